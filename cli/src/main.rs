@@ -1,0 +1,3 @@
+//! The command `serveloop`.
+
+fn main() {}

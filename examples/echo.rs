@@ -1,0 +1,29 @@
+//! The smallest server: what comes in goes out.
+//!
+//! Run `cargo run --example echo`, then `nc 127.0.0.1 9999` and type. Another address can be given:
+//! `cargo run --example echo -- unix:///tmp/echo.sock`.
+
+use serveloop::{Config, Peer, Protocol, ProtocolError, Server, Transport};
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        transport.write(data);
+        Ok(data.len())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let at = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
+    let server = Server::bind(&[at.parse()?], Config::default())?;
+    println!("listening on {}", server.addresses()[0]);
+    server.serve_forever(|_: &Peer| Some(Echo))?;
+    Ok(())
+}

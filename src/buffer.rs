@@ -1,0 +1,150 @@
+//! Bytes that wait: what a protocol left unread, or what a socket did not take yet.
+
+/// The most that one growth adds beyond what is needed, so that a buffer follows what really
+/// arrived and not what a peer announced.
+const GROWTH: usize = 64 * 1024;
+
+/// How many taken bytes may stay in front before the rest moves up. Larger would waste memory on
+/// a slow reader, smaller would move often.
+const SLACK: usize = 4 * 1024;
+
+/// A queue of bytes: appended at the end, taken from the front, shown as one slice.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    head: usize,
+}
+
+impl Buffer {
+    /// An empty buffer that owns no memory yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            head: 0,
+        }
+    }
+
+    /// How many bytes wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many bytes of memory the buffer holds on to.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// All that waits, oldest first.
+    #[must_use]
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    /// Appends `data`. Memory grows by what is needed and at most 64 KiB more.
+    #[inline]
+    pub fn push(&mut self, data: &[u8]) {
+        if data.len() > self.bytes.capacity() - self.bytes.len() {
+            self.make_room(data.len());
+        }
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// Drops the first `count` bytes.
+    ///
+    /// # Panics
+    /// When fewer than `count` bytes wait.
+    #[inline]
+    pub fn consume(&mut self, count: usize) {
+        assert!(
+            count <= self.len(),
+            "consumed {count} of {} waiting bytes",
+            self.len()
+        );
+        self.head += count;
+        if self.head == self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    /// Drops everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.head = 0;
+    }
+
+    #[cold]
+    fn make_room(&mut self, extra: usize) {
+        if self.head >= SLACK.min(self.len()) {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+        let capacity = self.bytes.capacity();
+        let needed = self.bytes.len() + extra;
+        if needed > capacity {
+            let target = needed.max(capacity + capacity.min(GROWTH));
+            self.bytes.reserve_exact(target - self.bytes.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_order_over_pushes_and_takes() {
+        let mut buffer = Buffer::new();
+        let mut expected = std::collections::VecDeque::new();
+        for round in 0..2_000_usize {
+            let data: Vec<u8> = (0..round % 97).map(|n| (n + round) as u8).collect();
+            buffer.push(&data);
+            expected.extend(data);
+            let taken = (round * 31 % 101).min(buffer.len());
+            buffer.consume(taken);
+            expected.drain(..taken);
+            assert_eq!(buffer.as_slice(), expected.make_contiguous());
+        }
+    }
+
+    #[test]
+    fn grows_by_what_came_and_little_more() {
+        let mut buffer = Buffer::new();
+        buffer.push(&[1; 10]);
+        assert!(buffer.capacity() <= 16);
+        buffer.push(&vec![2; 1 << 20]);
+        assert!(buffer.capacity() <= (1 << 20) + 10 + GROWTH);
+    }
+
+    #[test]
+    fn a_slow_reader_costs_no_more_than_the_slack() {
+        let mut buffer = Buffer::new();
+        buffer.push(&[0; 60_000]);
+        for _ in 0..100_000 {
+            buffer.consume(1);
+            buffer.push(&[0]);
+        }
+        assert!(
+            buffer.capacity() <= 2 * 60_000 + SLACK,
+            "{}",
+            buffer.capacity()
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "consumed 2 of 1")]
+    fn refuses_to_take_what_is_not_there() {
+        let mut buffer = Buffer::new();
+        buffer.push(b"a");
+        buffer.consume(2);
+    }
+}

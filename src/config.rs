@@ -1,0 +1,210 @@
+//! Every limit, deadline and socket option, with its unit and its default.
+
+use std::io;
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The limits of a server and of each of its sessions. All are on from the start; a deadline of
+/// `None` is off. Change what you need:
+///
+/// ```
+/// use serveloop::Config;
+/// let config = Config { max_connections: 12_000, idle_timeout: None, ..Config::default() };
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The most connections at a time, in and out, by each loop. One more is accepted and closed
+    /// at once, and counted. The number in force is smaller where descriptors do not suffice: the
+    /// process's limit less `reserved_descriptors`. Default 10,000.
+    pub max_connections: usize,
+    /// Descriptors that connections leave free for everything else. Default 32.
+    pub reserved_descriptors: usize,
+    /// Raise the process's soft limit of descriptors to its hard limit when binding. Default true.
+    pub raise_descriptor_limit: bool,
+
+    /// Accepted connections per listener and turn. Default 16.
+    pub accepts_per_turn: usize,
+    /// How long a listener waits after the system had no descriptor or memory for one more
+    /// connection. Default 100 ms.
+    pub accept_pause: Duration,
+    /// Bytes read from one connection per turn, and the size of the loop's one read buffer.
+    /// Default 64 KiB.
+    pub read_per_turn: usize,
+    /// Bytes written to one connection per turn. Default 64 KiB.
+    pub write_per_turn: usize,
+    /// Messages taken by one session per turn: how often `data_received` is called. Default 64.
+    pub messages_per_turn: usize,
+    /// Datagrams answered per socket and turn. Default 64.
+    pub datagrams_per_turn: usize,
+    /// Deadlines acted on per turn. Default 1,000.
+    pub timeouts_per_turn: usize,
+
+    /// From this many bytes of untaken output on, no more of the peer's input is read.
+    /// Default 64 KiB.
+    pub high_water: usize,
+    /// Reading goes on, and `resume_writing` is called, when untaken output has fallen to this
+    /// many bytes. Default 32 KiB.
+    pub low_water: usize,
+    /// More untaken output than this, in bytes, ends the connection. Default 1 MiB.
+    pub max_output: usize,
+    /// The longest message of a framed protocol, in bytes without its header; the most that a
+    /// session keeps for a protocol that calls everything incomplete. Default 1 MiB.
+    pub max_frame: usize,
+    /// The longest line of a line protocol, in bytes without its end. Default 8 KiB.
+    pub max_line: usize,
+
+    /// From connecting to an established outbound connection. Default 10 s.
+    pub connect_timeout: Option<Duration>,
+    /// From the connection's beginning to its first complete message. Default 10 s.
+    pub first_message_timeout: Option<Duration>,
+    /// From a later message's first byte to its last. Default 30 s.
+    pub message_timeout: Option<Duration>,
+    /// Without a byte in either direction, while the protocol is ready for input. Default 60 s.
+    pub idle_timeout: Option<Duration>,
+    /// With output waiting of which the peer takes nothing. Default 30 s.
+    pub write_timeout: Option<Duration>,
+    /// After we ended our side first: without a byte from the peer, whose end we await so that
+    /// late input does not destroy our last reply. `None` closes without waiting. Default 5 s.
+    pub linger_timeout: Option<Duration>,
+    /// The same wait, however much the peer sends. Default 30 s.
+    pub linger_limit: Duration,
+    /// The same wait, while the server shuts down. Default 250 ms.
+    pub linger_draining: Duration,
+    /// Bytes thrown away during that wait before the connection is closed all the same.
+    /// Default 256 KiB.
+    pub linger_bytes: usize,
+    /// From the first request to shut down to the end of the connections still open; `None` waits
+    /// for as long as they take. Default 10 s.
+    pub drain_timeout: Option<Duration>,
+
+    /// Connections that the system queues for one listener before they are accepted; the system
+    /// may allow fewer. Default 1,024.
+    pub backlog: i32,
+    /// Take over a TCP port whose former connections still linger (SO_REUSEADDR). Default true.
+    pub reuse_address: bool,
+    /// Share a port with other sockets that say the same (SO_REUSEPORT). Default false.
+    pub reuse_port: bool,
+    /// Send small writes at once (TCP_NODELAY). Default true.
+    pub nodelay: bool,
+    /// The system's send buffer per socket, in bytes (SO_SNDBUF); `None` leaves it to the system.
+    /// Default `None`.
+    pub send_buffer: Option<usize>,
+    /// The system's receive buffer per socket, in bytes (SO_RCVBUF); `None` leaves it to the
+    /// system. Default `None`.
+    pub receive_buffer: Option<usize>,
+}
+
+impl Config {
+    /// Checks that the limits make sense together; everything that takes a `Config` calls it.
+    ///
+    /// # Errors
+    /// `InvalidInput`, with a message that names the field.
+    pub fn validate(&self) -> io::Result<()> {
+        let positive = [
+            ("max_connections", self.max_connections),
+            ("accepts_per_turn", self.accepts_per_turn),
+            ("read_per_turn", self.read_per_turn),
+            ("write_per_turn", self.write_per_turn),
+            ("messages_per_turn", self.messages_per_turn),
+            ("datagrams_per_turn", self.datagrams_per_turn),
+            ("timeouts_per_turn", self.timeouts_per_turn),
+            ("high_water", self.high_water),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(invalid(format!("{name} must be at least 1")));
+        }
+        if self.low_water >= self.high_water {
+            return Err(invalid("low_water must be less than high_water".to_owned()));
+        }
+        if self.max_output < self.high_water {
+            return Err(invalid("max_output must be at least high_water".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(problem: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, problem)
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            reserved_descriptors: 32,
+            raise_descriptor_limit: true,
+            accepts_per_turn: 16,
+            accept_pause: Duration::from_millis(100),
+            read_per_turn: 64 * KIB,
+            write_per_turn: 64 * KIB,
+            messages_per_turn: 64,
+            datagrams_per_turn: 64,
+            timeouts_per_turn: 1_000,
+            high_water: 64 * KIB,
+            low_water: 32 * KIB,
+            max_output: MIB,
+            max_frame: MIB,
+            max_line: 8 * KIB,
+            connect_timeout: Some(Duration::from_secs(10)),
+            first_message_timeout: Some(Duration::from_secs(10)),
+            message_timeout: Some(Duration::from_secs(30)),
+            idle_timeout: Some(Duration::from_secs(60)),
+            write_timeout: Some(Duration::from_secs(30)),
+            linger_timeout: Some(Duration::from_secs(5)),
+            linger_limit: Duration::from_secs(30),
+            linger_draining: Duration::from_millis(250),
+            linger_bytes: 256 * KIB,
+            drain_timeout: Some(Duration::from_secs(10)),
+            backlog: 1_024,
+            reuse_address: true,
+            reuse_port: false,
+            nodelay: true,
+            send_buffer: None,
+            receive_buffer: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_nonsense_is_named() {
+        Config::default().validate().unwrap();
+        let zero = Config {
+            read_per_turn: 0,
+            ..Config::default()
+        };
+        assert_eq!(
+            zero.validate().unwrap_err().to_string(),
+            "read_per_turn must be at least 1"
+        );
+        let crossed = Config {
+            low_water: 9,
+            high_water: 8,
+            ..Config::default()
+        };
+        assert!(
+            crossed
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .starts_with("low_water")
+        );
+        let small = Config {
+            max_output: 10,
+            ..Config::default()
+        };
+        assert!(
+            small
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .starts_with("max_output")
+        );
+    }
+}

@@ -1,0 +1,180 @@
+//! What can go wrong with one connection, and how each connection ended.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+/// The peer broke the protocol. A protocol returns it; the session sends what was written before
+/// and closes that one connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// What arrived cannot be a message; the text says what and where.
+    Malformed(Cow<'static, str>),
+    /// A message is longer than allowed. Both in bytes; `length` is what the peer announced or
+    /// what had arrived when the limit was passed.
+    TooLong {
+        /// What was announced or had arrived.
+        length: u64,
+        /// The most that is allowed.
+        limit: usize,
+    },
+    /// The stream ended inside a message.
+    Truncated {
+        /// How many bytes of the unfinished message had arrived.
+        unread: usize,
+    },
+    /// Anything else that a protocol finds wrong.
+    Other(Box<dyn Error + Send + Sync>),
+}
+
+impl ProtocolError {
+    /// A malformed message, with a text that says what is wrong and where.
+    pub fn malformed(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Malformed(text.into())
+    }
+
+    /// Any error of the protocol's own.
+    pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(text) => write!(f, "malformed: {}", text.escape_debug()),
+            Self::TooLong { length, limit } => {
+                write!(
+                    f,
+                    "message too long: {length} bytes, at most {limit} allowed"
+                )
+            }
+            Self::Truncated { unread } => {
+                write!(
+                    f,
+                    "truncated: the stream ended {unread} bytes into a message"
+                )
+            }
+            Self::Other(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl Error for ProtocolError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Other(error) => Some(error.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+/// Which of the configured deadlines passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Deadline {
+    /// `connect_timeout`: an outbound connection was not established.
+    Connect,
+    /// `first_message_timeout`: no complete message since the connection was made.
+    FirstMessage,
+    /// `message_timeout`: a message began and was not completed.
+    Message,
+    /// `idle_timeout`: no byte moved in either direction.
+    Idle,
+    /// `write_timeout`: output waited and the peer took none of it.
+    Write,
+    /// `drain_timeout`: the server was shutting down and could wait no longer.
+    Drain,
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "not connected in time",
+            Self::FirstMessage => "no complete first message in time",
+            Self::Message => "a message was not completed in time",
+            Self::Idle => "idle for too long",
+            Self::Write => "the peer took no output for too long",
+            Self::Drain => "not finished when the server's shutdown had to end",
+        })
+    }
+}
+
+/// How a connection ended; told to [`connection_lost`](crate::Protocol::connection_lost) once.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The protocol closed it, and all its output was handed to the system.
+    Closed,
+    /// The peer ended its stream, and all that was owed to it was handed to the system.
+    PeerClosed,
+    /// The protocol aborted it.
+    Aborted,
+    /// The server is shutting down, and all that was owed was handed to the system.
+    Shutdown,
+    /// A deadline passed.
+    TimedOut(Deadline),
+    /// The protocol wrote more than `max_output` bytes that the peer had not taken.
+    Overflow,
+    /// The peer broke the protocol.
+    Protocol(ProtocolError),
+    /// The connection's socket failed, for example because the peer reset it.
+    Io(io::Error),
+    /// An outbound connection could not be made; there was no `connection_made`.
+    ConnectFailed(io::Error),
+    /// The protocol panicked.
+    Panicked,
+}
+
+impl CloseReason {
+    /// Whether the connection ended in a way that an operator wants to hear of: all but an orderly
+    /// end and an idle peer.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        !matches!(
+            self,
+            Self::Closed
+                | Self::PeerClosed
+                | Self::Aborted
+                | Self::Shutdown
+                | Self::TimedOut(Deadline::Idle)
+        )
+    }
+}
+
+impl CloseReason {
+    /// One word for each kind, for counting and for limiting the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::PeerClosed => "peer closed",
+            Self::Aborted => "aborted",
+            Self::Shutdown => "shutdown",
+            Self::TimedOut(_) => "timed out",
+            Self::Overflow => "overflow",
+            Self::Protocol(_) => "protocol",
+            Self::Io(_) => "io",
+            Self::ConnectFailed(_) => "connect failed",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed"),
+            Self::PeerClosed => f.write_str("closed by the peer"),
+            Self::Aborted => f.write_str("aborted"),
+            Self::Shutdown => f.write_str("closed by the server's shutdown"),
+            Self::TimedOut(deadline) => write!(f, "timed out: {deadline}"),
+            Self::Overflow => f.write_str("too much output that the peer did not take"),
+            Self::Protocol(error) => write!(f, "protocol error: {error}"),
+            Self::Io(error) => write!(f, "connection failed: {error}"),
+            Self::ConnectFailed(error) => write!(f, "cannot connect: {error}"),
+            Self::Panicked => f.write_str("the protocol panicked"),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Sixteen yes-or-no facts in two bytes, so that one test answers for several of them.
+
+use std::ops::BitOr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flags(u16);
+
+impl Flags {
+    pub(crate) const NONE: Self = Self(0);
+
+    pub(crate) const fn bit(number: u32) -> Self {
+        Self(1 << number)
+    }
+
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[inline]
+    pub(crate) const fn any(self, of: Self) -> bool {
+        self.0 & of.0 != 0
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, these: Self) {
+        self.0 |= these.0;
+    }
+
+    #[inline]
+    pub(crate) fn clear(&mut self, these: Self) {
+        self.0 &= !these.0;
+    }
+
+    /// Clears `these` and says whether any was set.
+    #[inline]
+    pub(crate) fn take(&mut self, these: Self) -> bool {
+        let any = self.any(these);
+        self.clear(these);
+        any
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.or(other)
+    }
+}

@@ -1,0 +1,170 @@
+//! What connections and datagrams come in by.
+
+use std::io;
+
+use crate::acceptor::Acceptor;
+use crate::address::Address;
+use crate::admission::Admission;
+use crate::clock::Tick;
+use crate::net::Net;
+use crate::protocol::Factory;
+use crate::responder::Responder;
+
+/// All listeners of a loop. A listener's number, which is also its token, is its place; it stays
+/// when another one is gone.
+pub(crate) struct Listeners<N: Net> {
+    all: Vec<Option<Listener<N>>>,
+}
+
+impl<N: Net> Listeners<N> {
+    pub(crate) fn new() -> Self {
+        Self { all: Vec::new() }
+    }
+
+    /// The number of the next listener.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(crate) fn next_number(&self) -> io::Result<u16> {
+        let problem = "more than 65,536 listeners";
+        u16::try_from(self.all.len())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, problem))
+    }
+
+    pub(crate) fn push(&mut self, listener: Listener<N>) {
+        self.all.push(Some(listener));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.iter().map(Listener::address)
+    }
+
+    pub(crate) fn note_readable(&mut self, number: usize) {
+        if let Some(Some(listener)) = self.all.get_mut(number) {
+            listener.note_readable();
+        }
+    }
+
+    /// Whether one has work that no event will announce.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.iter().any(Listener::is_ready)
+    }
+
+    /// When one is to be looked at though nothing happens.
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        self.iter().filter_map(Listener::deadline).min()
+    }
+
+    pub(crate) fn expire(&mut self, now: Tick) {
+        self.all
+            .iter_mut()
+            .flatten()
+            .for_each(|listener| listener.expire(now));
+    }
+
+    /// Serves what waits at each, at most so many connections. One whose socket fails is closed;
+    /// returns its error if it was the last.
+    #[cold]
+    pub(crate) fn drive<F: Factory>(
+        &mut self,
+        admission: &mut Admission<'_, F, N>,
+        accepts: usize,
+    ) -> Option<io::Error> {
+        let mut last_error = None;
+        for (number, place) in (0..=u16::MAX).zip(&mut self.all) {
+            let Some(listener) = place.as_mut().filter(|listener| listener.is_ready()) else {
+                continue;
+            };
+            if let Err(error) = listener.drive(admission, number, accepts) {
+                log::error!("{}: stopped listening: {error}", listener.address());
+                if let Some(listener) = place.take() {
+                    listener.close(admission.turn.net);
+                }
+                last_error = Some(error);
+            }
+        }
+        last_error.filter(|_| self.is_empty())
+    }
+
+    pub(crate) fn close_all(&mut self, net: &mut N) {
+        self.all
+            .drain(..)
+            .flatten()
+            .for_each(|listener| listener.close(net));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Listener<N>> {
+        self.all.iter().flatten()
+    }
+}
+
+pub(crate) enum Listener<N: Net> {
+    Acceptor(Acceptor<N::Listener>),
+    Responder(Responder<N::Datagram>),
+}
+
+impl<N: Net> Listener<N> {
+    fn address(&self) -> &Address {
+        match self {
+            Self::Acceptor(acceptor) => &acceptor.address,
+            Self::Responder(responder) => &responder.address,
+        }
+    }
+
+    fn note_readable(&mut self) {
+        match self {
+            Self::Acceptor(acceptor) => acceptor.note_readable(),
+            Self::Responder(responder) => responder.note_readable(),
+        }
+    }
+
+    /// Whether it has work that no event will announce.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Acceptor(acceptor) => acceptor.is_ready(),
+            Self::Responder(responder) => responder.is_ready(),
+        }
+    }
+
+    /// When it is to be looked at though nothing happens.
+    fn deadline(&self) -> Option<Tick> {
+        match self {
+            Self::Acceptor(acceptor) => acceptor.deadline(),
+            Self::Responder(_) => None,
+        }
+    }
+
+    fn expire(&mut self, now: Tick) {
+        match self {
+            Self::Acceptor(acceptor) => acceptor.expire(now),
+            Self::Responder(_) => {}
+        }
+    }
+
+    fn drive<F: Factory>(
+        &mut self,
+        admission: &mut Admission<'_, F, N>,
+        number: u16,
+        accepts: usize,
+    ) -> io::Result<()> {
+        match self {
+            Self::Acceptor(acceptor) => acceptor.drive(admission, number, accepts),
+            Self::Responder(responder) => {
+                responder.drive(&mut admission.turn, admission.factory);
+                Ok(())
+            }
+        }
+    }
+
+    fn close(self, net: &mut N) {
+        match self {
+            Self::Acceptor(acceptor) => net.close_listener(acceptor.listener),
+            Self::Responder(responder) => net.close_datagram(responder.socket),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+use crate::error::ProtocolError;
+use crate::protocol::Protocol;
+use crate::transport::Transport;
+
+/// Takes everything and answers nothing (RFC 863).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Discard;
+
+impl Protocol for Discard {
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        _: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        Ok(data.len())
+    }
+}

@@ -1,0 +1,159 @@
+use std::time::{Duration, Instant};
+
+use crate::error::{CloseReason, ProtocolError};
+use crate::framed::{FrameProtocol, Frames};
+use crate::framing::Framing;
+use crate::protocol::Protocol;
+use crate::transport::Transport;
+
+/// Says `Welcome!`, answers `NAME` with `Hello,NAME` after a delay, and closes on `exit`.
+///
+/// The delay is a timeout of the session, so that nobody else waits. Until the reply is sent nothing
+/// more is read. As a [`Protocol`] it takes each piece that arrives as one name, less a trailing
+/// newline; as a [`FrameProtocol`], for example over [`Lines`](crate::Lines), each frame. A datagram
+/// is answered at once and without `Welcome!`.
+#[derive(Debug)]
+pub struct Hello {
+    delay: Duration,
+    reply: Option<(Instant, Vec<u8>)>,
+    finishing: bool,
+}
+
+/// What to do about a name.
+enum Answer {
+    Now(Vec<u8>),
+    Later,
+    Exit,
+}
+
+impl Hello {
+    /// Answers each name after `delay`; at once if it is zero.
+    #[must_use]
+    pub fn new(delay: Duration) -> Self {
+        Self {
+            delay,
+            reply: None,
+            finishing: false,
+        }
+    }
+
+    fn hear(&mut self, name: &[u8], transport: &mut Transport<'_>) -> Answer {
+        if name == b"exit" {
+            return Answer::Exit;
+        }
+        let reply = [b"Hello,", name].concat();
+        if self.delay.is_zero() || transport.peer().is_datagram() {
+            return Answer::Now(reply);
+        }
+        self.reply = Some((transport.now() + self.delay, reply));
+        transport.pause_reading();
+        Answer::Later
+    }
+
+    /// The reply that is due, after which the next name is read.
+    fn reply(&mut self, transport: &mut Transport<'_>) -> Vec<u8> {
+        transport.resume_reading();
+        self.reply
+            .take()
+            .map(|(_, reply)| reply)
+            .unwrap_or_default()
+    }
+
+    fn finish(&mut self, transport: &mut Transport<'_>) {
+        self.finishing = true;
+        if self.reply.is_none() {
+            transport.close();
+        }
+    }
+
+    fn lost(&self, reason: &CloseReason) {
+        log::debug!("hello: {reason}");
+    }
+}
+
+impl Protocol for Hello {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if !transport.peer().is_datagram() {
+            transport.write(b"Welcome!");
+        }
+        Ok(())
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let name = data.strip_suffix(b"\n").unwrap_or(data);
+        match self.hear(name.strip_suffix(b"\r").unwrap_or(name), transport) {
+            Answer::Now(reply) => transport.write(&reply),
+            Answer::Later => {}
+            Answer::Exit => transport.close(),
+        }
+        Ok(data.len())
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.reply.as_ref().map(|(at, _)| *at)
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        let reply = self.reply(transport);
+        transport.write(&reply);
+        if self.finishing {
+            transport.close();
+        }
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.finish(transport);
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        self.lost(reason);
+    }
+}
+
+impl<F: Framing> FrameProtocol<F> for Hello {
+    fn connection_made(&mut self, frames: &mut Frames<'_, '_, F>) -> Result<(), ProtocolError> {
+        if frames.peer().is_datagram() {
+            return Ok(());
+        }
+        frames.send(b"Welcome!")
+    }
+
+    fn frame_received(
+        &mut self,
+        frame: &[u8],
+        frames: &mut Frames<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
+        match self.hear(frame, frames) {
+            Answer::Now(reply) => frames.send(&reply),
+            Answer::Later => Ok(()),
+            Answer::Exit => {
+                frames.close();
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        Protocol::poll_timeout(self)
+    }
+
+    fn handle_timeout(&mut self, frames: &mut Frames<'_, '_, F>) {
+        let reply = self.reply(frames);
+        let sent = frames.send(&reply);
+        if self.finishing || sent.is_err() {
+            frames.close();
+        }
+    }
+
+    fn shutdown_requested(&mut self, frames: &mut Frames<'_, '_, F>) {
+        self.finish(frames);
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        self.lost(reason);
+    }
+}

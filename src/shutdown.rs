@@ -1,0 +1,73 @@
+//! How a server is told to stop, from anywhere.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Stops a server: from another thread, from inside a protocol, or from a signal handler.
+///
+/// The first request drains: nothing more is accepted, each session is asked to finish, and what is
+/// still open at `drain_timeout` is ended. The second request ends everything at once. Requests are
+/// noticed immediately; they work before the server runs and do nothing after it has ended.
+#[derive(Clone)]
+pub struct ShutdownHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    requests: AtomicUsize,
+    /// Rung by a byte that nobody takes out, so that every loop and process that watches wakes up.
+    bell: UnixStream,
+    watched: UnixStream,
+}
+
+impl ShutdownHandle {
+    /// A handle for a loop of one's own; see [`Reactor::obey`](crate::Reactor::obey).
+    ///
+    /// # Errors
+    /// When the process has no two descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (bell, watched) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        watched.set_nonblocking(true)?;
+        let requests = AtomicUsize::new(0);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                requests,
+                bell,
+                watched,
+            }),
+        })
+    }
+
+    /// Requests the shutdown. Does not block, allocate or lock: a signal handler may call it.
+    pub fn shutdown(&self) {
+        self.shared.requests.fetch_add(1, Ordering::SeqCst);
+        // A full bell has been rung already, and nobody can hear one whose listener is gone.
+        let _ = (&self.shared.bell).write(&[0]);
+    }
+
+    /// How often it was requested.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl AsFd for ShutdownHandle {
+    /// A descriptor that becomes readable with the first request and stays so. Not to be read.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.watched.as_fd()
+    }
+}
+
+impl fmt::Debug for ShutdownHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownHandle")
+            .field("requests", &self.requests())
+            .finish_non_exhaustive()
+    }
+}

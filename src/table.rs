@@ -1,0 +1,243 @@
+//! All connections of a loop: where they are found, which have work, and which deadline is next.
+
+use std::mem;
+
+use slab::Slab;
+
+use crate::clock::Tick;
+use crate::connection::{Connection, Next};
+use crate::error::CloseReason;
+use crate::net::{Event, Net};
+use crate::protocol::Protocol;
+use crate::session::Session;
+use crate::timers::Timers;
+use crate::turn::Turn;
+
+/// A token is a slot in its lower half and a generation in its upper. The generation changes with
+/// every connection, so that what was meant for an earlier owner of a slot is recognised.
+/// Generation 0 is nobody's: tokens below [`FIRST_TOKEN`] are free for others.
+const SLOT_BITS: u32 = usize::BITS / 2;
+const SLOT_MASK: usize = FIRST_TOKEN - 1;
+pub(crate) const FIRST_TOKEN: usize = 1 << SLOT_BITS;
+
+pub(crate) struct Table<S, P> {
+    slots: Slab<Connection<S, P>>,
+    timers: Timers,
+    /// Tokens of connections that have work, and those being worked on.
+    ready: Vec<usize>,
+    running: Vec<usize>,
+    /// Slots to be freed at the end of the turn.
+    ended: Vec<usize>,
+    generation: usize,
+}
+
+impl<S, P: Protocol> Table<S, P> {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: Slab::new(),
+            timers: Timers::default(),
+            ready: Vec::new(),
+            running: Vec::new(),
+            ended: Vec::new(),
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether a connection has work that no event will announce.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The nearest deadline of all connections.
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        self.timers.next()
+    }
+
+    /// The token that the next connection will have.
+    pub(crate) fn next_token(&mut self) -> usize {
+        self.generation = (self.generation + 1) % FIRST_TOKEN;
+        self.generation = self.generation.max(1);
+        self.generation << SLOT_BITS | self.slots.vacant_key()
+    }
+
+    /// Takes in a connection that stands, and opens its session.
+    pub(crate) fn accept<N>(
+        &mut self,
+        stream: S,
+        session: Session<P>,
+        token: usize,
+        turn: &Turn<'_, N>,
+    ) {
+        let mut connection = Connection::accepted(stream, session, generation(token));
+        let next = connection.open(&turn.context(token));
+        self.insert(connection, next, token, turn);
+    }
+
+    /// Takes in a connection that was begun.
+    pub(crate) fn connect<N>(
+        &mut self,
+        stream: S,
+        session: Session<P>,
+        token: usize,
+        turn: &Turn<'_, N>,
+    ) {
+        let connection = Connection::connecting(stream, session, generation(token));
+        self.insert(connection, Next::Wait, token, turn);
+    }
+
+    /// Notes an event. False if it was meant for a connection that is gone.
+    #[inline]
+    pub(crate) fn note(&mut self, event: &Event) -> bool {
+        let Some(connection) = find(&mut self.slots, event.token) else {
+            return false;
+        };
+        if connection.note(event) {
+            self.ready.push(event.token);
+        }
+        true
+    }
+
+    /// Notes a wake, if the connection still is there.
+    pub(crate) fn note_woken(&mut self, token: usize) {
+        if find(&mut self.slots, token).is_some_and(Connection::note_woken) {
+            self.ready.push(token);
+        }
+    }
+
+    /// Has every connection asked to finish.
+    pub(crate) fn note_shutdown(&mut self) {
+        for (slot, connection) in &mut self.slots {
+            if connection.note_shutdown() {
+                self.ready.push(token(slot, connection));
+            }
+        }
+    }
+
+    /// Has connections looked at whose deadline has come, at most so many.
+    pub(crate) fn expire(&mut self, now: Tick, most: usize) {
+        for _ in 0..most {
+            let Some(slot) = self.timers.pop(now) else {
+                return;
+            };
+            let connection = &mut self.slots[slot];
+            if connection.note_due() {
+                self.ready.push(token(slot, connection));
+            }
+        }
+    }
+
+    /// Serves every connection that has work, once.
+    pub(crate) fn drive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
+        let Self {
+            slots,
+            timers,
+            ready,
+            running,
+            ended,
+            ..
+        } = self;
+        mem::swap(ready, running);
+        for token in running.drain(..) {
+            let Some(connection) = find(slots, token) else {
+                continue;
+            };
+            let next = connection.drive(turn, token);
+            if next == Next::Reap {
+                ended.push(token & SLOT_MASK);
+                continue;
+            }
+            if next == Next::Again && connection.queue() {
+                ready.push(token);
+            }
+            if let Some(at) = connection.earlier_deadline(turn, token) {
+                timers.set_earlier(token & SLOT_MASK, at);
+            }
+        }
+    }
+
+    /// Ends every connection now.
+    pub(crate) fn end_all<N>(&mut self, turn: &mut Turn<'_, N>, reason: impl Fn() -> CloseReason) {
+        for (slot, connection) in &mut self.slots {
+            if !connection.is_ended() {
+                connection.end(reason(), turn);
+                self.ended.push(slot);
+            }
+        }
+    }
+
+    /// Frees what has ended, and gives the sockets to be closed, with whether by a reset.
+    pub(crate) fn reap(&mut self, mut close: impl FnMut(S, bool)) {
+        for slot in self.ended.drain(..) {
+            self.timers.remove(slot);
+            let (stream, abort) = self.slots.remove(slot).dismantle();
+            close(stream, abort);
+        }
+    }
+
+    fn insert<N>(
+        &mut self,
+        mut connection: Connection<S, P>,
+        next: Next,
+        token: usize,
+        turn: &Turn<'_, N>,
+    ) {
+        if let Some(at) = connection.earlier_deadline(turn, token) {
+            self.timers.set_earlier(token & SLOT_MASK, at);
+        }
+        if next == Next::Again && connection.queue() {
+            self.ready.push(token);
+        }
+        let slot = self.slots.insert(connection);
+        assert_eq!(
+            slot,
+            token & SLOT_MASK,
+            "a connection stands where its token says"
+        );
+    }
+}
+
+#[inline]
+fn find<S, P: Protocol>(
+    slots: &mut Slab<Connection<S, P>>,
+    token: usize,
+) -> Option<&mut Connection<S, P>> {
+    slots
+        .get_mut(token & SLOT_MASK)
+        .filter(|connection| connection.generation() == generation(token))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "half of a usize has at most 32 bits"
+)]
+fn generation(token: usize) -> u32 {
+    (token >> SLOT_BITS) as u32
+}
+
+fn token<S, P: Protocol>(slot: usize, connection: &Connection<S, P>) -> usize {
+    (connection.generation() as usize) << SLOT_BITS | slot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocols::Echo;
+
+    /// What an idle connection costs in memory, its timer (20 bytes) and its place in the slab
+    /// included.
+    #[test]
+    fn an_idle_connection_fits_into_160_bytes() {
+        let slot = size_of::<Slab<Connection<socket2::Socket, Echo>>>();
+        assert!(slot > 0);
+        let connection = size_of::<Option<Connection<socket2::Socket, Echo>>>();
+        assert!(connection + 20 <= 160, "{connection} bytes");
+    }
+}

@@ -1,0 +1,325 @@
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::error::{CloseReason, ProtocolError};
+use crate::protocol::Protocol;
+use crate::testing::MemorySession;
+use crate::transport::Transport;
+
+/// How long a session may go on after the end of its input, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// Checks that a protocol gives the same answers however its input is cut.
+///
+/// The messages are sent one by one, all glued together, cut in two at every place, one byte at a
+/// time; each of it with an output that is taken at once and three bytes at a time under low marks,
+/// and with and without time passing between the pieces. Every run must give the same output, the
+/// same end, and show the protocol the same messages: the pieces that `data_received` took. Costs as
+/// many runs as there are bytes, so choose short messages, and all that are special.
+///
+/// ```
+/// use serveloop::protocols::Echo;
+/// use serveloop::testing::SplitChecker;
+///
+/// SplitChecker::new(|| Echo).stream().check(&[b"hello", b"world"]);
+/// ```
+pub struct SplitChecker<M> {
+    make: M,
+    config: Config,
+    stream: bool,
+}
+
+impl<M, P> SplitChecker<M>
+where
+    M: Fn() -> P,
+    P: Protocol,
+{
+    /// A checker for the protocols that `make` makes.
+    pub fn new(make: M) -> Self {
+        let config = Config {
+            first_message_timeout: None,
+            message_timeout: None,
+            idle_timeout: None,
+            write_timeout: None,
+            ..Config::default()
+        };
+        Self {
+            make,
+            config,
+            stream: false,
+        }
+    }
+
+    /// The protocol takes bytes as they come, not messages: only their sequence must be the same.
+    #[must_use]
+    pub fn stream(mut self) -> Self {
+        self.stream = true;
+        self
+    }
+
+    /// Runs all cuts.
+    ///
+    /// # Panics
+    /// When two runs differ: the message shows how the input was cut and both traces.
+    #[track_caller]
+    pub fn check(&self, messages: &[&[u8]]) {
+        let glued = messages.concat();
+        let whole: Vec<&[u8]> = messages.to_vec();
+        let expected = self.run(&whole, Pace::default());
+        let mut cuts = vec![whole, vec![&glued[..]], glued.chunks(1).collect()];
+        cuts.extend((1..glued.len()).map(|at| vec![&glued[..at], &glued[at..]]));
+        for pieces in &cuts {
+            for pace in Pace::ALL {
+                let trace = self.run(pieces, pace);
+                assert!(
+                    trace == expected,
+                    "the answer depends on how the input is cut\npieces: {}\npace: {pace:?}\nexpected {expected:?}\ngot      {trace:?}",
+                    Pieces(pieces),
+                );
+            }
+        }
+    }
+
+    fn run(&self, pieces: &[&[u8]], pace: Pace) -> Trace {
+        let mut config = self.config.clone();
+        if pace.slow_output {
+            (config.high_water, config.low_water) = (16, 8);
+        }
+        let recorder = Recorder {
+            protocol: (self.make)(),
+            calls: Vec::new(),
+            stream: self.stream,
+        };
+        let mut session = MemorySession::with_config(recorder, config);
+        if pace.slow_output {
+            session.take_in_steps(3);
+        }
+        for piece in pieces {
+            session.receive(piece);
+            if pace.pauses {
+                session.advance(Duration::from_millis(1));
+            }
+        }
+        session.receive_eof();
+        let end = session.now() + PATIENCE;
+        while let Some(due) = session.deadline().filter(|due| *due < end) {
+            session.advance(due.saturating_duration_since(session.now()));
+        }
+        Trace {
+            output: session.sent(),
+            calls: session.protocol().calls.clone(),
+        }
+    }
+}
+
+impl<M> fmt::Debug for SplitChecker<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SplitChecker")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    slow_output: bool,
+    pauses: bool,
+}
+
+impl Pace {
+    const ALL: [Self; 4] = [
+        Self {
+            slow_output: false,
+            pauses: false,
+        },
+        Self {
+            slow_output: false,
+            pauses: true,
+        },
+        Self {
+            slow_output: true,
+            pauses: false,
+        },
+        Self {
+            slow_output: true,
+            pauses: true,
+        },
+    ];
+}
+
+#[derive(PartialEq)]
+struct Trace {
+    output: Vec<u8>,
+    calls: Vec<Call>,
+}
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "output {:?}, calls {:?}",
+            self.output.escape_ascii().to_string(),
+            self.calls
+        )
+    }
+}
+
+struct Pieces<'a>(&'a [&'a [u8]]);
+
+impl fmt::Display for Pieces<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|piece| piece.escape_ascii().to_string()))
+            .finish()
+    }
+}
+
+#[derive(Clone, PartialEq)]
+enum Call {
+    Made,
+    Taken(Vec<u8>),
+    Eof(Vec<u8>),
+    Lost(&'static str),
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Made => f.write_str("made"),
+            Self::Taken(data) => write!(f, "took \"{}\"", data.escape_ascii()),
+            Self::Eof(unread) => write!(f, "eof \"{}\"", unread.escape_ascii()),
+            Self::Lost(reason) => write!(f, "lost ({reason})"),
+        }
+    }
+}
+
+/// A protocol that notes what another one is shown.
+struct Recorder<P> {
+    protocol: P,
+    calls: Vec<Call>,
+    stream: bool,
+}
+
+impl<P> Recorder<P> {
+    fn take(&mut self, data: &[u8]) {
+        match self.calls.last_mut() {
+            Some(Call::Taken(earlier)) if self.stream => earlier.extend_from_slice(data),
+            _ => self.calls.push(Call::Taken(data.to_vec())),
+        }
+    }
+}
+
+impl<P: Protocol> Protocol for Recorder<P> {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.calls.push(Call::Made);
+        self.protocol.connection_made(transport)
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let count = self.protocol.data_received(data, transport)?;
+        if count > 0 {
+            self.take(data.get(..count).unwrap_or(data));
+        }
+        Ok(count)
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        self.calls.push(Call::Eof(unread.to_vec()));
+        self.protocol.eof_received(unread, transport)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.resume_writing(transport);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.protocol.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.handle_timeout(transport);
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.woken(transport);
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.shutdown_requested(transport);
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        self.calls.push(Call::Lost(kind(reason)));
+        self.protocol.connection_lost(reason);
+    }
+}
+
+/// The kind of an end: how far a message had come may depend on the cut, and its error's text too.
+fn kind(reason: &CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Protocol(ProtocolError::Malformed(_)) => "malformed",
+        CloseReason::Protocol(ProtocolError::TooLong { .. }) => "too long",
+        CloseReason::Protocol(ProtocolError::Truncated { .. }) => "truncated",
+        reason => reason.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes whatever is there for one message, as many do who are new to streams.
+    struct Naive;
+
+    impl Protocol for Naive {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            transport.write(b"got ");
+            transport.write(data);
+            Ok(data.len())
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "depends on how the input is cut")]
+    fn finds_one_piece_taken_for_one_message() {
+        SplitChecker::new(|| Naive).stream().check(&[b"ab"]);
+    }
+
+    /// Answers right, but keeps what it saw and not what it took.
+    #[derive(Default)]
+    struct Forgetful(usize);
+
+    impl Protocol for Forgetful {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            self.0 += data.len();
+            if self.0 < 4 {
+                return Ok(0);
+            }
+            transport.write(b"4");
+            Ok(data.len())
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "depends on how the input is cut")]
+    fn finds_state_that_counts_bytes_twice() {
+        SplitChecker::new(Forgetful::default).check(&[b"abcd"]);
+    }
+}

@@ -1,0 +1,153 @@
+//! One deadline per slot, the nearest first.
+
+use crate::clock::Tick;
+
+/// Where a slot that has no entry stands.
+const NOWHERE: u32 = u32::MAX;
+
+/// An indexed binary heap: at most one entry per slot, so that it never holds more entries than
+/// there are connections, however often their deadlines change.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    heap: Vec<Entry>,
+    /// For each slot, where its entry stands in the heap.
+    places: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: Tick,
+    slot: u32,
+}
+
+impl Timers {
+    /// The nearest deadline.
+    pub(crate) fn next(&self) -> Option<Tick> {
+        self.heap.first().map(|entry| entry.at)
+    }
+
+    /// Takes a slot whose deadline has come, the longest overdue first.
+    pub(crate) fn pop(&mut self, now: Tick) -> Option<usize> {
+        let entry = *self.heap.first().filter(|entry| entry.at <= now)?;
+        self.remove(entry.slot as usize);
+        Some(entry.slot as usize)
+    }
+
+    /// Sets the slot's deadline, unless it has an earlier one.
+    pub(crate) fn set_earlier(&mut self, slot: usize, at: Tick) {
+        if self.places.len() <= slot {
+            self.places.resize(slot + 1, NOWHERE);
+        }
+        let mut place = self.places[slot] as usize;
+        match self.heap.get_mut(place) {
+            Some(entry) if entry.at <= at => return,
+            Some(entry) => entry.at = at,
+            None => {
+                place = self.heap.len();
+                self.heap.push(Entry {
+                    at,
+                    slot: narrow(slot),
+                });
+            }
+        }
+        self.rise(place);
+    }
+
+    /// Drops the slot's deadline, if it has one.
+    pub(crate) fn remove(&mut self, slot: usize) {
+        let Some(place) = self.places.get(slot).map(|place| *place as usize) else {
+            return;
+        };
+        if place >= self.heap.len() {
+            return;
+        }
+        self.places[slot] = NOWHERE;
+        self.heap.swap_remove(place);
+        if place < self.heap.len() {
+            let place = self.rise(place);
+            self.sink(place);
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    fn rise(&mut self, mut place: usize) -> usize {
+        while place > 0 && self.heap[place].at < self.heap[(place - 1) / 2].at {
+            self.heap.swap(place, (place - 1) / 2);
+            self.note(place);
+            place = (place - 1) / 2;
+        }
+        self.note(place);
+        place
+    }
+
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let children = 2 * place + 1..self.heap.len().min(2 * place + 3);
+            let Some(least) = children.min_by_key(|child| self.heap[*child].at) else {
+                break;
+            };
+            if self.heap[place].at <= self.heap[least].at {
+                break;
+            }
+            self.heap.swap(place, least);
+            self.note(place);
+            place = least;
+        }
+        self.note(place);
+    }
+
+    fn note(&mut self, place: usize) {
+        self.places[self.heap[place].slot as usize] = narrow(place);
+    }
+}
+
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer than 2^32 connections")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    fn tick(n: u64) -> Tick {
+        Tick::ZERO.after(Duration::from_nanos(n))
+    }
+
+    #[test]
+    fn agrees_with_a_map_over_many_changes() {
+        let mut timers = Timers::default();
+        let mut model: BTreeMap<usize, Tick> = BTreeMap::new();
+        let mut random = 1_u64;
+        for _ in 0..50_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let (slot, at) = ((random >> 33) as usize % 200, tick(random >> 40));
+            match (random >> 20) % 4 {
+                0 => {
+                    timers.remove(slot);
+                    model.remove(&slot);
+                }
+                1 => {
+                    let popped = timers.pop(at);
+                    let expected = model.values().min().copied().filter(|due| *due <= at);
+                    assert_eq!(popped.map(|slot| model[&slot]), expected);
+                    popped.map(|slot| model.remove(&slot));
+                }
+                _ => {
+                    timers.set_earlier(slot, at);
+                    let known = model.entry(slot).or_insert(at);
+                    *known = at.min(*known);
+                }
+            }
+            assert_eq!(timers.next(), model.values().min().copied());
+            assert_eq!(timers.len(), model.len());
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What a protocol can do with its connection.
+
+use std::fmt;
+use std::io;
+use std::time::Instant;
+
+use crate::address::Peer;
+use crate::buffer::Buffer;
+use crate::clock::{Clock, Tick};
+use crate::config::Config;
+use crate::error::CloseReason;
+use crate::flags::Flags;
+use crate::waker::{Waker, Wakers};
+
+/// The protocol wants no input until it says so.
+pub(crate) const PAUSED: Flags = Flags::bit(0);
+/// Output has reached the high mark and not yet fallen to the low one.
+pub(crate) const FULL: Flags = Flags::bit(1);
+/// Nothing more is taken or written; what waits is still sent.
+pub(crate) const CLOSING: Flags = Flags::bit(2);
+/// Nothing more is sent either; implies `CLOSING`.
+pub(crate) const ABORTED: Flags = Flags::bit(3);
+/// Unread bytes are to be shown again without new input, as soon as nothing blocks.
+pub(crate) const PENDING: Flags = Flags::bit(4);
+/// Unread bytes are the beginning of a message whose rest the peer owes us.
+pub(crate) const INCOMPLETE: Flags = Flags::bit(5);
+/// No message was complete yet.
+pub(crate) const FIRST: Flags = Flags::bit(6);
+/// The peer ended its stream.
+pub(crate) const EOF: Flags = Flags::bit(7);
+/// The protocol knows of the end.
+pub(crate) const EOF_TOLD: Flags = Flags::bit(8);
+/// The protocol was asked to finish.
+pub(crate) const SHUTDOWN: Flags = Flags::bit(9);
+/// The protocol wrote something, if only an empty datagram.
+pub(crate) const WROTE: Flags = Flags::bit(10);
+/// A deadline may have become earlier.
+pub(crate) const RETIME: Flags = Flags::bit(11);
+/// Output was left over that the socket did not take.
+pub(crate) const STALLED: Flags = Flags::bit(12);
+/// The protocol was told that the connection was made.
+pub(crate) const OPENED: Flags = Flags::bit(13);
+/// The protocol was told that the connection is lost.
+pub(crate) const LOST: Flags = Flags::bit(14);
+
+/// What keeps input from being shown: the protocol's wish, waiting output, or the end.
+pub(crate) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
+
+/// What a driver lends a session for one call.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The driver's time.
+    pub clock: &'a Clock,
+    /// The limits in force.
+    pub config: &'a Config,
+    /// What makes wakers.
+    pub wakers: &'a dyn Wakers,
+    /// What the driver knows the session by; a waker carries it.
+    pub id: usize,
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a session knows of its connection beside the protocol: the part a [`Transport`] acts on.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: Peer,
+    pub(crate) output: Option<Box<Buffer>>,
+    pub(crate) reason: Option<Box<CloseReason>>,
+    /// When a byte last moved.
+    pub(crate) activity: Tick,
+    /// Since when we wait for the rest of a message.
+    pub(crate) message: Tick,
+    /// When the peer last took output, or output began to wait.
+    pub(crate) progress: Tick,
+    pub(crate) flags: Flags,
+}
+
+impl Link {
+    pub(crate) fn new(peer: Peer, now: Tick) -> Self {
+        let flags = if peer.listener().is_some() {
+            FIRST
+        } else {
+            Flags::NONE
+        };
+        Self {
+            peer,
+            output: None,
+            reason: None,
+            activity: now,
+            message: now,
+            progress: now,
+            flags,
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        let reason = if self.flags.any(EOF_TOLD) {
+            CloseReason::PeerClosed
+        } else if self.flags.any(SHUTDOWN) {
+            CloseReason::Shutdown
+        } else {
+            CloseReason::Closed
+        };
+        self.reason.get_or_insert_with(|| Box::new(reason));
+        self.flags.set(CLOSING);
+    }
+
+    /// Ends the connection for a failure, which outweighs an orderly reason given before. Waiting
+    /// output is sent after a protocol error, and dropped after anything else.
+    pub(crate) fn fail(&mut self, reason: CloseReason) {
+        if !matches!(reason, CloseReason::Protocol(_)) {
+            self.flags.set(ABORTED);
+            self.output = None;
+        }
+        if !self.reason.as_ref().is_some_and(|reason| reason.is_error()) {
+            self.reason = Some(Box::new(reason));
+        }
+        self.flags.set(CLOSING);
+    }
+
+    /// Input is welcome again: what the peer owes us, it owes from now on.
+    pub(crate) fn unblock(&mut self, flag: Flags, now: Tick) {
+        if self.flags.take(flag) {
+            self.message = now;
+            self.activity = now;
+            self.flags.set(RETIME | PENDING);
+        }
+    }
+}
+
+/// A protocol's view of its connection, for the duration of one call.
+///
+/// Nothing here blocks or fails: output waits in memory until the socket takes it, and failures are
+/// told by [`connection_lost`](crate::Protocol::connection_lost).
+pub struct Transport<'a> {
+    pub(crate) link: &'a mut Link,
+    pub(crate) context: &'a Context<'a>,
+}
+
+impl Transport<'_> {
+    /// Sends `data` after all that was written before; on a datagram it becomes part of the one
+    /// reply. Written data is sent together at the end of the turn.
+    ///
+    /// When `high_water` bytes wait, the peer's input is no longer read; when more than
+    /// `max_output` would, the connection is ended with [`CloseReason::Overflow`]. After
+    /// [`close`](Self::close) writing does nothing.
+    #[inline]
+    pub fn write(&mut self, data: &[u8]) {
+        if self.link.flags.any(CLOSING) {
+            return;
+        }
+        self.link.flags.set(WROTE);
+        let output = self.link.output.get_or_insert_with(Box::default);
+        if output.len() + data.len() >= self.context.config.high_water {
+            return self.write_beyond_mark(data);
+        }
+        output.push(data);
+    }
+
+    #[cold]
+    fn write_beyond_mark(&mut self, data: &[u8]) {
+        let output = self.link.output.get_or_insert_with(Box::default);
+        if output.len() + data.len() > self.context.config.max_output {
+            return self.link.fail(CloseReason::Overflow);
+        }
+        output.push(data);
+        self.link.flags.set(FULL);
+    }
+
+    /// Ends the connection when all that was written is sent; no more input is shown. The peer
+    /// sees the end of the stream.
+    pub fn close(&mut self) {
+        self.link.close();
+    }
+
+    /// Ends the connection at once and drops what was not sent yet; the peer of a TCP connection
+    /// sees a reset.
+    pub fn abort(&mut self) {
+        self.link.fail(CloseReason::Aborted);
+    }
+
+    /// No input, and no end of the stream, is shown until [`resume_reading`](Self::resume_reading).
+    /// Nothing is lost: unread bytes are kept, and the peer is slowed down.
+    pub fn pause_reading(&mut self) {
+        self.link.flags.set(PAUSED);
+    }
+
+    /// Input is shown again, beginning with what was unread, without waiting for more.
+    pub fn resume_reading(&mut self) {
+        self.link.unblock(PAUSED, self.context.clock.tick());
+    }
+
+    /// Whether reading was paused by [`pause_reading`](Self::pause_reading).
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.link.flags.any(PAUSED)
+    }
+
+    /// Whether so much output waits that a producer should stop until
+    /// [`resume_writing`](crate::Protocol::resume_writing).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.link.flags.any(FULL)
+    }
+
+    /// Whether the connection is about to end: closed, aborted, or failed.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.link.flags.any(CLOSING)
+    }
+
+    /// How many bytes of output wait to be sent.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.link.output.as_ref().map_or(0, |output| output.len())
+    }
+
+    /// The driver's time, read once a turn. Virtual in tests.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.context.clock.now()
+    }
+
+    /// The other side.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.link.peer
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        self.context.config
+    }
+
+    /// A handle by which other threads, connections or processes have
+    /// [`woken`](crate::Protocol::woken) called on this session. A datagram's session ends at once,
+    /// so its waker does nothing.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.context.wakers.waker(self.context.id)
+    }
+}
+
+impl io::Write for Transport<'_> {
+    /// As [`Transport::write`]; never fails and always takes everything.
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        Transport::write(self, data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Transport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,88 @@
+//! What the reactor lends a connection or a responder while it is served.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::address::Peer;
+use crate::buffer::Buffer;
+use crate::clock::{Clock, Tick};
+use crate::config::Config;
+use crate::error::{CloseReason, Deadline};
+use crate::protocol::Protocol;
+use crate::session::{Session, guard};
+use crate::statistics::Statistics;
+use crate::throttle::Throttle;
+use crate::transport::Context;
+use crate::waker::Wakers;
+
+/// How soon a deadline that was acted on can come again.
+pub(crate) const REPEAT: Duration = Duration::from_millis(1);
+
+pub(crate) struct Turn<'a, N> {
+    pub(crate) net: &'a mut N,
+    pub(crate) config: &'a Config,
+    pub(crate) clock: &'a Clock,
+    pub(crate) wakers: &'a dyn Wakers,
+    pub(crate) statistics: &'a mut Statistics,
+    pub(crate) throttle: &'a mut Throttle,
+    /// The one buffer that everything is read into.
+    pub(crate) input: &'a mut [u8],
+    /// The one buffer that sessions write into while they are served.
+    pub(crate) output: &'a mut Option<Box<Buffer>>,
+    /// Ends that the factory is to hear of.
+    pub(crate) failures: &'a mut Vec<(Peer, Box<CloseReason>)>,
+    pub(crate) draining: bool,
+}
+
+impl<'a, N> Turn<'a, N> {
+    #[inline]
+    pub(crate) fn context(&self, id: usize) -> Context<'a> {
+        Context {
+            clock: self.clock,
+            config: self.config,
+            wakers: self.wakers,
+            id,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Tick {
+        self.clock.tick()
+    }
+
+    /// Drops what holds a user's protocol, whose `Drop` may panic.
+    pub(crate) fn drop_guarded<T>(&mut self, value: T) {
+        if guard(|| drop(value)).is_none() {
+            self.statistics.panics += 1;
+        }
+    }
+
+    /// Logs a warning that peers can cause, at most once a second for each `cause`.
+    pub(crate) fn warn(&mut self, cause: &'static str, message: fmt::Arguments<'_>) {
+        self.throttle.warn(cause, self.clock.tick(), message);
+    }
+
+    /// Tells a protocol that its connection is lost, and counts why. Returns whether the peer should
+    /// see a reset rather than an orderly end.
+    pub(crate) fn lose<P: Protocol>(&mut self, session: &mut Session<P>) -> bool {
+        let Some(reason) = session.handle_lost() else {
+            return false;
+        };
+        let hard = is_hard(&reason);
+        self.statistics.count_close(&reason);
+        log::debug!("{}: {reason}", session.peer());
+        if reason.is_error() {
+            self.failures.push((session.peer().clone(), reason));
+        }
+        hard
+    }
+}
+
+fn is_hard(reason: &CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::Aborted
+            | CloseReason::Overflow
+            | CloseReason::Panicked
+            | CloseReason::TimedOut(Deadline::Write | Deadline::Drain)
+    )
+}

@@ -1,0 +1,105 @@
+//! How other threads and other connections get a session's attention.
+
+use std::fmt;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Calls [`woken`](crate::Protocol::woken) on one session, from anywhere.
+///
+/// It carries no data: protocol and caller share a channel or a mutex of their own, the caller puts
+/// something there and wakes. Several wakes before the session runs are one call. A waker that
+/// outlives its session does nothing.
+#[derive(Clone)]
+pub struct Waker {
+    target: Arc<Target>,
+}
+
+impl Waker {
+    /// Has the session's `woken` called soon, on the session's own thread. Never blocks for long.
+    pub fn wake(&self) {
+        if !self.target.queued.swap(true, Ordering::AcqRel) {
+            self.target.mailbox.push(Arc::clone(&self.target));
+        }
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waker")
+            .field("id", &self.target.id)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Target {
+    id: usize,
+    queued: AtomicBool,
+    mailbox: Arc<Mailbox>,
+}
+
+/// Ends a driver's wait, from any thread: a driver gives one to its [`Mailbox`].
+pub trait Wake: Send + Sync {
+    /// Ends the wait that is going on, or the next one. Failing is the implementer's to log.
+    fn wake(&self);
+}
+
+/// What makes wakers: a driver lends one to its sessions.
+pub trait Wakers {
+    /// A waker for the session that the driver knows as `id`.
+    fn waker(&self, id: usize) -> Waker;
+}
+
+/// Where wakes wait for the driver that serves the sessions.
+pub struct Mailbox {
+    woken: Mutex<Vec<Arc<Target>>>,
+    wake: Box<dyn Wake>,
+}
+
+impl Mailbox {
+    /// A mailbox that calls `wake` whenever it stops being empty.
+    #[must_use]
+    pub fn new(wake: Box<dyn Wake>) -> Arc<Self> {
+        Arc::new(Self {
+            woken: Mutex::new(Vec::new()),
+            wake,
+        })
+    }
+
+    /// Takes all wakes that came since the last call. A wake that comes later is a new one, also
+    /// for the same session.
+    pub fn take(&self) -> impl Iterator<Item = usize> + use<> {
+        let woken = mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner));
+        woken.into_iter().map(|target| {
+            target.queued.swap(false, Ordering::AcqRel);
+            target.id
+        })
+    }
+
+    fn push(&self, target: Arc<Target>) {
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        woken.push(target);
+        if woken.len() == 1 {
+            self.wake.wake();
+        }
+    }
+}
+
+impl Wakers for Arc<Mailbox> {
+    fn waker(&self, id: usize) -> Waker {
+        let target = Target {
+            id,
+            queued: AtomicBool::new(false),
+            mailbox: Self::clone(self),
+        };
+        Waker {
+            target: Arc::new(target),
+        }
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
+}
