@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serveloop::testing::MemorySession;
 use serveloop::{Address, CloseReason, Config, Deadline, Peer, Transport};
 
-use crate::support::{Log, Probe, millis, seconds, timeless};
+use crate::probe::{Log, Probe};
+use crate::support::{millis, seconds, timeless};
 
 const NANO: Duration = Duration::from_nanos(1);
 

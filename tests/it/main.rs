@@ -6,7 +6,9 @@
 
 mod deadlines;
 mod framing;
+mod loop_echo;
 mod pauses;
+mod probe;
 mod protocols;
 mod session;
 mod support;

@@ -4,7 +4,8 @@ use serveloop::testing::MemorySession;
 use serveloop::{CloseReason, Config, Transport, Waker};
 use std::sync::{Arc, Mutex};
 
-use crate::support::{Log, Probe, timeless};
+use crate::probe::{Log, Probe};
+use crate::support::timeless;
 
 /// Small marks, so that tests can name every byte.
 fn small() -> Config {

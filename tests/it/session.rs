@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use serveloop::testing::MemorySession;
 use serveloop::{Address, CloseReason, Config, Peer, ProtocolError, Transport, Waker};
 
-use crate::support::{Log, Probe, millis, panic_quietly, seconds, timeless};
+use crate::probe::{Log, Probe};
+use crate::support::{millis, panic_quietly, seconds, timeless};
 
 type Outcome = Result<(), ProtocolError>;
 

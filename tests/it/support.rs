@@ -1,232 +1,23 @@
-//! What several themes need: a protocol made of closures, and bytes to send.
+//! What several themes need: servers on a thread, and bytes to send them.
 
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use serveloop::{CloseReason, Config, Protocol, ProtocolError, Transport};
+use serveloop::{
+    Actions, Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Statistics,
+};
 
-/// What a [`Probe`] was called with, in order; shared with the test.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+use crate::probe::Log;
 
-impl Log {
-    pub(crate) fn push(&self, entry: impl Into<String>) {
-        self.0.lock().unwrap().push(entry.into());
-    }
-
-    pub(crate) fn entries(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    pub(crate) fn count(&self, start: &str) -> usize {
-        let entries = self.0.lock().unwrap();
-        entries
-            .iter()
-            .filter(|entry| entry.starts_with(start))
-            .count()
-    }
-}
-
-type Outcome = Result<(), ProtocolError>;
-type Hook = Box<dyn FnMut(&mut Transport<'_>) -> Outcome + Send>;
-type DataHook = Box<dyn FnMut(&[u8], &mut Transport<'_>) -> Result<usize, ProtocolError> + Send>;
-type EofHook = Box<dyn FnMut(&[u8], &mut Transport<'_>) -> Outcome + Send>;
-
-/// A protocol that logs every call and does what closures say; without one, what the trait does by
-/// default, and data is taken and dropped.
-#[derive(Default)]
-pub(crate) struct Probe {
-    log: Log,
-    made: Option<Hook>,
-    data: Option<DataHook>,
-    eof: Option<EofHook>,
-    resume: Option<Hook>,
-    timeout: Option<Hook>,
-    woken: Option<Hook>,
-    shutdown: Option<Hook>,
-    lost: Option<Box<dyn FnMut() + Send>>,
-    poll: Option<Box<dyn Fn() -> Option<Instant> + Send>>,
-    dropped: OnDrop,
-}
-
-impl Probe {
-    pub(crate) fn new(log: &Log) -> Self {
-        Self {
-            log: log.clone(),
-            ..Self::default()
-        }
-    }
-
-    pub(crate) fn made(
-        mut self,
-        hook: impl FnMut(&mut Transport<'_>) -> Outcome + Send + 'static,
-    ) -> Self {
-        self.made = Some(Box::new(hook));
-        self
-    }
-
-    pub(crate) fn data(
-        mut self,
-        hook: impl FnMut(&[u8], &mut Transport<'_>) -> Result<usize, ProtocolError> + Send + 'static,
-    ) -> Self {
-        self.data = Some(Box::new(hook));
-        self
-    }
-
-    pub(crate) fn eof(
-        mut self,
-        hook: impl FnMut(&[u8], &mut Transport<'_>) -> Outcome + Send + 'static,
-    ) -> Self {
-        self.eof = Some(Box::new(hook));
-        self
-    }
-
-    pub(crate) fn resume(
-        mut self,
-        mut hook: impl FnMut(&mut Transport<'_>) + Send + 'static,
-    ) -> Self {
-        self.resume = Some(Box::new(move |transport| {
-            hook(transport);
-            Ok(())
-        }));
-        self
-    }
-
-    pub(crate) fn timeout(
-        mut self,
-        mut hook: impl FnMut(&mut Transport<'_>) + Send + 'static,
-    ) -> Self {
-        self.timeout = Some(Box::new(move |transport| {
-            hook(transport);
-            Ok(())
-        }));
-        self
-    }
-
-    pub(crate) fn woken(
-        mut self,
-        mut hook: impl FnMut(&mut Transport<'_>) + Send + 'static,
-    ) -> Self {
-        self.woken = Some(Box::new(move |transport| {
-            hook(transport);
-            Ok(())
-        }));
-        self
-    }
-
-    pub(crate) fn shutdown(
-        mut self,
-        mut hook: impl FnMut(&mut Transport<'_>) + Send + 'static,
-    ) -> Self {
-        self.shutdown = Some(Box::new(move |transport| {
-            hook(transport);
-            Ok(())
-        }));
-        self
-    }
-
-    pub(crate) fn lost(mut self, hook: impl FnMut() + Send + 'static) -> Self {
-        self.lost = Some(Box::new(hook));
-        self
-    }
-
-    pub(crate) fn poll(mut self, hook: impl Fn() -> Option<Instant> + Send + 'static) -> Self {
-        self.poll = Some(Box::new(hook));
-        self
-    }
-
-    pub(crate) fn dropped(mut self, hook: impl FnMut() + Send + 'static) -> Self {
-        self.dropped = OnDrop(Some(Box::new(hook)));
-        self
-    }
-}
-
-impl Protocol for Probe {
-    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {
-        self.log.push("made");
-        self.made.as_mut().map_or(Ok(()), |hook| hook(transport))
-    }
-
-    fn data_received(
-        &mut self,
-        data: &[u8],
-        transport: &mut Transport<'_>,
-    ) -> Result<usize, ProtocolError> {
-        self.log.push(format!("data {}", data.escape_ascii()));
-        match &mut self.data {
-            Some(hook) => hook(data, transport),
-            None => Ok(data.len()),
-        }
-    }
-
-    fn eof_received(&mut self, unread: &[u8], transport: &mut Transport<'_>) -> Outcome {
-        self.log.push(format!("eof {}", unread.escape_ascii()));
-        if let Some(hook) = &mut self.eof {
-            return hook(unread, transport);
-        }
-        if !unread.is_empty() {
-            return Err(ProtocolError::Truncated {
-                unread: unread.len(),
-            });
-        }
-        transport.close();
-        Ok(())
-    }
-
-    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
-        self.log.push("resume");
-        if let Some(hook) = &mut self.resume {
-            let _ = hook(transport);
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.poll.as_ref().and_then(|hook| hook())
-    }
-
-    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        self.log.push("timeout");
-        match &mut self.timeout {
-            Some(hook) => drop(hook(transport)),
-            None => transport.close(),
-        }
-    }
-
-    fn woken(&mut self, transport: &mut Transport<'_>) {
-        self.log.push("woken");
-        if let Some(hook) = &mut self.woken {
-            let _ = hook(transport);
-        }
-    }
-
-    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
-        self.log.push("shutdown");
-        match &mut self.shutdown {
-            Some(hook) => drop(hook(transport)),
-            None => transport.close(),
-        }
-    }
-
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.log.push(format!("lost {reason}"));
-        if let Some(hook) = &mut self.lost {
-            hook();
-        }
-    }
-}
-
-/// What happens when the probe is dropped.
-#[derive(Default)]
-struct OnDrop(Option<Box<dyn FnMut() + Send>>);
-
-impl Drop for OnDrop {
-    fn drop(&mut self) {
-        if let Some(hook) = &mut self.0 {
-            hook();
-        }
-    }
-}
+/// How long anything may take before a test gives up. Nothing waits for this long when all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A panic that prints nothing.
 pub(crate) fn panic_quietly() -> ! {
@@ -250,4 +41,210 @@ pub(crate) const fn seconds(count: u64) -> Duration {
 
 pub(crate) const fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
+}
+
+/// Bytes in which every position looks different, for all that matters.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// A server on a thread of its own. Dropping it ends it.
+pub(crate) struct Serving {
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) handle: ShutdownHandle,
+    /// What the factory heard of: peers and reasons.
+    pub(crate) errors: Log,
+    board: Arc<Board>,
+    thread: Option<JoinHandle<io::Result<Statistics>>>,
+}
+
+/// Where the loop hangs out its counters after every turn.
+#[derive(Default)]
+struct Board {
+    statistics: Mutex<Statistics>,
+    changed: Condvar,
+}
+
+impl Serving {
+    pub(crate) fn at<F>(addresses: &[&str], config: Config, factory: F) -> Self
+    where
+        F: Factory + Send + 'static,
+    {
+        let addresses: Vec<Address> = addresses.iter().map(|at| at.parse().unwrap()).collect();
+        Self::with(Server::bind(&addresses, config).unwrap(), factory)
+    }
+
+    pub(crate) fn tcp<F>(config: Config, factory: F) -> Self
+    where
+        F: Factory + Send + 'static,
+    {
+        Self::at(&["tcp://127.0.0.1:0"], config, factory)
+    }
+
+    pub(crate) fn with<F>(server: Server, factory: F) -> Self
+    where
+        F: Factory + Send + 'static,
+    {
+        let board = Arc::<Board>::default();
+        let errors = Log::default();
+        let watched = Watched {
+            factory,
+            board: Arc::clone(&board),
+            errors: errors.clone(),
+        };
+        Self {
+            addresses: server.addresses().to_vec(),
+            handle: server.shutdown_handle(),
+            errors,
+            board,
+            thread: Some(thread::spawn(move || server.serve_forever(watched))),
+        }
+    }
+
+    /// A client of the first listener.
+    pub(crate) fn client(&self) -> TcpStream {
+        client(&self.addresses[0])
+    }
+
+    /// Waits until the counters are as described.
+    #[track_caller]
+    pub(crate) fn wait(&self, reached: impl Fn(&Statistics) -> bool) -> Statistics {
+        let statistics = self.board.statistics.lock().unwrap();
+        let (statistics, outcome) = self
+            .board
+            .changed
+            .wait_timeout_while(statistics, PATIENCE, |statistics| !reached(statistics))
+            .unwrap();
+        assert!(!outcome.timed_out(), "never reached: {statistics:?}");
+        *statistics
+    }
+
+    /// Shuts the server down and waits for it to drain. What was opened must have been closed.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> Statistics {
+        self.handle.shutdown();
+        let statistics = self.join();
+        let opened = statistics.accepted + statistics.connected;
+        assert_eq!(opened, statistics.closed(), "{statistics:?}");
+        statistics
+    }
+
+    /// Waits for the server to end on its own.
+    pub(crate) fn join(&mut self) -> Statistics {
+        self.thread.take().unwrap().join().unwrap().unwrap()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.handle.shutdown();
+            self.handle.shutdown();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A factory that lets the test look at the counters and at the errors.
+struct Watched<F> {
+    factory: F,
+    board: Arc<Board>,
+    errors: Log,
+}
+
+impl<F: Factory> Factory for Watched<F> {
+    type Protocol = F::Protocol;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<F::Protocol> {
+        self.factory.build_protocol(peer)
+    }
+
+    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
+        self.errors.push(reason.to_string());
+        self.factory.handle_error(peer, reason);
+    }
+
+    fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        *self.board.statistics.lock().unwrap() = *actions.statistics();
+        self.board.changed.notify_all();
+        self.factory.service_actions(actions);
+    }
+}
+
+/// A TCP connection that fails rather than waits for ever.
+pub(crate) fn client(address: &Address) -> TcpStream {
+    let stream = TcpStream::connect(address.socket_addr().unwrap()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// The same over a Unix socket.
+pub(crate) fn unix_client(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Sends `message` and expects it back.
+#[track_caller]
+pub(crate) fn echoes(stream: &mut (impl Read + Write), message: &[u8]) {
+    stream.write_all(message).unwrap();
+    expect(stream, message);
+}
+
+/// Reads exactly what is expected.
+#[track_caller]
+pub(crate) fn expect(stream: &mut impl Read, expected: &[u8]) {
+    let mut got = vec![0; expected.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert!(got == expected, "other bytes than expected");
+}
+
+/// Reads to the end of the stream. A reset is not an end.
+#[track_caller]
+pub(crate) fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    got
+}
+
+/// A directory for socket files, removed with all that is in it.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("serveloop-test-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A place to listen at.
+    pub(crate) fn uri(&self, scheme: &str, name: &str) -> String {
+        format!("{scheme}://{}", self.path(name).display())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
