@@ -347,8 +347,13 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.session.handle_shutdown(context);
             }
         }
+        if !self.flags.any(DUE) {
+            return;
+        }
         // Nobody is cut off while more of what they sent waits to be read.
-        if self.flags.any(DUE) && !(self.flags.any(READABLE) && self.session.wants_input()) {
+        if self.flags.any(READABLE) && self.session.wants_input() {
+            self.session.handle_own_timeout(context);
+        } else {
             self.session.handle_timeout(context);
         }
     }

@@ -157,15 +157,21 @@ impl<P: Protocol> Session<P> {
     /// A deadline may have come: the protocol's own, or one of the limits. The driver should have
     /// tried to read and write before, so that nobody is cut off who did move.
     pub fn handle_timeout(&mut self, context: &Context<'_>) {
+        self.handle_own_timeout(context);
+        let now = context.clock.tick();
+        if let Some((_, deadline)) = self.limit(context).filter(|(at, _)| *at <= now) {
+            self.fail(CloseReason::TimedOut(deadline));
+        }
+    }
+
+    /// The protocol's own deadline may have come, which runs whatever the peer does.
+    pub(crate) fn handle_own_timeout(&mut self, context: &Context<'_>) {
         let now = context.clock.tick();
         if self.protocol_deadline(context).is_some_and(|at| at <= now) {
             self.call(context, |protocol, transport| {
                 protocol.handle_timeout(transport);
                 Ok(())
             });
-        }
-        if let Some((_, deadline)) = self.limit(context).filter(|(at, _)| *at <= now) {
-            self.fail(CloseReason::TimedOut(deadline));
         }
     }
 
