@@ -274,7 +274,7 @@ impl<P: Protocol> Session<P> {
             Some(timeout) => timeout.is_some(),
             None => {
                 link.fail(CloseReason::Panicked);
-                false
+                true
             }
         }
     }
