@@ -196,18 +196,16 @@ impl<S, P: Protocol> Connection<S, P> {
         self.flags.any(ENDED)
     }
 
-    /// Gives the socket back to be closed. The protocol is dropped with the same care as it is called.
-    pub(crate) fn dismantle(self) -> (S, bool) {
+    /// Gives the socket back. The protocol is dropped with the same care as it is called.
+    pub(crate) fn dismantle<N: Net<Stream = S>>(self, turn: &mut Turn<'_, N>) {
         let Self {
             session,
             stream,
             flags,
             ..
         } = self;
-        if crate::session::guard(|| drop(session)).is_none() {
-            log::error!("a protocol panicked while it was dropped");
-        }
-        (stream, flags.any(ABORT))
+        turn.drop_guarded(session);
+        turn.net.close(stream, flags.any(ABORT));
     }
 
     #[inline]

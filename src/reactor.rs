@@ -361,10 +361,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     fn reap(&mut self) {
-        let Self {
-            connections, net, ..
-        } = self;
-        connections.reap(|stream, abort| net.close(stream, abort));
+        let (mut admission, _) = self.lend();
+        admission.connections.reap(&mut admission.turn);
         for (peer, reason) in mem::take(&mut self.failures) {
             self.throttle.warn(
                 reason.name(),

@@ -109,6 +109,7 @@ fn drop_reply<N>(error: &io::Error, to: &Address, turn: &mut Turn<'_, N>) {
 fn end<N, P: Protocol>(mut session: Session<P>, turn: &mut Turn<'_, N>) {
     if let Some(reason) = session.handle_lost() {
         turn.statistics.panics += u64::from(matches!(*reason, CloseReason::Panicked));
+        turn.statistics.panics += u64::from(session.has_panicked_last());
         if reason.is_error() {
             turn.statistics.datagrams_failed += 1;
             turn.failures.push((session.peer().clone(), reason));

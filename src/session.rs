@@ -10,7 +10,7 @@ use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::protocol::Protocol;
 use crate::transport::{
     ABORTED, BLOCKED, CLOSING, Context, EOF, EOF_TOLD, FIRST, FULL, INCOMPLETE, LOST, Link, OPENED,
-    PAUSED, PENDING, RETIME, SHUTDOWN, STALLED, Transport, WROTE,
+    PANICKED, PAUSED, PENDING, RETIME, SHUTDOWN, STALLED, Transport, WROTE,
 };
 
 /// The longest header of a length prefix: room beside `max_frame` for an incomplete message.
@@ -248,8 +248,15 @@ impl<P: Protocol> Session<P> {
             .take()
             .unwrap_or_else(|| Box::new(CloseReason::Closed));
         let Self { protocol, .. } = self;
-        guard(|| protocol.connection_lost(&reason));
+        if guard(|| protocol.connection_lost(&reason)).is_none() {
+            self.link.flags.set(PANICKED);
+        }
         Some(reason)
+    }
+
+    /// Whether the protocol panicked in `connection_lost`, which changes nothing about the end.
+    pub(crate) fn has_panicked_last(&self) -> bool {
+        self.link.flags.any(PANICKED)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) should be called, if at all.
