@@ -7,6 +7,7 @@
 mod deadlines;
 mod framing;
 mod loop_echo;
+mod loop_faults;
 mod pauses;
 mod probe;
 mod protocols;

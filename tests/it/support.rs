@@ -119,13 +119,15 @@ impl Serving {
     #[track_caller]
     pub(crate) fn wait(&self, reached: impl Fn(&Statistics) -> bool) -> Statistics {
         let statistics = self.board.statistics.lock().unwrap();
-        let (statistics, outcome) = self
+        let (guard, outcome) = self
             .board
             .changed
             .wait_timeout_while(statistics, PATIENCE, |statistics| !reached(statistics))
             .unwrap();
+        let statistics = *guard;
+        drop(guard);
         assert!(!outcome.timed_out(), "never reached: {statistics:?}");
-        *statistics
+        statistics
     }
 
     /// Shuts the server down and waits for it to drain. What was opened must have been closed.
