@@ -355,9 +355,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.statistics.panics += 1;
         }
         self.requests += usize::from(shutdown);
-        for (to, protocol) in mem::take(&mut self.connects) {
-            self.lend().0.connect(to, protocol);
-        }
+        self.open_connects();
     }
 
     fn reap(&mut self) {
@@ -401,6 +399,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         (admission, &mut self.listeners)
     }
 
+    fn open_connects(&mut self) {
+        for (to, protocol) in mem::take(&mut self.connects) {
+            self.lend().0.connect(to, protocol);
+        }
+    }
+
     /// Serves the listeners. When the last of them has failed, the loop ends with its error.
     #[cold]
     fn accept(&mut self, most: usize) {
@@ -438,6 +442,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 impl<F: Factory, N: Net> Drop for Reactor<F, N> {
     /// Ends what is still open: every protocol hears of the end.
     fn drop(&mut self) {
+        // Connections that were asked for are not begun any more, and hear that too.
+        self.stage = Stage::Draining(None);
+        self.open_connects();
         self.end_all();
         self.reap();
         self.listeners.close_all(&mut self.net);
