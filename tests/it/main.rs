@@ -6,8 +6,11 @@
 
 mod deadlines;
 mod framing;
+mod loop_connect;
 mod loop_echo;
 mod loop_faults;
+mod loop_shutdown;
+mod loop_turn;
 mod pauses;
 mod probe;
 mod protocols;
