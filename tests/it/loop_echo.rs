@@ -185,16 +185,23 @@ fn the_smallest_unix_buffers_lose_nothing() {
     assert_eq!(serving.end().closed_by_peer, 1);
 }
 
+/// TCP with the smallest receive buffers too would wait for the system's window probes, for seconds
+/// at a time, in which no byte moves.
 #[test]
-fn the_smallest_tcp_buffers_lose_nothing() {
-    let serving = Serving::tcp(smallest(), |_: &Peer| Some(Echo));
+fn the_smallest_tcp_send_buffers_lose_nothing() {
+    const WINDOW: usize = 16 << 10;
+    let config = Config {
+        receive_buffer: Some(WINDOW),
+        ..smallest()
+    };
+    let serving = Serving::tcp(config, |_: &Peer| Some(Echo));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_send_buffer_size(1).unwrap();
-    socket.set_recv_buffer_size(1).unwrap();
+    socket.set_recv_buffer_size(WINDOW).unwrap();
     let at = serving.addresses[0].socket_addr().unwrap();
     socket.connect(&at.into()).unwrap();
     let both = (socket.try_clone().unwrap(), socket);
-    echoes_all(both, 8 << 20, 1 << 20, |socket| {
+    echoes_all(both, 16 << 20, 1 << 20, |socket| {
         socket.shutdown(Shutdown::Write).unwrap();
     });
     assert_eq!(serving.end().closed_by_peer, 1);
