@@ -4,9 +4,10 @@ use std::io;
 
 use crate::address::{Address, Peer};
 use crate::error::CloseReason;
+use crate::guard::guard;
 use crate::net::Net;
 use crate::protocol::Factory;
-use crate::session::{Session, guard};
+use crate::session::Session;
 use crate::table::Table;
 use crate::turn::Turn;
 
@@ -15,7 +16,6 @@ pub(crate) struct Admission<'a, F: Factory, N: Net> {
     pub(crate) turn: Turn<'a, N>,
     pub(crate) factory: &'a mut F,
     pub(crate) connections: &'a mut Table<N::Stream, F::Protocol>,
-    pub(crate) max_connections: usize,
 }
 
 impl<F: Factory, N: Net> Admission<'_, F, N> {
@@ -57,9 +57,9 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     }
 
     fn protocol_for(&mut self, peer: &Peer) -> Option<F::Protocol> {
-        if self.connections.len() >= self.max_connections {
+        if self.connections.len() >= self.turn.config.max_connections {
             self.turn.statistics.refused_max_connections += 1;
-            let most = self.max_connections;
+            let most = self.turn.config.max_connections;
             self.turn.warn(
                 "refused",
                 format_args!("{peer}: refused, {most} connections are open"),
@@ -82,7 +82,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             let error = io::Error::new(io::ErrorKind::Unsupported, "only streams can be connected");
             return Err(CloseReason::ConnectFailed(error));
         }
-        if self.connections.len() >= self.max_connections {
+        if self.connections.len() >= self.turn.config.max_connections {
             let error = io::Error::other("max_connections are open");
             return Err(CloseReason::ConnectFailed(error));
         }

@@ -8,6 +8,9 @@ const GROWTH: usize = 64 * 1024;
 /// a slow reader, smaller would move often.
 const SLACK: usize = 4 * 1024;
 
+/// The most memory that a driver's own buffer keeps from one turn to the next.
+const SCRATCH_MOST: usize = 256 * 1024;
+
 /// A queue of bytes: appended at the end, taken from the front, shown as one slice.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -80,6 +83,12 @@ impl Buffer {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.head = 0;
+    }
+
+    /// The buffer emptied, to be lent again; `None` if it has grown too large to be kept.
+    pub(crate) fn into_scratch(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.clear();
+        (self.capacity() <= SCRATCH_MOST).then_some(self)
     }
 
     #[cold]

@@ -30,6 +30,7 @@
 mod acceptor;
 mod address;
 mod admission;
+mod agenda;
 mod buffer;
 mod clock;
 mod config;
@@ -38,6 +39,9 @@ mod error;
 mod flags;
 mod framed;
 mod framing;
+mod guard;
+mod linger;
+mod link;
 mod listener;
 mod mio;
 mod net;

@@ -4,32 +4,25 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::acceptor::Acceptor;
-use crate::address::{Address, Peer};
+use crate::address::Address;
 use crate::admission::Admission;
-use crate::buffer::Buffer;
-use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
+use crate::guard::guard;
 use crate::listener::{Listener, Listeners};
 use crate::mio::Mio;
 use crate::net::{Event, Net};
 use crate::protocol::{Actions, Factory};
 use crate::responder::Responder;
-use crate::session::guard;
-use crate::shutdown::ShutdownHandle;
+use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::socket::Bound;
 use crate::statistics::Statistics;
 use crate::table::{FIRST_TOKEN, Table};
-use crate::throttle::Throttle;
-use crate::turn::Turn;
+use crate::turn::Kit;
 use crate::waker::Mailbox;
-
-/// A datagram can be this long, so the read buffer is not smaller.
-const DATAGRAM_MOST: usize = 65_536;
 
 /// Tokens below the first connection's are the listeners', counted from 0, and these.
 const WAKER: usize = FIRST_TOKEN - 1;
@@ -55,36 +48,17 @@ const SHUTDOWN: usize = FIRST_TOKEN - 2;
 pub struct Reactor<F: Factory, N: Net = Mio> {
     net: N,
     factory: F,
-    config: Config,
-    max_connections: usize,
+    kit: Kit,
     connections: Table<N::Stream, F::Protocol>,
     listeners: Listeners<N>,
     events: Vec<Event>,
-    /// Ends that the factory is to hear of.
-    failures: Vec<(Peer, Box<CloseReason>)>,
     /// Outbound connections to be opened.
     connects: Vec<(Address, F::Protocol)>,
-    input: Box<[u8]>,
-    output: Option<Box<Buffer>>,
-    clock: Clock,
-    mailbox: Arc<Mailbox>,
-    statistics: Statistics,
-    throttle: Throttle,
     /// When the factory wants to be asked again.
     again: Option<Instant>,
-    stage: Stage,
-    handle: Option<ShutdownHandle>,
-    /// Requests to shut down that did not come by the handle.
-    requests: usize,
+    shutdown: Shutdown,
     /// Why the last listener failed.
     failure: Option<io::Error>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Serving,
-    /// Nothing new; what is still open then is ended.
-    Draining(Option<Tick>),
 }
 
 impl<F: Factory> Reactor<F> {
@@ -107,7 +81,7 @@ impl<F: Factory> Reactor<F> {
         } else {
             let listener = self
                 .net
-                .adopt_listener(bound, &self.config, number.into())?;
+                .adopt_listener(bound, &self.kit.config, number.into())?;
             Listener::Acceptor(Acceptor::new(listener, address))
         };
         self.listeners.push(listener);
@@ -123,27 +97,16 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub fn with_net(mut net: N, factory: F, config: Config) -> io::Result<Self> {
         config.validate()?;
         let mailbox = Mailbox::new(net.waker(WAKER)?);
-        let clock = Clock::new(net.now());
         Ok(Self {
+            kit: Kit::new(config, net.now(), mailbox),
             net,
             factory,
-            max_connections: config.max_connections,
             connections: Table::new(),
             listeners: Listeners::new(),
             events: Vec::new(),
-            failures: Vec::new(),
             connects: Vec::new(),
-            input: vec![0; config.read_per_turn.max(DATAGRAM_MOST)].into(),
-            output: Some(Box::default()),
-            config,
-            clock,
-            mailbox,
-            statistics: Statistics::default(),
-            throttle: Throttle::default(),
             again: None,
-            stage: Stage::Serving,
-            handle: None,
-            requests: 0,
+            shutdown: Shutdown::default(),
             failure: None,
         })
     }
@@ -157,13 +120,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let number = self.listeners.next_number()?;
         let token = number.into();
         let (listener, address) = if at.is_datagram() {
-            let (socket, address) = self.net.bind(at, &self.config, token)?;
+            let (socket, address) = self.net.bind(at, &self.kit.config, token)?;
             (
                 Listener::Responder(Responder::new(socket, address.clone(), number)),
                 address,
             )
         } else {
-            let (listener, address) = self.net.listen(at, &self.config, token)?;
+            let (listener, address) = self.net.listen(at, &self.kit.config, token)?;
             (
                 Listener::Acceptor(Acceptor::new(listener, address.clone())),
                 address,
@@ -186,13 +149,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// The system does not let us watch it.
     pub fn obey(&mut self, handle: ShutdownHandle) -> io::Result<()> {
         self.net.watch_shutdown(&handle, SHUTDOWN)?;
-        self.handle = Some(handle);
+        self.shutdown.obey(handle);
         Ok(())
     }
 
     /// Shuts down: the first call drains, the second ends everything with the next turn.
     pub fn shutdown(&mut self) {
-        self.requests += 1;
+        self.shutdown.request();
     }
 
     /// Serves until a shutdown is complete, or until nothing is left that could ever happen: no
@@ -210,7 +173,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Whether [`run`](Self::run) would return.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        let over = self.stage != Stage::Serving || self.again.is_none();
+        let over = self.shutdown.has_begun() || self.again.is_none();
         let nobody = self.connections.is_empty() && self.connects.is_empty();
         over && nobody && self.listeners.is_empty()
     }
@@ -228,7 +191,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.drive();
         self.service_actions();
         self.reap();
-        self.statistics.turns += 1;
+        self.kit.statistics.turns += 1;
         Ok(())
     }
 
@@ -236,32 +199,28 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// for as long as it takes.
     pub fn timeout(&mut self) -> Option<Duration> {
         let now = self.net.now();
-        self.clock.set(now);
-        if self.connections.is_busy() || !self.connects.is_empty() || self.requests_pending() {
+        self.kit.clock.set(now);
+        if self.connections.is_busy() || !self.connects.is_empty() || self.shutdown.is_requested() {
             return Some(Duration::ZERO);
         }
         if self.listeners.is_ready() {
             return Some(Duration::ZERO);
         }
-        let drain = match self.stage {
-            Stage::Draining(until) => until,
-            Stage::Serving => None,
-        };
-        let again = self.again.map(|at| self.clock.tick_of(at));
+        let again = self.again.map(|at| self.kit.clock.tick_of(at));
         let deadlines = [
             self.connections.deadline(),
             self.listeners.deadline(),
-            drain,
+            self.shutdown.deadline(),
             again,
         ];
         let next = deadlines.into_iter().flatten().min();
-        next.map(|at| at.since(self.clock.tick()))
+        next.map(|at| at.since(self.kit.clock.tick()))
     }
 
     /// The loop's counters.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
-        &self.statistics
+        &self.kit.statistics
     }
 
     /// How many connections are open, those included that wait for their peer's end.
@@ -279,18 +238,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub fn factory(&mut self) -> &mut F {
         &mut self.factory
     }
-
-    pub(crate) fn limit_connections(&mut self, most: usize) {
-        self.max_connections = self.max_connections.min(most);
-    }
-
-    fn requests_pending(&self) -> bool {
-        let asked = self.handle.as_ref().map_or(0, ShutdownHandle::requests) + self.requests;
-        match self.stage {
-            Stage::Serving => asked > 0,
-            Stage::Draining(_) => asked > 1 && !self.connections.is_empty(),
-        }
-    }
 }
 
 /// The phases of a turn.
@@ -303,31 +250,32 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     fn now(&mut self) {
         let now = self.net.now();
-        self.clock.set(now);
+        self.kit.clock.set(now);
     }
 
     fn dispatch(&mut self) {
         for event in &self.events {
             match event.token {
-                WAKER => self
-                    .mailbox
-                    .take()
-                    .for_each(|token| self.connections.note_woken(token)),
+                WAKER => {
+                    let woken = self.kit.mailbox.take();
+                    woken.for_each(|token| self.connections.note_woken(token));
+                }
                 SHUTDOWN => {}
                 number if number < FIRST_TOKEN => self.listeners.note_readable(number),
-                _ => self.statistics.stale_events += u64::from(!self.connections.note(event)),
+                _ => self.kit.statistics.stale_events += u64::from(!self.connections.note(event)),
             }
         }
-        if self.requests_pending() {
+        if self.shutdown.is_requested() {
             self.obey_request();
         }
     }
 
     fn expire(&mut self) {
-        let now = self.clock.tick();
-        self.connections.expire(now, self.config.timeouts_per_turn);
+        let now = self.kit.clock.tick();
+        let most = self.kit.config.timeouts_per_turn;
+        self.connections.expire(now, most);
         self.listeners.expire(now);
-        if matches!(self.stage, Stage::Draining(Some(until)) if until <= now) {
+        if self.shutdown.deadline().is_some_and(|at| at <= now) {
             self.end_all();
         }
     }
@@ -336,44 +284,43 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let (mut admission, _) = self.lend();
         admission.connections.drive(&mut admission.turn);
         if self.listeners.is_ready() {
-            self.accept(self.config.accepts_per_turn);
+            self.accept(self.kit.config.accepts_per_turn);
         }
     }
 
     fn service_actions(&mut self) {
         let mut shutdown = false;
-        self.again = self.again.filter(|at| *at > self.clock.now());
+        self.again = self.again.filter(|at| *at > self.kit.clock.now());
         let mut actions = Actions {
-            now: self.clock.now(),
-            statistics: &self.statistics,
+            now: self.kit.clock.now(),
+            statistics: &self.kit.statistics,
             connects: &mut self.connects,
             again: &mut self.again,
             shutdown: &mut shutdown,
         };
         let factory = &mut self.factory;
         if guard(|| factory.service_actions(&mut actions)).is_none() {
-            self.statistics.panics += 1;
+            self.kit.statistics.panics += 1;
         }
-        self.requests += usize::from(shutdown);
+        if shutdown {
+            self.shutdown.request();
+        }
         for (to, protocol) in mem::take(&mut self.connects) {
             self.lend().0.connect(to, protocol);
         }
     }
 
     fn reap(&mut self) {
-        let Self {
-            connections, net, ..
-        } = self;
-        connections.reap(|stream, abort| net.close(stream, abort));
-        for (peer, reason) in mem::take(&mut self.failures) {
-            self.throttle.warn(
-                reason.name(),
-                self.clock.tick(),
-                format_args!("{peer}: {reason}"),
-            );
+        let net = &mut self.net;
+        self.connections
+            .reap(|stream, abort| net.close(stream, abort));
+        for (peer, reason) in mem::take(&mut self.kit.failures) {
+            let now = self.kit.clock.tick();
+            let message = format_args!("{peer}: {reason}");
+            self.kit.throttle.warn(reason.name(), now, message);
             let factory = &mut self.factory;
             if guard(|| factory.handle_error(&peer, &reason)).is_none() {
-                self.statistics.panics += 1;
+                self.kit.statistics.panics += 1;
             }
         }
     }
@@ -382,23 +329,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 /// What the phases are made of.
 impl<F: Factory, N: Net> Reactor<F, N> {
     fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
-        let turn = Turn {
-            net: &mut self.net,
-            config: &self.config,
-            clock: &self.clock,
-            wakers: &self.mailbox,
-            statistics: &mut self.statistics,
-            throttle: &mut self.throttle,
-            input: &mut self.input,
-            output: &mut self.output,
-            failures: &mut self.failures,
-            draining: self.stage != Stage::Serving,
-        };
+        let turn = self.kit.lend(&mut self.net, self.shutdown.has_begun());
         let admission = Admission {
             turn,
             factory: &mut self.factory,
             connections: &mut self.connections,
-            max_connections: self.max_connections,
         };
         (admission, &mut self.listeners)
     }
@@ -409,24 +344,26 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let (mut admission, listeners) = self.lend();
         if let Some(error) = listeners.drive(&mut admission, most) {
             self.failure = Some(error);
-            self.requests += 1;
+            self.shutdown.request();
         }
     }
 
     fn obey_request(&mut self) {
-        if self.stage != Stage::Serving {
+        if self.shutdown.has_begun() {
             return self.end_all();
         }
         log::info!("shutting down: {} connections open", self.connections.len());
         // Who was connected before the shutdown is served, though not yet accepted.
-        let backlog = usize::try_from(self.config.backlog).unwrap_or(0);
+        let backlog = usize::try_from(self.kit.config.backlog).unwrap_or(0);
         self.accept(backlog);
         self.listeners.close_all(&mut self.net);
+        let now = self.kit.clock.tick();
         let until = self
+            .kit
             .config
             .drain_timeout
-            .map(|timeout| self.clock.tick().after(timeout));
-        self.stage = Stage::Draining(until);
+            .map(|timeout| now.after(timeout));
+        self.shutdown.begin(until);
         self.connections.note_shutdown();
     }
 
@@ -458,7 +395,7 @@ impl<F: Factory, N: Net> fmt::Debug for Reactor<F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reactor")
             .field("connections", &self.connections.len())
-            .field("stage", &self.stage)
+            .field("shutdown", &self.shutdown)
             .finish_non_exhaustive()
     }
 }

@@ -115,9 +115,10 @@ impl Server {
     /// # Errors
     /// The system has no descriptor for the loop.
     pub fn into_reactor<F: Factory>(self, factory: F) -> io::Result<Reactor<F>> {
-        let spare = spare_descriptors(self.config.reserved_descriptors)?;
-        let mut reactor = Reactor::new(factory, self.config)?;
-        reactor.limit_connections(spare);
+        let mut config = self.config;
+        let spare = spare_descriptors(config.reserved_descriptors)?;
+        config.max_connections = config.max_connections.min(spare);
+        let mut reactor = Reactor::new(factory, config)?;
         for bound in self.bound {
             reactor.adopt(bound)?;
         }
