@@ -81,3 +81,7 @@ pub use shutdown::ShutdownHandle;
 pub use statistics::Statistics;
 pub use transport::{Context, Transport};
 pub use waker::{Mailbox, Wake, Waker, Wakers};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

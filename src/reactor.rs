@@ -112,7 +112,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     /// Serves one more address, and says which it really is: port 0 has become a number. Listeners
-    /// are numbered from 0 in this order; see [`Peer::listener`].
+    /// are numbered from 0 in this order; see [`Peer::listener`](crate::Peer::listener).
     ///
     /// # Errors
     /// The address cannot be bound; the message names it.
@@ -393,9 +393,9 @@ impl<F: Factory, N: Net + AsRawFd> AsRawFd for Reactor<F, N> {
 
 impl<F: Factory, N: Net> fmt::Debug for Reactor<F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = self.connections.len();
         f.debug_struct("Reactor")
-            .field("connections", &self.connections.len())
-            .field("shutdown", &self.shutdown)
+            .field("connections", &connections)
             .finish_non_exhaustive()
     }
 }

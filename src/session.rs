@@ -225,11 +225,8 @@ impl<P: Protocol> Session<P> {
         self.link.flags.set(LOST | CLOSING);
         self.link.output = None;
         self.unread = None;
-        let reason = self
-            .link
-            .reason
-            .take()
-            .unwrap_or_else(|| Box::new(CloseReason::Closed));
+        let reason = self.link.reason.take();
+        let reason = reason.unwrap_or_else(|| Box::new(CloseReason::Closed));
         self.protocol.lose(&reason);
         Some(reason)
     }
@@ -238,10 +235,8 @@ impl<P: Protocol> Session<P> {
     pub fn deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
         self.link.flags.clear(RETIME);
         let limit = self.link.limit(context.config).map(|(at, _)| at);
-        limit
-            .into_iter()
-            .chain(self.protocol_deadline(context))
-            .min()
+        let own = self.protocol_deadline(context);
+        limit.into_iter().chain(own).min()
     }
 
     /// Whether [`deadline`](Self::deadline) may have become earlier than when it was last asked.
@@ -396,10 +391,6 @@ fn take<P: Protocol>(
     transport: &mut Transport<'_>,
 ) -> Result<usize, ProtocolError> {
     let count = protocol.data_received(data, transport)?;
-    assert!(
-        count <= data.len(),
-        "a protocol took {count} of {} bytes",
-        data.len()
-    );
+    assert!(count <= data.len(), "a protocol took more than there is");
     Ok(count)
 }
