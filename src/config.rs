@@ -20,6 +20,9 @@ pub struct Config {
     /// at once, and counted. The number in force is smaller where descriptors do not suffice: the
     /// process's limit less `reserved_descriptors`. Default 10,000.
     pub max_connections: usize,
+    /// The most processes at a time, where each connection has its own; further connections wait.
+    /// Default 40.
+    pub max_children: usize,
     /// Descriptors that connections leave free for everything else. Default 32.
     pub reserved_descriptors: usize,
     /// Raise the process's soft limit of descriptors to its hard limit when binding. Default true.
@@ -105,6 +108,7 @@ impl Config {
     pub fn validate(&self) -> io::Result<()> {
         let positive = [
             ("max_connections", self.max_connections),
+            ("max_children", self.max_children),
             ("accepts_per_turn", self.accepts_per_turn),
             ("read_per_turn", self.read_per_turn),
             ("write_per_turn", self.write_per_turn),
@@ -134,6 +138,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_children: 40,
             reserved_descriptors: 32,
             raise_descriptor_limit: true,
             accepts_per_turn: 16,

@@ -302,7 +302,10 @@ impl<S, P: Protocol> Connection<S, P> {
         match turn.net.read(&mut self.stream, room) {
             Ok(count) if count > 0 && linger.hear(count, now, turn.config) => Next::Again,
             Err(error) if error.kind() == ErrorKind::Interrupted => Next::Again,
-            Err(error) if error.kind() == ErrorKind::WouldBlock && now < linger.end(turn) => {
+            Err(error)
+                if error.kind() == ErrorKind::WouldBlock
+                    && now < linger.end(turn.config, turn.draining) =>
+            {
                 self.agenda.clear(READABLE);
                 Next::Wait
             }
@@ -327,7 +330,7 @@ impl<S, P: Protocol> Connection<S, P> {
         let was_due = self.agenda.take(DUE);
         self.agenda.clear(RETIME);
         let at = if let Some(linger) = &self.linger {
-            Some(linger.end(turn))
+            Some(linger.end(turn.config, turn.draining))
         } else if self.agenda.any(CONNECTING) {
             turn.config
                 .connect_timeout

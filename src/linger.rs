@@ -3,7 +3,6 @@
 
 use crate::clock::Tick;
 use crate::config::Config;
-use crate::turn::Turn;
 
 #[derive(Debug)]
 pub(crate) struct Linger {
@@ -30,12 +29,11 @@ impl Linger {
     }
 
     /// When to close, if nothing more is heard.
-    pub(crate) fn end<N>(&self, turn: &Turn<'_, N>) -> Tick {
-        let config = turn.config;
+    pub(crate) fn end(&self, config: &Config, draining: bool) -> Tick {
         let Some(quiet) = config.linger_timeout else {
             return self.since;
         };
-        let quiet = if turn.draining {
+        let quiet = if draining {
             quiet.min(config.linger_draining)
         } else {
             quiet

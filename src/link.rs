@@ -177,7 +177,7 @@ impl Link {
         }
     }
 
-    fn note_stalled(&mut self, now: Tick) {
+    pub(crate) fn note_stalled(&mut self, now: Tick) {
         if !self.flags.any(STALLED) {
             self.flags.set(STALLED | RETIME);
             self.progress = now;

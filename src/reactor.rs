@@ -11,9 +11,11 @@ use crate::address::Address;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
+use crate::forking::FIRST_CHILD;
 use crate::guard::guard;
 use crate::listener::{Listener, Listeners};
 use crate::mio::Mio;
+use crate::model::Model;
 use crate::net::{Event, Net};
 use crate::protocol::{Actions, Factory};
 use crate::responder::Responder;
@@ -22,7 +24,7 @@ use crate::socket::Bound;
 use crate::statistics::Statistics;
 use crate::table::{FIRST_TOKEN, Table};
 use crate::turn::Kit;
-use crate::waker::Mailbox;
+use crate::waker::{Mailbox, Waker, Wakers};
 
 /// Tokens below the first connection's are the listeners', counted from 0, and these.
 const WAKER: usize = FIRST_TOKEN - 1;
@@ -51,6 +53,8 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     kit: Kit,
     connections: Table<N::Stream, F::Protocol>,
     listeners: Listeners<N>,
+    /// Where connections are served, if not here.
+    model: Option<Box<dyn Model<N, F::Protocol>>>,
     events: Vec<Event>,
     /// Outbound connections to be opened.
     connects: Vec<(Address, F::Protocol)>,
@@ -71,13 +75,23 @@ impl<F: Factory> Reactor<F> {
         Self::with_net(Mio::new()?, factory, config)
     }
 
+    /// Has connections served elsewhere.
+    pub(crate) fn set_model(&mut self, model: Box<dyn Model<Mio, F::Protocol>>) {
+        self.model = Some(model);
+    }
+
+    /// A waker of the loop itself.
+    pub(crate) fn waker(&self) -> Waker {
+        self.kit.mailbox.waker(WAKER)
+    }
+
     /// Serves a socket that is bound already.
     pub(crate) fn adopt(&mut self, bound: Bound) -> io::Result<()> {
         let number = self.listeners.next_number()?;
         let address = bound.address.clone();
         let listener = if address.is_datagram() {
             let socket = self.net.adopt_datagram(bound, number.into())?;
-            Listener::Responder(Responder::new(socket, address, number))
+            Listener::Responder(Responder::new(socket, address))
         } else {
             let listener = self
                 .net
@@ -103,6 +117,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             factory,
             connections: Table::new(),
             listeners: Listeners::new(),
+            model: None,
             events: Vec::new(),
             connects: Vec::new(),
             again: None,
@@ -122,7 +137,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let (listener, address) = if at.is_datagram() {
             let (socket, address) = self.net.bind(at, &self.kit.config, token)?;
             (
-                Listener::Responder(Responder::new(socket, address.clone(), number)),
+                Listener::Responder(Responder::new(socket, address.clone())),
                 address,
             )
         } else {
@@ -175,6 +190,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub fn is_finished(&self) -> bool {
         let over = self.shutdown.has_begun() || self.again.is_none();
         let nobody = self.connections.is_empty() && self.connects.is_empty();
+        let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);
         over && nobody && self.listeners.is_empty()
     }
 
@@ -203,7 +219,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if self.connections.is_busy() || !self.connects.is_empty() || self.shutdown.is_requested() {
             return Some(Duration::ZERO);
         }
-        if self.listeners.is_ready() {
+        if self.listeners.is_ready() && !self.is_full() {
             return Some(Duration::ZERO);
         }
         let again = self.again.map(|at| self.kit.clock.tick_of(at));
@@ -211,6 +227,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.connections.deadline(),
             self.listeners.deadline(),
             self.shutdown.deadline(),
+            self.model.as_ref().and_then(|model| model.deadline()),
             again,
         ];
         let next = deadlines.into_iter().flatten().min();
@@ -261,7 +278,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                     woken.for_each(|token| self.connections.note_woken(token));
                 }
                 SHUTDOWN => {}
-                number if number < FIRST_TOKEN => self.listeners.note_readable(number),
+                FIRST_CHILD..FIRST_TOKEN => {
+                    self.model
+                        .iter_mut()
+                        .for_each(|model| model.note(event.token));
+                }
+                ..FIRST_CHILD => self.listeners.note_readable(event.token),
                 _ => self.kit.statistics.stale_events += u64::from(!self.connections.note(event)),
             }
         }
@@ -276,7 +298,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.connections.expire(now, most);
         self.listeners.expire(now);
         if self.shutdown.deadline().is_some_and(|at| at <= now) {
-            self.end_all();
+            self.end_all(false);
         }
     }
 
@@ -311,6 +333,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     fn reap(&mut self) {
+        if let Some(model) = &mut self.model {
+            model.reap(&mut self.kit.lend(&mut self.net, self.shutdown.has_begun()));
+        }
         let net = &mut self.net;
         self.connections
             .reap(|stream, abort| net.close(stream, abort));
@@ -334,8 +359,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             turn,
             factory: &mut self.factory,
             connections: &mut self.connections,
+            model: self.model.as_deref_mut(),
         };
         (admission, &mut self.listeners)
+    }
+
+    fn is_full(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| model.is_full())
     }
 
     /// Serves the listeners. When the last of them has failed, the loop ends with its error.
@@ -350,7 +380,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     fn obey_request(&mut self) {
         if self.shutdown.has_begun() {
-            return self.end_all();
+            return self.end_all(true);
         }
         log::info!("shutting down: {} connections open", self.connections.len());
         // Who was connected before the shutdown is served, though not yet accepted.
@@ -367,7 +397,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.connections.note_shutdown();
     }
 
-    fn end_all(&mut self) {
+    fn end_all(&mut self, at_once: bool) {
+        let now = self.kit.clock.tick();
+        self.model
+            .iter_mut()
+            .for_each(|model| model.end(now, at_once));
         let (mut admission, _) = self.lend();
         let reason = || CloseReason::TimedOut(Deadline::Drain);
         admission.connections.end_all(&mut admission.turn, reason);
@@ -377,7 +411,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 impl<F: Factory, N: Net> Drop for Reactor<F, N> {
     /// Ends what is still open: every protocol hears of the end.
     fn drop(&mut self) {
-        self.end_all();
+        self.end_all(true);
         self.reap();
         self.listeners.close_all(&mut self.net);
     }

@@ -260,6 +260,11 @@ impl<P: Protocol> Session<P> {
         self.link.reclaim(scratch, context.clock.tick());
     }
 
+    /// The driver is about to wait for the peer to take output.
+    pub(crate) fn note_stalled(&mut self, context: &Context<'_>) {
+        self.link.note_stalled(context.clock.tick());
+    }
+
     #[cold]
     fn output_moved(&mut self, context: &Context<'_>) {
         let now = context.clock.tick();

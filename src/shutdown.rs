@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::clock::Tick;
+use crate::system;
 
 /// Stops a server: from another thread, from inside a protocol, or from a signal handler.
 ///
@@ -50,6 +51,11 @@ impl ShutdownHandle {
         self.shared.requests.fetch_add(1, Ordering::SeqCst);
         // A full bell has been rung already, and nobody can hear one whose listener is gone.
         let _ = (&self.shared.bell).write(&[0]);
+    }
+
+    /// Whether it was requested, by this process or by the one that forked it.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.requests() > 0 || system::has_input(self.shared.watched.as_fd())
     }
 
     /// How often it was requested.

@@ -1,6 +1,7 @@
 //! What the reactor lends a connection or a responder while it is served.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use crate::address::Peer;
 use crate::buffer::Buffer;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
-use crate::error::{CloseReason, Deadline};
+use crate::error::CloseReason;
 use crate::guard::guard;
 use crate::protocol::Protocol;
 use crate::session::Session;
@@ -108,13 +109,24 @@ impl<'a, N> Turn<'a, N> {
         self.throttle.warn(cause, self.clock.tick(), message);
     }
 
+    /// Whether a thread or a process could be made for the peer; if not, that is logged.
+    pub(crate) fn check_spawned(&mut self, peer: &Peer, spawned: io::Result<()>) -> bool {
+        if let Err(error) = &spawned {
+            self.warn(
+                "spawn",
+                format_args!("{peer}: no thread or process: {error}"),
+            );
+        }
+        spawned.is_ok()
+    }
+
     /// Tells a protocol that its connection is lost, and counts why. Returns whether the peer should
     /// see a reset rather than an orderly end.
     pub(crate) fn lose<P: Protocol>(&mut self, session: &mut Session<P>) -> bool {
         let Some(reason) = session.handle_lost() else {
             return false;
         };
-        let hard = is_hard(&reason);
+        let hard = reason.is_hard();
         self.statistics.count_close(&reason);
         log::debug!("{}: {reason}", session.peer());
         if reason.is_error() {
@@ -122,14 +134,4 @@ impl<'a, N> Turn<'a, N> {
         }
         hard
     }
-}
-
-fn is_hard(reason: &CloseReason) -> bool {
-    matches!(
-        reason,
-        CloseReason::Aborted
-            | CloseReason::Overflow
-            | CloseReason::Panicked
-            | CloseReason::TimedOut(Deadline::Write | Deadline::Drain)
-    )
 }
