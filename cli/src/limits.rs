@@ -6,9 +6,6 @@ use serveloop::Config;
 use crate::failure::Failure;
 use crate::units::{Backlog, Size, Span, SystemBuffer, Timeout};
 
-/// The loop allocates its read buffer at the start, so what no machine has is refused.
-const READ_MOST: usize = 1 << 30;
-
 /// Makes an option of each field, with the default of the library. A field that is not named here
 /// does not compile.
 macro_rules! limits {
@@ -42,6 +39,8 @@ limits! {
     "Connections" {
         /// The most connections at a time; one more is closed at once
         max_connections: usize, "NUMBER";
+        /// The most processes at a time with --model forking; further connections wait
+        max_children: usize, "NUMBER";
         /// Descriptors that connections leave free for everything else
         reserved_descriptors: usize, "NUMBER";
         /// Raise the process's soft limit of descriptors to its hard limit
@@ -118,10 +117,6 @@ impl Limits {
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         let config = self.collect();
         config.validate().map_err(Failure::of_input)?;
-        if config.read_per_turn > READ_MOST {
-            let problem = "read_per_turn must be at most 1GiB";
-            return Err(Failure::Usage(problem.to_owned()));
-        }
         Ok(config)
     }
 }
@@ -137,8 +132,9 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value that is not its default, and what it does to the configuration.
-    const OPTIONS: [(&str, &str, Change); 31] = [
+    const OPTIONS: [(&str, &str, Change); 32] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
+        ("max-children", "9", |to| to.max_children = 9),
         ("reserved-descriptors", "7", |to| {
             to.reserved_descriptors = 7
         }),

@@ -9,6 +9,7 @@ mod signals;
 mod unblocked;
 mod units;
 mod verbosity;
+mod way;
 
 use std::env;
 use std::ffi::OsString;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serveloop::protocols::{Discard, Echo, Hello};
-use serveloop::{Address, Config, Factory, Framed, Lines, Peer, Server, Statistics};
+use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::logged::Logged;
 use crate::units::Span;
+use crate::way::Way;
 
 #[derive(Debug, Subcommand)]
 #[command(
@@ -99,11 +100,11 @@ impl Protocol {
     }
 
     /// Serves until the end of the server.
-    pub(crate) fn serve(self, server: Server, config: &Config) -> io::Result<Statistics> {
+    pub(crate) fn serve(self, server: Server, config: &Config, way: Way) -> io::Result<Statistics> {
         match self {
-            Self::Echo => run(server, |_: &Peer| Some(Echo)),
-            Self::Discard => run(server, |_: &Peer| Some(Discard)),
-            Self::Hello(options) => options.serve(server, config.max_line),
+            Self::Echo => way.serve(server, |_: &Peer| Some(Echo)),
+            Self::Discard => way.serve(server, |_: &Peer| Some(Discard)),
+            Self::Hello(options) => options.serve(server, config.max_line, way),
         }
     }
 }
@@ -118,21 +119,16 @@ impl HelloOptions {
         Ok(())
     }
 
-    fn serve(self, server: Server, max_line: usize) -> io::Result<Statistics> {
+    fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
         let delay = self.delay.into();
         match self.framing {
-            Cut::Raw => run(server, move |peer: &Peer| {
+            Cut::Raw => way.serve(server, move |peer: &Peer| {
                 Some(Logged::new(peer, Hello::new(delay)))
             }),
-            Cut::Line => run(server, move |peer: &Peer| {
+            Cut::Line => way.serve(server, move |peer: &Peer| {
                 let lines = Framed::new(Lines::new(max_line), Hello::new(delay));
                 Some(Logged::new(peer, lines))
             }),
         }
     }
-}
-
-/// The one place that says how a server is run, whatever it serves.
-fn run(server: Server, factory: impl Factory) -> io::Result<Statistics> {
-    server.serve_forever(factory)
 }

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::protocols::Protocol;
 use crate::signals::Signals;
+use crate::way::Way;
 
 const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 
@@ -31,6 +32,12 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///
 ///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 16KiB
 ///
+/// Any protocol can be served in any way, for example by a process for each connection, or by two
+/// event loops:
+///
+///   $ serveloop serve echo --model forking
+///   $ serveloop serve echo --workers 2
+///
 /// `serveloop serve PROTOCOL --help` shows a session.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
@@ -47,20 +54,23 @@ pub(crate) struct Serve {
     )]
     listen: Vec<String>,
     #[command(flatten)]
+    way: Way,
+    #[command(flatten)]
     limits: Limits,
 }
 
 impl Serve {
     /// Serves until a signal ends it. Returns the status to exit with.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let config = self.limits.config()?;
+        let mut config = self.limits.config()?;
         let addresses = resolve(&self.listen).map_err(Failure::of_input)?;
         self.protocol.check(&addresses)?;
         let signals = Signals::catch()?;
+        self.way.prepare(&addresses, &mut config)?;
         let server = Server::bind(&addresses, config.clone())?;
         signals.tell(server.shutdown_handle());
         announce(server.addresses());
-        let statistics = self.protocol.serve(server, &config)?;
+        let statistics = self.protocol.serve(server, &config, self.way)?;
         log::info!("{}", summary(&statistics));
         Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
     }
