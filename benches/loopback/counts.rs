@@ -12,7 +12,6 @@ use crate::options::Options;
 use crate::process::Running;
 use crate::servers::Kind;
 
-const CONNECTIONS: usize = 100;
 /// The calls that an echo server makes for a message, by the names that differ between servers.
 const READS: [&str; 2] = ["read", "recvfrom"];
 const WRITES: [&str; 3] = ["write", "sendto", "writev"];
@@ -20,8 +19,10 @@ const WAITS: [&str; 3] = ["epoll_wait", "epoll_pwait", "epoll_pwait2"];
 
 pub(crate) fn count(options: &Options) -> io::Result<()> {
     println!(
-        "\ncounts per message: {CONNECTIONS} connections, {} bytes, {} messages",
-        options.size, options.messages
+        "\ncounts per message: {} connections, {} bytes, {} messages",
+        options.few(),
+        options.size,
+        options.messages
     );
     if is_installed("valgrind") {
         println!("{:<10} {:>25}", "", "user-space instructions");
@@ -121,7 +122,7 @@ fn trace(
     messages: u64,
 ) -> io::Result<String> {
     let server = Running::start_under(tool, kind)?;
-    let mut generator = Generator::connect(server.address, CONNECTIONS, options.size)?;
+    let mut generator = Generator::connect(server.address, options.few(), options.size)?;
     generator.run_messages(messages)?;
     // The connections still stand, so that their ends are in neither of the two runs.
     server.terminate()?;

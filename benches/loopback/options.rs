@@ -11,7 +11,7 @@ usage: cargo bench --bench loopback -- [options]
 
   --mode echo,churn,bulk,memory   what to measure; also: counts (needs valgrind and strace)
   --servers mio,serveloop,tokio   which servers, of which the first is what the others are compared to
-  --connections 1,100,1000        how many connections are busy at a time (echo; churn takes the second)
+  --connections 1,100,1000        how many connections are busy at a time (churn and counts take the second)
   --size 64                       bytes per message
   --depth 1                       messages under way per connection
   --rounds 5                      how often every server is measured
@@ -74,6 +74,12 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The number of connections where only one number is measured.
+    pub(crate) fn few(&self) -> usize {
+        let numbers = &self.connections;
+        numbers.get(1).or(numbers.first()).copied().unwrap_or(1)
+    }
+
     /// Enough to see that everything still works.
     pub(crate) fn smoke() -> Self {
         Self {

@@ -48,7 +48,7 @@ fn measure(options: &Options) -> io::Result<()> {
         "echo over loopback TCP, {}, {} rounds of {:?}",
         cores.describe(),
         options.rounds,
-        options.duration,
+        options.duration
     );
     for mode in &options.modes {
         match mode {
@@ -92,9 +92,8 @@ fn bulk(options: &Options, cores: Cores) -> io::Result<()> {
 }
 
 fn churn(options: &Options, cores: Cores) -> io::Result<()> {
-    let busy = &options.connections;
     let load = Load {
-        connections: busy.get(1).or(busy.first()).copied().unwrap_or(1),
+        connections: options.few(),
         size: options.size,
         depth: 1,
         duration: options.duration,
