@@ -59,6 +59,9 @@ impl Row {
 
 /// The median of the rounds' ratios, with the smallest and the largest.
 fn ratio(row: &Row, base: &Row, value: impl Fn(&Sample) -> f64) -> String {
+    if row.name == base.name {
+        return "1.00".to_owned();
+    }
     let pairs = row.samples.iter().zip(&base.samples);
     let ratios: Vec<f64> = pairs
         .map(|(sample, base)| value(sample) / value(base))
