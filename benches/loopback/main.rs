@@ -26,8 +26,14 @@ mod servers;
 mod table;
 
 #[cfg(target_os = "linux")]
-fn main() -> std::io::Result<()> {
-    run::main()
+fn main() -> std::process::ExitCode {
+    match run::main() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
