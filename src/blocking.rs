@@ -121,6 +121,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let lingers = !self.session.is_aborted() && !self.session.is_eof();
         let reason = self.session.handle_lost()?;
         self.statistics.count_close(&reason);
+        self.statistics.panics += u64::from(self.session.has_panicked_last());
         if lingers {
             self.linger();
         } else if reason.is_hard() {

@@ -9,7 +9,6 @@ use crate::agenda::{
 use crate::clock::Tick;
 use crate::error::{CloseReason, Deadline};
 use crate::flags::Flags;
-use crate::guard::guard;
 use crate::linger::Linger;
 use crate::net::Net;
 use crate::protocol::Protocol;
@@ -109,18 +108,16 @@ impl<S, P: Protocol> Connection<S, P> {
         self.agenda.set(ENDED);
     }
 
-    /// Gives the socket back to be closed. The protocol is dropped with the same care as it is called.
-    pub(crate) fn dismantle(self) -> (S, bool) {
+    /// Gives the socket back. The protocol is dropped with the same care as it is called.
+    pub(crate) fn dismantle<N: Net<Stream = S>>(self, turn: &mut Turn<'_, N>) {
         let Self {
             session,
             stream,
             agenda,
             ..
         } = self;
-        if guard(|| drop(session)).is_none() {
-            log::error!("a protocol panicked while it was dropped");
-        }
-        (stream, agenda.any(ABORT))
+        turn.drop_guarded(session);
+        turn.net.close(stream, agenda.any(ABORT));
     }
 
     #[inline]
@@ -260,8 +257,13 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.session.handle_shutdown(context);
             }
         }
+        if !self.agenda.any(DUE) {
+            return;
+        }
         // Nobody is cut off while more of what they sent waits to be read.
-        if self.agenda.any(DUE) && !(self.agenda.any(READABLE) && self.session.wants_input()) {
+        if self.agenda.any(READABLE) && self.session.wants_input() {
+            self.session.handle_own_timeout(context);
+        } else {
             self.session.handle_timeout(context);
         }
     }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::error::{CloseReason, ProtocolError};
-use crate::link::{CLOSING, Link};
+use crate::link::{CLOSING, Link, PANICKED};
 use crate::protocol::Protocol;
 use crate::transport::{Context, Transport};
 
@@ -52,9 +52,11 @@ impl<P: Protocol> Guarded<P> {
         })
     }
 
-    /// Tells the end. A panic changes nothing any more.
-    pub(crate) fn lose(&mut self, reason: &CloseReason) {
-        guard(|| self.0.connection_lost(reason));
+    /// Tells the end. A panic changes nothing about it any more.
+    pub(crate) fn lose(&mut self, link: &mut Link, reason: &CloseReason) {
+        if guard(|| self.0.connection_lost(reason)).is_none() {
+            link.flags.set(PANICKED);
+        }
     }
 }
 

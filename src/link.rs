@@ -35,6 +35,8 @@ pub(crate) const RETIME: Flags = Flags::bit(11);
 pub(crate) const STALLED: Flags = Flags::bit(12);
 /// The protocol was told that the connection is lost.
 pub(crate) const LOST: Flags = Flags::bit(13);
+/// The protocol panicked when it was told so.
+pub(crate) const PANICKED: Flags = Flags::bit(14);
 
 /// What keeps input from being shown: the protocol's wish, waiting output, or the end.
 pub(crate) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);

@@ -336,9 +336,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if let Some(model) = &mut self.model {
             model.reap(&mut self.kit.lend(&mut self.net, self.shutdown.has_begun()));
         }
-        let net = &mut self.net;
-        self.connections
-            .reap(|stream, abort| net.close(stream, abort));
+        let (mut admission, _) = self.lend();
+        admission.connections.reap(&mut admission.turn);
         for (peer, reason) in mem::take(&mut self.kit.failures) {
             let now = self.kit.clock.tick();
             let message = format_args!("{peer}: {reason}");

@@ -115,6 +115,7 @@ pub(crate) fn answer<P: Protocol>(
     session.reclaim(scratch, context);
     let reason = session.handle_lost()?;
     statistics.panics += u64::from(matches!(*reason, CloseReason::Panicked));
+    statistics.panics += u64::from(session.has_panicked_last());
     statistics.datagrams_failed += u64::from(reason.is_error());
     let failure = reason.is_error().then(|| (session.peer().clone(), reason));
     statistics.panics += u64::from(guard(|| drop(session)).is_none());

@@ -6,8 +6,8 @@ use crate::clock::Tick;
 use crate::error::{CloseReason, ProtocolError};
 use crate::guard::{Guarded, guard};
 use crate::link::{
-    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FIRST, FULL, INCOMPLETE, LOST, Link, PENDING, RETIME,
-    SHUTDOWN, STALLED, WROTE,
+    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FIRST, FULL, INCOMPLETE, LOST, Link, PANICKED,
+    PENDING, RETIME, SHUTDOWN, STALLED, WROTE,
 };
 use crate::protocol::Protocol;
 use crate::transport::{Context, Transport};
@@ -156,13 +156,19 @@ impl<P: Protocol> Session<P> {
     /// A deadline may have come: the protocol's own, or one of the limits. The driver should have
     /// tried to read and write before, so that nobody is cut off who did move.
     pub fn handle_timeout(&mut self, context: &Context<'_>) {
+        self.handle_own_timeout(context);
         let now = context.clock.tick();
-        if self.protocol_deadline(context).is_some_and(|at| at <= now) {
-            self.protocol
-                .tell(&mut self.link, context, P::handle_timeout);
-        }
         if let Some((_, deadline)) = self.link.limit(context.config).filter(|(at, _)| *at <= now) {
             self.fail(CloseReason::TimedOut(deadline));
+        }
+    }
+
+    /// The protocol's own deadline may have come, which runs whatever the peer does.
+    pub(crate) fn handle_own_timeout(&mut self, context: &Context<'_>) {
+        let own = self.protocol_deadline(context);
+        if own.is_some_and(|at| at <= context.clock.tick()) {
+            self.protocol
+                .tell(&mut self.link, context, P::handle_timeout);
         }
     }
 
@@ -227,8 +233,13 @@ impl<P: Protocol> Session<P> {
         self.unread = None;
         let reason = self.link.reason.take();
         let reason = reason.unwrap_or_else(|| Box::new(CloseReason::Closed));
-        self.protocol.lose(&reason);
+        self.protocol.lose(&mut self.link, &reason);
         Some(reason)
+    }
+
+    /// Whether the protocol panicked in `connection_lost`, which changes nothing about the end.
+    pub(crate) fn has_panicked_last(&self) -> bool {
+        self.link.flags.any(PANICKED)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) should be called, if at all.
@@ -245,6 +256,7 @@ impl<P: Protocol> Session<P> {
     pub fn deadline_changed(&mut self) -> bool {
         self.link.flags.any(RETIME | CLOSING)
             || self.protocol.poll_timeout(&mut self.link).is_some()
+            || self.is_closing()
     }
 
     /// Lends the driver's one output buffer for a turn, so that an idle session owns none.

@@ -174,12 +174,11 @@ impl<S, P: Protocol> Table<S, P> {
         }
     }
 
-    /// Frees what has ended, and gives the sockets to be closed, with whether by a reset.
-    pub(crate) fn reap(&mut self, mut close: impl FnMut(S, bool)) {
+    /// Frees what has ended, and gives the sockets back.
+    pub(crate) fn reap<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
         for slot in self.ended.drain(..) {
             self.timers.remove(slot);
-            let (stream, abort) = self.slots.remove(slot).dismantle();
-            close(stream, abort);
+            self.slots.remove(slot).dismantle(turn);
         }
     }
 

@@ -101,6 +101,10 @@ impl<'a, N> Turn<'a, N> {
     pub(crate) fn drop_guarded<T>(&mut self, value: T) {
         if guard(|| drop(value)).is_none() {
             self.statistics.panics += 1;
+            self.warn(
+                "drop",
+                format_args!("a protocol panicked while it was dropped"),
+            );
         }
     }
 
@@ -126,6 +130,7 @@ impl<'a, N> Turn<'a, N> {
         let Some(reason) = session.handle_lost() else {
             return false;
         };
+        self.statistics.panics += u64::from(session.has_panicked_last());
         let hard = reason.is_hard();
         self.statistics.count_close(&reason);
         log::debug!("{}: {reason}", session.peer());

@@ -6,6 +6,7 @@ use crate::error::{CloseReason, ProtocolError};
 use crate::protocol::Protocol;
 use crate::testing::MemorySession;
 use crate::transport::Transport;
+use crate::turn::REPEAT;
 
 /// How long a session may go on after the end of its input, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(3_600);
@@ -104,7 +105,8 @@ where
         session.receive_eof();
         let end = session.now() + PATIENCE;
         while let Some(due) = session.deadline().filter(|due| *due < end) {
-            session.advance(due.saturating_duration_since(session.now()));
+            let wait = due.saturating_duration_since(session.now());
+            session.advance(wait.max(REPEAT));
         }
         Trace {
             output: session.sent(),

@@ -1,1 +1,15 @@
 //! Integration tests of the library, one module per theme.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what cannot be unwrapped is a failure of the test"
+)]
+
+mod deadlines;
+mod framing;
+mod loop_echo;
+mod loop_faults;
+mod pauses;
+mod probe;
+mod protocols;
+mod session;
+mod support;

@@ -50,7 +50,7 @@ fn limits_that_contradict_each_other_are_refused() {
     );
     let text = refused(&["serve", "echo", "--read-per-turn", "1000000GiB"]);
     assert!(
-        text.contains("read_per_turn must be at most 1GiB"),
+        text.contains("read_per_turn must be at most 1 GiB"),
         "{text}"
     );
 }

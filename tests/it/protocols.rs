@@ -1,0 +1,208 @@
+//! The ready-made protocols and one of each framing, under every way to cut their input.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serveloop::protocols::{Discard, Echo, Hello};
+use serveloop::testing::{MemorySession, SplitChecker};
+use serveloop::{
+    Address, ByteOrder, CloseReason, Config, Delimited, FrameProtocol, Framed, Frames, Framing,
+    LengthPrefix, Lines, Peer, ProtocolError,
+};
+
+use crate::support::{millis, seconds};
+
+/// Answers each frame with its length and its bytes in reverse, says why it rejects one, and counts
+/// at the end.
+#[derive(Default)]
+struct Reverse {
+    count: usize,
+}
+
+impl<F: Framing> FrameProtocol<F> for Reverse {
+    fn frame_received(
+        &mut self,
+        frame: &[u8],
+        frames: &mut Frames<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
+        self.count += 1;
+        if frame == b"bad" {
+            return Err(ProtocolError::malformed("a bad frame"));
+        }
+        frames.send(&frame.iter().rev().copied().collect::<Vec<_>>())
+    }
+
+    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut Frames<'_, '_, F>) {
+        let kind = match error {
+            ProtocolError::TooLong { .. } => "long",
+            ProtocolError::Truncated { .. } => "cut",
+            _ => "bad",
+        };
+        assert!(frames.send(kind.as_bytes()).is_ok(), "the reply fits");
+    }
+
+    fn eof_received(&mut self, frames: &mut Frames<'_, '_, F>) -> Result<(), ProtocolError> {
+        frames.send(self.count.to_string().as_bytes())?;
+        frames.close();
+        Ok(())
+    }
+}
+
+fn framed<F: Framing>(framing: F) -> Framed<F, Reverse> {
+    Framed::new(framing, Reverse::default())
+}
+
+#[test]
+fn streams_do_not_depend_on_the_cut() {
+    SplitChecker::new(|| Echo)
+        .stream()
+        .check(&[b"some", b"bytes", b"\0\r\n\xff", b"of any kind"]);
+    SplitChecker::new(|| Discard)
+        .stream()
+        .check(&[b"some", b"bytes"]);
+}
+
+#[test]
+fn hello_over_lines_does_not_depend_on_the_cut() {
+    for delay in [millis(0), millis(1), seconds(1)] {
+        let hello = || Framed::new(Lines::new(9), Hello::new(delay));
+        let check = SplitChecker::new(hello);
+        check.check(&[b"Michael\n", b"\r\n", b"J\xc3\xb6rg\r\n"]);
+        check.check(&[b"Ann\n", b"exit\n", b"not read\n"]);
+        check.check(&[b"Ann\n", b"cut off"]);
+        check.check(&[b"Ann\n", b"0123456789\n"]);
+    }
+}
+
+#[test]
+fn frames_do_not_depend_on_the_cut() {
+    for order in [ByteOrder::BigEndian, ByteOrder::LittleEndian] {
+        for width in [1, 2, 4, 8] {
+            let prefix = LengthPrefix::new(width, order, 20);
+            let frame = |payload: &[u8]| {
+                let mut frame = Vec::new();
+                prefix
+                    .encode(payload, |piece| frame.extend_from_slice(piece))
+                    .unwrap();
+                frame
+            };
+            let check = SplitChecker::new(|| framed(prefix));
+            check.check(&[&frame(b"abc"), &frame(b""), &frame(&[7; 20])]);
+            check.check(&[&frame(b"a"), &frame(b"bad"), &frame(b"not read")]);
+            check.check(&[&frame(b"a"), &frame(b"truncated")[..width + 3]]);
+            check.check(&[&frame(b"a"), &[21; 8], b"more"]);
+        }
+    }
+}
+
+#[test]
+fn delimited_messages_do_not_depend_on_the_cut() {
+    for delimiter in ["|", "--", "aab"] {
+        let check = SplitChecker::new(|| framed(Delimited::new(delimiter.as_bytes(), 12)));
+        let message = |text: &str| [text, delimiter].concat().into_bytes();
+        check.check(&[&message("one"), &message(""), &message("a-b-c")]);
+        check.check(&[&message("one"), b"a-a-"]);
+        check.check(&[&message("one"), b"0123456789abcdefghi"]);
+    }
+}
+
+#[test]
+fn lines_do_not_depend_on_the_cut() {
+    let check = SplitChecker::new(|| framed(Lines::new(12)));
+    check.check(&[b"one\n", b"\n", b"two\r\n", b"\r\r\n", b"a\0b\rc\n"]);
+    check.check(&[b"one\n", b"0123456789ab\r\n", b"0123456789abc\r\n"]);
+    let lenient = SplitChecker::new(|| framed(Lines::new(12).accept_unterminated()));
+    lenient.check(&[b"one\n", b"no end"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Messages that nobody thought of.
+    #[test]
+    fn no_frames_depend_on_the_cut(messages in vec(vec(0..24_u8, 0..10), 1..5)) {
+        let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        SplitChecker::new(|| framed(LengthPrefix::new(1, ByteOrder::BigEndian, 20))).check(&messages);
+        SplitChecker::new(|| framed(Lines::new(6))).check(&messages);
+        SplitChecker::new(|| framed(Delimited::new([1, 1, 2], 6))).check(&messages);
+    }
+}
+
+#[test]
+fn hello_greets_answers_late_and_closes_on_exit() {
+    let mut session = MemorySession::new(Hello::new(seconds(1)));
+    assert_eq!(session.sent(), b"Welcome!");
+    session.receive(b"Michael\r\n");
+    session.receive(b"Ann");
+    session.advance(seconds(1) - millis(1));
+    assert_eq!(session.sent(), b"");
+    session.advance(millis(1));
+    assert_eq!(session.sent(), b"Hello,Michael");
+    session.advance(seconds(1));
+    assert_eq!(session.sent(), b"Hello,Ann");
+    session.receive(b"exit\n");
+    assert!(matches!(session.reason(), Some(CloseReason::Closed)));
+}
+
+#[test]
+fn a_shutdown_lets_hello_finish_what_it_owes() {
+    let mut owing = MemorySession::new(Hello::new(seconds(1)));
+    owing.receive(b"Ann");
+    owing.shutdown();
+    assert!(owing.reason().is_none());
+    owing.advance(seconds(1));
+    assert_eq!(owing.sent(), b"Welcome!Hello,Ann");
+    assert!(matches!(owing.reason(), Some(CloseReason::Shutdown)));
+
+    let mut idle = MemorySession::new(Hello::new(seconds(1)));
+    idle.shutdown();
+    assert!(matches!(idle.reason(), Some(CloseReason::Shutdown)));
+}
+
+/// The end of the stream asks for nothing less than what was asked for before it.
+#[test]
+fn a_half_close_lets_hello_finish_what_it_owes() {
+    let mut session = MemorySession::new(Framed::new(Lines::new(99), Hello::new(seconds(1))));
+    session.receive(b"Ann\nBob\n");
+    session.receive_eof();
+    session.advance(seconds(2));
+    assert_eq!(session.sent(), b"Welcome!\nHello,Ann\nHello,Bob\n");
+    assert!(matches!(session.reason(), Some(CloseReason::PeerClosed)));
+}
+
+#[test]
+fn a_datagram_hello_is_answered_at_once() {
+    let address: Address = "udp://127.0.0.1:1".parse().unwrap();
+    let hello = Hello::new(seconds(1));
+    let mut session =
+        MemorySession::with_peer(hello, Config::default(), Peer::new(address, Some(0)));
+    session.receive(b"Ann");
+    assert_eq!(session.sent(), b"Hello,Ann");
+}
+
+#[test]
+fn a_reply_that_fits_no_frame_ends_the_session_without_a_piece_of_it() {
+    struct Double;
+    impl<F: Framing> FrameProtocol<F> for Double {
+        fn frame_received(
+            &mut self,
+            frame: &[u8],
+            frames: &mut Frames<'_, '_, F>,
+        ) -> Result<(), ProtocolError> {
+            frames.send(&frame.repeat(2))
+        }
+    }
+    let mut session = MemorySession::new(Framed::new(LengthPrefix::u32(3), Double));
+    session.receive(b"\0\0\0\x01a\0\0\0\x02ab");
+    assert_eq!(session.sent(), b"\0\0\0\x02aa");
+    let reason = session.reason();
+    let too_long = |reason: Option<&CloseReason>| {
+        matches!(
+            reason,
+            Some(CloseReason::Protocol(ProtocolError::TooLong {
+                length: 4,
+                limit: 3
+            }))
+        )
+    };
+    assert!(too_long(reason), "{reason:?}");
+}
