@@ -37,7 +37,8 @@ impl Buffer {
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        // What is taken to the last byte is cleared.
+        self.bytes.is_empty()
     }
 
     /// How many bytes of memory the buffer holds on to.
@@ -68,15 +69,15 @@ impl Buffer {
     /// When fewer than `count` bytes wait.
     #[inline]
     pub fn consume(&mut self, count: usize) {
+        let waiting = self.len();
+        if count == waiting {
+            return self.clear();
+        }
         assert!(
-            count <= self.len(),
-            "consumed {count} of {} waiting bytes",
-            self.len()
+            count < waiting,
+            "consumed {count} of {waiting} waiting bytes"
         );
         self.head += count;
-        if self.head == self.bytes.len() {
-            self.clear();
-        }
     }
 
     /// Drops everything and keeps the memory.

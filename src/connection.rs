@@ -72,18 +72,21 @@ impl<S, P: Protocol> Connection<S, P> {
 
     /// Serves the connection once: at most one read and one write.
     #[inline]
-    pub(crate) fn drive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>, id: usize) -> Next {
+    pub(crate) fn drive<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+    ) -> Next {
         self.agenda.clear(QUEUED);
-        let context = turn.context(id);
         self.session.lend(turn.output);
-        if !self.agenda.any(BEFORE) || self.prepare(turn, &context) {
-            self.receive(turn, &context);
+        if !self.agenda.any(BEFORE) || self.prepare(turn, context) {
+            self.receive(turn, context);
             if self.agenda.any(AFTER) {
-                self.attend(&context);
+                self.attend(context);
             }
-            self.send(turn, &context);
+            self.send(turn, context);
         }
-        self.session.reclaim(turn.output, &context);
+        self.session.reclaim(turn.output, context);
         if self.session.is_closing() {
             return self.finish(turn);
         }
@@ -93,11 +96,15 @@ impl<S, P: Protocol> Connection<S, P> {
     /// When the connection is to be looked at though nothing happens, if that may have become
     /// earlier.
     #[inline]
-    pub(crate) fn earlier_deadline<N>(&mut self, turn: &Turn<'_, N>, id: usize) -> Option<Tick> {
+    pub(crate) fn earlier_deadline<N>(
+        &mut self,
+        turn: &Turn<'_, N>,
+        context: &Context<'_>,
+    ) -> Option<Tick> {
         if !self.agenda.any(RETIME | DUE) && !self.session.deadline_changed() {
             return None;
         }
-        self.deadline(turn, id)
+        self.deadline(turn, context)
     }
 
     /// Ends the session for `reason`, whatever it was doing.
@@ -122,6 +129,14 @@ impl<S, P: Protocol> Connection<S, P> {
 
     #[inline]
     fn next_turn(&self) -> Next {
+        if !self.agenda.any(READABLE | DRAINING) && self.session.is_quiet() {
+            return Next::Wait;
+        }
+        self.next_turn_of_busy()
+    }
+
+    #[cold]
+    fn next_turn_of_busy(&self) -> Next {
         let reads = self.agenda.any(READABLE) && self.session.wants_input();
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
         let ends = self.session.is_closing() && self.session.output().is_empty();
@@ -327,7 +342,7 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 
     #[cold]
-    fn deadline<N>(&mut self, turn: &Turn<'_, N>, id: usize) -> Option<Tick> {
+    fn deadline<N>(&mut self, turn: &Turn<'_, N>, context: &Context<'_>) -> Option<Tick> {
         let now = turn.now();
         let was_due = self.agenda.take(DUE);
         self.agenda.clear(RETIME);
@@ -338,7 +353,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 .connect_timeout
                 .map(|timeout| self.session.began().after(timeout))
         } else {
-            let deadline = self.session.deadline(&turn.context(id));
+            let deadline = self.session.deadline(context);
             let retry = self
                 .agenda
                 .take(RETRY)

@@ -142,6 +142,31 @@ impl Link {
             .min_by_key(|(at, _)| *at)
     }
 
+    /// The peer took output. True if it had been full, and now no longer is.
+    #[inline]
+    pub(crate) fn output_sent(&mut self, count: usize, now: Tick, low_water: usize) -> bool {
+        let Some(output) = &mut self.output else {
+            return false;
+        };
+        output.consume(count);
+        self.activity = now;
+        self.flags.any(FULL | STALLED) && self.output_moved(now, low_water)
+    }
+
+    #[cold]
+    fn output_moved(&mut self, now: Tick, low_water: usize) -> bool {
+        self.progress = now;
+        let waiting = self.output.as_ref().map_or(0, |output| output.len());
+        if waiting == 0 {
+            self.flags.clear(STALLED);
+        }
+        let resumes = waiting <= low_water && self.flags.any(FULL);
+        if resumes {
+            self.unblock(FULL, now);
+        }
+        resumes
+    }
+
     #[inline]
     pub(crate) fn lend(&mut self, scratch: &mut Option<Box<Buffer>>) {
         if self.output.is_none() {

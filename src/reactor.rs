@@ -1,23 +1,20 @@
 //! The event loop: one thread, all connections.
 
+mod phases;
+
 use std::fmt;
 use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use crate::acceptor::Acceptor;
 use crate::address::Address;
-use crate::admission::Admission;
 use crate::config::Config;
-use crate::error::{CloseReason, Deadline};
-use crate::forking::FIRST_CHILD;
-use crate::guard::guard;
 use crate::listener::{Listener, Listeners};
 use crate::mio::Mio;
 use crate::model::Model;
 use crate::net::{Event, Net};
-use crate::protocol::{Actions, Factory};
+use crate::protocol::Factory;
 use crate::responder::Responder;
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::socket::Bound;
@@ -214,24 +211,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// How long a poller of your own may wait for the loop's descriptor before the next turn; `None`
     /// for as long as it takes.
     pub fn timeout(&mut self) -> Option<Duration> {
-        let now = self.net.now();
-        self.kit.clock.set(now);
-        if self.connections.is_busy() || !self.connects.is_empty() || self.shutdown.is_requested() {
-            return Some(Duration::ZERO);
-        }
-        if self.listeners.is_ready() && !self.is_full() {
-            return Some(Duration::ZERO);
-        }
-        let again = self.again.map(|at| self.kit.clock.tick_of(at));
-        let deadlines = [
-            self.connections.deadline(),
-            self.listeners.deadline(),
-            self.shutdown.deadline(),
-            self.model.as_ref().and_then(|model| model.deadline()),
-            again,
-        ];
-        let next = deadlines.into_iter().flatten().min();
-        next.map(|at| at.since(self.kit.clock.tick()))
+        self.now();
+        self.patience()
     }
 
     /// The loop's counters.
@@ -254,156 +235,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// The factory.
     pub fn factory(&mut self) -> &mut F {
         &mut self.factory
-    }
-}
-
-/// The phases of a turn.
-impl<F: Factory, N: Net> Reactor<F, N> {
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = self.timeout().into_iter().chain(timeout).min();
-        self.events.clear();
-        self.net.poll(&mut self.events, timeout)
-    }
-
-    fn now(&mut self) {
-        let now = self.net.now();
-        self.kit.clock.set(now);
-    }
-
-    fn dispatch(&mut self) {
-        for event in &self.events {
-            match event.token {
-                WAKER => {
-                    let woken = self.kit.mailbox.take();
-                    woken.for_each(|token| self.connections.note_woken(token));
-                }
-                SHUTDOWN => {}
-                FIRST_CHILD..FIRST_TOKEN => {
-                    self.model
-                        .iter_mut()
-                        .for_each(|model| model.note(event.token));
-                }
-                ..FIRST_CHILD => self.listeners.note_readable(event.token),
-                _ => self.kit.statistics.stale_events += u64::from(!self.connections.note(event)),
-            }
-        }
-        if self.shutdown.is_requested() {
-            self.obey_request();
-        }
-    }
-
-    fn expire(&mut self) {
-        let now = self.kit.clock.tick();
-        let most = self.kit.config.timeouts_per_turn;
-        self.connections.expire(now, most);
-        self.listeners.expire(now);
-        if self.shutdown.deadline().is_some_and(|at| at <= now) {
-            self.end_all(false);
-        }
-    }
-
-    fn drive(&mut self) {
-        let (mut admission, _) = self.lend();
-        admission.connections.drive(&mut admission.turn);
-        if self.listeners.is_ready() {
-            self.accept(self.kit.config.accepts_per_turn);
-        }
-    }
-
-    fn service_actions(&mut self) {
-        let mut shutdown = false;
-        self.again = self.again.filter(|at| *at > self.kit.clock.now());
-        let mut actions = Actions {
-            now: self.kit.clock.now(),
-            statistics: &self.kit.statistics,
-            connects: &mut self.connects,
-            again: &mut self.again,
-            shutdown: &mut shutdown,
-        };
-        let factory = &mut self.factory;
-        if guard(|| factory.service_actions(&mut actions)).is_none() {
-            self.kit.statistics.panics += 1;
-        }
-        if shutdown {
-            self.shutdown.request();
-        }
-        for (to, protocol) in mem::take(&mut self.connects) {
-            self.lend().0.connect(to, protocol);
-        }
-    }
-
-    fn reap(&mut self) {
-        if let Some(model) = &mut self.model {
-            model.reap(&mut self.kit.lend(&mut self.net, self.shutdown.has_begun()));
-        }
-        let (mut admission, _) = self.lend();
-        admission.connections.reap(&mut admission.turn);
-        for (peer, reason) in mem::take(&mut self.kit.failures) {
-            let now = self.kit.clock.tick();
-            let message = format_args!("{peer}: {reason}");
-            self.kit.throttle.warn(reason.name(), now, message);
-            let factory = &mut self.factory;
-            if guard(|| factory.handle_error(&peer, &reason)).is_none() {
-                self.kit.statistics.panics += 1;
-            }
-        }
-    }
-}
-
-/// What the phases are made of.
-impl<F: Factory, N: Net> Reactor<F, N> {
-    fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
-        let turn = self.kit.lend(&mut self.net, self.shutdown.has_begun());
-        let admission = Admission {
-            turn,
-            factory: &mut self.factory,
-            connections: &mut self.connections,
-            model: self.model.as_deref_mut(),
-        };
-        (admission, &mut self.listeners)
-    }
-
-    fn is_full(&self) -> bool {
-        self.model.as_ref().is_some_and(|model| model.is_full())
-    }
-
-    /// Serves the listeners. When the last of them has failed, the loop ends with its error.
-    #[cold]
-    fn accept(&mut self, most: usize) {
-        let (mut admission, listeners) = self.lend();
-        if let Some(error) = listeners.drive(&mut admission, most) {
-            self.failure = Some(error);
-            self.shutdown.request();
-        }
-    }
-
-    fn obey_request(&mut self) {
-        if self.shutdown.has_begun() {
-            return self.end_all(true);
-        }
-        log::info!("shutting down: {} connections open", self.connections.len());
-        // Who was connected before the shutdown is served, though not yet accepted.
-        let backlog = usize::try_from(self.kit.config.backlog).unwrap_or(0);
-        self.accept(backlog);
-        self.listeners.close_all(&mut self.net);
-        let now = self.kit.clock.tick();
-        let until = self
-            .kit
-            .config
-            .drain_timeout
-            .map(|timeout| now.after(timeout));
-        self.shutdown.begin(until);
-        self.connections.note_shutdown();
-    }
-
-    fn end_all(&mut self, at_once: bool) {
-        let now = self.kit.clock.tick();
-        self.model
-            .iter_mut()
-            .for_each(|model| model.end(now, at_once));
-        let (mut admission, _) = self.lend();
-        let reason = || CloseReason::TimedOut(Deadline::Drain);
-        admission.connections.end_all(&mut admission.turn, reason);
     }
 }
 

@@ -6,8 +6,8 @@ use crate::clock::Tick;
 use crate::error::{CloseReason, ProtocolError};
 use crate::guard::{Guarded, guard};
 use crate::link::{
-    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FIRST, FULL, INCOMPLETE, LOST, Link, PANICKED,
-    PENDING, RETIME, SHUTDOWN, STALLED, WROTE,
+    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FIRST, INCOMPLETE, LOST, Link, PANICKED, PENDING,
+    RETIME, SHUTDOWN, WROTE,
 };
 use crate::protocol::Protocol;
 use crate::transport::{Context, Transport};
@@ -72,6 +72,12 @@ impl<P: Protocol> Session<P> {
     #[inline]
     pub fn has_more(&self) -> bool {
         self.link.flags.any(PENDING) && !self.link.flags.any(BLOCKED)
+    }
+
+    /// Whether nothing is to be done without new input: no output waits, nor unread bytes.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.link.flags.any(PENDING | CLOSING) && self.link.output.is_none()
     }
 
     /// Whether the connection is to be finished when all output is sent.
@@ -207,13 +213,13 @@ impl<P: Protocol> Session<P> {
     /// The peer took the first `count` bytes of the output.
     #[inline]
     pub fn output_sent(&mut self, count: usize, context: &Context<'_>) {
-        let Some(output) = &mut self.link.output else {
-            return;
-        };
-        output.consume(count);
-        self.link.activity = context.clock.tick();
-        if self.link.flags.any(FULL | STALLED) {
-            self.output_moved(context);
+        let low_water = context.config.low_water;
+        if self
+            .link
+            .output_sent(count, context.clock.tick(), low_water)
+        {
+            self.protocol
+                .tell(&mut self.link, context, P::resume_writing);
         }
     }
 
@@ -275,23 +281,6 @@ impl<P: Protocol> Session<P> {
     /// The driver is about to wait for the peer to take output.
     pub(crate) fn note_stalled(&mut self, context: &Context<'_>) {
         self.link.note_stalled(context.clock.tick());
-    }
-
-    #[cold]
-    fn output_moved(&mut self, context: &Context<'_>) {
-        let now = context.clock.tick();
-        self.link.progress = now;
-        let waiting = self.output().len();
-        if waiting == 0 {
-            self.link.flags.clear(STALLED);
-        }
-        if waiting <= context.config.low_water && self.link.flags.any(FULL) {
-            self.link.unblock(FULL, now);
-            if !self.is_closing() {
-                self.protocol
-                    .tell(&mut self.link, context, P::resume_writing);
-            }
-        }
     }
 
     #[cold]

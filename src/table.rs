@@ -146,11 +146,13 @@ impl<S, P: Protocol> Table<S, P> {
             ..
         } = self;
         mem::swap(ready, running);
+        let mut context = turn.context(0);
         for token in running.drain(..) {
             let Some(connection) = find(slots, token) else {
                 continue;
             };
-            let next = connection.drive(turn, token);
+            context.id = token;
+            let next = connection.drive(turn, &context);
             if next == Next::Reap {
                 ended.push(token & SLOT_MASK);
                 continue;
@@ -158,7 +160,7 @@ impl<S, P: Protocol> Table<S, P> {
             if next == Next::Again && connection.agenda.queue() {
                 ready.push(token);
             }
-            if let Some(at) = connection.earlier_deadline(turn, token) {
+            if let Some(at) = connection.earlier_deadline(turn, &context) {
                 timers.set_earlier(token & SLOT_MASK, at);
             }
         }
@@ -189,7 +191,7 @@ impl<S, P: Protocol> Table<S, P> {
         token: usize,
         turn: &Turn<'_, N>,
     ) {
-        if let Some(at) = connection.earlier_deadline(turn, token) {
+        if let Some(at) = connection.earlier_deadline(turn, &turn.context(token)) {
             self.timers.set_earlier(token & SLOT_MASK, at);
         }
         if next == Next::Again && connection.agenda.queue() {
