@@ -241,6 +241,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 impl<F: Factory, N: Net> Drop for Reactor<F, N> {
     /// Ends what is still open: every protocol hears of the end.
     fn drop(&mut self) {
+        // Connections that were asked for are not begun any more, and hear that too.
+        self.shutdown.begin(None);
+        self.begin_connects();
         self.end_all(true);
         self.reap();
         self.listeners.close_all(&mut self.net);

@@ -306,11 +306,11 @@ impl<P: Protocol> Session<P> {
     fn check_length(&mut self, unread: usize, context: &Context<'_>) {
         let limit = context.config.max_frame;
         if self.link.flags.any(INCOMPLETE) && unread > limit.saturating_add(HEADER_ROOM) {
-            let error = ProtocolError::TooLong {
-                length: unread as u64,
+            let length = unread as u64;
+            self.fail(CloseReason::Protocol(ProtocolError::TooLong {
+                length,
                 limit,
-            };
-            self.fail(CloseReason::Protocol(error));
+            }));
         }
     }
 
@@ -325,11 +325,8 @@ impl<P: Protocol> Session<P> {
                 if link.flags.any(BLOCKED) {
                     return Ok(true);
                 }
-                let count = take(
-                    &mut protocol.0,
-                    &data[taken..],
-                    &mut Transport { link, context },
-                )?;
+                let transport = &mut Transport { link, context };
+                let count = take(&mut protocol.0, &data[taken..], transport)?;
                 taken += count;
                 if taken == data.len() {
                     return Ok(false);

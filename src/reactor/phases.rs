@@ -142,7 +142,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     #[cold]
-    fn begin_connects(&mut self) {
+    pub(super) fn begin_connects(&mut self) {
         for (to, protocol) in mem::take(&mut self.connects) {
             self.lend().0.connect(to, protocol);
         }

@@ -6,8 +6,14 @@
 
 mod deadlines;
 mod framing;
+mod loop_connect;
+mod loop_datagrams;
 mod loop_echo;
 mod loop_faults;
+mod loop_files;
+mod loop_limits;
+mod loop_shutdown;
+mod loop_turn;
 mod pauses;
 mod probe;
 mod protocols;
