@@ -17,15 +17,12 @@ use crate::config::Config;
 use crate::error::CloseReason;
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
-use crate::model::Model;
+use crate::model::{FIRST_OF_MODEL, Model};
 use crate::protocol::Protocol;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
 use crate::turn::{REPEAT, Turn};
-
-/// The tokens of children begin behind those of listeners.
-pub(crate) const FIRST_CHILD: usize = 1 << 16;
 
 /// How long after the drain's deadline a process that has not ended itself is killed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -80,7 +77,7 @@ impl Processes {
         let (report, to_parent) = UnixStream::pair()?;
         report.set_nonblocking(true)?;
         let slot = self.children.vacant_key();
-        net.watch_child(report.as_fd(), FIRST_CHILD + slot)?;
+        net.watch_child(report.as_fd(), FIRST_OF_MODEL + slot)?;
         let Some(child) = Child::fork()? else {
             drop(report);
             self.run_child(to_parent, work);
@@ -211,7 +208,7 @@ impl<P: Protocol> Model<Mio, P> for Processes {
     }
 
     fn note(&mut self, token: usize) {
-        self.noted.push(token - FIRST_CHILD);
+        self.noted.push(token - FIRST_OF_MODEL);
     }
 
     fn deadline(&self) -> Option<Tick> {

@@ -8,6 +8,9 @@ use crate::clock::Tick;
 use crate::net::Net;
 use crate::turn::Turn;
 
+/// The tokens of a model's own events begin behind those of listeners.
+pub(crate) const FIRST_OF_MODEL: usize = 1 << 16;
+
 pub(crate) trait Model<N: Net, P> {
     /// Serves an accepted connection, here or elsewhere. False if the system has no place for it;
     /// it is closed then.

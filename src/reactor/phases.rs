@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::admission::Admission;
 use crate::error::{CloseReason, Deadline};
-use crate::forking::FIRST_CHILD;
 use crate::guard::guard;
 use crate::listener::Listeners;
+use crate::model::FIRST_OF_MODEL;
 use crate::net::Net;
 use crate::protocol::{Actions, Factory};
 use crate::reactor::{Reactor, SHUTDOWN, WAKER};
@@ -106,7 +106,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 woken.for_each(|token| self.connections.note_woken(token));
             }
             SHUTDOWN => {}
-            FIRST_CHILD.. => self.model.iter_mut().for_each(|model| model.note(token)),
+            FIRST_OF_MODEL.. => self.model.iter_mut().for_each(|model| model.note(token)),
             _ => self.listeners.note_readable(token),
         }
     }
