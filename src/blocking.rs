@@ -154,6 +154,9 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             let sent = stream.write(self.session.output());
             self.now();
             match sent {
+                Ok(0) => self
+                    .session
+                    .fail(CloseReason::Io(ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     self.statistics.bytes_written += count as u64;
                     self.call(|session, context| session.output_sent(count, context));

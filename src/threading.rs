@@ -167,7 +167,9 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         turn.failures.append(&mut state.failures);
         let nobody = state.threads.is_empty();
         drop(state);
-        if turn.draining && !nobody && self.interrupt_at.is_none_or(|at| at <= turn.now()) {
+        if !turn.draining || nobody {
+            self.interrupt_at = None;
+        } else if self.interrupt_at.is_none_or(|at| at <= turn.now()) {
             self.interrupt();
             self.interrupt_at = Some(turn.now().after(INTERRUPT_AGAIN));
         }
