@@ -63,7 +63,7 @@ impl<L> Acceptor<L> {
         N: Net<Listener = L>,
     {
         for _ in 0..most {
-            if !self.is_ready() {
+            if !self.is_ready() || admission.is_full() {
                 return Ok(());
             }
             match admission.turn.net.accept(&mut self.listener) {

@@ -50,11 +50,12 @@ impl Address {
         if !has_port(rest) {
             return Err(AddressError::new(text, "expected HOST:PORT").into());
         }
-        let found: Vec<Self> = rest
+        let mut found: Vec<Self> = rest
             .to_socket_addrs()
             .map_err(|error| io::Error::new(error.kind(), format!("{text}: {error}")))?
             .map(make)
             .collect();
+        found.dedup();
         if found.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,

@@ -4,9 +4,12 @@ use std::io;
 
 use crate::address::{Address, Peer};
 use crate::error::CloseReason;
+use crate::guard::guard;
+use crate::model::Model;
 use crate::net::Net;
 use crate::protocol::Factory;
-use crate::session::{Session, guard};
+use crate::responder;
+use crate::session::Session;
 use crate::table::Table;
 use crate::turn::Turn;
 
@@ -15,15 +18,31 @@ pub(crate) struct Admission<'a, F: Factory, N: Net> {
     pub(crate) turn: Turn<'a, N>,
     pub(crate) factory: &'a mut F,
     pub(crate) connections: &'a mut Table<N::Stream, F::Protocol>,
-    pub(crate) max_connections: usize,
+    pub(crate) model: Option<&'a mut (dyn Model<N, F::Protocol> + 'static)>,
 }
 
 impl<F: Factory, N: Net> Admission<'_, F, N> {
     /// Takes in a connection that was accepted, unless there is no room or the factory refuses it.
-    pub(crate) fn admit(&mut self, mut stream: N::Stream, peer: Peer) {
+    pub(crate) fn admit(&mut self, stream: N::Stream, peer: Peer) {
         let Some(protocol) = self.protocol_for(&peer) else {
             return self.turn.net.close(stream, false);
         };
+        log::debug!("{peer}: accepted");
+        match &mut self.model {
+            None => self.watch(stream, protocol, peer),
+            Some(model) => {
+                // Counted before, since a connection that is served here has ended after.
+                self.turn.statistics.accepted += 1;
+                if !model.process(stream, protocol, peer, &mut self.turn) {
+                    self.turn.statistics.accepted -= 1;
+                    self.turn.statistics.refused_by_system += 1;
+                }
+            }
+        }
+    }
+
+    /// Serves a connection on the loop.
+    fn watch(&mut self, mut stream: N::Stream, protocol: F::Protocol, peer: Peer) {
         let token = self.connections.next_token();
         if let Err(error) = self.turn.net.register(&mut stream, token) {
             self.turn.statistics.register_errors += 1;
@@ -35,9 +54,30 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             return self.turn.net.close(stream, false);
         }
         self.turn.statistics.accepted += 1;
-        log::debug!("{peer}: accepted");
         let session = Session::new(protocol, peer, self.turn.now());
         self.connections.accept(stream, session, token, &self.turn);
+    }
+
+    /// Answers the datagram that is in the first `count` bytes of the turn's input.
+    pub(crate) fn answer(&mut self, socket: &mut N::Datagram, count: usize, peer: Peer) {
+        self.turn.statistics.datagrams_received += 1;
+        let Some(protocol) = self.build(&peer).flatten() else {
+            self.turn.statistics.datagrams_dropped += 1;
+            return;
+        };
+        match &mut self.model {
+            None => responder::answer_here(socket, count, protocol, peer, &mut self.turn),
+            Some(model) => {
+                if !model.answer(socket, count, protocol, peer, &mut self.turn) {
+                    self.turn.statistics.datagrams_dropped += 1;
+                }
+            }
+        }
+    }
+
+    /// Whether what waits has to wait on.
+    pub(crate) fn is_full(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| model.is_full())
     }
 
     /// Begins an outbound connection. Its failure is told to the protocol, like everything else.
@@ -57,21 +97,33 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     }
 
     fn protocol_for(&mut self, peer: &Peer) -> Option<F::Protocol> {
-        if self.connections.len() >= self.max_connections {
+        let most = self.turn.config.max_connections;
+        if self.open_connections() >= most {
             self.turn.statistics.refused_max_connections += 1;
-            let most = self.max_connections;
             self.turn.warn(
                 "refused",
                 format_args!("{peer}: refused, {most} connections are open"),
             );
             return None;
         }
-        let Some(built) = build(self.factory, peer, &mut self.turn) else {
+        let Some(built) = self.build(peer) else {
             self.turn.statistics.refused_by_panic += 1;
             return None;
         };
         self.turn.statistics.refused_by_factory += u64::from(built.is_none());
         built
+    }
+
+    /// Asks the factory; the outer `None` is a panic.
+    fn build(&mut self, peer: &Peer) -> Option<Option<F::Protocol>> {
+        let factory = &mut *self.factory;
+        let built = guard(|| factory.build_protocol(peer));
+        self.turn.statistics.panics += u64::from(built.is_none());
+        built
+    }
+
+    fn open_connections(&self) -> usize {
+        self.connections.len() + self.model.as_ref().map_or(0, |model| model.len())
     }
 
     fn open(&mut self, to: &Address, token: usize) -> Result<N::Stream, CloseReason> {
@@ -82,7 +134,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             let error = io::Error::new(io::ErrorKind::Unsupported, "only streams can be connected");
             return Err(CloseReason::ConnectFailed(error));
         }
-        if self.connections.len() >= self.max_connections {
+        if self.open_connections() >= self.turn.config.max_connections {
             let error = io::Error::other("max_connections are open");
             return Err(CloseReason::ConnectFailed(error));
         }
@@ -98,15 +150,4 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             }
         }
     }
-}
-
-/// Asks the factory; the outer `None` is a panic.
-pub(crate) fn build<F: Factory, N>(
-    factory: &mut F,
-    peer: &Peer,
-    turn: &mut Turn<'_, N>,
-) -> Option<Option<F::Protocol>> {
-    let built = guard(|| factory.build_protocol(peer));
-    turn.statistics.panics += u64::from(built.is_none());
-    built
 }

@@ -8,6 +8,9 @@ const GROWTH: usize = 64 * 1024;
 /// a slow reader, smaller would move often.
 const SLACK: usize = 4 * 1024;
 
+/// The most memory that a driver's own buffer keeps from one turn to the next.
+const SCRATCH_MOST: usize = 256 * 1024;
+
 /// A queue of bytes: appended at the end, taken from the front, shown as one slice.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -34,7 +37,8 @@ impl Buffer {
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        // What is taken to the last byte is cleared.
+        self.bytes.is_empty()
     }
 
     /// How many bytes of memory the buffer holds on to.
@@ -65,21 +69,27 @@ impl Buffer {
     /// When fewer than `count` bytes wait.
     #[inline]
     pub fn consume(&mut self, count: usize) {
+        let waiting = self.len();
+        if count == waiting {
+            return self.clear();
+        }
         assert!(
-            count <= self.len(),
-            "consumed {count} of {} waiting bytes",
-            self.len()
+            count < waiting,
+            "consumed {count} of {waiting} waiting bytes"
         );
         self.head += count;
-        if self.head == self.bytes.len() {
-            self.clear();
-        }
     }
 
     /// Drops everything and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.head = 0;
+    }
+
+    /// The buffer emptied, to be lent again; `None` if it has grown too large to be kept.
+    pub(crate) fn into_scratch(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.clear();
+        (self.capacity() <= SCRATCH_MOST).then_some(self)
     }
 
     #[cold]

@@ -6,6 +6,9 @@ use std::time::Duration;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// The loop allocates its read buffer at the start, so what no machine has is refused.
+const READ_MOST: usize = 1024 * MIB;
+
 /// The limits of a server and of each of its sessions. All are on from the start; a deadline of
 /// `None` is off. Change what you need:
 ///
@@ -20,6 +23,9 @@ pub struct Config {
     /// at once, and counted. The number in force is smaller where descriptors do not suffice: the
     /// process's limit less `reserved_descriptors`. Default 10,000.
     pub max_connections: usize,
+    /// The most processes at a time, where each connection has its own; further connections wait.
+    /// Default 40.
+    pub max_children: usize,
     /// Descriptors that connections leave free for everything else. Default 32.
     pub reserved_descriptors: usize,
     /// Raise the process's soft limit of descriptors to its hard limit when binding. Default true.
@@ -105,6 +111,7 @@ impl Config {
     pub fn validate(&self) -> io::Result<()> {
         let positive = [
             ("max_connections", self.max_connections),
+            ("max_children", self.max_children),
             ("accepts_per_turn", self.accepts_per_turn),
             ("read_per_turn", self.read_per_turn),
             ("write_per_turn", self.write_per_turn),
@@ -115,6 +122,23 @@ impl Config {
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(invalid(format!("{name} must be at least 1")));
+        }
+        if self.read_per_turn > READ_MOST {
+            return Err(invalid("read_per_turn must be at most 1 GiB".to_owned()));
+        }
+        if self.accept_pause.is_zero() {
+            return Err(invalid("accept_pause must be more than 0".to_owned()));
+        }
+        if self.backlog < 1 {
+            return Err(invalid("backlog must be at least 1".to_owned()));
+        }
+        let buffers = [
+            ("send_buffer", self.send_buffer),
+            ("receive_buffer", self.receive_buffer),
+        ];
+        let too_large = |size: Option<usize>| size.is_some_and(|size| i32::try_from(size).is_err());
+        if let Some((name, _)) = buffers.iter().find(|(_, size)| too_large(*size)) {
+            return Err(invalid(format!("{name} must be less than 2 GiB")));
         }
         if self.low_water >= self.high_water {
             return Err(invalid("low_water must be less than high_water".to_owned()));
@@ -134,6 +158,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_children: 40,
             reserved_descriptors: 32,
             raise_descriptor_limit: true,
             accepts_per_turn: 16,

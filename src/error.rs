@@ -126,6 +126,9 @@ pub enum CloseReason {
     ConnectFailed(io::Error),
     /// The protocol panicked.
     Panicked,
+    /// The connection's own process ended it with an error, which the text describes, or was
+    /// killed. Told to [`handle_error`](crate::Factory::handle_error) in the parent process.
+    Process(String),
 }
 
 impl CloseReason {
@@ -145,6 +148,17 @@ impl CloseReason {
 }
 
 impl CloseReason {
+    /// Whether the peer should see a reset rather than an orderly end.
+    pub(crate) fn is_hard(&self) -> bool {
+        matches!(
+            self,
+            Self::Aborted
+                | Self::Overflow
+                | Self::Panicked
+                | Self::TimedOut(Deadline::Write | Deadline::Drain)
+        )
+    }
+
     /// One word for each kind, for counting and for limiting the log.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -158,6 +172,7 @@ impl CloseReason {
             Self::Io(_) => "io",
             Self::ConnectFailed(_) => "connect failed",
             Self::Panicked => "panicked",
+            Self::Process(_) => "process",
         }
     }
 }
@@ -175,6 +190,7 @@ impl fmt::Display for CloseReason {
             Self::Io(error) => write!(f, "connection failed: {error}"),
             Self::ConnectFailed(error) => write!(f, "cannot connect: {error}"),
             Self::Panicked => f.write_str("the protocol panicked"),
+            Self::Process(text) => write!(f, "in its own process: {}", text.escape_debug()),
         }
     }
 }

@@ -30,21 +30,29 @@
 mod acceptor;
 mod address;
 mod admission;
+mod agenda;
+mod blocking;
 mod buffer;
 mod clock;
 mod config;
 mod connection;
 mod error;
 mod flags;
+mod forking;
 mod framed;
 mod framing;
+mod guard;
+mod linger;
+mod link;
 mod listener;
 mod mio;
+mod model;
 mod net;
 mod protocol;
 pub mod protocols;
 mod reactor;
 mod responder;
+mod sequential;
 mod server;
 mod session;
 mod shutdown;
@@ -54,6 +62,7 @@ mod system;
 mod table;
 
 pub mod testing;
+mod threading;
 mod throttle;
 mod timers;
 mod transport;
@@ -77,3 +86,7 @@ pub use shutdown::ShutdownHandle;
 pub use statistics::Statistics;
 pub use transport::{Context, Transport};
 pub use waker::{Mailbox, Wake, Waker, Wakers};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

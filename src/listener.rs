@@ -155,7 +155,7 @@ impl<N: Net> Listener<N> {
         match self {
             Self::Acceptor(acceptor) => acceptor.drive(admission, number, accepts),
             Self::Responder(responder) => {
-                responder.drive(&mut admission.turn, admission.factory);
+                responder.drive(admission, number);
                 Ok(())
             }
         }

@@ -81,6 +81,11 @@ impl Mio {
         Ok(datagram)
     }
 
+    /// Wakes the loop with `token` when a child process has something to say.
+    pub(crate) fn watch_child(&self, report: BorrowedFd<'_>, token: usize) -> io::Result<()> {
+        self.watch(report, token, Interest::READABLE)
+    }
+
     fn watch(
         &self,
         descriptor: BorrowedFd<'_>,
@@ -138,6 +143,25 @@ enum DatagramKind {
 }
 
 impl Datagram {
+    /// The same socket for a thread of its own, which does not own its file.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let kind = match &self.kind {
+            DatagramKind::Udp(socket) => DatagramKind::Udp(socket.try_clone()?),
+            DatagramKind::Unix(socket) => DatagramKind::Unix(socket.try_clone()?),
+        };
+        Ok(Self { kind, _file: None })
+    }
+
+    pub(crate) fn send_to(&self, data: &[u8], to: &Address) -> io::Result<()> {
+        match (&self.kind, to) {
+            (DatagramKind::Udp(socket), Address::Udp(addr)) => socket.send_to(data, addr).map(drop),
+            (DatagramKind::Unix(socket), Address::Unixgram(path)) => {
+                socket.send_to(data, path).map(drop)
+            }
+            _ => Err(ErrorKind::InvalidInput.into()),
+        }
+    }
+
     fn descriptor(&self) -> BorrowedFd<'_> {
         match &self.kind {
             DatagramKind::Udp(socket) => socket.as_fd(),
@@ -303,13 +327,7 @@ impl Net for Mio {
     }
 
     fn send(&mut self, socket: &mut Datagram, data: &[u8], to: &Address) -> io::Result<()> {
-        match (&socket.kind, to) {
-            (DatagramKind::Udp(socket), Address::Udp(addr)) => socket.send_to(data, addr).map(drop),
-            (DatagramKind::Unix(socket), Address::Unixgram(path)) => {
-                socket.send_to(data, path).map(drop)
-            }
-            _ => Err(ErrorKind::InvalidInput.into()),
-        }
+        socket.send_to(data, to)
     }
 
     fn close_datagram(&mut self, socket: Datagram) {

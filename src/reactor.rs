@@ -1,35 +1,27 @@
 //! The event loop: one thread, all connections.
 
+mod phases;
+
 use std::fmt;
 use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::acceptor::Acceptor;
-use crate::address::{Address, Peer};
-use crate::admission::Admission;
-use crate::buffer::Buffer;
-use crate::clock::{Clock, Tick};
+use crate::address::Address;
 use crate::config::Config;
-use crate::error::{CloseReason, Deadline};
 use crate::listener::{Listener, Listeners};
 use crate::mio::Mio;
+use crate::model::Model;
 use crate::net::{Event, Net};
-use crate::protocol::{Actions, Factory};
+use crate::protocol::Factory;
 use crate::responder::Responder;
-use crate::session::guard;
-use crate::shutdown::ShutdownHandle;
+use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::socket::Bound;
 use crate::statistics::Statistics;
 use crate::table::{FIRST_TOKEN, Table};
-use crate::throttle::Throttle;
-use crate::turn::Turn;
-use crate::waker::Mailbox;
-
-/// A datagram can be this long, so the read buffer is not smaller.
-const DATAGRAM_MOST: usize = 65_536;
+use crate::turn::Kit;
+use crate::waker::{Mailbox, Waker, Wakers};
 
 /// Tokens below the first connection's are the listeners', counted from 0, and these.
 const WAKER: usize = FIRST_TOKEN - 1;
@@ -55,36 +47,19 @@ const SHUTDOWN: usize = FIRST_TOKEN - 2;
 pub struct Reactor<F: Factory, N: Net = Mio> {
     net: N,
     factory: F,
-    config: Config,
-    max_connections: usize,
+    kit: Kit,
     connections: Table<N::Stream, F::Protocol>,
     listeners: Listeners<N>,
+    /// Where connections are served, if not here.
+    model: Option<Box<dyn Model<N, F::Protocol>>>,
     events: Vec<Event>,
-    /// Ends that the factory is to hear of.
-    failures: Vec<(Peer, Box<CloseReason>)>,
     /// Outbound connections to be opened.
     connects: Vec<(Address, F::Protocol)>,
-    input: Box<[u8]>,
-    output: Option<Box<Buffer>>,
-    clock: Clock,
-    mailbox: Arc<Mailbox>,
-    statistics: Statistics,
-    throttle: Throttle,
     /// When the factory wants to be asked again.
     again: Option<Instant>,
-    stage: Stage,
-    handle: Option<ShutdownHandle>,
-    /// Requests to shut down that did not come by the handle.
-    requests: usize,
+    shutdown: Shutdown,
     /// Why the last listener failed.
     failure: Option<io::Error>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Serving,
-    /// Nothing new; what is still open then is ended.
-    Draining(Option<Tick>),
 }
 
 impl<F: Factory> Reactor<F> {
@@ -97,17 +72,27 @@ impl<F: Factory> Reactor<F> {
         Self::with_net(Mio::new()?, factory, config)
     }
 
+    /// Has connections served elsewhere.
+    pub(crate) fn set_model(&mut self, model: Box<dyn Model<Mio, F::Protocol>>) {
+        self.model = Some(model);
+    }
+
+    /// A waker of the loop itself.
+    pub(crate) fn waker(&self) -> Waker {
+        self.kit.mailbox.waker(WAKER)
+    }
+
     /// Serves a socket that is bound already.
     pub(crate) fn adopt(&mut self, bound: Bound) -> io::Result<()> {
         let number = self.listeners.next_number()?;
         let address = bound.address.clone();
         let listener = if address.is_datagram() {
             let socket = self.net.adopt_datagram(bound, number.into())?;
-            Listener::Responder(Responder::new(socket, address, number))
+            Listener::Responder(Responder::new(socket, address))
         } else {
             let listener = self
                 .net
-                .adopt_listener(bound, &self.config, number.into())?;
+                .adopt_listener(bound, &self.kit.config, number.into())?;
             Listener::Acceptor(Acceptor::new(listener, address))
         };
         self.listeners.push(listener);
@@ -123,33 +108,23 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub fn with_net(mut net: N, factory: F, config: Config) -> io::Result<Self> {
         config.validate()?;
         let mailbox = Mailbox::new(net.waker(WAKER)?);
-        let clock = Clock::new(net.now());
         Ok(Self {
+            kit: Kit::new(config, net.now(), mailbox),
             net,
             factory,
-            max_connections: config.max_connections,
             connections: Table::new(),
             listeners: Listeners::new(),
+            model: None,
             events: Vec::new(),
-            failures: Vec::new(),
             connects: Vec::new(),
-            input: vec![0; config.read_per_turn.max(DATAGRAM_MOST)].into(),
-            output: Some(Box::default()),
-            config,
-            clock,
-            mailbox,
-            statistics: Statistics::default(),
-            throttle: Throttle::default(),
             again: None,
-            stage: Stage::Serving,
-            handle: None,
-            requests: 0,
+            shutdown: Shutdown::default(),
             failure: None,
         })
     }
 
     /// Serves one more address, and says which it really is: port 0 has become a number. Listeners
-    /// are numbered from 0 in this order; see [`Peer::listener`].
+    /// are numbered from 0 in this order; see [`Peer::listener`](crate::Peer::listener).
     ///
     /// # Errors
     /// The address cannot be bound; the message names it.
@@ -157,13 +132,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let number = self.listeners.next_number()?;
         let token = number.into();
         let (listener, address) = if at.is_datagram() {
-            let (socket, address) = self.net.bind(at, &self.config, token)?;
+            let (socket, address) = self.net.bind(at, &self.kit.config, token)?;
             (
-                Listener::Responder(Responder::new(socket, address.clone(), number)),
+                Listener::Responder(Responder::new(socket, address.clone())),
                 address,
             )
         } else {
-            let (listener, address) = self.net.listen(at, &self.config, token)?;
+            let (listener, address) = self.net.listen(at, &self.kit.config, token)?;
             (
                 Listener::Acceptor(Acceptor::new(listener, address.clone())),
                 address,
@@ -186,13 +161,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// The system does not let us watch it.
     pub fn obey(&mut self, handle: ShutdownHandle) -> io::Result<()> {
         self.net.watch_shutdown(&handle, SHUTDOWN)?;
-        self.handle = Some(handle);
+        self.shutdown.obey(handle);
         Ok(())
     }
 
     /// Shuts down: the first call drains, the second ends everything with the next turn.
     pub fn shutdown(&mut self) {
-        self.requests += 1;
+        self.shutdown.request();
     }
 
     /// Serves until a shutdown is complete, or until nothing is left that could ever happen: no
@@ -210,8 +185,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Whether [`run`](Self::run) would return.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        let over = self.stage != Stage::Serving || self.again.is_none();
+        let over = self.shutdown.has_begun() || self.again.is_none();
         let nobody = self.connections.is_empty() && self.connects.is_empty();
+        let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);
         over && nobody && self.listeners.is_empty()
     }
 
@@ -228,40 +204,21 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.drive();
         self.service_actions();
         self.reap();
-        self.statistics.turns += 1;
+        self.kit.statistics.turns += 1;
         Ok(())
     }
 
     /// How long a poller of your own may wait for the loop's descriptor before the next turn; `None`
     /// for as long as it takes.
     pub fn timeout(&mut self) -> Option<Duration> {
-        let now = self.net.now();
-        self.clock.set(now);
-        if self.connections.is_busy() || !self.connects.is_empty() || self.requests_pending() {
-            return Some(Duration::ZERO);
-        }
-        if self.listeners.is_ready() {
-            return Some(Duration::ZERO);
-        }
-        let drain = match self.stage {
-            Stage::Draining(until) => until,
-            Stage::Serving => None,
-        };
-        let again = self.again.map(|at| self.clock.tick_of(at));
-        let deadlines = [
-            self.connections.deadline(),
-            self.listeners.deadline(),
-            drain,
-            again,
-        ];
-        let next = deadlines.into_iter().flatten().min();
-        next.map(|at| at.since(self.clock.tick()))
+        self.now();
+        self.patience()
     }
 
     /// The loop's counters.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
-        &self.statistics
+        &self.kit.statistics
     }
 
     /// How many connections are open, those included that wait for their peer's end.
@@ -279,173 +236,15 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub fn factory(&mut self) -> &mut F {
         &mut self.factory
     }
-
-    pub(crate) fn limit_connections(&mut self, most: usize) {
-        self.max_connections = self.max_connections.min(most);
-    }
-
-    fn requests_pending(&self) -> bool {
-        let asked = self.handle.as_ref().map_or(0, ShutdownHandle::requests) + self.requests;
-        match self.stage {
-            Stage::Serving => asked > 0,
-            Stage::Draining(_) => asked > 1 && !self.connections.is_empty(),
-        }
-    }
-}
-
-/// The phases of a turn.
-impl<F: Factory, N: Net> Reactor<F, N> {
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = self.timeout().into_iter().chain(timeout).min();
-        self.events.clear();
-        self.net.poll(&mut self.events, timeout)
-    }
-
-    fn now(&mut self) {
-        let now = self.net.now();
-        self.clock.set(now);
-    }
-
-    fn dispatch(&mut self) {
-        for event in &self.events {
-            match event.token {
-                WAKER => self
-                    .mailbox
-                    .take()
-                    .for_each(|token| self.connections.note_woken(token)),
-                SHUTDOWN => {}
-                number if number < FIRST_TOKEN => self.listeners.note_readable(number),
-                _ => self.statistics.stale_events += u64::from(!self.connections.note(event)),
-            }
-        }
-        if self.requests_pending() {
-            self.obey_request();
-        }
-    }
-
-    fn expire(&mut self) {
-        let now = self.clock.tick();
-        self.connections.expire(now, self.config.timeouts_per_turn);
-        self.listeners.expire(now);
-        if matches!(self.stage, Stage::Draining(Some(until)) if until <= now) {
-            self.end_all();
-        }
-    }
-
-    fn drive(&mut self) {
-        let (mut admission, _) = self.lend();
-        admission.connections.drive(&mut admission.turn);
-        if self.listeners.is_ready() {
-            self.accept(self.config.accepts_per_turn);
-        }
-    }
-
-    fn service_actions(&mut self) {
-        let mut shutdown = false;
-        self.again = self.again.filter(|at| *at > self.clock.now());
-        let mut actions = Actions {
-            now: self.clock.now(),
-            statistics: &self.statistics,
-            connects: &mut self.connects,
-            again: &mut self.again,
-            shutdown: &mut shutdown,
-        };
-        let factory = &mut self.factory;
-        if guard(|| factory.service_actions(&mut actions)).is_none() {
-            self.statistics.panics += 1;
-        }
-        self.requests += usize::from(shutdown);
-        self.open_connects();
-    }
-
-    fn reap(&mut self) {
-        let (mut admission, _) = self.lend();
-        admission.connections.reap(&mut admission.turn);
-        for (peer, reason) in mem::take(&mut self.failures) {
-            self.throttle.warn(
-                reason.name(),
-                self.clock.tick(),
-                format_args!("{peer}: {reason}"),
-            );
-            let factory = &mut self.factory;
-            if guard(|| factory.handle_error(&peer, &reason)).is_none() {
-                self.statistics.panics += 1;
-            }
-        }
-    }
-}
-
-/// What the phases are made of.
-impl<F: Factory, N: Net> Reactor<F, N> {
-    fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
-        let turn = Turn {
-            net: &mut self.net,
-            config: &self.config,
-            clock: &self.clock,
-            wakers: &self.mailbox,
-            statistics: &mut self.statistics,
-            throttle: &mut self.throttle,
-            input: &mut self.input,
-            output: &mut self.output,
-            failures: &mut self.failures,
-            draining: self.stage != Stage::Serving,
-        };
-        let admission = Admission {
-            turn,
-            factory: &mut self.factory,
-            connections: &mut self.connections,
-            max_connections: self.max_connections,
-        };
-        (admission, &mut self.listeners)
-    }
-
-    fn open_connects(&mut self) {
-        for (to, protocol) in mem::take(&mut self.connects) {
-            self.lend().0.connect(to, protocol);
-        }
-    }
-
-    /// Serves the listeners. When the last of them has failed, the loop ends with its error.
-    #[cold]
-    fn accept(&mut self, most: usize) {
-        let (mut admission, listeners) = self.lend();
-        if let Some(error) = listeners.drive(&mut admission, most) {
-            self.failure = Some(error);
-            self.requests += 1;
-        }
-    }
-
-    fn obey_request(&mut self) {
-        if self.stage != Stage::Serving {
-            return self.end_all();
-        }
-        log::info!("shutting down: {} connections open", self.connections.len());
-        // Who was connected before the shutdown is served, though not yet accepted.
-        let backlog = usize::try_from(self.config.backlog).unwrap_or(0);
-        self.accept(backlog);
-        self.listeners.close_all(&mut self.net);
-        let until = self
-            .config
-            .drain_timeout
-            .map(|timeout| self.clock.tick().after(timeout));
-        self.stage = Stage::Draining(until);
-        self.connections.note_shutdown();
-    }
-
-    fn end_all(&mut self) {
-        let (mut admission, _) = self.lend();
-        let reason = || CloseReason::TimedOut(Deadline::Drain);
-        admission.connections.end_all(&mut admission.turn, reason);
-    }
 }
 
 impl<F: Factory, N: Net> Drop for Reactor<F, N> {
     /// Ends what is still open: every protocol hears of the end.
     fn drop(&mut self) {
         // Connections that were asked for are not begun any more, and hear that too.
-        self.stage = Stage::Draining(None);
-        self.open_connects();
-        self.end_all();
+        self.shutdown.begin(None);
+        self.begin_connects();
+        self.end_all(true);
         self.reap();
         self.listeners.close_all(&mut self.net);
     }
@@ -461,9 +260,9 @@ impl<F: Factory, N: Net + AsRawFd> AsRawFd for Reactor<F, N> {
 
 impl<F: Factory, N: Net> fmt::Debug for Reactor<F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = self.connections.len();
         f.debug_struct("Reactor")
-            .field("connections", &self.connections.len())
-            .field("stage", &self.stage)
+            .field("connections", &connections)
             .finish_non_exhaustive()
     }
 }

@@ -3,30 +3,32 @@
 use std::io::{self, ErrorKind};
 
 use crate::address::{Address, Peer};
-use crate::admission::build;
+use crate::admission::Admission;
+use crate::buffer::Buffer;
 use crate::error::CloseReason;
+use crate::guard::guard;
 use crate::net::Net;
 use crate::protocol::{Factory, Protocol};
 use crate::session::Session;
+use crate::statistics::Statistics;
+use crate::transport::Context;
 use crate::turn::Turn;
 
 /// A datagram's session ends before anybody could wake it.
-const NOBODY: usize = usize::MAX;
+pub(crate) const NOBODY: usize = usize::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Responder<D> {
     pub(crate) socket: D,
     pub(crate) address: Address,
-    listener: u16,
     readable: bool,
 }
 
 impl<D> Responder<D> {
-    pub(crate) fn new(socket: D, address: Address, listener: u16) -> Self {
+    pub(crate) fn new(socket: D, address: Address) -> Self {
         Self {
             socket,
             address,
-            listener,
             readable: true,
         }
     }
@@ -41,14 +43,20 @@ impl<D> Responder<D> {
 
     /// Answers datagrams until none waits or the turn's budget is spent. No failure concerns anything
     /// but the one datagram.
-    pub(crate) fn drive<N, F>(&mut self, turn: &mut Turn<'_, N>, factory: &mut F)
+    pub(crate) fn drive<F, N>(&mut self, admission: &mut Admission<'_, F, N>, number: u16)
     where
-        N: Net<Datagram = D>,
         F: Factory,
+        N: Net<Datagram = D>,
     {
-        for _ in 0..turn.config.datagrams_per_turn {
-            match turn.net.receive(&mut self.socket, turn.input) {
-                Ok((count, from)) => self.answer(count, from, turn, factory),
+        for _ in 0..admission.turn.config.datagrams_per_turn {
+            if admission.is_full() {
+                return;
+            }
+            let Turn { net, input, .. } = &mut admission.turn;
+            match net.receive(&mut self.socket, input) {
+                Ok((count, from)) => {
+                    admission.answer(&mut self.socket, count, Peer::new(from, Some(number)));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.readable = false;
                     return;
@@ -58,62 +66,79 @@ impl<D> Responder<D> {
             }
         }
     }
-
-    fn answer<N, F>(&mut self, count: usize, from: Address, turn: &mut Turn<'_, N>, factory: &mut F)
-    where
-        N: Net<Datagram = D>,
-        F: Factory,
-    {
-        turn.statistics.datagrams_received += 1;
-        let peer = Peer::new(from, Some(self.listener));
-        let Some(protocol) = build(factory, &peer, turn).flatten() else {
-            turn.statistics.datagrams_dropped += 1;
-            return;
-        };
-        let context = turn.context(NOBODY);
-        let mut session = Session::new(protocol, peer, turn.now());
-        session.lend(turn.output);
-        session.handle_datagram(&turn.input[..count], &context);
-        if session.has_replied() && !session.is_aborted() {
-            self.reply(&session, turn);
-        }
-        session.output_sent(session.output().len(), &context);
-        session.reclaim(turn.output, &context);
-        end(session, turn);
-    }
-
-    fn reply<N, P>(&mut self, session: &Session<P>, turn: &mut Turn<'_, N>)
-    where
-        N: Net<Datagram = D>,
-        P: Protocol,
-    {
-        let to = session.peer().address();
-        let sent = loop {
-            match turn.net.send(&mut self.socket, session.output(), to) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                sent => break sent,
-            }
-        };
-        match sent {
-            Ok(()) => turn.statistics.datagrams_sent += 1,
-            Err(error) => drop_reply(&error, to, turn),
-        }
-    }
 }
 
-fn drop_reply<N>(error: &io::Error, to: &Address, turn: &mut Turn<'_, N>) {
-    log::debug!("{to}: reply dropped: {error}");
-    turn.statistics.datagrams_dropped += 1;
+/// Answers the datagram that is in the first `count` bytes of the turn's input.
+pub(crate) fn answer_here<N: Net, P: Protocol>(
+    socket: &mut N::Datagram,
+    count: usize,
+    protocol: P,
+    peer: Peer,
+    turn: &mut Turn<'_, N>,
+) {
+    let context = turn.context(NOBODY);
+    let Turn {
+        net,
+        input,
+        output,
+        statistics,
+        failures,
+        ..
+    } = turn;
+    let send = |reply: &[u8], to: &Address| net.send(socket, reply, to);
+    failures.extend(answer(
+        (protocol, peer),
+        &input[..count],
+        &context,
+        statistics,
+        output,
+        send,
+    ));
 }
 
-fn end<N, P: Protocol>(mut session: Session<P>, turn: &mut Turn<'_, N>) {
-    if let Some(reason) = session.handle_lost() {
-        turn.statistics.panics += u64::from(matches!(*reason, CloseReason::Panicked));
-        turn.statistics.panics += u64::from(session.has_panicked_last());
-        if reason.is_error() {
-            turn.statistics.datagrams_failed += 1;
-            turn.failures.push((session.peer().clone(), reason));
+/// Runs a datagram's session and sends its reply. Returns what an operator wants to hear of it.
+pub(crate) fn answer<P: Protocol>(
+    (protocol, peer): (P, Peer),
+    data: &[u8],
+    context: &Context<'_>,
+    statistics: &mut Statistics,
+    scratch: &mut Option<Box<Buffer>>,
+    send: impl FnMut(&[u8], &Address) -> io::Result<()>,
+) -> Option<(Peer, Box<CloseReason>)> {
+    let mut session = Session::new(protocol, peer, context.clock.tick());
+    session.lend(scratch);
+    session.handle_datagram(data, context);
+    if session.has_replied() && !session.is_aborted() {
+        reply(&session, statistics, send);
+    }
+    session.output_sent(session.output().len(), context);
+    session.reclaim(scratch, context);
+    let reason = session.handle_lost()?;
+    statistics.panics += u64::from(matches!(*reason, CloseReason::Panicked));
+    statistics.panics += u64::from(session.has_panicked_last());
+    statistics.datagrams_failed += u64::from(reason.is_error());
+    let failure = reason.is_error().then(|| (session.peer().clone(), reason));
+    statistics.panics += u64::from(guard(|| drop(session)).is_none());
+    failure
+}
+
+fn reply<P: Protocol>(
+    session: &Session<P>,
+    statistics: &mut Statistics,
+    mut send: impl FnMut(&[u8], &Address) -> io::Result<()>,
+) {
+    let to = session.peer().address();
+    let sent = loop {
+        match send(session.output(), to) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            sent => break sent,
+        }
+    };
+    match sent {
+        Ok(()) => statistics.datagrams_sent += 1,
+        Err(error) => {
+            log::debug!("{to}: reply dropped: {error}");
+            statistics.datagrams_dropped += 1;
         }
     }
-    turn.drop_guarded(session);
 }

@@ -1,15 +1,22 @@
 //! The usual server: bind, then serve.
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::thread;
 
 use crate::address::Address;
 use crate::config::Config;
+use crate::forking::Processes;
+use crate::mio::Mio;
+use crate::model::Model;
 use crate::protocol::Factory;
 use crate::reactor::Reactor;
+use crate::sequential::Sequential;
 use crate::shutdown::ShutdownHandle;
 use crate::socket::Bound;
 use crate::statistics::Statistics;
 use crate::system;
+use crate::threading::Threads;
 
 /// Sockets that are bound, and how they are to be served.
 ///
@@ -110,20 +117,172 @@ impl Server {
         Ok(*reactor.statistics())
     }
 
+    /// Serves one connection at a time, on this thread, with blocking reads and writes; the others
+    /// wait in the system's queue. Datagrams are answered in between.
+    ///
+    /// # Errors
+    /// As [`serve_forever`](Self::serve_forever), or no thread can be made that watches for the
+    /// shutdown.
+    pub fn serve_sequential<F: Factory>(self, factory: F) -> io::Result<Statistics>
+    where
+        F::Protocol: 'static,
+    {
+        let model = Sequential::new(self.handle.clone())?;
+        self.serve_with(factory, |_, _| Ok(Box::new(model)))
+    }
+
+    /// Serves each connection, and answers each datagram, on a thread of its own, with blocking
+    /// reads and writes. Protocols may block here; one that hangs holds up nobody else, but the
+    /// shutdown until the end of the drain.
+    ///
+    /// # Errors
+    /// As [`serve_forever`](Self::serve_forever). A connection for which there is no thread is
+    /// closed and counted.
+    pub fn serve_threading<F: Factory>(self, factory: F) -> io::Result<Statistics>
+    where
+        F::Protocol: Send + 'static,
+    {
+        let (config, handle) = (self.config.clone(), self.handle.clone());
+        self.serve_with(factory, |reactor, _| {
+            Ok(Box::new(Threads::new(config, handle, reactor.waker())?))
+        })
+    }
+
+    /// Serves each connection, and answers each datagram, in a process of its own, with blocking
+    /// reads and writes; at most `max_children` at a time, the others wait. A protocol's changes to
+    /// memory stay in its process, whose SIGTERM and SIGINT have their default action.
+    ///
+    /// # Errors
+    /// As [`serve_forever`](Self::serve_forever), or this process has more than one thread. A
+    /// connection for which there is no process is closed and counted.
+    pub fn serve_forking<F: Factory>(self, factory: F) -> io::Result<Statistics>
+    where
+        F::Protocol: 'static,
+    {
+        let (config, handle) = (self.config.clone(), self.handle.clone());
+        self.serve_with(factory, |_, listeners| {
+            Ok(Box::new(Processes::new(config, handle, listeners)?))
+        })
+    }
+
+    /// Serves on `workers` event loops, each on a thread of its own with a factory of its own, and
+    /// nothing shared. Stops when it is shut down, or when one loop fails. Counts are added up.
+    ///
+    /// Each loop has sockets of its own on the same port, among which the system spreads the
+    /// clients; that needs [`Config::reuse_port`]. Unix sockets have one path, so the loops share
+    /// the one socket there. Limits on connections are each loop's.
+    ///
+    /// # Errors
+    /// As [`serve_forever`](Self::serve_forever); `InvalidInput` for no workers, or without
+    /// `reuse_port` for several on an IP address.
+    pub fn serve_workers<F>(self, workers: usize, factory: F) -> io::Result<Statistics>
+    where
+        F: Factory + Clone + Send,
+    {
+        self.activate()?;
+        let handle = self.shutdown_handle();
+        let servers = self.split(workers)?;
+        thread::scope(|scope| {
+            let serve = |server: Self| {
+                let (factory, handle) = (factory.clone(), handle.clone());
+                // Whatever fails one loop ends the others.
+                scope.spawn(move || {
+                    server
+                        .serve_forever(factory)
+                        .inspect_err(|_| handle.shutdown())
+                })
+            };
+            let running: Vec<_> = servers.into_iter().map(serve).collect();
+            let mut total = Ok(Statistics::default());
+            for worker in running {
+                total = add_up(total, worker.join());
+            }
+            total
+        })
+    }
+
+    /// One server for each of so many loops.
+    fn split(self, workers: usize) -> io::Result<Vec<Self>> {
+        let ip = self
+            .addresses
+            .iter()
+            .any(|address| address.socket_addr().is_some());
+        let problem = match workers {
+            0 => "at least one worker is needed",
+            2.. if ip && !self.config.reuse_port => "several workers on one port need reuse_port",
+            _ => "",
+        };
+        if !problem.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
+        let copies = (1..workers)
+            .map(|_| self.twin())
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(std::iter::once(self).chain(copies).collect())
+    }
+
+    /// A server at the same addresses, stopped by the same handle.
+    fn twin(&self) -> io::Result<Self> {
+        let bound = self
+            .bound
+            .iter()
+            .map(|bound| bound.twin(&self.config))
+            .collect::<io::Result<Vec<_>>>()?;
+        let (addresses, config) = (self.addresses.clone(), self.config.clone());
+        let twin = Self {
+            bound,
+            addresses,
+            config,
+            handle: self.handle.clone(),
+        };
+        twin.activate()?;
+        Ok(twin)
+    }
+
+    fn serve_with<F: Factory>(
+        self,
+        factory: F,
+        model: impl FnOnce(&Reactor<F>, Vec<RawFd>) -> io::Result<Box<dyn Model<Mio, F::Protocol>>>,
+    ) -> io::Result<Statistics> {
+        self.activate()?;
+        let listeners = self
+            .bound
+            .iter()
+            .map(|bound| bound.socket.as_raw_fd())
+            .collect();
+        let mut reactor = self.into_reactor(factory)?;
+        let model = model(&reactor, listeners)?;
+        reactor.set_model(model);
+        reactor.run()?;
+        Ok(*reactor.statistics())
+    }
+
     /// A loop that serves these sockets, to be turned by hand.
     ///
     /// # Errors
     /// The system has no descriptor for the loop.
     pub fn into_reactor<F: Factory>(self, factory: F) -> io::Result<Reactor<F>> {
-        let spare = spare_descriptors(self.config.reserved_descriptors)?;
-        let mut reactor = Reactor::new(factory, self.config)?;
-        reactor.limit_connections(spare);
+        let mut config = self.config;
+        let spare = spare_descriptors(config.reserved_descriptors)?;
+        config.max_connections = config.max_connections.min(spare);
+        let mut reactor = Reactor::new(factory, config)?;
         for bound in self.bound {
             reactor.adopt(bound)?;
         }
         reactor.obey(self.handle)?;
         Ok(reactor)
     }
+}
+
+/// The counts of all workers so far and of one more, or what went wrong first.
+fn add_up(
+    total: io::Result<Statistics>,
+    worker: thread::Result<io::Result<Statistics>>,
+) -> io::Result<Statistics> {
+    let worker = worker.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+    let (mut total, worker) = (total?, worker?);
+    total.add(&worker);
+    Ok(total)
 }
 
 /// How many connections the process's descriptors suffice for.

@@ -1,23 +1,19 @@
 //! The rules that every driver shares: order of calls, unread bytes, limits, deadlines, the end.
 
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::address::Peer;
 use crate::buffer::Buffer;
 use crate::clock::Tick;
-use crate::error::{CloseReason, Deadline, ProtocolError};
-use crate::protocol::Protocol;
-use crate::transport::{
-    ABORTED, BLOCKED, CLOSING, Context, EOF, EOF_TOLD, FIRST, FULL, INCOMPLETE, LOST, Link, OPENED,
-    PANICKED, PAUSED, PENDING, RETIME, SHUTDOWN, STALLED, Transport, WROTE,
+use crate::error::{CloseReason, ProtocolError};
+use crate::guard::{Guarded, guard};
+use crate::link::{
+    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FIRST, INCOMPLETE, LOST, Link, PANICKED, PENDING,
+    RETIME, SHUTDOWN, WROTE,
 };
+use crate::protocol::Protocol;
+use crate::transport::{Context, Transport};
 
 /// The longest header of a length prefix: room beside `max_frame` for an incomplete message.
 const HEADER_ROOM: usize = 8;
-
-/// The size above which a lent output buffer is not kept for the next lender.
-const SCRATCH_MOST: usize = 256 * 1024;
 
 /// One connection's protocol and everything that does not depend on how its bytes travel.
 ///
@@ -37,7 +33,7 @@ const SCRATCH_MOST: usize = 256 * 1024;
 pub struct Session<P> {
     link: Link,
     unread: Option<Box<Buffer>>,
-    protocol: P,
+    protocol: Guarded<P>,
 }
 
 impl<P: Protocol> Session<P> {
@@ -48,7 +44,7 @@ impl<P: Protocol> Session<P> {
         Self {
             link: Link::new(peer, now),
             unread: None,
-            protocol,
+            protocol: Guarded(protocol),
         }
     }
 
@@ -61,7 +57,7 @@ impl<P: Protocol> Session<P> {
     /// The protocol, to look at.
     #[must_use]
     pub fn protocol(&self) -> &P {
-        &self.protocol
+        &self.protocol.0
     }
 
     /// Whether the driver should read from the peer.
@@ -76,6 +72,12 @@ impl<P: Protocol> Session<P> {
     #[inline]
     pub fn has_more(&self) -> bool {
         self.link.flags.any(PENDING) && !self.link.flags.any(BLOCKED)
+    }
+
+    /// Whether nothing is to be done without new input: no output waits, nor unread bytes.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.link.flags.any(PENDING | CLOSING) && self.link.output.is_none()
     }
 
     /// Whether the connection is to be finished when all output is sent.
@@ -120,10 +122,11 @@ impl<P: Protocol> Session<P> {
 
     /// The connection stands.
     pub fn handle_open(&mut self, context: &Context<'_>) {
-        self.link.flags.set(OPENED | RETIME);
+        self.link.flags.set(RETIME);
         self.link.activity = context.clock.tick();
         self.link.message = context.clock.tick();
-        self.call(context, Protocol::connection_made);
+        self.protocol
+            .call(&mut self.link, context, Protocol::connection_made);
     }
 
     /// Bytes came. The session shows them to the protocol and keeps what it leaves.
@@ -131,11 +134,13 @@ impl<P: Protocol> Session<P> {
     pub fn handle_data(&mut self, data: &[u8], context: &Context<'_>) {
         self.link.activity = context.clock.tick();
         if self.unread.is_some() {
-            return self.handle_continuation(data, context);
+            self.keep(data);
+            return self.show_unread(context);
         }
         let taken = self.show(data, context);
-        if taken < data.len() && !self.is_closing() {
-            self.keep(&data[taken..], context);
+        if taken < data.len() {
+            self.keep(&data[taken..]);
+            self.check_length(data.len() - taken, context);
         }
     }
 
@@ -159,37 +164,30 @@ impl<P: Protocol> Session<P> {
     pub fn handle_timeout(&mut self, context: &Context<'_>) {
         self.handle_own_timeout(context);
         let now = context.clock.tick();
-        if let Some((_, deadline)) = self.limit(context).filter(|(at, _)| *at <= now) {
+        if let Some((_, deadline)) = self.link.limit(context.config).filter(|(at, _)| *at <= now) {
             self.fail(CloseReason::TimedOut(deadline));
         }
     }
 
     /// The protocol's own deadline may have come, which runs whatever the peer does.
     pub(crate) fn handle_own_timeout(&mut self, context: &Context<'_>) {
-        let now = context.clock.tick();
-        if self.protocol_deadline(context).is_some_and(|at| at <= now) {
-            self.call(context, |protocol, transport| {
-                protocol.handle_timeout(transport);
-                Ok(())
-            });
+        let own = self.protocol_deadline(context);
+        if own.is_some_and(|at| at <= context.clock.tick()) {
+            self.protocol
+                .tell(&mut self.link, context, P::handle_timeout);
         }
     }
 
     /// A waker of this session was used.
     pub fn handle_woken(&mut self, context: &Context<'_>) {
-        self.call(context, |protocol, transport| {
-            protocol.woken(transport);
-            Ok(())
-        });
+        self.protocol.tell(&mut self.link, context, P::woken);
     }
 
     /// The server is shutting down.
     pub fn handle_shutdown(&mut self, context: &Context<'_>) {
         self.link.flags.set(SHUTDOWN);
-        self.call(context, |protocol, transport| {
-            protocol.shutdown_requested(transport);
-            Ok(())
-        });
+        self.protocol
+            .tell(&mut self.link, context, P::shutdown_requested);
     }
 
     /// Runs a whole session on one datagram: its output is the reply, if it
@@ -197,34 +195,31 @@ impl<P: Protocol> Session<P> {
     pub fn handle_datagram(&mut self, data: &[u8], context: &Context<'_>) {
         self.handle_open(context);
         let mut rest = data;
-        while !self.link.flags.any(CLOSING) {
-            let mut taken = 0;
-            self.call(context, |protocol, transport| {
-                taken = take(protocol, rest, transport)?;
-                Ok(())
-            });
+        loop {
+            let taken = self.show(rest, context);
             rest = &rest[taken..];
             if taken == 0 || rest.is_empty() {
                 break;
             }
         }
         self.link.flags.set(EOF | EOF_TOLD);
-        self.call(context, |protocol, transport| {
-            protocol.eof_received(rest, transport)
-        });
+        self.protocol
+            .call(&mut self.link, context, |protocol, transport| {
+                protocol.eof_received(rest, transport)
+            });
         self.link.close();
     }
 
     /// The peer took the first `count` bytes of the output.
     #[inline]
     pub fn output_sent(&mut self, count: usize, context: &Context<'_>) {
-        let Some(output) = &mut self.link.output else {
-            return;
-        };
-        output.consume(count);
-        self.link.activity = context.clock.tick();
-        if self.link.flags.any(FULL | STALLED) {
-            self.output_moved(context);
+        let low_water = context.config.low_water;
+        if self
+            .link
+            .output_sent(count, context.clock.tick(), low_water)
+        {
+            self.protocol
+                .tell(&mut self.link, context, P::resume_writing);
         }
     }
 
@@ -242,15 +237,9 @@ impl<P: Protocol> Session<P> {
         self.link.flags.set(LOST | CLOSING);
         self.link.output = None;
         self.unread = None;
-        let reason = self
-            .link
-            .reason
-            .take()
-            .unwrap_or_else(|| Box::new(CloseReason::Closed));
-        let Self { protocol, .. } = self;
-        if guard(|| protocol.connection_lost(&reason)).is_none() {
-            self.link.flags.set(PANICKED);
-        }
+        let reason = self.link.reason.take();
+        let reason = reason.unwrap_or_else(|| Box::new(CloseReason::Closed));
+        self.protocol.lose(&mut self.link, &reason);
         Some(reason)
     }
 
@@ -262,105 +251,46 @@ impl<P: Protocol> Session<P> {
     /// When [`handle_timeout`](Self::handle_timeout) should be called, if at all.
     pub fn deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
         self.link.flags.clear(RETIME);
-        let limit = self.limit(context).map(|(at, _)| at);
-        limit
-            .into_iter()
-            .chain(self.protocol_deadline(context))
-            .min()
+        let limit = self.link.limit(context.config).map(|(at, _)| at);
+        let own = self.protocol_deadline(context);
+        limit.into_iter().chain(own).min()
     }
 
     /// Whether [`deadline`](Self::deadline) may have become earlier than when it was last asked.
     /// Mere activity moves it later, which a driver finds out when the old one has come.
     #[inline]
     pub fn deadline_changed(&mut self) -> bool {
-        if self.link.flags.any(RETIME) {
-            return true;
-        }
-        let Self { protocol, link, .. } = self;
-        match guard(|| protocol.poll_timeout()) {
-            Some(timeout) => timeout.is_some(),
-            None => {
-                link.fail(CloseReason::Panicked);
-                true
-            }
-        }
+        self.link.flags.any(RETIME | CLOSING)
+            || self.protocol.poll_timeout(&mut self.link).is_some()
+            || self.is_closing()
     }
 
     /// Lends the driver's one output buffer for a turn, so that an idle session owns none.
     #[inline]
     pub fn lend(&mut self, scratch: &mut Option<Box<Buffer>>) {
-        if self.link.output.is_none() {
-            self.link.output = scratch.take();
-        }
+        self.link.lend(scratch);
     }
 
-    /// Gives the lent buffer back. Output that is left over moves to a buffer of its own, of just
-    /// the size it needs; one that has become empty is freed.
+    /// Takes the lent buffer back. Output that is left over moves to a buffer of its own, of just
+    /// the size it needs.
     #[inline]
     pub fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, context: &Context<'_>) {
-        match &self.link.output {
-            Some(output) if output.is_empty() && scratch.is_none() => {
-                *scratch = self.link.output.take();
-            }
-            None if scratch.is_some() => {}
-            _ => self.settle_output(scratch, context),
+        self.link.reclaim(scratch, context.clock.tick());
+    }
+
+    /// The driver is about to wait for the peer to take output.
+    pub(crate) fn note_stalled(&mut self, context: &Context<'_>) {
+        self.link.note_stalled(context.clock.tick());
+    }
+
+    #[cold]
+    fn keep(&mut self, rest: &[u8]) {
+        if !self.is_closing() {
+            self.unread.get_or_insert_default().push(rest);
         }
     }
 
     #[cold]
-    fn settle_output(&mut self, scratch: &mut Option<Box<Buffer>>, context: &Context<'_>) {
-        let Some(mut output) = self.link.output.take() else {
-            *scratch = Some(Box::default());
-            return;
-        };
-        if !output.is_empty() {
-            if !self.link.flags.any(STALLED) {
-                self.link.flags.set(STALLED | RETIME);
-                self.link.progress = context.clock.tick();
-            }
-            if scratch.is_some() {
-                self.link.output = Some(output);
-                return;
-            }
-            let mut own = Box::<Buffer>::default();
-            own.push(output.as_slice());
-            self.link.output = Some(own);
-            output.clear();
-        }
-        if scratch.is_none() {
-            *scratch = Some(if output.capacity() <= SCRATCH_MOST {
-                output
-            } else {
-                Box::default()
-            });
-        }
-    }
-
-    #[cold]
-    fn output_moved(&mut self, context: &Context<'_>) {
-        let now = context.clock.tick();
-        self.link.progress = now;
-        let waiting = self.output().len();
-        if waiting == 0 {
-            self.link.flags.clear(STALLED);
-        }
-        if waiting <= context.config.low_water && self.link.flags.any(FULL) {
-            self.link.unblock(FULL, now);
-            if !self.is_closing() {
-                self.call(context, |protocol, transport| {
-                    protocol.resume_writing(transport);
-                    Ok(())
-                });
-            }
-        }
-    }
-
-    #[cold]
-    fn handle_continuation(&mut self, data: &[u8], context: &Context<'_>) {
-        self.unread.get_or_insert_default().push(data);
-        self.show_unread(context);
-    }
-
     fn show_unread(&mut self, context: &Context<'_>) {
         let Some(mut unread) = self.unread.take() else {
             return;
@@ -373,20 +303,14 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    #[cold]
-    fn keep(&mut self, rest: &[u8], context: &Context<'_>) {
-        self.unread.get_or_insert_default().push(rest);
-        self.check_length(rest.len(), context);
-    }
-
     fn check_length(&mut self, unread: usize, context: &Context<'_>) {
         let limit = context.config.max_frame;
         if self.link.flags.any(INCOMPLETE) && unread > limit.saturating_add(HEADER_ROOM) {
-            let error = ProtocolError::TooLong {
-                length: unread as u64,
+            let length = unread as u64;
+            self.fail(CloseReason::Protocol(ProtocolError::TooLong {
+                length,
                 limit,
-            };
-            self.fail(CloseReason::Protocol(error));
+            }));
         }
     }
 
@@ -401,7 +325,8 @@ impl<P: Protocol> Session<P> {
                 if link.flags.any(BLOCKED) {
                     return Ok(true);
                 }
-                let count = take(protocol, &data[taken..], &mut Transport { link, context })?;
+                let transport = &mut Transport { link, context };
+                let count = take(&mut protocol.0, &data[taken..], transport)?;
                 taken += count;
                 if taken == data.len() {
                     return Ok(false);
@@ -449,81 +374,16 @@ impl<P: Protocol> Session<P> {
         self.link.flags.clear(FIRST | INCOMPLETE);
         let unread = self.unread.take();
         let unread = unread.as_ref().map_or(&[][..], |unread| unread.as_slice());
-        self.call(context, |protocol, transport| {
-            protocol.eof_received(unread, transport)
-        });
-    }
-
-    /// The earliest of the built-in deadlines that run now.
-    fn limit(&self, context: &Context<'_>) -> Option<(Tick, Deadline)> {
-        let Link {
-            flags,
-            activity,
-            message,
-            progress,
-            ..
-        } = &self.link;
-        let config = context.config;
-        let owed = !flags.any(BLOCKED | PENDING | EOF);
-        let runs = [
-            (
-                owed && flags.any(FIRST),
-                *message,
-                config.first_message_timeout,
-                Deadline::FirstMessage,
-            ),
-            (
-                owed && flags.any(INCOMPLETE) && !flags.any(FIRST),
-                *message,
-                config.message_timeout,
-                Deadline::Message,
-            ),
-            (
-                !flags.any(PAUSED),
-                *activity,
-                config.idle_timeout,
-                Deadline::Idle,
-            ),
-            (
-                flags.any(STALLED),
-                *progress,
-                config.write_timeout,
-                Deadline::Write,
-            ),
-        ];
-        runs.into_iter()
-            .filter(|(runs, ..)| *runs)
-            .filter_map(|(_, since, timeout, deadline)| Some((since.after(timeout?), deadline)))
-            .min_by_key(|(at, _)| *at)
+        self.protocol
+            .call(&mut self.link, context, |protocol, transport| {
+                protocol.eof_received(unread, transport)
+            });
     }
 
     fn protocol_deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
-        if self.link.flags.any(CLOSING) {
-            return None;
-        }
-        let Self { protocol, link, .. } = self;
-        let Some(timeout) = guard(|| protocol.poll_timeout()) else {
-            link.fail(CloseReason::Panicked);
-            return None;
-        };
-        timeout.map(|at| context.clock.tick_of(at))
-    }
-
-    /// Calls the protocol; what it returns or throws ends at most this connection.
-    fn call(
-        &mut self,
-        context: &Context<'_>,
-        method: impl FnOnce(&mut P, &mut Transport<'_>) -> Result<(), ProtocolError>,
-    ) {
-        if self.link.flags.any(CLOSING) {
-            return;
-        }
-        let Self { protocol, link, .. } = self;
-        match guard(|| method(protocol, &mut Transport { link, context })) {
-            Some(Ok(())) => {}
-            Some(Err(error)) => self.fail(CloseReason::Protocol(error)),
-            None => self.fail(CloseReason::Panicked),
-        }
+        let at = self.protocol.poll_timeout(&mut self.link);
+        at.filter(|_| !self.is_closing())
+            .map(|at| context.clock.tick_of(at))
     }
 }
 
@@ -534,24 +394,6 @@ fn take<P: Protocol>(
     transport: &mut Transport<'_>,
 ) -> Result<usize, ProtocolError> {
     let count = protocol.data_received(data, transport)?;
-    assert!(
-        count <= data.len(),
-        "a protocol took {count} of {} bytes",
-        data.len()
-    );
+    assert!(count <= data.len(), "a protocol took more than there is");
     Ok(count)
-}
-
-/// Runs user code; `None` if it panicked. The panic's payload is dropped with the same care.
-#[inline]
-pub(crate) fn guard<T>(call: impl FnOnce() -> T) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(value) => Some(value),
-        Err(payload) => {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                mem::forget(payload);
-            }
-            None
-        }
-    }
 }

@@ -7,6 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::clock::Tick;
+use crate::system;
+
 /// Stops a server: from another thread, from inside a protocol, or from a signal handler.
 ///
 /// The first request drains: nothing more is accepted, each session is asked to finish, and what is
@@ -50,6 +53,11 @@ impl ShutdownHandle {
         let _ = (&self.shared.bell).write(&[0]);
     }
 
+    /// Whether it was requested, by this process or by the one that forked it.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.requests() > 0 || system::has_input(self.shared.watched.as_fd())
+    }
+
     /// How often it was requested.
     #[must_use]
     pub fn requests(&self) -> usize {
@@ -69,5 +77,46 @@ impl fmt::Debug for ShutdownHandle {
         f.debug_struct("ShutdownHandle")
             .field("requests", &self.requests())
             .finish_non_exhaustive()
+    }
+}
+
+/// How far a loop's shutdown has come.
+#[derive(Debug, Default)]
+pub(crate) struct Shutdown {
+    handle: Option<ShutdownHandle>,
+    /// Requests that did not come by the handle.
+    requests: usize,
+    begun: bool,
+    /// When what is still open is ended.
+    deadline: Option<Tick>,
+}
+
+impl Shutdown {
+    /// Listens to a handle too.
+    pub(crate) fn obey(&mut self, handle: ShutdownHandle) {
+        self.handle = Some(handle);
+    }
+
+    pub(crate) fn request(&mut self) {
+        self.requests += 1;
+    }
+
+    /// Whether there is a request that has not been acted on: to begin, or to end at once.
+    pub(crate) fn is_requested(&self) -> bool {
+        let requests = self.requests + self.handle.as_ref().map_or(0, ShutdownHandle::requests);
+        requests > usize::from(self.begun)
+    }
+
+    pub(crate) fn begin(&mut self, deadline: Option<Tick>) {
+        self.begun = true;
+        self.deadline = deadline;
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        self.deadline
     }
 }

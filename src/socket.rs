@@ -57,6 +57,22 @@ impl Bound {
         }
     }
 
+    /// A second socket at the same address: of its own where the system spreads clients among
+    /// several, and the same one where it does not.
+    pub(crate) fn twin(&self, config: &Config) -> io::Result<Self> {
+        match self.address {
+            Address::Tcp(_) | Address::Udp(_) => Self::new(&self.address, config),
+            Address::Unix(_) | Address::Unixgram(_) => {
+                let (socket, address) = (self.socket.try_clone()?, self.address.clone());
+                Ok(Self {
+                    socket,
+                    address,
+                    file: None,
+                })
+            }
+        }
+    }
+
     /// Lets a stream socket take connections.
     pub(crate) fn listen(&self, backlog: i32) -> io::Result<()> {
         if self.address.is_datagram() {

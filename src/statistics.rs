@@ -15,6 +15,11 @@ macro_rules! counters {
                 $(self.$field += other.$field;)*
             }
 
+            /// Every counter, to be set from elsewhere.
+            pub(crate) fn counters(&mut self) -> impl Iterator<Item = &mut u64> {
+                [$(&mut self.$field,)*].into_iter()
+            }
+
             /// Every counter with its name, in the order of declaration.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($field), self.$field),)*].into_iter()
@@ -39,6 +44,8 @@ counters! {
         refused_max_connections,
         /// Connections refused because `build_protocol` panicked.
         refused_by_panic,
+        /// Connections refused because the system had no thread or process for them.
+        refused_by_system,
         /// Accepted connections that the system would not let us watch.
         register_errors,
         /// Connections that were gone, or in error, before they could be accepted.
@@ -93,6 +100,8 @@ counters! {
         closed_connect_failed,
         /// [`CloseReason::Panicked`].
         closed_panicked,
+        /// Connections whose own process was killed.
+        closed_killed,
         /// Panics in handlers, `build_protocol` and the other hooks included.
         panics,
         /// Events for an earlier owner of a slot, dropped.
@@ -144,6 +153,7 @@ impl Statistics {
             CloseReason::Io(_) => &mut self.closed_io,
             CloseReason::ConnectFailed(_) => &mut self.closed_connect_failed,
             CloseReason::Panicked => &mut self.closed_panicked,
+            CloseReason::Process(_) => &mut self.closed_killed,
         }
     }
 }

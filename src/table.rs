@@ -4,6 +4,7 @@ use std::mem;
 
 use slab::Slab;
 
+use crate::agenda::ENDED;
 use crate::clock::Tick;
 use crate::connection::{Connection, Next};
 use crate::error::CloseReason;
@@ -99,7 +100,7 @@ impl<S, P: Protocol> Table<S, P> {
         let Some(connection) = find(&mut self.slots, event.token) else {
             return false;
         };
-        if connection.note(event) {
+        if connection.agenda.note(event) {
             self.ready.push(event.token);
         }
         true
@@ -107,7 +108,7 @@ impl<S, P: Protocol> Table<S, P> {
 
     /// Notes a wake, if the connection still is there.
     pub(crate) fn note_woken(&mut self, token: usize) {
-        if find(&mut self.slots, token).is_some_and(Connection::note_woken) {
+        if find(&mut self.slots, token).is_some_and(|connection| connection.agenda.note_woken()) {
             self.ready.push(token);
         }
     }
@@ -115,7 +116,7 @@ impl<S, P: Protocol> Table<S, P> {
     /// Has every connection asked to finish.
     pub(crate) fn note_shutdown(&mut self) {
         for (slot, connection) in &mut self.slots {
-            if connection.note_shutdown() {
+            if connection.agenda.note_shutdown() {
                 self.ready.push(token(slot, connection));
             }
         }
@@ -128,7 +129,7 @@ impl<S, P: Protocol> Table<S, P> {
                 return;
             };
             let connection = &mut self.slots[slot];
-            if connection.note_due() {
+            if connection.agenda.note_due() {
                 self.ready.push(token(slot, connection));
             }
         }
@@ -145,19 +146,21 @@ impl<S, P: Protocol> Table<S, P> {
             ..
         } = self;
         mem::swap(ready, running);
+        let mut context = turn.context(0);
         for token in running.drain(..) {
             let Some(connection) = find(slots, token) else {
                 continue;
             };
-            let next = connection.drive(turn, token);
+            context.id = token;
+            let next = connection.drive(turn, &context);
             if next == Next::Reap {
                 ended.push(token & SLOT_MASK);
                 continue;
             }
-            if next == Next::Again && connection.queue() {
+            if next == Next::Again && connection.agenda.queue() {
                 ready.push(token);
             }
-            if let Some(at) = connection.earlier_deadline(turn, token) {
+            if let Some(at) = connection.earlier_deadline(turn, &context) {
                 timers.set_earlier(token & SLOT_MASK, at);
             }
         }
@@ -166,7 +169,7 @@ impl<S, P: Protocol> Table<S, P> {
     /// Ends every connection now.
     pub(crate) fn end_all<N>(&mut self, turn: &mut Turn<'_, N>, reason: impl Fn() -> CloseReason) {
         for (slot, connection) in &mut self.slots {
-            if !connection.is_ended() {
+            if !connection.agenda.any(ENDED) {
                 connection.end(reason(), turn);
                 self.ended.push(slot);
             }
@@ -188,10 +191,10 @@ impl<S, P: Protocol> Table<S, P> {
         token: usize,
         turn: &Turn<'_, N>,
     ) {
-        if let Some(at) = connection.earlier_deadline(turn, token) {
+        if let Some(at) = connection.earlier_deadline(turn, &turn.context(token)) {
             self.timers.set_earlier(token & SLOT_MASK, at);
         }
-        if next == Next::Again && connection.queue() {
+        if next == Next::Again && connection.agenda.queue() {
             self.ready.push(token);
         }
         let slot = self.slots.insert(connection);

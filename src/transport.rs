@@ -5,48 +5,11 @@ use std::io;
 use std::time::Instant;
 
 use crate::address::Peer;
-use crate::buffer::Buffer;
-use crate::clock::{Clock, Tick};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::CloseReason;
-use crate::flags::Flags;
+use crate::link::{CLOSING, FULL, Link, PAUSED, WROTE};
 use crate::waker::{Waker, Wakers};
-
-/// The protocol wants no input until it says so.
-pub(crate) const PAUSED: Flags = Flags::bit(0);
-/// Output has reached the high mark and not yet fallen to the low one.
-pub(crate) const FULL: Flags = Flags::bit(1);
-/// Nothing more is taken or written; what waits is still sent.
-pub(crate) const CLOSING: Flags = Flags::bit(2);
-/// Nothing more is sent either; implies `CLOSING`.
-pub(crate) const ABORTED: Flags = Flags::bit(3);
-/// Unread bytes are to be shown again without new input, as soon as nothing blocks.
-pub(crate) const PENDING: Flags = Flags::bit(4);
-/// Unread bytes are the beginning of a message whose rest the peer owes us.
-pub(crate) const INCOMPLETE: Flags = Flags::bit(5);
-/// No message was complete yet.
-pub(crate) const FIRST: Flags = Flags::bit(6);
-/// The peer ended its stream.
-pub(crate) const EOF: Flags = Flags::bit(7);
-/// The protocol knows of the end.
-pub(crate) const EOF_TOLD: Flags = Flags::bit(8);
-/// The protocol was asked to finish.
-pub(crate) const SHUTDOWN: Flags = Flags::bit(9);
-/// The protocol wrote something, if only an empty datagram.
-pub(crate) const WROTE: Flags = Flags::bit(10);
-/// A deadline may have become earlier.
-pub(crate) const RETIME: Flags = Flags::bit(11);
-/// Output was left over that the socket did not take.
-pub(crate) const STALLED: Flags = Flags::bit(12);
-/// The protocol was told that the connection was made.
-pub(crate) const OPENED: Flags = Flags::bit(13);
-/// The protocol was told that the connection is lost.
-pub(crate) const LOST: Flags = Flags::bit(14);
-/// The protocol panicked when it was told so.
-pub(crate) const PANICKED: Flags = Flags::bit(15);
-
-/// What keeps input from being shown: the protocol's wish, waiting output, or the end.
-pub(crate) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
 
 /// What a driver lends a session for one call.
 #[derive(Clone, Copy)]
@@ -66,74 +29,6 @@ impl fmt::Debug for Context<'_> {
         f.debug_struct("Context")
             .field("id", &self.id)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a session knows of its connection beside the protocol: the part a [`Transport`] acts on.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) peer: Peer,
-    pub(crate) output: Option<Box<Buffer>>,
-    pub(crate) reason: Option<Box<CloseReason>>,
-    /// When a byte last moved.
-    pub(crate) activity: Tick,
-    /// Since when we wait for the rest of a message.
-    pub(crate) message: Tick,
-    /// When the peer last took output, or output began to wait.
-    pub(crate) progress: Tick,
-    pub(crate) flags: Flags,
-}
-
-impl Link {
-    pub(crate) fn new(peer: Peer, now: Tick) -> Self {
-        let flags = if peer.listener().is_some() {
-            FIRST
-        } else {
-            Flags::NONE
-        };
-        Self {
-            peer,
-            output: None,
-            reason: None,
-            activity: now,
-            message: now,
-            progress: now,
-            flags,
-        }
-    }
-
-    pub(crate) fn close(&mut self) {
-        let reason = if self.flags.any(EOF_TOLD) {
-            CloseReason::PeerClosed
-        } else if self.flags.any(SHUTDOWN) {
-            CloseReason::Shutdown
-        } else {
-            CloseReason::Closed
-        };
-        self.reason.get_or_insert_with(|| Box::new(reason));
-        self.flags.set(CLOSING);
-    }
-
-    /// Ends the connection for a failure, which outweighs an orderly reason given before. Waiting
-    /// output is sent after a protocol error, and dropped after anything else.
-    pub(crate) fn fail(&mut self, reason: CloseReason) {
-        if !matches!(reason, CloseReason::Protocol(_)) {
-            self.flags.set(ABORTED);
-            self.output = None;
-        }
-        if !self.reason.as_ref().is_some_and(|reason| reason.is_error()) {
-            self.reason = Some(Box::new(reason));
-        }
-        self.flags.set(CLOSING);
-    }
-
-    /// Input is welcome again: what the peer owes us, it owes from now on.
-    pub(crate) fn unblock(&mut self, flag: Flags, now: Tick) {
-        if self.flags.take(flag) {
-            self.message = now;
-            self.activity = now;
-            self.flags.set(RETIME | PENDING);
-        }
     }
 }
 

@@ -1,22 +1,70 @@
 //! What the reactor lends a connection or a responder while it is served.
 
 use std::fmt;
-use std::time::Duration;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::address::Peer;
 use crate::buffer::Buffer;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
-use crate::error::{CloseReason, Deadline};
+use crate::error::CloseReason;
+use crate::guard::guard;
 use crate::protocol::Protocol;
-use crate::session::{Session, guard};
+use crate::session::Session;
 use crate::statistics::Statistics;
 use crate::throttle::Throttle;
 use crate::transport::Context;
-use crate::waker::Wakers;
+use crate::waker::{Mailbox, Wakers};
+
+/// A datagram can be this long, so the read buffer is not smaller.
+const DATAGRAM_MOST: usize = 65_536;
 
 /// How soon a deadline that was acted on can come again.
 pub(crate) const REPEAT: Duration = Duration::from_millis(1);
+
+/// What the reactor owns for its turns, whoever is served.
+pub(crate) struct Kit {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) statistics: Statistics,
+    pub(crate) throttle: Throttle,
+    pub(crate) failures: Vec<(Peer, Box<CloseReason>)>,
+    input: Box<[u8]>,
+    output: Option<Box<Buffer>>,
+}
+
+impl Kit {
+    pub(crate) fn new(config: Config, now: Instant, mailbox: Arc<Mailbox>) -> Self {
+        Self {
+            input: vec![0; config.read_per_turn.max(DATAGRAM_MOST)].into(),
+            output: Some(Box::default()),
+            config,
+            clock: Clock::new(now),
+            mailbox,
+            statistics: Statistics::default(),
+            throttle: Throttle::default(),
+            failures: Vec::new(),
+        }
+    }
+
+    pub(crate) fn lend<'a, N>(&'a mut self, net: &'a mut N, draining: bool) -> Turn<'a, N> {
+        Turn {
+            net,
+            config: &self.config,
+            clock: &self.clock,
+            wakers: &self.mailbox,
+            statistics: &mut self.statistics,
+            throttle: &mut self.throttle,
+            input: &mut self.input,
+            output: &mut self.output,
+            failures: &mut self.failures,
+            draining,
+        }
+    }
+}
 
 pub(crate) struct Turn<'a, N> {
     pub(crate) net: &'a mut N,
@@ -65,6 +113,17 @@ impl<'a, N> Turn<'a, N> {
         self.throttle.warn(cause, self.clock.tick(), message);
     }
 
+    /// Whether a thread or a process could be made for the peer; if not, that is logged.
+    pub(crate) fn check_spawned(&mut self, peer: &Peer, spawned: io::Result<()>) -> bool {
+        if let Err(error) = &spawned {
+            self.warn(
+                "spawn",
+                format_args!("{peer}: no thread or process: {error}"),
+            );
+        }
+        spawned.is_ok()
+    }
+
     /// Tells a protocol that its connection is lost, and counts why. Returns whether the peer should
     /// see a reset rather than an orderly end.
     pub(crate) fn lose<P: Protocol>(&mut self, session: &mut Session<P>) -> bool {
@@ -72,7 +131,7 @@ impl<'a, N> Turn<'a, N> {
             return false;
         };
         self.statistics.panics += u64::from(session.has_panicked_last());
-        let hard = is_hard(&reason);
+        let hard = reason.is_hard();
         self.statistics.count_close(&reason);
         log::debug!("{}: {reason}", session.peer());
         if reason.is_error() {
@@ -80,14 +139,4 @@ impl<'a, N> Turn<'a, N> {
         }
         hard
     }
-}
-
-fn is_hard(reason: &CloseReason) -> bool {
-    matches!(
-        reason,
-        CloseReason::Aborted
-            | CloseReason::Overflow
-            | CloseReason::Panicked
-            | CloseReason::TimedOut(Deadline::Write | Deadline::Drain)
-    )
 }

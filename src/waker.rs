@@ -66,6 +66,15 @@ impl Mailbox {
         })
     }
 
+    /// A mailbox of which nobody needs to be told.
+    pub(crate) fn silent() -> Arc<Self> {
+        struct Silent;
+        impl Wake for Silent {
+            fn wake(&self) {}
+        }
+        Self::new(Box::new(Silent))
+    }
+
     /// Takes all wakes that came since the last call. A wake that comes later is a new one, also
     /// for the same session.
     pub fn take(&self) -> impl Iterator<Item = usize> + use<> {

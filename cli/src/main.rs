@@ -1,3 +1,117 @@
-//! The command `serveloop`.
+//! The command `serveloop`: ready-made servers on one event loop.
 
-fn main() {}
+mod failure;
+mod limits;
+mod logged;
+mod protocols;
+mod serve;
+mod signals;
+mod unblocked;
+mod units;
+mod verbosity;
+mod way;
+
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::serve::Serve;
+use crate::verbosity::Verbosity;
+
+/// Serves ready-made protocols: one thread, one loop, any number of connections.
+///
+/// Start a server:
+///
+///   $ serveloop serve echo
+///   listening on tcp://127.0.0.1:9999
+///
+/// Talk to it from another terminal:
+///
+///   $ nc 127.0.0.1 9999
+///   good morning
+///   good morning
+///
+/// Serve on several sockets at once, with a limit of your own:
+///
+///   $ serveloop serve hello --listen tcp://[::1]:7000 --listen unix:///tmp/hello.sock --idle-timeout 5m
+///
+/// Ctrl-C lets open connections finish; a second Ctrl-C ends them. The exit status is 0 after an
+/// orderly end, 1 after a failure, 2 for a command line that makes no sense, and 130 or 143 when
+/// a second SIGINT or SIGTERM cut the end short.
+#[derive(Debug, Parser)]
+#[command(name = "serveloop", version, verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<Serve>),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => list_commands(error).exit(),
+    };
+    cli.verbosity.start_logging();
+    let outcome = match cli.command {
+        Command::Serve(serve) => serve.run(),
+    };
+    outcome.unwrap_or_else(Failure::report)
+}
+
+/// Adds to the error about an unknown command, or an unknown protocol, which ones there are.
+fn list_commands(mut error: clap::Error) -> clap::Error {
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let tip = StyledStr::from(format!("there are: {}", known_commands(env::args_os())));
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
+}
+
+/// The commands that can follow those which are already there.
+fn known_commands(arguments: impl Iterator<Item = OsString>) -> String {
+    let mut command = Cli::command();
+    command.build();
+    let mut level = &command;
+    for argument in arguments.skip(1) {
+        level = level.find_subcommand(argument).unwrap_or(level);
+    }
+    let names: Vec<_> = level
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_known_by_their_level() {
+        let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(
+            known_commands(arguments("serveloop nonsense").into_iter()),
+            "serve, help"
+        );
+        assert_eq!(
+            known_commands(arguments("serveloop -v serve nonsense").into_iter()),
+            "echo, discard, hello, help"
+        );
+    }
+}

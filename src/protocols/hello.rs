@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use crate::error::{CloseReason, ProtocolError};
+use crate::error::ProtocolError;
 use crate::framed::{FrameProtocol, Frames};
 use crate::framing::Framing;
 use crate::protocol::Protocol;
@@ -45,7 +45,11 @@ impl Hello {
         if self.delay.is_zero() || transport.peer().is_datagram() {
             return Answer::Now(reply);
         }
-        self.reply = Some((transport.now() + self.delay, reply));
+        // A delay beyond the end of time never ends.
+        self.reply = transport
+            .now()
+            .checked_add(self.delay)
+            .map(|at| (at, reply));
         transport.pause_reading();
         Answer::Later
     }
@@ -64,10 +68,6 @@ impl Hello {
         if self.reply.is_none() {
             transport.close();
         }
-    }
-
-    fn lost(&self, reason: &CloseReason) {
-        log::debug!("hello: {reason}");
     }
 }
 
@@ -108,10 +108,6 @@ impl Protocol for Hello {
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.finish(transport);
     }
-
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.lost(reason);
-    }
 }
 
 impl<F: Framing> FrameProtocol<F> for Hello {
@@ -151,9 +147,5 @@ impl<F: Framing> FrameProtocol<F> for Hello {
 
     fn shutdown_requested(&mut self, frames: &mut Frames<'_, '_, F>) {
         self.finish(frames);
-    }
-
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.lost(reason);
     }
 }

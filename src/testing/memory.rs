@@ -14,7 +14,7 @@ use crate::protocol::Protocol;
 use crate::session::Session;
 use crate::transport::Context;
 use crate::turn::REPEAT;
-use crate::waker::{Mailbox, Wake};
+use crate::waker::Mailbox;
 
 /// A session whose peer is the test: it sends, takes the output, lets time pass.
 ///
@@ -78,7 +78,7 @@ impl<P: Protocol> MemorySession<P> {
             session: Session::new(protocol, peer, clock.tick()),
             config,
             clock,
-            mailbox: Mailbox::new(Box::new(Silent)),
+            mailbox: Mailbox::silent(),
             incoming: VecDeque::new(),
             eof: false,
             sent: Vec::new(),
@@ -277,11 +277,4 @@ impl<P> fmt::Debug for MemorySession<P> {
             .field("reason", &self.reason)
             .finish_non_exhaustive()
     }
-}
-
-/// Nobody waits in a memory session.
-struct Silent;
-
-impl Wake for Silent {
-    fn wake(&self) {}
 }

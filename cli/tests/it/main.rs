@@ -1,1 +1,12 @@
 //! Tests of the built command, one module per theme.
+
+mod served;
+mod sockets;
+
+mod clients;
+mod limits;
+mod listening;
+mod logging;
+mod protocols;
+mod shutdown;
+mod usage;

@@ -1,0 +1,214 @@
+//! The load: connections that send their next message when the last one has come back.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+const EVENTS: usize = 1_024;
+const READ_BUFFER: usize = 256 * 1024;
+/// How much of the pattern is written at a time, at least a message.
+const WRITE_AT_ONCE: usize = 64 * 1024;
+/// A server that says nothing for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A closed loop over a fixed set of connections. Never blocks on any of them.
+pub(crate) struct Generator {
+    poll: Poll,
+    events: Events,
+    lines: Vec<Line>,
+    pattern: Pattern,
+    buffer: Vec<u8>,
+    /// Messages that may still be sent.
+    budget: u64,
+}
+
+/// The bytes that go around: every message is the same.
+struct Pattern {
+    bytes: Vec<u8>,
+    size: usize,
+}
+
+struct Line {
+    stream: TcpStream,
+    owed: usize,
+    sent: u64,
+    received: u64,
+    writable: bool,
+}
+
+/// What was done in a stretch of time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    pub(crate) messages: u64,
+    pub(crate) elapsed: Duration,
+}
+
+impl Generator {
+    /// Opens all connections.
+    pub(crate) fn connect(to: SocketAddr, connections: usize, size: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let lines = (0..connections)
+            .map(|number| {
+                let stream = std::net::TcpStream::connect(to)?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                let mut stream = TcpStream::from_std(stream);
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                poll.registry()
+                    .register(&mut stream, Token(number), interest)?;
+                Ok(Line::new(stream))
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            lines,
+            pattern: Pattern::new(size),
+            buffer: vec![0; READ_BUFFER],
+            budget: 0,
+        })
+    }
+
+    /// Sends the first `depth` messages on every connection, and checks what comes back.
+    pub(crate) fn begin(&mut self, depth: usize) -> io::Result<()> {
+        self.budget = u64::MAX;
+        for line in &mut self.lines {
+            line.owed = depth * self.pattern.size;
+            line.write(&self.pattern)?;
+        }
+        Ok(())
+    }
+
+    /// As [`begin`](Self::begin), with one message on every connection and `messages` in all; waits
+    /// for the last of them.
+    pub(crate) fn run_messages(&mut self, messages: u64) -> io::Result<()> {
+        self.begin(1)?;
+        self.budget = messages.saturating_sub(self.lines.len() as u64);
+        let mut missing = messages.max(self.lines.len() as u64);
+        while missing > 0 {
+            missing -= self.turn(true)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on for `duration`. With `check`, what comes back is compared with what was sent.
+    pub(crate) fn run(&mut self, duration: Duration, check: bool) -> io::Result<Done> {
+        let start = Instant::now();
+        let mut messages = 0;
+        loop {
+            messages += self.turn(check)?;
+            let elapsed = start.elapsed();
+            if elapsed >= duration {
+                return Ok(Done { messages, elapsed });
+            }
+        }
+    }
+
+    /// Waits for replies and answers them. Returns how many messages came back.
+    fn turn(&mut self, check: bool) -> io::Result<u64> {
+        self.poll.poll(&mut self.events, Some(PATIENCE))?;
+        if self.events.is_empty() {
+            return Err(io::Error::new(
+                ErrorKind::TimedOut,
+                "the server has stopped answering",
+            ));
+        }
+        let mut messages = 0;
+        for event in &self.events {
+            let line = &mut self.lines[event.token().0];
+            line.writable |= event.is_writable();
+            let came = line.read(&mut self.buffer, &self.pattern, check)?;
+            messages += came;
+            let next = came.min(self.budget);
+            self.budget -= next;
+            line.owed += usize::try_from(next).unwrap_or(0) * self.pattern.size;
+            line.write(&self.pattern)?;
+        }
+        Ok(messages)
+    }
+}
+
+impl Pattern {
+    fn new(size: usize) -> Self {
+        // A prime period, so that a message that is shifted does not look right.
+        let message = (0..size).map(|place| u8::try_from(place % 251).unwrap_or(0));
+        let repeats = WRITE_AT_ONCE.div_ceil(size) + 1;
+        let length = size * repeats;
+        Self {
+            bytes: message.cycle().take(length).collect(),
+            size,
+        }
+    }
+
+    /// The stream from `position` on.
+    fn from(&self, position: u64) -> &[u8] {
+        let place = usize::try_from(position % self.size as u64).unwrap_or(0);
+        &self.bytes[place..]
+    }
+
+    fn matches(&self, mut position: u64, mut data: &[u8]) -> bool {
+        while !data.is_empty() {
+            let expected = self.from(position);
+            let count = expected.len().min(data.len());
+            if expected[..count] != data[..count] {
+                return false;
+            }
+            position += count as u64;
+            data = &data[count..];
+        }
+        true
+    }
+}
+
+impl Line {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            owed: 0,
+            sent: 0,
+            received: 0,
+            writable: true,
+        }
+    }
+
+    /// Reads what has come. Returns how many messages it completed.
+    fn read(&mut self, buffer: &mut [u8], pattern: &Pattern, check: bool) -> io::Result<u64> {
+        let before = self.received / pattern.size as u64;
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    if check && !pattern.matches(self.received, &buffer[..count]) {
+                        return Err(io::Error::other("the echo is not what was sent"));
+                    }
+                    self.received += count as u64;
+                    if count < buffer.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.received / pattern.size as u64 - before)
+    }
+
+    fn write(&mut self, pattern: &Pattern) -> io::Result<()> {
+        while self.owed > 0 && self.writable {
+            let data = pattern.from(self.sent);
+            let data = &data[..data.len().min(self.owed)];
+            match self.stream.write(data) {
+                Ok(count) => {
+                    self.sent += count as u64;
+                    self.owed -= count;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

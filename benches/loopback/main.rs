@@ -1,0 +1,42 @@
+//! Echo over loopback TCP: this loop beside a plain mio loop and tokio's current thread.
+//!
+//! Every server runs in a process of its own, pinned to one core, and the generator on another where
+//! there is one. Servers take turns within each round, so that a machine that becomes slower does so
+//! for all of them; what is to be trusted are ratios within a run, and counts.
+//!
+//! `cargo bench --bench loopback -- --help` lists the options.
+
+#[cfg(target_os = "linux")]
+mod churn;
+#[cfg(target_os = "linux")]
+mod counts;
+#[cfg(target_os = "linux")]
+mod generator;
+#[cfg(target_os = "linux")]
+mod machine;
+#[cfg(target_os = "linux")]
+mod options;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod run;
+#[cfg(target_os = "linux")]
+mod servers;
+#[cfg(target_os = "linux")]
+mod table;
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    match run::main() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("this benchmark reads /proc and runs on Linux only");
+}

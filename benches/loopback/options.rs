@@ -1,0 +1,180 @@
+//! What the command line asks for.
+
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::servers::Kind;
+
+pub(crate) const USAGE: &str = "\
+usage: cargo bench --bench loopback -- [options]
+
+  --mode echo,churn,bulk,memory   what to measure; also: counts (needs valgrind and strace)
+  --servers mio,serveloop,tokio   which servers, of which the first is what the others are compared to
+  --connections 1,100,1000        how many connections are busy at a time (churn and counts take the second)
+  --size 64                       bytes per message
+  --depth 1                       messages under way per connection
+  --rounds 5                      how often every server is measured
+  --seconds 0.5                   how long one measurement takes, without its warm-up
+  --idle 5000                     how many connections stand idle (memory)
+  --messages 40000                how many messages are counted (counts)
+  --same-core                     server and generator on one core
+  --keep                          leave the files of callgrind for callgrind_annotate (counts)";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Echo,
+    Churn,
+    Bulk,
+    Memory,
+    Counts,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) modes: Vec<Mode>,
+    pub(crate) servers: Vec<Kind>,
+    pub(crate) connections: Vec<usize>,
+    pub(crate) size: usize,
+    pub(crate) depth: usize,
+    pub(crate) rounds: usize,
+    pub(crate) duration: Duration,
+    pub(crate) idle: usize,
+    pub(crate) messages: u64,
+    pub(crate) same_core: bool,
+    pub(crate) keep: bool,
+}
+
+/// What this process is to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    Measure(Options),
+    /// Be the server; this is how the benchmark starts its own children.
+    Serve(Kind),
+    Help,
+    Nothing,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            modes: vec![Mode::Echo, Mode::Churn, Mode::Bulk, Mode::Memory],
+            servers: vec![Kind::Mio, Kind::Serveloop, Kind::Tokio],
+            connections: vec![1, 100, 1_000],
+            size: 64,
+            depth: 1,
+            rounds: 5,
+            duration: Duration::from_millis(500),
+            idle: 5_000,
+            messages: 40_000,
+            same_core: false,
+            keep: false,
+        }
+    }
+}
+
+impl Options {
+    /// The number of connections where only one number is measured.
+    pub(crate) fn few(&self) -> usize {
+        let numbers = &self.connections;
+        numbers.get(1).or(numbers.first()).copied().unwrap_or(1)
+    }
+
+    /// Enough to see that everything still works.
+    pub(crate) fn smoke() -> Self {
+        Self {
+            connections: vec![10],
+            rounds: 1,
+            duration: Duration::from_millis(20),
+            idle: 50,
+            ..Self::default()
+        }
+    }
+}
+
+/// Reads the arguments. `cargo bench` says `--bench`; without it the benchmark is being tested, with
+/// arguments that are meant for a test harness.
+pub(crate) fn parse(arguments: &[String]) -> io::Result<Command> {
+    if let [flag, name] = arguments {
+        if flag == "--serve" {
+            return Ok(Command::Serve(value(flag, Some(name))?));
+        }
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        return Ok(Command::Nothing);
+    }
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return Ok(Command::Measure(Options::smoke()));
+    }
+    let mut options = Options::default();
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        match flag.as_str() {
+            "--bench" => {}
+            "--help" | "-h" => return Ok(Command::Help),
+            "--same-core" => options.same_core = true,
+            "--keep" => options.keep = true,
+            "--mode" => options.modes = list(flag, rest.next())?,
+            "--servers" => options.servers = list(flag, rest.next())?,
+            "--connections" => options.connections = list(flag, rest.next())?,
+            "--size" => options.size = value(flag, rest.next())?,
+            "--depth" => options.depth = value(flag, rest.next())?,
+            "--rounds" => options.rounds = value(flag, rest.next())?,
+            "--idle" => options.idle = value(flag, rest.next())?,
+            "--messages" => options.messages = value(flag, rest.next())?,
+            "--seconds" => {
+                let seconds: f64 = value(flag, rest.next())?;
+                options.duration = Duration::try_from_secs_f64(seconds)
+                    .map_err(|error| invalid(format!("{flag}: {error}")))?;
+            }
+            _ => return Err(invalid(format!("unknown option {flag}\n\n{USAGE}"))),
+        }
+    }
+    check(&options)?;
+    Ok(Command::Measure(options))
+}
+
+fn check(options: &Options) -> io::Result<()> {
+    let positive = [options.size, options.depth, options.rounds, options.idle];
+    if positive.contains(&0) || options.connections.contains(&0) || options.duration.is_zero() {
+        return Err(invalid("numbers must be at least 1".to_owned()));
+    }
+    Ok(())
+}
+
+fn list<T: FromStr>(flag: &str, text: Option<&String>) -> io::Result<Vec<T>> {
+    let text = text.ok_or_else(|| invalid(format!("{flag} needs a value")))?;
+    text.split(',')
+        .map(|item| {
+            item.parse()
+                .map_err(|_| invalid(format!("{flag} does not know {item:?}")))
+        })
+        .collect()
+}
+
+fn value<T: FromStr>(flag: &str, text: Option<&String>) -> io::Result<T> {
+    let mut values = list(flag, text)?;
+    match values.pop() {
+        Some(value) if values.is_empty() => Ok(value),
+        _ => Err(invalid(format!("{flag} takes one value"))),
+    }
+}
+
+fn invalid(problem: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, problem)
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        match name {
+            "echo" => Ok(Self::Echo),
+            "churn" => Ok(Self::Churn),
+            "bulk" => Ok(Self::Bulk),
+            "memory" => Ok(Self::Memory),
+            "counts" => Ok(Self::Counts),
+            _ => Err(()),
+        }
+    }
+}

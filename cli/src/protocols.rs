@@ -1,0 +1,134 @@
+//! The protocols that `serve` offers, each with its options and an example.
+
+use std::io;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serveloop::protocols::{Discard, Echo, Hello};
+use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
+
+use crate::failure::Failure;
+use crate::logged::Logged;
+use crate::units::Span;
+use crate::way::Way;
+
+#[derive(Debug, Subcommand)]
+#[command(
+    subcommand_value_name = "PROTOCOL",
+    subcommand_help_heading = "Protocols"
+)]
+pub(crate) enum Protocol {
+    /// Sends back what it receives.
+    ///
+    ///   $ serveloop serve echo
+    ///   listening on tcp://127.0.0.1:9999
+    ///
+    /// In another terminal; the first line is typed, the second comes back:
+    ///
+    ///   $ nc 127.0.0.1 9999
+    ///   good morning
+    ///   good morning
+    ///
+    /// Each datagram comes back on its own:
+    ///
+    ///   $ serveloop serve echo --listen udp://127.0.0.1:9999
+    ///   $ nc -u 127.0.0.1 9999
+    #[command(verbatim_doc_comment)]
+    Echo,
+    /// Takes everything and answers nothing.
+    ///
+    ///   $ serveloop serve discard
+    ///   listening on tcp://127.0.0.1:9999
+    ///
+    /// In another terminal; the line is typed, and nothing comes back:
+    ///
+    ///   $ nc 127.0.0.1 9999
+    ///   good morning
+    ///
+    /// How much it was, the server's log says at the end.
+    #[command(verbatim_doc_comment)]
+    Discard,
+    /// Says Welcome!, answers NAME with Hello,NAME after a delay, closes on exit.
+    ///
+    ///   $ serveloop serve hello --framing line
+    ///   listening on tcp://127.0.0.1:9999
+    ///
+    /// In another terminal; bob and exit are typed, Hello,bob comes a second later:
+    ///
+    ///   $ nc 127.0.0.1 9999
+    ///   Welcome!
+    ///   bob
+    ///   Hello,bob
+    ///   exit
+    ///
+    /// Without --framing line each piece that arrives is a name, less a newline at its end, and
+    /// replies end with no newline. A delay holds up nobody else; over datagrams there is none:
+    ///
+    ///   $ serveloop serve hello --delay 0 --listen udp://127.0.0.1:9999
+    ///   $ nc -u 127.0.0.1 9999
+    ///   bob
+    ///   Hello,bob
+    #[command(verbatim_doc_comment)]
+    Hello(HelloOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HelloOptions {
+    /// How long a reply takes
+    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(1).into())]
+    delay: Span,
+    /// What one message is
+    #[arg(long, value_enum, default_value_t = Cut::Raw)]
+    framing: Cut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Cut {
+    /// Each piece that arrives
+    Raw,
+    /// Each line
+    Line,
+}
+
+impl Protocol {
+    /// Refuses what cannot be served at one of `addresses`.
+    pub(crate) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
+        match self {
+            Self::Echo | Self::Discard => Ok(()),
+            Self::Hello(options) => options.check(addresses),
+        }
+    }
+
+    /// Serves until the end of the server.
+    pub(crate) fn serve(self, server: Server, config: &Config, way: Way) -> io::Result<Statistics> {
+        match self {
+            Self::Echo => way.serve(server, |_: &Peer| Some(Echo)),
+            Self::Discard => way.serve(server, |_: &Peer| Some(Discard)),
+            Self::Hello(options) => options.serve(server, config.max_line, way),
+        }
+    }
+}
+
+impl HelloOptions {
+    fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
+        let delay = Duration::from(self.delay);
+        if !delay.is_zero() && addresses.iter().any(Address::is_datagram) {
+            let problem = "hello over datagrams needs --delay 0";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
+        let delay = self.delay.into();
+        match self.framing {
+            Cut::Raw => way.serve(server, move |peer: &Peer| {
+                Some(Logged::new(peer, Hello::new(delay)))
+            }),
+            Cut::Line => way.serve(server, move |peer: &Peer| {
+                let lines = Framed::new(Lines::new(max_line), Hello::new(delay));
+                Some(Logged::new(peer, lines))
+            }),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `serveloop serve`: from the command line to a server and to its end.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use serveloop::{Address, Server, Statistics};
+
+use crate::failure::Failure;
+use crate::limits::Limits;
+use crate::protocols::Protocol;
+use crate::signals::Signals;
+use crate::way::Way;
+
+const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
+
+/// Serves a protocol on any number of sockets.
+///
+///   $ serveloop serve echo --listen tcp://127.0.0.1:0 --listen unix:///tmp/echo.sock
+///   listening on tcp://127.0.0.1:40213
+///   listening on unix:///tmp/echo.sock
+///
+/// Standard output has one line for each socket, with the real port in place of 0, as soon as
+/// clients can connect. The log goes to standard error.
+///
+/// SIGTERM and SIGINT (Ctrl-C) end the server: nothing more is accepted, replies that are owed are
+/// sent, and what is still open after --drain-timeout is ended. A second signal ends everything
+/// at once.
+///
+/// Everything has a limit, and each is an option; sizes are written 4096, 64KiB, 1MiB, durations
+/// 250ms, 10s, 5m:
+///
+///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 16KiB
+///
+/// Any protocol can be served in any way, for example by a process for each connection, or by two
+/// event loops:
+///
+///   $ serveloop serve echo --model forking
+///   $ serveloop serve echo --workers 2
+///
+/// `serveloop serve PROTOCOL --help` shows a session.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Serve {
+    #[command(subcommand)]
+    protocol: Protocol,
+    /// Where to listen: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH. Can be
+    /// given several times. Port 0 lets the system choose.
+    #[arg(
+        long,
+        value_name = "URI",
+        global = true,
+        default_value = DEFAULT_LISTEN
+    )]
+    listen: Vec<String>,
+    #[command(flatten)]
+    way: Way,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+impl Serve {
+    /// Serves until a signal ends it. Returns the status to exit with.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let mut config = self.limits.config()?;
+        let addresses = resolve(&self.listen).map_err(Failure::of_input)?;
+        self.protocol.check(&addresses)?;
+        let signals = Signals::catch()?;
+        self.way.prepare(&addresses, &mut config)?;
+        let server = Server::bind(&addresses, config.clone())?;
+        signals.tell(server.shutdown_handle());
+        announce(server.addresses());
+        let statistics = self.protocol.serve(server, &config, self.way)?;
+        log::info!("{}", summary(&statistics));
+        Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
+    }
+}
+
+fn resolve(uris: &[String]) -> io::Result<Vec<Address>> {
+    let mut addresses = Vec::new();
+    for uri in uris {
+        addresses.extend(Address::resolve(uri)?);
+    }
+    Ok(addresses)
+}
+
+/// Says where clients can connect. Whoever started us may not listen; clients still come.
+fn announce(addresses: &[Address]) {
+    let lines: String = addresses
+        .iter()
+        .map(|address| format!("listening on {address}\n"))
+        .collect();
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = stdout
+        .write_all(lines.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        log::warn!("cannot write to standard output: {error}");
+    }
+}
+
+/// What happened, by the names of the counters. What did not happen is left out.
+fn summary(statistics: &Statistics) -> String {
+    let told = |(name, count): &(&str, u64)| match *name {
+        "accepted" | "bytes_read" | "bytes_written" => true,
+        "turns" | "stale_events" => false,
+        _ => *count > 0,
+    };
+    let counts: Vec<_> = statistics
+        .iter()
+        .filter(told)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    counts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_tells_what_happened() {
+        let mut statistics = Statistics::default();
+        assert_eq!(
+            summary(&statistics),
+            "accepted 0, bytes_read 0, bytes_written 0"
+        );
+        statistics.accepted = 2;
+        statistics.bytes_read = 10;
+        statistics.closed_by_peer = 2;
+        statistics.turns = 7;
+        let expected = "accepted 2, bytes_read 10, bytes_written 0, closed_by_peer 2";
+        assert_eq!(summary(&statistics), expected);
+    }
+}

@@ -1,0 +1,286 @@
+//! The values of options: numbers with their units, as they are typed and shown.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+const UNITS: [(&str, usize); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+/// What the system counts in an `int`, such as a socket's buffer, ends here.
+const INT_MOST: usize = i32::MAX as usize;
+
+/// Longer durations are not meant, and added to a moment they would pass the end of time.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A number of bytes: `4096`, `4KiB`, `1MiB`, `1GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(usize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let split = text
+            .find(|letter: char| !letter.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (digits, unit) = text.split_at(split);
+        let factor = match unit.trim_start() {
+            "" => 1,
+            unit => UNITS
+                .iter()
+                .find_map(|(name, factor)| name.eq_ignore_ascii_case(unit).then_some(*factor))
+                .ok_or("expected bytes, for example 4096, 64KiB, 1MiB or 1GiB")?,
+        };
+        if digits.is_empty() {
+            return Err("expected a number first, for example 64KiB".to_owned());
+        }
+        let number = digits.parse::<usize>().ok();
+        number
+            .and_then(|number| number.checked_mul(factor))
+            .map(Self)
+            .ok_or_else(|| "too many bytes for this machine".to_owned())
+    }
+}
+
+impl fmt::Display for Size {
+    /// In the largest unit that gives a whole number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = |(_, factor): &&(&str, usize)| *factor > 1 && self.0.is_multiple_of(*factor);
+        match UNITS.iter().find(whole) {
+            Some((name, factor)) if self.0 > 0 => write!(f, "{}{name}", self.0 / factor),
+            _ => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl From<usize> for Size {
+    fn from(bytes: usize) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<Size> for usize {
+    fn from(size: Size) -> Self {
+        size.0
+    }
+}
+
+/// The size of a buffer of the system's, which has one of its own choice: `system`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SystemBuffer(Option<usize>);
+
+impl FromStr for SystemBuffer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "system" {
+            return Ok(Self(None));
+        }
+        match text.parse::<Size>()?.0 {
+            bytes @ 0..=INT_MOST => Ok(Self(Some(bytes))),
+            _ => Err(format!("at most {INT_MOST} bytes")),
+        }
+    }
+}
+
+impl fmt::Display for SystemBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => Size(bytes).fmt(f),
+            None => f.write_str("system"),
+        }
+    }
+}
+
+impl From<Option<usize>> for SystemBuffer {
+    fn from(bytes: Option<usize>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<SystemBuffer> for Option<usize> {
+    fn from(buffer: SystemBuffer) -> Self {
+        buffer.0
+    }
+}
+
+/// How many connections a listener may queue: a number that fits the system's `int`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Backlog(i32);
+
+impl FromStr for Backlog {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(count @ 0..) => Ok(Self(count)),
+            _ => Err(format!("expected a number from 0 to {INT_MOST}")),
+        }
+    }
+}
+
+impl fmt::Display for Backlog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<i32> for Backlog {
+    fn from(count: i32) -> Self {
+        Self(count)
+    }
+}
+
+impl From<Backlog> for i32 {
+    fn from(backlog: Backlog) -> Self {
+        backlog.0
+    }
+}
+
+/// A length of time: `0`, `250ms`, `10s`, `1m 30s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; expected for example 250ms, 10s or 5m"))?;
+        if duration > LONGEST {
+            return Err("at most 100 years".to_owned());
+        }
+        Ok(Self(duration))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
+/// A deadline as a [`Span`], where `0` is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeout(Option<Duration>);
+
+impl FromStr for Timeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Span(duration) = text.parse()?;
+        Ok(Self((!duration.is_zero()).then_some(duration)))
+    }
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(duration) => Span(duration).fmt(f),
+            None => f.write_str("0"),
+        }
+    }
+}
+
+impl From<Option<Duration>> for Timeout {
+    fn from(duration: Option<Duration>) -> Self {
+        Self(duration)
+    }
+}
+
+impl From<Timeout> for Option<Duration> {
+    fn from(timeout: Timeout) -> Self {
+        timeout.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(text: &str) -> Result<usize, String> {
+        text.parse().map(|Size(bytes)| bytes)
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("17"), Ok(17));
+        assert_eq!(size("17B"), Ok(17));
+        assert_eq!(size("4KiB"), Ok(4_096));
+        assert_eq!(size("4 kib"), Ok(4_096));
+        assert_eq!(size("1MiB"), Ok(1_048_576));
+        assert_eq!(size("3GiB"), Ok(3 << 30));
+    }
+
+    #[test]
+    fn sizes_that_are_none_are_refused() {
+        for text in ["", "KiB", "-1", "1.5MiB", "4KB", "4K", "1 2", "four"] {
+            assert!(size(text).is_err(), "{text:?}");
+        }
+        for text in ["99999999999999999999", "18446744073709551615KiB"] {
+            assert_eq!(size(text).unwrap_err(), "too many bytes for this machine");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_they_are_typed() {
+        for text in [
+            "0", "1", "1023", "1KiB", "1025", "64KiB", "1MiB", "1025KiB", "2GiB",
+        ] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn buffers_fit_the_system() {
+        let buffer = |text: &str| text.parse().map(|SystemBuffer(bytes)| bytes);
+        assert_eq!(buffer("system"), Ok(None));
+        assert_eq!(buffer("4KiB"), Ok(Some(4_096)));
+        assert_eq!(buffer("2147483647"), Ok(Some(INT_MOST)));
+        assert_eq!(buffer("2GiB"), Err("at most 2147483647 bytes".to_owned()));
+    }
+
+    #[test]
+    fn backlogs_are_not_negative() {
+        assert_eq!("5".parse(), Ok(Backlog(5)));
+        assert!("-1".parse::<Backlog>().is_err());
+        assert!("2147483648".parse::<Backlog>().is_err());
+    }
+
+    #[test]
+    fn zero_turns_a_timeout_off() {
+        let timeout = |text: &str| text.parse().map(|Timeout(duration)| duration);
+        assert_eq!(timeout("0"), Ok(None));
+        assert_eq!(timeout("0s"), Ok(None));
+        assert_eq!(timeout("60s"), Ok(Some(Duration::from_secs(60))));
+        assert_eq!(timeout("1m 30s"), Ok(Some(Duration::from_secs(90))));
+        assert_eq!("0".parse(), Ok(Span(Duration::ZERO)));
+        assert_eq!(Timeout(None).to_string(), "0");
+    }
+
+    #[test]
+    fn durations_need_a_unit_and_an_end() {
+        assert!("10".parse::<Span>().is_err());
+        assert!("soon".parse::<Span>().is_err());
+        assert_eq!("200years".parse::<Span>().unwrap_err(), "at most 100 years");
+        assert!("99999999999999999999s".parse::<Span>().is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! How connections are served: the options `--model` and `--workers`.
+
+use std::io;
+use std::num::NonZero;
+
+use clap::{Args, ValueEnum};
+use serveloop::{Address, Config, Factory, Server, Statistics};
+
+use crate::failure::Failure;
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// How connections are served
+    #[arg(long, global = true, value_enum, default_value_t = Model::EventLoop)]
+    model: Model,
+    /// How many event loops, each on a thread of its own, share the clients; with the event-loop
+    /// model only. A limit on connections is each loop's
+    #[arg(long, global = true, value_name = "NUMBER", default_value = "1")]
+    workers: NonZero<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Model {
+    /// One loop on one thread
+    EventLoop,
+    /// One connection at a time
+    Sequential,
+    /// A thread for each connection
+    Threaded,
+    /// A process for each connection, at most --max-children
+    Forking,
+}
+
+impl Way {
+    /// Refuses what makes no sense, and sets up what this way needs.
+    pub(crate) fn prepare(self, addresses: &[Address], config: &mut Config) -> Result<(), Failure> {
+        if self.workers.get() == 1 {
+            return Ok(());
+        }
+        if self.model != Model::EventLoop {
+            let problem = "--workers is for the event-loop model";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        // Sharing the port among our loops must not mean sharing it with another server unawares.
+        if !config.reuse_port {
+            let free =
+                |address: &&Address| address.socket_addr().is_some_and(|addr| addr.port() != 0);
+            let taken: Vec<_> = addresses.iter().filter(free).cloned().collect();
+            if !taken.is_empty() {
+                Server::bind_only(&taken, config.clone())?;
+            }
+        }
+        config.reuse_port = true;
+        Ok(())
+    }
+
+    /// Serves until the end of the server.
+    pub(crate) fn serve<F>(self, server: Server, factory: F) -> io::Result<Statistics>
+    where
+        F: Factory + Clone + Send,
+        F::Protocol: Send + 'static,
+    {
+        match self.model {
+            Model::EventLoop if self.workers.get() > 1 => {
+                server.serve_workers(self.workers.get(), factory)
+            }
+            Model::EventLoop => server.serve_forever(factory),
+            Model::Sequential => server.serve_sequential(factory),
+            Model::Threaded => server.serve_threading(factory),
+            Model::Forking => server.serve_forking(factory),
+        }
+    }
+}

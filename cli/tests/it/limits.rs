@@ -1,0 +1,67 @@
+//! Limits that are given as options are in force.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::served::Served;
+
+/// Runs a server on a TCP port of its own.
+#[track_caller]
+fn serve(arguments: &[&str]) -> Served {
+    let listen = ["--listen", "tcp://127.0.0.1:0"];
+    Served::new(&[arguments, &listen].concat())
+}
+
+#[test]
+fn one_connection_too_many_is_closed() {
+    let served = serve(&["echo", "--max-connections", "1"]);
+    let mut first = served.connect();
+    first.send("first");
+    first.expect("first");
+    served.connect().expect_cut();
+    served.logged("refused, 1 connections are open");
+    first.send("still served");
+    first.expect("still served");
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let served = serve(&["echo", "--idle-timeout", "100ms"]);
+    let began = Instant::now();
+    let mut client = served.connect();
+    client.send("once");
+    client.expect("once");
+    client.expect_end();
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    served.signal(Signal::TERM);
+    served.logged("closed_timeout_idle 1");
+}
+
+#[test]
+fn options_may_stand_before_the_protocol() {
+    let served = serve(&["--first-message-timeout", "50ms", "echo"]);
+    served.connect().expect_end();
+}
+
+#[test]
+fn a_line_that_is_too_long_ends_the_connection() {
+    let served = serve(&["hello", "--framing", "line", "--max-line", "8"]);
+    let mut client = served.connect();
+    client.expect("Welcome!\n");
+    client.send("much too long\n");
+    client.expect_end();
+    served.logged("message too long");
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    let served = serve(&["hello", "--delay", "30s", "--drain-timeout", "50ms"]);
+    let mut client = served.connect();
+    client.expect("Welcome!");
+    client.send("bob");
+    served.signal(Signal::TERM);
+    client.expect_cut();
+    served.logged("closed_timeout_drain 1");
+    assert_eq!(served.exit_code(), Some(0));
+}

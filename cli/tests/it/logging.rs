@@ -1,0 +1,126 @@
+//! What the log says at each level, and that nobody has to read it.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::served::{Served, serveloop};
+
+/// Serves one client of `protocol` and gives all that was logged.
+fn log_of(protocol: &str, prepare: impl FnOnce(&mut Command)) -> Vec<String> {
+    let mut command = serveloop(&["serve", protocol, "--listen", "tcp://127.0.0.1:0"]);
+    prepare(&mut command);
+    let served = Served::spawn(command);
+    let mut client = served.connect();
+    client.send("secret");
+    client.finish();
+    if protocol == "echo" {
+        client.expect("secret");
+        client.expect_end();
+    } else {
+        client.expect("Welcome!");
+    }
+    served.signal(Signal::TERM);
+    let (status, log) = served.end();
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.iter().any(|line| line.contains("secret")), "{log:?}");
+    log
+}
+
+fn mentions_connections(log: &[String]) -> bool {
+    log.iter().any(|line| line.contains(": accepted"))
+}
+
+#[test]
+fn connections_are_not_logged_unless_asked_for() {
+    let log = log_of("echo", |_| {});
+    assert_eq!(log.len(), 2, "{log:?}");
+    assert!(log[0].contains("shutting down"), "{log:?}");
+    assert!(log[1].contains("accepted 1"), "{log:?}");
+}
+
+#[test]
+fn verbose_logs_connections() {
+    assert!(mentions_connections(&log_of("echo", |command| {
+        command.arg("-v");
+    })));
+}
+
+#[test]
+fn the_environment_chooses_the_level_too() {
+    assert!(mentions_connections(&log_of("echo", |command| {
+        command.env("RUST_LOG", "debug");
+    })));
+}
+
+#[test]
+fn quiet_silences_whatever_the_environment_says() {
+    let log = log_of("hello", |command| {
+        command.arg("-q").env("RUST_LOG", "debug");
+    });
+    assert_eq!(log, [""; 0]);
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    while theirs.write(&[b'.'; 4_096]).is_ok() {}
+    theirs.set_nonblocking(false).unwrap();
+    let mut command = serveloop(&["serve", "hello", "--listen", "tcp://127.0.0.1:0", "-vv"]);
+    command.stderr(Stdio::from(OwnedFd::from(theirs)));
+    let served = Served::spawn(command);
+    greet(&served);
+    greet(&served);
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(0));
+    drop(ours);
+}
+
+#[test]
+fn a_log_that_is_full_for_a_while_says_how_much_is_missing() {
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    while theirs.write(&[b'.'; 4_096]).is_ok() {}
+    theirs.set_nonblocking(false).unwrap();
+    let mut command = serveloop(&["serve", "hello", "--listen", "tcp://127.0.0.1:0"]);
+    command.stderr(Stdio::from(OwnedFd::from(theirs)));
+    let served = Served::spawn(command);
+    greet(&served);
+    ours.set_nonblocking(true).unwrap();
+    let mut filling = vec![0; 1 << 20];
+    while ours.read(&mut filling).is_ok() {}
+    ours.set_nonblocking(false).unwrap();
+    greet(&served);
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(0));
+    let mut log = String::new();
+    ours.read_to_string(&mut log).unwrap();
+    let first = log.lines().next().unwrap();
+    assert!(first.ends_with("lines of the log were dropped)"), "{log}");
+    assert!(log.contains("shutting down"), "{log}");
+}
+
+#[test]
+fn a_log_whose_reader_is_gone_holds_up_nobody() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = serveloop(&["serve", "hello", "--listen", "tcp://127.0.0.1:0", "-v"]);
+    command.stderr(Stdio::from(writer));
+    let served = Served::spawn(command);
+    greet(&served);
+    greet(&served);
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(0));
+}
+
+#[track_caller]
+fn greet(served: &Served) {
+    let mut client = served.connect();
+    client.expect("Welcome!");
+    client.send("exit");
+    client.expect_end();
+}

@@ -1,0 +1,135 @@
+//! Command lines that make no sense, and those that ask for help.
+
+use crate::served::Outcome;
+
+/// Runs a command line that makes no sense; gives what is said about it.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let outcome = Outcome::new(arguments);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "");
+    outcome.stderr
+}
+
+#[track_caller]
+fn help(arguments: &[&str]) -> String {
+    let outcome = Outcome::new(arguments);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.stderr, "");
+    outcome.stdout
+}
+
+#[test]
+fn bad_values_are_refused_with_their_option() {
+    let values = [
+        ("--max-frame", "99999999999999999999"),
+        ("--max-frame", "99999999999GiB"),
+        ("--max-frame", "big"),
+        ("--max-connections", "many"),
+        ("--max-connections", "-1"),
+        ("--idle-timeout", "10"),
+        ("--idle-timeout", "soon"),
+        ("--idle-timeout", "99999999999999999999s"),
+        ("--reuse-port", "perhaps"),
+        ("--send-buffer", "4GiB"),
+        ("--backlog", "2147483648"),
+    ];
+    for (option, value) in values {
+        let text = refused(&["serve", "echo", &format!("{option}={value}")]);
+        assert!(text.starts_with("error: invalid value"), "{text}");
+        assert!(text.contains(option) && text.contains(value), "{text}");
+    }
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused() {
+    let text = refused(&["serve", "echo", "--low-water", "1MiB"]);
+    assert!(
+        text.contains("low_water must be less than high_water"),
+        "{text}"
+    );
+    let text = refused(&["serve", "echo", "--read-per-turn", "1000000GiB"]);
+    assert!(
+        text.contains("read_per_turn must be at most 1 GiB"),
+        "{text}"
+    );
+}
+
+#[test]
+fn addresses_that_are_none_are_refused() {
+    for uri in [
+        "127.0.0.1:9999",
+        "http://127.0.0.1:80",
+        "tcp://127.0.0.1",
+        "unix://",
+    ] {
+        let text = refused(&["serve", "echo", "--listen", uri]);
+        assert!(text.contains(uri), "{text}");
+    }
+}
+
+#[test]
+fn an_unknown_protocol_is_answered_with_the_known_ones() {
+    let text = refused(&["serve", "gopher"]);
+    assert!(text.contains("gopher"), "{text}");
+    assert!(text.contains("echo, discard, hello"), "{text}");
+    let text = refused(&["server", "echo"]);
+    assert!(text.contains("serve"), "{text}");
+}
+
+#[test]
+fn nothing_to_do_is_a_mistake() {
+    assert!(refused(&[]).contains("Usage:"));
+    assert!(refused(&["serve"]).contains("Usage:"));
+}
+
+#[test]
+fn a_delay_over_datagrams_is_refused() {
+    for uri in ["udp://127.0.0.1:0", "unixgram:///nowhere/socket"] {
+        let text = refused(&["serve", "hello", "--listen", uri]);
+        assert!(
+            text.contains("hello over datagrams needs --delay 0"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn help_teaches_by_example() {
+    assert!(help(&["--help"]).contains("$ nc 127.0.0.1 9999"));
+    assert!(help(&["serve", "--help"]).contains("$ serveloop serve echo --listen"));
+    for protocol in ["echo", "discard", "hello"] {
+        let text = help(&["serve", protocol, "--help"]);
+        assert!(
+            text.contains(&format!("$ serveloop serve {protocol}")),
+            "{text}"
+        );
+        assert!(text.contains("$ nc 127.0.0.1 9999"), "{text}");
+    }
+}
+
+#[test]
+fn help_is_grouped_and_shows_defaults() {
+    let text = help(&["serve", "echo", "--help"]);
+    let headings = [
+        "Connections:",
+        "Budgets per turn:",
+        "Buffers and messages:",
+        "Deadlines:",
+        "Sockets:",
+    ];
+    for heading in headings {
+        assert!(text.contains(&format!("\n{heading}\n")), "{heading}");
+    }
+    for default in ["10000", "64KiB", "1MiB", "1m", "250ms", "system"] {
+        assert!(text.contains(&format!("[default: {default}]")), "{default}");
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    assert_eq!(
+        help(&["--version"]),
+        concat!("serveloop ", env!("CARGO_PKG_VERSION"))
+    );
+}

@@ -1,0 +1,64 @@
+//! A protocol of one's own over frames, and how it is tested without a network.
+//!
+//! Each message is four bytes of length, big-endian, and that many bytes; the reply is the sum of
+//! the bytes as a decimal number, framed the same way. Run `cargo run --example framed`, then
+//! `printf '\0\0\0\2\1\2' | nc -N 127.0.0.1 9999 | xxd`. Its tests run with
+//! `cargo test --example framed`.
+
+use serveloop::{
+    Config, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Peer, ProtocolError, Server,
+};
+
+struct Sum;
+
+impl<F: Framing> FrameProtocol<F> for Sum {
+    fn frame_received(
+        &mut self,
+        frame: &[u8],
+        frames: &mut Frames<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
+        let sum: u64 = frame.iter().map(|byte| u64::from(*byte)).sum();
+        frames.send(sum.to_string().as_bytes())
+    }
+
+    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut Frames<'_, '_, F>) {
+        let _ = frames.send(error.to_string().as_bytes());
+    }
+}
+
+fn build() -> Framed<LengthPrefix, Sum> {
+    Framed::new(LengthPrefix::u32(64 * 1024), Sum)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let at = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
+    let server = Server::bind(&[at.parse()?], Config::default())?;
+    println!("listening on {}", server.addresses()[0]);
+    server.serve_forever(|_: &Peer| Some(build()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serveloop::CloseReason;
+    use serveloop::testing::{MemorySession, SplitChecker};
+
+    #[test]
+    fn answers_each_frame_however_the_stream_is_cut() {
+        SplitChecker::new(build).check(&[b"\0\0\0\x02\x01\x02", b"\0\0\0\0", b"\0\0\0\x01\xff"]);
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_gets_a_reply_and_ends_the_connection() {
+        let mut session = MemorySession::new(build());
+        session.receive(&u32::MAX.to_be_bytes());
+        assert!(session.sent().ends_with(b"at most 65536 allowed"));
+        assert!(matches!(
+            session.reason(),
+            Some(CloseReason::Protocol(ProtocolError::TooLong { .. }))
+        ));
+    }
+}

@@ -1,0 +1,61 @@
+//! A conversation with state and time: `Welcome!`, then each name is answered one second later,
+//! while everybody else is served; `exit` closes.
+//!
+//! Run `cargo run --example hello`, then `nc 127.0.0.1 9999` and type names.
+
+use std::time::{Duration, Instant};
+
+use serveloop::{
+    Config, FrameProtocol, Framed, Frames, Framing, Lines, Peer, ProtocolError, Server,
+};
+
+#[derive(Default)]
+struct Hello {
+    /// The name that is to be answered, and when.
+    greeting: Option<(String, Instant)>,
+}
+
+impl<F: Framing> FrameProtocol<F> for Hello {
+    fn connection_made(&mut self, frames: &mut Frames<'_, '_, F>) -> Result<(), ProtocolError> {
+        frames.send(b"Welcome!")
+    }
+
+    fn frame_received(
+        &mut self,
+        line: &[u8],
+        frames: &mut Frames<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
+        let name = String::from_utf8(line.to_vec()).map_err(ProtocolError::other)?;
+        if name == "exit" {
+            frames.close();
+        } else {
+            // Nothing may block here: the delay is a timeout, and until then nothing more is read.
+            self.greeting = Some((name, frames.now() + Duration::from_secs(1)));
+            frames.pause_reading();
+        }
+        Ok(())
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.greeting.as_ref().map(|(_, at)| *at)
+    }
+
+    fn handle_timeout(&mut self, frames: &mut Frames<'_, '_, F>) {
+        if let Some((name, _)) = self.greeting.take() {
+            if frames.send(format!("Hello,{name}").as_bytes()).is_err() {
+                frames.close();
+            }
+        }
+        frames.resume_reading();
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let at = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
+    let server = Server::bind(&[at.parse()?], Config::default())?;
+    println!("listening on {}", server.addresses()[0]);
+    server.serve_forever(|_: &Peer| Some(Framed::new(Lines::new(1_000), Hello::default())))?;
+    Ok(())
+}

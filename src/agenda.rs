@@ -1,0 +1,109 @@
+//! Why a connection has to be looked at.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::flags::Flags;
+use crate::net::Event;
+
+/// The socket may have something to read.
+pub(crate) const READABLE: Flags = Flags::bit(0);
+/// The socket may have room to write.
+pub(crate) const WRITABLE: Flags = Flags::bit(1);
+/// The peer has ended its stream, so a short read does not mean that nothing is left.
+pub(crate) const HANGUP: Flags = Flags::bit(2);
+/// An event announced that the socket has failed.
+pub(crate) const ERROR: Flags = Flags::bit(3);
+/// Waits in the ready queue.
+pub(crate) const QUEUED: Flags = Flags::bit(4);
+/// An outbound connection that does not stand yet.
+pub(crate) const CONNECTING: Flags = Flags::bit(5);
+/// A deadline may have come.
+pub(crate) const DUE: Flags = Flags::bit(6);
+/// The session's waker was used.
+pub(crate) const WOKEN: Flags = Flags::bit(7);
+/// The session is to be told of the shutdown once it has taken what had arrived.
+pub(crate) const DRAINING: Flags = Flags::bit(8);
+/// The session has ended; we wait for the peer's end.
+pub(crate) const LINGERING: Flags = Flags::bit(9);
+/// Close with a reset.
+pub(crate) const ABORT: Flags = Flags::bit(10);
+/// A deadline may have become earlier.
+pub(crate) const RETIME: Flags = Flags::bit(11);
+/// The connection is to be reaped.
+pub(crate) const ENDED: Flags = Flags::bit(12);
+/// The system had no memory to send; a deadline, not an event, says when to try again.
+pub(crate) const RETRY: Flags = Flags::bit(13);
+
+/// What is seen to before reading.
+pub(crate) const BEFORE: Flags = ERROR.or(CONNECTING).or(WOKEN).or(LINGERING).or(ENDED);
+/// What is seen to between reading and writing.
+pub(crate) const AFTER: Flags = DUE.or(DRAINING);
+
+/// What has happened to a connection since it was last served.
+#[derive(Debug)]
+pub(crate) struct Agenda(Flags);
+
+impl Agenda {
+    pub(crate) fn new(flags: Flags) -> Self {
+        Self(flags)
+    }
+
+    /// Notes an event. True if the connection is to be queued for it.
+    #[inline]
+    pub(crate) fn note(&mut self, event: &Event) -> bool {
+        if event.readable {
+            self.0.set(READABLE);
+        }
+        if event.writable {
+            self.0.set(WRITABLE);
+        }
+        if event.closed {
+            self.0.set(HANGUP | READABLE);
+        }
+        if event.error {
+            self.0.set(ERROR | READABLE);
+        }
+        self.queue()
+    }
+
+    pub(crate) fn note_woken(&mut self) -> bool {
+        self.0.set(WOKEN);
+        self.queue()
+    }
+
+    /// A deadline may have come. Before anybody is cut off, one look at whether they moved.
+    pub(crate) fn note_due(&mut self) -> bool {
+        self.0.set(DUE | READABLE | WRITABLE);
+        self.queue()
+    }
+
+    /// The server is shutting down. What has arrived already is still served.
+    pub(crate) fn note_shutdown(&mut self) -> bool {
+        self.0.set(DRAINING | READABLE | RETIME);
+        self.queue()
+    }
+
+    /// True if the connection was not in the ready queue and now has to be put there.
+    #[inline]
+    pub(crate) fn queue(&mut self) -> bool {
+        if self.0.any(QUEUED | ENDED) {
+            return false;
+        }
+        self.0.set(QUEUED);
+        true
+    }
+}
+
+impl Deref for Agenda {
+    type Target = Flags;
+
+    fn deref(&self) -> &Flags {
+        &self.0
+    }
+}
+
+impl DerefMut for Agenda {
+    fn deref_mut(&mut self) -> &mut Flags {
+        &mut self.0
+    }
+}

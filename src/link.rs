@@ -1,0 +1,213 @@
+//! What a session knows of its connection beside the protocol.
+
+use crate::address::Peer;
+use crate::buffer::Buffer;
+use crate::clock::Tick;
+use crate::config::Config;
+use crate::error::{CloseReason, Deadline};
+use crate::flags::Flags;
+
+/// The protocol wants no input until it says so.
+pub(crate) const PAUSED: Flags = Flags::bit(0);
+/// Output has reached the high mark and not yet fallen to the low one.
+pub(crate) const FULL: Flags = Flags::bit(1);
+/// Nothing more is taken or written; what waits is still sent.
+pub(crate) const CLOSING: Flags = Flags::bit(2);
+/// Nothing more is sent either; implies `CLOSING`.
+pub(crate) const ABORTED: Flags = Flags::bit(3);
+/// Unread bytes are to be shown again without new input, as soon as nothing blocks.
+pub(crate) const PENDING: Flags = Flags::bit(4);
+/// Unread bytes are the beginning of a message whose rest the peer owes us.
+pub(crate) const INCOMPLETE: Flags = Flags::bit(5);
+/// No message was complete yet.
+pub(crate) const FIRST: Flags = Flags::bit(6);
+/// The peer ended its stream.
+pub(crate) const EOF: Flags = Flags::bit(7);
+/// The protocol knows of the end.
+pub(crate) const EOF_TOLD: Flags = Flags::bit(8);
+/// The protocol was asked to finish.
+pub(crate) const SHUTDOWN: Flags = Flags::bit(9);
+/// The protocol wrote something, if only an empty datagram.
+pub(crate) const WROTE: Flags = Flags::bit(10);
+/// A deadline may have become earlier.
+pub(crate) const RETIME: Flags = Flags::bit(11);
+/// Output was left over that the socket did not take.
+pub(crate) const STALLED: Flags = Flags::bit(12);
+/// The protocol was told that the connection is lost.
+pub(crate) const LOST: Flags = Flags::bit(13);
+/// The protocol panicked when it was told so.
+pub(crate) const PANICKED: Flags = Flags::bit(14);
+
+/// What keeps input from being shown: the protocol's wish, waiting output, or the end.
+pub(crate) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
+
+/// The part of a session that a [`Transport`](crate::Transport) acts on.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: Peer,
+    pub(crate) output: Option<Box<Buffer>>,
+    pub(crate) reason: Option<Box<CloseReason>>,
+    /// When a byte last moved.
+    pub(crate) activity: Tick,
+    /// Since when we wait for the rest of a message.
+    pub(crate) message: Tick,
+    /// When the peer last took output, or output began to wait.
+    pub(crate) progress: Tick,
+    pub(crate) flags: Flags,
+}
+
+impl Link {
+    pub(crate) fn new(peer: Peer, now: Tick) -> Self {
+        let flags = if peer.listener().is_some() {
+            FIRST
+        } else {
+            Flags::NONE
+        };
+        Self {
+            peer,
+            output: None,
+            reason: None,
+            activity: now,
+            message: now,
+            progress: now,
+            flags,
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        let reason = if self.flags.any(EOF_TOLD) {
+            CloseReason::PeerClosed
+        } else if self.flags.any(SHUTDOWN) {
+            CloseReason::Shutdown
+        } else {
+            CloseReason::Closed
+        };
+        self.reason.get_or_insert_with(|| Box::new(reason));
+        self.flags.set(CLOSING);
+    }
+
+    /// Ends the connection for a failure, which outweighs an orderly reason given before. Waiting
+    /// output is sent after a protocol error, and dropped after anything else.
+    pub(crate) fn fail(&mut self, reason: CloseReason) {
+        if !matches!(reason, CloseReason::Protocol(_)) {
+            self.flags.set(ABORTED);
+            self.output = None;
+        }
+        if !self.reason.as_ref().is_some_and(|reason| reason.is_error()) {
+            self.reason = Some(Box::new(reason));
+        }
+        self.flags.set(CLOSING);
+    }
+
+    /// Input is welcome again: what the peer owes us, it owes from now on.
+    pub(crate) fn unblock(&mut self, flag: Flags, now: Tick) {
+        if self.flags.take(flag) {
+            self.message = now;
+            self.activity = now;
+            self.flags.set(RETIME | PENDING);
+        }
+    }
+
+    /// The earliest of the configured deadlines that run now.
+    pub(crate) fn limit(&self, config: &Config) -> Option<(Tick, Deadline)> {
+        let owed = !self.flags.any(BLOCKED | PENDING | EOF);
+        let first = owed && self.flags.any(FIRST);
+        let begun = owed && self.flags.any(INCOMPLETE) && !self.flags.any(FIRST);
+        let idle = !self.flags.any(PAUSED);
+        let stalled = self.flags.any(STALLED);
+        let deadlines = [
+            (
+                first,
+                self.message,
+                config.first_message_timeout,
+                Deadline::FirstMessage,
+            ),
+            (
+                begun,
+                self.message,
+                config.message_timeout,
+                Deadline::Message,
+            ),
+            (idle, self.activity, config.idle_timeout, Deadline::Idle),
+            (
+                stalled,
+                self.progress,
+                config.write_timeout,
+                Deadline::Write,
+            ),
+        ];
+        let running = deadlines.into_iter().filter(|(runs, ..)| *runs);
+        running
+            .filter_map(|(_, since, timeout, deadline)| Some((since.after(timeout?), deadline)))
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// The peer took output. True if it had been full, and now no longer is.
+    #[inline]
+    pub(crate) fn output_sent(&mut self, count: usize, now: Tick, low_water: usize) -> bool {
+        let Some(output) = &mut self.output else {
+            return false;
+        };
+        output.consume(count);
+        self.activity = now;
+        self.flags.any(FULL | STALLED) && self.output_moved(now, low_water)
+    }
+
+    #[cold]
+    fn output_moved(&mut self, now: Tick, low_water: usize) -> bool {
+        self.progress = now;
+        let waiting = self.output.as_ref().map_or(0, |output| output.len());
+        if waiting == 0 {
+            self.flags.clear(STALLED);
+        }
+        let resumes = waiting <= low_water && self.flags.any(FULL);
+        if resumes {
+            self.unblock(FULL, now);
+        }
+        resumes
+    }
+
+    #[inline]
+    pub(crate) fn lend(&mut self, scratch: &mut Option<Box<Buffer>>) {
+        if self.output.is_none() {
+            self.output = scratch.take();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, now: Tick) {
+        match &self.output {
+            Some(output) if output.is_empty() && scratch.is_none() => {
+                *scratch = self.output.take();
+            }
+            None if scratch.is_some() => {}
+            _ => self.settle_output(scratch, now),
+        }
+    }
+
+    /// The rare cases: output is left over, a buffer of its own has become empty, or the lent one
+    /// was dropped with a failed connection.
+    #[cold]
+    fn settle_output(&mut self, scratch: &mut Option<Box<Buffer>>, now: Tick) {
+        let output = self.output.take().filter(|output| !output.is_empty());
+        if let Some(output) = &output {
+            self.note_stalled(now);
+            if scratch.is_none() {
+                let mut own = Box::<Buffer>::default();
+                own.push(output.as_slice());
+                self.output = Some(own);
+            }
+        }
+        match scratch {
+            Some(_) => self.output = output,
+            None => *scratch = Some(output.and_then(Buffer::into_scratch).unwrap_or_default()),
+        }
+    }
+
+    pub(crate) fn note_stalled(&mut self, now: Tick) {
+        if !self.flags.any(STALLED) {
+            self.flags.set(STALLED | RETIME);
+            self.progress = now;
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The one replaceable step of a server: where a connection is served once it is accepted.
+//!
+//! Accepting, refusing, limits on connections, pauses, counting and the shutdown are the reactor's,
+//! in every model. Without a model it serves connections itself.
+
+use crate::address::Peer;
+use crate::clock::Tick;
+use crate::net::Net;
+use crate::turn::Turn;
+
+/// The tokens of a model's own events begin behind those of listeners.
+pub(crate) const FIRST_OF_MODEL: usize = 1 << 16;
+
+pub(crate) trait Model<N: Net, P> {
+    /// Serves an accepted connection, here or elsewhere. False if the system has no place for it;
+    /// it is closed then.
+    fn process(
+        &mut self,
+        stream: N::Stream,
+        protocol: P,
+        peer: Peer,
+        turn: &mut Turn<'_, N>,
+    ) -> bool;
+
+    /// Answers the datagram that is in the first `count` bytes of the turn's input, here or
+    /// elsewhere. False if the system has no place for it.
+    fn answer(
+        &mut self,
+        socket: &mut N::Datagram,
+        count: usize,
+        protocol: P,
+        peer: Peer,
+        turn: &mut Turn<'_, N>,
+    ) -> bool;
+
+    /// How many connections and datagrams are being served.
+    fn len(&self) -> usize;
+
+    /// Whether further connections have to wait.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// An event came for one of the model's own tokens.
+    fn note(&mut self, token: usize) {
+        let _ = token;
+    }
+
+    /// When [`reap`](Self::reap) is to be called though nothing happens.
+    fn deadline(&self) -> Option<Tick> {
+        None
+    }
+
+    /// Called each turn: counts what has ended, and while the server shuts down sees to it that
+    /// everybody knows.
+    fn reap(&mut self, turn: &mut Turn<'_, N>);
+
+    /// The drain is over, or `at_once` a second request came: ends everything.
+    fn end(&mut self, now: Tick, at_once: bool);
+}

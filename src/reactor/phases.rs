@@ -1,0 +1,206 @@
+//! The seven phases of a turn, in their order.
+
+use std::io;
+use std::mem;
+use std::time::Duration;
+
+use crate::admission::Admission;
+use crate::error::{CloseReason, Deadline};
+use crate::guard::guard;
+use crate::listener::Listeners;
+use crate::model::FIRST_OF_MODEL;
+use crate::net::Net;
+use crate::protocol::{Actions, Factory};
+use crate::reactor::{Reactor, SHUTDOWN, WAKER};
+use crate::table::FIRST_TOKEN;
+
+impl<F: Factory, N: Net> Reactor<F, N> {
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = match (self.patience(), timeout) {
+            (Some(own), Some(asked)) => Some(own.min(asked)),
+            (own, asked) => own.or(asked),
+        };
+        self.events.clear();
+        self.net.poll(&mut self.events, timeout)
+    }
+
+    pub(super) fn now(&mut self) {
+        let now = self.net.now();
+        self.kit.clock.set(now);
+    }
+
+    pub(super) fn dispatch(&mut self) {
+        let events = mem::take(&mut self.events);
+        for event in &events {
+            if event.token < FIRST_TOKEN {
+                self.note(event.token);
+            } else if !self.connections.note(event) {
+                self.kit.statistics.stale_events += 1;
+            }
+        }
+        self.events = events;
+        if self.shutdown.is_requested() {
+            self.obey_request();
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        let now = self.kit.clock.tick();
+        let most = self.kit.config.timeouts_per_turn;
+        self.connections.expire(now, most);
+        self.listeners.expire(now);
+        if self.shutdown.deadline().is_some_and(|at| at <= now) {
+            self.end_all(false);
+        }
+    }
+
+    pub(super) fn drive(&mut self) {
+        let (mut admission, _) = self.lend();
+        admission.connections.drive(&mut admission.turn);
+        if self.listeners.is_ready() {
+            self.accept(self.kit.config.accepts_per_turn);
+        }
+    }
+
+    pub(super) fn service_actions(&mut self) {
+        let mut shutdown = false;
+        self.again = self.again.filter(|at| *at > self.kit.clock.now());
+        let mut actions = Actions {
+            now: self.kit.clock.now(),
+            statistics: &self.kit.statistics,
+            connects: &mut self.connects,
+            again: &mut self.again,
+            shutdown: &mut shutdown,
+        };
+        let factory = &mut self.factory;
+        if guard(|| factory.service_actions(&mut actions)).is_none() {
+            self.kit.statistics.panics += 1;
+        }
+        if shutdown {
+            self.shutdown.request();
+        }
+        if !self.connects.is_empty() {
+            self.begin_connects();
+        }
+    }
+
+    pub(super) fn reap(&mut self) {
+        if let Some(model) = &mut self.model {
+            model.reap(&mut self.kit.lend(&mut self.net, self.shutdown.has_begun()));
+        }
+        let (mut admission, _) = self.lend();
+        admission.connections.reap(&mut admission.turn);
+        if !self.kit.failures.is_empty() {
+            self.report_failures();
+        }
+    }
+}
+
+/// What the phases are made of.
+impl<F: Factory, N: Net> Reactor<F, N> {
+    /// Notes an event that is no connection's.
+    fn note(&mut self, token: usize) {
+        match token {
+            WAKER => {
+                let woken = self.kit.mailbox.take();
+                woken.for_each(|token| self.connections.note_woken(token));
+            }
+            SHUTDOWN => {}
+            FIRST_OF_MODEL.. => self.model.iter_mut().for_each(|model| model.note(token)),
+            _ => self.listeners.note_readable(token),
+        }
+    }
+
+    fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
+        let turn = self.kit.lend(&mut self.net, self.shutdown.has_begun());
+        let admission = Admission {
+            turn,
+            factory: &mut self.factory,
+            connections: &mut self.connections,
+            model: self.model.as_deref_mut(),
+        };
+        (admission, &mut self.listeners)
+    }
+
+    /// How long nothing is to be done unless something happens.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let accepts = self.listeners.is_ready() && !self.is_full();
+        let begins = !self.connects.is_empty() || self.shutdown.is_requested();
+        if accepts || begins || self.connections.is_busy() {
+            return Some(Duration::ZERO);
+        }
+        let mut next = self.connections.deadline();
+        for deadline in [
+            self.listeners.deadline(),
+            self.shutdown.deadline(),
+            self.model.as_ref().and_then(|model| model.deadline()),
+            self.again.map(|at| self.kit.clock.tick_of(at)),
+        ] {
+            next = next.into_iter().chain(deadline).min();
+        }
+        next.map(|at| at.since(self.kit.clock.tick()))
+    }
+
+    #[cold]
+    pub(super) fn begin_connects(&mut self) {
+        for (to, protocol) in mem::take(&mut self.connects) {
+            self.lend().0.connect(to, protocol);
+        }
+    }
+
+    #[cold]
+    fn report_failures(&mut self) {
+        for (peer, reason) in mem::take(&mut self.kit.failures) {
+            let now = self.kit.clock.tick();
+            let message = format_args!("{peer}: {reason}");
+            self.kit.throttle.warn(reason.name(), now, message);
+            let factory = &mut self.factory;
+            if guard(|| factory.handle_error(&peer, &reason)).is_none() {
+                self.kit.statistics.panics += 1;
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| model.is_full())
+    }
+
+    /// Serves the listeners. When the last of them has failed, the loop ends with its error.
+    #[cold]
+    fn accept(&mut self, most: usize) {
+        let (mut admission, listeners) = self.lend();
+        if let Some(error) = listeners.drive(&mut admission, most) {
+            self.failure = Some(error);
+            self.shutdown.request();
+        }
+    }
+
+    fn obey_request(&mut self) {
+        if self.shutdown.has_begun() {
+            return self.end_all(true);
+        }
+        log::info!("shutting down: {} connections open", self.connections.len());
+        // Who was connected before the shutdown is served, though not yet accepted.
+        let backlog = usize::try_from(self.kit.config.backlog).unwrap_or(0);
+        self.accept(backlog);
+        self.listeners.close_all(&mut self.net);
+        let now = self.kit.clock.tick();
+        let until = self
+            .kit
+            .config
+            .drain_timeout
+            .map(|timeout| now.after(timeout));
+        self.shutdown.begin(until);
+        self.connections.note_shutdown();
+    }
+
+    pub(super) fn end_all(&mut self, at_once: bool) {
+        let now = self.kit.clock.tick();
+        self.model
+            .iter_mut()
+            .for_each(|model| model.end(now, at_once));
+        let (mut admission, _) = self.lend();
+        let reason = || CloseReason::TimedOut(Deadline::Drain);
+        admission.connections.end_all(&mut admission.turn, reason);
+    }
+}
