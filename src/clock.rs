@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// How soon a deadline that was acted on can come again.
+pub(crate) const REPEAT: Duration = Duration::from_millis(1);
+
 /// A moment, in nanoseconds since a driver's [`Clock`] began. Half the size of an `Instant`, which
 /// matters where every idle connection keeps several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

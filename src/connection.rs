@@ -6,7 +6,7 @@ use crate::agenda::{
     ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, HANGUP, LINGERING,
     QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
 };
-use crate::clock::Tick;
+use crate::clock::{REPEAT, Tick};
 use crate::error::{CloseReason, Deadline};
 use crate::flags::Flags;
 use crate::linger::Linger;
@@ -14,7 +14,7 @@ use crate::net::Net;
 use crate::protocol::Protocol;
 use crate::session::Session;
 use crate::transport::Context;
-use crate::turn::{REPEAT, Turn};
+use crate::turn::Turn;
 
 /// How many turns a connection may still take input after the shutdown began.
 const DRAINING_TURNS: u8 = 16;

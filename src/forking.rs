@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use crate::address::Peer;
 use crate::blocking::{self, Blocking, Control, INTERRUPT_AGAIN};
-use crate::clock::Tick;
+use crate::clock::{REPEAT, Tick};
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::guard::guard;
@@ -22,7 +22,7 @@ use crate::protocol::Protocol;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
-use crate::turn::{REPEAT, Turn};
+use crate::turn::Turn;
 
 /// How long after the drain's deadline a process that has not ended itself is killed.
 const GRACE: Duration = Duration::from_secs(1);

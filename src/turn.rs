@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::address::Peer;
 use crate::buffer::Buffer;
@@ -20,9 +20,6 @@ use crate::waker::{Mailbox, Wakers};
 
 /// A datagram can be this long, so the read buffer is not smaller.
 const DATAGRAM_MOST: usize = 65_536;
-
-/// How soon a deadline that was acted on can come again.
-pub(crate) const REPEAT: Duration = Duration::from_millis(1);
 
 /// What the reactor owns for its turns, whoever is served.
 pub(crate) struct Kit {

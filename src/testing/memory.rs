@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::address::{Address, Peer};
 use crate::buffer::Buffer;
-use crate::clock::Clock;
+use crate::clock::{Clock, REPEAT};
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::protocol::Protocol;
 use crate::session::Session;
 use crate::transport::Context;
-use crate::turn::REPEAT;
 use crate::waker::Mailbox;
 
 /// A session whose peer is the test: it sends, takes the output, lets time pass.
