@@ -19,3 +19,4 @@ mod probe;
 mod protocols;
 mod session;
 mod support;
+mod tidy;
