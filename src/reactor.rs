@@ -109,10 +109,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         config.validate()?;
         let mailbox = Mailbox::new(net.waker(WAKER)?);
         Ok(Self {
+            connections: Table::new(config.max_connections),
             kit: Kit::new(config, net.now(), mailbox),
             net,
             factory,
-            connections: Table::new(),
             listeners: Listeners::new(),
             model: None,
             events: Vec::new(),

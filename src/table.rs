@@ -21,6 +21,11 @@ const SLOT_BITS: u32 = usize::BITS / 2;
 const SLOT_MASK: usize = FIRST_TOKEN - 1;
 pub(crate) const FIRST_TOKEN: usize = 1 << SLOT_BITS;
 
+/// How much address space is set aside for connections from the start. An allocator maps blocks of
+/// this size by themselves: what is not touched takes no memory, and growing leaves no smaller
+/// blocks behind, which would add a fifth to the memory of a few thousand connections.
+const RESERVED_BYTES: usize = 1024 * 1024;
+
 pub(crate) struct Table<S, P> {
     slots: Slab<Connection<S, P>>,
     timers: Timers,
@@ -33,10 +38,12 @@ pub(crate) struct Table<S, P> {
 }
 
 impl<S, P: Protocol> Table<S, P> {
-    pub(crate) fn new() -> Self {
+    /// An empty table that will hold `most` connections or fewer.
+    pub(crate) fn new(most: usize) -> Self {
+        let reserved = most.min(RESERVED_BYTES / size_of::<Connection<S, P>>());
         Self {
-            slots: Slab::new(),
-            timers: Timers::default(),
+            slots: Slab::with_capacity(reserved),
+            timers: Timers::with_capacity(reserved),
             ready: Vec::new(),
             running: Vec::new(),
             ended: Vec::new(),

@@ -21,6 +21,13 @@ struct Entry {
 }
 
 impl Timers {
+    pub(crate) fn with_capacity(slots: usize) -> Self {
+        Self {
+            heap: Vec::with_capacity(slots),
+            places: Vec::with_capacity(slots),
+        }
+    }
+
     /// The nearest deadline.
     pub(crate) fn next(&self) -> Option<Tick> {
         self.heap.first().map(|entry| entry.at)

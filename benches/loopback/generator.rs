@@ -23,6 +23,8 @@ pub(crate) struct Generator {
     buffer: Vec<u8>,
     /// Messages that may still be sent.
     budget: u64,
+    /// How long replies took, in microseconds, while that is asked for.
+    times: Option<Vec<f64>>,
 }
 
 /// The bytes that go around: every message is the same.
@@ -37,6 +39,8 @@ struct Line {
     sent: u64,
     received: u64,
     writable: bool,
+    /// When the message under way was sent.
+    since: Instant,
 }
 
 /// What was done in a stretch of time.
@@ -49,10 +53,19 @@ pub(crate) struct Done {
 impl Generator {
     /// Opens all connections.
     pub(crate) fn connect(to: SocketAddr, connections: usize, size: usize) -> io::Result<Self> {
+        let streams = (0..connections)
+            .map(|_| std::net::TcpStream::connect(to))
+            .collect::<io::Result<Vec<_>>>()?;
+        Self::over(streams, size)
+    }
+
+    /// Uses connections that are open.
+    pub(crate) fn over(streams: Vec<std::net::TcpStream>, size: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let lines = (0..connections)
-            .map(|number| {
-                let stream = std::net::TcpStream::connect(to)?;
+        let lines = streams
+            .into_iter()
+            .enumerate()
+            .map(|(number, stream)| {
                 stream.set_nodelay(true)?;
                 stream.set_nonblocking(true)?;
                 let mut stream = TcpStream::from_std(stream);
@@ -69,7 +82,19 @@ impl Generator {
             pattern: Pattern::new(size),
             buffer: vec![0; READ_BUFFER],
             budget: 0,
+            times: None,
         })
+    }
+
+    /// From now on notes how long replies take: with one message under way per connection, as
+    /// otherwise it is not known which message a reply belongs to.
+    pub(crate) fn time_replies(&mut self) {
+        self.times = Some(Vec::new());
+    }
+
+    /// Stops noting, and gives what was noted, in microseconds.
+    pub(crate) fn reply_times(&mut self) -> Vec<f64> {
+        self.times.take().unwrap_or_default()
     }
 
     /// Sends the first `depth` messages on every connection, and checks what comes back.
@@ -77,6 +102,7 @@ impl Generator {
         self.budget = u64::MAX;
         for line in &mut self.lines {
             line.owed = depth * self.pattern.size;
+            line.since = Instant::now();
             line.write(&self.pattern)?;
         }
         Ok(())
@@ -122,6 +148,11 @@ impl Generator {
             line.writable |= event.is_writable();
             let came = line.read(&mut self.buffer, &self.pattern, check)?;
             messages += came;
+            if let Some(times) = self.times.as_mut().filter(|_| came > 0) {
+                let now = Instant::now();
+                times.push((now - line.since).as_secs_f64() * 1e6);
+                line.since = now;
+            }
             let next = came.min(self.budget);
             self.budget -= next;
             line.owed += usize::try_from(next).unwrap_or(0) * self.pattern.size;
@@ -171,6 +202,7 @@ impl Line {
             sent: 0,
             received: 0,
             writable: true,
+            since: Instant::now(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -78,6 +78,32 @@ pub(crate) fn resident(process: u32) -> io::Result<u64> {
     Ok(pages * PAGE)
 }
 
+/// Sees to it that this process, and its children, can have so many descriptors.
+pub(crate) fn allow_descriptors(count: usize) -> io::Result<()> {
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let soft = limits
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Max open files")?
+                .split_whitespace()
+                .next()
+        })
+        .map_or(0, |soft| soft.parse().unwrap_or(usize::MAX));
+    if soft >= count {
+        return Ok(());
+    }
+    let status = Command::new("prlimit")
+        .args(["--pid", &process::id().to_string()])
+        .arg(format!("--nofile={count}:"))
+        .status()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{count} descriptors are needed, which the hard limit does not allow"
+    )))
+}
+
 /// Where servers and the generator run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cores {
@@ -93,11 +119,7 @@ impl Cores {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let generator = if same { 0 } else { count - 1 };
         let pinned = Command::new("taskset")
-            .args([
-                "-cp",
-                &generator.to_string(),
-                &std::process::id().to_string(),
-            ])
+            .args(["-cp", &generator.to_string(), &process::id().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()

@@ -11,7 +11,13 @@ mod churn;
 #[cfg(target_os = "linux")]
 mod counts;
 #[cfg(target_os = "linux")]
+mod crowd;
+#[cfg(target_os = "linux")]
 mod generator;
+#[cfg(target_os = "linux")]
+mod limit;
+#[cfg(target_os = "linux")]
+mod logger;
 #[cfg(target_os = "linux")]
 mod machine;
 #[cfg(target_os = "linux")]

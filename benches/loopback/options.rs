@@ -9,14 +9,18 @@ use crate::servers::Kind;
 pub(crate) const USAGE: &str = "\
 usage: cargo bench --bench loopback -- [options]
 
-  --mode echo,churn,bulk,memory   what to measure; also: counts (needs valgrind and strace)
-  --servers mio,serveloop,tokio   which servers, of which the first is what the others are compared to
-  --connections 1,100,1000        how many connections are busy at a time (churn and counts take the second)
+  --mode echo,churn,bulk,memory   what to measure; also: crowd (few active among
+                                  many), limit (out of descriptors; both need prlimit), counts
+                                  (needs valgrind and strace)
+  --servers mio,serveloop,tokio   which servers, of which the first is what the others are compared to;
+                                  also: roomy, this library with larger budgets per turn
+  --connections 1,100,1000        how many connections are busy at a time (one number: the second)
   --size 64                       bytes per message
   --depth 1                       messages under way per connection
   --rounds 5                      how often every server is measured
   --seconds 0.5                   how long one measurement takes, without its warm-up
   --idle 5000                     how many connections stand idle (memory)
+  --crowd 15000                   how many connections are open (crowd)
   --messages 40000                how many messages are counted (counts)
   --same-core                     server and generator on one core
   --keep                          leave the files of callgrind for callgrind_annotate (counts)";
@@ -27,6 +31,8 @@ pub(crate) enum Mode {
     Churn,
     Bulk,
     Memory,
+    Crowd,
+    Limit,
     Counts,
 }
 
@@ -40,6 +46,7 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) duration: Duration,
     pub(crate) idle: usize,
+    pub(crate) crowd: usize,
     pub(crate) messages: u64,
     pub(crate) same_core: bool,
     pub(crate) keep: bool,
@@ -66,6 +73,7 @@ impl Default for Options {
             rounds: 5,
             duration: Duration::from_millis(500),
             idle: 5_000,
+            crowd: 15_000,
             messages: 40_000,
             same_core: false,
             keep: false,
@@ -82,11 +90,15 @@ impl Options {
 
     /// Enough to see that everything still works.
     pub(crate) fn smoke() -> Self {
+        let mut modes = Self::default().modes;
+        modes.extend([Mode::Crowd, Mode::Limit]);
         Self {
+            modes,
             connections: vec![10],
             rounds: 1,
             duration: Duration::from_millis(20),
             idle: 50,
+            crowd: 200,
             ..Self::default()
         }
     }
@@ -121,6 +133,7 @@ pub(crate) fn parse(arguments: &[String]) -> io::Result<Command> {
             "--depth" => options.depth = value(flag, rest.next())?,
             "--rounds" => options.rounds = value(flag, rest.next())?,
             "--idle" => options.idle = value(flag, rest.next())?,
+            "--crowd" => options.crowd = value(flag, rest.next())?,
             "--messages" => options.messages = value(flag, rest.next())?,
             "--seconds" => {
                 let seconds: f64 = value(flag, rest.next())?;
@@ -173,6 +186,8 @@ impl FromStr for Mode {
             "churn" => Ok(Self::Churn),
             "bulk" => Ok(Self::Bulk),
             "memory" => Ok(Self::Memory),
+            "crowd" => Ok(Self::Crowd),
+            "limit" => Ok(Self::Limit),
             "counts" => Ok(Self::Counts),
             _ => Err(()),
         }

@@ -3,7 +3,7 @@
 use std::env;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::machine::{Cores, Usage, resident};
 use crate::servers::Kind;
@@ -15,6 +15,7 @@ pub(crate) struct Running {
     /// The server itself, which is not the child when a tracer runs it.
     process: u32,
     pub(crate) address: SocketAddr,
+    output: Option<BufReader<ChildStdout>>,
 }
 
 impl Running {
@@ -38,10 +39,11 @@ impl Running {
         command.args(["--serve", kind.name()]);
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         match announcement(&mut child) {
-            Ok((port, process)) => Ok(Self {
+            Ok((port, process, output)) => Ok(Self {
                 child,
                 process,
                 address: (Ipv4Addr::LOCALHOST, port).into(),
+                output: Some(output),
             }),
             Err(error) => {
                 let _ = child.kill();
@@ -57,6 +59,11 @@ impl Running {
 
     pub(crate) fn resident(&self) -> io::Result<u64> {
         resident(self.process)
+    }
+
+    /// What the server says after its announcement.
+    pub(crate) fn take_output(&mut self) -> Option<BufReader<ChildStdout>> {
+        self.output.take()
     }
 
     /// Ends the server so that a tracer still writes down what it has counted.
@@ -76,12 +83,14 @@ impl Drop for Running {
     }
 }
 
-fn announcement(child: &mut Child) -> io::Result<(u16, u32)> {
+fn announcement(child: &mut Child) -> io::Result<(u16, u32, BufReader<ChildStdout>)> {
     let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut output = BufReader::new(output);
     let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
+    output.read_line(&mut line)?;
     line.trim()
         .split_once(' ')
         .and_then(|(port, process)| Some((port.parse().ok()?, process.parse().ok()?)))
+        .map(|(port, process)| (port, process, output))
         .ok_or_else(|| io::Error::other(format!("the server did not start: {line:?}")))
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::churn::Churn;
 use crate::counts;
+use crate::crowd::crowd;
 use crate::generator::{Done, Generator};
+use crate::limit::limit;
 use crate::machine::{Cores, Usage};
 use crate::options::{Command, Mode, Options, USAGE, parse};
 use crate::process::Running;
@@ -56,6 +58,8 @@ fn measure(options: &Options) -> io::Result<()> {
             Mode::Churn => churn(options, cores)?,
             Mode::Bulk => bulk(options, cores)?,
             Mode::Memory => memory(options, cores)?,
+            Mode::Crowd => crowd(options, cores)?,
+            Mode::Limit => limit(options, cores)?,
             Mode::Counts => counts::count(options)?,
         }
     }

@@ -14,8 +14,12 @@ use slab::Slab;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::logger;
+
 /// The read buffer of the peers: what it takes to be good at bulk, too.
 const READ_BUFFER: usize = 64 * 1024;
+/// What one connection of the roomy server may move per turn.
+const ROOM: usize = 256 * 1024;
 const BACKLOG: i32 = 1_024;
 const EVENTS: usize = 1_024;
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -25,6 +29,12 @@ pub(crate) enum Kind {
     Mio,
     Serveloop,
     Tokio,
+    /// Serveloop again, with budgets for large messages.
+    Roomy,
+    /// Serveloop again, for peers that stay though they say nothing.
+    Patient,
+    /// Serveloop again, which runs into the limit of descriptors, and says what it logs.
+    Scarce,
 }
 
 impl Kind {
@@ -33,14 +43,45 @@ impl Kind {
             Self::Mio => "mio",
             Self::Serveloop => "serveloop",
             Self::Tokio => "tokio",
+            Self::Roomy => "roomy",
+            Self::Patient => "patient",
+            Self::Scarce => "scarce",
         }
+    }
+
+    /// The same server for connections that stand idle for long.
+    pub(crate) fn without_deadlines(self) -> Self {
+        if self == Self::Serveloop {
+            return Self::Patient;
+        }
+        self
     }
 
     /// Serves until the process is killed. Says its port and its process on standard output first.
     pub(crate) fn serve(self) -> io::Result<()> {
         match self {
             Self::Mio => serve_mio(&listen()?),
-            Self::Serveloop => serve_serveloop(),
+            Self::Serveloop => serve_serveloop(defaults()),
+            Self::Roomy => serve_serveloop(Config {
+                read_per_turn: ROOM,
+                write_per_turn: ROOM,
+                high_water: ROOM,
+                low_water: ROOM / 2,
+                ..defaults()
+            }),
+            Self::Patient => serve_serveloop(Config {
+                max_connections: 16_000,
+                first_message_timeout: None,
+                idle_timeout: None,
+                ..Config::default()
+            }),
+            Self::Scarce => {
+                logger::install();
+                serve_serveloop(Config {
+                    reserved_descriptors: 0,
+                    ..defaults()
+                })
+            }
             Self::Tokio => serve_tokio(listen()?),
         }
     }
@@ -50,20 +91,30 @@ impl FromStr for Kind {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        [Self::Mio, Self::Serveloop, Self::Tokio]
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or(())
+        [
+            Self::Mio,
+            Self::Serveloop,
+            Self::Tokio,
+            Self::Roomy,
+            Self::Patient,
+            Self::Scarce,
+        ]
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or(())
     }
 }
 
-/// With the library's defaults: every limit and deadline is on.
-fn serve_serveloop() -> io::Result<()> {
-    let any = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-    let config = Config {
+/// Every limit and deadline is on.
+fn defaults() -> Config {
+    Config {
         max_connections: 20_000,
         ..Config::default()
-    };
+    }
+}
+
+fn serve_serveloop(config: Config) -> io::Result<()> {
+    let any = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
     let server = Server::bind(&[any], config)?;
     if let Address::Tcp(address) = &server.addresses()[0] {
         announce(*address);

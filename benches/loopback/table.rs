@@ -57,15 +57,17 @@ impl Row {
     }
 }
 
-/// The median of the rounds' ratios, with the smallest and the largest.
 fn ratio(row: &Row, base: &Row, value: impl Fn(&Sample) -> f64) -> String {
     if row.name == base.name {
         return "1.00".to_owned();
     }
-    let pairs = row.samples.iter().zip(&base.samples);
-    let ratios: Vec<f64> = pairs
-        .map(|(sample, base)| value(sample) / value(base))
-        .collect();
+    compare(&row.of(&value), &base.of(&value))
+}
+
+/// The median of the quotients of neighbours, with the smallest and the largest.
+pub(crate) fn compare(values: &[f64], bases: &[f64]) -> String {
+    let pairs = values.iter().zip(bases);
+    let ratios: Vec<f64> = pairs.map(|(value, base)| value / base).collect();
     let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
     let most = ratios.iter().copied().fold(0.0, f64::max);
     format!("{:.2} ({least:.2}..{most:.2})", median(ratios))
@@ -76,7 +78,22 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The value that this part of all values, from 0 to 1, does not exceed.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a place in a vector that fits into memory"
+)]
+pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let place = (values.len() as f64 * part).ceil() as usize;
+    let value = values.get(place.saturating_sub(1));
+    value.copied().unwrap_or(f64::NAN)
+}
+
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let upper = values.len() / 2;
     match values.len() {
