@@ -3,12 +3,12 @@
 use std::io;
 
 use crate::address::{Address, Peer};
+use crate::datagram;
 use crate::error::CloseReason;
 use crate::guard::guard;
 use crate::model::Model;
 use crate::net::Net;
 use crate::protocol::Factory;
-use crate::responder;
 use crate::session::Session;
 use crate::table::Table;
 use crate::turn::Turn;
@@ -66,7 +66,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             return;
         };
         match &mut self.model {
-            None => responder::answer_here(socket, count, protocol, peer, &mut self.turn),
+            None => datagram::answer_here(socket, count, protocol, peer, &mut self.turn),
             Some(model) => {
                 if !model.answer(socket, count, protocol, peer, &mut self.turn) {
                     self.turn.statistics.datagrams_dropped += 1;

@@ -15,12 +15,12 @@ use socket2::Socket;
 use crate::address::{Address, Peer};
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
+use crate::datagram::{self, NOBODY};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::linger::Linger;
 use crate::mio::Datagram;
 use crate::protocol::Protocol;
-use crate::responder::{self, NOBODY};
 use crate::session::Session;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
@@ -353,7 +353,7 @@ pub(crate) fn answer<P: Protocol>(
         id: NOBODY,
     };
     let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
-    responder::answer(
+    datagram::answer(
         (protocol, peer),
         data,
         &context,

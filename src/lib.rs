@@ -36,6 +36,7 @@ mod buffer;
 mod clock;
 mod config;
 mod connection;
+mod datagram;
 mod error;
 mod flags;
 mod forking;

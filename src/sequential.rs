@@ -11,10 +11,10 @@ use socket2::Socket;
 use crate::address::Peer;
 use crate::blocking::{Blocking, Control, INTERRUPT_AGAIN};
 use crate::clock::Tick;
+use crate::datagram;
 use crate::mio::{Datagram, Mio};
 use crate::model::Model;
 use crate::protocol::Protocol;
-use crate::responder;
 use crate::shutdown::ShutdownHandle;
 use crate::system;
 use crate::turn::Turn;
@@ -116,7 +116,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         peer: Peer,
         turn: &mut Turn<'_, Mio>,
     ) -> bool {
-        responder::answer_here(socket, count, protocol, peer, turn);
+        datagram::answer_here(socket, count, protocol, peer, turn);
         true
     }
 

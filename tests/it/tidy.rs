@@ -51,6 +51,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "admission",
             "agenda",
             "connection",
+            "datagram",
             "linger",
             "listener",
             "model",

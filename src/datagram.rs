@@ -1,0 +1,92 @@
+//! One datagram: a session that ends at once, and whose output is the one reply.
+
+use std::io::{self, ErrorKind};
+
+use crate::address::{Address, Peer};
+use crate::buffer::Buffer;
+use crate::error::CloseReason;
+use crate::guard::guard;
+use crate::net::Net;
+use crate::protocol::Protocol;
+use crate::session::Session;
+use crate::statistics::Statistics;
+use crate::transport::Context;
+use crate::turn::Turn;
+
+/// A datagram's session ends before anybody could wake it.
+pub(crate) const NOBODY: usize = usize::MAX;
+
+/// Answers the datagram that is in the first `count` bytes of the turn's input.
+pub(crate) fn answer_here<N: Net, P: Protocol>(
+    socket: &mut N::Datagram,
+    count: usize,
+    protocol: P,
+    peer: Peer,
+    turn: &mut Turn<'_, N>,
+) {
+    let context = turn.context(NOBODY);
+    let Turn {
+        net,
+        input,
+        output,
+        statistics,
+        failures,
+        ..
+    } = turn;
+    let send = |reply: &[u8], to: &Address| net.send(socket, reply, to);
+    failures.extend(answer(
+        (protocol, peer),
+        &input[..count],
+        &context,
+        statistics,
+        output,
+        send,
+    ));
+}
+
+/// Runs a datagram's session and sends its reply. Returns what an operator wants to hear of it.
+pub(crate) fn answer<P: Protocol>(
+    (protocol, peer): (P, Peer),
+    data: &[u8],
+    context: &Context<'_>,
+    statistics: &mut Statistics,
+    scratch: &mut Option<Box<Buffer>>,
+    send: impl FnMut(&[u8], &Address) -> io::Result<()>,
+) -> Option<(Peer, Box<CloseReason>)> {
+    let mut session = Session::new(protocol, peer, context.clock.tick());
+    session.lend(scratch);
+    session.handle_datagram(data, context);
+    if session.has_replied() && !session.is_aborted() {
+        reply(&session, statistics, send);
+    }
+    session.output_sent(session.output().len(), context);
+    session.reclaim(scratch, context);
+    let reason = session.handle_lost()?;
+    statistics.panics += u64::from(matches!(*reason, CloseReason::Panicked));
+    statistics.panics += u64::from(session.has_panicked_last());
+    statistics.datagrams_failed += u64::from(reason.is_error());
+    let failure = reason.is_error().then(|| (session.peer().clone(), reason));
+    statistics.panics += u64::from(guard(|| drop(session)).is_none());
+    failure
+}
+
+fn reply<P: Protocol>(
+    session: &Session<P>,
+    statistics: &mut Statistics,
+    mut send: impl FnMut(&[u8], &Address) -> io::Result<()>,
+) {
+    let to = session.peer().address();
+    let sent = loop {
+        match send(session.output(), to) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            sent => break sent,
+        }
+    };
+    match sent {
+        Ok(()) => statistics.datagrams_sent += 1,
+        Err(error) => {
+            log::debug!("{to}: reply dropped: {error}");
+            statistics.datagrams_dropped += 1;
+        }
+    }
+}
