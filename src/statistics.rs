@@ -31,8 +31,9 @@ macro_rules! counters {
 counters! {
     /// Plain counters, since the loop's beginning.
     ///
-    /// At any time between two turns `accepted + connected` is the number of open connections plus
-    /// the sum of all `closed_*`; a connection that was refused was not accepted.
+    /// At any time between two turns `accepted + connected` is the number of live sessions plus the
+    /// sum of all `closed_*`; a connection that was refused was not accepted. A session has ended
+    /// when its protocol knows, though its socket may still wait for the peer's end.
     Statistics {
         /// Connections that came in and got a protocol.
         accepted,
