@@ -100,7 +100,6 @@ impl Processes {
     where
         W: FnOnce(&Self, &mut Statistics) -> Option<(Peer, Box<CloseReason>)>,
     {
-        system::default_signals();
         self.private.drain(..).for_each(system::close_inherited);
         self.children.clear();
         let mut statistics = Statistics::default();

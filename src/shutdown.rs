@@ -53,9 +53,10 @@ impl ShutdownHandle {
         let _ = (&self.shared.bell).write(&[0]);
     }
 
-    /// Whether it was requested, by this process or by the one that forked it.
+    /// Whether it was requested, by this process, of it, or by the one that forked it.
     pub(crate) fn is_rung(&self) -> bool {
-        self.requests() > 0 || system::has_input(self.shared.watched.as_fd())
+        let asked = self.requests() > 0 || system::is_asked_to_end();
+        asked || system::has_input(self.shared.watched.as_fd())
     }
 
     /// How often it was requested.
