@@ -8,6 +8,8 @@ mod deadlines;
 mod framing;
 mod loop_echo;
 mod loop_faults;
+mod model_server;
+mod models;
 mod pauses;
 mod probe;
 mod protocols;
