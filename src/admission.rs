@@ -75,9 +75,9 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         }
     }
 
-    /// Whether what waits has to wait on.
+    /// Whether what waits has to wait on. Once the server shuts down it cannot: its queue goes.
     pub(crate) fn is_full(&self) -> bool {
-        self.model.as_ref().is_some_and(|model| model.is_full())
+        !self.turn.draining && self.model.as_ref().is_some_and(|model| model.is_full())
     }
 
     /// Begins an outbound connection. Its failure is told to the protocol, like everything else.

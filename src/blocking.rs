@@ -1,18 +1,17 @@
-//! One connection on a thread of its own: plain blocking reads and writes, as one would write them
-//! by hand, around the same session as everywhere.
+//! One connection on a thread of its own: plain blocking reads, and writes that wait only for a
+//! peer that is slow, as one would write them by hand, around the same session as everywhere.
 
-use std::cell::OnceCell;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
 use crate::address::{Address, Peer};
+use crate::bell::Bell;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::datagram::{self, NOBODY};
@@ -26,13 +25,16 @@ use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Interruptible};
 use crate::transport::Context;
-use crate::waker::{Mailbox, Wake, Waker, Wakers};
+use crate::waker::Mailbox;
 
-/// How many reads a session may still have of what had arrived when the shutdown began.
-const DRAINING_READS: usize = 16;
+/// How many turns a session may still take input after the shutdown began.
+const DRAINING_TURNS: u8 = 16;
 
 /// How soon an interrupt that came too early, between two system calls, is sent again.
 pub(crate) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
+
+/// The shortest wait, since the system takes zero for no limit at all.
+const WAIT_LEAST: Duration = Duration::from_millis(1);
 
 /// What a server and a connection's thread know of each other.
 #[derive(Debug, Default)]
@@ -45,6 +47,11 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// Has a session end that has not begun yet.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
     /// Has the thread look at the shutdown, unless it knows of it; or end now.
     pub(crate) fn interrupt(&self, end: bool) {
         self.ended.fetch_or(end, Ordering::SeqCst);
@@ -63,12 +70,17 @@ pub(crate) struct Blocking<'a, P> {
     control: &'a Control,
     statistics: &'a mut Statistics,
     clock: Clock,
-    wakers: Lazy,
+    bell: Bell,
     input: Box<[u8]>,
     read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
+    /// The socket took all that it was given.
+    writable: bool,
+    /// The last read left nothing behind.
+    dry: bool,
     /// The peer is gone, which poll would say again and again.
     hung_up: bool,
+    /// How many turns are left in which input is taken though the server shuts down.
+    turns_left: u8,
     /// Ends a drain that takes too long, where nobody else does.
     drained: Option<Tick>,
 }
@@ -89,11 +101,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             control,
             statistics,
             clock,
-            wakers: Lazy::default(),
+            bell: Bell::default(),
             input: vec![0; config.read_per_turn].into(),
             read_timeout: None,
-            write_timeout: None,
+            writable: true,
+            dry: false,
             hung_up: false,
+            turns_left: 0,
             drained: None,
         }
     }
@@ -101,25 +115,196 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     /// Serves the session to its end, and returns what an operator wants to hear of it.
     pub(crate) fn serve(mut self) -> Option<(Peer, Box<CloseReason>)> {
         self.call(Session::handle_open);
-        loop {
-            self.flush();
-            if self.session.is_closing() {
-                break;
-            }
-            if self.wakers.take() {
-                self.call(Session::handle_woken);
-            } else if self.session.has_more() {
+        while !self.is_over() {
+            self.attend();
+            self.send();
+            if self.session.has_more() {
+                self.now();
                 self.call(Session::handle_more);
-            } else if self.wait() {
-                self.read();
+            } else if !self.is_over() && self.wait() {
+                self.receive();
             }
         }
         self.end()
     }
 
+    fn is_over(&self) -> bool {
+        let sent = self.session.is_aborted() || self.session.output().is_empty();
+        self.session.is_closing() && sent
+    }
+
+    /// What comes between reading and writing: wakes, the server's shutdown, deadlines.
+    fn attend(&mut self) {
+        if self.bell.take() {
+            self.call(Session::handle_woken);
+        }
+        if self.is_ended() {
+            let reason = CloseReason::TimedOut(Deadline::Drain);
+            return self.session.fail(reason);
+        }
+        if !self.is_told() && self.is_rung() {
+            self.control.told.store(true, Ordering::SeqCst);
+            let timeout = self.config.drain_timeout;
+            self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
+            self.turns_left = DRAINING_TURNS;
+        }
+        if self.turns_left > 0 {
+            self.drain();
+        }
+        // Nobody is cut off while more of what they sent waits to be read.
+        if self.dry {
+            self.call(Session::handle_timeout);
+        } else {
+            self.call(Session::handle_own_timeout);
+        }
+    }
+
+    /// The server is shutting down: what has arrived is still taken, then the session is asked to
+    /// finish.
+    #[cold]
+    fn drain(&mut self) {
+        self.turns_left -= 1;
+        let dry = !self.session.wants_input() || !system::has_input(self.stream.as_fd());
+        if (dry && !self.session.has_more()) || self.turns_left == 0 {
+            self.turns_left = 0;
+            self.call(Session::handle_shutdown);
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.control.told.load(Ordering::SeqCst)
+    }
+
+    fn is_ended(&self) -> bool {
+        let late = self.drained.is_some_and(|at| at <= self.clock.tick());
+        late || self.control.ended.load(Ordering::SeqCst)
+    }
+
+    /// Whether the server shuts down. Asks the system only after a signal, for a process that the
+    /// parent's memory does not reach.
+    fn is_rung(&self) -> bool {
+        self.handle.requests() > 0 || (system::take_interrupted() && self.handle.is_rung())
+    }
+
+    /// Sends what the socket takes at once, which is all of it unless the peer is slow.
+    fn send(&mut self) {
+        let output = self.session.output();
+        if output.is_empty() || !self.writable {
+            return;
+        }
+        let output = &output[..output.len().min(self.config.write_per_turn)];
+        let length = output.len();
+        let sent = system::send_at_once(self.stream, output);
+        self.now();
+        match sent {
+            Ok(count) => {
+                self.writable = count == length;
+                self.statistics.bytes_written += count as u64;
+                self.call(|session, context| session.output_sent(count, context));
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => self.writable = false,
+                ErrorKind::Interrupted => {}
+                _ if system::is_out_of_memory(&error) => thread::sleep(self.config.accept_pause),
+                _ => self.session.fail(CloseReason::Io(error)),
+            },
+        }
+        if !self.session.output().is_empty() {
+            self.call(|session, context| session.note_stalled(context));
+        }
+    }
+
+    /// Reads, however long that takes, within the deadlines.
+    fn receive(&mut self) {
+        let timeout = self.until_deadline();
+        if timeout != self.read_timeout {
+            self.read_timeout = timeout;
+            // A socket that refuses the option fails with the read.
+            let _ = self.stream.set_read_timeout(timeout);
+        }
+        let mut stream = self.stream;
+        let received = stream.read(&mut self.input);
+        self.now();
+        self.dry = !matches!(received, Ok(count) if count == self.input.len());
+        match received {
+            Ok(0) => self.call(Session::handle_eof),
+            Ok(count) => self.take(count),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+                _ => self.session.fail(CloseReason::Io(error)),
+            },
+        }
+    }
+
+    fn take(&mut self, count: usize) {
+        self.statistics.bytes_read += count as u64;
+        let context = Context {
+            clock: &self.clock,
+            config: self.config,
+            wakers: &self.bell,
+            id: 0,
+        };
+        self.session.handle_data(&self.input[..count], &context);
+    }
+
+    /// Waits, where that is not left to the read itself: the protocol wants no input now, or output
+    /// waits for the peer, or somebody has a waker. True if it is time to read.
+    fn wait(&mut self) -> bool {
+        let reads = self.session.wants_input();
+        let sends = !self.session.output().is_empty();
+        if sends && self.writable {
+            return false;
+        }
+        if reads && !sends && self.bell.descriptor().is_none() {
+            return true;
+        }
+        let timeout = self.until_deadline();
+        let handle = (!self.is_told()).then(|| self.handle.as_fd());
+        let idle = !reads && !sends;
+        let stream = (!idle || !self.hung_up).then(|| self.stream.as_fd());
+        let input = if reads { libc::POLLIN } else { 0 };
+        let output = if sends { libc::POLLOUT } else { 0 };
+        let mut waits = [
+            system::wait_for(self.bell.descriptor(), libc::POLLIN),
+            system::wait_for(handle, libc::POLLIN),
+            system::wait_for(stream, input | output),
+        ];
+        let outcome = system::poll(&mut waits, timeout);
+        self.now();
+        if let Err(error) = outcome {
+            if error.kind() != ErrorKind::Interrupted {
+                self.session.fail(CloseReason::Io(error));
+            }
+            return false;
+        }
+        if waits[1].revents != 0 {
+            system::note_interrupted();
+        }
+        let ready = waits[2].revents;
+        if idle && ready != 0 {
+            self.hang_up();
+        }
+        if sends {
+            self.writable = ready & !libc::POLLIN != 0;
+        }
+        self.dry = !reads || ready & !libc::POLLOUT == 0;
+        !self.dry
+    }
+
+    /// The connection failed while the protocol wanted no input, or the peer closed it altogether;
+    /// in that case what it had sent still counts.
+    #[cold]
+    fn hang_up(&mut self) {
+        self.hung_up = true;
+        if let Some(error) = self.stream.take_error().unwrap_or_else(Some) {
+            self.session.fail(CloseReason::Io(error));
+        }
+    }
+
     fn end(mut self) -> Option<(Peer, Box<CloseReason>)> {
         let lingers = !self.session.is_aborted() && !self.session.is_eof();
         let reason = self.session.handle_lost()?;
+        log::debug!("{}: {reason}", self.session.peer());
         self.statistics.count_close(&reason);
         self.statistics.panics += u64::from(self.session.has_panicked_last());
         if lingers {
@@ -140,155 +325,17 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         failure
     }
 
-    /// Sends all output, however long the peer takes, within the deadlines.
-    fn flush(&mut self) {
-        while !self.session.output().is_empty() {
-            self.call(|session, context| session.note_stalled(context));
-            let timeout = self.until_deadline();
-            if timeout != self.write_timeout {
-                self.write_timeout = timeout;
-                // A socket that refuses the option fails with the write.
-                let _ = self.stream.set_write_timeout(timeout);
-            }
-            let mut stream = self.stream;
-            let sent = stream.write(self.session.output());
-            self.now();
-            match sent {
-                Ok(0) => self
-                    .session
-                    .fail(CloseReason::Io(ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    self.statistics.bytes_written += count as u64;
-                    self.call(|session, context| session.output_sent(count, context));
-                }
-                Err(error) => self.interrupted(error),
-            }
-        }
-    }
-
-    fn read(&mut self) {
-        let timeout = self.until_deadline();
-        if timeout != self.read_timeout {
-            self.read_timeout = timeout;
-            let _ = self.stream.set_read_timeout(timeout);
-        }
-        let mut stream = self.stream;
-        let received = stream.read(&mut self.input);
-        self.now();
-        match received {
-            Ok(count) => self.take(count),
-            Err(error) => self.interrupted(error),
-        }
-    }
-
-    fn take(&mut self, count: usize) {
-        if count == 0 {
-            return self.call(Session::handle_eof);
-        }
-        self.statistics.bytes_read += count as u64;
-        let context = Context {
-            clock: &self.clock,
-            config: self.config,
-            wakers: &self.wakers,
-            id: 0,
-        };
-        self.session.handle_data(&self.input[..count], &context);
-    }
-
-    /// A read or a write ended without bytes: a deadline, a signal, or a failure.
-    #[cold]
-    fn interrupted(&mut self, error: io::Error) {
-        match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.call(Session::handle_timeout),
-            ErrorKind::Interrupted => {}
-            _ => return self.session.fail(CloseReason::Io(error)),
-        }
-        let late = self.drained.is_some_and(|at| at <= self.clock.tick());
-        if late || self.control.ended.load(Ordering::SeqCst) {
-            self.session.fail(CloseReason::TimedOut(Deadline::Drain));
-        } else if self.handle.is_rung() && !self.control.told.load(Ordering::SeqCst) {
-            self.drain();
-        }
-    }
-
-    /// The server is shutting down: what has arrived is still taken, then the session is asked to
-    /// finish.
-    fn drain(&mut self) {
-        self.control.told.store(true, Ordering::SeqCst);
-        let timeout = self.config.drain_timeout;
-        self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
-        for _ in 0..DRAINING_READS {
-            if self.session.has_more() {
-                self.call(Session::handle_more);
-                continue;
-            }
-            if !self.session.wants_input() || !system::has_input(self.stream.as_fd()) {
-                break;
-            }
-            self.read();
-            self.flush();
-        }
-        self.call(Session::handle_shutdown);
-    }
-
-    /// Waits until something can be read, in the cases in which that is not left to the read itself:
-    /// the protocol wants no input now, or somebody has its waker. False if it is not to be read.
-    fn wait(&mut self) -> bool {
-        let reads = self.session.wants_input();
-        if reads && self.wakers.made.get().is_none() {
-            return true;
-        }
-        let timeout = self.until_deadline();
-        let bell = match self.wakers.bell() {
-            Ok(bell) => &bell.heard,
-            Err(error) => {
-                self.session.fail(CloseReason::Io(error));
-                return false;
-            }
-        };
-        let mut waits =
-            [bell.as_fd(), self.handle.as_fd(), self.stream.as_fd()].map(system::wait_for_input);
-        if self.control.told.load(Ordering::SeqCst) {
-            waits[1].fd = -1;
-        }
-        if !reads {
-            waits[2].events = 0;
-            waits[2].fd = if self.hung_up { -1 } else { waits[2].fd };
-        }
-        let outcome = system::poll(&mut waits, timeout);
-        self.now();
-        let [bell, handle, stream] = waits.map(|wait| wait.revents != 0);
-        match outcome {
-            Err(error) => self.interrupted(error),
-            Ok(()) if handle => self.interrupted(ErrorKind::Interrupted.into()),
-            Ok(()) if !bell && !stream => self.interrupted(ErrorKind::TimedOut.into()),
-            Ok(()) if !reads && stream => self.hang_up(),
-            Ok(()) => return reads && stream,
-        }
-        false
-    }
-
-    /// The connection failed while the protocol wanted no input, or the peer closed it altogether;
-    /// in that case what it had sent still counts.
-    #[cold]
-    fn hang_up(&mut self) {
-        self.hung_up = true;
-        if let Some(error) = self.stream.take_error().unwrap_or_else(Some) {
-            self.session.fail(CloseReason::Io(error));
-        }
-    }
-
     /// Waits for the peer's end after ours.
     fn linger(&mut self) {
-        let draining = self.control.told.load(Ordering::SeqCst);
         if self.config.linger_timeout.is_none() || self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
         let mut linger = Linger::new(self.clock.tick(), self.config);
-        loop {
-            let draining = draining || self.handle.is_rung();
+        while !self.is_ended() {
+            let draining = self.is_told() || self.handle.is_rung();
             let left = linger.end(self.config, draining).since(self.clock.tick());
-            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+            let timeout = left.max(WAIT_LEAST);
+            if left.is_zero() || self.stream.set_read_timeout(Some(timeout)).is_err() {
                 return;
             }
             let mut stream = self.stream;
@@ -299,27 +346,20 @@ impl<'a, P: Protocol> Blocking<'a, P> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => return,
             }
-            if self.control.ended.load(Ordering::SeqCst) {
-                return;
-            }
         }
     }
 
-    /// How long a read or write may block; never zero, which would be for ever.
+    /// How long a wait may take.
     fn until_deadline(&mut self) -> Option<Duration> {
         let context = Context {
             clock: &self.clock,
             config: self.config,
-            wakers: &self.wakers,
+            wakers: &self.bell,
             id: 0,
         };
-        let at = self
-            .session
-            .deadline(&context)
-            .into_iter()
-            .chain(self.drained)
-            .min();
-        at.map(|at| at.since(self.clock.tick()).max(Duration::from_millis(1)))
+        let deadline = self.session.deadline(&context);
+        let at = deadline.into_iter().chain(self.drained).min();
+        at.map(|at| at.since(self.clock.tick()).max(WAIT_LEAST))
     }
 
     fn now(&mut self) {
@@ -330,7 +370,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let context = Context {
             clock: &self.clock,
             config: self.config,
-            wakers: &self.wakers,
+            wakers: &self.bell,
             id: 0,
         };
         event(&mut self.session, &context);
@@ -341,7 +381,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 pub(crate) fn answer<P: Protocol>(
     socket: &Datagram,
     data: &[u8],
-    (protocol, peer): (P, Peer),
+    served: (P, Peer),
     config: &Config,
     statistics: &mut Statistics,
 ) -> Option<(Peer, Box<CloseReason>)> {
@@ -353,66 +393,5 @@ pub(crate) fn answer<P: Protocol>(
         id: NOBODY,
     };
     let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
-    datagram::answer(
-        (protocol, peer),
-        data,
-        &context,
-        statistics,
-        &mut None,
-        send,
-    )
-}
-
-/// Wakers for the one session of a thread, and what its waits listen to: made when first needed.
-#[derive(Default)]
-struct Lazy {
-    made: OnceCell<Bell>,
-}
-
-struct Bell {
-    mailbox: Arc<Mailbox>,
-    heard: UnixStream,
-}
-
-impl Lazy {
-    fn bell(&self) -> io::Result<&Bell> {
-        if let Some(bell) = self.made.get() {
-            return Ok(bell);
-        }
-        let (rung, heard) = UnixStream::pair()?;
-        rung.set_nonblocking(true)?;
-        heard.set_nonblocking(true)?;
-        let mailbox = Mailbox::new(Box::new(Ring(rung)));
-        Ok(self.made.get_or_init(|| Bell { mailbox, heard }))
-    }
-
-    /// Whether the session was woken since the last call.
-    fn take(&self) -> bool {
-        self.made.get().is_some_and(|bell| {
-            let woken = bell.mailbox.take().count() > 0;
-            // What is heard has been asked for already, and nothing more comes of it.
-            let _ = (&bell.heard).read(&mut [0; 8]);
-            woken
-        })
-    }
-}
-
-impl Wakers for Lazy {
-    /// # Panics
-    /// When the system has no descriptor left, which ends this one connection.
-    fn waker(&self, id: usize) -> Waker {
-        self.bell()
-            .expect("two descriptors for a waker")
-            .mailbox
-            .waker(id)
-    }
-}
-
-struct Ring(UnixStream);
-
-impl Wake for Ring {
-    fn wake(&self) {
-        // A full bell has been rung already, and nobody can hear one whose listener is gone.
-        let _ = (&self.0).write(&[0]);
-    }
+    datagram::answer(served, data, &context, statistics, &mut None, send)
 }

@@ -1,5 +1,6 @@
 //! A process for each connection, and for each datagram.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, RawFd};
@@ -14,11 +15,13 @@ use crate::address::Peer;
 use crate::blocking::{self, Blocking, Control, INTERRUPT_AGAIN};
 use crate::clock::{REPEAT, Tick};
 use crate::config::Config;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
 use crate::model::{FIRST_OF_MODEL, Model};
+use crate::net::Net;
 use crate::protocol::Protocol;
+use crate::session::Session;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
@@ -27,15 +30,19 @@ use crate::turn::Turn;
 /// How long after the drain's deadline a process that has not ended itself is killed.
 const GRACE: Duration = Duration::from_secs(1);
 
-pub(crate) struct Processes {
+pub(crate) struct Processes<P> {
     config: Config,
     handle: ShutdownHandle,
     /// The listeners' descriptors, which a child has no business with.
     private: Vec<RawFd>,
     children: Slab<Served>,
+    /// Who was connected before the shutdown, and has to wait for another's process to end. Before
+    /// the shutdown they wait in the system's queue.
+    waiting: VecDeque<(Socket, P, Peer)>,
     /// Children that something was heard of.
     noted: Vec<usize>,
     look_again: Option<Tick>,
+    interrupt_at: Option<Tick>,
     kill_at: Option<Tick>,
 }
 
@@ -50,7 +57,7 @@ struct Served {
     stream: bool,
 }
 
-impl Processes {
+impl<P: Protocol> Processes<P> {
     pub(crate) fn new(
         config: Config,
         handle: ShutdownHandle,
@@ -63,10 +70,33 @@ impl Processes {
             handle,
             private,
             children: Slab::new(),
+            waiting: VecDeque::new(),
             noted: Vec::new(),
             look_again: None,
+            interrupt_at: None,
             kill_at: None,
         })
+    }
+
+    /// Serves a connection in a child.
+    fn serve(
+        &mut self,
+        stream: Socket,
+        (protocol, peer): (P, Peer),
+        turn: &mut Turn<'_, Mio>,
+    ) -> bool {
+        let name = peer.clone();
+        let mut served = Some((stream, protocol, peer));
+        let work = |this: &Self, statistics: &mut Statistics| {
+            let (stream, protocol, peer) = served.take()?;
+            let control = Control::default();
+            let around = (&this.config, &this.handle, &control);
+            Blocking::new(&stream, (protocol, peer), around, statistics).serve()
+        };
+        let spawned = self.spawn(&name, true, turn.net, work);
+        // The parent's copy of a protocol is still a protocol.
+        turn.drop_guarded(served);
+        turn.check_spawned(&name, spawned)
     }
 
     /// Runs `work` in a child and returns in the parent.
@@ -97,9 +127,13 @@ impl Processes {
     where
         W: FnOnce(&Self, &mut Statistics) -> Option<(Peer, Box<CloseReason>)>,
     {
-        system::default_signals();
         self.private.drain(..).for_each(system::close_inherited);
         self.children.clear();
+        for (stream, protocol, _) in self.waiting.drain(..) {
+            drop(stream);
+            // It lives on in the parent.
+            mem::forget(protocol);
+        }
         let mut statistics = Statistics::default();
         let failure = guard(|| work(self, &mut statistics)).flatten();
         let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
@@ -151,20 +185,35 @@ impl Processes {
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill();
         }
-        self.children
-            .iter()
-            .for_each(|(_, served)| served.child.interrupt());
-        self.look_again = Some(now.after(INTERRUPT_AGAIN));
+        if self.interrupt_at.is_none_or(|at| at <= now) {
+            self.children
+                .iter()
+                .for_each(|(_, served)| served.child.interrupt());
+            self.interrupt_at = Some(now.after(INTERRUPT_AGAIN));
+        }
     }
 
-    fn kill(&self) {
-        self.children
-            .iter()
-            .for_each(|(_, served)| served.child.kill());
+    /// Serves those that wait, as far as there is room, or refuses them when it is too late.
+    fn serve_waiting(&mut self, turn: &mut Turn<'_, Mio>) {
+        while self.kill_at.is_some() || self.children.len() < self.config.max_children {
+            let Some((stream, protocol, peer)) = self.waiting.pop_front() else {
+                return;
+            };
+            if self.kill_at.is_some() {
+                let mut session = Session::new(protocol, peer, turn.now());
+                session.fail(CloseReason::TimedOut(Deadline::Drain));
+                let abort = turn.lose(&mut session);
+                turn.drop_guarded(session);
+                turn.net.close(stream, abort);
+            } else if !self.serve(stream, (protocol, peer), turn) {
+                turn.statistics.accepted -= 1;
+                turn.statistics.refused_by_system += 1;
+            }
+        }
     }
 }
 
-impl<P: Protocol> Model<Mio, P> for Processes {
+impl<P: Protocol> Model<Mio, P> for Processes<P> {
     fn process(
         &mut self,
         stream: Socket,
@@ -172,14 +221,15 @@ impl<P: Protocol> Model<Mio, P> for Processes {
         peer: Peer,
         turn: &mut Turn<'_, Mio>,
     ) -> bool {
-        let name = peer.clone();
-        let spawned = self.spawn(&name, true, turn.net, |this, statistics| {
-            stream.set_nonblocking(false).ok()?;
-            let control = Control::default();
-            let around = (&this.config, &this.handle, &control);
-            Blocking::new(&stream, (protocol, peer), around, statistics).serve()
-        });
-        turn.check_spawned(&name, spawned)
+        if stream.set_nonblocking(false).is_err() {
+            turn.drop_guarded(protocol);
+            return false;
+        }
+        if turn.draining && self.is_full() {
+            self.waiting.push_back((stream, protocol, peer));
+            return true;
+        }
+        self.serve(stream, (protocol, peer), turn)
     }
 
     fn answer(
@@ -190,17 +240,23 @@ impl<P: Protocol> Model<Mio, P> for Processes {
         peer: Peer,
         turn: &mut Turn<'_, Mio>,
     ) -> bool {
+        if self.is_full() {
+            turn.drop_guarded(protocol);
+            return false;
+        }
         let (data, name) = (turn.input[..count].to_vec(), peer.clone());
+        let mut asked = Some((protocol, peer));
         let spawned = socket.try_clone().and_then(|socket| {
             self.spawn(&name, false, turn.net, |this, statistics| {
-                blocking::answer(&socket, &data, (protocol, peer), &this.config, statistics)
+                blocking::answer(&socket, &data, asked.take()?, &this.config, statistics)
             })
         });
+        turn.drop_guarded(asked);
         turn.check_spawned(&name, spawned)
     }
 
     fn len(&self) -> usize {
-        self.children.len()
+        self.children.len() + self.waiting.len()
     }
 
     fn is_full(&self) -> bool {
@@ -212,7 +268,9 @@ impl<P: Protocol> Model<Mio, P> for Processes {
     }
 
     fn deadline(&self) -> Option<Tick> {
-        self.look_again
+        let busy = !self.children.is_empty();
+        let interrupt_at = self.interrupt_at.filter(|_| busy);
+        self.look_again.into_iter().chain(interrupt_at).min()
     }
 
     fn reap(&mut self, turn: &mut Turn<'_, Mio>) {
@@ -232,7 +290,8 @@ impl<P: Protocol> Model<Mio, P> for Processes {
         // A process closes its descriptors a moment before it can be waited for.
         self.look_again = (!unfinished.is_empty()).then(|| turn.now().after(REPEAT));
         self.noted = unfinished;
-        if turn.draining && !self.children.is_empty() {
+        if turn.draining {
+            self.serve_waiting(turn);
             self.hurry(turn.now());
         }
     }
@@ -246,7 +305,15 @@ impl<P: Protocol> Model<Mio, P> for Processes {
     }
 }
 
-impl Drop for Processes {
+impl<P> Processes<P> {
+    fn kill(&self) {
+        self.children
+            .iter()
+            .for_each(|(_, served)| served.child.kill());
+    }
+}
+
+impl<P> Drop for Processes<P> {
     /// No child outlives its server, and none becomes a zombie.
     fn drop(&mut self) {
         self.kill();

@@ -31,6 +31,7 @@ mod acceptor;
 mod address;
 mod admission;
 mod agenda;
+mod bell;
 mod blocking;
 mod buffer;
 mod clock;

@@ -49,6 +49,14 @@ impl<N: Net> Listeners<N> {
         }
     }
 
+    /// Looks at each again, whatever events said: one may be on its way.
+    pub(crate) fn note_all_readable(&mut self) {
+        self.all
+            .iter_mut()
+            .flatten()
+            .for_each(Listener::note_readable);
+    }
+
     /// Whether one has work that no event will announce.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
@@ -28,17 +29,26 @@ pub(crate) struct Sequential {
 
 /// What the watcher knows of the connection that is being served.
 struct Watch {
-    serving: Mutex<Option<Arc<Control>>>,
+    serving: Mutex<Serving>,
+    drain_timeout: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Serving {
+    control: Option<Arc<Control>>,
+    /// The drain is over: whoever comes next from the system's queue ends at once.
+    over: bool,
 }
 
 impl Sequential {
     /// Serves on this thread. A second one only watches for the shutdown, which the first cannot
     /// notice while it is blocked.
-    pub(crate) fn new(handle: ShutdownHandle) -> io::Result<Self> {
+    pub(crate) fn new(handle: ShutdownHandle, drain_timeout: Option<Duration>) -> io::Result<Self> {
         system::allow_interrupts()?;
         let (quit, asked) = UnixStream::pair()?;
         let watch = Arc::new(Watch {
-            serving: Mutex::new(None),
+            serving: Mutex::default(),
+            drain_timeout,
         });
         let (watched, for_thread) = (handle.clone(), Arc::clone(&watch));
         let watcher = thread::Builder::new()
@@ -55,32 +65,43 @@ impl Sequential {
 
 impl Watch {
     fn serve(&self, control: Option<Arc<Control>>) {
-        *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = control;
+        let mut serving = self.serving();
+        if let Some(control) = control.as_ref().filter(|_| serving.over) {
+            control.end();
+        }
+        serving.control = control;
     }
 
     fn run(&self, handle: &ShutdownHandle, asked: &UnixStream) {
+        let mut rung_at = None;
         loop {
-            let mut waits = [asked.as_fd(), handle.as_fd()].map(system::wait_for_input);
             let rung = handle.is_rung();
-            if rung {
-                waits[1].fd = -1;
-            }
+            let handle_unheard = (!rung).then(|| handle.as_fd());
+            let mut waits = [Some(asked.as_fd()), handle_unheard]
+                .map(|descriptor| system::wait_for(descriptor, libc::POLLIN));
             // A failure is a signal's, and the loop looks again.
             let _ = system::poll(&mut waits, rung.then_some(INTERRUPT_AGAIN));
             if waits[0].revents != 0 {
                 return;
             }
             if rung {
-                self.interrupt(handle.requests() > 1);
+                let drained = rung_at.get_or_insert_with(Instant::now).elapsed();
+                let late = self.drain_timeout.is_some_and(|most| drained >= most);
+                self.interrupt(late || handle.requests() > 1);
             }
         }
     }
 
     fn interrupt(&self, end: bool) {
-        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(control) = &*serving {
+        let mut serving = self.serving();
+        serving.over |= end;
+        if let Some(control) = &serving.control {
             control.interrupt(end);
         }
+    }
+
+    fn serving(&self) -> MutexGuard<'_, Serving> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

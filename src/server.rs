@@ -127,7 +127,7 @@ impl Server {
     where
         F::Protocol: 'static,
     {
-        let model = Sequential::new(self.handle.clone())?;
+        let model = Sequential::new(self.handle.clone(), self.config.drain_timeout)?;
         self.serve_with(factory, |_, _| Ok(Box::new(model)))
     }
 

@@ -53,9 +53,10 @@ impl ShutdownHandle {
         let _ = (&self.shared.bell).write(&[0]);
     }
 
-    /// Whether it was requested, by this process or by the one that forked it.
+    /// Whether it was requested, by this process, of it, or by the one that forked it.
     pub(crate) fn is_rung(&self) -> bool {
-        self.requests() > 0 || system::has_input(self.shared.watched.as_fd())
+        let asked = self.requests() > 0 || system::is_asked_to_end();
+        asked || system::has_input(self.shared.watched.as_fd())
     }
 
     /// How often it was requested.
@@ -86,8 +87,9 @@ pub(crate) struct Shutdown {
     handle: Option<ShutdownHandle>,
     /// Requests that did not come by the handle.
     requests: usize,
-    begun: bool,
-    /// When what is still open is ended.
+    /// How many requests were acted on: the first begins, the others end.
+    acted_on: usize,
+    /// When what is still open is ended, if it was not yet.
     deadline: Option<Tick>,
 }
 
@@ -104,16 +106,26 @@ impl Shutdown {
     /// Whether there is a request that has not been acted on: to begin, or to end at once.
     pub(crate) fn is_requested(&self) -> bool {
         let requests = self.requests + self.handle.as_ref().map_or(0, ShutdownHandle::requests);
-        requests > usize::from(self.begun)
+        requests > self.acted_on
     }
 
     pub(crate) fn begin(&mut self, deadline: Option<Tick>) {
-        self.begun = true;
+        self.acted_on = 1;
         self.deadline = deadline;
     }
 
     pub(crate) fn has_begun(&self) -> bool {
-        self.begun
+        self.acted_on > 0
+    }
+
+    /// A further request was acted on.
+    pub(crate) fn note_end(&mut self) {
+        self.acted_on += 1;
+    }
+
+    /// Whether the deadline has come, once.
+    pub(crate) fn expire(&mut self, now: Tick) -> bool {
+        self.deadline.take_if(|at| *at <= now).is_some()
     }
 
     pub(crate) fn deadline(&self) -> Option<Tick> {

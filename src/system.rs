@@ -6,8 +6,11 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use socket2::Socket;
 
 /// The soft and the hard limit of descriptors of this process.
 pub(crate) fn descriptor_limits() -> io::Result<libc::rlimit> {
@@ -57,33 +60,100 @@ pub(crate) fn poll(waits: &mut [libc::pollfd], timeout: Option<Duration>) -> io:
     }
 }
 
-/// What poll is to wait for on one descriptor.
-pub(crate) fn wait_for_input(descriptor: BorrowedFd<'_>) -> libc::pollfd {
+/// What poll is to wait for on one descriptor, if there is one.
+pub(crate) fn wait_for(descriptor: Option<BorrowedFd<'_>>, events: libc::c_short) -> libc::pollfd {
     libc::pollfd {
-        fd: descriptor.as_raw_fd(),
-        events: libc::POLLIN,
+        fd: descriptor.map_or(-1, |descriptor| descriptor.as_raw_fd()),
+        events,
         revents: 0,
     }
 }
 
 /// Whether something can be read from a descriptor now.
 pub(crate) fn has_input(descriptor: BorrowedFd<'_>) -> bool {
-    let mut waits = [wait_for_input(descriptor)];
+    let mut waits = [wait_for(Some(descriptor), libc::POLLIN)];
     poll(&mut waits, Some(Duration::ZERO)).is_ok() && waits[0].revents != 0
+}
+
+/// Sends what a blocking socket takes without waiting for its peer.
+pub(crate) fn send_at_once(stream: &Socket, data: &[u8]) -> io::Result<usize> {
+    stream.send_with_flags(data, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+}
+
+/// Whether the system had no memory for a moment, which says nothing about the connection.
+pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// The signal that ends a blocking system call of another thread or process. By default it is
 /// ignored, so that it does no harm where nobody waits for it.
 const INTERRUPT: libc::c_int = libc::SIGURG;
 
+/// An interrupt came that nobody has looked at yet.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// This process is a child that was asked to end.
+static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+
 /// Has [`INTERRUPT`] end blocking system calls of this process and of those that it forks.
 pub(crate) fn allow_interrupts() -> io::Result<()> {
-    extern "C" fn nothing(_: libc::c_int) {}
+    extern "C" fn note(_: libc::c_int) {
+        note_interrupted();
+    }
+    catch(INTERRUPT, note)
+}
+
+/// Notes that somebody wants to be noticed, as an interrupt does.
+pub(crate) fn note_interrupted() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+}
+
+/// Whether an interrupt came since the last call.
+pub(crate) fn take_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed) && INTERRUPTED.swap(false, Ordering::SeqCst)
+}
+
+/// Has the signals that ask a process to end finish a child's one session, where the parent would
+/// finish all: a terminal and a service manager send them to both.
+fn catch_end_in_child() {
+    extern "C" fn note(_: libc::c_int) {
+        ASKED_TO_END.store(true, Ordering::SeqCst);
+        note_interrupted();
+    }
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        // The signals exist and can be caught; a child that cannot still is its parent's to end.
+        let _ = catch(signal, note);
+    }
+}
+
+/// Whether this process is a child that was asked to end.
+pub(crate) fn is_asked_to_end() -> bool {
+    ASKED_TO_END.load(Ordering::SeqCst)
+}
+
+/// Keeps all signals back, and returns which were before.
+fn block_signals() -> libc::sigset_t {
+    // SAFETY: all zeroes are a valid set, and both are live for the calls, which cannot fail then.
+    unsafe {
+        let (mut all, mut before) = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        before
+    }
+}
+
+fn unblock_signals(before: &libc::sigset_t) {
+    // SAFETY: the set came from the system, and no former set is asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
+}
+
+/// `handler` must do nothing but what is safe in a signal handler.
+fn catch(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
     // SAFETY: all zeroes are a valid sigaction: no flags, so that calls are not restarted.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    // SAFETY: the action is initialised, and its handler does nothing, which is safe in a handler.
-    match unsafe { libc::sigaction(INTERRUPT, &raw const action, std::ptr::null_mut()) } {
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // SAFETY: the action is initialised, and its handler only stores to atomics.
+    match unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -137,12 +207,19 @@ impl Child {
     /// release them. Or the system has no room for another process.
     pub(crate) fn fork() -> io::Result<Option<Self>> {
         check_single_thread()?;
+        let before = block_signals();
         // SAFETY: this is the only thread, so the child can go on like any process.
-        match unsafe { libc::fork() } {
+        let outcome = match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            0 => Ok(None),
+            0 => {
+                // Before that a signal would be handled as the parent handles it, on what they share.
+                catch_end_in_child();
+                Ok(None)
+            }
             pid => Ok(Some(Self(pid))),
-        }
+        };
+        unblock_signals(&before);
+        outcome
     }
 
     pub(crate) fn interrupt(&self) {
@@ -171,14 +248,6 @@ impl Child {
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => None,
             _ => Some(None),
         }
-    }
-}
-
-/// Undoes in a child process what its parent does with the signals that end a process.
-pub(crate) fn default_signals() {
-    for signal in [libc::SIGTERM, libc::SIGINT] {
-        // SAFETY: the default action is always valid.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

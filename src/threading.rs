@@ -3,7 +3,8 @@
 use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use slab::Slab;
 use socket2::Socket;
@@ -12,7 +13,7 @@ use crate::address::Peer;
 use crate::blocking::{self, Blocking, Control, INTERRUPT_AGAIN};
 use crate::clock::Tick;
 use crate::config::Config;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
 use crate::model::Model;
@@ -23,10 +24,13 @@ use crate::system;
 use crate::turn::Turn;
 use crate::waker::Waker;
 
+/// How long after the drain's deadline a thread is given up that has not ended itself.
+const GRACE: Duration = Duration::from_secs(1);
+
 pub(crate) struct Threads {
     shared: Arc<Shared>,
     interrupt_at: Option<Tick>,
-    ended: bool,
+    give_up_at: Option<Tick>,
 }
 
 struct Shared {
@@ -40,10 +44,19 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// The threads that live: each takes itself out as the last thing it does.
-    threads: Slab<Arc<Control>>,
+    threads: Slab<Running>,
+    /// The threads that have nothing left to do but to end.
+    ended: Vec<JoinHandle<()>>,
     /// What those have counted that ended, until the server collects it.
     statistics: Statistics,
     failures: Vec<(Peer, Box<CloseReason>)>,
+}
+
+/// A thread that serves a connection, or a datagram.
+struct Running {
+    control: Arc<Control>,
+    peer: Peer,
+    thread: JoinHandle<()>,
 }
 
 impl Threads {
@@ -59,34 +72,59 @@ impl Threads {
         Ok(Self {
             shared,
             interrupt_at: None,
-            ended: false,
+            give_up_at: None,
         })
     }
 
     /// Runs `work` on a thread that the server can interrupt, count and wait for.
     fn spawn(
         &self,
+        peer: &Peer,
         work: impl FnOnce(&Shared, &Control, &mut State) + Send + 'static,
     ) -> io::Result<()> {
         let control = Arc::new(Control::default());
-        let key = self.shared.state().threads.insert(Arc::clone(&control));
-        let shared = Arc::clone(&self.shared);
-        let spawned = thread::Builder::new().spawn(move || {
+        let (shared, for_thread) = (Arc::clone(&self.shared), Arc::clone(&control));
+        // The thread waits for the lock before it takes out what is not in there yet.
+        let mut state = self.shared.state();
+        let entry = state.threads.vacant_entry();
+        let key = entry.key();
+        let run = move || {
             let mut counted = State::default();
-            let run = || work(&shared, &control, &mut counted);
-            guard(|| control.thread.run(run));
+            let run = || work(&shared, &for_thread, &mut counted);
+            guard(|| for_thread.thread.run(run));
             shared.state().collect(key, counted);
             shared.waker.wake();
+        };
+        // Without a thread the protocol is dropped here.
+        let spawned = guard(|| thread::Builder::new().spawn(run));
+        let thread = spawned.unwrap_or_else(|| Err(io::Error::other("a protocol panicked")))?;
+        let peer = peer.clone();
+        entry.insert(Running {
+            control,
+            peer,
+            thread,
         });
-        if spawned.is_err() {
-            self.shared.state().threads.remove(key);
-        }
-        spawned.map(drop)
+        Ok(())
     }
 
     fn interrupt(&self) {
-        for (_, control) in &self.shared.state().threads {
-            control.interrupt(self.ended);
+        for (_, running) in &self.shared.state().threads {
+            running.control.interrupt(self.give_up_at.is_some());
+        }
+    }
+
+    /// Leaves threads to themselves that even now have not ended: their protocols hang.
+    fn give_up(&self, turn: &mut Turn<'_, Mio>) {
+        for running in self.shared.state().threads.drain() {
+            let reason = CloseReason::TimedOut(Deadline::Drain);
+            log::error!(
+                "{}: its protocol hangs, its thread is given up",
+                running.peer
+            );
+            if !running.peer.is_datagram() {
+                turn.statistics.count_close(&reason);
+            }
+            turn.failures.push((running.peer, Box::new(reason)));
         }
     }
 }
@@ -99,7 +137,11 @@ impl Shared {
 
 impl State {
     fn collect(&mut self, key: usize, counted: Self) {
-        self.threads.remove(key);
+        // Otherwise it was given up and is accounted for.
+        let Some(running) = self.threads.try_remove(key) else {
+            return;
+        };
+        self.ended.push(running.thread);
         self.statistics.add(&counted.statistics);
         self.failures.extend(counted.failures);
     }
@@ -115,7 +157,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
     ) -> bool {
         let name = peer.clone();
         let spawned = stream.set_nonblocking(false).and_then(|()| {
-            self.spawn(move |shared, control, counted| {
+            self.spawn(&name, move |shared, control, counted| {
                 let State {
                     statistics,
                     failures,
@@ -137,9 +179,13 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         peer: Peer,
         turn: &mut Turn<'_, Mio>,
     ) -> bool {
+        // Datagrams are not refused like connections, and are as many as their senders like.
+        if self.shared.state().threads.len() >= turn.config.max_connections {
+            return false;
+        }
         let (data, name) = (turn.input[..count].to_vec(), peer.clone());
         let spawned = socket.try_clone().and_then(|socket| {
-            self.spawn(move |shared, _, counted| {
+            self.spawn(&name, move |shared, _, counted| {
                 let State {
                     statistics,
                     failures,
@@ -153,12 +199,14 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         turn.check_spawned(&name, spawned)
     }
 
+    /// Threads count until they are joined, and with them what they counted.
     fn len(&self) -> usize {
-        self.shared.state().threads.len()
+        let state = self.shared.state();
+        state.threads.len() + state.ended.len()
     }
 
     fn deadline(&self) -> Option<Tick> {
-        self.interrupt_at
+        self.interrupt_at.into_iter().chain(self.give_up_at).min()
     }
 
     fn reap(&mut self, turn: &mut Turn<'_, Mio>) {
@@ -166,17 +214,23 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         turn.statistics.add(&mem::take(&mut state.statistics));
         turn.failures.append(&mut state.failures);
         let nobody = state.threads.is_empty();
+        let ended = mem::take(&mut state.ended);
         drop(state);
-        if !turn.draining || nobody {
-            self.interrupt_at = None;
-        } else if self.interrupt_at.is_none_or(|at| at <= turn.now()) {
+        for thread in ended {
+            // A panic has been caught before.
+            let _ = thread.join();
+        }
+        if self.give_up_at.is_some_and(|at| at <= turn.now()) {
+            return self.give_up(turn);
+        }
+        if turn.draining && !nobody && self.interrupt_at.is_none_or(|at| at <= turn.now()) {
             self.interrupt();
             self.interrupt_at = Some(turn.now().after(INTERRUPT_AGAIN));
         }
     }
 
-    fn end(&mut self, _: Tick, _: bool) {
-        self.ended = true;
+    fn end(&mut self, now: Tick, _: bool) {
+        self.give_up_at.get_or_insert(now.after(GRACE));
         self.interrupt();
     }
 }

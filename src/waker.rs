@@ -3,7 +3,7 @@
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Calls [`woken`](crate::Protocol::woken) on one session, from anywhere.
 ///
@@ -18,8 +18,11 @@ pub struct Waker {
 impl Waker {
     /// Has the session's `woken` called soon, on the session's own thread. Never blocks for long.
     pub fn wake(&self) {
-        if !self.target.queued.swap(true, Ordering::AcqRel) {
-            self.target.mailbox.push(Arc::clone(&self.target));
+        if self.target.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(mailbox) = self.target.mailbox.upgrade() {
+            mailbox.push(Arc::clone(&self.target));
         }
     }
 }
@@ -35,7 +38,8 @@ impl fmt::Debug for Waker {
 struct Target {
     id: usize,
     queued: AtomicBool,
-    mailbox: Arc<Mailbox>,
+    /// Weak, since a mailbox that its driver never empties again would keep itself alive.
+    mailbox: Weak<Mailbox>,
 }
 
 /// Ends a driver's wait, from any thread: a driver gives one to its [`Mailbox`].
@@ -99,7 +103,7 @@ impl Wakers for Arc<Mailbox> {
         let target = Target {
             id,
             queued: AtomicBool::new(false),
-            mailbox: Self::clone(self),
+            mailbox: Self::downgrade(self),
         };
         Waker {
             target: Arc::new(target),

@@ -49,7 +49,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let most = self.kit.config.timeouts_per_turn;
         self.connections.expire(now, most);
         self.listeners.expire(now);
-        if self.shutdown.deadline().is_some_and(|at| at <= now) {
+        if self.shutdown.expire(now) {
             self.end_all(false);
         }
     }
@@ -171,26 +171,28 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let (mut admission, listeners) = self.lend();
         if let Some(error) = listeners.drive(&mut admission, most) {
             self.failure = Some(error);
-            self.shutdown.request();
+            if !self.shutdown.has_begun() {
+                self.shutdown.request();
+            }
         }
     }
 
     fn obey_request(&mut self) {
         if self.shutdown.has_begun() {
+            self.shutdown.note_end();
             return self.end_all(true);
         }
         log::info!("shutting down: {} connections open", self.connections.len());
-        // Who was connected before the shutdown is served, though not yet accepted.
-        let backlog = usize::try_from(self.kit.config.backlog).unwrap_or(0);
-        self.accept(backlog);
-        self.listeners.close_all(&mut self.net);
         let now = self.kit.clock.tick();
-        let until = self
-            .kit
-            .config
-            .drain_timeout
-            .map(|timeout| now.after(timeout));
-        self.shutdown.begin(until);
+        let timeout = self.kit.config.drain_timeout;
+        self.shutdown
+            .begin(timeout.map(|timeout| now.after(timeout)));
+        // Who was connected before the shutdown is served, though not yet accepted. The system's
+        // queue holds one more than it was asked to.
+        let most = usize::try_from(self.kit.config.backlog).unwrap_or(0) + 1;
+        self.listeners.note_all_readable();
+        self.accept(most);
+        self.listeners.close_all(&mut self.net);
         self.connections.note_shutdown();
     }
 

@@ -14,6 +14,8 @@ mod loop_files;
 mod loop_limits;
 mod loop_shutdown;
 mod loop_turn;
+mod model_server;
+mod models;
 mod pauses;
 mod probe;
 mod protocols;

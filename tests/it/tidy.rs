@@ -65,7 +65,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ),
     (
         "models",
-        &["blocking", "forking", "sequential", "threading"],
+        &["bell", "blocking", "forking", "sequential", "threading"],
     ),
     ("front", &["server"]),
 ];
@@ -92,7 +92,12 @@ const OUTSIDE: [&str; 11] = [
 const UNSAFE: [(&str, &str); 2] = [("src", "system.rs"), ("cli/src", "signals.rs")];
 
 /// The drivers, which read the clock and pass the time down.
-const CLOCKS: [&str; 3] = ["blocking.rs", "mio.rs", "testing/memory.rs"];
+const CLOCKS: [&str; 4] = [
+    "blocking.rs",
+    "mio.rs",
+    "sequential.rs",
+    "testing/memory.rs",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
