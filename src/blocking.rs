@@ -69,6 +69,8 @@ pub(crate) struct Blocking<'a, P> {
     write_timeout: Option<Duration>,
     /// The peer is gone, which poll would say again and again.
     hung_up: bool,
+    /// Our side of the stream has been ended, before the connection.
+    finished: bool,
     /// Ends a drain that takes too long, where nobody else does.
     drained: Option<Tick>,
 }
@@ -94,6 +96,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             read_timeout: None,
             write_timeout: None,
             hung_up: false,
+            finished: false,
             drained: None,
         }
     }
@@ -105,6 +108,11 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             self.flush();
             if self.session.is_closing() {
                 break;
+            }
+            if self.session.is_finished() && !self.finished {
+                self.finished = true;
+                // A socket that has failed says so to the next read, with the reason.
+                let _ = self.stream.shutdown(Shutdown::Write);
             }
             if self.wakers.take() {
                 self.call(Session::handle_woken);

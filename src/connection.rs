@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind};
 
 use crate::agenda::{
-    ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, HANGUP, LINGERING,
-    QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
+    ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP,
+    LINGERING, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
 };
 use crate::clock::Tick;
 use crate::error::{CloseReason, Deadline};
@@ -82,6 +82,9 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.attend(&context);
             }
             self.send(turn, &context);
+            if self.owes_end() {
+                self.end_output(turn);
+            }
         }
         self.session.reclaim(turn.output, &context);
         if self.session.is_closing() {
@@ -124,7 +127,8 @@ impl<S, P: Protocol> Connection<S, P> {
     fn next_turn(&self) -> Next {
         let reads = self.agenda.any(READABLE) && self.session.wants_input();
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
-        let ends = self.session.is_closing() && self.session.output().is_empty();
+        let ends = self.session.is_closing() || self.owes_end();
+        let ends = ends && self.session.output().is_empty();
         if reads || writes || ends || self.session.has_more() || self.agenda.any(DRAINING) {
             Next::Again
         } else {
@@ -178,6 +182,22 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.agenda.set(RETRY | RETIME);
             }
         }
+    }
+
+    /// Whether our side of the stream is still to be ended though the peer's goes on.
+    #[inline]
+    fn owes_end(&self) -> bool {
+        self.session.is_finished() && !self.agenda.any(FINISHED)
+    }
+
+    #[cold]
+    fn end_output<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
+        if self.session.is_closing() || !self.session.output().is_empty() {
+            return;
+        }
+        self.agenda.set(FINISHED);
+        // A socket that has failed says so to the next read, with the reason.
+        let _ = turn.net.finish(&mut self.stream);
     }
 
     #[cold]

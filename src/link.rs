@@ -37,6 +37,13 @@ pub(crate) const STALLED: Flags = Flags::bit(12);
 pub(crate) const LOST: Flags = Flags::bit(13);
 /// The protocol panicked when it was told so.
 pub(crate) const PANICKED: Flags = Flags::bit(14);
+/// Our side of the stream ends when all output is sent; input goes on.
+pub(crate) const FINISHED: Flags = Flags::bit(15);
+/// The protocol has more to send once output has fallen to the low mark.
+pub(crate) const WANTED: Flags = Flags::bit(16);
+
+/// What makes writing do nothing.
+pub(crate) const MUTE: Flags = CLOSING.or(FINISHED);
 
 /// What keeps input from being shown: the protocol's wish, waiting output, or the end.
 pub(crate) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);

@@ -6,8 +6,8 @@ use crate::clock::Tick;
 use crate::error::{CloseReason, ProtocolError};
 use crate::guard::{Guarded, guard};
 use crate::link::{
-    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FIRST, FULL, INCOMPLETE, LOST, Link, PANICKED,
-    PENDING, RETIME, SHUTDOWN, STALLED, WROTE,
+    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, FULL, INCOMPLETE, LOST, Link,
+    PANICKED, PENDING, RETIME, SHUTDOWN, STALLED, WANTED, WROTE,
 };
 use crate::protocol::Protocol;
 use crate::transport::{Context, Transport};
@@ -21,7 +21,8 @@ const HEADER_ROOM: usize = 8;
 /// a socket and a session, and tells it the time; a session knows of no socket, thread or clock.
 ///
 /// - **A driver asks**: [`wants_input`](Self::wants_input), [`has_more`](Self::has_more),
-///   [`is_closing`](Self::is_closing), [`is_aborted`](Self::is_aborted), [`output`](Self::output),
+///   [`is_closing`](Self::is_closing), [`is_aborted`](Self::is_aborted),
+///   [`is_finished`](Self::is_finished), [`output`](Self::output),
 ///   [`deadline`](Self::deadline), [`peer`](Self::peer).
 /// - **A driver tells**: [`handle_open`](Self::handle_open), [`handle_data`](Self::handle_data),
 ///   [`handle_more`](Self::handle_more), [`handle_eof`](Self::handle_eof),
@@ -85,6 +86,13 @@ impl<P: Protocol> Session<P> {
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         self.link.flags.any(ABORTED)
+    }
+
+    /// Whether our side of the stream is to be ended when all output is sent, while the peer's goes on.
+    #[must_use]
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        self.link.flags.any(FINISHED)
     }
 
     /// Whether the end of the peer's stream was seen.
@@ -212,7 +220,7 @@ impl<P: Protocol> Session<P> {
         };
         output.consume(count);
         self.link.activity = context.clock.tick();
-        if self.link.flags.any(FULL | STALLED) {
+        if self.link.flags.any(FULL | STALLED | WANTED) {
             self.output_moved(context);
         }
     }
@@ -285,7 +293,8 @@ impl<P: Protocol> Session<P> {
         if waiting == 0 {
             self.link.flags.clear(STALLED);
         }
-        if waiting <= context.config.low_water && self.link.flags.any(FULL) {
+        if waiting <= context.config.low_water && self.link.flags.any(FULL | WANTED) {
+            self.link.flags.clear(WANTED);
             self.link.unblock(FULL, now);
             if !self.is_closing() {
                 self.protocol

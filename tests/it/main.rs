@@ -6,6 +6,7 @@
 
 mod deadlines;
 mod framing;
+mod half_close;
 mod loop_echo;
 mod loop_faults;
 mod pauses;
