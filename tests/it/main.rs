@@ -5,6 +5,8 @@
 )]
 
 mod deadlines;
+#[cfg(target_os = "linux")]
+mod examples;
 mod framing;
 mod half_close;
 mod loop_echo;
