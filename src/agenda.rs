@@ -33,6 +33,8 @@ pub(crate) const RETIME: Flags = Flags::bit(11);
 pub(crate) const ENDED: Flags = Flags::bit(12);
 /// The system had no memory to send; a deadline, not an event, says when to try again.
 pub(crate) const RETRY: Flags = Flags::bit(13);
+/// Our side of the stream has been ended, before the connection.
+pub(crate) const FINISHED: Flags = Flags::bit(14);
 
 /// What is seen to before reading.
 pub(crate) const BEFORE: Flags = ERROR.or(CONNECTING).or(WOKEN).or(LINGERING).or(ENDED);

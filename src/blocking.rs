@@ -79,6 +79,8 @@ pub(crate) struct Blocking<'a, P> {
     dry: bool,
     /// The peer is gone, which poll would say again and again.
     hung_up: bool,
+    /// Our side of the stream has been ended, before the connection.
+    finished: bool,
     /// How many turns are left in which input is taken though the server shuts down.
     turns_left: u8,
     /// Ends a drain that takes too long, where nobody else does.
@@ -107,6 +109,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             writable: true,
             dry: false,
             hung_up: false,
+            finished: false,
             turns_left: 0,
             drained: None,
         }
@@ -118,6 +121,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         while !self.is_over() {
             self.attend();
             self.send();
+            self.end_output();
             if self.session.has_more() {
                 self.now();
                 self.call(Session::handle_more);
@@ -151,12 +155,8 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if self.turns_left > 0 {
             self.drain();
         }
-        // Nobody is cut off while more of what they sent waits to be read.
-        if self.dry {
-            self.call(Session::handle_timeout);
-        } else {
-            self.call(Session::handle_own_timeout);
-        }
+        let waits = !self.dry;
+        self.call(|session, context| session.handle_deadlines(context, waits));
     }
 
     /// The server is shutting down: what has arrived is still taken, then the session is asked to
@@ -298,6 +298,16 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         self.hung_up = true;
         if let Some(error) = self.stream.take_error().unwrap_or_else(Some) {
             self.session.fail(CloseReason::Io(error));
+        }
+    }
+
+    /// Ends our side of the stream, if the protocol has and all output is sent.
+    fn end_output(&mut self) {
+        let ends = self.session.is_finished() && self.session.output().is_empty();
+        if ends && !self.finished {
+            self.finished = true;
+            // A socket that has failed says so to the next read, with the reason.
+            let _ = self.stream.shutdown(Shutdown::Write);
         }
     }
 

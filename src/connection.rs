@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind};
 
 use crate::agenda::{
-    ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, HANGUP, LINGERING,
-    QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
+    ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP,
+    LINGERING, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
 };
 use crate::clock::{REPEAT, Tick};
 use crate::error::{CloseReason, Deadline};
@@ -85,6 +85,9 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.attend(context);
             }
             self.send(turn, context);
+            if self.owes_end() {
+                self.end_output(turn);
+            }
         }
         self.session.reclaim(turn.output, context);
         if self.session.is_closing() {
@@ -129,7 +132,8 @@ impl<S, P: Protocol> Connection<S, P> {
 
     #[inline]
     fn next_turn(&self) -> Next {
-        if !self.agenda.any(READABLE | DRAINING) && self.session.is_quiet() {
+        let quiet = self.session.is_quiet() && !self.owes_end();
+        if quiet && !self.agenda.any(READABLE | DRAINING) {
             return Next::Wait;
         }
         self.next_turn_of_busy()
@@ -139,7 +143,8 @@ impl<S, P: Protocol> Connection<S, P> {
     fn next_turn_of_busy(&self) -> Next {
         let reads = self.agenda.any(READABLE) && self.session.wants_input();
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
-        let ends = self.session.is_closing() && self.session.output().is_empty();
+        let ends = self.session.is_closing() || self.owes_end();
+        let ends = ends && self.session.output().is_empty();
         if reads || writes || ends || self.session.has_more() || self.agenda.any(DRAINING) {
             Next::Again
         } else {
@@ -193,6 +198,22 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.agenda.set(RETRY | RETIME);
             }
         }
+    }
+
+    /// Whether our side of the stream is still to be ended though the peer's goes on.
+    #[inline]
+    fn owes_end(&self) -> bool {
+        self.session.is_finished() && !self.agenda.any(FINISHED)
+    }
+
+    #[cold]
+    fn end_output<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
+        if self.session.is_closing() || !self.session.output().is_empty() {
+            return;
+        }
+        self.agenda.set(FINISHED);
+        // A socket that has failed says so to the next read, with the reason.
+        let _ = turn.net.finish(&mut self.stream);
     }
 
     #[cold]
@@ -272,14 +293,9 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.session.handle_shutdown(context);
             }
         }
-        if !self.agenda.any(DUE) {
-            return;
-        }
-        // Nobody is cut off while more of what they sent waits to be read.
-        if self.agenda.any(READABLE) && self.session.wants_input() {
-            self.session.handle_own_timeout(context);
-        } else {
-            self.session.handle_timeout(context);
+        if self.agenda.any(DUE) {
+            let waits = self.agenda.any(READABLE) && self.session.wants_input();
+            self.session.handle_deadlines(context, waits);
         }
     }
 

@@ -1,9 +1,9 @@
-//! Sixteen yes-or-no facts in two bytes, so that one test answers for several of them.
+//! Yes-or-no facts, at most thirty-two of them, so that one test answers for several of them.
 
 use std::ops::BitOr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Flags(u16);
+pub(crate) struct Flags(u32);
 
 impl Flags {
     pub(crate) const NONE: Self = Self(0);

@@ -37,6 +37,13 @@ pub(crate) const STALLED: Flags = Flags::bit(12);
 pub(crate) const LOST: Flags = Flags::bit(13);
 /// The protocol panicked when it was told so.
 pub(crate) const PANICKED: Flags = Flags::bit(14);
+/// Our side of the stream ends when all output is sent; input goes on.
+pub(crate) const FINISHED: Flags = Flags::bit(15);
+/// The protocol has more to send once output has fallen to the low mark.
+pub(crate) const WANTED: Flags = Flags::bit(16);
+
+/// What makes writing do nothing.
+pub(crate) const MUTE: Flags = CLOSING.or(FINISHED);
 
 /// What keeps input from being shown: the protocol's wish, waiting output, or the end.
 pub(crate) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
@@ -87,8 +94,12 @@ impl Link {
     }
 
     /// Ends the connection for a failure, which outweighs an orderly reason given before. Waiting
-    /// output is sent after a protocol error, and dropped after anything else.
+    /// output is sent after a protocol error, and dropped after anything else; what dropped it keeps
+    /// its reason.
     pub(crate) fn fail(&mut self, reason: CloseReason) {
+        if self.flags.any(ABORTED) {
+            return;
+        }
         if !matches!(reason, CloseReason::Protocol(_)) {
             self.flags.set(ABORTED);
             self.output = None;
@@ -108,12 +119,13 @@ impl Link {
         }
     }
 
-    /// The earliest of the configured deadlines that run now.
-    pub(crate) fn limit(&self, config: &Config) -> Option<(Tick, Deadline)> {
-        let owed = !self.flags.any(BLOCKED | PENDING | EOF);
+    /// The earliest of the configured deadlines that run now; those of the peer's input do not while
+    /// some of it `waits` to be read.
+    pub(crate) fn limit(&self, config: &Config, waits: bool) -> Option<(Tick, Deadline)> {
+        let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF);
         let first = owed && self.flags.any(FIRST);
         let begun = owed && self.flags.any(INCOMPLETE) && !self.flags.any(FIRST);
-        let idle = !self.flags.any(PAUSED);
+        let idle = !waits && !self.flags.any(PAUSED);
         let stalled = self.flags.any(STALLED);
         let deadlines = [
             (
@@ -150,7 +162,7 @@ impl Link {
         };
         output.consume(count);
         self.activity = now;
-        self.flags.any(FULL | STALLED) && self.output_moved(now, low_water)
+        self.flags.any(FULL | STALLED | WANTED) && self.output_moved(now, low_water)
     }
 
     #[cold]
@@ -160,8 +172,9 @@ impl Link {
         if waiting == 0 {
             self.flags.clear(STALLED);
         }
-        let resumes = waiting <= low_water && self.flags.any(FULL);
+        let resumes = waiting <= low_water && self.flags.any(FULL | WANTED);
         if resumes {
+            self.flags.clear(WANTED);
             self.unblock(FULL, now);
         }
         resumes

@@ -85,7 +85,8 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Waiting output has fallen to the low mark after it had been full. For producers.
+    /// Waiting output has fallen to the low mark after it had been full, or after
+    /// [`Transport::write_some`] had no room for everything. For producers.
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
         let _ = transport;
     }

@@ -6,14 +6,14 @@ use crate::clock::Tick;
 use crate::error::{CloseReason, ProtocolError};
 use crate::guard::{Guarded, guard};
 use crate::link::{
-    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FIRST, INCOMPLETE, LOST, Link, PANICKED, PENDING,
-    RETIME, SHUTDOWN, WROTE,
+    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, Link, PANICKED,
+    PENDING, RETIME, SHUTDOWN, WROTE,
 };
 use crate::protocol::Protocol;
 use crate::transport::{Context, Transport};
 
-/// The longest header of a length prefix: room beside `max_frame` for an incomplete message.
-const HEADER_ROOM: usize = 8;
+/// Room beside `max_frame` for the header or the delimiter of an incomplete message.
+const HEADER_ROOM: usize = 1024;
 
 /// One connection's protocol and everything that does not depend on how its bytes travel.
 ///
@@ -21,13 +21,16 @@ const HEADER_ROOM: usize = 8;
 /// a socket and a session, and tells it the time; a session knows of no socket, thread or clock.
 ///
 /// - **A driver asks**: [`wants_input`](Self::wants_input), [`has_more`](Self::has_more),
-///   [`is_closing`](Self::is_closing), [`is_aborted`](Self::is_aborted), [`output`](Self::output),
-///   [`deadline`](Self::deadline), [`peer`](Self::peer).
+///   [`is_closing`](Self::is_closing), [`is_aborted`](Self::is_aborted),
+///   [`is_finished`](Self::is_finished), [`is_eof`](Self::is_eof), [`output`](Self::output),
+///   [`has_replied`](Self::has_replied), [`deadline`](Self::deadline),
+///   [`deadline_changed`](Self::deadline_changed), [`peer`](Self::peer).
 /// - **A driver tells**: [`handle_open`](Self::handle_open), [`handle_data`](Self::handle_data),
 ///   [`handle_more`](Self::handle_more), [`handle_eof`](Self::handle_eof),
 ///   [`handle_timeout`](Self::handle_timeout), [`handle_woken`](Self::handle_woken),
 ///   [`handle_shutdown`](Self::handle_shutdown), [`handle_datagram`](Self::handle_datagram),
-///   [`output_sent`](Self::output_sent), [`fail`](Self::fail),
+///   [`output_sent`](Self::output_sent), [`note_stalled`](Self::note_stalled) or
+///   [`lend`](Self::lend) and [`reclaim`](Self::reclaim), [`fail`](Self::fail),
 ///   [`handle_lost`](Self::handle_lost), which is last.
 #[derive(Debug)]
 pub struct Session<P> {
@@ -91,6 +94,13 @@ impl<P: Protocol> Session<P> {
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         self.link.flags.any(ABORTED)
+    }
+
+    /// Whether our side of the stream is to be ended when all output is sent, while the peer's goes on.
+    #[must_use]
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        self.link.flags.any(FINISHED)
     }
 
     /// Whether the end of the peer's stream was seen.
@@ -162,32 +172,31 @@ impl<P: Protocol> Session<P> {
     /// A deadline may have come: the protocol's own, or one of the limits. The driver should have
     /// tried to read and write before, so that nobody is cut off who did move.
     pub fn handle_timeout(&mut self, context: &Context<'_>) {
-        self.handle_own_timeout(context);
-        let now = context.clock.tick();
-        if let Some((_, deadline)) = self.link.limit(context.config).filter(|(at, _)| *at <= now) {
-            self.fail(CloseReason::TimedOut(deadline));
-        }
+        self.handle_deadlines(context, false);
     }
 
-    /// The protocol's own deadline may have come, which runs whatever the peer does.
-    pub(crate) fn handle_own_timeout(&mut self, context: &Context<'_>) {
-        let own = self.protocol_deadline(context);
-        if own.is_some_and(|at| at <= context.clock.tick()) {
-            self.protocol
-                .tell(&mut self.link, context, P::handle_timeout);
+    /// The same; while more of what the peer sent `waits` to be read, it is not blamed for not
+    /// sending.
+    pub(crate) fn handle_deadlines(&mut self, context: &Context<'_>, waits: bool) {
+        let now = context.clock.tick();
+        if self.protocol_deadline(context).is_some_and(|at| at <= now) {
+            self.tell(context, P::handle_timeout);
+        }
+        let limit = self.link.limit(context.config, waits);
+        if let Some((_, deadline)) = limit.filter(|(at, _)| *at <= now) {
+            self.fail(CloseReason::TimedOut(deadline));
         }
     }
 
     /// A waker of this session was used.
     pub fn handle_woken(&mut self, context: &Context<'_>) {
-        self.protocol.tell(&mut self.link, context, P::woken);
+        self.tell(context, P::woken);
     }
 
     /// The server is shutting down.
     pub fn handle_shutdown(&mut self, context: &Context<'_>) {
         self.link.flags.set(SHUTDOWN);
-        self.protocol
-            .tell(&mut self.link, context, P::shutdown_requested);
+        self.tell(context, P::shutdown_requested);
     }
 
     /// Runs a whole session on one datagram: its output is the reply, if it
@@ -214,12 +223,11 @@ impl<P: Protocol> Session<P> {
     #[inline]
     pub fn output_sent(&mut self, count: usize, context: &Context<'_>) {
         let low_water = context.config.low_water;
-        if self
+        let resumes = self
             .link
-            .output_sent(count, context.clock.tick(), low_water)
-        {
-            self.protocol
-                .tell(&mut self.link, context, P::resume_writing);
+            .output_sent(count, context.clock.tick(), low_water);
+        if resumes {
+            self.tell(context, P::resume_writing);
         }
     }
 
@@ -251,7 +259,7 @@ impl<P: Protocol> Session<P> {
     /// When [`handle_timeout`](Self::handle_timeout) should be called, if at all.
     pub fn deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
         self.link.flags.clear(RETIME);
-        let limit = self.link.limit(context.config).map(|(at, _)| at);
+        let limit = self.link.limit(context.config, false).map(|(at, _)| at);
         let own = self.protocol_deadline(context);
         limit.into_iter().chain(own).min()
     }
@@ -278,8 +286,9 @@ impl<P: Protocol> Session<P> {
         self.link.reclaim(scratch, context.clock.tick());
     }
 
-    /// The driver is about to wait for the peer to take output.
-    pub(crate) fn note_stalled(&mut self, context: &Context<'_>) {
+    /// The driver is about to wait for the peer to take output, from when on `write_timeout` runs.
+    /// [`reclaim`](Self::reclaim) says it by itself.
+    pub fn note_stalled(&mut self, context: &Context<'_>) {
         self.link.note_stalled(context.clock.tick());
     }
 
@@ -353,6 +362,7 @@ impl<P: Protocol> Session<P> {
             flags.clear(FIRST | INCOMPLETE);
         }
         if pending {
+            flags.clear(INCOMPLETE);
             flags.set(PENDING);
         } else if !flags.any(INCOMPLETE) {
             if !flags.any(FIRST) {
@@ -378,6 +388,10 @@ impl<P: Protocol> Session<P> {
             .call(&mut self.link, context, |protocol, transport| {
                 protocol.eof_received(unread, transport)
             });
+    }
+
+    fn tell(&mut self, context: &Context<'_>, event: fn(&mut P, &mut Transport<'_>)) {
+        self.protocol.tell(&mut self.link, context, event);
     }
 
     fn protocol_deadline(&mut self, context: &Context<'_>) -> Option<Tick> {

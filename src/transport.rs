@@ -8,7 +8,7 @@ use crate::address::Peer;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::CloseReason;
-use crate::link::{CLOSING, FULL, Link, PAUSED, WROTE};
+use crate::link::{CLOSING, FINISHED, FULL, Link, MUTE, PAUSED, WANTED, WROTE};
 use crate::waker::{Waker, Wakers};
 
 /// What a driver lends a session for one call.
@@ -47,10 +47,10 @@ impl Transport<'_> {
     ///
     /// When `high_water` bytes wait, the peer's input is no longer read; when more than
     /// `max_output` would, the connection is ended with [`CloseReason::Overflow`]. After
-    /// [`close`](Self::close) writing does nothing.
+    /// [`close`](Self::close) or [`finish`](Self::finish) writing does nothing.
     #[inline]
     pub fn write(&mut self, data: &[u8]) {
-        if self.link.flags.any(CLOSING) {
+        if self.link.flags.any(MUTE) {
             return;
         }
         self.link.flags.set(WROTE);
@@ -59,6 +59,28 @@ impl Transport<'_> {
             return self.write_beyond_mark(data);
         }
         output.push(data);
+    }
+
+    /// Sends as much of `data` as there is room for below `high_water`, and says how much; if that
+    /// is not all, [`resume_writing`](crate::Protocol::resume_writing) is called when waiting output
+    /// has fallen to `low_water`.
+    ///
+    /// Unlike [`write`](Self::write) it never stops the peer's input. That is for a relay: its peer
+    /// may take no more output before it has got rid of its own. After [`close`](Self::close) or
+    /// [`finish`](Self::finish) everything is taken and nothing sent.
+    pub fn write_some(&mut self, data: &[u8]) -> usize {
+        if self.link.flags.any(MUTE) {
+            return data.len();
+        }
+        self.link.flags.set(WROTE);
+        let output = self.link.output.get_or_insert_with(Box::default);
+        let room = self.context.config.high_water.saturating_sub(output.len());
+        if data.len() > room {
+            self.link.flags.set(WANTED);
+        }
+        let data = &data[..data.len().min(room)];
+        output.push(data);
+        data.len()
     }
 
     #[cold]
@@ -75,6 +97,12 @@ impl Transport<'_> {
     /// sees the end of the stream.
     pub fn close(&mut self) {
         self.link.close();
+    }
+
+    /// Ends our side of the stream alone, when all that was written is sent: the peer sees its end,
+    /// and what the peer sends is still shown, until it ends its side too.
+    pub fn finish(&mut self) {
+        self.link.flags.set(FINISHED);
     }
 
     /// Ends the connection at once and drops what was not sent yet; the peer of a TCP connection

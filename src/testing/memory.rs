@@ -157,6 +157,11 @@ impl<P: Protocol> MemorySession<P> {
         self.session.output().len()
     }
 
+    /// Whether the peer has seen the end of the session's output, though the session may live on.
+    pub fn is_finished(&self) -> bool {
+        self.session.is_finished() && self.session.output().is_empty()
+    }
+
     /// From now on the peer takes nothing, until [`take`](Self::take).
     pub fn stop_taking(&mut self) {
         self.window = 0;

@@ -5,7 +5,10 @@
 )]
 
 mod deadlines;
+#[cfg(target_os = "linux")]
+mod examples;
 mod framing;
+mod half_close;
 mod loop_connect;
 mod loop_datagrams;
 mod loop_echo;

@@ -272,3 +272,31 @@ fn a_pause_and_full_output_end_independently() {
     session.take(100);
     assert_eq!(log.entries()[6..], ["resume", "data c"]);
 }
+
+/// A relay's peer may take nothing before it has got rid of its own, so its input is read.
+#[test]
+fn writing_what_fits_stops_no_input_and_is_resumed() {
+    let log = Log::default();
+    let probe = Probe::new(&log)
+        .data(|data, transport| {
+            let room = 100 - transport.waiting();
+            assert_eq!(transport.write_some(&[b'a'; 70]), room.min(70));
+            assert_eq!(transport.write_some(&[b'b'; 70]), room.saturating_sub(70));
+            assert!(!transport.is_full());
+            Ok(data.len())
+        })
+        .resume(|transport| transport.write(b"d"));
+    let mut session = MemorySession::with_config(probe, small());
+    session.stop_taking();
+    session.receive(b"x");
+    assert_eq!(session.waiting(), 100);
+    session.receive(b"y");
+    assert_eq!(log.entries(), ["made", "data x", "data y"]);
+    session.take(59);
+    assert_eq!((session.waiting(), log.count("resume")), (41, 0));
+    session.take(1);
+    assert_eq!(log.entries()[3..], ["resume"]);
+    session.take(usize::MAX / 2);
+    assert_eq!(log.count("resume"), 1, "it had room for everything since");
+    assert!(session.sent().ends_with(b"bd"));
+}

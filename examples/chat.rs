@@ -1,0 +1,87 @@
+//! A chat room: what one member says, all others read. `cargo run --example chat`, then
+//! `nc 127.0.0.1 9999` in two terminals or more, and type: each line appears in the others.
+//!
+//! A speaker never waits for a reader. Each member has a queue of its own, and one whose queue is
+//! full loses the oldest lines; one who takes nothing at all is cut off by `write_timeout`.
+
+use serveloop::{CloseReason, Config, FrameProtocol, Framed, Frames, Framing, Lines, Peer};
+use serveloop::{ProtocolError, Server, Waker};
+use std::collections::{BTreeMap, VecDeque};
+use std::{cell::RefCell, rc::Rc};
+
+const LINE_BYTES: usize = 1_000;
+const QUEUE_LINES: usize = 256;
+
+type Outcome = Result<(), ProtocolError>;
+
+/// What the others know of a member.
+struct Seat {
+    queue: VecDeque<Rc<[u8]>>,
+    waker: Waker,
+}
+
+struct Member {
+    number: usize,
+    room: Rc<RefCell<BTreeMap<usize, Seat>>>,
+}
+
+impl<F: Framing> FrameProtocol<F> for Member {
+    fn connection_made(&mut self, frames: &mut Frames<'_, '_, F>) -> Outcome {
+        let (queue, waker) = (VecDeque::new(), frames.waker());
+        let mut room = self.room.borrow_mut();
+        room.insert(self.number, Seat { queue, waker });
+        frames.send(format!("you are {}, {} here", self.number, room.len()).as_bytes())
+    }
+
+    fn frame_received(&mut self, text: &[u8], _: &mut Frames<'_, '_, F>) -> Outcome {
+        let name = format!("{}: ", self.number);
+        let line: Rc<[u8]> = [name.as_bytes(), text, b"\n"].concat().into();
+        let mut room = self.room.borrow_mut();
+        for (_, seat) in room.iter_mut().filter(|(to, _)| **to != self.number) {
+            if seat.queue.len() == QUEUE_LINES {
+                seat.queue.pop_front();
+            }
+            seat.queue.push_back(Rc::clone(&line));
+            seat.waker.wake();
+        }
+        Ok(())
+    }
+
+    fn woken(&mut self, frames: &mut Frames<'_, '_, F>) {
+        let mut room = self.room.borrow_mut();
+        let mut queue = room.get_mut(&self.number).map(|seat| &mut seat.queue);
+        while !frames.is_full() {
+            match queue.as_mut().and_then(|queue| queue.pop_front()) {
+                Some(line) => frames.write(&line),
+                None => return,
+            }
+        }
+    }
+
+    fn resume_writing(&mut self, frames: &mut Frames<'_, '_, F>) {
+        self.woken(frames);
+    }
+
+    fn connection_lost(&mut self, _: &CloseReason) {
+        self.room.borrow_mut().remove(&self.number);
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let at = std::env::args().nth(1);
+    let at = at.unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
+    let config = Config {
+        first_message_timeout: None,
+        idle_timeout: None,
+        ..Config::default()
+    };
+    let server = Server::bind(&[at.parse()?], config)?;
+    println!("listening on {}", server.addresses()[0]);
+    let (members, mut number) = (Rc::default(), 0);
+    server.serve_forever(move |_: &Peer| {
+        let room = Rc::clone(&members);
+        number += 1;
+        Some(Framed::new(Lines::new(LINE_BYTES), Member { number, room }))
+    })?;
+    Ok(())
+}

@@ -1,0 +1,392 @@
+//! Every example, run as a process of its own and talked to.
+
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use serveloop::Address;
+use socket2::SockRef;
+
+use crate::support::{
+    PATIENCE, Scratch, client, echoes, expect, millis, noise, read_to_end, seconds, unix_client,
+};
+
+const MIB: usize = 1 << 20;
+
+/// What an example may need beyond what it had at the start: several times its limits, and far less
+/// than what passes through it.
+const GROWTH_BYTES: usize = 4 * MIB;
+
+/// A running example, killed when the test ends.
+struct Example {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Example {
+    #[track_caller]
+    fn run(name: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(built(name))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("`cargo test` builds the examples, `cargo test --test it` alone does not");
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut lines = output.lines().map_while(Result::ok);
+            lines.all(|line| sender.send(line).is_ok())
+        });
+        Self { child, lines }
+    }
+
+    /// The next line of its output.
+    #[track_caller]
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Where it says that it listens.
+    #[track_caller]
+    fn address(&self) -> Address {
+        let line = self.line();
+        let uri = line.strip_prefix("listening on ").unwrap();
+        uri.parse().unwrap()
+    }
+
+    /// The most memory that it ever had resident, in bytes.
+    fn peak_memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.unwrap().trim().strip_suffix(" kB").unwrap();
+        kilobytes.parse::<usize>().unwrap() * 1024
+    }
+
+    #[track_caller]
+    fn assert_still_runs(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "it has ended");
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Examples lie beside the directory of the tests.
+fn built(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples").join(name)
+}
+
+const ANYWHERE: &str = "tcp://127.0.0.1:0";
+
+#[test]
+fn echo_sends_everything_back() {
+    let mut echo = Example::run("echo", &[ANYWHERE]);
+    let address = echo.address();
+    echoes(&mut client(&address), &noise(100_000));
+    echoes(&mut client(&address), b"again");
+    echo.assert_still_runs();
+}
+
+#[test]
+fn echo_serves_a_unix_socket() {
+    let scratch = Scratch::new();
+    let echo = Example::run("echo", &[&scratch.uri("unix", "echo")]);
+    assert_eq!(echo.address().path().unwrap(), scratch.path("echo"));
+    echoes(&mut unix_client(&scratch.path("echo")), b"by its path");
+}
+
+#[test]
+fn hello_answers_each_name_and_closes_on_exit() {
+    let hello = Example::run("hello", &[ANYWHERE]);
+    let mut stream = client(&hello.address());
+    expect(&mut stream, b"Welcome!\n");
+    stream.write_all(b"Michael\nTracy\nexit\n").unwrap();
+    assert_eq!(read_to_end(&mut stream), b"Hello,Michael\nHello,Tracy\n");
+}
+
+#[test]
+fn framed_adds_up_each_message() {
+    let framed = Example::run("framed", &[ANYWHERE]);
+    let mut stream = client(&framed.address());
+    stream.write_all(b"\0\0\0\x02\x01\x02\0\0\0\0").unwrap();
+    expect(&mut stream, b"\0\0\0\x013\0\0\0\x010");
+    stream.write_all(&u32::MAX.to_be_bytes()).unwrap();
+    assert!(read_to_end(&mut stream).ends_with(b"at most 65536 allowed"));
+}
+
+#[test]
+fn udp_echo_answers_datagrams_and_streams() {
+    let udp_echo = Example::run("udp_echo", &["0"]);
+    let (udp, tcp) = (udp_echo.address(), udp_echo.address());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(udp.socket_addr().unwrap()).unwrap();
+    socket.send(b"quiet").unwrap();
+    let mut reply = [0; 9];
+    let count = socket.recv(&mut reply).unwrap();
+    assert_eq!(&reply[..count], b"QUIET");
+    let mut stream = client(&tcp);
+    stream.write_all(b"quiet").unwrap();
+    expect(&mut stream, b"QUIET");
+}
+
+#[test]
+fn client_has_all_its_connections_answered() {
+    let echo = Example::run("echo", &[ANYWHERE]);
+    let uri = echo.address().to_string();
+    let mut clients = Example::run("client", &[&uri]);
+    assert_eq!(clients.line(), "500 of 500 were answered");
+    assert!(clients.child.wait().unwrap().success());
+}
+
+/// A chat member that is in the room.
+fn join(address: &Address) -> BufReader<TcpStream> {
+    let mut member = BufReader::new(client(address));
+    let greeting = heard(&mut member);
+    assert!(greeting.starts_with("you are "), "{greeting}");
+    member
+}
+
+fn heard(member: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    member.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn chat_reaches_all_others() {
+    let chat = Example::run("chat", &[ANYWHERE]);
+    let address = chat.address();
+    let mut members: Vec<_> = (0..5).map(|_| join(&address)).collect();
+    for speaker in 0..members.len() {
+        let text = format!("from {}", speaker + 1);
+        let stream = members[speaker].get_mut();
+        stream.write_all(format!("{text}\n").as_bytes()).unwrap();
+        for (number, member) in members.iter_mut().enumerate() {
+            if number != speaker {
+                assert_eq!(heard(member), format!("{}: {text}\n", speaker + 1));
+            }
+        }
+    }
+    // Who has left is no trouble to who speaks then.
+    members.remove(0);
+    members[0].get_mut().write_all(b"gone?\n").unwrap();
+    assert_eq!(heard(&mut members[1]), "2: gone?\n");
+}
+
+/// Members 1 and 2 say more to each other than everything on the way to member 3 can hold, who does
+/// not read: they lose nothing, and the server keeps no more for the third than its queue.
+#[test]
+fn chat_is_not_held_up_by_one_who_never_reads() {
+    const LINES: usize = 20 * MIB / 1_000;
+    const BATCH: usize = 60;
+    let chat = Example::run("chat", &[ANYWHERE]);
+    let address = chat.address();
+    let mut talkers = [(1, join(&address)), (2, join(&address))];
+    let mut silent = join(&address);
+    let socket = SockRef::from(silent.get_ref());
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    let before = chat.peak_memory();
+    let mut said = 0;
+    while said < LINES {
+        let [(number, speaker), (_, listener)] = &mut talkers;
+        let batch: Vec<_> = (said..said + BATCH)
+            .map(|at| format!("{at:0>990}\n"))
+            .collect();
+        speaker
+            .get_mut()
+            .write_all(batch.concat().as_bytes())
+            .unwrap();
+        for line in &batch {
+            assert!(
+                heard(listener) == format!("{number}: {line}"),
+                "lost: {line}"
+            );
+        }
+        said += BATCH;
+        talkers.swap(0, 1);
+    }
+    let grown = chat.peak_memory() - before;
+    assert!(grown < GROWTH_BYTES, "{grown} bytes for one slow reader");
+    // It missed what was too much for it, and has the newest.
+    let last = format!("{:0>990}\n", said - 1);
+    let missed = (1..).find(|_| heard(&mut silent).ends_with(&last)).unwrap();
+    assert!(missed < said, "{missed} lines of {said} came");
+}
+
+/// A server of the test's own that takes one connection, and a proxy in front of it.
+struct Proxied {
+    proxy: Example,
+    address: Address,
+    target: TcpListener,
+}
+
+impl Proxied {
+    fn new() -> Self {
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (proxy, address) = proxy_to(target.local_addr().unwrap());
+        Self {
+            proxy,
+            address,
+            target,
+        }
+    }
+
+    /// Both ends of a connection through the proxy.
+    fn connect(&self) -> (TcpStream, TcpStream) {
+        let inner = client(&self.address);
+        let (outer, _) = self.target.accept().unwrap();
+        outer.set_read_timeout(Some(PATIENCE)).unwrap();
+        outer.set_write_timeout(Some(PATIENCE)).unwrap();
+        (inner, outer)
+    }
+}
+
+fn proxy_to(target: SocketAddr) -> (Example, Address) {
+    let proxy = Example::run("proxy", &[ANYWHERE, &format!("tcp://{target}")]);
+    let address = proxy.address();
+    (proxy, address)
+}
+
+/// Sends `bytes` and ends the stream.
+fn send(mut stream: &TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+}
+
+fn receive(mut stream: &TcpStream) -> Vec<u8> {
+    read_to_end(&mut stream)
+}
+
+#[test]
+fn proxy_passes_both_directions_at_once() {
+    let proxied = Proxied::new();
+    let (inner, outer) = proxied.connect();
+    let bytes = noise(32 * MIB + 1);
+    let (request, reply) = (&bytes[1..], &bytes[..32 * MIB]);
+    thread::scope(|scope| {
+        scope.spawn(|| send(&inner, request));
+        scope.spawn(|| send(&outer, reply));
+        let arrived = scope.spawn(|| receive(&outer));
+        assert!(receive(&inner) == reply, "the reply is another one");
+        assert!(
+            arrived.join().unwrap() == request,
+            "the request is another one"
+        );
+    });
+}
+
+#[test]
+fn proxy_passes_each_end_on_by_itself() {
+    let proxied = Proxied::new();
+    let (inner, outer) = proxied.connect();
+    send(&inner, b"request");
+    assert_eq!(receive(&outer), b"request");
+    send(&outer, &noise(MIB));
+    assert!(receive(&inner) == noise(MIB));
+    let (inner, outer) = proxied.connect();
+    send(&outer, b"greeting");
+    assert_eq!(receive(&inner), b"greeting");
+    send(&inner, &noise(MIB));
+    assert!(receive(&outer) == noise(MIB));
+}
+
+/// The target reads on only when it has got rid of what it read, and its buffers are small: whoever
+/// waits for it to read before reading from it waits for ever.
+#[test]
+fn proxy_reads_from_a_target_that_does_not() {
+    let proxied = Proxied::new();
+    let socket = SockRef::from(&proxied.target);
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    socket.set_send_buffer_size(8 << 10).unwrap();
+    let (inner, mut outer) = proxied.connect();
+    let bytes = noise(16 * MIB);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut room = [0; 64 << 10];
+            while let Some(count) = Some(outer.read(&mut room).unwrap()).filter(|count| *count > 0)
+            {
+                outer.write_all(&room[..count]).unwrap();
+            }
+            outer.shutdown(Shutdown::Write).unwrap();
+        });
+        scope.spawn(|| send(&inner, &bytes));
+        assert!(receive(&inner) == bytes, "other bytes came back");
+    });
+}
+
+#[test]
+fn proxy_keeps_little_for_a_slow_reader() {
+    const TOTAL: usize = 64 * MIB;
+    let proxied = Proxied::new();
+    let socket = SockRef::from(&proxied.target);
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    let (mut inner, outer) = proxied.connect();
+    let before = proxied.proxy.peak_memory();
+    let bytes = noise(TOTAL);
+    // Nobody reads: at some point nothing more is taken.
+    inner.set_write_timeout(Some(millis(500))).unwrap();
+    let mut sent = 0;
+    let error = loop {
+        match inner.write(&bytes[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) => break error,
+        }
+        assert!(sent < TOTAL, "everything was taken though nobody reads");
+    };
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    inner.set_write_timeout(Some(PATIENCE)).unwrap();
+    let arrived = thread::scope(|scope| {
+        scope.spawn(|| send(&inner, &bytes[sent..]));
+        receive(&outer)
+    });
+    assert!(arrived == bytes, "other bytes arrived");
+    let grown = proxied.proxy.peak_memory() - before;
+    assert!(grown < GROWTH_BYTES, "{grown} bytes for one slow reader");
+}
+
+/// Expects that the connection fails, rather than that it ends or waits.
+#[track_caller]
+fn is_reset(mut stream: &TcpStream) {
+    let error = stream.read(&mut [0; 9]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn proxy_closes_who_cannot_be_connected() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+    let (mut proxy, address) = proxy_to(nobody.unwrap());
+    is_reset(&client(&address));
+    is_reset(&client(&address));
+    proxy.assert_still_runs();
+}
+
+#[test]
+fn proxy_passes_a_failure_on() {
+    let proxied = Proxied::new();
+    for failing in [0, 1] {
+        let (inner, outer) = proxied.connect();
+        let mut ends = [inner, outer];
+        // The connection stands on both sides of the proxy.
+        ends[0].write_all(b"x").unwrap();
+        expect(&mut ends[1], b"x");
+        ends.rotate_left(failing);
+        let [failed, other] = ends;
+        SockRef::from(&failed).set_linger(Some(seconds(0))).unwrap();
+        drop(failed);
+        is_reset(&other);
+    }
+}
