@@ -21,7 +21,6 @@ use crate::mio::{Datagram, Mio};
 use crate::model::Model;
 use crate::net::Net;
 use crate::protocol::Protocol;
-use crate::session::Session;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
@@ -203,11 +202,12 @@ impl<P: Protocol> Processes<P> {
                 return;
             };
             if self.kill_at.is_some() {
-                let mut session = Session::new(protocol, peer, turn.now());
-                session.fail(CloseReason::TimedOut(Deadline::Drain));
-                let abort = turn.lose(&mut session);
-                turn.drop_guarded(session);
-                turn.net.close(stream, abort);
+                // Its session has not begun, so there is nobody to tell but the factory.
+                let reason = CloseReason::TimedOut(Deadline::Drain);
+                turn.statistics.count_close(&reason);
+                turn.failures.push((peer, Box::new(reason)));
+                turn.drop_guarded(protocol);
+                turn.net.close(stream, true);
             } else if !self.serve(stream, (protocol, peer), turn) {
                 turn.statistics.accepted -= 1;
                 turn.statistics.refused_by_system += 1;
