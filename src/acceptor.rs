@@ -6,6 +6,7 @@ use std::io;
 use crate::address::{Address, Peer};
 use crate::admission::Admission;
 use crate::clock::Tick;
+use crate::fault::{Consequence, consequence};
 use crate::net::Net;
 use crate::protocol::Factory;
 use crate::turn::Turn;
@@ -89,42 +90,5 @@ impl<L> Acceptor<L> {
             Consequence::Fail => return Err(error),
         }
         Ok(())
-    }
-}
-
-enum Consequence {
-    /// Nothing waits.
-    Wait,
-    /// One connection was lost before it was accepted, for a reason of its own.
-    Skip,
-    /// The system has nothing left for a connection.
-    Pause,
-    /// There is no listener any more.
-    Fail,
-}
-
-/// See the errors of accept(2) on Linux, which passes pending network errors of the new connection
-/// on, and of accept(2) in POSIX.
-fn consequence(error: &io::Error) -> Consequence {
-    if error.kind() == io::ErrorKind::WouldBlock {
-        return Consequence::Wait;
-    }
-    match error.raw_os_error() {
-        Some(
-            libc::ECONNABORTED
-            | libc::EINTR
-            | libc::EPROTO
-            | libc::EPERM
-            | libc::ENETDOWN
-            | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN
-            | libc::EHOSTUNREACH
-            | libc::EOPNOTSUPP
-            | libc::ENETUNREACH
-            | libc::ETIMEDOUT
-            | libc::ECONNRESET,
-        ) => Consequence::Skip,
-        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT) => Consequence::Fail,
-        _ => Consequence::Pause,
     }
 }

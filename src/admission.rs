@@ -11,7 +11,7 @@ use crate::net::Net;
 use crate::protocol::Factory;
 use crate::session::Session;
 use crate::table::Table;
-use crate::turn::Turn;
+use crate::turn::{DATAGRAM_MOST, Turn};
 
 /// What the reactor lends its listeners, and itself for outbound connections.
 pub(crate) struct Admission<'a, F: Factory, N: Net> {
@@ -61,6 +61,13 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     /// Answers the datagram that is in the first `count` bytes of the turn's input.
     pub(crate) fn answer(&mut self, socket: &mut N::Datagram, count: usize, peer: Peer) {
         self.turn.statistics.datagrams_received += 1;
+        if count > DATAGRAM_MOST {
+            self.turn.statistics.datagrams_dropped += 1;
+            return self.turn.warn(
+                "datagram",
+                format_args!("{peer}: a datagram of more than 64 KiB"),
+            );
+        }
         let Some(protocol) = self.build(&peer).flatten() else {
             self.turn.statistics.datagrams_dropped += 1;
             return;

@@ -1,10 +1,9 @@
 //! One connection on a thread of its own: plain blocking reads, and writes that wait only for a
 //! peer that is slow, as one would write them by hand, around the same session as everywhere.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,52 +13,25 @@ use crate::address::{Address, Peer};
 use crate::bell::Bell;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
+use crate::control::Control;
 use crate::datagram::{self, NOBODY};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
-use crate::linger::Linger;
+use crate::linger::{LOOK_AGAIN, Linger};
 use crate::mio::Datagram;
 use crate::protocol::Protocol;
 use crate::session::Session;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
-use crate::system::{self, Interruptible};
+use crate::system;
 use crate::transport::Context;
-use crate::waker::Mailbox;
+use crate::waker::{Mailbox, Wakers};
 
 /// How many turns a session may still take input after the shutdown began.
 const DRAINING_TURNS: u8 = 16;
 
-/// How soon an interrupt that came too early, between two system calls, is sent again.
-pub(crate) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
-
 /// The shortest wait, since the system takes zero for no limit at all.
 const WAIT_LEAST: Duration = Duration::from_millis(1);
-
-/// What a server and a connection's thread know of each other.
-#[derive(Debug, Default)]
-pub(crate) struct Control {
-    pub(crate) thread: Interruptible,
-    /// The session knows of the shutdown.
-    told: AtomicBool,
-    /// The session is to end now.
-    ended: AtomicBool,
-}
-
-impl Control {
-    /// Has a session end that has not begun yet.
-    pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
-    }
-
-    /// Has the thread look at the shutdown, unless it knows of it; or end now.
-    pub(crate) fn interrupt(&self, end: bool) {
-        self.ended.fetch_or(end, Ordering::SeqCst);
-        if end || !self.told.load(Ordering::SeqCst) {
-            self.thread.interrupt();
-        }
-    }
-}
 
 /// Serves a session on a blocking socket until its end; one of them at a time on each thread.
 pub(crate) struct Blocking<'a, P> {
@@ -147,7 +119,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             return self.session.fail(reason);
         }
         if !self.is_told() && self.is_rung() {
-            self.control.told.store(true, Ordering::SeqCst);
+            self.control.note_told();
             let timeout = self.config.drain_timeout;
             self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
             self.turns_left = DRAINING_TURNS;
@@ -172,12 +144,12 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     }
 
     fn is_told(&self) -> bool {
-        self.control.told.load(Ordering::SeqCst)
+        self.control.is_told()
     }
 
     fn is_ended(&self) -> bool {
         let late = self.drained.is_some_and(|at| at <= self.clock.tick());
-        late || self.control.ended.load(Ordering::SeqCst)
+        late || self.control.is_ended()
     }
 
     /// Whether the server shuts down. Asks the system only after a signal, for a process that the
@@ -238,12 +210,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
     fn take(&mut self, count: usize) {
         self.statistics.bytes_read += count as u64;
-        let context = Context {
-            clock: &self.clock,
-            config: self.config,
-            wakers: &self.bell,
-            id: 0,
-        };
+        let context = context(&self.clock, self.config, &self.bell);
         self.session.handle_data(&self.input[..count], &context);
     }
 
@@ -343,30 +310,41 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let mut linger = Linger::new(self.clock.tick(), self.config);
         while !self.is_ended() {
             let draining = self.is_told() || self.handle.is_rung();
-            let left = linger.end(self.config, draining).since(self.clock.tick());
-            let timeout = left.max(WAIT_LEAST);
-            if left.is_zero() || self.stream.set_read_timeout(Some(timeout)).is_err() {
-                return;
+            if linger.reads() {
+                let until = linger.deadline(self.clock.tick(), self.config, draining);
+                if !self.discard(&mut linger, until) {
+                    return;
+                }
+            } else {
+                thread::sleep(LOOK_AGAIN);
+                self.now();
             }
-            let mut stream = self.stream;
-            let received = stream.read(&mut self.input);
-            self.now();
-            match received {
-                Ok(count) if count > 0 && linger.hear(count, self.clock.tick(), self.config) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                _ => return,
+            let unsent = system::unsent(self.stream.as_fd());
+            if linger.is_over(unsent, self.clock.tick(), self.config, draining) {
+                return;
             }
         }
     }
 
+    /// Throws input away, if any comes before `until`. False at the end of the stream.
+    fn discard(&mut self, linger: &mut Linger, until: Tick) -> bool {
+        let timeout = until.since(self.clock.tick()).max(WAIT_LEAST);
+        if self.stream.set_read_timeout(Some(timeout)).is_err() {
+            return false;
+        }
+        let mut stream = self.stream;
+        let received = stream.read(&mut self.input);
+        self.now();
+        match received {
+            Ok(count) => linger.hear(count, self.clock.tick()),
+            Err(error) => return is_passing(&error),
+        }
+        !matches!(received, Ok(0))
+    }
+
     /// How long a wait may take.
     fn until_deadline(&mut self) -> Option<Duration> {
-        let context = Context {
-            clock: &self.clock,
-            config: self.config,
-            wakers: &self.bell,
-            id: 0,
-        };
+        let context = context(&self.clock, self.config, &self.bell);
         let deadline = self.session.deadline(&context);
         let at = deadline.into_iter().chain(self.drained).min();
         at.map(|at| at.since(self.clock.tick()).max(WAIT_LEAST))
@@ -377,14 +355,27 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     }
 
     fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
-        let context = Context {
-            clock: &self.clock,
-            config: self.config,
-            wakers: &self.bell,
-            id: 0,
-        };
+        let context = context(&self.clock, self.config, &self.bell);
         event(&mut self.session, &context);
     }
+}
+
+/// There is one session, so that nobody asks for its number.
+fn context<'a>(clock: &'a Clock, config: &'a Config, wakers: &'a dyn Wakers) -> Context<'a> {
+    Context {
+        clock,
+        config,
+        wakers,
+        id: NOBODY,
+    }
+}
+
+/// Whether a blocked call ended for a signal or a deadline alone.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut
+    )
 }
 
 /// Answers one datagram, away from the loop.
@@ -396,12 +387,8 @@ pub(crate) fn answer<P: Protocol>(
     statistics: &mut Statistics,
 ) -> Option<(Peer, Box<CloseReason>)> {
     let clock = Clock::new(Instant::now());
-    let context = Context {
-        clock: &clock,
-        config,
-        wakers: &Mailbox::silent(),
-        id: NOBODY,
-    };
+    let wakers = Mailbox::silent();
+    let context = context(&clock, config, &wakers);
     let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
     datagram::answer(served, data, &context, statistics, &mut None, send)
 }

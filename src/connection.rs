@@ -324,26 +324,28 @@ impl<S, P: Protocol> Connection<S, P> {
 
     /// Throws away what the peer still sends, until it ends its side or has had its time.
     fn linger<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
-        if !self.agenda.any(READABLE) || self.agenda.any(ENDED) {
+        let Some(linger) = self.linger.as_mut().filter(|_| !self.agenda.any(ENDED)) else {
             return Next::Wait;
-        }
-        let Some(linger) = &mut self.linger else {
-            return self.reap();
         };
         let now = turn.now();
-        let room = &mut turn.input[..turn.config.read_per_turn];
-        match turn.net.read(&mut self.stream, room) {
-            Ok(count) if count > 0 && linger.hear(count, now, turn.config) => Next::Again,
-            Err(error) if error.kind() == ErrorKind::Interrupted => Next::Again,
-            Err(error)
-                if error.kind() == ErrorKind::WouldBlock
-                    && now < linger.end(turn.config, turn.draining) =>
-            {
-                self.agenda.clear(READABLE);
-                Next::Wait
+        if linger.reads() && self.agenda.any(READABLE) {
+            let room = &mut turn.input[..turn.config.read_per_turn];
+            match turn.net.read(&mut self.stream, room) {
+                Ok(count) if count > 0 => {
+                    linger.hear(count, now);
+                    return Next::Again;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Next::Again,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.agenda.clear(READABLE),
+                _ => return self.reap(),
             }
-            _ => self.reap(),
         }
+        let unsent = turn.net.unsent(&mut self.stream);
+        if linger.is_over(unsent, now, turn.config, turn.draining) {
+            return self.reap();
+        }
+        self.agenda.set(RETIME);
+        Next::Wait
     }
 
     fn lose<N>(&mut self, turn: &mut Turn<'_, N>) {
@@ -363,7 +365,7 @@ impl<S, P: Protocol> Connection<S, P> {
         let was_due = self.agenda.take(DUE);
         self.agenda.clear(RETIME);
         let at = if let Some(linger) = &self.linger {
-            Some(linger.end(turn.config, turn.draining))
+            Some(linger.deadline(now, turn.config, turn.draining))
         } else if self.agenda.any(CONNECTING) {
             turn.config
                 .connect_timeout

@@ -12,16 +12,16 @@ use slab::Slab;
 use socket2::Socket;
 
 use crate::address::Peer;
-use crate::blocking::{self, Blocking, Control, INTERRUPT_AGAIN};
+use crate::blocking::{self, Blocking};
 use crate::clock::{REPEAT, Tick};
 use crate::config::Config;
+use crate::control::{Control, INTERRUPT_AGAIN};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
 use crate::model::{FIRST_OF_MODEL, Model};
 use crate::net::Net;
 use crate::protocol::Protocol;
-use crate::session::Session;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
@@ -200,11 +200,12 @@ impl<P: Protocol> Processes<P> {
                 return;
             };
             if self.kill_at.is_some() {
-                let mut session = Session::new(protocol, peer, turn.now());
-                session.fail(CloseReason::TimedOut(Deadline::Drain));
-                let abort = turn.lose(&mut session);
-                turn.drop_guarded(session);
-                turn.net.close(stream, abort);
+                // Its session has not begun, so there is nobody to tell but the factory.
+                let reason = CloseReason::TimedOut(Deadline::Drain);
+                turn.statistics.count_close(&reason);
+                turn.failures.push((peer, Box::new(reason)));
+                turn.drop_guarded(protocol);
+                turn.net.close(stream, true);
             } else if !self.serve(stream, (protocol, peer), turn) {
                 turn.statistics.accepted -= 1;
                 turn.statistics.refused_by_system += 1;

@@ -1,6 +1,7 @@
 //! Protocols written in terms of whole messages.
 
 use std::fmt;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
@@ -141,13 +142,38 @@ impl<F> fmt::Debug for Frames<'_, '_, F> {
 pub struct Framed<F, P> {
     framing: F,
     protocol: P,
+    /// The stream has ended, but the protocol paused at its last frame and does not know yet.
+    end_is_due: bool,
 }
 
 impl<F: Framing, P: FrameProtocol<F>> Framed<F, P> {
     /// Cuts the stream by `framing` and gives the frames to `protocol`.
     #[must_use]
     pub fn new(framing: F, protocol: P) -> Self {
-        Self { framing, protocol }
+        Self {
+            framing,
+            protocol,
+            end_is_due: false,
+        }
+    }
+
+    /// Tells the end of the stream, unless the last frame has the protocol pause or close.
+    fn tell_end(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if transport.is_paused() || transport.is_closing() || !mem::take(&mut self.end_is_due) {
+            return Ok(());
+        }
+        let Self {
+            framing, protocol, ..
+        } = self;
+        protocol.eof_received(&mut Frames { framing, transport })
+    }
+
+    /// The protocol may have ended its pause. An end that breaks the protocol closes like one that
+    /// does not, since there is nobody to tell any more.
+    fn tell_late_end(&mut self, transport: &mut Transport<'_>) {
+        if self.end_is_due && self.tell_end(transport).is_err() {
+            transport.close();
+        }
     }
 
     /// Gives the frame that was found, or the reason why there is none, to the protocol.
@@ -173,7 +199,9 @@ impl<F: Framing, P: FrameProtocol<F>> Framed<F, P> {
 
 impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        let Self { framing, protocol } = self;
+        let Self {
+            framing, protocol, ..
+        } = self;
         protocol.connection_made(&mut Frames { framing, transport })
     }
 
@@ -183,7 +211,9 @@ impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        let Self { framing, protocol } = self;
+        let Self {
+            framing, protocol, ..
+        } = self;
         let frame = framing.decode(data);
         Self::deliver(protocol, frame, &mut Frames { framing, transport })
     }
@@ -193,16 +223,21 @@ impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
         unread: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        let Self { framing, protocol } = self;
+        let Self {
+            framing, protocol, ..
+        } = self;
         let frame = framing.decode_eof(unread);
-        let mut frames = Frames { framing, transport };
-        Self::deliver(protocol, frame, &mut frames)?;
-        protocol.eof_received(&mut frames)
+        Self::deliver(protocol, frame, &mut Frames { framing, transport })?;
+        self.end_is_due = true;
+        self.tell_end(transport)
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
-        let Self { framing, protocol } = self;
+        let Self {
+            framing, protocol, ..
+        } = self;
         protocol.resume_writing(&mut Frames { framing, transport });
+        self.tell_late_end(transport);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -210,17 +245,25 @@ impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        let Self { framing, protocol } = self;
+        let Self {
+            framing, protocol, ..
+        } = self;
         protocol.handle_timeout(&mut Frames { framing, transport });
+        self.tell_late_end(transport);
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
-        let Self { framing, protocol } = self;
+        let Self {
+            framing, protocol, ..
+        } = self;
         protocol.woken(&mut Frames { framing, transport });
+        self.tell_late_end(transport);
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
-        let Self { framing, protocol } = self;
+        let Self {
+            framing, protocol, ..
+        } = self;
         protocol.shutdown_requested(&mut Frames { framing, transport });
     }
 

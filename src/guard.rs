@@ -73,3 +73,15 @@ pub(crate) fn guard<T>(call: impl FnOnce() -> T) -> Option<T> {
         }
     }
 }
+
+/// Shows data to a protocol, and checks what it says it took.
+#[inline]
+pub(crate) fn take<P: Protocol>(
+    protocol: &mut P,
+    data: &[u8],
+    transport: &mut Transport<'_>,
+) -> Result<usize, ProtocolError> {
+    let count = protocol.data_received(data, transport)?;
+    assert!(count <= data.len(), "a protocol took more than there is");
+    Ok(count)
+}

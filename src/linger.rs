@@ -1,8 +1,16 @@
-//! The wait for the peer's end after ours: closing at once while input is on its way would have
-//! the system send a reset, which can destroy the last reply before the peer has read it.
+//! The wait for the peer's end after ours. Closing while input is unread or on its way has the
+//! system send a reset, and drop what the peer has not taken yet: the last reply, of all things.
+
+use std::time::Duration;
 
 use crate::clock::Tick;
 use crate::config::Config;
+
+/// How soon to look again whether the peer has taken everything, which no event tells.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The end of our stream counts like a byte until the peer has taken note of it.
+const OUR_END: usize = 1;
 
 #[derive(Debug)]
 pub(crate) struct Linger {
@@ -20,26 +28,49 @@ impl Linger {
         }
     }
 
-    /// Input came and was thrown away. False if that was enough.
-    pub(crate) fn hear(&mut self, count: usize, now: Tick, config: &Config) -> bool {
-        self.heard = now;
-        let left = self.bytes_left.checked_sub(count);
-        self.bytes_left = left.unwrap_or(0);
-        left.is_some() && now < self.since.after(config.linger_limit)
+    /// Whether input is still to be thrown away. When it was too much, the peer has to wait.
+    pub(crate) fn reads(&self) -> bool {
+        self.bytes_left > 0
     }
 
-    /// When to close, if nothing more is heard.
-    pub(crate) fn end(&self, config: &Config, draining: bool) -> Tick {
-        let Some(quiet) = config.linger_timeout else {
-            return self.since;
+    /// Input came and was thrown away.
+    pub(crate) fn hear(&mut self, count: usize, now: Tick) {
+        self.heard = now;
+        self.bytes_left = self.bytes_left.saturating_sub(count);
+    }
+
+    /// Whether to close, where the peer has `unsent` bytes of ours still to take: not before it has
+    /// them, unless it has had its time.
+    pub(crate) fn is_over(
+        &self,
+        unsent: usize,
+        now: Tick,
+        config: &Config,
+        draining: bool,
+    ) -> bool {
+        let enough = !self.reads() || now >= self.quiet_end(config, draining);
+        (enough && unsent <= OUR_END) || now >= self.since.after(config.linger_limit)
+    }
+
+    /// When to look again, if nothing is heard before.
+    pub(crate) fn deadline(&self, now: Tick, config: &Config, draining: bool) -> Tick {
+        let quiet_end = self.quiet_end(config, draining);
+        let waits = !self.reads() || now >= quiet_end;
+        let next = if waits {
+            now.after(LOOK_AGAIN)
+        } else {
+            quiet_end
         };
-        let quiet = if draining {
-            quiet.min(config.linger_draining)
+        next.min(self.since.after(config.linger_limit))
+    }
+
+    fn quiet_end(&self, config: &Config, draining: bool) -> Tick {
+        let quiet = config.linger_timeout.unwrap_or_default();
+        let most = if draining {
+            config.linger_draining
         } else {
             quiet
         };
-        self.heard
-            .after(quiet)
-            .min(self.since.after(config.linger_limit))
+        self.heard.after(quiet.min(most))
     }
 }

@@ -143,14 +143,14 @@ impl<N: Net> Listener<N> {
     fn deadline(&self) -> Option<Tick> {
         match self {
             Self::Acceptor(acceptor) => acceptor.deadline(),
-            Self::Responder(_) => None,
+            Self::Responder(responder) => responder.deadline(),
         }
     }
 
     fn expire(&mut self, now: Tick) {
         match self {
             Self::Acceptor(acceptor) => acceptor.expire(now),
-            Self::Responder(_) => {}
+            Self::Responder(responder) => responder.expire(now),
         }
     }
 
@@ -162,10 +162,7 @@ impl<N: Net> Listener<N> {
     ) -> io::Result<()> {
         match self {
             Self::Acceptor(acceptor) => acceptor.drive(admission, number, accepts),
-            Self::Responder(responder) => {
-                responder.drive(admission, number);
-                Ok(())
-            }
+            Self::Responder(responder) => responder.drive(admission, number),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::net::{Event, Net};
 use crate::shutdown::ShutdownHandle;
 use crate::socket::{self, Bound, SocketFile};
+use crate::system;
 use crate::waker::Wake;
 
 /// The most events that one wait brings.
@@ -286,6 +287,10 @@ impl Net for Mio {
 
     fn error(&mut self, stream: &mut Socket) -> Option<io::Error> {
         stream.take_error().unwrap_or_else(Some)
+    }
+
+    fn unsent(&mut self, stream: &mut Socket) -> usize {
+        system::unsent(stream.as_fd())
     }
 
     fn finish(&mut self, stream: &mut Socket) -> io::Result<()> {

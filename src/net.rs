@@ -114,6 +114,9 @@ pub trait Net {
     /// The error that an event announced, if there is one.
     fn error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
 
+    /// How many bytes were written that the peer's system has not taken yet; 0 where nobody tells.
+    fn unsent(&mut self, stream: &mut Self::Stream) -> usize;
+
     /// Ends our side of the stream, after what was written.
     ///
     /// # Errors

@@ -1,18 +1,21 @@
 //! One datagram socket on the loop.
 
-use std::io::ErrorKind;
+use std::io;
 
 use crate::address::{Address, Peer};
 use crate::admission::Admission;
+use crate::clock::Tick;
+use crate::fault::{Consequence, consequence};
 use crate::net::Net;
 use crate::protocol::Factory;
-use crate::turn::Turn;
+use crate::turn::{DATAGRAM_MOST, Turn};
 
 #[derive(Debug)]
 pub(crate) struct Responder<D> {
     pub(crate) socket: D,
     pub(crate) address: Address,
     readable: bool,
+    paused_until: Option<Tick>,
 }
 
 impl<D> Responder<D> {
@@ -21,6 +24,7 @@ impl<D> Responder<D> {
             socket,
             address,
             readable: true,
+            paused_until: None,
         }
     }
 
@@ -29,32 +33,60 @@ impl<D> Responder<D> {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.readable
+        self.readable && self.paused_until.is_none()
     }
 
-    /// Answers datagrams until none waits or the turn's budget is spent. No failure concerns anything
-    /// but the one datagram.
-    pub(crate) fn drive<F, N>(&mut self, admission: &mut Admission<'_, F, N>, number: u16)
+    /// When a pause ends.
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        self.paused_until
+    }
+
+    pub(crate) fn expire(&mut self, now: Tick) {
+        self.paused_until = self.paused_until.filter(|until| now < *until);
+    }
+
+    /// Answers datagrams until none waits or the turn's budget is spent.
+    ///
+    /// # Errors
+    /// The socket itself has failed.
+    pub(crate) fn drive<F, N>(
+        &mut self,
+        admission: &mut Admission<'_, F, N>,
+        number: u16,
+    ) -> io::Result<()>
     where
         F: Factory,
         N: Net<Datagram = D>,
     {
         for _ in 0..admission.turn.config.datagrams_per_turn {
-            if admission.is_full() {
-                return;
+            if !self.is_ready() || admission.is_full() {
+                return Ok(());
             }
             let Turn { net, input, .. } = &mut admission.turn;
-            match net.receive(&mut self.socket, input) {
+            match net.receive(&mut self.socket, &mut input[..=DATAGRAM_MOST]) {
                 Ok((count, from)) => {
                     admission.answer(&mut self.socket, count, Peer::new(from, Some(number)));
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return;
-                }
-                // An earlier reply was refused on its way, or a signal came.
-                Err(error) => log::debug!("{}: {error}", self.address),
+                Err(error) => self.handle_error(error, &mut admission.turn)?,
             }
         }
+        Ok(())
+    }
+
+    fn handle_error<N>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
+        match consequence(&error) {
+            Consequence::Wait => self.readable = false,
+            // An earlier reply was refused on its way, or a signal came.
+            Consequence::Skip => log::debug!("{}: {error}", self.address),
+            Consequence::Pause => {
+                self.paused_until = Some(turn.now().after(turn.config.accept_pause));
+                turn.warn(
+                    "receive",
+                    format_args!("{}: cannot receive for now: {error}", self.address),
+                );
+            }
+            Consequence::Fail => return Err(error),
+        }
+        Ok(())
     }
 }

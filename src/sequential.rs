@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use crate::address::Peer;
-use crate::blocking::{Blocking, Control, INTERRUPT_AGAIN};
+use crate::blocking::Blocking;
 use crate::clock::Tick;
+use crate::control::{Control, INTERRUPT_AGAIN};
 use crate::datagram;
 use crate::mio::{Datagram, Mio};
 use crate::model::Model;

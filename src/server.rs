@@ -150,7 +150,8 @@ impl Server {
 
     /// Serves each connection, and answers each datagram, in a process of its own, with blocking
     /// reads and writes; at most `max_children` at a time, the others wait. A protocol's changes to
-    /// memory stay in its process, whose SIGTERM and SIGINT have their default action.
+    /// memory stay in its process, where SIGTERM and SIGINT finish the one session as a shutdown
+    /// does.
     ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever), or this process has more than one thread. A

@@ -4,7 +4,7 @@ use crate::address::Peer;
 use crate::buffer::Buffer;
 use crate::clock::Tick;
 use crate::error::{CloseReason, ProtocolError};
-use crate::guard::{Guarded, guard};
+use crate::guard::{Guarded, guard, take};
 use crate::link::{
     ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, Link, PANICKED,
     PENDING, RETIME, SHUTDOWN, WROTE,
@@ -231,8 +231,7 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// The connection cannot go on; `reason` says why. Output that waits is dropped, unless the
-    /// reason is a protocol error.
+    /// The connection cannot go on, for `reason`. Drops its output, unless that is a protocol error.
     pub fn fail(&mut self, reason: CloseReason) {
         self.link.fail(reason);
     }
@@ -384,10 +383,10 @@ impl<P: Protocol> Session<P> {
         self.link.flags.clear(FIRST | INCOMPLETE);
         let unread = self.unread.take();
         let unread = unread.as_ref().map_or(&[][..], |unread| unread.as_slice());
-        self.protocol
-            .call(&mut self.link, context, |protocol, transport| {
-                protocol.eof_received(unread, transport)
-            });
+        let end = |protocol: &mut P, transport: &mut Transport<'_>| {
+            protocol.eof_received(unread, transport)
+        };
+        self.protocol.call(&mut self.link, context, end);
     }
 
     fn tell(&mut self, context: &Context<'_>, event: fn(&mut P, &mut Transport<'_>)) {
@@ -395,19 +394,7 @@ impl<P: Protocol> Session<P> {
     }
 
     fn protocol_deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
-        let at = self.protocol.poll_timeout(&mut self.link);
-        at.filter(|_| !self.is_closing())
-            .map(|at| context.clock.tick_of(at))
+        let at = self.protocol.poll_timeout(&mut self.link)?;
+        (!self.is_closing()).then(|| context.clock.tick_of(at))
     }
-}
-
-#[inline]
-fn take<P: Protocol>(
-    protocol: &mut P,
-    data: &[u8],
-    transport: &mut Transport<'_>,
-) -> Result<usize, ProtocolError> {
-    let count = protocol.data_received(data, transport)?;
-    assert!(count <= data.len(), "a protocol took more than there is");
-    Ok(count)
 }

@@ -61,7 +61,7 @@ counters! {
         datagrams_received,
         /// Datagrams sent in reply.
         datagrams_sent,
-        /// Datagrams refused by the factory, and replies that could not be sent.
+        /// Datagrams refused by the factory or longer than 64 KiB, and replies that could not be sent.
         datagrams_dropped,
         /// Datagrams whose session ended with an error.
         datagrams_failed,

@@ -85,6 +85,19 @@ pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
+/// How many bytes a stream socket holds that the other side has not taken yet; 0 if the system does
+/// not tell.
+pub(crate) fn unsent(descriptor: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the request writes one integer, to a live, writable one.
+    let told = unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if told == 0 {
+        usize::try_from(count).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
 /// The signal that ends a blocking system call of another thread or process. By default it is
 /// ignored, so that it does no harm where nobody waits for it.
 const INTERRUPT: libc::c_int = libc::SIGURG;
@@ -162,14 +175,15 @@ fn catch(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result
 /// A thread while it does what others may interrupt.
 #[derive(Debug, Default)]
 pub(crate) struct Interruptible {
-    thread: Mutex<Option<libc::pthread_t>>,
+    /// As a number, since some systems have a pointer for it, which could not be shared.
+    thread: Mutex<Option<usize>>,
 }
 
 impl Interruptible {
     /// Does `work`, during which this thread can be interrupted.
     pub(crate) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         // SAFETY: pthread_self has no arguments and cannot fail.
-        *self.thread() = Some(unsafe { libc::pthread_self() });
+        *self.thread() = Some(unsafe { libc::pthread_self() } as usize);
         let _over = Over(self);
         work()
     }
@@ -178,11 +192,11 @@ impl Interruptible {
     pub(crate) fn interrupt(&self) {
         if let Some(thread) = *self.thread() {
             // SAFETY: the thread is still inside `run`, which waits for this lock before it returns.
-            unsafe { libc::pthread_kill(thread, INTERRUPT) };
+            unsafe { libc::pthread_kill(thread as libc::pthread_t, INTERRUPT) };
         }
     }
 
-    fn thread(&self) -> MutexGuard<'_, Option<libc::pthread_t>> {
+    fn thread(&self) -> MutexGuard<'_, Option<usize>> {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

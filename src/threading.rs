@@ -10,9 +10,10 @@ use slab::Slab;
 use socket2::Socket;
 
 use crate::address::Peer;
-use crate::blocking::{self, Blocking, Control, INTERRUPT_AGAIN};
+use crate::blocking::{self, Blocking};
 use crate::clock::Tick;
 use crate::config::Config;
+use crate::control::{Control, INTERRUPT_AGAIN};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};

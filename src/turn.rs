@@ -18,8 +18,8 @@ use crate::throttle::Throttle;
 use crate::transport::Context;
 use crate::waker::{Mailbox, Wakers};
 
-/// A datagram can be this long, so the read buffer is not smaller.
-const DATAGRAM_MOST: usize = 65_536;
+/// The longest datagram, in bytes: what fits into UDP, and a limit for Unix sockets, which take more.
+pub(crate) const DATAGRAM_MOST: usize = 65_536;
 
 /// What the reactor owns for its turns, whoever is served.
 pub(crate) struct Kit {
@@ -36,7 +36,7 @@ pub(crate) struct Kit {
 impl Kit {
     pub(crate) fn new(config: Config, now: Instant, mailbox: Arc<Mailbox>) -> Self {
         Self {
-            input: vec![0; config.read_per_turn.max(DATAGRAM_MOST)].into(),
+            input: vec![0; config.read_per_turn.max(DATAGRAM_MOST + 1)].into(),
             output: Some(Box::default()),
             config,
             clock: Clock::new(now),

@@ -107,9 +107,9 @@ impl ModelServer {
 
     /// Waits until the factory hears of an error.
     #[track_caller]
-    pub(crate) fn error(&self) -> String {
+    pub(crate) fn await_error(&self) {
         let error = self.errors.recv_timeout(PATIENCE);
-        error.expect("the factory hears of an error")
+        error.expect("the factory hears of an error");
     }
 
     /// Shuts the server down, waits for it to drain, and checks what holds in every model.

@@ -409,14 +409,17 @@ fn what_stays_incomplete_may_not_grow_beyond_the_longest_message() {
     let hoard = || Probe::new(&Log::default()).data(|_, _| Ok(0));
     let mut session = MemorySession::with_config(hoard(), config());
     session.receive(&[0; 100]);
-    session.receive(&[0; 8]);
-    assert!(session.reason().is_none(), "the header has its room");
+    session.receive(&[0; 1024]);
+    assert!(
+        session.reason().is_none(),
+        "header and delimiter have their room"
+    );
     session.receive(&[0]);
     let too_long = |reason: Option<&CloseReason>| {
         matches!(
             reason,
             Some(CloseReason::Protocol(ProtocolError::TooLong {
-                length: 109,
+                length: 1125,
                 limit: 100
             }))
         )
@@ -424,7 +427,7 @@ fn what_stays_incomplete_may_not_grow_beyond_the_longest_message() {
     assert!(too_long(session.reason()), "{:?}", session.reason());
 
     let mut at_once = MemorySession::with_config(hoard(), config());
-    at_once.receive(&[0; 109]);
+    at_once.receive(&[0; 1125]);
     assert!(too_long(at_once.reason()), "{:?}", at_once.reason());
 }
 

@@ -52,6 +52,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "agenda",
             "connection",
             "datagram",
+            "fault",
             "linger",
             "listener",
             "model",
@@ -65,7 +66,14 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ),
     (
         "models",
-        &["bell", "blocking", "forking", "sequential", "threading"],
+        &[
+            "bell",
+            "blocking",
+            "control",
+            "forking",
+            "sequential",
+            "threading",
+        ],
     ),
     ("front", &["server"]),
 ];

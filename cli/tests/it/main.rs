@@ -7,6 +7,7 @@ mod clients;
 mod limits;
 mod listening;
 mod logging;
+mod models;
 mod protocols;
 mod shutdown;
 mod usage;

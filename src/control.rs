@@ -1,0 +1,47 @@
+//! What a server and a connection's thread know of each other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::system::Interruptible;
+
+/// How soon an interrupt that came too early, between two system calls, is sent again.
+pub(crate) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
+
+/// One connection, as both sides see it.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    pub(crate) thread: Interruptible,
+    /// The session knows of the shutdown.
+    told: AtomicBool,
+    /// The session is to end now.
+    ended: AtomicBool,
+}
+
+impl Control {
+    /// Has a session end that has not begun yet.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Has the thread look at the shutdown, unless it knows of it; or end now.
+    pub(crate) fn interrupt(&self, end: bool) {
+        self.ended.fetch_or(end, Ordering::SeqCst);
+        if end || !self.told.load(Ordering::SeqCst) {
+            self.thread.interrupt();
+        }
+    }
+
+    /// Whether the session knows of the shutdown.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn note_told(&self) {
+        self.told.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,620 @@
+//! Servers that have a process of their own, and with it one thread: what forks cannot run beside
+//! other threads, and what is counted must not be mixed up with a test's own.
+//!
+//! `SERVELOOP_FULL=1` has crowds of the size that servers are made for.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what cannot be unwrapped is a failure of the test"
+)]
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Instant;
+
+use serveloop::{
+    Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Statistics, Transport,
+};
+use socket2::Socket;
+
+use model_protocols::{Any, probe};
+use model_server::{End, connect, finish, read_to};
+use support::{PATIENCE, Scratch, echoes, expect, panic_quietly, seconds, timeless};
+use transcripts::{Host, Transcript};
+
+#[path = "it/model_protocols.rs"]
+mod model_protocols;
+#[expect(dead_code, reason = "made for several test programs")]
+#[path = "it/model_server.rs"]
+mod model_server;
+#[expect(dead_code, reason = "made for several test programs")]
+#[path = "it/probe.rs"]
+mod probe;
+#[expect(dead_code, reason = "made for several test programs")]
+#[path = "it/support.rs"]
+mod support;
+#[path = "it/transcripts.rs"]
+mod transcripts;
+
+const TESTS: [(&str, fn()); 12] = [
+    (
+        "dialogues_are_the_same_in_processes",
+        dialogues_are_the_same_in_processes,
+    ),
+    ("a_crowd_of_threads", || {
+        crowd("threading", size(1_000, 100))
+    }),
+    ("a_crowd_of_processes", || crowd("forking", size(300, 50))),
+    ("threads_leave_nothing_behind", || {
+        short_connections("threading")
+    }),
+    ("processes_leave_nothing_behind", || {
+        short_connections("forking")
+    }),
+    (
+        "late_wakes_leave_nothing_behind",
+        late_wakes_leave_nothing_behind,
+    ),
+    ("a_killed_child_is_counted", a_killed_child_is_counted),
+    (
+        "a_child_has_no_other_descriptors",
+        a_child_has_no_other_descriptors,
+    ),
+    (
+        "no_more_children_than_allowed",
+        no_more_children_than_allowed,
+    ),
+    (
+        "who_waits_for_a_child_is_served_in_the_drain",
+        who_waits_for_a_child_is_served_in_the_drain,
+    ),
+    (
+        "without_room_one_connection_is_refused",
+        without_room_one_connection_is_refused,
+    ),
+    (
+        "a_drop_that_panics_spares_the_parent",
+        a_drop_that_panics_spares_the_parent,
+    ),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [word, model, what, uris @ ..] = arguments.as_slice() {
+        if word == "serve" {
+            serve(model, what, uris);
+            return ExitCode::SUCCESS;
+        }
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let chosen = |name: &str| filter.is_none_or(|part| name.contains(part.as_str()));
+    let chosen: Vec<_> = TESTS.iter().filter(|(name, _)| chosen(name)).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", chosen.len());
+    let mut failed = 0;
+    for (name, test) in &chosen {
+        let passed = thread::spawn(*test).join().is_ok();
+        failed += usize::from(!passed);
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+    }
+    let outcome = if failed == 0 { "ok" } else { "FAILED" };
+    let (passed, others) = (chosen.len() - failed, TESTS.len() - chosen.len());
+    println!(
+        "\ntest result: {outcome}. {passed} passed; {failed} failed; 0 ignored; 0 measured; \
+         {others} filtered out\n"
+    );
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn size(full: usize, modest: usize) -> usize {
+    if env::var_os("SERVELOOP_FULL").is_some() {
+        full
+    } else {
+        modest
+    }
+}
+
+/// The server's process. Its last listener is for shutting it down.
+fn serve(model: &str, what: &str, uris: &[String]) {
+    let (config, build) = service(what);
+    let at: Vec<Address> = uris.iter().map(|uri| uri.parse().unwrap()).collect();
+    let server = Server::bind(&at, config).unwrap();
+    server.addresses().iter().for_each(|at| println!("at {at}"));
+    let last = at.len() - 1;
+    let handle = server.shutdown_handle();
+    let until = what.split(',').nth(2).map(|until| until.parse().unwrap());
+    let factory = Reporting {
+        build,
+        handle,
+        last,
+        until,
+    };
+    let statistics = match model {
+        "forking" => server.serve_forking(factory),
+        "threading" => server.serve_threading(factory),
+        _ => panic!("{model} is no model"),
+    };
+    for (name, count) in statistics.unwrap().iter() {
+        println!("count {name} {count}");
+    }
+}
+
+/// What is served: a transcript by its number, or something else by its name.
+fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
+    if let Ok(number) = what.parse::<usize>() {
+        let transcript = Transcript::all().swap_remove(number);
+        return (transcript.config, Box::new(transcript.build));
+    }
+    let mut words = what.split(',');
+    let (name, children) = (words.next().unwrap(), words.next().unwrap_or("400"));
+    let config = Config {
+        max_children: children.parse().unwrap(),
+        ..timeless()
+    };
+    let build: fn() -> Any = match name {
+        "echo" => || Box::new(serveloop::protocols::Echo),
+        "waker" => late_waker,
+        "dropping" => dropping,
+        _ => panic!("{name} is not served"),
+    };
+    (config, Box::new(build))
+}
+
+struct Reporting {
+    build: Box<dyn Fn() -> Any>,
+    handle: ShutdownHandle,
+    last: usize,
+    /// At which connection, counted down, the server is shut down, if not by its last listener.
+    until: Option<usize>,
+}
+
+impl Factory for Reporting {
+    type Protocol = Any;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<Any> {
+        if peer.listener() == Some(self.last) {
+            self.handle.shutdown();
+            return None;
+        }
+        self.until = self.until.and_then(|until| until.checked_sub(1));
+        if self.until == Some(0) {
+            self.handle.shutdown();
+        }
+        Some((self.build)())
+    }
+
+    fn handle_error(&mut self, _: &Peer, reason: &CloseReason) {
+        println!("error {reason}");
+    }
+}
+
+/// A server in a process, as its tests see it.
+struct Isolated {
+    process: Child,
+    addresses: Vec<Address>,
+    lines: Receiver<String>,
+}
+
+impl Isolated {
+    fn new(model: &str, what: &str, at: &str) -> Self {
+        let itself = env::current_exe().unwrap();
+        Self::run(&mut Command::new(itself), model, what, at)
+    }
+
+    fn run(command: &mut Command, model: &str, what: &str, at: &str) -> Self {
+        let control = "tcp://127.0.0.1:0";
+        command.args(["serve", model, what, at, control]);
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut lines = stdout.lines().map_while(Result::ok);
+            lines.all(|line| sender.send(line).is_ok())
+        });
+        let mut server = Self {
+            process,
+            addresses: Vec::new(),
+            lines,
+        };
+        for _ in 0..2 {
+            let at = server.line("at ");
+            server.addresses.push(at.parse().unwrap());
+        }
+        server
+    }
+
+    /// The rest of the next line that begins like this.
+    #[track_caller]
+    fn line(&self, start: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap();
+            if let Some(rest) = line.strip_prefix(start) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    fn client(&self) -> Socket {
+        connect(&self.addresses[0])
+    }
+
+    /// Shuts it down if it still listens, and gives its counts.
+    #[track_caller]
+    fn end(mut self) -> Statistics {
+        self.shutdown();
+        self.counts()
+    }
+
+    #[track_caller]
+    fn counts(&mut self) -> Statistics {
+        let mut statistics = Statistics::default();
+        let names: Vec<_> = statistics.iter().map(|(name, _)| name).collect();
+        for name in names {
+            let count = self.line(&format!("count {name} ")).parse().unwrap();
+            set(&mut statistics, name, count);
+        }
+        assert!(self.process.wait().unwrap().success());
+        assert_eq!(statistics.accepted, statistics.closed(), "{statistics:?}");
+        statistics
+    }
+
+    /// How many it has when it has served somebody and is alone again.
+    fn descriptors(&self) -> usize {
+        let mut client = self.client();
+        finish(&client);
+        assert_eq!(read_to(&mut client).1, End::Eof);
+        // A child's descriptor goes a moment after the child.
+        let alone = |usage: &Usage| usage.threads == 1 && usage.children.is_empty();
+        let first = self.wait("alone", alone).descriptors;
+        first.min(self.wait("alone", alone).descriptors)
+    }
+
+    fn wait(&self, what: &str, reached: impl Fn(&Usage) -> bool) -> Usage {
+        let until = Instant::now() + seconds(60);
+        loop {
+            let usage = Usage::of(self.process.id());
+            if reached(&usage) {
+                return usage;
+            }
+            assert!(Instant::now() < until, "never {what}: {usage:?}");
+            thread::yield_now();
+        }
+    }
+}
+
+/// Counters can only be set where they are named.
+fn set(statistics: &mut Statistics, name: &str, count: u64) {
+    let place = match name {
+        "accepted" => &mut statistics.accepted,
+        "refused_by_system" => &mut statistics.refused_by_system,
+        "closed_by_protocol" => &mut statistics.closed_by_protocol,
+        "closed_by_peer" => &mut statistics.closed_by_peer,
+        "closed_aborted" => &mut statistics.closed_aborted,
+        "closed_by_shutdown" => &mut statistics.closed_by_shutdown,
+        "closed_timeout_first_message" => &mut statistics.closed_timeout_first_message,
+        "closed_timeout_message" => &mut statistics.closed_timeout_message,
+        "closed_timeout_idle" => &mut statistics.closed_timeout_idle,
+        "closed_timeout_write" => &mut statistics.closed_timeout_write,
+        "closed_timeout_drain" => &mut statistics.closed_timeout_drain,
+        "closed_overflow" => &mut statistics.closed_overflow,
+        "closed_too_long" => &mut statistics.closed_too_long,
+        "closed_truncated" => &mut statistics.closed_truncated,
+        "closed_panicked" => &mut statistics.closed_panicked,
+        "closed_killed" => &mut statistics.closed_killed,
+        "panics" => &mut statistics.panics,
+        _ => return,
+    };
+    *place = count;
+}
+
+impl Host for Isolated {
+    fn address(&self) -> &Address {
+        &self.addresses[0]
+    }
+
+    fn error(&mut self) {
+        self.line("error ");
+    }
+
+    fn shutdown(&mut self) {
+        // It may have been shut down before.
+        if let Ok(mut client) = model_server::try_connect(&self.addresses[1]) {
+            assert_eq!(read_to(&mut client).1, End::Eof);
+        }
+    }
+}
+
+impl Drop for Isolated {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a process has.
+#[derive(Debug, PartialEq, Eq)]
+struct Usage {
+    threads: usize,
+    descriptors: usize,
+    children: Vec<String>,
+    memory_kib: usize,
+}
+
+impl Usage {
+    fn of(process: u32) -> Self {
+        let count = |what| {
+            fs::read_dir(format!("/proc/{process}/{what}"))
+                .unwrap()
+                .count()
+        };
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let memory = memory.unwrap().trim().trim_end_matches(" kB");
+        Self {
+            threads: count("task"),
+            descriptors: count("fd"),
+            children: children(process),
+            memory_kib: memory.parse().unwrap(),
+        }
+    }
+}
+
+/// The numbers of all children, zombies included.
+fn children(process: u32) -> Vec<String> {
+    let parent = process.to_string();
+    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
+        // After the name in parentheses come the state and the parent.
+        let of = stat.rsplit_once(") ")?.1.split(' ').nth(1)?;
+        (of == parent).then_some(name)
+    });
+    numbers.collect()
+}
+
+fn dialogues_are_the_same_in_processes() {
+    for (number, transcript) in Transcript::all().iter().enumerate() {
+        let scratch = Scratch::new();
+        let unix = scratch.uri("unix", "socket");
+        for at in ["tcp://127.0.0.1:0", "tcp://[::1]:0", &unix] {
+            // Threads of a test's own protocol are its own business.
+            println!("{} {at}", transcript.name);
+            let mut server = Isolated::new("forking", &number.to_string(), at);
+            transcript.play(&mut server);
+            let statistics = server.end();
+            assert_eq!(statistics.accepted, 1);
+            transcript.check(&statistics);
+        }
+        assert!(!scratch.path("socket").exists());
+    }
+}
+
+const TCP: &str = "tcp://127.0.0.1:0";
+
+fn crowd(model: &str, size: usize) {
+    let server = Isolated::new(model, "echo", TCP);
+    server.descriptors();
+    let before = Usage::of(server.process.id());
+    let began = Instant::now();
+    let mut clients: Vec<_> = (0..size).map(|_| server.client()).collect();
+    for client in &mut clients {
+        echoes(client, b"hello");
+    }
+    let took = began.elapsed();
+    let at_once = Usage::of(server.process.id());
+    let served = at_once.threads - 1 + at_once.children.len();
+    assert_eq!(served, size);
+    drop(clients);
+    let after = server.wait("quiet", |usage| {
+        usage.threads == before.threads
+            && usage.descriptors == before.descriptors
+            && usage.children.is_empty()
+    });
+    let statistics = server.end();
+    assert_eq!(statistics.closed_by_peer, size as u64 + 1);
+    println!(
+        "{model}: {size} at once after {took:?}, memory {} KiB before, {} with them, {} after",
+        before.memory_kib, at_once.memory_kib, after.memory_kib
+    );
+}
+
+fn short_connections(model: &str) {
+    let number = size(10_000, 600);
+    let server = Isolated::new(model, "echo", TCP);
+    let descriptors = server.descriptors();
+    let serve = |count: usize| {
+        let crew: Vec<_> = (0..8)
+            .map(|_| {
+                let address = server.addresses[0].clone();
+                thread::spawn(move || {
+                    for _ in 0..count / 8 {
+                        let mut client = connect(&address);
+                        client.write_all(b"hello").unwrap();
+                        finish(&client);
+                        assert_eq!(read_to(&mut client), (b"hello".to_vec(), End::Eof));
+                    }
+                })
+            })
+            .collect();
+        crew.into_iter().for_each(|thread| thread.join().unwrap());
+        server.wait("alone", |usage| {
+            usage.threads == 1 && usage.children.is_empty() && usage.descriptors == descriptors
+        })
+    };
+    let before = serve(200);
+    let began = Instant::now();
+    let after = serve(number);
+    let took = began.elapsed();
+    let grown = after.memory_kib.saturating_sub(before.memory_kib);
+    println!("{model}: {number} short ones in {took:?}, memory grown by {grown} KiB");
+    assert!(grown < 4_096, "{before:?} {after:?}");
+    assert_eq!(server.end().closed_by_peer, number as u64 + 201);
+}
+
+/// Keeps its waker beyond its end, and uses it then.
+fn late_waker() -> Any {
+    let kept = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let late = std::sync::Arc::clone(&kept);
+    let made = move |transport: &mut Transport<'_>| {
+        *kept.lock().unwrap() = Some(transport.waker());
+        Ok(())
+    };
+    let lost = move || {
+        if let Some(waker) = late.lock().unwrap().take() {
+            waker.wake();
+        }
+    };
+    Box::new(probe().made(made).lost(lost))
+}
+
+fn late_wakes_leave_nothing_behind() {
+    let server = Isolated::new("threading", "waker", TCP);
+    let before = server.descriptors();
+    for _ in 0..100 {
+        let mut client = server.client();
+        finish(&client);
+        assert_eq!(read_to(&mut client).1, End::Eof);
+    }
+    server.wait("alone", |usage| {
+        usage.threads == 1 && usage.descriptors == before
+    });
+    assert_eq!(server.end().closed_by_peer, 101);
+}
+
+fn a_killed_child_is_counted() {
+    let server = Isolated::new("forking", "echo", TCP);
+    let mut clients: Vec<_> = (0..5).map(|_| server.client()).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| echoes(client, b"hello"));
+    let children = Usage::of(server.process.id()).children;
+    assert_eq!(children.len(), 5);
+    let kill = Command::new("kill").arg("-9").args(&children).status();
+    assert!(kill.unwrap().success());
+    for client in &mut clients {
+        assert_eq!(read_to(client).0, b"");
+        assert_eq!(server.line("error "), "in its own process: killed");
+    }
+    echoes(&mut server.client(), b"still here");
+    let statistics = server.end();
+    assert_eq!((statistics.accepted, statistics.closed_killed), (6, 5));
+}
+
+fn a_child_has_no_other_descriptors() {
+    let scratch = Scratch::new();
+    let server = Isolated::new("forking", "echo", &scratch.uri("unix", "socket"));
+    let alone = server.descriptors();
+    let mut clients: Vec<_> = (0..10).map(|_| server.client()).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| echoes(client, b"hello"));
+    let usage = Usage::of(server.process.id());
+    assert_eq!(usage.children.len(), 10);
+    for child in &usage.children {
+        let descriptors: Vec<_> = fs::read_dir(format!("/proc/{child}/fd"))
+            .unwrap()
+            .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
+            .collect();
+        // Its connection and its report come in place of the two listeners.
+        assert_eq!(descriptors.len(), alone, "{descriptors:?}");
+    }
+    let file = fs::metadata(scratch.path("socket")).unwrap();
+    assert!(file.file_type().is_socket());
+    drop(clients);
+    server.wait("alone", |usage| usage.children.is_empty());
+    assert!(scratch.path("socket").exists(), "a child removes nothing");
+    server.end();
+    assert!(!scratch.path("socket").exists());
+}
+
+fn no_more_children_than_allowed() {
+    let server = Isolated::new("forking", "echo,3", TCP);
+    let mut clients: Vec<_> = (0..8).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+    }
+    for (number, mut client) in clients.into_iter().enumerate() {
+        expect(&mut client, b"hello");
+        let children = Usage::of(server.process.id()).children.len();
+        assert!(children <= 3, "{children} children at client {number}");
+    }
+    assert_eq!(server.end().closed_by_peer, 8);
+}
+
+fn who_waits_for_a_child_is_served_in_the_drain() {
+    // The second connection shuts the server down, when the others are in its queue.
+    let mut server = Isolated::new("forking", "echo,1,2", TCP);
+    let mut first = server.client();
+    echoes(&mut first, b"first");
+    let clients: Vec<_> = (0..9)
+        .map(|_| {
+            let mut client = server.client();
+            client.write_all(b"hello").unwrap();
+            client
+        })
+        .collect();
+    drop(first);
+    for mut client in clients {
+        assert_eq!(read_to(&mut client), (b"hello".to_vec(), End::Eof));
+    }
+    assert_eq!(server.counts().accepted, 10);
+}
+
+/// The system has no room for a thread or a process: `strace` says so in its place.
+fn without_room_one_connection_is_refused() {
+    let inject = "inject=clone,clone3,fork,vfork:error=EAGAIN:when=2";
+    let itself = env::current_exe().unwrap();
+    for model in ["threading", "forking"] {
+        let mut command = Command::new("strace");
+        command.args([
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=clone,clone3,fork,vfork",
+            "-e",
+            inject,
+        ]);
+        let probe = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "true"])
+            .status();
+        if !probe.is_ok_and(|status| status.success()) {
+            return println!("skipped: no strace");
+        }
+        let server = Isolated::run(command.arg(&itself), model, "echo", TCP);
+        echoes(&mut server.client(), b"first");
+        assert_eq!(read_to(&mut server.client()).0, b"");
+        echoes(&mut server.client(), b"third");
+        let statistics = server.end();
+        assert_eq!(
+            (statistics.accepted, statistics.refused_by_system),
+            (2, 1),
+            "{model}"
+        );
+    }
+}
+
+fn dropping() -> Any {
+    Box::new(probe().dropped(|| panic_quietly()))
+}
+
+fn a_drop_that_panics_spares_the_parent() {
+    for model in ["forking", "threading"] {
+        let server = Isolated::new(model, "dropping", TCP);
+        for _ in 0..3 {
+            let mut client = server.client();
+            finish(&client);
+            assert_eq!(read_to(&mut client).1, End::Eof);
+        }
+        let statistics = server.end();
+        assert_eq!(statistics.closed_by_peer, 3);
+        assert!(statistics.panics >= 3, "{statistics:?}");
+    }
+}
