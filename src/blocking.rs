@@ -10,22 +10,19 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use crate::address::{Address, Peer};
+use crate::address::Peer;
 use crate::bell::Bell;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::linger::Linger;
-use crate::mio::Datagram;
 use crate::protocol::Protocol;
-use crate::responder::{self, NOBODY};
 use crate::session::Session;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Interruptible};
 use crate::transport::Context;
-use crate::waker::Mailbox;
 
 /// How many turns a session may still take input after the shutdown began.
 const DRAINING_TURNS: u8 = 16;
@@ -375,30 +372,4 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         };
         event(&mut self.session, &context);
     }
-}
-
-/// Answers one datagram, away from the loop.
-pub(crate) fn answer<P: Protocol>(
-    socket: &Datagram,
-    data: &[u8],
-    (protocol, peer): (P, Peer),
-    config: &Config,
-    statistics: &mut Statistics,
-) -> Option<(Peer, Box<CloseReason>)> {
-    let clock = Clock::new(Instant::now());
-    let context = Context {
-        clock: &clock,
-        config,
-        wakers: &Mailbox::silent(),
-        id: NOBODY,
-    };
-    let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
-    responder::answer(
-        (protocol, peer),
-        data,
-        &context,
-        statistics,
-        &mut None,
-        send,
-    )
 }

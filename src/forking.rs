@@ -12,7 +12,7 @@ use slab::Slab;
 use socket2::Socket;
 
 use crate::address::Peer;
-use crate::blocking::{self, Blocking, Control, INTERRUPT_AGAIN};
+use crate::blocking::{Blocking, Control, INTERRUPT_AGAIN};
 use crate::clock::Tick;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
@@ -21,6 +21,7 @@ use crate::mio::{Datagram, Mio};
 use crate::model::Model;
 use crate::net::Net;
 use crate::protocol::Protocol;
+use crate::responder;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
@@ -251,7 +252,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         let mut asked = Some((protocol, peer));
         let spawned = socket.try_clone().and_then(|socket| {
             self.spawn(&name, false, turn.net, |this, statistics| {
-                blocking::answer(&socket, &data, asked.take()?, &this.config, statistics)
+                responder::answer_away(&socket, &data, asked.take()?, &this.config, statistics)
             })
         });
         turn.drop_guarded(asked);

@@ -1,18 +1,23 @@
 //! One datagram socket on the loop: each datagram is a session, and its output the one reply.
 
 use std::io::{self, ErrorKind};
+use std::time::Instant;
 
 use crate::address::{Address, Peer};
 use crate::admission::Admission;
 use crate::buffer::Buffer;
+use crate::clock::Clock;
+use crate::config::Config;
 use crate::error::CloseReason;
 use crate::guard::guard;
+use crate::mio::Datagram;
 use crate::net::Net;
 use crate::protocol::{Factory, Protocol};
 use crate::session::Session;
 use crate::statistics::Statistics;
 use crate::transport::Context;
 use crate::turn::Turn;
+use crate::waker::Mailbox;
 
 /// A datagram's session ends before anybody could wake it.
 pub(crate) const NOBODY: usize = usize::MAX;
@@ -94,6 +99,32 @@ pub(crate) fn answer_here<N: Net, P: Protocol>(
         output,
         send,
     ));
+}
+
+/// Answers one datagram, away from the loop.
+pub(crate) fn answer_away<P: Protocol>(
+    socket: &Datagram,
+    data: &[u8],
+    (protocol, peer): (P, Peer),
+    config: &Config,
+    statistics: &mut Statistics,
+) -> Option<(Peer, Box<CloseReason>)> {
+    let clock = Clock::new(Instant::now());
+    let context = Context {
+        clock: &clock,
+        config,
+        wakers: &Mailbox::silent(),
+        id: NOBODY,
+    };
+    let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
+    answer(
+        (protocol, peer),
+        data,
+        &context,
+        statistics,
+        &mut None,
+        send,
+    )
 }
 
 /// Runs a datagram's session and sends its reply. Returns what an operator wants to hear of it.

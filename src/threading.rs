@@ -10,7 +10,7 @@ use slab::Slab;
 use socket2::Socket;
 
 use crate::address::Peer;
-use crate::blocking::{self, Blocking, Control, INTERRUPT_AGAIN};
+use crate::blocking::{Blocking, Control, INTERRUPT_AGAIN};
 use crate::clock::Tick;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
@@ -18,6 +18,7 @@ use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
 use crate::model::Model;
 use crate::protocol::Protocol;
+use crate::responder;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system;
@@ -191,8 +192,13 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                     failures,
                     ..
                 } = counted;
-                let answer =
-                    blocking::answer(&socket, &data, (protocol, peer), &shared.config, statistics);
+                let answer = responder::answer_away(
+                    &socket,
+                    &data,
+                    (protocol, peer),
+                    &shared.config,
+                    statistics,
+                );
                 failures.extend(answer);
             })
         });
