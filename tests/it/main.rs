@@ -15,4 +15,5 @@ mod pauses;
 mod probe;
 mod protocols;
 mod session;
+mod socketserver;
 mod support;
