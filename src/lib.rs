@@ -94,3 +94,7 @@ pub use waker::{Mailbox, Wake, Waker, Wakers};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-socketserver.md")]
+struct FromSocketserver;

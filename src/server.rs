@@ -20,6 +20,35 @@ use crate::threading::Threads;
 
 /// Sockets that are bound, and how they are to be served.
 ///
+/// # Which model when
+/// The same protocol runs in every model, so it is changed in one line. Begin with the loop; take
+/// another one for a reason.
+///
+/// - **One loop**, [`serve_forever`](Self::serve_forever): when handlers compute for microseconds
+///   and wait by [`poll_timeout`](crate::Protocol::poll_timeout) or a waker. An idle connection
+///   costs hundreds of bytes, so tens of thousands are nothing special. Connections share state
+///   freely, by `Rc` and `RefCell`, since all are on one thread. One core is the limit, and a
+///   handler that blocks holds everybody up.
+/// - **Workers**, [`serve_workers`](Self::serve_workers): when one core is not enough. Each loop is
+///   as above, with a factory and state of its own; what all loops share needs locks.
+/// - **Threading**, [`serve_threading`](Self::serve_threading): when a handler blocks, in a database
+///   driver, a file, a library. A connection costs a thread, some tens of KiB, and a message costs
+///   switches between threads: expect about half of the loop's throughput, or less. Thousands of
+///   connections are possible, and not what it is for. Shared state needs locks.
+/// - **Forking**, [`serve_forking`](Self::serve_forking): when a handler blocks and may also crash,
+///   leak, or change what belongs to the process. A connection costs a process, some tens of KiB
+///   and more as soon as it writes to what it inherited, and throughput is somewhat below that of
+///   threads; at most `max_children` run at a time. Memory cannot be shared: what a handler changes
+///   is gone with it. The process must have one thread when it begins.
+/// - **Sequential**, [`serve_sequential`](Self::serve_sequential): when one client at a time is what
+///   is wanted, for a device or a tool, and handlers may block. The others wait in the system's
+///   queue for as long as the one takes, which the deadlines of [`Config`] bound.
+///
+/// On the loop and on workers, limits such as `max_connections` count connections that are open; a
+/// blocked handler has no deadline in any model, because nobody can stop it but itself. In the other
+/// models it holds up its own connection, and the end of a shutdown for at most `drain_timeout`.
+///
+/// # Example
 /// ```
 /// use serveloop::{Config, Peer, Server};
 /// use serveloop::protocols::Echo;
@@ -53,7 +82,8 @@ impl Server {
     }
 
     /// Binds all `addresses` without listening: the ports are taken, clients are refused until
-    /// [`activate`](Self::activate).
+    /// [`activate`](Self::activate). Linux lets others bind a TCP port too if all of them
+    /// [reuse addresses](Config::reuse_address); who listens first has it.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).

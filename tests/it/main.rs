@@ -25,6 +25,7 @@ mod pauses;
 mod probe;
 mod protocols;
 mod session;
+mod socketserver;
 mod support;
 mod tidy;
 mod transcripts;
