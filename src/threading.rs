@@ -221,10 +221,14 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             // A panic has been caught before.
             let _ = thread.join();
         }
+        if nobody {
+            (self.interrupt_at, self.give_up_at) = (None, None);
+            return;
+        }
         if self.give_up_at.is_some_and(|at| at <= turn.now()) {
             return self.give_up(turn);
         }
-        if turn.draining && !nobody && self.interrupt_at.is_none_or(|at| at <= turn.now()) {
+        if turn.draining && self.interrupt_at.is_none_or(|at| at <= turn.now()) {
             self.interrupt();
             self.interrupt_at = Some(turn.now().after(INTERRUPT_AGAIN));
         }
