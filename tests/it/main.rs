@@ -7,6 +7,9 @@
 mod deadlines;
 #[cfg(target_os = "linux")]
 mod examples;
+#[path = "../../examples/framed.rs"]
+#[expect(dead_code, reason = "an example's tests run here, its main does not")]
+mod framed_example;
 mod framing;
 mod half_close;
 mod loop_connect;
