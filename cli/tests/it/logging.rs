@@ -1,13 +1,12 @@
 //! What the log says at each level, and that nobody has to read it.
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::io::Read;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
 use crate::served::{Served, serveloop};
+use crate::sockets::clogged;
 
 /// Serves one client of `protocol` and gives all that was logged.
 fn log_of(protocol: &str, prepare: impl FnOnce(&mut Command)) -> Vec<String> {
@@ -66,12 +65,9 @@ fn quiet_silences_whatever_the_environment_says() {
 
 #[test]
 fn a_log_that_nobody_reads_holds_up_nobody() {
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    while theirs.write(&[b'.'; 4_096]).is_ok() {}
-    theirs.set_nonblocking(false).unwrap();
+    let (ours, theirs) = clogged();
     let mut command = serveloop(&["serve", "hello", "--listen", "tcp://127.0.0.1:0", "-vv"]);
-    command.stderr(Stdio::from(OwnedFd::from(theirs)));
+    command.stderr(theirs);
     let served = Served::spawn(command);
     greet(&served);
     greet(&served);
@@ -82,12 +78,9 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
 
 #[test]
 fn a_log_that_is_full_for_a_while_says_how_much_is_missing() {
-    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    while theirs.write(&[b'.'; 4_096]).is_ok() {}
-    theirs.set_nonblocking(false).unwrap();
+    let (mut ours, theirs) = clogged();
     let mut command = serveloop(&["serve", "hello", "--listen", "tcp://127.0.0.1:0"]);
-    command.stderr(Stdio::from(OwnedFd::from(theirs)));
+    command.stderr(theirs);
     let served = Served::spawn(command);
     greet(&served);
     ours.set_nonblocking(true).unwrap();
