@@ -110,6 +110,53 @@ fn a_log_whose_reader_is_gone_holds_up_nobody() {
     assert_eq!(served.exit_code(), Some(0));
 }
 
+/// Half of a crowd's lines come at its end, within a moment.
+fn log_of_a_crowd(arguments: &[&str]) -> Vec<String> {
+    let listen = ["hello", "--listen", "tcp://127.0.0.1:0"];
+    let served = Served::new(&[&listen[..], arguments].concat());
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| served.connect()).collect();
+    for client in &mut crowd {
+        client.expect("Welcome!");
+    }
+    served.signal(Signal::TERM);
+    for client in &mut crowd {
+        client.expect_end();
+    }
+    let (status, log) = served.end();
+    assert_eq!(status.code(), Some(0));
+    let summary = log.last().expect("a summary");
+    assert!(summary.contains(&format!("accepted {CROWD}")), "{summary}");
+    log
+}
+
+const CROWD: usize = 150;
+
+fn left_out(line: &str) -> Option<usize> {
+    let (_, count) = line.split_once("(and ")?;
+    count.strip_suffix(" more)")?.parse().ok()
+}
+
+#[test]
+fn a_flood_of_connections_is_no_flood_of_lines() {
+    for arguments in [&[][..], &["--workers", "2"], &["--model", "threaded"]] {
+        let log = log_of_a_crowd(arguments);
+        let written = log.iter().filter(|line| line.contains("serveloop::logged"));
+        let counts: Vec<_> = log.iter().filter_map(|line| left_out(line)).collect();
+        let told = written.count() - counts.len();
+        assert!(!counts.is_empty(), "{arguments:?} {log:?}");
+        let all = told + counts.iter().sum::<usize>();
+        assert_eq!(all, 2 * CROWD, "{arguments:?} {log:?}");
+    }
+}
+
+#[test]
+fn who_asks_for_every_connection_gets_it() {
+    let log = log_of_a_crowd(&["-v"]);
+    let written = log.iter().filter(|line| line.contains("serveloop::logged"));
+    assert_eq!(written.count(), 2 * CROWD);
+    assert_eq!(log.iter().find_map(|line| left_out(line)), None);
+}
+
 #[track_caller]
 fn greet(served: &Served) {
     let mut client = served.connect();
