@@ -31,7 +31,7 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 /// Everything has a limit, and each is an option; sizes are written 4096, 64KiB, 1MiB, durations
 /// 250ms, 10s, 5m:
 ///
-///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 16KiB
+///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 128KiB
 ///
 /// Any protocol can be served in any way, for example by a process for each connection, or by two
 /// event loops:
