@@ -1,9 +1,11 @@
 //! Why the command ends without having done what it was asked to.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+
+use crate::unblocked::write_at_once;
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -23,19 +25,17 @@ impl Failure {
     }
 
     /// Says why on standard error, and with which status to exit. Whether anybody reads it changes
-    /// nothing.
+    /// nothing: the signals are caught by now, so nothing but the end would free us from waiting.
     pub(crate) fn report(self) -> ExitCode {
-        match self {
+        let (text, status) = match self {
             Self::Usage(problem) => {
                 let error = clap::Error::raw(ErrorKind::ValueValidation, problem + "\n");
-                let _ = error.print();
-                ExitCode::from(2)
+                (error.render().to_string(), ExitCode::from(2))
             }
-            Self::System(error) => {
-                let _ = writeln!(io::stderr(), "serveloop: {error}");
-                ExitCode::FAILURE
-            }
-        }
+            Self::System(error) => (format!("serveloop: {error}\n"), ExitCode::FAILURE),
+        };
+        let _ = write_at_once(io::stderr(), text.as_bytes());
+        status
     }
 }
 

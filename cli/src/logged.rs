@@ -1,21 +1,28 @@
 //! A protocol whose connections are logged, also at the default level.
 
+use std::fmt::Arguments;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use log::Level;
 use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
+
+use crate::budget::Budget;
 
 /// Logs the beginning and the end of a connection with the peer's address, and leaves the rest to
 /// the protocol. Datagrams are not logged: each would be a connection.
 #[derive(Debug)]
 pub(crate) struct Logged<P> {
     peer: Peer,
+    diary: Diary,
     protocol: P,
 }
 
 impl<P: Protocol> Logged<P> {
-    pub(crate) fn new(peer: &Peer, protocol: P) -> Self {
+    pub(crate) fn new(peer: &Peer, diary: &Diary, protocol: P) -> Self {
         Self {
             peer: peer.clone(),
+            diary: diary.clone(),
             protocol,
         }
     }
@@ -24,7 +31,7 @@ impl<P: Protocol> Logged<P> {
 impl<P: Protocol> Protocol for Logged<P> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         if !self.peer.is_datagram() {
-            log::info!("{}: accepted", self.peer);
+            self.diary.note(format_args!("{}: accepted", self.peer));
         }
         self.protocol.connection_made(transport)
     }
@@ -68,7 +75,46 @@ impl<P: Protocol> Protocol for Logged<P> {
     fn connection_lost(&mut self, reason: &CloseReason) {
         self.protocol.connection_lost(reason);
         if !self.peer.is_datagram() {
-            log::info!("{}: {reason}", self.peer);
+            self.diary.note(format_args!("{}: {reason}", self.peer));
         }
+    }
+}
+
+/// Where the connections of one server are noted, however many loops or threads serve them. A
+/// process that serves one of them has a copy.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Diary(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Book(Budget);
+
+impl Diary {
+    fn note(&self, line: Arguments<'_>) {
+        // Who asks for every connection, with -v, gets every one.
+        if log::log_enabled!(Level::Debug) {
+            return log::info!("{line}");
+        }
+        // The budget is whole whenever a panic may come.
+        let spent = {
+            let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            book.0.spend(Instant::now())
+        };
+        if let Some(left_out) = spent {
+            tell_left_out(left_out);
+            log::info!("{line}");
+        }
+    }
+}
+
+impl Drop for Book {
+    /// No further second comes, and the last one's silence must not look as if nothing happened.
+    fn drop(&mut self) {
+        tell_left_out(self.0.left_out());
+    }
+}
+
+fn tell_left_out(count: u64) {
+    if count > 0 {
+        log::info!("(and {count} more)");
     }
 }

@@ -1,5 +1,6 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
+mod budget;
 mod failure;
 mod limits;
 mod logged;

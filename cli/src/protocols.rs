@@ -8,7 +8,7 @@ use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
 use crate::failure::Failure;
-use crate::logged::Logged;
+use crate::logged::{Diary, Logged};
 use crate::units::Span;
 use crate::way::Way;
 
@@ -121,13 +121,14 @@ impl HelloOptions {
 
     fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
         let delay = self.delay.into();
+        let diary = Diary::default();
         match self.framing {
             Cut::Raw => way.serve(server, move |peer: &Peer| {
-                Some(Logged::new(peer, Hello::new(delay)))
+                Some(Logged::new(peer, &diary, Hello::new(delay)))
             }),
             Cut::Line => way.serve(server, move |peer: &Peer| {
                 let lines = Framed::new(Lines::new(max_line), Hello::new(delay));
-                Some(Logged::new(peer, lines))
+                Some(Logged::new(peer, &diary, lines))
             }),
         }
     }

@@ -1,6 +1,6 @@
 //! `serveloop serve`: from the command line to a server and to its end.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::protocols::Protocol;
 use crate::signals::Signals;
+use crate::unblocked::write_at_once;
 use crate::way::Way;
 
 const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
@@ -30,7 +31,7 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 /// Everything has a limit, and each is an option; sizes are written 4096, 64KiB, 1MiB, durations
 /// 250ms, 10s, 5m:
 ///
-///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 16KiB
+///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 128KiB
 ///
 /// Any protocol can be served in any way, for example by a process for each connection, or by two
 /// event loops:
@@ -84,17 +85,14 @@ fn resolve(uris: &[String]) -> io::Result<Vec<Address>> {
     Ok(addresses)
 }
 
-/// Says where clients can connect. Whoever started us may not listen; clients still come.
+/// Says where clients can connect. Whoever started us may not listen; clients still come, and
+/// signals too.
 fn announce(addresses: &[Address]) {
     let lines: String = addresses
         .iter()
         .map(|address| format!("listening on {address}\n"))
         .collect();
-    let mut stdout = io::stdout().lock();
-    if let Err(error) = stdout
-        .write_all(lines.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    if let Err(error) = write_at_once(io::stdout(), lines.as_bytes()) {
         log::warn!("cannot write to standard output: {error}");
     }
 }

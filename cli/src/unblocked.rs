@@ -1,59 +1,69 @@
-//! A way out for a log that may never hold up the loop.
+//! Output that may never hold up the loop.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{retry_on_intr, write};
 
 /// What is ready takes at least this many bytes without blocking: PIPE_BUF of Linux.
 const PIECE: usize = 4_096;
 
-/// Writes what can be written at once. What cannot, because nobody reads the other end, the disk is
-/// full or the terminal is stopped, is dropped and counted.
+/// Writes all of `text`, past any buffer of the library's: what a buffer keeps, it writes at the
+/// end of the process, and waits.
+///
+/// # Errors
+/// `WouldBlock` when nobody reads the other end or the terminal is stopped, else what the system
+/// says. A part may have been written.
+pub(crate) fn write_at_once(out: impl AsFd, text: &[u8]) -> io::Result<()> {
+    for piece in text.chunks(PIECE) {
+        if !is_ready(&out)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if retry_on_intr(|| write(&out, piece))? < piece.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
+}
+
+fn is_ready(out: &impl AsFd) -> io::Result<bool> {
+    let mut descriptors = [PollFd::new(out, PollFlags::OUT)];
+    let ready = retry_on_intr(|| poll(&mut descriptors, Some(&Timespec::default())))?;
+    Ok(ready > 0)
+}
+
+/// Writes the lines of a log that can be written at once. What cannot, because nobody reads the
+/// other end, the disk is full or the terminal is stopped, is dropped and counted.
 #[derive(Debug)]
 pub(crate) struct Unblocked<W> {
     out: W,
     dropped: u64,
 }
 
-impl<W: Write + AsFd> Unblocked<W> {
+impl<W: AsFd> Unblocked<W> {
     pub(crate) fn new(out: W) -> Self {
         Self { out, dropped: 0 }
     }
 
-    fn report_dropped(&mut self) -> bool {
+    fn report_dropped(&mut self) -> io::Result<()> {
         if self.dropped == 0 {
-            return true;
+            return Ok(());
         }
-        let report = format_args!("({} lines of the log were dropped)\n", self.dropped).to_string();
-        let reported = self.offer(report.as_bytes());
-        if reported {
-            self.dropped = 0;
-        }
-        reported
-    }
-
-    /// Writes all of `text`, or stops at the first piece that would block or fails.
-    fn offer(&mut self, text: &[u8]) -> bool {
-        text.chunks(PIECE).all(|piece| {
-            self.is_ready()
-                && self
-                    .out
-                    .write(piece)
-                    .is_ok_and(|count| count == piece.len())
-        })
-    }
-
-    fn is_ready(&self) -> bool {
-        let mut descriptors = [PollFd::new(&self.out, PollFlags::OUT)];
-        poll(&mut descriptors, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        let report = format!("({} lines of the log were dropped)\n", self.dropped);
+        write_at_once(&self.out, report.as_bytes())?;
+        self.dropped = 0;
+        Ok(())
     }
 }
 
-impl<W: Write + AsFd> Write for Unblocked<W> {
+impl<W: AsFd> Write for Unblocked<W> {
     /// Takes one line whole; never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if !(self.report_dropped() && self.offer(line)) {
+        let written = self
+            .report_dropped()
+            .and_then(|()| write_at_once(&self.out, line));
+        if written.is_err() {
             self.dropped += 1;
         }
         Ok(line.len())
@@ -98,6 +108,17 @@ mod tests {
         let mut log = Unblocked::new(out);
         log.write_all(b"lost\n").unwrap();
         assert_eq!(log.dropped, 1);
+    }
+
+    #[test]
+    fn what_would_block_and_what_is_refused_are_told_apart() {
+        let (out, reader) = UnixStream::pair().unwrap();
+        fill(&out);
+        let error = write_at_once(&out, b"nobody reads this\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(reader);
+        let error = write_at_once(&out, b"nor this\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     fn fill(mut out: &UnixStream) {

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 
 use crate::served::{Outcome, Served, serveloop};
-use crate::sockets::{Directory, Stream, path_of, socket_addr};
+use crate::sockets::{Directory, Stream, clogged, path_of, socket_addr};
 
 /// Runs a server that cannot listen; gives the one line that says why.
 #[track_caller]
@@ -159,4 +159,35 @@ fn nobody_needs_to_hear_where_it_listens() {
     client.expect("all the same");
     served.signal(Signal::TERM);
     assert_eq!(served.exit_code(), Some(0));
+}
+
+#[test]
+fn whoever_starts_it_need_not_read_where_it_listens() {
+    let directory = Directory::new();
+    let uri = directory.uri("unix", "socket");
+    let (ours, theirs) = clogged();
+    let mut command = serveloop(&["serve", "echo", "--listen", &uri]);
+    command.stdout(theirs);
+    let served = Served::spawn_unheard(command);
+    served.logged("cannot write to standard output: operation would block");
+    let mut client = Stream::connect(&uri);
+    client.send("all the same");
+    client.expect("all the same");
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(0));
+    drop(ours);
+}
+
+#[test]
+fn nobody_needs_to_read_why_it_cannot_listen() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("tcp://{}", busy.local_addr().unwrap());
+    for (model, code) in [("event-loop", 1), ("forking", 2)] {
+        let (ours, theirs) = clogged();
+        let mut command = serveloop(&["serve", "echo", "--listen", &taken, "--model", model]);
+        command.args(["--workers", "2"]).stderr(theirs);
+        let served = Served::spawn_unheard(command);
+        assert_eq!(served.exit_code(), Some(code));
+        drop(ours);
+    }
 }

@@ -1,13 +1,12 @@
 //! What the log says at each level, and that nobody has to read it.
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::io::Read;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
 use crate::served::{Served, serveloop};
+use crate::sockets::clogged;
 
 /// Serves one client of `protocol` and gives all that was logged.
 fn log_of(protocol: &str, prepare: impl FnOnce(&mut Command)) -> Vec<String> {
@@ -66,12 +65,9 @@ fn quiet_silences_whatever_the_environment_says() {
 
 #[test]
 fn a_log_that_nobody_reads_holds_up_nobody() {
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    while theirs.write(&[b'.'; 4_096]).is_ok() {}
-    theirs.set_nonblocking(false).unwrap();
+    let (ours, theirs) = clogged();
     let mut command = serveloop(&["serve", "hello", "--listen", "tcp://127.0.0.1:0", "-vv"]);
-    command.stderr(Stdio::from(OwnedFd::from(theirs)));
+    command.stderr(theirs);
     let served = Served::spawn(command);
     greet(&served);
     greet(&served);
@@ -82,12 +78,9 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
 
 #[test]
 fn a_log_that_is_full_for_a_while_says_how_much_is_missing() {
-    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    while theirs.write(&[b'.'; 4_096]).is_ok() {}
-    theirs.set_nonblocking(false).unwrap();
+    let (mut ours, theirs) = clogged();
     let mut command = serveloop(&["serve", "hello", "--listen", "tcp://127.0.0.1:0"]);
-    command.stderr(Stdio::from(OwnedFd::from(theirs)));
+    command.stderr(theirs);
     let served = Served::spawn(command);
     greet(&served);
     ours.set_nonblocking(true).unwrap();
@@ -115,6 +108,53 @@ fn a_log_whose_reader_is_gone_holds_up_nobody() {
     greet(&served);
     served.signal(Signal::TERM);
     assert_eq!(served.exit_code(), Some(0));
+}
+
+/// Half of a crowd's lines come at its end, within a moment.
+fn log_of_a_crowd(arguments: &[&str]) -> Vec<String> {
+    let listen = ["hello", "--listen", "tcp://127.0.0.1:0"];
+    let served = Served::new(&[&listen[..], arguments].concat());
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| served.connect()).collect();
+    for client in &mut crowd {
+        client.expect("Welcome!");
+    }
+    served.signal(Signal::TERM);
+    for client in &mut crowd {
+        client.expect_end();
+    }
+    let (status, log) = served.end();
+    assert_eq!(status.code(), Some(0));
+    let summary = log.last().expect("a summary");
+    assert!(summary.contains(&format!("accepted {CROWD}")), "{summary}");
+    log
+}
+
+const CROWD: usize = 150;
+
+fn left_out(line: &str) -> Option<usize> {
+    let (_, count) = line.split_once("(and ")?;
+    count.strip_suffix(" more)")?.parse().ok()
+}
+
+#[test]
+fn a_flood_of_connections_is_no_flood_of_lines() {
+    for arguments in [&[][..], &["--workers", "2"], &["--model", "threaded"]] {
+        let log = log_of_a_crowd(arguments);
+        let written = log.iter().filter(|line| line.contains("serveloop::logged"));
+        let counts: Vec<_> = log.iter().filter_map(|line| left_out(line)).collect();
+        let told = written.count() - counts.len();
+        assert!(!counts.is_empty(), "{arguments:?} {log:?}");
+        let all = told + counts.iter().sum::<usize>();
+        assert_eq!(all, 2 * CROWD, "{arguments:?} {log:?}");
+    }
+}
+
+#[test]
+fn who_asks_for_every_connection_gets_it() {
+    let log = log_of_a_crowd(&["-v"]);
+    let written = log.iter().filter(|line| line.contains("serveloop::logged"));
+    assert_eq!(written.count(), 2 * CROWD);
+    assert_eq!(log.iter().find_map(|line| left_out(line)), None);
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::served::{PATIENCE, Served};
+use crate::served::{Outcome, PATIENCE, Served};
 use crate::sockets::{Datagrams, Directory};
 
 const MODELS: [&[&str]; 5] = [
@@ -219,4 +219,66 @@ fn a_sequential_server_takes_one_after_the_other() {
     assert!(began.elapsed() < PATIENCE);
     served.signal(Signal::TERM);
     assert_eq!(served.exit_code(), Some(0));
+}
+
+#[test]
+fn workers_are_for_the_event_loop() {
+    for model in ["sequential", "threaded", "forking"] {
+        let outcome = Outcome::new(&["serve", "echo", "--model", model, "--workers", "2"]);
+        assert_eq!(outcome.code, Some(2), "{model}");
+        assert_eq!(outcome.stdout, "", "{model}");
+        let expected = "error: --workers is for the event-loop model";
+        assert_eq!(outcome.stderr.trim_end(), expected, "{model}");
+    }
+    let outcome = Outcome::new(&["serve", "echo", "--workers", "0"]);
+    assert_eq!(outcome.code, Some(2));
+    assert!(outcome.stderr.contains("--workers"), "{}", outcome.stderr);
+}
+
+/// Workers share their port among themselves, and the system would let others join who share too.
+#[test]
+fn workers_take_no_share_in_the_port_of_another_server() {
+    let others: [&[&str]; 3] = [&[], &["--reuse-port", "true"], &["--workers", "2"]];
+    for scheme in ["tcp", "udp"] {
+        for other in others {
+            let at = format!("{scheme}://127.0.0.1:0");
+            let held = serve(other, &["echo", "--listen", &at]);
+            let uri = held.uri(0);
+            let outcome = Outcome::new(&["serve", "echo", "--workers", "2", "--listen", uri]);
+            assert_eq!(outcome.code, Some(1), "{other:?} {}", outcome.stderr);
+            assert_eq!(outcome.stdout, "", "{other:?}");
+            let said = outcome.stderr;
+            assert!(said.starts_with("serveloop: "), "{other:?} {said}");
+            assert!(said.contains(uri), "{other:?} {said}");
+            assert!(said.contains("already in use"), "{other:?} {said}");
+        }
+    }
+}
+
+/// The counterpart: who asks to share the port does.
+#[test]
+fn workers_share_a_port_when_asked() {
+    let share = ["--workers", "2", "--reuse-port", "true"];
+    let first = serve(&share, &["echo", TCP[0], TCP[1]]);
+    let second = serve(&share, &["echo", "--listen", first.uri(0)]);
+    assert_eq!(second.uri(0), first.uri(0));
+    first.signal(Signal::TERM);
+    assert_eq!(first.exit_code(), Some(0));
+    let mut client = second.connect();
+    client.send("left to the second");
+    client.expect("left to the second");
+}
+
+/// Looking whether a port is free must not take it.
+#[test]
+fn workers_take_a_port_that_is_free() {
+    let first = serve(&[], &["echo", TCP[0], TCP[1]]);
+    let uri = first.uri(0).to_owned();
+    let mut client = first.connect();
+    client.send("begin");
+    client.expect("begin");
+    first.signal(Signal::TERM);
+    assert_eq!(first.exit_code(), Some(0));
+    let second = serve(&["--workers", "2"], &["echo", "--listen", &uri]);
+    assert_eq!(second.uri(0), uri);
 }

@@ -4,9 +4,10 @@ use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::{self, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::served::PATIENCE;
@@ -180,6 +181,15 @@ impl Drop for Directory {
         // What is left in the directory for temporary files is lost sooner or later.
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// A place for a process to write to that takes no more, and the end to read it from.
+pub(crate) fn clogged() -> (UnixStream, Stdio) {
+    let (ours, mut theirs) = UnixStream::pair().expect("two sockets");
+    theirs.set_nonblocking(true).expect("a socket");
+    while theirs.write(&[b'.'; 4_096]).is_ok() {}
+    theirs.set_nonblocking(false).expect("a socket");
+    (ours, Stdio::from(OwnedFd::from(theirs)))
 }
 
 /// The path of a `unix` or `unixgram` URI.

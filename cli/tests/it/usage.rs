@@ -1,6 +1,9 @@
 //! Command lines that make no sense, and those that ask for help.
 
-use crate::served::Outcome;
+use rustix::process::Signal;
+
+use crate::served::{Outcome, Served};
+use crate::sockets::Directory;
 
 /// Runs a command line that makes no sense; gives what is said about it.
 #[track_caller]
@@ -105,6 +108,45 @@ fn help_teaches_by_example() {
             "{text}"
         );
         assert!(text.contains("$ nc 127.0.0.1 9999"), "{text}");
+    }
+}
+
+/// The ports and paths of the examples may be another's here; all else is run as it is printed.
+#[test]
+fn examples_work_as_printed() {
+    let pages: [&[&str]; 5] = [
+        &["--help"],
+        &["serve", "--help"],
+        &["serve", "echo", "--help"],
+        &["serve", "discard", "--help"],
+        &["serve", "hello", "--help"],
+    ];
+    for page in pages {
+        let text = help(page);
+        let examples: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("$ serveloop serve "))
+            .collect();
+        assert!(!examples.is_empty(), "{page:?}");
+        for example in examples {
+            let directory = Directory::new();
+            let path = directory.uri("unix", "socket");
+            let mut arguments: Vec<_> = example
+                .split(' ')
+                .map(|argument| match argument.split_once("://") {
+                    Some(("tcp", _)) => "tcp://127.0.0.1:0",
+                    Some(("udp", _)) => "udp://127.0.0.1:0",
+                    Some(("unix", _)) => &path,
+                    _ => argument,
+                })
+                .collect();
+            if !arguments.contains(&"--listen") {
+                arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
+            }
+            let served = Served::new(&arguments);
+            served.signal(Signal::TERM);
+            assert_eq!(served.exit_code(), Some(0), "{example}");
+        }
     }
 }
 
