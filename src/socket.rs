@@ -213,7 +213,7 @@ fn remove_stale(socket: &Socket, path: &Path, own: &[Identity]) -> io::Result<()
         return in_use("the socket belongs to another user");
     }
     if own.contains(&(found.dev(), found.ino())) {
-        return in_use("this process has bound it already");
+        return in_use("another server of this process is bound there");
     }
     let probe = Socket::new(Domain::UNIX, socket.r#type()?, None)?;
     probe.set_nonblocking(true)?;
