@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 
 /// The peer broke the protocol. A protocol returns it; the session sends what was written before
@@ -42,9 +42,10 @@ impl ProtocolError {
 }
 
 impl fmt::Display for ProtocolError {
+    /// One line without control characters, whatever of it comes from a peer, and short.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed(text) => write!(f, "malformed: {}", text.escape_debug()),
+            Self::Malformed(text) => write!(f, "malformed: {}", Excerpt::of(text)),
             Self::TooLong { length, limit } => {
                 write!(
                     f,
@@ -57,7 +58,7 @@ impl fmt::Display for ProtocolError {
                     "truncated: the stream ended {unread} bytes into a message"
                 )
             }
-            Self::Other(error) => write!(f, "{error}"),
+            Self::Other(error) => Excerpt::of(error).fmt(f),
         }
     }
 }
@@ -178,6 +179,7 @@ impl CloseReason {
 }
 
 impl fmt::Display for CloseReason {
+    /// One line without control characters, whatever of it comes from a peer, and short.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("closed"),
@@ -187,10 +189,65 @@ impl fmt::Display for CloseReason {
             Self::TimedOut(deadline) => write!(f, "timed out: {deadline}"),
             Self::Overflow => f.write_str("too much output that the peer did not take"),
             Self::Protocol(error) => write!(f, "protocol error: {error}"),
-            Self::Io(error) => write!(f, "connection failed: {error}"),
-            Self::ConnectFailed(error) => write!(f, "cannot connect: {error}"),
+            Self::Io(error) => write!(f, "connection failed: {}", Excerpt::of(error)),
+            Self::ConnectFailed(error) => write!(f, "cannot connect: {}", Excerpt::of(error)),
             Self::Panicked => f.write_str("the protocol panicked"),
-            Self::Process(text) => write!(f, "in its own process: {}", text.escape_debug()),
+            Self::Process(text) => write!(f, "in its own process: {}", Excerpt::of(text)),
         }
+    }
+}
+
+/// The most bytes of a text that somebody else made in what is displayed here.
+const EXCERPT_MOST: usize = 256;
+
+const CUT: &str = "...";
+
+/// A text as a log line can hold it: escaped, and cut if it is long.
+#[derive(Default)]
+struct Excerpt {
+    text: String,
+    /// Where to cut so that the mark fits behind it.
+    end: usize,
+    is_cut: bool,
+}
+
+impl Excerpt {
+    fn of(text: impl fmt::Display) -> Self {
+        let mut excerpt = Self::default();
+        // Only the text itself can fail here, and what it wrote until then is kept.
+        let _ = write!(excerpt, "{text}");
+        excerpt
+    }
+
+    fn push(&mut self, next: char) {
+        match next {
+            '\'' | '"' => self.text.push(next),
+            _ => self.text.extend(next.escape_debug()),
+        }
+        if self.text.len() + CUT.len() <= EXCERPT_MOST {
+            self.end = self.text.len();
+        } else if self.text.len() > EXCERPT_MOST {
+            self.text.truncate(self.end);
+            self.text.push_str(CUT);
+            self.is_cut = true;
+        }
+    }
+}
+
+impl fmt::Write for Excerpt {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for next in text.chars() {
+            if self.is_cut {
+                break;
+            }
+            self.push(next);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }

@@ -265,6 +265,7 @@ impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
             framing, protocol, ..
         } = self;
         protocol.shutdown_requested(&mut Frames { framing, transport });
+        self.tell_late_end(transport);
     }
 
     fn connection_lost(&mut self, reason: &CloseReason) {

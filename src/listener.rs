@@ -6,6 +6,7 @@ use crate::acceptor::Acceptor;
 use crate::address::Address;
 use crate::admission::Admission;
 use crate::clock::Tick;
+use crate::model::FIRST_OF_MODEL;
 use crate::net::Net;
 use crate::protocol::Factory;
 use crate::responder::Responder;
@@ -26,9 +27,7 @@ impl<N: Net> Listeners<N> {
     /// # Errors
     /// There are too many.
     pub(crate) fn next_number(&self) -> io::Result<u16> {
-        let problem = "more than 65,536 listeners";
-        u16::try_from(self.all.len())
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, problem))
+        number_below(FIRST_OF_MODEL, self.all.len())
     }
 
     pub(crate) fn push(&mut self, listener: Listener<N>) {
@@ -171,5 +170,30 @@ impl<N: Net> Listener<N> {
             Self::Acceptor(acceptor) => net.close_listener(acceptor.listener),
             Self::Responder(responder) => net.close_datagram(responder.socket),
         }
+    }
+}
+
+/// `place` as a listener's number, which is a token too, and so has to stay below those of others.
+fn number_below(end: usize, place: usize) -> io::Result<u16> {
+    u16::try_from(place)
+        .ok()
+        .filter(|_| place < end)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "too many listeners"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With 32 bits a token has 16 for all that is no connection: a listener, a child, a waker.
+    #[test]
+    fn no_listener_has_the_token_of_something_else() {
+        let first_of_model = 1 << 15;
+        assert_eq!(number_below(first_of_model, 0).ok(), Some(0));
+        assert_eq!(number_below(first_of_model, 32_767).ok(), Some(32_767));
+        assert!(number_below(first_of_model, 32_768).is_err());
+        // With 64 bits a listener's number is what ends first.
+        assert_eq!(number_below(1 << 31, 65_535).ok(), Some(65_535));
+        assert!(number_below(1 << 31, 65_536).is_err());
     }
 }

@@ -6,10 +6,12 @@
 use crate::address::Peer;
 use crate::clock::Tick;
 use crate::net::Net;
+use crate::table::FIRST_TOKEN;
 use crate::turn::Turn;
 
-/// The tokens of a model's own events begin behind those of listeners.
-pub(crate) const FIRST_OF_MODEL: usize = 1 << 16;
+/// The tokens of a model's own events begin behind those of listeners and end before those of
+/// connections, also where a token has no more than 32 bits.
+pub(crate) const FIRST_OF_MODEL: usize = FIRST_TOKEN / 2;
 
 pub(crate) trait Model<N: Net, P> {
     /// Serves an accepted connection, here or elsewhere. False if the system has no place for it;

@@ -150,7 +150,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Opens a connection to `to`, served by `protocol` like any other. Its establishment is told by
     /// `connection_made`; its failure, also an immediate one, by `connection_lost` alone, with
-    /// [`CloseReason::ConnectFailed`] or after `connect_timeout`.
+    /// [`ConnectFailed`](crate::CloseReason::ConnectFailed) or after `connect_timeout`.
     pub fn connect(&mut self, to: Address, protocol: F::Protocol) {
         self.connects.push((to, protocol));
     }

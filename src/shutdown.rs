@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -15,6 +16,10 @@ use crate::system;
 /// The first request drains: nothing more is accepted, each session is asked to finish, and what is
 /// still open at `drain_timeout` is ended. The second request ends everything at once. Requests are
 /// noticed immediately; they work before the server runs and do nothing after it has ended.
+///
+/// A process that was forked off, by [`serve_forking`](crate::Server::serve_forking) for example,
+/// shares the handle but not its count: the requests of all children together are one request to
+/// their parent.
 #[derive(Clone)]
 pub struct ShutdownHandle {
     shared: Arc<Shared>,
@@ -87,6 +92,8 @@ pub(crate) struct Shutdown {
     handle: Option<ShutdownHandle>,
     /// Requests that did not come by the handle.
     requests: usize,
+    /// A child's requests have been counted among them, as one.
+    rung_by_child: bool,
     /// How many requests were acted on: the first begins, the others end.
     acted_on: usize,
     /// When what is still open is ended, if it was not yet.
@@ -101,6 +108,15 @@ impl Shutdown {
 
     pub(crate) fn request(&mut self) {
         self.requests += 1;
+    }
+
+    /// The handle's bell was rung. Who rings in this process has counted before, so that otherwise it
+    /// was a child, whose count is in its own memory; the first such ring is a request.
+    pub(crate) fn note_rung(&mut self) {
+        let counted = self.handle.as_ref().map_or(0, ShutdownHandle::requests);
+        if counted == 0 && !mem::replace(&mut self.rung_by_child, true) {
+            self.request();
+        }
     }
 
     /// Whether there is a request that has not been acted on: to begin, or to end at once.

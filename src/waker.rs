@@ -3,7 +3,7 @@
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Calls [`woken`](crate::Protocol::woken) on one session, from anywhere.
 ///
@@ -44,7 +44,8 @@ struct Target {
 
 /// Ends a driver's wait, from any thread: a driver gives one to its [`Mailbox`].
 pub trait Wake: Send + Sync {
-    /// Ends the wait that is going on, or the next one. Failing is the implementer's to log.
+    /// Ends the wait that is going on, or the next one. Called on the thread that wakes, without a
+    /// lock of the mailbox. Failing is the implementer's to log.
     fn wake(&self);
 }
 
@@ -79,22 +80,30 @@ impl Mailbox {
         Self::new(Box::new(Silent))
     }
 
-    /// Takes all wakes that came since the last call. A wake that comes later is a new one, also
-    /// for the same session.
+    /// Takes all wakes that came since the last call, however many of them the caller looks at. A
+    /// wake that comes later is a new one, also for the same session.
     pub fn take(&self) -> impl Iterator<Item = usize> + use<> {
-        let woken = mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner));
-        woken.into_iter().map(|target| {
+        let woken = mem::take(&mut *self.woken());
+        // Here rather than on the way: a target that stays queued can never be woken again.
+        for target in &woken {
             target.queued.swap(false, Ordering::AcqRel);
-            target.id
-        })
+        }
+        woken.into_iter().map(|target| target.id)
     }
 
     fn push(&self, target: Arc<Target>) {
-        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut woken = self.woken();
         woken.push(target);
-        if woken.len() == 1 {
+        let is_first = woken.len() == 1;
+        // Whatever `wake` does, it may use this mailbox.
+        drop(woken);
+        if is_first {
             self.wake.wake();
         }
+    }
+
+    fn woken(&self) -> MutexGuard<'_, Vec<Arc<Target>>> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

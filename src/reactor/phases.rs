@@ -105,7 +105,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 let woken = self.kit.mailbox.take();
                 woken.for_each(|token| self.connections.note_woken(token));
             }
-            SHUTDOWN => {}
+            SHUTDOWN => self.shutdown.note_rung(),
             FIRST_OF_MODEL.. => self.model.iter_mut().for_each(|model| model.note(token)),
             _ => self.listeners.note_readable(token),
         }

@@ -27,6 +27,8 @@ mod models_rules;
 mod pauses;
 mod probe;
 mod protocols;
+mod regression;
+mod scripted;
 mod session;
 mod socketserver;
 mod support;

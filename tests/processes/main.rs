@@ -12,10 +12,13 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
-use serveloop::{Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Transport};
+use serveloop::{
+    Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Transport, Waker,
+};
 
 use isolated::{Isolated, Usage};
 use model_protocols::{Any, probe};
@@ -38,7 +41,7 @@ mod support;
 #[path = "../it/transcripts.rs"]
 mod transcripts;
 
-const TESTS: [(&str, fn()); 12] = [
+const TESTS: [(&str, fn()); 14] = [
     (
         "dialogues_are_the_same_in_processes",
         dialogues_are_the_same_in_processes,
@@ -77,6 +80,14 @@ const TESTS: [(&str, fn()); 12] = [
     (
         "a_drop_that_panics_spares_the_parent",
         a_drop_that_panics_spares_the_parent,
+    ),
+    (
+        "wakers_of_ended_sessions_leave_nothing_behind",
+        wakers_of_ended_sessions_leave_nothing_behind,
+    ),
+    (
+        "a_child_shuts_the_server_down",
+        a_child_shuts_the_server_down,
     ),
 ];
 
@@ -121,12 +132,16 @@ fn size(full: usize, modest: usize) -> usize {
 
 /// The server's process. Its last listener is for shutting it down.
 fn serve(model: &str, what: &str, uris: &[String]) {
-    let (config, build) = service(what);
+    let (config, mut build) = service(what);
     let at: Vec<Address> = uris.iter().map(|uri| uri.parse().unwrap()).collect();
     let server = Server::bind(&at, config).unwrap();
     server.addresses().iter().for_each(|at| println!("at {at}"));
     let last = at.len() - 1;
     let handle = server.shutdown_handle();
+    if what == "stopping" {
+        let handle = handle.clone();
+        build = Box::new(move || stopping(handle.clone()));
+    }
     let until = what.split(',').nth(2).map(|until| until.parse().unwrap());
     let factory = Reporting {
         build,
@@ -160,6 +175,9 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         "echo" => || Box::new(serveloop::protocols::Echo),
         "waker" => late_waker,
         "dropping" => dropping,
+        "keeper" => keeper,
+        // Built where the server's handle is.
+        "stopping" => || unreachable!("needs a handle"),
         _ => panic!("{name} is not served"),
     };
     (config, Box::new(build))
@@ -431,4 +449,62 @@ fn a_drop_that_panics_spares_the_parent() {
         assert_eq!(statistics.closed_by_peer, 3);
         assert!(statistics.panics >= 3, "{statistics:?}");
     }
+}
+
+/// Keeps everybody's waker for ever, and uses them all.
+fn keeper() -> Any {
+    static KEPT: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
+    let made = |transport: &mut Transport<'_>| {
+        let mut kept = KEPT.lock().unwrap();
+        kept.push(transport.waker());
+        kept.iter().for_each(Waker::wake);
+        Ok(())
+    };
+    Box::new(probe().made(made))
+}
+
+fn wakers_of_ended_sessions_leave_nothing_behind() {
+    let server = Isolated::new("threading", "keeper", TCP);
+    let before = server.descriptors();
+    for _ in 0..100 {
+        let mut client = server.client();
+        finish(&client);
+        assert_eq!(read_to(&mut client).1, End::Eof);
+    }
+    server.wait("alone", |usage| {
+        usage.threads == 1 && usage.descriptors == before
+    });
+    assert_eq!(server.end().closed_by_peer, 101);
+}
+
+/// Shuts its server down when it is told to, twice; a session that was not told goes on.
+fn stopping(handle: ShutdownHandle) -> Any {
+    let take = move |data: &[u8], transport: &mut Transport<'_>| {
+        if data == b"stop" {
+            handle.shutdown();
+            handle.shutdown();
+        }
+        transport.write(data);
+        Ok(data.len())
+    };
+    Box::new(probe().data(take).shutdown(|transport| {
+        transport.write(b"farewell");
+        transport.close();
+    }))
+}
+
+/// A child counts in memory of its own: all that its parent hears is the bell, and that is one
+/// request, which drains.
+fn a_child_shuts_the_server_down() {
+    let mut server = Isolated::new("forking", "stopping", TCP);
+    let mut clients = [server.client(), server.client()];
+    clients
+        .iter_mut()
+        .for_each(|client| echoes(client, b"hello"));
+    clients[0].write_all(b"stop").unwrap();
+    let [mut first, mut second] = clients;
+    assert_eq!(read_to(&mut first), (b"stopfarewell".to_vec(), End::Eof));
+    assert_eq!(read_to(&mut second), (b"farewell".to_vec(), End::Eof));
+    let statistics = server.counts();
+    assert_eq!((statistics.accepted, statistics.closed_by_shutdown), (2, 2));
 }

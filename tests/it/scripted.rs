@@ -1,0 +1,172 @@
+//! A network that does what a test wrote down, at the test's own time.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serveloop::{Address, Config, Event, Net, ShutdownHandle, Wake};
+
+use crate::support::millis;
+
+/// What one call brings.
+pub(crate) enum Act {
+    /// A datagram.
+    Datagram(Vec<u8>),
+    /// The system's number of an error.
+    Fails(i32),
+}
+
+/// What the network is asked for; shared with the test.
+#[derive(Clone, Default)]
+pub(crate) struct Script(Arc<Mutex<Lines>>);
+
+#[derive(Default)]
+struct Lines {
+    receives: HashMap<usize, VecDeque<Act>>,
+    sent: Vec<(usize, Vec<u8>)>,
+    closed: Vec<usize>,
+    flood: bool,
+}
+
+impl Script {
+    /// What the datagram socket with this number brings next.
+    pub(crate) fn then(&self, listener: usize, act: Act) {
+        let mut lines = self.0.lock().unwrap();
+        lines.receives.entry(listener).or_default().push_back(act);
+    }
+
+    /// One connection comes: its peer sends without end and takes nothing.
+    pub(crate) fn flood(&self) {
+        self.0.lock().unwrap().flood = true;
+    }
+
+    /// The replies since the last call, and by which socket.
+    pub(crate) fn sent(&self) -> Vec<(usize, Vec<u8>)> {
+        std::mem::take(&mut self.0.lock().unwrap().sent)
+    }
+
+    /// The datagram sockets that were closed.
+    pub(crate) fn closed(&self) -> Vec<usize> {
+        self.0.lock().unwrap().closed.clone()
+    }
+}
+
+/// Every wait takes its whole time, at once, and brings no event.
+pub(crate) struct Scripted {
+    script: Script,
+    now: Instant,
+}
+
+impl Scripted {
+    pub(crate) fn new(script: &Script) -> Self {
+        Self {
+            script: script.clone(),
+            now: Instant::now(),
+        }
+    }
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
+}
+
+impl Net for Scripted {
+    type Stream = ();
+    type Listener = ();
+    type Datagram = usize;
+
+    fn now(&mut self) -> Instant {
+        self.now
+    }
+
+    fn poll(&mut self, _: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        let wait = timeout.expect("a wait without end would be one");
+        self.now += wait.max(millis(1));
+        Ok(())
+    }
+
+    fn waker(&mut self, _: usize) -> io::Result<Box<dyn Wake>> {
+        Ok(Box::new(Nobody))
+    }
+
+    fn watch_shutdown(&mut self, _: &ShutdownHandle, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn listen(&mut self, at: &Address, _: &Config, _: usize) -> io::Result<((), Address)> {
+        Ok(((), at.clone()))
+    }
+
+    fn accept(&mut self, (): &mut ()) -> io::Result<((), Address)> {
+        if std::mem::take(&mut self.script.0.lock().unwrap().flood) {
+            return Ok(((), "tcp://127.0.0.1:1".parse().unwrap()));
+        }
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn close_listener(&mut self, (): ()) {}
+
+    fn connect(&mut self, _: &Address, _: &Config) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn connected(&mut self, (): &mut ()) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn register(&mut self, (): &mut (), _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn read(&mut self, (): &mut (), buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(buffer.len())
+    }
+
+    fn write(&mut self, (): &mut (), _: &[u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn error(&mut self, (): &mut ()) -> Option<io::Error> {
+        None
+    }
+
+    fn unsent(&mut self, (): &mut ()) -> usize {
+        0
+    }
+
+    fn finish(&mut self, (): &mut ()) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&mut self, (): (), _: bool) {}
+
+    fn bind(&mut self, at: &Address, _: &Config, token: usize) -> io::Result<(usize, Address)> {
+        Ok((token, at.clone()))
+    }
+
+    fn receive(&mut self, socket: &mut usize, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        let mut lines = self.script.0.lock().unwrap();
+        let waiting = lines.receives.entry(*socket).or_default();
+        match waiting.pop_front().ok_or(ErrorKind::WouldBlock)? {
+            Act::Datagram(bytes) => {
+                let count = bytes.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&bytes[..count]);
+                Ok((count, "udp://127.0.0.1:1".parse().unwrap()))
+            }
+            Act::Fails(number) => Err(io::Error::from_raw_os_error(number)),
+        }
+    }
+
+    fn send(&mut self, socket: &mut usize, data: &[u8], _: &Address) -> io::Result<()> {
+        let mut lines = self.script.0.lock().unwrap();
+        lines.sent.push((*socket, data.to_vec()));
+        Ok(())
+    }
+
+    fn close_datagram(&mut self, socket: usize) {
+        self.script.0.lock().unwrap().closed.push(socket);
+    }
+}
