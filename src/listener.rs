@@ -6,6 +6,7 @@ use crate::acceptor::Acceptor;
 use crate::address::Address;
 use crate::admission::Admission;
 use crate::clock::Tick;
+use crate::intake::Intake;
 use crate::model::FIRST_OF_MODEL;
 use crate::net::Net;
 use crate::protocol::Factory;
@@ -44,7 +45,7 @@ impl<N: Net> Listeners<N> {
 
     pub(crate) fn note_readable(&mut self, number: usize) {
         if let Some(Some(listener)) = self.all.get_mut(number) {
-            listener.note_readable();
+            listener.intake_mut().note_readable();
         }
     }
 
@@ -53,25 +54,27 @@ impl<N: Net> Listeners<N> {
         self.all
             .iter_mut()
             .flatten()
-            .for_each(Listener::note_readable);
+            .for_each(|listener| listener.intake_mut().note_readable());
     }
 
     /// Whether one has work that no event will announce.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        self.iter().any(Listener::is_ready)
+        self.iter().any(|listener| listener.intake().is_ready())
     }
 
     /// When one is to be looked at though nothing happens.
     pub(crate) fn deadline(&self) -> Option<Tick> {
-        self.iter().filter_map(Listener::deadline).min()
+        self.iter()
+            .filter_map(|listener| listener.intake().deadline())
+            .min()
     }
 
     pub(crate) fn expire(&mut self, now: Tick) {
         self.all
             .iter_mut()
             .flatten()
-            .for_each(|listener| listener.expire(now));
+            .for_each(|listener| listener.intake_mut().expire(now));
     }
 
     /// Serves what waits at each, at most so many connections. One whose socket fails is closed;
@@ -84,7 +87,10 @@ impl<N: Net> Listeners<N> {
     ) -> Option<io::Error> {
         let mut last_error = None;
         for (number, place) in (0..=u16::MAX).zip(&mut self.all) {
-            let Some(listener) = place.as_mut().filter(|listener| listener.is_ready()) else {
+            let Some(listener) = place
+                .as_mut()
+                .filter(|listener| listener.intake().is_ready())
+            else {
                 continue;
             };
             if let Err(error) = listener.drive(admission, number, accepts) {
@@ -123,33 +129,17 @@ impl<N: Net> Listener<N> {
         }
     }
 
-    fn note_readable(&mut self) {
+    fn intake(&self) -> &Intake {
         match self {
-            Self::Acceptor(acceptor) => acceptor.note_readable(),
-            Self::Responder(responder) => responder.note_readable(),
+            Self::Acceptor(acceptor) => &acceptor.intake,
+            Self::Responder(responder) => &responder.intake,
         }
     }
 
-    /// Whether it has work that no event will announce.
-    fn is_ready(&self) -> bool {
+    fn intake_mut(&mut self) -> &mut Intake {
         match self {
-            Self::Acceptor(acceptor) => acceptor.is_ready(),
-            Self::Responder(responder) => responder.is_ready(),
-        }
-    }
-
-    /// When it is to be looked at though nothing happens.
-    fn deadline(&self) -> Option<Tick> {
-        match self {
-            Self::Acceptor(acceptor) => acceptor.deadline(),
-            Self::Responder(responder) => responder.deadline(),
-        }
-    }
-
-    fn expire(&mut self, now: Tick) {
-        match self {
-            Self::Acceptor(acceptor) => acceptor.expire(now),
-            Self::Responder(responder) => responder.expire(now),
+            Self::Acceptor(acceptor) => &mut acceptor.intake,
+            Self::Responder(responder) => &mut responder.intake,
         }
     }
 

@@ -4,8 +4,7 @@ use std::io;
 
 use crate::address::{Address, Peer};
 use crate::admission::Admission;
-use crate::clock::Tick;
-use crate::fault::{Consequence, consequence};
+use crate::intake::{Consequence, Intake};
 use crate::net::Net;
 use crate::protocol::Factory;
 use crate::turn::{DATAGRAM_MOST, Turn};
@@ -14,8 +13,7 @@ use crate::turn::{DATAGRAM_MOST, Turn};
 pub(crate) struct Responder<D> {
     pub(crate) socket: D,
     pub(crate) address: Address,
-    readable: bool,
-    paused_until: Option<Tick>,
+    pub(crate) intake: Intake,
 }
 
 impl<D> Responder<D> {
@@ -23,26 +21,8 @@ impl<D> Responder<D> {
         Self {
             socket,
             address,
-            readable: true,
-            paused_until: None,
+            intake: Intake::new(),
         }
-    }
-
-    pub(crate) fn note_readable(&mut self) {
-        self.readable = true;
-    }
-
-    pub(crate) fn is_ready(&self) -> bool {
-        self.readable && self.paused_until.is_none()
-    }
-
-    /// When a pause ends.
-    pub(crate) fn deadline(&self) -> Option<Tick> {
-        self.paused_until
-    }
-
-    pub(crate) fn expire(&mut self, now: Tick) {
-        self.paused_until = self.paused_until.filter(|until| now < *until);
     }
 
     /// Answers datagrams until none waits or the turn's budget is spent.
@@ -59,7 +39,7 @@ impl<D> Responder<D> {
         N: Net<Datagram = D>,
     {
         for _ in 0..admission.turn.config.datagrams_per_turn {
-            if !self.is_ready() || admission.is_full() {
+            if !self.intake.is_ready() || admission.is_full() {
                 return Ok(());
             }
             let Turn { net, input, .. } = &mut admission.turn;
@@ -74,16 +54,13 @@ impl<D> Responder<D> {
     }
 
     fn handle_error<N>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
-        match consequence(&error) {
-            Consequence::Wait => self.readable = false,
+        match self.intake.note_error(&error, turn) {
+            Consequence::Wait => {}
             // An earlier reply was refused on its way, or a signal came.
             Consequence::Skip => log::debug!("{}: {error}", self.address),
             Consequence::Pause => {
-                self.paused_until = Some(turn.now().after(turn.config.accept_pause));
-                turn.warn(
-                    "receive",
-                    format_args!("{}: cannot receive for now: {error}", self.address),
-                );
+                let problem = format_args!("{}: cannot receive for now: {error}", self.address);
+                turn.warn("receive", problem);
             }
             Consequence::Fail => return Err(error),
         }

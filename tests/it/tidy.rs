@@ -52,7 +52,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "agenda",
             "connection",
             "datagram",
-            "fault",
+            "intake",
             "linger",
             "listener",
             "model",
