@@ -53,17 +53,11 @@ impl Agenda {
     /// Notes an event. True if the connection is to be queued for it.
     #[inline]
     pub(crate) fn note(&mut self, event: &Event) -> bool {
-        if event.readable {
-            self.0.set(READABLE);
-        }
-        if event.writable {
-            self.0.set(WRITABLE);
-        }
-        if event.closed {
-            self.0.set(HANGUP | READABLE);
-        }
-        if event.error {
-            self.0.set(ERROR | READABLE);
+        self.0
+            .set(READABLE.when(event.readable) | WRITABLE.when(event.writable));
+        if event.closed | event.error {
+            self.0
+                .set(READABLE | HANGUP.when(event.closed) | ERROR.when(event.error));
         }
         self.queue()
     }

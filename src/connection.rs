@@ -85,7 +85,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.attend(context);
             }
             self.send(turn, context);
-            if self.owes_end() {
+            if self.session.is_finished() {
                 self.end_output(turn);
             }
         }
@@ -132,8 +132,7 @@ impl<S, P: Protocol> Connection<S, P> {
 
     #[inline]
     fn next_turn(&self) -> Next {
-        let quiet = self.session.is_quiet() && !self.owes_end();
-        if quiet && !self.agenda.any(READABLE | DRAINING) {
+        if !self.agenda.any(READABLE | DRAINING) && self.session.is_quiet() {
             return Next::Wait;
         }
         self.next_turn_of_busy()
@@ -201,14 +200,14 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 
     /// Whether our side of the stream is still to be ended though the peer's goes on.
-    #[inline]
     fn owes_end(&self) -> bool {
         self.session.is_finished() && !self.agenda.any(FINISHED)
     }
 
     #[cold]
     fn end_output<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
-        if self.session.is_closing() || !self.session.output().is_empty() {
+        let sent = self.session.output().is_empty() && !self.session.is_closing();
+        if !sent || !self.owes_end() {
             return;
         }
         self.agenda.set(FINISHED);

@@ -16,6 +16,12 @@ impl Flags {
         Self(self.0 | other.0)
     }
 
+    /// These if `condition` holds, else none; without a branch, since events are unpredictable.
+    #[inline]
+    pub(crate) fn when(self, condition: bool) -> Self {
+        Self(self.0 * u32::from(condition))
+    }
+
     #[inline]
     pub(crate) const fn any(self, of: Self) -> bool {
         self.0 & of.0 != 0

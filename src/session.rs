@@ -80,7 +80,7 @@ impl<P: Protocol> Session<P> {
     /// Whether nothing is to be done without new input: no output waits, nor unread bytes.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        !self.link.flags.any(PENDING | CLOSING) && self.link.output.is_none()
+        !self.link.flags.any(PENDING | CLOSING | FINISHED) && self.link.output.is_none()
     }
 
     /// Whether the connection is to be finished when all output is sent.
