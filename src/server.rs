@@ -152,6 +152,9 @@ impl Server {
     /// Serves one connection at a time, on this thread, with blocking reads and writes; the others
     /// wait in the system's queue. Datagrams are answered in between.
     ///
+    /// Here and in the next two models the process catches SIGURG from then on, by which blocked
+    /// calls are ended when the server shuts down.
+    ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever), or no thread can be made that watches for the
     /// shutdown.
@@ -183,7 +186,7 @@ impl Server {
     /// Serves each connection, and answers each datagram, in a process of its own, with blocking
     /// reads and writes; at most `max_children` at a time, the others wait. A protocol's changes to
     /// memory stay in its process, where SIGTERM and SIGINT finish the one session as a shutdown
-    /// does.
+    /// does. The parent drops its copy of the protocol, so that `Drop` runs in both.
     ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever), or this process has more than one thread. A
