@@ -39,6 +39,10 @@ use crate::transport::Transport;
 ///
 /// No method may block: on a loop it would hold up every other connection. A panic ends this one
 /// connection.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Protocol`",
+    note = "a `FrameProtocol` becomes one with its framing: `Framed::new(Lines::new(1_000), ...)`"
+)]
 pub trait Protocol {
     /// The connection stands. For a protocol whose server speaks first.
     ///

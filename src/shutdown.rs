@@ -20,6 +20,20 @@ use crate::system;
 /// A process that was forked off, by [`serve_forking`](crate::Server::serve_forking) for example,
 /// shares the handle but not its count: the requests of all children together are one request to
 /// their parent.
+///
+/// Ctrl-C and SIGTERM, with the crate `signal-hook`:
+///
+/// ```no_run
+/// use serveloop::{Config, Peer, Server, protocols::Echo};
+/// use signal_hook::{consts::{SIGINT, SIGTERM}, iterator::Signals};
+///
+/// let server = Server::bind(&["tcp://127.0.0.1:9999".parse()?], Config::default())?;
+/// let handle = server.shutdown_handle();
+/// let mut signals = Signals::new([SIGINT, SIGTERM])?;
+/// std::thread::spawn(move || signals.forever().for_each(|_| handle.shutdown()));
+/// server.serve_forever(|_: &Peer| Some(Echo))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct ShutdownHandle {
     shared: Arc<Shared>,

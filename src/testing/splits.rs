@@ -36,7 +36,8 @@ where
     M: Fn() -> P,
     P: Protocol,
 {
-    /// A checker for the protocols that `make` makes.
+    /// A checker for the protocols that `make` makes: each time a new one, with no state left over
+    /// from the last, which would look like an answer that depends on the cut.
     pub fn new(make: M) -> Self {
         let config = Config {
             first_message_timeout: None,
