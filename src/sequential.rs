@@ -115,6 +115,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         turn: &mut Turn<'_, Mio>,
     ) -> bool {
         if stream.set_nonblocking(false).is_err() {
+            turn.drop_guarded(protocol);
             return false;
         }
         let control = Arc::new(Control::default());
