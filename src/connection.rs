@@ -13,6 +13,7 @@ use crate::linger::Linger;
 use crate::net::Net;
 use crate::protocol::Protocol;
 use crate::session::Session;
+use crate::system;
 use crate::transport::Context;
 use crate::turn::Turn;
 
@@ -191,7 +192,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 turn.statistics.bytes_written += count as u64;
                 self.session.output_sent(count, context);
             }
-            Err(error) if !out_of_memory(&error) => self.fail_or_wait(error, WRITABLE),
+            Err(error) if !system::is_out_of_memory(&error) => self.fail_or_wait(error, WRITABLE),
             _ => {
                 self.agenda.clear(WRITABLE);
                 self.agenda.set(RETRY | RETIME);
@@ -390,8 +391,4 @@ impl<S, P: Protocol> Connection<S, P> {
             }
         })
     }
-}
-
-fn out_of_memory(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }

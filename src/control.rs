@@ -8,6 +8,10 @@ use crate::system::Interruptible;
 /// How soon an interrupt that came too early, between two system calls, is sent again.
 pub(crate) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
 
+/// How long after the drain's deadline a thread is given up, or a process killed, that has not ended
+/// itself.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
 /// One connection, as both sides see it.
 #[derive(Debug, Default)]
 pub(crate) struct Control {

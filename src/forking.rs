@@ -6,7 +6,6 @@ use std::mem;
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
 
 use slab::Slab;
 use socket2::Socket;
@@ -15,7 +14,7 @@ use crate::address::Peer;
 use crate::blocking::{self, Blocking};
 use crate::clock::{REPEAT, Tick};
 use crate::config::Config;
-use crate::control::{Control, INTERRUPT_AGAIN};
+use crate::control::{Control, GRACE, INTERRUPT_AGAIN};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
@@ -26,9 +25,6 @@ use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
 use crate::turn::Turn;
-
-/// How long after the drain's deadline a process that has not ended itself is killed.
-const GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Processes<P> {
     config: Config,
@@ -283,9 +279,10 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             if !Self::hear(served) {
                 continue;
             }
-            match served.child.try_wait() {
-                Some(_) => Self::collect(self.children.remove(slot), turn),
-                None => unfinished.push(slot),
+            if served.child.has_ended() {
+                Self::collect(self.children.remove(slot), turn);
+            } else {
+                unfinished.push(slot);
             }
         }
         // A process closes its descriptors a moment before it can be waited for.
@@ -319,7 +316,7 @@ impl<P> Drop for Processes<P> {
     fn drop(&mut self) {
         self.kill();
         for (_, served) in &self.children {
-            while served.child.try_wait().is_none() {
+            while !served.child.has_ended() {
                 thread::yield_now();
             }
         }

@@ -249,18 +249,13 @@ impl Child {
         unsafe { libc::kill(self.0, signal) };
     }
 
-    /// Its exit status, if it has ended: `Some(None)` if a signal ended it. Not to be called again
-    /// after it gave one.
-    pub(crate) fn try_wait(&self) -> Option<Option<libc::c_int>> {
-        let mut status = 0;
-        // SAFETY: the pointer is to a live, writable integer.
-        match unsafe { libc::waitpid(self.0, &raw mut status, libc::WNOHANG) } {
-            0 => None,
-            pid if pid == self.0 && libc::WIFEXITED(status) => {
-                Some(Some(libc::WEXITSTATUS(status)))
-            }
-            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => None,
-            _ => Some(None),
+    /// Whether it has ended, by itself or by a signal. Not to be called again after it has.
+    pub(crate) fn has_ended(&self) -> bool {
+        // SAFETY: no status is asked for, and the number is our child's until it is waited for.
+        match unsafe { libc::waitpid(self.0, std::ptr::null_mut(), libc::WNOHANG) } {
+            0 => false,
+            -1 => io::Error::last_os_error().kind() != io::ErrorKind::Interrupted,
+            _ => true,
         }
     }
 }

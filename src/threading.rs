@@ -4,7 +4,6 @@ use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use slab::Slab;
 use socket2::Socket;
@@ -13,7 +12,7 @@ use crate::address::Peer;
 use crate::blocking::{self, Blocking};
 use crate::clock::Tick;
 use crate::config::Config;
-use crate::control::{Control, INTERRUPT_AGAIN};
+use crate::control::{Control, GRACE, INTERRUPT_AGAIN};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
@@ -24,9 +23,6 @@ use crate::statistics::Statistics;
 use crate::system;
 use crate::turn::Turn;
 use crate::waker::Waker;
-
-/// How long after the drain's deadline a thread is given up that has not ended itself.
-const GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Threads {
     shared: Arc<Shared>,
