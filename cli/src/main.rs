@@ -4,6 +4,8 @@ mod budget;
 mod failure;
 mod limits;
 mod logged;
+mod messages;
+mod outlet;
 mod protocols;
 mod serve;
 mod signals;
@@ -112,7 +114,7 @@ mod tests {
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, help"
+            "echo, discard, hello, greet, print, timestamp, help"
         );
     }
 }

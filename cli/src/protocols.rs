@@ -1,14 +1,22 @@
 //! The protocols that `serve` offers, each with its options and an example.
 
+mod greet;
+mod print;
+mod timestamp;
+
 use std::io;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::logged::{Diary, Logged};
+use crate::messages::Cut;
+use crate::protocols::greet::GreetOptions;
+use crate::protocols::print::PrintOptions;
+use crate::protocols::timestamp::TimestampOptions;
 use crate::units::Span;
 use crate::way::Way;
 
@@ -70,6 +78,9 @@ pub(crate) enum Protocol {
     ///   Hello,bob
     #[command(verbatim_doc_comment)]
     Hello(HelloOptions),
+    Greet(GreetOptions),
+    Print(PrintOptions),
+    Timestamp(TimestampOptions),
 }
 
 #[derive(Args, Debug)]
@@ -82,20 +93,12 @@ pub(crate) struct HelloOptions {
     framing: Cut,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Cut {
-    /// Each piece that arrives
-    Raw,
-    /// Each line
-    Line,
-}
-
 impl Protocol {
     /// Refuses what cannot be served at one of `addresses`.
     pub(crate) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
         match self {
-            Self::Echo | Self::Discard => Ok(()),
             Self::Hello(options) => options.check(addresses),
+            _ => Ok(()),
         }
     }
 
@@ -105,6 +108,9 @@ impl Protocol {
             Self::Echo => way.serve(server, |_: &Peer| Some(Echo)),
             Self::Discard => way.serve(server, |_: &Peer| Some(Discard)),
             Self::Hello(options) => options.serve(server, config.max_line, way),
+            Self::Greet(options) => options.serve(server, way),
+            Self::Print(options) => options.serve(server, way),
+            Self::Timestamp(options) => options.serve(server, config.max_line, way),
         }
     }
 }

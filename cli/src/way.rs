@@ -54,6 +54,11 @@ impl Way {
         Ok(())
     }
 
+    /// Whether each connection has a process of its own.
+    pub(crate) fn forks(self) -> bool {
+        self.model == Model::Forking
+    }
+
     /// Serves until the end of the server.
     pub(crate) fn serve<F>(self, server: Server, factory: F) -> io::Result<Statistics>
     where

@@ -4,10 +4,13 @@ mod served;
 mod sockets;
 
 mod clients;
+mod greet;
 mod limits;
 mod listening;
 mod logging;
 mod models;
+mod print;
 mod protocols;
 mod shutdown;
+mod timestamp;
 mod usage;

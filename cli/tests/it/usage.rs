@@ -101,7 +101,7 @@ fn a_delay_over_datagrams_is_refused() {
 fn help_teaches_by_example() {
     assert!(help(&["--help"]).contains("$ nc 127.0.0.1 9999"));
     assert!(help(&["serve", "--help"]).contains("$ serveloop serve echo --listen"));
-    for protocol in ["echo", "discard", "hello"] {
+    for protocol in ["echo", "discard", "hello", "greet", "print", "timestamp"] {
         let text = help(&["serve", protocol, "--help"]);
         assert!(
             text.contains(&format!("$ serveloop serve {protocol}")),
@@ -114,12 +114,15 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be another's here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 5] = [
+    let pages: [&[&str]; 8] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
         &["serve", "discard", "--help"],
         &["serve", "hello", "--help"],
+        &["serve", "greet", "--help"],
+        &["serve", "print", "--help"],
+        &["serve", "timestamp", "--help"],
     ];
     for page in pages {
         let text = help(page);
