@@ -114,7 +114,7 @@ mod tests {
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, greet, print, timestamp, help"
+            "echo, discard, hello, greet, print, timestamp, dispatch, help"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! The protocols that `serve` offers, each with its options and an example.
 
+mod dispatch;
 mod greet;
 mod print;
 mod timestamp;
@@ -14,6 +15,7 @@ use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 use crate::failure::Failure;
 use crate::logged::{Diary, Logged};
 use crate::messages::Cut;
+use crate::protocols::dispatch::DispatchOptions;
 use crate::protocols::greet::GreetOptions;
 use crate::protocols::print::PrintOptions;
 use crate::protocols::timestamp::TimestampOptions;
@@ -81,6 +83,7 @@ pub(crate) enum Protocol {
     Greet(GreetOptions),
     Print(PrintOptions),
     Timestamp(TimestampOptions),
+    Dispatch(DispatchOptions),
 }
 
 #[derive(Args, Debug)]
@@ -111,6 +114,7 @@ impl Protocol {
             Self::Greet(options) => options.serve(server, way),
             Self::Print(options) => options.serve(server, way),
             Self::Timestamp(options) => options.serve(server, config.max_line, way),
+            Self::Dispatch(options) => options.serve(server, way),
         }
     }
 }

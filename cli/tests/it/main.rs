@@ -4,6 +4,7 @@ mod served;
 mod sockets;
 
 mod clients;
+mod dispatch;
 mod greet;
 mod limits;
 mod listening;

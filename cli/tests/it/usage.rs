@@ -101,7 +101,15 @@ fn a_delay_over_datagrams_is_refused() {
 fn help_teaches_by_example() {
     assert!(help(&["--help"]).contains("$ nc 127.0.0.1 9999"));
     assert!(help(&["serve", "--help"]).contains("$ serveloop serve echo --listen"));
-    for protocol in ["echo", "discard", "hello", "greet", "print", "timestamp"] {
+    for protocol in [
+        "echo",
+        "discard",
+        "hello",
+        "greet",
+        "print",
+        "timestamp",
+        "dispatch",
+    ] {
         let text = help(&["serve", protocol, "--help"]);
         assert!(
             text.contains(&format!("$ serveloop serve {protocol}")),
@@ -114,7 +122,7 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be another's here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 8] = [
+    let pages: [&[&str]; 9] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
@@ -123,6 +131,7 @@ fn examples_work_as_printed() {
         &["serve", "greet", "--help"],
         &["serve", "print", "--help"],
         &["serve", "timestamp", "--help"],
+        &["serve", "dispatch", "--help"],
     ];
     for page in pages {
         let text = help(page);
