@@ -1,6 +1,7 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
 mod budget;
+mod escaped;
 mod failure;
 mod limits;
 mod logged;
@@ -114,7 +115,7 @@ mod tests {
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, greet, print, timestamp, dispatch, help"
+            "echo, discard, hello, greet, print, timestamp, dispatch, operator, help"
         );
     }
 }

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod greet;
+mod operator;
 mod print;
 mod timestamp;
 
@@ -17,6 +18,7 @@ use crate::logged::{Diary, Logged};
 use crate::messages::Cut;
 use crate::protocols::dispatch::DispatchOptions;
 use crate::protocols::greet::GreetOptions;
+use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
 use crate::protocols::timestamp::TimestampOptions;
 use crate::units::Span;
@@ -84,6 +86,7 @@ pub(crate) enum Protocol {
     Print(PrintOptions),
     Timestamp(TimestampOptions),
     Dispatch(DispatchOptions),
+    Operator(OperatorOptions),
 }
 
 #[derive(Args, Debug)]
@@ -97,10 +100,11 @@ pub(crate) struct HelloOptions {
 }
 
 impl Protocol {
-    /// Refuses what cannot be served at one of `addresses`.
-    pub(crate) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
+    /// Refuses what cannot be served at one of `addresses`, or in this way.
+    pub(crate) fn check(&self, addresses: &[Address], way: Way) -> Result<(), Failure> {
         match self {
             Self::Hello(options) => options.check(addresses),
+            Self::Operator(options) => options.check(addresses, way),
             _ => Ok(()),
         }
     }
@@ -115,6 +119,7 @@ impl Protocol {
             Self::Print(options) => options.serve(server, way),
             Self::Timestamp(options) => options.serve(server, config.max_line, way),
             Self::Dispatch(options) => options.serve(server, way),
+            Self::Operator(options) => options.serve(server, config.max_line, way),
         }
     }
 }

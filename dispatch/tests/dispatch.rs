@@ -32,10 +32,10 @@ fn session() -> MemorySession<Dispatch> {
 }
 
 fn replies(session: &mut MemorySession<Dispatch>) -> Vec<Value> {
-    let sent = String::from_utf8(session.sent()).unwrap();
+    let sent = String::from_utf8(session.sent()).expect("text");
     assert!(sent.is_empty() || sent.ends_with('\n'), "{sent}");
     sent.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
 }
 
@@ -50,7 +50,7 @@ fn refused(text: &str) -> (String, Value, bool) {
     };
     assert_eq!(reply["ok"], false, "{text}");
     let error = &reply["error"];
-    let code = error["code"].as_str().unwrap().to_owned();
+    let code = error["code"].as_str().expect("a code").to_owned();
     (code, error["at"].clone(), session.reason().is_none())
 }
 

@@ -10,6 +10,7 @@ mod limits;
 mod listening;
 mod logging;
 mod models;
+mod operator;
 mod print;
 mod protocols;
 mod shutdown;

@@ -122,7 +122,7 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be another's here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 9] = [
+    let pages: [&[&str]; 10] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
@@ -132,6 +132,7 @@ fn examples_work_as_printed() {
         &["serve", "print", "--help"],
         &["serve", "timestamp", "--help"],
         &["serve", "dispatch", "--help"],
+        &["serve", "operator", "--help"],
     ];
     for page in pages {
         let text = help(page);
