@@ -89,7 +89,7 @@ pub(crate) struct Diary(Arc<Mutex<Book>>);
 struct Book(Budget);
 
 impl Diary {
-    /// Logs `line`, unless there were too many in this second.
+    /// Logs a line, if there is room for it this second.
     pub(crate) fn note(&self, line: Arguments<'_>) {
         // Who asks for every connection, with -v, gets every one.
         if log::log_enabled!(Level::Debug) {

@@ -54,8 +54,8 @@ impl Way {
         Ok(())
     }
 
-    /// Whether each connection has a process of its own.
-    pub(crate) fn forks(self) -> bool {
+    /// Whether each connection is served by a process that ends with it.
+    pub(crate) fn is_forking(self) -> bool {
         self.model == Model::Forking
     }
 

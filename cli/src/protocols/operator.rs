@@ -206,7 +206,7 @@ impl OperatorOptions {
             );
             return Err(Failure::Usage(problem));
         }
-        if way.forks() {
+        if way.is_forking() {
             let problem = "operator needs another model than forking: \
                            its processes would not hear what is typed";
             return Err(Failure::Usage(problem.to_owned()));
@@ -215,7 +215,7 @@ impl OperatorOptions {
     }
 
     pub(crate) fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
-        let outlet = Outlet::new(way.forks())?;
+        let outlet = Outlet::new(way.is_forking())?;
         let console = Arc::new(Console::default());
         listen_to_input(Arc::clone(&console), max_line)?;
         let diary = Diary::default();

@@ -117,7 +117,7 @@ pub(crate) struct PrintOptions {}
 
 impl PrintOptions {
     pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
-        let outlet = Outlet::new(way.forks())?;
+        let outlet = Outlet::new(way.is_forking())?;
         let diary = Diary::default();
         let factory_outlet = outlet.clone();
         let served = way.serve(server, move |peer: &Peer| {

@@ -4,7 +4,9 @@ mod served;
 mod sockets;
 
 mod clients;
+mod crowd;
 mod dispatch;
+mod faults;
 mod greet;
 mod limits;
 mod listening;
@@ -15,4 +17,5 @@ mod print;
 mod protocols;
 mod shutdown;
 mod timestamp;
+mod tutorials;
 mod usage;
