@@ -98,3 +98,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/from-socketserver.md")]
 struct FromSocketserver;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/tutorials.md")]
+struct Tutorials;
