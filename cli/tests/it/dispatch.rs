@@ -1,7 +1,5 @@
 //! `serve dispatch`: requests and replies in JSON, over every kind of socket and in every model.
 
-use std::io::{BufRead, BufReader, Read};
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -14,16 +12,7 @@ const SIX: &str = "{\"ok\":true,\"result\":6}\n";
 /// The next line that comes, as JSON.
 #[track_caller]
 fn reply(client: &mut Stream) -> Value {
-    let reader: &mut dyn Read = match client {
-        Stream::Tcp(stream) => stream,
-        Stream::Unix(stream) => stream,
-    };
-    let mut line = Vec::new();
-    // One byte at a time, or it would take what comes after the line.
-    BufReader::with_capacity(1, reader)
-        .read_until(b'\n', &mut line)
-        .expect("a line");
-    serde_json::from_slice(&line).expect("JSON")
+    serde_json::from_str(&client.receive_line()).expect("JSON")
 }
 
 #[test]

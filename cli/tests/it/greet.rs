@@ -1,11 +1,12 @@
 //! `serve greet`: nine bytes and the end, whoever comes, and whatever they sent.
 
-use std::io::{Read, Write};
+use std::fs;
 use std::thread;
+use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::served::Served;
+use crate::served::{PATIENCE, Served};
 use crate::sockets::{Datagrams, Directory, Stream};
 
 const MODELS: [&[&str]; 5] = [
@@ -38,12 +39,9 @@ fn every_client_is_greeted_in_every_model() {
 fn the_greeting_reaches_who_is_not_listened_to() {
     let served = Served::new(&["greet", "--listen", "tcp://127.0.0.1:0"]);
     for _ in 0..100 {
-        let Stream::Tcp(mut client) = served.connect() else {
-            panic!("a TCP client");
-        };
-        client.write_all(&[b'x'; 4_096]).expect("a reader");
-        let mut found = Vec::new();
-        client.read_to_end(&mut found).expect("an orderly end");
+        let mut client = served.connect();
+        client.send_bytes(&[b'x'; 4_096]);
+        let found = client.receive_rest();
         assert_eq!(found, b"connected");
     }
 }
@@ -81,11 +79,11 @@ fn processes_leave_nothing_behind() {
         client.expect_end();
     }
     let children = format!("/proc/{0}/task/{0}/children", served.process_id());
-    let left = || std::fs::read_to_string(&children).expect("a process");
+    let left = || fs::read_to_string(&children).expect("a process");
     // The last ones are still on their way out; a zombie would stay for ever.
-    let end = std::time::Instant::now() + crate::served::PATIENCE;
+    let end = Instant::now() + PATIENCE;
     while !left().is_empty() {
-        assert!(std::time::Instant::now() < end, "left: {}", left());
+        assert!(Instant::now() < end, "left: {}", left());
         thread::yield_now();
     }
 }

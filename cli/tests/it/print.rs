@@ -1,11 +1,13 @@
 //! `serve print`: every byte that a client sends is on standard output, whoever reads it, and when.
 
-use std::io::Read;
+use std::fs;
+use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -24,17 +26,18 @@ struct Printing {
 impl Printing {
     #[track_caller]
     fn new(arguments: &[&str]) -> Self {
-        let (mut ours, theirs) = UnixStream::pair().expect("two sockets");
+        let (ours, theirs) = UnixStream::pair().expect("two sockets");
         ours.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let mut command = serveloop(&["serve", "print"]);
         command
             .args(arguments)
             .stdout(Stdio::from(OwnedFd::from(theirs)));
         let served = Served::spawn_unheard(command);
-        let uri = read_line(&mut ours);
+        let mut output = Stream::Unix(ours);
+        let uri = output.receive_line();
         Self {
             served,
-            output: Stream::Unix(ours),
+            output,
             uri: uri.strip_prefix("listening on ").expect("a URI").to_owned(),
         }
     }
@@ -50,17 +53,6 @@ impl Printing {
         self.output.expect_end();
         assert_eq!(self.served.exit_code(), Some(0));
     }
-}
-
-#[track_caller]
-fn read_line(source: &mut impl Read) -> String {
-    let mut line = Vec::new();
-    let mut byte = [0];
-    while byte != *b"\n" {
-        line.extend_from_slice(&byte);
-        source.read_exact(&mut byte).expect("a line");
-    }
-    String::from_utf8(line[1..].to_vec()).expect("a line of text")
 }
 
 #[test]
@@ -112,11 +104,8 @@ fn a_client_that_closes_ends_its_own_connection_only() {
 fn a_character_that_arrives_in_two_pieces_is_one_character() {
     let mut printing = Printing::new(&TCP);
     let mut client = printing.connect();
-    let Stream::Tcp(stream) = &mut client else {
-        panic!("a TCP client");
-    };
     for byte in "\u{20ac}".bytes() {
-        std::io::Write::write_all(stream, &[byte]).expect("an open connection");
+        client.send_bytes(&[byte]);
     }
     printing.output.expect("\u{20ac}");
     printing.end();
@@ -125,26 +114,65 @@ fn a_character_that_arrives_in_two_pieces_is_one_character() {
 /// While nobody reads, nobody else is held up; when somebody does, not a byte is missing.
 #[test]
 fn an_output_that_nobody_reads_makes_only_writers_wait() {
-    let mut printing = Printing::new(&[&TCP[..], &["--idle-timeout", "0"]].concat());
+    let models: [&[&str]; 4] = [
+        &[],
+        &["--workers", "2"],
+        &["--model", "threaded"],
+        &["--model", "forking"],
+    ];
     let much = "0123456789abcdef".repeat(512 * 1024);
-    let mut writer = printing.connect();
-    let name = writer.name();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            writer.send(&much);
-            writer.finish();
+    for model in models {
+        let mut printing = Printing::new(&[&TCP, model].concat());
+        let mut writer = printing.connect();
+        let name = writer.name();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                writer.send(&much);
+                writer.finish();
+            });
+            for _ in 0..20 {
+                let mut other = printing.connect();
+                other.finish();
+                other.expect_end();
+            }
+            printing.output.expect(&much);
         });
-        for _ in 0..20 {
-            let mut other = printing.connect();
-            other.finish();
-            other.expect_end();
-        }
-        printing.output.expect(&much);
-    });
-    printing
-        .served
-        .logged(&format!("{name}: closed by the peer"));
-    printing.end();
+        printing
+            .served
+            .logged(&format!("{name}: closed by the peer"));
+        printing.end();
+    }
+}
+
+/// The one test that lets time pass: what does nothing is seen by waiting alone.
+#[cfg(target_os = "linux")]
+#[test]
+fn waiting_for_room_costs_nothing() {
+    let printing = Printing::new(&TCP);
+    let Stream::Tcp(mut writer) = printing.connect() else {
+        panic!("a TCP client");
+    };
+    let until_full = Some(Duration::from_millis(200));
+    writer.set_write_timeout(until_full).expect("a socket");
+    let piece = [b'.'; 1 << 16];
+    while writer.write(&piece).is_ok() {}
+    let before = processor_time(&printing.served);
+    thread::sleep(Duration::from_millis(500));
+    let used = processor_time(&printing.served) - before;
+    assert!(used <= 5, "{used} ticks of 10 ms");
+}
+
+/// How long a process has used a processor, in ticks of 10 ms.
+#[cfg(target_os = "linux")]
+fn processor_time(served: &Served) -> u64 {
+    let path = format!("/proc/{}/stat", served.process_id());
+    let line = fs::read_to_string(path).expect("a process");
+    // Counted from behind the name, which may hold spaces: user and system time.
+    let rest = line.rsplit(')').next().expect("what follows the name");
+    let fields = rest.split_whitespace().skip(11).take(2);
+    fields
+        .map(|field| field.parse::<u64>().expect("a number"))
+        .sum()
 }
 
 #[test]
@@ -157,7 +185,7 @@ fn what_waits_for_room_at_the_end_is_printed_before_it() {
             let Stream::Tcp(stream) = &mut writer else {
                 panic!("a TCP client");
             };
-            std::io::Write::write(stream, much.as_bytes()).expect("an open connection")
+            stream.write(much.as_bytes()).expect("an open connection")
         });
         sender.join().expect("a count")
     });

@@ -1,6 +1,5 @@
 //! `serve timestamp`: the echo that says when.
 
-use std::io::Read;
 use std::time::Duration;
 
 use jiff::civil::DateTime;
@@ -39,13 +38,7 @@ fn check(reply: &str, data: &str, hours: i8) {
 /// Reads one reply to `data`.
 #[track_caller]
 fn reply(client: &mut Stream, data: &str) -> String {
-    let mut found = vec![0; 27 + data.len()];
-    let reader: &mut dyn Read = match client {
-        Stream::Tcp(stream) => stream,
-        Stream::Unix(stream) => stream,
-    };
-    reader.read_exact(&mut found).expect("a reply");
-    String::from_utf8(found).expect("text")
+    client.receive(27 + data.len())
 }
 
 #[test]
