@@ -64,7 +64,8 @@ impl Operator {
             let Some(reply) = self.held.take().or_else(typed) else {
                 break;
             };
-            if !self.show("reply", &reply, transport)? {
+            // Where nothing can be shown any more, there is still somebody who waits.
+            if !self.show("reply", &reply, transport).unwrap_or(true) {
                 self.held = Some(reply);
                 break;
             }

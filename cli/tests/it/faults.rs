@@ -18,6 +18,7 @@
 //! | no limit, no timeout anywhere | `limits`, `usage::help_is_grouped_and_shows_defaults` |
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -42,11 +43,13 @@ fn a_character_in_two_pieces_ends_no_connection() {
     }
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn connections_that_ended_hold_no_descriptor() {
     let served = Served::new(&["echo", TCP[0], TCP[1]]);
     let directory = format!("/proc/{}/fd", served.process_id());
+    if !Path::new(&directory).exists() {
+        return println!("skipped: no /proc");
+    }
     let count = || fs::read_dir(&directory).expect("a process").count();
     let talk = || {
         let mut client = served.connect();

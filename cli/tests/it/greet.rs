@@ -1,6 +1,7 @@
 //! `serve greet`: nine bytes and the end, whoever comes, and whatever they sent.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
@@ -63,7 +64,6 @@ fn slow_clients_do_not_hold_up_others() {
     }
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn processes_leave_nothing_behind() {
     let served = Served::new(&[
@@ -79,6 +79,9 @@ fn processes_leave_nothing_behind() {
         client.expect_end();
     }
     let children = format!("/proc/{0}/task/{0}/children", served.process_id());
+    if !Path::new(&children).exists() {
+        return println!("skipped: no /proc");
+    }
     let left = || fs::read_to_string(&children).expect("a process");
     // The last ones are still on their way out; a zombie would stay for ever.
     let end = Instant::now() + PATIENCE;

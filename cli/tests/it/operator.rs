@@ -255,6 +255,26 @@ fn an_output_that_nobody_reads_ends_nothing() {
     assert!(lost.is_some(), "{log:?}");
 }
 
+/// Whoever closed standard output can still type.
+#[test]
+fn a_reply_that_cannot_be_shown_is_sent() {
+    let directory = Directory::new();
+    let at = directory.uri("unix", "socket");
+    let (reader, stdout) = clogged();
+    let mut command = serveloop(&["serve", "operator", "--listen", &at]);
+    command.stdin(Stdio::piped()).stdout(stdout);
+    let mut served = Served::spawn_unheard(command);
+    let mut stdin = served.take_stdin();
+    served.logged("cannot write to standard output: ");
+    let mut client = Stream::connect(&at);
+    client.send("hello?");
+    served.logged("accepted");
+    drop(reader);
+    served.logged("bytes were lost");
+    write_line(&mut stdin, "still here");
+    client.expect("still here");
+}
+
 #[test]
 fn what_leaves_no_way_for_a_reply_is_refused() {
     let cases: [(&[&str], &str); 3] = [

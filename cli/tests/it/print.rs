@@ -145,7 +145,6 @@ fn an_output_that_nobody_reads_makes_only_writers_wait() {
 }
 
 /// The one test that lets time pass: what does nothing is seen by waiting alone.
-#[cfg(target_os = "linux")]
 #[test]
 fn waiting_for_room_costs_nothing() {
     let printing = Printing::new(&TCP);
@@ -156,23 +155,20 @@ fn waiting_for_room_costs_nothing() {
     writer.set_write_timeout(until_full).expect("a socket");
     let piece = [b'.'; 1 << 16];
     while writer.write(&piece).is_ok() {}
-    let before = processor_time(&printing.served);
+    let Some(before) = processor_time(&printing.served) else {
+        return println!("skipped: no /proc");
+    };
     thread::sleep(Duration::from_millis(500));
-    let used = processor_time(&printing.served) - before;
+    let used = processor_time(&printing.served).expect("a process") - before;
     assert!(used <= 5, "{used} ticks of 10 ms");
 }
 
-/// How long a process has used a processor, in ticks of 10 ms.
-#[cfg(target_os = "linux")]
-fn processor_time(served: &Served) -> u64 {
-    let path = format!("/proc/{}/stat", served.process_id());
-    let line = fs::read_to_string(path).expect("a process");
+/// How long a process has used a processor, in ticks of 10 ms, if the system tells.
+fn processor_time(served: &Served) -> Option<u64> {
+    let line = fs::read_to_string(format!("/proc/{}/stat", served.process_id())).ok()?;
     // Counted from behind the name, which may hold spaces: user and system time.
-    let rest = line.rsplit(')').next().expect("what follows the name");
-    let fields = rest.split_whitespace().skip(11).take(2);
-    fields
-        .map(|field| field.parse::<u64>().expect("a number"))
-        .sum()
+    let fields = line.rsplit(')').next()?.split_whitespace().skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().ok()).sum()
 }
 
 #[test]
