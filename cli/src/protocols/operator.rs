@@ -179,7 +179,7 @@ fn address_of(peer: &Peer) -> String {
 /// answered. Meanwhile --idle-timeout does not count, but --reply-timeout. That a client has left
 /// is found out when its reply is sent. An empty line is nothing.
 ///
-/// Standard input can also be a pipe or a file: each line waits until a client waits for it. When
+/// Standard input can also be a pipe or a file: a line without @ waits until a client waits. When
 /// it ends, or is closed, messages are shown and clients wait no more. On standard output is the
 /// conversation, where control characters of clients are escaped: \n, \u{1b}, \xff; on standard
 /// error is who comes and goes, and why a line was not sent.

@@ -115,7 +115,7 @@ fn depth_and_length_have_options() {
 fn datagrams_have_their_replies() {
     let directory = Directory::new();
     for at in ["udp://127.0.0.1:0", &directory.uri("unixgram", "socket")] {
-        let served = Served::new(&["dispatch", "--listen", at]);
+        let served = Served::new(&["dispatch", "--model", "threaded", "--listen", at]);
         let client = Datagrams::connect(served.uri(0), &directory);
         client.send(SUM);
         client.expect(SIX);

@@ -93,13 +93,17 @@ fn processes_leave_nothing_behind() {
 
 #[test]
 fn datagrams_are_greeted() {
-    let directory = Directory::new();
-    for at in ["udp://127.0.0.1:0", &directory.uri("unixgram", "socket")] {
-        let served = Served::new(&["greet", "--listen", at]);
-        let client = Datagrams::connect(served.uri(0), &directory);
-        for text in ["anything", ""] {
-            client.send(text);
-            client.expect("connected");
+    for model in MODELS {
+        let directory = Directory::new();
+        for at in ["udp://127.0.0.1:0", &directory.uri("unixgram", "socket")] {
+            let served = Served::new(&[&["greet", "--listen", at], model].concat());
+            let client = Datagrams::connect(served.uri(0), &directory);
+            for text in ["anything", ""] {
+                client.send(text);
+                client.expect("connected");
+            }
+            served.signal(Signal::TERM);
+            assert_eq!(served.exit_code(), Some(0), "{model:?}");
         }
     }
 }

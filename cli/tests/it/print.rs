@@ -223,20 +223,22 @@ fn an_output_that_is_closed_does_not_end_the_server() {
 
 #[test]
 fn datagrams_are_printed_and_each_is_logged_with_its_sender() {
-    let directory = Directory::new();
-    let mut printing = Printing::new(&["--listen", "udp://127.0.0.1:0"]);
-    let client = Datagrams::connect(&printing.uri, &directory);
-    let Datagrams::Udp(socket) = &client else {
-        panic!("a UDP client");
-    };
-    let name = socket.local_addr().expect("a socket");
-    for text in ["hello", "", "world", "egon"] {
-        client.send(text);
-        let expected = format!("udp://{name}: a datagram of {} bytes", text.len());
-        printing.served.logged(&expected);
+    for model in [&[][..], &["--model", "threaded"], &["--model", "forking"]] {
+        let directory = Directory::new();
+        let mut printing = Printing::new(&[&["--listen", "udp://127.0.0.1:0"], model].concat());
+        let client = Datagrams::connect(&printing.uri, &directory);
+        let Datagrams::Udp(socket) = &client else {
+            panic!("a UDP client");
+        };
+        let name = socket.local_addr().expect("a socket");
+        for text in ["hello", "", "world", "egon"] {
+            client.send(text);
+            let expected = format!("udp://{name}: a datagram of {} bytes", text.len());
+            printing.served.logged(&expected);
+        }
+        printing.output.expect("helloworldegon");
+        printing.end();
     }
-    printing.output.expect("helloworldegon");
-    printing.end();
 }
 
 #[test]
