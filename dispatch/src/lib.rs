@@ -70,6 +70,10 @@
 //! strings end with their last character, the others with the next one that cannot belong to them,
 //! or with the stream. Whole numbers up to 64 bits are exact, all others are `f64`. A datagram holds
 //! values as a stream does, most simply one, and what they reply comes back in one datagram.
+//!
+//! A value is read, and its action run, in one go, while the other connections of an event loop wait;
+//! how long that takes is in proportion to its length, whatever keys were chosen, so that `max_frame`
+//! says how long they wait at most: at its 1 MiB some 30 ms.
 
 mod actions;
 mod dispatch;

@@ -241,6 +241,28 @@ fn datagrams_are_printed_and_each_is_logged_with_its_sender() {
     }
 }
 
+/// Who sent a datagram cannot be made to wait.
+#[test]
+fn datagrams_without_room_are_dropped_and_counted() {
+    let directory = Directory::new();
+    let printing = Printing::new(&["--listen", &directory.uri("unixgram", "socket")]);
+    let Datagrams::Unix(client) = Datagrams::connect(&printing.uri, &directory) else {
+        panic!("a Unix client");
+    };
+    // Unix datagrams are not lost on the way, so the tenth MiB finds neither queue nor socket empty.
+    for _ in 0..320 {
+        client.send(&[b'.'; 1 << 15]).expect("a server");
+    }
+    let log = "standard output is read too slowly, a datagram was dropped";
+    printing.served.logged(log);
+    printing.served.signal(Signal::TERM);
+    drop(printing.output);
+    let (status, log) = printing.served.end();
+    assert_eq!(status.code(), Some(0));
+    let summary = log.last().expect("a summary");
+    assert!(summary.contains("datagrams_failed "), "{summary}");
+}
+
 #[test]
 fn unix_sockets_are_printed_too() {
     let directory = Directory::new();
