@@ -21,6 +21,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::protocols::become_program;
 use crate::serve::Serve;
 use crate::verbosity::Verbosity;
 
@@ -59,6 +60,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(failed) = become_program() {
+        return failed;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => list_commands(error).exit(),
@@ -112,7 +116,7 @@ mod tests {
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, help"
+            "echo, discard, hello, command, help"
         );
     }
 }

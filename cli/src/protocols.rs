@@ -1,5 +1,7 @@
 //! The protocols that `serve` offers, each with its options and an example.
 
+mod command;
+
 use std::io;
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
+use self::command::CommandOptions;
+pub(crate) use self::command::become_program;
 use crate::failure::Failure;
 use crate::logged::{Diary, Logged};
 use crate::units::Span;
@@ -70,6 +74,9 @@ pub(crate) enum Protocol {
     ///   Hello,bob
     #[command(verbatim_doc_comment)]
     Hello(HelloOptions),
+    /// Runs programs that are allowed, and sends back what they print.
+    #[command(verbatim_doc_comment)]
+    Command(CommandOptions),
 }
 
 #[derive(Args, Debug)]
@@ -96,6 +103,7 @@ impl Protocol {
         match self {
             Self::Echo | Self::Discard => Ok(()),
             Self::Hello(options) => options.check(addresses),
+            Self::Command(options) => options.check(addresses),
         }
     }
 
@@ -105,6 +113,7 @@ impl Protocol {
             Self::Echo => way.serve(server, |_: &Peer| Some(Echo)),
             Self::Discard => way.serve(server, |_: &Peer| Some(Discard)),
             Self::Hello(options) => options.serve(server, config.max_line, way),
+            Self::Command(options) => options.serve(server, config, way),
         }
     }
 }
