@@ -74,7 +74,57 @@ pub(crate) enum Protocol {
     ///   Hello,bob
     #[command(verbatim_doc_comment)]
     Hello(HelloOptions),
-    /// Runs programs that are allowed, and sends back what they print.
+    /// Runs programs that were allowed by name, never a shell, and sends back what they print.
+    ///
+    /// A request is a command line: words, and quotes as in Python's shlex.split. The first word must
+    /// be a program of --allow, by the name or the path given there; the others are its arguments, as
+    /// they are. Variables, wildcards, pipes and ; mean nothing. --wire says how requests and replies
+    /// travel:
+    ///
+    ///   $ serveloop serve command --wire framed --allow ls --allow date
+    ///   listening on tcp://127.0.0.1:9999
+    ///
+    ///   client: 00 00 00 04 date        a length (big-endian), the command line
+    ///   server: 00 00 00 1d Thu Jan...  a length (big-endian), the output
+    ///
+    ///   $ serveloop serve command --wire struct --allow echo
+    ///
+    ///   client: echo hi                 the command line; what arrives at once is one request,
+    ///   server: 03 00 00 00 hi          or one for each line. A length (little-endian, signed)
+    ///
+    ///   $ serveloop serve command --wire ready --allow echo
+    ///
+    ///   client: echo hi
+    ///   server: 3                       the length in digits
+    ///   client: ready
+    ///   server: hi
+    ///
+    /// This one can be typed in another terminal:
+    ///
+    ///   $ nc 127.0.0.1 9999
+    ///   echo hi
+    ///   3ready
+    ///   hi
+    ///
+    /// With framed and struct a client need not wait for a reply before its next request; its
+    /// programs run one after the other. Without line ends only framed keeps requests apart.
+    ///
+    /// The reply is what the program writes to standard output and standard error, as it comes. What
+    /// did not go well is said in brackets on a last line:
+    ///
+    ///   [exit status N]          [killed by signal N]       [could not be started: ...]
+    ///   [timed out after 30s]    [output cut off at 1MiB]   [stopped: the client's stream has ended]
+    ///   [not allowed: "rm"]      [bad request: ...]         [request too long: ...]   [busy: ...]
+    ///
+    /// A program finds PATH and LANG in its environment, / as its directory, nothing on standard input,
+    /// and no other descriptor; it has a session of its own, gains no rights by set-user-ID, and dies
+    /// with its connection. When it ends, the processes that it left behind are killed.
+    ///
+    /// None of this protects from what an allowed program can be told to do: whoever allows a shell,
+    /// an interpreter, env, find, xargs or an editor allows everything, with the rights of the server.
+    /// Memory, the number of processes and the network are not limited, and a process that makes a
+    /// session of its own escapes. Clients are not asked who they are, so only loopback and Unix
+    /// sockets are listened at; the permissions of a Unix socket's directory say who may connect.
     #[command(verbatim_doc_comment)]
     Command(CommandOptions),
 }

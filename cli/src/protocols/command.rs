@@ -13,6 +13,7 @@ mod outcome;
 mod platform;
 mod pool;
 mod run;
+mod service;
 mod session;
 mod shown;
 mod stage;
@@ -29,7 +30,8 @@ use serveloop::{Address, Config, Peer, Server, Statistics};
 use self::allowed::Allowed;
 use self::pool::Pool;
 use self::run::Rules;
-use self::session::{Commands, Service};
+use self::service::Service;
+use self::session::Commands;
 use self::stage::Confinement;
 pub(crate) use self::stage::become_program;
 use self::wire::Wire;
@@ -128,23 +130,28 @@ impl CommandOptions {
     }
 
     pub(super) fn serve(self, server: Server, config: &Config, way: Way) -> io::Result<Statistics> {
-        let diary = Diary::default();
-        let pool = Pool::new(self.rules(), self.max_commands, self.max_waiting_commands);
-        let service = Arc::new(Service {
-            wire: self.wire,
-            pool: Arc::clone(&pool),
-            diary: diary.clone(),
-            max_request: self.max_request.into(),
-            grace: self.grace_after_eof.into(),
-            beat: config.idle_timeout.map(|timeout| timeout / 2),
-            waits_for_end: way.is_forking(),
-            allowed: self.allow,
-        });
+        let service = Arc::new(self.service(config.idle_timeout, way.is_forking()));
+        let pool = Arc::clone(&service.pool);
         let served = way.serve(server, move |peer: &Peer| {
-            Some(Logged::new(peer, &diary, Commands::new(&service, peer)))
+            let commands = Commands::new(&service, peer);
+            Some(Logged::new(peer, &service.diary, commands))
         });
         pool.end();
         served
+    }
+
+    fn service(self, idle_timeout: Option<Duration>, waits_for_end: bool) -> Service {
+        let pool = Pool::new(self.rules(), self.max_commands, self.max_waiting_commands);
+        Service {
+            wire: self.wire,
+            allowed: self.allow,
+            pool,
+            diary: Diary::default(),
+            max_request: self.max_request.into(),
+            grace: self.grace_after_eof.into(),
+            beat: idle_timeout.map(|timeout| timeout / 2),
+            waits_for_end,
+        }
     }
 
     fn rules(&self) -> Rules {

@@ -1,7 +1,8 @@
 //! One program to run, between the connection that wants it and the thread that runs it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,11 @@ impl Job {
             state: Mutex::default(),
             over: Condvar::new(),
         }
+    }
+
+    /// The words, as far as one line can show them.
+    pub(super) fn request(&self) -> Vec<u8> {
+        self.words.join(OsStr::new(" ")).into_vec()
     }
 
     /// Kills the program with all its processes now, or when it starts. Does not wait.

@@ -18,8 +18,10 @@ pub(super) enum Outcome {
     /// It wrote more than this many bytes.
     CutOff(usize),
     TimedOut(Duration),
-    /// Nobody waits for it any more.
+    /// It may be for nobody any more.
     Stopped,
+    /// The connection has ended, so that nobody hears of it.
+    Abandoned,
     NotStarted(String),
     NotAllowed(Vec<u8>),
     Malformed(Unsplit),
@@ -50,6 +52,7 @@ impl fmt::Display for Outcome {
             Self::CutOff(most) => write!(f, "output cut off at {}", Size::from(*most)),
             Self::TimedOut(after) => write!(f, "timed out after {}", Span::from(*after)),
             Self::Stopped => f.write_str("stopped: the client's stream has ended"),
+            Self::Abandoned => f.write_str("killed, its connection has ended"),
             Self::NotStarted(problem) => write!(f, "could not be started: {problem}"),
             Self::NotAllowed(program) => write!(f, "not allowed: {}", Shown(program)),
             Self::Malformed(problem) => write!(f, "bad request: {problem}"),

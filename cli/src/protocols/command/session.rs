@@ -1,45 +1,22 @@
 //! One connection: requests in, replies out, one program at a time.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
 
-use super::allowed::Allowed;
 use super::job::Job;
 use super::outcome::{Outcome, Report};
-use super::pool::Pool;
-use super::shown::Shown;
+use super::service::Service;
 use super::wire::{READY, Wire};
-use super::words;
-use crate::logged::Diary;
 
 /// So many requests of one connection wait; more are not read.
 const WAITING_MOST: usize = 16;
 
 /// How long a process that serves one connection waits for a program that it killed.
 const REAPING_MOST: Duration = Duration::from_secs(1);
-
-/// What all connections share.
-#[derive(Debug)]
-pub(super) struct Service {
-    pub(super) wire: Wire,
-    pub(super) allowed: Vec<Allowed>,
-    pub(super) pool: Arc<Pool>,
-    pub(super) diary: Diary,
-    /// In bytes.
-    pub(super) max_request: usize,
-    /// How long a program may go on when the client's stream has ended.
-    pub(super) grace: Duration,
-    /// How often to say that the connection is not idle: a program runs for it.
-    pub(super) beat: Option<Duration>,
-    /// Whether the process ends with the connection, and has to see to the end of the program.
-    pub(super) waits_for_end: bool,
-}
 
 /// The requests of one connection, answered in their order.
 #[derive(Debug)]
@@ -90,9 +67,8 @@ impl Commands {
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
         let one_by_one = self.service.wire == Wire::Ready;
-        let most = if one_by_one { 1 } else { WAITING_MOST };
         let idle = matches!(self.work, Work::Idle);
-        if self.is_last || self.waiting.len() >= most || (one_by_one && !idle) {
+        if self.is_last || self.waiting.len() == WAITING_MOST || (one_by_one && !idle) {
             transport.pause_reading();
             return Ok(0);
         }
@@ -102,7 +78,7 @@ impl Commands {
                 // The line end that a person types after ready is no request.
                 if !one_by_one || !frame.payload.is_empty() {
                     self.waiting.push_back(frame.payload.to_vec());
-                    self.go_on(transport)?;
+                    self.go_on(transport);
                 }
                 Ok(frame.taken)
             }
@@ -111,26 +87,29 @@ impl Commands {
                 transport.pause_reading();
                 Ok(0)
             }
-            Err(error) => {
-                self.refuse_long(&error, transport)?;
-                Err(error)
-            }
+            Err(error) => self.refuse_long(error, data, transport),
         }
     }
 
-    /// What follows cannot be told from requests, so the connection ends.
+    /// What follows cannot be told from requests, so this reply is the last one. It is written at
+    /// once, however little the client takes, since the error ends the connection.
     fn refuse_long(
         &mut self,
-        error: &ProtocolError,
+        error: ProtocolError,
+        data: &[u8],
         transport: &mut Transport<'_>,
-    ) -> Result<(), ProtocolError> {
+    ) -> Result<usize, ProtocolError> {
         if let ProtocolError::TooLong { length, limit } = error {
-            let report = Report::refused(Outcome::TooLong(*length, *limit));
-            let reply = report.into_reply();
-            transport.write(&self.service.wire.header(reply.len())?);
-            transport.write(&reply);
+            self.refuse(data, Outcome::TooLong(length, limit), transport);
         }
-        Ok(())
+        match &self.work {
+            Work::Sending { reply, .. } => transport.write(reply),
+            _ => {
+                self.is_last = true;
+                return Ok(data.len());
+            }
+        }
+        Err(error)
     }
 
     /// The client has to say that it is ready for the reply, and nothing else.
@@ -143,53 +122,48 @@ impl Commands {
             return Ok(0);
         }
         if !data.starts_with(READY) {
-            return Err(ProtocolError::malformed(
-                "expected ready after the reply's length",
-            ));
+            let problem = "expected ready after the reply's length";
+            return Err(ProtocolError::malformed(problem));
         }
-        if let Work::Announced(reply) = std::mem::replace(&mut self.work, Work::Idle) {
+        if let Work::Announced(reply) = &mut self.work {
+            let reply = mem::take(reply);
             self.work = Work::Sending { reply, sent: 0 };
         }
-        self.go_on(transport)?;
+        self.go_on(transport);
         Ok(READY.len())
     }
 
     /// Does everything that can be done without waiting for a program or for the client.
-    fn go_on(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+    fn go_on(&mut self, transport: &mut Transport<'_>) {
         loop {
-            if !self.pour(transport) {
-                return Ok(());
+            self.pour(transport);
+            if !matches!(self.work, Work::Idle) {
+                return;
             }
             let Some(request) = self.waiting.pop_front() else {
                 break;
             };
-            self.begin(&request, transport)?;
+            self.begin(&request, transport);
         }
         if self.is_last {
             transport.close();
         } else {
             transport.resume_reading();
         }
-        Ok(())
     }
 
-    /// Sends what the client can take of the reply. False if the connection is still busy.
-    fn pour(&mut self, transport: &mut Transport<'_>) -> bool {
+    /// Sends what the client can take of the reply.
+    fn pour(&mut self, transport: &mut Transport<'_>) {
         if let Work::Sending { reply, sent } = &mut self.work {
             *sent += transport.write_some(&reply[*sent..]);
             if *sent == reply.len() {
                 self.work = Work::Idle;
             }
         }
-        matches!(self.work, Work::Idle)
     }
 
-    fn begin(
-        &mut self,
-        request: &[u8],
-        transport: &mut Transport<'_>,
-    ) -> Result<(), ProtocolError> {
-        let submitted = self.choose(request).and_then(|(program, words)| {
+    fn begin(&mut self, request: &[u8], transport: &mut Transport<'_>) {
+        let submitted = self.service.choose(request).and_then(|(program, words)| {
             let job = Job::new(program, words, transport.waker());
             self.service.pool.submit(job)
         });
@@ -199,33 +173,20 @@ impl Commands {
                 self.stop_at = self.is_ended.then(|| now + self.service.grace);
                 self.beat_at = self.service.beat.map(|beat| now + beat);
                 self.work = Work::Running(job);
-                Ok(())
             }
-            Err(outcome) => {
-                let report = Report::refused(outcome);
-                self.note(&Shown(request), &report);
-                self.answer(report, transport)
-            }
+            Err(outcome) => self.refuse(request, outcome, transport),
         }
     }
 
-    /// The program that a request names, and its words.
-    fn choose(&self, request: &[u8]) -> Result<(PathBuf, Vec<OsString>), Outcome> {
-        let words = words::split(request).map_err(Outcome::Malformed)?;
-        let mut allowed = self.service.allowed.iter();
-        match allowed.find(|allowed| allowed.is_called(&words[0])) {
-            Some(allowed) => Ok((allowed.path().to_owned(), words)),
-            None => Err(Outcome::NotAllowed(words[0].as_bytes().to_vec())),
-        }
+    fn refuse(&mut self, request: &[u8], outcome: Outcome, transport: &mut Transport<'_>) {
+        let report = Report::refused(outcome);
+        self.service.note(&self.peer, request, &report);
+        self.answer(report, transport);
     }
 
-    fn answer(
-        &mut self,
-        report: Report,
-        transport: &mut Transport<'_>,
-    ) -> Result<(), ProtocolError> {
+    fn answer(&mut self, report: Report, transport: &mut Transport<'_>) {
         let reply = report.into_reply();
-        let header = self.service.wire.header(reply.len())?;
+        let header = self.service.wire.header(reply.len());
         self.work = if self.service.wire == Wire::Ready {
             transport.write(&header);
             // The client may have said it before it was asked.
@@ -235,40 +196,6 @@ impl Commands {
             let reply = [header, reply].concat();
             Work::Sending { reply, sent: 0 }
         };
-        Ok(())
-    }
-
-    /// The program that ran for this connection has ended.
-    fn finish_program(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        let Work::Running(job) = &self.work else {
-            return Ok(());
-        };
-        let Some(report) = job.take_report() else {
-            return Ok(());
-        };
-        let words = job.words.join(std::ffi::OsStr::new(" "));
-        self.note(&Shown(words.as_bytes()), &report);
-        self.stop_at = None;
-        self.beat_at = None;
-        self.answer(report, transport)?;
-        self.go_on(transport)
-    }
-
-    fn note(&self, request: &Shown<'_>, report: &Report) {
-        let Self { peer, service, .. } = self;
-        let bytes = report.output.len();
-        service.diary.note(format_args!(
-            "{peer}: {request}: {}, {bytes} bytes of output, {} ms",
-            report.outcome,
-            report.took.as_millis()
-        ));
-    }
-
-    /// What can go wrong where no error can be returned ends the connection all the same.
-    fn or_abort(outcome: Result<(), ProtocolError>, transport: &mut Transport<'_>) {
-        if outcome.is_err() {
-            transport.abort();
-        }
     }
 }
 
@@ -305,12 +232,12 @@ impl Protocol for Commands {
         self.is_last = true;
         self.is_ended = true;
         self.stop_at = Some(transport.now() + self.service.grace);
-        self.go_on(transport)
+        self.go_on(transport);
+        Ok(())
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
-        let outcome = self.go_on(transport);
-        Self::or_abort(outcome, transport);
+        self.go_on(transport);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -337,15 +264,21 @@ impl Protocol for Commands {
         }
     }
 
+    /// The program that ran for this connection has ended, or another wake came late.
     fn woken(&mut self, transport: &mut Transport<'_>) {
-        let outcome = self.finish_program(transport);
-        Self::or_abort(outcome, transport);
+        let Work::Running(job) = &self.work else {
+            return;
+        };
+        if let Some(report) = job.take_report() {
+            self.service.note(&self.peer, &job.request(), &report);
+            self.answer(report, transport);
+            self.go_on(transport);
+        }
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.is_last = true;
-        let outcome = self.go_on(transport);
-        Self::or_abort(outcome, transport);
+        self.go_on(transport);
     }
 
     fn connection_lost(&mut self, _reason: &CloseReason) {
@@ -353,14 +286,114 @@ impl Protocol for Commands {
             return;
         };
         self.service.pool.cancel(job);
-        let words = job.words.join(std::ffi::OsStr::new(" "));
-        let (peer, request) = (&self.peer, Shown(words.as_bytes()));
-        let diary = &self.service.diary;
-        diary.note(format_args!(
-            "{peer}: {request}: killed, nobody waits for it"
-        ));
+        let report = Report::refused(Outcome::Abandoned);
+        self.service.note(&self.peer, &job.request(), &report);
         if self.service.waits_for_end {
             job.wait(REAPING_MOST);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serveloop::testing::{MemorySession, SplitChecker};
+
+    use super::*;
+    use crate::protocols::CommandOptions;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        options: CommandOptions,
+    }
+
+    /// No program is allowed, so that none is needed to see what becomes of requests.
+    fn session(wire: &str) -> Commands {
+        let typed = Typed::parse_from(["command", "--max-request", "20", "--wire", wire]);
+        let service = Arc::new(typed.options.service(None, false));
+        let address = "tcp://127.0.0.1:1".parse().unwrap();
+        Commands::new(&service, &Peer::new(address, Some(0)))
+    }
+
+    #[test]
+    fn framed_requests_can_be_cut_anywhere() {
+        let requests: [&[u8]; 4] = [
+            b"\0\0\0\x05rm -r",
+            b"\0\0\0\0",
+            b"\0\0\0\x03'ls",
+            b"\0\0\0\x02\0s",
+        ];
+        SplitChecker::new(|| session("framed")).check(&requests);
+        let long = [requests[0], b"\0\0\0\x15"];
+        SplitChecker::new(|| session("framed")).check(&long);
+        let mut memory = MemorySession::new(session("framed"));
+        memory.receive(&requests.concat());
+        let sent = String::from_utf8(memory.sent()).unwrap();
+        let expected = "\0\0\0\u{14}[not allowed: \"rm\"]\n\
+                        \0\0\0\u{23}[bad request: no program is named]\n\
+                        \0\0\0\u{31}[bad request: the quote at byte 0 is not closed]\n\
+                        \0\0\0\u{1d}[bad request: NUL at byte 0]\n";
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn raw_pieces_and_lines_are_requests() {
+        let mut memory = MemorySession::new(session("struct"));
+        memory.receive(b"a");
+        assert_eq!(memory.sent(), b"\x13\0\0\0[not allowed: \"a\"]\n");
+        memory.receive(b"a\nb\r\nc");
+        let sent = memory.sent();
+        for (reply, name) in sent.chunks(23).zip(["a", "b", "c"]) {
+            let expected = format!("\x13\0\0\0[not allowed: \"{name}\"]\n");
+            assert_eq!(reply, expected.as_bytes());
+        }
+        assert_eq!(sent.len(), 3 * 23);
+    }
+
+    #[test]
+    fn ready_can_be_cut_anywhere() {
+        for cut in 0..=READY.len() {
+            let mut memory = MemorySession::new(session("ready"));
+            for _ in 0..2 {
+                memory.receive(b"rm\n");
+                assert_eq!(memory.sent(), b"20");
+                memory.receive(&READY[..cut]);
+                memory.receive(&READY[cut..]);
+                assert_eq!(memory.sent(), b"[not allowed: \"rm\"]\n");
+                memory.receive(b"\r\n");
+                assert_eq!(memory.sent(), b"");
+            }
+        }
+    }
+
+    #[test]
+    fn anything_but_ready_breaks_the_protocol() {
+        for word in [&b"Ready"[..], b"r3", b"read!", b"\n", b"rm"] {
+            let mut memory = MemorySession::new(session("ready"));
+            memory.receive(b"rm");
+            memory.receive(word);
+            let reason = memory.reason().expect("it has ended");
+            assert!(matches!(reason, CloseReason::Protocol(_)), "{reason}");
+            assert_eq!(memory.sent(), b"20");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_gets_the_last_reply() {
+        let text = "[request too long: 21 bytes, at most 20 allowed]\n";
+        let long = b"123456789012345678901";
+        let mut memory = MemorySession::new(session("struct"));
+        memory.receive(long);
+        let expected = [&[49, 0, 0, 0], text.as_bytes()].concat();
+        assert_eq!(memory.sent(), expected);
+        let reason = memory.reason().expect("it has ended");
+        assert!(matches!(reason, CloseReason::Protocol(_)), "{reason}");
+
+        let mut memory = MemorySession::new(session("ready"));
+        memory.receive(long);
+        memory.receive(READY);
+        assert_eq!(memory.sent(), format!("49{text}").as_bytes());
+        assert!(memory.reason().is_some());
     }
 }
