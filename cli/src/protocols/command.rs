@@ -37,7 +37,7 @@ pub(crate) use self::stage::become_program;
 use self::wire::Wire;
 use crate::failure::Failure;
 use crate::logged::{Diary, Logged};
-use crate::units::{Size, Span};
+use crate::units::{Size, Span, Timeout};
 use crate::way::Way;
 
 /// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
@@ -53,9 +53,9 @@ pub(crate) struct CommandOptions {
     /// and /bin, or an absolute path. Can be given several times; none is allowed by itself
     #[arg(long, value_name = "PROGRAM")]
     allow: Vec<Allowed>,
-    /// How long a program may run; then all its processes get SIGTERM
-    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(30).into())]
-    command_timeout: Span,
+    /// How long a program may run; then all its processes get SIGTERM. 0: no limit
+    #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
+    command_timeout: Timeout,
     /// How long after that they get SIGKILL
     #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(2).into())]
     kill_after: Span,
@@ -82,7 +82,7 @@ pub(crate) struct CommandOptions {
     #[arg(long, value_name = "SIZE", default_value_t = (8 << 10).into())]
     max_request: Size,
     /// How long a program may go on when the client's stream has ended. Over TCP a client that is
-    /// gone looks just like one that only has nothing more to say
+    /// gone looks just like one that only has nothing more to say. 0: not at all
     #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(1).into())]
     grace_after_eof: Span,
     /// Listen at other addresses than loopback and Unix sockets, though whoever can connect can run
@@ -105,8 +105,8 @@ impl CommandOptions {
                  authentication; listen at 127.0.0.1, [::1] or a Unix socket, or accept that with \
                  --allow-remote-without-authentication"
             )
-        } else if self.max_commands == 0 || self.command_descriptors < 3 {
-            "--max-commands must be at least 1, and --command-descriptors at least 3".to_owned()
+        } else if self.max_commands == 0 || self.command_descriptors < 4 {
+            "--max-commands must be at least 1, and --command-descriptors at least 4".to_owned()
         } else if usize::from(self.max_command_output) > OUTPUT_MOST {
             "--max-command-output must be at most 1GiB".to_owned()
         } else if Duration::from(self.command_cpu_time).is_zero()

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -203,6 +203,37 @@ fn a_thousand_commands_leave_nothing_behind() {
         );
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Orphans are left to the first process, and nobody else takes notice of their ends.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_first_process_of_a_container_keeps_no_zombies() {
+    let contain = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    let contained = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(contain).args(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    if !contained(&["true"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        return println!("skipped: no unshare, or not allowed to");
+    }
+    let server = env!("CARGO_BIN_EXE_serveloop");
+    let arguments = [server, "serve", "command", "--listen", "tcp://127.0.0.1:0"];
+    let allow = ["--allow", "sh"];
+    let served = Served::spawn(contained(&[&arguments[..], &allow].concat()));
+    let mut client = Client::new(&served);
+    for _ in 0..20 {
+        let reply = client.ask("sh -c 'sleep 60 & sh -c \"sleep 60; :\" & exit 3'");
+        assert_eq!(reply, "[exit status 3]\n");
+    }
+    let processes = client.ask("sh -c 'cat /proc/[0-9]*/stat'");
+    assert!(processes.contains("(serveloop) "), "{processes}");
+    assert!(!processes.contains(") Z "), "{processes}");
 }
 
 /// How many descriptors, threads and children the server has.

@@ -6,12 +6,15 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
 use serveloop::Waker;
 
-use super::outcome::Report;
+use super::outcome::{Outcome, Report};
 
 /// A program and its arguments, the zeroth included, and what becomes of them. The connection is
 /// woken when there is a report.
@@ -20,6 +23,7 @@ pub(super) struct Job {
     pub(super) program: PathBuf,
     pub(super) words: Vec<OsString>,
     waker: Waker,
+    asked: Instant,
     state: Mutex<State>,
     over: Condvar,
 }
@@ -39,6 +43,7 @@ impl Job {
             program,
             words,
             waker,
+            asked: Instant::now(),
             state: Mutex::default(),
             over: Condvar::new(),
         }
@@ -89,7 +94,10 @@ impl Job {
     pub(super) fn reap(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let mut state = self.state();
         kill(state.child.take());
-        child.wait()
+        let status = child.wait();
+        drop(state);
+        reap_orphans(Pid::from_child(child));
+        status
     }
 
     /// Nothing more happens. Wakes the connection.
@@ -107,6 +115,15 @@ impl Job {
         self.state().report.take()
     }
 
+    /// What to say of it when nobody waits for its report.
+    pub(super) fn abandoned(&self) -> Report {
+        Report {
+            outcome: Outcome::Abandoned,
+            output: Vec::new(),
+            took: Some(self.asked.elapsed()),
+        }
+    }
+
     /// Waits until nothing more happens, but not for ever: the system may keep a process.
     pub(super) fn wait(&self, patience: Duration) {
         let state = self.state();
@@ -119,6 +136,14 @@ impl Job {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes notice of the ends of those in a group that was killed whom a dead parent left to us, which
+/// only happens to the first process of a container. No other child of ours can have that group: its
+/// number is in use as long as one of them is left.
+fn reap_orphans(group: Pid) {
+    let orphans = WaitId::Pgid(Some(group));
+    while retry_on_intr(|| waitid(orphans.clone(), WaitIdOptions::EXITED)).is_ok() {}
 }
 
 /// First the process itself, which is in no group of its own until it has made one, and then can

@@ -72,7 +72,8 @@ impl fmt::Display for Outcome {
 pub(super) struct Report {
     pub(super) outcome: Outcome,
     pub(super) output: Vec<u8>,
-    pub(super) took: Duration,
+    /// How long the program ran; none if there was none.
+    pub(super) took: Option<Duration>,
 }
 
 impl Report {
@@ -81,7 +82,7 @@ impl Report {
         Self {
             outcome,
             output: Vec::new(),
-            took: Duration::ZERO,
+            took: None,
         }
     }
 
@@ -107,7 +108,7 @@ mod tests {
         let report = Report {
             outcome,
             output: output.into(),
-            took: Duration::ZERO,
+            took: None,
         };
         String::from_utf8(report.into_reply()).unwrap()
     }

@@ -16,8 +16,8 @@ use super::stage::Confinement;
 /// What every program is held to.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// How long a program may run.
-    pub(super) timeout: Duration,
+    /// How long a program may run; none: until its connection ends.
+    pub(super) timeout: Option<Duration>,
     /// How long it may take to end when it was asked to.
     pub(super) kill_after: Duration,
     /// The most bytes of output.
@@ -28,6 +28,9 @@ pub(super) struct Rules {
 /// How often to look whether a program has ended, where the system does not say it by itself, and
 /// to kill again what does not die.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// Nobody waits for this moment.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// A pipe holds no more than this, so that one read takes it all.
 const PIECE: usize = 64 << 10;
@@ -43,7 +46,7 @@ pub(super) fn run(job: &Job, rules: &Rules) -> Report {
         Ok(running) => running.supervise(),
         Err(error) => Report::refused(Outcome::NotStarted(error.to_string())),
     };
-    report.took = began.elapsed();
+    report.took = Some(began.elapsed());
     report
 }
 
@@ -89,7 +92,7 @@ impl<'a> Running<'a> {
             output: Some(output),
             status,
             collected: Vec::new(),
-            due: now + rules.timeout,
+            due: now + rules.timeout.unwrap_or(NEVER),
             timed_out: false,
             cut_off: false,
         })
@@ -112,7 +115,7 @@ impl<'a> Running<'a> {
         Report {
             outcome,
             output: self.collected,
-            took: Duration::ZERO,
+            took: None,
         }
     }
 
@@ -204,8 +207,8 @@ impl<'a> Running<'a> {
             Outcome::NotStarted(problem)
         } else if self.cut_off {
             Outcome::CutOff(self.rules.max_output)
-        } else if self.timed_out {
-            Outcome::TimedOut(self.rules.timeout)
+        } else if let Some(timeout) = self.rules.timeout.filter(|_| self.timed_out) {
+            Outcome::TimedOut(timeout)
         } else if self.job.is_cancelled() {
             Outcome::Stopped
         } else {

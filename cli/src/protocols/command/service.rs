@@ -46,11 +46,15 @@ impl Service {
 
     /// Logs a request and what came of it, on one line.
     pub(super) fn note(&self, peer: &Peer, request: &[u8], report: &Report) {
-        let (request, bytes) = (Shown(request), report.output.len());
+        let (request, outcome) = (Shown(request), &report.outcome);
+        let Some(took) = report.took else {
+            return self
+                .diary
+                .note(format_args!("{peer}: {request}: {outcome}"));
+        };
+        let (bytes, took) = (report.output.len(), took.as_millis());
         self.diary.note(format_args!(
-            "{peer}: {request}: {}, {bytes} bytes of output, {} ms",
-            report.outcome,
-            report.took.as_millis()
+            "{peer}: {request}: {outcome}, {bytes} bytes of output, {took} ms"
         ));
     }
 }

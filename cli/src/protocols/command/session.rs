@@ -286,7 +286,7 @@ impl Protocol for Commands {
             return;
         };
         self.service.pool.cancel(job);
-        let report = Report::refused(Outcome::Abandoned);
+        let report = job.abandoned();
         self.service.note(&self.peer, &job.request(), &report);
         if self.service.waits_for_end {
             job.wait(REAPING_MOST);
