@@ -29,7 +29,7 @@ use serveloop::{Address, Config, Peer, Server, Statistics};
 
 use self::allowed::Allowed;
 use self::pool::Pool;
-use self::run::Rules;
+use self::run::{Rules, keep_children};
 use self::service::Service;
 use self::session::Commands;
 use self::stage::Confinement;
@@ -130,6 +130,7 @@ impl CommandOptions {
     }
 
     pub(super) fn serve(self, server: Server, config: &Config, way: Way) -> io::Result<Statistics> {
+        keep_children()?;
         let service = Arc::new(self.service(config.idle_timeout, way.is_forking()));
         let pool = Arc::clone(&service.pool);
         let served = way.serve(server, move |peer: &Peer| {

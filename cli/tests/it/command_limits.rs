@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -110,7 +110,7 @@ fn a_program_that_escapes_does_not_hold_up_its_reply() {
 #[test]
 fn a_program_inherits_nothing() {
     let mut command = Command::new("sh");
-    let script = "trap '' HUP INT QUIT USR1 CHLD WINCH; exec 7</dev/null; exec \"$@\"";
+    let script = "trap '' HUP INT QUIT USR1 WINCH; exec 7</dev/null; exec \"$@\"";
     let server = serveloop(&[]);
     command.args(["-c", script, "sh"]).arg(server.get_program());
     command.args(["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
@@ -118,8 +118,8 @@ fn a_program_inherits_nothing() {
         command.args(["--allow", program]);
     }
     command.env("SECRET", "1").current_dir("/tmp");
-    command.stdout(std::process::Stdio::piped());
-    command.stderr(std::process::Stdio::piped());
+    command.stdout(Stdio::piped());
+    command.stderr(Stdio::piped());
     let served = Served::spawn(command);
     let crowd: Vec<_> = (0..300).map(|_| Client::new(&served)).collect();
     let mut client = Client::new(&served);
@@ -142,6 +142,32 @@ fn a_program_inherits_nothing() {
     assert_eq!(mask(&status, "SigIgn:") & !OF_THE_C_LIBRARY, 0, "{status}");
     assert_eq!(mask(&status, "NoNewPrivs:"), 1);
     drop(crowd);
+}
+
+/// Whoever started the server can have left it in a state in which children vanish by themselves.
+#[test]
+fn children_are_kept_until_they_are_reaped() {
+    let mut command = Command::new("env");
+    let deaf = "--ignore-signal=CHLD";
+    if !Command::new("env")
+        .args([deaf, "true"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return println!("skipped: no env {deaf}");
+    }
+    let server = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
+    command
+        .arg(deaf)
+        .arg(server.get_program())
+        .args(server.get_args());
+    command.args(["--allow", "sh"]);
+    command.stdout(Stdio::piped());
+    command.stderr(Stdio::piped());
+    let served = Served::spawn(command);
+    let mut client = Client::new(&served);
+    assert_eq!(client.ask("sh -c 'exit 3'"), "[exit status 3]\n");
+    assert_eq!(client.ask("sh -c 'echo done'"), "done\n");
 }
 
 #[track_caller]

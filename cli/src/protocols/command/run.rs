@@ -3,10 +3,12 @@
 use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use signal_hook::consts::SIGCHLD;
 
 use super::job::Job;
 use super::outcome::{Outcome, Report};
@@ -48,6 +50,16 @@ pub(super) fn run(job: &Job, rules: &Rules) -> Report {
     };
     report.took = Some(began.elapsed());
     report
+}
+
+/// Has the system keep children that have ended until they are reaped. Whoever started us may have
+/// SIGCHLD ignored, and then it does not: a child's number could be somebody else's at any time.
+///
+/// # Errors
+/// The system refuses.
+pub(super) fn keep_children() -> io::Result<()> {
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
+    Ok(())
 }
 
 struct Running<'a> {
