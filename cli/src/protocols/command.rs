@@ -45,6 +45,7 @@ use crate::way::Way;
 const OUTPUT_MOST: usize = 1 << 30;
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Programs")]
 pub(crate) struct CommandOptions {
     /// How requests and replies travel
     #[arg(long, value_enum, default_value_t = Wire::Framed)]

@@ -310,6 +310,18 @@ fn nothing_unsafe_is_served_unless_it_is_named() {
 }
 
 #[test]
+fn a_unix_socket_is_served() {
+    let directory = Directory::new();
+    let at = directory.uri("unix", "socket");
+    let served = Served::new(&["command", "--allow", "echo", "--listen", &at]);
+    let mut client = served.connect();
+    client.send("\0\0\0\x07echo hi");
+    client.expect("\0\0\0\x03hi\n");
+    client.finish();
+    client.expect_end();
+}
+
+#[test]
 fn help_shows_a_session_of_each_form() {
     let help = Outcome::new(&["serve", "command", "--help"]).stdout;
     for wire in ["framed", "struct", "ready"] {

@@ -196,12 +196,12 @@ fn a_program_that_uses_too_much_is_killed() {
 /// The fifo's other end can only be opened when the program reads from it.
 fn hold(directory: &Directory, client: &mut Client) -> File {
     let path = directory.path("fifo");
-    rustix_fifo(&path);
+    make_fifo(&path);
     client.send([b"cat ", path.as_os_str().as_bytes()].concat());
     File::options().write(true).open(&path).expect("a reader")
 }
 
-fn rustix_fifo(path: &Path) {
+fn make_fifo(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status();
     assert!(made.expect("a program that is everywhere").success());
 }
@@ -250,6 +250,33 @@ fn programs_run_in_the_order_in_which_they_came() {
         assert_eq!(client.reply(), b"");
     }
     assert_eq!(fs::read_to_string(list).expect("a list"), "0\n1\n2\n3\n4\n");
+}
+
+#[test]
+fn who_gives_up_waiting_makes_room() {
+    let directory = Directory::new();
+    let limits = [
+        "--max-commands",
+        "1",
+        "--max-waiting-commands",
+        "1",
+        "--grace-after-eof",
+        "0",
+    ];
+    let served = serve(&["cat", "echo"], &limits);
+    let mut first = Client::new(&served);
+    let held = hold(&directory, &mut first);
+    for _ in 0..3 {
+        let mut waiting = Client::new(&served);
+        waiting.send("echo nobody");
+        drop(waiting);
+        served.logged("\"echo nobody\": stopped: the client's stream has ended");
+    }
+    let mut last = Client::new(&served);
+    last.send("echo last");
+    drop(held);
+    assert_eq!(first.reply(), b"");
+    assert_eq!(last.reply(), b"last\n");
 }
 
 /// A connection is not idle while a program runs for it.
