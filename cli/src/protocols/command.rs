@@ -21,10 +21,12 @@ mod wire;
 mod words;
 
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, value_parser};
+use rustix::process::geteuid;
 use serveloop::{Address, Config, Peer, Server, Statistics};
 
 use self::allowed::Allowed;
@@ -43,6 +45,9 @@ use crate::way::Way;
 /// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
 /// end.
 const OUTPUT_MOST: usize = 1 << 30;
+
+/// Starting a program takes one beside the three that it finds.
+const DESCRIPTORS_LEAST: u64 = 4;
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Programs")]
@@ -64,8 +69,8 @@ pub(crate) struct CommandOptions {
     #[arg(long, value_name = "SIZE", default_value_t = (1 << 20).into())]
     max_command_output: Size,
     /// The most programs that run at a time; with --model forking, for each connection
-    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
-    max_commands: usize,
+    #[arg(long, value_name = "NUMBER", default_value = "8")]
+    max_commands: NonZero<usize>,
     /// The most programs that wait for one of those to end, first come, first served; beyond that
     /// clients are told that the server is busy
     #[arg(long, value_name = "NUMBER", default_value_t = 64)]
@@ -77,8 +82,8 @@ pub(crate) struct CommandOptions {
     #[arg(long, value_name = "SIZE", default_value_t = (16 << 20).into())]
     command_file_size: Size,
     /// The most descriptors that each process of a program may have open
-    #[arg(long, value_name = "NUMBER", default_value_t = 64)]
-    command_descriptors: u32,
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = value_parser!(u64).range(DESCRIPTORS_LEAST..))]
+    command_descriptors: u64,
     /// The longest request
     #[arg(long, value_name = "SIZE", default_value_t = (8 << 10).into())]
     max_request: Size,
@@ -106,8 +111,6 @@ impl CommandOptions {
                  authentication; listen at 127.0.0.1, [::1] or a Unix socket, or accept that with \
                  --allow-remote-without-authentication"
             )
-        } else if self.max_commands == 0 || self.command_descriptors < 4 {
-            "--max-commands must be at least 1, and --command-descriptors at least 4".to_owned()
         } else if usize::from(self.max_command_output) > OUTPUT_MOST {
             "--max-command-output must be at most 1GiB".to_owned()
         } else if Duration::from(self.command_cpu_time).is_zero()
@@ -131,6 +134,9 @@ impl CommandOptions {
     }
 
     pub(super) fn serve(self, server: Server, config: &Config, way: Way) -> io::Result<Statistics> {
+        if geteuid().is_root() {
+            log::warn!("the programs run as root, as this server does");
+        }
         keep_children()?;
         let service = Arc::new(self.service(config.idle_timeout, way.is_forking()));
         let pool = Arc::clone(&service.pool);
@@ -143,7 +149,11 @@ impl CommandOptions {
     }
 
     fn service(self, idle_timeout: Option<Duration>, waits_for_end: bool) -> Service {
-        let pool = Pool::new(self.rules(), self.max_commands, self.max_waiting_commands);
+        let pool = Pool::new(
+            self.rules(),
+            self.max_commands.get(),
+            self.max_waiting_commands,
+        );
         Service {
             wire: self.wire,
             allowed: self.allow,
@@ -164,7 +174,7 @@ impl CommandOptions {
             confinement: Confinement {
                 cpu_time: self.command_cpu_time.into(),
                 file_size: usize::from(self.command_file_size) as u64,
-                descriptors: self.command_descriptors.into(),
+                descriptors: self.command_descriptors,
             },
         }
     }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::process::{self, Child, ExitStatus};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use rustix::process::{
 use serveloop::Waker;
 
 use super::outcome::{Outcome, Report};
+
+/// The first process of a container, to which the system leaves all orphans.
+const FIRST_PROCESS: u32 = 1;
 
 /// A program and its arguments, the zeroth included, and what becomes of them. The connection is
 /// woken when there is a report.
@@ -96,7 +99,9 @@ impl Job {
         kill(state.child.take());
         let status = child.wait();
         drop(state);
-        reap_orphans(Pid::from_child(child));
+        if process::id() == FIRST_PROCESS {
+            reap_orphans(Pid::from_child(child));
+        }
         status
     }
 
@@ -138,9 +143,7 @@ impl Job {
     }
 }
 
-/// Takes notice of the ends of those in a group that was killed whom a dead parent left to us, which
-/// only happens to the first process of a container. No other child of ours can have that group: its
-/// number is in use as long as one of them is left.
+/// Takes notice of the ends of those in a group that was killed, whom a dead parent left to us.
 fn reap_orphans(group: Pid) {
     let orphans = WaitId::Pgid(Some(group));
     while retry_on_intr(|| waitid(orphans.clone(), WaitIdOptions::EXITED)).is_ok() {}
