@@ -285,8 +285,8 @@ impl Protocol for Commands {
         let Work::Running(job) = &self.work else {
             return;
         };
+        let report = job.take_report().unwrap_or_else(|| job.abandoned());
         self.service.pool.cancel(job);
-        let report = job.abandoned();
         self.service.note(&self.peer, &job.request(), &report);
         if self.service.waits_for_end {
             job.wait(REAPING_MOST);
