@@ -24,6 +24,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::protocols::become_program;
 use crate::serve::Serve;
 use crate::verbosity::Verbosity;
 
@@ -62,6 +63,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(failed) = become_program() {
+        return failed;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => list_commands(error).exit(),
@@ -115,7 +119,7 @@ mod tests {
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, greet, print, timestamp, dispatch, operator, help"
+            "echo, discard, hello, greet, print, timestamp, dispatch, operator, command, help"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! The protocols that `serve` offers, each with its options and an example.
 
+mod command;
 mod dispatch;
 mod greet;
 mod operator;
@@ -13,6 +14,8 @@ use clap::{Args, Subcommand};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
+use self::command::CommandOptions;
+pub(crate) use self::command::become_program;
 use crate::failure::Failure;
 use crate::logged::{Diary, Logged};
 use crate::messages::Cut;
@@ -87,6 +90,7 @@ pub(crate) enum Protocol {
     Timestamp(TimestampOptions),
     Dispatch(DispatchOptions),
     Operator(OperatorOptions),
+    Command(CommandOptions),
 }
 
 #[derive(Args, Debug)]
@@ -105,6 +109,7 @@ impl Protocol {
         match self {
             Self::Hello(options) => options.check(addresses),
             Self::Operator(options) => options.check(addresses, way),
+            Self::Command(options) => options.check(addresses),
             _ => Ok(()),
         }
     }
@@ -120,6 +125,7 @@ impl Protocol {
             Self::Timestamp(options) => options.serve(server, config.max_line, way),
             Self::Dispatch(options) => options.serve(server, way),
             Self::Operator(options) => options.serve(server, config.max_line, way),
+            Self::Command(options) => options.serve(server, config, way),
         }
     }
 }

@@ -4,6 +4,11 @@ mod served;
 mod sockets;
 
 mod clients;
+mod command;
+mod command_clients;
+mod command_ends;
+mod command_injection;
+mod command_limits;
 mod crowd;
 mod dispatch;
 mod faults;
