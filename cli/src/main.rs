@@ -1,12 +1,23 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
 mod budget;
+mod connect;
+mod console;
+mod cut;
+mod datagrams;
 mod failure;
+mod interrupt;
+mod keyboard;
 mod limits;
 mod logged;
+mod outbound;
 mod protocols;
+mod relay;
+mod screen;
 mod serve;
 mod signals;
+mod talk;
+mod turns;
 mod unblocked;
 mod units;
 mod verbosity;
@@ -19,7 +30,9 @@ use std::process::ExitCode;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+use log::LevelFilter;
 
+use crate::connect::Connect;
 use crate::failure::Failure;
 use crate::serve::Serve;
 use crate::verbosity::Verbosity;
@@ -56,6 +69,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<Serve>),
+    Connect(Connect),
+}
+
+impl Command {
+    /// How much is logged if nobody says: a server tells what it does, a client what went wrong.
+    fn usual_level(&self) -> LevelFilter {
+        match self {
+            Self::Serve(_) => LevelFilter::Info,
+            _ => LevelFilter::Error,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -63,9 +87,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => list_commands(error).exit(),
     };
-    cli.verbosity.start_logging();
+    cli.verbosity.start_logging(cli.command.usual_level());
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Connect(connect) => connect.run(),
     };
     outcome.unwrap_or_else(Failure::report)
 }

@@ -1,0 +1,70 @@
+//! The user's side of a connection: what is typed, and what is printed.
+
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, IsTerminal};
+use std::os::fd::AsFd;
+
+use serveloop::Waker;
+
+use crate::keyboard::{Keyboard, Typed, Unit};
+use crate::outbound::Ending;
+use crate::screen::Screen;
+
+/// Standard input and output, each with its thread. Dropping it waits until all is printed; the
+/// thread that reads may be waiting for a line, and ends with the process.
+#[derive(Debug)]
+pub(crate) struct Console {
+    keyboard: Keyboard,
+    screen: Screen,
+    /// What was asked for is not there yet.
+    is_asked: bool,
+}
+
+impl Console {
+    /// Begins to work for the session of `waker`.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor.
+    pub(crate) fn start(unit: Unit, prompt: Option<String>, waker: Waker) -> io::Result<Self> {
+        let prompt = prompt.filter(|_| io::stdin().is_terminal());
+        // Past the library's buffers, of which output's is written line by line.
+        let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let printed = waker.clone();
+        let typed = move || waker.wake();
+        Ok(Self {
+            keyboard: Keyboard::start(BufReader::new(input), unit, prompt, typed)?,
+            screen: Screen::start(out, move || printed.wake())?,
+            is_asked: false,
+        })
+    }
+
+    /// Asks for the next piece of input, unless that was done. It comes by [`typed`](Self::typed).
+    pub(crate) fn ask(&mut self) {
+        if !self.is_asked {
+            self.is_asked = true;
+            self.keyboard.ask();
+        }
+    }
+
+    pub(crate) fn typed(&mut self) -> Option<Typed> {
+        let typed = self.keyboard.typed();
+        self.is_asked &= typed.is_none();
+        typed
+    }
+
+    pub(crate) fn screen(&self) -> &Screen {
+        &self.screen
+    }
+
+    /// Whether standard output is gone; says so to `ending`. That nobody reads it any more is no
+    /// failure: they have what they wanted.
+    pub(crate) fn is_gone(&self, ending: &Ending) -> bool {
+        match self.screen.failure() {
+            None => return false,
+            Some(error) if error.kind() == ErrorKind::BrokenPipe => ending.succeed(),
+            Some(error) => ending.fail(format_args!("cannot write to standard output: {error}")),
+        }
+        true
+    }
+}

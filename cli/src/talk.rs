@@ -1,0 +1,216 @@
+//! The client halves of the protocols in which a line is answered by one reply.
+
+use std::mem;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serveloop::ProtocolError;
+
+/// A length in digits has no end of its own: it is complete when nothing has followed for so long.
+/// The server sends nothing after it until it is told to, and sends it in one piece; a piece that is
+/// late is taken for a part of the output, and found out by its being too much.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// More digits than any length has.
+const DIGITS_MOST: usize = 20;
+
+/// What the client says when it has the length.
+const READY: &[u8] = b"ready";
+
+/// Whom one talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Talk {
+    /// Gets Welcome!, then Hello,NAME for each name, until exit
+    Hello,
+    /// Gets each line back
+    Echo,
+    /// Gets each line back after the time; an empty line ends the conversation
+    Timestamp,
+    /// Gets whatever a person answers, each piece that arrives as a line
+    Operator,
+    /// Gets the output of each command; quit ends the conversation
+    Command,
+}
+
+/// How a command and its output travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wire {
+    /// A length of four bytes, big-endian, before each
+    #[default]
+    Framed,
+    /// The bare command; a signed length of four bytes, little-endian, before the output
+    Struct,
+    /// The bare command; the length in digits, answered by ready, before the output
+    Ready,
+}
+
+/// What a line that was typed is to lead to.
+#[derive(Debug)]
+pub(crate) enum Saying {
+    Skip,
+    Quit,
+    Send(Vec<u8>, Reply),
+}
+
+/// The part of a reply that is still to come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// So many bytes, printed as a line.
+    Line(u64),
+    /// So many bytes, printed as they are.
+    Output(u64),
+    /// A length, and then the output: so far, its first bytes.
+    Header(Wire, Vec<u8>),
+    /// Whatever comes, printed as a line.
+    Piece,
+    /// The peer's end.
+    End,
+}
+
+/// What is to be done about a reply after some of it came.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Receive,
+    /// Unless more comes for so long, call [`Reply::rest`].
+    Await(Duration),
+    Done,
+}
+
+impl Talk {
+    /// What the server says before it is asked.
+    pub(crate) fn greeting(self) -> Option<Reply> {
+        (self == Self::Hello).then_some(Reply::Line(b"Welcome!".len() as u64))
+    }
+
+    /// Whether the other side may say something unasked.
+    pub(crate) fn is_spontaneous(self) -> bool {
+        self == Self::Operator
+    }
+
+    pub(crate) fn say(self, line: &[u8], wire: Wire) -> Saying {
+        let length = line.len() as u64;
+        let reply = match (self, line) {
+            (Self::Timestamp, b"") | (Self::Command, b"quit") => return Saying::Quit,
+            (_, b"") => return Saying::Skip,
+            (Self::Hello, b"exit") => Reply::End,
+            (Self::Hello, _) => Reply::Line(b"Hello,".len() as u64 + length),
+            (Self::Echo, _) => Reply::Line(length),
+            (Self::Timestamp, _) => {
+                Reply::Line(b"[Thu Jan  1 00:00:00 1970] ".len() as u64 + length)
+            }
+            (Self::Operator, _) => Reply::Piece,
+            (Self::Command, _) => Reply::Header(wire, Vec::new()),
+        };
+        Saying::Send(self.request(line, wire), reply)
+    }
+
+    fn request(self, line: &[u8], wire: Wire) -> Vec<u8> {
+        if self != Self::Command || wire != Wire::Framed {
+            return line.to_vec();
+        }
+        // Lines are far shorter: `Unit::Line` sees to that.
+        let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
+        [&length.to_be_bytes(), line].concat()
+    }
+}
+
+impl Reply {
+    /// Takes from the front of `data` what belongs to this reply, and puts into `printed` what is to
+    /// be printed. Output of more than `most` bytes is refused.
+    pub(crate) fn receive(
+        &mut self,
+        data: &mut &[u8],
+        printed: &mut Vec<u8>,
+        most: usize,
+    ) -> Result<Next, ProtocolError> {
+        match self {
+            Self::Line(left) => {
+                let done = pass(data, printed, left);
+                printed.extend_from_slice(if done { b"\n" } else { b"" });
+                Ok(if done { Next::Done } else { Next::Receive })
+            }
+            Self::Output(left) => {
+                let done = pass(data, printed, left);
+                Ok(if done { Next::Done } else { Next::Receive })
+            }
+            Self::Piece => {
+                printed.extend_from_slice(mem::take(data));
+                printed.push(b'\n');
+                Ok(Next::Done)
+            }
+            Self::End => Err(ProtocolError::malformed("a reply where there is none")),
+            Self::Header(Wire::Ready, digits) => read_digits(data, digits),
+            Self::Header(wire, header) => {
+                let (wire, count) = (*wire, 4 - header.len().min(4));
+                header.extend(data.split_off(..count.min(data.len())).unwrap_or_default());
+                let Ok(header) = <[u8; 4]>::try_from(&header[..]) else {
+                    return Ok(Next::Receive);
+                };
+                *self = Self::Output(checked(length(header, wire)?, most)?);
+                self.receive(data, printed, most)
+            }
+        }
+    }
+
+    /// The length in digits is complete: gives what is to be sent for the output.
+    pub(crate) fn rest(&mut self, most: usize) -> Result<&'static [u8], ProtocolError> {
+        let Self::Header(Wire::Ready, digits) = self else {
+            return Ok(b"");
+        };
+        let text = String::from_utf8_lossy(digits);
+        let too_long = ProtocolError::TooLong {
+            length: u64::MAX,
+            limit: most,
+        };
+        let length = text.parse().map_err(|_| too_long)?;
+        *self = Self::Output(checked(length, most)?);
+        Ok(READY)
+    }
+
+    /// Whether nothing of it is to come any more.
+    pub(crate) fn is_complete(&self) -> bool {
+        *self == Self::Output(0)
+    }
+}
+
+/// Moves up to `left` bytes. True if that was all.
+fn pass(data: &mut &[u8], printed: &mut Vec<u8>, left: &mut u64) -> bool {
+    let most = usize::try_from(*left).unwrap_or(usize::MAX);
+    let (piece, rest) = data.split_at(data.len().min(most));
+    printed.extend_from_slice(piece);
+    *data = rest;
+    *left -= piece.len() as u64;
+    *left == 0
+}
+
+fn read_digits(data: &mut &[u8], digits: &mut Vec<u8>) -> Result<Next, ProtocolError> {
+    let piece = mem::take(data);
+    if !piece.iter().all(u8::is_ascii_digit) {
+        let text = format!(
+            "expected a length in digits, found {:?}",
+            String::from_utf8_lossy(piece)
+        );
+        return Err(ProtocolError::malformed(text));
+    }
+    digits.extend_from_slice(piece);
+    if digits.len() > DIGITS_MOST {
+        return Err(ProtocolError::malformed("a length of too many digits"));
+    }
+    Ok(Next::Await(QUIET))
+}
+
+fn length(header: [u8; 4], wire: Wire) -> Result<u64, ProtocolError> {
+    if wire == Wire::Framed {
+        return Ok(u32::from_be_bytes(header).into());
+    }
+    let length = i32::from_le_bytes(header);
+    u64::try_from(length)
+        .map_err(|_| ProtocolError::malformed(format!("a negative length, {length}")))
+}
+
+fn checked(length: u64, limit: usize) -> Result<u64, ProtocolError> {
+    if length > limit as u64 {
+        return Err(ProtocolError::TooLong { length, limit });
+    }
+    Ok(length)
+}
