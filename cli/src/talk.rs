@@ -214,3 +214,149 @@ fn checked(length: u64, limit: usize) -> Result<u64, ProtocolError> {
     }
     Ok(length)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: usize = 1_000;
+
+    /// Shows `pieces` to what follows `line`; gives what is printed until the reply is complete.
+    #[track_caller]
+    fn printed(talk: Talk, wire: Wire, line: &str, pieces: &[&[u8]]) -> String {
+        let Saying::Send(_, mut reply) = talk.say(line.as_bytes(), wire) else {
+            panic!("nothing is sent");
+        };
+        let (mut printed, mut next) = (Vec::new(), Next::Receive);
+        for piece in pieces {
+            if let Next::Await(_) = next {
+                if piece.is_empty() {
+                    assert_eq!(reply.rest(MOST).unwrap(), READY);
+                }
+            }
+            let mut data = *piece;
+            while !data.is_empty() {
+                assert_ne!(next, Next::Done, "there is more");
+                next = reply.receive(&mut data, &mut printed, MOST).unwrap();
+            }
+        }
+        assert!(next == Next::Done || reply.is_complete(), "{reply:?}");
+        String::from_utf8(printed).unwrap()
+    }
+
+    /// Each reply whole, and cut in two at every place.
+    #[track_caller]
+    fn check(talk: Talk, wire: Wire, line: &str, reply: &[u8], expected: &str) {
+        assert_eq!(printed(talk, wire, line, &[reply]), expected);
+        for at in 1..reply.len() {
+            let (first, rest) = reply.split_at(at);
+            assert_eq!(printed(talk, wire, line, &[first, rest]), expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn replies_end_where_their_length_is_known() {
+        let wire = Wire::default();
+        check(
+            Talk::Hello,
+            wire,
+            "Michael",
+            b"Hello,Michael",
+            "Hello,Michael\n",
+        );
+        check(
+            Talk::Echo,
+            wire,
+            "\u{e9}t\u{e9}",
+            "\u{e9}t\u{e9}".as_bytes(),
+            "\u{e9}t\u{e9}\n",
+        );
+        let stamped = "[Thu Jan  1 00:00:00 1970] hi";
+        check(
+            Talk::Timestamp,
+            wire,
+            "hi",
+            stamped.as_bytes(),
+            &format!("{stamped}\n"),
+        );
+    }
+
+    #[test]
+    fn outputs_end_where_their_length_says() {
+        check(Talk::Command, Wire::Framed, "ls", b"\0\0\0\x03a\nb", "a\nb");
+        check(Talk::Command, Wire::Struct, "ls", b"\x03\0\0\0a\nb", "a\nb");
+        check(Talk::Command, Wire::Framed, "true", b"\0\0\0\0", "");
+        check(Talk::Command, Wire::Struct, "true", b"\0\0\0\0", "");
+    }
+
+    /// An empty piece stands for the quiet after the digits.
+    #[test]
+    fn digits_end_when_nothing_follows() {
+        let pieces: [&[&[u8]]; 3] = [
+            &[b"12", b"", b"hello, world"],
+            &[b"1", b"2", b"", b"hello,", b" world"],
+            &[b"00000000000000000012", b"", b"hello, world"],
+        ];
+        for pieces in pieces {
+            let found = printed(Talk::Command, Wire::Ready, "greet", pieces);
+            assert_eq!(found, "hello, world");
+        }
+        assert_eq!(
+            printed(Talk::Command, Wire::Ready, "true", &[b"0", b""]),
+            ""
+        );
+    }
+
+    #[test]
+    fn hostile_lengths_are_refused() {
+        let refused = |wire, mut data: &[u8]| {
+            let mut reply = Reply::Header(wire, Vec::new());
+            let outcome = reply.receive(&mut data, &mut Vec::new(), MOST);
+            let outcome = outcome.and_then(|_| reply.rest(MOST));
+            outcome.unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(Wire::Struct, b"\xff\xff\xff\xff"),
+            "malformed: a negative length, -1"
+        );
+        assert_eq!(
+            refused(Wire::Struct, b"\xff\xff\xff\x7f"),
+            "message too long: 2147483647 bytes, at most 1000 allowed"
+        );
+        assert_eq!(
+            refused(Wire::Framed, b"\xff\xff\xff\xff"),
+            "message too long: 4294967295 bytes, at most 1000 allowed"
+        );
+        assert!(refused(Wire::Ready, b"1001").starts_with("message too long: 1001 bytes"));
+        assert!(refused(Wire::Ready, b"99999999999999999999").starts_with("message too long"));
+        assert_eq!(
+            refused(Wire::Ready, b"-5"),
+            "malformed: expected a length in digits, found \"-5\""
+        );
+        assert_eq!(
+            refused(Wire::Ready, &[b'0'; 21]),
+            "malformed: a length of too many digits"
+        );
+    }
+
+    #[test]
+    fn some_lines_are_not_sent() {
+        let quits = |talk: Talk, line: &str| {
+            matches!(talk.say(line.as_bytes(), Wire::Framed), Saying::Quit)
+        };
+        assert!(quits(Talk::Timestamp, ""));
+        assert!(quits(Talk::Command, "quit"));
+        assert!(!quits(Talk::Echo, "quit"));
+        for talk in [Talk::Hello, Talk::Echo, Talk::Operator, Talk::Command] {
+            assert!(matches!(talk.say(b"", Wire::Framed), Saying::Skip));
+        }
+    }
+
+    #[test]
+    fn commands_are_framed_where_the_wire_says_so() {
+        assert_eq!(Talk::Command.request(b"ls", Wire::Framed), b"\0\0\0\x02ls");
+        assert_eq!(Talk::Command.request(b"ls", Wire::Struct), b"ls");
+        assert_eq!(Talk::Command.request(b"ls", Wire::Ready), b"ls");
+        assert_eq!(Talk::Echo.request(b"ls", Wire::Framed), b"ls");
+    }
+}

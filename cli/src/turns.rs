@@ -58,7 +58,9 @@ impl Turns {
         if let Some(typed) = console.typed() {
             self.take(typed, transport);
         }
-        self.ask();
+        if !transport.is_closing() {
+            self.ask();
+        }
     }
 
     /// Whose turn is it? A prompt comes after the whole reply.

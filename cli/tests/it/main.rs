@@ -1,9 +1,12 @@
 //! Tests of the built command, one module per theme.
 
+mod running;
+mod scripts;
 mod served;
 mod sockets;
 
 mod clients;
+mod connect;
 mod limits;
 mod listening;
 mod logging;
