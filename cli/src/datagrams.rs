@@ -1,11 +1,12 @@
 //! A conversation in datagrams: each line is one, and each that comes is printed as a line.
 
 use std::io::{self, BufReader, ErrorKind, IsTerminal, Write};
+use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -104,7 +105,7 @@ impl Exchange {
                 Some(Event::Typed) => self.send()?,
                 Some(Event::Received(datagram)) => self.print(&datagram)?,
                 Some(Event::Failed(error)) => return Err(error),
-                None => self.lost += std::mem::take(&mut self.unanswered),
+                None => self.lost += mem::take(&mut self.unanswered),
             }
         }
         match (self.lost, self.patience) {
@@ -145,10 +146,7 @@ impl Exchange {
             return self.events.recv().ok();
         };
         let wait = deadline.saturating_duration_since(Instant::now());
-        match self.events.recv_timeout(wait) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.events.recv_timeout(wait).ok()
     }
 
     fn send(&mut self) -> io::Result<()> {

@@ -1,15 +1,22 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
+mod body;
 mod budget;
+mod completions;
 mod connect;
 mod console;
 mod cut;
 mod datagrams;
+mod download;
 mod failure;
+mod fetch;
+mod head;
+mod http;
 mod interrupt;
 mod keyboard;
 mod limits;
 mod logged;
+mod manual;
 mod outbound;
 mod protocols;
 mod relay;
@@ -32,8 +39,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
+use crate::completions::Completions;
 use crate::connect::Connect;
 use crate::failure::Failure;
+use crate::fetch::Fetch;
+use crate::manual::Manual;
 use crate::serve::Serve;
 use crate::verbosity::Verbosity;
 
@@ -70,6 +80,9 @@ struct Cli {
 enum Command {
     Serve(Box<Serve>),
     Connect(Connect),
+    Fetch(Fetch),
+    Completions(Completions),
+    Man(Manual),
 }
 
 impl Command {
@@ -91,6 +104,9 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Connect(connect) => connect.run(),
+        Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
+        Command::Completions(completions) => completions.run(Cli::command()),
+        Command::Man(manual) => manual.run(Cli::command()),
     };
     outcome.unwrap_or_else(Failure::report)
 }
@@ -133,7 +149,7 @@ mod tests {
         let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             known_commands(arguments("serveloop nonsense").into_iter()),
-            "serve, connect, help"
+            "serve, connect, fetch, completions, man, help"
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),

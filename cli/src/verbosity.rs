@@ -34,6 +34,10 @@ impl Verbosity {
         builder.init();
     }
 
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// The level that the command line asks for, if it does.
     fn level(&self) -> Option<LevelFilter> {
         match (self.quiet, self.verbose) {

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use crate::running::{Running, fill, run};
 use crate::scripts::{Scripted, expect, noise, rest, trickle};
 use crate::served::{PATIENCE, Served, serveloop};
 use crate::sockets::{Directory, clogged};
+use crate::terminal::terminal;
 
 const MIB: usize = 1 << 20;
 
@@ -200,7 +200,7 @@ fn nobody_there_is_a_failure_that_names_the_place() {
 /// A name may stand for several addresses, of which not all are served.
 #[test]
 fn every_address_of_a_name_is_tried() {
-    let server = Scripted::new(|stream| drop(stream));
+    let server = Scripted::new(drop);
     let (_, port) = server.at().rsplit_once(':').unwrap();
     let uri = format!("tcp://localhost:{port}");
     assert_eq!(run(&["connect", &uri], "").well(), "");
@@ -598,23 +598,6 @@ fn a_terminal_is_asked_with_a_prompt() {
     let said = client.end();
     assert_eq!((said.code, &*said.stdout), (Some(0), &b"one\n"[..]));
     assert_eq!(said.stderr, "> > ");
-}
-
-/// A terminal: where a person types, and what a program has for its standard input.
-fn terminal() -> (fs::File, Stdio) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&person).expect("a terminal");
-    unlockpt(&person).expect("a terminal");
-    let name = ptsname(&person, Vec::new()).expect("a terminal");
-    let terminal = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(name.to_str().expect("a terminal"));
-    (
-        fs::File::from(person),
-        Stdio::from(terminal.expect("a terminal")),
-    )
 }
 
 #[test]

@@ -4,9 +4,12 @@ mod running;
 mod scripts;
 mod served;
 mod sockets;
+mod terminal;
 
 mod clients;
+mod completions;
 mod connect;
+mod fetch;
 mod limits;
 mod listening;
 mod logging;

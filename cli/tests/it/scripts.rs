@@ -21,7 +21,10 @@ impl Scripted {
     }
 
     /// Serves `count` connections, one after the other.
-    fn several(count: usize, mut script: impl FnMut(TcpStream) + Send + 'static) -> Self {
+    pub(crate) fn several(
+        count: usize,
+        mut script: impl FnMut(TcpStream) + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let at = listener.local_addr().expect("a socket").to_string();
         let serve = move || {
