@@ -20,7 +20,8 @@ pub(crate) struct Manual {
 }
 
 impl Manual {
-    pub(crate) fn run(self, mut root: clap::Command) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, root: clap::Command) -> Result<ExitCode, Failure> {
+        let mut root = root.disable_help_subcommand(true);
         // Names, and the options that every command has, are complete only then.
         root.build();
         let mut command = &root;
@@ -38,7 +39,27 @@ impl Manual {
         let mut page = Vec::new();
         Man::new(command.clone())
             .title(title.to_uppercase())
+            .source(concat!("serveloop ", env!("CARGO_PKG_VERSION")))
+            .manual("User Commands")
             .render(&mut page)?;
-        print(&page)
+        print(keep_examples(&String::from_utf8_lossy(&page)).as_bytes())
     }
+}
+
+/// Has indented lines formatted as they are, neither filled nor broken.
+fn keep_examples(page: &str) -> String {
+    let mut kept = String::with_capacity(page.len());
+    let mut is_example = false;
+    for line in page.lines() {
+        let was_example = is_example;
+        is_example = line.starts_with("  ");
+        kept.push_str(match (was_example, is_example) {
+            (false, true) => ".nf\n",
+            (true, false) => ".fi\n",
+            _ => "",
+        });
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    kept
 }

@@ -229,10 +229,9 @@ mod tests {
         };
         let (mut printed, mut next) = (Vec::new(), Next::Receive);
         for piece in pieces {
-            if let Next::Await(_) = next {
-                if piece.is_empty() {
-                    assert_eq!(reply.rest(MOST).unwrap(), READY);
-                }
+            if piece.is_empty() {
+                assert!(matches!(next, Next::Await(_)));
+                assert_eq!(reply.rest(MOST).unwrap(), READY);
             }
             let mut data = *piece;
             while !data.is_empty() {

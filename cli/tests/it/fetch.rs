@@ -252,7 +252,7 @@ fn what_is_broken_leaves_no_file() {
 fn endless(begin: &'static str, more: &'static str, options: &[&str]) -> String {
     let server = Scripted::new(move |mut stream| {
         request(&stream);
-        stream.write_all(begin.as_bytes()).unwrap();
+        stream.write_all(begin.as_bytes()).expect("a client");
         while stream.write_all(more.as_bytes()).is_ok() {}
     });
     let text = fetch(&server, options).badly();
