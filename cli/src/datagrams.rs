@@ -167,8 +167,11 @@ impl Exchange {
         self.unanswered = self.unanswered.saturating_sub(1);
         self.since = Instant::now();
         let mut out = io::stdout().lock();
-        out.write_all(&[datagram, b"\n"].concat())?;
-        out.flush()
+        let outcome = out.write_all(&[datagram, b"\n"].concat());
+        outcome.and_then(|()| out.flush()).map_err(|error| {
+            let problem = format!("cannot write to standard output: {error}");
+            io::Error::new(error.kind(), problem)
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -67,8 +68,7 @@ pub(crate) struct Download {
 
 #[derive(Debug)]
 enum Out {
-    Stdout(io::Stdout),
-    Special(File),
+    Open(File),
     /// The file under a name of its own, until it is complete.
     Part(NamedTempFile),
 }
@@ -118,9 +118,8 @@ impl Download {
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.progress.finish_and_clear();
         match self.out.take() {
-            Some(Out::Stdout(mut out)) => out.flush(),
             Some(Out::Part(part)) => self.replace(part),
-            Some(Out::Special(_)) | None => Ok(()),
+            Some(Out::Open(_)) | None => Ok(()),
         }
     }
 
@@ -139,8 +138,9 @@ impl Download {
 
     fn open(&self) -> io::Result<Out> {
         match &self.target {
-            Target::Stdout => Ok(Out::Stdout(io::stdout())),
-            Target::Special(path) => File::options().write(true).open(path).map(Out::Special),
+            // Past the library's buffer, which is written line by line.
+            Target::Stdout => Ok(Out::Open(io::stdout().as_fd().try_clone_to_owned()?.into())),
+            Target::Special(path) => File::options().write(true).open(path).map(Out::Open),
             Target::File(path) => self.leftover.make(|| {
                 let part = tempfile::Builder::new()
                     .prefix(".serveloop-")
@@ -215,8 +215,7 @@ impl Recipient for Download {
         self.check_size(self.received)?;
         self.progress.inc(content.len() as u64);
         let outcome = match &mut self.out {
-            Some(Out::Stdout(out)) => out.write_all(content),
-            Some(Out::Special(file)) => file.write_all(content),
+            Some(Out::Open(file)) => file.write_all(content),
             Some(Out::Part(part)) => part.write_all(content),
             None => Ok(()),
         };

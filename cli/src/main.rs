@@ -60,13 +60,17 @@ use crate::verbosity::Verbosity;
 ///   good morning
 ///   good morning
 ///
+/// Or with a client that knows every kind of socket, several framings and protocols:
+///
+///   $ serveloop connect tcp://127.0.0.1:9999
+///
 /// Serve on several sockets at once, with a limit of your own:
 ///
 ///   $ serveloop serve hello --listen tcp://[::1]:7000 --listen unix:///tmp/hello.sock --idle-timeout 5m
 ///
-/// Ctrl-C lets open connections finish; a second Ctrl-C ends them. The exit status is 0 after an
-/// orderly end, 1 after a failure, 2 for a command line that makes no sense, and 130 or 143 when
-/// a second SIGINT or SIGTERM cut the end short.
+/// Ctrl-C lets a server's open connections finish; a second Ctrl-C ends them. The exit status is 0
+/// after an orderly end, 1 after a failure, 2 for a command line that makes no sense, and 130 or 143
+/// when SIGINT or SIGTERM ended a client, or a second one cut a server's end short.
 #[derive(Debug, Parser)]
 #[command(name = "serveloop", version, verbatim_doc_comment)]
 struct Cli {

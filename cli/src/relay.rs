@@ -1,7 +1,7 @@
 //! A conversation in which both sides speak when they like: what is typed is sent, what comes is
 //! printed.
 
-use serveloop::{CloseReason, Framing, Protocol, ProtocolError, Transport};
+use serveloop::{Buffer, CloseReason, Framing, Protocol, ProtocolError, Transport};
 
 use crate::console::Console;
 use crate::cut::Cut;
@@ -18,7 +18,7 @@ pub(crate) struct Relay {
     ending: Ending,
     console: Option<Console>,
     /// What was typed and found no room yet.
-    unsent: Vec<u8>,
+    unsent: Buffer,
     input_ended: bool,
 }
 
@@ -31,7 +31,7 @@ impl Relay {
             prompt,
             ending,
             console: None,
-            unsent: Vec::new(),
+            unsent: Buffer::default(),
             input_ended: false,
         }
     }
@@ -59,7 +59,7 @@ impl Relay {
         let Self { cut, unsent, .. } = self;
         match typed {
             Typed::Piece(piece) => {
-                if let Err(error) = cut.encode(&piece, |bytes| unsent.extend_from_slice(bytes)) {
+                if let Err(error) = cut.encode(&piece, |bytes| unsent.push(bytes)) {
                     self.ending.fail(error);
                     transport.abort();
                 }
@@ -74,8 +74,8 @@ impl Relay {
 
     fn send(&mut self, transport: &mut Transport<'_>) {
         // Not `write`, which would stop the peer's output until it has taken ours.
-        let sent = transport.write_some(&self.unsent);
-        self.unsent.drain(..sent);
+        let sent = transport.write_some(self.unsent.as_slice());
+        self.unsent.consume(sent);
         if !self.unsent.is_empty() {
             return;
         }

@@ -1,12 +1,13 @@
 //! `serveloop connect` against our servers, and against those that do as a test says.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,8 @@ fn every_kind_of_socket_is_talked_to() {
     let arguments: Vec<_> = ["echo"].into_iter().chain(listen).collect();
     let served = Served::new(&arguments);
     for uri in served.uris() {
-        let said = run(&["connect", uri], "good\n\nmorning\n");
+        // Datagrams are not waited for as long as a busy machine may need.
+        let said = run(&["connect", uri, "--timeout", "20s"], "good\n\nmorning\n");
         assert_eq!(said.well(), "good\n\nmorning\n", "{uri}");
     }
 }
@@ -390,6 +392,84 @@ fn an_empty_line_ends_a_talk_about_time() {
     let said = run(&arguments, "hi\n\nnever sent\n");
     assert_eq!(said.well(), "[Thu Jan  1 00:00:00 1970] hi\n");
     server.end();
+}
+
+/// A server as the tutorials write it, in Python, for one connection.
+struct Python(Child);
+
+impl Python {
+    /// Runs the server of that name; gives where it listens. None without Python.
+    fn new(name: &str) -> Option<(Self, String)> {
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/clients/tutorial_servers.py"
+        );
+        let mut command = Command::new("python3");
+        let spawned = command.args([script, name]).stdout(Stdio::piped()).spawn();
+        let Ok(child) = spawned else {
+            println!("skipped: no python3");
+            return None;
+        };
+        let mut python = Self(child);
+        let mut port = String::new();
+        let stdout = python.0.stdout.take().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut port).expect("a port");
+        Some((python, format!("tcp://127.0.0.1:{}", port.trim())))
+    }
+
+    #[track_caller]
+    fn end(mut self) {
+        assert!(self.0.wait().expect("our child").success());
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Talks to the server of that name; gives what is printed. None without Python.
+#[track_caller]
+fn tutorial(name: &str, protocol: &[&str], input: &str) -> Option<String> {
+    let (python, uri) = Python::new(name)?;
+    let arguments = ["connect", &uri, "--protocol"];
+    let arguments: Vec<_> = arguments.iter().chain(protocol).copied().collect();
+    let printed = run(&arguments, input).well();
+    python.end();
+    Some(printed)
+}
+
+#[test]
+fn servers_of_the_tutorials_are_talked_to() {
+    let Some(printed) = tutorial("hello", &["hello"], "Michael\nTracy\nChenqi\nexit\n") else {
+        return;
+    };
+    let expected = "Welcome!\nHello,Michael\nHello,Tracy\nHello,Chenqi\n";
+    assert_eq!(printed, expected);
+    let printed = tutorial("echo", &["echo"], "one\n\ntwo\n");
+    assert_eq!(printed.unwrap(), "one\ntwo\n");
+    let printed = tutorial("timestamp", &["timestamp"], "hi\n\n").unwrap();
+    assert!(
+        printed.starts_with('[') && printed.ends_with("] hi\n"),
+        "{printed}"
+    );
+    assert_eq!(printed.len(), "[Thu Jan  1 00:00:00 1970] hi\n".len());
+}
+
+#[test]
+fn commands_of_the_tutorials_have_all_their_output() {
+    let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    for wire in ["ready", "struct"] {
+        let input = "seq 100000\n\ntrue\nprintf last\nquit\n";
+        let Some(printed) = tutorial(wire, &["command", "--wire", wire], input) else {
+            return;
+        };
+        let rest = printed.strip_prefix(&numbers);
+        assert_eq!(rest, Some("last"), "{wire}: {} bytes", printed.len());
+    }
 }
 
 /// Talks to a server of commands: `ls` has an output of 300,000 bytes, `true` none.
