@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, IsTerminal};
 use std::os::fd::AsFd;
 
-use serveloop::Waker;
+use serveloop::{Transport, Waker};
 
 use crate::keyboard::{Keyboard, Typed, Unit};
 use crate::outbound::Ending;
@@ -39,7 +39,8 @@ impl Console {
         })
     }
 
-    /// Asks for the next piece of input, unless that was done. It comes by [`typed`](Self::typed).
+    /// Asks for the next piece of input, unless that was done. It comes by
+    /// [`attend`](Self::attend).
     pub(crate) fn ask(&mut self) {
         if !self.is_asked {
             self.is_asked = true;
@@ -47,24 +48,41 @@ impl Console {
         }
     }
 
-    pub(crate) fn typed(&mut self) -> Option<Typed> {
-        let typed = self.keyboard.typed();
-        self.is_asked &= typed.is_none();
-        typed
+    /// Does what there is to do after anything happened: has the peer wait while enough waits to be
+    /// printed, and gives what was typed. Ends the connection when either side of the user is gone,
+    /// which `ending` then tells.
+    pub(crate) fn attend(
+        &mut self,
+        ending: &Ending,
+        transport: &mut Transport<'_>,
+    ) -> Option<Typed> {
+        if let Some(error) = self.screen.failure() {
+            match error.kind() {
+                // Nobody reads on: they have what they wanted.
+                ErrorKind::BrokenPipe => ending.succeed(),
+                _ => ending.fail(format_args!("cannot write to standard output: {error}")),
+            }
+            transport.abort();
+            return None;
+        }
+        match (self.screen.is_full(), transport.is_paused()) {
+            (true, false) => transport.pause_reading(),
+            (false, true) => transport.resume_reading(),
+            _ => {}
+        }
+        let typed = self.keyboard.typed()?;
+        self.is_asked = false;
+        match typed {
+            Ok(typed) => Some(typed),
+            Err(error) => {
+                ending.fail(error);
+                transport.abort();
+                None
+            }
+        }
     }
 
     pub(crate) fn screen(&self) -> &Screen {
         &self.screen
-    }
-
-    /// Whether standard output is gone; says so to `ending`. That nobody reads it any more is no
-    /// failure: they have what they wanted.
-    pub(crate) fn is_gone(&self, ending: &Ending) -> bool {
-        match self.screen.failure() {
-            None => return false,
-            Some(error) if error.kind() == ErrorKind::BrokenPipe => ending.succeed(),
-            Some(error) => ending.fail(format_args!("cannot write to standard output: {error}")),
-        }
-        true
     }
 }

@@ -151,13 +151,12 @@ impl Exchange {
 
     fn send(&mut self) -> io::Result<()> {
         self.is_asked = false;
-        match self.keyboard.typed() {
+        match self.keyboard.typed().transpose()? {
             Some(Typed::Piece(line)) => {
                 self.socket.send(&line)?;
                 self.unanswered += 1;
                 self.since = Instant::now();
             }
-            Some(Typed::Failed(error)) => return Err(error),
             Some(Typed::End) | None => self.input_ended = true,
         }
         Ok(())

@@ -14,7 +14,6 @@ pub(crate) enum Typed {
     Piece(Vec<u8>),
     /// Nothing more comes.
     End,
-    Failed(io::Error),
 }
 
 /// What one piece is.
@@ -30,7 +29,7 @@ pub(crate) enum Unit {
 #[derive(Debug)]
 pub(crate) struct Keyboard {
     asks: Sender<()>,
-    typed: Receiver<Typed>,
+    typed: Receiver<io::Result<Typed>>,
 }
 
 impl Keyboard {
@@ -69,22 +68,21 @@ impl Keyboard {
     }
 
     /// The answer, if it is there.
-    pub(crate) fn typed(&self) -> Option<Typed> {
+    pub(crate) fn typed(&self) -> Option<io::Result<Typed>> {
         self.typed.try_recv().ok()
     }
 }
 
-fn read(input: &mut impl BufRead, unit: Unit) -> Typed {
+fn read(input: &mut impl BufRead, unit: Unit) -> io::Result<Typed> {
     let piece = match unit {
         Unit::Bytes => read_bytes(input),
         Unit::Line(most) => read_line(input, most),
     };
     match piece {
-        Ok(Some(piece)) => Typed::Piece(piece),
-        Ok(None) => Typed::End,
+        Ok(piece) => Ok(piece.map_or(Typed::End, Typed::Piece)),
         Err(error) => {
             let problem = format!("standard input: {error}");
-            Typed::Failed(io::Error::new(error.kind(), problem))
+            Err(io::Error::new(error.kind(), problem))
         }
     }
 }
@@ -153,10 +151,10 @@ mod tests {
             keyboard.ask();
             wakes.recv().unwrap();
             let typed = keyboard.typed();
-            assert!(matches!(typed, Some(Typed::Piece(piece)) if piece == line));
+            assert!(matches!(typed, Some(Ok(Typed::Piece(piece))) if piece == line));
         }
         keyboard.ask();
         wakes.recv().unwrap();
-        assert!(matches!(keyboard.typed(), Some(Typed::End)));
+        assert!(matches!(keyboard.typed(), Some(Ok(Typed::End))));
     }
 }

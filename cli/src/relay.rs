@@ -41,38 +41,26 @@ impl Relay {
         let Some(console) = &mut self.console else {
             return;
         };
-        if console.is_gone(&self.ending) {
-            return transport.abort();
-        }
-        match (console.screen().is_full(), transport.is_paused()) {
-            (true, false) => transport.pause_reading(),
-            (false, true) => transport.resume_reading(),
-            _ => {}
-        }
-        if let Some(typed) = console.typed() {
-            self.take(typed, transport);
+        match console.attend(&self.ending, transport) {
+            Some(Typed::Piece(piece)) => self.take(&piece, transport),
+            Some(Typed::End) => self.input_ended = true,
+            None => {}
         }
         self.send(transport);
     }
 
-    fn take(&mut self, typed: Typed, transport: &mut Transport<'_>) {
+    fn take(&mut self, piece: &[u8], transport: &mut Transport<'_>) {
         let Self { cut, unsent, .. } = self;
-        match typed {
-            Typed::Piece(piece) => {
-                if let Err(error) = cut.encode(&piece, |bytes| unsent.push(bytes)) {
-                    self.ending.fail(error);
-                    transport.abort();
-                }
-            }
-            Typed::End => self.input_ended = true,
-            Typed::Failed(error) => {
-                self.ending.fail(error);
-                transport.abort();
-            }
+        if let Err(error) = cut.encode(piece, |bytes| unsent.push(bytes)) {
+            self.ending.fail(error);
+            transport.abort();
         }
     }
 
     fn send(&mut self, transport: &mut Transport<'_>) {
+        if transport.is_closing() {
+            return;
+        }
         // Not `write`, which would stop the peer's output until it has taken ours.
         let sent = transport.write_some(self.unsent.as_slice());
         self.unsent.consume(sent);

@@ -47,6 +47,9 @@ impl Screen {
 
     /// Has `piece` written after all that was printed before.
     pub(crate) fn print(&self, piece: Vec<u8>) {
+        if piece.is_empty() {
+            return;
+        }
         self.state.waiting.fetch_add(piece.len(), Ordering::SeqCst);
         if let Some(sender) = &self.sender {
             // The thread ends after a failure only, which everybody can see.

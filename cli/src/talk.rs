@@ -8,7 +8,9 @@ use serveloop::ProtocolError;
 
 /// A length in digits has no end of its own: it is complete when nothing has followed for so long.
 /// The server sends nothing after it until it is told to, and sends it in one piece; a piece that is
-/// late is taken for a part of the output, and found out by its being too much.
+/// late is taken for a part of the output, and found out by its being too much. As long is waited
+/// when no output follows: a server that takes what it reads for one message has to read `ready`
+/// before the next command comes.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// More digits than any length has.
@@ -71,7 +73,7 @@ pub(crate) enum Reply {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Receive,
-    /// Unless more comes for so long, call [`Reply::rest`].
+    /// Unless more comes for so long, call [`Reply::quiet`].
     Await(Duration),
     Done,
 }
@@ -152,24 +154,24 @@ impl Reply {
         }
     }
 
-    /// The length in digits is complete: gives what is to be sent for the output.
-    pub(crate) fn rest(&mut self, most: usize) -> Result<&'static [u8], ProtocolError> {
-        let Self::Header(Wire::Ready, digits) = self else {
-            return Ok(b"");
+    /// Nothing came for as long as was asked for: a length in digits is complete, or a reply that
+    /// is empty. Gives what is to be sent.
+    pub(crate) fn quiet(&mut self, most: usize) -> Result<(&'static [u8], Next), ProtocolError> {
+        let Self::Header(_, digits) = self else {
+            return Ok((b"", Next::Done));
         };
-        let text = String::from_utf8_lossy(digits);
         let too_long = ProtocolError::TooLong {
             length: u64::MAX,
             limit: most,
         };
-        let length = text.parse().map_err(|_| too_long)?;
-        *self = Self::Output(checked(length, most)?);
-        Ok(READY)
-    }
-
-    /// Whether nothing of it is to come any more.
-    pub(crate) fn is_complete(&self) -> bool {
-        *self == Self::Output(0)
+        let length = String::from_utf8_lossy(digits).parse();
+        let length = checked(length.map_err(|_| too_long)?, most)?;
+        *self = Self::Output(length);
+        let next = match length {
+            0 => Next::Await(QUIET),
+            _ => Next::Receive,
+        };
+        Ok((READY, next))
     }
 }
 
@@ -230,8 +232,10 @@ mod tests {
         let (mut printed, mut next) = (Vec::new(), Next::Receive);
         for piece in pieces {
             if piece.is_empty() {
-                assert!(matches!(next, Next::Await(_)));
-                assert_eq!(reply.rest(MOST).unwrap(), READY);
+                assert_eq!(next, Next::Await(QUIET));
+                let request;
+                (request, next) = reply.quiet(MOST).unwrap();
+                assert_eq!(request.is_empty(), next == Next::Done);
             }
             let mut data = *piece;
             while !data.is_empty() {
@@ -239,7 +243,7 @@ mod tests {
                 next = reply.receive(&mut data, &mut printed, MOST).unwrap();
             }
         }
-        assert!(next == Next::Done || reply.is_complete(), "{reply:?}");
+        assert_eq!(next, Next::Done, "{reply:?}");
         String::from_utf8(printed).unwrap()
     }
 
@@ -301,7 +305,7 @@ mod tests {
             assert_eq!(found, "hello, world");
         }
         assert_eq!(
-            printed(Talk::Command, Wire::Ready, "true", &[b"0", b""]),
+            printed(Talk::Command, Wire::Ready, "true", &[b"0", b"", b""]),
             ""
         );
     }
@@ -311,7 +315,7 @@ mod tests {
         let refused = |wire, mut data: &[u8]| {
             let mut reply = Reply::Header(wire, Vec::new());
             let outcome = reply.receive(&mut data, &mut Vec::new(), MOST);
-            let outcome = outcome.and_then(|_| reply.rest(MOST));
+            let outcome = outcome.and_then(|_| reply.quiet(MOST));
             outcome.unwrap_err().to_string()
         };
         assert_eq!(

@@ -47,16 +47,10 @@ impl Turns {
         let Some(console) = &mut self.console else {
             return;
         };
-        if console.is_gone(&self.ending) {
-            return transport.abort();
-        }
-        match (console.screen().is_full(), transport.is_paused()) {
-            (true, false) => transport.pause_reading(),
-            (false, true) => transport.resume_reading(),
-            _ => {}
-        }
-        if let Some(typed) = console.typed() {
-            self.take(typed, transport);
+        match console.attend(&self.ending, transport) {
+            Some(Typed::Piece(line)) => self.say(&line, transport),
+            Some(Typed::End) => transport.close(),
+            None => {}
         }
         if !transport.is_closing() {
             self.ask();
@@ -73,16 +67,8 @@ impl Turns {
         }
     }
 
-    fn take(&mut self, typed: Typed, transport: &mut Transport<'_>) {
-        let line = match typed {
-            Typed::Piece(line) => line,
-            Typed::End => return transport.close(),
-            Typed::Failed(error) => {
-                self.ending.fail(error);
-                return transport.abort();
-            }
-        };
-        match self.manners.talk.say(&line, self.manners.wire) {
+    fn say(&mut self, line: &[u8], transport: &mut Transport<'_>) {
+        match self.manners.talk.say(line, self.manners.wire) {
             Saying::Skip => {}
             Saying::Quit => transport.close(),
             Saying::Send(request, reply) => {
@@ -107,14 +93,19 @@ impl Turns {
                 let problem = format!("{} bytes more than the reply", data.len());
                 return Err(ProtocolError::malformed(problem));
             };
-            self.quiet_at = None;
-            match reply.receive(data, printed, self.manners.output_most)? {
-                Next::Receive => {}
-                Next::Await(time) => self.quiet_at = Some(now + time),
-                Next::Done => self.reply = None,
-            }
+            let next = reply.receive(data, printed, self.manners.output_most)?;
+            self.go_on(next, now);
         }
         Ok(())
+    }
+
+    fn go_on(&mut self, next: Next, now: Instant) {
+        self.quiet_at = None;
+        match next {
+            Next::Receive => {}
+            Next::Await(time) => self.quiet_at = Some(now + time),
+            Next::Done => self.reply = None,
+        }
     }
 }
 
@@ -160,21 +151,20 @@ impl Protocol for Turns {
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        self.quiet_at = None;
         let Some(reply) = &mut self.reply else {
             return;
         };
-        match reply.rest(self.manners.output_most) {
-            Ok(request) => transport.write(request),
+        match reply.quiet(self.manners.output_most) {
+            Ok((request, next)) => {
+                transport.write(request);
+                self.go_on(next, transport.now());
+                self.settle(transport);
+            }
             Err(error) => {
                 self.ending.fail(error);
-                return transport.abort();
+                transport.abort();
             }
         }
-        if reply.is_complete() {
-            self.reply = None;
-        }
-        self.settle(transport);
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
