@@ -59,7 +59,10 @@ impl Body {
     pub(crate) fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Piece<'a>, ProtocolError> {
         match self {
             Self::Sized(left) => Ok(take(data, left)),
-            Self::ToEnd => Ok(take(data, &mut u64::MAX.clone())),
+            Self::ToEnd => Ok(Piece {
+                content: data,
+                taken: data.len(),
+            }),
             Self::Chunked(part) => part.decode(data),
         }
     }

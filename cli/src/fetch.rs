@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::download::{Download, Target};
 use crate::failure::Failure;
-use crate::http::Exchange;
+use crate::http::Get;
 use crate::interrupt::Leftover;
 use crate::outbound::visit;
 use crate::units::{Size, Timeout};
@@ -114,7 +114,7 @@ impl Fetch {
     ) -> Result<(), Failure> {
         let request = request(url);
         visit(url.as_str(), resolve(url)?, &self.config(), |ending| {
-            Exchange::new(request.clone(), deadline, Rc::clone(download), ending)
+            Get::new(request.clone(), deadline, Rc::clone(download), ending)
         })
     }
 

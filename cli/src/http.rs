@@ -41,7 +41,7 @@ impl<R: Recipient> Recipient for Rc<RefCell<R>> {
 
 /// Sends a request and gives the response to `recipient`.
 #[derive(Debug)]
-pub(crate) struct Exchange<R> {
+pub(crate) struct Get<R> {
     request: Vec<u8>,
     recipient: R,
     ending: Ending,
@@ -52,8 +52,8 @@ pub(crate) struct Exchange<R> {
     body: Option<Body>,
 }
 
-impl<R: Recipient> Exchange<R> {
-    /// An exchange that has to be complete at `deadline`.
+impl<R: Recipient> Get<R> {
+    /// A request that has to be answered completely at `deadline`.
     pub(crate) fn new(
         request: Vec<u8>,
         deadline: Option<Instant>,
@@ -90,7 +90,7 @@ impl<R: Recipient> Exchange<R> {
     }
 }
 
-impl<R: Recipient> Protocol for Exchange<R> {
+impl<R: Recipient> Protocol for Get<R> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         transport.write(&self.request);
         Ok(())
@@ -187,12 +187,12 @@ mod tests {
         }
     }
 
-    fn exchange() -> Exchange<Told> {
-        Exchange::new(b"GET".to_vec(), None, Told::default(), Ending::default())
+    fn get() -> Get<Told> {
+        Get::new(b"GET".to_vec(), None, Told::default(), Ending::default())
     }
 
     fn received(response: &str) -> (String, String) {
-        let mut session = MemorySession::new(exchange());
+        let mut session = MemorySession::new(get());
         assert_eq!(session.sent(), b"GET");
         session.receive(response.as_bytes());
         session.receive_eof();
@@ -224,11 +224,11 @@ mod tests {
     #[test]
     fn responses_do_not_depend_on_how_they_are_cut() {
         for response in WELL {
-            let exchange = || {
+            let get = || {
                 let recipient = Compared(Told::default());
-                Exchange::new(b"GET".to_vec(), None, recipient, Ending::default())
+                Get::new(b"GET".to_vec(), None, recipient, Ending::default())
             };
-            SplitChecker::new(exchange)
+            SplitChecker::new(get)
                 .stream()
                 .check(&[response.as_bytes()]);
         }
@@ -268,13 +268,13 @@ mod tests {
         let ending = Ending::default();
         let start = Instant::now();
         let deadline = start + Duration::from_secs(60);
-        let exchange = Exchange::new(Vec::new(), Some(deadline), Told::default(), ending.clone());
+        let get = Get::new(Vec::new(), Some(deadline), Told::default(), ending.clone());
         let config = Config {
             first_message_timeout: None,
             idle_timeout: None,
             ..Config::default()
         };
-        let mut session = MemorySession::with_config(exchange, config);
+        let mut session = MemorySession::with_config(get, config);
         session.receive(b"HTTP/1.1 200 OK\r\n");
         session.advance(Duration::from_secs(58));
         assert!(session.reason().is_none());

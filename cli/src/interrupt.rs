@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// The shell's exit status for a process that a signal ended is this more than its number.
@@ -18,13 +19,13 @@ const BY_SIGNAL: i32 = 128;
 pub(crate) struct Leftover(Arc<Mutex<Option<PathBuf>>>);
 
 impl Leftover {
-    /// Has SIGINT, SIGTERM and SIGHUP end the command from now on: with the status of the shell,
+    /// Has SIGINT and SIGTERM end the command from now on: with the status of the shell,
     /// whatever the other threads are waiting for.
     ///
     /// # Errors
     /// The system refuses.
     pub(crate) fn watch() -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let leftover = Self::default();
         let watched = leftover.clone();
         let end = move || {
@@ -50,7 +51,7 @@ impl Leftover {
 
     fn remove(&self) {
         // It stays locked: nobody may make another one now.
-        let path = std::mem::ManuallyDrop::new(self.path());
+        let path = ManuallyDrop::new(self.path());
         if let Some(path) = path.as_ref() {
             // It may have its final name by now.
             let _ = fs::remove_file(path);

@@ -233,9 +233,9 @@ mod tests {
         for piece in pieces {
             if piece.is_empty() {
                 assert_eq!(next, Next::Await(QUIET));
-                let request;
-                (request, next) = reply.quiet(MOST).unwrap();
-                assert_eq!(request.is_empty(), next == Next::Done);
+                let (request, then) = reply.quiet(MOST).unwrap();
+                assert_eq!(request.is_empty(), then == Next::Done);
+                next = then;
             }
             let mut data = *piece;
             while !data.is_empty() {

@@ -16,4 +16,5 @@ mod logging;
 mod models;
 mod protocols;
 mod shutdown;
+mod turns;
 mod usage;
