@@ -10,8 +10,8 @@ use crate::keyboard::{Keyboard, Typed, Unit};
 use crate::outbound::Ending;
 use crate::screen::Screen;
 
-/// Standard input and output, each with its thread. Dropping it waits until all is printed; the
-/// thread that reads may be waiting for a line, and ends with the process.
+/// Standard input and output, each with its thread. The one that reads may be waiting for a line
+/// when all is over, and ends with the process.
 #[derive(Debug)]
 pub(crate) struct Console {
     keyboard: Keyboard,
@@ -57,11 +57,7 @@ impl Console {
         transport: &mut Transport<'_>,
     ) -> Option<Typed> {
         if let Some(error) = self.screen.failure() {
-            match error.kind() {
-                // Nobody reads on: they have what they wanted.
-                ErrorKind::BrokenPipe => ending.succeed(),
-                _ => ending.fail(format_args!("cannot write to standard output: {error}")),
-            }
+            tell(error, ending);
             transport.abort();
             return None;
         }
@@ -84,5 +80,20 @@ impl Console {
 
     pub(crate) fn screen(&self) -> &Screen {
         &self.screen
+    }
+
+    /// The connection is over: waits until everything is printed, and tells `ending` if that fails.
+    pub(crate) fn finish(self, ending: &Ending) {
+        if let Some(error) = self.screen.finish() {
+            tell(&error, ending);
+        }
+    }
+}
+
+fn tell(error: &io::Error, ending: &Ending) {
+    match error.kind() {
+        // Nobody reads on: they have what they wanted.
+        ErrorKind::BrokenPipe => ending.succeed(),
+        _ => ending.fail(format_args!("cannot write to standard output: {error}")),
     }
 }

@@ -58,22 +58,19 @@ pub(crate) fn visit<P: Protocol>(
     config: &Config,
     mut make: impl FnMut(Ending) -> P,
 ) -> Result<(), Failure> {
-    let mut problem = "no address".to_owned();
+    let named = |problem: String| Failure::from(io::Error::other(format!("{name}: {problem}")));
+    let mut unreached = "no address".to_owned();
     for address in addresses {
         let ending = Ending::default();
         let mut reactor = Reactor::new(|_: &Peer| None::<P>, config.clone())?;
         reactor.connect(address, make(ending.clone()));
         reactor.run()?;
-        drop(reactor);
-        let end = ending.0.take();
-        match end.unwrap_or(End::Well) {
-            End::Well => return Ok(()),
-            End::Unreached(reason) => problem = reason,
-            End::Failed(reason) => {
-                problem = reason;
-                break;
-            }
+        match ending.0.take() {
+            Some(End::Well) => return Ok(()),
+            Some(End::Unreached(problem)) => unreached = problem,
+            Some(End::Failed(problem)) => return Err(named(problem)),
+            None => return Err(named("its end was not told".to_owned())),
         }
     }
-    Err(io::Error::other(format!("{name}: {problem}")).into())
+    Err(named(unreached))
 }

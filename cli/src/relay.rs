@@ -120,6 +120,9 @@ impl Protocol for Relay {
     }
 
     fn connection_lost(&mut self, reason: &CloseReason) {
+        if let Some(console) = self.console.take() {
+            console.finish(&self.ending);
+        }
         self.ending.note(reason);
     }
 }

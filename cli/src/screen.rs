@@ -10,12 +10,11 @@ use std::thread::{self, JoinHandle};
 /// From this many unwritten bytes on, no more should be printed.
 const FULL: usize = 64 << 10;
 
-/// Asks the thread that writes. Dropping it waits until everything is written.
+/// Asks the thread that writes.
 #[derive(Debug)]
 pub(crate) struct Screen {
-    /// None while it is dropped.
-    sender: Option<Sender<Vec<u8>>>,
-    thread: Option<JoinHandle<()>>,
+    sender: Sender<Vec<u8>>,
+    thread: JoinHandle<()>,
     state: Arc<State>,
 }
 
@@ -39,8 +38,8 @@ impl Screen {
         let written = Arc::clone(&state);
         let thread = thread::Builder::new().spawn(move || written.write(out, pieces, woken))?;
         Ok(Self {
-            sender: Some(sender),
-            thread: Some(thread),
+            sender,
+            thread,
             state,
         })
     }
@@ -51,10 +50,8 @@ impl Screen {
             return;
         }
         self.state.waiting.fetch_add(piece.len(), Ordering::SeqCst);
-        if let Some(sender) = &self.sender {
-            // The thread ends after a failure only, which everybody can see.
-            let _ = sender.send(piece);
-        }
+        // The thread ends after a failure only, which everybody can see.
+        let _ = self.sender.send(piece);
     }
 
     /// Whether so much waits to be written that the peer should be slowed down.
@@ -71,15 +68,13 @@ impl Screen {
     pub(crate) fn failure(&self) -> Option<&io::Error> {
         self.state.failure.get()
     }
-}
 
-impl Drop for Screen {
-    fn drop(&mut self) {
-        self.sender = None;
-        if let Some(thread) = self.thread.take() {
-            // Its panic was told by itself.
-            let _ = thread.join();
-        }
+    /// Waits until everything is written, or writing has failed; gives the reason, if it has.
+    pub(crate) fn finish(self) -> Option<io::Error> {
+        drop(self.sender);
+        // Its panic was told by itself.
+        let _ = self.thread.join();
+        Arc::into_inner(self.state)?.failure.into_inner()
     }
 }
 

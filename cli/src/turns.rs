@@ -172,6 +172,9 @@ impl Protocol for Turns {
     }
 
     fn connection_lost(&mut self, reason: &CloseReason) {
+        if let Some(console) = self.console.take() {
+            console.finish(&self.ending);
+        }
         self.ending.note(reason);
     }
 }

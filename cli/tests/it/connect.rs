@@ -288,6 +288,20 @@ fn a_closed_output_ends_it_quietly() {
     assert_eq!(client.end().well(), "");
 }
 
+/// The last piece is written when the connection is over, and has to be told all the same.
+#[test]
+fn an_output_that_takes_nothing_is_a_failure() {
+    let Ok(full) = fs::File::options().write(true).open("/dev/full") else {
+        return println!("skipped: no /dev/full");
+    };
+    let server = Scripted::new(|mut stream| stream.write_all(b"lost").unwrap());
+    let mut command = serveloop(&["connect", &server.uri()]);
+    command.stdout(full);
+    let text = Running::spawn(command).end().badly();
+    assert!(text.contains("cannot write to standard output"), "{text}");
+    server.end();
+}
+
 #[test]
 fn an_interrupt_ends_it() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {

@@ -380,6 +380,19 @@ fn a_closed_output_ends_it_quietly() {
 }
 
 #[test]
+fn an_output_that_takes_nothing_is_a_failure() {
+    let Ok(full) = fs::File::options().write(true).open("/dev/full") else {
+        return println!("skipped: no /dev/full");
+    };
+    let server = answering(SIZED);
+    let mut command = serveloop(&["fetch", &format!("http://{}/", server.at())]);
+    command.stdout(full);
+    let text = Running::spawn(command).end().badly();
+    assert!(text.contains("standard output: "), "{text}");
+    server.end();
+}
+
+#[test]
 fn an_interrupt_leaves_no_file() {
     let directory = Directory::new();
     let path = directory.path("file");
