@@ -60,6 +60,7 @@ mod sequential;
 mod server;
 mod session;
 mod shutdown;
+mod simulation;
 mod socket;
 mod statistics;
 mod system;
