@@ -104,6 +104,10 @@ fn a_delay_over_datagrams_is_refused() {
 fn help_teaches_by_example() {
     assert!(help(&["--help"]).contains("$ nc 127.0.0.1 9999"));
     assert!(help(&["serve", "--help"]).contains("$ serveloop serve echo --listen"));
+    for command in ["connect", "fetch", "completions", "man"] {
+        let text = help(&[command, "--help"]);
+        assert!(text.contains(&format!("$ serveloop {command}")), "{text}");
+    }
     for protocol in [
         "echo",
         "discard",
