@@ -1,7 +1,7 @@
 //! The real network: the seam on mio.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, UdpSocket};
+use std::net::{IpAddr, Shutdown, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::path::PathBuf;
@@ -337,6 +337,11 @@ impl Net for Mio {
 
     fn close_datagram(&mut self, socket: Datagram) {
         drop(socket);
+    }
+
+    fn is_local(&mut self, ip: IpAddr) -> bool {
+        // Nothing else can be bound.
+        UdpSocket::bind((ip, 0)).is_ok()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The seam to the operating system: everything that the loop asks of it.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -155,4 +156,10 @@ pub trait Net {
 
     /// Closes a datagram socket.
     fn close_datagram(&mut self, socket: Self::Datagram);
+
+    /// Whether an IP address is this machine's. Asked only of datagrams that come from a port which
+    /// is bound here for all of them; loopback addresses are, if nobody knows better.
+    fn is_local(&mut self, ip: IpAddr) -> bool {
+        ip.is_loopback()
+    }
 }

@@ -43,7 +43,7 @@ struct State {
     /// The threads that live: each takes itself out as the last thing it does.
     threads: Slab<Running>,
     /// The threads that have nothing left to do but to end.
-    ended: Vec<JoinHandle<()>>,
+    ended: Vec<(Peer, JoinHandle<()>)>,
     /// What those have counted that ended, until the server collects it.
     statistics: Statistics,
     failures: Vec<(Peer, Box<CloseReason>)>,
@@ -121,6 +121,7 @@ impl Threads {
             if !running.peer.is_datagram() {
                 turn.statistics.count_close(&reason);
             }
+            turn.leave(&running.peer);
             turn.failures.push((running.peer, Box::new(reason)));
         }
     }
@@ -138,7 +139,7 @@ impl State {
         let Some(running) = self.threads.try_remove(key) else {
             return;
         };
-        self.ended.push(running.thread);
+        self.ended.push((running.peer, running.thread));
         self.statistics.add(&counted.statistics);
         self.failures.extend(counted.failures);
     }
@@ -193,6 +194,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                 failures.extend(answer);
             })
         });
+        turn.replies.count(name.address(), turn.config);
         turn.check_spawned(&name, spawned)
     }
 
@@ -208,12 +210,13 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
 
     fn reap(&mut self, turn: &mut Turn<'_, Mio>) {
         let mut state = self.shared.state();
-        turn.statistics.add(&mem::take(&mut state.statistics));
+        turn.add_counts(&mem::take(&mut state.statistics));
         turn.failures.append(&mut state.failures);
         let nobody = state.threads.is_empty();
         let ended = mem::take(&mut state.ended);
         drop(state);
-        for thread in ended {
+        for (peer, thread) in ended {
+            turn.leave(&peer);
             // A panic has been caught before.
             let _ = thread.join();
         }

@@ -154,7 +154,7 @@ impl Net for Scripted {
             Act::Datagram(bytes) => {
                 let count = bytes.len().min(buffer.len());
                 buffer[..count].copy_from_slice(&bytes[..count]);
-                Ok((count, "udp://127.0.0.1:1".parse().unwrap()))
+                Ok((count, "udp://127.0.0.1:5000".parse().unwrap()))
             }
             Act::Fails(number) => Err(io::Error::from_raw_os_error(number)),
         }
