@@ -115,10 +115,10 @@ impl<P: Protocol> Session<P> {
         self.link.flags.any(WROTE)
     }
 
-    /// How many bytes of memory its buffers have: for unread input, and for output.
+    /// How much memory its buffers have for what waits in them: unread input, and output.
     pub(crate) fn held(&self) -> usize {
         let buffers = [&self.unread, &self.link.output].into_iter().flatten();
-        buffers.map(|buffer| buffer.capacity()).sum()
+        buffers.map(|buffer| buffer.held()).sum()
     }
 
     /// When the session was made, as long as it is not open.

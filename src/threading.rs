@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -36,6 +37,8 @@ struct Shared {
     /// Has the server look at what has ended.
     waker: Waker,
     state: Mutex<State>,
+    /// How many bytes the buffers of all connections hold.
+    held: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -65,6 +68,7 @@ impl Threads {
             handle,
             waker,
             state,
+            held: Arc::default(),
         });
         Ok(Self {
             shared,
@@ -79,7 +83,7 @@ impl Threads {
         peer: &Peer,
         work: impl FnOnce(&Shared, &Control, &mut State) + Send + 'static,
     ) -> io::Result<()> {
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control::sharing(&self.shared.held));
         let (shared, for_thread) = (Arc::clone(&self.shared), Arc::clone(&control));
         // The thread waits for the lock before it takes out what is not in there yet.
         let mut state = self.shared.state();
