@@ -9,7 +9,8 @@ use crate::net::Event;
 pub(crate) const READABLE: Flags = Flags::bit(0);
 /// The socket may have room to write.
 pub(crate) const WRITABLE: Flags = Flags::bit(1);
-/// The peer has ended its stream, so a short read does not mean that nothing is left.
+/// The peer has ended its stream, or sent an urgent byte, so a short read does not mean that nothing
+/// is left.
 pub(crate) const HANGUP: Flags = Flags::bit(2);
 /// An event announced that the socket has failed.
 pub(crate) const ERROR: Flags = Flags::bit(3);

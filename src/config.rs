@@ -71,7 +71,8 @@ pub struct Config {
     /// much memory as their buffers have. Past 95 % of it the connections that keep the most are
     /// ended, one after the other, until it is below 90 %: [`Shed`](crate::CloseReason::Shed). With
     /// threads the limit is on all of them together, with processes on each; there the connection
-    /// ends that is about to keep more than is left. Default 256 MiB.
+    /// ends that keeps more than was left. A message longer than this cannot arrive, whatever
+    /// `max_frame` says. Default 256 MiB.
     pub max_buffered: usize,
     /// The longest message of a framed protocol, in bytes without its header; the most that a
     /// session keeps for a protocol that calls everything incomplete. Default 1 MiB.
@@ -174,9 +175,9 @@ impl Config {
         if self.max_output < self.high_water {
             return Err(invalid("max_output must be at least high_water".to_owned()));
         }
-        if self.max_buffered < self.max_output.max(self.max_frame) {
+        if self.max_buffered < self.max_output {
             return Err(invalid(
-                "max_buffered must be at least max_output and max_frame".to_owned(),
+                "max_buffered must be at least max_output".to_owned(),
             ));
         }
         Ok(())
@@ -269,6 +270,17 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .starts_with("max_output")
+        );
+        let scarce = Config {
+            max_buffered: MIB - 1,
+            ..Config::default()
+        };
+        assert!(
+            scarce
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .starts_with("max_buffered")
         );
     }
 }

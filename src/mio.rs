@@ -25,6 +25,13 @@ const EVENTS: usize = 1_024;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
+/// What a stream is watched for. A read ends before an urgent byte, which is no sign that nothing is
+/// left: where the system tells of such bytes, it is to do so.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const STREAM: Interest = BOTH.add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const STREAM: Interest = BOTH;
+
 /// The operating system's network, through mio.
 #[derive(Debug)]
 pub struct Mio {
@@ -199,7 +206,7 @@ impl Net for Mio {
             token: event.token().0,
             readable: event.is_readable(),
             writable: event.is_writable(),
-            closed: event.is_read_closed(),
+            closed: event.is_read_closed() || event.is_priority(),
             error: event.is_error(),
         }));
         Ok(())
@@ -272,7 +279,7 @@ impl Net for Mio {
     }
 
     fn register(&mut self, stream: &mut Socket, token: usize) -> io::Result<()> {
-        self.watch(stream.as_fd(), token, BOTH)
+        self.watch(stream.as_fd(), token, STREAM)
     }
 
     #[inline]

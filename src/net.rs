@@ -19,7 +19,8 @@ pub struct Event {
     pub readable: bool,
     /// There may be room to write, or a connect has ended.
     pub writable: bool,
-    /// The peer has ended its stream; the bytes before the end may still wait.
+    /// The peer has ended its stream, or sent an urgent byte: from now on a short read does not mean
+    /// that nothing waits.
     pub closed: bool,
     /// The socket has failed; the next read says how.
     pub error: bool,

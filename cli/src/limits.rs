@@ -1,5 +1,7 @@
 //! The limits of a server as options, one for each field of [`Config`].
 
+use std::io;
+
 use clap::{ArgAction, Args};
 use serveloop::Config;
 
@@ -31,6 +33,8 @@ macro_rules! limits {
             fn collect(&self) -> Config {
                 Config { $($($field: self.$field.into(),)*)* }
             }
+
+            const FIELDS: &[&str] = &[$($(stringify!($field),)*)*];
         }
     };
 }
@@ -130,8 +134,24 @@ impl Limits {
     /// The configuration that the options say.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         let config = self.collect();
-        config.validate().map_err(Failure::of_input)?;
+        config.validate().map_err(|error| {
+            let problem = Self::by_options(&error.to_string());
+            Failure::of_input(io::Error::new(error.kind(), problem))
+        })?;
         Ok(config)
+    }
+
+    /// A message with the names of options in place of those of fields.
+    fn by_options(message: &str) -> String {
+        let words = message.split(' ').map(|word| {
+            let is_field = Self::FIELDS.contains(&word);
+            if is_field {
+                format!("--{}", word.replace('_', "-"))
+            } else {
+                word.to_owned()
+            }
+        });
+        words.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -263,16 +283,25 @@ mod tests {
 
     #[test]
     fn limits_that_contradict_each_other_are_refused() {
-        for nonsense in [
-            "--low-water=1MiB",
-            "--max-connections=0",
-            "--read-per-turn=2GiB",
+        for (nonsense, said) in [
+            (
+                "--low-water=1MiB",
+                "--low-water must be less than --high-water",
+            ),
+            (
+                "--max-connections=0",
+                "--max-connections must be at least 1",
+            ),
+            (
+                "--read-per-turn=2GiB",
+                "--read-per-turn must be at most 1 GiB",
+            ),
         ] {
             let limits = parse(&[nonsense.to_owned()]);
-            assert!(
-                matches!(limits.config(), Err(Failure::Usage(_))),
-                "{nonsense}"
-            );
+            let Err(Failure::Usage(problem)) = limits.config() else {
+                panic!("{nonsense} is taken");
+            };
+            assert_eq!(problem, said);
         }
     }
 }
