@@ -64,6 +64,7 @@ mod server;
 mod session;
 mod shutdown;
 mod socket;
+mod socket_file;
 mod statistics;
 mod system;
 mod table;

@@ -16,7 +16,8 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::net::{Event, Net};
 use crate::shutdown::ShutdownHandle;
-use crate::socket::{self, Bound, SocketFile};
+use crate::socket::{self, Bound};
+use crate::socket_file::SocketFile;
 use crate::system;
 use crate::waker::Wake;
 

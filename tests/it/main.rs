@@ -12,6 +12,7 @@ mod examples;
 mod framed_example;
 mod framing;
 mod half_close;
+mod log_fields;
 mod loop_budget;
 mod loop_connect;
 mod loop_datagrams;
