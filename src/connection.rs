@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind};
 
-use crate::address::Peer;
 use crate::agenda::{
     ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP,
     HOLDING, LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
@@ -55,8 +54,8 @@ impl<S, P: Protocol> Connection<S, P> {
         self.generation
     }
 
-    pub(crate) fn peer(&self) -> &Peer {
-        self.session.peer()
+    pub(crate) fn session(&self) -> &Session<P> {
+        &self.session
     }
 
     /// Tells the session that the connection stands; what it says at once is sent in the next turn.
@@ -90,11 +89,6 @@ impl<S, P: Protocol> Connection<S, P> {
             return self.finish(turn);
         }
         self.next_turn(turn)
-    }
-
-    /// How many bytes of memory the session's buffers have between two turns.
-    pub(crate) fn held(&self) -> usize {
-        self.session.held()
     }
 
     /// When the connection is to be looked at though nothing happens, if that may have become
@@ -143,6 +137,9 @@ impl<S, P: Protocol> Connection<S, P> {
 
     #[cold]
     fn next_turn_of_busy<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+        if self.agenda.any(CONNECTING) {
+            return Next::Wait;
+        }
         if self.hold(turn) {
             return Next::Crowded;
         }
@@ -326,7 +323,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
         self.linger = Some(Box::new(Linger::new(turn.now(), turn.config)));
         self.agenda.set(LINGERING | READABLE | RETIME);
-        self.linger(turn)
+        Next::Again
     }
 
     fn linger<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {

@@ -63,6 +63,7 @@ mod sequential;
 mod server;
 mod session;
 mod shutdown;
+mod simulation;
 mod socket;
 mod socket_file;
 mod statistics;

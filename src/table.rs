@@ -188,10 +188,11 @@ impl<S, P: Protocol> Table<S, P> {
     /// How many connections were served in this turn, and the peer if it was one.
     pub(crate) fn served(&self) -> (usize, Option<&Peer>) {
         let sole = match self.running[..] {
-            [token] => self.slots.get(token & SLOT_MASK).map(Connection::peer),
+            [token] => self.slots.get(token & SLOT_MASK),
             _ => None,
         };
-        (self.running.len(), sole)
+        let peer = sole.map(|connection| connection.session().peer());
+        (self.running.len(), peer)
     }
 
     /// Ends every connection now.
@@ -248,7 +249,7 @@ fn shed<S, P: Protocol, N>(
 ) {
     let holders = slots
         .iter()
-        .map(|(slot, connection)| (connection.held(), slot));
+        .map(|(slot, connection)| (connection.session().held(), slot));
     let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
     let sum: usize = holders.iter().map(|(held, _)| held).sum();
     debug_assert_eq!(sum, *turn.held, "what is held is what each holds");
