@@ -26,7 +26,8 @@ pub enum Address {
     Udp(SocketAddr),
     /// A Unix stream socket by its path. A client that did not bind has an empty path.
     Unix(PathBuf),
-    /// A Unix datagram socket by its path. A sender that did not bind has an empty path.
+    /// A Unix datagram socket by its path. A sender that did not bind has an empty path; one with a
+    /// name outside the file system, which Linux has, a NUL and that name.
     Unixgram(PathBuf),
 }
 

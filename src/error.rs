@@ -120,7 +120,7 @@ pub enum CloseReason {
     /// The protocol wrote more than `max_output` bytes that the peer had not taken.
     Overflow,
     /// All connections together kept more than [`max_buffered`](crate::Config::max_buffered) allows,
-    /// and this one kept the most.
+    /// and this is one of those that had to end for it.
     Shed,
     /// The peer broke the protocol.
     Protocol(ProtocolError),

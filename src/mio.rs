@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ::mio::net::{TcpListener, UnixListener};
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token};
-use socket2::Socket;
+use socket2::{SockAddr, SockRef, Socket};
 
 use crate::address::Address;
 use crate::config::Config;
@@ -165,7 +165,10 @@ impl Datagram {
         match (&self.kind, to) {
             (DatagramKind::Udp(socket), Address::Udp(addr)) => socket.send_to(data, addr).map(drop),
             (DatagramKind::Unix(socket), Address::Unixgram(path)) => {
-                socket.send_to(data, path).map(drop)
+                // A name outside the file system begins with a NUL, which is no path to the standard
+                // library.
+                let to = SockAddr::unix(path)?;
+                SockRef::from(socket).send_to(data, &to).map(drop)
             }
             _ => Err(ErrorKind::InvalidInput.into()),
         }
@@ -354,5 +357,21 @@ impl Net for Mio {
 }
 
 fn path_of(addr: &UnixAddr) -> PathBuf {
-    addr.as_pathname().map(PathBuf::from).unwrap_or_default()
+    let path = addr.as_pathname().map(PathBuf::from);
+    path.or_else(|| abstract_name(addr)).unwrap_or_default()
+}
+
+/// A name outside the file system, behind a NUL.
+#[cfg(target_os = "linux")]
+fn abstract_name(addr: &UnixAddr) -> Option<PathBuf> {
+    use std::ffi::OsStr;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    let name = [b"\0", addr.as_abstract_name()?].concat();
+    Some(OsStr::from_bytes(&name).into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_name(_: &UnixAddr) -> Option<PathBuf> {
+    None
 }

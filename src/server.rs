@@ -207,7 +207,7 @@ impl Server {
     ///
     /// Each loop has sockets of its own on the same port, among which the system spreads the
     /// clients; that needs [`Config::reuse_port`]. Unix sockets have one path, so the loops share
-    /// the one socket there. Limits on connections are each loop's.
+    /// the one socket there. Limits on connections, peers and memory are each loop's.
     ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever); `InvalidInput` for no workers, or without
