@@ -43,7 +43,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("protocols", &["protocols"]),
     ("unsafe", &["system"]),
     ("seam", &["net", "shutdown"]),
-    ("sockets", &["mio", "socket"]),
+    ("sockets", &["mio", "socket", "socket_file"]),
     (
         "loop",
         &[
@@ -56,7 +56,10 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "linger",
             "listener",
             "model",
+            "origin",
+            "peers",
             "reactor",
+            "replies",
             "responder",
             "table",
             "throttle",

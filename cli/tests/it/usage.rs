@@ -51,12 +51,12 @@ fn bad_values_are_refused_with_their_option() {
 fn limits_that_contradict_each_other_are_refused() {
     let text = refused(&["serve", "echo", "--low-water", "1MiB"]);
     assert!(
-        text.contains("low_water must be less than high_water"),
+        text.contains("--low-water must be less than --high-water"),
         "{text}"
     );
     let text = refused(&["serve", "echo", "--read-per-turn", "1000000GiB"]);
     assert!(
-        text.contains("read_per_turn must be at most 1 GiB"),
+        text.contains("--read-per-turn must be at most 1 GiB"),
         "{text}"
     );
 }
