@@ -26,6 +26,7 @@ mod models;
 mod models_rules;
 mod pauses;
 mod probe;
+mod properties;
 mod protocols;
 mod regression;
 mod scripted;

@@ -1,0 +1,251 @@
+//! A protocol that does what a script says, and tells the model of it.
+
+use std::cell::{RefCell, RefMut};
+use std::fmt;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
+
+use super::model::{Event, Model};
+use super::pattern::piece;
+
+/// What the protocol does when it is called, as one byte says: how much it takes, and one deed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Answer(pub(super) u8);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Nothing,
+    Write(usize),
+    WriteSome(usize),
+    Pause,
+    Resume,
+    Close,
+    Finish,
+    Abort,
+    /// The protocol's own deadline, so many milliseconds from now.
+    SetDeadline(u64),
+    ClearDeadline,
+    Error,
+    Panic,
+    /// Panics when it is next asked for its deadline.
+    PanicLater,
+}
+
+impl Answer {
+    fn take(self, available: usize) -> usize {
+        match self.0 & 3 {
+            0 => 0,
+            1 => available.min(1),
+            2 => available.div_ceil(2),
+            _ => available,
+        }
+    }
+
+    pub(super) fn deed(self) -> Deed {
+        match self.0 >> 2 {
+            0..20 => Deed::Nothing,
+            size @ 20..28 => Deed::Write(usize::from(size - 20) * 5),
+            28 => Deed::Write(300),
+            size @ 29..35 => Deed::WriteSome(usize::from(size - 29) * 20),
+            35..40 => Deed::Pause,
+            40..46 => Deed::Resume,
+            delay @ 46..52 => Deed::SetDeadline(u64::from(delay - 46) * 3),
+            52..54 => Deed::ClearDeadline,
+            54..56 => Deed::Finish,
+            56..58 => Deed::Close,
+            58 => Deed::Abort,
+            59 => Deed::Error,
+            60 => Deed::Panic,
+            61 => Deed::PanicLater,
+            _ => Deed::Nothing,
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = ["nothing", "a byte", "half", "all"][usize::from(self.0 & 3)];
+        write!(f, "takes {share} and does {:?}", self.deed())
+    }
+}
+
+/// The protocol.
+#[derive(Clone, Debug)]
+pub(super) struct Scripted {
+    pub(super) model: Rc<RefCell<Model>>,
+    /// What the calls of one event answer, in turn.
+    pub(super) answers: Rc<RefCell<[Answer; 2]>>,
+    pub(super) panics_later: Rc<RefCell<bool>>,
+}
+
+impl Scripted {
+    pub(super) fn new(model: Rc<RefCell<Model>>) -> Self {
+        Self {
+            model,
+            answers: Rc::default(),
+            panics_later: Rc::default(),
+        }
+    }
+
+    fn model(&self) -> RefMut<'_, Model> {
+        self.model.borrow_mut()
+    }
+
+    fn answer(&self) -> Answer {
+        let call = self.model().calls;
+        self.answers.borrow()[call % 2]
+    }
+
+    /// Does what the script says, to the session and to the model of it.
+    fn act(&self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        match self.answer().deed() {
+            Deed::Nothing => {}
+            Deed::Write(count) => {
+                transport.write(&piece(self.model().written, count));
+                self.model().write(count);
+            }
+            Deed::WriteSome(count) => {
+                let taken = transport.write_some(&piece(self.model().written, count));
+                let expected = self.model().write_some(count);
+                self.model()
+                    .demand(taken == expected, "some was not what there was room for");
+            }
+            Deed::Pause => {
+                transport.pause_reading();
+                self.model().paused = true;
+            }
+            Deed::Resume => {
+                transport.resume_reading();
+                self.model().resume();
+            }
+            Deed::Close => {
+                transport.close();
+                self.model().close();
+            }
+            Deed::Finish => {
+                transport.finish();
+                self.model().finished = true;
+            }
+            Deed::Abort => {
+                transport.abort();
+                self.model().fail(CloseReason::Aborted);
+            }
+            Deed::SetDeadline(millis) => {
+                self.model().own = Some(transport.now() + Duration::from_millis(millis));
+            }
+            Deed::ClearDeadline => self.model().own = None,
+            Deed::PanicLater => *self.panics_later.borrow_mut() = true,
+            Deed::Error => return Err(ProtocolError::malformed("as scripted")),
+            Deed::Panic => self.panic(),
+        }
+        self.compare(transport);
+        Ok(())
+    }
+
+    /// Without the panic hook, which prints, and which a fuzzer takes for a finding.
+    fn panic(&self) -> ! {
+        self.model().fail(CloseReason::Panicked);
+        resume_unwind(Box::new("as scripted"))
+    }
+
+    /// What a protocol sees of its session is what the model says.
+    fn compare(&self, transport: &Transport<'_>) {
+        let mut model = self.model();
+        let waiting = model.waiting();
+        model.demand(transport.waiting() == waiting, "waiting");
+        let seen = (
+            transport.is_paused(),
+            transport.is_full(),
+            transport.is_closing(),
+        );
+        let expected = (model.paused, model.full, model.closing);
+        model.demand(seen == expected, "paused, full or closing");
+    }
+
+    /// The same where errors are told by returning them.
+    fn act_or_fail(&self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.act(transport).inspect_err(|_| {
+            let error = ProtocolError::malformed("as scripted");
+            self.model().fail(CloseReason::Protocol(error));
+        })
+    }
+
+    fn tell(&self, event: Event, transport: &mut Transport<'_>) {
+        self.model().tell(event);
+        if self.act(transport).is_err() {
+            // Where a protocol cannot return an error it may as well panic.
+            self.panic();
+        }
+    }
+}
+
+impl Protocol for Scripted {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.model().tell_open();
+        self.act_or_fail(transport)
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.model().tell_data(data);
+        self.act_or_fail(transport)?;
+        let count = self.answer().take(data.len());
+        self.model().take(count);
+        Ok(count)
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        self.model().tell_eof(unread);
+        self.act_or_fail(transport)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.tell(Event::Sent, transport);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        if self.panics_later.replace(false) {
+            self.panic();
+        }
+        self.model().own
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        self.tell(Event::Timeout, transport);
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        self.tell(Event::Woken, transport);
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.tell(Event::Shutdown, transport);
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        let mut model = self.model();
+        model.calls += 1;
+        let is_end = model.event == Event::Lost && model.calls == 1;
+        model.demand(is_end, "lost more than once");
+        let expected = model.reason.as_ref().unwrap_or(&CloseReason::Closed);
+        let (expected, reason) = (expected.to_string(), reason.to_string());
+        model.demand(
+            expected == reason,
+            &format!("{reason} instead of {expected}"),
+        );
+        drop(model);
+        if self.answer().deed() == Deed::Panic {
+            resume_unwind(Box::new("as scripted"));
+        }
+    }
+}
