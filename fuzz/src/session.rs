@@ -17,8 +17,8 @@ use serveloop::{
 use crate::input::Input;
 use model::{Event, Model};
 use pattern::piece;
-use scripted::{Answer, Scripted};
-use steps::{Act, Step};
+use scripted::Scripted;
+use steps::{Act, Answer, Step};
 
 /// A configuration, and then one step for every four bytes.
 ///
@@ -153,7 +153,7 @@ impl Run {
         if self.model().eof || !(is_rude || self.session.wants_input()) {
             return;
         }
-        let count = if amount > 250 { 700 } else { 1 + amount / 4 };
+        let count = steps::data(amount, &self.model());
         let data = piece(self.model().fed, count);
         self.model().feed(count);
         self.call(|session, context| session.handle_data(&data, context));
@@ -318,7 +318,7 @@ impl Run {
         let polite = |act| Step {
             act,
             amount: 1,
-            answers: [Answer(3); 2],
+            answers: [Answer::TAKES_ALL; 2],
         };
         self.perform(polite(Act::Eof))?;
         for _ in 0..4 {

@@ -272,20 +272,13 @@ impl Run {
     fn check(&self) {
         assert_eq!(self.table.len(), self.model.len());
         assert_eq!(self.table.is_empty(), self.model.is_empty());
+        let queued: HashSet<_> = self.table.ready.iter().collect();
+        assert_eq!(queued.len(), self.table.ready.len(), "queued twice");
         let open = self.tokens.len() - self.sockets.closed.len();
         assert_eq!(open, self.model.len(), "each socket is closed once");
         let deadlines = self.model.values().filter_map(|known| known.deadline);
         let ticks = deadlines.map(|at| self.kit.clock.tick_of(at));
-        let due: Vec<_> = ticks.filter(|at| *at > self.kit.clock.tick()).collect();
-        if due.len()
-            == self
-                .model
-                .values()
-                .filter(|it| it.deadline.is_some())
-                .count()
-        {
-            assert_eq!(self.table.deadline(), due.into_iter().min());
-        }
+        assert_eq!(self.table.deadline(), ticks.min());
     }
 }
 

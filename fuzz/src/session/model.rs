@@ -7,7 +7,7 @@ use std::time::Instant;
 use serveloop::{CloseReason, Config, Deadline, ProtocolError, Tick};
 
 /// Room beside `max_frame` for what an incomplete message has for a header.
-const HEADER_ROOM: usize = 1024;
+pub(super) const HEADER_ROOM: usize = 1024;
 
 /// Which call of a session is going on, and so what it may tell its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! A protocol that does what a script says, and tells the model of it.
 
 use std::cell::{RefCell, RefMut};
-use std::fmt;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,67 +9,7 @@ use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
 
 use super::model::{Event, Model};
 use super::pattern::piece;
-
-/// What the protocol does when it is called, as one byte says: how much it takes, and one deed.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Answer(pub(super) u8);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
-    Nothing,
-    Write(usize),
-    WriteSome(usize),
-    Pause,
-    Resume,
-    Close,
-    Finish,
-    Abort,
-    /// The protocol's own deadline, so many milliseconds from now.
-    SetDeadline(u64),
-    ClearDeadline,
-    Error,
-    Panic,
-    /// Panics when it is next asked for its deadline.
-    PanicLater,
-}
-
-impl Answer {
-    fn take(self, available: usize) -> usize {
-        match self.0 & 3 {
-            0 => 0,
-            1 => available.min(1),
-            2 => available.div_ceil(2),
-            _ => available,
-        }
-    }
-
-    pub(super) fn deed(self) -> Deed {
-        match self.0 >> 2 {
-            0..20 => Deed::Nothing,
-            size @ 20..28 => Deed::Write(usize::from(size - 20) * 5),
-            28 => Deed::Write(300),
-            size @ 29..35 => Deed::WriteSome(usize::from(size - 29) * 20),
-            35..40 => Deed::Pause,
-            40..46 => Deed::Resume,
-            delay @ 46..52 => Deed::SetDeadline(u64::from(delay - 46) * 3),
-            52..54 => Deed::ClearDeadline,
-            54..56 => Deed::Finish,
-            56..58 => Deed::Close,
-            58 => Deed::Abort,
-            59 => Deed::Error,
-            60 => Deed::Panic,
-            61 => Deed::PanicLater,
-            _ => Deed::Nothing,
-        }
-    }
-}
-
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let share = ["nothing", "a byte", "half", "all"][usize::from(self.0 & 3)];
-        write!(f, "takes {share} and does {:?}", self.deed())
-    }
-}
+use super::steps::{Answer, Deed};
 
 /// The protocol.
 #[derive(Clone, Debug)]
@@ -103,11 +42,13 @@ impl Scripted {
     fn act(&self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         match self.answer().deed() {
             Deed::Nothing => {}
-            Deed::Write(count) => {
+            Deed::Write(size) => {
+                let count = size.bytes(&self.model());
                 transport.write(&piece(self.model().written, count));
                 self.model().write(count);
             }
-            Deed::WriteSome(count) => {
+            Deed::WriteSome(size) => {
+                let count = size.bytes(&self.model());
                 let taken = transport.write_some(&piece(self.model().written, count));
                 let expected = self.model().write_some(count);
                 self.model()
