@@ -26,9 +26,9 @@ use steps::{Act, Answer, Step};
 /// When the session breaks a rule of the model.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let is_datagram = input.below(8) == 7;
+    let kind = input.below(8);
     let config = steps::config(&mut input);
-    if is_datagram {
+    if kind == 7 {
         return datagram(&mut input, config);
     }
     let mut steps = vec![Step::of(Act::Open, &mut input)];
@@ -36,7 +36,7 @@ pub fn target(data: &[u8]) {
         let act = Act::of(&mut input);
         steps.push(Step::of(act, &mut input));
     }
-    let mut run = Run::new(config, "tcp://127.0.0.1:1");
+    let mut run = Run::new(config, "tcp://127.0.0.1:1", kind == 6);
     for (number, step) in steps.iter().enumerate() {
         if let Err(fault) = run.perform(*step) {
             panic!("{fault}\nafter {:#?}\n{:?}", &steps[..=number], run.model());
@@ -48,7 +48,7 @@ pub fn target(data: &[u8]) {
 }
 
 fn datagram(input: &mut Input<'_>, config: Config) {
-    let mut run = Run::new(config, "udp://127.0.0.1:1");
+    let mut run = Run::new(config, "udp://127.0.0.1:1", false);
     let length = input.below(64);
     run.answer(Step::of(Act::Woken, input));
     if let Err(fault) = run.datagram(length) {
@@ -69,25 +69,30 @@ struct Run {
     config: Config,
     clock: Clock,
     mailbox: Arc<Mailbox>,
-    /// The driver's one output buffer; `None` while it is lent.
+    /// The driver's one output buffer; `None` while a session has it.
     scratch: Option<Box<Buffer>>,
+    in_turn: bool,
     /// What the driver was told when it last asked for the deadline.
     asked: Option<Option<Tick>>,
 }
 
 impl Run {
-    fn new(config: Config, peer: &str) -> Self {
+    /// A session with a peer that came to us, or that we went to.
+    fn new(config: Config, peer: &str, outbound: bool) -> Self {
         config.validate().expect("small limits are valid");
         let address: Address = peer.parse().expect("an address");
         let clock = Clock::new(Instant::now());
-        let protocol = Scripted::new(Rc::new(RefCell::new(Model::new(config.clone()))));
+        let peer = Peer::new(address, (!outbound).then_some(0));
+        let model = Model::new(config.clone(), outbound);
+        let protocol = Scripted::new(Rc::new(RefCell::new(model)));
         Self {
-            session: Session::new(protocol.clone(), Peer::new(address, Some(0)), clock.tick()),
+            session: Session::new(protocol.clone(), peer, clock.tick()),
             protocol,
             config,
             clock,
             mailbox: Mailbox::new(Box::new(Nobody)),
             scratch: Some(Box::default()),
+            in_turn: false,
             asked: None,
         }
     }
@@ -227,18 +232,18 @@ impl Run {
 
     /// Begins or ends a turn: the driver's output buffer is lent or taken back.
     fn turn(&mut self) {
-        let mut scratch = self.scratch.take();
-        if scratch.is_some() {
-            self.session.lend(&mut scratch);
-        } else {
-            if self.model().waiting() > 0 {
-                self.model().stall();
-            }
-            self.call(|session, context| session.reclaim(&mut scratch, context));
-            let is_back = scratch.as_ref().is_some_and(|buffer| buffer.is_empty());
-            self.model()
-                .demand(is_back, "the buffer did not come back empty");
+        self.in_turn = !self.in_turn;
+        if self.in_turn {
+            return self.session.lend(&mut self.scratch);
         }
+        if self.model().waiting() > 0 {
+            self.model().stall();
+        }
+        let mut scratch = self.scratch.take();
+        self.call(|session, context| session.reclaim(&mut scratch, context));
+        let is_back = scratch.as_ref().is_some_and(|buffer| buffer.is_empty());
+        self.model()
+            .demand(is_back, "the buffer did not come back empty");
         self.scratch = scratch;
     }
 

@@ -59,7 +59,7 @@ pub(super) struct Model {
     pub(super) pending: bool,
     /// Unread bytes are an unfinished message.
     pub(super) incomplete: bool,
-    /// No message was complete yet.
+    /// No message was complete yet, and one is owed: by who came to us, not by whom we went to.
     pub(super) first: bool,
     /// What the protocol said that it took when it was last shown something.
     last_take: Option<usize>,
@@ -75,7 +75,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config, outbound: bool) -> Self {
         Self {
             config,
             now: Tick::ZERO,
@@ -101,7 +101,7 @@ impl Model {
             lost: false,
             pending: false,
             incomplete: false,
-            first: true,
+            first: !outbound,
             last_take: None,
             took: false,
             showing: false,
