@@ -122,6 +122,12 @@ impl Link {
         }
     }
 
+    /// Unread bytes are shown again now, and so what the peer owes runs again.
+    pub(crate) fn end_pending(&mut self) {
+        self.flags.clear(PENDING);
+        self.flags.set(RETIME);
+    }
+
     /// The earliest of the configured deadlines that run now; those of the peer's input do not while
     /// some of it `waits` to be read.
     pub(crate) fn limit(&self, config: &Config, waits: bool) -> Option<(Tick, Deadline)> {

@@ -162,7 +162,7 @@ impl<P: Protocol> Session<P> {
 
     /// Shows unread bytes, or the end of the stream, again: a pause has ended or a turn has passed.
     pub fn handle_more(&mut self, context: &Context<'_>) {
-        self.link.flags.clear(PENDING);
+        self.link.end_pending();
         self.show_unread(context);
         if self.link.flags.any(EOF) {
             self.tell_eof(context);

@@ -1,5 +1,7 @@
 //! All connections of a loop: where they are found, which have work, and which deadline is next.
 
+mod properties;
+
 use std::cmp::Reverse;
 use std::mem;
 

@@ -29,6 +29,7 @@ mod models_rules;
 mod pauses;
 mod peers;
 mod probe;
+mod properties;
 mod protocols;
 mod regression;
 mod scripted;
