@@ -1,5 +1,6 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
+mod bench;
 mod budget;
 mod failure;
 mod limits;
@@ -20,6 +21,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::bench::Bench;
 use crate::failure::Failure;
 use crate::serve::Serve;
 use crate::verbosity::Verbosity;
@@ -56,6 +58,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<Serve>),
+    Bench(Box<Bench>),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     cli.verbosity.start_logging();
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Bench(bench) => bench.run(),
     };
     outcome.unwrap_or_else(Failure::report)
 }
@@ -108,7 +112,7 @@ mod tests {
         let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             known_commands(arguments("serveloop nonsense").into_iter()),
-            "serve, help"
+            "serve, bench, help"
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),

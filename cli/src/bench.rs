@@ -1,0 +1,177 @@
+//! `serveloop bench`: from the command line to the results.
+
+mod client;
+mod contender;
+mod cores;
+mod descriptors;
+mod family;
+mod figure;
+mod interrupt;
+mod launch;
+mod load;
+mod machine;
+mod options;
+mod pattern;
+mod plan;
+mod results;
+mod round;
+mod scenario;
+mod schedule;
+mod server;
+mod table;
+mod tally;
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::bench::contender::Contender;
+use crate::bench::cores::Cores;
+use crate::bench::interrupt::Interrupt;
+use crate::bench::launch::launch;
+use crate::bench::machine::Machine;
+use crate::bench::options::Options;
+use crate::bench::plan::Plan;
+use crate::bench::results::{Method, Outcome, Results};
+use crate::bench::round::{Ground, Sample};
+use crate::bench::scenario::Scenario;
+use crate::bench::table::table;
+use crate::failure::Failure;
+
+/// Measures servers that echo.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    options: Options,
+}
+
+impl Bench {
+    /// Measures everything. Returns the status to exit with.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        if let Some(launched) = &self.options.launch {
+            return Err(launch(launched, &self.options.server).into());
+        }
+        let plan = Plan::new(&self.options)?;
+        let interrupt = Interrupt::catch()?;
+        let outcome = self.measure(&plan, &interrupt);
+        match (outcome, interrupt.exit_code()) {
+            (Err(_), Some(status)) => Ok(status),
+            (outcome, _) => outcome.map(|()| ExitCode::SUCCESS),
+        }
+    }
+
+    fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
+        let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let cores = Cores::divide().map_err(io::Error::from)?;
+        let ground = Ground {
+            plan,
+            cores: &cores,
+            interrupt,
+        };
+        let progress = progress(plan);
+        let mut outcomes = Vec::new();
+        for scenario in &plan.scenarios {
+            outcomes.extend(measure_scenario(ground, scenario, &progress)?);
+        }
+        progress.finish_and_clear();
+        let results = Results {
+            format: 1,
+            command: command_line(),
+            date,
+            machine: Machine::of_this(cores.count()),
+            method: Method {
+                rounds: plan.rounds,
+                duration_seconds: plan.duration.as_secs_f64(),
+                warm_up_seconds: plan.warm_up.as_secs_f64(),
+                server_cores: cores.servers.clone(),
+                generator_core: cores.generator,
+            },
+            results: outcomes,
+        };
+        self.tell(&results, &cores).map_err(Failure::from)
+    }
+
+    fn tell(&self, results: &Results, cores: &Cores) -> io::Result<()> {
+        let json = serde_json::to_string_pretty(results)? + "\n";
+        let dash = Some(Path::new("-"));
+        match self.options.json.as_deref() {
+            json_path if json_path == dash => print(&json)?,
+            json_path => {
+                print(&format!("{cores}\n\n{}", table(results)))?;
+                json_path.map_or(Ok(()), |path| write(path, &json))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Measures every server once a round. Who begins changes, so that nobody always comes after the
+/// same neighbour.
+fn measure_scenario(
+    ground: Ground<'_>,
+    scenario: &Scenario,
+    progress: &ProgressBar,
+) -> io::Result<Vec<Outcome>> {
+    let contenders = &ground.plan.contenders;
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contenders.len()];
+    for round in 0..ground.plan.rounds {
+        for turn in 0..contenders.len() {
+            let place = (round + turn) % contenders.len();
+            let contender = &contenders[place];
+            if contender.objection(scenario).is_some() {
+                continue;
+            }
+            progress.set_message(format!("{contender}, {scenario}"));
+            samples[place].push(ground.measure(contender, scenario)?);
+            progress.inc(1);
+        }
+    }
+    let outcome = |(contender, samples): (&Contender, &Vec<Sample>)| {
+        Outcome::new(contender, scenario, samples)
+    };
+    Ok(contenders.iter().zip(&samples).map(outcome).collect())
+}
+
+/// A bar on the terminal, if standard error is one. It is drawn between measurements alone.
+fn progress(plan: &Plan) -> ProgressBar {
+    let bar = ProgressBar::new(plan.measurements() as u64);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (left: {eta}) {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// As it was typed, as far as that can be told.
+fn command_line() -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=,.:/@%+".contains(letter);
+    let quote = |argument: String| match argument.chars().all(plain) && !argument.is_empty() {
+        true => argument,
+        false => format!("'{}'", argument.replace('\'', r"'\''")),
+    };
+    let arguments = env::args_os().skip(1);
+    let arguments = arguments.map(|argument| quote(argument.to_string_lossy().into_owned()));
+    let words: Vec<_> = ["serveloop".to_owned()]
+        .into_iter()
+        .chain(arguments)
+        .collect();
+    words.join(" ")
+}
+
+/// A reader that has gone away got what it wanted.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,129 @@
+//! The results as a table on the terminal.
+
+use std::fmt::Write;
+
+use crate::bench::figure::{bytes, number, spread, time};
+use crate::bench::results::{Measured, Outcome, Results};
+
+const COLUMNS: [(&str, usize); 12] = [
+    ("", 12),
+    ("/s", 10),
+    ("spread", 7),
+    ("ratio", 6),
+    ("p50", 8),
+    ("p90", 8),
+    ("p99", 8),
+    ("p99.9", 8),
+    ("max", 8),
+    ("CPU each", 9),
+    ("per conn", 9),
+    ("calls", 6),
+];
+
+/// The table, and after it what one has to know to read it.
+pub(crate) fn table(results: &Results) -> String {
+    let mut text = String::new();
+    for group in groups(results) {
+        let scenario = group[0].scenario;
+        let _ = writeln!(text, "{scenario}: {} and their times", scenario.unit());
+        text += &line(COLUMNS.map(|(title, _)| title.to_owned()));
+        let base = group.iter().find_map(|outcome| rate(outcome));
+        for outcome in group {
+            text += &row(outcome, base);
+        }
+        text.push('\n');
+    }
+    for note in notes(results) {
+        let _ = writeln!(text, "{note}");
+    }
+    text
+}
+
+/// The outcomes of each scenario.
+pub(crate) fn groups(results: &Results) -> impl Iterator<Item = &[Outcome]> {
+    results
+        .results
+        .chunk_by(|one, other| one.scenario == other.scenario)
+}
+
+/// What one has to know to read the figures, a sentence each.
+pub(crate) fn notes(results: &Results) -> Vec<String> {
+    let mut notes = Vec::new();
+    for outcome in &results.results {
+        let Some(measured) = &outcome.measured else {
+            continue;
+        };
+        let what = format!("{}, {}", outcome.server, outcome.scenario);
+        if measured.rate_was_kept == Some(false) {
+            notes.push(format!("{what}: the rate was not kept"));
+        }
+        if measured.generator_was_the_limit {
+            notes.push(format!("{what}: {}", limit(measured)));
+        }
+    }
+    if results
+        .method
+        .server_cores
+        .contains(&results.method.generator_core)
+    {
+        let note = "servers and generator shared one core: each took time from the other";
+        notes.push(note.to_owned());
+    }
+    notes
+}
+
+/// How the generator was the limit.
+fn limit(measured: &Measured) -> String {
+    let percent = |part: f64| format!("{:.0} %", part * 100.0);
+    let generator = percent(measured.generator_busy);
+    match measured.server_busy {
+        Some(server) => format!(
+            "the generator was the limit (it used {generator} of its core, the server {} of what it can use)",
+            percent(server)
+        ),
+        None => format!("the generator may have been the limit (it used {generator} of its core)"),
+    }
+}
+
+fn rate(outcome: &Outcome) -> Option<f64> {
+    Some(outcome.measured.as_ref()?.per_second.median)
+}
+
+fn row(outcome: &Outcome, base: Option<f64>) -> String {
+    let Some(measured) = &outcome.measured else {
+        let reason = outcome.skipped.as_deref().unwrap_or("not measured");
+        let (name, width) = (&outcome.server, COLUMNS[0].1);
+        return format!("{name:<width$} {:>10}  {reason}\n", "-");
+    };
+    let times = &measured.latency_microseconds;
+    let rate = measured.per_second;
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let processor = measured.server_microseconds_per_message;
+    let memory = measured.server_bytes_per_connection;
+    line([
+        outcome.server.clone(),
+        number(rate.median),
+        spread(rate.spread()),
+        or_dash(base.map(|base| format!("{:.2}", rate.median / base))),
+        time(times.p50.median),
+        time(times.p90.median),
+        time(times.p99.median),
+        time(times.p999.median),
+        time(times.max),
+        or_dash(processor.map(|figure| time(figure.median))),
+        or_dash(memory.map(|figure| bytes(figure.median))),
+        or_dash(measured.system_calls_per_message.map(number)),
+    ])
+}
+
+fn line(cells: [String; COLUMNS.len()]) -> String {
+    let mut text = String::new();
+    for (place, (cell, (_, width))) in cells.iter().zip(COLUMNS).enumerate() {
+        let _ = match place {
+            0 => write!(text, "{cell:<width$}"),
+            _ => write!(text, " {cell:>width$}"),
+        };
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
+}
