@@ -30,6 +30,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use log::LevelFilter;
 
 use crate::bench::contender::Contender;
 use crate::bench::cores::Cores;
@@ -44,7 +45,51 @@ use crate::bench::scenario::Scenario;
 use crate::bench::table::table;
 use crate::failure::Failure;
 
-/// Measures servers that echo.
+/// Measures how fast servers send back what they get, and what it costs them.
+///
+/// Compare the ways of serving on this machine; servers are started on loopback and ended again:
+///
+///   $ serveloop bench --compare event-loop,workers=2,threaded,forking,sequential --connections 1,100,1000
+///
+/// Measure a server that runs already, ours or anybody's. It must send back what it gets:
+///
+///   $ serveloop serve echo --listen unix:///tmp/echo.sock
+///   $ serveloop bench --target unix:///tmp/echo.sock --connections 1,100 --depth 1,16 --size 64,64KiB
+///
+/// Send at a steady rate, however slow the replies are. Times count from the moment at which a
+/// message was due, so that a stall is seen in all messages that it delays:
+///
+///   $ serveloop bench --compare event-loop,threaded --connections 100 --rate 20000
+///
+/// A connection for each message; and a few that are active among many that are idle:
+///
+///   $ serveloop bench --churn --connections 100
+///   $ serveloop bench --compare event-loop,threaded --connections 100 --idle 5000
+///
+/// Keep the results, as data and as a page with charts that can be published as it is:
+///
+///   $ serveloop bench --json results.json --report results.html
+///
+/// Servers and the load have cores of their own where there are two, and servers take turns round
+/// by round. Every byte that comes back is compared with what was sent; a wrong one, a connection
+/// that ends and a server that says nothing for --timeout are failures (exit status 1).
+///
+/// The table has, for each server, the medians of all rounds:
+///
+///   messages/s  and how far the farthest round lies from the median; ratio: to the first server
+///   p50 ... max how long messages took; the maximum is that of all rounds
+///   CPU each    processor time of the server's processes for each message
+///   per conn    memory of the server's processes for each connection that was used once, without
+///               the system's own
+///   calls       system calls of the server for each message (--syscalls)
+///
+/// With --json there is an object with "command", "date", "machine", "method" and "results", a list
+/// of objects: "server", "load" (closed, open, churn), "connections", "idle", "size", "depth", "rate",
+/// "skipped" (why not measured, or null) and "measured" (or null): "per_second",
+/// "latency_microseconds" ("p50", "p90", "p99", "p99.9", "max"), "server_microseconds_per_message",
+/// "server_bytes_per_connection", "system_calls_per_message", "generator_busy", "server_busy",
+/// "generator_waited" (parts of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept".
+/// Figures are objects with "median", "least" and "most"; what is not known is null.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Bench {
@@ -59,6 +104,7 @@ impl Bench {
             return Err(launch(launched, &self.options.server).into());
         }
         let plan = Plan::new(&self.options)?;
+        quieten();
         let interrupt = Interrupt::catch()?;
         let outcome = self.measure(&plan, &interrupt);
         match (outcome, interrupt.exit_code()) {
@@ -109,6 +155,14 @@ impl Bench {
             }
         }
         Ok(())
+    }
+}
+
+/// What happens to connections, and that the loop ends, is told by the results, or by our error: the
+/// library's log of it is for those who asked to see more.
+fn quieten() {
+    if log::max_level() <= LevelFilter::Info {
+        log::set_max_level(LevelFilter::Error);
     }
 }
 

@@ -207,15 +207,18 @@ impl Protocol for Client {
         Ok(data.len())
     }
 
-    /// The load begins, a message is due, or the load is over.
+    /// The load begins, or a message is due.
     fn woken(&mut self, transport: &mut Transport<'_>) {
-        match self.course.over.get() {
-            Some(over) => self.account_missing(over),
-            None => {
-                let now = (self.course.time)(transport);
-                self.advance(now, transport);
-            }
+        let now = (self.course.time)(transport);
+        self.advance(now, transport);
+    }
+
+    /// The load is over.
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        if let Some(over) = self.course.over.get().filter(|_| self.is_active()) {
+            self.account_missing(over);
         }
+        transport.close();
     }
 
     fn connection_lost(&mut self, reason: &CloseReason) {
@@ -370,7 +373,7 @@ mod tests {
         wake(&course, &mut session);
         session.advance(Duration::from_millis(99));
         course.over.set(Some(session.now()));
-        wake(&course, &mut session);
+        session.shutdown();
         let tally = course.tally.borrow();
         assert_eq!(tally.messages, 0);
         let latency = tally.latency();

@@ -10,8 +10,6 @@ use crate::bench::scenario::{Pace, Scenario};
 
 /// More processes than this at a time take most machines to their limits.
 const PROCESSES_MOST: usize = 2_000;
-/// Connections that a server takes beyond those of the load: some may end late.
-const SLACK: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Contender {
@@ -57,7 +55,7 @@ impl Model {
     /// The arguments of a server of this kind that takes such a load. All limits and deadlines are
     /// on, and raised only as far as the load needs.
     pub(crate) fn arguments(self, scenario: &Scenario) -> Vec<String> {
-        let most = (scenario.total() + SLACK).to_string();
+        let most = scenario.standing_most().to_string();
         let mut arguments: Vec<String> = ["serve", "echo"].map(str::to_owned).into();
         for listener in 1..=scenario.listeners() {
             arguments.extend(["--listen".to_owned(), format!("tcp://127.0.0.{listener}:0")]);
@@ -244,8 +242,8 @@ mod tests {
             arguments[place.unwrap() + 1].as_str()
         };
         assert_eq!(value("--model"), "forking");
-        assert_eq!(value("--max-children"), "1064");
-        assert_eq!(value("--max-connections"), "1064");
+        assert_eq!(value("--max-children"), "1512");
+        assert_eq!(value("--max-connections"), "1512");
         assert_eq!(value("--listen"), "tcp://127.0.0.1:0");
     }
 }

@@ -86,6 +86,13 @@ pub(crate) fn own_processor_time() -> Option<Duration> {
     processor_time(std::process::id())
 }
 
+/// How long this thread could have run and had to wait for its core, because of others.
+pub(crate) fn own_waiting_time() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
 /// Of all threads, those included that have ended; in nanoseconds, unlike /proc/PID/stat.
 fn processor_time(process: u32) -> Option<Duration> {
     let process = Pid::from_raw(i32::try_from(process).ok()?);

@@ -22,6 +22,8 @@ const SLACK: usize = 64;
 const READ_BUFFER: usize = 256 * 1024;
 /// How soon the end and silence are noticed.
 const STEP: Duration = Duration::from_millis(20);
+/// How long connections may take to end in order.
+const ENDING: Duration = Duration::from_secs(1);
 /// The system's timers are this coarse, so that the last stretch before a message is due is spun.
 const COARSE: Duration = Duration::from_millis(2);
 
@@ -171,13 +173,14 @@ impl<'a> Load<'a> {
     /// have been sent and are still missing.
     ///
     /// # Errors
-    /// The poller fails.
+    /// The poller fails, or a signal came.
     pub(crate) fn finish(&mut self) -> io::Result<Latency> {
-        self.course.over.set(Some(Instant::now()));
-        self.wakers.iter().for_each(Waker::wake);
-        // One turn to hear of the wakes, and one more in case its budget was spent.
-        for _ in 0..2 {
-            self.reactor.turn(Some(Duration::ZERO))?;
+        let over = Instant::now();
+        self.course.over.set(Some(over));
+        self.reactor.shutdown();
+        while !self.reactor.is_finished() && over.elapsed() < ENDING {
+            self.interrupt.check()?;
+            self.reactor.turn(Some(STEP))?;
         }
         Ok(self.course.tally.borrow().latency())
     }

@@ -68,6 +68,8 @@ pub(crate) struct Measured {
     /// Parts of the time of the cores that they could use.
     pub(crate) generator_busy: f64,
     pub(crate) server_busy: Option<f64>,
+    /// The part of the time for which the generator waited for its core, because of other processes.
+    pub(crate) generator_waited: f64,
     /// The server could have done more.
     pub(crate) generator_was_the_limit: bool,
     /// Whether an open loop reached its rate.
@@ -117,10 +119,7 @@ impl Measured {
         let asked = scenario.pace.rate().map(|rate| rate as f64);
         let rate_was_kept = asked.map(|asked| per_second.median >= asked * KEPT);
         // An open loop spins until the next message is due, so it is busy all the time.
-        let generator_gave_all = match rate_was_kept {
-            Some(kept) => !kept,
-            None => generator_busy >= BUSY,
-        };
+        let gave_all = generator_busy >= BUSY && rate_was_kept != Some(true);
         Some(Self {
             per_second,
             latency_microseconds: Times {
@@ -135,8 +134,8 @@ impl Measured {
             system_calls_per_message: None,
             generator_busy,
             server_busy,
-            generator_was_the_limit: generator_gave_all
-                && server_busy.is_none_or(|busy| busy < HAS_TIME),
+            generator_waited: figure(|sample| sample.generator_waited)?.median,
+            generator_was_the_limit: gave_all && server_busy.is_none_or(|busy| busy < HAS_TIME),
             rate_was_kept,
         })
     }
@@ -171,6 +170,7 @@ pub(crate) mod tests {
             processor: Some(2.0),
             memory: Some(170.0),
             generator_busy: 0.5,
+            generator_waited: 0.0,
             server_busy: Some(0.99),
         }
     }

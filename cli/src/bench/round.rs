@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::bench::contender::{Contender, Model};
 use crate::bench::cores::Cores;
-use crate::bench::family::{Family, own_processor_time};
+use crate::bench::family::{Family, own_processor_time, own_waiting_time};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::load::Load;
 use crate::bench::plan::Plan;
@@ -28,7 +28,9 @@ pub(crate) struct Sample {
     pub(crate) memory: Option<f64>,
     /// The part of its core's time that the generator used, from 0 to 1.
     pub(crate) generator_busy: f64,
-    /// The same of the server, of as many cores as it can use.
+    /// The part of the time for which the generator had to wait for its core, because of others.
+    pub(crate) generator_waited: f64,
+    /// The part of the time of all cores that it can use that the server used.
     pub(crate) server_busy: Option<f64>,
 }
 
@@ -86,9 +88,10 @@ impl Ground<'_> {
         load.run(self.plan.warm_up)?;
         load.reset();
         let time = || family.and_then(Family::processor_time);
-        let (before, own_before) = (time(), own_processor_time());
+        let (before, own_before, waited_before) =
+            (time(), own_processor_time(), own_waiting_time());
         let elapsed = load.run(self.plan.duration)?.as_secs_f64();
-        let (after, own_after) = (time(), own_processor_time());
+        let (after, own_after, waited_after) = (time(), own_processor_time(), own_waiting_time());
         let messages = load.messages();
         let latency = load.finish()?;
         if messages == 0 {
@@ -105,6 +108,7 @@ impl Ground<'_> {
             processor: used.map(|used| used * 1e6 / messages),
             memory,
             generator_busy: seconds(own_before, own_after).unwrap_or(0.0) / elapsed,
+            generator_waited: seconds(waited_before, waited_after).unwrap_or(0.0) / elapsed,
             server_busy: used.map(|used| used / elapsed / cores),
         })
     }

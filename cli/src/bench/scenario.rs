@@ -8,6 +8,9 @@ use crate::units::Size;
 /// for all that are made meanwhile.
 const CHURN_LISTENERS: usize = 16;
 
+/// Connections that a server may still have to end while as many new ones come.
+const SLACK: usize = 512;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scenario {
     pub(crate) pace: Pace,
@@ -36,6 +39,14 @@ impl Scenario {
     /// All connections that stand at a time.
     pub(crate) fn total(&self) -> usize {
         self.connections + self.idle
+    }
+
+    /// All connections that a server may see at a time: with churn it hears late that some ended.
+    pub(crate) fn standing_most(&self) -> usize {
+        match self.pace {
+            Pace::Churn => 2 * self.total() + SLACK,
+            Pace::Closed | Pace::Open(_) => self.total() + SLACK,
+        }
     }
 
     /// At how many addresses a server of ours listens.

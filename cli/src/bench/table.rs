@@ -7,7 +7,7 @@ use crate::bench::results::{Measured, Outcome, Results};
 
 const COLUMNS: [(&str, usize); 12] = [
     ("", 12),
-    ("/s", 10),
+    ("", 13),
     ("spread", 7),
     ("ratio", 6),
     ("p50", 8),
@@ -20,13 +20,18 @@ const COLUMNS: [(&str, usize); 12] = [
     ("calls", 6),
 ];
 
+/// From this part of the time on that the generator waited for its core, figures mean little.
+const DISTURBED: f64 = 0.05;
+
 /// The table, and after it what one has to know to read it.
 pub(crate) fn table(results: &Results) -> String {
     let mut text = String::new();
     for group in groups(results) {
         let scenario = group[0].scenario;
-        let _ = writeln!(text, "{scenario}: {} and their times", scenario.unit());
-        text += &line(COLUMNS.map(|(title, _)| title.to_owned()));
+        let _ = writeln!(text, "{scenario}");
+        let mut titles = COLUMNS.map(|(title, _)| title.to_owned());
+        titles[1] = format!("{}/s", scenario.unit());
+        text += &line(titles);
         let base = group.iter().find_map(|outcome| rate(outcome));
         for outcome in group {
             text += &row(outcome, base);
@@ -61,6 +66,7 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
             notes.push(format!("{what}: {}", limit(measured)));
         }
     }
+    notes.extend(disturbance(results));
     if results
         .method
         .server_cores
@@ -70,6 +76,20 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
         notes.push(note.to_owned());
     }
     notes
+}
+
+/// Whether other processes took the generator's core.
+fn disturbance(results: &Results) -> Option<String> {
+    let measured = results.results.iter().filter_map(|it| it.measured.as_ref());
+    let waited = measured.map(|measured| measured.generator_waited);
+    let most = waited.fold(0.0, f64::max);
+    let percent = most * 100.0;
+    (most >= DISTURBED).then(|| {
+        format!(
+            "the machine was busy with other things: the generator waited up to {percent:.0} % of the \
+             time for its core, and the figures mean little"
+        )
+    })
 }
 
 /// How the generator was the limit.
@@ -93,7 +113,7 @@ fn row(outcome: &Outcome, base: Option<f64>) -> String {
     let Some(measured) = &outcome.measured else {
         let reason = outcome.skipped.as_deref().unwrap_or("not measured");
         let (name, width) = (&outcome.server, COLUMNS[0].1);
-        return format!("{name:<width$} {:>10}  {reason}\n", "-");
+        return format!("{name:<width$} {:>14}  {reason}\n", "-");
     };
     let times = &measured.latency_microseconds;
     let rate = measured.per_second;

@@ -3,6 +3,7 @@
 mod served;
 mod sockets;
 
+mod bench;
 mod clients;
 mod limits;
 mod listening;
