@@ -1,5 +1,6 @@
 //! `serveloop bench`: from the command line to the results.
 
+mod calls;
 mod client;
 mod contender;
 mod cores;
@@ -122,9 +123,15 @@ impl Bench {
             interrupt,
         };
         let progress = progress(plan);
+        let countable = plan.syscalls.then(calls::are_countable);
         let mut outcomes = Vec::new();
         for scenario in &plan.scenarios {
-            outcomes.extend(measure_scenario(ground, scenario, &progress)?);
+            let mut measured = measure_scenario(ground, scenario, &progress)?;
+            if countable == Some(true) {
+                progress.set_message(format!("system calls, {scenario}"));
+                count_calls(ground, scenario, &mut measured)?;
+            }
+            outcomes.append(&mut measured);
         }
         progress.finish_and_clear();
         let results = Results {
@@ -138,6 +145,7 @@ impl Bench {
                 warm_up_seconds: plan.warm_up.as_secs_f64(),
                 server_cores: cores.servers.clone(),
                 generator_core: cores.generator,
+                system_calls_counted: countable,
             },
             results: outcomes,
         };
@@ -191,6 +199,19 @@ fn measure_scenario(
         Outcome::new(contender, scenario, samples)
     };
     Ok(contenders.iter().zip(&samples).map(outcome).collect())
+}
+
+fn count_calls(
+    ground: Ground<'_>,
+    scenario: &Scenario,
+    outcomes: &mut [Outcome],
+) -> io::Result<()> {
+    for (contender, outcome) in ground.plan.contenders.iter().zip(outcomes) {
+        if let (Contender::Model(model), Some(measured)) = (contender, &mut outcome.measured) {
+            measured.system_calls_per_message = calls::count(ground, *model, scenario)?;
+        }
+    }
+    Ok(())
 }
 
 /// A bar on the terminal, if standard error is one. It is drawn between measurements alone.

@@ -40,7 +40,7 @@ pub(crate) struct Course {
     pub(crate) churn: bool,
     /// How many connections go on after the visit; those with a higher number stand idle.
     pub(crate) active: usize,
-    /// Messages that may still be sent after the visits.
+    /// Messages that may still be sent after the visits; with churn, connections to be made.
     pub(crate) budget: Cell<u64>,
     /// When messages are to be sent, in an open loop; set when all connections stand.
     pub(crate) schedule: Cell<Option<Schedule>>,
@@ -96,7 +96,9 @@ impl Client {
         transport.close();
         if self.course.over.get().is_none() {
             tally.record(now.saturating_duration_since(self.moments[0]));
-            tally.reopen += 1;
+            let budget = self.course.budget.get();
+            tally.reopen += usize::from(budget > 0);
+            self.course.budget.set(budget.saturating_sub(1));
         }
     }
 

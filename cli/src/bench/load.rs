@@ -125,7 +125,11 @@ impl<'a> Load<'a> {
                 let schedule = Schedule::new(Instant::now(), rate, connections as u64);
                 self.course.schedule.set(Some(schedule));
             }
-            Pace::Churn => (0..connections).for_each(|_| self.open()),
+            Pace::Churn => {
+                let first = budget.min(connections as u64);
+                self.course.budget.set(budget - first);
+                (0..first).for_each(|_| self.open());
+            }
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Method {
     pub(crate) warm_up_seconds: f64,
     pub(crate) server_cores: Vec<usize>,
     pub(crate) generator_core: usize,
+    /// Whether system calls were to be counted, and strace could be run.
+    pub(crate) system_calls_counted: Option<bool>,
 }
 
 /// One server under one load.

@@ -66,6 +66,9 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
             notes.push(format!("{what}: {}", limit(measured)));
         }
     }
+    if results.method.system_calls_counted == Some(false) {
+        notes.push("system calls: not available, strace cannot be run".to_owned());
+    }
     notes.extend(disturbance(results));
     if results
         .method
