@@ -1,6 +1,7 @@
 //! `serveloop bench`: from the command line to the results.
 
 mod calls;
+mod chart;
 mod client;
 mod contender;
 mod cores;
@@ -12,6 +13,7 @@ mod launch;
 mod load;
 mod machine;
 mod options;
+mod page;
 mod pattern;
 mod plan;
 mod results;
@@ -39,6 +41,7 @@ use crate::bench::interrupt::Interrupt;
 use crate::bench::launch::launch;
 use crate::bench::machine::Machine;
 use crate::bench::options::Options;
+use crate::bench::page::page;
 use crate::bench::plan::Plan;
 use crate::bench::results::{Method, Outcome, Results};
 use crate::bench::round::{Ground, Sample};
@@ -162,7 +165,8 @@ impl Bench {
                 json_path.map_or(Ok(()), |path| write(path, &json))?;
             }
         }
-        Ok(())
+        let report = self.options.report.as_deref();
+        report.map_or(Ok(()), |path| write(path, &page(results)))
     }
 }
 

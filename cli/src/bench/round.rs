@@ -109,7 +109,8 @@ impl Ground<'_> {
             memory,
             generator_busy: seconds(own_before, own_after).unwrap_or(0.0) / elapsed,
             // What was waited for before is noted when the wait is over, so it can be more than all.
-            generator_waited: (seconds(waited_before, waited_after).unwrap_or(0.0) / elapsed).min(1.0),
+            generator_waited: (seconds(waited_before, waited_after).unwrap_or(0.0) / elapsed)
+                .min(1.0),
             server_busy: used.map(|used| used / elapsed / cores),
         })
     }
