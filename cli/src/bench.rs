@@ -16,6 +16,9 @@ mod options;
 mod page;
 mod pattern;
 mod plan;
+#[cfg_attr(target_os = "linux", path = "bench/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "bench/elsewhere.rs")]
+mod platform;
 mod results;
 mod round;
 mod scenario;
@@ -68,7 +71,7 @@ use crate::failure::Failure;
 /// A connection for each message; and a few that are active among many that are idle:
 ///
 ///   $ serveloop bench --churn --connections 100
-///   $ serveloop bench --compare event-loop,threaded --connections 100 --idle 5000
+///   $ serveloop bench --compare event-loop,threaded --connections 100 --idle 2000
 ///
 /// Keep the results, as data and as a page with charts that can be published as it is:
 ///
@@ -119,7 +122,7 @@ impl Bench {
 
     fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
         let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let cores = Cores::divide().map_err(io::Error::from)?;
+        let cores = Cores::divide()?;
         let ground = Ground {
             plan,
             cores: &cores,
@@ -127,15 +130,7 @@ impl Bench {
         };
         let progress = progress(plan);
         let countable = plan.syscalls.then(calls::are_countable);
-        let mut outcomes = Vec::new();
-        for scenario in &plan.scenarios {
-            let mut measured = measure_scenario(ground, scenario, &progress)?;
-            if countable == Some(true) {
-                progress.set_message(format!("system calls, {scenario}"));
-                count_calls(ground, scenario, &mut measured)?;
-            }
-            outcomes.append(&mut measured);
-        }
+        let outcomes = measure_all(ground, countable == Some(true), &progress);
         progress.finish_and_clear();
         let results = Results {
             format: 1,
@@ -150,7 +145,7 @@ impl Bench {
                 generator_core: cores.generator,
                 system_calls_counted: countable,
             },
-            results: outcomes,
+            results: outcomes?,
         };
         self.tell(&results, &cores).map_err(Failure::from)
     }
@@ -176,6 +171,23 @@ fn quieten() {
     if log::max_level() <= LevelFilter::Info {
         log::set_max_level(LevelFilter::Error);
     }
+}
+
+fn measure_all(
+    ground: Ground<'_>,
+    count: bool,
+    progress: &ProgressBar,
+) -> io::Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for scenario in &ground.plan.scenarios {
+        let mut measured = measure_scenario(ground, scenario, progress)?;
+        if count {
+            progress.set_message(format!("system calls, {scenario}"));
+            count_calls(ground, scenario, &mut measured)?;
+        }
+        outcomes.append(&mut measured);
+    }
+    Ok(outcomes)
 }
 
 /// Measures every server once a round. Who begins changes, so that nobody always comes after the

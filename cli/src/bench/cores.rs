@@ -1,10 +1,9 @@
 //! Where servers and the generator run.
 
 use std::fmt;
+use std::io;
 
-use rustix::io;
-use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use crate::bench::platform::{allowed_cores, pin};
 
 /// The generator has one core to itself where there are two; servers have the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +18,7 @@ impl Cores {
     /// # Errors
     /// The system does not let us choose.
     pub(crate) fn divide() -> io::Result<Self> {
-        let allowed = sched_getaffinity(None)?;
-        let allowed = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-        let cores = Self::among(allowed.collect());
+        let cores = Self::among(allowed_cores()?);
         pin(&[cores.generator])?;
         Ok(cores)
     }
@@ -44,20 +41,6 @@ impl Cores {
             generator,
         }
     }
-}
-
-/// Puts this thread, and those that it starts, on these cores.
-///
-/// # Errors
-/// There is none of them.
-pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    let possible = |core: &&usize| **core < CpuSet::MAX_CPU;
-    cores
-        .iter()
-        .filter(possible)
-        .for_each(|core| set.set(*core));
-    sched_setaffinity(None::<Pid>, &set)
 }
 
 impl fmt::Display for Cores {

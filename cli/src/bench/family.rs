@@ -3,8 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use nix::time::ClockId;
-use nix::unistd::Pid;
+use crate::bench::platform::processor_time;
 
 /// The unit of the times in /proc/PID/stat, which Linux fixes for user space at 100 a second.
 const TICK: Duration = Duration::from_millis(10);
@@ -91,13 +90,6 @@ pub(crate) fn own_waiting_time() -> Option<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let nanos = text.split_whitespace().nth(1)?.parse().ok()?;
     Some(Duration::from_nanos(nanos))
-}
-
-/// Of all threads, those included that have ended; in nanoseconds, unlike /proc/PID/stat.
-fn processor_time(process: u32) -> Option<Duration> {
-    let process = Pid::from_raw(i32::try_from(process).ok()?);
-    let clock = ClockId::pid_cpu_clock_id(process).ok()?;
-    clock.now().ok().map(Duration::from)
 }
 
 fn memory(process: u32) -> Option<u64> {

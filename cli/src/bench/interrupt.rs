@@ -58,7 +58,7 @@ mod tests {
         interrupt.check().unwrap();
         assert_eq!(interrupt.exit_code(), None);
         interrupt.signal.store(2, Ordering::Relaxed);
-        let error = interrupt.clone().check().unwrap_err();
+        let error = interrupt.check().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
         assert_eq!(interrupt.exit_code(), Some(ExitCode::from(130)));
     }

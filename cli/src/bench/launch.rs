@@ -6,9 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-
-use crate::bench::cores::pin;
+use crate::bench::platform::{end_with_parent, pin};
 
 /// In place of the benchmark's number, under a tracer: it ends with its parent, whoever that is.
 const ANY_PARENT: u32 = 0;
@@ -44,17 +42,12 @@ fn prepare(options: &[String]) -> io::Result<()> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let parent: u32 = number(parent)?;
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have ended before we asked to be told.
-    let found = getppid().map_or(0, |found| found.as_raw_pid().unsigned_abs());
-    if parent != ANY_PARENT && parent != found {
-        return Err(io::Error::other("the benchmark has ended"));
-    }
+    end_with_parent((parent != ANY_PARENT).then_some(parent))?;
     let cores = cores
         .split(',')
         .map(number)
         .collect::<io::Result<Vec<_>>>()?;
-    pin(&cores).map_err(io::Error::from)
+    pin(&cores)
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {

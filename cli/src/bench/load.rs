@@ -164,7 +164,7 @@ impl<'a> Load<'a> {
     }
 
     /// Forgets what was counted so far.
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&self) {
         self.course.tally.borrow_mut().reset();
     }
 

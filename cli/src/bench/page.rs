@@ -76,12 +76,14 @@ fn section(html: &mut String, family: &[Outcome]) {
         &strips("Latency", &strip_groups(family)),
     );
     let processor = bar_groups(family, |it| it.server_microseconds_per_message, time);
-    if has_values(&processor) {
+    if !processor.is_empty() {
         let caption = format!("processor time of the server per {one}; less is better");
         figure(html, "CPU", &caption, &bars("CPU", &processor));
     }
-    let memory = bar_groups(family, |it| it.server_bytes_per_connection, bytes);
-    if has_values(&memory) {
+    let memory = chart_groups(family, |outcome, measured| {
+        Some((measured.server_bytes_per_connection?, outcome.memory()?))
+    });
+    if !memory.is_empty() {
         let caption =
             "resident memory of the server per connection that was used once; less is better";
         figure(html, "Memory", caption, &bars("Memory", &memory));
@@ -107,14 +109,14 @@ fn bar_groups(
     value: impl Fn(&Measured) -> Option<Figure>,
     show: impl Fn(f64) -> String,
 ) -> Vec<Group<Figure>> {
-    chart_groups(family, |measured| {
-        let figure = value(measured).ok_or("not known")?;
-        Ok((figure, show(figure.median)))
+    chart_groups(family, |_, measured| {
+        let figure = value(measured)?;
+        Some((figure, show(figure.median)))
     })
 }
 
 fn strip_groups(family: &[Outcome]) -> Vec<Group<Strip>> {
-    chart_groups(family, |measured| {
+    chart_groups(family, |_, measured| {
         let times = &measured.latency_microseconds;
         let strip = Strip {
             p50: times.p50.median,
@@ -123,27 +125,31 @@ fn strip_groups(family: &[Outcome]) -> Vec<Group<Strip>> {
             p999: times.p999.median,
             max: times.max,
         };
-        Ok((strip, time(strip.p99)))
+        Some((strip, time(strip.p99)))
     })
 }
 
+/// Numbers of connections for which nothing is known are left out.
 fn chart_groups<T>(
     family: &[Outcome],
-    value: impl Fn(&Measured) -> Result<(T, String), &'static str>,
+    value: impl Fn(&Outcome, &Measured) -> Option<(T, String)>,
 ) -> Vec<Group<T>> {
     let row = |outcome: &Outcome| {
-        let shown = match &outcome.measured {
-            Some(measured) => value(measured).map_err(str::to_owned),
-            None => Err(outcome.skipped.clone().unwrap_or_default()),
+        let shown = outcome
+            .measured
+            .as_ref()
+            .and_then(|measured| value(outcome, measured));
+        let reason = || {
+            outcome
+                .skipped
+                .clone()
+                .unwrap_or_else(|| "not known".to_owned())
         };
-        let (value, text) = match shown {
-            Ok((value, text)) => (Ok(value), text),
-            Err(reason) => (Err(reason), String::new()),
-        };
+        let (value, text) = shown.unzip();
         Row {
             name: outcome.server.clone(),
-            value,
-            text,
+            value: value.ok_or_else(reason),
+            text: text.unwrap_or_default(),
         }
     };
     rows_by_scenario(family)
@@ -151,14 +157,8 @@ fn chart_groups<T>(
             title: connections(outcomes[0].connections),
             rows: outcomes.iter().map(row).collect(),
         })
+        .filter(|group: &Group<T>| group.rows.iter().any(|row| row.value.is_ok()))
         .collect()
-}
-
-fn has_values<T>(groups: &[Group<T>]) -> bool {
-    groups
-        .iter()
-        .flat_map(|group| &group.rows)
-        .any(|row| row.value.is_ok())
 }
 
 fn connections(count: usize) -> String {
@@ -182,7 +182,7 @@ fn table(html: &mut String, outcomes: &[Outcome]) {
     for outcome in outcomes {
         let _ = write!(html, "<tr><td>{}</td>", escape(&outcome.server));
         match &outcome.measured {
-            Some(measured) => cells(measured).into_iter().for_each(|cell| {
+            Some(measured) => cells(outcome, measured).into_iter().for_each(|cell| {
                 let _ = write!(html, "<td>{cell}</td>");
             }),
             None => {
@@ -199,10 +199,10 @@ fn table(html: &mut String, outcomes: &[Outcome]) {
     *html += "</table>\n";
 }
 
-fn cells(measured: &Measured) -> [String; HEADINGS.len() - 1] {
+fn cells(outcome: &Outcome, measured: &Measured) -> [String; HEADINGS.len() - 1] {
     let times = &measured.latency_microseconds;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let median = |figure: Option<Figure>| figure.map(|figure| figure.median);
+    let processor = measured.server_microseconds_per_message;
     [
         number(measured.per_second.median),
         spread(measured.per_second.spread()),
@@ -211,8 +211,8 @@ fn cells(measured: &Measured) -> [String; HEADINGS.len() - 1] {
         time(times.p99.median),
         time(times.p999.median),
         time(times.max),
-        or_dash(median(measured.server_microseconds_per_message).map(time)),
-        or_dash(median(measured.server_bytes_per_connection).map(bytes)),
+        or_dash(processor.map(|figure| time(figure.median))),
+        or_dash(outcome.memory()),
         or_dash(measured.system_calls_per_message.map(number)),
     ]
 }
@@ -305,4 +305,73 @@ fn paragraphs(load: &str) -> [&'static str; 5] {
          nothing. Processor time per message and memory are steadier than throughput and the higher \
          percentiles.",
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::results::tests::results;
+
+    /// Elements that have no end.
+    const EMPTY: [&str; 5] = ["meta", "rect", "circle", "line", "path"];
+
+    /// Checks that every element is closed in its turn. Gives how often each occurs.
+    fn elements(html: &str) -> Vec<(String, usize)> {
+        let (mut open, mut counts) = (Vec::new(), Vec::<(String, usize)>::new());
+        for tag in html.split('<').skip(2) {
+            let (tag, _) = tag.split_once('>').expect("the end of a tag");
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name), "{tag}");
+                continue;
+            }
+            let name = tag.split([' ', '/']).next().expect("a name");
+            match counts.iter_mut().find(|(known, _)| known == name) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((name.to_owned(), 1)),
+            }
+            if !EMPTY.contains(&name) {
+                open.push(name);
+            }
+        }
+        assert_eq!(open, [""; 0]);
+        counts
+    }
+
+    #[test]
+    fn the_page_has_a_chart_for_each_figure_and_all_figures_in_tables() {
+        let html = page(&results());
+        let counts = elements(&html);
+        let count = |name: &str| {
+            let found = counts.iter().find(|(known, _)| known == name);
+            found.map_or(0, |(_, count)| *count)
+        };
+        assert_eq!(count("svg"), 4);
+        assert_eq!(count("table"), 2);
+        // Throughput and CPU of three, memory of one.
+        assert_eq!(count("rect"), 3 + 3 + 1);
+        assert_eq!(count("circle"), 2 * 3);
+        assert!(html.contains("<dd>Some Processor, 2 cores</dd>"));
+        assert!(html.contains("Linux 6.1 x86_64"));
+        assert!(html.contains("2026-01-02T03:04:05Z"));
+        assert!(html.contains("serves one connection at a time"));
+        assert!(html.contains("prefers-color-scheme: dark"));
+        assert!(html.contains("width=device-width"));
+    }
+
+    #[test]
+    fn the_page_needs_nothing_else() {
+        let html = page(&results());
+        for part in [
+            "http:", "https:", "<script", "<link", "<img", "src=", "url(", "@import",
+        ] {
+            assert!(!html.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_was_typed_becomes_markup() {
+        let html = page(&results());
+        assert!(html.contains("--json &#39;&lt;file&gt;&#39;"));
+        assert!(!html.contains("<file>"));
+    }
 }

@@ -3,13 +3,15 @@
 use serde::Serialize;
 
 use crate::bench::contender::Contender;
-use crate::bench::figure::Figure;
+use crate::bench::figure::{Figure, bytes};
 use crate::bench::machine::Machine;
 use crate::bench::round::Sample;
 use crate::bench::scenario::Scenario;
 
 /// From this part of its core's time on the generator is busy.
 const BUSY: f64 = 0.95;
+/// The unit in which the system gives memory to processes, in bytes.
+const PAGE: f64 = 4_096.0;
 /// Below this part of its cores' time a server had time left.
 const HAS_TIME: f64 = 0.85;
 /// An open loop that reached less of its rate than this did not keep it.
@@ -107,6 +109,25 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The memory of a connection in words. The system counts whole pages, so that few connections
+    /// show no more than that each takes less than its part of one.
+    pub(crate) fn memory(&self) -> Option<String> {
+        let figure = self.measured.as_ref()?.server_bytes_per_connection?;
+        let others = self
+            .scenario
+            .total()
+            .checked_sub(1)
+            .filter(|count| *count > 0)?;
+        #[expect(clippy::cast_precision_loss, reason = "at most 20,000 connections")]
+        let least = PAGE / others as f64;
+        if figure.median < least {
+            return Some(format!("< {}", bytes(least)));
+        }
+        Some(bytes(figure.median))
+    }
+}
+
 impl Measured {
     fn new(scenario: &Scenario, samples: &[Sample]) -> Option<Self> {
         let figure = |value: fn(&Sample) -> f64| Figure::of(samples.iter().map(value));
@@ -146,6 +167,7 @@ impl Measured {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::bench::contender::Model;
     use crate::bench::scenario::Pace;
     use crate::bench::tally::Latency;
 
@@ -177,6 +199,96 @@ pub(crate) mod tests {
         }
     }
 
+    /// Two servers over two loads, of which one server can take but one.
+    pub(crate) fn results() -> Results {
+        let models = [(Model::EventLoop, 1e5), (Model::Sequential, 0.5e5)];
+        let outcomes = [1, 100].map(|connections| {
+            let load = scenario(Pace::Closed, connections);
+            models.map(|(model, rate)| {
+                let contender = Contender::Model(model);
+                let samples = match contender.objection(&load) {
+                    Some(_) => vec![],
+                    None => vec![sample(rate)],
+                };
+                Outcome::new(&contender, &load, &samples)
+            })
+        });
+        Results {
+            format: 1,
+            command: "serveloop bench --json '<file>'".to_owned(),
+            date: "2026-01-02T03:04:05Z".to_owned(),
+            machine: Machine {
+                processor: "Some Processor".to_owned(),
+                cores: 2,
+                memory_bytes: Some(1 << 34),
+                system: "Linux 6.1 x86_64".to_owned(),
+            },
+            method: Method {
+                rounds: 1,
+                duration_seconds: 2.0,
+                warm_up_seconds: 0.4,
+                server_cores: vec![0],
+                generator_core: 1,
+                system_calls_counted: None,
+            },
+            results: outcomes.concat(),
+        }
+    }
+
+    /// What is promised in the help: names may be added, but none may change or go.
+    #[test]
+    fn the_names_of_the_json_stay() {
+        let json = serde_json::to_value(results()).unwrap();
+        for path in [
+            "/format",
+            "/command",
+            "/date",
+            "/machine/processor",
+            "/machine/cores",
+            "/machine/memory_bytes",
+            "/machine/system",
+            "/method/rounds",
+            "/method/duration_seconds",
+            "/method/warm_up_seconds",
+            "/method/server_cores/0",
+            "/method/generator_core",
+            "/results/0/server",
+            "/results/0/load",
+            "/results/0/connections",
+            "/results/0/idle",
+            "/results/0/size",
+            "/results/0/depth",
+            "/results/0/measured/per_second/median",
+            "/results/0/measured/per_second/least",
+            "/results/0/measured/per_second/most",
+            "/results/0/measured/latency_microseconds/p50/median",
+            "/results/0/measured/latency_microseconds/p90/median",
+            "/results/0/measured/latency_microseconds/p99/median",
+            "/results/0/measured/latency_microseconds/p99.9/median",
+            "/results/0/measured/latency_microseconds/max",
+            "/results/0/measured/server_microseconds_per_message/median",
+            "/results/0/measured/server_bytes_per_connection/median",
+            "/results/0/measured/generator_busy",
+            "/results/0/measured/server_busy",
+            "/results/0/measured/generator_waited",
+            "/results/0/measured/generator_was_the_limit",
+            "/results/3/skipped",
+        ] {
+            let found = json.pointer(path);
+            assert!(found.is_some_and(|value| !value.is_null()), "{path}");
+        }
+        for path in [
+            "/method/system_calls_counted",
+            "/results/0/rate",
+            "/results/0/skipped",
+            "/results/0/measured/system_calls_per_message",
+            "/results/0/measured/rate_was_kept",
+            "/results/3/measured",
+        ] {
+            assert_eq!(json.pointer(path), Some(&serde_json::Value::Null), "{path}");
+        }
+    }
+
     #[test]
     fn medians_are_taken_of_each_figure_and_the_longest_time_of_all() {
         let samples = [sample(1e5), sample(3e5), sample(2e5)];
@@ -186,6 +298,21 @@ pub(crate) mod tests {
         assert_eq!(measured.latency_microseconds.max, 90.0);
         assert_eq!(measured.server_bytes_per_connection.unwrap().median, 170.0);
         assert!(!measured.generator_was_the_limit);
+    }
+
+    #[test]
+    fn memory_below_a_page_is_not_told_apart() {
+        let shown = |memory| {
+            let sample = Sample {
+                memory: Some(memory),
+                ..sample(1e5)
+            };
+            let contender = Contender::Model(Model::EventLoop);
+            let outcome = Outcome::new(&contender, &scenario(Pace::Closed, 101), &[sample]);
+            outcome.memory().unwrap()
+        };
+        assert_eq!(shown(0.0), "< 41 B");
+        assert_eq!(shown(170.0), "170 B");
     }
 
     #[test]

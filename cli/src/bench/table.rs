@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::bench::figure::{bytes, number, spread, time};
+use crate::bench::figure::{number, spread, time};
 use crate::bench::results::{Measured, Outcome, Results};
 
 const COLUMNS: [(&str, usize); 12] = [
@@ -32,7 +32,7 @@ pub(crate) fn table(results: &Results) -> String {
         let mut titles = COLUMNS.map(|(title, _)| title.to_owned());
         titles[1] = format!("{}/s", scenario.unit());
         text += &line(titles);
-        let base = group.iter().find_map(|outcome| rate(outcome));
+        let base = group.iter().find_map(rate);
         for outcome in group {
             text += &row(outcome, base);
         }
@@ -116,13 +116,12 @@ fn row(outcome: &Outcome, base: Option<f64>) -> String {
     let Some(measured) = &outcome.measured else {
         let reason = outcome.skipped.as_deref().unwrap_or("not measured");
         let (name, width) = (&outcome.server, COLUMNS[0].1);
-        return format!("{name:<width$} {:>14}  {reason}\n", "-");
+        return format!("{name:<width$} {:>13}  {reason}\n", "-");
     };
     let times = &measured.latency_microseconds;
     let rate = measured.per_second;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let processor = measured.server_microseconds_per_message;
-    let memory = measured.server_bytes_per_connection;
     line([
         outcome.server.clone(),
         number(rate.median),
@@ -134,7 +133,7 @@ fn row(outcome: &Outcome, base: Option<f64>) -> String {
         time(times.p999.median),
         time(times.max),
         or_dash(processor.map(|figure| time(figure.median))),
-        or_dash(memory.map(|figure| bytes(figure.median))),
+        or_dash(outcome.memory()),
         or_dash(measured.system_calls_per_message.map(number)),
     ])
 }
@@ -149,4 +148,74 @@ fn line(cells: [String; COLUMNS.len()]) -> String {
     }
     text.truncate(text.trim_end().len());
     text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::contender::{Contender, Model};
+    use crate::bench::results::tests::{results, sample, scenario};
+    use crate::bench::round::Sample;
+    use crate::bench::scenario::Pace;
+
+    #[test]
+    fn every_server_has_a_row_below_its_load() {
+        let text = table(&results());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "1 connection, 64 B");
+        assert!(
+            lines[1]
+                .trim_start()
+                .starts_with("messages/s  spread  ratio"),
+            "{text}"
+        );
+        assert!(
+            lines[2].starts_with("event-loop         100,000     ±0%   1.00"),
+            "{text}"
+        );
+        assert!(
+            lines[3].starts_with("sequential          50,000     ±0%   0.50"),
+            "{text}"
+        );
+        assert_eq!(lines[5], "100 connections, 64 B");
+        assert_eq!(
+            lines[8],
+            "sequential               -  serves one connection at a time"
+        );
+        assert_eq!(lines.len(), 10, "{text}");
+    }
+
+    #[test]
+    fn what_makes_figures_doubtful_is_said() {
+        let mut results = results();
+        assert_eq!(notes(&results), [""; 0]);
+        let slow = Sample {
+            generator_busy: 0.99,
+            generator_waited: 0.25,
+            server_busy: Some(0.5),
+            ..sample(1e5)
+        };
+        let load = scenario(Pace::Open(200_000), 7);
+        let contender = Contender::Model(Model::EventLoop);
+        results.results = vec![Outcome::new(&contender, &load, &[slow])];
+        results.method.server_cores = vec![1];
+        results.method.system_calls_counted = Some(false);
+        let notes = notes(&results);
+        for (place, part) in [
+            "the rate was not kept",
+            "the generator was the limit (it used 99 % of its core, the server 50 % of",
+            "servers and generator shared one core",
+            "strace cannot be run",
+            "the generator waited up to 25 % of the time",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let place = notes
+                .iter()
+                .position(|note| note.contains(part))
+                .unwrap_or(place + 99);
+            assert!(place < notes.len(), "{part}: {notes:?}");
+        }
+    }
 }

@@ -228,8 +228,8 @@ fn no_server_outlives_the_benchmark() {
 #[test]
 fn results_are_kept_in_files() {
     let directory = Directory::new();
-    let json = directory.path("results.json");
-    let json = json.to_str().expect("a path");
+    let [json, html] = ["results.json", "results.html"].map(|name| directory.path(name));
+    let [json, html] = [&json, &html].map(|path| path.to_str().expect("a path"));
     let outcome = bench(&[
         "--compare",
         "event-loop",
@@ -237,6 +237,8 @@ fn results_are_kept_in_files() {
         "1",
         "--json",
         json,
+        "--report",
+        html,
     ]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(
@@ -257,6 +259,79 @@ fn results_are_kept_in_files() {
             .starts_with("serveloop bench --duration 50ms")
     );
     assert_eq!(all["results"][0]["server"], "event-loop");
+    let page = fs::read_to_string(html).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    assert!(page.contains("<svg") && page.contains("serveloop bench --duration 50ms"));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_a_failure() {
+    let outcome = bench(&[
+        "--compare",
+        "event-loop",
+        "--connections",
+        "1",
+        "--report",
+        "/nowhere/page.html",
+    ]);
+    assert_eq!(outcome.code, Some(1));
+    let expected = "serveloop: /nowhere/page.html: ";
+    assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
+}
+
+#[test]
+fn system_calls_are_counted_or_said_not_to_be() {
+    let arguments = [
+        "--compare",
+        "event-loop",
+        "--connections",
+        "20",
+        "--syscalls",
+    ];
+    let outcome = bench(&[&arguments[..], &["--json"]].concat());
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let all: Value = serde_json::from_str(&outcome.stdout).expect("one object of JSON");
+    if all["method"]["system_calls_counted"] == false {
+        assert_eq!(
+            all["results"][0]["measured"]["system_calls_per_message"],
+            Value::Null
+        );
+        return;
+    }
+    // A read and a write for each message, and a share of a wait.
+    let calls = measured(&all["results"][0], "/system_calls_per_message");
+    assert!((1.9..3.1).contains(&calls), "{calls}");
+}
+
+/// The ports and paths of the examples may be another's here, and nobody waits for minutes; all else
+/// is run as it is printed.
+#[test]
+fn examples_work_as_printed() {
+    let help = Outcome::new(&["bench", "--help"]);
+    let examples: Vec<_> = help
+        .stdout
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("$ serveloop "))
+        .collect();
+    assert!(examples.len() >= 7, "{examples:?}");
+    let directory = Directory::new();
+    let path = directory.uri("unix", "socket");
+    let mut server = None;
+    for example in examples {
+        let example = example.replace("unix:///tmp/echo.sock", &path);
+        let arguments: Vec<_> = example.split(' ').collect();
+        if arguments[0] == "serve" {
+            server = Some(Served::new(&arguments[1..]));
+            continue;
+        }
+        let mut command = serveloop(&arguments);
+        command.args(["--rounds", "1", "--duration", "10ms"]);
+        command.current_dir(directory.path("."));
+        let outcome = Outcome::of(command);
+        assert_eq!(outcome.code, Some(0), "{example}: {}", outcome.stderr);
+    }
+    assert!(server.is_some());
+    assert!(directory.path("results.html").exists());
 }
 
 #[test]
