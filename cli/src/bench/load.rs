@@ -84,7 +84,7 @@ impl<'a> Load<'a> {
             wakers: Vec::new(),
             woken: 0,
             silence: Silence {
-                patience,
+                patience: patience + scenario.pace.distance(),
                 since: Instant::now(),
                 progress: 0,
             },
@@ -133,22 +133,35 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Goes on for `duration`. Returns how long that really was.
+    /// Goes on for `duration`.
     ///
     /// # Errors
     /// A connection fails, nothing comes back, or a signal came.
-    pub(crate) fn run(&mut self, duration: Duration) -> io::Result<Duration> {
+    pub(crate) fn run(&mut self, duration: Duration) -> io::Result<()> {
         let start = Instant::now();
         loop {
             let now = Instant::now();
             let elapsed = now - start;
             if elapsed >= duration {
-                return Ok(elapsed);
+                return Ok(());
             }
             let pause = self.pause(now).min(duration - elapsed);
             self.turn(pause)?;
             self.silence.check(self.messages(), "sent back a message")?;
         }
+    }
+
+    /// Counts for `duration`, and on until one message at least has come back. Returns how long that
+    /// really was.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn measure(&mut self, duration: Duration) -> io::Result<Duration> {
+        let start = Instant::now();
+        self.reset();
+        self.run(duration)?;
+        self.run_messages(1)?;
+        Ok(start.elapsed())
     }
 
     /// Goes on until so many messages have come back.
@@ -157,14 +170,14 @@ impl<'a> Load<'a> {
     /// As [`run`](Self::run).
     pub(crate) fn run_messages(&mut self, count: u64) -> io::Result<()> {
         while self.messages() < count {
-            self.turn(STEP)?;
+            let pause = self.pause(Instant::now());
+            self.turn(pause)?;
             self.silence.check(self.messages(), "sent back a message")?;
         }
         Ok(())
     }
 
-    /// Forgets what was counted so far.
-    pub(crate) fn reset(&self) {
+    fn reset(&self) {
         self.course.tally.borrow_mut().reset();
     }
 

@@ -1,6 +1,7 @@
 //! One kind of load.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::units::Size;
 
@@ -93,6 +94,12 @@ impl Pace {
             Self::Open(_) => "open",
             Self::Churn => "churn",
         }
+    }
+
+    /// How long nothing may be sent because nothing is due.
+    pub(crate) fn distance(self) -> Duration {
+        let nanos = self.rate().map(|rate| 1_000_000_000 / rate);
+        Duration::from_nanos(nanos.unwrap_or(0))
     }
 
     /// Messages per second that were asked for.
