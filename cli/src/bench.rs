@@ -28,7 +28,7 @@ mod table;
 mod tally;
 
 use std::env;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -51,6 +51,9 @@ use crate::bench::round::{Ground, Sample};
 use crate::bench::scenario::Scenario;
 use crate::bench::table::table;
 use crate::failure::Failure;
+
+/// In place of a file: standard output.
+const DASH: &str = "-";
 
 /// Measures how fast servers send back what they get, and what it costs them.
 ///
@@ -111,6 +114,7 @@ impl Bench {
             return Err(launch(launched, &self.options.server).into());
         }
         let plan = Plan::new(&self.options)?;
+        self.check_files()?;
         quieten();
         let interrupt = Interrupt::catch()?;
         let outcome = self.measure(&plan, &interrupt);
@@ -118,6 +122,19 @@ impl Bench {
             (Err(_), Some(status)) => Ok(status),
             (outcome, _) => outcome.map(|()| ExitCode::SUCCESS),
         }
+    }
+
+    /// Nobody wants to hear after an hour that the results cannot be written.
+    fn check_files(&self) -> io::Result<()> {
+        let json = self
+            .options
+            .json
+            .iter()
+            .filter(|path| path.as_os_str() != DASH);
+        json.chain(&self.options.report).try_for_each(|path| {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.map(drop).map_err(|error| named(path, &error))
+        })
     }
 
     fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -152,13 +169,12 @@ impl Bench {
 
     fn tell(&self, results: &Results, cores: &Cores) -> io::Result<()> {
         let json = serde_json::to_string_pretty(results)? + "\n";
-        let dash = Some(Path::new("-"));
-        match self.options.json.as_deref() {
-            json_path if json_path == dash => print(&json)?,
-            json_path => {
-                print(&format!("{cores}\n\n{}", table(results)))?;
-                json_path.map_or(Ok(()), |path| write(path, &json))?;
-            }
+        let path = self.options.json.as_deref();
+        if path == Some(Path::new(DASH)) {
+            print(&json)?;
+        } else {
+            print(&format!("{cores}\n\n{}", table(results)))?;
+            path.map_or(Ok(()), |path| write(path, &json))?;
         }
         let report = self.options.report.as_deref();
         report.map_or(Ok(()), |path| write(path, &page(results)))
@@ -263,6 +279,9 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    fs::write(path, text).map_err(|error| named(path, &error))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

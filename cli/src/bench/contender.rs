@@ -1,8 +1,10 @@
 //! Who is measured: a way of serving, as a server of our own, or a server that runs already.
 
 use std::fmt;
+use std::net::TcpStream;
 use std::num::NonZero;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serveloop::Address;
 
@@ -31,7 +33,8 @@ pub(crate) enum Model {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     uri: String,
-    address: Address,
+    /// All that a name has.
+    addresses: Vec<Address>,
 }
 
 impl Contender {
@@ -98,8 +101,16 @@ impl Model {
 }
 
 impl Target {
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
+    /// Where it is; of several addresses, the first at which somebody answers within `patience`.
+    pub(crate) fn address(&self, patience: Duration) -> &Address {
+        let answers = |address: &&Address| {
+            let addr = address.socket_addr();
+            addr.is_some_and(|addr| TcpStream::connect_timeout(&addr, patience).is_ok())
+        };
+        match &self.addresses[..] {
+            [only] => only,
+            several => several.iter().find(answers).unwrap_or(&several[0]),
+        }
     }
 }
 
@@ -127,15 +138,14 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Address::resolve(text).map_err(|error| error.to_string())?;
-        let address = found.into_iter().next().ok_or("no address")?;
-        if address.is_datagram() {
+        let addresses = Address::resolve(text).map_err(|error| error.to_string())?;
+        if addresses.iter().any(Address::is_datagram) {
             let problem = "datagrams are not measured, only streams: tcp:// or unix://";
             return Err(problem.to_owned());
         }
         Ok(Self {
             uri: text.to_owned(),
-            address,
+            addresses,
         })
     }
 }

@@ -42,7 +42,8 @@ impl Family {
         if !self.forks {
             return memory(self.leader);
         }
-        Some(self.members().into_iter().filter_map(memory).sum())
+        let each: Vec<_> = self.members().into_iter().filter_map(memory).collect();
+        (!each.is_empty()).then(|| each.iter().sum())
     }
 
     /// The first process that the leader made, which for a tracer is the server.

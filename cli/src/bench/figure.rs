@@ -61,7 +61,8 @@ pub(crate) fn bytes(value: f64) -> String {
     match value {
         value if value < KIB => format!("{value:.0} B"),
         value if value < KIB * KIB => format!("{} KiB", number(value / KIB)),
-        value => format!("{} MiB", number(value / KIB / KIB)),
+        value if value < KIB * KIB * KIB => format!("{} MiB", number(value / KIB / KIB)),
+        value => format!("{} GiB", number(value / KIB / KIB / KIB)),
     }
 }
 
@@ -122,5 +123,6 @@ mod tests {
         assert_eq!(bytes(170.2), "170 B");
         assert_eq!(bytes(21_504.0), "21.0 KiB");
         assert_eq!(bytes(3.5 * 1_048_576.0), "3.50 MiB");
+        assert_eq!(bytes(24.0 * 1_073_741_824.0), "24.0 GiB");
     }
 }

@@ -36,11 +36,11 @@ pub(crate) fn page(results: &Results) -> String {
         results.machine.cores,
         escape(&results.date),
     );
+    html += &warnings(results);
     let families = results
         .results
         .chunk_by(|one, other| one.scenario.family() == other.scenario.family());
     families.for_each(|family| section(&mut html, family));
-    html += &warnings(results);
     html += &method(results);
     html + "</main>\n</body>\n</html>\n"
 }
@@ -222,11 +222,11 @@ fn warnings(results: &Results) -> String {
     if notes.is_empty() {
         return String::new();
     }
-    let mut html = String::from("<section>\n<h2>Read this first</h2>\n<ul>\n");
+    let mut html = String::from("<aside>\n<ul>\n");
     for note in notes {
         let _ = writeln!(html, "<li>{}</li>", escape(&note));
     }
-    html + "</ul>\n</section>\n"
+    html + "</ul>\n</aside>\n"
 }
 
 fn method(results: &Results) -> String {

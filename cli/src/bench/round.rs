@@ -49,7 +49,7 @@ impl Ground<'_> {
         match contender {
             Contender::Model(model) => self.measure_model(*model, scenario),
             Contender::Target(target) => {
-                let addresses = [target.address().clone()];
+                let addresses = [target.address(self.plan.patience).clone()];
                 let named = |error: io::Error| match error.kind() {
                     io::ErrorKind::Interrupted => error,
                     kind => io::Error::new(kind, format!("{contender}: {error}")),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
+use std::mem;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -34,6 +35,7 @@ const LAST_LINES: usize = 8;
 pub(crate) struct Server {
     model: Model,
     child: Child,
+    is_killed: bool,
     log: Option<JoinHandle<VecDeque<String>>>,
     pub(crate) addresses: Vec<Address>,
 }
@@ -72,6 +74,7 @@ impl Server {
         let mut server = Self {
             model,
             child,
+            is_killed: false,
             log,
             addresses: Vec::new(),
         };
@@ -150,8 +153,11 @@ impl Server {
         }
     }
 
-    /// Both fail only for processes that have ended already.
+    /// Once: later the number may be another's. What can fail is that they have ended already.
     fn kill(&mut self) {
+        if mem::replace(&mut self.is_killed, true) {
+            return;
+        }
         if let Some(group) = process(self.child.id()) {
             let _ = kill_process_group(group, Signal::KILL);
         }

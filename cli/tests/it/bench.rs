@@ -265,12 +265,11 @@ fn results_are_kept_in_files() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_a_failure() {
-    let outcome = bench(&[
-        "--compare",
-        "event-loop",
-        "--connections",
-        "1",
+fn a_file_that_cannot_be_written_is_a_failure_at_once() {
+    let outcome = Outcome::new(&[
+        "bench",
+        "--duration",
+        "1h",
         "--report",
         "/nowhere/page.html",
     ]);
