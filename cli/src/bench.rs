@@ -147,7 +147,8 @@ impl Bench {
         };
         let progress = progress(plan);
         let countable = plan.syscalls.then(calls::are_countable);
-        let outcomes = measure_all(ground, countable == Some(true), &progress);
+        let mut outcomes = Vec::new();
+        let complete = measure_all(ground, countable == Some(true), &progress, &mut outcomes);
         progress.finish_and_clear();
         let results = Results {
             format: 1,
@@ -162,14 +163,34 @@ impl Bench {
                 generator_core: cores.generator,
                 system_calls_counted: countable,
             },
-            results: outcomes?,
+            results: outcomes,
         };
-        self.tell(&results, &cores).map_err(Failure::from)
+        match complete {
+            Ok(()) => self.tell(&results, &cores)?,
+            Err(error) => {
+                self.tell_rest(&results, &error)?;
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What was measured before the failure is not lost, but no data either.
+    fn tell_rest(&self, results: &Results, error: &io::Error) -> io::Result<()> {
+        let ended = error.kind() == io::ErrorKind::Interrupted;
+        if ended || results.results.is_empty() || self.json_path() == Some(Path::new(DASH)) {
+            return Ok(());
+        }
+        print(&table(results))
+    }
+
+    fn json_path(&self) -> Option<&Path> {
+        self.options.json.as_deref()
     }
 
     fn tell(&self, results: &Results, cores: &Cores) -> io::Result<()> {
         let json = serde_json::to_string_pretty(results)? + "\n";
-        let path = self.options.json.as_deref();
+        let path = self.json_path();
         if path == Some(Path::new(DASH)) {
             print(&json)?;
         } else {
@@ -189,12 +210,13 @@ fn quieten() {
     }
 }
 
+/// All that was measured completely is in `outcomes` afterwards, also after a failure.
 fn measure_all(
     ground: Ground<'_>,
     count: bool,
     progress: &ProgressBar,
-) -> io::Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
+    outcomes: &mut Vec<Outcome>,
+) -> io::Result<()> {
     for scenario in &ground.plan.scenarios {
         let mut measured = measure_scenario(ground, scenario, progress)?;
         if count {
@@ -203,7 +225,7 @@ fn measure_all(
         }
         outcomes.append(&mut measured);
     }
-    Ok(outcomes)
+    Ok(())
 }
 
 /// Measures every server once a round. Who begins changes, so that nobody always comes after the

@@ -10,6 +10,8 @@ use serveloop::Address;
 
 use crate::bench::scenario::{Pace, Scenario};
 
+/// Longer than any measurement, in which connections may stand idle.
+const DEADLINE: &str = "3h";
 /// More processes than this at a time take most machines to their limits.
 const PROCESSES_MOST: usize = 2_000;
 
@@ -75,10 +77,10 @@ impl Model {
             ("--workers", &workers.to_string()),
             ("--max-connections", &most),
             ("--max-children", &most),
-            ("--first-message-timeout", "1h"),
-            ("--message-timeout", "1h"),
-            ("--idle-timeout", "1h"),
-            ("--write-timeout", "1h"),
+            ("--first-message-timeout", DEADLINE),
+            ("--message-timeout", DEADLINE),
+            ("--idle-timeout", DEADLINE),
+            ("--write-timeout", DEADLINE),
         ] {
             arguments.extend([option.to_owned(), value.to_owned()]);
         }

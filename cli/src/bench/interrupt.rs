@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// The shell's exit status for a process that a signal ended is this more than its number.
@@ -22,7 +22,7 @@ impl Interrupt {
     /// The system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
         let interrupt = Self::default();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for signal in [SIGINT, SIGTERM] {
             let number = usize::try_from(signal).unwrap_or(0);
             flag::register_usize(signal, Arc::clone(&interrupt.signal), number)?;
         }

@@ -24,7 +24,7 @@ use crate::bench::scenario::Scenario;
 /// How long a server may take until it listens, or to end when it was asked to.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a server that stopped answering may take to be gone.
-const DYING: Duration = Duration::from_millis(200);
+const DYING: Duration = Duration::from_secs(1);
 /// How soon a signal or an end is noticed where nothing else wakes us.
 const STEP: Duration = Duration::from_millis(20);
 /// So much of its log is shown when it fails.

@@ -5,7 +5,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::served::{Outcome, PATIENCE, Served, serveloop};
@@ -198,6 +198,19 @@ fn a_target_that_ends_is_a_failure() {
         log.iter().any(|line| line.contains(server.uri(0))),
         "{log:?}"
     );
+}
+
+#[test]
+fn a_server_of_ours_that_dies_is_a_failure() {
+    let models = ["bench", "--compare", "event-loop", "--duration", "1h"];
+    let running = Served::spawn_unheard(serveloop(&models));
+    let server = family(running.process_id(), 1)[0];
+    let server = Pid::from_raw(i32::try_from(server).expect("a process")).expect("a process");
+    kill_process(server, Signal::KILL).expect("it still runs");
+    let (status, log) = running.end();
+    assert_eq!(status.code(), Some(1));
+    let expected = "from the event-loop server, which ended with signal: 9";
+    assert!(log.iter().any(|line| line.contains(expected)), "{log:?}");
 }
 
 /// Ctrl-C, and an end that nothing can be done about.
