@@ -43,19 +43,19 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
     /// Serves a connection on the loop.
     fn watch(&mut self, mut stream: N::Stream, protocol: F::Protocol, peer: Peer) {
-        let token = self.connections.next_token();
-        if let Err(error) = self.turn.net.register(&mut stream, token) {
-            self.turn.statistics.register_errors += 1;
-            self.turn.warn(
-                "register",
-                format_args!("{peer}: cannot watch the connection: {error}"),
-            );
-            self.turn.drop_guarded(protocol);
-            return self.turn.net.close(stream, false);
-        }
         self.turn.statistics.accepted += 1;
-        let session = Session::new(protocol, peer, self.turn.now());
-        self.connections.accept(stream, session, token, &self.turn);
+        let token = self.connections.next_token();
+        let mut session = Session::new(protocol, peer, self.turn.now());
+        match self.turn.net.register(&mut stream, token) {
+            Ok(()) => self.connections.accept(stream, session, token, &self.turn),
+            Err(error) => {
+                self.turn.statistics.register_errors += 1;
+                session.fail(CloseReason::Io(error));
+                self.turn.lose(&mut session);
+                self.turn.drop_guarded(session);
+                self.turn.net.close(stream, false);
+            }
+        }
     }
 
     /// Answers the datagram that is in the first `count` bytes of the turn's input.

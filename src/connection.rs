@@ -141,6 +141,9 @@ impl<S, P: Protocol> Connection<S, P> {
 
     #[cold]
     fn next_turn_of_busy(&self) -> Next {
+        if self.agenda.any(CONNECTING) {
+            return Next::Wait;
+        }
         let reads = self.agenda.any(READABLE) && self.session.wants_input();
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
         let ends = self.session.is_closing() || self.owes_end();
@@ -319,7 +322,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
         self.linger = Some(Box::new(Linger::new(turn.now(), turn.config)));
         self.agenda.set(LINGERING | READABLE | RETIME);
-        self.linger(turn)
+        Next::Again
     }
 
     /// Throws away what the peer still sends, until it ends its side or has had its time.

@@ -60,6 +60,7 @@ mod sequential;
 mod server;
 mod session;
 mod shutdown;
+mod simulation;
 mod socket;
 mod statistics;
 mod system;
@@ -98,3 +99,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/from-socketserver.md")]
 struct FromSocketserver;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/tutorials.md")]
+struct Tutorials;

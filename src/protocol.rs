@@ -18,8 +18,8 @@ use crate::transport::Transport;
 /// [eof_received (resume_writing | handle_timeout | woken | shutdown_requested)*] connection_lost
 /// ```
 ///
-/// `connection_lost` comes exactly once, also after a panic. An outbound connection that could not
-/// be made has no `connection_made`. After `close`, `abort` or an error nothing but
+/// `connection_lost` comes exactly once, also after a panic. A connection that could not be made, or
+/// that the system does not let the loop watch, has no `connection_made`. After `close`, `abort` or an error nothing but
 /// `connection_lost` follows.
 ///
 /// The smallest protocol:

@@ -232,6 +232,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.listeners.addresses()
     }
 
+    /// The network.
+    pub fn net(&mut self) -> &mut N {
+        &mut self.net
+    }
+
     /// The factory.
     pub fn factory(&mut self) -> &mut F {
         &mut self.factory

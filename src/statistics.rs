@@ -47,7 +47,7 @@ counters! {
         refused_by_panic,
         /// Connections refused because the system had no thread or process for them.
         refused_by_system,
-        /// Accepted connections that the system would not let us watch.
+        /// Accepted connections that the system would not let us watch; each is among `closed_io` too.
         register_errors,
         /// Connections that were gone, or in error, before they could be accepted.
         accept_aborted,

@@ -2,9 +2,12 @@
 
 mod bench;
 mod budget;
+mod escaped;
 mod failure;
 mod limits;
 mod logged;
+mod messages;
+mod outlet;
 mod protocols;
 mod serve;
 mod signals;
@@ -23,6 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::bench::Bench;
 use crate::failure::Failure;
+use crate::protocols::become_program;
 use crate::serve::Serve;
 use crate::verbosity::Verbosity;
 
@@ -62,6 +66,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(failed) = become_program() {
+        return failed;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => list_commands(error).exit(),
@@ -116,7 +123,7 @@ mod tests {
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, help"
+            "echo, discard, hello, greet, print, timestamp, dispatch, operator, command, help"
         );
     }
 }

@@ -1,10 +1,12 @@
 //! Tools for testing protocols: no socket, no thread, no sleeping.
 //!
 //! [`MemorySession`] runs a protocol under virtual time; [`SplitChecker`] shows that it gives the
-//! same answers however its input is cut and however slowly its output is taken.
+//! same answers however its input is cut and however slowly its output is taken; [`Simulation`] runs
+//! a whole server under a network that fails in every way a seed can think of.
 
 mod memory;
 mod splits;
 
+pub use crate::simulation::{Call, Exchange, Failure, Faults, Handle, Network, Report, Simulation};
 pub use memory::MemorySession;
 pub use splits::SplitChecker;

@@ -128,6 +128,12 @@ fn framed_adds_up_each_message() {
 }
 
 #[test]
+fn simulate_accounts_for_every_byte() {
+    let simulate = Example::run("simulate", &[]);
+    assert_eq!(simulate.line(), "2000 runs, and every byte accounted for");
+}
+
+#[test]
 fn udp_echo_answers_datagrams_and_streams() {
     let udp_echo = Example::run("udp_echo", &["0"]);
     let (udp, tcp) = (udp_echo.address(), udp_echo.address());

@@ -1,0 +1,311 @@
+//! A server under a network, a clock and clients that a seed determines.
+
+mod exchange;
+mod faults;
+mod ledger;
+mod network;
+mod random;
+mod run;
+mod timeline;
+mod wire;
+mod witness;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::net::Net;
+use crate::protocol::Factory;
+
+use crate::simulation::ledger::{Book, Ledger};
+use crate::simulation::network::Question;
+use crate::simulation::random::Random;
+use crate::simulation::run::Run;
+use crate::simulation::witness::Witnessed;
+
+pub use exchange::Exchange;
+pub use faults::Faults;
+pub use network::{Call, Handle, Network};
+
+/// The most clients and datagrams of one run, unless said otherwise.
+const CLIENTS_MOST: usize = 8;
+
+/// Runs a server, the real loop and the real protocol, under a simulated network.
+///
+/// Give it the protocol and what clients say and expect. A run's seed decides how many clients there
+/// are and what they do, how the network cuts, delays and loses what they send, which calls fail and
+/// with which error, how time passes: see [`Faults`]. Whatever happens,
+///
+/// - every byte is accounted for: delivered once and in order, both ways, or the connection was ended
+///   by something that really happened to it;
+/// - the loop never stalls, and never turns more than ten times without waiting or moving anything;
+/// - each protocol's methods are called in the order that [`Protocol`](crate::Protocol) promises,
+///   deadlines never too early, `connection_lost` exactly once;
+/// - budgets and limits are kept, counters add up, every socket is given back.
+///
+/// ```
+/// use serveloop::testing::{Exchange, Simulation};
+/// use serveloop::{Peer, protocols::Echo};
+///
+/// Simulation::new(|| |_: &Peer| Some(Echo))
+///     .client(Exchange::new("good morning", "good morning"))
+///     .run(0..100);
+/// ```
+///
+/// It is fast: hundreds of runs a second for a small exchange, thousands in a release build. The same
+/// seed gives the same run, in any build, on any machine.
+pub struct Simulation<M> {
+    make: M,
+    config: Config,
+    faults: Faults,
+    clients_most: usize,
+    clients: Vec<Rc<Exchange>>,
+    remotes: Vec<(Address, Rc<Exchange>)>,
+    datagrams: Vec<Rc<Question>>,
+}
+
+impl<M, F> Simulation<M>
+where
+    M: FnMut() -> F,
+    F: Factory,
+{
+    /// A simulation of a server whose protocols come from what `make` makes, anew for each run.
+    pub fn new(make: M) -> Self {
+        Self {
+            make,
+            config: Config::default(),
+            faults: Faults::all(),
+            clients_most: CLIENTS_MOST,
+            clients: Vec::new(),
+            remotes: Vec::new(),
+            datagrams: Vec::new(),
+        }
+    }
+
+    /// The server's limits, of which some runs make some smaller. The default has all deadlines on;
+    /// with a deadline off, clients that vanish would stay for ever, so that none does.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Which faults there are at all. By default all, at their usual rates.
+    #[must_use]
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// The most clients, and the most datagrams, of one run. Default 8.
+    #[must_use]
+    pub fn at_most(mut self, clients: usize) -> Self {
+        self.clients_most = clients.max(1);
+        self
+    }
+
+    /// One kind of client. With several, each run draws.
+    #[must_use]
+    pub fn client(mut self, exchange: Exchange) -> Self {
+        self.clients.push(Rc::new(exchange));
+        self
+    }
+
+    /// Somebody to whom the server can connect: what that one sends, and has to get.
+    #[must_use]
+    pub fn remote(mut self, address: Address, exchange: Exchange) -> Self {
+        self.remotes.push((address, Rc::new(exchange)));
+        self
+    }
+
+    /// One kind of datagram, and its reply; `None` if there must be none.
+    #[must_use]
+    pub fn datagram(mut self, request: impl AsRef<[u8]>, reply: Option<&[u8]>) -> Self {
+        self.datagrams.push(Rc::new(Question {
+            request: request.as_ref().to_vec(),
+            reply: reply.map(<[u8]>::to_vec),
+        }));
+        self
+    }
+
+    /// Runs every seed.
+    ///
+    /// # Panics
+    /// At the first that shows something wrong; the message says what, and how to replay it.
+    #[track_caller]
+    pub fn run(&mut self, seeds: Range<u64>) {
+        for seed in seeds {
+            if let Err(failure) = self.check(seed) {
+                panic!("{failure}");
+            }
+        }
+    }
+
+    /// Runs one seed.
+    ///
+    /// # Errors
+    /// Something is wrong.
+    pub fn check(&mut self, seed: u64) -> Result<Report, Failure> {
+        self.check_through(seed, |network| network)
+    }
+
+    /// Runs one seed on a network that `wrap` has changed: made to lie, for example, to see whether
+    /// that is found, or to have one call fail ([`Network::fail`]).
+    ///
+    /// # Errors
+    /// Something is wrong.
+    pub fn check_through<N>(
+        &mut self,
+        seed: u64,
+        wrap: impl FnOnce(Network) -> N,
+    ) -> Result<Report, Failure>
+    where
+        N: Net + AsMut<Network>,
+    {
+        let mut random = Random::new(seed);
+        let mut faults = self.faults.swarm(&mut random);
+        if self.config.idle_timeout.is_none() || self.config.write_timeout.is_none() {
+            faults.client_vanishes = 0;
+        }
+        let config = vary(&self.config, &faults, &mut random);
+        let ledger: Ledger = Rc::new(RefCell::new(Book::new(config.clone())));
+        let shutdown_at = random
+            .chance(faults.shutdowns)
+            .then(|| random.below(200) as u64);
+        let network = self.network(random, faults.clone(), &ledger);
+        let factory = Witnessed::new((self.make)(), &ledger);
+        let run = Run::begin(wrap(network), factory, config, ledger, &self.datagrams);
+        let outcome = run.and_then(|run| run.finish(shutdown_at));
+        outcome.map_err(|problem| Failure {
+            seed,
+            problem,
+            faults,
+        })
+    }
+
+    fn network(&self, mut random: Random, faults: Faults, ledger: &Ledger) -> Network {
+        let most = self.clients_most;
+        let clients: Vec<_> = draw(&self.clients, most, &mut random);
+        let datagrams: Vec<_> = draw(&self.datagrams, most, &mut random);
+        let few = random
+            .chance(faults.out_of_descriptors)
+            .then(|| random.between(1, most));
+        let mut network = Network::new(random, faults, Instant::now(), ledger);
+        network.limit_descriptors(few.unwrap_or(usize::MAX));
+        for (address, exchange) in &self.remotes {
+            network.add_remote(address.clone(), exchange);
+        }
+        for (number, exchange) in clients.iter().enumerate() {
+            network.add_client(Address::Tcp(client(number)), exchange);
+        }
+        for (number, question) in datagrams.iter().enumerate() {
+            network.add_letter(Address::Udp(client(number)), question);
+        }
+        network
+    }
+}
+
+impl<M> fmt::Debug for Simulation<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulation")
+            .field("clients", &self.clients.len())
+            .field("faults", &self.faults)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one run was like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Sessions that began.
+    pub sessions: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Bytes read and written by the loop.
+    pub bytes: u64,
+    /// How long it took, in the simulated time.
+    pub time: Duration,
+    /// The calls that can be made to fail, in their order, if [`Network::record_calls`] asked.
+    pub calls: Vec<Call>,
+    /// A number that differs if anything went differently.
+    pub trace: u64,
+}
+
+/// Something that must not be, and how to see it again.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    seed: u64,
+    problem: String,
+    faults: Faults,
+}
+
+impl Failure {
+    /// What is wrong.
+    #[must_use]
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            seed,
+            problem,
+            faults,
+        } = self;
+        write!(
+            f,
+            "seed {seed}: {problem}\nreplay: the same simulation with run({seed}..{})\nfaults of 1,000: {faults}",
+            seed + 1
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Between one and `most` of what there is, each perhaps several times.
+fn draw<T>(from: &[Rc<T>], most: usize, random: &mut Random) -> Vec<Rc<T>> {
+    if from.is_empty() {
+        return Vec::new();
+    }
+    let count = random.between(1, most);
+    (0..count)
+        .map(|_| Rc::clone(&from[random.below(from.len())]))
+        .collect()
+}
+
+fn client(number: usize) -> SocketAddr {
+    let number = u16::try_from(number).unwrap_or(u16::MAX);
+    SocketAddr::from((Ipv4Addr::new(10, 0, 1, 1), 10_000 + number % 50_000))
+}
+
+/// Limits as small as they may be, in some runs.
+fn vary(config: &Config, faults: &Faults, random: &mut Random) -> Config {
+    let mut config = config.clone();
+    if !random.chance(faults.small_limits) {
+        return config;
+    }
+    let small = |usual: usize, random: &mut Random| match random.below(4) {
+        0 => 1,
+        1 => random.between(1, usual.min(16)),
+        2 => random.between(1, usual.min(1_024)),
+        _ => usual,
+    };
+    config.read_per_turn = small(config.read_per_turn, random);
+    config.write_per_turn = small(config.write_per_turn, random);
+    config.messages_per_turn = small(config.messages_per_turn, random);
+    config.accepts_per_turn = small(config.accepts_per_turn, random);
+    config.datagrams_per_turn = small(config.datagrams_per_turn, random);
+    config.timeouts_per_turn = small(config.timeouts_per_turn, random);
+    config.max_connections = random.pick(&[1, 3, config.max_connections]);
+    config.high_water = small(config.high_water, random);
+    config.low_water = random.below(config.high_water);
+    config
+}

@@ -1,0 +1,255 @@
+//! The account of every byte: what each client sent and got, what the protocol was told, and what
+//! may excuse that something is missing.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::error::{CloseReason, Deadline};
+use crate::simulation::exchange::Exchange;
+
+/// Kept by the network and by the witness of each protocol; read by the simulation at the end.
+pub(crate) type Ledger = Rc<RefCell<Book>>;
+
+/// The number of a session's account, known once there is one.
+pub(crate) type Number = Rc<Cell<Option<usize>>>;
+
+/// Something that the network did to a connection, after which it need not be complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excuse {
+    /// The client reset it.
+    Reset,
+    /// The client stopped for good.
+    Vanished,
+    /// The client took longer than deadlines allow.
+    Slow,
+    /// Time jumped.
+    Jump,
+    /// A call failed, by this name.
+    Failed(&'static str),
+    /// It was closed before it was registered.
+    Refused,
+    /// The server was shut down.
+    Shutdown,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    pub(crate) config: Config,
+    pub(crate) accounts: Vec<Account>,
+    /// The time since the beginning.
+    pub(crate) now: Duration,
+    /// The first thing that must not be.
+    pub(crate) violation: Option<String>,
+    numbers: HashMap<Address, usize>,
+    /// Outbound sessions whose connections the loop has not asked for yet.
+    pub(crate) connecting: VecDeque<Number>,
+    /// Whether listeners may be closed: the server was told to end, or they were made to fail.
+    pub(crate) may_close: bool,
+    /// Sessions that began, and those that were told of their end.
+    pub(crate) sessions: u64,
+    pub(crate) lost: u64,
+}
+
+impl Book {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn open(&mut self, account: Account) -> usize {
+        let number = self.accounts.len();
+        self.numbers.insert(account.address.clone(), number);
+        self.accounts.push(account);
+        number
+    }
+
+    /// The account of the client at an address.
+    pub(crate) fn number(&self, address: &Address) -> Option<usize> {
+        self.numbers.get(address).copied()
+    }
+
+    pub(crate) fn object(&mut self, problem: String) {
+        self.violation.get_or_insert(problem);
+    }
+
+    /// Objects to something about one client.
+    pub(crate) fn object_to(&mut self, number: usize, problem: &str) {
+        let address = &self.accounts[number].address;
+        let problem = format!("client {number} ({address}): {problem}");
+        self.object(problem);
+    }
+
+    /// Notes that the protocol was told the end.
+    pub(crate) fn note_lost(&mut self, number: usize, reason: &CloseReason) {
+        let account = &self.accounts[number];
+        if let Some(problem) = account.early(reason, self.now, &self.config) {
+            self.object_to(number, &problem);
+        }
+        let account = &mut self.accounts[number];
+        account.end = Some(End::of(reason));
+    }
+
+    /// The connections that are still open, and how far each has come.
+    pub(crate) fn open_ones(&self) -> String {
+        let open = self.accounts.iter().filter(|it| it.end.is_none());
+        let lines = open.map(|it| {
+            format!(
+                "\n  {}: {} of {} bytes were read, {} taken by the protocol, {} of {} written, {} received; {:?}",
+                it.address,
+                it.read,
+                it.exchange.sends.len(),
+                it.told,
+                it.written,
+                it.exchange.expects.len(),
+                it.received,
+                it.excuses
+            )
+        });
+        lines.collect()
+    }
+
+    /// Looks at what has become of every client.
+    ///
+    /// # Errors
+    /// What must not be.
+    pub(crate) fn judge(&self) -> Result<(), String> {
+        if let Some(problem) = &self.violation {
+            return Err(problem.clone());
+        }
+        for (number, account) in self.accounts.iter().enumerate() {
+            account.judge().map_err(|problem| {
+                let address = &account.address;
+                format!("client {number} ({address}): {problem}")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// How a connection ended, as its protocol was told.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    text: String,
+    in_order: bool,
+    late: bool,
+    drained: bool,
+}
+
+impl End {
+    fn of(reason: &CloseReason) -> Self {
+        Self {
+            text: reason.to_string(),
+            in_order: matches!(
+                reason,
+                CloseReason::Closed | CloseReason::PeerClosed | CloseReason::Protocol(_)
+            ),
+            late: matches!(reason, CloseReason::TimedOut(_)),
+            drained: matches!(
+                reason,
+                CloseReason::Shutdown | CloseReason::TimedOut(Deadline::Drain)
+            ),
+        }
+    }
+}
+
+/// One client's account.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) address: Address,
+    pub(crate) exchange: Rc<Exchange>,
+    pub(crate) excuses: Vec<Excuse>,
+    /// Bytes that the loop read, those that the protocol took, those that the loop wrote, and those
+    /// that the client took.
+    pub(crate) read: usize,
+    pub(crate) told: usize,
+    pub(crate) written: usize,
+    pub(crate) received: usize,
+    /// When it was accepted, when a byte last moved, and when output last moved.
+    pub(crate) began: Duration,
+    pub(crate) moved: Duration,
+    pub(crate) wrote: Duration,
+    pub(crate) end: Option<End>,
+}
+
+impl Account {
+    pub(crate) fn new(address: Address, exchange: Rc<Exchange>) -> Self {
+        Self {
+            address,
+            exchange,
+            excuses: Vec::new(),
+            read: 0,
+            told: 0,
+            written: 0,
+            received: 0,
+            began: Duration::ZERO,
+            moved: Duration::ZERO,
+            wrote: Duration::ZERO,
+            end: None,
+        }
+    }
+
+    pub(crate) fn excuse(&mut self, excuse: Excuse) {
+        if !self.excuses.contains(&excuse) {
+            self.excuses.push(excuse);
+        }
+    }
+
+    /// What is wrong with a deadline that has passed, if it has not.
+    fn early(&self, reason: &CloseReason, now: Duration, config: &Config) -> Option<String> {
+        let CloseReason::TimedOut(deadline) = reason else {
+            return None;
+        };
+        let (since, timeout) = match deadline {
+            Deadline::FirstMessage => (self.began, config.first_message_timeout),
+            Deadline::Message => (self.began, config.message_timeout),
+            Deadline::Idle => (self.moved, config.idle_timeout),
+            Deadline::Write => (self.wrote, config.write_timeout),
+            Deadline::Connect | Deadline::Drain => return None,
+        };
+        let passed = now - since;
+        let early = timeout.is_none_or(|timeout| passed < timeout);
+        early.then(|| format!("{reason}, but only {passed:?} had passed"))
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        let due = self.exchange.expects.len();
+        let received = self.received;
+        let is_free = self.exchange.may_be_cut || !self.excuses.is_empty();
+        if let Some(end) = self.end.as_ref().filter(|end| end.late && !is_free) {
+            return Err(format!(
+                "it was never late, but the protocol was told: {}",
+                end.text
+            ));
+        }
+        if received == due || self.exchange.may_be_cut || self.is_excused() {
+            return Ok(());
+        }
+        let end = self.end.as_ref().map_or("nothing", |end| &end.text);
+        Err(format!(
+            "got {received} of {due} bytes; the protocol was told: {end}; what happened to it: {:?}",
+            self.excuses
+        ))
+    }
+
+    /// Whether what happened to the connection explains how it ended.
+    fn is_excused(&self) -> bool {
+        self.excuses.iter().any(|excuse| match excuse {
+            Excuse::Reset | Excuse::Vanished | Excuse::Failed(_) | Excuse::Refused => true,
+            // A client can be late after our end too, in taking what was sent before.
+            Excuse::Slow | Excuse::Jump => self
+                .end
+                .as_ref()
+                .is_some_and(|end| end.late || end.in_order || end.drained),
+            Excuse::Shutdown => self
+                .end
+                .as_ref()
+                .is_none_or(|end| end.drained || end.in_order),
+        })
+    }
+}

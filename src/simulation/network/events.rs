@@ -1,0 +1,233 @@
+//! Waiting: how time passes, which events come of it, and whether the loop behaved in between.
+
+use std::mem;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::net::Event;
+use crate::simulation::ledger::Excuse;
+use crate::simulation::network::Network;
+use crate::simulation::network::clients::Deed;
+
+/// How often in a row a loop may look for events without waiting, finding or doing anything.
+const IDLE_TURNS_MOST: u32 = 10;
+
+/// What happened since the last wait began.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    /// A call has moved something or was made to fail, the wait took time, events came.
+    pub(super) has_moved: bool,
+    has_waited: bool,
+    had_events: bool,
+    pub(super) accepts: usize,
+    /// Bytes by wire.
+    read: Vec<(usize, usize)>,
+    written: Vec<(usize, usize)>,
+    idle_turns: u32,
+}
+
+impl Pulse {
+    pub(super) fn note_read(&mut self, wire: usize, count: usize) {
+        self.has_moved = true;
+        add(&mut self.read, wire, count);
+    }
+
+    pub(super) fn note_written(&mut self, wire: usize, count: usize) {
+        self.has_moved = true;
+        add(&mut self.written, wire, count);
+    }
+
+    fn begin(&mut self, waits: bool) {
+        let idle = !(waits || self.has_moved || self.has_waited || self.had_events);
+        self.idle_turns = if idle { self.idle_turns + 1 } else { 0 };
+        self.has_moved = false;
+        self.has_waited = false;
+        self.had_events = false;
+        self.accepts = 0;
+        self.read.clear();
+        self.written.clear();
+    }
+}
+
+fn add(counts: &mut Vec<(usize, usize)>, wire: usize, count: usize) {
+    match counts.iter_mut().find(|(other, _)| *other == wire) {
+        Some((_, sum)) => *sum += count,
+        None => counts.push((wire, count)),
+    }
+}
+
+impl Network {
+    /// Lets the world go on until there is something to tell, at most for `timeout`.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) {
+        self.check_turn();
+        self.pulse.begin(timeout != Some(Duration::ZERO));
+        if self.random.chance(self.faults.interrupted_waits) {
+            self.pulse.had_events = true;
+            return;
+        }
+        if self.random.chance(self.faults.clock_jumps) {
+            self.jump();
+        }
+        let end = timeout.map(|timeout| self.elapsed.saturating_add(timeout));
+        self.happen();
+        while !self.has_news() && end.is_none_or(|end| self.elapsed < end) {
+            let Some(next) = self.timeline.next().into_iter().chain(end).min() else {
+                // Once all clients are through, the simulation has the next word.
+                self.is_stalled = !self.is_over() || mem::replace(&mut self.has_rested, true);
+                return;
+            };
+            self.pulse.has_waited = true;
+            self.elapsed = self.elapsed.max(next);
+            self.happen();
+        }
+    }
+
+    pub(super) fn announce(&mut self, events: &mut Vec<Event>) {
+        let most = if self.random.chance(self.faults.small_batches) {
+            self.random.between(1, 2)
+        } else {
+            usize::MAX
+        };
+        self.announce_wires(events, most);
+        self.announce_others(events);
+        self.invent(events);
+        self.pulse.had_events |= !events.is_empty();
+    }
+
+    /// The wire's state has changed: that makes an edge.
+    pub(super) fn change(&mut self, wire: usize) {
+        let it = &mut self.wires[wire];
+        if it.token.is_some() && !it.is_closed && !mem::replace(&mut it.is_changed, true) {
+            self.changed.push(wire);
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        !self.changed.is_empty()
+            || self.door.as_ref().is_some_and(|door| door.is_changed)
+            || self.post.is_changed()
+            || self.bell.0.load(Ordering::Acquire)
+            || self
+                .watched
+                .as_ref()
+                .is_some_and(|(handle, _)| handle.requests() > 0)
+    }
+
+    /// The process stood still, and the world went on.
+    fn jump(&mut self) {
+        self.elapsed += Duration::from_millis(self.random.below(100_000) as u64);
+        self.pulse.has_waited = true;
+        for wire in self.wires.iter().filter(|wire| !wire.is_closed) {
+            self.excuse(wire.number, Excuse::Jump);
+        }
+    }
+
+    fn announce_wires(&mut self, events: &mut Vec<Event>, most: usize) {
+        let mut changed = mem::take(&mut self.changed);
+        if self.random.chance(self.faults.shuffled_events) {
+            for last in (1..changed.len()).rev() {
+                changed.swap(last, self.random.below(last + 1));
+            }
+        }
+        for wire in changed {
+            if events.len() >= most {
+                self.changed.push(wire);
+                continue;
+            }
+            self.wires[wire].is_changed = false;
+            if self.random.chance(self.faults.delayed_events) {
+                let at = self.elapsed + self.latency(wire);
+                self.timeline.plan(at, Deed::Announce(wire));
+                continue;
+            }
+            self.announce_wire(wire, events);
+        }
+    }
+
+    fn announce_wire(&mut self, wire: usize, events: &mut Vec<Event>) {
+        let it = &self.wires[wire];
+        let Some(token) = it.token.filter(|_| !it.is_closed && it.has_news()) else {
+            return;
+        };
+        events.push(it.event(token));
+        if self.random.chance(self.faults.duplicate_events) {
+            events.push(self.wires[wire].event(token));
+        }
+    }
+
+    fn announce_others(&mut self, events: &mut Vec<Event>) {
+        if self.bell.0.swap(false, Ordering::AcqRel) {
+            events.push(readable(self.bell_token));
+        }
+        if let Some((_, token)) = self.watched.take_if(|(handle, _)| handle.requests() > 0) {
+            events.push(readable(token));
+        }
+        let delayed = self.faults.delayed_events;
+        let later = self.elapsed + Duration::from_micros(self.random.below(50_000) as u64);
+        if let Some(door) = self.door.as_mut().filter(|door| door.is_changed) {
+            door.is_changed = false;
+            if self.random.chance(delayed) {
+                self.timeline.plan(later, Deed::AnnounceDoor);
+            } else {
+                events.push(readable(door.token));
+            }
+        }
+        if let Some(token) = self.post.take_change() {
+            events.push(readable(token));
+        }
+    }
+
+    /// Events that nothing has caused.
+    fn invent(&mut self, events: &mut Vec<Event>) {
+        if self.random.chance(self.faults.spurious_events) && !self.wires.is_empty() {
+            let it = &self.wires[self.random.below(self.wires.len())];
+            if let Some(token) = it.token.filter(|_| !it.is_closed) {
+                events.push(Event {
+                    writable: self.random.below(2) == 0,
+                    ..readable(token)
+                });
+            }
+        }
+        if self.random.chance(self.faults.stale_events) && !self.gone.is_empty() {
+            let token = self.random.pick(&self.gone);
+            events.push(Event {
+                token,
+                readable: true,
+                writable: true,
+                closed: true,
+                error: true,
+            });
+        }
+    }
+
+    /// Whether the loop kept its budgets, and did not spin.
+    fn check_turn(&self) {
+        let mut book = self.ledger.borrow_mut();
+        let problem = {
+            let config = &book.config;
+            let over = |counts: &[(usize, usize)], most| counts.iter().any(|(_, sum)| *sum > most);
+            if self.pulse.idle_turns > IDLE_TURNS_MOST {
+                "the loop spins: it neither waits nor moves anything"
+            } else if over(&self.pulse.read, config.read_per_turn) {
+                "more than read_per_turn was read in one turn"
+            } else if over(&self.pulse.written, config.write_per_turn) {
+                "more than write_per_turn was written in one turn"
+            } else if self.pulse.accepts > config.accepts_per_turn && !book.may_close {
+                "more than accepts_per_turn were accepted in one turn"
+            } else {
+                return;
+            }
+        };
+        book.object(problem.to_owned());
+    }
+}
+
+fn readable(token: usize) -> Event {
+    Event {
+        token,
+        readable: true,
+        writable: false,
+        closed: false,
+        error: false,
+    }
+}

@@ -1,0 +1,147 @@
+//! One run: the loop from its beginning to its end, and what is checked on the way.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::net::Net;
+use crate::protocol::Factory;
+use crate::reactor::Reactor;
+use crate::simulation::ledger::{Account, Ledger};
+use crate::simulation::network::Question;
+use crate::simulation::witness::Witnessed;
+use crate::simulation::{Network, Report};
+
+/// No run comes near these; one that does goes round and round.
+const TURNS_MOST: u64 = 2_000_000;
+const TIME_MOST: Duration = Duration::from_secs(4 * 3_600);
+
+/// A server that runs.
+pub(crate) struct Run<F: Factory, N: Net> {
+    reactor: Reactor<Witnessed<F>, N>,
+    ledger: Ledger,
+    turns: u64,
+    most: usize,
+    is_ending: bool,
+}
+
+impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
+    pub(crate) fn begin(
+        net: N,
+        factory: Witnessed<F>,
+        config: Config,
+        ledger: Ledger,
+        datagrams: &[Rc<Question>],
+    ) -> Result<Self, String> {
+        let most = config.max_connections;
+        let reactor = Reactor::with_net(net, factory, config);
+        let mut reactor = reactor.map_err(|error| error.to_string())?;
+        let at = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 9999));
+        let mut addresses = vec![Address::Tcp(at)];
+        addresses.extend((!datagrams.is_empty()).then_some(Address::Udp(at)));
+        for address in addresses {
+            reactor
+                .listen(&address)
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(Self {
+            reactor,
+            ledger,
+            turns: 0,
+            most,
+            is_ending: false,
+        })
+    }
+
+    /// Runs to the end, and looks at what has become of everything.
+    pub(crate) fn finish(mut self, shutdown_at: Option<u64>) -> Result<Report, String> {
+        while !self.reactor.is_finished() {
+            let over = self.reactor.net().as_mut().is_over() && self.reactor.connections() == 0;
+            if !self.is_ending && (over || shutdown_at.is_some_and(|at| at <= self.turns)) {
+                self.shutdown();
+            }
+            self.turn()?;
+        }
+        self.check_counters()?;
+        self.ledger.borrow().judge()?;
+        let network = self.reactor.net().as_mut();
+        network.judge_datagrams()?;
+        if network.open() > 0 {
+            return Err(format!("{} sockets were not given back", network.open()));
+        }
+        let statistics = *self.reactor.statistics();
+        let network = self.reactor.net().as_mut();
+        Ok(Report {
+            sessions: self.ledger.borrow().sessions,
+            turns: self.turns,
+            bytes: statistics.bytes_read + statistics.bytes_written,
+            time: network.elapsed(),
+            calls: network.calls().to_vec(),
+            trace: network.trace(),
+        })
+    }
+
+    fn shutdown(&mut self) {
+        self.is_ending = true;
+        self.ledger.borrow_mut().may_close = true;
+        self.reactor.shutdown();
+    }
+
+    fn turn(&mut self) -> Result<(), String> {
+        self.reactor
+            .turn(None)
+            .map_err(|error| format!("the loop ended: {error}"))?;
+        self.turns += 1;
+        if let Some(problem) = &self.ledger.borrow().violation {
+            return Err(problem.clone());
+        }
+        if self.reactor.connections() > self.most {
+            return Err("more than max_connections are open".to_owned());
+        }
+        let network = self.reactor.net().as_mut();
+        let problem = if network.is_stalled() {
+            "a stall: nothing is waited for"
+        } else if self.turns > TURNS_MOST || network.elapsed() > TIME_MOST {
+            "there is no end"
+        } else {
+            return Ok(());
+        };
+        Err(format!("{problem}{}", self.ledger.borrow().open_ones()))
+    }
+
+    fn check_counters(&mut self) -> Result<(), String> {
+        let statistics = *self.reactor.statistics();
+        let refused = self.reactor.net().as_mut().refused();
+        let book = self.ledger.borrow();
+        let sum =
+            |count: fn(&Account) -> usize| book.accounts.iter().map(count).sum::<usize>() as u64;
+        let counted = statistics.refused_by_factory
+            + statistics.refused_max_connections
+            + statistics.refused_by_panic
+            + statistics.register_errors;
+        for (what, counted, happened) in [
+            ("bytes read", statistics.bytes_read, sum(|it| it.read)),
+            (
+                "bytes written",
+                statistics.bytes_written,
+                sum(|it| it.written),
+            ),
+            (
+                "ends",
+                statistics.closed(),
+                statistics.accepted + statistics.connected,
+            ),
+            ("refusals", counted, refused),
+            ("sessions", book.lost, book.sessions),
+        ] {
+            if counted != happened {
+                return Err(format!(
+                    "{what}: {counted} were counted, {happened} happened"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

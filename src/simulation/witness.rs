@@ -1,0 +1,204 @@
+//! Stands between the loop and the protocol under test, and checks what the loop tells it.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::address::Peer;
+use crate::error::{CloseReason, ProtocolError};
+use crate::protocol::{Actions, Factory, Protocol};
+use crate::simulation::ledger::{Ledger, Number};
+use crate::transport::Transport;
+
+/// The factory under test, whose protocols are watched.
+pub(crate) struct Witnessed<F> {
+    factory: F,
+    ledger: Ledger,
+}
+
+impl<F> Witnessed<F> {
+    pub(crate) fn new(factory: F, ledger: &Ledger) -> Self {
+        let ledger = Rc::clone(ledger);
+        Self { factory, ledger }
+    }
+}
+
+impl<F: Factory> Factory for Witnessed<F> {
+    type Protocol = Witness<F::Protocol>;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
+        let protocol = self.factory.build_protocol(peer)?;
+        let number = self.ledger.borrow().number(peer.address());
+        Some(Witness::new(protocol, number, &self.ledger))
+    }
+
+    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
+        self.factory.handle_error(peer, reason);
+    }
+
+    fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        let mut connects = Vec::new();
+        self.factory.service_actions(&mut Actions {
+            now: actions.now,
+            statistics: actions.statistics,
+            connects: &mut connects,
+            again: &mut *actions.again,
+            shutdown: &mut *actions.shutdown,
+        });
+        self.ledger.borrow_mut().may_close |= *actions.shutdown;
+        for (to, protocol) in connects {
+            let witness = Witness::new(protocol, None, &self.ledger);
+            let number = Rc::clone(&witness.number);
+            self.ledger.borrow_mut().connecting.push_back(number);
+            actions.connect(to, witness);
+        }
+    }
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    New,
+    Open,
+    Ended,
+    Lost,
+}
+
+pub(crate) struct Witness<P> {
+    protocol: P,
+    ledger: Ledger,
+    /// The other side's account; a datagram has none.
+    number: Number,
+    stage: Stage,
+}
+
+impl<P> Witness<P> {
+    fn new(protocol: P, number: Option<usize>, ledger: &Ledger) -> Self {
+        ledger.borrow_mut().sessions += 1;
+        Self {
+            protocol,
+            ledger: Rc::clone(ledger),
+            number: Rc::new(number.into()),
+            stage: Stage::New,
+        }
+    }
+
+    /// A call is in order at the stages from `first` to `last`.
+    fn check(&self, call: &str, first: Stage, last: Stage) {
+        if self.stage < first || self.stage > last {
+            let problem = format!("{call} was called of a session that is {:?}", self.stage);
+            self.ledger.borrow_mut().object(problem);
+        }
+    }
+
+    /// What is shown to the protocol is what the client sent, from where it took the last.
+    fn check_shown(&self, data: &[u8]) {
+        let Some(number) = self.number.get() else {
+            return;
+        };
+        let mut book = self.ledger.borrow_mut();
+        let account = &book.accounts[number];
+        let from = account.told;
+        let sent = account.exchange.sends.get(from..from + data.len());
+        if sent != Some(data) {
+            let problem = format!("byte {from} on: the protocol was shown what was not sent");
+            book.object_to(number, &problem);
+        } else if from + data.len() > account.read {
+            book.object_to(number, "the protocol was shown more than was read");
+        }
+    }
+
+    fn note_taken(&self, count: usize) {
+        if let Some(number) = self.number.get() {
+            self.ledger.borrow_mut().accounts[number].told += count;
+        }
+    }
+
+    fn check_end(&self, unread: &[u8]) {
+        self.check_shown(unread);
+        let Some(number) = self.number.get() else {
+            return;
+        };
+        let mut book = self.ledger.borrow_mut();
+        let account = &book.accounts[number];
+        if account.told + unread.len() != account.read {
+            book.object_to(number, "the end came before bytes that were read");
+        }
+    }
+}
+
+impl<P: Protocol> Protocol for Witness<P> {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.check("connection_made", Stage::New, Stage::New);
+        self.stage = Stage::Open;
+        self.protocol.connection_made(transport)
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.check("data_received", Stage::Open, Stage::Open);
+        self.check_shown(data);
+        let taken = self.protocol.data_received(data, transport)?;
+        self.note_taken(taken);
+        Ok(taken)
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        self.check("eof_received", Stage::Open, Stage::Open);
+        self.check_end(unread);
+        self.stage = Stage::Ended;
+        self.protocol.eof_received(unread, transport)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.check("resume_writing", Stage::Open, Stage::Ended);
+        self.protocol.resume_writing(transport);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.protocol.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        self.check("handle_timeout", Stage::Open, Stage::Ended);
+        let early = self
+            .protocol
+            .poll_timeout()
+            .is_none_or(|at| at > transport.now());
+        if early {
+            let problem = "handle_timeout was called before its time".to_owned();
+            self.ledger.borrow_mut().object(problem);
+        }
+        self.protocol.handle_timeout(transport);
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        self.check("woken", Stage::Open, Stage::Ended);
+        self.protocol.woken(transport);
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.check("shutdown_requested", Stage::Open, Stage::Ended);
+        self.protocol.shutdown_requested(transport);
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        self.check("connection_lost", Stage::New, Stage::Ended);
+        self.stage = Stage::Lost;
+        let mut book = self.ledger.borrow_mut();
+        book.lost += 1;
+        book.connecting
+            .retain(|number| !Rc::ptr_eq(number, &self.number));
+        if let Some(number) = self.number.get() {
+            book.note_lost(number, reason);
+        }
+        drop(book);
+        self.protocol.connection_lost(reason);
+    }
+}

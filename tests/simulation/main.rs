@@ -1,0 +1,198 @@
+//! Servers under a simulated network, and the simulation itself under test.
+//!
+//! As a command, for as many runs as you like:
+//! `cargo test --release --test simulation -- --seeds 100000 [--from SEED] [--system NAME]`.
+
+mod bugs;
+mod calls;
+mod proxy;
+mod systems;
+
+use std::env;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
+
+use serveloop::testing::{Failure, Report};
+
+use bugs::{BUGS, Bug, Faulty};
+use systems::{SYSTEMS, Simulated};
+
+const TESTS: [(&str, fn()); 5] = [
+    ("two_thousand_runs", || {
+        let tally = Tally::of(0..2_000, None);
+        assert_eq!(tally.failures, 0);
+    }),
+    ("each_call_fails_in_every_way", || {
+        let cells = calls::fail_each_call(150);
+        println!("  {cells} runs, one failing call each");
+        assert!(cells >= 5_000, "{cells} only");
+    }),
+    ("every_bug_is_found", every_bug_is_found),
+    (
+        "a_seed_is_always_the_same_run",
+        a_seed_is_always_the_same_run,
+    ),
+    ("faults_happen", faults_happen),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let option = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1)
+    };
+    if let Some(seeds) = option("--seeds") {
+        let number = |text: &String| text.parse::<u64>().expect("a number");
+        let from = option("--from").map_or(0, number);
+        let system = option("--system").map(String::as_str);
+        let tally = Tally::of(from..from + number(seeds), system);
+        return ExitCode::from(u8::from(tally.failures > 0));
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let is_chosen = |name: &str| filter.is_none_or(|part| name.contains(part.as_str()));
+    let chosen: Vec<_> = TESTS.iter().filter(|(name, _)| is_chosen(name)).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", chosen.len());
+    let failed = chosen
+        .iter()
+        .filter(|(name, test)| !passes(name, *test))
+        .count();
+    let outcome = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {outcome}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out\n",
+        chosen.len() - failed,
+        TESTS.len() - chosen.len()
+    );
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn passes(name: &str, test: fn()) -> bool {
+    let passed = thread::spawn(test).join().is_ok();
+    println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+    passed
+}
+
+/// What many runs were like.
+#[derive(Default)]
+struct Tally {
+    runs: u64,
+    failures: u64,
+    sessions: u64,
+    turns: u64,
+    bytes: u64,
+    trace: u64,
+}
+
+/// How many failures are printed.
+const PRINTED_MOST: u64 = 5;
+
+impl Tally {
+    /// Runs seeds, each of one system or all systems in turn, and says what came of it.
+    fn of(seeds: std::ops::Range<u64>, only: Option<&str>) -> Self {
+        let begin = Instant::now();
+        let mut systems: Vec<_> = SYSTEMS
+            .iter()
+            .filter(|(name, _)| only.is_none_or(|only| only == *name))
+            .map(|(name, make)| (*name, make()))
+            .collect();
+        assert!(!systems.is_empty(), "there is no such system");
+        let mut tally = Self::default();
+        for seed in seeds {
+            let count = systems.len() as u64;
+            let (name, system) = &mut systems[usize::try_from(seed % count).unwrap_or(0)];
+            tally.note(name, system.check(seed));
+        }
+        let Self {
+            runs,
+            failures,
+            sessions,
+            turns,
+            bytes,
+            trace,
+        } = tally;
+        let took = begin.elapsed();
+        println!(
+            "{runs} runs in {took:.1?}: {failures} failed; {sessions} sessions, {turns} turns, {bytes} bytes; trace {trace:016x}"
+        );
+        tally
+    }
+
+    fn note(&mut self, name: &str, outcome: Result<Report, Failure>) {
+        self.runs += 1;
+        match outcome {
+            Ok(report) => {
+                self.sessions += report.sessions;
+                self.turns += report.turns;
+                self.bytes += report.bytes;
+                self.trace = self.trace.rotate_left(1) ^ report.trace;
+            }
+            Err(failure) => {
+                self.failures += 1;
+                if self.failures <= PRINTED_MOST {
+                    println!("--system {name}, {failure}\n");
+                }
+            }
+        }
+    }
+}
+
+fn systems() -> Vec<Simulated> {
+    SYSTEMS.iter().map(|(_, make)| make()).collect()
+}
+
+/// The power of the simulation: a loop with a fault that loops have had does not pass.
+fn every_bug_is_found() {
+    let lost: Vec<_> = BUGS.into_iter().filter(|bug| !is_found(*bug)).collect();
+    assert!(lost.is_empty(), "not found: {lost:?}");
+}
+
+fn is_found(bug: Bug) -> bool {
+    let mut systems = systems();
+    let found = (0..10_000).position(|seed: u64| {
+        let count = systems.len() as u64;
+        let system = &mut systems[usize::try_from(seed % count).unwrap_or(0)];
+        let faulty = |network| Faulty::new(network, bug);
+        system.check_through(seed, faulty).is_err()
+    });
+    let after = found.map_or("never".to_owned(), |seed| {
+        format!("after {} runs", seed + 1)
+    });
+    println!("  {bug:?}: found {after}");
+    found.is_some()
+}
+
+fn a_seed_is_always_the_same_run() {
+    for seed in 0..100 {
+        let traces = [0, 1].map(|_| {
+            let reports = systems().into_iter().map(|mut system| system.check(seed));
+            reports
+                .map(|report| report.map_err(|failure| failure.to_string()))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(traces[0], traces[1], "seed {seed}");
+    }
+}
+
+/// A simulation whose faults never happen would pass everything.
+fn faults_happen() {
+    let mut echo = (SYSTEMS[0].1)();
+    let mut whole = 0;
+    let runs = 500;
+    for seed in 0..runs {
+        let report = echo.check(seed).expect("it is well");
+        assert!(report.turns > 0);
+        whole += u64::from(report.bytes > 0);
+    }
+    assert!(whole > runs / 2, "{whole} of {runs} runs moved anything");
+    let mut none = (SYSTEMS[0].1)().faults(serveloop::testing::Faults::none());
+    let calm: Vec<_> = (0..50)
+        .map(|seed| none.check(seed).expect("it is well").trace)
+        .collect();
+    let mut different = calm.clone();
+    different.dedup();
+    assert_eq!(different.len(), calm.len(), "seeds do not differ");
+}

@@ -1,0 +1,133 @@
+//! A server that connects: what its client sends goes to somebody else, and the reply comes back.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use serveloop::testing::{Exchange, Simulation};
+use serveloop::{Address, CloseReason, Protocol, ProtocolError, Transport, Waker};
+
+use crate::systems::{Any, Simulated, text};
+
+type Outcome = Result<(), ProtocolError>;
+
+/// What two ends of a relay share: what each has to send, and how to wake it.
+#[derive(Default)]
+struct Side {
+    pipe: Vec<u8>,
+    ended: bool,
+    broken: bool,
+    waker: Option<Waker>,
+}
+
+struct End {
+    own: Rc<RefCell<Side>>,
+    other: Rc<RefCell<Side>>,
+}
+
+impl End {
+    fn pair() -> (Self, Self) {
+        let (one, two) = <(Rc<RefCell<Side>>, Rc<RefCell<Side>>)>::default();
+        let end = |own, other| Self {
+            own: Rc::clone(own),
+            other: Rc::clone(other),
+        };
+        (end(&one, &two), end(&two, &one))
+    }
+
+    fn wake_other(&self) {
+        if let Some(waker) = &self.other.borrow().waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Protocol for End {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {
+        self.own.borrow_mut().waker = Some(transport.waker());
+        self.woken(transport);
+        Ok(())
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.other.borrow_mut().pipe.extend_from_slice(data);
+        self.wake_other();
+        self.woken(transport);
+        Ok(data.len())
+    }
+
+    fn eof_received(&mut self, _: &[u8], transport: &mut Transport<'_>) -> Outcome {
+        self.other.borrow_mut().ended = true;
+        self.wake_other();
+        self.woken(transport);
+        Ok(())
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.woken(transport);
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        let sent = {
+            let mut own = self.own.borrow_mut();
+            let sent = transport.write_some(&own.pipe);
+            own.pipe.drain(..sent);
+            sent
+        };
+        if sent > 0 {
+            self.wake_other();
+        }
+        let (own, other) = (self.own.borrow(), self.other.borrow());
+        if other.pipe.len() < transport.config().high_water {
+            transport.resume_reading();
+        } else {
+            transport.pause_reading();
+        }
+        let is_through = own.ended && own.pipe.is_empty();
+        if other.broken {
+            transport.abort();
+        } else if is_through && other.ended {
+            transport.close();
+        } else if is_through {
+            transport.finish();
+        }
+    }
+
+    fn connection_lost(&mut self, _: &CloseReason) {
+        {
+            let (mut own, other) = (self.own.borrow_mut(), self.other.borrow());
+            own.broken = !(own.ended && own.pipe.is_empty() && other.ended);
+        }
+        self.wake_other();
+    }
+}
+
+/// What becomes of one side excuses the other, so that nothing is missed where both are well.
+pub(crate) fn proxy() -> Simulated {
+    fn target() -> Address {
+        "tcp://10.0.2.1:80".parse().expect("an address")
+    }
+    fn make() -> Any {
+        let begun = Rc::new(RefCell::new(Vec::new()));
+        let to_begin = Rc::clone(&begun);
+        Any {
+            build: Box::new(move |_| {
+                let (inner, outer) = End::pair();
+                to_begin.borrow_mut().push(outer);
+                Some(Box::new(inner))
+            }),
+            actions: Box::new(move |actions| {
+                for end in begun.take() {
+                    actions.connect(target(), Box::new(end));
+                }
+            }),
+        }
+    }
+    let (there, back) = (text(40), text(70));
+    Simulation::new(make as fn() -> Any)
+        .client(Exchange::new(&there, &back).may_be_cut())
+        .remote(target(), Exchange::new(&back, &there).may_be_cut())
+}

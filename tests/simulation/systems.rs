@@ -1,0 +1,297 @@
+//! The servers that are simulated, each with its clients: one for each thing that a protocol can do.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serveloop::protocols::{Discard, Echo, Hello};
+use serveloop::testing::{Exchange, Simulation};
+use serveloop::{
+    Actions, Factory, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Lines, Peer, Protocol,
+    ProtocolError, Transport, Waker,
+};
+
+use crate::proxy;
+
+type Made = Box<dyn Protocol>;
+type Outcome = Result<(), ProtocolError>;
+
+type Build = dyn FnMut(&Peer) -> Option<Made>;
+type Act = dyn FnMut(&mut Actions<'_, Made>);
+
+/// Any server's factory.
+pub(crate) struct Any {
+    pub(crate) build: Box<Build>,
+    pub(crate) actions: Box<Act>,
+}
+
+impl Any {
+    fn of<P: Protocol + 'static>(mut build: impl FnMut() -> P + 'static) -> Self {
+        Self {
+            build: Box::new(move |_| Some(Box::new(build()))),
+            actions: Box::new(|_| {}),
+        }
+    }
+}
+
+impl Factory for Any {
+    type Protocol = Made;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<Made> {
+        (self.build)(peer)
+    }
+
+    fn service_actions(&mut self, actions: &mut Actions<'_, Made>) {
+        (self.actions)(actions);
+    }
+}
+
+pub(crate) type Simulated = Simulation<fn() -> Any>;
+
+pub(crate) type System = (&'static str, fn() -> Simulated);
+
+pub(crate) const SYSTEMS: [System; 11] = [
+    ("echo", echo),
+    ("discard", discard),
+    ("frames", frames),
+    ("hello", hello),
+    ("producer", producer),
+    ("greeter", greeter),
+    ("late", late),
+    ("rejecting", rejecting),
+    ("panicking", panicking),
+    ("finishing", finishing),
+    ("proxy", proxy::proxy),
+];
+
+fn echo() -> Simulated {
+    let long = text(200);
+    Simulation::new((|| Any::of(|| Echo)) as fn() -> Any)
+        .client(Exchange::new("good morning", "good morning"))
+        .client(Exchange::new(&long, &long))
+        .client(Exchange::default())
+        .datagram("good morning", Some(b"good morning"))
+        .datagram("", Some(b""))
+}
+
+fn discard() -> Simulated {
+    Simulation::new((|| Any::of(|| Discard)) as fn() -> Any)
+        .client(Exchange::new(text(100), ""))
+        .datagram("good morning", None)
+}
+
+fn frames() -> Simulated {
+    struct Back;
+    impl<F: Framing> FrameProtocol<F> for Back {
+        fn frame_received(&mut self, frame: &[u8], frames: &mut Frames<'_, '_, F>) -> Outcome {
+            frames.send(frame)
+        }
+    }
+    let make = || Any::of(|| Framed::new(LengthPrefix::u32(1 << 16), Back));
+    let several = ["", "a", "bc", &text(30), &text(1), ""];
+    let several = several
+        .iter()
+        .fold(Exchange::default(), |exchange, payload| {
+            let frame = frame(payload);
+            exchange.then(&frame, &frame)
+        });
+    Simulation::new(make as fn() -> Any)
+        .client(several.clone())
+        .client(several.in_turns())
+        .client(Exchange::new(frame(&text(400)), frame(&text(400))))
+}
+
+/// Time, pauses, and a server that ends while its client still sends.
+fn hello() -> Simulated {
+    let make = || {
+        let hello = || Hello::new(Duration::from_millis(700));
+        Any::of(move || Framed::new(Lines::new(80), hello()))
+    };
+    let dialogue = Exchange::new("", "Welcome!\n")
+        .then("bob\n", "Hello,bob\n")
+        .then("an\r\n", "Hello,an\n");
+    let talks_on = dialogue.clone().then(format!("exit\n{}", text(50)), "");
+    Simulation::new(make as fn() -> Any)
+        .client(dialogue.in_turns().stays_open())
+        .client(talks_on)
+}
+
+/// More output than fits, produced as it is taken.
+fn producer() -> Simulated {
+    struct Producer(VecDeque<u8>);
+    impl Protocol for Producer {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            let asked = usize::from(data[0]) * 100;
+            self.0.extend(text(asked / 8 + 1).bytes().take(asked));
+            self.resume_writing(transport);
+            Ok(1)
+        }
+
+        fn eof_received(&mut self, _: &[u8], transport: &mut Transport<'_>) -> Outcome {
+            if self.0.is_empty() {
+                transport.close();
+            }
+            Ok(())
+        }
+
+        fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+            let sent = transport.write_some(self.0.make_contiguous());
+            self.0.drain(..sent);
+            if self.0.is_empty() {
+                transport.resume_reading();
+            } else {
+                transport.pause_reading();
+            }
+        }
+    }
+    let asked = |count: usize| text(count * 100 / 8 + 1)[..count * 100].to_owned();
+    Simulation::new((|| Any::of(|| Producer(VecDeque::new()))) as fn() -> Any)
+        .client(Exchange::new([3], asked(3)).then([40], asked(40)))
+        .client(Exchange::new([100], asked(100)).stays_open())
+}
+
+/// Speaks and closes at once, whatever the client sends.
+fn greeter() -> Simulated {
+    struct Greeter;
+    impl Protocol for Greeter {
+        fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {
+            transport.write(b"connected");
+            transport.close();
+            Ok(())
+        }
+
+        fn data_received(
+            &mut self,
+            _: &[u8],
+            _: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            unreachable!("it has closed")
+        }
+    }
+    Simulation::new((|| Any::of(|| Greeter)) as fn() -> Any)
+        .client(Exchange::new("", "connected"))
+        .client(Exchange::new(text(100), "connected"))
+}
+
+/// Replies come from elsewhere, by wakers.
+fn late() -> Simulated {
+    type Desk = Rc<RefCell<Vec<(Rc<RefCell<Vec<u8>>>, Waker)>>>;
+    struct Late(Rc<RefCell<Vec<u8>>>, Desk, bool);
+    impl Protocol for Late {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            self.0.borrow_mut().extend_from_slice(data);
+            let order = (Rc::clone(&self.0), transport.waker());
+            self.1.borrow_mut().push(order);
+            transport.pause_reading();
+            Ok(data.len())
+        }
+
+        fn eof_received(&mut self, _: &[u8], transport: &mut Transport<'_>) -> Outcome {
+            self.2 = true;
+            self.woken(transport);
+            Ok(())
+        }
+
+        fn woken(&mut self, transport: &mut Transport<'_>) {
+            transport.write(&self.0.take());
+            transport.resume_reading();
+            if self.2 {
+                transport.close();
+            }
+        }
+    }
+    fn make() -> Any {
+        let desk = Desk::default();
+        let orders = Rc::clone(&desk);
+        Any {
+            actions: Box::new(move |_| orders.take().iter().for_each(|(_, waker)| waker.wake())),
+            ..Any::of(move || Late(Rc::default(), Rc::clone(&desk), false))
+        }
+    }
+    Simulation::new(make as fn() -> Any)
+        .client(Exchange::new(text(60), text(60)))
+        .client(Exchange::new("a", "a").then("b", "b").in_turns())
+}
+
+/// A peer that breaks the protocol gets its error reply, though it sends on.
+fn rejecting() -> Simulated {
+    struct Strict;
+    impl<F: Framing> FrameProtocol<F> for Strict {
+        fn frame_received(&mut self, frame: &[u8], frames: &mut Frames<'_, '_, F>) -> Outcome {
+            frames.send(frame)
+        }
+
+        fn frame_rejected(&mut self, _: &ProtocolError, frames: &mut Frames<'_, '_, F>) {
+            frames.write(b"no\n");
+        }
+    }
+    let long = "x".repeat(500);
+    Simulation::new((|| Any::of(|| Framed::new(Lines::new(20), Strict))) as fn() -> Any)
+        .client(Exchange::new("fine\n", "fine\n").then(&long, "no\n"))
+        .client(Exchange::new("fine\ncut", "fine\nno\n").ends_first())
+}
+
+fn panicking() -> Simulated {
+    struct Nervous;
+    impl Protocol for Nervous {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            if data[0] == b'!' {
+                std::panic::resume_unwind(Box::new("on purpose"));
+            }
+            transport.write(&data[..1]);
+            Ok(1)
+        }
+
+        fn connection_lost(&mut self, _: &serveloop::CloseReason) {
+            std::panic::resume_unwind(Box::new("again"));
+        }
+    }
+    Simulation::new((|| Any::of(|| Nervous)) as fn() -> Any)
+        .client(Exchange::new("ab!cd", "ab").may_be_cut())
+        .client(Exchange::new("calm", "calm"))
+}
+
+/// Ends its side first, and goes on reading.
+fn finishing() -> Simulated {
+    struct Finishing;
+    impl Protocol for Finishing {
+        fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {
+            transport.write(text(20).as_bytes());
+            transport.finish();
+            Ok(())
+        }
+
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            _: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            Ok(data.len())
+        }
+    }
+    Simulation::new((|| Any::of(|| Finishing)) as fn() -> Any)
+        .client(Exchange::new(text(30), text(20)))
+}
+
+/// Text in which every place can be told from every other.
+pub(crate) fn text(lines: usize) -> String {
+    (0..lines).map(|line| format!("line {line:04}\n")).collect()
+}
+
+fn frame(payload: &str) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload");
+    [&length.to_be_bytes(), payload.as_bytes()].concat()
+}
