@@ -19,6 +19,8 @@ const DEPTH_MOST: usize = 1_024;
 const RATE_MOST: u64 = 10_000_000;
 const ROUNDS_MOST: usize = 1_000;
 const SHORTEST: Duration = Duration::from_millis(10);
+/// Longer than the pauses in which nothing is sent.
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +71,8 @@ impl Plan {
         if !(SHORTEST..=LONGEST).contains(&plan.duration) {
             return Err("--duration: expected 10ms to 1h".to_owned());
         }
-        if !(SHORTEST..=LONGEST).contains(&plan.patience) {
-            return Err("--timeout: expected 10ms to 1h".to_owned());
+        if !(LEAST_PATIENCE..=LONGEST).contains(&plan.patience) {
+            return Err("--timeout: expected 100ms to 1h".to_owned());
         }
         plan.scenarios.iter().try_for_each(check)?;
         Ok(plan)
@@ -214,7 +216,7 @@ mod tests {
             ("--size 1MiB --connections 2000", "1GiB"),
             ("--rounds 0", "--rounds"),
             ("--duration 1ms", "--duration"),
-            ("--timeout 0", "--timeout"),
+            ("--timeout 50ms", "--timeout"),
             ("--compare threaded,threaded", "twice"),
             ("--compare tokio", "event-loop, workers=NUMBER"),
             ("--target udp://127.0.0.1:7", "datagrams"),
