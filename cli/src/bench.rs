@@ -36,7 +36,6 @@ use std::time::SystemTime;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use log::LevelFilter;
 
 use crate::bench::contender::Contender;
 use crate::bench::cores::Cores;
@@ -115,7 +114,6 @@ impl Bench {
         }
         let plan = Plan::new(&self.options)?;
         self.check_files()?;
-        quieten();
         let interrupt = Interrupt::catch()?;
         let outcome = self.measure(&plan, &interrupt);
         match (outcome, interrupt.exit_code()) {
@@ -199,14 +197,6 @@ impl Bench {
         }
         let report = self.options.report.as_deref();
         report.map_or(Ok(()), |path| write(path, &page(results)))
-    }
-}
-
-/// What happens to connections, and that the loop ends, is told by the results, or by our error: the
-/// library's log of it is for those who asked to see more.
-fn quieten() {
-    if log::max_level() <= LevelFilter::Info {
-        log::set_max_level(LevelFilter::Error);
     }
 }
 

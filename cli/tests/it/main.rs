@@ -1,7 +1,10 @@
 //! Tests of the built command, one module per theme.
 
+mod running;
+mod scripts;
 mod served;
 mod sockets;
+mod terminal;
 
 mod bench;
 mod clients;
@@ -10,9 +13,12 @@ mod command_clients;
 mod command_ends;
 mod command_injection;
 mod command_limits;
+mod completions;
+mod connect;
 mod crowd;
 mod dispatch;
 mod faults;
+mod fetch;
 mod greet;
 mod limits;
 mod listening;
@@ -23,5 +29,6 @@ mod print;
 mod protocols;
 mod shutdown;
 mod timestamp;
+mod turns;
 mod tutorials;
 mod usage;

@@ -55,6 +55,17 @@ impl Stream {
         self.writer().write_all(bytes).expect("an open connection");
     }
 
+    /// Sends what the other side takes before it ends the connection.
+    pub(crate) fn send_if_wanted(&mut self, text: &str) {
+        let _ = self.writer().write_all(text.as_bytes());
+    }
+
+    /// Whether an echo serves us, rather than refuse us.
+    pub(crate) fn echoes(&mut self) -> bool {
+        self.send_if_wanted("?");
+        self.reader().read_exact(&mut [0]).is_ok()
+    }
+
     /// Waits for exactly `text`.
     #[track_caller]
     pub(crate) fn expect(&mut self, text: &str) {

@@ -51,12 +51,12 @@ fn bad_values_are_refused_with_their_option() {
 fn limits_that_contradict_each_other_are_refused() {
     let text = refused(&["serve", "echo", "--low-water", "1MiB"]);
     assert!(
-        text.contains("low_water must be less than high_water"),
+        text.contains("--low-water must be less than --high-water"),
         "{text}"
     );
     let text = refused(&["serve", "echo", "--read-per-turn", "1000000GiB"]);
     assert!(
-        text.contains("read_per_turn must be at most 1 GiB"),
+        text.contains("--read-per-turn must be at most 1 GiB"),
         "{text}"
     );
 }
@@ -104,6 +104,10 @@ fn a_delay_over_datagrams_is_refused() {
 fn help_teaches_by_example() {
     assert!(help(&["--help"]).contains("$ nc 127.0.0.1 9999"));
     assert!(help(&["serve", "--help"]).contains("$ serveloop serve echo --listen"));
+    for command in ["connect", "fetch", "completions", "man"] {
+        let text = help(&[command, "--help"]);
+        assert!(text.contains(&format!("$ serveloop {command}")), "{text}");
+    }
     for protocol in [
         "echo",
         "discard",
