@@ -197,6 +197,8 @@ fn everything_happens() {
         "datagrams_over_rate",
         "closed_malformed",
         "closed_overflow",
+        "closed_timeout_drain",
+        "slow_turns",
         "closed_protocol_error",
         "closed_killed",
     ];

@@ -270,6 +270,8 @@ fn rejecting() -> Simulated {
     Simulation::new((|| Any::of(|| Framed::new(Lines::new(20), Strict))) as fn() -> Any)
         .client(Exchange::new("fine\n", "fine\n").then(&long, "no\n"))
         .client(Exchange::new("fine\ncut", "fine\nno\n").ends_first())
+        .datagram("fine\n", Some(b"fine\n"))
+        .datagram("cut", Some(b"no\n"))
 }
 
 fn panicking() -> Simulated {
