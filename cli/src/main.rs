@@ -1,38 +1,20 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
 mod bench;
-mod body;
-mod budget;
 mod completions;
 mod connect;
-mod console;
-mod cut;
-mod datagrams;
-mod download;
 mod escaped;
 mod failure;
 mod fetch;
-mod head;
-mod http;
 mod interrupt;
-mod keyboard;
-mod limits;
-mod logged;
 mod manual;
-mod messages;
 mod outbound;
-mod outlet;
 mod protocols;
-mod relay;
-mod screen;
 mod serve;
 mod signals;
-mod talk;
-mod turns;
 mod unblocked;
 mod units;
 mod verbosity;
-mod way;
 
 use std::env;
 use std::ffi::OsString;

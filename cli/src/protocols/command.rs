@@ -38,9 +38,9 @@ use self::stage::Confinement;
 pub(crate) use self::stage::become_program;
 use self::wire::Wire;
 use crate::failure::Failure;
-use crate::logged::{Diary, Logged};
+use crate::serve::logged::{Diary, Logged};
+use crate::serve::way::Way;
 use crate::units::{Size, Span, Timeout};
-use crate::way::Way;
 
 /// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
 /// end.

@@ -14,7 +14,7 @@ use super::pool::Pool;
 use super::shown::Shown;
 use super::wire::Wire;
 use super::words;
-use crate::logged::Diary;
+use crate::serve::logged::Diary;
 
 /// What a connection has to know of its server.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ use rustix::process::umask;
 use serveloop::Address;
 use tempfile::TempPath;
 
+use super::keyboard::{Keyboard, Typed, Unit};
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
-use crate::keyboard::{Keyboard, Typed, Unit};
 
 /// The largest datagram that is sent or received, in bytes: more than UDP has, and Linux' usual for
 /// Unix sockets.

@@ -3,9 +3,9 @@
 
 use serveloop::{Buffer, CloseReason, Framing, Protocol, ProtocolError, Transport};
 
-use crate::console::Console;
-use crate::cut::Cut;
-use crate::keyboard::{Typed, Unit};
+use super::console::Console;
+use super::cut::Cut;
+use super::keyboard::{Typed, Unit};
 use crate::outbound::Ending;
 
 /// Relays between the console and one connection, until the peer ends it. Neither side is read

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serveloop::{CloseReason, Delimited, Framing, Protocol, ProtocolError, Transport};
 
-use crate::body::Body;
-use crate::head::Head;
+use super::body::Body;
+use super::head::Head;
 use crate::outbound::Ending;
 
 /// The longest head, in bytes, and how many may come before the response's own.

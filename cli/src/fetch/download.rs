@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serveloop::ProtocolError;
 use tempfile::NamedTempFile;
 
-use crate::head::Head;
-use crate::http::Recipient;
+use super::head::Head;
+use super::http::Recipient;
 use crate::interrupt::Leftover;
 
 /// What a new file may be, less what the process's mask takes away.

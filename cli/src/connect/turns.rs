@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
 
-use crate::console::Console;
-use crate::keyboard::{Typed, Unit};
+use super::console::Console;
+use super::keyboard::{Typed, Unit};
+use super::talk::{Next, Reply, Saying, Talk, Wire};
 use crate::outbound::Ending;
-use crate::talk::{Next, Reply, Saying, Talk, Wire};
 
 /// How one talks.
 #[derive(Clone, Debug)]

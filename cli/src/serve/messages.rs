@@ -14,7 +14,7 @@ pub(crate) enum Messages {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Cut {
+pub(crate) enum MessageKind {
     /// Each piece that arrives
     Raw,
     /// Each line
@@ -23,10 +23,10 @@ pub(crate) enum Cut {
 
 impl Messages {
     /// The messages that `cut` says; lines of at most `max_line` bytes.
-    pub(crate) fn new(cut: Cut, max_line: usize) -> Self {
+    pub(crate) fn new(cut: MessageKind, max_line: usize) -> Self {
         match cut {
-            Cut::Raw => Self::Pieces,
-            Cut::Line => Self::Lines(Lines::new(max_line)),
+            MessageKind::Raw => Self::Pieces,
+            MessageKind::Line => Self::Lines(Lines::new(max_line)),
         }
     }
 }
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_piece_is_a_message_less_one_newline() {
-        let mut pieces = Messages::new(Cut::Raw, 1);
+        let mut pieces = Messages::new(MessageKind::Raw, 1);
         check(&mut pieces, b"", Some((b"", 0)));
         check(&mut pieces, b"bob", Some((b"bob", 3)));
         check(&mut pieces, b"bob\n", Some((b"bob", 4)));
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn lines_have_a_limit_that_replies_do_not() {
-        let mut lines = Messages::new(Cut::Line, 3);
+        let mut lines = Messages::new(MessageKind::Line, 3);
         check(&mut lines, b"bob", None);
         check(&mut lines, b"bob\r\nann", Some((b"bob", 5)));
         assert!(lines.decode(b"robert\n").is_err());

@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 
 use serveloop::{Transport, Waker};
 
-use crate::keyboard::{Keyboard, Typed, Unit};
+use super::keyboard::{Keyboard, Typed, Unit};
+use super::screen::Screen;
 use crate::outbound::Ending;
-use crate::screen::Screen;
 
 /// Standard input and output, each with its thread. The one that reads may be waiting for a line
 /// when all is over, and ends with the process.

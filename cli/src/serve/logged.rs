@@ -7,7 +7,7 @@ use std::time::Instant;
 use log::Level;
 use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
 
-use crate::budget::Budget;
+use super::budget::Budget;
 
 /// Logs the beginning and the end of a connection with the peer's address, and leaves the rest to
 /// the protocol. Datagrams are not logged: each would be a connection.
