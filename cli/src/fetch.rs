@@ -18,6 +18,7 @@ use url::Url;
 
 use self::download::{Download, Target};
 use self::http::Get;
+use crate::escaped::Quoted;
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
 use crate::outbound::visit;
@@ -162,7 +163,10 @@ fn parse(text: &str) -> Result<Url, Failure> {
 
 fn redirect(from: &Url, location: &str) -> Result<Url, Failure> {
     let failed = |problem: &str| {
-        let problem = format!("{from}: redirected to {location:?}: {problem}");
+        let problem = format!(
+            "{from}: redirected to {}: {problem}",
+            Quoted(location.as_bytes())
+        );
         Failure::from(io::Error::other(problem))
     };
     let url = from

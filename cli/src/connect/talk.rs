@@ -188,10 +188,8 @@ fn pass(data: &mut &[u8], printed: &mut Vec<u8>, left: &mut u64) -> bool {
 fn read_digits(data: &mut &[u8], digits: &mut Vec<u8>) -> Result<Next, ProtocolError> {
     let piece = mem::take(data);
     if !piece.iter().all(u8::is_ascii_digit) {
-        let text = format!(
-            "expected a length in digits, found {:?}",
-            String::from_utf8_lossy(piece)
-        );
+        let found = String::from_utf8_lossy(piece);
+        let text = format!("expected a length in digits, found \"{found}\"");
         return Err(ProtocolError::malformed(text));
     }
     digits.extend_from_slice(piece);

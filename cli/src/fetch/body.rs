@@ -159,7 +159,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, ProtocolError> {
     let digits = text.trim_ascii_end();
     let problem = || {
         let line = String::from_utf8_lossy(line);
-        ProtocolError::malformed(format!("no size of a chunk: {line:?}"))
+        ProtocolError::malformed(format!("no size of a chunk: \"{line}\""))
     };
     // `from_str_radix` takes a sign, too.
     if !digits.iter().all(u8::is_ascii_hexdigit) {

@@ -6,6 +6,7 @@ use httparse::{EMPTY_HEADER, Header, Response, Status};
 use serveloop::ProtocolError;
 
 use super::body::Body;
+use crate::escaped::Escaped;
 
 /// More headers than this are refused.
 const HEADERS_MOST: usize = 100;
@@ -14,7 +15,7 @@ const HEADERS_MOST: usize = 100;
 pub(crate) struct Head {
     status: u16,
     reason: String,
-    lines: String,
+    lines: Vec<u8>,
     /// Where else to ask, if it says so.
     pub(crate) location: Option<String>,
     /// How many bytes the body has, if that is known.
@@ -44,7 +45,7 @@ impl Head {
         Ok(Self {
             status: response.code.unwrap_or_default(),
             reason: response.reason.unwrap_or_default().to_owned(),
-            lines: String::from_utf8_lossy(head.trim_ascii_end()).into_owned(),
+            lines: head.trim_ascii_end().to_vec(),
             location: values(headers, "location").next().map(lossy),
             length,
             is_chunked,
@@ -76,9 +77,9 @@ impl Head {
     }
 
     /// All lines of the head, without what could command a terminal.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
-        let escape = |line: &str| line.escape_debug().to_string().replace("\\\"", "\"");
-        self.lines.lines().map(escape)
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Escaped<'_>> {
+        let lines = self.lines.split(|byte| *byte == b'\n');
+        lines.map(|line| Escaped(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 }
 
@@ -116,7 +117,7 @@ fn length(headers: &[Header<'_>]) -> Result<Option<u64>, ProtocolError> {
         let number = number.filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
         let Some(number) = number.filter(|number| length.is_none_or(|length| length == *number))
         else {
-            return Err(malformed(format!("a Content-Length of {digits:?}")));
+            return Err(malformed(format!("a Content-Length of \"{digits}\"")));
         };
         length = Some(number);
     }
@@ -183,6 +184,10 @@ mod tests {
                 "Transfer-Encoding: gzip, chunked\r\n",
                 "an unknown Transfer-Encoding: gzip, chunked",
             ),
+            (
+                "Transfer-Encoding: \u{9b}2J\r\n",
+                "an unknown Transfer-Encoding: \\u{9b}2J",
+            ),
             ("no header\r\n", "no HTTP response: invalid header name"),
         ];
         for (headers, problem) in cases {
@@ -200,12 +205,11 @@ mod tests {
     fn the_status_is_told_as_it_is() {
         let head = Head::parse(b"HTTP/1.0 404 Not Found\r\nX: \"a\"\x1b[2J\r\n\r\n");
         assert!(head.is_err(), "a header holds no escape");
-        let head = Head::parse(b"HTTP/1.0 404 Not Found\r\nX: \"a\"\r\n\r\n").unwrap();
+        let head = b"HTTP/1.0 404 Not Found\r\nX: \"it's\" \xc2\x9b2J\r\n\r\n";
+        let head = Head::parse(head).unwrap();
         assert_eq!(head.to_string(), "404 Not Found");
-        assert_eq!(
-            head.lines().collect::<Vec<_>>(),
-            ["HTTP/1.0 404 Not Found", "X: \"a\""]
-        );
+        let lines: Vec<_> = head.lines().map(|line| line.to_string()).collect();
+        assert_eq!(lines, ["HTTP/1.0 404 Not Found", r#"X: "it's" \u{9b}2J"#]);
         assert!(!head.is_success() && !head.is_redirect() && !head.is_interim());
     }
 }

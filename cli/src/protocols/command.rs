@@ -15,7 +15,6 @@ mod pool;
 mod run;
 mod service;
 mod session;
-mod shown;
 mod stage;
 mod wire;
 mod words;

@@ -5,8 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::shown::Shown;
 use super::words::Unsplit;
+use crate::escaped::Quoted;
 use crate::units::{Size, Span};
 
 /// How a request ended. Its text is the last line of the reply, in brackets, unless the program
@@ -54,7 +54,7 @@ impl fmt::Display for Outcome {
             Self::Stopped => f.write_str("stopped: the client's stream has ended"),
             Self::Abandoned => f.write_str("killed, its connection has ended"),
             Self::NotStarted(problem) => write!(f, "could not be started: {problem}"),
-            Self::NotAllowed(program) => write!(f, "not allowed: {}", Shown(program)),
+            Self::NotAllowed(program) => write!(f, "not allowed: {}", Quoted(program)),
             Self::Malformed(problem) => write!(f, "bad request: {problem}"),
             Self::TooLong(length, most) => {
                 write!(

@@ -11,9 +11,9 @@ use serveloop::Peer;
 use super::allowed::Allowed;
 use super::outcome::{Outcome, Report};
 use super::pool::Pool;
-use super::shown::Shown;
 use super::wire::Wire;
 use super::words;
+use crate::escaped::Quoted;
 use crate::serve::logged::Diary;
 
 /// What a connection has to know of its server.
@@ -46,7 +46,7 @@ impl Service {
 
     /// Logs a request and what came of it, on one line.
     pub(super) fn note(&self, peer: &Peer, request: &[u8], report: &Report) {
-        let (request, outcome) = (Shown(request), &report.outcome);
+        let (request, outcome) = (Quoted(request), &report.outcome);
         let Some(took) = report.took else {
             return self
                 .diary
