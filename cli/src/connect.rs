@@ -18,11 +18,12 @@ use serveloop::{Address, Config, LengthPrefix, Lines};
 use self::cut::Cut;
 use self::keyboard::Unit;
 use self::relay::Relay;
-use self::talk::{Talk, Wire};
+use self::talk::Talk;
 use self::turns::{Manners, Turns};
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
 use crate::outbound::visit;
+use crate::protocols::Wire;
 use crate::units::{Size, Timeout};
 
 /// The longest message of a framing, in bytes.

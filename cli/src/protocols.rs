@@ -15,7 +15,7 @@ use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
 use self::command::CommandOptions;
-pub(crate) use self::command::become_program;
+pub(crate) use self::command::{READY, Wire, become_program};
 use crate::failure::Failure;
 use crate::protocols::dispatch::DispatchOptions;
 use crate::protocols::greet::GreetOptions;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serveloop::ProtocolError;
 
+use crate::protocols::{READY, Wire};
+
 /// A length in digits has no end of its own: it is complete when nothing has followed for so long.
 /// The server sends nothing after it until it is told to, and sends it in one piece; a piece that is
 /// late is taken for a part of the output, and found out by its being too much. As long is waited
@@ -15,9 +17,6 @@ const QUIET: Duration = Duration::from_millis(50);
 
 /// More digits than any length has.
 const DIGITS_MOST: usize = 20;
-
-/// What the client says when it has the length.
-const READY: &[u8] = b"ready";
 
 /// Whom one talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,18 +31,6 @@ pub(crate) enum Talk {
     Operator,
     /// Gets the output of each command; quit ends the conversation
     Command,
-}
-
-/// How a command and its output travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Wire {
-    /// A length of four bytes, big-endian, before each
-    #[default]
-    Framed,
-    /// The bare command; a signed length of four bytes, little-endian, before the output
-    Struct,
-    /// The bare command; the length in digits, answered by ready, before the output
-    Ready,
 }
 
 /// What a line that was typed is to lead to.

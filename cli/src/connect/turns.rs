@@ -6,8 +6,9 @@ use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
 
 use super::console::Console;
 use super::keyboard::{Typed, Unit};
-use super::talk::{Next, Reply, Saying, Talk, Wire};
+use super::talk::{Next, Reply, Saying, Talk};
 use crate::outbound::Ending;
+use crate::protocols::Wire;
 
 /// How one talks.
 #[derive(Clone, Debug)]

@@ -35,7 +35,7 @@ use self::service::Service;
 use self::session::Commands;
 use self::stage::Confinement;
 pub(crate) use self::stage::become_program;
-use self::wire::Wire;
+pub(crate) use self::wire::{READY, Wire};
 use crate::failure::Failure;
 use crate::serve::logged::{Diary, Logged};
 use crate::serve::way::Way;
@@ -103,7 +103,7 @@ const DESCRIPTORS_LEAST: u64 = 4;
 #[command(verbatim_doc_comment, next_help_heading = "Programs")]
 pub(crate) struct CommandOptions {
     /// How requests and replies travel
-    #[arg(long, value_enum, default_value_t = Wire::Framed)]
+    #[arg(long, value_enum, default_value_t)]
     wire: Wire,
     /// A program that clients may run: a name, which is looked for once in /usr/local/bin, /usr/bin
     /// and /bin, or an absolute path. Can be given several times; none is allowed by itself
