@@ -16,12 +16,12 @@ use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
 use self::command::CommandOptions;
 pub(crate) use self::command::{READY, Wire, become_program};
+use self::dispatch::DispatchOptions;
+use self::greet::GreetOptions;
+use self::operator::OperatorOptions;
+use self::print::PrintOptions;
+use self::timestamp::TimestampOptions;
 use crate::failure::Failure;
-use crate::protocols::dispatch::DispatchOptions;
-use crate::protocols::greet::GreetOptions;
-use crate::protocols::operator::OperatorOptions;
-use crate::protocols::print::PrintOptions;
-use crate::protocols::timestamp::TimestampOptions;
 use crate::serve::logged::{Diary, Logged};
 use crate::serve::messages::MessageKind;
 use crate::serve::way::Way;

@@ -68,7 +68,7 @@ struct Exchange {
     input_ended: bool,
     unanswered: usize,
     lost: usize,
-    /// Since when the oldest reply that is missing is waited for.
+    /// When a datagram was last sent or received: patience begins anew with each.
     since: Instant,
 }
 

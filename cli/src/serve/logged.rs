@@ -9,6 +9,9 @@ use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
 
 use super::budget::Budget;
 
+/// What the lines about connections are filtered by, wherever this file stands.
+const TARGET: &str = "serveloop::connections";
+
 /// Logs the beginning and the end of a connection with the peer's address, and leaves the rest to
 /// the protocol. Datagrams are not logged: each would be a connection.
 #[derive(Debug)]
@@ -92,8 +95,8 @@ impl Diary {
     /// Logs a line, if there is room for it this second.
     pub(crate) fn note(&self, line: Arguments<'_>) {
         // Who asks for every connection, with -v, gets every one.
-        if log::log_enabled!(Level::Debug) {
-            return log::info!("{line}");
+        if log::log_enabled!(target: TARGET, Level::Debug) {
+            return log::info!(target: TARGET, "{line}");
         }
         // The budget is whole whenever a panic may come.
         let spent = {
@@ -102,7 +105,7 @@ impl Diary {
         };
         if let Some(left_out) = spent {
             tell_left_out(left_out);
-            log::info!("{line}");
+            log::info!(target: TARGET, "{line}");
         }
     }
 }
@@ -116,6 +119,6 @@ impl Drop for Book {
 
 fn tell_left_out(count: u64) {
     if count > 0 {
-        log::info!("(and {count} more)");
+        log::info!(target: TARGET, "(and {count} more)");
     }
 }
