@@ -86,15 +86,12 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.attend(context);
             }
             self.send(turn, context);
-            if self.session.is_finished() {
-                self.end_output(turn);
-            }
         }
         self.session.reclaim(turn.output, context);
-        if self.session.is_closing() {
-            return self.finish(turn);
+        if self.rests() {
+            return Next::Wait;
         }
-        self.next_turn()
+        self.settle(turn)
     }
 
     /// When the connection is to be looked at though nothing happens, if that may have become
@@ -131,16 +128,28 @@ impl<S, P: Protocol> Connection<S, P> {
         turn.net.close(stream, agenda.any(ABORT));
     }
 
+    /// Whether nothing is left to be done until something happens: the usual case.
     #[inline]
-    fn next_turn(&self) -> Next {
-        if !self.agenda.any(READABLE | DRAINING) && self.session.is_quiet() {
-            return Next::Wait;
+    fn rests(&self) -> bool {
+        !self.agenda.any(READABLE | DRAINING) && self.session.is_quiet()
+    }
+
+    /// What a connection needs that does not rest.
+    #[cold]
+    fn settle<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+        if self.session.is_closing() {
+            return self.finish(turn);
         }
-        self.next_turn_of_busy()
+        if self.owes_end() && self.session.output().is_empty() {
+            self.agenda.set(FINISHED);
+            // A socket that has failed says so to the next read, with the reason.
+            let _ = turn.net.finish(&mut self.stream);
+        }
+        self.next_turn()
     }
 
     #[cold]
-    fn next_turn_of_busy(&self) -> Next {
+    fn next_turn(&self) -> Next {
         let reads = self.agenda.any(READABLE) && self.session.wants_input();
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
         let ends = self.session.is_closing() || self.owes_end();
@@ -154,10 +163,10 @@ impl<S, P: Protocol> Connection<S, P> {
 
     #[inline]
     fn receive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) {
-        if self.session.has_more() {
-            return self.session.handle_more(context);
-        }
         if !self.agenda.any(READABLE) || !self.session.wants_input() {
+            if self.session.has_more() {
+                self.session.handle_more(context);
+            }
             return;
         }
         let room = &mut turn.input[..turn.config.read_per_turn];
@@ -203,17 +212,6 @@ impl<S, P: Protocol> Connection<S, P> {
     /// Whether our side of the stream is still to be ended though the peer's goes on.
     fn owes_end(&self) -> bool {
         self.session.is_finished() && !self.agenda.any(FINISHED)
-    }
-
-    #[cold]
-    fn end_output<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
-        let sent = self.session.output().is_empty() && !self.session.is_closing();
-        if !sent || !self.owes_end() {
-            return;
-        }
-        self.agenda.set(FINISHED);
-        // A socket that has failed says so to the next read, with the reason.
-        let _ = turn.net.finish(&mut self.stream);
     }
 
     #[cold]
