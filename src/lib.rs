@@ -61,6 +61,7 @@ mod server;
 mod session;
 mod shutdown;
 mod socket;
+mod spin;
 mod statistics;
 mod system;
 mod table;

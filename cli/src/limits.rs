@@ -61,6 +61,8 @@ limits! {
         datagrams_per_turn: usize, "NUMBER";
         /// Deadlines acted on per turn
         timeouts_per_turn: usize, "NUMBER";
+        /// How long to ask for news again and again before sleeping, while that pays; 0: not at all
+        busy_poll: Timeout, "DURATION";
     }
     "Buffers and messages" {
         /// From this much untaken output on, no more of the peer's input is read
@@ -132,7 +134,7 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value that is not its default, and what it does to the configuration.
-    const OPTIONS: [(&str, &str, Change); 32] = [
+    const OPTIONS: [(&str, &str, Change); 33] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-children", "9", |to| to.max_children = 9),
         ("reserved-descriptors", "7", |to| {
@@ -150,6 +152,9 @@ mod tests {
         ("messages-per-turn", "3", |to| to.messages_per_turn = 3),
         ("datagrams-per-turn", "4", |to| to.datagrams_per_turn = 4),
         ("timeouts-per-turn", "5", |to| to.timeouts_per_turn = 5),
+        ("busy-poll", "50us", |to| {
+            to.busy_poll = Some(Duration::from_micros(50))
+        }),
         ("high-water", "128KiB", |to| to.high_water = 128 << 10),
         ("low-water", "0", |to| to.low_water = 0),
         ("max-output", "2MiB", |to| to.max_output = 2 << 20),

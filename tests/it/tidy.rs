@@ -58,6 +58,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "model",
             "reactor",
             "responder",
+            "spin",
             "table",
             "throttle",
             "timers",
