@@ -111,10 +111,12 @@ pub(crate) struct Cores {
     pub(crate) generator: usize,
     /// Whether processes can be pinned at all.
     pub(crate) pinned: bool,
+    /// The server has all cores.
+    all: bool,
 }
 
 impl Cores {
-    /// Pins this process, the generator.
+    /// Pins this process, the generator, to the server's core or to the last one.
     pub(crate) fn assign(same: bool) -> Self {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let generator = if same { 0 } else { count - 1 };
@@ -128,7 +130,21 @@ impl Cores {
             server: 0,
             generator,
             pinned,
+            all: false,
         }
+    }
+
+    /// The same, where the server has all cores, the generator's too.
+    pub(crate) fn all(self) -> Self {
+        Self { all: true, ..self }
+    }
+
+    /// The server's, as taskset takes them.
+    pub(crate) fn list(self) -> String {
+        if self.all {
+            return format!("{}-{}", self.server, self.generator.max(self.server));
+        }
+        self.server.to_string()
     }
 
     pub(crate) fn describe(self) -> &'static str {
