@@ -6,7 +6,10 @@ use std::time::Duration;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// The loop allocates its read buffer at the start, so what no machine has is refused.
+/// What is read at once: a buffer of this size stays in the processor's cache.
+const READ_AT_ONCE: usize = 64 * KIB;
+
+/// A turn is meant for all connections, so that one cannot have it for seconds.
 const READ_MOST: usize = 1024 * MIB;
 
 /// The limits of a server and of each of its sessions. All are on from the start; a deadline of
@@ -36,10 +39,11 @@ pub struct Config {
     /// How long a listener waits after the system had no descriptor or memory for one more
     /// connection. Default 100 ms.
     pub accept_pause: Duration,
-    /// Bytes read from one connection per turn, and the size of the loop's one read buffer.
-    /// Default 64 KiB.
+    /// Bytes read from one connection per turn, at most 64 KiB at once. After each read what the
+    /// protocol has written is sent, and only if the peer takes all of it more is read. Default
+    /// 256 KiB.
     pub read_per_turn: usize,
-    /// Bytes written to one connection per turn. Default 64 KiB.
+    /// Bytes written to one connection per turn, after each read. Default 64 KiB.
     pub write_per_turn: usize,
     /// Messages taken by one session per turn: how often `data_received` is called. Default 64.
     pub messages_per_turn: usize,
@@ -153,6 +157,12 @@ impl Config {
         }
         Ok(())
     }
+
+    /// How often one connection may be read from in one turn, and how many bytes each time.
+    pub(crate) fn reads_per_turn(&self) -> (usize, usize) {
+        let reads = self.read_per_turn.div_ceil(READ_AT_ONCE).max(1);
+        (reads, self.read_per_turn.div_ceil(reads))
+    }
 }
 
 fn invalid(problem: String) -> io::Error {
@@ -168,7 +178,7 @@ impl Default for Config {
             raise_descriptor_limit: true,
             accepts_per_turn: 16,
             accept_pause: Duration::from_millis(100),
-            read_per_turn: 64 * KIB,
+            read_per_turn: 256 * KIB,
             write_per_turn: 64 * KIB,
             messages_per_turn: 64,
             datagrams_per_turn: 64,
@@ -202,6 +212,22 @@ impl Default for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turns_reads_make_up_its_budget() {
+        for (budget, expected) in [
+            (1, (1, 1)),
+            (READ_AT_ONCE, (1, READ_AT_ONCE)),
+            (READ_AT_ONCE + 1, (2, READ_AT_ONCE / 2 + 1)),
+            (4 * READ_AT_ONCE, (4, READ_AT_ONCE)),
+        ] {
+            let config = Config {
+                read_per_turn: budget,
+                ..Config::default()
+            };
+            assert_eq!(config.reads_per_turn(), expected);
+        }
+    }
 
     #[test]
     fn defaults_are_valid_and_nonsense_is_named() {

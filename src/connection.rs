@@ -1,10 +1,12 @@
 //! One stream connection on the loop: moves bytes between its socket and its session.
 
+mod ending;
+
 use std::io::{self, ErrorKind};
 
 use crate::agenda::{
-    ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP,
-    LINGERING, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
+    AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP, LINGERING,
+    QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
 };
 use crate::clock::{REPEAT, Tick};
 use crate::error::{CloseReason, Deadline};
@@ -27,6 +29,8 @@ pub(crate) enum Next {
     Wait,
     /// Another turn: its budget was spent before its work.
     Again,
+    /// The same, or another round in this turn: there is more to read, and nothing left to send.
+    More,
     /// To be reaped.
     Reap,
 }
@@ -71,13 +75,37 @@ impl<S, P: Protocol> Connection<S, P> {
         self.next_turn()
     }
 
-    /// Serves the connection once: at most one read and one write.
+    /// Serves the connection: one round, or some of them if it sends a lot.
     #[inline]
     pub(crate) fn drive<N: Net<Stream = S>>(
         &mut self,
         turn: &mut Turn<'_, N>,
         context: &Context<'_>,
     ) -> Next {
+        match self.round(turn, context) {
+            Next::More => self.drive_on(turn, context),
+            next => next,
+        }
+    }
+
+    #[cold]
+    fn drive_on<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+    ) -> Next {
+        for _ in 1..turn.reads {
+            match self.round(turn, context) {
+                Next::More => {}
+                next => return next,
+            }
+        }
+        Next::Again
+    }
+
+    /// At most one read and one write.
+    #[inline]
+    fn round<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) -> Next {
         self.agenda.clear(QUEUED);
         self.session.lend(turn.output);
         if !self.agenda.any(BEFORE) || self.prepare(turn, context) {
@@ -108,26 +136,6 @@ impl<S, P: Protocol> Connection<S, P> {
         self.deadline(turn, context)
     }
 
-    /// Ends the session for `reason`, whatever it was doing.
-    #[cold]
-    pub(crate) fn end<N>(&mut self, reason: CloseReason, turn: &mut Turn<'_, N>) {
-        self.session.fail(reason);
-        self.lose(turn);
-        self.agenda.set(ENDED);
-    }
-
-    /// Gives the socket back. The protocol is dropped with the same care as it is called.
-    pub(crate) fn dismantle<N: Net<Stream = S>>(self, turn: &mut Turn<'_, N>) {
-        let Self {
-            session,
-            stream,
-            agenda,
-            ..
-        } = self;
-        turn.drop_guarded(session);
-        turn.net.close(stream, agenda.any(ABORT));
-    }
-
     /// Whether nothing is left to be done until something happens: the usual case.
     #[inline]
     fn rests(&self) -> bool {
@@ -153,11 +161,12 @@ impl<S, P: Protocol> Connection<S, P> {
         let reads = self.agenda.any(READABLE) && self.session.wants_input();
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
         let ends = self.session.is_closing() || self.owes_end();
-        let ends = ends && self.session.output().is_empty();
-        if reads || writes || ends || self.session.has_more() || self.agenda.any(DRAINING) {
-            Next::Again
-        } else {
-            Next::Wait
+        let sent = self.session.output().is_empty();
+        let again = writes || ends && sent || self.session.has_more() || self.agenda.any(DRAINING);
+        match (again, reads) {
+            (false, true) if sent => Next::More,
+            (false, false) => Next::Wait,
+            _ => Next::Again,
         }
     }
 
@@ -169,7 +178,7 @@ impl<S, P: Protocol> Connection<S, P> {
             }
             return;
         }
-        let room = &mut turn.input[..turn.config.read_per_turn];
+        let room = &mut turn.input[..turn.read_size];
         match turn.net.read(&mut self.stream, room) {
             Ok(0) => {
                 self.agenda.clear(READABLE);
@@ -295,66 +304,6 @@ impl<S, P: Protocol> Connection<S, P> {
             let waits = self.agenda.any(READABLE) && self.session.wants_input();
             self.session.handle_deadlines(context, waits);
         }
-    }
-
-    /// The session is closing: ends the connection once everything is sent.
-    #[cold]
-    fn finish<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
-        if self.agenda.any(LINGERING | ENDED) {
-            return self.linger(turn);
-        }
-        if self.session.is_aborted() {
-            self.lose(turn);
-            return self.reap();
-        }
-        if !self.session.output().is_empty() {
-            return self.next_turn();
-        }
-        self.lose(turn);
-        let lingers = turn.config.linger_timeout.is_some() && !self.session.is_eof();
-        if !lingers || turn.net.finish(&mut self.stream).is_err() {
-            return self.reap();
-        }
-        self.linger = Some(Box::new(Linger::new(turn.now(), turn.config)));
-        self.agenda.set(LINGERING | READABLE | RETIME);
-        self.linger(turn)
-    }
-
-    /// Throws away what the peer still sends, until it ends its side or has had its time.
-    fn linger<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
-        let Some(linger) = self.linger.as_mut().filter(|_| !self.agenda.any(ENDED)) else {
-            return Next::Wait;
-        };
-        let now = turn.now();
-        if linger.reads() && self.agenda.any(READABLE) {
-            let room = &mut turn.input[..turn.config.read_per_turn];
-            match turn.net.read(&mut self.stream, room) {
-                Ok(count) if count > 0 => {
-                    linger.hear(count, now);
-                    return Next::Again;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => return Next::Again,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.agenda.clear(READABLE),
-                _ => return self.reap(),
-            }
-        }
-        let unsent = turn.net.unsent(&mut self.stream);
-        if linger.is_over(unsent, now, turn.config, turn.draining) {
-            return self.reap();
-        }
-        self.agenda.set(RETIME);
-        Next::Wait
-    }
-
-    fn lose<N>(&mut self, turn: &mut Turn<'_, N>) {
-        if turn.lose(&mut self.session) {
-            self.agenda.set(ABORT);
-        }
-    }
-
-    fn reap(&mut self) -> Next {
-        self.agenda.set(ENDED);
-        Next::Reap
     }
 
     #[cold]

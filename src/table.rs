@@ -142,7 +142,7 @@ impl<S, P: Protocol> Table<S, P> {
         }
     }
 
-    /// Serves every connection that has work, once.
+    /// Serves every connection that has work: once, or in some rounds what sends a lot.
     pub(crate) fn drive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
         let Self {
             slots,
@@ -164,7 +164,7 @@ impl<S, P: Protocol> Table<S, P> {
                 ended.push(token & SLOT_MASK);
                 continue;
             }
-            if next == Next::Again && connection.agenda.queue() {
+            if next != Next::Wait && connection.agenda.queue() {
                 ready.push(token);
             }
             if let Some(at) = connection.earlier_deadline(turn, &context) {
@@ -201,7 +201,7 @@ impl<S, P: Protocol> Table<S, P> {
         if let Some(at) = connection.earlier_deadline(turn, &turn.context(token)) {
             self.timers.set_earlier(token & SLOT_MASK, at);
         }
-        if next == Next::Again && connection.agenda.queue() {
+        if next != Next::Wait && connection.agenda.queue() {
             self.ready.push(token);
         }
         let slot = self.slots.insert(connection);

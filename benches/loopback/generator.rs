@@ -112,6 +112,8 @@ impl Generator {
     /// From now on notes how long replies take: with one message under way per connection, as
     /// otherwise it is not known which message a reply belongs to.
     pub(crate) fn time_replies(&mut self) {
+        let now = Instant::now();
+        self.lines.iter_mut().for_each(|line| line.since = now);
         self.times = Some(Vec::new());
     }
 

@@ -16,7 +16,7 @@ usage: cargo bench --bench loopback -- [options]
   --servers epoll,edge,mio,tokio,serveloop
                                   which servers, of which the first is what the others are compared to;
                                   also: multi (tokio's two threads), workers (two loops), threads,
-                                  framed, lines, busy, roomy (larger budgets per turn)
+                                  framed, lines, busy
   --connections 1,100,1000        how many connections are busy at a time (one number: the second)
   --size 64                       bytes per message
   --depth 1                       messages under way per connection

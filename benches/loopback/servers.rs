@@ -18,8 +18,6 @@ use crate::epoll::{self, Trigger};
 use crate::generator::Shape;
 use crate::{logger, plain, tasks};
 
-/// What one connection of the roomy server may move per turn.
-const ROOM: usize = 256 * 1024;
 const BUSY: Duration = Duration::from_micros(100);
 const MOST: usize = 20_000;
 const FRAME_MOST: usize = 1 << 20;
@@ -46,15 +44,13 @@ pub(crate) enum Kind {
     Lines,
     /// Asks before it sleeps.
     Busy,
-    /// Budgets for large messages.
-    Roomy,
     /// For peers that stay though they say nothing.
     Patient,
     /// Runs into the limit of descriptors, and says what it logs.
     Scarce,
 }
 
-const NAMES: [(&str, Kind); 14] = [
+const NAMES: [(&str, Kind); 13] = [
     ("epoll", Kind::Epoll),
     ("edge", Kind::Edge),
     ("mio", Kind::Mio),
@@ -66,7 +62,6 @@ const NAMES: [(&str, Kind); 14] = [
     ("framed", Kind::Framed),
     ("lines", Kind::Lines),
     ("busy", Kind::Busy),
-    ("roomy", Kind::Roomy),
     ("patient", Kind::Patient),
     ("scarce", Kind::Scarce),
 ];
@@ -142,12 +137,6 @@ impl Kind {
             Self::Workers => config.reuse_port = true,
             Self::Busy => config.busy_poll = Some(BUSY),
             Self::Scarce => config.reserved_descriptors = 0,
-            Self::Roomy => {
-                config.read_per_turn = ROOM;
-                config.write_per_turn = ROOM;
-                config.high_water = ROOM;
-                config.low_water = ROOM / 2;
-            }
             Self::Patient => {
                 config.max_connections = 16_000;
                 config.first_message_timeout = None;

@@ -51,9 +51,9 @@ limits! {
     "Budgets per turn" {
         /// Connections accepted per listener and turn of the loop
         accepts_per_turn: usize, "NUMBER";
-        /// Bytes read from one connection per turn; the loop's read buffer has this size
+        /// Bytes read from one connection per turn, at most 64 KiB at once
         read_per_turn: Size, "SIZE";
-        /// Bytes written to one connection per turn
+        /// Bytes written to one connection per turn, after each read
         write_per_turn: Size, "SIZE";
         /// Messages taken from one connection per turn
         messages_per_turn: usize, "NUMBER";

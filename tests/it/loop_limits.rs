@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::process::Command;
 use std::time::Instant;
 
-use serveloop::protocols::Echo;
-use serveloop::{Config, Peer, Server};
+use serveloop::protocols::{Discard, Echo};
+use serveloop::{Config, Peer, Reactor, Server};
 
 use crate::support::{Serving, client, echoes, expect, millis, read_to_end, seconds};
 
@@ -92,6 +92,39 @@ fn thousands_of_messages_in_one_piece_need_no_other_event() {
     echoes(&mut stream, &[b'm'; 3_000]);
     drop(stream);
     serving.end();
+}
+
+/// Turns a loop by hand whose one peer has sent more than the budget of a turn, and says how many
+/// bytes each turn has read, until that peer has nothing more to send.
+fn reads_of_turns(read_per_turn: usize) -> Vec<u64> {
+    let config = Config {
+        read_per_turn,
+        ..Config::default()
+    };
+    let mut reactor = Reactor::new(|_: &Peer| Some(Discard), config).unwrap();
+    let at = "tcp://127.0.0.1:0".parse().unwrap();
+    let address = reactor.listen(&at).unwrap();
+    let mut stream = client(&address);
+    stream.write_all(&[b'x'; 1_000_000]).unwrap();
+    let mut reads = Vec::new();
+    while reads.iter().sum::<u64>() < 1_000_000 {
+        let before = reactor.statistics().bytes_read;
+        reactor.turn(Some(seconds(10))).unwrap();
+        reads.push(reactor.statistics().bytes_read - before);
+    }
+    reads
+}
+
+#[test]
+fn a_turn_reads_from_one_peer_up_to_its_budget() {
+    const KIB: u64 = 1 << 10;
+    for (budget, most) in [(1_000, 1_000), (64 << 10, 64 * KIB), (256 << 10, 256 * KIB)] {
+        let reads = reads_of_turns(budget);
+        assert_eq!(reads.iter().max(), Some(&most), "{reads:?}");
+    }
+    // In equal parts, which may make a few bytes more.
+    let most = reads_of_turns((64 << 10) + 1).into_iter().max();
+    assert_eq!(most, Some(64 * KIB + 2));
 }
 
 /// Set in the process that may use up its descriptors.
