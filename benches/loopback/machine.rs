@@ -116,21 +116,25 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// Pins this process, the generator, to the server's core or to the last one.
+    /// Pins this process, the generator, to the server's core or to the last one. To be called once:
+    /// a process that is pinned sees no other core any more.
     pub(crate) fn assign(same: bool) -> Self {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let generator = if same { 0 } else { count - 1 };
-        let pinned = Command::new("taskset")
-            .args(["-cp", &generator.to_string(), &process::id().to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
         Self {
             server: 0,
             generator,
-            pinned,
+            pinned: pin(generator),
             all: false,
+        }
+    }
+
+    /// Moves this process to the server's core.
+    pub(crate) fn together(self) -> Self {
+        Self {
+            generator: self.server,
+            pinned: pin(self.server),
+            ..self
         }
     }
 
@@ -156,4 +160,14 @@ impl Cores {
             "server and generator on two cores"
         }
     }
+}
+
+/// Whether this process runs on that core alone from now on.
+fn pin(core: usize) -> bool {
+    Command::new("taskset")
+        .args(["-cp", &core.to_string(), &process::id().to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }

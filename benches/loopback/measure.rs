@@ -15,6 +15,8 @@ use crate::table::{Row, Sample};
 
 /// Time for a server to settle before its memory is looked at.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Time for each connection in a measurement: with very many, for several messages of each.
+const EACH: Duration = Duration::from_micros(150);
 /// Descriptors that a process needs beside its connections.
 const OTHER_DESCRIPTORS: usize = 100;
 
@@ -44,7 +46,9 @@ impl Load {
             connections,
             size: options.size,
             depth: options.depth,
-            duration: options.duration,
+            duration: options
+                .duration
+                .max(EACH * connections.try_into().unwrap_or(u32::MAX)),
             clients: Clients::Stay,
         }
     }

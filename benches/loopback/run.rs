@@ -68,7 +68,7 @@ fn measure(options: &Options) -> io::Result<()> {
             Mode::Limit => limit(options, cores)?,
             Mode::Counts => counts::count(options)?,
             Mode::Guard => guard(options)?,
-            Mode::Targets => targets(options)?,
+            Mode::Targets => targets(options, cores)?,
         }
     }
     Ok(())

@@ -24,8 +24,7 @@ enum Target {
     Stated,
 }
 
-pub(crate) fn targets(options: &Options) -> io::Result<()> {
-    let apart = Cores::assign(false);
+pub(crate) fn targets(options: &Options, apart: Cores) -> io::Result<()> {
     println!("\n| what | target | measured | | beside |\n|---|---|---|---|---|");
     counts(options)?;
     for (connections, beyond) in CROWDS.into_iter().zip(BEYOND_THREADS) {
@@ -48,7 +47,7 @@ pub(crate) fn targets(options: &Options) -> io::Result<()> {
     busy(options, apart)?;
     crowd(options, apart)?;
     idle(options, apart)?;
-    let together = Cores::assign(true);
+    let together = apart.together();
     processor_time(few, options, together)?;
     framing(few, options, together)
 }
