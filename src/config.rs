@@ -51,10 +51,10 @@ pub struct Config {
     pub datagrams_per_turn: usize,
     /// Deadlines acted on per turn. Default 1,000.
     pub timeouts_per_turn: usize,
-    /// How long a loop asks the system again and again before it sleeps: a reply comes sooner, since
-    /// nobody has to be woken, and takes a processor for itself. Only as long as that pays: an idle
-    /// loop asks once for so long, and then sleeps. Some 50 us to 200 us are usual. `None` sleeps at
-    /// once. Default `None`.
+    /// How long a loop asks the system for news again and again before it sleeps, for example
+    /// 100 us: replies come sooner, since nobody has to be woken, and a processor is busy meanwhile.
+    /// Only as long as that pays: after asking in vain the loop sleeps at once, until news has come
+    /// within twice this time. `None` never asks again. Default `None`.
     pub busy_poll: Option<Duration>,
 
     /// From this many bytes of untaken output on, no more of the peer's input is read.

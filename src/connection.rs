@@ -163,8 +163,10 @@ impl<S, P: Protocol> Connection<S, P> {
         let ends = self.session.is_closing() || self.owes_end();
         let sent = self.session.output().is_empty();
         let again = writes || ends && sent || self.session.has_more() || self.agenda.any(DRAINING);
+        // A deadline is acted on once a turn.
+        let more = reads && sent && !self.agenda.any(DUE);
         match (again, reads) {
-            (false, true) if sent => Next::More,
+            (false, true) if more => Next::More,
             (false, false) => Next::Wait,
             _ => Next::Again,
         }
