@@ -9,5 +9,6 @@ mod listening;
 mod logging;
 mod models;
 mod protocols;
+mod scenarios;
 mod shutdown;
 mod usage;
