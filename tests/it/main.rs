@@ -28,6 +28,7 @@ mod pauses;
 mod probe;
 mod protocols;
 mod regression;
+mod scenarios;
 mod scripted;
 mod session;
 mod socketserver;
