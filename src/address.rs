@@ -26,7 +26,8 @@ pub enum Address {
     Udp(SocketAddr),
     /// A Unix stream socket by its path. A client that did not bind has an empty path.
     Unix(PathBuf),
-    /// A Unix datagram socket by its path. A sender that did not bind has an empty path.
+    /// A Unix datagram socket by its path. A sender that did not bind has an empty path; one with a
+    /// name outside the file system, which Linux has, a NUL and that name.
     Unixgram(PathBuf),
 }
 
@@ -220,10 +221,29 @@ fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
     Ok(PathBuf::from(rest))
 }
 
+/// The most bytes that a path is displayed with; a socket's has at most 108, before escaping.
+const SHOWN_MOST: usize = 256;
+
+const CUT: &str = "...";
+
+/// A path on one line, whatever is in it: a sender chooses its own.
 struct Escaped<'a>(&'a Path);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.to_string_lossy().escape_debug().fmt(f)
+        let mut room = SHOWN_MOST;
+        for chunk in self.0.as_os_str().as_encoded_bytes().utf8_chunks() {
+            let valid = chunk.valid().chars();
+            let valid = valid.map(|next| next.escape_debug().to_string());
+            let invalid = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+            for piece in valid.chain(invalid) {
+                if piece.len() + CUT.len() > room {
+                    return f.write_str(CUT);
+                }
+                room -= piece.len();
+                f.write_str(&piece)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -33,7 +33,10 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             Some(model) => {
                 // Counted before, since a connection that is served here has ended after.
                 self.turn.statistics.accepted += 1;
+                self.turn.peers.enter(&peer, self.turn.config);
+                let name = peer.clone();
                 if !model.process(stream, protocol, peer, &mut self.turn) {
+                    self.turn.leave(&name);
                     self.turn.statistics.accepted -= 1;
                     self.turn.statistics.refused_by_system += 1;
                 }
@@ -47,7 +50,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let token = self.connections.next_token();
         let mut session = Session::new(protocol, peer, self.turn.now());
         match self.turn.net.register(&mut stream, token) {
-            Ok(()) => self.connections.accept(stream, session, token, &self.turn),
+            Ok(()) => {
+                self.turn.peers.enter(session.peer(), self.turn.config);
+                let turn = &mut self.turn;
+                self.connections.accept(stream, session, token, turn);
+            }
             Err(error) => {
                 self.turn.statistics.register_errors += 1;
                 session.fail(CloseReason::Io(error));
@@ -61,12 +68,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     /// Answers the datagram that is in the first `count` bytes of the turn's input.
     pub(crate) fn answer(&mut self, socket: &mut N::Datagram, count: usize, peer: Peer) {
         self.turn.statistics.datagrams_received += 1;
-        if count > DATAGRAM_MOST {
-            self.turn.statistics.datagrams_dropped += 1;
-            return self.turn.warn(
-                "datagram",
-                format_args!("{peer}: a datagram of more than 64 KiB"),
-            );
+        if !self.is_answerable(count, &peer) {
+            return;
         }
         let Some(protocol) = self.build(&peer).flatten() else {
             self.turn.statistics.datagrams_dropped += 1;
@@ -82,6 +85,31 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         }
     }
 
+    /// Whether a datagram of `count` bytes may be shown to a protocol, which may answer it.
+    fn is_answerable(&mut self, count: usize, peer: &Peer) -> bool {
+        let turn = &mut self.turn;
+        let from = peer.address();
+        if count > DATAGRAM_MOST {
+            turn.statistics.datagrams_dropped += 1;
+            let problem = format_args!("{peer}: a datagram of more than 64 KiB");
+            turn.warn("datagram", problem);
+        } else if turn.replies.is_reflected(from, turn.net) {
+            turn.statistics.datagrams_reflected += 1;
+            let problem =
+                format_args!("{peer}: dropped a datagram from a service's port or our own");
+            turn.warn("reflected", problem);
+        } else if !turn.replies.has_room(from, turn.now(), turn.config) {
+            turn.statistics.datagrams_over_rate += 1;
+            let most = turn.config.replies_per_second;
+            let problem =
+                format_args!("{peer}: dropped a datagram after {most} replies in a second");
+            turn.warn("over rate", problem);
+        } else {
+            return true;
+        }
+        false
+    }
+
     /// Whether what waits has to wait on. Once the server shuts down it cannot: its queue goes.
     pub(crate) fn is_full(&self) -> bool {
         !self.turn.draining && self.model.as_ref().is_some_and(|model| model.is_full())
@@ -94,7 +122,9 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let stream = self.open(&to, token);
         let mut session = Session::new(protocol, Peer::new(to, None), self.turn.now());
         match stream {
-            Ok(stream) => self.connections.connect(stream, session, token, &self.turn),
+            Ok(stream) => self
+                .connections
+                .connect(stream, session, token, &mut self.turn),
             Err(reason) => {
                 session.fail(reason);
                 self.turn.lose(&mut session);
@@ -110,6 +140,15 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             self.turn.warn(
                 "refused",
                 format_args!("{peer}: refused, {most} connections are open"),
+            );
+            return None;
+        }
+        if !self.turn.peers.has_room(peer, self.turn.config) {
+            self.turn.statistics.refused_max_per_peer += 1;
+            let most = self.turn.config.max_per_peer;
+            self.turn.warn(
+                "refused per peer",
+                format_args!("{peer}: refused, {most} connections from there are open"),
             );
             return None;
         }

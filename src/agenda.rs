@@ -9,7 +9,8 @@ use crate::net::Event;
 pub(crate) const READABLE: Flags = Flags::bit(0);
 /// The socket may have room to write.
 pub(crate) const WRITABLE: Flags = Flags::bit(1);
-/// The peer has ended its stream, so a short read does not mean that nothing is left.
+/// The peer has ended its stream, or sent an urgent byte, so a short read does not mean that nothing
+/// is left.
 pub(crate) const HANGUP: Flags = Flags::bit(2);
 /// An event announced that the socket has failed.
 pub(crate) const ERROR: Flags = Flags::bit(3);
@@ -36,10 +37,31 @@ pub(crate) const RETRY: Flags = Flags::bit(13);
 /// Our side of the stream has been ended, before the connection.
 pub(crate) const FINISHED: Flags = Flags::bit(14);
 
+/// What the session's buffers hold is part of what all connections hold.
+pub(crate) const HOLDING: Flags = Flags::bit(15);
+
 /// What is seen to before reading.
-pub(crate) const BEFORE: Flags = ERROR.or(CONNECTING).or(WOKEN).or(LINGERING).or(ENDED);
+pub(crate) const BEFORE: Flags = ERROR
+    .or(CONNECTING)
+    .or(WOKEN)
+    .or(LINGERING)
+    .or(ENDED)
+    .or(HOLDING);
 /// What is seen to between reading and writing.
 pub(crate) const AFTER: Flags = DUE.or(DRAINING);
+
+/// What a connection needs after it was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// An event or a deadline.
+    Wait,
+    /// Another turn: its budget was spent before its work.
+    Again,
+    /// The same, and first of all that others end: all connections hold too much.
+    Crowded,
+    /// To be reaped.
+    Reap,
+}
 
 /// What has happened to a connection since it was last served.
 #[derive(Debug)]

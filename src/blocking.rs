@@ -100,6 +100,10 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             } else if !self.is_over() && self.wait() {
                 self.receive();
             }
+            let held = self.session.held();
+            if !self.control.note_held(held, self.config.max_buffered) {
+                self.session.fail(CloseReason::Shed);
+            }
         }
         self.end()
     }

@@ -47,6 +47,11 @@ impl Buffer {
         self.bytes.capacity()
     }
 
+    /// How much memory is held by bytes that wait.
+    pub(crate) fn held(&self) -> usize {
+        if self.is_empty() { 0 } else { self.capacity() }
+    }
+
     /// All that waits, oldest first.
     #[must_use]
     #[inline]

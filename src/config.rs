@@ -23,6 +23,14 @@ pub struct Config {
     /// at once, and counted. The number in force is smaller where descriptors do not suffice: the
     /// process's limit less `reserved_descriptors`. Default 10,000.
     pub max_connections: usize,
+    /// The most connections at a time that come from one peer: an IPv4 address, or a network of
+    /// IPv6 addresses (/64), which one machine can have all to itself. One more is refused like one
+    /// beyond `max_connections`, by each loop. Default 256.
+    pub max_per_peer: usize,
+    /// Apply the limits on single peers (`max_per_peer`, `reply_factor`, `replies_per_second`) to
+    /// this machine's own clients too: those of loopback addresses, and those of Unix sockets, which
+    /// count as one peer. Default false.
+    pub limit_loopback: bool,
     /// The most processes at a time, where each connection has its own; further connections wait.
     /// Default 40.
     pub max_children: usize,
@@ -47,6 +55,9 @@ pub struct Config {
     pub datagrams_per_turn: usize,
     /// Deadlines acted on per turn. Default 1,000.
     pub timeouts_per_turn: usize,
+    /// A turn of the loop that takes longer than this is counted and warned about: a handler keeps
+    /// everybody waiting. `None` does not look. Default 250 ms.
+    pub slow_turn: Option<Duration>,
 
     /// From this many bytes of untaken output on, no more of the peer's input is read.
     /// Default 64 KiB.
@@ -56,11 +67,26 @@ pub struct Config {
     pub low_water: usize,
     /// More untaken output than this, in bytes, ends the connection. Default 1 MiB.
     pub max_output: usize,
+    /// What the connections of one loop keep together, in bytes: unread input and untaken output, as
+    /// much memory as their buffers have. Past 95 % of it the connections that keep the most are
+    /// ended, one after the other, until it is below 90 %: [`Shed`](crate::CloseReason::Shed). With
+    /// threads the limit is on all of them together, with processes on each; there the connection
+    /// ends that keeps more than was left. A message longer than this cannot arrive, whatever
+    /// `max_frame` says. Default 256 MiB.
+    pub max_buffered: usize,
     /// The longest message of a framed protocol, in bytes without its header; the most that a
     /// session keeps for a protocol that calls everything incomplete. Default 1 MiB.
     pub max_frame: usize,
     /// The longest line of a line protocol, in bytes without its end. Default 8 KiB.
     pub max_line: usize,
+
+    /// A reply to a datagram is at most this many times as long as the datagram, or it is dropped
+    /// and counted: who sends in another's name must not gain by it. Default 1.
+    pub reply_factor: usize,
+    /// Replies to datagrams for one peer, as `max_per_peer` understands it, in a second; what it
+    /// sends in the rest of the second is dropped and counted. Where datagrams are answered by
+    /// threads or processes, each counts as answered. Default 1,000.
+    pub replies_per_second: usize,
 
     /// From connecting to an established outbound connection. Default 10 s.
     pub connect_timeout: Option<Duration>,
@@ -111,6 +137,7 @@ impl Config {
     pub fn validate(&self) -> io::Result<()> {
         let positive = [
             ("max_connections", self.max_connections),
+            ("max_per_peer", self.max_per_peer),
             ("max_children", self.max_children),
             ("accepts_per_turn", self.accepts_per_turn),
             ("read_per_turn", self.read_per_turn),
@@ -119,6 +146,8 @@ impl Config {
             ("datagrams_per_turn", self.datagrams_per_turn),
             ("timeouts_per_turn", self.timeouts_per_turn),
             ("high_water", self.high_water),
+            ("reply_factor", self.reply_factor),
+            ("replies_per_second", self.replies_per_second),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(invalid(format!("{name} must be at least 1")));
@@ -146,6 +175,11 @@ impl Config {
         if self.max_output < self.high_water {
             return Err(invalid("max_output must be at least high_water".to_owned()));
         }
+        if self.max_buffered < self.max_output {
+            return Err(invalid(
+                "max_buffered must be at least max_output".to_owned(),
+            ));
+        }
         Ok(())
     }
 }
@@ -158,6 +192,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_per_peer: 256,
+            limit_loopback: false,
             max_children: 40,
             reserved_descriptors: 32,
             raise_descriptor_limit: true,
@@ -168,11 +204,15 @@ impl Default for Config {
             messages_per_turn: 64,
             datagrams_per_turn: 64,
             timeouts_per_turn: 1_000,
+            slow_turn: Some(Duration::from_millis(250)),
             high_water: 64 * KIB,
             low_water: 32 * KIB,
             max_output: MIB,
+            max_buffered: 256 * MIB,
             max_frame: MIB,
             max_line: 8 * KIB,
+            reply_factor: 1,
+            replies_per_second: 1_000,
             connect_timeout: Some(Duration::from_secs(10)),
             first_message_timeout: Some(Duration::from_secs(10)),
             message_timeout: Some(Duration::from_secs(30)),
@@ -230,6 +270,17 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .starts_with("max_output")
+        );
+        let scarce = Config {
+            max_buffered: MIB - 1,
+            ..Config::default()
+        };
+        assert!(
+            scarce
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .starts_with("max_buffered")
         );
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use crate::agenda::{
     ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP,
-    LINGERING, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
+    HOLDING, LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
 };
 use crate::clock::{REPEAT, Tick};
 use crate::error::{CloseReason, Deadline};
@@ -19,17 +19,6 @@ use crate::turn::Turn;
 
 /// How many turns a connection may still take input after the shutdown began.
 const DRAINING_TURNS: u8 = 16;
-
-/// What a connection needs after it was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// An event or a deadline.
-    Wait,
-    /// Another turn: its budget was spent before its work.
-    Again,
-    /// To be reaped.
-    Reap,
-}
 
 #[derive(Debug)]
 pub(crate) struct Connection<S, P> {
@@ -65,10 +54,14 @@ impl<S, P: Protocol> Connection<S, P> {
         self.generation
     }
 
+    pub(crate) fn session(&self) -> &Session<P> {
+        &self.session
+    }
+
     /// Tells the session that the connection stands; what it says at once is sent in the next turn.
-    pub(crate) fn open(&mut self, context: &Context<'_>) -> Next {
+    pub(crate) fn open<N>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) -> Next {
         self.session.handle_open(context);
-        self.next_turn()
+        self.next_turn(turn)
     }
 
     /// Serves the connection once: at most one read and one write.
@@ -79,8 +72,9 @@ impl<S, P: Protocol> Connection<S, P> {
         context: &Context<'_>,
     ) -> Next {
         self.agenda.clear(QUEUED);
+        let goes_on = !self.agenda.any(BEFORE) || self.prepare(turn, context);
         self.session.lend(turn.output);
-        if !self.agenda.any(BEFORE) || self.prepare(turn, context) {
+        if goes_on {
             self.receive(turn, context);
             if self.agenda.any(AFTER) {
                 self.attend(context);
@@ -94,7 +88,7 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.session.is_closing() {
             return self.finish(turn);
         }
-        self.next_turn()
+        self.next_turn(turn)
     }
 
     /// When the connection is to be looked at though nothing happens, if that may have become
@@ -114,6 +108,7 @@ impl<S, P: Protocol> Connection<S, P> {
     /// Ends the session for `reason`, whatever it was doing.
     #[cold]
     pub(crate) fn end<N>(&mut self, reason: CloseReason, turn: &mut Turn<'_, N>) {
+        self.release(turn);
         self.session.fail(reason);
         self.lose(turn);
         self.agenda.set(ENDED);
@@ -127,22 +122,26 @@ impl<S, P: Protocol> Connection<S, P> {
             agenda,
             ..
         } = self;
+        turn.leave(session.peer());
         turn.drop_guarded(session);
         turn.net.close(stream, agenda.any(ABORT));
     }
 
     #[inline]
-    fn next_turn(&self) -> Next {
+    fn next_turn<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
         if !self.agenda.any(READABLE | DRAINING) && self.session.is_quiet() {
             return Next::Wait;
         }
-        self.next_turn_of_busy()
+        self.next_turn_of_busy(turn)
     }
 
     #[cold]
-    fn next_turn_of_busy(&self) -> Next {
+    fn next_turn_of_busy<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
         if self.agenda.any(CONNECTING) {
             return Next::Wait;
+        }
+        if self.hold(turn) {
+            return Next::Crowded;
         }
         let reads = self.agenda.any(READABLE) && self.session.wants_input();
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
@@ -235,9 +234,11 @@ impl<S, P: Protocol> Connection<S, P> {
         turn: &mut Turn<'_, N>,
         context: &Context<'_>,
     ) -> bool {
+        self.release(turn);
         if self.agenda.any(LINGERING | ENDED) {
             return false;
         }
+        self.session.lend(turn.output);
         if self.agenda.any(CONNECTING) && !self.connect(turn, context) {
             return false;
         }
@@ -313,7 +314,7 @@ impl<S, P: Protocol> Connection<S, P> {
             return self.reap();
         }
         if !self.session.output().is_empty() {
-            return self.next_turn();
+            return self.next_turn(turn);
         }
         self.lose(turn);
         let lingers = turn.config.linger_timeout.is_some() && !self.session.is_eof();
@@ -325,35 +326,34 @@ impl<S, P: Protocol> Connection<S, P> {
         Next::Again
     }
 
-    /// Throws away what the peer still sends, until it ends its side or has had its time.
     fn linger<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
         let Some(linger) = self.linger.as_mut().filter(|_| !self.agenda.any(ENDED)) else {
             return Next::Wait;
         };
-        let now = turn.now();
-        if linger.reads() && self.agenda.any(READABLE) {
-            let room = &mut turn.input[..turn.config.read_per_turn];
-            match turn.net.read(&mut self.stream, room) {
-                Ok(count) if count > 0 => {
-                    linger.hear(count, now);
-                    return Next::Again;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => return Next::Again,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.agenda.clear(READABLE),
-                _ => return self.reap(),
-            }
+        match linger.drive(&mut self.stream, &mut self.agenda, turn) {
+            Next::Reap => self.reap(),
+            next => next,
         }
-        let unsent = turn.net.unsent(&mut self.stream);
-        if linger.is_over(unsent, now, turn.config, turn.draining) {
-            return self.reap();
-        }
-        self.agenda.set(RETIME);
-        Next::Wait
     }
 
     fn lose<N>(&mut self, turn: &mut Turn<'_, N>) {
         if turn.lose(&mut self.session) {
             self.agenda.set(ABORT);
+        }
+    }
+
+    /// Adds what the session holds to what all hold. True if that is too much.
+    fn hold<N>(&mut self, turn: &mut Turn<'_, N>) -> bool {
+        let held = self.session.held();
+        self.agenda.set(HOLDING.when(held > 0));
+        *turn.held += held;
+        held > 0 && turn.is_crowded()
+    }
+
+    /// Before the session's buffers change.
+    fn release<N>(&mut self, turn: &mut Turn<'_, N>) {
+        if self.agenda.take(HOLDING) {
+            *turn.held -= self.session.held();
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a server and a connection's thread know of each other.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::system::Interruptible;
@@ -20,9 +21,32 @@ pub(crate) struct Control {
     told: AtomicBool,
     /// The session is to end now.
     ended: AtomicBool,
+    /// How many bytes the session's buffers hold.
+    held: AtomicUsize,
+    /// How many those of all sessions hold, itself included.
+    held_by_all: Arc<AtomicUsize>,
 }
 
 impl Control {
+    /// One of several connections that have a limit together.
+    pub(crate) fn sharing(held_by_all: &Arc<AtomicUsize>) -> Self {
+        let mut control = Self::default();
+        control.held_by_all = Arc::clone(held_by_all);
+        control
+    }
+
+    /// Takes note of how many bytes the session holds. False if it now holds more than before, and
+    /// all together more than `most`.
+    pub(crate) fn note_held(&self, held: usize, most: usize) -> bool {
+        let before = self.held.swap(held, Ordering::Relaxed);
+        if held <= before {
+            self.held_by_all.fetch_sub(before - held, Ordering::Relaxed);
+            return true;
+        }
+        let more = held - before;
+        self.held_by_all.fetch_add(more, Ordering::Relaxed) + more <= most
+    }
+
     /// Has a session end that has not begun yet.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
@@ -47,5 +71,11 @@ impl Control {
 
     pub(crate) fn is_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.note_held(0, usize::MAX);
     }
 }

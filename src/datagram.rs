@@ -4,9 +4,11 @@ use std::io::{self, ErrorKind};
 
 use crate::address::{Address, Peer};
 use crate::buffer::Buffer;
+use crate::config::Config;
 use crate::error::CloseReason;
 use crate::guard::guard;
 use crate::net::Net;
+use crate::origin::Origin;
 use crate::protocol::Protocol;
 use crate::session::Session;
 use crate::statistics::Statistics;
@@ -30,10 +32,16 @@ pub(crate) fn answer_here<N: Net, P: Protocol>(
         input,
         output,
         statistics,
+        replies,
         failures,
         ..
     } = turn;
-    let send = |reply: &[u8], to: &Address| net.send(socket, reply, to);
+    let name = peer.clone();
+    let before = statistics.datagrams_amplified;
+    let send = |reply: &[u8], to: &Address| {
+        replies.count(to, context.config);
+        net.send(socket, reply, to)
+    };
     failures.extend(answer(
         (protocol, peer),
         &input[..count],
@@ -42,6 +50,9 @@ pub(crate) fn answer_here<N: Net, P: Protocol>(
         output,
         send,
     ));
+    if turn.statistics.datagrams_amplified > before {
+        turn.warn_amplified(format_args!("{name}: the reply"));
+    }
 }
 
 /// Runs a datagram's session and sends its reply. Returns what an operator wants to hear of it.
@@ -57,7 +68,7 @@ pub(crate) fn answer<P: Protocol>(
     session.lend(scratch);
     session.handle_datagram(data, context);
     if session.has_replied() && !session.is_aborted() {
-        reply(&session, statistics, send);
+        reply(&session, data.len(), (context.config, statistics), send);
     }
     session.output_sent(session.output().len(), context);
     session.reclaim(scratch, context);
@@ -72,10 +83,16 @@ pub(crate) fn answer<P: Protocol>(
 
 fn reply<P: Protocol>(
     session: &Session<P>,
-    statistics: &mut Statistics,
+    asked: usize,
+    (config, statistics): (&Config, &mut Statistics),
     mut send: impl FnMut(&[u8], &Address) -> io::Result<()>,
 ) {
     let to = session.peer().address();
+    let most = asked.saturating_mul(config.reply_factor);
+    if session.output().len() > most && Origin::of(to, config).is_some() {
+        statistics.datagrams_amplified += 1;
+        return;
+    }
     let sent = loop {
         match send(session.output(), to) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -119,6 +119,9 @@ pub enum CloseReason {
     TimedOut(Deadline),
     /// The protocol wrote more than `max_output` bytes that the peer had not taken.
     Overflow,
+    /// All connections together kept more than [`max_buffered`](crate::Config::max_buffered) allows,
+    /// and this is one of those that had to end for it.
+    Shed,
     /// The peer broke the protocol.
     Protocol(ProtocolError),
     /// The connection's socket failed, for example because the peer reset it.
@@ -155,6 +158,7 @@ impl CloseReason {
             self,
             Self::Aborted
                 | Self::Overflow
+                | Self::Shed
                 | Self::Panicked
                 | Self::TimedOut(Deadline::Write | Deadline::Drain)
         )
@@ -169,6 +173,7 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::TimedOut(_) => "timed out",
             Self::Overflow => "overflow",
+            Self::Shed => "shed",
             Self::Protocol(_) => "protocol",
             Self::Io(_) => "io",
             Self::ConnectFailed(_) => "connect failed",
@@ -188,6 +193,7 @@ impl fmt::Display for CloseReason {
             Self::Shutdown => f.write_str("closed by the server's shutdown"),
             Self::TimedOut(deadline) => write!(f, "timed out: {deadline}"),
             Self::Overflow => f.write_str("too much output that the peer did not take"),
+            Self::Shed => f.write_str("ended to keep buffers within their limit"),
             Self::Protocol(error) => write!(f, "protocol error: {error}"),
             Self::Io(error) => write!(f, "connection failed: {}", Excerpt::of(error)),
             Self::ConnectFailed(error) => write!(f, "cannot connect: {}", Excerpt::of(error)),

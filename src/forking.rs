@@ -169,7 +169,8 @@ impl<P: Protocol> Processes<P> {
                 "killed".to_owned()
             }
         };
-        turn.statistics.add(&counted);
+        turn.add_counts(&counted);
+        turn.leave(&served.peer);
         if !failure.is_empty() {
             turn.failures
                 .push((served.peer, Box::new(CloseReason::Process(failure))));
@@ -199,10 +200,15 @@ impl<P: Protocol> Processes<P> {
                 // Its session has not begun, so there is nobody to tell but the factory.
                 let reason = CloseReason::TimedOut(Deadline::Drain);
                 turn.statistics.count_close(&reason);
+                turn.leave(&peer);
                 turn.failures.push((peer, Box::new(reason)));
                 turn.drop_guarded(protocol);
                 turn.net.close(stream, true);
-            } else if !self.serve(stream, (protocol, peer), turn) {
+                continue;
+            }
+            let name = peer.clone();
+            if !self.serve(stream, (protocol, peer), turn) {
+                turn.leave(&name);
                 turn.statistics.accepted -= 1;
                 turn.statistics.refused_by_system += 1;
             }
@@ -249,6 +255,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             })
         });
         turn.drop_guarded(asked);
+        turn.replies.count(name.address(), turn.config);
         turn.check_spawned(&name, spawned)
     }
 

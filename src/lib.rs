@@ -52,9 +52,12 @@ mod listener;
 mod mio;
 mod model;
 mod net;
+mod origin;
+mod peers;
 mod protocol;
 pub mod protocols;
 mod reactor;
+mod replies;
 mod responder;
 mod sequential;
 mod server;
@@ -62,6 +65,7 @@ mod session;
 mod shutdown;
 mod simulation;
 mod socket;
+mod socket_file;
 mod statistics;
 mod system;
 mod table;
@@ -99,3 +103,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/from-socketserver.md")]
 struct FromSocketserver;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/tutorials.md")]
+struct Tutorials;

@@ -1,10 +1,14 @@
 //! The wait for the peer's end after ours. Closing while input is unread or on its way has the
 //! system send a reset, and drop what the peer has not taken yet: the last reply, of all things.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
+use crate::agenda::{Agenda, Next, READABLE, RETIME};
 use crate::clock::Tick;
 use crate::config::Config;
+use crate::net::Net;
+use crate::turn::Turn;
 
 /// How soon to look again whether the peer has taken everything, which no event tells.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -26,6 +30,34 @@ impl Linger {
             heard: now,
             bytes_left: config.linger_bytes,
         }
+    }
+
+    /// Throws away what the peer still sends, until it ends its side or has had its time.
+    pub(crate) fn drive<N: Net>(
+        &mut self,
+        stream: &mut N::Stream,
+        agenda: &mut Agenda,
+        turn: &mut Turn<'_, N>,
+    ) -> Next {
+        let now = turn.now();
+        if self.reads() && agenda.any(READABLE) {
+            let room = &mut turn.input[..turn.config.read_per_turn];
+            match turn.net.read(stream, room) {
+                Ok(count) if count > 0 => {
+                    self.hear(count, now);
+                    return Next::Again;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Next::Again,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => agenda.clear(READABLE),
+                _ => return Next::Reap,
+            }
+        }
+        let unsent = turn.net.unsent(stream);
+        if self.is_over(unsent, now, turn.config, turn.draining) {
+            return Next::Reap;
+        }
+        agenda.set(RETIME);
+        Next::Wait
     }
 
     /// Whether input is still to be thrown away. When it was too much, the peer has to wait.

@@ -48,6 +48,9 @@ pub(crate) const MUTE: Flags = CLOSING.or(FINISHED);
 /// What keeps input from being shown: the protocol's wish, waiting output, or the end.
 pub(crate) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
 
+/// What is more than waiting for the next message. Unread bytes are there only with one of these.
+pub(crate) const BUSY: Flags = CLOSING.or(FINISHED).or(PENDING).or(INCOMPLETE);
+
 /// The part of a session that a [`Transport`](crate::Transport) acts on.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -117,6 +120,12 @@ impl Link {
             self.activity = now;
             self.flags.set(RETIME | PENDING);
         }
+    }
+
+    /// Unread bytes are shown again now, and so what the peer owes runs again.
+    pub(crate) fn end_pending(&mut self) {
+        self.flags.clear(PENDING);
+        self.flags.set(RETIME);
     }
 
     /// The earliest of the configured deadlines that run now; those of the peer's input do not while

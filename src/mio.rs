@@ -1,7 +1,7 @@
 //! The real network: the seam on mio.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, UdpSocket};
+use std::net::{IpAddr, Shutdown, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::path::PathBuf;
@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use ::mio::net::{TcpListener, UnixListener};
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token};
-use socket2::Socket;
+use socket2::{SockAddr, SockRef, Socket};
 
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::{Event, Net};
 use crate::shutdown::ShutdownHandle;
-use crate::socket::{self, Bound, SocketFile};
+use crate::socket::{self, Bound};
+use crate::socket_file::SocketFile;
 use crate::system;
 use crate::waker::Wake;
 
@@ -24,6 +25,13 @@ use crate::waker::Wake;
 const EVENTS: usize = 1_024;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// What a stream is watched for. A read ends before an urgent byte, which is no sign that nothing is
+/// left: where the system tells of such bytes, it is to do so.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const STREAM: Interest = BOTH.add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const STREAM: Interest = BOTH;
 
 /// The operating system's network, through mio.
 #[derive(Debug)]
@@ -157,7 +165,10 @@ impl Datagram {
         match (&self.kind, to) {
             (DatagramKind::Udp(socket), Address::Udp(addr)) => socket.send_to(data, addr).map(drop),
             (DatagramKind::Unix(socket), Address::Unixgram(path)) => {
-                socket.send_to(data, path).map(drop)
+                // A name outside the file system begins with a NUL, which is no path to the standard
+                // library.
+                let to = SockAddr::unix(path)?;
+                SockRef::from(socket).send_to(data, &to).map(drop)
             }
             _ => Err(ErrorKind::InvalidInput.into()),
         }
@@ -199,7 +210,7 @@ impl Net for Mio {
             token: event.token().0,
             readable: event.is_readable(),
             writable: event.is_writable(),
-            closed: event.is_read_closed(),
+            closed: event.is_read_closed() || event.is_priority(),
             error: event.is_error(),
         }));
         Ok(())
@@ -272,7 +283,7 @@ impl Net for Mio {
     }
 
     fn register(&mut self, stream: &mut Socket, token: usize) -> io::Result<()> {
-        self.watch(stream.as_fd(), token, BOTH)
+        self.watch(stream.as_fd(), token, STREAM)
     }
 
     #[inline]
@@ -338,8 +349,29 @@ impl Net for Mio {
     fn close_datagram(&mut self, socket: Datagram) {
         drop(socket);
     }
+
+    fn is_local(&mut self, ip: IpAddr) -> bool {
+        // Nothing else can be bound.
+        UdpSocket::bind((ip, 0)).is_ok()
+    }
 }
 
 fn path_of(addr: &UnixAddr) -> PathBuf {
-    addr.as_pathname().map(PathBuf::from).unwrap_or_default()
+    let path = addr.as_pathname().map(PathBuf::from);
+    path.or_else(|| abstract_name(addr)).unwrap_or_default()
+}
+
+/// A name outside the file system, behind a NUL.
+#[cfg(target_os = "linux")]
+fn abstract_name(addr: &UnixAddr) -> Option<PathBuf> {
+    use std::ffi::OsStr;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    let name = [b"\0", addr.as_abstract_name()?].concat();
+    Some(OsStr::from_bytes(&name).into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_name(_: &UnixAddr) -> Option<PathBuf> {
+    None
 }

@@ -1,6 +1,7 @@
 //! The seam to the operating system: everything that the loop asks of it.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -18,7 +19,8 @@ pub struct Event {
     pub readable: bool,
     /// There may be room to write, or a connect has ended.
     pub writable: bool,
-    /// The peer has ended its stream; the bytes before the end may still wait.
+    /// The peer has ended its stream, or sent an urgent byte: from now on a short read does not mean
+    /// that nothing waits.
     pub closed: bool,
     /// The socket has failed; the next read says how.
     pub error: bool,
@@ -155,4 +157,10 @@ pub trait Net {
 
     /// Closes a datagram socket.
     fn close_datagram(&mut self, socket: Self::Datagram);
+
+    /// Whether an IP address is this machine's. Asked only of datagrams that come from a port which
+    /// is bound here for all of them; loopback addresses are, if nobody knows better.
+    fn is_local(&mut self, ip: IpAddr) -> bool {
+        ip.is_loopback()
+    }
 }

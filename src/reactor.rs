@@ -87,6 +87,7 @@ impl<F: Factory> Reactor<F> {
         let number = self.listeners.next_number()?;
         let address = bound.address.clone();
         let listener = if address.is_datagram() {
+            self.kit.replies.add_own(address.clone());
             let socket = self.net.adopt_datagram(bound, number.into())?;
             Listener::Responder(Responder::new(socket, address))
         } else {
@@ -133,6 +134,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let token = number.into();
         let (listener, address) = if at.is_datagram() {
             let (socket, address) = self.net.bind(at, &self.kit.config, token)?;
+            self.kit.replies.add_own(address.clone());
             (
                 Listener::Responder(Responder::new(socket, address.clone())),
                 address,
@@ -227,6 +229,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.connections.len()
     }
 
+    /// How many bytes of memory the connections' buffers have, which `max_buffered` limits.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.kit.held
+    }
+
     /// Where the loop listens, in the order of the listeners' numbers.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         self.listeners.addresses()
@@ -251,6 +259,7 @@ impl<F: Factory, N: Net> Drop for Reactor<F, N> {
         self.begin_connects();
         self.end_all(true);
         self.reap();
+        debug_assert!(self.model.is_some() || self.kit.peers.is_empty());
         self.listeners.close_all(&mut self.net);
     }
 }

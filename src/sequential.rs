@@ -118,6 +118,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
             turn.drop_guarded(protocol);
             return false;
         }
+        let name = peer.clone();
         let control = Arc::new(Control::default());
         self.watch.serve(Some(Arc::clone(&control)));
         let served = Blocking::new(
@@ -128,6 +129,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         );
         turn.failures.extend(control.thread.run(|| served.serve()));
         self.watch.serve(None);
+        turn.leave(&name);
         true
     }
 

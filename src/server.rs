@@ -85,7 +85,8 @@ impl Server {
     /// [`activate`](Self::activate). Linux lets others bind a TCP port too if all of them
     /// [reuse addresses](Config::reuse_address); who listens first has it. The path of a Unix stream
     /// socket is kept from other servers of this process at once, but from other processes only when
-    /// it listens: until then it looks to them like one that a dead server left behind.
+    /// it listens: until then it looks to them like one that a dead server left behind, unless it
+    /// listens within 50 ms of their looking.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
@@ -206,7 +207,7 @@ impl Server {
     ///
     /// Each loop has sockets of its own on the same port, among which the system spreads the
     /// clients; that needs [`Config::reuse_port`]. Unix sockets have one path, so the loops share
-    /// the one socket there. Limits on connections are each loop's.
+    /// the one socket there. Limits on connections, peers and memory are each loop's.
     ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever); `InvalidInput` for no workers, or without

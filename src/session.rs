@@ -6,8 +6,8 @@ use crate::clock::Tick;
 use crate::error::{CloseReason, ProtocolError};
 use crate::guard::{Guarded, guard, take};
 use crate::link::{
-    ABORTED, BLOCKED, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, Link, PANICKED,
-    PENDING, RETIME, SHUTDOWN, WROTE,
+    ABORTED, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, Link,
+    PANICKED, PENDING, RETIME, SHUTDOWN, WROTE,
 };
 use crate::protocol::Protocol;
 use crate::transport::{Context, Transport};
@@ -77,10 +77,10 @@ impl<P: Protocol> Session<P> {
         self.link.flags.any(PENDING) && !self.link.flags.any(BLOCKED)
     }
 
-    /// Whether nothing is to be done without new input: no output waits, nor unread bytes.
+    /// Whether nothing is to be done without new input, and nothing is held.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        !self.link.flags.any(PENDING | CLOSING | FINISHED) && self.link.output.is_none()
+        !self.link.flags.any(BUSY) && self.link.output.is_none()
     }
 
     /// Whether the connection is to be finished when all output is sent.
@@ -113,6 +113,12 @@ impl<P: Protocol> Session<P> {
     #[must_use]
     pub fn has_replied(&self) -> bool {
         self.link.flags.any(WROTE)
+    }
+
+    /// How much memory its buffers have for what waits in them: unread input, and output.
+    pub(crate) fn held(&self) -> usize {
+        let buffers = [&self.unread, &self.link.output].into_iter().flatten();
+        buffers.map(|buffer| buffer.held()).sum()
     }
 
     /// When the session was made, as long as it is not open.
@@ -156,7 +162,7 @@ impl<P: Protocol> Session<P> {
 
     /// Shows unread bytes, or the end of the stream, again: a pause has ended or a turn has passed.
     pub fn handle_more(&mut self, context: &Context<'_>) {
-        self.link.flags.clear(PENDING);
+        self.link.end_pending();
         self.show_unread(context);
         if self.link.flags.any(EOF) {
             self.tell_eof(context);
@@ -222,11 +228,8 @@ impl<P: Protocol> Session<P> {
     /// The peer took the first `count` bytes of the output.
     #[inline]
     pub fn output_sent(&mut self, count: usize, context: &Context<'_>) {
-        let low_water = context.config.low_water;
-        let resumes = self
-            .link
-            .output_sent(count, context.clock.tick(), low_water);
-        if resumes {
+        let (now, low_water) = (context.clock.tick(), context.config.low_water);
+        if self.link.output_sent(count, now, low_water) {
             self.tell(context, P::resume_writing);
         }
     }
@@ -242,8 +245,7 @@ impl<P: Protocol> Session<P> {
             return None;
         }
         self.link.flags.set(LOST | CLOSING);
-        self.link.output = None;
-        self.unread = None;
+        (self.link.output, self.unread) = (None, None);
         let reason = self.link.reason.take();
         let reason = reason.unwrap_or_else(|| Box::new(CloseReason::Closed));
         self.protocol.lose(&mut self.link, &reason);
@@ -315,10 +317,8 @@ impl<P: Protocol> Session<P> {
         let limit = context.config.max_frame;
         if self.link.flags.any(INCOMPLETE) && unread > limit.saturating_add(HEADER_ROOM) {
             let length = unread as u64;
-            self.fail(CloseReason::Protocol(ProtocolError::TooLong {
-                length,
-                limit,
-            }));
+            let error = ProtocolError::TooLong { length, limit };
+            self.fail(CloseReason::Protocol(error));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::mem;
+use std::net::Shutdown as End;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -68,8 +69,12 @@ impl ShutdownHandle {
     /// Requests the shutdown. Does not block, allocate or lock: a signal handler may call it.
     pub fn shutdown(&self) {
         self.shared.requests.fetch_add(1, Ordering::SeqCst);
-        // A full bell has been rung already, and nobody can hear one whose listener is gone.
-        let _ = (&self.shared.bell).write(&[0]);
+        let rung = (&self.shared.bell).write(&[0]);
+        // A full bell has been rung already. Where the system has no room for a byte, the end of the
+        // stream, which needs none, is heard as well; nobody can hear a bell whose listener is gone.
+        if rung.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+            let _ = self.shared.bell.shutdown(End::Write);
+        }
     }
 
     /// Whether it was requested, by this process, of it, or by the one that forked it.

@@ -43,6 +43,8 @@ counters! {
         refused_by_factory,
         /// Connections refused because `max_connections` were open.
         refused_max_connections,
+        /// Connections refused because `max_per_peer` were open from the same peer.
+        refused_max_per_peer,
         /// Connections refused because `build_protocol` panicked.
         refused_by_panic,
         /// Connections refused because the system had no thread or process for them.
@@ -63,6 +65,12 @@ counters! {
         datagrams_sent,
         /// Datagrams refused by the factory or longer than 64 KiB, and replies that could not be sent.
         datagrams_dropped,
+        /// Datagrams that may be somebody's reply, dropped: from a socket of our own, or a port below 1024.
+        datagrams_reflected,
+        /// Replies dropped because they were longer than `reply_factor` allows.
+        datagrams_amplified,
+        /// Datagrams dropped because their peer had `replies_per_second` already.
+        datagrams_over_rate,
         /// Datagrams whose session ended with an error.
         datagrams_failed,
         /// Ends by the protocol: [`CloseReason::Closed`].
@@ -87,6 +95,8 @@ counters! {
         closed_timeout_drain,
         /// [`CloseReason::Overflow`].
         closed_overflow,
+        /// [`CloseReason::Shed`].
+        closed_shed,
         /// [`ProtocolError::Malformed`].
         closed_malformed,
         /// [`ProtocolError::TooLong`].
@@ -107,6 +117,8 @@ counters! {
         panics,
         /// Events for an earlier owner of a slot, dropped.
         stale_events,
+        /// Turns that took longer than `slow_turn`.
+        slow_turns,
         /// Turns of the loop.
         turns,
     }
@@ -145,6 +157,7 @@ impl Statistics {
                 Deadline::Drain => &mut self.closed_timeout_drain,
             },
             CloseReason::Overflow => &mut self.closed_overflow,
+            CloseReason::Shed => &mut self.closed_shed,
             CloseReason::Protocol(error) => match error {
                 ProtocolError::Malformed(_) => &mut self.closed_malformed,
                 ProtocolError::TooLong { .. } => &mut self.closed_too_long,

@@ -1,12 +1,16 @@
 //! All connections of a loop: where they are found, which have work, and which deadline is next.
 
+mod properties;
+
+use std::cmp::Reverse;
 use std::mem;
 
 use slab::Slab;
 
-use crate::agenda::ENDED;
+use crate::address::Peer;
+use crate::agenda::{ENDED, Next};
 use crate::clock::Tick;
-use crate::connection::{Connection, Next};
+use crate::connection::Connection;
 use crate::error::CloseReason;
 use crate::net::{Event, Net};
 use crate::protocol::Protocol;
@@ -29,7 +33,7 @@ const RESERVED_BYTES: usize = 1024 * 1024;
 pub(crate) struct Table<S, P> {
     slots: Slab<Connection<S, P>>,
     timers: Timers,
-    /// Tokens of connections that have work, and those being worked on.
+    /// Tokens of connections that have work, and those that were served in this turn.
     ready: Vec<usize>,
     running: Vec<usize>,
     /// Slots to be freed at the end of the turn.
@@ -82,10 +86,11 @@ impl<S, P: Protocol> Table<S, P> {
         stream: S,
         session: Session<P>,
         token: usize,
-        turn: &Turn<'_, N>,
+        turn: &mut Turn<'_, N>,
     ) {
         let mut connection = Connection::accepted(stream, session, generation(token));
-        let next = connection.open(&turn.context(token));
+        let context = turn.context(token);
+        let next = connection.open(turn, &context);
         self.insert(connection, next, token, turn);
     }
 
@@ -95,7 +100,7 @@ impl<S, P: Protocol> Table<S, P> {
         stream: S,
         session: Session<P>,
         token: usize,
-        turn: &Turn<'_, N>,
+        turn: &mut Turn<'_, N>,
     ) {
         let connection = Connection::connecting(stream, session, generation(token));
         self.insert(connection, Next::Wait, token, turn);
@@ -152,25 +157,44 @@ impl<S, P: Protocol> Table<S, P> {
             ended,
             ..
         } = self;
+        running.clear();
         mem::swap(ready, running);
         let mut context = turn.context(0);
-        for token in running.drain(..) {
+        for &token in running.iter() {
             let Some(connection) = find(slots, token) else {
                 continue;
             };
             context.id = token;
-            let next = connection.drive(turn, &context);
-            if next == Next::Reap {
-                ended.push(token & SLOT_MASK);
-                continue;
-            }
-            if next == Next::Again && connection.agenda.queue() {
-                ready.push(token);
+            match connection.drive(turn, &context) {
+                Next::Wait => {}
+                Next::Reap => {
+                    ended.push(token & SLOT_MASK);
+                    continue;
+                }
+                next => {
+                    if connection.agenda.queue() {
+                        ready.push(token);
+                    }
+                    if next == Next::Crowded {
+                        shed(slots, ended, turn);
+                        continue;
+                    }
+                }
             }
             if let Some(at) = connection.earlier_deadline(turn, &context) {
                 timers.set_earlier(token & SLOT_MASK, at);
             }
         }
+    }
+
+    /// How many connections were served in this turn, and the peer if it was one.
+    pub(crate) fn served(&self) -> (usize, Option<&Peer>) {
+        let sole = match self.running[..] {
+            [token] => self.slots.get(token & SLOT_MASK),
+            _ => None,
+        };
+        let peer = sole.map(|connection| connection.session().peer());
+        (self.running.len(), peer)
     }
 
     /// Ends every connection now.
@@ -189,6 +213,7 @@ impl<S, P: Protocol> Table<S, P> {
             self.timers.remove(slot);
             self.slots.remove(slot).dismantle(turn);
         }
+        debug_assert!(*turn.held == 0 || !self.slots.is_empty(), "{}", *turn.held);
     }
 
     fn insert<N>(
@@ -196,12 +221,12 @@ impl<S, P: Protocol> Table<S, P> {
         mut connection: Connection<S, P>,
         next: Next,
         token: usize,
-        turn: &Turn<'_, N>,
+        turn: &mut Turn<'_, N>,
     ) {
         if let Some(at) = connection.earlier_deadline(turn, &turn.context(token)) {
             self.timers.set_earlier(token & SLOT_MASK, at);
         }
-        if next == Next::Again && connection.agenda.queue() {
+        if next != Next::Wait && connection.agenda.queue() {
             self.ready.push(token);
         }
         let slot = self.slots.insert(connection);
@@ -210,6 +235,33 @@ impl<S, P: Protocol> Table<S, P> {
             token & SLOT_MASK,
             "a connection stands where its token says"
         );
+        if next == Next::Crowded {
+            shed(&mut self.slots, &mut self.ended, turn);
+        }
+    }
+}
+
+/// Ends those that hold the most, until all together hold little enough; of equals the one with the
+/// lower slot.
+#[cold]
+fn shed<S, P: Protocol, N>(
+    slots: &mut Slab<Connection<S, P>>,
+    ended: &mut Vec<usize>,
+    turn: &mut Turn<'_, N>,
+) {
+    let holders = slots
+        .iter()
+        .map(|(slot, connection)| (connection.session().held(), slot));
+    let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
+    let sum: usize = holders.iter().map(|(held, _)| held).sum();
+    debug_assert_eq!(sum, *turn.held, "what is held is what each holds");
+    holders.sort_unstable_by_key(|(held, slot)| (Reverse(*held), *slot));
+    for (_, slot) in holders {
+        if turn.is_relieved() {
+            return;
+        }
+        slots[slot].end(CloseReason::Shed, turn);
+        ended.push(slot);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -36,6 +37,8 @@ struct Shared {
     /// Has the server look at what has ended.
     waker: Waker,
     state: Mutex<State>,
+    /// How many bytes the buffers of all connections hold.
+    held: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -43,7 +46,7 @@ struct State {
     /// The threads that live: each takes itself out as the last thing it does.
     threads: Slab<Running>,
     /// The threads that have nothing left to do but to end.
-    ended: Vec<JoinHandle<()>>,
+    ended: Vec<(Peer, JoinHandle<()>)>,
     /// What those have counted that ended, until the server collects it.
     statistics: Statistics,
     failures: Vec<(Peer, Box<CloseReason>)>,
@@ -65,6 +68,7 @@ impl Threads {
             handle,
             waker,
             state,
+            held: Arc::default(),
         });
         Ok(Self {
             shared,
@@ -79,7 +83,7 @@ impl Threads {
         peer: &Peer,
         work: impl FnOnce(&Shared, &Control, &mut State) + Send + 'static,
     ) -> io::Result<()> {
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control::sharing(&self.shared.held));
         let (shared, for_thread) = (Arc::clone(&self.shared), Arc::clone(&control));
         // The thread waits for the lock before it takes out what is not in there yet.
         let mut state = self.shared.state();
@@ -121,6 +125,7 @@ impl Threads {
             if !running.peer.is_datagram() {
                 turn.statistics.count_close(&reason);
             }
+            turn.leave(&running.peer);
             turn.failures.push((running.peer, Box::new(reason)));
         }
     }
@@ -138,7 +143,7 @@ impl State {
         let Some(running) = self.threads.try_remove(key) else {
             return;
         };
-        self.ended.push(running.thread);
+        self.ended.push((running.peer, running.thread));
         self.statistics.add(&counted.statistics);
         self.failures.extend(counted.failures);
     }
@@ -193,6 +198,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                 failures.extend(answer);
             })
         });
+        turn.replies.count(name.address(), turn.config);
         turn.check_spawned(&name, spawned)
     }
 
@@ -208,12 +214,13 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
 
     fn reap(&mut self, turn: &mut Turn<'_, Mio>) {
         let mut state = self.shared.state();
-        turn.statistics.add(&mem::take(&mut state.statistics));
+        turn.add_counts(&mem::take(&mut state.statistics));
         turn.failures.append(&mut state.failures);
         let nobody = state.threads.is_empty();
         let ended = mem::take(&mut state.ended);
         drop(state);
-        for thread in ended {
+        for (peer, thread) in ended {
+            turn.leave(&peer);
             // A panic has been caught before.
             let _ = thread.join();
         }

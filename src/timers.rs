@@ -119,42 +119,74 @@ fn narrow(index: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    fn tick(n: u64) -> Tick {
-        Tick::ZERO.after(Duration::from_nanos(n))
+    #[derive(Clone, Copy, Debug)]
+    enum Change {
+        SetEarlier(usize, u64),
+        Remove(usize),
+        Pop(u64),
     }
 
-    #[test]
-    fn agrees_with_a_map_over_many_changes() {
-        let mut timers = Timers::default();
-        let mut model: BTreeMap<usize, Tick> = BTreeMap::new();
-        let mut random = 1_u64;
-        for _ in 0..50_000 {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            let (slot, at) = ((random >> 33) as usize % 200, tick(random >> 40));
-            match (random >> 20) % 4 {
-                0 => {
-                    timers.remove(slot);
-                    model.remove(&slot);
+    /// Few slots and few moments, so that deadlines replace each other and coincide.
+    fn changes() -> impl Strategy<Value = Vec<Change>> {
+        let change = prop_oneof![
+            4 => (0..24_usize, 0..40_u64).prop_map(|(slot, at)| Change::SetEarlier(slot, at)),
+            1 => (0..26_usize).prop_map(Change::Remove),
+            2 => (0..40_u64).prop_map(Change::Pop),
+        ];
+        vec(change, 0..200)
+    }
+
+    fn tick(nanos: u64) -> Tick {
+        Tick::ZERO.after(Duration::from_nanos(nanos))
+    }
+
+    fn check(timers: &Timers, model: &BTreeMap<usize, Tick>) {
+        assert_eq!(timers.next(), model.values().min().copied());
+        assert_eq!(timers.len(), model.len());
+        for (slot, at) in model {
+            let place = timers.places[*slot] as usize;
+            assert_eq!(timers.heap[place].slot as usize, *slot);
+            assert_eq!(timers.heap[place].at, *at);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            rng_seed: RngSeed::Fixed(1),
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(200)
+        })]
+
+        #[test]
+        fn agrees_with_a_map_over_many_changes(changes in changes()) {
+            let mut timers = Timers::default();
+            let mut model = BTreeMap::new();
+            for change in changes {
+                match change {
+                    Change::SetEarlier(slot, at) => {
+                        timers.set_earlier(slot, tick(at));
+                        let known = model.entry(slot).or_insert(tick(at));
+                        *known = tick(at).min(*known);
+                    }
+                    Change::Remove(slot) => {
+                        timers.remove(slot);
+                        model.remove(&slot);
+                    }
+                    Change::Pop(now) => {
+                        let expected = model.values().min().copied().filter(|at| *at <= tick(now));
+                        let popped = timers.pop(tick(now));
+                        prop_assert_eq!(popped.map(|slot| model[&slot]), expected);
+                        popped.map(|slot| model.remove(&slot));
+                    }
                 }
-                1 => {
-                    let popped = timers.pop(at);
-                    let expected = model.values().min().copied().filter(|due| *due <= at);
-                    assert_eq!(popped.map(|slot| model[&slot]), expected);
-                    popped.map(|slot| model.remove(&slot));
-                }
-                _ => {
-                    timers.set_earlier(slot, at);
-                    let known = model.entry(slot).or_insert(at);
-                    *known = at.min(*known);
-                }
+                check(&timers, &model);
             }
-            assert_eq!(timers.next(), model.values().min().copied());
-            assert_eq!(timers.len(), model.len());
         }
     }
 }

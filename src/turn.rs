@@ -11,7 +11,9 @@ use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::guard::guard;
+use crate::peers::Peers;
 use crate::protocol::Protocol;
+use crate::replies::Replies;
 use crate::session::Session;
 use crate::statistics::Statistics;
 use crate::throttle::Throttle;
@@ -29,6 +31,10 @@ pub(crate) struct Kit {
     pub(crate) statistics: Statistics,
     pub(crate) throttle: Throttle,
     pub(crate) failures: Vec<(Peer, Box<CloseReason>)>,
+    pub(crate) peers: Peers,
+    pub(crate) replies: Replies,
+    /// Bytes that the buffers of all connections hold.
+    pub(crate) held: usize,
     input: Box<[u8]>,
     output: Option<Box<Buffer>>,
 }
@@ -44,6 +50,9 @@ impl Kit {
             statistics: Statistics::default(),
             throttle: Throttle::default(),
             failures: Vec::new(),
+            peers: Peers::default(),
+            replies: Replies::default(),
+            held: 0,
         }
     }
 
@@ -58,6 +67,9 @@ impl Kit {
             input: &mut self.input,
             output: &mut self.output,
             failures: &mut self.failures,
+            peers: &mut self.peers,
+            replies: &mut self.replies,
+            held: &mut self.held,
             draining,
         }
     }
@@ -76,6 +88,10 @@ pub(crate) struct Turn<'a, N> {
     pub(crate) output: &'a mut Option<Box<Buffer>>,
     /// Ends that the factory is to hear of.
     pub(crate) failures: &'a mut Vec<(Peer, Box<CloseReason>)>,
+    pub(crate) peers: &'a mut Peers,
+    pub(crate) replies: &'a mut Replies,
+    /// Bytes that the buffers of all connections hold.
+    pub(crate) held: &'a mut usize,
     pub(crate) draining: bool,
 }
 
@@ -94,6 +110,16 @@ impl<'a, N> Turn<'a, N> {
         self.clock.tick()
     }
 
+    /// Whether connections hold so much together that some have to end.
+    pub(crate) fn is_crowded(&self) -> bool {
+        *self.held > self.config.max_buffered - self.config.max_buffered / 20
+    }
+
+    /// Whether enough of them have ended.
+    pub(crate) fn is_relieved(&self) -> bool {
+        *self.held < self.config.max_buffered - self.config.max_buffered / 10
+    }
+
     /// Drops what holds a user's protocol, whose `Drop` may panic.
     pub(crate) fn drop_guarded<T>(&mut self, value: T) {
         if guard(|| drop(value)).is_none() {
@@ -108,6 +134,26 @@ impl<'a, N> Turn<'a, N> {
     /// Logs a warning that peers can cause, at most once a second for each `cause`.
     pub(crate) fn warn(&mut self, cause: &'static str, message: fmt::Arguments<'_>) {
         self.throttle.warn(cause, self.clock.tick(), message);
+    }
+
+    /// Adds what was counted elsewhere.
+    pub(crate) fn add_counts(&mut self, counted: &Statistics) {
+        self.statistics.add(counted);
+        if counted.datagrams_amplified > 0 {
+            self.warn_amplified(format_args!("a reply"));
+        }
+    }
+
+    /// Says why a reply did not leave.
+    #[cold]
+    pub(crate) fn warn_amplified(&mut self, whose: fmt::Arguments<'_>) {
+        let problem = format_args!("{whose} was dropped: longer than reply_factor allows");
+        self.warn("amplified", problem);
+    }
+
+    /// A connection has ended that had come in.
+    pub(crate) fn leave(&mut self, peer: &Peer) {
+        self.peers.leave(peer, self.config);
     }
 
     /// Whether a thread or a process could be made for the peer; if not, that is logged.

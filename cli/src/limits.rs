@@ -1,5 +1,7 @@
 //! The limits of a server as options, one for each field of [`Config`].
 
+use std::io;
+
 use clap::{ArgAction, Args};
 use serveloop::Config;
 
@@ -31,6 +33,8 @@ macro_rules! limits {
             fn collect(&self) -> Config {
                 Config { $($($field: self.$field.into(),)*)* }
             }
+
+            const FIELDS: &[&str] = &[$($(stringify!($field),)*)*];
         }
     };
 }
@@ -39,6 +43,10 @@ limits! {
     "Connections" {
         /// The most connections at a time; one more is closed at once
         max_connections: usize, "NUMBER";
+        /// The most connections at a time from one IPv4 address or IPv6 network (/64)
+        max_per_peer: usize, "NUMBER";
+        /// Apply limits on single peers to loopback addresses and Unix sockets too
+        limit_loopback: bool, "BOOL";
         /// The most processes at a time with --model forking; further connections wait
         max_children: usize, "NUMBER";
         /// Descriptors that connections leave free for everything else
@@ -61,6 +69,8 @@ limits! {
         datagrams_per_turn: usize, "NUMBER";
         /// Deadlines acted on per turn
         timeouts_per_turn: usize, "NUMBER";
+        /// A turn that takes longer is counted and warned about; 0: do not look
+        slow_turn: Timeout, "DURATION";
     }
     "Buffers and messages" {
         /// From this much untaken output on, no more of the peer's input is read
@@ -69,10 +79,18 @@ limits! {
         low_water: Size, "SIZE";
         /// More untaken output than this ends the connection
         max_output: Size, "SIZE";
+        /// What all connections keep together; beyond, those that keep the most are ended
+        max_buffered: Size, "SIZE";
         /// The longest message, and the most input that is kept while it is incomplete
         max_frame: Size, "SIZE";
         /// The longest line of a line protocol
         max_line: Size, "SIZE";
+    }
+    "Datagrams" {
+        /// A reply is at most this many times as long as the datagram it answers
+        reply_factor: usize, "NUMBER";
+        /// Replies for one IPv4 address or IPv6 network (/64) in a second
+        replies_per_second: usize, "NUMBER";
     }
     "Deadlines" {
         /// Until an outbound connection stands; 0: none
@@ -116,8 +134,24 @@ impl Limits {
     /// The configuration that the options say.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         let config = self.collect();
-        config.validate().map_err(Failure::of_input)?;
+        config.validate().map_err(|error| {
+            let problem = Self::by_options(&error.to_string());
+            Failure::of_input(io::Error::new(error.kind(), problem))
+        })?;
         Ok(config)
+    }
+
+    /// A message with the names of options in place of those of fields.
+    fn by_options(message: &str) -> String {
+        let words = message.split(' ').map(|word| {
+            let is_field = Self::FIELDS.contains(&word);
+            if is_field {
+                format!("--{}", word.replace('_', "-"))
+            } else {
+                word.to_owned()
+            }
+        });
+        words.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -132,8 +166,10 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value that is not its default, and what it does to the configuration.
-    const OPTIONS: [(&str, &str, Change); 32] = [
+    const OPTIONS: [(&str, &str, Change); 38] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
+        ("max-per-peer", "8", |to| to.max_per_peer = 8),
+        ("limit-loopback", "true", |to| to.limit_loopback = true),
         ("max-children", "9", |to| to.max_children = 9),
         ("reserved-descriptors", "7", |to| {
             to.reserved_descriptors = 7
@@ -150,11 +186,15 @@ mod tests {
         ("messages-per-turn", "3", |to| to.messages_per_turn = 3),
         ("datagrams-per-turn", "4", |to| to.datagrams_per_turn = 4),
         ("timeouts-per-turn", "5", |to| to.timeouts_per_turn = 5),
+        ("slow-turn", "0", |to| to.slow_turn = None),
         ("high-water", "128KiB", |to| to.high_water = 128 << 10),
         ("low-water", "0", |to| to.low_water = 0),
         ("max-output", "2MiB", |to| to.max_output = 2 << 20),
+        ("max-buffered", "1GiB", |to| to.max_buffered = 1 << 30),
         ("max-frame", "3MiB", |to| to.max_frame = 3 << 20),
         ("max-line", "100", |to| to.max_line = 100),
+        ("reply-factor", "3", |to| to.reply_factor = 3),
+        ("replies-per-second", "10", |to| to.replies_per_second = 10),
         ("connect-timeout", "0", |to| to.connect_timeout = None),
         ("first-message-timeout", "0", |to| {
             to.first_message_timeout = None
@@ -243,16 +283,25 @@ mod tests {
 
     #[test]
     fn limits_that_contradict_each_other_are_refused() {
-        for nonsense in [
-            "--low-water=1MiB",
-            "--max-connections=0",
-            "--read-per-turn=2GiB",
+        for (nonsense, said) in [
+            (
+                "--low-water=1MiB",
+                "--low-water must be less than --high-water",
+            ),
+            (
+                "--max-connections=0",
+                "--max-connections must be at least 1",
+            ),
+            (
+                "--read-per-turn=2GiB",
+                "--read-per-turn must be at most 1 GiB",
+            ),
         ] {
             let limits = parse(&[nonsense.to_owned()]);
-            assert!(
-                matches!(limits.config(), Err(Failure::Usage(_))),
-                "{nonsense}"
-            );
+            let Err(Failure::Usage(problem)) = limits.config() else {
+                panic!("{nonsense} is taken");
+            };
+            assert_eq!(problem, said);
         }
     }
 }

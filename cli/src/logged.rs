@@ -89,7 +89,8 @@ pub(crate) struct Diary(Arc<Mutex<Book>>);
 struct Book(Budget);
 
 impl Diary {
-    fn note(&self, line: Arguments<'_>) {
+    /// Logs a line, if there is room for it this second.
+    pub(crate) fn note(&self, line: Arguments<'_>) {
         // Who asks for every connection, with -v, gets every one.
         if log::log_enabled!(Level::Debug) {
             return log::info!("{line}");

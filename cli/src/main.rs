@@ -1,12 +1,33 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
+mod body;
 mod budget;
+mod completions;
+mod connect;
+mod console;
+mod cut;
+mod datagrams;
+mod download;
+mod escaped;
 mod failure;
+mod fetch;
+mod head;
+mod http;
+mod interrupt;
+mod keyboard;
 mod limits;
 mod logged;
+mod manual;
+mod messages;
+mod outbound;
+mod outlet;
 mod protocols;
+mod relay;
+mod screen;
 mod serve;
 mod signals;
+mod talk;
+mod turns;
 mod unblocked;
 mod units;
 mod verbosity;
@@ -19,8 +40,14 @@ use std::process::ExitCode;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+use log::LevelFilter;
 
+use crate::completions::Completions;
+use crate::connect::Connect;
 use crate::failure::Failure;
+use crate::fetch::Fetch;
+use crate::manual::Manual;
+use crate::protocols::become_program;
 use crate::serve::Serve;
 use crate::verbosity::Verbosity;
 
@@ -37,13 +64,17 @@ use crate::verbosity::Verbosity;
 ///   good morning
 ///   good morning
 ///
+/// Or with a client that knows every kind of socket, several framings and protocols:
+///
+///   $ serveloop connect tcp://127.0.0.1:9999
+///
 /// Serve on several sockets at once, with a limit of your own:
 ///
 ///   $ serveloop serve hello --listen tcp://[::1]:7000 --listen unix:///tmp/hello.sock --idle-timeout 5m
 ///
-/// Ctrl-C lets open connections finish; a second Ctrl-C ends them. The exit status is 0 after an
-/// orderly end, 1 after a failure, 2 for a command line that makes no sense, and 130 or 143 when
-/// a second SIGINT or SIGTERM cut the end short.
+/// Ctrl-C lets a server's open connections finish; a second Ctrl-C ends them. The exit status is 0
+/// after an orderly end, 1 after a failure, 2 for a command line that makes no sense, and 130 or 143
+/// when SIGINT or SIGTERM ended a client, or a second one cut a server's end short.
 #[derive(Debug, Parser)]
 #[command(name = "serveloop", version, verbatim_doc_comment)]
 struct Cli {
@@ -56,16 +87,37 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<Serve>),
+    Connect(Connect),
+    Fetch(Fetch),
+    Completions(Completions),
+    Man(Manual),
+}
+
+impl Command {
+    /// How much is logged if nobody says: a server tells what it does, a client what went wrong.
+    fn usual_level(&self) -> LevelFilter {
+        match self {
+            Self::Serve(_) => LevelFilter::Info,
+            _ => LevelFilter::Error,
+        }
+    }
 }
 
 fn main() -> ExitCode {
+    if let Some(failed) = become_program() {
+        return failed;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => list_commands(error).exit(),
     };
-    cli.verbosity.start_logging();
+    cli.verbosity.start_logging(cli.command.usual_level());
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Connect(connect) => connect.run(),
+        Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
+        Command::Completions(completions) => completions.run(Cli::command()),
+        Command::Man(manual) => manual.run(Cli::command()),
     };
     outcome.unwrap_or_else(Failure::report)
 }
@@ -108,11 +160,11 @@ mod tests {
         let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             known_commands(arguments("serveloop nonsense").into_iter()),
-            "serve, help"
+            "serve, connect, fetch, completions, man, help"
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, help"
+            "echo, discard, hello, greet, print, timestamp, dispatch, operator, command, help"
         );
     }
 }

@@ -1,14 +1,29 @@
 //! The protocols that `serve` offers, each with its options and an example.
 
+mod command;
+mod dispatch;
+mod greet;
+mod operator;
+mod print;
+mod timestamp;
+
 use std::io;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
+use self::command::CommandOptions;
+pub(crate) use self::command::become_program;
 use crate::failure::Failure;
 use crate::logged::{Diary, Logged};
+use crate::messages::Cut;
+use crate::protocols::dispatch::DispatchOptions;
+use crate::protocols::greet::GreetOptions;
+use crate::protocols::operator::OperatorOptions;
+use crate::protocols::print::PrintOptions;
+use crate::protocols::timestamp::TimestampOptions;
 use crate::units::Span;
 use crate::way::Way;
 
@@ -70,6 +85,12 @@ pub(crate) enum Protocol {
     ///   Hello,bob
     #[command(verbatim_doc_comment)]
     Hello(HelloOptions),
+    Greet(GreetOptions),
+    Print(PrintOptions),
+    Timestamp(TimestampOptions),
+    Dispatch(DispatchOptions),
+    Operator(OperatorOptions),
+    Command(CommandOptions),
 }
 
 #[derive(Args, Debug)]
@@ -82,20 +103,14 @@ pub(crate) struct HelloOptions {
     framing: Cut,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Cut {
-    /// Each piece that arrives
-    Raw,
-    /// Each line
-    Line,
-}
-
 impl Protocol {
-    /// Refuses what cannot be served at one of `addresses`.
-    pub(crate) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
+    /// Refuses what cannot be served at one of `addresses`, or in this way.
+    pub(crate) fn check(&self, addresses: &[Address], way: Way) -> Result<(), Failure> {
         match self {
-            Self::Echo | Self::Discard => Ok(()),
             Self::Hello(options) => options.check(addresses),
+            Self::Operator(options) => options.check(addresses, way),
+            Self::Command(options) => options.check(addresses),
+            _ => Ok(()),
         }
     }
 
@@ -105,6 +120,12 @@ impl Protocol {
             Self::Echo => way.serve(server, |_: &Peer| Some(Echo)),
             Self::Discard => way.serve(server, |_: &Peer| Some(Discard)),
             Self::Hello(options) => options.serve(server, config.max_line, way),
+            Self::Greet(options) => options.serve(server, way),
+            Self::Print(options) => options.serve(server, way),
+            Self::Timestamp(options) => options.serve(server, config.max_line, way),
+            Self::Dispatch(options) => options.serve(server, way),
+            Self::Operator(options) => options.serve(server, config.max_line, way),
+            Self::Command(options) => options.serve(server, config, way),
         }
     }
 }

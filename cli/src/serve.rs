@@ -33,8 +33,8 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///
 ///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 128KiB
 ///
-/// Any protocol can be served in any way, for example by a process for each connection, or by two
-/// event loops:
+/// A protocol can be served in any way, unless its help says otherwise, for example by a process
+/// for each connection, or by two event loops:
 ///
 ///   $ serveloop serve echo --model forking
 ///   $ serveloop serve echo --workers 2
@@ -65,7 +65,7 @@ impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config()?;
         let addresses = resolve(&self.listen).map_err(Failure::of_input)?;
-        self.protocol.check(&addresses)?;
+        self.protocol.check(&addresses, self.way)?;
         let signals = Signals::catch()?;
         self.way.prepare(&addresses, &mut config)?;
         let server = Server::bind(&addresses, config.clone())?;

@@ -20,11 +20,11 @@ pub(crate) struct Verbosity {
 }
 
 impl Verbosity {
-    /// Logs to standard error from now on.
-    pub(crate) fn start_logging(&self) {
+    /// Logs to standard error from now on, at `usual` unless somebody asks for more or less.
+    pub(crate) fn start_logging(&self, usual: LevelFilter) {
         let mut builder = Builder::new();
         builder
-            .filter_level(LevelFilter::Info)
+            .filter_level(usual)
             .write_style(write_style())
             .parse_default_env()
             .target(Target::Pipe(Box::new(Unblocked::new(io::stderr()))));
@@ -32,6 +32,10 @@ impl Verbosity {
             builder.filter(None, level);
         }
         builder.init();
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// The level that the command line asks for, if it does.

@@ -54,6 +54,11 @@ impl Way {
         Ok(())
     }
 
+    /// Whether each connection is served by a process that ends with it.
+    pub(crate) fn is_forking(self) -> bool {
+        self.model == Model::Forking
+    }
+
     /// Serves until the end of the server.
     pub(crate) fn serve<F>(self, server: Server, factory: F) -> io::Result<Statistics>
     where

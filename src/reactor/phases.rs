@@ -1,5 +1,6 @@
 //! The seven phases of a turn, in their order.
 
+use std::fmt;
 use std::io;
 use std::mem;
 use std::time::Duration;
@@ -85,6 +86,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     pub(super) fn reap(&mut self) {
+        self.check_pace();
         if let Some(model) = &mut self.model {
             model.reap(&mut self.kit.lend(&mut self.net, self.shutdown.has_begun()));
         }
@@ -98,6 +100,37 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
 /// What the phases are made of.
 impl<F: Factory, N: Net> Reactor<F, N> {
+    /// Looks how long the turn's work took. A connection is blamed if no other was served; reading
+    /// the clock for each would cost every message.
+    fn check_pace(&mut self) {
+        // A model may serve a whole connection within a turn.
+        let Some(most) = self.kit.config.slow_turn.filter(|_| self.model.is_none()) else {
+            return;
+        };
+        let took = self
+            .net
+            .now()
+            .saturating_duration_since(self.kit.clock.now());
+        if took > most {
+            self.warn_slow(took);
+        }
+    }
+
+    #[cold]
+    fn warn_slow(&mut self, took: Duration) {
+        self.kit.statistics.slow_turns += 1;
+        let now = self.kit.clock.tick();
+        let took = took.as_millis();
+        let mut warn =
+            |problem: fmt::Arguments<'_>| self.kit.throttle.warn("slow turn", now, problem);
+        match self.connections.served() {
+            (_, Some(peer)) => warn(format_args!("{peer}: kept the loop busy for {took} ms")),
+            (count, None) => warn(format_args!(
+                "a turn took {took} ms, for {count} connections"
+            )),
+        }
+    }
+
     /// Notes an event that is no connection's.
     fn note(&mut self, token: usize) {
         match token {

@@ -158,6 +158,30 @@ fn client_has_all_its_connections_answered() {
     assert!(clients.child.wait().unwrap().success());
 }
 
+#[test]
+fn sticky_shows_what_a_framing_mends() {
+    let sticky = Example::run("sticky", &[]);
+    let expected = [
+        r#"over TCP, as it is:"#,
+        r#"  reads:  "helloworldegon""#,
+        r#"  reads:  "h" "ellow" "orldegon""#,
+        r#"over TCP, each message after its length:"#,
+        r#"  reads:  "\x00\x00\x00\x05hello\x00\x00\x00\x05world\x00\x00\x00\x04egon""#,
+        r#"  frames: "hello" "world" "egon""#,
+        r#"  reads:  "\x00" "\x00\x00\x05he" "llo\x00\x00\x00\x05world\x00\x00\x00\x04egon""#,
+        r#"  frames: "hello" "world" "egon""#,
+        r#"over UDP, with an empty message among them:"#,
+        r#"  reads:  "hello" "" "world" "egon""#,
+    ];
+    for line in expected {
+        assert_eq!(sticky.line(), line);
+    }
+    assert!(
+        sticky.lines.recv_timeout(PATIENCE).is_err(),
+        "one more line"
+    );
+}
+
 /// A chat member that is in the room.
 fn join(address: &Address) -> BufReader<TcpStream> {
     let mut member = BufReader::new(client(address));

@@ -1,144 +1,21 @@
 //! Framings against simple models, however the stream is cut.
 
+use std::cell::Cell;
 use std::fmt::Debug;
+use std::rc::Rc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::testing::MemorySession;
 use serveloop::{
-    ByteOrder, Config, Delimited, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Lines,
-    ProtocolError,
+    ByteOrder, Config, Delimited, Frame, FrameProtocol, Framed, Frames, Framing, LengthPrefix,
+    Lines, ProtocolError,
 };
+use serveloop_fuzz::framings::{self, End, decode, encode};
+
+use crate::support::cases;
 
 const MAX: usize = 12;
-
-/// How a stream ended. Only the kind: when an error is noticed, and so how much had arrived by
-/// then, depends on the cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Clean,
-    Truncated,
-    TooLong,
-}
-
-type Decoded = (Vec<Vec<u8>>, End);
-
-fn end(error: &ProtocolError) -> End {
-    match error {
-        ProtocolError::Truncated { .. } => End::Truncated,
-        ProtocolError::TooLong { .. } => End::TooLong,
-        error => panic!("no stream is {error}"),
-    }
-}
-
-/// Decodes `stream` as it arrives in pieces of the sizes given, over and over.
-fn decode(framing: &mut impl Framing, stream: &[u8], sizes: &[usize]) -> Decoded {
-    let mut frames = Vec::new();
-    let mut unread = Vec::new();
-    let mut rest = stream;
-    for size in sizes.iter().cycle() {
-        if rest.is_empty() {
-            break;
-        }
-        let (piece, later) = rest.split_at(rest.len().min(*size));
-        rest = later;
-        unread.extend_from_slice(piece);
-        loop {
-            match framing.decode(&unread) {
-                Ok(None) => break,
-                Ok(Some(frame)) => {
-                    frames.push(frame.payload.to_vec());
-                    let taken = frame.taken;
-                    assert!(taken > 0 && taken <= unread.len());
-                    unread.drain(..taken);
-                }
-                Err(error) => return (frames, end(&error)),
-            }
-            if unread.is_empty() {
-                break;
-            }
-        }
-    }
-    match framing.decode_eof(&unread) {
-        Ok(None) => (frames, End::Clean),
-        Ok(Some(frame)) => {
-            assert_eq!(frame.taken, unread.len());
-            frames.push(frame.payload.to_vec());
-            (frames, End::Clean)
-        }
-        Err(error) => (frames, end(&error)),
-    }
-}
-
-fn encode(framing: &impl Framing, messages: &[Vec<u8>]) -> Vec<u8> {
-    let mut stream = Vec::new();
-    for message in messages {
-        framing
-            .encode(message, |piece| stream.extend_from_slice(piece))
-            .unwrap();
-    }
-    stream
-}
-
-/// What is left when no frame is complete any more: nothing, a piece of one, or already too much.
-fn rest_of_model(left: usize, most: usize) -> End {
-    match left {
-        0 => End::Clean,
-        left if left > most => End::TooLong,
-        _ => End::Truncated,
-    }
-}
-
-fn model_prefix(width: usize, order: ByteOrder, mut stream: &[u8]) -> Decoded {
-    let mut frames = Vec::new();
-    while stream.len() >= width {
-        let mut bytes = [0; 8];
-        bytes[..width].copy_from_slice(&stream[..width]);
-        if order == ByteOrder::BigEndian {
-            bytes[..width].reverse();
-        }
-        let length = u64::from_le_bytes(bytes);
-        if length > MAX as u64 {
-            return (frames, End::TooLong);
-        }
-        let length = usize::try_from(length).unwrap();
-        if stream.len() < width + length {
-            return (frames, End::Truncated);
-        }
-        frames.push(stream[width..width + length].to_vec());
-        stream = &stream[width + length..];
-    }
-    (frames, rest_of_model(stream.len(), width))
-}
-
-fn model_lines(mut stream: &[u8]) -> Decoded {
-    let mut frames = Vec::new();
-    while let Some(at) = stream.iter().position(|byte| *byte == b'\n') {
-        let line = stream[..at].strip_suffix(b"\r").unwrap_or(&stream[..at]);
-        if line.len() > MAX {
-            return (frames, End::TooLong);
-        }
-        frames.push(line.to_vec());
-        stream = &stream[at + 1..];
-    }
-    (frames, rest_of_model(stream.len(), MAX + 1))
-}
-
-fn model_delimited(delimiter: &[u8], mut stream: &[u8]) -> Decoded {
-    let mut frames = Vec::new();
-    while let Some(at) = stream
-        .windows(delimiter.len())
-        .position(|window| window == delimiter)
-    {
-        if at > MAX {
-            return (frames, End::TooLong);
-        }
-        frames.push(stream[..at].to_vec());
-        stream = &stream[at + delimiter.len()..];
-    }
-    let end = rest_of_model(stream.len(), MAX + delimiter.len() - 1);
-    (frames, end)
-}
 
 fn widths() -> impl Strategy<Value = usize> {
     prop::sample::select(vec![1_usize, 2, 4, 8])
@@ -167,6 +44,16 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
     vec(1..9_usize, 1..6)
 }
 
+fn limits() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        Just(usize::MAX),
+        Just(usize::MAX - 1),
+        Just(0),
+        any::<usize>(),
+        0..300_usize
+    ]
+}
+
 /// Bytes of a small alphabet, so that delimiters and their beginnings come up all the time.
 fn letters(most: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(
@@ -184,21 +71,23 @@ fn numbers() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn length_prefix_is_its_model(width in widths(), order in orders(), stream in numbers(), sizes in cuts()) {
         let mut framing = LengthPrefix::new(width, order, MAX);
-        prop_assert_eq!(decode(&mut framing, &stream, &sizes), model_prefix(width, order, &stream));
+        prop_assert_eq!(decode(&mut framing, &stream, &sizes), framings::length_prefix(width, order, MAX, &stream));
     }
 
     #[test]
     fn lines_are_their_model(stream in letters(100), sizes in cuts()) {
-        prop_assert_eq!(decode(&mut Lines::new(MAX), &stream, &sizes), model_lines(&stream));
+        prop_assert_eq!(decode(&mut Lines::new(MAX), &stream, &sizes), framings::lines(MAX, &stream));
     }
 
     #[test]
     fn delimited_is_its_model(delimiter in delimiters(), stream in letters(100), sizes in cuts()) {
         let mut framing = Delimited::new(delimiter, MAX);
-        prop_assert_eq!(decode(&mut framing, &stream, &sizes), model_delimited(delimiter, &stream));
+        prop_assert_eq!(decode(&mut framing, &stream, &sizes), framings::delimited(delimiter, MAX, &stream));
     }
 
     #[test]
@@ -222,12 +111,67 @@ proptest! {
         let mut framing = Delimited::new(delimiter, MAX);
         let holds = |message: &Vec<u8>| {
             let framed = [message, delimiter].concat();
-            model_delimited(delimiter, &framed) == (vec![message.clone()], End::Clean)
+            framings::delimited(delimiter, MAX, &framed) == (vec![message.clone()], End::Clean)
         };
         for message in &messages {
             prop_assert_eq!(framing.encode(message, |_| ()).is_ok(), holds(message));
         }
         round_trip(&mut framing, messages.into_iter().filter(holds).collect(), &sizes)?;
+    }
+
+    /// In two pieces, wherever it is cut: a length, a CRLF, a delimiter that overlaps itself.
+    #[test]
+    fn no_cut_matters(order in orders(), width in widths(), delimiter in delimiters(), stream in letters(50)) {
+        for cut in 1..=stream.len() {
+            let sizes = [cut, usize::MAX / 2];
+            let mut prefix = LengthPrefix::new(width, order, MAX);
+            prop_assert_eq!(decode(&mut prefix, &stream, &sizes), framings::length_prefix(width, order, MAX, &stream));
+            prop_assert_eq!(decode(&mut Lines::new(MAX), &stream, &sizes), framings::lines(MAX, &stream));
+            let mut delimited = Delimited::new(delimiter, MAX);
+            prop_assert_eq!(decode(&mut delimited, &stream, &sizes), framings::delimited(delimiter, MAX, &stream));
+        }
+    }
+
+    #[test]
+    fn no_byte_is_scanned_twice(delimiter in delimiters(), stream in letters(100)) {
+        framings::scans_no_byte_twice(|| Lines::new(usize::MAX), b"\n", &stream);
+        framings::scans_no_byte_twice(|| Delimited::new(delimiter, usize::MAX), delimiter, &stream);
+    }
+
+    /// Whatever length is announced: it is too long, or awaited; nothing overflows.
+    #[test]
+    fn any_length_is_too_long_or_awaited(width in widths(), order in orders(), header in any::<[u8; 8]>(), max in limits()) {
+        let header = &header[..width];
+        let model = framings::length_prefix(width, order, max, header);
+        let mut framing = LengthPrefix::new(width, order, max);
+        match framing.decode(header) {
+            Ok(None) => prop_assert_eq!(model.1, End::Truncated),
+            Ok(Some(frame)) => prop_assert_eq!((frame.payload, model.1), (&b""[..], End::Clean)),
+            Err(_) => prop_assert_eq!(model.1, End::TooLong),
+        }
+    }
+
+    /// A session asks a framing once for each piece that arrives and once for each frame in it, and
+    /// shows it no byte of a frame that was taken.
+    #[test]
+    fn decoding_is_asked_for_once_per_piece_and_frame(
+        messages in vec(vec(any::<u8>(), 0..=MAX), 0..20), sizes in cuts(),
+    ) {
+        let stream = encode(&LengthPrefix::u32(MAX), &messages);
+        let calls = Rc::<Cell<usize>>::default();
+        let framing = Counting { framing: LengthPrefix::u32(MAX), calls: Rc::clone(&calls) };
+        let mut session = MemorySession::new(Framed::new(framing, Counter::default()));
+        let mut pieces = 0;
+        let mut rest = &stream[..];
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, later) = rest.split_at(rest.len().min(*size));
+            session.receive(piece);
+            (rest, pieces) = (later, pieces + 1);
+        }
+        prop_assert!(calls.get() <= pieces + messages.len(), "{} calls", calls.get());
     }
 
     /// Long needles and long haystacks, where the search takes many bytes at a time.
@@ -370,6 +314,23 @@ impl<F: Framing> FrameProtocol<F> for Counter {
         self.frames += 1;
         self.bytes += frame.len();
         Ok(())
+    }
+}
+
+/// Counts how often it is asked for a frame.
+struct Counting<F> {
+    framing: F,
+    calls: Rc<Cell<usize>>,
+}
+
+impl<F: Framing> Framing for Counting<F> {
+    fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<'a>>, ProtocolError> {
+        self.calls.set(self.calls.get() + 1);
+        self.framing.decode(data)
+    }
+
+    fn encode(&self, payload: &[u8], write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
+        self.framing.encode(payload, write)
     }
 }
 

@@ -1,11 +1,14 @@
 //! Datagrams: each is a request on its own, and its output the one reply.
 
+use std::io::Read;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 
 use serveloop::protocols::Echo;
 use serveloop::{Config, Framed, Lines, Peer, ProtocolError};
+use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::model_server::{Model, ModelServer};
 use crate::probe::{Log, Probe};
 use crate::support::{PATIENCE, Scratch, Serving, noise, panic_quietly};
 
@@ -229,6 +232,26 @@ fn a_unix_sender_without_a_name_cannot_be_answered() {
     let statistics = serving.end();
     let counts = (statistics.datagrams_dropped, statistics.datagrams_sent);
     assert_eq!(counts, (1, 2));
+}
+
+/// A name without a file, which only Linux has.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_unix_sender_with_an_abstract_name_is_answered() {
+    let scratch = Scratch::new();
+    let uri = scratch.uri("unixgram", "echo");
+    let to = SockAddr::unix(scratch.path("echo")).unwrap();
+    for model in Model::ALL {
+        let server = ModelServer::new(model, &[&uri], Config::default(), |_: &Peer| Some(Echo));
+        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
+        let name = format!("\0serveloop-test-{}", std::process::id());
+        socket.bind(&SockAddr::unix(name).unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.send_to(b"hello", &to).unwrap();
+        let mut buffer = [0; 9];
+        assert_eq!((&socket).read(&mut buffer).unwrap(), 5);
+        assert_eq!(server.end().datagrams_sent, 1, "{model:?}");
+    }
 }
 
 /// A flood of datagrams leaves room for the streams on the same loop.

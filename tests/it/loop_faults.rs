@@ -10,13 +10,14 @@ use std::time::Instant;
 use serveloop::protocols::Echo;
 use serveloop::{
     Actions, CloseReason, Config, Factory, FrameProtocol, Framed, Frames, Framing, LengthPrefix,
-    Peer, Protocol, ProtocolError, Transport,
+    Peer, Protocol, ProtocolError, Server, Transport,
 };
 use socket2::SockRef;
 
 use crate::probe::{Log, Probe};
 use crate::support::{
-    PATIENCE, Serving, echoes, expect, millis, noise, panic_quietly, read_to_end, seconds, timeless,
+    PATIENCE, Serving, client, echoes, expect, millis, noise, panic_quietly, read_to_end, seconds,
+    timeless,
 };
 
 /// Closes a connection with a reset.
@@ -444,4 +445,28 @@ fn an_abort_is_a_reset_and_a_close_is_not() {
     let statistics = serving.end();
     let ends = (statistics.closed_aborted, statistics.closed_by_protocol);
     assert_eq!(ends, (1, 1));
+}
+
+/// A read ends at an urgent byte, which the system keeps out of the stream, as if nothing followed.
+#[test]
+fn an_urgent_byte_stops_nothing() {
+    let at = ["tcp://127.0.0.1:0".parse().unwrap()];
+    let server = Server::bind(&at, timeless()).unwrap();
+    let mut stream = client(&server.addresses()[0]);
+    let send = |stream: &mut TcpStream| {
+        stream.write_all(b"before").unwrap();
+        SockRef::from(&*stream).send_out_of_band(b"!").unwrap();
+        stream.write_all(b"after").unwrap();
+    };
+    // All of it is there when the connection is accepted: no other event comes.
+    send(&mut stream);
+    let serving = Serving::with(server, |_: &Peer| Some(Echo));
+    expect(&mut stream, b"beforeafter");
+    for _ in 0..50 {
+        send(&mut stream);
+        expect(&mut stream, b"beforeafter");
+    }
+    drop(stream);
+    let statistics = serving.end();
+    assert!(statistics.turns < 1_000, "{statistics:?}");
 }

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use serveloop::protocols::Echo;
 use serveloop::{Config, Peer, Server};
@@ -198,4 +200,63 @@ fn no_address_and_no_sense_are_refused() {
     let at = ["tcp://127.0.0.1:0".parse().unwrap()];
     let senseless = Server::bind(&at, config).unwrap_err();
     assert!(senseless.to_string().starts_with("max_connections"));
+}
+
+/// Whoever looks, however often: not for a moment may others use the socket.
+#[test]
+fn a_socket_file_is_never_open_to_others() {
+    let scratch = Scratch::new();
+    let ended = AtomicBool::new(false);
+    let path = scratch.path("socket");
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut sightings = 0;
+            while !ended.load(Ordering::Relaxed) {
+                if let Ok(found) = fs::symlink_metadata(&path) {
+                    let mode = found.permissions().mode() & 0o777;
+                    assert_eq!(mode & !0o600, 0, "{mode:o}");
+                    sightings += 1;
+                }
+            }
+            sightings
+        });
+        for start in 0..1_500 {
+            drop(bind(&scratch.uri(KINDS[start % 2], "socket")).unwrap());
+        }
+        ended.store(true, Ordering::Relaxed);
+        assert!(watch.join().unwrap() > 0, "it was seen");
+    });
+}
+
+#[test]
+fn a_server_whose_file_was_removed_serves_on() {
+    let scratch = Scratch::new();
+    let (path, uri) = (scratch.path("socket"), scratch.uri("unix", "socket"));
+    let serving = Serving::at(&[&uri], Config::default(), |_: &Peer| Some(Echo));
+    let mut stream = unix_client(&path);
+    echoes(&mut stream, b"hello");
+    fs::remove_file(&path).unwrap();
+    echoes(&mut stream, b"hello");
+    // The path is free, and whose file is there now is not the first server's to remove.
+    let second = Serving::at(&[&uri], Config::default(), |_: &Peer| Some(Echo));
+    drop(stream);
+    serving.end();
+    echoes(&mut unix_client(&path), b"hello");
+    second.end();
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_longest_path_is_served_and_the_next_one_refused() {
+    const LONGEST: usize = 107;
+    let scratch = Scratch::new();
+    let room = LONGEST - scratch.path("").to_str().unwrap().len();
+    for kind in KINDS {
+        let name = "x".repeat(room);
+        drop(bind(&scratch.uri(kind, &name)).unwrap());
+        let uri = scratch.uri(kind, &format!("{name}x"));
+        let error = bind(&uri).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&uri), "{error}");
+    }
 }

@@ -9,7 +9,7 @@ use serveloop::{
     LengthPrefix, Lines, Peer, ProtocolError,
 };
 
-use crate::support::{millis, seconds};
+use crate::support::{cases, millis, seconds};
 
 /// Answers each frame with its length and its bytes in reverse, says why it rejects one, and counts
 /// at the end.
@@ -115,7 +115,7 @@ fn lines_do_not_depend_on_the_cut() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases(24))]
 
     /// Messages that nobody thought of.
     #[test]

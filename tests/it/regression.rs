@@ -605,3 +605,26 @@ fn what_a_peer_had_a_part_in_is_short_and_on_one_line() {
     let text = "isn't \"it\"";
     assert_eq!(ProtocolError::other(text).to_string(), text);
 }
+
+/// The first message was not owed while the greeting waited; nobody noticed that it was again.
+#[test]
+fn a_greeting_as_long_as_the_high_mark_does_not_switch_the_first_deadline_off() {
+    for model in Model::ALL {
+        let config = Config {
+            first_message_timeout: Some(millis(50)),
+            high_water: 8,
+            low_water: 4,
+            ..timeless()
+        };
+        let greet = |transport: &mut Transport<'_>| {
+            transport.write(b"a long greeting");
+            Ok(())
+        };
+        let server = ModelServer::new(model, &[TCP], config, move |_: &Peer| {
+            Some(probe().made(greet))
+        });
+        let (got, end) = read_to(&mut server.client());
+        assert_eq!((&got[..], end), (&b"a long greeting"[..], End::Eof));
+        assert_eq!(server.end().closed_timeout_first_message, 1, "{model:?}");
+    }
+}

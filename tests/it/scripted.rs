@@ -13,6 +13,8 @@ use crate::support::millis;
 pub(crate) enum Act {
     /// A datagram.
     Datagram(Vec<u8>),
+    /// A datagram that somebody else sent.
+    From(Address, Vec<u8>),
     /// The system's number of an error.
     Fails(i32),
 }
@@ -27,6 +29,7 @@ struct Lines {
     sent: Vec<(usize, Vec<u8>)>,
     closed: Vec<usize>,
     flood: bool,
+    passed: Duration,
 }
 
 impl Script {
@@ -39,6 +42,11 @@ impl Script {
     /// One connection comes: its peer sends without end and takes nothing.
     pub(crate) fn flood(&self) {
         self.0.lock().unwrap().flood = true;
+    }
+
+    /// So much time passes.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.0.lock().unwrap().passed += time;
     }
 
     /// The replies since the last call, and by which socket.
@@ -79,7 +87,7 @@ impl Net for Scripted {
     type Datagram = usize;
 
     fn now(&mut self) -> Instant {
-        self.now
+        self.now + self.script.0.lock().unwrap().passed
     }
 
     fn poll(&mut self, _: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
@@ -150,14 +158,14 @@ impl Net for Scripted {
     fn receive(&mut self, socket: &mut usize, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
         let mut lines = self.script.0.lock().unwrap();
         let waiting = lines.receives.entry(*socket).or_default();
-        match waiting.pop_front().ok_or(ErrorKind::WouldBlock)? {
-            Act::Datagram(bytes) => {
-                let count = bytes.len().min(buffer.len());
-                buffer[..count].copy_from_slice(&bytes[..count]);
-                Ok((count, "udp://127.0.0.1:1".parse().unwrap()))
-            }
-            Act::Fails(number) => Err(io::Error::from_raw_os_error(number)),
-        }
+        let (from, bytes) = match waiting.pop_front().ok_or(ErrorKind::WouldBlock)? {
+            Act::Datagram(bytes) => ("udp://127.0.0.1:5000".parse().unwrap(), bytes),
+            Act::From(from, bytes) => (from, bytes),
+            Act::Fails(number) => return Err(io::Error::from_raw_os_error(number)),
+        };
+        let count = bytes.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&bytes[..count]);
+        Ok((count, from))
     }
 
     fn send(&mut self, socket: &mut usize, data: &[u8], _: &Address) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! What several themes need: servers on a thread, and bytes to send them.
 
+use std::env;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use serveloop::{
     Actions, Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Statistics,
 };
@@ -22,6 +24,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A panic that prints nothing.
 pub(crate) fn panic_quietly() -> ! {
     resume_unwind(Box::new("on purpose"))
+}
+
+/// Properties are tried on the same cases in every run, so many if `PROPTEST_CASES` does not say
+/// otherwise; with `PROPTEST_RNG_SEED` on others. What fails is printed and stored nowhere.
+pub(crate) fn cases(count: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig {
+        cases: env::var_os("PROPTEST_CASES").map_or(count, |_| asked.cases),
+        rng_seed: match asked.rng_seed {
+            RngSeed::Random => RngSeed::Fixed(1),
+            seed => seed,
+        },
+        failure_persistence: None,
+        ..asked
+    }
 }
 
 /// The default limits without any deadline.

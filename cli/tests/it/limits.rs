@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::served::Served;
+use crate::served::{PATIENCE, Served};
 
 /// Runs a server on a TCP port of its own.
 #[track_caller]
@@ -64,4 +64,41 @@ fn a_drain_has_an_end() {
     client.expect_cut();
     served.logged("closed_timeout_drain 1");
     assert_eq!(served.exit_code(), Some(0));
+}
+
+#[test]
+fn one_peers_connections_are_limited_in_every_model() {
+    for model in ["event-loop", "threaded", "forking"] {
+        let limits = ["--max-per-peer", "1", "--limit-loopback", "true"];
+        let served = serve(&[&["echo", "--model", model], &limits[..]].concat());
+        let mut first = served.connect();
+        first.send("first");
+        first.expect("first");
+        served.connect().expect_cut();
+        served.logged("refused, 1 connections from there are open");
+        first.finish();
+        first.expect_end();
+        drop(first);
+        // Its place is free when its end was noticed.
+        let began = Instant::now();
+        while !served.connect().echoes() {
+            assert!(began.elapsed() < PATIENCE, "{model}");
+        }
+    }
+}
+
+#[test]
+fn all_connections_together_keep_no_more_than_allowed() {
+    for model in ["event-loop", "threaded", "forking"] {
+        let budget = ["--max-buffered", "128KiB", "--max-output", "64KiB"];
+        let lines = ["hello", "--framing", "line", "--max-line", "1MiB"];
+        let model = ["--model", model];
+        let served = serve(&[&lines[..], &budget[..], &model[..]].concat());
+        let mut client = served.connect();
+        // A line that is never complete.
+        client.send_if_wanted(&"x".repeat(1 << 20));
+        served.logged("ended to keep buffers within their limit");
+        served.signal(Signal::TERM);
+        assert_eq!(served.exit_code(), Some(0), "{model:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The command as a process of its own for one test.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -87,6 +87,18 @@ impl Served {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it still runs");
+    }
+
+    /// Waits for the next line on standard output.
+    #[track_caller]
+    pub(crate) fn printed(&self) -> String {
+        self.stdout.next().expect("it ended without another line")
+    }
+
+    /// Where the person at its terminal types, if its standard input was made a pipe.
+    #[track_caller]
+    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("a pipe")
     }
 
     /// Waits for a line of the log that contains `part`.

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -47,17 +47,47 @@ impl Stream {
 
     #[track_caller]
     pub(crate) fn send(&mut self, text: &str) {
-        self.writer()
-            .write_all(text.as_bytes())
-            .expect("an open connection");
+        self.send_bytes(text.as_bytes());
+    }
+
+    #[track_caller]
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.writer().write_all(bytes).expect("an open connection");
+    }
+
+    /// Sends what the other side takes before it ends the connection.
+    pub(crate) fn send_if_wanted(&mut self, text: &str) {
+        let _ = self.writer().write_all(text.as_bytes());
+    }
+
+    /// Whether an echo serves us, rather than refuse us.
+    pub(crate) fn echoes(&mut self) -> bool {
+        self.send_if_wanted("?");
+        self.reader().read_exact(&mut [0]).is_ok()
     }
 
     /// Waits for exactly `text`.
     #[track_caller]
     pub(crate) fn expect(&mut self, text: &str) {
-        let mut found = vec![0; text.len()];
+        assert_eq!(self.receive(text.len()), text);
+    }
+
+    /// Waits for exactly `count` bytes of text.
+    #[track_caller]
+    pub(crate) fn receive(&mut self, count: usize) -> String {
+        let mut found = vec![0; count];
         self.reader().read_exact(&mut found).expect("so many bytes");
-        assert_eq!(String::from_utf8_lossy(&found), text);
+        String::from_utf8_lossy(&found).into_owned()
+    }
+
+    /// Waits for a line, whose end is not given, and takes nothing beyond it.
+    #[track_caller]
+    pub(crate) fn receive_line(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::with_capacity(1, self.reader())
+            .read_line(&mut line)
+            .expect("a line of text");
+        line.strip_suffix('\n').expect("a whole line").to_owned()
     }
 
     /// Ends our side.
@@ -73,11 +103,17 @@ impl Stream {
     /// Waits for the orderly end, before which nothing more comes.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) {
+        assert_eq!(String::from_utf8_lossy(&self.receive_rest()), "");
+    }
+
+    /// Waits for the orderly end, and gives what comes before it.
+    #[track_caller]
+    pub(crate) fn receive_rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         self.reader()
             .read_to_end(&mut rest)
             .expect("an orderly end");
-        assert_eq!(String::from_utf8_lossy(&rest), "");
+        rest
     }
 
     /// Waits for the end, orderly or by a reset, before which nothing more comes.

@@ -1,5 +1,8 @@
 //! Command lines that make no sense, and those that ask for help.
 
+use std::fs;
+use std::path::Path;
+
 use rustix::process::Signal;
 
 use crate::served::{Outcome, Served};
@@ -48,12 +51,12 @@ fn bad_values_are_refused_with_their_option() {
 fn limits_that_contradict_each_other_are_refused() {
     let text = refused(&["serve", "echo", "--low-water", "1MiB"]);
     assert!(
-        text.contains("low_water must be less than high_water"),
+        text.contains("--low-water must be less than --high-water"),
         "{text}"
     );
     let text = refused(&["serve", "echo", "--read-per-turn", "1000000GiB"]);
     assert!(
-        text.contains("read_per_turn must be at most 1 GiB"),
+        text.contains("--read-per-turn must be at most 1 GiB"),
         "{text}"
     );
 }
@@ -101,7 +104,19 @@ fn a_delay_over_datagrams_is_refused() {
 fn help_teaches_by_example() {
     assert!(help(&["--help"]).contains("$ nc 127.0.0.1 9999"));
     assert!(help(&["serve", "--help"]).contains("$ serveloop serve echo --listen"));
-    for protocol in ["echo", "discard", "hello"] {
+    for command in ["connect", "fetch", "completions", "man"] {
+        let text = help(&[command, "--help"]);
+        assert!(text.contains(&format!("$ serveloop {command}")), "{text}");
+    }
+    for protocol in [
+        "echo",
+        "discard",
+        "hello",
+        "greet",
+        "print",
+        "timestamp",
+        "dispatch",
+    ] {
         let text = help(&["serve", protocol, "--help"]);
         assert!(
             text.contains(&format!("$ serveloop serve {protocol}")),
@@ -114,12 +129,17 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be another's here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 5] = [
+    let pages: [&[&str]; 10] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
         &["serve", "discard", "--help"],
         &["serve", "hello", "--help"],
+        &["serve", "greet", "--help"],
+        &["serve", "print", "--help"],
+        &["serve", "timestamp", "--help"],
+        &["serve", "dispatch", "--help"],
+        &["serve", "operator", "--help"],
     ];
     for page in pages {
         let text = help(page);
@@ -128,26 +148,47 @@ fn examples_work_as_printed() {
             .filter_map(|line| line.trim().strip_prefix("$ serveloop serve "))
             .collect();
         assert!(!examples.is_empty(), "{page:?}");
-        for example in examples {
-            let directory = Directory::new();
-            let path = directory.uri("unix", "socket");
-            let mut arguments: Vec<_> = example
-                .split(' ')
-                .map(|argument| match argument.split_once("://") {
-                    Some(("tcp", _)) => "tcp://127.0.0.1:0",
-                    Some(("udp", _)) => "udp://127.0.0.1:0",
-                    Some(("unix", _)) => &path,
-                    _ => argument,
-                })
-                .collect();
-            if !arguments.contains(&"--listen") {
-                arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
-            }
-            let served = Served::new(&arguments);
-            served.signal(Signal::TERM);
-            assert_eq!(served.exit_code(), Some(0), "{example}");
-        }
+        examples.into_iter().for_each(check_example);
     }
+}
+
+/// The same for the document that leads from tutorials to here. What `command` needs is up to the
+/// machine, so it is left out.
+#[test]
+fn tutorials_work_as_written() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tutorials.md");
+    let text = fs::read_to_string(path).expect("the document");
+    let examples: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("serveloop serve "))
+        .filter(|example| !example.starts_with("command "))
+        .collect();
+    assert!(examples.len() > 10, "{examples:?}");
+    examples.into_iter().for_each(check_example);
+}
+
+/// Runs a server as it is printed, but at addresses of our own.
+#[track_caller]
+fn check_example(example: &str) {
+    let directory = Directory::new();
+    let path = directory.uri("unix", "socket");
+    let datagrams = directory.uri("unixgram", "datagrams");
+    let mut arguments: Vec<_> = example
+        .split(' ')
+        .map(|argument| match argument.split_once("://") {
+            Some(("tcp", _)) => "tcp://127.0.0.1:0",
+            Some(("udp", _)) => "udp://127.0.0.1:0",
+            Some(("unix", _)) => &path,
+            Some(("unixgram", _)) => &datagrams,
+            _ => argument,
+        })
+        .collect();
+    if !arguments.contains(&"--listen") {
+        arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
+    }
+    let served = Served::new(&arguments);
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(0), "{example}");
 }
 
 #[test]

@@ -1,0 +1,182 @@
+//! `serveloop connect`: from the command line to a conversation and to its end.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serveloop::{Address, Config, LengthPrefix, Lines};
+
+use crate::cut::Cut;
+use crate::datagrams;
+use crate::failure::Failure;
+use crate::interrupt::Leftover;
+use crate::keyboard::Unit;
+use crate::outbound::visit;
+use crate::relay::Relay;
+use crate::talk::{Talk, Wire};
+use crate::turns::{Manners, Turns};
+use crate::units::{Size, Timeout};
+
+/// The longest message of a framing, in bytes.
+const FRAME_MOST: usize = 1 << 20;
+
+/// The longest output of a command, in bytes. It passes through, whatever its length.
+const OUTPUT_MOST: usize = 1 << 30;
+
+/// How long a datagram's reply is waited for.
+const DATAGRAM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a server may take to note our end when we are the first to close.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Talks to a server: what is typed is sent, what comes back is printed.
+///
+/// With the server of `serveloop serve echo`; the first line is typed, the second comes back:
+///
+///   $ serveloop connect tcp://127.0.0.1:9999
+///   good morning
+///   good morning
+///
+/// At the end of the input (Ctrl-D) our side of the connection ends, and what is still to come is
+/// printed until the server ends its side. So it stands in a pipeline, whatever the size:
+///
+///   $ serveloop connect tcp://127.0.0.1:9999 < song.flac | cmp - song.flac
+///
+/// Each line can be a message of its own, after its length or with a newline; each message that
+/// comes is printed as a line:
+///
+///   $ serveloop connect unix:///tmp/sum.sock --framing length
+///
+/// Over datagrams each line is one, and each that comes is printed as a line. At the end of the
+/// input the replies that are missing are waited for:
+///
+///   $ echo ping | serveloop connect udp://127.0.0.1:9999 --timeout 250ms
+///   ping
+///
+/// Some protocols are talked in turns: a line, its reply, the next line. Lines then go without
+/// their newline, empty ones are skipped, and each reply is printed as a line:
+///
+///   $ printf 'Michael\nexit\n' | serveloop connect tcp://127.0.0.1:9999 --protocol hello
+///   Welcome!
+///   Hello,Michael
+///
+///   $ echo uptime | serveloop connect tcp://127.0.0.1:8080 --protocol command --wire ready
+///    21:36:45 up 3 days,  2:07,  1 user,  load average: 0.52, 0.58, 0.59
+///
+/// The exit status is 0 after an orderly end, 1 after a failure (nobody listens there, the
+/// connection was cut, a reply is not complete), 130 after Ctrl-C.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Connect {
+    /// Where the server is: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH
+    uri: String,
+    /// What one message is
+    #[arg(long, value_enum, default_value_t = FrameKind::Raw, conflicts_with = "protocol")]
+    framing: FrameKind,
+    /// Talk in turns, as the clients of this protocol do
+    #[arg(long, value_enum, value_name = "NAME")]
+    protocol: Option<Talk>,
+    /// How a command and its output travel, with --protocol command [default: framed]
+    #[arg(long, value_enum, requires = "protocol")]
+    wire: Option<Wire>,
+    /// Ask for each line with this text, on standard error, if it is typed at a terminal
+    #[arg(
+        long,
+        value_name = "TEXT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "> "
+    )]
+    prompt: Option<String>,
+    /// How long connecting may take, and then any wait without a byte; 0: for ever. Over datagrams,
+    /// how long a reply is waited for; 0: not at all. [default: 10s to connect, 1s for a datagram]
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Timeout>,
+    /// The longest message that is taken. [default: 1MiB, and 1GiB for the output of a command]
+    #[arg(long, value_name = "SIZE")]
+    max_message: Option<Size>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FrameKind {
+    /// Bytes, as they come and go
+    Raw,
+    /// A line
+    Line,
+    /// What follows a length of four bytes, big-endian
+    Length,
+}
+
+impl Connect {
+    /// Talks until one side ends it. Returns the status to exit with.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let addresses = Address::resolve(&self.uri).map_err(Failure::of_input)?;
+        self.check(&addresses)?;
+        let leftover = Leftover::watch()?;
+        if addresses.iter().any(Address::is_datagram) {
+            let patience = self.timeout.map_or(Some(DATAGRAM_PATIENCE), Into::into);
+            datagrams::exchange(&self.uri, &addresses, self.prompt, patience, &leftover)?;
+        } else if let Some(talk) = self.protocol {
+            let manners = self.manners(talk);
+            visit(&self.uri, addresses, &self.config(), |ending| {
+                Turns::new(manners.clone(), ending)
+            })?;
+        } else {
+            let (cut, unit) = self.cut();
+            visit(&self.uri, addresses, &self.config(), |ending| {
+                Relay::new(cut.clone(), unit, self.prompt.clone(), ending)
+            })?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Refuses what makes no sense together.
+    fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
+        let is_cut = self.protocol.is_some() || self.framing != FrameKind::Raw;
+        let problem = if is_cut && addresses.iter().any(Address::is_datagram) {
+            "over datagrams each line is a message: --framing and --protocol are for streams"
+        } else if self.wire.is_some() && self.protocol != Some(Talk::Command) {
+            "--wire is for --protocol command"
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Usage(problem.to_owned()))
+    }
+
+    fn config(&self) -> Config {
+        let usual = Config::default();
+        let idle = self.timeout.and_then(Into::into);
+        Config {
+            connect_timeout: self.timeout.map_or(usual.connect_timeout, Into::into),
+            message_timeout: None,
+            idle_timeout: idle,
+            write_timeout: idle,
+            linger_timeout: Some(FAREWELL),
+            max_frame: self.message_most(FRAME_MOST),
+            ..usual
+        }
+    }
+
+    fn cut(&self) -> (Cut, Unit) {
+        let most = self.message_most(FRAME_MOST);
+        match self.framing {
+            FrameKind::Raw => (Cut::Raw, Unit::Bytes),
+            FrameKind::Line => (Cut::Line(Lines::new(most)), Unit::Line(most)),
+            FrameKind::Length => (Cut::Length(LengthPrefix::u32(most)), Unit::Line(most)),
+        }
+    }
+
+    fn manners(&self, talk: Talk) -> Manners {
+        Manners {
+            talk,
+            wire: self.wire.unwrap_or_default(),
+            line_most: FRAME_MOST / 2,
+            output_most: self.message_most(OUTPUT_MOST),
+            prompt: self.prompt.clone(),
+        }
+    }
+
+    fn message_most(&self, usual: usize) -> usize {
+        self.max_message.map_or(usual, Into::into)
+    }
+}

@@ -1,0 +1,160 @@
+//! Standard input, read by a thread of its own: one piece at a time, and only when it is asked for.
+
+use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+/// How much is read at once where lines do not matter, in bytes.
+const PIECE: usize = 32 << 10;
+
+/// What came of asking.
+#[derive(Debug)]
+pub(crate) enum Typed {
+    /// Bytes as they came, or a line without its end.
+    Piece(Vec<u8>),
+    /// Nothing more comes.
+    End,
+}
+
+/// What one piece is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// What is there; on a terminal, a line with its end.
+    Bytes,
+    /// A line without its end, of at most so many bytes.
+    Line(usize),
+}
+
+/// Asks the thread that reads. It ends when nobody asks any more, or with the process.
+#[derive(Debug)]
+pub(crate) struct Keyboard {
+    asks: Sender<()>,
+    typed: Receiver<io::Result<Typed>>,
+}
+
+impl Keyboard {
+    /// Reads `input` in pieces of `unit`; before each, `prompt` goes to standard error. `woken` is
+    /// called when there is an answer.
+    ///
+    /// # Errors
+    /// The system has no thread.
+    pub(crate) fn start(
+        mut input: impl BufRead + Send + 'static,
+        unit: Unit,
+        prompt: Option<String>,
+        woken: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
+        let (asks, asked) = mpsc::channel();
+        let (answers, typed) = mpsc::channel();
+        let read_on = move || {
+            for () in asked {
+                // Who does not see the prompt can type all the same.
+                let text = prompt.as_deref().unwrap_or_default();
+                let _ = io::stderr().write_all(text.as_bytes());
+                if answers.send(read(&mut input, unit)).is_err() {
+                    break;
+                }
+                woken();
+            }
+        };
+        thread::Builder::new().spawn(read_on)?;
+        Ok(Self { asks, typed })
+    }
+
+    /// Asks for the next piece. There is one answer to each call.
+    pub(crate) fn ask(&self) {
+        // A thread that is gone has answered with the end.
+        let _ = self.asks.send(());
+    }
+
+    /// The answer, if it is there.
+    pub(crate) fn typed(&self) -> Option<io::Result<Typed>> {
+        self.typed.try_recv().ok()
+    }
+}
+
+fn read(input: &mut impl BufRead, unit: Unit) -> io::Result<Typed> {
+    let piece = match unit {
+        Unit::Bytes => read_bytes(input),
+        Unit::Line(most) => read_line(input, most),
+    };
+    match piece {
+        Ok(piece) => Ok(piece.map_or(Typed::End, Typed::Piece)),
+        Err(error) => {
+            let problem = format!("standard input: {error}");
+            Err(io::Error::new(error.kind(), problem))
+        }
+    }
+}
+
+fn read_bytes(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        match input.read(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(count) => {
+                piece.truncate(count);
+                return Ok((count > 0).then_some(piece));
+            }
+        }
+    }
+}
+
+fn read_line(input: &mut impl BufRead, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    // Its end, CRLF, is not counted.
+    let room = (most as u64).saturating_add(2);
+    if input.take(room).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.ends_with(b"\n") {
+        line.pop();
+        line.pop_if(|last| *last == b'\r');
+    }
+    if line.len() > most {
+        let problem = format!("a line of more than {most} bytes");
+        return Err(io::Error::new(ErrorKind::InvalidData, problem));
+    }
+    Ok(Some(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_without_their_ends() {
+        let mut input = &b"one\ntwo\r\n\nlast"[..];
+        for line in ["one", "two", "", "last"] {
+            let read = read_line(&mut input, 4).unwrap().unwrap();
+            assert_eq!(read, line.as_bytes());
+        }
+        assert!(read_line(&mut input, 4).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_refused() {
+        let error = read_line(&mut &b"12345\n"[..], 4).unwrap_err();
+        assert_eq!(error.to_string(), "a line of more than 4 bytes");
+        let mut endless = io::BufReader::new(io::repeat(b'x'));
+        assert!(read_line(&mut endless, 4).is_err());
+    }
+
+    #[test]
+    fn nothing_is_read_unasked() {
+        let (woken, wakes) = mpsc::channel();
+        let wake = move || woken.send(()).unwrap();
+        let keyboard = Keyboard::start(&b"a\nb\n"[..], Unit::Line(1), None, wake).unwrap();
+        assert!(keyboard.typed().is_none());
+        for line in [b"a", b"b"] {
+            keyboard.ask();
+            wakes.recv().unwrap();
+            let typed = keyboard.typed();
+            assert!(matches!(typed, Some(Ok(Typed::Piece(piece))) if piece == line));
+        }
+        keyboard.ask();
+        wakes.recv().unwrap();
+        assert!(matches!(keyboard.typed(), Some(Ok(Typed::End))));
+    }
+}

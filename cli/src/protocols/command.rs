@@ -1,0 +1,232 @@
+//! `serveloop serve command`: programs that clients run, within limits.
+//!
+//! Nothing here is a shell. A request is split into words; the first must be a program that was
+//! allowed when the server was started, the others are its arguments, passed as they are. What this
+//! does not protect from is what an allowed program does with its arguments: an interpreter, `env`,
+//! `find` or an editor runs whatever it is told to. The library contains nothing of this.
+
+mod allowed;
+mod job;
+mod outcome;
+#[cfg_attr(target_os = "linux", path = "command/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "command/elsewhere.rs")]
+mod platform;
+mod pool;
+mod run;
+mod service;
+mod session;
+mod shown;
+mod stage;
+mod wire;
+mod words;
+
+use std::io;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+use rustix::process::geteuid;
+use serveloop::{Address, Config, Peer, Server, Statistics};
+
+use self::allowed::Allowed;
+use self::pool::Pool;
+use self::run::{Rules, keep_children};
+use self::service::Service;
+use self::session::Commands;
+use self::stage::Confinement;
+pub(crate) use self::stage::become_program;
+use self::wire::Wire;
+use crate::failure::Failure;
+use crate::logged::{Diary, Logged};
+use crate::units::{Size, Span, Timeout};
+use crate::way::Way;
+
+/// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
+/// end.
+const OUTPUT_MOST: usize = 1 << 30;
+
+/// Starting a program takes one beside the three that it finds.
+const DESCRIPTORS_LEAST: u64 = 4;
+
+/// Runs programs that were allowed by name, never a shell, and sends back what they print.
+///
+/// A request is a command line: words, and quotes as in Python's shlex.split. The first word must
+/// be a program of --allow, by the name or the path given there; the others are its arguments, as
+/// they are. Variables, wildcards, pipes and ; mean nothing. --wire says how requests and replies
+/// travel:
+///
+///   $ serveloop serve command --wire framed --allow ls --allow date
+///   listening on tcp://127.0.0.1:9999
+///
+///   client: 00 00 00 04 date        a length (big-endian), the command line
+///   server: 00 00 00 1d Thu Jan...  a length (big-endian), the output
+///
+///   $ serveloop serve command --wire struct --allow echo
+///
+///   client: echo hi                 the command line; what arrives at once is one request,
+///   server: 03 00 00 00 hi          or one for each line. A length (little-endian, signed)
+///
+///   $ serveloop serve command --wire ready --allow echo
+///
+///   client: echo hi
+///   server: 3                       the length in digits
+///   client: ready
+///   server: hi
+///
+/// This one can be typed in another terminal:
+///
+///   $ nc 127.0.0.1 9999
+///   echo hi
+///   3ready
+///   hi
+///
+/// With framed and struct a client need not wait for a reply before its next request; its
+/// programs run one after the other. Without line ends only framed keeps requests apart.
+///
+/// The reply is what the program writes to standard output and standard error, as it comes. What
+/// did not go well is said in brackets on a last line:
+///
+///   [exit status N]          [killed by signal N]       [could not be started: ...]
+///   [timed out after 30s]    [output cut off at 1MiB]   [stopped: the client's stream has ended]
+///   [not allowed: "rm"]      [bad request: ...]         [request too long: ...]   [busy: ...]
+///
+/// A program finds PATH and LANG in its environment, / as its directory, nothing on standard input,
+/// and no other descriptor; it has a session of its own, gains no rights by set-user-ID, and dies
+/// with its connection. When it ends, the processes that it left behind are killed.
+///
+/// None of this protects from what an allowed program can be told to do: whoever allows a shell,
+/// an interpreter, env, find, xargs or an editor allows everything, with the rights of the server.
+/// Memory, the number of processes and the network are not limited, and a process that makes a
+/// session of its own escapes. Clients are not asked who they are, so only loopback and Unix
+/// sockets are listened at; the permissions of a Unix socket's directory say who may connect.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment, next_help_heading = "Programs")]
+pub(crate) struct CommandOptions {
+    /// How requests and replies travel
+    #[arg(long, value_enum, default_value_t = Wire::Framed)]
+    wire: Wire,
+    /// A program that clients may run: a name, which is looked for once in /usr/local/bin, /usr/bin
+    /// and /bin, or an absolute path. Can be given several times; none is allowed by itself
+    #[arg(long, value_name = "PROGRAM")]
+    allow: Vec<Allowed>,
+    /// How long a program may run; then all its processes get SIGTERM. 0: no limit
+    #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
+    command_timeout: Timeout,
+    /// How long after that they get SIGKILL
+    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(2).into())]
+    kill_after: Span,
+    /// The most output of a program; one that writes more is killed
+    #[arg(long, value_name = "SIZE", default_value_t = (1 << 20).into())]
+    max_command_output: Size,
+    /// The most programs that run at a time; with --model forking, for each connection
+    #[arg(long, value_name = "NUMBER", default_value = "8")]
+    max_commands: NonZero<usize>,
+    /// The most programs that wait for one of those to end, first come, first served; beyond that
+    /// clients are told that the server is busy
+    #[arg(long, value_name = "NUMBER", default_value_t = 64)]
+    max_waiting_commands: usize,
+    /// The most time of a processor that each process of a program may use, in whole seconds
+    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(10).into())]
+    command_cpu_time: Span,
+    /// The longest file that a program may write
+    #[arg(long, value_name = "SIZE", default_value_t = (16 << 20).into())]
+    command_file_size: Size,
+    /// The most descriptors that each process of a program may have open
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = value_parser!(u64).range(DESCRIPTORS_LEAST..))]
+    command_descriptors: u64,
+    /// The longest request
+    #[arg(long, value_name = "SIZE", default_value_t = (8 << 10).into())]
+    max_request: Size,
+    /// How long a program may go on when the client's stream has ended. Over TCP a client that is
+    /// gone looks just like one that only has nothing more to say. 0: not at all
+    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(1).into())]
+    grace_after_eof: Span,
+    /// Listen at other addresses than loopback and Unix sockets, though whoever can connect can run
+    /// the programs: nobody is asked who they are, and nothing is encrypted
+    #[arg(long)]
+    allow_remote_without_authentication: bool,
+}
+
+impl CommandOptions {
+    /// Refuses what is unsafe or cannot be served.
+    pub(super) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
+        let problem = if self.allow.is_empty() {
+            "no program is allowed; for example: serveloop serve command --allow ls --allow date"
+                .to_owned()
+        } else if addresses.iter().any(Address::is_datagram) {
+            "command is for streams: a datagram's reply cannot wait for a program".to_owned()
+        } else if let Some(remote) = self.forbidden(addresses) {
+            format!(
+                "command at {remote}: whoever can connect could run programs without \
+                 authentication; listen at 127.0.0.1, [::1] or a Unix socket, or accept that with \
+                 --allow-remote-without-authentication"
+            )
+        } else if usize::from(self.max_command_output) > OUTPUT_MOST {
+            "--max-command-output must be at most 1GiB".to_owned()
+        } else if Duration::from(self.command_cpu_time).is_zero()
+            || usize::from(self.max_request) == 0
+        {
+            "--command-cpu-time and --max-request must not be 0".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Usage(problem))
+    }
+
+    /// The first address that clients of other machines could reach.
+    fn forbidden<'a>(&self, addresses: &'a [Address]) -> Option<&'a Address> {
+        let is_remote = |address: &&Address| {
+            let addr = address.socket_addr();
+            addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
+        };
+        let mut addresses = addresses.iter();
+        addresses.find(|address| !self.allow_remote_without_authentication && is_remote(address))
+    }
+
+    pub(super) fn serve(self, server: Server, config: &Config, way: Way) -> io::Result<Statistics> {
+        if geteuid().is_root() {
+            log::warn!("the programs run as root, as this server does");
+        }
+        keep_children()?;
+        let service = Arc::new(self.service(config.idle_timeout, way.is_forking()));
+        let pool = Arc::clone(&service.pool);
+        let served = way.serve(server, move |peer: &Peer| {
+            let commands = Commands::new(&service, peer);
+            Some(Logged::new(peer, &service.diary, commands))
+        });
+        pool.end();
+        served
+    }
+
+    fn service(self, idle_timeout: Option<Duration>, waits_for_end: bool) -> Service {
+        let pool = Pool::new(
+            self.rules(),
+            self.max_commands.get(),
+            self.max_waiting_commands,
+        );
+        Service {
+            wire: self.wire,
+            allowed: self.allow,
+            pool,
+            diary: Diary::default(),
+            max_request: self.max_request.into(),
+            grace: self.grace_after_eof.into(),
+            beat: idle_timeout.map(|timeout| timeout / 2),
+            waits_for_end,
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            timeout: self.command_timeout.into(),
+            kill_after: self.kill_after.into(),
+            max_output: self.max_command_output.into(),
+            confinement: Confinement {
+                cpu_time: self.command_cpu_time.into(),
+                file_size: usize::from(self.command_file_size) as u64,
+                descriptors: self.command_descriptors,
+            },
+        }
+    }
+}

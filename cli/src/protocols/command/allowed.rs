@@ -1,0 +1,104 @@
+//! Which programs a client may run.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::fs::{Access, access};
+
+/// Where programs are looked for, and what they get as their own `PATH`.
+pub(super) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A program as `--allow` names it, found once and for all when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Allowed {
+    name: String,
+    path: PathBuf,
+}
+
+impl Allowed {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a request's first word is this program: by the very name of `--allow`, or the path
+    /// that it stands for.
+    pub(super) fn is_called(&self, word: &OsStr) -> bool {
+        word == OsStr::new(&self.name) || word == self.path.as_os_str()
+    }
+}
+
+impl FromStr for Allowed {
+    type Err = String;
+
+    /// Finds the program: at an absolute path, or by its name in [`PATH`].
+    fn from_str(name: &str) -> Result<Self, String> {
+        let path = if name.starts_with('/') {
+            PathBuf::from(name)
+        } else if name.contains('/') || name.is_empty() {
+            return Err("expected an absolute path, or a name without slashes".to_owned());
+        } else {
+            search(name).ok_or_else(|| format!("no such program in {PATH}"))?
+        };
+        check(&path)?;
+        let name = name.to_owned();
+        Ok(Self { name, path })
+    }
+}
+
+fn search(name: &str) -> Option<PathBuf> {
+    PATH.split(':')
+        .map(|directory| Path::new(directory).join(name))
+        .find(|path| check(path).is_ok())
+}
+
+fn check(path: &Path) -> Result<(), String> {
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("not a file".to_owned());
+    }
+    access(path, Access::EXEC_OK).map_err(|_| "not executable".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_and_called_by_itself_or_its_path() {
+        let allowed = "ls".parse::<Allowed>().unwrap();
+        assert!(allowed.path().is_absolute());
+        assert!(allowed.is_called(OsStr::new("ls")));
+        assert!(allowed.is_called(allowed.path().as_os_str()));
+        for other in ["", "l", "lss", "./ls", "../bin/ls", "LS", "ls ", "/ls"] {
+            assert!(!allowed.is_called(OsStr::new(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_called_by_itself_alone() {
+        let allowed = "/bin/ls".parse::<Allowed>().unwrap();
+        assert!(allowed.is_called(OsStr::new("/bin/ls")));
+        for other in ["ls", "/bin//ls", "/bin/../bin/ls", "/usr/bin/ls"] {
+            assert!(!allowed.is_called(OsStr::new(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused() {
+        let refused = [
+            ("", "expected an absolute path"),
+            ("bin/ls", "expected an absolute path"),
+            ("../ls", "expected an absolute path"),
+            ("no-such-program", "no such program in /usr/local/bin"),
+            ("/no/such/program", "No such file"),
+            ("/tmp", "not a file"),
+            ("/etc/passwd", "not executable"),
+        ];
+        for (name, expected) in refused {
+            let problem = name.parse::<Allowed>().unwrap_err();
+            assert!(problem.contains(expected), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What came of a request, and how the reply says it.
+
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use super::shown::Shown;
+use super::words::Unsplit;
+use crate::units::{Size, Span};
+
+/// How a request ended. Its text is the last line of the reply, in brackets, unless the program
+/// ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Exited(i32),
+    Killed(i32),
+    /// It wrote more than this many bytes.
+    CutOff(usize),
+    TimedOut(Duration),
+    /// It may be for nobody any more.
+    Stopped,
+    /// The connection has ended, so that nobody hears of it.
+    Abandoned,
+    NotStarted(String),
+    NotAllowed(Vec<u8>),
+    Malformed(Unsplit),
+    TooLong(u64, usize),
+    /// So many programs run and wait already.
+    Busy(usize),
+}
+
+impl Outcome {
+    /// How a process ended by itself.
+    pub(super) fn of_process(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Exited(code),
+            (None, signal) => Self::Killed(signal.unwrap_or_default()),
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        *self == Self::Exited(0)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit status {code}"),
+            Self::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Self::CutOff(most) => write!(f, "output cut off at {}", Size::from(*most)),
+            Self::TimedOut(after) => write!(f, "timed out after {}", Span::from(*after)),
+            Self::Stopped => f.write_str("stopped: the client's stream has ended"),
+            Self::Abandoned => f.write_str("killed, its connection has ended"),
+            Self::NotStarted(problem) => write!(f, "could not be started: {problem}"),
+            Self::NotAllowed(program) => write!(f, "not allowed: {}", Shown(program)),
+            Self::Malformed(problem) => write!(f, "bad request: {problem}"),
+            Self::TooLong(length, most) => {
+                write!(
+                    f,
+                    "request too long: {length} bytes, at most {most} allowed"
+                )
+            }
+            Self::Busy(count) => write!(f, "busy: {count} programs run or wait already"),
+        }
+    }
+}
+
+/// What a request leads to: the program's output, and how it ended.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) outcome: Outcome,
+    pub(super) output: Vec<u8>,
+    /// How long the program ran; none if there was none.
+    pub(super) took: Option<Duration>,
+}
+
+impl Report {
+    /// A request that no program was run for.
+    pub(super) fn refused(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            output: Vec::new(),
+            took: None,
+        }
+    }
+
+    /// The reply: the output as it came, and a line of its own that says what is not well.
+    pub(super) fn into_reply(self) -> Vec<u8> {
+        let mut reply = self.output;
+        if self.outcome.is_well() {
+            return reply;
+        }
+        if reply.last().is_some_and(|byte| *byte != b'\n') {
+            reply.push(b'\n');
+        }
+        reply.extend(format!("[{}]\n", self.outcome).bytes());
+        reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(output: &str, outcome: Outcome) -> String {
+        let report = Report {
+            outcome,
+            output: output.into(),
+            took: None,
+        };
+        String::from_utf8(report.into_reply()).unwrap()
+    }
+
+    #[test]
+    fn what_went_well_is_the_output_alone() {
+        assert_eq!(reply("", Outcome::Exited(0)), "");
+        assert_eq!(reply("a\nb", Outcome::Exited(0)), "a\nb");
+    }
+
+    #[test]
+    fn what_did_not_is_said_on_a_line_of_its_own() {
+        assert_eq!(reply("", Outcome::Exited(3)), "[exit status 3]\n");
+        assert_eq!(
+            reply("a\n", Outcome::Killed(9)),
+            "a\n[killed by signal 9]\n"
+        );
+        assert_eq!(reply("a", Outcome::Exited(1)), "a\n[exit status 1]\n");
+        let text = reply("a", Outcome::CutOff(1 << 20));
+        assert_eq!(text, "a\n[output cut off at 1MiB]\n");
+        let text = reply("", Outcome::TimedOut(Duration::from_secs(30)));
+        assert_eq!(text, "[timed out after 30s]\n");
+        let text = reply("", Outcome::NotAllowed(b"r\nm".into()));
+        assert_eq!(text, "[not allowed: \"r\\nm\"]\n");
+        let text = reply("", Outcome::Malformed(Unsplit::Open(5)));
+        assert_eq!(text, "[bad request: the quote at byte 5 is not closed]\n");
+    }
+
+    #[test]
+    fn a_process_ends_by_itself_or_by_a_signal() {
+        let of_raw = |raw| Outcome::of_process(ExitStatus::from_raw(raw));
+        assert_eq!(of_raw(0), Outcome::Exited(0));
+        assert_eq!(of_raw(3 << 8), Outcome::Exited(3));
+        assert_eq!(of_raw(9), Outcome::Killed(9));
+    }
+}

@@ -1,0 +1,116 @@
+//! How many programs run at a time, and who waits for how long.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::job::Job;
+use super::outcome::{Outcome, Report};
+use super::run::{Rules, run};
+
+/// How long to wait for programs that were killed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs programs, each on a thread of its own, at most so many at a time. Further ones wait in the
+/// order in which they came, at most so many too.
+#[derive(Debug)]
+pub(super) struct Pool {
+    rules: Rules,
+    max_running: usize,
+    max_waiting: usize,
+    state: Mutex<State>,
+    idle: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: Vec<Arc<Job>>,
+    waiting: VecDeque<Arc<Job>>,
+}
+
+impl Pool {
+    pub(super) fn new(rules: Rules, max_running: usize, max_waiting: usize) -> Arc<Self> {
+        Arc::new(Self {
+            rules,
+            max_running,
+            max_waiting,
+            state: Mutex::default(),
+            idle: Condvar::new(),
+        })
+    }
+
+    /// Runs a program, now or when it is its turn. The job is told what became of it.
+    pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<Arc<Job>, Outcome> {
+        let job = Arc::new(job);
+        let mut state = self.state();
+        if state.running.len() < self.max_running {
+            let pool = Arc::clone(self);
+            let first = Arc::clone(&job);
+            thread::Builder::new()
+                .name("program".to_owned())
+                .spawn(move || pool.work(first))
+                .map_err(|error| Outcome::NotStarted(error.to_string()))?;
+            state.running.push(Arc::clone(&job));
+        } else if state.waiting.len() < self.max_waiting {
+            state.waiting.push_back(Arc::clone(&job));
+        } else {
+            return Err(Outcome::Busy(state.running.len() + state.waiting.len()));
+        }
+        Ok(job)
+    }
+
+    /// Kills the program if it runs, and forgets it if it waits. Does not wait for its end.
+    pub(super) fn cancel(&self, job: &Arc<Job>) {
+        let waits = |state: &mut State| {
+            let before = state.waiting.len();
+            state.waiting.retain(|other| !Arc::ptr_eq(other, job));
+            state.waiting.len() < before
+        };
+        if waits(&mut self.state()) {
+            job.finish(Report::refused(Outcome::Stopped));
+        } else {
+            job.cancel();
+        }
+    }
+
+    /// Kills everything, and waits until all of it is reaped.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.waiting.clear();
+        for job in &state.running {
+            job.cancel();
+        }
+        let busy = |state: &mut State| !state.running.is_empty();
+        let waited = self.idle.wait_timeout_while(state, PATIENCE, busy);
+        drop(waited);
+    }
+
+    /// One thread's work. It outlives the programs that it starts: on Linux they are killed when it
+    /// ends.
+    fn work(&self, first: Arc<Job>) {
+        let mut next = Some(first);
+        while let Some(job) = next {
+            let report = run(&job, &self.rules);
+            // Whoever hears that it is over may come with another one.
+            next = self.replace(&job);
+            job.finish(report);
+        }
+    }
+
+    /// Puts the one that has waited longest in the place of a job that is over.
+    fn replace(&self, job: &Arc<Job>) -> Option<Arc<Job>> {
+        let mut state = self.state();
+        state.running.retain(|other| !Arc::ptr_eq(other, job));
+        let next = state.waiting.pop_front();
+        state.running.extend(next.clone());
+        if state.running.is_empty() {
+            self.idle.notify_all();
+        }
+        next
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

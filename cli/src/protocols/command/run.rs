@@ -1,0 +1,230 @@
+//! One program from its start to its end, on a thread that has nothing else to do.
+
+use std::io::{self, ErrorKind, PipeReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use signal_hook::consts::SIGCHLD;
+
+use super::job::Job;
+use super::outcome::{Outcome, Report};
+use super::platform;
+use super::stage::Confinement;
+
+/// What every program is held to.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// How long a program may run; none: until its connection ends.
+    pub(super) timeout: Option<Duration>,
+    /// How long it may take to end when it was asked to.
+    pub(super) kill_after: Duration,
+    /// The most bytes of output.
+    pub(super) max_output: usize,
+    pub(super) confinement: Confinement,
+}
+
+/// How often to look whether a program has ended, where the system does not say it by itself, and
+/// to kill again what does not die.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// Nobody waits for this moment.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A pipe holds no more than this, so that one read takes it all.
+const PIECE: usize = 64 << 10;
+
+/// How long to read what was written before the end, while somebody who left the group holds the
+/// pipe open.
+const REST: Duration = Duration::from_millis(100);
+
+/// Runs a program to its end.
+pub(super) fn run(job: &Job, rules: &Rules) -> Report {
+    let began = Instant::now();
+    let mut report = match Running::start(job, rules, began) {
+        Ok(running) => running.supervise(),
+        Err(error) => Report::refused(Outcome::NotStarted(error.to_string())),
+    };
+    report.took = Some(began.elapsed());
+    report
+}
+
+/// Has the system keep children that have ended until they are reaped. Whoever started us may have
+/// SIGCHLD ignored, and then it does not: a child's number could be somebody else's at any time.
+///
+/// # Errors
+/// The system refuses.
+pub(super) fn keep_children() -> io::Result<()> {
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
+    Ok(())
+}
+
+struct Running<'a> {
+    job: &'a Job,
+    rules: &'a Rules,
+    child: Child,
+    pid: Pid,
+    /// Becomes readable when the child has ended, where there is such a thing.
+    exit: Option<OwnedFd>,
+    /// Standard output and standard error, which is why their order is that of arrival; none when
+    /// nothing more comes, or is wanted.
+    output: Option<PipeReader>,
+    /// Says why the program could not be started. Its end is closed by the start.
+    status: PipeReader,
+    collected: Vec<u8>,
+    /// When to do something about a program that still runs.
+    due: Instant,
+    timed_out: bool,
+    cut_off: bool,
+}
+
+impl<'a> Running<'a> {
+    fn start(job: &'a Job, rules: &'a Rules, now: Instant) -> io::Result<Self> {
+        let (output, writer) = io::pipe()?;
+        let (status, status_writer) = io::pipe()?;
+        let mut command = rules.confinement.command(&job.program, &job.words)?;
+        command
+            .stdin(status_writer)
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        let child = command.spawn()?;
+        // It holds the pipes' other ends.
+        drop(command);
+        let pid = Pid::from_child(&child);
+        job.note_started(pid);
+        Ok(Self {
+            job,
+            rules,
+            child,
+            pid,
+            exit: platform::exit_of(pid),
+            output: Some(output),
+            status,
+            collected: Vec::new(),
+            due: now + rules.timeout.unwrap_or(NEVER),
+            timed_out: false,
+            cut_off: false,
+        })
+    }
+
+    fn supervise(mut self) -> Report {
+        let mut piece = vec![0; PIECE];
+        while !self.has_ended() {
+            self.enforce_deadline();
+            if self.wait(self.due) {
+                self.collect(&mut piece);
+            }
+        }
+        let status = self.job.reap(&mut self.child);
+        self.collect_rest(&mut piece);
+        let outcome = match status {
+            Ok(status) => self.judge(Outcome::of_process(status)),
+            Err(error) => Outcome::NotStarted(error.to_string()),
+        };
+        Report {
+            outcome,
+            output: self.collected,
+            took: None,
+        }
+    }
+
+    /// Whether the child has ended. It is not reaped by that.
+    fn has_ended(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::Pid(self.pid), look) {
+            Ok(status) => status.is_some(),
+            // There is nothing to wait for, which reaping will say too.
+            Err(error) => error != rustix::io::Errno::INTR,
+        }
+    }
+
+    /// First the program is asked to end, then it is made to.
+    fn enforce_deadline(&mut self) {
+        let now = Instant::now();
+        if now < self.due {
+            return;
+        }
+        if self.timed_out {
+            self.job.kill();
+            self.due = now + LOOK_AGAIN;
+        } else {
+            self.timed_out = true;
+            self.job.terminate();
+            self.due = now + self.rules.kill_after;
+        }
+    }
+
+    /// Waits for output or the end, at most until `due`. True if there is something to read.
+    fn wait(&self, due: Instant) -> bool {
+        let mut patience = due.saturating_duration_since(Instant::now());
+        if self.exit.is_none() {
+            patience = patience.min(LOOK_AGAIN);
+        }
+        let sources = [
+            self.output.as_ref().map(AsFd::as_fd),
+            self.exit.as_ref().map(AsFd::as_fd),
+        ];
+        let mut polled: Vec<_> = sources
+            .into_iter()
+            .flatten()
+            .map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN))
+            .collect();
+        // Longer than the system can wait is for ever, as far as one program is concerned.
+        let timeout = Timespec::try_from(patience).ok();
+        let ready = poll(&mut polled, timeout.as_ref()).is_ok_and(|count| count > 0);
+        ready && self.output.is_some() && !polled[0].revents().is_empty()
+    }
+
+    fn collect(&mut self, piece: &mut [u8]) {
+        let Some(output) = &mut self.output else {
+            return;
+        };
+        match output.read(piece) {
+            Ok(count) if count > 0 => self.keep(&piece[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => self.output = None,
+        }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        let room = self.rules.max_output - self.collected.len();
+        self.collected.extend(&piece[..piece.len().min(room)]);
+        if piece.len() > room {
+            self.cut_off = true;
+            self.output = None;
+            self.job.kill();
+        }
+    }
+
+    /// Reads what is left in the pipe, though its end may never come.
+    fn collect_rest(&mut self, piece: &mut [u8]) {
+        self.exit = None;
+        let due = Instant::now() + REST;
+        while self.output.is_some() && Instant::now() < due {
+            if self.wait(due) {
+                self.collect(piece);
+            }
+        }
+    }
+
+    /// What is to be said of a process that ended as `ended`: what was done to it comes first.
+    fn judge(&mut self, ended: Outcome) -> Outcome {
+        let mut problem = String::new();
+        // An error leaves the text empty, or makes it shorter.
+        let _ = self.status.read_to_string(&mut problem);
+        if !problem.is_empty() {
+            Outcome::NotStarted(problem)
+        } else if self.cut_off {
+            Outcome::CutOff(self.rules.max_output)
+        } else if let Some(timeout) = self.rules.timeout.filter(|_| self.timed_out) {
+            Outcome::TimedOut(timeout)
+        } else if self.job.is_cancelled() {
+            Outcome::Stopped
+        } else {
+            ended
+        }
+    }
+}

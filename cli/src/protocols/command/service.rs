@@ -1,0 +1,60 @@
+//! What all connections of a server share: what may be run, and where it is run.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serveloop::Peer;
+
+use super::allowed::Allowed;
+use super::outcome::{Outcome, Report};
+use super::pool::Pool;
+use super::shown::Shown;
+use super::wire::Wire;
+use super::words;
+use crate::logged::Diary;
+
+/// What a connection has to know of its server.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) wire: Wire,
+    pub(super) allowed: Vec<Allowed>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) diary: Diary,
+    /// In bytes.
+    pub(super) max_request: usize,
+    /// How long a program may go on when the client's stream has ended.
+    pub(super) grace: Duration,
+    /// How often to say that the connection is not idle: a program runs for it.
+    pub(super) beat: Option<Duration>,
+    /// Whether the process ends with the connection, and has to see to the end of the program.
+    pub(super) waits_for_end: bool,
+}
+
+impl Service {
+    /// The program that a request names, and the words of the request.
+    pub(super) fn choose(&self, request: &[u8]) -> Result<(PathBuf, Vec<OsString>), Outcome> {
+        let words = words::split(request).map_err(Outcome::Malformed)?;
+        let mut allowed = self.allowed.iter();
+        match allowed.find(|allowed| allowed.is_called(&words[0])) {
+            Some(allowed) => Ok((allowed.path().to_owned(), words)),
+            None => Err(Outcome::NotAllowed(words[0].as_bytes().to_vec())),
+        }
+    }
+
+    /// Logs a request and what came of it, on one line.
+    pub(super) fn note(&self, peer: &Peer, request: &[u8], report: &Report) {
+        let (request, outcome) = (Shown(request), &report.outcome);
+        let Some(took) = report.took else {
+            return self
+                .diary
+                .note(format_args!("{peer}: {request}: {outcome}"));
+        };
+        let (bytes, took) = (report.output.len(), took.as_millis());
+        self.diary.note(format_args!(
+            "{peer}: {request}: {outcome}, {bytes} bytes of output, {took} ms"
+        ));
+    }
+}

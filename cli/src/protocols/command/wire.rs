@@ -1,0 +1,111 @@
+//! The three ways in which requests and replies travel.
+
+use clap::ValueEnum;
+use serveloop::{Frame, Framing, LengthPrefix, ProtocolError};
+
+/// What the client says in the `ready` form when it knows the length.
+pub(super) const READY: &[u8] = b"ready";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Wire {
+    /// A length (4 bytes, big-endian) before each request and each reply
+    Framed,
+    /// Each piece that arrives is a request; a length (4 bytes, signed, little-endian) before each
+    /// reply
+    Struct,
+    /// Each piece that arrives is a request; the length as decimal digits, which the client answers
+    /// with ready, and then the reply
+    Ready,
+}
+
+impl Wire {
+    /// The first request in what has arrived; `None` while it is incomplete.
+    ///
+    /// # Errors
+    /// It is longer than `max` bytes.
+    pub(super) fn cut(self, data: &[u8], max: usize) -> Result<Option<Frame<'_>>, ProtocolError> {
+        match self {
+            Self::Framed => LengthPrefix::u32(max).decode(data),
+            Self::Struct | Self::Ready => cut_line(data, max).map(Some),
+        }
+    }
+
+    /// What goes before a reply of `length` bytes.
+    ///
+    /// # Panics
+    /// A reply is longer than its output may be.
+    pub(super) fn header(self, length: usize) -> Vec<u8> {
+        let length = i32::try_from(length).expect("the output is limited to 1 GiB");
+        match self {
+            Self::Framed => length.to_be_bytes().to_vec(),
+            Self::Struct => length.to_le_bytes().to_vec(),
+            Self::Ready => length.to_string().into_bytes(),
+        }
+    }
+}
+
+/// The first line, whose end may be missing: who sends no line ends sends one request at a time.
+fn cut_line(data: &[u8], max: usize) -> Result<Frame<'_>, ProtocolError> {
+    let end = data.iter().position(|byte| *byte == b'\n');
+    let line = &data[..end.unwrap_or(data.len())];
+    if line.len() > max {
+        return Err(ProtocolError::TooLong {
+            length: line.len() as u64,
+            limit: max,
+        });
+    }
+    Ok(Frame {
+        payload: line.strip_suffix(b"\r").unwrap_or(line),
+        taken: end.map_or(data.len(), |end| end + 1),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(wire: Wire, data: &[u8]) -> Option<(&[u8], usize)> {
+        let frame = wire.cut(data, 10).unwrap()?;
+        Some((frame.payload, frame.taken))
+    }
+
+    #[test]
+    fn framed_requests_are_cut_by_their_length() {
+        let data = b"\0\0\0\x05ls -l\0\0\0\x02id";
+        for end in 0..9 {
+            assert_eq!(cut(Wire::Framed, &data[..end]), None);
+        }
+        assert_eq!(cut(Wire::Framed, data), Some((&b"ls -l"[..], 9)));
+        assert_eq!(cut(Wire::Framed, &data[9..]), Some((&b"id"[..], 6)));
+    }
+
+    #[test]
+    fn raw_requests_are_pieces_or_lines() {
+        for wire in [Wire::Struct, Wire::Ready] {
+            assert_eq!(cut(wire, b"ls -l"), Some((&b"ls -l"[..], 5)));
+            assert_eq!(cut(wire, b"ls -l\r\nid"), Some((&b"ls -l"[..], 7)));
+            assert_eq!(cut(wire, b"\n"), Some((&b""[..], 1)));
+        }
+    }
+
+    #[test]
+    fn long_requests_are_refused() {
+        for data in [&b"\0\0\0\x0b"[..], b"\xff\xff\xff\xff"] {
+            assert!(Wire::Framed.cut(data, 10).is_err());
+        }
+        for data in [&b"0123456789a"[..], b"0123456789a\nls"] {
+            assert!(Wire::Struct.cut(data, 10).is_err());
+        }
+    }
+
+    #[test]
+    fn lengths_are_what_each_client_unpacks() {
+        let header = |wire: Wire| wire.header(0x0102);
+        assert_eq!(header(Wire::Framed), [0, 0, 1, 2]);
+        assert_eq!(header(Wire::Struct), [2, 1, 0, 0]);
+        assert_eq!(header(Wire::Ready), b"258");
+        assert_eq!(Wire::Ready.header(0), b"0");
+        let most = [0xff, 0xff, 0xff, 0x7f];
+        assert_eq!(Wire::Struct.header(i32::MAX as usize), most);
+    }
+}

@@ -1,0 +1,80 @@
+//! `serve greet`: says `connected`, and that is all.
+
+use std::io;
+
+use clap::Args;
+use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
+
+use crate::logged::{Diary, Logged};
+use crate::way::Way;
+
+const GREETING: &[u8] = b"connected";
+
+/// Says connected and closes: nine bytes, no newline, whatever the client sends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Greet;
+
+impl Protocol for Greet {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        transport.write(GREETING);
+        transport.close();
+        Ok(())
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        _: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        Ok(data.len())
+    }
+}
+
+/// Says connected to whoever comes, and closes.
+///
+///   $ serveloop serve greet
+///   listening on tcp://127.0.0.1:9999
+///
+/// In another terminal:
+///
+///   $ nc 127.0.0.1 9999
+///   connected
+///
+/// These are nine bytes without a newline, and then the end of the stream; what the client sends
+/// is not looked at, and does not keep the greeting from arriving. Each datagram, the empty one
+/// too, is answered with the same nine bytes.
+///
+/// Any number of slow clients at once, with a thread or a process for each:
+///
+///   $ serveloop serve greet --model threaded
+///   $ serveloop serve greet --model forking
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct GreetOptions {}
+
+impl GreetOptions {
+    pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
+        let diary = Diary::default();
+        way.serve(server, move |peer: &Peer| {
+            Some(Logged::new(peer, &diary, Greet))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serveloop::CloseReason;
+    use serveloop::testing::MemorySession;
+
+    use super::*;
+
+    #[test]
+    fn a_greeting_and_the_end() {
+        let mut session = MemorySession::new(Greet);
+        assert_eq!(session.sent(), b"connected");
+        session.receive(b"not looked at");
+        session.receive_eof();
+        assert_eq!(session.sent(), b"");
+        assert!(matches!(session.reason(), Some(CloseReason::Closed)));
+    }
+}

@@ -1,0 +1,130 @@
+//! `serve print`: what clients send is on standard output.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
+
+use crate::logged::{Diary, Logged};
+use crate::outlet::{Outflow, Outlet};
+use crate::way::Way;
+
+/// Once the server was told to end, a client is done when so long nothing comes. More of what it
+/// sent before may still be on its way through the system, since it may have had to wait.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// Prints what arrives, byte for byte, and answers nothing.
+#[derive(Debug)]
+pub(crate) struct Print {
+    outflow: Outflow,
+    diary: Diary,
+    /// The server is shutting down.
+    finishing: bool,
+    /// When all that arrived before is taken to have been printed, unless more shows up.
+    finished_at: Option<Instant>,
+}
+
+impl Print {
+    fn new(outlet: &Outlet, diary: &Diary) -> Self {
+        Self {
+            outflow: Outflow::new(outlet),
+            diary: diary.clone(),
+            finishing: false,
+            finished_at: None,
+        }
+    }
+
+    fn wait_for_silence(&mut self, transport: &Transport<'_>) {
+        if self.finishing {
+            self.finished_at = transport.now().checked_add(SILENCE);
+        }
+    }
+
+    /// Prints a datagram, which nobody can be asked to send again later.
+    fn print_datagram(&mut self, data: &[u8], peer: &Peer) -> Result<usize, ProtocolError> {
+        if !self.outflow.offer(data, || None)? {
+            let problem = "standard output is read too slowly, a datagram was dropped";
+            return Err(ProtocolError::other(problem));
+        }
+        self.diary
+            .note(format_args!("{peer}: a datagram of {} bytes", data.len()));
+        Ok(data.len())
+    }
+}
+
+impl Protocol for Print {
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        if transport.peer().is_datagram() {
+            return self.print_datagram(data, transport.peer());
+        }
+        if !self.outflow.offer(data, || Some(transport.waker()))? {
+            self.finished_at = None;
+            transport.pause_reading();
+            return Ok(0);
+        }
+        self.wait_for_silence(transport);
+        Ok(data.len())
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.finished_at
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        transport.resume_reading();
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.finishing = true;
+        if !transport.is_paused() {
+            self.wait_for_silence(transport);
+        }
+    }
+}
+
+/// Prints what clients send on standard output, byte for byte, and answers nothing.
+///
+///   $ serveloop serve print
+///   listening on tcp://127.0.0.1:9999
+///   hello from client
+///
+/// The last line was typed in another terminal:
+///
+///   $ nc 127.0.0.1 9999
+///   hello from client
+///
+/// Who comes and goes is in the log, on standard error, and so is each datagram, with its sender
+/// and its length:
+///
+///   $ serveloop serve print --listen udp://127.0.0.1:9999
+///   $ nc -u 127.0.0.1 9999
+///
+/// Each piece is printed whole as it arrives, with nothing added and nothing of another client
+/// inside; the pieces of several clients follow each other as they come. (With --model forking
+/// each process prints on its own, and in a pipe pieces of more than 4 KiB can mix.)
+///
+/// When standard output is read too slowly, clients are made to wait, and datagrams are dropped
+/// and counted in the log. When it is closed, the log says what was lost, and who sends something
+/// is disconnected; the server goes on.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct PrintOptions {}
+
+impl PrintOptions {
+    pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
+        let outlet = Outlet::new(way.is_forking())?;
+        let diary = Diary::default();
+        let factory_outlet = outlet.clone();
+        let served = way.serve(server, move |peer: &Peer| {
+            let print = Print::new(&factory_outlet, &diary);
+            Some(Logged::new(peer, &diary, print))
+        });
+        outlet.finish();
+        served
+    }
+}

@@ -1,0 +1,143 @@
+//! `serve timestamp`: an echo that says when.
+
+use std::io;
+
+use clap::Args;
+use jiff::Zoned;
+use serveloop::{FrameProtocol, Framed, Frames, Framing, Peer, ProtocolError, Server, Statistics};
+
+use crate::logged::{Diary, Logged};
+use crate::messages::{Cut, Messages};
+use crate::way::Way;
+
+/// How C's `ctime` writes a moment, less its newline: 24 characters, the day padded with a space.
+const CTIME: &str = "%a %b %e %H:%M:%S %Y";
+
+/// Answers each message with the time and the message.
+#[derive(Debug)]
+pub(crate) struct Timestamp<C> {
+    clock: C,
+}
+
+impl<C: Fn() -> Zoned> Timestamp<C> {
+    /// Takes the time from `clock`.
+    pub(crate) fn new(clock: C) -> Self {
+        Self { clock }
+    }
+}
+
+impl<F: Framing, C: Fn() -> Zoned> FrameProtocol<F> for Timestamp<C> {
+    fn frame_received(
+        &mut self,
+        frame: &[u8],
+        frames: &mut Frames<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
+        let stamp = format!("[{}] ", (self.clock)().strftime(CTIME));
+        frames.send(&[stamp.as_bytes(), frame].concat())
+    }
+}
+
+/// Sends back what it receives, after the time: [Thu Jan  1 00:00:00 1970] data.
+///
+///   $ serveloop serve timestamp --framing line
+///   listening on tcp://127.0.0.1:9999
+///
+/// In another terminal; the first line is typed, the second comes back:
+///
+///   $ nc 127.0.0.1 9999
+///   good morning
+///   [Thu Jan  1 00:00:00 1970] good morning
+///
+/// The time is the local one, in the form of C's ctime. Without --framing line each piece that
+/// arrives is a message, less a newline at its end, and replies end with no newline. The connection
+/// stays open until the client ends it. A datagram is a message:
+///
+///   $ serveloop serve timestamp --listen udp://127.0.0.1:9999
+///   $ nc -u 127.0.0.1 9999
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct TimestampOptions {
+    /// What one message is
+    #[arg(long, value_enum, default_value_t = Cut::Raw)]
+    framing: Cut,
+}
+
+impl TimestampOptions {
+    pub(crate) fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
+        let diary = Diary::default();
+        way.serve(server, move |peer: &Peer| {
+            let messages = Messages::new(self.framing, max_line);
+            let protocol = Framed::new(messages, Timestamp::new(Zoned::now));
+            Some(Logged::new(peer, &diary, protocol))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+    use jiff::tz::TimeZone;
+    use serveloop::testing::{MemorySession, SplitChecker};
+
+    use super::*;
+
+    fn epoch() -> Zoned {
+        let moment = date(1970, 1, 1).at(0, 0, 0, 0);
+        moment.to_zoned(TimeZone::UTC).unwrap()
+    }
+
+    fn session(cut: Cut) -> MemorySession<impl serveloop::Protocol> {
+        MemorySession::new(Framed::new(Messages::new(cut, 10), Timestamp::new(epoch)))
+    }
+
+    #[test]
+    fn the_first_moment_as_ctime_writes_it() {
+        let mut session = session(Cut::Raw);
+        session.receive(b"data");
+        assert_eq!(session.sent(), b"[Thu Jan  1 00:00:00 1970] data");
+        session.receive(b"more\n");
+        assert_eq!(session.sent(), b"[Thu Jan  1 00:00:00 1970] more");
+        assert!(session.reason().is_none());
+    }
+
+    #[test]
+    fn the_form_has_24_characters() {
+        let moments = [
+            (
+                date(2024, 2, 29).at(23, 59, 59, 0),
+                "Thu Feb 29 23:59:59 2024",
+            ),
+            (date(2023, 12, 5).at(7, 8, 9, 0), "Tue Dec  5 07:08:09 2023"),
+        ];
+        for (moment, expected) in moments {
+            let zoned = moment.to_zoned(TimeZone::UTC).unwrap();
+            assert_eq!(zoned.strftime(CTIME).to_string(), expected);
+            assert_eq!(expected.len(), 24);
+        }
+    }
+
+    #[test]
+    fn the_time_is_that_of_its_zone() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let mut session = MemorySession::new(Framed::new(
+            Messages::Pieces,
+            Timestamp::new(move || epoch().with_time_zone(zone.clone())),
+        ));
+        session.receive(b"later");
+        assert_eq!(session.sent(), b"[Thu Jan  1 02:00:00 1970] later");
+    }
+
+    #[test]
+    fn lines_however_they_are_cut() {
+        let make = || Framed::new(Messages::new(Cut::Line, 10), Timestamp::new(epoch));
+        SplitChecker::new(make).check(&[b"one\n", b"\n", b"three\r\n"]);
+    }
+
+    #[test]
+    fn the_longest_line_has_its_reply() {
+        let mut session = session(Cut::Line);
+        session.receive(b"0123456789\n");
+        assert_eq!(session.sent(), b"[Thu Jan  1 00:00:00 1970] 0123456789\n");
+        assert!(session.reason().is_none());
+    }
+}

@@ -1,0 +1,306 @@
+//! `serve command`: what a program may not do, and what it cannot do to others.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{Client, serve};
+use crate::served::{PATIENCE, Served, serveloop};
+use crate::sockets::Directory;
+
+/// Signals that the C library keeps for itself, and has ignored in what it starts.
+const OF_THE_C_LIBRARY: u64 = 0b11 << 31;
+
+#[test]
+fn endless_output_is_cut_off() {
+    let served = serve(&["yes", "head", "echo"], &["--max-commands", "2"]);
+    let mut much = Client::new(&served);
+    let mut other = Client::new(&served);
+    for request in ["yes", "head -c 1000000000 /dev/zero"] {
+        much.send(request);
+        assert_eq!(other.ask("echo quick"), "quick\n");
+        let reply = much.reply();
+        let (output, end) = reply.split_at(1 << 20);
+        assert_eq!(output.len(), 1 << 20);
+        let end = String::from_utf8_lossy(end);
+        assert_eq!(end.trim_start(), "[output cut off at 1MiB]\n");
+    }
+    let served = serve(&["echo"], &["--max-command-output", "6"]);
+    let mut client = Client::new(&served);
+    assert_eq!(client.ask("echo 12345"), "12345\n");
+    let reply = client.ask("echo 123456");
+    assert_eq!(reply, "123456\n[output cut off at 6]\n");
+}
+
+#[test]
+fn a_long_command_delays_nobody() {
+    let served = serve(&["sleep", "echo"], &["--max-commands", "4"]);
+    let mut slow: Vec<_> = (0..3).map(|_| Client::new(&served)).collect();
+    for client in &mut slow {
+        client.send("sleep 60");
+    }
+    let mut others: Vec<_> = (0..200).map(|_| Client::new(&served)).collect();
+    let began = Instant::now();
+    for client in &mut others {
+        assert_eq!(client.ask("echo quick"), "quick\n");
+    }
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_program_that_takes_too_long_is_asked_to_end() {
+    let served = serve(
+        &["sleep", "sh"],
+        &["--command-timeout", "200ms", "--kill-after", "60s"],
+    );
+    let mut client = Client::new(&served);
+    let began = Instant::now();
+    assert_eq!(client.ask("sleep 60"), "[timed out after 200ms]\n");
+    let polite = "sh -c 'trap \"echo bye; exit 5\" TERM; echo on; while :; do :; done'";
+    assert_eq!(client.ask(polite), "on\nbye\n[timed out after 200ms]\n");
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_family_that_will_not_end_is_killed() {
+    let served = serve(
+        &["sh"],
+        &["--command-timeout", "200ms", "--kill-after", "100ms"],
+    );
+    let mut client = Client::new(&served);
+    let stubborn = "sh -c 'trap \"\" TERM; echo $$; sh -c \"sleep 60; :\" & echo $!; while :; do sleep 60; done'";
+    let reply = client.ask(stubborn);
+    let lines: Vec<_> = reply.lines().collect();
+    assert_eq!(lines[2], "[timed out after 200ms]");
+    expect_dead(lines[0]);
+    expect_dead(lines[1]);
+}
+
+/// What a program leaves behind ends with it, and does not hold up its reply.
+#[test]
+fn a_program_that_leaves_others_behind_is_over() {
+    let served = serve(&["sh"], &[]);
+    let mut client = Client::new(&served);
+    let reply = client.ask("sh -c 'sleep 60 & echo $!'");
+    expect_dead(reply.trim());
+    let reply = client.ask("sh -c 'exec >&- 2>&-; sleep 0.1; exit 4'");
+    assert_eq!(reply, "[exit status 4]\n");
+}
+
+/// Who makes a session of its own is not found by that, but does not hold up the reply either.
+#[test]
+fn a_program_that_escapes_does_not_hold_up_its_reply() {
+    let served = serve(&["sh"], &[]);
+    let mut client = Client::new(&served);
+    let began = Instant::now();
+    let reply = client.ask("sh -c 'setsid sleep 60 & until [ \"$(cut -d\" \" -f6 /proc/$!/stat)\" = $! ]; do :; done; echo $!'");
+    assert!(began.elapsed() < PATIENCE);
+    let escaped = Pid::from_raw(reply.trim().parse().expect("an id")).expect("an id");
+    kill_process(escaped, Signal::KILL).expect("it still runs");
+}
+
+/// What the server inherited itself: an open file, and signals that are ignored.
+#[test]
+fn a_program_inherits_nothing() {
+    let mut command = Command::new("sh");
+    let script = "trap '' HUP INT QUIT USR1 WINCH; exec 7</dev/null; exec \"$@\"";
+    let server = serveloop(&[]);
+    command.args(["-c", script, "sh"]).arg(server.get_program());
+    command.args(["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
+    for program in ["env", "ls", "cat", "pwd", "sh"] {
+        command.args(["--allow", program]);
+    }
+    command.env("SECRET", "1").current_dir("/tmp");
+    command.stdout(Stdio::piped());
+    command.stderr(Stdio::piped());
+    let served = Served::spawn(command);
+    let crowd: Vec<_> = (0..300).map(|_| Client::new(&served)).collect();
+    let mut client = Client::new(&served);
+
+    let environment = "LANG=C.UTF-8\nPATH=/usr/local/bin:/usr/bin:/bin\n";
+    assert_eq!(client.ask("env"), environment);
+    assert_eq!(client.ask("pwd"), "/\n");
+    assert_eq!(client.ask("cat"), "");
+    // The fourth is the directory that is being listed.
+    assert_eq!(client.ask("ls /proc/self/fd"), "0\n1\n2\n3\n");
+    let null = client.ask("ls -l /proc/self/fd/0");
+    assert!(null.trim_end().ends_with("-> /dev/null"), "{null}");
+    let stat = client.ask("cat /proc/self/stat");
+    let fields: Vec<_> = stat.split(' ').collect();
+    assert_eq!((fields[4], fields[5]), (fields[0], fields[0]), "{stat}");
+    let limits = client.ask("sh -c 'ulimit -n; ulimit -t; ulimit -c'");
+    assert_eq!(limits, "64\n10\n0\n");
+    let status = client.ask("cat /proc/self/status");
+    assert_eq!(mask(&status, "SigBlk:"), 0);
+    assert_eq!(mask(&status, "SigIgn:") & !OF_THE_C_LIBRARY, 0, "{status}");
+    assert_eq!(mask(&status, "NoNewPrivs:"), 1);
+    drop(crowd);
+}
+
+/// Whoever started the server can have left it in a state in which children vanish by themselves.
+#[test]
+fn children_are_kept_until_they_are_reaped() {
+    let mut command = Command::new("env");
+    let deaf = "--ignore-signal=CHLD";
+    if !Command::new("env")
+        .args([deaf, "true"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return println!("skipped: no env {deaf}");
+    }
+    let server = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
+    command
+        .arg(deaf)
+        .arg(server.get_program())
+        .args(server.get_args());
+    command.args(["--allow", "sh"]);
+    command.stdout(Stdio::piped());
+    command.stderr(Stdio::piped());
+    let served = Served::spawn(command);
+    let mut client = Client::new(&served);
+    assert_eq!(client.ask("sh -c 'exit 3'"), "[exit status 3]\n");
+    assert_eq!(client.ask("sh -c 'echo done'"), "done\n");
+}
+
+#[track_caller]
+fn mask(status: &str, field: &str) -> u64 {
+    let mut lines = status.lines();
+    let value = lines.find_map(|line| line.strip_prefix(field));
+    u64::from_str_radix(value.expect("a field").trim(), 16).expect("a mask")
+}
+
+#[test]
+fn a_program_that_uses_too_much_is_killed() {
+    let directory = Directory::new();
+    let limits = ["--command-cpu-time", "1s", "--command-file-size", "4KiB"];
+    let served = serve(&["sh", "head"], &limits);
+    let mut client = Client::new(&served);
+    assert_eq!(
+        client.ask("sh -c 'while :; do :; done'"),
+        "[killed by signal 24]\n"
+    );
+    let file = directory.path("file");
+    let request = format!("sh -c 'exec head -c 100000 /dev/zero > {}'", file.display());
+    assert_eq!(client.ask(request), "[killed by signal 25]\n");
+    assert_eq!(fs::metadata(file).expect("a part of it").len(), 4_096);
+}
+
+/// The fifo's other end can only be opened when the program reads from it.
+fn hold(directory: &Directory, client: &mut Client) -> File {
+    let path = directory.path("fifo");
+    make_fifo(&path);
+    client.send([b"cat ", path.as_os_str().as_bytes()].concat());
+    File::options().write(true).open(&path).expect("a reader")
+}
+
+fn make_fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("a program that is everywhere").success());
+}
+
+#[test]
+fn more_programs_than_allowed_wait_or_are_told() {
+    let directory = Directory::new();
+    let limits = ["--max-commands", "1", "--max-waiting-commands", "1"];
+    let served = serve(&["cat", "echo"], &limits);
+    let mut first = Client::new(&served);
+    let mut held = hold(&directory, &mut first);
+    let (sender, replies) = mpsc::channel();
+    for _ in 0..2 {
+        let mut client = Client::new(&served);
+        let sender = sender.clone();
+        thread::spawn(move || sender.send(client.ask("echo done")));
+    }
+    let told = replies.recv_timeout(PATIENCE).expect("an answer");
+    assert_eq!(told, "[busy: 2 programs run or wait already]\n");
+    held.write_all(b"now\n").expect("a reader");
+    drop(held);
+    assert_eq!(first.reply(), b"now\n");
+    let waited = replies.recv_timeout(PATIENCE).expect("an answer");
+    assert_eq!(waited, "done\n");
+}
+
+#[test]
+fn programs_run_in_the_order_in_which_they_came() {
+    let directory = Directory::new();
+    let served = serve(&["cat", "sh"], &["--max-commands", "1"]);
+    let mut first = Client::new(&served);
+    let held = hold(&directory, &mut first);
+    let list = directory.path("list").display().to_string();
+    let mut waiting: Vec<_> = (0..5).map(|_| Client::new(&served)).collect();
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.send(format!("sh -c 'echo {number} >> {list}'"));
+        // What comes later is served later, so the one before has been seen when this is answered.
+        assert!(
+            Client::new(&served)
+                .ask("nothing")
+                .starts_with("[not allowed")
+        );
+    }
+    drop(held);
+    for client in &mut waiting {
+        assert_eq!(client.reply(), b"");
+    }
+    assert_eq!(fs::read_to_string(list).expect("a list"), "0\n1\n2\n3\n4\n");
+}
+
+#[test]
+fn who_gives_up_waiting_makes_room() {
+    let directory = Directory::new();
+    let limits = [
+        "--max-commands",
+        "1",
+        "--max-waiting-commands",
+        "1",
+        "--grace-after-eof",
+        "0",
+    ];
+    let served = serve(&["cat", "echo"], &limits);
+    let mut first = Client::new(&served);
+    let held = hold(&directory, &mut first);
+    for _ in 0..3 {
+        let mut waiting = Client::new(&served);
+        waiting.send("echo nobody");
+        drop(waiting);
+        served.logged("\"echo nobody\": stopped: the client's stream has ended");
+    }
+    let mut last = Client::new(&served);
+    last.send("echo last");
+    drop(held);
+    assert_eq!(first.reply(), b"");
+    assert_eq!(last.reply(), b"last\n");
+}
+
+/// A connection is not idle while a program runs for it.
+#[test]
+fn a_silent_program_is_not_an_idle_client() {
+    let served = serve(&["sh"], &["--idle-timeout", "200ms"]);
+    let mut client = Client::new(&served);
+    assert_eq!(client.ask("sh -c 'sleep 1; echo done'"), "done\n");
+    client.expect_end();
+    served.logged("idle for too long");
+}
+
+/// Waits until no such process is left, but for one whose parent has not taken notice.
+#[track_caller]
+pub(crate) fn expect_dead(id: &str) {
+    let began = Instant::now();
+    while is_alive(id) {
+        assert!(began.elapsed() < PATIENCE, "{id} still runs");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn is_alive(id: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().unwrap_or_default();
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
+}

@@ -1,0 +1,306 @@
+//! `serveloop connect --protocol`: a line, its reply, the next line.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+
+use crate::running::{Running, run};
+use crate::scripts::{Scripted, expect, noise, rest, trickle};
+use crate::served::{Served, serveloop};
+use crate::terminal::terminal;
+
+#[test]
+fn hello_is_talked_in_turns() {
+    let served = Served::new(&["hello", "--delay", "20ms", "--listen", "tcp://127.0.0.1:0"]);
+    let arguments = ["connect", served.uri(0), "--protocol", "hello"];
+    let said = run(&arguments, "Michael\n\nTracy\nChenqi\nexit\n");
+    let expected = "Welcome!\nHello,Michael\nHello,Tracy\nHello,Chenqi\n";
+    assert_eq!(said.well(), expected);
+    assert_eq!(run(&arguments, "").well(), "Welcome!\n");
+}
+
+#[test]
+fn turns_do_not_depend_on_how_replies_are_cut() {
+    let server = Scripted::new(|stream| {
+        trickle(&stream, b"Welcome!");
+        expect(&stream, b"Michael");
+        trickle(&stream, b"Hello,Michael");
+        expect(&stream, b"exit");
+    });
+    let arguments = ["connect", &server.uri(), "--protocol", "hello"];
+    assert_eq!(
+        run(&arguments, "Michael\nexit\n").well(),
+        "Welcome!\nHello,Michael\n"
+    );
+    server.end();
+}
+
+#[test]
+fn echo_and_operator_are_talked_in_turns() {
+    let served = Served::new(&["echo", "--listen", "tcp://127.0.0.1:0"]);
+    let arguments = ["connect", served.uri(0), "--protocol", "echo"];
+    assert_eq!(run(&arguments, "one\n\ntwo\n").well(), "one\ntwo\n");
+    let server = Scripted::new(|mut stream| {
+        for (question, answer) in [(b"how?", b"so"), (b"why?", b"ah")] {
+            expect(&stream, question);
+            stream.write_all(answer).unwrap();
+        }
+        assert_eq!(rest(&stream), b"");
+    });
+    let arguments = ["connect", &server.uri(), "--protocol", "operator"];
+    assert_eq!(run(&arguments, "how?\n\nwhy?\n").well(), "so\nah\n");
+    server.end();
+}
+
+#[test]
+fn an_empty_line_ends_a_talk_about_time() {
+    let server = Scripted::new(|mut stream| {
+        expect(&stream, b"hi");
+        stream.write_all(b"[Thu Jan  1 00:00:00 1970] hi").unwrap();
+        assert_eq!(rest(&stream), b"");
+    });
+    let arguments = ["connect", &server.uri(), "--protocol", "timestamp"];
+    let said = run(&arguments, "hi\n\nnever sent\n");
+    assert_eq!(said.well(), "[Thu Jan  1 00:00:00 1970] hi\n");
+    server.end();
+}
+
+/// A server as the tutorials write it, in Python, for one connection.
+struct Python(Child);
+
+impl Python {
+    /// Runs the server of that name; gives where it listens. None without Python.
+    fn new(name: &str) -> Option<(Self, String)> {
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/clients/tutorial_servers.py"
+        );
+        let mut command = Command::new("python3");
+        let spawned = command.args([script, name]).stdout(Stdio::piped()).spawn();
+        let Ok(child) = spawned else {
+            println!("skipped: no python3");
+            return None;
+        };
+        let mut python = Self(child);
+        let mut port = String::new();
+        let stdout = python.0.stdout.take().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut port).expect("a port");
+        Some((python, format!("tcp://127.0.0.1:{}", port.trim())))
+    }
+
+    #[track_caller]
+    fn end(mut self) {
+        assert!(self.0.wait().expect("our child").success());
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Talks to the server of that name; gives what is printed. None without Python.
+#[track_caller]
+fn tutorial(name: &str, protocol: &[&str], input: &str) -> Option<String> {
+    let (python, uri) = Python::new(name)?;
+    let arguments = ["connect", &uri, "--protocol"];
+    let arguments: Vec<_> = arguments.iter().chain(protocol).copied().collect();
+    let printed = run(&arguments, input).well();
+    python.end();
+    Some(printed)
+}
+
+#[test]
+fn servers_of_the_tutorials_are_talked_to() {
+    let Some(printed) = tutorial("hello", &["hello"], "Michael\nTracy\nChenqi\nexit\n") else {
+        return;
+    };
+    let expected = "Welcome!\nHello,Michael\nHello,Tracy\nHello,Chenqi\n";
+    assert_eq!(printed, expected);
+    let printed = tutorial("echo", &["echo"], "one\n\ntwo\n");
+    assert_eq!(printed.unwrap(), "one\ntwo\n");
+    let printed = tutorial("timestamp", &["timestamp"], "hi\n\n").unwrap();
+    assert!(
+        printed.starts_with('[') && printed.ends_with("] hi\n"),
+        "{printed}"
+    );
+    assert_eq!(printed.len(), "[Thu Jan  1 00:00:00 1970] hi\n".len());
+}
+
+#[test]
+fn commands_of_the_tutorials_have_all_their_output() {
+    let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    for wire in ["ready", "struct"] {
+        let input = "seq 100000\n\ntrue\nprintf last\nquit\n";
+        let Some(printed) = tutorial(wire, &["command", "--wire", wire], input) else {
+            return;
+        };
+        let rest = printed.strip_prefix(&numbers);
+        assert_eq!(rest, Some("last"), "{wire}: {} bytes", printed.len());
+    }
+}
+
+/// Talks to a server of commands: `ls` has an output of 300,000 bytes, `true` none.
+#[track_caller]
+fn commands(wire: &str, server: Scripted, output: &[u8]) {
+    let arguments = [
+        "connect",
+        &server.uri(),
+        "--protocol",
+        "command",
+        "--wire",
+        wire,
+    ];
+    let said = run(&arguments, "\nls -l\ntrue\nquit\nnever sent\n");
+    assert_eq!((said.code, &*said.stderr), (Some(0), ""));
+    assert!(said.stdout == output, "{} bytes", said.stdout.len());
+    server.end();
+}
+
+#[test]
+fn commands_are_framed() {
+    let output = noise(300_000);
+    let reply = output.clone();
+    let server = Scripted::new(move |mut stream| {
+        expect(&stream, b"\0\0\0\x05ls -l");
+        trickle(&stream, &300_000_u32.to_be_bytes());
+        stream.write_all(&reply).unwrap();
+        expect(&stream, b"\0\0\0\x04true");
+        stream.write_all(&[0; 4]).unwrap();
+        assert_eq!(rest(&stream), b"");
+    });
+    commands("framed", server, &output);
+}
+
+#[test]
+fn commands_are_answered_after_a_signed_length() {
+    let output = noise(300_000);
+    let reply = output.clone();
+    let server = Scripted::new(move |mut stream| {
+        expect(&stream, b"ls -l");
+        trickle(&stream, &300_000_i32.to_le_bytes());
+        stream.write_all(&reply).unwrap();
+        expect(&stream, b"true");
+        stream.write_all(&[0; 4]).unwrap();
+        assert_eq!(rest(&stream), b"");
+    });
+    commands("struct", server, &output);
+}
+
+#[test]
+fn commands_are_answered_when_the_client_is_ready() {
+    let output = noise(300_000);
+    let reply = output.clone();
+    let server = Scripted::new(move |mut stream| {
+        expect(&stream, b"ls -l");
+        trickle(&stream, b"300000");
+        expect(&stream, b"ready");
+        stream.write_all(&reply).unwrap();
+        expect(&stream, b"true");
+        stream.write_all(b"0").unwrap();
+        expect(&stream, b"ready");
+        assert_eq!(rest(&stream), b"");
+    });
+    commands("ready", server, &output);
+}
+
+#[test]
+fn lengths_that_cannot_be_are_refused() {
+    let cases: [(&str, &[u8], &str); 4] = [
+        (
+            "framed",
+            b"\xff\xff\xff\xff",
+            "4294967295 bytes, at most 1073741824 allowed",
+        ),
+        ("struct", b"\xff\xff\xff\xff", "a negative length, -1"),
+        ("ready", b"9999999999", "9999999999 bytes, at most"),
+        ("ready", b"-1", "expected a length in digits"),
+    ];
+    for (wire, length, problem) in cases {
+        let server = Scripted::new(move |mut stream| {
+            stream.read_exact(&mut [0; 2]).unwrap();
+            stream.write_all(length).unwrap();
+            // It may be reset.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let arguments = [
+            "connect",
+            &server.uri(),
+            "--protocol",
+            "command",
+            "--wire",
+            wire,
+        ];
+        let text = run(&arguments, "ls\n").badly();
+        assert!(text.contains(problem), "{wire}: {text}");
+        server.end();
+    }
+}
+
+#[test]
+fn a_reply_that_is_cut_off_is_a_failure() {
+    let cases: [(&str, &[u8]); 4] = [
+        ("framed", b"\0\0\0\x09half"),
+        ("struct", b"\x09\0\0\0half"),
+        ("framed", b"\0\0"),
+        ("ready", b""),
+    ];
+    for (wire, reply) in cases {
+        let server = Scripted::new(move |mut stream| {
+            let request: &[u8] = if wire == "framed" {
+                b"\0\0\0\x02ls"
+            } else {
+                b"ls"
+            };
+            expect(&stream, request);
+            stream.write_all(reply).unwrap();
+        });
+        let arguments = [
+            "connect",
+            &server.uri(),
+            "--protocol",
+            "command",
+            "--wire",
+            wire,
+        ];
+        let said = run(&arguments, "ls\n");
+        assert_eq!(said.stdout, reply.get(4..).unwrap_or_default());
+        let text = said.badly();
+        assert!(
+            text.contains("closed before the reply was complete"),
+            "{text}"
+        );
+        server.end();
+    }
+}
+
+#[test]
+fn more_than_the_reply_is_a_failure() {
+    let server = Scripted::new(|mut stream| {
+        stream.write_all(b"Welcome! Bienvenue!").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let arguments = ["connect", &server.uri(), "--protocol", "hello"];
+    let text = Running::new(&arguments).end().badly();
+    assert!(text.contains("11 bytes more than the reply"), "{text}");
+    server.end();
+}
+
+/// A prompt is for people: it goes to standard error, and only if a terminal is there to type at.
+#[test]
+fn a_terminal_is_asked_with_a_prompt() {
+    let echo = Served::new(&["echo", "--listen", "tcp://127.0.0.1:0"]);
+    let arguments = ["connect", echo.uri(0), "--protocol", "echo", "--prompt"];
+    assert_eq!(run(&arguments, "one\n").well(), "one\n");
+    let (mut person, terminal) = terminal();
+    let mut command = serveloop(&arguments);
+    command.stdin(terminal);
+    let mut client = Running::spawn(command);
+    // The second line is the end of the input, Ctrl-D.
+    person.write_all(b"one\n\x04").unwrap();
+    let said = client.end();
+    assert_eq!((said.code, &*said.stdout), (Some(0), &b"one\n"[..]));
+    assert_eq!(said.stderr, "> > ");
+}

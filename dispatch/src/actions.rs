@@ -1,0 +1,259 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::problem::{Problem, pointer};
+
+/// The name under which a request has the name of its action.
+const ACTION: &str = "action";
+
+/// The action that every registry has.
+const HELP: &str = "help";
+
+type Handler = Box<dyn Fn(Value) -> Result<Vec<u8>, Problem> + Send + Sync>;
+
+/// What can be called, by name.
+///
+/// Every registry has the action `help`, which answers with an object of all names and their help
+/// texts.
+pub struct Actions {
+    registered: BTreeMap<String, Action>,
+}
+
+struct Action {
+    help: String,
+    handler: Handler,
+}
+
+impl Actions {
+    /// A registry with the action `help` alone.
+    #[must_use]
+    pub fn new() -> Self {
+        let actions = Self {
+            registered: BTreeMap::new(),
+        };
+        // What it does needs the whole registry, so its handler is never called.
+        actions.insert(
+            HELP,
+            "all actions and what they do",
+            Box::new(|_| Ok(Vec::new())),
+        )
+    }
+
+    /// Adds an action. The parameters are all that the request holds beside its `action`; for an
+    /// action without parameters take [`IgnoredAny`](serde::de::IgnoredAny). The handler runs on the
+    /// thread of the event loop, so it must not block.
+    ///
+    /// # Panics
+    /// When there is an action of that name.
+    #[must_use]
+    pub fn register<P, R, H>(self, name: &str, help: &str, handler: H) -> Self
+    where
+        P: DeserializeOwned,
+        R: Serialize,
+        H: Fn(P) -> Result<R, ActionError> + Send + Sync + 'static,
+    {
+        let untyped = move |parameters: Value| {
+            let parameters = serde_path_to_error::deserialize(parameters).map_err(|error| {
+                Problem::of_value("wrong_type", error.inner(), pointer(error.path()))
+            })?;
+            encode(&handler(parameters).map_err(|error| error.0)?)
+        };
+        self.insert(name, help, Box::new(untyped))
+    }
+
+    fn insert(mut self, name: &str, help: &str, handler: Handler) -> Self {
+        let help = help.to_owned();
+        let earlier = self
+            .registered
+            .insert(name.to_owned(), Action { help, handler });
+        assert!(earlier.is_none(), "there is already an action {name:?}");
+        self
+    }
+
+    /// Calls the action that `request` names. Gives its result as JSON.
+    pub(crate) fn call(&self, request: Value) -> Result<Vec<u8>, Problem> {
+        let Value::Object(mut parameters) = request else {
+            let message = "expected an object: {\"action\": \"NAME\", ...}";
+            return Err(Problem::of_value("not_an_object", message, String::new()));
+        };
+        let name = name(&mut parameters)?;
+        if name == HELP {
+            return encode(&self.help());
+        }
+        let Some(action) = self.registered.get(&name) else {
+            let message = format!("no action {name:?}; the action help lists those there are");
+            return Err(Problem::of_value("unknown_action", message, at_action()));
+        };
+        (action.handler)(Value::Object(parameters))
+    }
+
+    fn help(&self) -> BTreeMap<&str, &str> {
+        let texts = self.registered.iter();
+        texts
+            .map(|(name, action)| (name.as_str(), action.help.as_str()))
+            .collect()
+    }
+}
+
+impl Default for Actions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Actions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.help()).finish()
+    }
+}
+
+/// Why an action has no result: told to the client, whose connection goes on.
+#[derive(Debug)]
+pub struct ActionError(Problem);
+
+impl ActionError {
+    /// An error with the code `failed` and a message for people.
+    #[must_use]
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self(Problem::of_value("failed", message, String::new()))
+    }
+
+    /// The same with another code, for programs: lower case, words joined by `_`.
+    #[must_use]
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.0.code = code;
+        self
+    }
+
+    /// The same about one parameter: a JSON pointer, for example `/numbers/0`.
+    #[must_use]
+    pub fn at(self, pointer: &str) -> Self {
+        Self(self.0.at(pointer.to_owned()))
+    }
+}
+
+/// Takes the action's name out of the request.
+fn name(parameters: &mut Map<String, Value>) -> Result<String, Problem> {
+    match parameters.remove(ACTION) {
+        Some(Value::String(name)) => Ok(name),
+        Some(_) => {
+            let message = "the name of an action is a string";
+            Err(Problem::of_value("wrong_type", message, at_action()))
+        }
+        None => {
+            let message = "expected a name: {\"action\": \"NAME\", ...}";
+            Err(Problem::of_value("missing_action", message, String::new()))
+        }
+    }
+}
+
+fn at_action() -> String {
+    format!("/{ACTION}")
+}
+
+fn encode(result: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(result).map_err(|error| Problem::of_value("failed", error, String::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde::de::IgnoredAny;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Place {
+        rows: Vec<Row>,
+    }
+
+    #[derive(Deserialize)]
+    struct Row {
+        #[serde(rename = "a/b~c")]
+        number: u8,
+    }
+
+    fn actions() -> Actions {
+        Actions::new()
+            .register("first", "the first number", |Place { rows }| {
+                let first = rows.first().map(|row| row.number);
+                first.ok_or_else(|| ActionError::new("no rows").with_code("empty").at("/rows"))
+            })
+            .register("nothing", "no parameters", |_: IgnoredAny| Ok(()))
+    }
+
+    #[track_caller]
+    fn refused(request: Value) -> Value {
+        let problem = actions().call(request).unwrap_err();
+        serde_json::to_value(problem).unwrap()
+    }
+
+    #[test]
+    fn results_are_typed() {
+        let request = json!({"action": "first", "rows": [{"a/b~c": 7}], "unknown": 1});
+        assert_eq!(actions().call(request).unwrap(), b"7");
+        let request = json!({"action": "nothing"});
+        assert_eq!(actions().call(request).unwrap(), b"null");
+    }
+
+    #[test]
+    fn help_lists_all_actions() {
+        let help = actions().call(json!({"action": "help"})).unwrap();
+        let expected = json!({
+            "first": "the first number",
+            "help": "all actions and what they do",
+            "nothing": "no parameters",
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&help).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_pointed_at() {
+        let request = json!({"action": "first", "rows": [{"a/b~c": 7}, {"a/b~c": 256}]});
+        let problem = refused(request);
+        assert_eq!(problem["code"], "wrong_type");
+        assert_eq!(problem["at"], "/rows/1/a~1b~0c");
+        let problem = refused(json!({"action": "first"}));
+        assert_eq!(problem["message"], "missing field `rows`");
+        assert_eq!(problem["at"], "");
+    }
+
+    #[test]
+    fn errors_of_an_action_are_its_own() {
+        let expected = json!({"code": "empty", "message": "no rows", "at": "/rows"});
+        assert_eq!(refused(json!({"action": "first", "rows": []})), expected);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        assert_eq!(refused(json!([1]))["code"], "not_an_object");
+        assert_eq!(refused(json!({}))["code"], "missing_action");
+        assert_eq!(refused(json!({"action": 1}))["code"], "wrong_type");
+        for name in ["", "first ", "FIRST", "__class__", "register"] {
+            let problem = refused(json!({ "action": name }));
+            assert_eq!(problem["code"], "unknown_action");
+            assert_eq!(problem["at"], "/action");
+        }
+    }
+
+    #[test]
+    fn what_a_client_sent_makes_no_long_message() {
+        let problem = refused(json!({"action": "\u{20ac}".repeat(1_000)}));
+        let message = problem["message"].as_str().unwrap();
+        assert!(
+            message.len() <= 256 && message.ends_with("..."),
+            "{message}"
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "already an action \"help\"")]
+    fn a_name_is_registered_once() {
+        let _ = Actions::new().register("help", "another", |_: IgnoredAny| Ok(()));
+    }
+}

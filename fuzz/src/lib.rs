@@ -1,0 +1,27 @@
+//! Parts of serveloop against reference models, driven by arbitrary bytes.
+//!
+//! A [`Target`] decodes its bytes into whatever its part takes, runs the part beside a naive model of
+//! it, and panics where the two differ. The fuzzer searches for such bytes, and the tests run the
+//! same targets on random ones and on the corpus.
+
+pub mod addresses;
+pub mod framings;
+mod input;
+pub mod session;
+
+/// One part and its model, run on any bytes. Panics when they differ.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the name of their directory in `corpus/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("addresses", addresses::target),
+    ("framings", framings::target),
+    ("session", session::target),
+];
+
+/// The target with that name.
+#[must_use]
+pub fn target(name: &str) -> Option<Target> {
+    let found = TARGETS.iter().find(|(other, _)| *other == name);
+    found.map(|(_, target)| *target)
+}

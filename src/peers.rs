@@ -1,0 +1,95 @@
+//! How many connections each peer has.
+
+use std::collections::HashMap;
+
+use crate::address::Peer;
+use crate::config::Config;
+use crate::origin::Origin;
+
+/// One entry for each peer that has a connection and is limited, and so never more of them than
+/// `max_connections`.
+#[derive(Debug, Default)]
+pub(crate) struct Peers(HashMap<Origin, usize>);
+
+impl Peers {
+    /// Whether the peer may have one more.
+    pub(crate) fn has_room(&self, peer: &Peer, config: &Config) -> bool {
+        let Some(origin) = Origin::of(peer.address(), config) else {
+            return true;
+        };
+        self.0
+            .get(&origin)
+            .is_none_or(|count| *count < config.max_per_peer)
+    }
+
+    /// A connection of the peer's begins.
+    pub(crate) fn enter(&mut self, peer: &Peer, config: &Config) {
+        if let Some(origin) = counted(peer, config) {
+            *self.0.entry(origin).or_default() += 1;
+        }
+    }
+
+    /// A connection has ended.
+    pub(crate) fn leave(&mut self, peer: &Peer, config: &Config) {
+        let Some(origin) = counted(peer, config) else {
+            return;
+        };
+        let count = self.0.get_mut(&origin).expect("who leaves has entered");
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(&origin);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Connections that we opened do not count, and datagrams have a limit of their own.
+fn counted(peer: &Peer, config: &Config) -> Option<Origin> {
+    let counts = peer.listener().is_some() && !peer.is_datagram();
+    counts.then(|| Origin::of(peer.address(), config)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_end_with_their_last_connection() {
+        let config = Config {
+            max_per_peer: 2,
+            ..Config::default()
+        };
+        let peer = |uri: &str| Peer::new(uri.parse().unwrap(), Some(0));
+        let (one, again) = (peer("tcp://192.0.2.1:5"), peer("tcp://192.0.2.1:6"));
+        let mut peers = Peers::default();
+        peers.enter(&one, &config);
+        assert!(peers.has_room(&again, &config));
+        peers.enter(&again, &config);
+        assert!(!peers.has_room(&one, &config));
+        assert!(peers.has_room(&peer("tcp://192.0.2.9:5"), &config));
+        peers.leave(&one, &config);
+        assert!(peers.has_room(&one, &config));
+        peers.leave(&again, &config);
+        assert!(peers.is_empty());
+    }
+
+    #[test]
+    fn who_is_not_limited_leaves_no_trace() {
+        let config = Config::default();
+        let mut peers = Peers::default();
+        let address = |uri: &str| uri.parse().unwrap();
+        for peer in [
+            Peer::new(address("tcp://192.0.2.1:5"), None),
+            Peer::new(address("udp://192.0.2.1:5"), Some(0)),
+            Peer::new(address("tcp://127.0.0.1:5"), Some(0)),
+            Peer::new(address("unix:///run/some"), Some(0)),
+        ] {
+            peers.enter(&peer, &config);
+            assert!(peers.is_empty(), "{peer}");
+            peers.leave(&peer, &config);
+        }
+    }
+}
