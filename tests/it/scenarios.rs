@@ -1,8 +1,10 @@
 //! Scenarios of docs/RELIABILITY.md that no other theme has. `SERVELOOP_FULL=1` has them in full size.
 
 use std::env;
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -163,4 +165,45 @@ fn a_tick_does_not_drift_in_an_hour() {
     session.advance(seconds(3_600));
     session.receive(b"?");
     assert_eq!(session.sent(), b"360000 0");
+}
+
+/// A table of tests that are called otherwise, or gone, is worth nothing.
+#[test]
+fn the_table_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    for directory in ["src", "tests", "cli/tests", "dispatch/tests"] {
+        read_all(&root.join(directory), &mut code);
+    }
+    let table = fs::read_to_string(root.join("docs/RELIABILITY.md")).unwrap();
+    let named = table
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|text| text.split_once("::"))
+        .filter(|(module, _)| module.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+    let is_missing = |test: &str| {
+        let as_function = format!("fn {test}(");
+        !code.contains(&as_function) && !code.contains(&format!("\"{test}\""))
+    };
+    let (mut count, mut missing) = (0, Vec::new());
+    for (module, test) in named.filter(|(module, _)| *module != "testing") {
+        count += 1;
+        if is_missing(test) {
+            missing.push(format!("{module}::{test}"));
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(count > 80, "{count} tests only");
+}
+
+fn read_all(directory: &Path, into: &mut String) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_all(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
 }
