@@ -27,6 +27,7 @@ use crate::simulation::network::Question;
 use crate::simulation::random::Random;
 use crate::simulation::run::Run;
 use crate::simulation::witness::Witnessed;
+use crate::statistics::Statistics;
 
 pub use exchange::Exchange;
 pub use faults::Faults;
@@ -225,10 +226,8 @@ impl<M> fmt::Debug for Simulation<M> {
 pub struct Report {
     /// Sessions that began.
     pub sessions: u64,
-    /// Turns of the loop.
-    pub turns: u64,
-    /// Bytes read and written by the loop.
-    pub bytes: u64,
+    /// What the loop has counted.
+    pub statistics: Statistics,
     /// How long it took, in the simulated time.
     pub time: Duration,
     /// The calls that can be made to fail, in their order, if [`Network::record_calls`] asked.
@@ -305,6 +304,7 @@ fn vary(config: &Config, faults: &Faults, random: &mut Random) -> Config {
     config.datagrams_per_turn = small(config.datagrams_per_turn, random);
     config.timeouts_per_turn = small(config.timeouts_per_turn, random);
     config.max_connections = random.pick(&[1, 3, config.max_connections]);
+    config.max_per_peer = random.pick(&[1, 3, config.max_per_peer]);
     config.high_water = small(config.high_water, random);
     config.low_water = random.below(config.high_water);
     config

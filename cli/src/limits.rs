@@ -59,9 +59,9 @@ limits! {
     "Budgets per turn" {
         /// Connections accepted per listener and turn of the loop
         accepts_per_turn: usize, "NUMBER";
-        /// Bytes read from one connection per turn; the loop's read buffer has this size
+        /// Bytes read from one connection per turn, at most 64 KiB at once
         read_per_turn: Size, "SIZE";
-        /// Bytes written to one connection per turn
+        /// Bytes written to one connection per turn, after each read
         write_per_turn: Size, "SIZE";
         /// Messages taken from one connection per turn
         messages_per_turn: usize, "NUMBER";
@@ -71,6 +71,8 @@ limits! {
         timeouts_per_turn: usize, "NUMBER";
         /// A turn that takes longer is counted and warned about; 0: do not look
         slow_turn: Timeout, "DURATION";
+        /// How long to ask for news again and again before sleeping, while that pays; 0: not at all
+        busy_poll: Timeout, "DURATION";
     }
     "Buffers and messages" {
         /// From this much untaken output on, no more of the peer's input is read
@@ -166,7 +168,7 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value that is not its default, and what it does to the configuration.
-    const OPTIONS: [(&str, &str, Change); 38] = [
+    const OPTIONS: [(&str, &str, Change); 39] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-per-peer", "8", |to| to.max_per_peer = 8),
         ("limit-loopback", "true", |to| to.limit_loopback = true),
@@ -187,6 +189,9 @@ mod tests {
         ("datagrams-per-turn", "4", |to| to.datagrams_per_turn = 4),
         ("timeouts-per-turn", "5", |to| to.timeouts_per_turn = 5),
         ("slow-turn", "0", |to| to.slow_turn = None),
+        ("busy-poll", "50us", |to| {
+            to.busy_poll = Some(Duration::from_micros(50))
+        }),
         ("high-water", "128KiB", |to| to.high_water = 128 << 10),
         ("low-water", "0", |to| to.low_water = 0),
         ("max-output", "2MiB", |to| to.max_output = 2 << 20),

@@ -1,5 +1,6 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
+mod bench;
 mod body;
 mod budget;
 mod completions;
@@ -42,6 +43,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
+use crate::bench::Bench;
 use crate::completions::Completions;
 use crate::connect::Connect;
 use crate::failure::Failure;
@@ -89,6 +91,7 @@ enum Command {
     Serve(Box<Serve>),
     Connect(Connect),
     Fetch(Fetch),
+    Bench(Box<Bench>),
     Completions(Completions),
     Man(Manual),
 }
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Connect(connect) => connect.run(),
         Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
+        Command::Bench(bench) => bench.run(),
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(manual) => manual.run(Cli::command()),
     };
@@ -160,7 +164,7 @@ mod tests {
         let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             known_commands(arguments("serveloop nonsense").into_iter()),
-            "serve, connect, fetch, completions, man, help"
+            "serve, connect, fetch, bench, completions, man, help"
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),

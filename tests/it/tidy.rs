@@ -61,6 +61,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "reactor",
             "replies",
             "responder",
+            "spin",
             "table",
             "throttle",
             "timers",

@@ -6,6 +6,7 @@ mod served;
 mod sockets;
 mod terminal;
 
+mod bench;
 mod clients;
 mod command;
 mod command_clients;

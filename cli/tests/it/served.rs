@@ -146,7 +146,13 @@ impl Outcome {
     /// Runs `serveloop` with `arguments` to its end.
     #[track_caller]
     pub(crate) fn new(arguments: &[&str]) -> Self {
-        let mut running = Served::spawn_unheard(serveloop(arguments));
+        Self::of(serveloop(arguments))
+    }
+
+    /// Runs a command that was prepared to its end.
+    #[track_caller]
+    pub(crate) fn of(command: Command) -> Self {
+        let mut running = Served::spawn_unheard(command);
         Self {
             stdout: running.stdout.rest().join("\n"),
             stderr: running.stderr.rest().join("\n"),
