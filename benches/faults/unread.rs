@@ -38,7 +38,7 @@ pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
     println!(
         "  memory grew by {} MiB at most, {} KiB each",
         memory >> 20,
-        memory / count as u64 >> 10
+        (memory / count as u64) >> 10
     );
     let each = Config::default().high_water + Config::default().read_per_turn;
     println!("  (the marks allow {} KiB each)", each >> 10);
