@@ -40,8 +40,8 @@ pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
         memory >> 20,
         (memory / count as u64) >> 10
     );
-    let each = Config::default().high_water + Config::default().read_per_turn;
-    println!("  (the marks allow {} KiB each)", each >> 10);
+    let budget = Config::default().max_buffered;
+    println!("  (the budget for all is {} MiB)", budget >> 20);
     println!(
         "  {HEALTHY} healthy: p99 {calm:.0} us before, {crowded:.0} us meanwhile, ratio {:.2}",
         crowded / calm

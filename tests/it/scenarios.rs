@@ -87,7 +87,7 @@ impl Drop for Countdown {
 
 #[test]
 fn a_panic_at_any_call_of_any_of_many_ends_its_own_connection_only() {
-    const DEEPEST: u64 = 20;
+    const DEEPEST: u64 = 10;
     let many = match env::var_os("SERVELOOP_FULL") {
         Some(_) => 1_000_000,
         None => 10_000,
