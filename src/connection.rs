@@ -160,6 +160,11 @@ impl<S, P: Protocol> Connection<S, P> {
         self.next_turn(turn)
     }
 
+    /// Whether the socket has failed and no read will tell, since the protocol wants no input now.
+    fn is_failed_unread(&self) -> bool {
+        self.agenda.any(ERROR) && !self.session.wants_input()
+    }
+
     #[cold]
     fn next_turn<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
         if self.agenda.any(CONNECTING) {
@@ -173,6 +178,7 @@ impl<S, P: Protocol> Connection<S, P> {
         let ends = self.session.is_closing() || self.owes_end();
         let sent = self.session.output().is_empty();
         let again = writes || ends && sent || self.session.has_more() || self.agenda.any(DRAINING);
+        let again = again || self.is_failed_unread();
         // A deadline is acted on once a turn.
         let more = reads && sent && !self.agenda.any(DUE);
         match (again, reads) {
@@ -203,7 +209,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 turn.statistics.bytes_read += count as u64;
                 self.session.handle_data(&turn.input[..count], context);
             }
-            Err(error) => self.fail_or_wait(error, READABLE),
+            Err(error) => self.fail_or_wait(error, READABLE | ERROR),
         }
     }
 
@@ -264,7 +270,8 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.agenda.any(CONNECTING) && !self.connect(turn, context) {
             return false;
         }
-        if self.agenda.take(ERROR) && !self.session.wants_input() {
+        if self.is_failed_unread() {
+            self.agenda.clear(ERROR);
             if let Some(error) = turn.net.error(&mut self.stream) {
                 self.session.fail(CloseReason::Io(error));
             }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{Exchange, Simulation};
@@ -51,7 +51,7 @@ pub(crate) type Simulated = Simulation<fn() -> Any>;
 
 pub(crate) type System = (&'static str, fn() -> Simulated);
 
-pub(crate) const SYSTEMS: [System; 12] = [
+pub(crate) const SYSTEMS: [System; 13] = [
     ("echo", echo),
     ("discard", discard),
     ("frames", frames),
@@ -60,6 +60,7 @@ pub(crate) const SYSTEMS: [System; 12] = [
     ("crowded", crowded),
     ("greeter", greeter),
     ("late", late),
+    ("pausing", pausing),
     ("rejecting", rejecting),
     ("panicking", panicking),
     ("finishing", finishing),
@@ -251,6 +252,35 @@ fn late() -> Simulated {
     }
     Simulation::new(make as fn() -> Any)
         .client(Exchange::new(text(60), text(60)))
+        .client(Exchange::new("a", "a").then("b", "b").in_turns())
+}
+
+/// Reads nothing for a while after each piece, in which it must be noticed if the client is gone.
+fn pausing() -> Simulated {
+    struct Pausing(Option<Instant>);
+    impl Protocol for Pausing {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            transport.write(data);
+            transport.pause_reading();
+            self.0 = Some(transport.now() + Duration::from_secs(20));
+            Ok(data.len())
+        }
+
+        fn poll_timeout(&self) -> Option<Instant> {
+            self.0
+        }
+
+        fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+            self.0 = None;
+            transport.resume_reading();
+        }
+    }
+    Simulation::new((|| Any::of(|| Pausing(None))) as fn() -> Any)
+        .client(Exchange::new("abc", "abc"))
         .client(Exchange::new("a", "a").then("b", "b").in_turns())
 }
 
