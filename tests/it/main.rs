@@ -33,6 +33,7 @@ mod probe;
 mod properties;
 mod protocols;
 mod regression;
+mod scenarios;
 mod scripted;
 mod session;
 mod socketserver;

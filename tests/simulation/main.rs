@@ -3,6 +3,7 @@
 //! As a command, for as many runs as you like:
 //! `cargo test --release --test simulation -- --seeds 100000 [--from SEED] [--system NAME]`.
 
+mod alone;
 mod bugs;
 mod calls;
 mod proxy;
@@ -13,13 +14,14 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use serveloop::Statistics;
-use serveloop::testing::{Failure, Report};
+use serveloop::protocols::Discard;
+use serveloop::testing::{Exchange, Failure, Faults, Report, Simulation};
+use serveloop::{Config, Peer, Statistics};
 
 use bugs::{BUGS, Bug, Faulty};
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 5] = [
+const TESTS: [(&str, fn()); 7] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -29,6 +31,10 @@ const TESTS: [(&str, fn()); 5] = [
         println!("  {cells} runs, one failing call each");
         assert!(cells >= 5_000, "{cells} only");
     }),
+    ("each_kind_of_fault_alone", || {
+        println!("  {} runs", alone::each_kind_alone());
+    }),
+    ("a_crowd_is_late_at_once", a_crowd_is_late_at_once),
     ("every_bug_is_found", every_bug_is_found),
     (
         "a_seed_is_always_the_same_run",
@@ -143,6 +149,23 @@ impl Tally {
 
 fn systems() -> Vec<Simulated> {
     SYSTEMS.iter().map(|(_, make)| make()).collect()
+}
+
+/// Hundreds of equal deadlines, and few that may be acted on in a turn.
+fn a_crowd_is_late_at_once() {
+    let config = Config {
+        timeouts_per_turn: 7,
+        ..Config::default()
+    };
+    Simulation::new(|| |_: &Peer| Some(Discard))
+        .config(config)
+        .faults(Faults {
+            small_batches: 500,
+            ..Faults::none()
+        })
+        .at_most(500)
+        .client(Exchange::default().stays_open())
+        .run(0..20);
 }
 
 /// The power of the simulation: a loop with a fault that loops have had does not pass.

@@ -27,6 +27,7 @@ mod models;
 mod operator;
 mod print;
 mod protocols;
+mod scenarios;
 mod shutdown;
 mod timestamp;
 mod turns;

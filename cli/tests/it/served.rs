@@ -120,6 +120,14 @@ impl Served {
         (self.child.wait().expect("our child"), log)
     }
 
+    /// Waits for the end, whatever was written before.
+    #[track_caller]
+    pub(crate) fn status(mut self) -> ExitStatus {
+        self.stdout.rest();
+        self.stderr.rest();
+        self.child.wait().expect("our child")
+    }
+
     /// Waits for the end and gives the exit code.
     #[track_caller]
     pub(crate) fn exit_code(self) -> Option<i32> {
