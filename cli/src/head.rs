@@ -5,7 +5,7 @@ use std::fmt;
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 use serveloop::ProtocolError;
 
-use crate::body::Body;
+use super::body::Body;
 
 /// More headers than this are refused.
 const HEADERS_MOST: usize = 100;

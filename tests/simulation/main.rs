@@ -8,17 +8,18 @@ mod calls;
 mod proxy;
 mod systems;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use serveloop::testing::{Failure, Report};
+use serveloop::testing::{Exchange, Failure, Faults, Report};
 
 use bugs::{BUGS, Bug, Faulty};
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 5] = [
+const TESTS: [(&str, fn()); 6] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -33,6 +34,7 @@ const TESTS: [(&str, fn()); 5] = [
         "a_seed_is_always_the_same_run",
         a_seed_is_always_the_same_run,
     ),
+    ("bytes_are_a_run_too", bytes_are_a_run_too),
     ("faults_happen", faults_happen),
 ];
 
@@ -177,6 +179,25 @@ fn a_seed_is_always_the_same_run() {
     }
 }
 
+fn bytes_are_a_run_too() {
+    let mut echo = (SYSTEMS[0].1)();
+    let mut traces = BTreeSet::new();
+    for byte in 0..=u8::MAX {
+        let bytes = [byte, 200, 3, byte];
+        let report = echo.check_bytes(&bytes).expect("it is well");
+        assert_eq!(report, echo.check_bytes(&bytes).expect("it is well"));
+        traces.insert(report.trace);
+    }
+    assert!(traces.len() > 250, "{} different runs", traces.len());
+    let mut wrong = (SYSTEMS[0].1)()
+        .faults(Faults::none())
+        .client(Exchange::new("good morning", "good night"));
+    let failures = (0..100_u8).filter_map(|byte| wrong.check_bytes(&[byte; 9]).err());
+    let failure = failures.last().expect("some client is told the wrong");
+    let replay = "with check_bytes(b\"";
+    assert!(failure.to_string().contains(replay), "{failure}");
+}
+
 /// A simulation whose faults never happen would pass everything.
 fn faults_happen() {
     let mut echo = (SYSTEMS[0].1)();
@@ -188,7 +209,7 @@ fn faults_happen() {
         whole += u64::from(report.bytes > 0);
     }
     assert!(whole > runs / 2, "{whole} of {runs} runs moved anything");
-    let mut none = (SYSTEMS[0].1)().faults(serveloop::testing::Faults::none());
+    let mut none = (SYSTEMS[0].1)().faults(Faults::none());
     let calm: Vec<_> = (0..50)
         .map(|seed| none.check(seed).expect("it is well").trace)
         .collect();
