@@ -9,6 +9,7 @@ mod calls;
 mod proxy;
 mod systems;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::process::ExitCode;
 use std::thread;
@@ -21,7 +22,7 @@ use serveloop::{Config, Peer, Statistics};
 use bugs::{BUGS, Bug, Faulty};
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 7] = [
+const TESTS: [(&str, fn()); 8] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -41,6 +42,7 @@ const TESTS: [(&str, fn()); 7] = [
         a_seed_is_always_the_same_run,
     ),
     ("everything_happens", everything_happens),
+    ("bytes_are_a_run_too", bytes_are_a_run_too),
 ];
 
 fn main() -> ExitCode {
@@ -199,6 +201,25 @@ fn a_seed_is_always_the_same_run() {
         });
         assert_eq!(traces[0], traces[1], "seed {seed}");
     }
+}
+
+fn bytes_are_a_run_too() {
+    let mut echo = (SYSTEMS[0].1)();
+    let mut traces = BTreeSet::new();
+    for byte in 0..=u8::MAX {
+        let bytes = [byte, 200, 3, byte];
+        let report = echo.check_bytes(&bytes).expect("it is well");
+        assert_eq!(report, echo.check_bytes(&bytes).expect("it is well"));
+        traces.insert(report.trace);
+    }
+    assert!(traces.len() > 250, "{} different runs", traces.len());
+    let mut wrong = (SYSTEMS[0].1)()
+        .faults(Faults::none())
+        .client(Exchange::new("good morning", "good night"));
+    let failures = (0..100_u8).filter_map(|byte| wrong.check_bytes(&[byte; 9]).err());
+    let failure = failures.last().expect("some client is told the wrong");
+    let replay = "with check_bytes(b\"";
+    assert!(failure.to_string().contains(replay), "{failure}");
 }
 
 /// A simulation in which nothing happens would pass everything.

@@ -12,7 +12,7 @@ use serveloop::{
     Protocol, ProtocolError, Transport, Waker,
 };
 
-use crate::proxy;
+use super::proxy;
 
 type Made = Box<dyn Protocol>;
 type Outcome = Result<(), ProtocolError>;

@@ -165,7 +165,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, ProtocolError> {
     if !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(problem());
     }
-    let digits = str::from_utf8(digits).map_err(|_| problem())?;
+    let digits = std::str::from_utf8(digits).map_err(|_| problem())?;
     let size = u64::from_str_radix(digits, 16).map_err(|_| problem())?;
     // No file is larger.
     if i64::try_from(size).is_err() {
