@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod dispatch;
 // The command's, which its head of a response uses.
 #[path = "../../cli/src/escaped.rs"]
+#[allow(dead_code, reason = "not all of it is used here")]
 mod escaped;
 pub mod framings;
 pub mod http;
