@@ -232,23 +232,9 @@ fn a_thousand_commands_leave_nothing_behind() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_first_process_of_a_container_keeps_no_zombies() {
-    let contain = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-    let contained = |arguments: &[&str]| {
-        let mut command = Command::new("unshare");
-        command.args(contain).args(arguments);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    };
-    if !contained(&["true"])
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
+    let Some(served) = serve_contained(&["--allow", "sh"]) else {
         return println!("skipped: no unshare, or not allowed to");
-    }
-    let server = env!("CARGO_BIN_EXE_serveloop");
-    let arguments = [server, "serve", "command", "--listen", "tcp://127.0.0.1:0"];
-    let allow = ["--allow", "sh"];
-    let served = Served::spawn(contained(&[&arguments[..], &allow].concat()));
+    };
     let mut client = Client::new(&served);
     for _ in 0..20 {
         let reply = client.ask("sh -c 'sleep 60 & sh -c \"sleep 60; :\" & exit 3'");
@@ -257,6 +243,50 @@ fn the_first_process_of_a_container_keeps_no_zombies() {
     let processes = client.ask("sh -c 'cat /proc/[0-9]*/stat'");
     assert!(processes.contains("(serveloop) "), "{processes}");
     assert!(!processes.contains(") Z "), "{processes}");
+}
+
+/// Whoever joins a group after it was killed, and before its first process is reaped, is an orphan
+/// that goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_first_process_of_a_container_waits_for_no_orphan() {
+    if !Path::new("/usr/bin/perl").exists() {
+        return println!("skipped: no perl");
+    }
+    let options = ["--allow", "perl", "--max-commands", "1"];
+    let Some(served) = serve_contained(&options) else {
+        return println!("skipped: no unshare, or not allowed to");
+    };
+    let mut client = Client::new(&served);
+    let latecomers = "perl -e '$group = $$; for my $late (0..40) { next if fork; \
+                      if ($late % 2) { sleep 60; exit } \
+                      setpgrp(0, 0); 1 while getppid == $group; for (1..$late * 50) {} \
+                      setpgrp(0, $group); sleep 60 } \
+                      select(undef, undef, undef, 0.1)'";
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(client.ask(latecomers), "");
+    }
+    assert!(began.elapsed() < PATIENCE);
+}
+
+/// A server that is the first process of a container; none where there can be no such thing.
+#[cfg(target_os = "linux")]
+fn serve_contained(options: &[&str]) -> Option<Served> {
+    let contained = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+        command.args(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let tried = contained(&["true"]).output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        return None;
+    }
+    let server = env!("CARGO_BIN_EXE_serveloop");
+    let arguments = [server, "serve", "command", "--listen", "tcp://127.0.0.1:0"];
+    Some(Served::spawn(contained(&[&arguments, options].concat())))
 }
 
 /// How many descriptors, threads and children the server has.
