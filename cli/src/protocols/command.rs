@@ -98,7 +98,7 @@ const DESCRIPTORS_LEAST: u64 = 4;
 /// and no other descriptor; it has a session of its own, gains no rights by set-user-ID, and dies
 /// with its connection. When it ends, the processes that it left behind are killed; when the server
 /// is killed, on Linux the program is too, but not what it started. --model forking is refused.
-/// Programs that run as root, as the server does then, can look into the server's memory.
+/// Of the server's own environment and descriptors a program sees nothing, unless both are root.
 ///
 /// None of this protects from what an allowed program can be told to do: whoever allows a shell,
 /// an interpreter, env, find, xargs or an editor allows everything, with the rights of the server.

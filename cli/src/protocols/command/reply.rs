@@ -5,6 +5,7 @@ use serveloop::Transport;
 use super::outcome::Report;
 use super::store::Share;
 
+/// A reply, and how much of it the connection has taken over.
 #[derive(Debug)]
 pub(super) struct Reply {
     bytes: Vec<u8>,

@@ -92,7 +92,7 @@ impl Commands {
             }
             Err(ProtocolError::TooLong { length, limit }) => {
                 // Where the next request begins is not known, or not worth the wait.
-                let beginning = self.service.wire.beginning(data);
+                let beginning = self.service.wire.beginning(data, limit);
                 let outcome = Outcome::TooLong(length, limit);
                 self.refused = Some((beginning.to_vec(), outcome));
                 self.go_on(transport);
@@ -148,10 +148,10 @@ impl Commands {
 
     /// Sends what the client can take of the reply.
     fn pour(&mut self, transport: &mut Transport<'_>) {
-        if let Work::Sending(reply) = &mut self.work {
-            if reply.pour(transport) {
-                self.work = Work::Idle;
-            }
+        if let Work::Sending(reply) = &mut self.work
+            && reply.pour(transport)
+        {
+            self.work = Work::Idle;
         }
     }
 

@@ -34,14 +34,13 @@ impl Wire {
         }
     }
 
-    /// What there is of a request that is too long to be taken.
-    pub(super) fn beginning(self, data: &[u8]) -> &[u8] {
-        match self {
+    /// What has arrived of the first `max` bytes of a request that is longer.
+    pub(super) fn beginning(self, data: &[u8], max: usize) -> &[u8] {
+        let request = match self {
             Self::Framed => data.get(LENGTH_SIZE..).unwrap_or_default(),
-            Self::Struct | Self::Ready => {
-                data.split(|byte| *byte == b'\n').next().unwrap_or_default()
-            }
-        }
+            Self::Struct | Self::Ready => data,
+        };
+        &request[..request.len().min(max)]
     }
 
     /// What goes before a reply of `length` bytes.
