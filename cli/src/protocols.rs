@@ -109,7 +109,7 @@ impl Protocol {
         match self {
             Self::Hello(options) => options.check(addresses),
             Self::Operator(options) => options.check(addresses, way),
-            Self::Command(options) => options.check(addresses),
+            Self::Command(options) => options.check(addresses, way),
             _ => Ok(()),
         }
     }

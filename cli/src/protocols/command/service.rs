@@ -29,8 +29,6 @@ pub(super) struct Service {
     pub(super) grace: Duration,
     /// How often to say that the connection is not idle: a program runs for it.
     pub(super) beat: Option<Duration>,
-    /// Whether the process ends with the connection, and has to see to the end of the program.
-    pub(super) waits_for_end: bool,
 }
 
 impl Service {
