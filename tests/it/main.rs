@@ -4,6 +4,7 @@
     reason = "what cannot be unwrapped is a failure of the test"
 )]
 
+mod accept_errors;
 mod deadlines;
 #[cfg(target_os = "linux")]
 mod examples;

@@ -28,6 +28,7 @@ struct Lines {
     receives: HashMap<usize, VecDeque<Act>>,
     sent: Vec<(usize, Vec<u8>)>,
     closed: Vec<usize>,
+    accept_errors: VecDeque<i32>,
     flood: bool,
     passed: Duration,
 }
@@ -37,6 +38,11 @@ impl Script {
     pub(crate) fn then(&self, listener: usize, act: Act) {
         let mut lines = self.0.lock().unwrap();
         lines.receives.entry(listener).or_default().push_back(act);
+    }
+
+    /// The next accepts fail with these errors, one after the other.
+    pub(crate) fn fail_accepts(&self, numbers: &[i32]) {
+        self.0.lock().unwrap().accept_errors.extend(numbers);
     }
 
     /// One connection comes: its peer sends without end and takes nothing.
@@ -109,7 +115,11 @@ impl Net for Scripted {
     }
 
     fn accept(&mut self, (): &mut ()) -> io::Result<((), Address)> {
-        if std::mem::take(&mut self.script.0.lock().unwrap().flood) {
+        let mut lines = self.script.0.lock().unwrap();
+        if let Some(number) = lines.accept_errors.pop_front() {
+            return Err(io::Error::from_raw_os_error(number));
+        }
+        if std::mem::take(&mut lines.flood) {
             return Ok(((), "tcp://127.0.0.1:1".parse().unwrap()));
         }
         Err(ErrorKind::WouldBlock.into())
