@@ -15,6 +15,7 @@ mod framing;
 mod half_close;
 mod log_fields;
 mod loop_budget;
+mod loop_calls;
 mod loop_connect;
 mod loop_datagrams;
 mod loop_echo;

@@ -30,6 +30,11 @@ struct Lines {
     closed: Vec<usize>,
     accept_errors: VecDeque<i32>,
     flood: bool,
+    pieces: Option<VecDeque<Vec<u8>>>,
+    takes: VecDeque<usize>,
+    calls: Vec<&'static str>,
+    token: usize,
+    events: Vec<Event>,
     passed: Duration,
 }
 
@@ -50,6 +55,32 @@ impl Script {
         self.0.lock().unwrap().flood = true;
     }
 
+    /// One connection comes: its peer sends these pieces, and takes so many bytes, write by write.
+    pub(crate) fn converse(&self, pieces: &[&[u8]], takes: &[usize]) {
+        let mut lines = self.0.lock().unwrap();
+        lines.flood = true;
+        lines.pieces = Some(pieces.iter().map(|piece| piece.to_vec()).collect());
+        lines.takes.extend(takes);
+    }
+
+    /// The next wait brings an event for that connection.
+    pub(crate) fn announce(&self, readable: bool, writable: bool) {
+        let mut lines = self.0.lock().unwrap();
+        let event = Event {
+            token: lines.token,
+            readable,
+            writable,
+            closed: false,
+            error: false,
+        };
+        lines.events.push(event);
+    }
+
+    /// The reads and writes of connections since the last call.
+    pub(crate) fn calls(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.0.lock().unwrap().calls)
+    }
+
     /// So much time passes.
     pub(crate) fn pass(&self, time: Duration) {
         self.0.lock().unwrap().passed += time;
@@ -66,7 +97,7 @@ impl Script {
     }
 }
 
-/// Every wait takes its whole time, at once, and brings no event.
+/// Every wait takes its whole time, at once, and brings the events that were announced.
 pub(crate) struct Scripted {
     script: Script,
     now: Instant,
@@ -96,7 +127,8 @@ impl Net for Scripted {
         self.now + self.script.0.lock().unwrap().passed
     }
 
-    fn poll(&mut self, _: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        events.append(&mut self.script.0.lock().unwrap().events);
         let wait = timeout.expect("a wait without end would be one");
         self.now += wait.max(millis(1));
         Ok(())
@@ -135,16 +167,26 @@ impl Net for Scripted {
         Ok(())
     }
 
-    fn register(&mut self, (): &mut (), _: usize) -> io::Result<()> {
+    fn register(&mut self, (): &mut (), token: usize) -> io::Result<()> {
+        self.script.0.lock().unwrap().token = token;
         Ok(())
     }
 
     fn read(&mut self, (): &mut (), buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(buffer.len())
+        let mut lines = self.script.0.lock().unwrap();
+        lines.calls.push("read");
+        let Some(pieces) = &mut lines.pieces else {
+            return Ok(buffer.len());
+        };
+        let piece = pieces.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        buffer[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
     }
 
     fn write(&mut self, (): &mut (), _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::WouldBlock.into())
+        let mut lines = self.script.0.lock().unwrap();
+        lines.calls.push("write");
+        Ok(lines.takes.pop_front().ok_or(ErrorKind::WouldBlock)?)
     }
 
     fn error(&mut self, (): &mut ()) -> Option<io::Error> {
