@@ -11,6 +11,7 @@ mod examples;
 #[path = "../../examples/framed.rs"]
 #[expect(dead_code, reason = "an example's tests run here, its main does not")]
 mod framed_example;
+mod frames;
 mod framing;
 mod half_close;
 mod log_fields;
