@@ -138,6 +138,48 @@ mod tests {
         assert!(buffer.capacity() <= 16);
         buffer.push(&vec![2; 1 << 20]);
         assert!(buffer.capacity() <= (1 << 20) + 10 + GROWTH);
+        let full = buffer.capacity();
+        buffer.push(&vec![3; full - buffer.len() + 1]);
+        assert!(buffer.capacity() <= full + GROWTH);
+    }
+
+    #[test]
+    fn grows_in_few_steps() {
+        let mut buffer = Buffer::new();
+        let mut steps = 0;
+        for _ in 0..256 * 1024 {
+            let before = buffer.capacity();
+            buffer.push(b"x");
+            steps += usize::from(buffer.capacity() != before);
+        }
+        assert!(steps <= 24, "{steps} steps");
+    }
+
+    #[test]
+    fn moves_up_only_when_enough_was_taken() {
+        let full = 12 * 1024;
+        for (taken, grows) in [(4_095, true), (4_096, false), (full - 1, false)] {
+            let mut buffer = Buffer::new();
+            buffer.push(&vec![0; full]);
+            assert_eq!(buffer.capacity(), full);
+            buffer.consume(taken);
+            buffer.push(&vec![0; taken]);
+            assert_eq!(buffer.capacity() > full, grows, "{taken} bytes taken");
+            assert_eq!(buffer.len(), full);
+        }
+    }
+
+    #[test]
+    fn only_a_small_buffer_is_lent_again() {
+        for (capacity, kept) in [(256 * 1024, true), (256 * 1024 + 1, false)] {
+            let mut buffer = Box::new(Buffer::new());
+            buffer.push(&vec![0; capacity]);
+            let scratch = buffer.into_scratch();
+            assert_eq!(scratch.as_ref().is_some(), kept);
+            let scratch = scratch.unwrap_or_default();
+            assert!(scratch.is_empty());
+            assert_eq!(scratch.capacity(), if kept { capacity } else { 0 });
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serveloop::testing::MemorySession;
-use serveloop::{Address, CloseReason, Config, Deadline, Peer, Transport};
+use serveloop::{
+    Address, Clock, CloseReason, Config, Context, Deadline, Mailbox, Peer, Session, Transport, Wake,
+};
 
 use crate::probe::{Log, Probe};
 use crate::support::{millis, seconds, timeless};
@@ -358,4 +360,34 @@ fn the_earliest_of_several_deadlines_counts() {
     assert_eq!(session.deadline(), Some(session.now() + seconds(3)));
     times_out(&mut session, seconds(3), Deadline::Idle);
     assert_eq!(session.deadline(), None);
+}
+
+/// What a driver relies on to leave its timers alone.
+#[test]
+fn a_deadline_changes_only_when_something_may_have_made_it_earlier() {
+    let (clock, config) = (Clock::new(Instant::now()), Config::default());
+    let wakers = Mailbox::new(Box::new(Nobody));
+    let context = Context {
+        clock: &clock,
+        config: &config,
+        wakers: &wakers,
+        id: 0,
+    };
+    let peer = Peer::new("tcp://127.0.0.1:1".parse().unwrap(), Some(0));
+    let probe = Probe::new(&Log::default());
+    let mut session = Session::new(probe, peer, clock.tick());
+    session.handle_open(&context);
+    assert!(session.deadline_changed());
+    assert!(session.deadline(&context).is_some());
+    assert!(!session.deadline_changed());
+    session.handle_data(b"a message", &context);
+    assert!(!session.deadline_changed());
+    session.fail(CloseReason::Aborted);
+    assert!(session.deadline_changed());
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
 }

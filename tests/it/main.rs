@@ -4,6 +4,7 @@
     reason = "what cannot be unwrapped is a failure of the test"
 )]
 
+mod accept_errors;
 mod busy_polling;
 mod deadlines;
 #[cfg(target_os = "linux")]
@@ -11,10 +12,12 @@ mod examples;
 #[path = "../../examples/framed.rs"]
 #[expect(dead_code, reason = "an example's tests run here, its main does not")]
 mod framed_example;
+mod frames;
 mod framing;
 mod half_close;
 mod log_fields;
 mod loop_budget;
+mod loop_calls;
 mod loop_connect;
 mod loop_datagrams;
 mod loop_echo;

@@ -28,7 +28,13 @@ struct Lines {
     receives: HashMap<usize, VecDeque<Act>>,
     sent: Vec<(usize, Vec<u8>)>,
     closed: Vec<usize>,
+    accept_errors: VecDeque<i32>,
     flood: bool,
+    pieces: Option<VecDeque<Vec<u8>>>,
+    takes: VecDeque<usize>,
+    calls: Vec<&'static str>,
+    token: usize,
+    events: Vec<Event>,
     passed: Duration,
     polls: Vec<Option<Duration>>,
     /// From one event to the next.
@@ -43,9 +49,40 @@ impl Script {
         lines.receives.entry(listener).or_default().push_back(act);
     }
 
+    /// The next accepts fail with these errors, one after the other.
+    pub(crate) fn fail_accepts(&self, numbers: &[i32]) {
+        self.0.lock().unwrap().accept_errors.extend(numbers);
+    }
+
     /// One connection comes: its peer sends without end and takes nothing.
     pub(crate) fn flood(&self) {
         self.0.lock().unwrap().flood = true;
+    }
+
+    /// One connection comes: its peer sends these pieces, and takes so many bytes, write by write.
+    pub(crate) fn converse(&self, pieces: &[&[u8]], takes: &[usize]) {
+        let mut lines = self.0.lock().unwrap();
+        lines.flood = true;
+        lines.pieces = Some(pieces.iter().map(|piece| piece.to_vec()).collect());
+        lines.takes.extend(takes);
+    }
+
+    /// The next wait brings an event for that connection.
+    pub(crate) fn announce(&self, readable: bool, writable: bool) {
+        let mut lines = self.0.lock().unwrap();
+        let event = Event {
+            token: lines.token,
+            readable,
+            writable,
+            closed: false,
+            error: false,
+        };
+        lines.events.push(event);
+    }
+
+    /// The reads and writes of connections since the last call.
+    pub(crate) fn calls(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.0.lock().unwrap().calls)
     }
 
     /// So much time passes.
@@ -79,8 +116,8 @@ impl Script {
     }
 }
 
-/// Every wait takes its whole time, at once, but for one that news ends; one without a time a
-/// millisecond.
+/// Every wait takes its whole time, at once, but for one that news ends, and brings the events that were
+/// announced; one without a time takes a millisecond.
 pub(crate) struct Scripted {
     script: Script,
     now: Instant,
@@ -124,6 +161,7 @@ impl Net for Scripted {
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         let mut lines = self.script.0.lock().unwrap();
+        events.append(&mut lines.events);
         lines.polls.push(timeout);
         let least = millis(u64::from(!lines.stands_still));
         let end = timeout.map(|wait| self.now + wait.max(least));
@@ -153,7 +191,11 @@ impl Net for Scripted {
     }
 
     fn accept(&mut self, (): &mut ()) -> io::Result<((), Address)> {
-        if std::mem::take(&mut self.script.0.lock().unwrap().flood) {
+        let mut lines = self.script.0.lock().unwrap();
+        if let Some(number) = lines.accept_errors.pop_front() {
+            return Err(io::Error::from_raw_os_error(number));
+        }
+        if std::mem::take(&mut lines.flood) {
             return Ok(((), "tcp://127.0.0.1:1".parse().unwrap()));
         }
         Err(ErrorKind::WouldBlock.into())
@@ -169,16 +211,26 @@ impl Net for Scripted {
         Ok(())
     }
 
-    fn register(&mut self, (): &mut (), _: usize) -> io::Result<()> {
+    fn register(&mut self, (): &mut (), token: usize) -> io::Result<()> {
+        self.script.0.lock().unwrap().token = token;
         Ok(())
     }
 
     fn read(&mut self, (): &mut (), buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(buffer.len())
+        let mut lines = self.script.0.lock().unwrap();
+        lines.calls.push("read");
+        let Some(pieces) = &mut lines.pieces else {
+            return Ok(buffer.len());
+        };
+        let piece = pieces.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        buffer[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
     }
 
     fn write(&mut self, (): &mut (), _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::WouldBlock.into())
+        let mut lines = self.script.0.lock().unwrap();
+        lines.calls.push("write");
+        Ok(lines.takes.pop_front().ok_or(ErrorKind::WouldBlock)?)
     }
 
     fn error(&mut self, (): &mut ()) -> Option<io::Error> {

@@ -1,0 +1,105 @@
+//! A frame protocol hears of everything that a protocol hears of.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use serveloop::testing::MemorySession;
+use serveloop::{Address, FrameProtocol, Framed, Frames, Lines, ProtocolError, Waker};
+
+use crate::support::millis;
+
+/// Says what it was called with, in frames; a deadline it leaves to the default.
+#[derive(Default)]
+struct Herald {
+    alarm: Option<Instant>,
+    waker: Arc<OnceLock<Waker>>,
+}
+
+impl FrameProtocol<Lines> for Herald {
+    fn connection_made(&mut self, frames: &mut Frames<'_, '_, Lines>) -> Result<(), ProtocolError> {
+        let _ = self.waker.set(frames.waker());
+        self.alarm = Some(frames.now() + millis(10));
+        frames.send(b"made")
+    }
+
+    fn frame_received(
+        &mut self,
+        frame: &[u8],
+        frames: &mut Frames<'_, '_, Lines>,
+    ) -> Result<(), ProtocolError> {
+        frames.send(frame)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.alarm
+    }
+
+    fn woken(&mut self, frames: &mut Frames<'_, '_, Lines>) {
+        frames.write(b"woken\n");
+    }
+}
+
+#[test]
+fn a_wake_and_a_deadline_reach_the_frame_protocol() {
+    let herald = Herald::default();
+    let waker = Arc::clone(&herald.waker);
+    let mut session = MemorySession::new(Framed::new(Lines::new(80), herald));
+    session.receive(b"half a ");
+    waker.get().unwrap().wake();
+    session.run();
+    session.receive(b"line\n");
+    assert_eq!(session.sent(), b"made\nwoken\nhalf a line\n");
+    session.advance(millis(9));
+    assert!(session.reason().is_none());
+    session.advance(millis(1));
+    assert_eq!(session.reason().unwrap().to_string(), "closed");
+}
+
+/// The defaults of what a frame protocol leaves out.
+struct Quiet;
+
+impl FrameProtocol<Lines> for Quiet {
+    fn frame_received(
+        &mut self,
+        _: &[u8],
+        frames: &mut Frames<'_, '_, Lines>,
+    ) -> Result<(), ProtocolError> {
+        frames.waker().wake();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_wake_changes_nothing_by_default() {
+    let mut session = MemorySession::new(Framed::new(Lines::new(80), Quiet));
+    session.receive(b"wake yourself\n");
+    session.run();
+    assert!(session.reason().is_none());
+    assert_eq!(session.sent(), b"");
+}
+
+#[test]
+fn names_are_resolved_and_what_is_no_address_is_named() {
+    let resolved = |text: &str| {
+        let found = Address::resolve(text).map_err(|error| error.to_string())?;
+        Ok::<_, String>(found.iter().map(Address::to_string).collect::<Vec<_>>())
+    };
+    for text in ["tcp://127.0.0.1:80", "udp://[::1]:53", "unix:///tmp/socket"] {
+        assert_eq!(resolved(text), Ok(vec![text.to_owned()]));
+    }
+    for scheme in ["tcp", "udp"] {
+        let found = resolved(&format!("{scheme}://localhost:80")).unwrap();
+        let loopback = ["127.0.0.1", "[::1]"].map(|host| format!("{scheme}://{host}:80"));
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|it| loopback.contains(it)), "{found:?}");
+    }
+    for text in ["tcp://localhost", "tcp://:80", "udp://localhost:65536"] {
+        let error = resolved(text).unwrap_err();
+        assert!(error.contains("expected HOST:PORT"), "{error}");
+        assert!(error.contains(text), "{error}");
+    }
+    for text in ["localhost:80", "http://localhost:80"] {
+        let error = resolved(text).unwrap_err();
+        assert!(error.contains(text), "{error}");
+    }
+}
