@@ -109,7 +109,12 @@ impl Part {
             }
             Self::Size(lines) | Self::DataEnd(lines) | Self::Trailer(lines, _) => lines,
         };
-        let Some(line) = lines.decode(data)? else {
+        let line = lines.decode(data);
+        let line = line.map_err(|error| match self {
+            Self::DataEnd(_) => ProtocolError::malformed("a chunk is longer than its size says"),
+            _ => error,
+        })?;
+        let Some(line) = line else {
             return Ok(Piece {
                 content: b"",
                 taken: 0,

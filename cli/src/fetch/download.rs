@@ -3,7 +3,8 @@
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -44,9 +45,21 @@ impl Target {
             Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
             Ok(found) if found.is_file() => Ok(Self::File(fs::canonicalize(path)?)),
             Ok(_) => Ok(Self::Special(path.to_owned())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::File(path.to_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::new_file(path),
             Err(error) => Err(error),
         }
+    }
+
+    fn new_file(path: &Path) -> io::Result<Self> {
+        let problem = if path.as_os_str().as_bytes().ends_with(b"/") {
+            "no such directory"
+        } else if path.is_symlink() {
+            "a link to a file that is not there"
+        } else {
+            fs::metadata(directory_of(path))?;
+            return Ok(Self::File(path.to_owned()));
+        };
+        Err(io::Error::new(ErrorKind::NotFound, problem))
     }
 }
 
@@ -128,7 +141,10 @@ impl Download {
             return Ok(());
         };
         if let Ok(old) = fs::metadata(path) {
-            part.as_file().set_permissions(old.permissions())?;
+            // Rights to read, write and run only: the file is ours now, and what it runs as with it.
+            let mode = old.permissions().mode() & 0o777;
+            part.as_file()
+                .set_permissions(Permissions::from_mode(mode))?;
         }
         // A name must not outlive a crash that its content does not.
         part.as_file().sync_all()?;
@@ -145,8 +161,7 @@ impl Download {
                 let part = tempfile::Builder::new()
                     .prefix(".serveloop-")
                     .suffix(".part")
-                    .permissions(Permissions::from_mode(MODE))
-                    .tempfile_in(directory_of(path))?;
+                    .make_in(directory_of(path), create)?;
                 let at = part.path().to_owned();
                 Ok((Out::Part(part), at))
             }),
@@ -221,6 +236,12 @@ impl Recipient for Download {
         };
         outcome.map_err(|error| self.failed(error))
     }
+}
+
+/// A new file. Its error does not have the name, which nobody knows.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(MODE).open(path)
 }
 
 fn directory_of(path: &Path) -> &Path {
