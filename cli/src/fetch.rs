@@ -40,6 +40,9 @@ use crate::units::{Size, Timeout};
 ///   HTTP/1.0 200 OK
 ///   Content-Length: 33
 ///
+/// The body is written byte for byte; on a terminal control characters other than line ends and tabs,
+/// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
+///
 /// A redirection to another http:// URL is followed. Any other status than 2xx, a mere part (206), a
 /// body that is cut off or is not what its head says is a failure with exit status 1; what came until
 /// then went to standard output, but never into FILE. A URL that makes no sense has exit status 2,

@@ -1,7 +1,7 @@
 //! Where a response goes: to standard output, or to a file that is there when it is complete.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::head::Head;
 use super::http::Recipient;
+use crate::escaped::for_terminal;
 use crate::interrupt::Leftover;
 
 /// What a new file may be, less what the process's mask takes away.
@@ -230,6 +231,7 @@ impl Recipient for Download {
         self.check_size(self.received)?;
         self.progress.inc(content.len() as u64);
         let outcome = match &mut self.out {
+            Some(Out::Open(file)) if file.is_terminal() => file.write_all(&for_terminal(content)),
             Some(Out::Open(file)) => file.write_all(content),
             Some(Out::Part(part)) => part.write_all(content),
             None => Ok(()),

@@ -493,3 +493,22 @@ fn python_serves_what_is_fetched() {
     command.stdin(Stdio::null());
     assert!(Running::spawn(command).end().stdout == body);
 }
+
+/// What a server sends does not command the terminal that it is shown on.
+#[test]
+fn a_terminal_gets_no_escape_sequences() {
+    let server = answering("HTTP/1.1 200 OK\r\n\r\n\x1b[31mred\tor not\n");
+    let (mut person, terminal) = terminal();
+    let mut command = serveloop(&["fetch", &format!("http://{}/", server.at())]);
+    command.stdout(terminal);
+    let mut client = Running::spawn(command);
+    assert_eq!(client.end().code, Some(0));
+    server.end();
+    drop(client);
+    let mut shown = Vec::new();
+    // A terminal without a program at it ends with an error.
+    let _ = person.read_to_end(&mut shown);
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.starts_with(r"\u{1b}[31mred"), "{shown:?}");
+    assert!(!shown.contains('\x1b'), "{shown:?}");
+}

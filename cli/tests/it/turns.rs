@@ -304,3 +304,29 @@ fn a_terminal_is_asked_with_a_prompt() {
     assert_eq!((said.code, &*said.stdout), (Some(0), &b"one\n"[..]));
     assert_eq!(said.stderr, "> > ");
 }
+
+/// A reply, or a datagram, does not command the terminal that it is shown on.
+#[test]
+fn a_terminal_gets_no_escape_sequences() {
+    for (listen, options) in [
+        ("tcp://127.0.0.1:0", &["--protocol", "operator"][..]),
+        ("tcp://127.0.0.1:0", &[][..]),
+        ("udp://127.0.0.1:0", &[][..]),
+    ] {
+        let echo = Served::new(&["echo", "--listen", listen]);
+        let (mut person, terminal) = terminal();
+        let mut command = serveloop(&["connect", echo.uri(0)]);
+        command.args(options).stdin(Stdio::piped()).stdout(terminal);
+        let mut client = Running::spawn(command);
+        let mut stdin = client.stdin();
+        stdin.write_all(b"\x1b]0;mine\x07\n").unwrap();
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"\n") {
+            let mut byte = [0];
+            person.read_exact(&mut byte).unwrap();
+            shown.extend(byte);
+        }
+        let shown = String::from_utf8_lossy(&shown);
+        assert_eq!(shown, "\\u{1b}]0;mine\\u{7}\r\n");
+    }
+}
