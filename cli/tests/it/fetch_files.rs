@@ -57,7 +57,7 @@ fn a_replaced_file_gives_no_rights_of_its_owner() {
 /// Nobody listens at that port, so that only what is noticed before can be told.
 #[track_caller]
 fn refused(path: &Path, problem: &str) {
-    let path = path.to_str().unwrap();
+    let path = path.to_str().expect("a path");
     let text = run(&["fetch", "http://127.0.0.1:1/", "-o", path], "").badly();
     assert!(text.starts_with(&format!("serveloop: {path}: ")), "{text}");
     assert!(text.contains(problem), "{text}");
@@ -89,19 +89,21 @@ fn half_saved(directory: &Directory, prepare: impl FnOnce(&mut Command)) -> (Run
     let (begun, begins) = mpsc::channel();
     let server = Scripted::new(move |mut stream| {
         skip_request(&stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").unwrap();
-        while fs::read_dir(&at).unwrap().next().is_none() {
-            stream.write_all(b".").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+            .expect("a client");
+        while fs::read_dir(&at).expect("a directory").next().is_none() {
+            stream.write_all(b".").expect("a client");
         }
-        begun.send(()).unwrap();
+        begun.send(()).expect("a test");
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let path = directory.path("file");
     let url = format!("http://{}/", server.at());
-    let mut command = serveloop(&["fetch", &url, "-o", path.to_str().unwrap()]);
+    let mut command = serveloop(&["fetch", &url, "-o", path.to_str().expect("a path")]);
     prepare(&mut command);
     let client = Running::spawn(command);
-    begins.recv_timeout(PATIENCE).unwrap();
+    begins.recv_timeout(PATIENCE).expect("a file");
     (client, server)
 }
 
