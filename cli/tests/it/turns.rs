@@ -330,3 +330,41 @@ fn a_terminal_gets_no_escape_sequences() {
         assert_eq!(shown, "\\u{1b}]0;mine\\u{7}\r\n");
     }
 }
+
+/// The end of the connection is as good as the quiet that would have to follow the output.
+#[test]
+fn an_output_may_be_the_last_thing_that_comes() {
+    let server = Scripted::new(|mut stream| {
+        expect(&stream, b"greet");
+        stream.write_all(b"5").unwrap();
+        expect(&stream, b"ready");
+        stream.write_all(b"hello").unwrap();
+    });
+    let uri = server.uri();
+    let arguments = ["connect", &uri, "--protocol", "command", "--wire", "ready"];
+    assert_eq!(run(&arguments, "greet\n").well(), "hello");
+    server.end();
+}
+
+/// Digits that came too late for the length make a wrong one, and that is not taken for an output.
+#[test]
+fn more_than_the_length_said_is_a_failure() {
+    let server = Scripted::new(|mut stream| {
+        expect(&stream, b"greet");
+        stream.write_all(b"1").unwrap();
+        expect(&stream, b"ready");
+        stream.write_all(b"2").unwrap();
+        stream.write_all(b"hello, world").unwrap();
+        // The client may leave without a farewell.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let uri = server.uri();
+    let arguments = ["connect", &uri, "--protocol", "command", "--wire", "ready"];
+    let said = run(&arguments, "greet\n");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.stderr.contains("more than the length said"),
+        "{said:?}"
+    );
+    server.end();
+}
