@@ -32,7 +32,9 @@ pub struct Config {
     pub max_per_peer: usize,
     /// Apply the limits on single peers (`max_per_peer`, `reply_factor`, `replies_per_second`) to
     /// this machine's own clients too: those of loopback addresses, and those of Unix sockets, which
-    /// count as one peer. Default false.
+    /// count as one peer. Without it one forged datagram can make two servers on loopback that answer
+    /// each other's replies, two echos, talk for ever; with it `replies_per_second` slows them down.
+    /// Default false.
     pub limit_loopback: bool,
     /// The most processes at a time, where each connection has its own; further connections wait.
     /// Default 40.

@@ -157,7 +157,8 @@ impl<'a, N> Turn<'a, N> {
     /// Says why a reply did not leave.
     #[cold]
     pub(crate) fn warn_amplified(&mut self, whose: fmt::Arguments<'_>) {
-        let problem = format_args!("{whose} was dropped: longer than reply_factor allows");
+        let problem =
+            format_args!("{whose} was dropped: longer than reply_factor (--reply-factor) allows");
         self.warn("amplified", problem);
     }
 

@@ -72,6 +72,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///   $ echo uptime | serveloop connect tcp://127.0.0.1:8080 --protocol command --wire ready
 ///    21:36:45 up 3 days,  2:07,  1 user,  load average: 0.52, 0.58, 0.59
 ///
+/// What comes is printed byte for byte; on a terminal control characters other than line ends and tabs,
+/// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
+///
 /// The exit status is 0 after an orderly end, 1 after a failure (nobody listens there, the
 /// connection was cut, a reply is not complete), 130 after Ctrl-C.
 #[derive(Args, Debug)]
@@ -85,7 +88,8 @@ pub(crate) struct Connect {
     /// Talk in turns, as the clients of this protocol do
     #[arg(long, value_enum, value_name = "NAME")]
     protocol: Option<Talk>,
-    /// How a command and its output travel, with --protocol command [default: framed]
+    /// How a command and its output travel, with --protocol command. It has to be the server's own:
+    /// if not, both may wait for each other for ever, which --timeout ends [default: framed]
     #[arg(long, value_enum, requires = "protocol")]
     wire: Option<Wire>,
     /// Ask for each line with this text, on standard error, if it is typed at a terminal
@@ -98,7 +102,8 @@ pub(crate) struct Connect {
     )]
     prompt: Option<String>,
     /// How long connecting may take, and then any wait without a byte; 0: for ever. Over datagrams,
-    /// how long a reply is waited for; 0: not at all. [default: 10s to connect, 1s for a datagram]
+    /// how long a reply is waited for; 0: not at all. [default: 10s to connect, then for ever, and 1s
+    /// for a datagram]
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Timeout>,
     /// The longest message that is taken. [default: 1MiB, and 1GiB for the output of a command]

@@ -50,6 +50,27 @@ impl Excerpt {
     }
 }
 
+/// What a terminal is given of a peer's bytes: line ends (CR LF too), tabs and text as they are, and
+/// everything else escaped. A character that is cut in two is shown as two halves.
+pub(crate) fn for_terminal(bytes: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::new();
+    for chunk in bytes.utf8_chunks() {
+        let mut characters = chunk.valid().chars().peekable();
+        while let Some(next) = characters.next() {
+            let is_line_end = next == '\r' && characters.peek() == Some(&'\n');
+            if next.is_control() && !matches!(next, '\n' | '\t') && !is_line_end {
+                shown.extend(next.escape_debug().to_string().bytes());
+            } else {
+                shown.extend(next.encode_utf8(&mut [0; 4]).bytes());
+            }
+        }
+        for byte in chunk.invalid() {
+            shown.extend(format!("\\x{byte:02x}").bytes());
+        }
+    }
+    shown
+}
+
 /// Gives `show` what stands for each character, or for each byte that is no text.
 fn escape(bytes: &[u8], mut show: impl FnMut(&str) -> fmt::Result) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
@@ -85,6 +106,19 @@ mod tests {
             r"\u{202e}\u{9b}\u{7f}\u{2028}\u{feff}"
         );
         assert_eq!(shown(b"half \xe2\x82"), r"half \xe2\x82");
+    }
+
+    #[test]
+    fn a_terminal_is_given_lines_of_text() {
+        let shown = |text: &str| String::from_utf8(for_terminal(text.as_bytes())).unwrap();
+        let plain = "a\tb\r\ngr\u{fc}n \\ 'q' e\u{301}\n";
+        assert_eq!(shown(plain), plain);
+        assert_eq!(
+            shown("\x1b]0;x\x07\x7f\u{9b}2J"),
+            r"\u{1b}]0;x\u{7}\u{7f}\u{9b}2J"
+        );
+        assert_eq!(shown("over\rwritten\r"), r"over\rwritten\r");
+        assert_eq!(for_terminal(b"\xe2\x82\0"), br"\xe2\x82\0");
     }
 
     #[test]

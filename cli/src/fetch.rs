@@ -40,9 +40,13 @@ use crate::units::{Size, Timeout};
 ///   HTTP/1.0 200 OK
 ///   Content-Length: 33
 ///
-/// A redirection to another http:// URL is followed. Any other status than 2xx, a body that is cut
-/// off or is not what its head says is a failure with exit status 1; what came until then went to
-/// standard output, but never into FILE. A URL that makes no sense has exit status 2, Ctrl-C 130.
+/// The body is written byte for byte; on a terminal control characters other than line ends and tabs,
+/// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
+///
+/// A redirection to another http:// URL is followed. Any other status than 2xx, a mere part (206), a
+/// body that is cut off or is not what its head says is a failure with exit status 1; what came until
+/// then went to standard output, but never into FILE. A URL that makes no sense has exit status 2,
+/// Ctrl-C 130.
 ///
 ///   $ serveloop fetch http://127.0.0.1:8000/nothing
 ///   serveloop: http://127.0.0.1:8000/nothing: 404 File not found
@@ -78,7 +82,11 @@ impl Fetch {
         let target = self.target()?;
         let shown = io::stderr().is_terminal() && !is_quiet;
         let shown = shown && !(matches!(target, Target::Stdout) && io::stdout().is_terminal());
-        let download = Download::new(target, Leftover::watch()?)
+        let leftover = Leftover::watch()?;
+        if let Some(limit) = Option::from(self.max_time) {
+            leftover.end_after(limit, format!("{}: not complete in time", self.url))?;
+        }
+        let download = Download::new(target, leftover)
             .limit(self.max_size.map(|size| usize::from(size) as u64))
             .show(self.head, shown);
         let download = Rc::new(RefCell::new(download));

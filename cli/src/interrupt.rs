@@ -1,4 +1,4 @@
-//! Ctrl-C for commands that hold nothing but a file: it is removed, and the command ends.
+//! The end of commands that hold nothing but a file, from outside: it is removed, whatever happens.
 
 use std::fs;
 use std::io;
@@ -7,24 +7,33 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::signals::BY_SIGNAL;
+use crate::failure::Failure;
+use crate::signals::{BY_SIGNAL, is_ignored};
+
+/// How much later than its limit a command is ended: the loop sees the limit too, and ends in order
+/// unless something holds it up.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// A file that must not outlive the command, whatever ends it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leftover(Arc<Mutex<Option<PathBuf>>>);
 
 impl Leftover {
-    /// Has SIGINT and SIGTERM end the command from now on: with the status of the shell,
-    /// whatever the other threads are waiting for.
+    /// Has SIGINT, SIGTERM and SIGHUP end the command from now on: with the status of the shell,
+    /// whatever the other threads are waiting for. After `nohup` SIGHUP means nothing, as before.
     ///
     /// # Errors
     /// The system refuses.
     pub(crate) fn watch() -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        if !is_ignored(SIGHUP) {
+            signals.add_signal(SIGHUP)?;
+        }
         let leftover = Self::default();
         let watched = leftover.clone();
         let end = move || {
@@ -35,6 +44,23 @@ impl Leftover {
         };
         thread::Builder::new().spawn(end)?;
         Ok(leftover)
+    }
+
+    /// Has the command fail with `problem` when it takes much longer than `limit`, even while it waits
+    /// for the system: for whoever reads a pipe, or a name's address.
+    ///
+    /// # Errors
+    /// The system has no thread.
+    pub(crate) fn end_after(&self, limit: Duration, problem: String) -> io::Result<()> {
+        let leftover = self.clone();
+        let end = move || {
+            thread::sleep(limit.saturating_add(GRACE));
+            leftover.remove();
+            let _ = Failure::from(io::Error::other(problem)).report();
+            process::exit(1);
+        };
+        thread::Builder::new().spawn(end)?;
+        Ok(())
     }
 
     /// Makes the file. A signal waits meanwhile, so that it finds the file or comes before it.

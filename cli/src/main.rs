@@ -57,8 +57,9 @@ use crate::verbosity::Verbosity;
 ///   $ serveloop serve hello --listen tcp://[::1]:7000 --listen unix:///tmp/hello.sock --idle-timeout 5m
 ///
 /// Ctrl-C lets a server's open connections finish; a second Ctrl-C ends them. The exit status is 0
-/// after an orderly end, 1 after a failure, 2 for a command line that makes no sense, and 130 or 143
-/// when SIGINT or SIGTERM ended a client, or a second one cut a server's end short.
+/// after an orderly end, 1 after a failure, 2 for a command line that makes no sense, and 129,
+/// 130 or 143 when SIGHUP, SIGINT or SIGTERM ended a client; the latter two also when a second one cut
+/// a server's end short.
 #[derive(Debug, Parser)]
 #[command(name = "serveloop", version, verbatim_doc_comment)]
 struct Cli {

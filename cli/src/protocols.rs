@@ -83,6 +83,9 @@ pub(crate) enum Protocol {
     ///   $ nc -u 127.0.0.1 9999
     ///   bob
     ///   Hello,bob
+    ///
+    /// Datagrams of other machines get a reply if --reply-factor is large enough, 7 for every name:
+    /// one that is longer than what it answers is dropped otherwise.
     #[command(verbatim_doc_comment)]
     Hello(HelloOptions),
     Greet(GreetOptions),
@@ -112,6 +115,14 @@ impl Protocol {
             Self::Command(options) => options.check(addresses, way),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a reply can be longer than what it answers.
+    pub(crate) fn has_long_replies(&self) -> bool {
+        matches!(
+            self,
+            Self::Hello(_) | Self::Greet(_) | Self::Timestamp(_) | Self::Dispatch(_)
+        )
     }
 
     /// Serves until the end of the server.

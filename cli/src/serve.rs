@@ -11,7 +11,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
-use serveloop::{Address, Server, Statistics};
+use serveloop::{Address, Config, Server, Statistics};
 
 use self::limits::Limits;
 use self::way::Way;
@@ -77,6 +77,12 @@ impl Serve {
         self.way.prepare(&addresses, &mut config)?;
         let server = Server::bind(&addresses, config.clone())?;
         signals.tell(server.shutdown_handle());
+        if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
+            log::warn!(
+                "replies to other machines' datagrams are dropped if they are longer than these: \
+                 --reply-factor allows more"
+            );
+        }
         announce(server.addresses());
         let statistics = self.protocol.serve(server, &config, self.way)?;
         log::info!("{}", summary(&statistics));
@@ -90,6 +96,17 @@ fn resolve(uris: &[String]) -> io::Result<Vec<Address>> {
         addresses.extend(Address::resolve(uri)?);
     }
     Ok(addresses)
+}
+
+/// Whether a reply that is longer than its datagram may not leave by one of `addresses`, as nobody
+/// who serves short requests expects.
+fn drops_long_replies(addresses: &[Address], config: &Config) -> bool {
+    let is_exempt = |address: &Address| {
+        let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
+        !config.limit_loopback && ip.is_none_or(|ip| ip.is_loopback())
+    };
+    let is_limited = |address: &Address| address.is_datagram() && !is_exempt(address);
+    config.reply_factor == 1 && addresses.iter().any(is_limited)
 }
 
 /// Says where clients can connect. Whoever started us may not listen; clients still come, and
@@ -122,6 +139,36 @@ fn summary(statistics: &Statistics) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_get_no_long_replies_unless_that_is_allowed() {
+        let drops = |uri: &str, config: &Config| {
+            let addresses = Address::resolve(uri).expect("an address");
+            drops_long_replies(&addresses, config)
+        };
+        let usual = Config::default();
+        assert!(drops("udp://0.0.0.0:9", &usual));
+        assert!(drops("udp://[::]:9", &usual));
+        assert!(drops("udp://192.0.2.1:9", &usual));
+        for uri in [
+            "udp://127.0.0.2:9",
+            "udp://[::1]:9",
+            "unixgram:///s",
+            "tcp://0.0.0.0:9",
+        ] {
+            assert!(!drops(uri, &usual), "{uri}");
+        }
+        let strict = Config {
+            limit_loopback: true,
+            ..Config::default()
+        };
+        assert!(drops("udp://127.0.0.1:9", &strict));
+        let generous = Config {
+            reply_factor: 2,
+            ..Config::default()
+        };
+        assert!(!drops("udp://0.0.0.0:9", &generous));
+    }
 
     #[test]
     fn the_summary_tells_what_happened() {

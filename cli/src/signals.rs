@@ -1,12 +1,15 @@
-//! SIGINT and SIGTERM: the first drains, the second ends everything.
+//! SIGINT and SIGTERM, of which the first drains and the second ends everything; and what else is
+//! done about signals.
 #![expect(
     unsafe_code,
-    reason = "what runs in a signal handler is beyond what the compiler can check"
+    reason = "what runs in a signal handler, and what the system says of one, is beyond what the compiler can check"
 )]
 
 use std::ffi::c_int;
 use std::io;
+use std::mem::MaybeUninit;
 use std::process::ExitCode;
+use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -80,6 +83,15 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether `signal` does nothing to this process, as `nohup` has it for SIGHUP.
+pub(crate) fn is_ignored(signal: c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action this only writes the present one, for which there is room.
+    let failed = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0;
+    // SAFETY: zeros are a valid action, and so is what the system has written.
+    !failed && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
 #[cfg(test)]

@@ -11,10 +11,13 @@ use crate::scanner::{Misfit, Scanner, count_blanks};
 /// How many levels of arrays and objects a value has at most, if nothing else is said.
 const DEPTH_USUAL: usize = 32;
 
+/// The most bytes of a UDP datagram by IPv4. By IPv6 there are twenty more.
+const UDP_MOST: usize = 65_507;
+
 /// The protocol: answers each JSON value with what the action that it names makes of it.
 ///
-/// A value is at most `max_frame` bytes long, and a reply fits `max_output`; both are fields of
-/// [`Config`](serveloop::Config). What the crate's documentation calls wrong with the text ends the
+/// A value is at most `max_frame` bytes long, and a reply fits `max_output`, both fields of
+/// [`Config`](serveloop::Config), and a UDP datagram if that was the question. What the crate's documentation calls wrong with the text ends the
 /// connection, after a reply, as [`CloseReason::Protocol`](serveloop::CloseReason::Protocol).
 #[derive(Debug)]
 pub struct Dispatch {
@@ -76,10 +79,7 @@ impl Dispatch {
             Ok(result) => [b"{\"ok\":true,\"result\":", &*result, b"}\n"].concat(),
             Err(problem) => refusal(&problem),
         };
-        let room = transport
-            .config()
-            .max_output
-            .saturating_sub(transport.waiting());
+        let room = reply_most(transport).saturating_sub(transport.waiting());
         if reply.len() > room {
             let message = format_args!("a reply of {} bytes", reply.len());
             let problem = Problem::of_value("reply_too_long", message, String::new());
@@ -136,6 +136,14 @@ impl Protocol for Dispatch {
         transport.close();
         Ok(())
     }
+}
+
+/// The most bytes that can be replied, in all that is not sent yet.
+fn reply_most(transport: &Transport<'_>) -> usize {
+    let most = transport.config().max_output;
+    let peer = transport.peer();
+    let is_udp = peer.is_datagram() && peer.address().socket_addr().is_some();
+    if is_udp { most.min(UDP_MOST) } else { most }
 }
 
 /// Says what is wrong, and ends the connection.

@@ -26,18 +26,19 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Rejection> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let parsed: Result<Unique, _> = serde_path_to_error::deserialize(&mut deserializer);
     let Unique(value) = parsed.map_err(|error| match error.inner().classify() {
-        Category::Data => {
-            let message = message(error.inner());
-            Rejection::Value(Problem::of_value(
-                "duplicate_key",
-                message,
-                pointer(error.path()),
-            ))
-        }
+        Category::Data => twice(error.inner(), pointer(error.path()), text),
         _ => no_json(error.inner(), text),
     })?;
     deserializer.end().map_err(|error| no_json(&error, text))?;
     Ok(value)
+}
+
+/// A key came twice. What follows it was not read, and comes first if it is no JSON.
+fn twice(error: &serde_json::Error, pointer: String, text: &[u8]) -> Rejection {
+    match serde_json::from_slice::<Value>(text) {
+        Ok(_) => Rejection::Value(Problem::of_value("duplicate_key", message(error), pointer)),
+        Err(error) => no_json(&error, text),
+    }
 }
 
 fn no_json(error: &serde_json::Error, text: &[u8]) -> Rejection {
@@ -168,6 +169,8 @@ mod tests {
         check_no_json("[1,]", "trailing comma", 3);
         check_no_json("{\"a\":1]", "expected `,` or `}`", 6);
         check_no_json("\"\u{1}\"", "control character", 1);
+        check_no_json(r#"{"a":1,"a":2,@@@@}"#, "key must be a string", 13);
+        check_no_json(r#"[{"a":1,"a":2}, 1e999]"#, "number out of range", 20);
     }
 
     #[test]

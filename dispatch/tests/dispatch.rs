@@ -325,3 +325,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn no_reply_is_longer_than_a_datagram() {
+    for (peer, fits) in [("udp://127.0.0.1:1", false), ("unixgram:///s", true)] {
+        let peer = Peer::new(peer.parse().unwrap(), Some(0));
+        let make = Dispatch::new(actions());
+        let mut session = MemorySession::with_peer(make, Config::default(), peer);
+        session.receive(br#"{"action":"long","numbers":[65507]}"#);
+        let replies = replies(&mut session);
+        assert_eq!(replies[0]["ok"], fits);
+        let code = (!fits).then_some("reply_too_long");
+        assert_eq!(replies[0]["error"]["code"].as_str(), code);
+    }
+}

@@ -16,6 +16,7 @@ use serveloop::Address;
 use tempfile::TempPath;
 
 use super::keyboard::{Keyboard, Typed, Unit};
+use crate::escaped::for_terminal;
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
 
@@ -166,7 +167,11 @@ impl Exchange {
         self.unanswered = self.unanswered.saturating_sub(1);
         self.since = Instant::now();
         let mut out = io::stdout().lock();
-        let outcome = out.write_all(&[datagram, b"\n"].concat());
+        let mut line = [datagram, b"\n"].concat();
+        if out.is_terminal() {
+            line = for_terminal(&line);
+        }
+        let outcome = out.write_all(&line);
         outcome.and_then(|()| out.flush()).map_err(|error| {
             let problem = format!("cannot write to standard output: {error}");
             io::Error::new(error.kind(), problem)

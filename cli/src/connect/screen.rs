@@ -1,11 +1,13 @@
 //! Standard output, written by a thread of its own: who reads it slowly slows the peer's sending
 //! down, and nothing else.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+
+use crate::escaped::for_terminal;
 
 /// From this many unwritten bytes on, no more should be printed.
 const FULL: usize = 64 << 10;
@@ -13,6 +15,7 @@ const FULL: usize = 64 << 10;
 /// Asks the thread that writes.
 #[derive(Debug)]
 pub(crate) struct Screen {
+    is_terminal: bool,
     sender: Sender<Vec<u8>>,
     thread: JoinHandle<()>,
     state: Arc<State>,
@@ -38,17 +41,24 @@ impl Screen {
         let written = Arc::clone(&state);
         let thread = thread::Builder::new().spawn(move || written.write(out, pieces, woken))?;
         Ok(Self {
+            is_terminal: io::stdout().is_terminal(),
             sender,
             thread,
             state,
         })
     }
 
-    /// Has `piece` written after all that was printed before.
+    /// Has `piece` written after all that was printed before, without what could command a terminal if
+    /// standard output is one.
     pub(crate) fn print(&self, piece: Vec<u8>) {
         if piece.is_empty() {
             return;
         }
+        let piece = if self.is_terminal {
+            for_terminal(&piece)
+        } else {
+            piece
+        };
         self.state.waiting.fetch_add(piece.len(), Ordering::SeqCst);
         // The thread ends after a failure only, which everybody can see.
         let _ = self.sender.send(piece);

@@ -10,9 +10,9 @@ use crate::protocols::{READY, Wire};
 
 /// A length in digits has no end of its own: it is complete when nothing has followed for so long.
 /// The server sends nothing after it until it is told to, and sends it in one piece; a piece that is
-/// late is taken for a part of the output, and found out by its being too much. As long is waited
-/// when no output follows: a server that takes what it reads for one message has to read `ready`
-/// before the next command comes.
+/// late is taken for a part of the output, and found out by its being too much, for which as long is
+/// waited after the output. Also when there is none: a server that takes what it reads for one message
+/// has to read `ready` before the next command comes.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// More digits than any length has.
@@ -47,7 +47,7 @@ pub(crate) enum Reply {
     /// So many bytes, printed as a line.
     Line(u64),
     /// So many bytes, printed as they are.
-    Output(u64),
+    Output(Wire, u64),
     /// A length, and then the output: so far, its first bytes.
     Header(Wire, Vec<u8>),
     /// Whatever comes, printed as a line.
@@ -118,10 +118,15 @@ impl Reply {
                 printed.extend_from_slice(if done { b"\n" } else { b"" });
                 Ok(if done { Next::Done } else { Next::Receive })
             }
-            Self::Output(left) => {
-                let done = pass(data, printed, left);
-                Ok(if done { Next::Done } else { Next::Receive })
+            Self::Output(Wire::Ready, 0) if !data.is_empty() => {
+                let problem = format!("{} bytes more than the length said", data.len());
+                Err(ProtocolError::malformed(problem))
             }
+            Self::Output(wire, left) => Ok(match (pass(data, printed, left), wire) {
+                (false, _) => Next::Receive,
+                (true, Wire::Ready) => Next::Await(QUIET),
+                (true, _) => Next::Done,
+            }),
             Self::Piece => {
                 printed.extend_from_slice(mem::take(data));
                 printed.push(b'\n');
@@ -135,14 +140,14 @@ impl Reply {
                 let Ok(header) = <[u8; 4]>::try_from(&header[..]) else {
                     return Ok(Next::Receive);
                 };
-                *self = Self::Output(checked(length(header, wire)?, most)?);
+                *self = Self::Output(wire, checked(length(header, wire)?, most)?);
                 self.receive(data, printed, most)
             }
         }
     }
 
-    /// Nothing came for as long as was asked for: a length in digits is complete, or a reply that
-    /// is empty. Gives what is to be sent.
+    /// Nothing came for as long as was asked for: a length in digits is complete, or an output after
+    /// one. Gives what is to be sent.
     pub(crate) fn quiet(&mut self, most: usize) -> Result<(&'static [u8], Next), ProtocolError> {
         let Self::Header(_, digits) = self else {
             return Ok((b"", Next::Done));
@@ -153,7 +158,7 @@ impl Reply {
         };
         let length = String::from_utf8_lossy(digits).parse();
         let length = checked(length.map_err(|_| too_long)?, most)?;
-        *self = Self::Output(length);
+        *self = Self::Output(Wire::Ready, length);
         let next = match length {
             0 => Next::Await(QUIET),
             _ => Next::Receive,
@@ -281,9 +286,9 @@ mod tests {
     #[test]
     fn digits_end_when_nothing_follows() {
         let pieces: [&[&[u8]]; 3] = [
-            &[b"12", b"", b"hello, world"],
-            &[b"1", b"2", b"", b"hello,", b" world"],
-            &[b"00000000000000000012", b"", b"hello, world"],
+            &[b"12", b"", b"hello, world", b""],
+            &[b"1", b"2", b"", b"hello,", b" world", b""],
+            &[b"00000000000000000012", b"", b"hello, world", b""],
         ];
         for pieces in pieces {
             let found = printed(Talk::Command, Wire::Ready, "greet", pieces);
@@ -293,6 +298,18 @@ mod tests {
             printed(Talk::Command, Wire::Ready, "true", &[b"0", b"", b""]),
             ""
         );
+    }
+
+    #[test]
+    fn digits_that_are_late_are_found_out() {
+        let mut reply = Reply::Header(Wire::Ready, b"1".to_vec());
+        reply.quiet(MOST).unwrap();
+        let mut printed = Vec::new();
+        let next = reply.receive(&mut &b"2"[..], &mut printed, MOST).unwrap();
+        assert_eq!(next, Next::Await(QUIET));
+        let more = reply.receive(&mut &b"hello, world"[..], &mut printed, MOST);
+        let problem = more.unwrap_err().to_string();
+        assert_eq!(problem, "malformed: 12 bytes more than the length said");
     }
 
     #[test]

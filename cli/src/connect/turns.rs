@@ -140,7 +140,9 @@ impl Protocol for Turns {
         _: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        if self.reply.take().is_some_and(|reply| reply != Reply::End) {
+        // An output that is there needs no quiet after it any more.
+        let is_missing = |reply| !matches!(reply, Reply::End | Reply::Output(_, 0));
+        if self.reply.take().is_some_and(is_missing) {
             return Err(ProtocolError::other("closed before the reply was complete"));
         }
         transport.close();

@@ -109,7 +109,12 @@ impl Part {
             }
             Self::Size(lines) | Self::DataEnd(lines) | Self::Trailer(lines, _) => lines,
         };
-        let Some(line) = lines.decode(data)? else {
+        let line = lines.decode(data);
+        let line = line.map_err(|error| match self {
+            Self::DataEnd(_) => ProtocolError::malformed("a chunk is longer than its size says"),
+            _ => error,
+        })?;
+        let Some(line) = line else {
             return Ok(Piece {
                 content: b"",
                 taken: 0,
@@ -235,7 +240,11 @@ mod tests {
             );
         }
         assert!(chunked("\r\n").unwrap_err().contains("no size of a chunk"));
-        assert!(chunked("5\r\nhello!\r\n").unwrap_err().contains("too long"));
+        assert!(
+            chunked("5\r\nhello!\r\n")
+                .unwrap_err()
+                .contains("longer than its size says")
+        );
         let endless = format!("5;{}", "x".repeat(2_000));
         assert!(chunked(&endless).unwrap_err().contains("too long"));
         let trailers = format!("0\r\n{}", "a: b\r\n".repeat(101));

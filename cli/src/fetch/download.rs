@@ -1,9 +1,10 @@
 //! Where a response goes: to standard output, or to a file that is there when it is complete.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,6 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::head::Head;
 use super::http::Recipient;
+use crate::escaped::for_terminal;
 use crate::interrupt::Leftover;
 
 /// What a new file may be, less what the process's mask takes away.
@@ -44,9 +46,21 @@ impl Target {
             Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
             Ok(found) if found.is_file() => Ok(Self::File(fs::canonicalize(path)?)),
             Ok(_) => Ok(Self::Special(path.to_owned())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::File(path.to_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::new_file(path),
             Err(error) => Err(error),
         }
+    }
+
+    fn new_file(path: &Path) -> io::Result<Self> {
+        let problem = if path.as_os_str().as_bytes().ends_with(b"/") {
+            "no such directory"
+        } else if path.is_symlink() {
+            "a link to a file that is not there"
+        } else {
+            fs::metadata(directory_of(path))?;
+            return Ok(Self::File(path.to_owned()));
+        };
+        Err(io::Error::new(ErrorKind::NotFound, problem))
     }
 }
 
@@ -128,7 +142,10 @@ impl Download {
             return Ok(());
         };
         if let Ok(old) = fs::metadata(path) {
-            part.as_file().set_permissions(old.permissions())?;
+            // Rights to read, write and run only: the file is ours now, and what it runs as with it.
+            let mode = old.permissions().mode() & 0o777;
+            part.as_file()
+                .set_permissions(Permissions::from_mode(mode))?;
         }
         // A name must not outlive a crash that its content does not.
         part.as_file().sync_all()?;
@@ -145,8 +162,7 @@ impl Download {
                 let part = tempfile::Builder::new()
                     .prefix(".serveloop-")
                     .suffix(".part")
-                    .permissions(Permissions::from_mode(MODE))
-                    .tempfile_in(directory_of(path))?;
+                    .make_in(directory_of(path), create)?;
                 let at = part.path().to_owned();
                 Ok((Out::Part(part), at))
             }),
@@ -215,12 +231,19 @@ impl Recipient for Download {
         self.check_size(self.received)?;
         self.progress.inc(content.len() as u64);
         let outcome = match &mut self.out {
+            Some(Out::Open(file)) if file.is_terminal() => file.write_all(&for_terminal(content)),
             Some(Out::Open(file)) => file.write_all(content),
             Some(Out::Part(part)) => part.write_all(content),
             None => Ok(()),
         };
         outcome.map_err(|error| self.failed(error))
     }
+}
+
+/// A new file. Its error does not have the name, which nobody knows.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(MODE).open(path)
 }
 
 fn directory_of(path: &Path) -> &Path {

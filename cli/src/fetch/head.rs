@@ -57,8 +57,9 @@ impl Head {
         (100..200).contains(&self.status)
     }
 
+    /// Whether the whole of what was asked for follows: a part (206) never was.
     pub(crate) fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
+        (200..300).contains(&self.status) && self.status != 206
     }
 
     /// Whether to ask at `location` instead.

@@ -12,6 +12,7 @@ use serde_json::{Number, Value};
 use serveloop::{Peer, Server, Statistics};
 use serveloop_dispatch::{ActionError, Actions, Dispatch};
 
+use super::timestamp::check_zone;
 use crate::serve::logged::{Diary, Logged};
 use crate::serve::way::Way;
 
@@ -28,7 +29,8 @@ use crate::serve::way::Way;
 ///   {"action": "launch"}
 ///   {"ok":false,"error":{"code":"unknown_action","message":"no action \"launch\"; ...","at":"/action"}}
 ///
-/// Actions: echo gives back its parameters; time tells the time; sum adds the numbers; help lists
+/// Actions: echo gives back its parameters; time tells the time; sum adds the numbers, whole ones exactly if 64
+/// bits hold the sum; help lists
 /// all actions.
 ///
 /// A value may come in any number of pieces, and several in one, with or without whitespace
@@ -40,6 +42,9 @@ use crate::serve::way::Way;
 ///
 ///   $ serveloop serve dispatch --listen udp://127.0.0.1:9999
 ///   $ nc -u 127.0.0.1 9999
+///
+/// Datagrams of other machines get a reply if --reply-factor is large enough, for example 10: one
+/// that is longer than what it answers is dropped otherwise. No reply has more than 65,507 bytes.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DispatchOptions {
@@ -55,6 +60,7 @@ pub(crate) struct DispatchOptions {
 
 impl DispatchOptions {
     pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
+        check_zone();
         let actions = Arc::new(actions());
         let diary = Diary::default();
         way.serve(server, move |peer: &Peer| {
@@ -92,13 +98,17 @@ fn time(now: &Zoned) -> Time {
     Time { unix, local }
 }
 
-/// A whole number if all are, and if 64 bits hold it.
+/// Whole numbers have an exact sum, which is whole if 64 bits hold it, signed or not, else the nearest
+/// `f64`. With others among them all are added as `f64`, in their order.
 fn sum(Sum { numbers }: Sum) -> Result<Number, ActionError> {
-    let add = |sum: i64, number: &Number| sum.checked_add(number.as_i64()?);
-    if let Some(whole) = numbers.iter().try_fold(0, add) {
-        return Ok(whole.into());
-    }
-    let sum = numbers.iter().filter_map(Number::as_f64).sum();
+    let add = |sum: i128, number: &Number| sum.checked_add(number.as_i128()?);
+    let sum = match numbers.iter().try_fold(0, add) {
+        Some(whole) => match Number::from_i128(whole) {
+            Some(whole) => return Ok(whole),
+            None => whole as f64,
+        },
+        None => numbers.iter().filter_map(Number::as_f64).sum(),
+    };
     Number::from_f64(sum).ok_or_else(|| {
         let error = ActionError::new("the sum is beyond all numbers");
         error.with_code("overflow").at("/numbers")
@@ -122,8 +132,16 @@ mod tests {
         assert_eq!(json!(sum_of(json!([])).unwrap()), json!(0));
         assert_eq!(json!(sum_of(json!([1, 2, -5])).unwrap()), json!(-2));
         assert_eq!(json!(sum_of(json!([1, 0.5])).unwrap()), json!(1.5));
-        let large = json!(sum_of(json!([i64::MAX, 1])).unwrap());
-        assert_eq!(large, json!(9_223_372_036_854_775_808.0));
+        let large = i64::MAX as u64 + 1;
+        for order in [[json!(i64::MAX), json!(1)], [json!(1), json!(i64::MAX)]] {
+            assert_eq!(json!(sum_of(json!(order)).unwrap()), json!(large));
+        }
+        for order in [[u64::MAX, 1], [1, u64::MAX]] {
+            let beyond = json!(sum_of(json!(order)).unwrap());
+            assert_eq!(beyond, json!(18_446_744_073_709_551_616.0));
+        }
+        let back = json!([json!(u64::MAX), json!(1), json!(-1)]);
+        assert_eq!(json!(sum_of(back).unwrap()), json!(u64::MAX));
         assert!(sum_of(json!([f64::MAX, f64::MAX])).is_err());
     }
 

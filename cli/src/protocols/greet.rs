@@ -41,8 +41,9 @@ impl Protocol for Greet {
 ///   connected
 ///
 /// These are nine bytes without a newline, and then the end of the stream; what the client sends
-/// is not looked at, and does not keep the greeting from arriving. Each datagram, the empty one
-/// too, is answered with the same nine bytes.
+/// is not looked at, and does not keep the greeting from arriving. Each datagram is answered with
+/// the same nine bytes: on this machine the empty one too, but those of other machines only if they
+/// are nine bytes long, or as many as --reply-factor makes nine of.
 ///
 /// Any number of slow clients at once, with a thread or a process for each:
 ///

@@ -14,7 +14,7 @@ use crate::serve::way::Way;
 /// sent before may still be on its way through the system, since it may have had to wait.
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// Prints what arrives, byte for byte, and answers nothing.
+/// Prints what arrives and answers nothing.
 #[derive(Debug)]
 pub(crate) struct Print {
     outflow: Outflow,
@@ -87,7 +87,7 @@ impl Protocol for Print {
     }
 }
 
-/// Prints what clients send on standard output, byte for byte, and answers nothing.
+/// Prints what clients send on standard output, and answers nothing.
 ///
 ///   $ serveloop serve print
 ///   listening on tcp://127.0.0.1:9999
@@ -104,13 +104,16 @@ impl Protocol for Print {
 ///   $ serveloop serve print --listen udp://127.0.0.1:9999
 ///   $ nc -u 127.0.0.1 9999
 ///
-/// Each piece is printed whole as it arrives, with nothing added and nothing of another client
+/// Into a pipe or a file this goes byte for byte. On a terminal control characters other than line
+/// ends and tabs, and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no client commands
+/// it. Each piece is printed whole as it arrives, with nothing added and nothing of another client
 /// inside; the pieces of several clients follow each other as they come. (With --model forking
 /// each process prints on its own, and in a pipe pieces of more than 4 KiB can mix.)
 ///
 /// When standard output is read too slowly, clients are made to wait, and datagrams are dropped
-/// and counted in the log. When it is closed, the log says what was lost, and who sends something
-/// is disconnected; the server goes on.
+/// and counted in the log. When its reader goes away, the log says what was lost, and who sends
+/// something is disconnected; the server goes on. Started with none (>&-), it is /dev/null, and all is
+/// lost.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct PrintOptions {}

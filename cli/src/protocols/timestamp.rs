@@ -4,6 +4,7 @@ use std::io;
 
 use clap::Args;
 use jiff::Zoned;
+use jiff::tz::TimeZone;
 use serveloop::{FrameProtocol, Framed, Frames, Framing, Peer, ProtocolError, Server, Statistics};
 
 use crate::serve::logged::{Diary, Logged};
@@ -54,6 +55,9 @@ impl<F: Framing, C: Fn() -> Zoned> FrameProtocol<F> for Timestamp<C> {
 ///
 ///   $ serveloop serve timestamp --listen udp://127.0.0.1:9999
 ///   $ nc -u 127.0.0.1 9999
+///
+/// Datagrams of other machines get a reply if --reply-factor is large enough, 28 for every message
+/// but the empty one: a reply that is longer than what it answers is dropped otherwise.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TimestampOptions {
@@ -64,6 +68,7 @@ pub(crate) struct TimestampOptions {
 
 impl TimestampOptions {
     pub(crate) fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
+        check_zone();
         let diary = Diary::default();
         way.serve(server, move |peer: &Peer| {
             let messages = Messages::new(self.framing, max_line);
@@ -73,10 +78,16 @@ impl TimestampOptions {
     }
 }
 
+/// Warns if there is no local time to tell.
+pub(super) fn check_zone() {
+    if let Err(error) = TimeZone::try_system() {
+        log::warn!("no local time zone, times are in UTC: {error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::civil::date;
-    use jiff::tz::TimeZone;
     use serveloop::testing::{MemorySession, SplitChecker};
 
     use super::*;

@@ -45,7 +45,8 @@ limits! {
         max_connections: usize, "NUMBER";
         /// The most connections at a time from one IPv4 address or IPv6 network (/64)
         max_per_peer: usize, "NUMBER";
-        /// Apply limits on single peers to loopback addresses and Unix sockets too
+        /// Apply limits on single peers to loopback addresses and Unix sockets too. Otherwise one
+        /// forged datagram can make two echo servers of this machine talk for ever
         limit_loopback: bool, "BOOL";
         /// The most processes at a time with --model forking; further connections wait
         max_children: usize, "NUMBER";

@@ -1,7 +1,8 @@
 //! Standard output as a place where clients' bytes go, which may take them slowly, or never.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, write};
 use serveloop::{ProtocolError, Waker};
+
+use crate::escaped::for_terminal;
 
 /// How many bytes wait at most, beside as many that are being written. A longer piece is taken when
 /// nothing else waits.
@@ -65,6 +68,8 @@ pub(crate) struct Outflow {
     outlet: Outlet,
     /// The connection's place among those that wait for room.
     place: Option<u64>,
+    /// Standard output is a terminal, which nobody but its user may command.
+    is_terminal: bool,
 }
 
 impl Outflow {
@@ -72,10 +77,11 @@ impl Outflow {
         Self {
             outlet: outlet.clone(),
             place: None,
+            is_terminal: io::stdout().is_terminal(),
         }
     }
 
-    /// Gives `piece` to be written. False if there is no room: nothing was taken, and the `waker`,
+    /// Gives `piece` to be written, without what could command a terminal if it goes to one. False if there is no room: nothing was taken, and the `waker`,
     /// if there is one, is used when it is worth another try.
     ///
     /// # Errors
@@ -85,9 +91,13 @@ impl Outflow {
         piece: &[u8],
         waker: impl FnOnce() -> Option<Waker>,
     ) -> Result<bool, ProtocolError> {
+        let mut piece = Cow::Borrowed(piece);
+        if self.is_terminal {
+            piece = for_terminal(&piece).into();
+        }
         match &self.outlet {
-            Outlet::Queued(queue) => queue.offer(piece, &mut self.place, waker),
-            Outlet::Direct => write_all(io::stdout().as_fd(), piece)
+            Outlet::Queued(queue) => queue.offer(&piece, &mut self.place, waker),
+            Outlet::Direct => write_all(io::stdout().as_fd(), &piece)
                 .map(|()| true)
                 .map_err(|(_, error)| refusal(&error.to_string())),
         }

@@ -177,15 +177,10 @@ fn what_is_no_plain_file_is_left_what_it_is() {
     let at = path.parent().unwrap().to_str().unwrap();
     let text = run(&["fetch", "http://127.0.0.1:1/", "-o", at], "").badly();
     assert!(text.contains(at) && text.contains("directory"), "{text}");
-    let nowhere = directory.path("no/file");
-    let server = answering(SIZED);
-    let text = fetch(&server, &["-o", nowhere.to_str().unwrap()]).badly();
-    assert!(text.contains(nowhere.to_str().unwrap()), "{text}");
-    server.end();
 }
 
 /// What servers do, by mistake or on purpose, and what is said about it.
-const BROKEN: [(&str, &str); 13] = [
+const BROKEN: [(&str, &str); 14] = [
     ("", "the connection ended before the head"),
     ("SSH-2.0-OpenSSH_9.6\r\n\r\n", "no HTTP response"),
     (
@@ -198,6 +193,10 @@ const BROKEN: [(&str, &str); 13] = [
         "500 Internal Server Error",
     ),
     ("HTTP/1.1 304 Not Modified\r\n\r\n", "304 Not Modified"),
+    (
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: 1\r\n\r\nx",
+        "206 Partial Content",
+    ),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nx",
         "a Content-Length of \"-1\"",
@@ -220,7 +219,7 @@ const BROKEN: [(&str, &str); 13] = [
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n",
-        "message too long",
+        "a chunk is longer than its size says",
     ),
     (
         "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1/\r\n\r\n",
@@ -493,4 +492,23 @@ fn python_serves_what_is_fetched() {
     let mut command = serveloop(&["fetch", &url]);
     command.stdin(Stdio::null());
     assert!(Running::spawn(command).end().stdout == body);
+}
+
+/// What a server sends does not command the terminal that it is shown on.
+#[test]
+fn a_terminal_gets_no_escape_sequences() {
+    let server = answering("HTTP/1.1 200 OK\r\n\r\n\x1b[31mred\tor not\n");
+    let (mut person, terminal) = terminal();
+    let mut command = serveloop(&["fetch", &format!("http://{}/", server.at())]);
+    command.stdout(terminal);
+    let mut client = Running::spawn(command);
+    assert_eq!(client.end().code, Some(0));
+    server.end();
+    drop(client);
+    let mut shown = Vec::new();
+    // A terminal without a program at it ends with an error.
+    let _ = person.read_to_end(&mut shown);
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.starts_with(r"\u{1b}[31mred"), "{shown:?}");
+    assert!(!shown.contains('\x1b'), "{shown:?}");
 }

@@ -107,3 +107,25 @@ fn datagrams_are_greeted() {
         }
     }
 }
+
+/// Whoever is limited is told of it twice: when the server starts, and when a reply is dropped.
+#[test]
+fn dropped_replies_are_no_secret() {
+    let at = ["--listen", "udp://127.0.0.1:0", "--limit-loopback", "true"];
+    let directory = Directory::new();
+    let served = Served::new(&[&["greet"], &at[..]].concat());
+    served.logged("other machines' datagrams are dropped");
+    let client = Datagrams::connect(served.uri(0), &directory);
+    client.send("short");
+    let line = served.logged("the reply was dropped");
+    assert!(line.contains("--reply-factor"), "{line}");
+    client.send("123456789");
+    client.expect("connected");
+    let served = Served::new(&[&["greet", "--reply-factor", "9"], &at[..]].concat());
+    let client = Datagrams::connect(served.uri(0), &directory);
+    client.send("1");
+    client.expect("connected");
+    served.signal(Signal::TERM);
+    let (_, log) = served.end();
+    assert!(!log.iter().any(|line| line.contains("dropped")), "{log:?}");
+}

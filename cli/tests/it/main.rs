@@ -19,6 +19,7 @@ mod crowd;
 mod dispatch;
 mod faults;
 mod fetch;
+mod fetch_files;
 mod greet;
 mod limits;
 mod listening;

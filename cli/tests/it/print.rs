@@ -1,7 +1,7 @@
 //! `serve print`: every byte that a client sends is on standard output, whoever reads it, and when.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::served::{PATIENCE, Served, serveloop};
 use crate::sockets::{Datagrams, Directory, Stream, socket_addr};
+use crate::terminal::terminal;
 
 const TCP: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
 
@@ -275,4 +276,24 @@ fn unix_sockets_are_printed_too() {
     client.send("by another");
     printing.output.expect("by another");
     printing.end();
+}
+
+/// What clients send does not command the terminal that it is shown on.
+#[test]
+fn a_terminal_gets_no_escape_sequences() {
+    for model in [&[][..], &["--model", "forking"]] {
+        let (person, terminal) = terminal();
+        let mut command = serveloop(&["serve", "print"]);
+        command.args(TCP).args(model).stdout(terminal);
+        let _served = Served::spawn_unheard(command);
+        let mut lines = BufReader::new(person).lines();
+        let line = lines.next().expect("a line").expect("a terminal");
+        let uri = line
+            .trim_end()
+            .strip_prefix("listening on ")
+            .expect("a URI");
+        Stream::connect(uri).send("\x1b[2Jhello\n");
+        let line = lines.next().expect("a line").expect("a terminal");
+        assert_eq!(line.trim_end(), r"\u{1b}[2Jhello");
+    }
 }

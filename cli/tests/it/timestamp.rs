@@ -115,3 +115,12 @@ fn a_datagram_is_a_message() {
         check(&String::from_utf8_lossy(&found[..count]), data, 0);
     }
 }
+
+#[test]
+fn a_time_zone_that_is_none_is_told() {
+    let served = serve("Nowhere/At-All", &["--listen", "tcp://127.0.0.1:0"]);
+    served.logged("no local time zone, times are in UTC");
+    let mut client = served.connect();
+    client.send("data");
+    check(&reply(&mut client, "data"), "data", 0);
+}

@@ -304,3 +304,67 @@ fn a_terminal_is_asked_with_a_prompt() {
     assert_eq!((said.code, &*said.stdout), (Some(0), &b"one\n"[..]));
     assert_eq!(said.stderr, "> > ");
 }
+
+/// A reply, or a datagram, does not command the terminal that it is shown on.
+#[test]
+fn a_terminal_gets_no_escape_sequences() {
+    for (listen, options) in [
+        ("tcp://127.0.0.1:0", &["--protocol", "operator"][..]),
+        ("tcp://127.0.0.1:0", &[][..]),
+        ("udp://127.0.0.1:0", &[][..]),
+    ] {
+        let echo = Served::new(&["echo", "--listen", listen]);
+        let (mut person, terminal) = terminal();
+        let mut command = serveloop(&["connect", echo.uri(0)]);
+        command.args(options).stdin(Stdio::piped()).stdout(terminal);
+        let mut client = Running::spawn(command);
+        let mut stdin = client.stdin();
+        stdin.write_all(b"\x1b]0;mine\x07\n").unwrap();
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"\n") {
+            let mut byte = [0];
+            person.read_exact(&mut byte).unwrap();
+            shown.extend(byte);
+        }
+        let shown = String::from_utf8_lossy(&shown);
+        assert_eq!(shown, "\\u{1b}]0;mine\\u{7}\r\n");
+    }
+}
+
+/// The end of the connection is as good as the quiet that would have to follow the output.
+#[test]
+fn an_output_may_be_the_last_thing_that_comes() {
+    let server = Scripted::new(|mut stream| {
+        expect(&stream, b"greet");
+        stream.write_all(b"5").unwrap();
+        expect(&stream, b"ready");
+        stream.write_all(b"hello").unwrap();
+    });
+    let uri = server.uri();
+    let arguments = ["connect", &uri, "--protocol", "command", "--wire", "ready"];
+    assert_eq!(run(&arguments, "greet\n").well(), "hello");
+    server.end();
+}
+
+/// Digits that came too late for the length make a wrong one, and that is not taken for an output.
+#[test]
+fn more_than_the_length_said_is_a_failure() {
+    let server = Scripted::new(|mut stream| {
+        expect(&stream, b"greet");
+        stream.write_all(b"1").unwrap();
+        expect(&stream, b"ready");
+        stream.write_all(b"2").unwrap();
+        stream.write_all(b"hello, world").unwrap();
+        // The client may leave without a farewell.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let uri = server.uri();
+    let arguments = ["connect", &uri, "--protocol", "command", "--wire", "ready"];
+    let said = run(&arguments, "greet\n");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.stderr.contains("more than the length said"),
+        "{said:?}"
+    );
+    server.end();
+}
