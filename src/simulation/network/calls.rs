@@ -16,6 +16,9 @@ use crate::simulation::network::{Call, Door, Handle, Network};
 use crate::simulation::wire::{Broken, Parcel, Standing, Wire};
 use crate::waker::Wake;
 
+/// How much of what differs is shown, in bytes.
+const EXCERPT_MOST: usize = 40;
+
 impl Net for Network {
     type Stream = Handle;
     type Listener = Handle;
@@ -290,10 +293,10 @@ impl Network {
         account.moved = self.elapsed;
         account.wrote = self.elapsed;
         if !right {
-            let problem = format!(
-                "byte {from} on: {:?} was written",
-                data[..count].escape_ascii().to_string()
-            );
+            let end = account.exchange.expects.len().min(from + EXCERPT_MOST);
+            let expected = account.exchange.expects[from.min(end)..end].escape_ascii();
+            let written = data[..count.min(EXCERPT_MOST)].escape_ascii();
+            let problem = format!("byte {from} on: \"{written}\" was written, not \"{expected}\"");
             book.object_to(*number, &problem);
         }
         down.sent += count;

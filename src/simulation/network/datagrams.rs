@@ -112,10 +112,7 @@ impl Post {
             return Err(format!("a datagram was sent to {to}, who had not asked"));
         };
         if Some(data) != letter.question.reply.as_deref() {
-            return Err(format!(
-                "{to}: the reply is {:?}",
-                data.escape_ascii().to_string()
-            ));
+            return Err(format!("{to}: the reply is \"{}\"", data.escape_ascii()));
         }
         letter.replies += 1;
         if lost {
