@@ -57,7 +57,9 @@ pub(crate) enum Next {
     Wait,
     /// Another turn: its budget was spent before its work.
     Again,
-    /// The same, and first of all that others end: all connections hold too much.
+    /// The same, or another round in this turn: there is more to read, and nothing left to send.
+    More,
+    /// Another turn, and first of all that others end: all connections hold too much.
     Crowded,
     /// To be reaped.
     Reap,
@@ -75,12 +77,11 @@ impl Agenda {
     /// Notes an event. True if the connection is to be queued for it.
     #[inline]
     pub(crate) fn note(&mut self, event: &Event) -> bool {
-        self.0
-            .set(READABLE.when(event.readable) | WRITABLE.when(event.writable));
+        let mut news = READABLE.when(event.readable) | WRITABLE.when(event.writable);
         if event.closed | event.error {
-            self.0
-                .set(READABLE | HANGUP.when(event.closed) | ERROR.when(event.error));
+            news = news | READABLE | HANGUP.when(event.closed) | ERROR.when(event.error);
         }
+        self.0.set(news);
         self.queue()
     }
 
@@ -104,11 +105,9 @@ impl Agenda {
     /// True if the connection was not in the ready queue and now has to be put there.
     #[inline]
     pub(crate) fn queue(&mut self) -> bool {
-        if self.0.any(QUEUED | ENDED) {
-            return false;
-        }
+        let rests = !self.0.any(QUEUED | ENDED);
         self.0.set(QUEUED);
-        true
+        rests
     }
 }
 

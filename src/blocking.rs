@@ -76,7 +76,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             statistics,
             clock,
             bell: Bell::default(),
-            input: vec![0; config.read_per_turn].into(),
+            input: vec![0; config.reads_per_turn().1].into(),
             read_timeout: None,
             writable: true,
             dry: false,

@@ -6,7 +6,10 @@ use std::time::Duration;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// The loop allocates its read buffer at the start, so what no machine has is refused.
+/// What is read at once: a buffer of this size stays in the processor's cache.
+const READ_AT_ONCE: usize = 64 * KIB;
+
+/// A turn is meant for all connections, so that one cannot have it for seconds.
 const READ_MOST: usize = 1024 * MIB;
 
 /// The limits of a server and of each of its sessions. All are on from the start; a deadline of
@@ -44,12 +47,14 @@ pub struct Config {
     /// How long a listener waits after the system had no descriptor or memory for one more
     /// connection. Default 100 ms.
     pub accept_pause: Duration,
-    /// Bytes read from one connection per turn, and the size of the loop's one read buffer.
-    /// Default 64 KiB.
+    /// Bytes read from one connection per turn, at most 64 KiB at once. After each read what the
+    /// protocol has written is sent, and only if the peer takes all of it more is read. Default
+    /// 256 KiB.
     pub read_per_turn: usize,
-    /// Bytes written to one connection per turn. Default 64 KiB.
+    /// Bytes written to one connection per turn. Default 256 KiB.
     pub write_per_turn: usize,
-    /// Messages taken by one session per turn: how often `data_received` is called. Default 64.
+    /// Messages that one session takes, which is how often its `data_received` is called, before
+    /// others have their turn; once for each 64 KiB of `read_per_turn`. Default 64.
     pub messages_per_turn: usize,
     /// Datagrams answered per socket and turn. Default 64.
     pub datagrams_per_turn: usize,
@@ -58,6 +63,11 @@ pub struct Config {
     /// A turn of the loop that takes longer than this is counted and warned about: a handler keeps
     /// everybody waiting. `None` does not look. Default 250 ms.
     pub slow_turn: Option<Duration>,
+    /// How long a loop asks the system for news again and again before it sleeps, for example
+    /// 100 us: replies come sooner, since nobody has to be woken, and a processor is busy meanwhile.
+    /// Only as long as that pays: after asking in vain the loop sleeps at once, until news has come
+    /// within twice this time. `None` never asks again. Default `None`.
+    pub busy_poll: Option<Duration>,
 
     /// From this many bytes of untaken output on, no more of the peer's input is read.
     /// Default 64 KiB.
@@ -182,6 +192,12 @@ impl Config {
         }
         Ok(())
     }
+
+    /// How often one connection may be read from in one turn, and how many bytes each time.
+    pub(crate) fn reads_per_turn(&self) -> (usize, usize) {
+        let reads = self.read_per_turn.div_ceil(READ_AT_ONCE).max(1);
+        (reads, self.read_per_turn.div_ceil(reads))
+    }
 }
 
 fn invalid(problem: String) -> io::Error {
@@ -199,12 +215,13 @@ impl Default for Config {
             raise_descriptor_limit: true,
             accepts_per_turn: 16,
             accept_pause: Duration::from_millis(100),
-            read_per_turn: 64 * KIB,
-            write_per_turn: 64 * KIB,
+            read_per_turn: 256 * KIB,
+            write_per_turn: 256 * KIB,
             messages_per_turn: 64,
             datagrams_per_turn: 64,
             timeouts_per_turn: 1_000,
             slow_turn: Some(Duration::from_millis(250)),
+            busy_poll: None,
             high_water: 64 * KIB,
             low_water: 32 * KIB,
             max_output: MIB,
@@ -236,6 +253,22 @@ impl Default for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turns_reads_make_up_its_budget() {
+        for (budget, expected) in [
+            (1, (1, 1)),
+            (READ_AT_ONCE, (1, READ_AT_ONCE)),
+            (READ_AT_ONCE + 1, (2, READ_AT_ONCE / 2 + 1)),
+            (4 * READ_AT_ONCE, (4, READ_AT_ONCE)),
+        ] {
+            let config = Config {
+                read_per_turn: budget,
+                ..Config::default()
+            };
+            assert_eq!(config.reads_per_turn(), expected);
+        }
+    }
 
     #[test]
     fn defaults_are_valid_and_nonsense_is_named() {

@@ -1,10 +1,12 @@
 //! One stream connection on the loop: moves bytes between its socket and its session.
 
+mod ending;
+
 use std::io::{self, ErrorKind};
 
 use crate::agenda::{
-    ABORT, AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP,
-    HOLDING, LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
+    AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP, LINGERING,
+    Next, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
 };
 use crate::clock::{REPEAT, Tick};
 use crate::error::{CloseReason, Deadline};
@@ -64,12 +66,48 @@ impl<S, P: Protocol> Connection<S, P> {
         self.next_turn(turn)
     }
 
-    /// Serves the connection once: at most one read and one write.
+    /// Serves the connection: one round, or some of them if it sends a lot.
     #[inline]
     pub(crate) fn drive<N: Net<Stream = S>>(
         &mut self,
         turn: &mut Turn<'_, N>,
         context: &Context<'_>,
+    ) -> Next {
+        let written = turn.statistics.bytes_written;
+        match self.round(turn, context, turn.config.write_per_turn) {
+            Next::More => self.drive_on(turn, context, written),
+            next => next,
+        }
+    }
+
+    #[cold]
+    fn drive_on<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+        written_before: u64,
+    ) -> Next {
+        for _ in 1..turn.reads {
+            let written = turn.statistics.bytes_written - written_before;
+            let left = turn.config.write_per_turn as u64 - written;
+            let Some(left) = usize::try_from(left).ok().filter(|left| *left > 0) else {
+                break;
+            };
+            match self.round(turn, context, left) {
+                Next::More => {}
+                next => return next,
+            }
+        }
+        Next::Again
+    }
+
+    /// At most one read, and one write of at most so many bytes.
+    #[inline]
+    fn round<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+        write_most: usize,
     ) -> Next {
         self.agenda.clear(QUEUED);
         let goes_on = !self.agenda.any(BEFORE) || self.prepare(turn, context);
@@ -79,16 +117,13 @@ impl<S, P: Protocol> Connection<S, P> {
             if self.agenda.any(AFTER) {
                 self.attend(context);
             }
-            self.send(turn, context);
-            if self.session.is_finished() {
-                self.end_output(turn);
-            }
+            self.send(turn, context, write_most);
         }
         self.session.reclaim(turn.output, context);
-        if self.session.is_closing() {
-            return self.finish(turn);
+        if self.rests() {
+            return Next::Wait;
         }
-        self.next_turn(turn)
+        self.settle(turn)
     }
 
     /// When the connection is to be looked at though nothing happens, if that may have become
@@ -105,38 +140,33 @@ impl<S, P: Protocol> Connection<S, P> {
         self.deadline(turn, context)
     }
 
-    /// Ends the session for `reason`, whatever it was doing.
-    #[cold]
-    pub(crate) fn end<N>(&mut self, reason: CloseReason, turn: &mut Turn<'_, N>) {
-        self.release(turn);
-        self.session.fail(reason);
-        self.lose(turn);
-        self.agenda.set(ENDED);
-    }
-
-    /// Gives the socket back. The protocol is dropped with the same care as it is called.
-    pub(crate) fn dismantle<N: Net<Stream = S>>(self, turn: &mut Turn<'_, N>) {
-        let Self {
-            session,
-            stream,
-            agenda,
-            ..
-        } = self;
-        turn.leave(session.peer());
-        turn.drop_guarded(session);
-        turn.net.close(stream, agenda.any(ABORT));
-    }
-
+    /// Whether nothing is left to be done until something happens: the usual case.
     #[inline]
-    fn next_turn<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
-        if !self.agenda.any(READABLE | DRAINING) && self.session.is_quiet() {
-            return Next::Wait;
+    fn rests(&self) -> bool {
+        !self.agenda.any(READABLE | DRAINING) && self.session.is_quiet()
+    }
+
+    /// What a connection needs that does not rest.
+    #[cold]
+    fn settle<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+        if self.session.is_closing() {
+            return self.finish(turn);
         }
-        self.next_turn_of_busy(turn)
+        if self.owes_end() && self.session.output().is_empty() {
+            self.agenda.set(FINISHED);
+            // A socket that has failed says so to the next read, with the reason.
+            let _ = turn.net.finish(&mut self.stream);
+        }
+        self.next_turn(turn)
+    }
+
+    /// Whether the socket has failed and no read will tell, since the protocol wants no input now.
+    fn is_failed_unread(&self) -> bool {
+        self.agenda.any(ERROR) && !self.session.wants_input()
     }
 
     #[cold]
-    fn next_turn_of_busy<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+    fn next_turn<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
         if self.agenda.any(CONNECTING) {
             return Next::Wait;
         }
@@ -146,23 +176,27 @@ impl<S, P: Protocol> Connection<S, P> {
         let reads = self.agenda.any(READABLE) && self.session.wants_input();
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
         let ends = self.session.is_closing() || self.owes_end();
-        let ends = ends && self.session.output().is_empty();
-        if reads || writes || ends || self.session.has_more() || self.agenda.any(DRAINING) {
-            Next::Again
-        } else {
-            Next::Wait
+        let sent = self.session.output().is_empty();
+        let again = writes || ends && sent || self.session.has_more() || self.agenda.any(DRAINING);
+        let again = again || self.is_failed_unread();
+        // A deadline is acted on once a turn.
+        let more = reads && sent && !self.agenda.any(DUE);
+        match (again, reads) {
+            (false, true) if more => Next::More,
+            (false, false) => Next::Wait,
+            _ => Next::Again,
         }
     }
 
     #[inline]
     fn receive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) {
-        if self.session.has_more() {
-            return self.session.handle_more(context);
-        }
         if !self.agenda.any(READABLE) || !self.session.wants_input() {
+            if self.session.has_more() {
+                self.session.handle_more(context);
+            }
             return;
         }
-        let room = &mut turn.input[..turn.config.read_per_turn];
+        let room = &mut turn.input[..turn.read_size];
         match turn.net.read(&mut self.stream, room) {
             Ok(0) => {
                 self.agenda.clear(READABLE);
@@ -175,17 +209,22 @@ impl<S, P: Protocol> Connection<S, P> {
                 turn.statistics.bytes_read += count as u64;
                 self.session.handle_data(&turn.input[..count], context);
             }
-            Err(error) => self.fail_or_wait(error, READABLE),
+            Err(error) => self.fail_or_wait(error, READABLE | ERROR),
         }
     }
 
     #[inline]
-    fn send<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) {
+    fn send<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+        most: usize,
+    ) {
         let output = self.session.output();
         if output.is_empty() || !self.agenda.any(WRITABLE) {
             return;
         }
-        let output = &output[..output.len().min(turn.config.write_per_turn)];
+        let output = &output[..output.len().min(most)];
         match turn.net.write(&mut self.stream, output) {
             Ok(count) if count > 0 => {
                 if count < output.len() {
@@ -205,17 +244,6 @@ impl<S, P: Protocol> Connection<S, P> {
     /// Whether our side of the stream is still to be ended though the peer's goes on.
     fn owes_end(&self) -> bool {
         self.session.is_finished() && !self.agenda.any(FINISHED)
-    }
-
-    #[cold]
-    fn end_output<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
-        let sent = self.session.output().is_empty() && !self.session.is_closing();
-        if !sent || !self.owes_end() {
-            return;
-        }
-        self.agenda.set(FINISHED);
-        // A socket that has failed says so to the next read, with the reason.
-        let _ = turn.net.finish(&mut self.stream);
     }
 
     #[cold]
@@ -242,7 +270,8 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.agenda.any(CONNECTING) && !self.connect(turn, context) {
             return false;
         }
-        if self.agenda.take(ERROR) && !self.session.wants_input() {
+        if self.is_failed_unread() {
+            self.agenda.clear(ERROR);
             if let Some(error) = turn.net.error(&mut self.stream) {
                 self.session.fail(CloseReason::Io(error));
             }
@@ -301,65 +330,6 @@ impl<S, P: Protocol> Connection<S, P> {
             let waits = self.agenda.any(READABLE) && self.session.wants_input();
             self.session.handle_deadlines(context, waits);
         }
-    }
-
-    /// The session is closing: ends the connection once everything is sent.
-    #[cold]
-    fn finish<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
-        if self.agenda.any(LINGERING | ENDED) {
-            return self.linger(turn);
-        }
-        if self.session.is_aborted() {
-            self.lose(turn);
-            return self.reap();
-        }
-        if !self.session.output().is_empty() {
-            return self.next_turn(turn);
-        }
-        self.lose(turn);
-        let lingers = turn.config.linger_timeout.is_some() && !self.session.is_eof();
-        if !lingers || turn.net.finish(&mut self.stream).is_err() {
-            return self.reap();
-        }
-        self.linger = Some(Box::new(Linger::new(turn.now(), turn.config)));
-        self.agenda.set(LINGERING | READABLE | RETIME);
-        Next::Again
-    }
-
-    fn linger<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
-        let Some(linger) = self.linger.as_mut().filter(|_| !self.agenda.any(ENDED)) else {
-            return Next::Wait;
-        };
-        match linger.drive(&mut self.stream, &mut self.agenda, turn) {
-            Next::Reap => self.reap(),
-            next => next,
-        }
-    }
-
-    fn lose<N>(&mut self, turn: &mut Turn<'_, N>) {
-        if turn.lose(&mut self.session) {
-            self.agenda.set(ABORT);
-        }
-    }
-
-    /// Adds what the session holds to what all hold. True if that is too much.
-    fn hold<N>(&mut self, turn: &mut Turn<'_, N>) -> bool {
-        let held = self.session.held();
-        self.agenda.set(HOLDING.when(held > 0));
-        *turn.held += held;
-        held > 0 && turn.is_crowded()
-    }
-
-    /// Before the session's buffers change.
-    fn release<N>(&mut self, turn: &mut Turn<'_, N>) {
-        if self.agenda.take(HOLDING) {
-            *turn.held -= self.session.held();
-        }
-    }
-
-    fn reap(&mut self) -> Next {
-        self.agenda.set(ENDED);
-        Next::Reap
     }
 
     #[cold]

@@ -66,6 +66,7 @@ mod shutdown;
 mod simulation;
 mod socket;
 mod socket_file;
+mod spin;
 mod statistics;
 mod system;
 mod table;

@@ -41,7 +41,7 @@ impl Linger {
     ) -> Next {
         let now = turn.now();
         if self.reads() && agenda.any(READABLE) {
-            let room = &mut turn.input[..turn.config.read_per_turn];
+            let room = &mut turn.input[..turn.read_size];
             match turn.net.read(stream, room) {
                 Ok(count) if count > 0 => {
                     self.hear(count, now);

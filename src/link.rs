@@ -118,7 +118,10 @@ impl Link {
         if self.flags.take(flag) {
             self.message = now;
             self.activity = now;
-            self.flags.set(RETIME | PENDING);
+            self.flags.set(RETIME);
+            if self.flags.any(INCOMPLETE | EOF) {
+                self.flags.set(PENDING);
+            }
         }
     }
 

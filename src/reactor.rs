@@ -18,6 +18,7 @@ use crate::protocol::Factory;
 use crate::responder::Responder;
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::socket::Bound;
+use crate::spin::Spin;
 use crate::statistics::Statistics;
 use crate::table::{FIRST_TOKEN, Table};
 use crate::turn::Kit;
@@ -53,6 +54,7 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     /// Where connections are served, if not here.
     model: Option<Box<dyn Model<N, F::Protocol>>>,
     events: Vec<Event>,
+    spin: Spin,
     /// Outbound connections to be opened.
     connects: Vec<(Address, F::Protocol)>,
     /// When the factory wants to be asked again.
@@ -111,6 +113,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let mailbox = Mailbox::new(net.waker(WAKER)?);
         Ok(Self {
             connections: Table::new(config.max_connections),
+            spin: Spin::new(config.busy_poll),
             kit: Kit::new(config, net.now(), mailbox),
             net,
             factory,

@@ -27,6 +27,7 @@ use crate::simulation::network::Question;
 use crate::simulation::random::Random;
 use crate::simulation::run::Run;
 use crate::simulation::witness::Witnessed;
+use crate::statistics::Statistics;
 
 pub use exchange::Exchange;
 pub use faults::Faults;
@@ -154,6 +155,15 @@ where
         self.check_through(seed, |network| network)
     }
 
+    /// Runs what `bytes` decide, for a fuzzer: each is one choice in the order in which a run makes
+    /// them, and beyond their end a hash of them is the seed.
+    ///
+    /// # Errors
+    /// Something is wrong.
+    pub fn check_bytes(&mut self, bytes: &[u8]) -> Result<Report, Failure> {
+        self.simulate(&Choices::Bytes(bytes.to_vec()), |network| network)
+    }
+
     /// Runs one seed on a network that `wrap` has changed: made to lie, for example, to see whether
     /// that is found, or to have one call fail ([`Network::fail`]).
     ///
@@ -167,7 +177,18 @@ where
     where
         N: Net + AsMut<Network>,
     {
-        let mut random = Random::new(seed);
+        self.simulate(&Choices::Seed(seed), wrap)
+    }
+
+    fn simulate<N>(
+        &mut self,
+        choices: &Choices,
+        wrap: impl FnOnce(Network) -> N,
+    ) -> Result<Report, Failure>
+    where
+        N: Net + AsMut<Network>,
+    {
+        let mut random = choices.random();
         let mut faults = self.faults.swarm(&mut random);
         if self.config.idle_timeout.is_none() || self.config.write_timeout.is_none() {
             faults.client_vanishes = 0;
@@ -182,7 +203,7 @@ where
         let run = Run::begin(wrap(network), factory, config, ledger, &self.datagrams);
         let outcome = run.and_then(|run| run.finish(shutdown_at));
         outcome.map_err(|problem| Failure {
-            seed,
+            choices: choices.clone(),
             problem,
             faults,
         })
@@ -225,10 +246,8 @@ impl<M> fmt::Debug for Simulation<M> {
 pub struct Report {
     /// Sessions that began.
     pub sessions: u64,
-    /// Turns of the loop.
-    pub turns: u64,
-    /// Bytes read and written by the loop.
-    pub bytes: u64,
+    /// What the loop has counted.
+    pub statistics: Statistics,
     /// How long it took, in the simulated time.
     pub time: Duration,
     /// The calls that can be made to fail, in their order, if [`Network::record_calls`] asked.
@@ -240,7 +259,7 @@ pub struct Report {
 /// Something that must not be, and how to see it again.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    seed: u64,
+    choices: Choices,
     problem: String,
     faults: Faults,
 }
@@ -256,19 +275,43 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            seed,
+            choices,
             problem,
             faults,
         } = self;
-        write!(
-            f,
-            "seed {seed}: {problem}\nreplay: the same simulation with run({seed}..{})\nfaults of 1,000: {faults}",
-            seed + 1
-        )
+        match choices {
+            Choices::Seed(seed) => write!(
+                f,
+                "seed {seed}: {problem}\nreplay: the same simulation with run({seed}..{})",
+                seed + 1
+            ),
+            Choices::Bytes(bytes) => write!(
+                f,
+                "{problem}\nreplay: the same simulation with check_bytes(b\"{}\")",
+                bytes.escape_ascii()
+            ),
+        }?;
+        write!(f, "\nfaults of 1,000: {faults}")
     }
 }
 
 impl std::error::Error for Failure {}
+
+/// What decides a run.
+#[derive(Clone, Debug)]
+enum Choices {
+    Seed(u64),
+    Bytes(Vec<u8>),
+}
+
+impl Choices {
+    fn random(&self) -> Random {
+        match self {
+            Self::Seed(seed) => Random::new(*seed),
+            Self::Bytes(bytes) => Random::of_bytes(bytes),
+        }
+    }
+}
 
 /// Between one and `most` of what there is, each perhaps several times.
 fn draw<T>(from: &[Rc<T>], most: usize, random: &mut Random) -> Vec<Rc<T>> {
@@ -305,6 +348,7 @@ fn vary(config: &Config, faults: &Faults, random: &mut Random) -> Config {
     config.datagrams_per_turn = small(config.datagrams_per_turn, random);
     config.timeouts_per_turn = small(config.timeouts_per_turn, random);
     config.max_connections = random.pick(&[1, 3, config.max_connections]);
+    config.max_per_peer = random.pick(&[1, 3, config.max_per_peer]);
     config.high_water = small(config.high_water, random);
     config.low_water = random.below(config.high_water);
     config

@@ -147,7 +147,7 @@ impl<S, P: Protocol> Table<S, P> {
         }
     }
 
-    /// Serves every connection that has work, once.
+    /// Serves every connection that has work: once, or in some rounds what sends a lot.
     pub(crate) fn drive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
         let Self {
             slots,

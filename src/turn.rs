@@ -35,14 +35,19 @@ pub(crate) struct Kit {
     pub(crate) replies: Replies,
     /// Bytes that the buffers of all connections hold.
     pub(crate) held: usize,
+    reads: usize,
+    read_size: usize,
     input: Box<[u8]>,
     output: Option<Box<Buffer>>,
 }
 
 impl Kit {
     pub(crate) fn new(config: Config, now: Instant, mailbox: Arc<Mailbox>) -> Self {
+        let (reads, read_size) = config.reads_per_turn();
         Self {
-            input: vec![0; config.read_per_turn.max(DATAGRAM_MOST + 1)].into(),
+            reads,
+            read_size,
+            input: vec![0; read_size.max(DATAGRAM_MOST + 1)].into(),
             output: Some(Box::default()),
             config,
             clock: Clock::new(now),
@@ -64,6 +69,8 @@ impl Kit {
             wakers: &self.mailbox,
             statistics: &mut self.statistics,
             throttle: &mut self.throttle,
+            reads: self.reads,
+            read_size: self.read_size,
             input: &mut self.input,
             output: &mut self.output,
             failures: &mut self.failures,
@@ -82,6 +89,9 @@ pub(crate) struct Turn<'a, N> {
     pub(crate) wakers: &'a dyn Wakers,
     pub(crate) statistics: &'a mut Statistics,
     pub(crate) throttle: &'a mut Throttle,
+    /// How often a connection may be read from, and how many bytes each time.
+    pub(crate) reads: usize,
+    pub(crate) read_size: usize,
     /// The one buffer that everything is read into.
     pub(crate) input: &'a mut [u8],
     /// The one buffer that sessions write into while they are served.

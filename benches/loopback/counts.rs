@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::generator::Generator;
+use crate::generator::{Generator, Pattern};
 use crate::options::Options;
 use crate::process::Running;
 use crate::servers::Kind;
@@ -17,6 +17,22 @@ const READS: [&str; 2] = ["read", "recvfrom"];
 const WRITES: [&str; 3] = ["write", "sendto", "writev"];
 const WAITS: [&str; 3] = ["epoll_wait", "epoll_pwait", "epoll_pwait2"];
 
+/// A program that counts while a server runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tool {
+    Callgrind,
+    Strace,
+}
+
+/// System calls per message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calls {
+    pub(crate) all: f64,
+    pub(crate) reads: f64,
+    pub(crate) writes: f64,
+    pub(crate) waits: f64,
+}
+
 pub(crate) fn count(options: &Options) -> io::Result<()> {
     println!(
         "\ncounts per message: {} connections, {} bytes, {} messages",
@@ -24,19 +40,14 @@ pub(crate) fn count(options: &Options) -> io::Result<()> {
         options.size,
         options.messages
     );
-    if is_installed("valgrind") {
+    if Tool::Callgrind.works() {
         println!("{:<10} {:>25}", "", "user-space instructions");
         for &kind in &options.servers {
-            let each = difference(options, |messages| {
-                Ok([instructions(options, kind, messages)?])
-            })?;
-            println!("{:<10} {:>25.0}", kind.name(), each[0]);
+            let each = instructions_per_message(options, kind)?;
+            println!("{:<10} {each:>25.0}", kind.name());
         }
-    } else {
-        println!("valgrind is not installed: instructions are not counted");
     }
-    if !is_installed("strace") {
-        println!("strace is not installed: system calls are not counted");
+    if !Tool::Strace.works() {
         return Ok(());
     }
     println!(
@@ -44,17 +55,56 @@ pub(crate) fn count(options: &Options) -> io::Result<()> {
         "", "system calls", "read", "write", "wait"
     );
     for &kind in &options.servers {
-        let each = difference(options, |messages| calls(options, kind, messages))?;
+        let each = calls_per_message(options, kind)?;
         println!(
             "{:<10} {:>14.3} {:>8.3} {:>8.3} {:>8.3}",
             kind.name(),
-            each[0],
-            each[1],
-            each[2],
-            each[3]
+            each.all,
+            each.reads,
+            each.writes,
+            each.waits
         );
     }
     Ok(())
+}
+
+/// Instructions in user space that a message costs.
+pub(crate) fn instructions_per_message(options: &Options, kind: Kind) -> io::Result<f64> {
+    let run = |messages| Ok([instructions(options, kind, messages)?]);
+    Ok(difference(options, run)?[0])
+}
+
+/// System calls that a message costs.
+pub(crate) fn calls_per_message(options: &Options, kind: Kind) -> io::Result<Calls> {
+    let run = |messages| calls(options, kind, messages);
+    let [all, reads, writes, waits] = difference(options, run)?;
+    Ok(Calls {
+        all,
+        reads,
+        writes,
+        waits,
+    })
+}
+
+impl Tool {
+    /// Whether it is there and allowed to do its work; if not, that is said.
+    pub(crate) fn works(self) -> bool {
+        let (program, arguments): (&str, &[&str]) = match self {
+            Self::Callgrind => ("valgrind", &["--tool=none"]),
+            Self::Strace => ("strace", &["-c"]),
+        };
+        let works = Command::new(program)
+            .args(arguments)
+            .arg("true")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !works {
+            println!("skipped: {program} is missing, or may not trace a process here");
+        }
+        works
+    }
 }
 
 /// What one message more costs: half as many are run first, then all.
@@ -122,7 +172,8 @@ fn trace(
     messages: u64,
 ) -> io::Result<String> {
     let server = Running::start_under(tool, kind)?;
-    let mut generator = Generator::connect(server.address, options.few(), options.size)?;
+    let pattern = Pattern::new(options.size, kind.shape());
+    let mut generator = Generator::connect(server.address, options.few(), pattern)?;
     generator.run_messages(messages)?;
     // The connections still stand, so that their ends are in neither of the two runs.
     server.terminate()?;
@@ -136,13 +187,4 @@ fn trace(
 fn file(tool: &str, kind: Kind, messages: u64) -> PathBuf {
     let name = format!("{tool}.{}.{messages}", kind.name());
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
-}
-
-fn is_installed(program: &str) -> bool {
-    Command::new(program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok()
 }

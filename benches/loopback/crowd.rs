@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::generator::Generator;
+use crate::generator::{Generator, Pattern, Shape};
 use crate::machine::{Cores, allow_descriptors};
 use crate::options::Options;
 use crate::process::Running;
 use crate::servers::Kind;
-use crate::table::{compare, median, quantile};
+use crate::table::{Ratio, median, quantile};
 
 /// So many source addresses have ports for all.
 const SOURCES: usize = 16;
@@ -48,33 +48,69 @@ pub(crate) fn crowd(options: &Options, cores: Cores) -> io::Result<()> {
     );
     println!("{:<10} {:>12} {:>12} {:>22}", "", "alone", "crowd", "ratio");
     for &kind in &options.servers {
-        let mut alone = Stage::build(kind.without_deadlines(), cores, few, options)?;
-        let mut crowd = Stage::build(kind.without_deadlines(), cores, all, options)?;
-        let mut samples = Vec::new();
-        for round in 0..options.rounds {
-            let first = (round % 2 == 1).then(|| crowd.measure(options.duration));
-            let base = alone.measure(options.duration)?;
-            let among = first.unwrap_or_else(|| crowd.measure(options.duration))?;
-            samples.push((base, among));
-        }
+        let seen = Seen::of(kind, cores, options)?;
         println!("{}", kind.name());
-        report("p50 us", &samples, |sample| sample.median);
-        report("p99 us", &samples, |sample| sample.slow);
-        report("messages/s", &samples, |sample| sample.rate);
-        report("CPU us", &samples, |sample| sample.cpu);
-        if let Some(each) = crowd.resident.checked_div(crowd.idle.len() as u64) {
+        seen.report("p50 us", |sample| sample.median);
+        seen.report("p99 us", |sample| sample.slow);
+        seen.report("messages/s", |sample| sample.rate);
+        seen.report("CPU us", |sample| sample.cpu);
+        if let Some(each) = seen.resident {
             println!("{:<10} {each:>25}", "B per idle");
         }
     }
     Ok(())
 }
 
-fn report(name: &str, samples: &[(Sample, Sample)], value: impl Fn(&Sample) -> f64) {
-    let alone: Vec<f64> = samples.iter().map(|(alone, _)| value(alone)).collect();
-    let crowd: Vec<f64> = samples.iter().map(|(_, crowd)| value(crowd)).collect();
-    let ratio = compare(&crowd, &alone);
-    let (alone, crowd) = (median(alone), median(crowd));
-    println!("{name:<10} {alone:>12.2} {crowd:>12.2} {ratio:>22}");
+/// How much longer the 99th of 100 replies takes in the crowd.
+pub(crate) fn slowing(kind: Kind, cores: Cores, options: &Options) -> io::Result<Ratio> {
+    let all = options.crowd.max(options.few());
+    allow_descriptors(options.few() + all + OTHER_DESCRIPTORS)?;
+    Ok(Seen::of(kind, cores, options)?.ratio(|sample| sample.slow))
+}
+
+/// What the few had alone and in the crowd, round by round.
+struct Seen {
+    alone: Vec<Sample>,
+    crowd: Vec<Sample>,
+    /// Bytes per idle connection, if there was one.
+    resident: Option<u64>,
+}
+
+impl Seen {
+    fn of(kind: Kind, cores: Cores, options: &Options) -> io::Result<Self> {
+        let (few, all) = (options.few(), options.crowd.max(options.few()));
+        let mut small = Stage::build(kind.without_deadlines(), cores, few, options)?;
+        let mut large = Stage::build(kind.without_deadlines(), cores, all, options)?;
+        let (mut alone, mut crowd) = (Vec::new(), Vec::new());
+        for round in 0..options.rounds {
+            if round % 2 == 0 {
+                alone.push(small.measure(options.duration)?);
+                crowd.push(large.measure(options.duration)?);
+            } else {
+                crowd.push(large.measure(options.duration)?);
+                alone.push(small.measure(options.duration)?);
+            }
+        }
+        let resident = large.resident.checked_div(large.idle.len() as u64);
+        Ok(Self {
+            alone,
+            crowd,
+            resident,
+        })
+    }
+
+    fn ratio(&self, value: impl Fn(&Sample) -> f64) -> Ratio {
+        let alone: Vec<f64> = self.alone.iter().map(&value).collect();
+        let crowd: Vec<f64> = self.crowd.iter().map(&value).collect();
+        Ratio::new(&crowd, &alone)
+    }
+
+    fn report(&self, name: &str, value: impl Fn(&Sample) -> f64) {
+        let alone = median(self.alone.iter().map(&value).collect());
+        let crowd = median(self.crowd.iter().map(&value).collect());
+        let ratio = self.ratio(value);
+        println!("{name:<10} {alone:>12.2} {crowd:>12.2} {ratio:>22}");
+    }
 }
 
 impl Stage {
@@ -98,7 +134,7 @@ impl Stage {
                 idle.push(stream);
             }
         }
-        let mut active = Generator::over(active, options.size)?;
+        let mut active = Generator::over(active, Pattern::new(options.size, Shape::Plain))?;
         active.begin(options.depth)?;
         Ok(Self {
             server,

@@ -25,12 +25,25 @@ pub(crate) struct Generator {
     budget: u64,
     /// How long replies took, in microseconds, while that is asked for.
     times: Option<Vec<f64>>,
+    /// Never sleeps, so that the time for waking it is in no measurement.
+    spins: bool,
 }
 
 /// The bytes that go around: every message is the same.
-struct Pattern {
+pub(crate) struct Pattern {
     bytes: Vec<u8>,
     size: usize,
+}
+
+/// What makes the bytes of a message one for the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Any bytes.
+    Plain,
+    /// The length of the rest is in the first four bytes.
+    Length,
+    /// A line feed is the last byte, and no other.
+    Line,
 }
 
 struct Line {
@@ -52,15 +65,19 @@ pub(crate) struct Done {
 
 impl Generator {
     /// Opens all connections.
-    pub(crate) fn connect(to: SocketAddr, connections: usize, size: usize) -> io::Result<Self> {
+    pub(crate) fn connect(
+        to: SocketAddr,
+        connections: usize,
+        pattern: Pattern,
+    ) -> io::Result<Self> {
         let streams = (0..connections)
             .map(|_| std::net::TcpStream::connect(to))
             .collect::<io::Result<Vec<_>>>()?;
-        Self::over(streams, size)
+        Self::over(streams, pattern)
     }
 
     /// Uses connections that are open.
-    pub(crate) fn over(streams: Vec<std::net::TcpStream>, size: usize) -> io::Result<Self> {
+    pub(crate) fn over(streams: Vec<std::net::TcpStream>, pattern: Pattern) -> io::Result<Self> {
         let poll = Poll::new()?;
         let lines = streams
             .into_iter()
@@ -79,16 +96,24 @@ impl Generator {
             poll,
             events: Events::with_capacity(EVENTS),
             lines,
-            pattern: Pattern::new(size),
+            pattern,
             buffer: vec![0; READ_BUFFER],
             budget: 0,
             times: None,
+            spins: false,
         })
+    }
+
+    /// From now on asks for replies again and again rather than to sleep.
+    pub(crate) fn spin(&mut self) {
+        self.spins = true;
     }
 
     /// From now on notes how long replies take: with one message under way per connection, as
     /// otherwise it is not known which message a reply belongs to.
     pub(crate) fn time_replies(&mut self) {
+        let now = Instant::now();
+        self.lines.iter_mut().for_each(|line| line.since = now);
         self.times = Some(Vec::new());
     }
 
@@ -135,8 +160,9 @@ impl Generator {
 
     /// Waits for replies and answers them. Returns how many messages came back.
     fn turn(&mut self, check: bool) -> io::Result<u64> {
-        self.poll.poll(&mut self.events, Some(PATIENCE))?;
-        if self.events.is_empty() {
+        let wait = if self.spins { Duration::ZERO } else { PATIENCE };
+        self.poll.poll(&mut self.events, Some(wait))?;
+        if self.events.is_empty() && !self.spins {
             return Err(io::Error::new(
                 ErrorKind::TimedOut,
                 "the server has stopped answering",
@@ -163,13 +189,15 @@ impl Generator {
 }
 
 impl Pattern {
-    fn new(size: usize) -> Self {
+    /// Messages of so many bytes.
+    pub(crate) fn new(size: usize, shape: Shape) -> Self {
         // A prime period, so that a message that is shifted does not look right.
-        let message = (0..size).map(|place| u8::try_from(place % 251).unwrap_or(0));
+        let bytes = (0..size).map(|place| u8::try_from(place % 251).unwrap_or(0));
+        let mut message: Vec<u8> = bytes.collect();
+        shape.apply(&mut message);
         let repeats = WRITE_AT_ONCE.div_ceil(size) + 1;
-        let length = size * repeats;
         Self {
-            bytes: message.cycle().take(length).collect(),
+            bytes: message.repeat(repeats),
             size,
         }
     }
@@ -191,6 +219,27 @@ impl Pattern {
             data = &data[count..];
         }
         true
+    }
+}
+
+impl Shape {
+    fn apply(self, message: &mut [u8]) {
+        match self {
+            Self::Plain => {}
+            Self::Length => {
+                let length = u32::try_from(message.len()).unwrap_or(0).saturating_sub(4);
+                if let Some(header) = message.first_chunk_mut() {
+                    *header = length.to_be_bytes();
+                }
+            }
+            Self::Line => {
+                let feeds = message.iter_mut().filter(|byte| **byte == b'\n');
+                feeds.for_each(|byte| *byte = b'-');
+                if let Some(last) = message.last_mut() {
+                    *last = b'\n';
+                }
+            }
+        }
     }
 }
 

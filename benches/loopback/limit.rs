@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::generator::Generator;
+use crate::generator::{Generator, Pattern, Shape};
 use crate::machine::{Cores, allow_descriptors};
 use crate::options::Options;
 use crate::process::Running;
 use crate::servers::Kind;
-use crate::table::{compare, median, quantile};
+use crate::table::{Ratio, median, quantile};
 
 const DESCRIPTORS: usize = 256;
 /// Fewer than the listener's queue takes, so that all of them connect.
@@ -39,10 +39,11 @@ struct Crowd {
 pub(crate) fn limit(options: &Options, cores: Cores) -> io::Result<()> {
     allow_descriptors(2 * CLIENTS)?;
     let calm = start(cores)?;
-    let mut alone = Generator::connect(calm.address, ESTABLISHED, options.size)?;
+    let pattern = || Pattern::new(options.size, Shape::Plain);
+    let mut alone = Generator::connect(calm.address, ESTABLISHED, pattern())?;
     let mut server = start(cores)?;
     let lines = count_lines(&mut server);
-    let mut established = Generator::connect(server.address, ESTABLISHED, options.size)?;
+    let mut established = Generator::connect(server.address, ESTABLISHED, pattern())?;
     let mut crowd = Crowd::connect(server.address)?;
     while crowd.wait(QUIET)? {}
     println!(
@@ -71,8 +72,8 @@ pub(crate) fn limit(options: &Options, cores: Cores) -> io::Result<()> {
     }
     println!(
         "  the established, beside a server without a crowd: messages/s {}, p99 {}",
-        compare(&rates[1], &rates[0]),
-        compare(&slow[1], &slow[0]),
+        Ratio::new(&rates[1], &rates[0]),
+        Ratio::new(&slow[1], &slow[0]),
     );
 
     let mut waits = Vec::new();
@@ -91,8 +92,8 @@ pub(crate) fn limit(options: &Options, cores: Cores) -> io::Result<()> {
 
 fn start(cores: Cores) -> io::Result<Running> {
     let limit = format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}");
-    let core = cores.server.to_string();
-    let before = ["taskset", "-c", &core, "prlimit", &limit];
+    let list = cores.list();
+    let before = ["taskset", "-c", &list, "prlimit", &limit];
     let unpinned = &before[3..];
     let before = if cores.pinned { &before } else { unpinned };
     Running::start_under(before, Kind::Scarce)

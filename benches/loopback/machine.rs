@@ -111,24 +111,44 @@ pub(crate) struct Cores {
     pub(crate) generator: usize,
     /// Whether processes can be pinned at all.
     pub(crate) pinned: bool,
+    /// The server has all cores.
+    all: bool,
 }
 
 impl Cores {
-    /// Pins this process, the generator.
+    /// Pins this process, the generator, to the server's core or to the last one. To be called once:
+    /// a process that is pinned sees no other core any more.
     pub(crate) fn assign(same: bool) -> Self {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let generator = if same { 0 } else { count - 1 };
-        let pinned = Command::new("taskset")
-            .args(["-cp", &generator.to_string(), &process::id().to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
         Self {
             server: 0,
             generator,
-            pinned,
+            pinned: pin(generator),
+            all: false,
         }
+    }
+
+    /// Moves this process to the server's core.
+    pub(crate) fn together(self) -> Self {
+        Self {
+            generator: self.server,
+            pinned: pin(self.server),
+            ..self
+        }
+    }
+
+    /// The same, where the server has all cores, the generator's too.
+    pub(crate) fn all(self) -> Self {
+        Self { all: true, ..self }
+    }
+
+    /// The server's, as taskset takes them.
+    pub(crate) fn list(self) -> String {
+        if self.all {
+            return format!("{}-{}", self.server, self.generator.max(self.server));
+        }
+        self.server.to_string()
     }
 
     pub(crate) fn describe(self) -> &'static str {
@@ -140,4 +160,14 @@ impl Cores {
             "server and generator on two cores"
         }
     }
+}
+
+/// Whether this process runs on that core alone from now on.
+fn pin(core: usize) -> bool {
+    Command::new("taskset")
+        .args(["-cp", &core.to_string(), &process::id().to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }

@@ -1,4 +1,5 @@
-//! Echo over loopback TCP: this loop beside a plain mio loop and tokio's current thread.
+//! Echo over loopback TCP: this library's ways of serving beside loops in the manner of C, a plain mio
+//! loop and tokio.
 //!
 //! Every server runs in a process of its own, pinned to one core, and the generator on another where
 //! there is one. Servers take turns within each round, so that a machine that becomes slower does so
@@ -13,7 +14,11 @@ mod counts;
 #[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
+mod epoll;
+#[cfg(target_os = "linux")]
 mod generator;
+#[cfg(target_os = "linux")]
+mod guard;
 #[cfg(target_os = "linux")]
 mod limit;
 #[cfg(target_os = "linux")]
@@ -21,7 +26,11 @@ mod logger;
 #[cfg(target_os = "linux")]
 mod machine;
 #[cfg(target_os = "linux")]
+mod measure;
+#[cfg(target_os = "linux")]
 mod options;
+#[cfg(target_os = "linux")]
+mod plain;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
@@ -30,6 +39,10 @@ mod run;
 mod servers;
 #[cfg(target_os = "linux")]
 mod table;
+#[cfg(target_os = "linux")]
+mod targets;
+#[cfg(target_os = "linux")]
+mod tasks;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

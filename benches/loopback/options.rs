@@ -9,11 +9,14 @@ use crate::servers::Kind;
 pub(crate) const USAGE: &str = "\
 usage: cargo bench --bench loopback -- [options]
 
-  --mode echo,churn,bulk,memory   what to measure; also: crowd (few active among
-                                  many), limit (out of descriptors; both need prlimit), counts
-                                  (needs valgrind and strace)
-  --servers mio,serveloop,tokio   which servers, of which the first is what the others are compared to;
-                                  also: roomy, this library with larger budgets per turn
+  --mode echo,churn,bulk,memory   what to measure; also: pipelined (16 messages under way), framing,
+                                  workers, busy (polling), crowd (few active among many), limit (out of
+                                  descriptors; both need prlimit), counts (needs valgrind and strace),
+                                  guard (counts against their limits), targets (all in one table)
+  --servers epoll,edge,mio,tokio,serveloop
+                                  which servers, of which the first is what the others are compared to;
+                                  also: multi (tokio's two threads), workers (two loops), threads,
+                                  framed, lines, busy
   --connections 1,100,1000        how many connections are busy at a time (one number: the second)
   --size 64                       bytes per message
   --depth 1                       messages under way per connection
@@ -28,13 +31,35 @@ usage: cargo bench --bench loopback -- [options]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Echo,
+    Pipelined,
     Churn,
     Bulk,
     Memory,
+    Framing,
+    Workers,
+    Busy,
     Crowd,
     Limit,
     Counts,
+    Guard,
+    Targets,
 }
+
+const MODES: [(&str, Mode); 13] = [
+    ("echo", Mode::Echo),
+    ("pipelined", Mode::Pipelined),
+    ("churn", Mode::Churn),
+    ("bulk", Mode::Bulk),
+    ("memory", Mode::Memory),
+    ("framing", Mode::Framing),
+    ("workers", Mode::Workers),
+    ("busy", Mode::Busy),
+    ("crowd", Mode::Crowd),
+    ("limit", Mode::Limit),
+    ("counts", Mode::Counts),
+    ("guard", Mode::Guard),
+    ("targets", Mode::Targets),
+];
 
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -66,7 +91,13 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             modes: vec![Mode::Echo, Mode::Churn, Mode::Bulk, Mode::Memory],
-            servers: vec![Kind::Mio, Kind::Serveloop, Kind::Tokio],
+            servers: vec![
+                Kind::Epoll,
+                Kind::Edge,
+                Kind::Mio,
+                Kind::Tokio,
+                Kind::Serveloop,
+            ],
             connections: vec![1, 100, 1_000],
             size: 64,
             depth: 1,
@@ -90,10 +121,13 @@ impl Options {
 
     /// Enough to see that everything still works.
     pub(crate) fn smoke() -> Self {
-        let mut modes = Self::default().modes;
-        modes.extend([Mode::Crowd, Mode::Limit]);
+        let counted = [Mode::Counts, Mode::Guard, Mode::Targets];
+        let modes = MODES.iter().map(|(_, mode)| *mode);
+        let mut servers = Self::default().servers;
+        servers.extend([Kind::Multi, Kind::Workers, Kind::Threads]);
         Self {
-            modes,
+            modes: modes.filter(|mode| !counted.contains(mode)).collect(),
+            servers,
             connections: vec![10],
             rounds: 1,
             duration: Duration::from_millis(20),
@@ -181,15 +215,7 @@ impl FromStr for Mode {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        match name {
-            "echo" => Ok(Self::Echo),
-            "churn" => Ok(Self::Churn),
-            "bulk" => Ok(Self::Bulk),
-            "memory" => Ok(Self::Memory),
-            "crowd" => Ok(Self::Crowd),
-            "limit" => Ok(Self::Limit),
-            "counts" => Ok(Self::Counts),
-            _ => Err(()),
-        }
+        let found = MODES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, mode)| *mode).ok_or(())
     }
 }

@@ -20,8 +20,8 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(kind: Kind, cores: Cores) -> io::Result<Self> {
-        let core = cores.server.to_string();
-        let pin = ["taskset", "-c", &core];
+        let list = cores.list();
+        let pin = ["taskset", "-c", &list];
         Self::start_under(if cores.pinned { &pin } else { &[] }, kind)
     }
 

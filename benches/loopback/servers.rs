@@ -1,51 +1,85 @@
 //! The servers that are compared. All take their connections from the same kind of listener, so that
 //! its backlog and its options give nobody an advantage.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process;
 use std::str::FromStr;
+use std::time::Duration;
 
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
 use serveloop::protocols::Echo;
-use serveloop::{Address, Config, Peer, Server};
-use slab::Slab;
+use serveloop::{
+    Address, Config, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Lines, Peer,
+    ProtocolError, Server,
+};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::logger;
+use crate::epoll::{self, Trigger};
+use crate::generator::Shape;
+use crate::{logger, plain, tasks};
 
-/// The read buffer of the peers: what it takes to be good at bulk, too.
-const READ_BUFFER: usize = 64 * 1024;
-/// What one connection of the roomy server may move per turn.
-const ROOM: usize = 256 * 1024;
+const BUSY: Duration = Duration::from_micros(100);
+const MOST: usize = 20_000;
+const FRAME_MOST: usize = 1 << 20;
 const BACKLOG: i32 = 1_024;
-const EVENTS: usize = 1_024;
-const LISTENER: Token = Token(usize::MAX - 1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// Written like a loop in C, level-triggered.
+    Epoll,
+    /// The same, edge-triggered; a short read ends the reading.
+    Edge,
     Mio,
-    Serveloop,
     Tokio,
-    /// Serveloop again, with budgets for large messages.
-    Roomy,
-    /// Serveloop again, for peers that stay though they say nothing.
+    /// Tokio with two threads.
+    Multi,
+    Serveloop,
+    /// This library with two loops.
+    Workers,
+    /// This library with a thread for each connection.
+    Threads,
+    /// An echo of frames with a length.
+    Framed,
+    /// An echo of lines.
+    Lines,
+    /// Asks before it sleeps.
+    Busy,
+    /// For peers that stay though they say nothing.
     Patient,
-    /// Serveloop again, which runs into the limit of descriptors, and says what it logs.
+    /// Runs into the limit of descriptors, and says what it logs.
     Scarce,
 }
 
+const NAMES: [(&str, Kind); 13] = [
+    ("epoll", Kind::Epoll),
+    ("edge", Kind::Edge),
+    ("mio", Kind::Mio),
+    ("tokio", Kind::Tokio),
+    ("multi", Kind::Multi),
+    ("serveloop", Kind::Serveloop),
+    ("workers", Kind::Workers),
+    ("threads", Kind::Threads),
+    ("framed", Kind::Framed),
+    ("lines", Kind::Lines),
+    ("busy", Kind::Busy),
+    ("patient", Kind::Patient),
+    ("scarce", Kind::Scarce),
+];
+
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
+        NAMES
+            .iter()
+            .find(|(_, kind)| *kind == self)
+            .map_or("", |(name, _)| name)
+    }
+
+    /// What its messages look like.
+    pub(crate) fn shape(self) -> Shape {
         match self {
-            Self::Mio => "mio",
-            Self::Serveloop => "serveloop",
-            Self::Tokio => "tokio",
-            Self::Roomy => "roomy",
-            Self::Patient => "patient",
-            Self::Scarce => "scarce",
+            Self::Framed => Shape::Length,
+            Self::Lines => Shape::Line,
+            _ => Shape::Plain,
         }
     }
 
@@ -60,30 +94,57 @@ impl Kind {
     /// Serves until the process is killed. Says its port and its process on standard output first.
     pub(crate) fn serve(self) -> io::Result<()> {
         match self {
-            Self::Mio => serve_mio(&listen()?),
-            Self::Serveloop => serve_serveloop(defaults()),
-            Self::Roomy => serve_serveloop(Config {
-                read_per_turn: ROOM,
-                write_per_turn: ROOM,
-                high_water: ROOM,
-                low_water: ROOM / 2,
-                ..defaults()
-            }),
-            Self::Patient => serve_serveloop(Config {
-                max_connections: 16_000,
-                first_message_timeout: None,
-                idle_timeout: None,
-                ..Config::default()
-            }),
-            Self::Scarce => {
-                logger::install();
-                serve_serveloop(Config {
-                    reserved_descriptors: 0,
-                    ..defaults()
-                })
-            }
-            Self::Tokio => serve_tokio(listen()?),
+            Self::Epoll => epoll::serve(&listen()?, Trigger::Level),
+            Self::Edge => epoll::serve(&listen()?, Trigger::Edge),
+            Self::Mio => plain::serve(&listen()?),
+            Self::Tokio => tasks::serve(listen()?),
+            Self::Multi => tasks::serve_on_threads(listen()?, 2),
+            _ => self.serve_here(),
         }
+    }
+
+    /// The kinds of this library.
+    fn serve_here(self) -> io::Result<()> {
+        if self == Self::Scarce {
+            logger::install();
+        }
+        let any = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+        let server = Server::bind(&[any], self.config())?;
+        if let Address::Tcp(address) = &server.addresses()[0] {
+            announce(*address);
+        }
+        let echo = |_: &Peer| Some(Echo);
+        let end = match self {
+            Self::Workers => server.serve_workers(2, echo),
+            Self::Threads => server.serve_threading(echo),
+            Self::Framed => server
+                .serve_forever(|_: &Peer| Some(Framed::new(LengthPrefix::u32(FRAME_MOST), Frame))),
+            Self::Lines => {
+                server.serve_forever(|_: &Peer| Some(Framed::new(Lines::new(FRAME_MOST), Frame)))
+            }
+            _ => server.serve_forever(echo),
+        };
+        end.map(drop)
+    }
+
+    /// Every limit and deadline is on, but for the patient one's.
+    fn config(self) -> Config {
+        let mut config = Config {
+            max_connections: MOST,
+            ..Config::default()
+        };
+        match self {
+            Self::Workers => config.reuse_port = true,
+            Self::Busy => config.busy_poll = Some(BUSY),
+            Self::Scarce => config.reserved_descriptors = 0,
+            Self::Patient => {
+                config.max_connections = 16_000;
+                config.first_message_timeout = None;
+                config.idle_timeout = None;
+            }
+            _ => {}
+        }
+        config
     }
 }
 
@@ -91,139 +152,21 @@ impl FromStr for Kind {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        [
-            Self::Mio,
-            Self::Serveloop,
-            Self::Tokio,
-            Self::Roomy,
-            Self::Patient,
-            Self::Scarce,
-        ]
-        .into_iter()
-        .find(|kind| kind.name() == name)
-        .ok_or(())
+        let found = NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, kind)| *kind).ok_or(())
     }
 }
 
-/// Every limit and deadline is on.
-fn defaults() -> Config {
-    Config {
-        max_connections: 20_000,
-        ..Config::default()
-    }
-}
+/// Echoes whole messages.
+struct Frame;
 
-fn serve_serveloop(config: Config) -> io::Result<()> {
-    let any = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-    let server = Server::bind(&[any], config)?;
-    if let Address::Tcp(address) = &server.addresses()[0] {
-        announce(*address);
-    }
-    server.serve_forever(|_: &Peer| Some(Echo)).map(drop)
-}
-
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    output: Vec<u8>,
-}
-
-/// A loop on mio as it is usually written: registered once for both directions, read until nothing
-/// is left, a read buffer and an output buffer for every connection.
-fn serve_mio(listener: &TcpListener) -> io::Result<()> {
-    let mut listener = mio::net::TcpListener::from_std(listener.try_clone()?);
-    let mut poll = Poll::new()?;
-    let mut events = Events::with_capacity(EVENTS);
-    let mut connections = Slab::new();
-    poll.registry()
-        .register(&mut listener, LISTENER, Interest::READABLE)?;
-    loop {
-        poll.poll(&mut events, None)?;
-        for event in &events {
-            if event.token() == LISTENER {
-                accept_all(&listener, &poll, &mut connections)?;
-                continue;
-            }
-            let Some(connection) = connections.get_mut(event.token().0) else {
-                continue;
-            };
-            if !connection.serve().unwrap_or(false) {
-                connections.remove(event.token().0);
-            }
-        }
-    }
-}
-
-fn accept_all(
-    listener: &mio::net::TcpListener,
-    poll: &Poll,
-    connections: &mut Slab<Connection>,
-) -> io::Result<()> {
-    loop {
-        let mut stream = match listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let entry = connections.vacant_entry();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        poll.registry()
-            .register(&mut stream, Token(entry.key()), interest)?;
-        entry.insert(Connection {
-            stream,
-            buffer: vec![0; READ_BUFFER],
-            output: Vec::new(),
-        });
-    }
-}
-
-impl Connection {
-    /// Moves what can be moved. False at the end of the stream.
-    fn serve(&mut self) -> io::Result<bool> {
-        let mut open = true;
-        while open {
-            match self.stream.read(&mut self.buffer) {
-                Ok(0) => open = false,
-                Ok(count) => self.output.extend_from_slice(&self.buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(count) => drop(self.output.drain(..count)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(open)
-    }
-}
-
-/// A task for each connection on tokio's single-threaded runtime, as in its documentation.
-fn serve_tokio(listener: TcpListener) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(echo(stream));
-        }
-    })
-}
-
-async fn echo(mut stream: tokio::net::TcpStream) -> io::Result<()> {
-    let mut buffer = vec![0; READ_BUFFER];
-    loop {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
-        }
-        stream.write_all(&buffer[..count]).await?;
+impl<F: Framing> FrameProtocol<F> for Frame {
+    fn frame_received(
+        &mut self,
+        frame: &[u8],
+        frames: &mut Frames<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
+        frames.send(frame)
     }
 }
 

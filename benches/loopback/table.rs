@@ -1,5 +1,7 @@
 //! Medians, spreads, and how they are printed.
 
+use std::fmt;
+
 /// What one measurement of one server gave.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
@@ -16,6 +18,52 @@ pub(crate) struct Sample {
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) samples: Vec<Sample>,
+}
+
+impl Row {
+    /// Of a server that was not measured yet.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            samples: Vec::new(),
+        }
+    }
+
+    pub(crate) fn of(&self, value: impl Fn(&Sample) -> f64) -> Vec<f64> {
+        self.samples.iter().map(value).collect()
+    }
+}
+
+/// A median of quotients, with the smallest and the largest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ratio {
+    pub(crate) median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Ratio {
+    /// Each value to its neighbour in the same round.
+    pub(crate) fn new(values: &[f64], bases: &[f64]) -> Self {
+        let pairs = values.iter().zip(bases);
+        let ratios: Vec<f64> = pairs.map(|(value, base)| value / base).collect();
+        Self {
+            least: ratios.iter().copied().fold(f64::INFINITY, f64::min),
+            most: ratios.iter().copied().fold(0.0, f64::max),
+            median: median(ratios),
+        }
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            median,
+            least,
+            most,
+        } = self;
+        f.pad(&format!("{median:.2} ({least:.2}..{most:.2})"))
+    }
 }
 
 /// Prints the rows, each compared round by round with the first. `unit` is what is counted.
@@ -51,26 +99,11 @@ pub(crate) fn print(title: &str, unit: &str, rows: &[Row]) {
     }
 }
 
-impl Row {
-    fn of(&self, value: impl Fn(&Sample) -> f64) -> Vec<f64> {
-        self.samples.iter().map(value).collect()
-    }
-}
-
 fn ratio(row: &Row, base: &Row, value: impl Fn(&Sample) -> f64) -> String {
     if row.name == base.name {
         return "1.00".to_owned();
     }
-    compare(&row.of(&value), &base.of(&value))
-}
-
-/// The median of the quotients of neighbours, with the smallest and the largest.
-pub(crate) fn compare(values: &[f64], bases: &[f64]) -> String {
-    let pairs = values.iter().zip(bases);
-    let ratios: Vec<f64> = pairs.map(|(value, base)| value / base).collect();
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
-    format!("{:.2} ({least:.2}..{most:.2})", median(ratios))
+    Ratio::new(&row.of(&value), &base.of(&value)).to_string()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "there are few rounds")]

@@ -1,20 +1,29 @@
 //! `serveloop connect`: from the command line to a conversation and to its end.
 
+mod console;
+mod cut;
+mod datagrams;
+mod keyboard;
+mod relay;
+mod screen;
+mod talk;
+mod turns;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serveloop::{Address, Config, LengthPrefix, Lines};
 
-use crate::cut::Cut;
-use crate::datagrams;
+use self::cut::Cut;
+use self::keyboard::Unit;
+use self::relay::Relay;
+use self::talk::Talk;
+use self::turns::{Manners, Turns};
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
-use crate::keyboard::Unit;
 use crate::outbound::visit;
-use crate::relay::Relay;
-use crate::talk::{Talk, Wire};
-use crate::turns::{Manners, Turns};
+use crate::protocols::Wire;
 use crate::units::{Size, Timeout};
 
 /// The longest message of a framing, in bytes.

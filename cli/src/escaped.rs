@@ -1,6 +1,11 @@
-//! Bytes of a client as a terminal can show them.
+//! Bytes of a peer as a terminal, or one line of a log, can show them.
 
-use std::fmt::{self, Write};
+use std::fmt;
+
+/// The most bytes between the quotes.
+const QUOTED_MOST: usize = 256;
+
+const CUT: &str = "...";
 
 /// Shows what can be printed as it is, and everything else as an escape, so that whoever sent it has
 /// no say over the terminal: a control character as `\n` or `\u{1b}`, a byte that is no text as
@@ -10,19 +15,56 @@ pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for next in chunk.valid().chars() {
-                match next {
-                    '\'' | '"' => f.write_char(next)?,
-                    _ => write!(f, "{}", next.escape_debug())?,
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
+        escape(self.0, |shown| f.write_str(shown))
+    }
+}
+
+/// The same in double quotes, which are escaped within, and in at most 256 bytes: what is longer
+/// ends in `...`, between two escapes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Excerpt::default();
+        // An excerpt only fails when it is full.
+        let _ = escape(self.0, |shown| {
+            text.push(if shown == "\"" { "\\\"" } else { shown })
+        });
+        write!(f, "\"{}\"", text.0)
+    }
+}
+
+/// Takes whole escapes as long as there is room.
+#[derive(Default)]
+struct Excerpt(String);
+
+impl Excerpt {
+    fn push(&mut self, shown: &str) -> fmt::Result {
+        if self.0.len() + shown.len() + CUT.len() > QUOTED_MOST {
+            self.0.push_str(CUT);
+            return Err(fmt::Error);
         }
+        self.0.push_str(shown);
         Ok(())
     }
+}
+
+/// Gives `show` what stands for each character, or for each byte that is no text.
+fn escape(bytes: &[u8], mut show: impl FnMut(&str) -> fmt::Result) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for next in chunk.valid().chars() {
+            match next {
+                '\'' => show("'")?,
+                '"' => show("\"")?,
+                _ => show(&next.escape_debug().to_string())?,
+            }
+        }
+        for byte in chunk.invalid() {
+            show(&format!("\\x{byte:02x}"))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -39,9 +81,29 @@ mod tests {
         );
         assert_eq!(shown(b"\x1b[2J\r\n\t\0\\"), r"\u{1b}[2J\r\n\t\0\\");
         assert_eq!(
-            shown("\u{202e}\u{9b}\u{7f}".as_bytes()),
-            r"\u{202e}\u{9b}\u{7f}"
+            shown("\u{202e}\u{9b}\u{7f}\u{2028}\u{feff}".as_bytes()),
+            r"\u{202e}\u{9b}\u{7f}\u{2028}\u{feff}"
         );
         assert_eq!(shown(b"half \xe2\x82"), r"half \xe2\x82");
+    }
+
+    #[test]
+    fn quotes_hold_what_is_between_them() {
+        let quoted = |bytes: &[u8]| Quoted(bytes).to_string();
+        assert_eq!(quoted(b"it's"), r#""it's""#);
+        assert_eq!(quoted(b"a\"b\\c"), r#""a\"b\\c""#);
+        assert_eq!(quoted(b"a\r\n\x1b[31m\0"), r#""a\r\n\u{1b}[31m\0""#);
+        assert_eq!(quoted(b"\xff\xc3"), r#""\xff\xc3""#);
+    }
+
+    #[test]
+    fn what_is_long_is_cut_between_escapes() {
+        let exact = Quoted(&[b'a'; QUOTED_MOST - 3]).to_string();
+        assert_eq!(exact.len(), QUOTED_MOST - 3 + 2);
+        for long in [vec![b'a'; 10_000], vec![0xff; 10_000], vec![b'\n'; 10_000]] {
+            let quoted = Quoted(&long).to_string();
+            assert!(quoted.len() <= QUOTED_MOST + 2, "{quoted}");
+            assert!(quoted.ends_with("...\""), "{quoted}");
+        }
     }
 }

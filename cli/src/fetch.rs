@@ -1,5 +1,10 @@
 //! `serveloop fetch`: from a URL to its resource, in a file or on standard output.
 
+mod body;
+mod download;
+mod head;
+mod http;
+
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -11,9 +16,10 @@ use clap::Args;
 use serveloop::{Address, Config};
 use url::Url;
 
-use crate::download::{Download, Target};
+use self::download::{Download, Target};
+use self::http::Get;
+use crate::escaped::Quoted;
 use crate::failure::Failure;
-use crate::http::Get;
 use crate::interrupt::Leftover;
 use crate::outbound::visit;
 use crate::units::{Size, Timeout};
@@ -157,7 +163,10 @@ fn parse(text: &str) -> Result<Url, Failure> {
 
 fn redirect(from: &Url, location: &str) -> Result<Url, Failure> {
     let failed = |problem: &str| {
-        let problem = format!("{from}: redirected to {location:?}: {problem}");
+        let problem = format!(
+            "{from}: redirected to {}: {problem}",
+            Quoted(location.as_bytes())
+        );
         Failure::from(io::Error::other(problem))
     };
     let url = from

@@ -11,8 +11,7 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The shell's exit status for a process that a signal ended is this more than its number.
-const BY_SIGNAL: i32 = 128;
+use crate::signals::BY_SIGNAL;
 
 /// A file that must not outlive the command, whatever ends it.
 #[derive(Clone, Debug, Default)]

@@ -1,37 +1,20 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
-mod body;
-mod budget;
+mod bench;
 mod completions;
 mod connect;
-mod console;
-mod cut;
-mod datagrams;
-mod download;
 mod escaped;
 mod failure;
 mod fetch;
-mod head;
-mod http;
 mod interrupt;
-mod keyboard;
-mod limits;
-mod logged;
 mod manual;
-mod messages;
 mod outbound;
-mod outlet;
 mod protocols;
-mod relay;
-mod screen;
 mod serve;
 mod signals;
-mod talk;
-mod turns;
 mod unblocked;
 mod units;
 mod verbosity;
-mod way;
 
 use std::env;
 use std::ffi::OsString;
@@ -42,6 +25,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
+use crate::bench::Bench;
 use crate::completions::Completions;
 use crate::connect::Connect;
 use crate::failure::Failure;
@@ -89,6 +73,7 @@ enum Command {
     Serve(Box<Serve>),
     Connect(Connect),
     Fetch(Fetch),
+    Bench(Box<Bench>),
     Completions(Completions),
     Man(Manual),
 }
@@ -116,6 +101,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Connect(connect) => connect.run(),
         Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
+        Command::Bench(bench) => bench.run(),
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(manual) => manual.run(Cli::command()),
     };
@@ -160,7 +146,7 @@ mod tests {
         let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             known_commands(arguments("serveloop nonsense").into_iter()),
-            "serve, connect, fetch, completions, man, help"
+            "serve, connect, fetch, bench, completions, man, help"
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),

@@ -15,17 +15,17 @@ use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
 
 use self::command::CommandOptions;
-pub(crate) use self::command::become_program;
+pub(crate) use self::command::{READY, Wire, become_program};
+use self::dispatch::DispatchOptions;
+use self::greet::GreetOptions;
+use self::operator::OperatorOptions;
+use self::print::PrintOptions;
+use self::timestamp::TimestampOptions;
 use crate::failure::Failure;
-use crate::logged::{Diary, Logged};
-use crate::messages::Cut;
-use crate::protocols::dispatch::DispatchOptions;
-use crate::protocols::greet::GreetOptions;
-use crate::protocols::operator::OperatorOptions;
-use crate::protocols::print::PrintOptions;
-use crate::protocols::timestamp::TimestampOptions;
+use crate::serve::logged::{Diary, Logged};
+use crate::serve::messages::MessageKind;
+use crate::serve::way::Way;
 use crate::units::Span;
-use crate::way::Way;
 
 #[derive(Debug, Subcommand)]
 #[command(
@@ -99,8 +99,8 @@ pub(crate) struct HelloOptions {
     #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(1).into())]
     delay: Span,
     /// What one message is
-    #[arg(long, value_enum, default_value_t = Cut::Raw)]
-    framing: Cut,
+    #[arg(long, value_enum, default_value_t = MessageKind::Raw)]
+    framing: MessageKind,
 }
 
 impl Protocol {
@@ -109,7 +109,7 @@ impl Protocol {
         match self {
             Self::Hello(options) => options.check(addresses),
             Self::Operator(options) => options.check(addresses, way),
-            Self::Command(options) => options.check(addresses),
+            Self::Command(options) => options.check(addresses, way),
             _ => Ok(()),
         }
     }
@@ -144,10 +144,10 @@ impl HelloOptions {
         let delay = self.delay.into();
         let diary = Diary::default();
         match self.framing {
-            Cut::Raw => way.serve(server, move |peer: &Peer| {
+            MessageKind::Raw => way.serve(server, move |peer: &Peer| {
                 Some(Logged::new(peer, &diary, Hello::new(delay)))
             }),
-            Cut::Line => way.serve(server, move |peer: &Peer| {
+            MessageKind::Line => way.serve(server, move |peer: &Peer| {
                 let lines = Framed::new(Lines::new(max_line), Hello::new(delay));
                 Some(Logged::new(peer, &diary, lines))
             }),

@@ -1,17 +1,24 @@
 //! `serveloop serve`: from the command line to a server and to its end.
 
+mod budget;
+mod limits;
+pub(crate) mod logged;
+pub(crate) mod messages;
+pub(crate) mod outlet;
+pub(crate) mod way;
+
 use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
 use serveloop::{Address, Server, Statistics};
 
+use self::limits::Limits;
+use self::way::Way;
 use crate::failure::Failure;
-use crate::limits::Limits;
 use crate::protocols::Protocol;
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
-use crate::way::Way;
 
 const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 

@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level;
 
 /// The shell's exit status for a process that a signal ended is this more than its number.
-const BY_SIGNAL: i32 = 128;
+pub(crate) const BY_SIGNAL: i32 = 128;
 
 /// Catches the signals from now on, and passes them on to a server as soon as there is one.
 #[derive(Debug)]

@@ -50,6 +50,8 @@ impl Dispatch {
 
     /// The length of the value that `data` begins with, if it is complete.
     fn find(&mut self, data: &[u8], limit: usize) -> Result<Option<usize>, Problem> {
+        // What is beyond the first byte too many may not have come, and so must not matter.
+        let data = &data[..data.len().min(limit.saturating_add(1))];
         let found = self.scanner.scan(data).map_err(|misfit| match misfit {
             Misfit::Unexpected(at) => self.problem("invalid_json", "no value begins like this", at),
             Misfit::TooDeep(at) => self.problem("too_deep", "too many levels", at),

@@ -180,6 +180,25 @@ fn a_value_has_a_longest_length() {
     assert!(session.reason().is_some());
 }
 
+/// It was told of the level, which lies beyond the longest length, if both came at once.
+#[test]
+fn what_is_too_long_is_so_however_it_is_cut() {
+    let config = Config {
+        max_frame: 10,
+        ..Config::default()
+    };
+    let text = "[".repeat(40);
+    for size in [1, 11, 40] {
+        let mut session = MemorySession::with_config(Dispatch::new(actions()), config.clone());
+        for piece in text.as_bytes().chunks(size) {
+            session.receive(piece);
+        }
+        let error = &replies(&mut session)[0]["error"];
+        assert_eq!(error["code"], "too_long", "in pieces of {size} bytes");
+        assert_eq!(error["at"], 10);
+    }
+}
+
 #[test]
 fn the_end_of_the_stream_ends_a_word_and_nothing_else() {
     for (text, code) in [("12", "not_an_object"), ("nul", "invalid_json")] {

@@ -10,6 +10,9 @@ use serveloop::Address;
 
 use crate::input::Input;
 
+/// What is shown of an address is not cut to fewer bytes; no socket has a path that long.
+const CUT_LEAST: usize = 240;
+
 /// What anybody calls an address is one, or a clear error; and it is read back as it was written.
 /// The first byte says what the others are: a text behind a scheme, or the parts of an address.
 ///
@@ -77,10 +80,11 @@ fn check(text: &str, address: &Address) {
         (None, Some(path)) => {
             shown(&written);
             assert!(text.ends_with(path.to_str().expect("from a text")));
-            // A path is shown escaped, which is not meant to be read back.
+            // A path is shown escaped and cut, which is not meant to be read back.
             let is_escaped = written.contains('\\');
+            let is_cut = written.len() >= CUT_LEAST && written.ends_with("...");
             assert!(
-                is_escaped || written == text,
+                is_escaped || is_cut || written == text,
                 "{text:?} is written {written:?}"
             );
         }

@@ -31,8 +31,7 @@ pub fn target(data: &[u8]) {
         255 => usize::MAX,
         max => usize::from(max),
     };
-    let mut sizes: Vec<_> = (0..4).map(|_| 1 + input.below(64)).collect();
-    sizes.truncate(1 + input.below(4));
+    let sizes = input.sizes();
     let cut = Cut {
         max,
         sizes,

@@ -24,6 +24,13 @@ impl<'a> Input<'a> {
         usize::from(self.byte()) % end
     }
 
+    /// Sizes of the pieces in which a stream arrives, over and over: see [`pieces`].
+    pub(crate) fn sizes(&mut self) -> Vec<usize> {
+        let mut sizes: Vec<_> = (0..4).map(|_| 1 + self.below(64)).collect();
+        sizes.truncate(1 + self.below(4));
+        sizes
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -32,4 +39,32 @@ impl<'a> Input<'a> {
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }
+}
+
+/// A stream in pieces of these sizes, which are taken in turn.
+pub(crate) fn pieces<'a>(mut stream: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    for size in sizes.iter().cycle() {
+        if stream.is_empty() {
+            break;
+        }
+        let (piece, rest) = stream.split_at(stream.len().min(*size));
+        pieces.push(piece);
+        stream = rest;
+    }
+    pieces
+}
+
+/// What bytes spell: byte 1 stands for the first of `words`, and so on, and all others for
+/// themselves. So what makes sense is not found by luck alone.
+pub(crate) fn spelled(bytes: &[u8], words: &[&str]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for byte in bytes {
+        let word = usize::from(*byte).checked_sub(1);
+        match word.and_then(|at| words.get(at)) {
+            Some(word) => text.extend_from_slice(word.as_bytes()),
+            None => text.push(*byte),
+        }
+    }
+    text
 }

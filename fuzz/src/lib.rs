@@ -5,9 +5,17 @@
 //! same targets on random ones and on the corpus.
 
 pub mod addresses;
+pub mod dispatch;
+// The command's, which its head of a response uses.
+#[path = "../../cli/src/escaped.rs"]
+#[allow(dead_code, reason = "not all of it is used here")]
+mod escaped;
 pub mod framings;
+pub mod http;
 mod input;
 pub mod session;
+pub mod simulation;
+pub mod words;
 
 /// One part and its model, run on any bytes. Panics when they differ.
 pub type Target = fn(&[u8]);
@@ -15,8 +23,12 @@ pub type Target = fn(&[u8]);
 /// All targets, by the name of their directory in `corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("addresses", addresses::target),
+    ("dispatch", dispatch::target),
     ("framings", framings::target),
+    ("http", http::target),
     ("session", session::target),
+    ("simulation", simulation::target),
+    ("words", words::target),
 ];
 
 /// The target with that name.

@@ -22,7 +22,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             (own, asked) => own.or(asked),
         };
         self.events.clear();
-        self.net.poll(&mut self.events, timeout)
+        self.spin.poll(&mut self.net, &mut self.events, timeout)
     }
 
     pub(super) fn now(&mut self) {

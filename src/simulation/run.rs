@@ -24,6 +24,7 @@ pub(crate) struct Run<F: Factory, N: Net> {
     ledger: Ledger,
     turns: u64,
     most: usize,
+    buffered_most: usize,
     is_ending: bool,
 }
 
@@ -36,6 +37,8 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         datagrams: &[Rc<Question>],
     ) -> Result<Self, String> {
         let most = config.max_connections;
+        // What is too much is noticed once it is there: what one connection did in one turn.
+        let buffered_most = config.max_buffered + config.max_output + config.max_frame;
         let reactor = Reactor::with_net(net, factory, config);
         let mut reactor = reactor.map_err(|error| error.to_string())?;
         let at = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 9999));
@@ -51,6 +54,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
             ledger,
             turns: 0,
             most,
+            buffered_most,
             is_ending: false,
         })
     }
@@ -75,8 +79,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         let network = self.reactor.net().as_mut();
         Ok(Report {
             sessions: self.ledger.borrow().sessions,
-            turns: self.turns,
-            bytes: statistics.bytes_read + statistics.bytes_written,
+            statistics,
             time: network.elapsed(),
             calls: network.calls().to_vec(),
             trace: network.trace(),
@@ -100,6 +103,9 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         if self.reactor.connections() > self.most {
             return Err("more than max_connections are open".to_owned());
         }
+        if self.reactor.buffered() > self.buffered_most {
+            return Err("more than max_buffered is kept".to_owned());
+        }
         let network = self.reactor.net().as_mut();
         let problem = if network.is_stalled() {
             "a stall: nothing is waited for"
@@ -119,6 +125,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
             |count: fn(&Account) -> usize| book.accounts.iter().map(count).sum::<usize>() as u64;
         let counted = statistics.refused_by_factory
             + statistics.refused_max_connections
+            + statistics.refused_max_per_peer
             + statistics.refused_by_panic
             + statistics.register_errors;
         for (what, counted, happened) in [

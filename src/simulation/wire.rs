@@ -80,6 +80,8 @@ pub(crate) struct Wire {
     pub(crate) standing: Standing,
     pub(crate) broken: Broken,
     pub(crate) broken_since: Duration,
+    /// For how long, in all, events and calls were held back.
+    pub(crate) held_up: Duration,
     /// Its state has changed and no event has told so.
     pub(crate) is_changed: bool,
     /// A write found no room, so that an event tells when there is some.
@@ -107,6 +109,7 @@ impl Wire {
             standing,
             broken: Broken::No,
             broken_since: Duration::ZERO,
+            held_up: Duration::ZERO,
             is_changed: false,
             is_starved: false,
             sender_waits: false,

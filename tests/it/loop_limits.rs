@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serveloop::protocols::Echo;
-use serveloop::{Config, Peer, Server};
+use serveloop::protocols::{Discard, Echo};
+use serveloop::{Config, Peer, Protocol, Reactor, Server};
 
-use crate::support::{Serving, client, echoes, expect, millis, read_to_end, seconds};
+use crate::scripted::{Script, Scripted};
+use crate::support::{Serving, client, echoes, expect, millis, read_to_end, seconds, timeless};
 
 #[test]
 fn one_connection_too_many_is_refused_at_once_and_counted() {
@@ -92,6 +93,43 @@ fn thousands_of_messages_in_one_piece_need_no_other_event() {
     echoes(&mut stream, &[b'm'; 3_000]);
     drop(stream);
     serving.end();
+}
+
+/// How many bytes one turn reads from a peer that sends without end.
+fn read_in_a_turn<P: Protocol>(read_per_turn: usize, protocol: fn() -> P) -> u64 {
+    let config = Config {
+        read_per_turn,
+        idle_timeout: Some(seconds(1)),
+        ..timeless()
+    };
+    let script = Script::default();
+    script.flood();
+    let factory = |_: &Peer| Some(protocol());
+    let mut reactor = Reactor::with_net(Scripted::new(&script), factory, config).unwrap();
+    let at = "tcp://127.0.0.1:1".parse().unwrap();
+    reactor.listen(&at).unwrap();
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!(reactor.statistics().bytes_read, 0);
+    // Nothing tells of the flood, but before anybody is cut off there is one look at it.
+    reactor.turn(None).unwrap();
+    let look = reactor.statistics().bytes_read;
+    assert!(look > 0 && look <= 64 << 10, "{look}");
+    reactor.turn(None).unwrap();
+    reactor.statistics().bytes_read - look
+}
+
+#[test]
+fn a_turn_reads_from_one_peer_up_to_its_budget() {
+    for budget in [1_000, 64 << 10, 256 << 10] {
+        assert_eq!(read_in_a_turn(budget, || Discard), budget as u64);
+    }
+    // In equal parts, which may make a few bytes more.
+    assert_eq!(read_in_a_turn((64 << 10) + 1, || Discard), (64 << 10) + 2);
+}
+
+#[test]
+fn from_a_peer_that_takes_nothing_no_more_is_read() {
+    assert_eq!(read_in_a_turn(256 << 10, || Echo), 0);
 }
 
 /// Set in the process that may use up its descriptors.

@@ -5,6 +5,7 @@
 )]
 
 mod accept_errors;
+mod busy_polling;
 mod deadlines;
 #[cfg(target_os = "linux")]
 mod examples;
@@ -35,6 +36,7 @@ mod probe;
 mod properties;
 mod protocols;
 mod regression;
+mod scenarios;
 mod scripted;
 mod session;
 mod socketserver;

@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::Buffer;
-use serveloop_fuzz::{TARGETS, addresses, framings, session};
+use serveloop_fuzz::{TARGETS, addresses, dispatch, framings, http, session, simulation, words};
 
 use crate::support::cases;
 
@@ -83,12 +83,50 @@ proptest! {
         framings::target(&bytes);
     }
 
+    #[test]
+    fn dispatch_is_its_model(bytes in spelled()) {
+        dispatch::target(&bytes);
+    }
+
+    #[test]
+    fn a_response_is_its_model(bytes in spelled()) {
+        http::target(&bytes);
+    }
+
+    #[test]
+    fn a_command_line_is_that_of_others(bytes in vec(command_line_byte(), 0..40)) {
+        words::target(&bytes);
+    }
+
     /// Four bytes a step. What fails prints the steps; kept as a file of the corpus, the bytes are
     /// tried again by every run.
     #[test]
     fn a_session_is_its_model(bytes in vec(any::<u8>(), 0..300)) {
         session::target(&bytes);
     }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn a_simulated_server_is_well(bytes in vec(any::<u8>(), 1..300)) {
+        simulation::target(&bytes);
+    }
+}
+
+/// What is read before a stream, and a stream of words.
+fn spelled() -> impl Strategy<Value = Vec<u8>> {
+    let stream = vec(
+        prop_oneof![4 => 1..9_u8, 4 => 32..127_u8, 1 => any::<u8>()],
+        0..40,
+    );
+    (vec(any::<u8>(), 8), stream).prop_map(|(start, stream)| [start, stream].concat())
+}
+
+fn command_line_byte() -> impl Strategy<Value = u8> {
+    let special = proptest::sample::select(&b"'\"\\ \n\r\t#$`\0"[..]);
+    prop_oneof![3 => special, 1 => any::<u8>()]
 }
 
 /// What the fuzzer once found worth keeping.

@@ -36,6 +36,10 @@ struct Lines {
     token: usize,
     events: Vec<Event>,
     passed: Duration,
+    polls: Vec<Option<Duration>>,
+    /// From one event to the next.
+    gaps: VecDeque<Duration>,
+    stands_still: bool,
 }
 
 impl Script {
@@ -86,6 +90,21 @@ impl Script {
         self.0.lock().unwrap().passed += time;
     }
 
+    /// So long after the last event, or the beginning, there is news for the first socket.
+    pub(crate) fn news_after(&self, gap: Duration) {
+        self.0.lock().unwrap().gaps.push_back(gap);
+    }
+
+    /// From now on asking without waiting takes no time.
+    pub(crate) fn stand_still(&self) {
+        self.0.lock().unwrap().stands_still = true;
+    }
+
+    /// How long each poll since the last call was to wait.
+    pub(crate) fn polls(&self) -> Vec<Option<Duration>> {
+        std::mem::take(&mut self.0.lock().unwrap().polls)
+    }
+
     /// The replies since the last call, and by which socket.
     pub(crate) fn sent(&self) -> Vec<(usize, Vec<u8>)> {
         std::mem::take(&mut self.0.lock().unwrap().sent)
@@ -97,20 +116,33 @@ impl Script {
     }
 }
 
-/// Every wait takes its whole time, at once, and brings the events that were announced.
+/// Every wait takes its whole time, at once, but for one that news ends; one without a time a
+/// millisecond. Each brings the events that were announced.
 pub(crate) struct Scripted {
     script: Script,
     now: Instant,
+    last_news: Instant,
 }
 
 impl Scripted {
     pub(crate) fn new(script: &Script) -> Self {
+        let now = Instant::now();
         Self {
             script: script.clone(),
-            now: Instant::now(),
+            now,
+            last_news: now,
         }
     }
 }
+
+/// The first socket can be read.
+const NEWS: Event = Event {
+    token: 0,
+    readable: true,
+    writable: false,
+    closed: false,
+    error: false,
+};
 
 struct Nobody;
 
@@ -128,9 +160,21 @@ impl Net for Scripted {
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
-        events.append(&mut self.script.0.lock().unwrap().events);
-        let wait = timeout.expect("a wait without end would be one");
-        self.now += wait.max(millis(1));
+        let mut lines = self.script.0.lock().unwrap();
+        lines.polls.push(timeout);
+        events.append(&mut lines.events);
+        let least = millis(u64::from(!lines.stands_still));
+        let end = timeout.map(|wait| self.now + wait.max(least));
+        let news = lines.gaps.front().map(|gap| self.last_news + *gap);
+        match news.filter(|at| end.is_none_or(|end| *at <= end)) {
+            Some(at) => {
+                lines.gaps.pop_front();
+                self.last_news = at;
+                self.now = at.max(self.now);
+                events.push(NEWS);
+            }
+            None => self.now = end.expect("a wait without end would be one"),
+        }
         Ok(())
     }
 

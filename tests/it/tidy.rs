@@ -61,6 +61,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "reactor",
             "replies",
             "responder",
+            "spin",
             "table",
             "throttle",
             "timers",
@@ -331,6 +332,9 @@ fn time_is_read_by_the_drivers_only() {
         let reads = source.code().any(|line| line.contains("Instant::now"));
         let may = CLOCKS.contains(&source.path.as_str());
         assert!(may || !reads, "{} reads the clock", source.path);
+        // Nobody's deadline moves with the calendar.
+        let calendar = source.code().any(|line| line.contains("SystemTime"));
+        assert!(!calendar, "{} reads the wall clock", source.path);
     }
 }
 

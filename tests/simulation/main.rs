@@ -3,22 +3,26 @@
 //! As a command, for as many runs as you like:
 //! `cargo test --release --test simulation -- --seeds 100000 [--from SEED] [--system NAME]`.
 
+mod alone;
 mod bugs;
 mod calls;
 mod proxy;
 mod systems;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use serveloop::testing::{Failure, Report};
+use serveloop::protocols::Discard;
+use serveloop::testing::{Exchange, Failure, Faults, Report, Simulation};
+use serveloop::{Config, Peer, Statistics};
 
 use bugs::{BUGS, Bug, Faulty};
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 5] = [
+const TESTS: [(&str, fn()); 8] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -28,12 +32,17 @@ const TESTS: [(&str, fn()); 5] = [
         println!("  {cells} runs, one failing call each");
         assert!(cells >= 5_000, "{cells} only");
     }),
+    ("each_kind_of_fault_alone", || {
+        println!("  {} runs", alone::each_kind_alone());
+    }),
+    ("a_crowd_is_late_at_once", a_crowd_is_late_at_once),
     ("every_bug_is_found", every_bug_is_found),
     (
         "a_seed_is_always_the_same_run",
         a_seed_is_always_the_same_run,
     ),
-    ("faults_happen", faults_happen),
+    ("everything_happens", everything_happens),
+    ("bytes_are_a_run_too", bytes_are_a_run_too),
 ];
 
 fn main() -> ExitCode {
@@ -126,8 +135,8 @@ impl Tally {
         match outcome {
             Ok(report) => {
                 self.sessions += report.sessions;
-                self.turns += report.turns;
-                self.bytes += report.bytes;
+                self.turns += report.statistics.turns;
+                self.bytes += report.statistics.bytes_read + report.statistics.bytes_written;
                 self.trace = self.trace.rotate_left(1) ^ report.trace;
             }
             Err(failure) => {
@@ -142,6 +151,23 @@ impl Tally {
 
 fn systems() -> Vec<Simulated> {
     SYSTEMS.iter().map(|(_, make)| make()).collect()
+}
+
+/// Hundreds of equal deadlines, and few that may be acted on in a turn.
+fn a_crowd_is_late_at_once() {
+    let config = Config {
+        timeouts_per_turn: 7,
+        ..Config::default()
+    };
+    Simulation::new(|| |_: &Peer| Some(Discard))
+        .config(config)
+        .faults(Faults {
+            small_batches: 500,
+            ..Faults::none()
+        })
+        .at_most(500)
+        .client(Exchange::default().stays_open())
+        .run(0..20);
 }
 
 /// The power of the simulation: a loop with a fault that loops have had does not pass.
@@ -177,22 +203,54 @@ fn a_seed_is_always_the_same_run() {
     }
 }
 
-/// A simulation whose faults never happen would pass everything.
-fn faults_happen() {
+fn bytes_are_a_run_too() {
     let mut echo = (SYSTEMS[0].1)();
-    let mut whole = 0;
-    let runs = 500;
-    for seed in 0..runs {
-        let report = echo.check(seed).expect("it is well");
-        assert!(report.turns > 0);
-        whole += u64::from(report.bytes > 0);
+    let mut traces = BTreeSet::new();
+    for byte in 0..=u8::MAX {
+        let bytes = [byte, 200, 3, byte];
+        let report = echo.check_bytes(&bytes).expect("it is well");
+        assert_eq!(report, echo.check_bytes(&bytes).expect("it is well"));
+        traces.insert(report.trace);
     }
-    assert!(whole > runs / 2, "{whole} of {runs} runs moved anything");
-    let mut none = (SYSTEMS[0].1)().faults(serveloop::testing::Faults::none());
-    let calm: Vec<_> = (0..50)
-        .map(|seed| none.check(seed).expect("it is well").trace)
+    assert!(traces.len() > 250, "{} different runs", traces.len());
+    let mut wrong = (SYSTEMS[0].1)()
+        .faults(Faults::none())
+        .client(Exchange::new("good morning", "good night"));
+    let failures = (0..100_u8).filter_map(|byte| wrong.check_bytes(&[byte; 9]).err());
+    let failure = failures.last().expect("some client is told the wrong");
+    let replay = "with check_bytes(b\"";
+    assert!(failure.to_string().contains(replay), "{failure}");
+}
+
+/// A simulation in which nothing happens would pass everything.
+fn everything_happens() {
+    let mut all = Statistics::default();
+    let mut systems = systems();
+    for seed in 0..1_000 {
+        let count = systems.len() as u64;
+        let system = &mut systems[usize::try_from(seed % count).unwrap_or(0)];
+        all.add(&system.check(seed).expect("it is well").statistics);
+    }
+    // What only other servers than these can count.
+    let not_here = [
+        "refused_by_factory",
+        "refused_by_panic",
+        "refused_by_system",
+        "datagrams_amplified",
+        "datagrams_reflected",
+        "datagrams_over_rate",
+        "closed_malformed",
+        "closed_overflow",
+        "closed_timeout_drain",
+        "slow_turns",
+        "closed_protocol_error",
+        "closed_killed",
+    ];
+    let missing: Vec<_> = all
+        .iter()
+        .filter(|(name, count)| *count == 0 && !not_here.contains(name))
+        .map(|(name, _)| name)
         .collect();
-    let mut different = calm.clone();
-    different.dedup();
-    assert_eq!(different.len(), calm.len(), "seeds do not differ");
+    assert!(missing.is_empty(), "never: {missing:?}");
+    assert!(all.closed() > 0);
 }

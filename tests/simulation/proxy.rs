@@ -6,7 +6,7 @@ use std::rc::Rc;
 use serveloop::testing::{Exchange, Simulation};
 use serveloop::{Address, CloseReason, Protocol, ProtocolError, Transport, Waker};
 
-use crate::systems::{Any, Simulated, text};
+use super::systems::{Any, Simulated, text};
 
 type Outcome = Result<(), ProtocolError>;
 

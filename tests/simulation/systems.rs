@@ -3,16 +3,16 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{Exchange, Simulation};
 use serveloop::{
-    Actions, Factory, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Lines, Peer, Protocol,
-    ProtocolError, Transport, Waker,
+    Actions, Config, Factory, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Lines, Peer,
+    Protocol, ProtocolError, Transport, Waker,
 };
 
-use crate::proxy;
+use super::proxy;
 
 type Made = Box<dyn Protocol>;
 type Outcome = Result<(), ProtocolError>;
@@ -51,14 +51,16 @@ pub(crate) type Simulated = Simulation<fn() -> Any>;
 
 pub(crate) type System = (&'static str, fn() -> Simulated);
 
-pub(crate) const SYSTEMS: [System; 11] = [
+pub(crate) const SYSTEMS: [System; 13] = [
     ("echo", echo),
     ("discard", discard),
     ("frames", frames),
     ("hello", hello),
     ("producer", producer),
+    ("crowded", crowded),
     ("greeter", greeter),
     ("late", late),
+    ("pausing", pausing),
     ("rejecting", rejecting),
     ("panicking", panicking),
     ("finishing", finishing),
@@ -155,6 +157,37 @@ fn producer() -> Simulated {
         .client(Exchange::new([100], asked(100)).stays_open())
 }
 
+/// More output than all connections together may keep: some have to go, and none keeps the others from
+/// being served.
+fn crowded() -> Simulated {
+    struct Generous;
+    impl Protocol for Generous {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            transport
+                .write(&text(usize::from(data[0]) * 4).as_bytes()[..usize::from(data[0]) * 40]);
+            Ok(1)
+        }
+    }
+    let asked = |count: usize| text(count * 4)[..count * 40].to_owned();
+    let config = Config {
+        high_water: 2 << 10,
+        low_water: 1 << 10,
+        max_output: 12 << 10,
+        max_buffered: 24 << 10,
+        ..Config::default()
+    };
+    Simulation::new((|| Any::of(|| Generous)) as fn() -> Any)
+        .config(config)
+        .at_most(12)
+        .client(Exchange::new([200], asked(200)).may_be_cut())
+        .client(Exchange::new([80], asked(80)).may_be_cut())
+        .client(Exchange::new([1], asked(1)).may_be_cut())
+}
+
 /// Speaks and closes at once, whatever the client sends.
 fn greeter() -> Simulated {
     struct Greeter;
@@ -222,6 +255,35 @@ fn late() -> Simulated {
         .client(Exchange::new("a", "a").then("b", "b").in_turns())
 }
 
+/// Reads nothing for a while after each piece, in which it must be noticed if the client is gone.
+fn pausing() -> Simulated {
+    struct Pausing(Option<Instant>);
+    impl Protocol for Pausing {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            transport.write(data);
+            transport.pause_reading();
+            self.0 = Some(transport.now() + Duration::from_secs(20));
+            Ok(data.len())
+        }
+
+        fn poll_timeout(&self) -> Option<Instant> {
+            self.0
+        }
+
+        fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+            self.0 = None;
+            transport.resume_reading();
+        }
+    }
+    Simulation::new((|| Any::of(|| Pausing(None))) as fn() -> Any)
+        .client(Exchange::new("abc", "abc"))
+        .client(Exchange::new("a", "a").then("b", "b").in_turns())
+}
+
 /// A peer that breaks the protocol gets its error reply, though it sends on.
 fn rejecting() -> Simulated {
     struct Strict;
@@ -238,6 +300,8 @@ fn rejecting() -> Simulated {
     Simulation::new((|| Any::of(|| Framed::new(Lines::new(20), Strict))) as fn() -> Any)
         .client(Exchange::new("fine\n", "fine\n").then(&long, "no\n"))
         .client(Exchange::new("fine\ncut", "fine\nno\n").ends_first())
+        .datagram("fine\n", Some(b"fine\n"))
+        .datagram("cut", Some(b"no\n"))
 }
 
 fn panicking() -> Simulated {

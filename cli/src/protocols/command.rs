@@ -12,11 +12,12 @@ mod outcome;
 #[cfg_attr(not(target_os = "linux"), path = "command/elsewhere.rs")]
 mod platform;
 mod pool;
+mod reply;
 mod run;
 mod service;
 mod session;
-mod shown;
 mod stage;
+mod store;
 mod wire;
 mod words;
 
@@ -36,11 +37,11 @@ use self::service::Service;
 use self::session::Commands;
 use self::stage::Confinement;
 pub(crate) use self::stage::become_program;
-use self::wire::Wire;
+pub(crate) use self::wire::{READY, Wire};
 use crate::failure::Failure;
-use crate::logged::{Diary, Logged};
+use crate::serve::logged::{Diary, Logged};
+use crate::serve::way::Way;
 use crate::units::{Size, Span, Timeout};
-use crate::way::Way;
 
 /// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
 /// end.
@@ -82,7 +83,8 @@ const DESCRIPTORS_LEAST: u64 = 4;
 ///   hi
 ///
 /// With framed and struct a client need not wait for a reply before its next request; its
-/// programs run one after the other. Without line ends only framed keeps requests apart.
+/// programs run one after the other, and sixteen requests can wait; one more is answered last, and
+/// ends the connection. Without line ends only framed keeps requests apart.
 ///
 /// The reply is what the program writes to standard output and standard error, as it comes. What
 /// did not go well is said in brackets on a last line:
@@ -90,10 +92,13 @@ const DESCRIPTORS_LEAST: u64 = 4;
 ///   [exit status N]          [killed by signal N]       [could not be started: ...]
 ///   [timed out after 30s]    [output cut off at 1MiB]   [stopped: the client's stream has ended]
 ///   [not allowed: "rm"]      [bad request: ...]         [request too long: ...]   [busy: ...]
+///   [too many requests: ...]
 ///
 /// A program finds PATH and LANG in its environment, / as its directory, nothing on standard input,
 /// and no other descriptor; it has a session of its own, gains no rights by set-user-ID, and dies
-/// with its connection. When it ends, the processes that it left behind are killed.
+/// with its connection. When it ends, the processes that it left behind are killed; when the server
+/// is killed, on Linux the program is too, but not what it started. --model forking is refused.
+/// Of the server's own environment and descriptors a program sees nothing, unless both are root.
 ///
 /// None of this protects from what an allowed program can be told to do: whoever allows a shell,
 /// an interpreter, env, find, xargs or an editor allows everything, with the rights of the server.
@@ -104,7 +109,7 @@ const DESCRIPTORS_LEAST: u64 = 4;
 #[command(verbatim_doc_comment, next_help_heading = "Programs")]
 pub(crate) struct CommandOptions {
     /// How requests and replies travel
-    #[arg(long, value_enum, default_value_t = Wire::Framed)]
+    #[arg(long, value_enum, default_value_t)]
     wire: Wire,
     /// A program that clients may run: a name, which is looked for once in /usr/local/bin, /usr/bin
     /// and /bin, or an absolute path. Can be given several times; none is allowed by itself
@@ -116,10 +121,11 @@ pub(crate) struct CommandOptions {
     /// How long after that they get SIGKILL
     #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(2).into())]
     kill_after: Span,
-    /// The most output of a program; one that writes more is killed
+    /// The most output of a program; one that writes more is killed. So are those that write while
+    /// the output that clients have not taken is --max-buffered in all
     #[arg(long, value_name = "SIZE", default_value_t = (1 << 20).into())]
     max_command_output: Size,
-    /// The most programs that run at a time; with --model forking, for each connection
+    /// The most programs that run at a time
     #[arg(long, value_name = "NUMBER", default_value = "8")]
     max_commands: NonZero<usize>,
     /// The most programs that wait for one of those to end, first come, first served; beyond that
@@ -150,12 +156,16 @@ pub(crate) struct CommandOptions {
 
 impl CommandOptions {
     /// Refuses what is unsafe or cannot be served.
-    pub(super) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
+    pub(super) fn check(&self, addresses: &[Address], way: Way) -> Result<(), Failure> {
         let problem = if self.allow.is_empty() {
             "no program is allowed; for example: serveloop serve command --allow ls --allow date"
                 .to_owned()
         } else if addresses.iter().any(Address::is_datagram) {
             "command is for streams: a datagram's reply cannot wait for a program".to_owned()
+        } else if way.is_forking() {
+            "command needs another model than forking: a process per connection cannot end its \
+             program's children when it is killed itself"
+                .to_owned()
         } else if let Some(remote) = self.forbidden(addresses) {
             format!(
                 "command at {remote}: whoever can connect could run programs without \
@@ -189,7 +199,8 @@ impl CommandOptions {
             log::warn!("the programs run as root, as this server does");
         }
         keep_children()?;
-        let service = Arc::new(self.service(config.idle_timeout, way.is_forking()));
+        platform::hide_from_programs()?;
+        let service = Arc::new(self.service(config));
         let pool = Arc::clone(&service.pool);
         let served = way.serve(server, move |peer: &Peer| {
             let commands = Commands::new(&service, peer);
@@ -199,11 +210,12 @@ impl CommandOptions {
         served
     }
 
-    fn service(self, idle_timeout: Option<Duration>, waits_for_end: bool) -> Service {
+    fn service(self, config: &Config) -> Service {
         let pool = Pool::new(
             self.rules(),
             self.max_commands.get(),
             self.max_waiting_commands,
+            config.max_buffered,
         );
         Service {
             wire: self.wire,
@@ -212,8 +224,7 @@ impl CommandOptions {
             diary: Diary::default(),
             max_request: self.max_request.into(),
             grace: self.grace_after_eof.into(),
-            beat: idle_timeout.map(|timeout| timeout / 2),
-            waits_for_end,
+            beat: config.idle_timeout.map(|timeout| timeout / 2),
         }
     }
 

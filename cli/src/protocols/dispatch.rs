@@ -12,8 +12,8 @@ use serde_json::{Number, Value};
 use serveloop::{Peer, Server, Statistics};
 use serveloop_dispatch::{ActionError, Actions, Dispatch};
 
-use crate::logged::{Diary, Logged};
-use crate::way::Way;
+use crate::serve::logged::{Diary, Logged};
+use crate::serve::way::Way;
 
 /// Calls actions by their names: JSON values in, JSON values out.
 ///

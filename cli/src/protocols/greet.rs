@@ -5,8 +5,8 @@ use std::io;
 use clap::Args;
 use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
-use crate::logged::{Diary, Logged};
-use crate::way::Way;
+use crate::serve::logged::{Diary, Logged};
+use crate::serve::way::Way;
 
 const GREETING: &[u8] = b"connected";
 

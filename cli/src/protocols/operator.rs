@@ -16,11 +16,11 @@ use serveloop::{
 use self::console::Console;
 use crate::escaped::Escaped;
 use crate::failure::Failure;
-use crate::logged::{Diary, Logged};
-use crate::messages::{Cut, Messages};
-use crate::outlet::{Outflow, Outlet};
+use crate::serve::logged::{Diary, Logged};
+use crate::serve::messages::{MessageKind, Messages};
+use crate::serve::outlet::{Outflow, Outlet};
+use crate::serve::way::Way;
 use crate::units::Timeout;
-use crate::way::Way;
 
 /// A client that left without a word keeps its place until then, for want of being listened to.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(600);
@@ -191,8 +191,8 @@ fn address_of(peer: &Peer) -> String {
 #[command(verbatim_doc_comment)]
 pub(crate) struct OperatorOptions {
     /// What one message is
-    #[arg(long, value_enum, default_value_t = Cut::Raw)]
-    framing: Cut,
+    #[arg(long, value_enum, default_value_t = MessageKind::Raw)]
+    framing: MessageKind,
     /// How long a client waits for a reply before it is disconnected; 0: for ever
     #[arg(long, value_name = "DURATION", default_value_t = Some(REPLY_TIMEOUT).into())]
     reply_timeout: Timeout,

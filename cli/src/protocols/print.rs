@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
-use crate::logged::{Diary, Logged};
-use crate::outlet::{Outflow, Outlet};
-use crate::way::Way;
+use crate::serve::logged::{Diary, Logged};
+use crate::serve::outlet::{Outflow, Outlet};
+use crate::serve::way::Way;
 
 /// Once the server was told to end, a client is done when so long nothing comes. More of what it
 /// sent before may still be on its way through the system, since it may have had to wait.

@@ -6,9 +6,9 @@ use clap::Args;
 use jiff::Zoned;
 use serveloop::{FrameProtocol, Framed, Frames, Framing, Peer, ProtocolError, Server, Statistics};
 
-use crate::logged::{Diary, Logged};
-use crate::messages::{Cut, Messages};
-use crate::way::Way;
+use crate::serve::logged::{Diary, Logged};
+use crate::serve::messages::{MessageKind, Messages};
+use crate::serve::way::Way;
 
 /// How C's `ctime` writes a moment, less its newline: 24 characters, the day padded with a space.
 const CTIME: &str = "%a %b %e %H:%M:%S %Y";
@@ -58,8 +58,8 @@ impl<F: Framing, C: Fn() -> Zoned> FrameProtocol<F> for Timestamp<C> {
 #[command(verbatim_doc_comment)]
 pub(crate) struct TimestampOptions {
     /// What one message is
-    #[arg(long, value_enum, default_value_t = Cut::Raw)]
-    framing: Cut,
+    #[arg(long, value_enum, default_value_t = MessageKind::Raw)]
+    framing: MessageKind,
 }
 
 impl TimestampOptions {
@@ -86,13 +86,13 @@ mod tests {
         moment.to_zoned(TimeZone::UTC).unwrap()
     }
 
-    fn session(cut: Cut) -> MemorySession<impl serveloop::Protocol> {
+    fn session(cut: MessageKind) -> MemorySession<impl serveloop::Protocol> {
         MemorySession::new(Framed::new(Messages::new(cut, 10), Timestamp::new(epoch)))
     }
 
     #[test]
     fn the_first_moment_as_ctime_writes_it() {
-        let mut session = session(Cut::Raw);
+        let mut session = session(MessageKind::Raw);
         session.receive(b"data");
         assert_eq!(session.sent(), b"[Thu Jan  1 00:00:00 1970] data");
         session.receive(b"more\n");
@@ -129,13 +129,13 @@ mod tests {
 
     #[test]
     fn lines_however_they_are_cut() {
-        let make = || Framed::new(Messages::new(Cut::Line, 10), Timestamp::new(epoch));
+        let make = || Framed::new(Messages::new(MessageKind::Line, 10), Timestamp::new(epoch));
         SplitChecker::new(make).check(&[b"one\n", b"\n", b"three\r\n"]);
     }
 
     #[test]
     fn the_longest_line_has_its_reply() {
-        let mut session = session(Cut::Line);
+        let mut session = session(MessageKind::Line);
         session.receive(b"0123456789\n");
         assert_eq!(session.sent(), b"[Thu Jan  1 00:00:00 1970] 0123456789\n");
         assert!(session.reason().is_none());

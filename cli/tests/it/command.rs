@@ -116,7 +116,7 @@ fn framed_requests_can_be_cut_anywhere() {
 fn pipelined_requests_are_answered_in_order() {
     let served = serve(&["echo", "sleep"], &[]);
     let mut client = Client::new(&served);
-    let count = 50;
+    let count = 16;
     let mut requests = framed(b"sleep 0.1");
     requests.extend((0..count).flat_map(|number| framed(format!("echo {number}").as_bytes())));
     client.write(&requests);
@@ -124,6 +124,21 @@ fn pipelined_requests_are_answered_in_order() {
     for number in 0..count {
         assert_eq!(client.reply_text(), format!("{number}\n"));
     }
+}
+
+#[test]
+fn too_many_requests_end_the_connection_after_their_replies() {
+    let served = serve(&["sleep", "echo"], &[]);
+    let mut client = Client::new(&served);
+    let more = framed(b"echo x").repeat(20);
+    client.write(&[framed(b"sleep 0.1"), more].concat());
+    assert_eq!(client.reply(), b"");
+    for _ in 0..16 {
+        assert_eq!(client.reply(), b"x\n");
+    }
+    let told = "[too many requests: 16 of this connection wait already]\n";
+    assert_eq!(client.reply_text(), told);
+    client.expect_end();
 }
 
 #[test]
@@ -224,6 +239,22 @@ fn a_program_that_cannot_be_started_is_said_to() {
     );
 }
 
+/// Only a shell, or what does as one does, takes a script for its own.
+#[test]
+fn a_script_that_names_no_interpreter_is_not_run() {
+    let directory = Directory::new();
+    let script = directory.path("script");
+    std::fs::write(&script, "echo run\n").expect("a directory of ours");
+    make_executable(&script);
+    let script = script.to_str().expect("text");
+    let served = serve(&[script], &[]);
+    let reply = Client::new(&served).ask(script);
+    assert!(
+        reply.starts_with("[could not be started: Exec format error"),
+        "{reply}"
+    );
+}
+
 fn make_executable(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     let permissions = std::fs::Permissions::from_mode(0o755);
@@ -262,14 +293,16 @@ fn requests_that_are_too_long_end_the_connection() {
         let mut rest = Vec::new();
         let _ = client.0.read_to_end(&mut rest);
         assert!(!String::from_utf8_lossy(&rest).contains("not allowed"));
-        served.logged("request too long: 8193 bytes");
+        let line = served.logged("request too long: 8193 bytes");
+        let begin = &long[..100];
+        assert!(line.contains(&format!(": \"{begin}")), "{line}");
     }
 }
 
 #[test]
 fn nothing_unsafe_is_served_unless_it_is_named() {
     let remote = ["--allow", "ls", "--listen", "tcp://0.0.0.0:0"];
-    let refused: [(&[&str], &str); 9] = [
+    let refused: [(&[&str], &str); 10] = [
         (
             &[],
             "no program is allowed; for example: serveloop serve command --allow ls",
@@ -288,6 +321,10 @@ fn nothing_unsafe_is_served_unless_it_is_named() {
         (
             &["--allow", "ls", "--listen", "udp://127.0.0.1:0"],
             "command is for streams",
+        ),
+        (
+            &["--allow", "ls", "--model", "forking"],
+            "command needs another model than forking",
         ),
         (&["--allow", "ls", "--max-commands", "0"], "--max-commands"),
         (

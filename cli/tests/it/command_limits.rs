@@ -170,6 +170,68 @@ fn children_are_kept_until_they_are_reaped() {
     assert_eq!(client.ask("sh -c 'echo done'"), "done\n");
 }
 
+#[test]
+fn no_signal_is_blocked() {
+    let blocked = "--block-signal=TERM,USR1";
+    if !Command::new("env")
+        .args([blocked, "true"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return println!("skipped: no env {blocked}");
+    }
+    let server = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
+    let mut command = Command::new("env");
+    command.arg(blocked).arg(server.get_program());
+    command.args(server.get_args()).args(["--allow", "cat"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let served = Served::spawn(command);
+    let status = Client::new(&served).ask("cat /proc/self/status");
+    assert_eq!(mask(&status, "SigBlk:"), 0);
+}
+
+/// Root may look everywhere, so the server must be somebody else.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_cannot_look_into_the_server() {
+    let directory = Directory::new();
+    let mut command = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
+    command.args(["--allow", "cat", "--allow", "ls"]);
+    command.env("SECRET", "1");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    if rustix::process::geteuid().is_root() {
+        command = as_nobody(&directory, &command);
+    }
+    let served = Served::spawn(command);
+    let mut client = Client::new(&served);
+    let server = format!("/proc/{}", served.process_id());
+    for request in [
+        format!("cat {server}/environ"),
+        format!("ls {server}/fd"),
+        format!("cat {server}/maps"),
+    ] {
+        let reply = client.ask(&request);
+        assert!(reply.contains("Permission denied"), "{request}: {reply}");
+    }
+}
+
+/// The same command with a copy of our binary, which others than root may not get at.
+#[cfg(target_os = "linux")]
+fn as_nobody(directory: &Directory, command: &Command) -> Command {
+    const NOBODY: u32 = 65_534;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let copy = directory.path("serveloop");
+    fs::copy(command.get_program(), &copy).expect("a directory of ours");
+    let parent = copy.parent().expect("a directory");
+    fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut other = Command::new(copy);
+    other.args(command.get_args()).env("SECRET", "1");
+    other.stdout(Stdio::piped()).stderr(Stdio::piped());
+    other.uid(NOBODY).gid(NOBODY);
+    other
+}
+
 #[track_caller]
 fn mask(status: &str, field: &str) -> u64 {
     let mut lines = status.lines();
@@ -277,6 +339,37 @@ fn who_gives_up_waiting_makes_room() {
     drop(held);
     assert_eq!(first.reply(), b"");
     assert_eq!(last.reply(), b"last\n");
+}
+
+/// Clients that never take their replies, as one of the `ready` form need not.
+#[test]
+fn replies_that_wait_are_limited_in_sum() {
+    let budget = ["--max-buffered", "128KiB", "--max-output", "64KiB"];
+    let served = serve(&["head"], &[&["--wire", "ready"], &budget[..]].concat());
+    let request = b"head -c 100000 /dev/zero\n";
+    let mut first = Client::new(&served);
+    first.write(request);
+    assert_eq!(first.read(6), b"100000");
+
+    let mut second = Client::new(&served);
+    second.write(request);
+    let end = "\n[output cut off at 31072: 128KiB wait to be taken]\n";
+    let length = 31_072 + end.len();
+    assert_eq!(second.read(5), length.to_string().as_bytes());
+
+    let mut third = Client::new(&served);
+    let busy = "[busy: 128KiB of output wait to be taken]\n";
+    third.write(request);
+    assert_eq!(third.read(2), busy.len().to_string().as_bytes());
+    third.write(b"ready");
+    assert_eq!(third.read(busy.len()), busy.as_bytes());
+
+    second.write(b"ready");
+    assert!(second.read(length).ends_with(end.as_bytes()));
+    first.finish();
+    first.expect_end();
+    third.write(request);
+    assert_eq!(third.read(6), b"100000");
 }
 
 /// A connection is not idle while a program runs for it.

@@ -140,7 +140,9 @@ fn left_out(line: &str) -> Option<usize> {
 fn a_flood_of_connections_is_no_flood_of_lines() {
     for arguments in [&[][..], &["--workers", "2"], &["--model", "threaded"]] {
         let log = log_of_a_crowd(arguments);
-        let written = log.iter().filter(|line| line.contains("serveloop::logged"));
+        let written = log
+            .iter()
+            .filter(|line| line.contains("serveloop::connections"));
         let counts: Vec<_> = log.iter().filter_map(|line| left_out(line)).collect();
         let told = written.count() - counts.len();
         assert!(!counts.is_empty(), "{arguments:?} {log:?}");
@@ -152,7 +154,9 @@ fn a_flood_of_connections_is_no_flood_of_lines() {
 #[test]
 fn who_asks_for_every_connection_gets_it() {
     let log = log_of_a_crowd(&["-v"]);
-    let written = log.iter().filter(|line| line.contains("serveloop::logged"));
+    let written = log
+        .iter()
+        .filter(|line| line.contains("serveloop::connections"));
     assert_eq!(written.count(), 2 * CROWD);
     assert_eq!(log.iter().find_map(|line| left_out(line)), None);
 }

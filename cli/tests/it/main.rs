@@ -6,6 +6,7 @@ mod served;
 mod sockets;
 mod terminal;
 
+mod bench;
 mod clients;
 mod command;
 mod command_clients;
@@ -26,6 +27,7 @@ mod models;
 mod operator;
 mod print;
 mod protocols;
+mod scenarios;
 mod shutdown;
 mod timestamp;
 mod turns;

@@ -120,6 +120,14 @@ impl Served {
         (self.child.wait().expect("our child"), log)
     }
 
+    /// Waits for the end, whatever was written before.
+    #[track_caller]
+    pub(crate) fn status(mut self) -> ExitStatus {
+        self.stdout.rest();
+        self.stderr.rest();
+        self.child.wait().expect("our child")
+    }
+
     /// Waits for the end and gives the exit code.
     #[track_caller]
     pub(crate) fn exit_code(self) -> Option<i32> {
@@ -138,7 +146,13 @@ impl Outcome {
     /// Runs `serveloop` with `arguments` to its end.
     #[track_caller]
     pub(crate) fn new(arguments: &[&str]) -> Self {
-        let mut running = Served::spawn_unheard(serveloop(arguments));
+        Self::of(serveloop(arguments))
+    }
+
+    /// Runs a command that was prepared to its end.
+    #[track_caller]
+    pub(crate) fn of(command: Command) -> Self {
+        let mut running = Served::spawn_unheard(command);
         Self {
             stdout: running.stdout.rest().join("\n"),
             stderr: running.stderr.rest().join("\n"),

@@ -316,7 +316,7 @@ impl Model {
         if was_blocked {
             self.message = self.now;
             self.activity = self.now;
-            self.pending = true;
+            self.pending |= self.incomplete || self.eof;
         }
     }
 

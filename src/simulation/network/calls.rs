@@ -83,14 +83,17 @@ impl Net for Network {
         let wire = self.add_wire(account, Standing::Waits);
         session.inspect(|number| number.set(Some(self.wires[wire].number)));
         self.open += 1;
-        let deed = if self.random.chance(self.faults.connect_errors) {
-            self.excuse(self.wires[wire].number, Excuse::Failed("connect"));
-            Deed::Refuse(wire)
-        } else {
-            Deed::Stand(wire)
-        };
         let at = self.elapsed + self.latency(wire);
-        self.timeline.plan(at, deed);
+        if !self.random.chance(self.faults.connect_errors) {
+            self.timeline.plan(at, Deed::Stand(wire));
+        } else {
+            self.excuse(self.wires[wire].number, Excuse::Failed("connect"));
+            if self.random.below(2) == 0 {
+                self.timeline.plan(at, Deed::Refuse(wire));
+            } else {
+                self.wires[wire].is_done = true;
+            }
+        }
         Ok(Handle(wire))
     }
 

@@ -12,6 +12,9 @@ use crate::simulation::network::clients::Deed;
 /// How often in a row a loop may look for events without waiting, finding or doing anything.
 const IDLE_TURNS_MOST: u32 = 10;
 
+/// How long events may be held back, in all, before a deadline may pass for it.
+const HELD_UP_MOST: Duration = Duration::from_secs(1);
+
 /// What happened since the last wait began.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
@@ -102,6 +105,20 @@ impl Network {
         }
     }
 
+    /// Holds an event back. Who is held up for long in all may well miss a deadline.
+    pub(super) fn announce_later(&mut self, wire: usize, by: Duration) {
+        self.timeline.plan(self.elapsed + by, Deed::Announce(wire));
+        self.hold_up(wire, by);
+    }
+
+    pub(super) fn hold_up(&mut self, wire: usize, by: Duration) {
+        let it = &mut self.wires[wire];
+        it.held_up += by;
+        if it.held_up > HELD_UP_MOST {
+            self.excuse(self.wires[wire].number, Excuse::Slow);
+        }
+    }
+
     fn has_news(&self) -> bool {
         !self.changed.is_empty()
             || self.door.as_ref().is_some_and(|door| door.is_changed)
@@ -136,8 +153,8 @@ impl Network {
             }
             self.wires[wire].is_changed = false;
             if self.random.chance(self.faults.delayed_events) {
-                let at = self.elapsed + self.latency(wire);
-                self.timeline.plan(at, Deed::Announce(wire));
+                let latency = self.latency(wire);
+                self.announce_later(wire, latency);
                 continue;
             }
             self.announce_wire(wire, events);

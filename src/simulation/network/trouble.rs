@@ -233,7 +233,8 @@ impl Network {
 
     /// What a failure does to who is concerned.
     fn suffer(&mut self, call: Call, wire: Option<usize>, error: i32) {
-        let again = self.elapsed + Duration::from_micros(self.random.below(DENIED_MOST) as u64);
+        let denied = Duration::from_micros(self.random.below(DENIED_MOST) as u64);
+        let again = self.elapsed + denied;
         match (call, wire) {
             (Call::Accept, _) if error == libc::EAGAIN => {
                 self.timeline.plan(again, Deed::AnnounceDoor);
@@ -247,9 +248,12 @@ impl Network {
             }
             (_, Some(wire)) if error == libc::EAGAIN => {
                 self.wires[wire].is_starved |= call == Call::Write;
-                self.timeline.plan(again, Deed::Announce(wire));
+                self.announce_later(wire, denied);
             }
-            (Call::Write, _) if [libc::ENOBUFS, libc::ENOMEM].contains(&error) => {}
+            (Call::Write, Some(wire)) if [libc::ENOBUFS, libc::ENOMEM].contains(&error) => {
+                let pause = self.ledger.borrow().config.accept_pause;
+                self.hold_up(wire, pause);
+            }
             (_, Some(wire)) if error != libc::EINTR => {
                 self.excuse(self.wires[wire].number, Excuse::Failed(call.name()));
             }

@@ -12,6 +12,11 @@ pub(super) fn own_binary() -> io::Result<PathBuf> {
     env::current_exe()
 }
 
+/// What a program can see of a process of the same user is up to the system here.
+pub(super) fn hide_from_programs() -> io::Result<()> {
+    Ok(())
+}
+
 /// Nothing ends a process here because its parent has been killed.
 pub(super) fn bind_to_parent(_server: u64) -> io::Result<()> {
     Ok(())

@@ -5,10 +5,11 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{self, Child, ExitStatus};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::io::retry_on_intr;
+use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
@@ -19,6 +20,10 @@ use super::outcome::{Outcome, Report};
 /// The first process of a container, to which the system leaves all orphans.
 const FIRST_PROCESS: u32 = 1;
 
+/// How long to wait for orphans that were killed, and how often to look.
+const ORPHANS_MOST: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// A program and its arguments, the zeroth included, and what becomes of them. The connection is
 /// woken when there is a report.
 #[derive(Debug)]
@@ -28,7 +33,6 @@ pub(super) struct Job {
     waker: Waker,
     asked: Instant,
     state: Mutex<State>,
-    over: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +40,6 @@ struct State {
     /// The child, from when it was started until it is reaped: as long as its id is its own.
     child: Option<Pid>,
     is_cancelled: bool,
-    is_over: bool,
     report: Option<Report>,
 }
 
@@ -48,7 +51,6 @@ impl Job {
             waker,
             asked: Instant::now(),
             state: Mutex::default(),
-            over: Condvar::new(),
         }
     }
 
@@ -107,11 +109,7 @@ impl Job {
 
     /// Nothing more happens. Wakes the connection.
     pub(super) fn finish(&self, report: Report) {
-        let mut state = self.state();
-        state.is_over = true;
-        state.report = Some(report);
-        drop(state);
-        self.over.notify_all();
+        self.state().report = Some(report);
         self.waker.wake();
     }
 
@@ -125,17 +123,9 @@ impl Job {
         Report {
             outcome: Outcome::Abandoned,
             output: Vec::new(),
+            share: None,
             took: Some(self.asked.elapsed()),
         }
-    }
-
-    /// Waits until nothing more happens, but not for ever: the system may keep a process.
-    pub(super) fn wait(&self, patience: Duration) {
-        let state = self.state();
-        let waited = self
-            .over
-            .wait_timeout_while(state, patience, |state| !state.is_over);
-        drop(waited);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,10 +133,22 @@ impl Job {
     }
 }
 
-/// Takes notice of the ends of those in a group that was killed, whom a dead parent left to us.
+/// Takes notice of the ends of those in a group that was killed, whom a dead parent left to us, but
+/// does not wait for ever: others of the session can join the group at any time. While we have a
+/// child in it, its number is nobody else's.
 fn reap_orphans(group: Pid) {
-    let orphans = WaitId::Pgid(Some(group));
-    while retry_on_intr(|| waitid(orphans.clone(), WaitIdOptions::EXITED)).is_ok() {}
+    let due = Instant::now() + ORPHANS_MOST;
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    while Instant::now() < due {
+        match waitid(WaitId::Pgid(Some(group)), look) {
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => {
+                let _ = kill_process_group(group, Signal::KILL);
+                thread::sleep(LOOK_AGAIN);
+            }
+            Err(_) => return,
+        }
+    }
 }
 
 /// First the process itself, which is in no group of its own until it has made one, and then can

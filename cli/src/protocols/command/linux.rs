@@ -5,13 +5,23 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getppid, pidfd_open, set_parent_process_death_signal,
+    DumpableBehavior, Pid, PidfdFlags, Signal, getppid, pidfd_open, set_dumpable_behavior,
+    set_parent_process_death_signal,
 };
 use rustix::thread::set_no_new_privs;
 
 /// Our own binary, also when the file has been replaced by a newer one since we started.
 pub(super) fn own_binary() -> io::Result<PathBuf> {
     Ok(PathBuf::from("/proc/self/exe"))
+}
+
+/// Keeps this process's environment, memory and descriptors from programs that run as the same user
+/// and look into `/proc`, unless that user is root.
+///
+/// # Errors
+/// The system refuses.
+pub(super) fn hide_from_programs() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Has this process killed when the thread of the server that started it ends, however it ends, and

@@ -5,8 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::shown::Shown;
+use super::store::Share;
 use super::words::Unsplit;
+use crate::escaped::Quoted;
 use crate::units::{Size, Span};
 
 /// How a request ended. Its text is the last line of the reply, in brackets, unless the program
@@ -17,6 +18,8 @@ pub(super) enum Outcome {
     Killed(i32),
     /// It wrote more than this many bytes.
     CutOff(usize),
+    /// It was cut off at so many bytes, since all output together is this much.
+    Crowded(usize, usize),
     TimedOut(Duration),
     /// It may be for nobody any more.
     Stopped,
@@ -28,6 +31,10 @@ pub(super) enum Outcome {
     TooLong(u64, usize),
     /// So many programs run and wait already.
     Busy(usize),
+    /// So many bytes of output wait to be taken already.
+    Full(usize),
+    /// So many requests of one connection wait already.
+    Flooded(usize),
 }
 
 impl Outcome {
@@ -50,11 +57,17 @@ impl fmt::Display for Outcome {
             Self::Exited(code) => write!(f, "exit status {code}"),
             Self::Killed(signal) => write!(f, "killed by signal {signal}"),
             Self::CutOff(most) => write!(f, "output cut off at {}", Size::from(*most)),
+            Self::Crowded(kept, most) => write!(
+                f,
+                "output cut off at {}: {} wait to be taken",
+                Size::from(*kept),
+                Size::from(*most)
+            ),
             Self::TimedOut(after) => write!(f, "timed out after {}", Span::from(*after)),
             Self::Stopped => f.write_str("stopped: the client's stream has ended"),
             Self::Abandoned => f.write_str("killed, its connection has ended"),
             Self::NotStarted(problem) => write!(f, "could not be started: {problem}"),
-            Self::NotAllowed(program) => write!(f, "not allowed: {}", Shown(program)),
+            Self::NotAllowed(program) => write!(f, "not allowed: {}", Quoted(program)),
             Self::Malformed(problem) => write!(f, "bad request: {problem}"),
             Self::TooLong(length, most) => {
                 write!(
@@ -63,6 +76,15 @@ impl fmt::Display for Outcome {
                 )
             }
             Self::Busy(count) => write!(f, "busy: {count} programs run or wait already"),
+            Self::Full(most) => {
+                write!(f, "busy: {} of output wait to be taken", Size::from(*most))
+            }
+            Self::Flooded(count) => {
+                write!(
+                    f,
+                    "too many requests: {count} of this connection wait already"
+                )
+            }
         }
     }
 }
@@ -72,6 +94,8 @@ impl fmt::Display for Outcome {
 pub(super) struct Report {
     pub(super) outcome: Outcome,
     pub(super) output: Vec<u8>,
+    /// What of the memory for all output this takes.
+    pub(super) share: Option<Share>,
     /// How long the program ran; none if there was none.
     pub(super) took: Option<Duration>,
 }
@@ -82,6 +106,7 @@ impl Report {
         Self {
             outcome,
             output: Vec::new(),
+            share: None,
             took: None,
         }
     }
@@ -108,6 +133,7 @@ mod tests {
         let report = Report {
             outcome,
             output: output.into(),
+            share: None,
             took: None,
         };
         String::from_utf8(report.into_reply()).unwrap()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::job::Job;
 use super::outcome::{Outcome, Report};
 use super::run::{Rules, run};
+use super::store::Store;
 
 /// How long to wait for programs that were killed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -19,6 +20,7 @@ pub(super) struct Pool {
     rules: Rules,
     max_running: usize,
     max_waiting: usize,
+    store: Arc<Store>,
     state: Mutex<State>,
     idle: Condvar,
 }
@@ -30,11 +32,18 @@ struct State {
 }
 
 impl Pool {
-    pub(super) fn new(rules: Rules, max_running: usize, max_waiting: usize) -> Arc<Self> {
+    /// Together the programs' output, until it is taken, may be `max_kept` bytes.
+    pub(super) fn new(
+        rules: Rules,
+        max_running: usize,
+        max_waiting: usize,
+        max_kept: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             rules,
             max_running,
             max_waiting,
+            store: Store::new(max_kept),
             state: Mutex::default(),
             idle: Condvar::new(),
         })
@@ -42,6 +51,9 @@ impl Pool {
 
     /// Runs a program, now or when it is its turn. The job is told what became of it.
     pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<Arc<Job>, Outcome> {
+        if self.store.is_full() {
+            return Err(Outcome::Full(self.store.max()));
+        }
         let job = Arc::new(job);
         let mut state = self.state();
         if state.running.len() < self.max_running {
@@ -91,7 +103,7 @@ impl Pool {
     fn work(&self, first: Arc<Job>) {
         let mut next = Some(first);
         while let Some(job) = next {
-            let report = run(&job, &self.rules);
+            let report = run(&job, &self.rules, self.store.share());
             // Whoever hears that it is over may come with another one.
             next = self.replace(&job);
             job.finish(report);

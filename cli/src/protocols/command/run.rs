@@ -14,6 +14,7 @@ use super::job::Job;
 use super::outcome::{Outcome, Report};
 use super::platform;
 use super::stage::Confinement;
+use super::store::Share;
 
 /// What every program is held to.
 #[derive(Clone, Debug)]
@@ -41,10 +42,10 @@ const PIECE: usize = 64 << 10;
 /// pipe open.
 const REST: Duration = Duration::from_millis(100);
 
-/// Runs a program to its end.
-pub(super) fn run(job: &Job, rules: &Rules) -> Report {
+/// Runs a program to its end. Its output takes from `share` as it comes.
+pub(super) fn run(job: &Job, rules: &Rules, share: Share) -> Report {
     let began = Instant::now();
-    let mut report = match Running::start(job, rules, began) {
+    let mut report = match Running::start(job, rules, share, began) {
         Ok(running) => running.supervise(),
         Err(error) => Report::refused(Outcome::NotStarted(error.to_string())),
     };
@@ -75,14 +76,17 @@ struct Running<'a> {
     /// Says why the program could not be started. Its end is closed by the start.
     status: PipeReader,
     collected: Vec<u8>,
+    /// What of the memory for all output `collected` takes.
+    share: Share,
     /// When to do something about a program that still runs.
     due: Instant,
     timed_out: bool,
-    cut_off: bool,
+    /// Why its output is not all there.
+    cut_off: Option<Outcome>,
 }
 
 impl<'a> Running<'a> {
-    fn start(job: &'a Job, rules: &'a Rules, now: Instant) -> io::Result<Self> {
+    fn start(job: &'a Job, rules: &'a Rules, share: Share, now: Instant) -> io::Result<Self> {
         let (output, writer) = io::pipe()?;
         let (status, status_writer) = io::pipe()?;
         let mut command = rules.confinement.command(&job.program, &job.words)?;
@@ -104,9 +108,10 @@ impl<'a> Running<'a> {
             output: Some(output),
             status,
             collected: Vec::new(),
+            share,
             due: now + rules.timeout.unwrap_or(NEVER),
             timed_out: false,
-            cut_off: false,
+            cut_off: None,
         })
     }
 
@@ -127,6 +132,7 @@ impl<'a> Running<'a> {
         Report {
             outcome,
             output: self.collected,
+            share: Some(self.share),
             took: None,
         }
     }
@@ -191,9 +197,14 @@ impl<'a> Running<'a> {
 
     fn keep(&mut self, piece: &[u8]) {
         let room = self.rules.max_output - self.collected.len();
-        self.collected.extend(&piece[..piece.len().min(room)]);
-        if piece.len() > room {
-            self.cut_off = true;
+        let fits = self.share.grow(piece.len().min(room));
+        self.collected.extend(&piece[..fits]);
+        if fits < piece.len() {
+            self.cut_off = Some(if fits == room {
+                Outcome::CutOff(self.rules.max_output)
+            } else {
+                Outcome::Crowded(self.collected.len(), self.share.max())
+            });
             self.output = None;
             self.job.kill();
         }
@@ -217,8 +228,8 @@ impl<'a> Running<'a> {
         let _ = self.status.read_to_string(&mut problem);
         if !problem.is_empty() {
             Outcome::NotStarted(problem)
-        } else if self.cut_off {
-            Outcome::CutOff(self.rules.max_output)
+        } else if let Some(cut_off) = self.cut_off.take() {
+            cut_off
         } else if let Some(timeout) = self.rules.timeout.filter(|_| self.timed_out) {
             Outcome::TimedOut(timeout)
         } else if self.job.is_cancelled() {

@@ -11,10 +11,10 @@ use serveloop::Peer;
 use super::allowed::Allowed;
 use super::outcome::{Outcome, Report};
 use super::pool::Pool;
-use super::shown::Shown;
 use super::wire::Wire;
 use super::words;
-use crate::logged::Diary;
+use crate::escaped::Quoted;
+use crate::serve::logged::Diary;
 
 /// What a connection has to know of its server.
 #[derive(Debug)]
@@ -29,8 +29,6 @@ pub(super) struct Service {
     pub(super) grace: Duration,
     /// How often to say that the connection is not idle: a program runs for it.
     pub(super) beat: Option<Duration>,
-    /// Whether the process ends with the connection, and has to see to the end of the program.
-    pub(super) waits_for_end: bool,
 }
 
 impl Service {
@@ -46,7 +44,7 @@ impl Service {
 
     /// Logs a request and what came of it, on one line.
     pub(super) fn note(&self, peer: &Peer, request: &[u8], report: &Report) {
-        let (request, outcome) = (Shown(request), &report.outcome);
+        let (request, outcome) = (Quoted(request), &report.outcome);
         let Some(took) = report.took else {
             return self
                 .diary

@@ -3,20 +3,18 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
 
 use super::job::Job;
 use super::outcome::{Outcome, Report};
+use super::reply::Reply;
 use super::service::Service;
 use super::wire::{READY, Wire};
 
-/// So many requests of one connection wait; more are not read.
+/// So many requests of one connection wait; one more is the last.
 const WAITING_MOST: usize = 16;
-
-/// How long a process that serves one connection waits for a program that it killed.
-const REAPING_MOST: Duration = Duration::from_secs(1);
 
 /// The requests of one connection, answered in their order.
 #[derive(Debug)]
@@ -28,6 +26,9 @@ pub(super) struct Commands {
     /// When a program is stopped that may be for nobody.
     stop_at: Option<Instant>,
     beat_at: Option<Instant>,
+    /// A request that cannot be taken, and why: its reply is the last one. What comes after it is
+    /// read and dropped, so that the end of the stream is seen.
+    refused: Option<(Vec<u8>, Outcome)>,
     /// No more requests come.
     is_last: bool,
     /// The client's stream has ended.
@@ -39,11 +40,8 @@ enum Work {
     Idle,
     Running(Arc<Job>),
     /// The client knows the length of this reply and has to say that it is ready.
-    Announced(Vec<u8>),
-    Sending {
-        reply: Vec<u8>,
-        sent: usize,
-    },
+    Announced(Reply),
+    Sending(Reply),
 }
 
 impl Commands {
@@ -55,12 +53,14 @@ impl Commands {
             work: Work::Idle,
             stop_at: None,
             beat_at: None,
+            refused: None,
             is_last: false,
             is_ended: false,
         }
     }
 
-    /// Takes the next request, if there is room for it.
+    /// Takes the next request. With many waiting it goes on reading: who is not read from cannot be
+    /// seen to go.
     fn take_request(
         &mut self,
         data: &[u8],
@@ -68,12 +68,20 @@ impl Commands {
     ) -> Result<usize, ProtocolError> {
         let one_by_one = self.service.wire == Wire::Ready;
         let idle = matches!(self.work, Work::Idle);
-        if self.is_last || self.waiting.len() == WAITING_MOST || (one_by_one && !idle) {
+        if self.refused.is_some() {
+            return Ok(data.len());
+        }
+        if self.is_last || (one_by_one && !idle) {
             transport.pause_reading();
             return Ok(0);
         }
         match self.service.wire.cut(data, self.service.max_request) {
             Ok(None) => Ok(0),
+            Ok(Some(frame)) if self.waiting.len() == WAITING_MOST => {
+                let outcome = Outcome::Flooded(WAITING_MOST);
+                self.refused = Some((frame.payload.to_vec(), outcome));
+                Ok(data.len())
+            }
             Ok(Some(frame)) => {
                 // The line end that a person types after ready is no request.
                 if !one_by_one || !frame.payload.is_empty() {
@@ -82,34 +90,16 @@ impl Commands {
                 }
                 Ok(frame.taken)
             }
-            // The replies before this one come first.
-            Err(_) if !idle => {
-                transport.pause_reading();
-                Ok(0)
+            Err(ProtocolError::TooLong { length, limit }) => {
+                // Where the next request begins is not known, or not worth the wait.
+                let beginning = self.service.wire.beginning(data, limit);
+                let outcome = Outcome::TooLong(length, limit);
+                self.refused = Some((beginning.to_vec(), outcome));
+                self.go_on(transport);
+                Ok(data.len())
             }
-            Err(error) => self.refuse_long(error, data, transport),
+            Err(error) => Err(error),
         }
-    }
-
-    /// What follows cannot be told from requests, so this reply is the last one. It is written at
-    /// once, however little the client takes, since the error ends the connection.
-    fn refuse_long(
-        &mut self,
-        error: ProtocolError,
-        data: &[u8],
-        transport: &mut Transport<'_>,
-    ) -> Result<usize, ProtocolError> {
-        if let ProtocolError::TooLong { length, limit } = error {
-            self.refuse(data, Outcome::TooLong(length, limit), transport);
-        }
-        match &self.work {
-            Work::Sending { reply, .. } => transport.write(reply),
-            _ => {
-                self.is_last = true;
-                return Ok(data.len());
-            }
-        }
-        Err(error)
     }
 
     /// The client has to say that it is ready for the reply, and nothing else.
@@ -125,10 +115,10 @@ impl Commands {
             let problem = "expected ready after the reply's length";
             return Err(ProtocolError::malformed(problem));
         }
-        if let Work::Announced(reply) = &mut self.work {
-            let reply = mem::take(reply);
-            self.work = Work::Sending { reply, sent: 0 };
-        }
+        self.work = match mem::replace(&mut self.work, Work::Idle) {
+            Work::Announced(reply) => Work::Sending(reply),
+            work => work,
+        };
         self.go_on(transport);
         Ok(READY.len())
     }
@@ -140,10 +130,14 @@ impl Commands {
             if !matches!(self.work, Work::Idle) {
                 return;
             }
-            let Some(request) = self.waiting.pop_front() else {
+            if let Some(request) = self.waiting.pop_front() {
+                self.begin(&request, transport);
+            } else if let Some((request, outcome)) = self.refused.take() {
+                self.is_last = true;
+                self.refuse(&request, outcome, transport);
+            } else {
                 break;
-            };
-            self.begin(&request, transport);
+            }
         }
         if self.is_last {
             transport.close();
@@ -154,11 +148,10 @@ impl Commands {
 
     /// Sends what the client can take of the reply.
     fn pour(&mut self, transport: &mut Transport<'_>) {
-        if let Work::Sending { reply, sent } = &mut self.work {
-            *sent += transport.write_some(&reply[*sent..]);
-            if *sent == reply.len() {
-                self.work = Work::Idle;
-            }
+        if let Work::Sending(reply) = &mut self.work
+            && reply.pour(transport)
+        {
+            self.work = Work::Idle;
         }
     }
 
@@ -185,7 +178,7 @@ impl Commands {
     }
 
     fn answer(&mut self, report: Report, transport: &mut Transport<'_>) {
-        let reply = report.into_reply();
+        let reply = Reply::new(report);
         let header = self.service.wire.header(reply.len());
         self.work = if self.service.wire == Wire::Ready {
             transport.write(&header);
@@ -193,8 +186,7 @@ impl Commands {
             transport.resume_reading();
             Work::Announced(reply)
         } else {
-            let reply = [header, reply].concat();
-            Work::Sending { reply, sent: 0 }
+            Work::Sending(reply.after(&header))
         };
     }
 }
@@ -224,7 +216,7 @@ impl Protocol for Commands {
                 unread: unread.len(),
             });
         }
-        let sends = matches!(self.work, Work::Sending { .. });
+        let sends = matches!(self.work, Work::Sending(_));
         if self.service.wire == Wire::Ready && !sends {
             transport.close();
             return Ok(());
@@ -288,15 +280,13 @@ impl Protocol for Commands {
         let report = job.take_report().unwrap_or_else(|| job.abandoned());
         self.service.pool.cancel(job);
         self.service.note(&self.peer, &job.request(), &report);
-        if self.service.waits_for_end {
-            job.wait(REAPING_MOST);
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serveloop::Config;
     use serveloop::testing::{MemorySession, SplitChecker};
 
     use super::*;
@@ -311,7 +301,7 @@ mod tests {
     /// No program is allowed, so that none is needed to see what becomes of requests.
     fn session(wire: &str) -> Commands {
         let typed = Typed::parse_from(["command", "--max-request", "20", "--wire", wire]);
-        let service = Arc::new(typed.options.service(None, false));
+        let service = Arc::new(typed.options.service(&Config::default()));
         let address = "tcp://127.0.0.1:1".parse().unwrap();
         Commands::new(&service, &Peer::new(address, Some(0)))
     }
@@ -387,8 +377,7 @@ mod tests {
         memory.receive(long);
         let expected = [&[49, 0, 0, 0], text.as_bytes()].concat();
         assert_eq!(memory.sent(), expected);
-        let reason = memory.reason().expect("it has ended");
-        assert!(matches!(reason, CloseReason::Protocol(_)), "{reason}");
+        assert!(memory.reason().is_some());
 
         let mut memory = MemorySession::new(session("ready"));
         memory.receive(long);

@@ -3,10 +3,11 @@
 //! between `fork` and `exec` in a process that has threads.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Command, ExitCode};
@@ -15,6 +16,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use close_fds::set_fds_cloexec;
+use nix::sys::signal::SigSet;
+use nix::unistd::execv;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 use rustix::stdio::dup2_stdin;
@@ -114,12 +117,27 @@ fn tell(mut status: File, error: io::Error) -> io::Result<()> {
 /// Only ever returns an error.
 fn start(arguments: impl Iterator<Item = OsString>) -> io::Error {
     match prepare(arguments) {
-        Ok(mut program) => program.exec(),
+        Ok(program) => program.exec(),
         Err(error) => error,
     }
 }
 
-fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Command> {
+struct Program {
+    path: CString,
+    words: Vec<CString>,
+}
+
+impl Program {
+    /// Unlike the standard library's `exec` this never has a shell run what the system cannot.
+    fn exec(&self) -> io::Error {
+        match execv(&self.path, &self.words) {
+            Ok(never) => match never {},
+            Err(errno) => errno.into(),
+        }
+    }
+}
+
+fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Program> {
     let mut next = || arguments.next().ok_or(io::ErrorKind::InvalidInput);
     let mut number = || -> io::Result<u64> {
         let text = next()?.into_string().unwrap_or_default();
@@ -132,24 +150,27 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Command>
         file_size: number()?,
         descriptors: number()?,
     };
-    let mut program = Command::new(next()?);
-    program.arg0(next()?).args(arguments);
+    let path = CString::new(next()?.into_vec())?;
+    let words = arguments.map(|word| CString::new(word.into_vec()));
+    let words = words.collect::<Result<_, _>>()?;
 
     dup2_stdin(File::open("/dev/null")?)?;
     setsid()?;
     platform::bind_to_parent(server)?;
-    reset_signals();
+    reset_signals()?;
     confinement.apply()?;
     set_fds_cloexec(FIRST_OTHER, &[]);
-    Ok(program)
+    Ok(Program { path, words })
 }
 
 /// What was ignored when the server was started would stay ignored. A handler does not: the system
-/// puts the default in its place when this process becomes the program.
-fn reset_signals() {
+/// puts the default in its place when this process becomes the program. What was blocked then would
+/// stay blocked, too.
+fn reset_signals() -> io::Result<()> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in SIGNALS.filter(|signal| !FORBIDDEN.contains(signal)) {
         // The C library keeps two of them for itself.
         let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
     }
+    Ok(SigSet::empty().thread_set_mask()?)
 }

@@ -4,16 +4,20 @@ use clap::ValueEnum;
 use serveloop::{Frame, Framing, LengthPrefix, ProtocolError};
 
 /// What the client says in the `ready` form when it knows the length.
-pub(super) const READY: &[u8] = b"ready";
+pub(crate) const READY: &[u8] = b"ready";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Wire {
+/// How long the length before a framed request is, in bytes.
+const LENGTH_SIZE: usize = 4;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wire {
     /// A length (4 bytes, big-endian) before each request and each reply
+    #[default]
     Framed,
-    /// Each piece that arrives is a request; a length (4 bytes, signed, little-endian) before each
+    /// The bare request, a piece of its own; a length (4 bytes, signed, little-endian) before its
     /// reply
     Struct,
-    /// Each piece that arrives is a request; the length as decimal digits, which the client answers
+    /// The bare request, a piece of its own; the length as decimal digits, which the client answers
     /// with ready, and then the reply
     Ready,
 }
@@ -28,6 +32,15 @@ impl Wire {
             Self::Framed => LengthPrefix::u32(max).decode(data),
             Self::Struct | Self::Ready => cut_line(data, max).map(Some),
         }
+    }
+
+    /// What has arrived of the first `max` bytes of a request that is longer.
+    pub(super) fn beginning(self, data: &[u8], max: usize) -> &[u8] {
+        let request = match self {
+            Self::Framed => data.get(LENGTH_SIZE..).unwrap_or_default(),
+            Self::Struct | Self::Ready => data,
+        };
+        &request[..request.len().min(max)]
     }
 
     /// What goes before a reply of `length` bytes.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The most clients that are named in one message.
+const LISTED_MOST: usize = 16;
+
 /// A line that was typed: a text, and for whom.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Typed<'a> {
@@ -66,7 +69,8 @@ impl fmt::Display for Mistake {
             }
             Self::NobodyWaits(clients) => write!(
                 f,
-                "not sent: no client waits for a reply; @NUMBER TEXT goes to any of {clients:?}"
+                "not sent: no client waits for a reply; @NUMBER TEXT goes to any of {}",
+                listed(clients)
             ),
             Self::NotConnected(number) => write!(f, "not sent: no client {number} is connected"),
             Self::TooManyReplies(number) => {
@@ -74,6 +78,15 @@ impl fmt::Display for Mistake {
             }
             Self::TooLong(limit) => write!(f, "not sent: a line of more than {limit} bytes"),
         }
+    }
+}
+
+/// As many numbers as one looks at.
+fn listed(clients: &[u64]) -> String {
+    let (first, others) = clients.split_at(clients.len().min(LISTED_MOST));
+    match others.len() {
+        0 => format!("{first:?}"),
+        count => format!("{first:?} and {count} more"),
     }
 }
 
@@ -96,6 +109,14 @@ mod tests {
         check("@2  indented", Some(2), " indented");
         check("@@home", None, "@home");
         assert_eq!(Typed::parse(b""), Ok(None));
+    }
+
+    #[test]
+    fn a_crowd_is_not_listed_whole() {
+        let told = |count| Mistake::NobodyWaits((1..=count).collect()).to_string();
+        assert!(told(3).ends_with("goes to any of [1, 2, 3]"));
+        assert!(told(16).ends_with(", 15, 16]"));
+        assert!(told(10_000).ends_with(", 15, 16] and 9984 more"));
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! Faults at their full size, with figures: what they cost the server, and what they cost everybody
+//! else. `cargo bench --bench faults` runs all of them, in about five minutes;
+//! `cargo bench --bench faults -- descriptors flood` some, `--quick` with a tenth of the size.
+//!
+//! Each server is a process of its own on one core, and who measures is on another where there is one.
+//! What is to be trusted are ratios within a run, counts and memory.
+
+#[cfg(target_os = "linux")]
+mod descriptors;
+#[cfg(target_os = "linux")]
+mod flood;
+#[cfg(target_os = "linux")]
+#[path = "../loopback/logger.rs"]
+mod logger;
+#[cfg(target_os = "linux")]
+#[expect(dead_code, reason = "made for another benchmark")]
+#[path = "../loopback/machine.rs"]
+mod machine;
+#[cfg(target_os = "linux")]
+mod panics;
+#[cfg(target_os = "linux")]
+mod quiet;
+#[cfg(target_os = "linux")]
+mod server;
+#[cfg(target_os = "linux")]
+mod slow;
+#[cfg(target_os = "linux")]
+#[expect(dead_code, reason = "made for another benchmark")]
+#[path = "../loopback/table.rs"]
+mod table;
+#[cfg(target_os = "linux")]
+mod unread;
+
+#[cfg(target_os = "linux")]
+use std::{env, io, process::ExitCode};
+
+/// A measurement; its argument divides all sizes.
+#[cfg(target_os = "linux")]
+type Measure = fn(machine::Cores, usize) -> io::Result<()>;
+
+#[cfg(target_os = "linux")]
+const MODES: [(&str, Measure); 5] = [
+    ("descriptors", descriptors::measure),
+    ("slow", slow::measure),
+    ("unread", unread::measure),
+    ("flood", flood::measure),
+    ("panics", panics::measure),
+];
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn run(arguments: &[String]) -> io::Result<()> {
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--serve", what] => return server::serve(what),
+        ["--flood", port] => return flood::flood(port),
+        _ => {}
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        return Ok(());
+    }
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    // Without --bench it is only tested whether everything works.
+    let shrink = match (has("--bench"), has("--quick")) {
+        (true, false) => 1,
+        (true, true) => 10,
+        (false, _) => 100,
+    };
+    let names: Vec<_> = arguments
+        .iter()
+        .filter(|it| !it.starts_with("--"))
+        .collect();
+    if let Some(name) = names
+        .iter()
+        .find(|name| MODES.iter().all(|mode| mode.0 != name.as_str()))
+    {
+        let problem = format!("{name} is none of descriptors, slow, unread, flood, panics");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    let cores = machine::Cores::assign(false);
+    println!("faults, {}, sizes divided by {shrink}", cores.describe());
+    for (name, measure) in MODES {
+        if names.is_empty() || names.iter().any(|chosen| *chosen == name) {
+            println!("\n{name}");
+            measure(cores, shrink)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("this benchmark reads /proc and runs on Linux only");
+}

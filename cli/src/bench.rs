@@ -1,0 +1,299 @@
+//! `serveloop bench`: from the command line to the results.
+
+mod calls;
+mod chart;
+mod client;
+mod contender;
+mod cores;
+mod descriptors;
+mod family;
+mod figure;
+mod interrupt;
+mod launch;
+mod load;
+mod machine;
+mod options;
+mod page;
+mod pattern;
+mod plan;
+#[cfg_attr(target_os = "linux", path = "bench/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "bench/elsewhere.rs")]
+mod platform;
+mod results;
+mod round;
+mod scenario;
+mod schedule;
+mod server;
+mod table;
+mod tally;
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::bench::contender::Contender;
+use crate::bench::cores::Cores;
+use crate::bench::interrupt::Interrupt;
+use crate::bench::launch::launch;
+use crate::bench::machine::Machine;
+use crate::bench::options::Options;
+use crate::bench::page::page;
+use crate::bench::plan::Plan;
+use crate::bench::results::{Method, Outcome, Results};
+use crate::bench::round::{Ground, Sample};
+use crate::bench::scenario::Scenario;
+use crate::bench::table::table;
+use crate::failure::Failure;
+
+/// In place of a file: standard output.
+const DASH: &str = "-";
+
+/// Measures how fast servers send back what they get, and what it costs them.
+///
+/// Compare the ways of serving on this machine; servers are started on loopback and ended again:
+///
+///   $ serveloop bench --compare event-loop,workers=2,threaded,forking,sequential --connections 1,100,1000
+///
+/// Measure a server that runs already, ours or anybody's. It must send back what it gets:
+///
+///   $ serveloop serve echo --listen unix:///tmp/echo.sock
+///   $ serveloop bench --target unix:///tmp/echo.sock --connections 1,100 --depth 1,16 --size 64,64KiB
+///
+/// Send at a steady rate, however slow the replies are. Times count from the moment at which a
+/// message was due, so that a stall is seen in all messages that it delays:
+///
+///   $ serveloop bench --compare event-loop,threaded --connections 100 --rate 20000
+///
+/// A connection for each message; and a few that are active among many that are idle:
+///
+///   $ serveloop bench --churn --connections 100
+///   $ serveloop bench --compare event-loop,threaded --connections 100 --idle 2000
+///
+/// Keep the results, as data and as a page with charts that can be published as it is:
+///
+///   $ serveloop bench --json results.json --report results.html
+///
+/// Servers and the load have cores of their own where there are two, and servers take turns round
+/// by round. Every byte that comes back is compared with what was sent; a wrong one, a connection
+/// that ends and a server that says nothing for --timeout are failures (exit status 1).
+///
+/// The table has, for each server, the medians of all rounds:
+///
+///   messages/s  and how far the farthest round lies from the median; ratio: to the first server
+///   p50 ... max how long messages took; the maximum is that of all rounds
+///   CPU each    processor time of the server's processes for each message
+///   per conn    memory of the server's processes for each connection that was used once, without
+///               the system's own
+///   calls       system calls of the server for each message (--syscalls)
+///
+/// With --json there is an object with "command", "date", "machine", "method" and "results", a list
+/// of objects: "server", "load" (closed, open, churn), "connections", "idle", "size", "depth", "rate",
+/// "skipped" (why not measured, or null) and "measured" (or null): "per_second",
+/// "latency_microseconds" ("p50", "p90", "p99", "p99.9", "max"), "server_microseconds_per_message",
+/// "server_bytes_per_connection", "system_calls_per_message", "generator_busy", "server_busy",
+/// "generator_waited" (parts of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept".
+/// Figures are objects with "median", "least" and "most"; what is not known is null.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    options: Options,
+}
+
+impl Bench {
+    /// Measures everything. Returns the status to exit with.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        if let Some(launched) = &self.options.launch {
+            return Err(launch(launched, &self.options.server).into());
+        }
+        let plan = Plan::new(&self.options)?;
+        self.check_files()?;
+        let interrupt = Interrupt::catch()?;
+        let outcome = self.measure(&plan, &interrupt);
+        match (outcome, interrupt.exit_code()) {
+            (Err(_), Some(status)) => Ok(status),
+            (outcome, _) => outcome.map(|()| ExitCode::SUCCESS),
+        }
+    }
+
+    /// Nobody wants to hear after an hour that the results cannot be written.
+    fn check_files(&self) -> io::Result<()> {
+        let json = self
+            .options
+            .json
+            .iter()
+            .filter(|path| path.as_os_str() != DASH);
+        json.chain(&self.options.report).try_for_each(|path| {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.map(drop).map_err(|error| named(path, &error))
+        })
+    }
+
+    fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
+        let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let cores = Cores::divide()?;
+        let ground = Ground {
+            plan,
+            cores: &cores,
+            interrupt,
+        };
+        let progress = progress(plan);
+        let countable = plan.syscalls.then(calls::are_countable);
+        let mut outcomes = Vec::new();
+        let complete = measure_all(ground, countable == Some(true), &progress, &mut outcomes);
+        progress.finish_and_clear();
+        let results = Results {
+            format: 1,
+            command: command_line(),
+            date,
+            machine: Machine::of_this(cores.count()),
+            method: Method {
+                rounds: plan.rounds,
+                duration_seconds: plan.duration.as_secs_f64(),
+                warm_up_seconds: plan.warm_up.as_secs_f64(),
+                server_cores: cores.servers.clone(),
+                generator_core: cores.generator,
+                system_calls_counted: countable,
+            },
+            results: outcomes,
+        };
+        match complete {
+            Ok(()) => self.tell(&results, &cores)?,
+            Err(error) => {
+                self.tell_rest(&results, &error)?;
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What was measured before the failure is not lost, but no data either.
+    fn tell_rest(&self, results: &Results, error: &io::Error) -> io::Result<()> {
+        let ended = error.kind() == io::ErrorKind::Interrupted;
+        if ended || results.results.is_empty() || self.json_path() == Some(Path::new(DASH)) {
+            return Ok(());
+        }
+        print(&table(results))
+    }
+
+    fn json_path(&self) -> Option<&Path> {
+        self.options.json.as_deref()
+    }
+
+    fn tell(&self, results: &Results, cores: &Cores) -> io::Result<()> {
+        let json = serde_json::to_string_pretty(results)? + "\n";
+        let path = self.json_path();
+        if path == Some(Path::new(DASH)) {
+            print(&json)?;
+        } else {
+            print(&format!("{cores}\n\n{}", table(results)))?;
+            path.map_or(Ok(()), |path| write(path, &json))?;
+        }
+        let report = self.options.report.as_deref();
+        report.map_or(Ok(()), |path| write(path, &page(results)))
+    }
+}
+
+/// All that was measured completely is in `outcomes` afterwards, also after a failure.
+fn measure_all(
+    ground: Ground<'_>,
+    count: bool,
+    progress: &ProgressBar,
+    outcomes: &mut Vec<Outcome>,
+) -> io::Result<()> {
+    for scenario in &ground.plan.scenarios {
+        let mut measured = measure_scenario(ground, scenario, progress)?;
+        if count {
+            progress.set_message(format!("system calls, {scenario}"));
+            count_calls(ground, scenario, &mut measured)?;
+        }
+        outcomes.append(&mut measured);
+    }
+    Ok(())
+}
+
+/// Measures every server once a round. Who begins changes, so that nobody always comes after the
+/// same neighbour.
+fn measure_scenario(
+    ground: Ground<'_>,
+    scenario: &Scenario,
+    progress: &ProgressBar,
+) -> io::Result<Vec<Outcome>> {
+    let contenders = &ground.plan.contenders;
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contenders.len()];
+    for round in 0..ground.plan.rounds {
+        for turn in 0..contenders.len() {
+            let place = (round + turn) % contenders.len();
+            let contender = &contenders[place];
+            if contender.objection(scenario).is_some() {
+                continue;
+            }
+            progress.set_message(format!("{contender}, {scenario}"));
+            samples[place].push(ground.measure(contender, scenario)?);
+            progress.inc(1);
+        }
+    }
+    let outcome = |(contender, samples): (&Contender, &Vec<Sample>)| {
+        Outcome::new(contender, scenario, samples)
+    };
+    Ok(contenders.iter().zip(&samples).map(outcome).collect())
+}
+
+fn count_calls(
+    ground: Ground<'_>,
+    scenario: &Scenario,
+    outcomes: &mut [Outcome],
+) -> io::Result<()> {
+    for (contender, outcome) in ground.plan.contenders.iter().zip(outcomes) {
+        if let (Contender::Model(model), Some(measured)) = (contender, &mut outcome.measured) {
+            measured.system_calls_per_message = calls::count(ground, *model, scenario)?;
+        }
+    }
+    Ok(())
+}
+
+/// A bar on the terminal, if standard error is one. It is drawn between measurements alone.
+fn progress(plan: &Plan) -> ProgressBar {
+    let bar = ProgressBar::new(plan.measurements() as u64);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (left: {eta}) {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// As it was typed, as far as that can be told.
+fn command_line() -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=,.:/@%+".contains(letter);
+    let quote = |argument: String| match argument.chars().all(plain) && !argument.is_empty() {
+        true => argument,
+        false => format!("'{}'", argument.replace('\'', r"'\''")),
+    };
+    let arguments = env::args_os().skip(1);
+    let arguments = arguments.map(|argument| quote(argument.to_string_lossy().into_owned()));
+    let words: Vec<_> = ["serveloop".to_owned()]
+        .into_iter()
+        .chain(arguments)
+        .collect();
+    words.join(" ")
+}
+
+/// A reader that has gone away got what it wanted.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text).map_err(|error| named(path, &error))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

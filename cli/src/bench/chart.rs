@@ -1,0 +1,302 @@
+//! Charts as SVG, drawn for the width of a phone: a row for each server, in groups by the number of
+//! connections. The page's style gives the colours.
+
+use std::fmt::Write;
+
+use crate::bench::figure::{Figure, time};
+
+/// All in units of the drawing; it is shown at the width that there is.
+const WIDTH: f64 = 360.0;
+const LEFT: f64 = 98.0;
+const RIGHT: f64 = 286.0;
+const ROW: f64 = 20.0;
+const TITLE: f64 = 24.0;
+const BAR: f64 = 12.0;
+/// Letters of a server's name that fit to the left of its bar.
+const NAME_MOST: usize = 14;
+/// How many colours there are.
+const COLOURS: usize = 6;
+
+/// The rows of one number of connections.
+pub(crate) struct Group<T> {
+    pub(crate) title: String,
+    pub(crate) rows: Vec<Row<T>>,
+}
+
+/// One server.
+pub(crate) struct Row<T> {
+    pub(crate) name: String,
+    /// What is shown, or why there is nothing.
+    pub(crate) value: Result<T, String>,
+    /// The value in words.
+    pub(crate) text: String,
+}
+
+/// Times of one server in microseconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Strip {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+/// A bar for each value, with a line from the smallest round to the largest.
+pub(crate) fn bars(title: &str, groups: &[Group<Figure>]) -> String {
+    let largest = values(groups).map(|figure| figure.most).fold(0.0, f64::max);
+    let place = |value: f64| LEFT + (RIGHT - LEFT) * value / largest.max(f64::MIN_POSITIVE);
+    draw(title, groups, 0.0, |svg, figure, y| {
+        let (top, width) = (y - BAR / 2.0, (place(figure.median) - LEFT).max(1.0));
+        let _ = write!(
+            svg,
+            r#"<rect class="mark" x="{LEFT}" y="{top:.1}" width="{width:.1}" height="{BAR}" rx="2"/>"#
+        );
+        if figure.most > figure.least {
+            let (least, most) = (place(figure.least), place(figure.most));
+            stroke(svg, "spread", (least, y), (most, y));
+        }
+    })
+}
+
+/// A line from the median to the maximum for each row, on a logarithmic scale.
+pub(crate) fn strips(title: &str, groups: &[Group<Strip>]) -> String {
+    let least = values(groups)
+        .map(|strip| strip.p50)
+        .fold(f64::INFINITY, f64::min);
+    let most = values(groups).map(|strip| strip.max).fold(0.0, f64::max);
+    if !least.is_finite() {
+        return String::new();
+    }
+    let first = least.max(0.001).log10().floor();
+    let last = most.max(0.001).log10().ceil().max(first + 1.0);
+    let place = |micros: f64| {
+        let part = (micros.max(0.001).log10() - first) / (last - first);
+        LEFT + (RIGHT - LEFT) * part.clamp(0.0, 1.0)
+    };
+    let bottom = height(groups);
+    let mut svg = draw(title, groups, ROW, |svg, strip, y| {
+        stroke(svg, "path", (place(strip.p50), y), (place(strip.max), y));
+        for tick in [strip.p90, strip.p999] {
+            stroke(svg, "path", (place(tick), y - 4.0), (place(tick), y + 4.0));
+        }
+        let (from, to) = (place(strip.p50), place(strip.max));
+        let _ = write!(
+            svg,
+            r#"<circle class="mark" cx="{from:.1}" cy="{y}" r="4"/>"#
+        );
+        let _ = write!(
+            svg,
+            r#"<circle class="hollow" cx="{to:.1}" cy="{y}" r="3.5"/>"#
+        );
+        let (middle, size) = (place(strip.p99), 5.0);
+        let _ = write!(
+            svg,
+            r#"<path class="mark" d="M{:.1} {y}L{middle:.1} {:.1}L{:.1} {y}L{middle:.1} {:.1}Z"/>"#,
+            middle - size,
+            y - size,
+            middle + size,
+            y + size
+        );
+    });
+    svg.truncate(svg.len() - "</svg>".len());
+    decades(&mut svg, first, last, bottom, place);
+    svg + "</svg>"
+}
+
+fn values<T: Copy>(groups: &[Group<T>]) -> impl Iterator<Item = T> {
+    let rows = groups.iter().flat_map(|group| &group.rows);
+    rows.filter_map(|row| row.value.as_ref().ok().copied())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a page has few rows")]
+fn height<T>(groups: &[Group<T>]) -> f64 {
+    let rows: usize = groups.iter().map(|group| group.rows.len()).sum();
+    rows as f64 * ROW + groups.len() as f64 * TITLE
+}
+
+/// The frame of every chart: names to the left, values to the right, and between them what `mark`
+/// draws at a height. `below` is left free at the bottom.
+fn draw<T: Copy>(
+    title: &str,
+    groups: &[Group<T>],
+    below: f64,
+    mark: impl Fn(&mut String, T, f64),
+) -> String {
+    let (title, height) = (escape(title), height(groups) + below);
+    let mut svg = format!(
+        r#"<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}"><title>{title}</title>"#
+    );
+    let mut y = 0.0;
+    for group in groups {
+        let _ = write!(
+            svg,
+            r#"<text class="group" x="0" y="{}">{}</text>"#,
+            y + TITLE - 8.0,
+            escape(&group.title)
+        );
+        y += TITLE;
+        for (place, row) in group.rows.iter().enumerate() {
+            let middle = y + ROW / 2.0;
+            name(&mut svg, &row.name, middle);
+            match &row.value {
+                Ok(value) => {
+                    let _ = write!(svg, r#"<g class="s{}">"#, place % COLOURS);
+                    mark(&mut svg, *value, middle);
+                    svg += "</g>";
+                    text(&mut svg, "value", (WIDTH, middle), &row.text);
+                }
+                Err(reason) => text(&mut svg, "quiet", (LEFT, middle), reason),
+            }
+            y += ROW;
+        }
+    }
+    svg + "</svg>"
+}
+
+/// Lines at the powers of ten, with their names below. Behind everything they would be prettier, but
+/// then they would cross the reasons.
+fn decades(svg: &mut String, first: f64, last: f64, bottom: f64, place: impl Fn(f64) -> f64) {
+    stroke(svg, "axis", (LEFT, bottom + 2.0), (RIGHT, bottom + 2.0));
+    let mut power = first;
+    while power <= last {
+        let x = place(10_f64.powf(power));
+        stroke(svg, "axis", (x, bottom), (x, bottom + 5.0));
+        let round = time(10_f64.powf(power))
+            .replace(".00", "")
+            .replace(".0", "");
+        let (class, at) = ("quiet middle", (x, bottom + 12.0));
+        text(svg, class, at, &round);
+        power += ((last - first) / 4.0).ceil().max(1.0);
+    }
+}
+
+fn name(svg: &mut String, name: &str, y: f64) {
+    let letters: Vec<char> = name.chars().collect();
+    let shown = match letters.len() {
+        0..=NAME_MOST => name.to_owned(),
+        count => {
+            letters[count - NAME_MOST + 1..]
+                .iter()
+                .fold("…".to_owned(), |mut end, letter| {
+                    end.push(*letter);
+                    end
+                })
+        }
+    };
+    text(svg, "name", (0.0, y), &shown);
+}
+
+/// Letters stand on their line, so that their middle is a third of their size above it.
+fn text(svg: &mut String, class: &str, (x, y): (f64, f64), text: &str) {
+    let (y, text) = (y + 4.0, escape(text));
+    let _ = write!(
+        svg,
+        r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{text}</text>"#
+    );
+}
+
+fn stroke(svg: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
+    let _ = write!(
+        svg,
+        r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#
+    );
+}
+
+/// Text as it can stand in HTML and SVG, also within quotes.
+pub(crate) fn escape(text: &str) -> String {
+    text.chars().fold(String::new(), |mut escaped, letter| {
+        match letter {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            '\'' => escaped += "&#39;",
+            _ => escaped.push(letter),
+        }
+        escaped
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group<T>(values: Vec<Result<T, String>>) -> [Group<T>; 1] {
+        let row = |(place, value)| Row {
+            name: format!("server-{place}"),
+            value,
+            text: "text".to_owned(),
+        };
+        [Group {
+            title: "100 connections".to_owned(),
+            rows: values.into_iter().enumerate().map(row).collect(),
+        }]
+    }
+
+    fn figure(median: f64) -> Figure {
+        Figure {
+            median,
+            least: median / 2.0,
+            most: median,
+        }
+    }
+
+    #[test]
+    fn bars_are_as_long_as_their_values() {
+        let values = vec![
+            Ok(figure(100.0)),
+            Ok(figure(50.0)),
+            Err("cannot <do> it".to_owned()),
+        ];
+        let svg = bars("throughput", &group(values));
+        assert!(svg.contains(r#"width="188.0""#), "{svg}");
+        assert!(svg.contains(r#"width="94.0""#), "{svg}");
+        assert!(svg.contains("cannot &lt;do&gt; it"), "{svg}");
+        assert_eq!(svg.matches("<rect").count(), 2);
+        assert_eq!(svg.matches("<title>throughput</title>").count(), 1);
+    }
+
+    #[test]
+    fn nothing_at_all_can_be_drawn() {
+        let svg = bars("zero", &group(vec![Ok(figure(0.0))]));
+        assert!(
+            svg.contains(r#"width="1.0""#) && !svg.contains("NaN"),
+            "{svg}"
+        );
+        let none: [Group<Strip>; 1] = group(vec![Err("no".to_owned())]);
+        assert_eq!(strips("none", &none), "");
+    }
+
+    #[test]
+    fn times_lie_on_a_logarithmic_scale() {
+        let strip = Strip {
+            p50: 10.0,
+            p90: 50.0,
+            p99: 100.0,
+            p999: 500.0,
+            max: 1_000.0,
+        };
+        let svg = strips("latency", &group(vec![Ok(strip)]));
+        // Two decades between 98 and 286: the 99th percentile is in the middle.
+        assert!(svg.contains(r#"<circle class="mark" cx="98.0""#), "{svg}");
+        assert!(svg.contains("L192.0 "), "{svg}");
+        assert!(
+            svg.contains(r#"<circle class="hollow" cx="286.0""#),
+            "{svg}"
+        );
+        for text in ["10 us", "100 us", "1 ms"] {
+            assert!(svg.contains(&format!(">{text}</text>")), "{text}: {svg}");
+        }
+    }
+
+    #[test]
+    fn long_names_keep_their_end() {
+        let mut svg = String::new();
+        name(&mut svg, "tcp://127.0.0.1:9999", 0.0);
+        assert!(
+            svg.contains(">…127.0.0.1:9999<") || svg.contains(">…27.0.0.1:9999<"),
+            "{svg}"
+        );
+    }
+}

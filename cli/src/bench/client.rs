@@ -1,0 +1,385 @@
+//! One connection of the load.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use serveloop::{CloseReason, Protocol, ProtocolError, Transport, Waker};
+
+use crate::bench::pattern::{Pattern, Place};
+use crate::bench::schedule::Schedule;
+use crate::bench::tally::Tally;
+
+/// Sends messages and checks what comes back. The first message of every connection is a visit: it
+/// shows that the server echoes, and has the connection used before its memory is looked at.
+#[derive(Debug)]
+pub(crate) struct Client {
+    course: Rc<Course>,
+    number: usize,
+    outgoing: Place,
+    incoming: Place,
+    /// Bytes of the message that has begun to come back.
+    partial: usize,
+    /// Messages, the visit included.
+    sent: u64,
+    answered: u64,
+    /// When each message under way was sent, by its number modulo the depth; with churn, when the
+    /// connection was begun.
+    moments: Box<[Instant]>,
+}
+
+/// What all clients of a load go by, and where they note what they have done.
+#[derive(Debug)]
+pub(crate) struct Course {
+    pub(crate) pattern: Pattern,
+    /// Bytes of a message.
+    pub(crate) size: usize,
+    /// Messages under way at a time on each connection, at most.
+    pub(crate) depth: usize,
+    /// Whether each connection ends with its first message.
+    pub(crate) churn: bool,
+    /// How many connections go on after the visit; those with a higher number stand idle.
+    pub(crate) active: usize,
+    /// Messages that may still be sent after the visits; with churn, connections to be made.
+    pub(crate) budget: Cell<u64>,
+    /// When messages are to be sent, in an open loop; set when all connections stand.
+    pub(crate) schedule: Cell<Option<Schedule>>,
+    /// When the run was over: nothing more is sent or counted, but for messages still missing.
+    pub(crate) over: Cell<Option<Instant>>,
+    pub(crate) tally: RefCell<Tally>,
+    /// What has active clients look for something to send, with their numbers.
+    pub(crate) wakers: RefCell<Vec<(usize, Waker)>>,
+    /// The time, which a loop has only once a turn: too coarse for a message.
+    pub(crate) time: fn(&Transport<'_>) -> Instant,
+}
+
+impl Client {
+    /// A client whose connection begins now.
+    pub(crate) fn new(course: &Rc<Course>, number: usize, now: Instant) -> Self {
+        Self {
+            course: Rc::clone(course),
+            number,
+            outgoing: Pattern::begin(number),
+            incoming: Pattern::begin(number),
+            partial: 0,
+            sent: 0,
+            answered: 0,
+            moments: vec![now; course.depth].into(),
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        self.number < self.course.active
+    }
+
+    /// Notes that so many bytes more came back. Returns how many messages they completed.
+    #[inline]
+    fn complete(&mut self, bytes: usize) -> u64 {
+        self.partial += bytes;
+        let mut complete = 0;
+        while self.partial >= self.course.size {
+            self.partial -= self.course.size;
+            complete += 1;
+        }
+        complete
+    }
+
+    /// The first message has come back.
+    #[cold]
+    fn settle(&mut self, now: Instant, transport: &mut Transport<'_>) {
+        self.answered = 1;
+        let mut tally = self.course.tally.borrow_mut();
+        if !self.course.churn {
+            tally.settled += 1;
+            return;
+        }
+        transport.close();
+        if self.course.over.get().is_none() {
+            tally.record(now.saturating_duration_since(self.moments[0]));
+            let budget = self.course.budget.get();
+            tally.reopen += usize::from(budget > 0);
+            self.course.budget.set(budget.saturating_sub(1));
+        }
+    }
+
+    #[inline]
+    fn account(&mut self, complete: u64, now: Instant) {
+        let mut tally = self.course.tally.borrow_mut();
+        for _ in 0..complete {
+            let since = self.since(self.answered);
+            self.answered += 1;
+            tally.record(now.saturating_duration_since(since));
+        }
+    }
+
+    /// The moment from which the time of a message counts.
+    #[inline]
+    fn since(&self, message: u64) -> Instant {
+        match self.course.schedule.get() {
+            // The visit is not part of the schedule.
+            Some(schedule) => schedule.intended(self.number as u64, message - 1),
+            None => self.moments[self.slot(message)],
+        }
+    }
+
+    #[inline]
+    fn slot(&self, message: u64) -> usize {
+        match self.course.depth {
+            1 => 0,
+            depth => usize::try_from(message % depth as u64).unwrap_or(0),
+        }
+    }
+
+    /// Sends what is due, as far as the depth and the budget allow.
+    #[inline]
+    fn advance(&mut self, now: Instant, transport: &mut Transport<'_>) {
+        let mut count = self.course.depth as u64 - (self.sent - self.answered);
+        if let Some(schedule) = self.course.schedule.get() {
+            let due = schedule.due_of(self.number as u64, now) + 1;
+            count = count.min(due.saturating_sub(self.sent));
+        }
+        let budget = self.course.budget.get();
+        count = count.min(budget);
+        self.course.budget.set(budget - count);
+        self.send(count, now, transport);
+    }
+
+    #[inline]
+    fn send(&mut self, count: u64, now: Instant, transport: &mut Transport<'_>) {
+        for message in self.sent..self.sent + count {
+            let slot = self.slot(message);
+            self.moments[slot] = now;
+        }
+        self.sent += count;
+        // At most the depth, which is a usize.
+        let mut rest = usize::try_from(count).unwrap_or(0) * self.course.size;
+        while rest > 0 {
+            let piece = self.course.pattern.take(&mut self.outgoing, rest);
+            transport.write(piece);
+            rest -= piece.len();
+        }
+    }
+
+    /// Counts for how long the messages have been missing that should have been sent by the end.
+    fn account_missing(&mut self, over: Instant) {
+        let Some(schedule) = self.course.schedule.get() else {
+            return;
+        };
+        let due = schedule.due_of(self.number as u64, over) + 1;
+        let mut tally = self.course.tally.borrow_mut();
+        for message in self.answered..due {
+            tally.record_time(over.saturating_duration_since(self.since(message)));
+        }
+        self.answered = self.answered.max(due);
+    }
+}
+
+impl Protocol for Client {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if self.is_active() && !self.course.churn {
+            self.course
+                .wakers
+                .borrow_mut()
+                .push((self.number, transport.waker()));
+        }
+        let began = self.moments[0];
+        self.send(1, began, transport);
+        Ok(())
+    }
+
+    #[inline]
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        if !self.course.pattern.matches(&mut self.incoming, data) {
+            return Err(ProtocolError::malformed("the echo is not what was sent"));
+        }
+        let complete = self.complete(data.len());
+        let now = (self.course.time)(transport);
+        if self.answered == 0 {
+            if complete > 0 {
+                self.settle(now, transport);
+            }
+        } else if self.course.over.get().is_none() {
+            self.account(complete, now);
+            self.advance(now, transport);
+        }
+        Ok(data.len())
+    }
+
+    /// The load begins, or a message is due.
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        let now = (self.course.time)(transport);
+        self.advance(now, transport);
+    }
+
+    /// The load is over.
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        if let Some(over) = self.course.over.get().filter(|_| self.is_active()) {
+            self.account_missing(over);
+        }
+        transport.close();
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        let expected = self.course.over.get().is_some()
+            || (matches!(reason, CloseReason::Closed) && self.course.churn);
+        if !expected {
+            let mut tally = self.course.tally.borrow_mut();
+            tally.fail(|| match reason {
+                CloseReason::ConnectFailed(_) => reason.to_string(),
+                _ => format!("connection {}: {reason}", self.number + 1),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serveloop::testing::MemorySession;
+
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn course(size: usize, depth: usize) -> Rc<Course> {
+        Rc::new(Course {
+            pattern: Pattern::new(),
+            size,
+            depth,
+            churn: false,
+            active: 1,
+            budget: Cell::new(u64::MAX),
+            schedule: Cell::new(None),
+            over: Cell::new(None),
+            tally: RefCell::new(Tally::new()),
+            wakers: RefCell::default(),
+            time: |transport| transport.now(),
+        })
+    }
+
+    /// A client whose visit is over.
+    fn settled(course: &Rc<Course>) -> MemorySession<Client> {
+        let mut session = MemorySession::new(Client::new(course, 0, Instant::now()));
+        let visit = session.sent();
+        assert_eq!(visit.len(), course.size);
+        session.receive(&visit);
+        assert_eq!(course.tally.borrow().settled, 1);
+        assert!(session.sent().is_empty());
+        session
+    }
+
+    fn wake(course: &Course, session: &mut MemorySession<Client>) {
+        course.wakers.borrow()[0].1.wake();
+        session.run();
+    }
+
+    #[test]
+    fn so_many_messages_as_the_depth_says_are_under_way() {
+        let course = course(10, 3);
+        let mut session = settled(&course);
+        wake(&course, &mut session);
+        let under_way = session.sent();
+        assert_eq!(under_way.len(), 30);
+        session.advance(MILLI);
+        session.receive(&under_way[..25]);
+        assert_eq!(course.tally.borrow().messages, 2);
+        assert_eq!(session.sent().len(), 20);
+        session.advance(MILLI);
+        session.receive(&under_way[25..]);
+        let tally = course.tally.borrow();
+        assert_eq!(tally.messages, 3);
+        assert!((tally.latency().p50 - 1_000.0).abs() < 2.0);
+        assert!((tally.latency().max - 2_000.0).abs() < 3.0);
+    }
+
+    #[test]
+    fn a_wrong_byte_fails_the_run() {
+        let course = course(10, 1);
+        let mut session = settled(&course);
+        wake(&course, &mut session);
+        let mut echo = session.sent();
+        echo[9] ^= 1;
+        session.receive(&echo);
+        let failure = course.tally.borrow().failure.clone().unwrap();
+        assert!(
+            failure.contains("the echo is not what was sent"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn an_early_end_fails_the_run() {
+        let course = course(10, 1);
+        let mut session = settled(&course);
+        session.receive_eof();
+        let failure = course.tally.borrow().failure.clone().unwrap();
+        assert_eq!(failure, "connection 1: closed by the peer");
+    }
+
+    #[test]
+    fn a_budget_ends_the_sending() {
+        let course = course(10, 4);
+        let mut session = settled(&course);
+        course.budget.set(6);
+        wake(&course, &mut session);
+        let echo = session.sent();
+        assert_eq!(echo.len(), 40);
+        session.receive(&echo);
+        let echo = session.sent();
+        assert_eq!(echo.len(), 20);
+        session.receive(&echo);
+        assert!(session.sent().is_empty());
+        assert_eq!(course.tally.borrow().messages, 6);
+    }
+
+    /// A server that answers within a millisecond, but for one stall of 100 ms in a second: of 1,000
+    /// messages one in ten waits, though only one is under way when it happens.
+    #[test]
+    fn a_stall_is_counted_for_every_message_that_it_delays() {
+        let course = course(10, 1);
+        let mut session = settled(&course);
+        let schedule = Schedule::new(session.now(), 1_000, 1);
+        course.schedule.set(Some(schedule));
+        let mut owed = Vec::new();
+        for millis in 0..1_000 {
+            wake(&course, &mut session);
+            owed.extend(session.sent());
+            session.advance(MILLI / 2);
+            let stalled = (500..600).contains(&millis);
+            while !stalled && !owed.is_empty() {
+                session.receive(&owed);
+                owed = session.sent();
+            }
+            session.advance(MILLI / 2);
+        }
+        let tally = course.tally.borrow();
+        assert_eq!(tally.messages, 1_000);
+        let latency = tally.latency();
+        assert!((latency.p50 - 500.0).abs() < 5.0, "{latency:?}");
+        assert!(latency.p99 > 85_000.0, "{latency:?}");
+        assert!((latency.max - 100_500.0).abs() < 200.0, "{latency:?}");
+    }
+
+    #[test]
+    fn messages_that_never_came_back_are_counted_at_the_end() {
+        let course = course(10, 1);
+        let mut session = settled(&course);
+        course
+            .schedule
+            .set(Some(Schedule::new(session.now(), 1_000, 1)));
+        wake(&course, &mut session);
+        session.advance(Duration::from_millis(99));
+        course.over.set(Some(session.now()));
+        session.shutdown();
+        let tally = course.tally.borrow();
+        assert_eq!(tally.messages, 0);
+        let latency = tally.latency();
+        assert!((latency.max - 99_000.0).abs() < 100.0, "{latency:?}");
+        assert!((latency.p50 - 49_000.0).abs() < 1_100.0, "{latency:?}");
+    }
+}

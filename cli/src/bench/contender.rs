@@ -1,0 +1,261 @@
+//! Who is measured: a way of serving, as a server of our own, or a server that runs already.
+
+use std::fmt;
+use std::net::TcpStream;
+use std::num::NonZero;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serveloop::Address;
+
+use crate::bench::scenario::{Pace, Scenario};
+
+/// Longer than any measurement, in which connections may stand idle.
+const DEADLINE: &str = "3h";
+/// More processes than this at a time take most machines to their limits.
+const PROCESSES_MOST: usize = 2_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Contender {
+    Model(Model),
+    Target(Target),
+}
+
+/// A way of serving, by the command's own echo server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Model {
+    EventLoop,
+    Workers(NonZero<usize>),
+    Threaded,
+    Forking,
+    Sequential,
+}
+
+/// A server that runs already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    uri: String,
+    /// All that a name has.
+    addresses: Vec<Address>,
+}
+
+impl Contender {
+    /// Why this server cannot take such a load, if it cannot.
+    pub(crate) fn objection(&self, scenario: &Scenario) -> Option<&'static str> {
+        let total = scenario.total();
+        match self {
+            // Churning clients wait in the system's queue for their turn.
+            Self::Model(Model::Sequential) if total > 1 && scenario.pace != Pace::Churn => {
+                Some("serves one connection at a time")
+            }
+            Self::Model(Model::Forking) if total > PROCESSES_MOST => {
+                Some("more than 2,000 processes are not started")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Model {
+    /// The arguments of a server of this kind that takes such a load. All limits and deadlines are
+    /// on, and raised only as far as the load needs.
+    pub(crate) fn arguments(self, scenario: &Scenario) -> Vec<String> {
+        let most = scenario.standing_most().to_string();
+        let mut arguments: Vec<String> = ["serve", "echo"].map(str::to_owned).into();
+        for listener in 1..=scenario.listeners() {
+            arguments.extend(["--listen".to_owned(), format!("tcp://127.0.0.{listener}:0")]);
+        }
+        let (model, workers) = match self {
+            Self::Workers(count) => ("event-loop", count.get()),
+            Self::EventLoop => ("event-loop", 1),
+            Self::Threaded => ("threaded", 1),
+            Self::Forking => ("forking", 1),
+            Self::Sequential => ("sequential", 1),
+        };
+        for (option, value) in [
+            ("--model", model),
+            ("--workers", &workers.to_string()),
+            ("--max-connections", &most),
+            ("--max-children", &most),
+            ("--first-message-timeout", DEADLINE),
+            ("--message-timeout", DEADLINE),
+            ("--idle-timeout", DEADLINE),
+            ("--write-timeout", DEADLINE),
+        ] {
+            arguments.extend([option.to_owned(), value.to_owned()]);
+        }
+        arguments
+    }
+
+    /// Whether the server's work is done by processes that it makes.
+    pub(crate) fn forks(self) -> bool {
+        self == Self::Forking
+    }
+
+    /// How many cores it can keep busy out of so many.
+    pub(crate) fn cores_used(self, cores: usize) -> usize {
+        match self {
+            Self::EventLoop | Self::Sequential => 1,
+            Self::Workers(count) => count.get().min(cores),
+            Self::Threaded | Self::Forking => cores,
+        }
+    }
+}
+
+impl Target {
+    /// Where it is; of several addresses, the first at which somebody answers within `patience`.
+    pub(crate) fn address(&self, patience: Duration) -> &Address {
+        let answers = |address: &&Address| {
+            let addr = address.socket_addr();
+            addr.is_some_and(|addr| TcpStream::connect_timeout(&addr, patience).is_ok())
+        };
+        match &self.addresses[..] {
+            [only] => only,
+            several => several.iter().find(answers).unwrap_or(&several[0]),
+        }
+    }
+}
+
+impl FromStr for Model {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=').unwrap_or((text, "")) {
+            ("event-loop", "") => Ok(Self::EventLoop),
+            ("threaded", "") => Ok(Self::Threaded),
+            ("forking", "") => Ok(Self::Forking),
+            ("sequential", "") => Ok(Self::Sequential),
+            ("workers", count) => match count.parse() {
+                Ok(count) => Ok(Self::Workers(count)),
+                Err(_) => Err("expected a number of workers, for example workers=2".to_owned()),
+            },
+            _ => Err(
+                "expected event-loop, workers=NUMBER, threaded, forking or sequential".to_owned(),
+            ),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let addresses = Address::resolve(text).map_err(|error| error.to_string())?;
+        if addresses.iter().any(Address::is_datagram) {
+            let problem = "datagrams are not measured, only streams: tcp:// or unix://";
+            return Err(problem.to_owned());
+        }
+        Ok(Self {
+            uri: text.to_owned(),
+            addresses,
+        })
+    }
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model(model) => model.fmt(f),
+            Self::Target(target) => f.write_str(&target.uri),
+        }
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EventLoop => f.write_str("event-loop"),
+            Self::Workers(count) => write!(f, "workers={count}"),
+            Self::Threaded => f.write_str("threaded"),
+            Self::Forking => f.write_str("forking"),
+            Self::Sequential => f.write_str("sequential"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(connections: usize) -> Scenario {
+        Scenario {
+            pace: Pace::Closed,
+            connections,
+            idle: 0,
+            size: 64,
+            depth: 1,
+        }
+    }
+
+    #[test]
+    fn models_are_shown_as_they_are_typed() {
+        for text in [
+            "event-loop",
+            "workers=2",
+            "threaded",
+            "forking",
+            "sequential",
+        ] {
+            assert_eq!(text.parse::<Model>().unwrap().to_string(), text);
+        }
+        for text in [
+            "workers",
+            "workers=0",
+            "workers=two",
+            "threaded=2",
+            "",
+            "tokio",
+        ] {
+            assert!(text.parse::<Model>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn targets_are_streams() {
+        let target = |text: &str| text.parse::<Target>();
+        assert_eq!(
+            Contender::Target(target("tcp://127.0.0.1:7").unwrap()).to_string(),
+            "tcp://127.0.0.1:7"
+        );
+        assert!(target("unix:///tmp/echo").is_ok());
+        for uri in ["udp://127.0.0.1:7", "unixgram:///tmp/echo"] {
+            let problem = target(uri).unwrap_err();
+            assert!(
+                problem.starts_with("datagrams are not measured"),
+                "{problem}"
+            );
+        }
+        assert!(target("127.0.0.1:7").is_err());
+    }
+
+    #[test]
+    fn who_cannot_take_the_load_is_known_before() {
+        let objection = |model, connections| {
+            let contender = Contender::Model(model);
+            contender.objection(&scenario(connections)).is_some()
+        };
+        assert!(!objection(Model::Sequential, 1));
+        assert!(objection(Model::Sequential, 2));
+        assert!(!objection(Model::Forking, PROCESSES_MOST));
+        assert!(objection(Model::Forking, PROCESSES_MOST + 1));
+        assert!(!objection(Model::Threaded, 15_000));
+        let churn = Scenario {
+            pace: Pace::Churn,
+            ..scenario(10)
+        };
+        assert_eq!(Contender::Model(Model::Sequential).objection(&churn), None);
+    }
+
+    #[test]
+    fn servers_take_the_load_that_they_are_started_for() {
+        let arguments = Model::Forking.arguments(&scenario(1_000));
+        let value = |option: &str| {
+            let place = arguments.iter().position(|argument| argument == option);
+            arguments[place.unwrap() + 1].as_str()
+        };
+        assert_eq!(value("--model"), "forking");
+        assert_eq!(value("--max-children"), "1512");
+        assert_eq!(value("--max-connections"), "1512");
+        assert_eq!(value("--listen"), "tcp://127.0.0.1:0");
+    }
+}

@@ -1,0 +1,136 @@
+//! What the system says of a server's process, and of those that it made: time and memory.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::bench::platform::processor_time;
+
+/// The unit of the times in /proc/PID/stat, which Linux fixes for user space at 100 a second.
+const TICK: Duration = Duration::from_millis(10);
+const KIB: u64 = 1_024;
+
+/// A server's process, and, if it forks, all others of its process group, which it leads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Family {
+    pub(crate) leader: u32,
+    pub(crate) forks: bool,
+}
+
+/// A line of /proc/PID/stat.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    parent: u32,
+    group: u32,
+    /// Processor time of children that ended.
+    gone: Duration,
+}
+
+impl Family {
+    /// Processor time of all of them, children included that have ended. `None` where the system
+    /// does not say.
+    pub(crate) fn processor_time(self) -> Option<Duration> {
+        if !self.forks {
+            return processor_time(self.leader);
+        }
+        let gone = Stat::of(self.leader)?.gone;
+        let live = self.members().into_iter().filter_map(processor_time);
+        Some(live.sum::<Duration>() + gone)
+    }
+
+    /// Resident memory of all of them in bytes, what they share counted once.
+    pub(crate) fn memory(self) -> Option<u64> {
+        if !self.forks {
+            return memory(self.leader);
+        }
+        let each: Vec<_> = self.members().into_iter().filter_map(memory).collect();
+        (!each.is_empty()).then(|| each.iter().sum())
+    }
+
+    /// The first process that the leader made, which for a tracer is the server.
+    pub(crate) fn first_child(self) -> Option<u32> {
+        let child = |id: &u32| Stat::of(*id).is_some_and(|stat| stat.parent == self.leader);
+        self.members().into_iter().find(child)
+    }
+
+    fn members(self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|id| Stat::of(*id).is_some_and(|stat| stat.group == self.leader))
+            .collect()
+    }
+}
+
+impl Stat {
+    fn of(process: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
+    }
+
+    /// The name in parentheses may contain blanks; the fields are counted from its end.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, fields) = line.rsplit_once(')')?;
+        let fields: Vec<_> = fields.split_whitespace().collect();
+        let ticks = |place: usize| fields.get(place)?.parse::<u32>().ok();
+        Some(Self {
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            gone: TICK * (ticks(13)? + ticks(14)?),
+        })
+    }
+}
+
+/// Processor time of this process.
+pub(crate) fn own_processor_time() -> Option<Duration> {
+    processor_time(std::process::id())
+}
+
+/// How long this thread could have run and had to wait for its core, because of others.
+pub(crate) fn own_waiting_time() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
+fn memory(process: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
+    proportional(&text)
+}
+
+fn proportional(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let count: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(count * KIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_proc_are_understood() {
+        let line = "12 (a) b (c) S 7 9 9 0 -1 4194304 102 0 0 0 5 6 30 12 20 0 1 0 99 3 0";
+        let stat = Stat::parse(line).unwrap();
+        let expected = Stat {
+            parent: 7,
+            group: 9,
+            gone: Duration::from_millis(420),
+        };
+        assert_eq!(stat, expected);
+        assert_eq!(Stat::parse("12 (a"), None);
+        let rollup =
+            "5600-7fff ---p 0 00:00 0 [rollup]\nRss:  1688 kB\nPss:   295 kB\nPss_Dirty: 1 kB\n";
+        assert_eq!(proportional(rollup), Some(295 * 1_024));
+    }
+
+    #[test]
+    fn our_own_time_passes() {
+        let before = own_processor_time().unwrap();
+        let mut sum = 0_u64;
+        while own_processor_time().unwrap() == before {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(own_processor_time().unwrap() > before);
+    }
+}

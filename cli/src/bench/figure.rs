@@ -1,0 +1,128 @@
+//! A figure that was measured several times: the median, and how far the rounds lie apart.
+
+use serde::Serialize;
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Figure {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+impl Figure {
+    /// `None` without a value.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<_> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (least, most) = (*values.first()?, *values.last()?);
+        let upper = values.len() / 2;
+        let median = match values.len() % 2 {
+            1 => values[upper],
+            _ => f64::midpoint(values[upper - 1], values[upper]),
+        };
+        Some(Self {
+            median,
+            least,
+            most,
+        })
+    }
+
+    /// The distance of the round that lies farthest from the median, as a part of the median.
+    pub(crate) fn spread(self) -> f64 {
+        if self.median == 0.0 {
+            return 0.0;
+        }
+        (self.most - self.median).max(self.median - self.least) / self.median
+    }
+}
+
+/// Three digits, or the whole number if it has more, in groups of three.
+pub(crate) fn number(value: f64) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        value if value < 9.995 => format!("{value:.2}"),
+        value if value < 99.95 => format!("{value:.1}"),
+        value => grouped(&format!("{value:.0}")),
+    }
+}
+
+/// A time that is given in microseconds.
+pub(crate) fn time(micros: f64) -> String {
+    match micros {
+        micros if micros < 999.5 => format!("{} us", number(micros)),
+        micros if micros < 999_500.0 => format!("{} ms", number(micros / 1e3)),
+        micros => format!("{} s", number(micros / 1e6)),
+    }
+}
+
+/// A number of bytes.
+pub(crate) fn bytes(value: f64) -> String {
+    const KIB: f64 = 1_024.0;
+    match value {
+        value if value < KIB => format!("{value:.0} B"),
+        value if value < KIB * KIB => format!("{} KiB", number(value / KIB)),
+        value if value < KIB * KIB * KIB => format!("{} MiB", number(value / KIB / KIB)),
+        value => format!("{} GiB", number(value / KIB / KIB / KIB)),
+    }
+}
+
+/// A part of a whole, with its sign, as a spread is written.
+pub(crate) fn spread(part: f64) -> String {
+    format!("±{:.0}%", part * 100.0)
+}
+
+fn grouped(digits: &str) -> String {
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle_whatever_the_order() {
+        assert_eq!(Figure::of([]), None);
+        let odd = Figure::of([3.0, 1.0, 10.0]).unwrap();
+        assert_eq!((odd.median, odd.least, odd.most), (3.0, 1.0, 10.0));
+        let even = Figure::of([4.0, 1.0, 2.0, 3.0]).unwrap();
+        assert_eq!((even.median, even.least, even.most), (2.5, 1.0, 4.0));
+    }
+
+    #[test]
+    fn the_spread_is_that_of_the_farthest_round() {
+        let figure = Figure::of([90.0, 100.0, 105.0]).unwrap();
+        assert!((figure.spread() - 0.1).abs() < 1e-9);
+        assert_eq!(spread(figure.spread()), "±10%");
+        assert_eq!(Figure::of([0.0, 0.0]).unwrap().spread(), 0.0);
+    }
+
+    #[test]
+    fn figures_have_three_digits_at_least() {
+        for (value, text) in [
+            (0.0, "0"),
+            (0.126, "0.13"),
+            (9.99, "9.99"),
+            (9.996, "10.0"),
+            (99.96, "100"),
+            (999.4, "999"),
+            (1_000.0, "1,000"),
+            (1_234_567.0, "1,234,567"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(time(12.34), "12.3 us");
+        assert_eq!(time(1_250.0), "1.25 ms");
+        assert_eq!(time(2_500_000.0), "2.50 s");
+        assert_eq!(bytes(170.2), "170 B");
+        assert_eq!(bytes(21_504.0), "21.0 KiB");
+        assert_eq!(bytes(3.5 * 1_048_576.0), "3.50 MiB");
+        assert_eq!(bytes(24.0 * 1_073_741_824.0), "24.0 GiB");
+    }
+}

@@ -1,0 +1,65 @@
+//! Ctrl-C ends the whole benchmark, with every server that it started.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// The shell's exit status for a process that a signal ended is this more than its number.
+const BY_SIGNAL: usize = 128;
+
+/// Notes the signals; whatever takes time asks it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interrupt {
+    signal: Arc<AtomicUsize>,
+}
+
+impl Interrupt {
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let interrupt = Self::default();
+        for signal in [SIGINT, SIGTERM] {
+            let number = usize::try_from(signal).unwrap_or(0);
+            flag::register_usize(signal, Arc::clone(&interrupt.signal), number)?;
+        }
+        Ok(interrupt)
+    }
+
+    /// # Errors
+    /// `Interrupted` after a signal.
+    #[inline]
+    pub(crate) fn check(&self) -> io::Result<()> {
+        match self.signal.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::Interrupted.into()),
+        }
+    }
+
+    /// The exit status after a signal.
+    pub(crate) fn exit_code(&self) -> Option<ExitCode> {
+        match self.signal.load(Ordering::Relaxed) {
+            0 => None,
+            signal => u8::try_from(BY_SIGNAL + signal).ok().map(ExitCode::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_an_error_from_then_on() {
+        let interrupt = Interrupt::default();
+        interrupt.check().unwrap();
+        assert_eq!(interrupt.exit_code(), None);
+        interrupt.signal.store(2, Ordering::Relaxed);
+        let error = interrupt.check().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        assert_eq!(interrupt.exit_code(), Some(ExitCode::from(130)));
+    }
+}

@@ -1,0 +1,63 @@
+//! The first moments of a server's process, before it becomes the server: it goes to its cores, and
+//! sees to it that it never outlives the benchmark.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{self, Command};
+
+use crate::bench::platform::{end_with_parent, pin};
+
+/// In place of the benchmark's number, under a tracer: it ends with its parent, whoever that is.
+const ANY_PARENT: u32 = 0;
+
+/// Options of the command that start `server` with a first moment of this kind.
+pub(crate) fn arguments(under_tracer: bool, cores: &[usize]) -> Vec<OsString> {
+    let parent = if under_tracer {
+        ANY_PARENT
+    } else {
+        process::id()
+    };
+    let cores: Vec<_> = cores.iter().map(usize::to_string).collect();
+    [
+        "bench",
+        "--launch",
+        &parent.to_string(),
+        &cores.join(","),
+        "--",
+    ]
+    .map(OsString::from)
+    .into()
+}
+
+/// Becomes `server`; comes back only if that fails.
+pub(crate) fn launch(options: &[String], server: &[OsString]) -> io::Error {
+    prepare(options)
+        .err()
+        .unwrap_or_else(|| become_server(server))
+}
+
+fn prepare(options: &[String]) -> io::Result<()> {
+    let [parent, cores] = options else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent: u32 = number(parent)?;
+    end_with_parent((parent != ANY_PARENT).then_some(parent))?;
+    let cores = cores
+        .split(',')
+        .map(number)
+        .collect::<io::Result<Vec<_>>>()?;
+    pin(&cores)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+    text.parse().map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn become_server(server: &[OsString]) -> io::Error {
+    let Some((program, arguments)) = server.split_first() else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    let error = Command::new(program).args(arguments).exec();
+    io::Error::new(error.kind(), format!("{}: {error}", program.display()))
+}

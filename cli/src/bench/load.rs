@@ -1,0 +1,282 @@
+//! The load generator: many clients on one loop.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::mem;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serveloop::{Address, Config, Peer, Reactor, Waker};
+
+use crate::bench::client::{Client, Course};
+use crate::bench::interrupt::Interrupt;
+use crate::bench::pattern::Pattern;
+use crate::bench::scenario::{Pace, Scenario};
+use crate::bench::schedule::Schedule;
+use crate::bench::tally::{Latency, Tally};
+
+/// Connections that are being opened at a time: fewer than any server's queue holds.
+const OPENING_MOST: usize = 64;
+/// Connections that may still be ending while new ones begin.
+const SLACK: usize = 64;
+const READ_BUFFER: usize = 256 * 1024;
+/// How soon the end and silence are noticed.
+const STEP: Duration = Duration::from_millis(20);
+/// How long connections may take to end in order.
+const ENDING: Duration = Duration::from_secs(1);
+/// The system's timers are this coarse, so that the last stretch before a message is due is spun.
+const COARSE: Duration = Duration::from_millis(2);
+
+/// Nobody connects to us, so nothing is ever built.
+type Nobody = fn(&Peer) -> Option<Client>;
+
+pub(crate) struct Load<'a> {
+    reactor: Reactor<Nobody>,
+    course: Rc<Course>,
+    pace: Pace,
+    /// Where the server is, in all its places.
+    addresses: &'a [Address],
+    opened: usize,
+    /// By the number of the connection.
+    wakers: Vec<Waker>,
+    /// Messages of the schedule for which somebody was woken.
+    woken: u64,
+    silence: Silence,
+    interrupt: &'a Interrupt,
+}
+
+/// Notices that nothing comes back any more.
+struct Silence {
+    patience: Duration,
+    since: Instant,
+    progress: u64,
+}
+
+impl<'a> Load<'a> {
+    /// # Errors
+    /// The system has no descriptor for the poller.
+    pub(crate) fn new(
+        scenario: &Scenario,
+        addresses: &'a [Address],
+        patience: Duration,
+        interrupt: &'a Interrupt,
+    ) -> io::Result<Self> {
+        let course = Course {
+            pattern: Pattern::new(),
+            size: scenario.size,
+            depth: scenario.depth,
+            churn: scenario.pace == Pace::Churn,
+            active: scenario.connections,
+            budget: Cell::new(u64::MAX),
+            schedule: Cell::new(None),
+            over: Cell::new(None),
+            tally: RefCell::new(Tally::new()),
+            wakers: RefCell::default(),
+            time: |_| Instant::now(),
+        };
+        let config = config(scenario, patience);
+        Ok(Self {
+            reactor: Reactor::new((|_| None) as Nobody, config)?,
+            course: Rc::new(course),
+            pace: scenario.pace,
+            addresses,
+            opened: 0,
+            wakers: Vec::new(),
+            woken: 0,
+            silence: Silence {
+                patience: patience + scenario.pace.distance(),
+                since: Instant::now(),
+                progress: 0,
+            },
+            interrupt,
+        })
+    }
+
+    /// Opens connections until so many stand, and waits until each has been used once.
+    ///
+    /// # Errors
+    /// One of them fails, or a signal came.
+    pub(crate) fn settle(&mut self, connections: usize) -> io::Result<()> {
+        self.silence.forget(Instant::now());
+        loop {
+            let settled = self.course.tally.borrow().settled;
+            if settled >= connections {
+                return Ok(());
+            }
+            while self.opened < connections && self.opened - settled < OPENING_MOST {
+                self.open();
+            }
+            self.turn(STEP)?;
+            self.silence
+                .check(settled as u64, "sent back the first message")?;
+        }
+    }
+
+    /// Lets everybody go, with so many messages to send in all.
+    pub(crate) fn begin(&mut self, connections: usize, budget: u64) {
+        self.course.budget.set(budget);
+        let mut wakers = mem::take(&mut *self.course.wakers.borrow_mut());
+        wakers.sort_by_key(|(number, _)| *number);
+        self.wakers = wakers.into_iter().map(|(_, waker)| waker).collect();
+        self.silence.forget(Instant::now());
+        match self.pace {
+            Pace::Closed => self.wakers.iter().for_each(Waker::wake),
+            Pace::Open(rate) => {
+                let schedule = Schedule::new(Instant::now(), rate, connections as u64);
+                self.course.schedule.set(Some(schedule));
+            }
+            Pace::Churn => {
+                let first = budget.min(connections as u64);
+                self.course.budget.set(budget - first);
+                (0..first).for_each(|_| self.open());
+            }
+        }
+    }
+
+    /// Goes on for `duration`.
+    ///
+    /// # Errors
+    /// A connection fails, nothing comes back, or a signal came.
+    pub(crate) fn run(&mut self, duration: Duration) -> io::Result<()> {
+        let start = Instant::now();
+        loop {
+            let now = Instant::now();
+            let elapsed = now - start;
+            if elapsed >= duration {
+                return Ok(());
+            }
+            let pause = self.pause(now).min(duration - elapsed);
+            self.turn(pause)?;
+            self.silence.check(self.messages(), "sent back a message")?;
+        }
+    }
+
+    /// Counts for `duration`, and on until one message at least has come back. Returns how long that
+    /// really was.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn measure(&mut self, duration: Duration) -> io::Result<Duration> {
+        let start = Instant::now();
+        self.reset();
+        self.run(duration)?;
+        self.run_messages(1)?;
+        Ok(start.elapsed())
+    }
+
+    /// Goes on until so many messages have come back.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn run_messages(&mut self, count: u64) -> io::Result<()> {
+        while self.messages() < count {
+            let pause = self.pause(Instant::now());
+            self.turn(pause)?;
+            self.silence.check(self.messages(), "sent back a message")?;
+        }
+        Ok(())
+    }
+
+    fn reset(&self) {
+        self.course.tally.borrow_mut().reset();
+    }
+
+    /// How many messages came back.
+    pub(crate) fn messages(&self) -> u64 {
+        self.course.tally.borrow().messages
+    }
+
+    /// Ends the load, and says how long messages took; in an open loop those included that should
+    /// have been sent and are still missing.
+    ///
+    /// # Errors
+    /// The poller fails, or a signal came.
+    pub(crate) fn finish(&mut self) -> io::Result<Latency> {
+        let over = Instant::now();
+        self.course.over.set(Some(over));
+        self.reactor.shutdown();
+        while !self.reactor.is_finished() && over.elapsed() < ENDING {
+            self.interrupt.check()?;
+            self.reactor.turn(Some(STEP))?;
+        }
+        Ok(self.course.tally.borrow().latency())
+    }
+
+    fn open(&mut self) {
+        let address = &self.addresses[self.opened % self.addresses.len()];
+        let client = Client::new(&self.course, self.opened, Instant::now());
+        self.reactor.connect(address.clone(), client);
+        self.opened += 1;
+    }
+
+    fn turn(&mut self, most: Duration) -> io::Result<()> {
+        self.interrupt.check()?;
+        self.reactor.turn(Some(most))?;
+        let mut tally = self.course.tally.borrow_mut();
+        if let Some(failure) = tally.failure.take() {
+            return Err(io::Error::other(failure));
+        }
+        let reopen = mem::take(&mut tally.reopen);
+        drop(tally);
+        (0..reopen).for_each(|_| self.open());
+        Ok(())
+    }
+
+    /// Wakes those whose message is due. Returns how long nothing will be.
+    fn pause(&mut self, now: Instant) -> Duration {
+        let Some(schedule) = self.course.schedule.get() else {
+            return STEP;
+        };
+        let (due, connections) = (schedule.due(now), self.wakers.len() as u64);
+        // Whoever is woken sends all that is due, so once each is enough.
+        self.woken = self.woken.max(due.saturating_sub(connections));
+        while self.woken < due {
+            let place = usize::try_from(self.woken % connections).unwrap_or(0);
+            self.wakers[place].wake();
+            self.woken += 1;
+        }
+        let next = schedule.moment(due).saturating_duration_since(now);
+        next.saturating_sub(COARSE).min(STEP)
+    }
+}
+
+impl Silence {
+    fn forget(&mut self, now: Instant) {
+        self.since = now;
+        self.progress = u64::MAX;
+    }
+
+    fn check(&mut self, progress: u64, what: &str) -> io::Result<()> {
+        if progress != self.progress {
+            self.progress = progress;
+            self.since = Instant::now();
+            return Ok(());
+        }
+        if self.since.elapsed() < self.patience {
+            return Ok(());
+        }
+        let patience = humantime::format_duration(self.patience);
+        let text = format!("nobody {what} for {patience}: the server must send back what it gets");
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    }
+}
+
+fn config(scenario: &Scenario, patience: Duration) -> Config {
+    // Twice what is under way at most, so that our own output never stops our reading.
+    let output = 2 * scenario.size * scenario.depth + 1;
+    Config {
+        max_connections: scenario.total() + SLACK,
+        read_per_turn: READ_BUFFER,
+        write_per_turn: output,
+        high_water: output,
+        low_water: output / 2,
+        max_output: output,
+        connect_timeout: Some(patience),
+        first_message_timeout: None,
+        message_timeout: None,
+        idle_timeout: None,
+        write_timeout: None,
+        linger_timeout: None,
+        ..Config::default()
+    }
+}

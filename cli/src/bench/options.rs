@@ -1,0 +1,116 @@
+//! What the command line asks for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::bench::contender::{Model, Target};
+use crate::units::{Size, Span};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// A server that runs already and sends back what it gets: tcp://HOST:PORT or unix://PATH. Can
+    /// be given several times
+    #[arg(long, value_name = "URI", help_heading = "What is measured")]
+    pub(crate) target: Vec<Target>,
+    /// Servers to start and compare: event-loop, workers=NUMBER, threaded, forking, sequential
+    /// [default without --target: event-loop,threaded,forking]
+    #[arg(
+        long,
+        value_name = "MODELS",
+        value_delimiter = ',',
+        help_heading = "What is measured"
+    )]
+    pub(crate) compare: Vec<Model>,
+
+    /// Connections that are active at a time [default: 1,100]
+    #[arg(
+        long,
+        value_name = "NUMBERS",
+        value_delimiter = ',',
+        help_heading = "Load"
+    )]
+    pub(crate) connections: Vec<usize>,
+    /// Bytes of a message
+    #[arg(
+        long,
+        value_name = "SIZES",
+        value_delimiter = ',',
+        default_value = "64",
+        help_heading = "Load"
+    )]
+    pub(crate) size: Vec<Size>,
+    /// Messages under way at a time on each connection, at most
+    #[arg(
+        long,
+        value_name = "NUMBERS",
+        value_delimiter = ',',
+        default_value = "1",
+        help_heading = "Load"
+    )]
+    pub(crate) depth: Vec<usize>,
+    /// Send so many messages a second, whether or not replies come; times count from the moment at
+    /// which a message should have been sent
+    #[arg(long, value_name = "NUMBER", help_heading = "Load")]
+    pub(crate) rate: Option<u64>,
+    /// Connect, exchange one message, close, and connect again
+    #[arg(long, help_heading = "Load")]
+    pub(crate) churn: bool,
+    /// So many connections more, which are used once and then stand idle
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "0",
+        help_heading = "Load"
+    )]
+    pub(crate) idle: usize,
+
+    /// How often every server is measured; they take turns
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "5",
+        help_heading = "Method"
+    )]
+    pub(crate) rounds: usize,
+    /// How long one measurement takes, after a fifth of it to warm up
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value_t = Duration::from_secs(2).into(),
+        help_heading = "Method"
+    )]
+    pub(crate) duration: Span,
+    /// A server that sends nothing back for so long has failed
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value_t = Duration::from_secs(10).into(),
+        help_heading = "Method"
+    )]
+    pub(crate) timeout: Span,
+    /// Count system calls per message, in a short run of its own under strace, if it is installed
+    #[arg(long, help_heading = "Method")]
+    pub(crate) syscalls: bool,
+
+    /// Write the results as JSON into a file, or on standard output in place of the table
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        default_missing_value = "-",
+        help_heading = "Results"
+    )]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the results as one page of HTML with charts, which needs nothing else
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Become the server that follows, on these cores, and end with the process of that number
+    #[arg(long, hide = true, value_names = ["PROCESS", "CORES"], num_args = 2)]
+    pub(crate) launch: Option<Vec<String>>,
+    #[arg(last = true, hide = true, requires = "launch")]
+    pub(crate) server: Vec<OsString>,
+}

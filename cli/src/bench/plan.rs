@@ -1,0 +1,229 @@
+//! Everything that is to be measured, checked before the first server starts.
+
+use std::time::Duration;
+
+use crate::bench::contender::{Contender, Model};
+use crate::bench::descriptors;
+use crate::bench::options::Options;
+use crate::bench::scenario::{Pace, Scenario};
+use crate::failure::Failure;
+
+/// What is compared if nothing is said.
+const USUAL: [Model; 3] = [Model::EventLoop, Model::Threaded, Model::Forking];
+const USUAL_CONNECTIONS: [usize; 2] = [1, 100];
+
+/// Bytes under way on one connection, and on all of them together.
+const UNDER_WAY_MOST: usize = 16 << 20;
+const ALL_UNDER_WAY_MOST: usize = 1 << 30;
+const DEPTH_MOST: usize = 1_024;
+const RATE_MOST: u64 = 10_000_000;
+const ROUNDS_MOST: usize = 1_000;
+const SHORTEST: Duration = Duration::from_millis(10);
+/// Longer than the pauses in which nothing is sent.
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) contenders: Vec<Contender>,
+    pub(crate) scenarios: Vec<Scenario>,
+    pub(crate) rounds: usize,
+    /// How long one measurement takes, and how long the load runs before it.
+    pub(crate) duration: Duration,
+    pub(crate) warm_up: Duration,
+    /// How long nothing may come back.
+    pub(crate) patience: Duration,
+    pub(crate) syscalls: bool,
+}
+
+impl Plan {
+    /// # Errors
+    /// What was asked for makes no sense, or does not fit into the process's descriptors.
+    pub(crate) fn new(options: &Options) -> Result<Self, Failure> {
+        let plan = Self::collect(options).map_err(Failure::Usage)?;
+        let total = plan.scenarios.iter().map(Scenario::total).max();
+        descriptors::check(total.unwrap_or(0)).map_err(Failure::Usage)?;
+        Ok(plan)
+    }
+
+    /// How often something is measured.
+    pub(crate) fn measurements(&self) -> usize {
+        let possible = |scenario: &Scenario| {
+            let able = |contender: &&Contender| contender.objection(scenario).is_none();
+            self.contenders.iter().filter(able).count()
+        };
+        self.rounds * self.scenarios.iter().map(possible).sum::<usize>()
+    }
+
+    fn collect(options: &Options) -> Result<Self, String> {
+        let plan = Self {
+            contenders: contenders(options)?,
+            scenarios: scenarios(options)?,
+            rounds: options.rounds,
+            duration: options.duration.into(),
+            warm_up: Duration::from(options.duration) / 5,
+            patience: options.timeout.into(),
+            syscalls: options.syscalls,
+        };
+        if !(1..=ROUNDS_MOST).contains(&plan.rounds) {
+            return Err(format!("--rounds: expected 1 to {ROUNDS_MOST}"));
+        }
+        if !(SHORTEST..=LONGEST).contains(&plan.duration) {
+            return Err("--duration: expected 10ms to 1h".to_owned());
+        }
+        if !(LEAST_PATIENCE..=LONGEST).contains(&plan.patience) {
+            return Err("--timeout: expected 100ms to 1h".to_owned());
+        }
+        plan.scenarios.iter().try_for_each(check)?;
+        Ok(plan)
+    }
+}
+
+fn contenders(options: &Options) -> Result<Vec<Contender>, String> {
+    let targets = options.target.iter().cloned().map(Contender::Target);
+    let models = options.compare.iter().copied().map(Contender::Model);
+    let mut contenders: Vec<_> = models.chain(targets).collect();
+    if contenders.is_empty() {
+        contenders.extend(USUAL.map(Contender::Model));
+    }
+    for (place, contender) in contenders.iter().enumerate() {
+        if contenders[..place].contains(contender) {
+            return Err(format!("{contender} is to be measured twice"));
+        }
+    }
+    Ok(contenders)
+}
+
+fn scenarios(options: &Options) -> Result<Vec<Scenario>, String> {
+    let pace = pace(options)?;
+    let connections = match &options.connections[..] {
+        [] => &USUAL_CONNECTIONS,
+        connections => connections,
+    };
+    let mut scenarios = Vec::new();
+    for &size in &options.size {
+        for &depth in &options.depth {
+            scenarios.extend(connections.iter().map(|&connections| Scenario {
+                pace,
+                connections,
+                idle: options.idle,
+                size: size.into(),
+                depth,
+            }));
+        }
+    }
+    Ok(scenarios)
+}
+
+fn pace(options: &Options) -> Result<Pace, String> {
+    match (options.churn, options.rate) {
+        (false, None) => Ok(Pace::Closed),
+        (false, Some(rate @ 1..=RATE_MOST)) => Ok(Pace::Open(rate)),
+        (false, Some(_)) => Err(format!("--rate: expected 1 to {RATE_MOST}")),
+        (true, _) if options.depth.iter().any(|depth| *depth > 1) => {
+            Err("--churn exchanges one message per connection, so --depth is 1".to_owned())
+        }
+        (true, _) if options.idle > 0 => Err("--churn leaves no connection idle".to_owned()),
+        (true, Some(_)) => Err("--churn has no --rate".to_owned()),
+        (true, None) => Ok(Pace::Churn),
+    }
+}
+
+fn check(scenario: &Scenario) -> Result<(), String> {
+    if scenario.connections == 0 {
+        return Err("--connections: expected 1 or more".to_owned());
+    }
+    if !(1..=DEPTH_MOST).contains(&scenario.depth) {
+        return Err(format!("--depth: expected 1 to {DEPTH_MOST}"));
+    }
+    if scenario.size == 0 {
+        return Err("--size: expected 1 or more".to_owned());
+    }
+    let under_way = scenario.size.saturating_mul(scenario.depth);
+    if under_way > UNDER_WAY_MOST {
+        return Err("--size times --depth: at most 16MiB".to_owned());
+    }
+    if under_way.saturating_mul(scenario.connections) > ALL_UNDER_WAY_MOST {
+        return Err("--size times --depth times --connections: at most 1GiB".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    fn plan(arguments: &str) -> Result<Plan, String> {
+        let command = Options::augment_args(Command::new("bench").no_binary_name(true));
+        let matches = command
+            .try_get_matches_from(arguments.split_whitespace())
+            .map_err(|error| error.to_string())?;
+        Plan::collect(&Options::from_arg_matches(&matches).unwrap())
+    }
+
+    #[test]
+    fn every_combination_is_measured() {
+        let plan =
+            plan("--compare event-loop,workers=2 --connections 1,100 --size 64,64KiB --depth 1,16");
+        let plan = plan.unwrap();
+        let names: Vec<_> = plan.contenders.iter().map(Contender::to_string).collect();
+        assert_eq!(names, ["event-loop", "workers=2"]);
+        assert_eq!(plan.scenarios.len(), 8);
+        let last = plan.scenarios[7];
+        assert_eq!((last.connections, last.size, last.depth), (100, 65_536, 16));
+        assert_eq!(plan.measurements(), 5 * 2 * 8);
+        assert_eq!(plan.warm_up * 5, plan.duration);
+    }
+
+    #[test]
+    fn what_a_model_cannot_do_is_not_counted() {
+        let plan = plan("--compare event-loop,sequential --connections 1,2 --rounds 3").unwrap();
+        assert_eq!(plan.measurements(), 9);
+    }
+
+    #[test]
+    fn without_a_server_the_models_are_compared() {
+        let usual = plan("").unwrap();
+        assert_eq!(usual.contenders, USUAL.map(Contender::Model));
+        let target = plan("--target tcp://127.0.0.1:7").unwrap();
+        assert_eq!(target.contenders.len(), 1);
+        let both = plan("--target tcp://127.0.0.1:7 --compare threaded").unwrap();
+        assert_eq!(both.contenders.len(), 2);
+    }
+
+    #[test]
+    fn paces_are_told_apart() {
+        let pace = |arguments| plan(arguments).unwrap().scenarios[0].pace;
+        assert_eq!(pace(""), Pace::Closed);
+        assert_eq!(pace("--rate 50000"), Pace::Open(50_000));
+        assert_eq!(pace("--churn"), Pace::Churn);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (arguments, problem) in [
+            ("--churn --depth 2", "--depth is 1"),
+            ("--churn --rate 10", "--churn"),
+            ("--churn --idle 10", "--churn"),
+            ("--rate 0", "--rate"),
+            ("--connections 0", "--connections"),
+            ("--depth 0", "--depth"),
+            ("--depth 2000", "--depth"),
+            ("--size 0", "--size"),
+            ("--size 1MiB --depth 17", "16MiB"),
+            ("--size 1MiB --connections 2000", "1GiB"),
+            ("--rounds 0", "--rounds"),
+            ("--duration 1ms", "--duration"),
+            ("--timeout 50ms", "--timeout"),
+            ("--compare threaded,threaded", "twice"),
+            ("--compare tokio", "event-loop, workers=NUMBER"),
+            ("--target udp://127.0.0.1:7", "datagrams"),
+            ("--target nowhere", "scheme"),
+        ] {
+            let error = plan(arguments).unwrap_err();
+            assert!(error.contains(problem), "{arguments}: {error}");
+        }
+    }
+}

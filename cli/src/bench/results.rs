@@ -1,0 +1,358 @@
+//! What came out, in the form in which all that is shown is made from it.
+
+use serde::Serialize;
+
+use crate::bench::contender::Contender;
+use crate::bench::figure::{Figure, bytes};
+use crate::bench::machine::Machine;
+use crate::bench::round::Sample;
+use crate::bench::scenario::Scenario;
+
+/// From this part of its core's time on the generator is busy.
+const BUSY: f64 = 0.95;
+/// The unit in which the system gives memory to processes, in bytes.
+const PAGE: f64 = 4_096.0;
+/// Below this part of its cores' time a server had time left.
+const HAS_TIME: f64 = 0.85;
+/// An open loop that reached less of its rate than this did not keep it.
+const KEPT: f64 = 0.99;
+
+/// Everything, as `--json` writes it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Results {
+    /// Changes when a field changes its meaning or goes.
+    pub(crate) format: u32,
+    pub(crate) command: String,
+    /// When the benchmark began, UTC.
+    pub(crate) date: String,
+    pub(crate) machine: Machine,
+    pub(crate) method: Method,
+    /// In the order in which they are shown: one for each scenario and server.
+    pub(crate) results: Vec<Outcome>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Method {
+    pub(crate) rounds: usize,
+    pub(crate) duration_seconds: f64,
+    pub(crate) warm_up_seconds: f64,
+    pub(crate) server_cores: Vec<usize>,
+    pub(crate) generator_core: usize,
+    /// Whether system calls were to be counted, and strace could be run.
+    pub(crate) system_calls_counted: Option<bool>,
+}
+
+/// One server under one load.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) server: String,
+    /// closed, open or churn.
+    pub(crate) load: &'static str,
+    pub(crate) connections: usize,
+    pub(crate) idle: usize,
+    pub(crate) size: usize,
+    pub(crate) depth: usize,
+    /// Messages per second that were asked for, in an open loop.
+    pub(crate) rate: Option<u64>,
+    /// Why it was not measured, if it was not.
+    pub(crate) skipped: Option<String>,
+    pub(crate) measured: Option<Measured>,
+    #[serde(skip)]
+    pub(crate) scenario: Scenario,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    /// Messages, or with churn connections.
+    pub(crate) per_second: Figure,
+    pub(crate) latency_microseconds: Times,
+    pub(crate) server_microseconds_per_message: Option<Figure>,
+    pub(crate) server_bytes_per_connection: Option<Figure>,
+    pub(crate) system_calls_per_message: Option<f64>,
+    /// Parts of the time of the cores that they could use.
+    pub(crate) generator_busy: f64,
+    pub(crate) server_busy: Option<f64>,
+    /// The part of the time for which the generator waited for its core, because of other processes.
+    pub(crate) generator_waited: f64,
+    /// The server could have done more.
+    pub(crate) generator_was_the_limit: bool,
+    /// Whether an open loop reached its rate.
+    pub(crate) rate_was_kept: Option<bool>,
+}
+
+/// The percentiles of each round, and the longest time of all rounds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Times {
+    pub(crate) p50: Figure,
+    pub(crate) p90: Figure,
+    pub(crate) p99: Figure,
+    #[serde(rename = "p99.9")]
+    pub(crate) p999: Figure,
+    pub(crate) max: f64,
+}
+
+impl Outcome {
+    /// What the rounds gave; nothing, for a server that cannot take the load.
+    pub(crate) fn new(contender: &Contender, scenario: &Scenario, samples: &[Sample]) -> Self {
+        Self {
+            server: contender.to_string(),
+            load: scenario.pace.name(),
+            connections: scenario.connections,
+            idle: scenario.idle,
+            size: scenario.size,
+            depth: scenario.depth,
+            rate: scenario.pace.rate(),
+            skipped: contender.objection(scenario).map(str::to_owned),
+            measured: Measured::new(scenario, samples),
+            scenario: *scenario,
+        }
+    }
+}
+
+impl Outcome {
+    /// The memory of a connection in words. The system counts whole pages, so that few connections
+    /// show no more than that each takes less than its part of one.
+    pub(crate) fn memory(&self) -> Option<String> {
+        let figure = self.measured.as_ref()?.server_bytes_per_connection?;
+        let others = self
+            .scenario
+            .total()
+            .checked_sub(1)
+            .filter(|count| *count > 0)?;
+        #[expect(clippy::cast_precision_loss, reason = "at most 20,000 connections")]
+        let least = PAGE / others as f64;
+        if figure.median < least {
+            return Some(format!("< {}", bytes(least)));
+        }
+        Some(bytes(figure.median))
+    }
+}
+
+impl Measured {
+    fn new(scenario: &Scenario, samples: &[Sample]) -> Option<Self> {
+        let figure = |value: fn(&Sample) -> f64| Figure::of(samples.iter().map(value));
+        let known = |value: fn(&Sample) -> Option<f64>| {
+            let values: Option<Vec<_>> = samples.iter().map(value).collect();
+            Figure::of(values?)
+        };
+        let per_second = figure(|sample| sample.rate)?;
+        let generator_busy = figure(|sample| sample.generator_busy)?.median;
+        let server_busy = known(|sample| sample.server_busy).map(|figure| figure.median);
+        #[expect(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
+        let asked = scenario.pace.rate().map(|rate| rate as f64);
+        let rate_was_kept = asked.map(|asked| per_second.median >= asked * KEPT);
+        // An open loop spins until the next message is due, so it is busy all the time.
+        let gave_all = generator_busy >= BUSY && rate_was_kept != Some(true);
+        Some(Self {
+            per_second,
+            latency_microseconds: Times {
+                p50: figure(|sample| sample.latency.p50)?,
+                p90: figure(|sample| sample.latency.p90)?,
+                p99: figure(|sample| sample.latency.p99)?,
+                p999: figure(|sample| sample.latency.p999)?,
+                max: figure(|sample| sample.latency.max)?.most,
+            },
+            server_microseconds_per_message: known(|sample| sample.processor),
+            server_bytes_per_connection: known(|sample| sample.memory),
+            system_calls_per_message: None,
+            generator_busy,
+            server_busy,
+            generator_waited: figure(|sample| sample.generator_waited)?.median,
+            generator_was_the_limit: gave_all && server_busy.is_none_or(|busy| busy < HAS_TIME),
+            rate_was_kept,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::bench::contender::Model;
+    use crate::bench::scenario::Pace;
+    use crate::bench::tally::Latency;
+
+    pub(crate) fn scenario(pace: Pace, connections: usize) -> Scenario {
+        Scenario {
+            pace,
+            connections,
+            idle: 0,
+            size: 64,
+            depth: 1,
+        }
+    }
+
+    pub(crate) fn sample(rate: f64) -> Sample {
+        Sample {
+            rate,
+            latency: Latency {
+                p50: 1e6 / rate,
+                p90: 2e6 / rate,
+                p99: 4e6 / rate,
+                p999: 8e6 / rate,
+                max: 9e6 / rate,
+            },
+            processor: Some(2.0),
+            memory: Some(170.0),
+            generator_busy: 0.5,
+            generator_waited: 0.0,
+            server_busy: Some(0.99),
+        }
+    }
+
+    /// Two servers over two loads, of which one server can take but one.
+    pub(crate) fn results() -> Results {
+        let models = [(Model::EventLoop, 1e5), (Model::Sequential, 0.5e5)];
+        let outcomes = [1, 100].map(|connections| {
+            let load = scenario(Pace::Closed, connections);
+            models.map(|(model, rate)| {
+                let contender = Contender::Model(model);
+                let samples = match contender.objection(&load) {
+                    Some(_) => vec![],
+                    None => vec![sample(rate)],
+                };
+                Outcome::new(&contender, &load, &samples)
+            })
+        });
+        Results {
+            format: 1,
+            command: "serveloop bench --json '<file>'".to_owned(),
+            date: "2026-01-02T03:04:05Z".to_owned(),
+            machine: Machine {
+                processor: "Some Processor".to_owned(),
+                cores: 2,
+                memory_bytes: Some(1 << 34),
+                system: "Linux 6.1 x86_64".to_owned(),
+            },
+            method: Method {
+                rounds: 1,
+                duration_seconds: 2.0,
+                warm_up_seconds: 0.4,
+                server_cores: vec![0],
+                generator_core: 1,
+                system_calls_counted: None,
+            },
+            results: outcomes.concat(),
+        }
+    }
+
+    /// What is promised in the help: names may be added, but none may change or go.
+    #[test]
+    fn the_names_of_the_json_stay() {
+        let json = serde_json::to_value(results()).unwrap();
+        for path in [
+            "/format",
+            "/command",
+            "/date",
+            "/machine/processor",
+            "/machine/cores",
+            "/machine/memory_bytes",
+            "/machine/system",
+            "/method/rounds",
+            "/method/duration_seconds",
+            "/method/warm_up_seconds",
+            "/method/server_cores/0",
+            "/method/generator_core",
+            "/results/0/server",
+            "/results/0/load",
+            "/results/0/connections",
+            "/results/0/idle",
+            "/results/0/size",
+            "/results/0/depth",
+            "/results/0/measured/per_second/median",
+            "/results/0/measured/per_second/least",
+            "/results/0/measured/per_second/most",
+            "/results/0/measured/latency_microseconds/p50/median",
+            "/results/0/measured/latency_microseconds/p90/median",
+            "/results/0/measured/latency_microseconds/p99/median",
+            "/results/0/measured/latency_microseconds/p99.9/median",
+            "/results/0/measured/latency_microseconds/max",
+            "/results/0/measured/server_microseconds_per_message/median",
+            "/results/0/measured/server_bytes_per_connection/median",
+            "/results/0/measured/generator_busy",
+            "/results/0/measured/server_busy",
+            "/results/0/measured/generator_waited",
+            "/results/0/measured/generator_was_the_limit",
+            "/results/3/skipped",
+        ] {
+            let found = json.pointer(path);
+            assert!(found.is_some_and(|value| !value.is_null()), "{path}");
+        }
+        for path in [
+            "/method/system_calls_counted",
+            "/results/0/rate",
+            "/results/0/skipped",
+            "/results/0/measured/system_calls_per_message",
+            "/results/0/measured/rate_was_kept",
+            "/results/3/measured",
+        ] {
+            assert_eq!(json.pointer(path), Some(&serde_json::Value::Null), "{path}");
+        }
+    }
+
+    #[test]
+    fn medians_are_taken_of_each_figure_and_the_longest_time_of_all() {
+        let samples = [sample(1e5), sample(3e5), sample(2e5)];
+        let measured = Measured::new(&scenario(Pace::Closed, 100), &samples).unwrap();
+        assert_eq!(measured.per_second.median, 2e5);
+        assert_eq!(measured.latency_microseconds.p50.median, 5.0);
+        assert_eq!(measured.latency_microseconds.max, 90.0);
+        assert_eq!(measured.server_bytes_per_connection.unwrap().median, 170.0);
+        assert!(!measured.generator_was_the_limit);
+    }
+
+    #[test]
+    fn memory_below_a_page_is_not_told_apart() {
+        let shown = |memory| {
+            let sample = Sample {
+                memory: Some(memory),
+                ..sample(1e5)
+            };
+            let contender = Contender::Model(Model::EventLoop);
+            let outcome = Outcome::new(&contender, &scenario(Pace::Closed, 101), &[sample]);
+            outcome.memory().unwrap()
+        };
+        assert_eq!(shown(0.0), "< 41 B");
+        assert_eq!(shown(170.0), "170 B");
+    }
+
+    #[test]
+    fn what_is_missing_in_one_round_is_missing() {
+        let without = Sample {
+            processor: None,
+            ..sample(1e5)
+        };
+        let samples = [sample(1e5), without];
+        let measured = Measured::new(&scenario(Pace::Closed, 100), &samples).unwrap();
+        assert_eq!(measured.server_microseconds_per_message, None);
+    }
+
+    #[test]
+    fn a_busy_generator_before_a_server_with_time_left_is_the_limit() {
+        let limit = |pace, rate, generator_busy, server_busy| {
+            let sample = Sample {
+                generator_busy,
+                server_busy,
+                ..sample(rate)
+            };
+            let measured = Measured::new(&scenario(pace, 1), &[sample]).unwrap();
+            measured.generator_was_the_limit
+        };
+        assert!(limit(Pace::Closed, 1e5, 0.99, Some(0.6)));
+        assert!(limit(Pace::Closed, 1e5, 0.99, None));
+        assert!(!limit(Pace::Closed, 1e5, 0.99, Some(0.97)));
+        assert!(!limit(Pace::Closed, 1e5, 0.7, Some(0.6)));
+        assert!(!limit(Pace::Open(100_000), 1e5, 0.99, Some(0.6)));
+        assert!(limit(Pace::Open(100_000), 0.5e5, 0.99, Some(0.6)));
+    }
+
+    #[test]
+    fn an_open_loop_says_whether_its_rate_was_kept() {
+        let kept = |pace| {
+            let measured = Measured::new(&scenario(pace, 1), &[sample(1e5)]).unwrap();
+            measured.rate_was_kept
+        };
+        assert_eq!(kept(Pace::Closed), None);
+        assert_eq!(kept(Pace::Open(100_000)), Some(true));
+        assert_eq!(kept(Pace::Open(110_000)), Some(false));
+    }
+}

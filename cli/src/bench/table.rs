@@ -1,0 +1,221 @@
+//! The results as a table on the terminal.
+
+use std::fmt::Write;
+
+use crate::bench::figure::{number, spread, time};
+use crate::bench::results::{Measured, Outcome, Results};
+
+const COLUMNS: [(&str, usize); 12] = [
+    ("", 12),
+    ("", 13),
+    ("spread", 7),
+    ("ratio", 6),
+    ("p50", 8),
+    ("p90", 8),
+    ("p99", 8),
+    ("p99.9", 8),
+    ("max", 8),
+    ("CPU each", 9),
+    ("per conn", 9),
+    ("calls", 6),
+];
+
+/// From this part of the time on that the generator waited for its core, figures mean little.
+const DISTURBED: f64 = 0.05;
+
+/// The table, and after it what one has to know to read it.
+pub(crate) fn table(results: &Results) -> String {
+    let mut text = String::new();
+    for group in groups(results) {
+        let scenario = group[0].scenario;
+        let _ = writeln!(text, "{scenario}");
+        let mut titles = COLUMNS.map(|(title, _)| title.to_owned());
+        titles[1] = format!("{}/s", scenario.unit());
+        text += &line(titles);
+        let base = group.iter().find_map(rate);
+        for outcome in group {
+            text += &row(outcome, base);
+        }
+        text.push('\n');
+    }
+    for note in notes(results) {
+        let _ = writeln!(text, "{note}");
+    }
+    text
+}
+
+/// The outcomes of each scenario.
+pub(crate) fn groups(results: &Results) -> impl Iterator<Item = &[Outcome]> {
+    results
+        .results
+        .chunk_by(|one, other| one.scenario == other.scenario)
+}
+
+/// What one has to know to read the figures, a sentence each.
+pub(crate) fn notes(results: &Results) -> Vec<String> {
+    let mut notes = Vec::new();
+    for outcome in &results.results {
+        let Some(measured) = &outcome.measured else {
+            continue;
+        };
+        let what = format!("{}, {}", outcome.server, outcome.scenario);
+        if measured.rate_was_kept == Some(false) {
+            notes.push(format!("{what}: the rate was not kept"));
+        }
+        if measured.generator_was_the_limit {
+            notes.push(format!("{what}: {}", limit(measured)));
+        }
+    }
+    if results.method.system_calls_counted == Some(false) {
+        notes.push("system calls: not available, strace cannot be run".to_owned());
+    }
+    notes.extend(disturbance(results));
+    if results
+        .method
+        .server_cores
+        .contains(&results.method.generator_core)
+    {
+        let note = "servers and generator shared one core: each took time from the other";
+        notes.push(note.to_owned());
+    }
+    notes
+}
+
+/// Whether other processes took the generator's core.
+fn disturbance(results: &Results) -> Option<String> {
+    let measured = results.results.iter().filter_map(|it| it.measured.as_ref());
+    let waited = measured.map(|measured| measured.generator_waited);
+    let most = waited.fold(0.0, f64::max);
+    let percent = most * 100.0;
+    (most >= DISTURBED).then(|| {
+        format!(
+            "the machine was busy with other things: the generator waited up to {percent:.0} % of the \
+             time for its core, and the figures mean little"
+        )
+    })
+}
+
+/// How the generator was the limit.
+fn limit(measured: &Measured) -> String {
+    let percent = |part: f64| format!("{:.0} %", part * 100.0);
+    let generator = percent(measured.generator_busy);
+    match measured.server_busy {
+        Some(server) => format!(
+            "the generator was the limit (it used {generator} of its core, the server {} of what it can use)",
+            percent(server)
+        ),
+        None => format!("the generator may have been the limit (it used {generator} of its core)"),
+    }
+}
+
+fn rate(outcome: &Outcome) -> Option<f64> {
+    Some(outcome.measured.as_ref()?.per_second.median)
+}
+
+fn row(outcome: &Outcome, base: Option<f64>) -> String {
+    let Some(measured) = &outcome.measured else {
+        let reason = outcome.skipped.as_deref().unwrap_or("not measured");
+        let (name, width) = (&outcome.server, COLUMNS[0].1);
+        return format!("{name:<width$} {:>13}  {reason}\n", "-");
+    };
+    let times = &measured.latency_microseconds;
+    let rate = measured.per_second;
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let processor = measured.server_microseconds_per_message;
+    line([
+        outcome.server.clone(),
+        number(rate.median),
+        spread(rate.spread()),
+        or_dash(base.map(|base| format!("{:.2}", rate.median / base))),
+        time(times.p50.median),
+        time(times.p90.median),
+        time(times.p99.median),
+        time(times.p999.median),
+        time(times.max),
+        or_dash(processor.map(|figure| time(figure.median))),
+        or_dash(outcome.memory()),
+        or_dash(measured.system_calls_per_message.map(number)),
+    ])
+}
+
+fn line(cells: [String; COLUMNS.len()]) -> String {
+    let mut text = String::new();
+    for (place, (cell, (_, width))) in cells.iter().zip(COLUMNS).enumerate() {
+        let _ = match place {
+            0 => write!(text, "{cell:<width$}"),
+            _ => write!(text, " {cell:>width$}"),
+        };
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::contender::{Contender, Model};
+    use crate::bench::results::tests::{results, sample, scenario};
+    use crate::bench::round::Sample;
+    use crate::bench::scenario::Pace;
+
+    #[test]
+    fn every_server_has_a_row_below_its_load() {
+        let text = table(&results());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "1 connection, 64 B");
+        assert!(
+            lines[1]
+                .trim_start()
+                .starts_with("messages/s  spread  ratio"),
+            "{text}"
+        );
+        assert!(
+            lines[2].starts_with("event-loop         100,000     ±0%   1.00"),
+            "{text}"
+        );
+        assert!(
+            lines[3].starts_with("sequential          50,000     ±0%   0.50"),
+            "{text}"
+        );
+        assert_eq!(lines[5], "100 connections, 64 B");
+        assert_eq!(
+            lines[8],
+            "sequential               -  serves one connection at a time"
+        );
+        assert_eq!(lines.len(), 10, "{text}");
+    }
+
+    #[test]
+    fn what_makes_figures_doubtful_is_said() {
+        let mut results = results();
+        assert_eq!(notes(&results), [""; 0]);
+        let slow = Sample {
+            generator_busy: 0.99,
+            generator_waited: 0.25,
+            server_busy: Some(0.5),
+            ..sample(1e5)
+        };
+        let load = scenario(Pace::Open(200_000), 7);
+        let contender = Contender::Model(Model::EventLoop);
+        results.results = vec![Outcome::new(&contender, &load, &[slow])];
+        results.method.server_cores = vec![1];
+        results.method.system_calls_counted = Some(false);
+        let notes = notes(&results);
+        for (place, part) in [
+            "the rate was not kept",
+            "the generator was the limit (it used 99 % of its core, the server 50 % of",
+            "servers and generator shared one core",
+            "strace cannot be run",
+            "the generator waited up to 25 % of the time",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let place = notes
+                .iter()
+                .position(|note| note.contains(part))
+                .unwrap_or(place + 99);
+            assert!(place < notes.len(), "{part}: {notes:?}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Where the body of an HTTP response ends, and what of it is content.
+
+use serveloop::{Framing, Lines, ProtocolError};
+
+/// The longest line that announces a chunk, its extensions included, in bytes.
+const SIZE_LINE_MOST: usize = 1 << 10;
+
+/// The longest line after the last chunk, in bytes, and how many there may be.
+const TRAILER_LINE_MOST: usize = 8 << 10;
+const TRAILERS_MOST: usize = 100;
+
+/// A body, as far as it is still to come.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// So many bytes.
+    Sized(u64),
+    /// Chunks, each after its size.
+    Chunked(Part),
+    /// Everything until the connection ends.
+    ToEnd,
+}
+
+/// What comes next of a body in chunks.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// The line that announces a chunk.
+    Size(Lines),
+    /// So many bytes of a chunk.
+    Data(u64),
+    /// The line end after a chunk.
+    DataEnd(Lines),
+    /// The lines after the last chunk, of which so many came.
+    Trailer(Lines, usize),
+    Nothing,
+}
+
+/// What was found at the front of unread bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Piece<'a> {
+    pub(crate) content: &'a [u8],
+    /// How many unread bytes are used up; none if too few are there.
+    pub(crate) taken: usize,
+}
+
+impl Body {
+    pub(crate) fn chunked() -> Self {
+        Self::Chunked(Part::size())
+    }
+
+    /// Whether nothing more is to come.
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self, Self::Sized(0) | Self::Chunked(Part::Nothing))
+    }
+
+    /// Finds the next piece at the front of `data`, which is all that is unread.
+    ///
+    /// # Errors
+    /// The chunks are not what they should be.
+    pub(crate) fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Piece<'a>, ProtocolError> {
+        match self {
+            Self::Sized(left) => Ok(take(data, left)),
+            Self::ToEnd => Ok(Piece {
+                content: data,
+                taken: data.len(),
+            }),
+            Self::Chunked(part) => part.decode(data),
+        }
+    }
+
+    /// The connection has ended.
+    ///
+    /// # Errors
+    /// It should not have.
+    pub(crate) fn end(&self) -> Result<(), ProtocolError> {
+        match self {
+            Self::ToEnd => Ok(()),
+            _ if self.is_complete() => Ok(()),
+            Self::Sized(left) => {
+                let problem = format!("the connection ended {left} bytes before the body");
+                Err(ProtocolError::other(problem))
+            }
+            Self::Chunked(_) => {
+                let problem = "the connection ended before the last chunk";
+                Err(ProtocolError::other(problem))
+            }
+        }
+    }
+}
+
+impl Part {
+    fn size() -> Self {
+        Self::Size(Lines::new(SIZE_LINE_MOST))
+    }
+
+    fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Piece<'a>, ProtocolError> {
+        let lines = match self {
+            Self::Data(left) => {
+                let piece = take(data, left);
+                if *left == 0 {
+                    *self = Self::DataEnd(Lines::new(0));
+                }
+                return Ok(piece);
+            }
+            Self::Nothing => {
+                return Ok(Piece {
+                    content: b"",
+                    taken: data.len(),
+                });
+            }
+            Self::Size(lines) | Self::DataEnd(lines) | Self::Trailer(lines, _) => lines,
+        };
+        let Some(line) = lines.decode(data)? else {
+            return Ok(Piece {
+                content: b"",
+                taken: 0,
+            });
+        };
+        self.advance(line.payload)?;
+        Ok(Piece {
+            content: b"",
+            taken: line.taken,
+        })
+    }
+
+    /// A line came.
+    fn advance(&mut self, line: &[u8]) -> Result<(), ProtocolError> {
+        *self = match self {
+            Self::Size(_) => match chunk_size(line)? {
+                0 => Self::Trailer(Lines::new(TRAILER_LINE_MOST), 0),
+                size => Self::Data(size),
+            },
+            Self::Trailer(..) if line.is_empty() => Self::Nothing,
+            Self::Trailer(_, count) if *count == TRAILERS_MOST => {
+                return Err(ProtocolError::malformed(
+                    "too many lines after the last chunk",
+                ));
+            }
+            Self::Trailer(_, count) => Self::Trailer(Lines::new(TRAILER_LINE_MOST), *count + 1),
+            _ => Self::size(),
+        };
+        Ok(())
+    }
+}
+
+/// As many of the bytes that are `left` as there are.
+fn take<'a>(data: &'a [u8], left: &mut u64) -> Piece<'a> {
+    let most = usize::try_from(*left).unwrap_or(usize::MAX);
+    let content = &data[..data.len().min(most)];
+    *left -= content.len() as u64;
+    Piece {
+        content,
+        taken: content.len(),
+    }
+}
+
+/// The size that a line announces, in hexadecimal digits before its extensions.
+fn chunk_size(line: &[u8]) -> Result<u64, ProtocolError> {
+    let text = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    let digits = text.trim_ascii_end();
+    let problem = || {
+        let line = String::from_utf8_lossy(line);
+        ProtocolError::malformed(format!("no size of a chunk: \"{line}\""))
+    };
+    // `from_str_radix` takes a sign, too.
+    if !digits.iter().all(u8::is_ascii_hexdigit) {
+        return Err(problem());
+    }
+    let digits = std::str::from_utf8(digits).map_err(|_| problem())?;
+    let size = u64::from_str_radix(digits, 16).map_err(|_| problem())?;
+    // No file is larger.
+    if i64::try_from(size).is_err() {
+        return Err(problem());
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All of a body's content, shown byte by byte as a session would show it.
+    fn content(mut body: Body, bytes: &[u8]) -> Result<Vec<u8>, String> {
+        let (mut content, mut from) = (Vec::new(), 0);
+        for to in 1..=bytes.len() {
+            while from < to {
+                let piece = body
+                    .decode(&bytes[from..to])
+                    .map_err(|error| error.to_string())?;
+                content.extend_from_slice(piece.content);
+                from += piece.taken;
+                if piece.taken == 0 {
+                    break;
+                }
+            }
+        }
+        body.end().map_err(|error| error.to_string())?;
+        Ok(content)
+    }
+
+    fn chunked(bytes: &str) -> Result<String, String> {
+        content(Body::chunked(), bytes.as_bytes()).map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn chunks_are_joined() {
+        let hello = Ok("hello, world".to_owned());
+        assert_eq!(chunked("5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n"), hello);
+        assert_eq!(
+            chunked("C;name=\"v\";x\r\nhello, world\r\n000\r\n\r\n"),
+            hello
+        );
+        assert_eq!(
+            chunked("c  \r\nhello, world\r\n0;last\r\nDigest: 1\r\nMore: 2\r\n\r\n"),
+            hello
+        );
+        assert_eq!(chunked("0\r\n\r\n"), Ok(String::new()));
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused() {
+        for size in [
+            "-5",
+            "+5",
+            "0x5",
+            "five",
+            "5 5",
+            "FFFFFFFFFFFFFFFF",
+            "8000000000000000",
+            "10000000000000000",
+        ] {
+            let error = chunked(&format!("{size}\r\nhello\r\n")).unwrap_err();
+            assert!(
+                error.contains(&format!("no size of a chunk: \"{size}\"")),
+                "{error}"
+            );
+        }
+        assert!(chunked("\r\n").unwrap_err().contains("no size of a chunk"));
+        assert!(chunked("5\r\nhello!\r\n").unwrap_err().contains("too long"));
+        let endless = format!("5;{}", "x".repeat(2_000));
+        assert!(chunked(&endless).unwrap_err().contains("too long"));
+        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(101));
+        assert!(chunked(&trailers).unwrap_err().contains("too many lines"));
+    }
+
+    #[test]
+    fn an_end_that_comes_early_is_told() {
+        for bytes in ["", "5\r\nhel", "5\r\nhello\r\n", "0\r\n", "5"] {
+            let error = chunked(bytes).unwrap_err();
+            assert_eq!(error, "the connection ended before the last chunk");
+        }
+        assert_eq!(content(Body::Sized(5), b"hello").unwrap(), b"hello");
+        let error = content(Body::Sized(5), b"hel").unwrap_err();
+        assert_eq!(error, "the connection ended 2 bytes before the body");
+        assert_eq!(content(Body::ToEnd, b"hel").unwrap(), b"hel");
+    }
+}

@@ -1,0 +1,312 @@
+//! The limits of a server as options, one for each field of [`Config`].
+
+use std::io;
+
+use clap::{ArgAction, Args};
+use serveloop::Config;
+
+use crate::failure::Failure;
+use crate::units::{Backlog, Size, Span, SystemBuffer, Timeout};
+
+/// Makes an option of each field, with the default of the library. A field that is not named here
+/// does not compile.
+macro_rules! limits {
+    ($($heading:literal { $($(#[$help:meta])* $field:ident: $value:ty, $name:literal;)* })*) => {
+        #[derive(Args, Clone, Debug)]
+        pub(crate) struct Limits {
+            $($(
+                $(#[$help])*
+                #[arg(
+                    long,
+                    global = true,
+                    hide_short_help = true,
+                    help_heading = $heading,
+                    value_name = $name,
+                    action = ArgAction::Set,
+                    default_value_t = Config::default().$field.into()
+                )]
+                $field: $value,
+            )*)*
+        }
+
+        impl Limits {
+            fn collect(&self) -> Config {
+                Config { $($($field: self.$field.into(),)*)* }
+            }
+
+            const FIELDS: &[&str] = &[$($(stringify!($field),)*)*];
+        }
+    };
+}
+
+limits! {
+    "Connections" {
+        /// The most connections at a time; one more is closed at once
+        max_connections: usize, "NUMBER";
+        /// The most connections at a time from one IPv4 address or IPv6 network (/64)
+        max_per_peer: usize, "NUMBER";
+        /// Apply limits on single peers to loopback addresses and Unix sockets too
+        limit_loopback: bool, "BOOL";
+        /// The most processes at a time with --model forking; further connections wait
+        max_children: usize, "NUMBER";
+        /// Descriptors that connections leave free for everything else
+        reserved_descriptors: usize, "NUMBER";
+        /// Raise the process's soft limit of descriptors to its hard limit
+        raise_descriptor_limit: bool, "BOOL";
+        /// How long a listener waits when the system has no descriptor or memory left
+        accept_pause: Span, "DURATION";
+    }
+    "Budgets per turn" {
+        /// Connections accepted per listener and turn of the loop
+        accepts_per_turn: usize, "NUMBER";
+        /// Bytes read from one connection per turn, at most 64 KiB at once
+        read_per_turn: Size, "SIZE";
+        /// Bytes written to one connection per turn, after each read
+        write_per_turn: Size, "SIZE";
+        /// Messages taken from one connection per turn
+        messages_per_turn: usize, "NUMBER";
+        /// Datagrams answered per socket and turn
+        datagrams_per_turn: usize, "NUMBER";
+        /// Deadlines acted on per turn
+        timeouts_per_turn: usize, "NUMBER";
+        /// A turn that takes longer is counted and warned about; 0: do not look
+        slow_turn: Timeout, "DURATION";
+        /// How long to ask for news again and again before sleeping, while that pays; 0: not at all
+        busy_poll: Timeout, "DURATION";
+    }
+    "Buffers and messages" {
+        /// From this much untaken output on, no more of the peer's input is read
+        high_water: Size, "SIZE";
+        /// Reading goes on when untaken output has fallen to this
+        low_water: Size, "SIZE";
+        /// More untaken output than this ends the connection
+        max_output: Size, "SIZE";
+        /// What all connections keep together; beyond, those that keep the most are ended
+        max_buffered: Size, "SIZE";
+        /// The longest message, and the most input that is kept while it is incomplete
+        max_frame: Size, "SIZE";
+        /// The longest line of a line protocol
+        max_line: Size, "SIZE";
+    }
+    "Datagrams" {
+        /// A reply is at most this many times as long as the datagram it answers
+        reply_factor: usize, "NUMBER";
+        /// Replies for one IPv4 address or IPv6 network (/64) in a second
+        replies_per_second: usize, "NUMBER";
+    }
+    "Deadlines" {
+        /// Until an outbound connection stands; 0: none
+        connect_timeout: Timeout, "DURATION";
+        /// From the connection's beginning to its first complete message; 0: none
+        first_message_timeout: Timeout, "DURATION";
+        /// From a later message's first byte to its last; 0: none
+        message_timeout: Timeout, "DURATION";
+        /// Without a byte in either direction; 0: none
+        idle_timeout: Timeout, "DURATION";
+        /// With output waiting of which the peer takes nothing; 0: none
+        write_timeout: Timeout, "DURATION";
+        /// After our end of a connection, until the peer's, without a byte; 0: do not wait
+        linger_timeout: Timeout, "DURATION";
+        /// The same wait, however much the peer sends
+        linger_limit: Span, "DURATION";
+        /// The same wait, while the server shuts down
+        linger_draining: Span, "DURATION";
+        /// Bytes thrown away during that wait before the connection is closed all the same
+        linger_bytes: Size, "SIZE";
+        /// From the first signal to the end of the connections still open; 0: none
+        drain_timeout: Timeout, "DURATION";
+    }
+    "Sockets" {
+        /// Connections that the system queues for one listener before they are accepted
+        backlog: Backlog, "NUMBER";
+        /// Take over a TCP port whose former connections still linger (SO_REUSEADDR)
+        reuse_address: bool, "BOOL";
+        /// Share a port with other sockets that say the same (SO_REUSEPORT)
+        reuse_port: bool, "BOOL";
+        /// Send small writes at once (TCP_NODELAY)
+        nodelay: bool, "BOOL";
+        /// The system's send buffer per socket (SO_SNDBUF)
+        send_buffer: SystemBuffer, "SIZE";
+        /// The system's receive buffer per socket (SO_RCVBUF)
+        receive_buffer: SystemBuffer, "SIZE";
+    }
+}
+
+impl Limits {
+    /// The configuration that the options say.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let config = self.collect();
+        config.validate().map_err(|error| {
+            let problem = Self::by_options(&error.to_string());
+            Failure::of_input(io::Error::new(error.kind(), problem))
+        })?;
+        Ok(config)
+    }
+
+    /// A message with the names of options in place of those of fields.
+    fn by_options(message: &str) -> String {
+        let words = message.split(' ').map(|word| {
+            let is_field = Self::FIELDS.contains(&word);
+            if is_field {
+                format!("--{}", word.replace('_', "-"))
+            } else {
+                word.to_owned()
+            }
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::{Arg, Command, FromArgMatches};
+
+    use super::*;
+
+    type Change = fn(&mut Config);
+
+    /// Each option with a value that is not its default, and what it does to the configuration.
+    const OPTIONS: [(&str, &str, Change); 39] = [
+        ("max-connections", "12000", |to| to.max_connections = 12_000),
+        ("max-per-peer", "8", |to| to.max_per_peer = 8),
+        ("limit-loopback", "true", |to| to.limit_loopback = true),
+        ("max-children", "9", |to| to.max_children = 9),
+        ("reserved-descriptors", "7", |to| {
+            to.reserved_descriptors = 7
+        }),
+        ("raise-descriptor-limit", "false", |to| {
+            to.raise_descriptor_limit = false
+        }),
+        ("accept-pause", "1s", |to| {
+            to.accept_pause = Duration::from_secs(1)
+        }),
+        ("accepts-per-turn", "1", |to| to.accepts_per_turn = 1),
+        ("read-per-turn", "1KiB", |to| to.read_per_turn = 1 << 10),
+        ("write-per-turn", "2KiB", |to| to.write_per_turn = 2 << 10),
+        ("messages-per-turn", "3", |to| to.messages_per_turn = 3),
+        ("datagrams-per-turn", "4", |to| to.datagrams_per_turn = 4),
+        ("timeouts-per-turn", "5", |to| to.timeouts_per_turn = 5),
+        ("slow-turn", "0", |to| to.slow_turn = None),
+        ("busy-poll", "50us", |to| {
+            to.busy_poll = Some(Duration::from_micros(50))
+        }),
+        ("high-water", "128KiB", |to| to.high_water = 128 << 10),
+        ("low-water", "0", |to| to.low_water = 0),
+        ("max-output", "2MiB", |to| to.max_output = 2 << 20),
+        ("max-buffered", "1GiB", |to| to.max_buffered = 1 << 30),
+        ("max-frame", "3MiB", |to| to.max_frame = 3 << 20),
+        ("max-line", "100", |to| to.max_line = 100),
+        ("reply-factor", "3", |to| to.reply_factor = 3),
+        ("replies-per-second", "10", |to| to.replies_per_second = 10),
+        ("connect-timeout", "0", |to| to.connect_timeout = None),
+        ("first-message-timeout", "0", |to| {
+            to.first_message_timeout = None
+        }),
+        ("message-timeout", "0", |to| to.message_timeout = None),
+        ("idle-timeout", "90s", |to| {
+            to.idle_timeout = Some(Duration::from_secs(90))
+        }),
+        ("write-timeout", "0", |to| to.write_timeout = None),
+        ("linger-timeout", "0", |to| to.linger_timeout = None),
+        ("linger-limit", "0", |to| to.linger_limit = Duration::ZERO),
+        ("linger-draining", "1ms", |to| {
+            to.linger_draining = Duration::from_millis(1)
+        }),
+        ("linger-bytes", "1MiB", |to| to.linger_bytes = 1 << 20),
+        ("drain-timeout", "1h", |to| {
+            to.drain_timeout = Some(Duration::from_secs(3_600))
+        }),
+        ("backlog", "5", |to| to.backlog = 5),
+        ("reuse-address", "false", |to| to.reuse_address = false),
+        ("reuse-port", "true", |to| to.reuse_port = true),
+        ("nodelay", "false", |to| to.nodelay = false),
+        ("send-buffer", "4KiB", |to| to.send_buffer = Some(4 << 10)),
+        ("receive-buffer", "8KiB", |to| {
+            to.receive_buffer = Some(8 << 10)
+        }),
+    ];
+
+    fn command() -> Command {
+        Limits::augment_args(Command::new("limits").no_binary_name(true))
+    }
+
+    fn parse(arguments: &[String]) -> Limits {
+        let matches = command().try_get_matches_from(arguments).unwrap();
+        Limits::from_arg_matches(&matches).unwrap()
+    }
+
+    /// The names of the fields of `Config`, as its `Debug` gives them.
+    fn fields() -> Vec<String> {
+        let shown = format!("{:#?}", Config::default());
+        let names = shown.lines().filter_map(|line| {
+            let name = line.strip_prefix("    ")?.split_once(": ")?.0;
+            (!name.starts_with(' ')).then(|| name.to_owned())
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn without_options_all_is_the_default() {
+        assert_eq!(parse(&[]).config().unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_field_has_an_option_and_every_option_is_tried() {
+        let mut options: Vec<_> = OPTIONS.map(|(name, ..)| name.replace('-', "_")).into();
+        let mut fields = fields();
+        options.sort();
+        fields.sort();
+        assert_eq!(options, fields);
+    }
+
+    #[test]
+    fn the_defaults_that_help_shows_are_the_defaults() {
+        let shown = |option: &Arg| {
+            let long = option.get_long().unwrap();
+            let default = option.get_default_values()[0].to_str().unwrap();
+            format!("--{long}={default}")
+        };
+        let arguments: Vec<_> = command().get_arguments().map(shown).collect();
+        assert_eq!(arguments.len(), OPTIONS.len());
+        assert_eq!(parse(&arguments).config().unwrap(), Config::default());
+        let help = command().render_long_help().to_string();
+        assert_eq!(help.matches("[default: ").count(), OPTIONS.len());
+    }
+
+    #[test]
+    fn each_option_sets_its_field_and_no_other() {
+        for (name, value, apply) in OPTIONS {
+            let mut expected = Config::default();
+            apply(&mut expected);
+            assert_ne!(expected, Config::default(), "{name}");
+            let limits = parse(&[format!("--{name}"), value.to_owned()]);
+            assert_eq!(limits.config().unwrap(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_are_refused() {
+        for (nonsense, said) in [
+            (
+                "--low-water=1MiB",
+                "--low-water must be less than --high-water",
+            ),
+            (
+                "--max-connections=0",
+                "--max-connections must be at least 1",
+            ),
+            (
+                "--read-per-turn=2GiB",
+                "--read-per-turn must be at most 1 GiB",
+            ),
+        ] {
+            let limits = parse(&[nonsense.to_owned()]);
+            let Err(Failure::Usage(problem)) = limits.config() else {
+                panic!("{nonsense} is taken");
+            };
+            assert_eq!(problem, said);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! HTTP responses, beside a reader that sees the whole of them at once.
+
+#[path = "../../cli/src/fetch/body.rs"]
+mod body;
+#[path = "../../cli/src/fetch/head.rs"]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "whom else to ask is not for a reader")
+)]
+mod head;
+
+use serveloop::{Delimited, Framing};
+
+use crate::input::{Input, pieces, spelled};
+use body::Body;
+use head::Head;
+
+/// What some bytes stand for in a response.
+const WORDS: [&str; 8] = [
+    "HTTP/1.1 200 OK\r\n",
+    "Content-Length: ",
+    "Transfer-Encoding: chunked\r\n",
+    "\r\n",
+    "\r\n\r\n",
+    "HTTP/1.1 204 \r\n",
+    "0\r\n\r\n",
+    "5;a=b\r\nhello\r\n",
+];
+
+/// The content, and whether it is complete; none if the response is not what it should be.
+type Content = Option<(Vec<u8>, bool)>;
+
+/// The places of the cuts, and a response. However that is cut, its content is that of the model, and
+/// its head cannot command a terminal.
+///
+/// # Panics
+/// When it is otherwise.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let is_chunked = input.below(2) == 0;
+    let sizes = input.sizes();
+    let stream = spelled(input.rest(), &WORDS);
+    if is_chunked {
+        let expected = chunks(&stream);
+        assert_eq!(read(Body::chunked(), &stream, &[stream.len()]), expected);
+        assert_eq!(read(Body::chunked(), &stream, &sizes), expected);
+        return;
+    }
+    let found = Delimited::new(*b"\r\n\r\n", usize::MAX).decode(&stream);
+    let Some(end) = found.expect("no limit").map(|found| found.taken) else {
+        return;
+    };
+    let Ok(head) = Head::parse(&stream[..end]) else {
+        return;
+    };
+    is_harmless(&head);
+    let stream = &stream[end..];
+    let expected = match head.body() {
+        Body::Sized(length) => sized(length, stream),
+        Body::Chunked(_) => chunks(stream),
+        Body::ToEnd => Some((stream.to_vec(), true)),
+    };
+    assert_eq!(read(head.body(), stream, &sizes), expected);
+}
+
+fn is_harmless(head: &Head) {
+    let is_plain = |text: &str| !text.chars().any(char::is_control);
+    for line in head.lines() {
+        assert!(is_plain(&line.to_string()), "{line:?}");
+    }
+    let status = head.to_string();
+    assert!(is_plain(&status.replace('\t', " ")), "{status:?}");
+}
+
+/// What a session would find that gets `stream` in pieces.
+fn read(mut body: Body, stream: &[u8], sizes: &[usize]) -> Content {
+    let mut content = Vec::new();
+    let (mut from, mut arrived) = (0, 0);
+    for piece in pieces(stream, sizes) {
+        arrived += piece.len();
+        while from < arrived && !body.is_complete() {
+            let piece = body.decode(&stream[from..arrived]).ok()?;
+            assert!(piece.taken <= arrived - from);
+            content.extend_from_slice(piece.content);
+            from += piece.taken;
+            if piece.taken == 0 {
+                break;
+            }
+        }
+    }
+    let is_complete = body.end().is_ok();
+    Some((content, is_complete))
+}
+
+/// The model of a body with a length.
+fn sized(length: u64, stream: &[u8]) -> Content {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let there = stream.len().min(length);
+    Some((stream[..there].to_vec(), there == length))
+}
+
+/// The model of a body in chunks.
+fn chunks(mut stream: &[u8]) -> Content {
+    let mut content = Vec::new();
+    loop {
+        let Some((line, rest)) = line(stream) else {
+            return at_end(stream, 1 << 10, content);
+        };
+        let size = size(line)?;
+        stream = rest;
+        if size == 0 {
+            return trailers(stream, content);
+        }
+        let there = stream.len().min(size);
+        content.extend_from_slice(&stream[..there]);
+        stream = &stream[there..];
+        let Some((line_end, rest)) = self::line(stream) else {
+            return at_end(stream, 0, content);
+        };
+        if !line_end.is_empty() {
+            return None;
+        }
+        stream = rest;
+    }
+}
+
+fn trailers(mut stream: &[u8], content: Vec<u8>) -> Content {
+    let mut count = 0;
+    while let Some((line, rest)) = line(stream) {
+        if line.is_empty() {
+            return Some((content, true));
+        }
+        count += 1;
+        if line.len() > 8 << 10 || count > 100 {
+            return None;
+        }
+        stream = rest;
+    }
+    at_end(stream, 8 << 10, content)
+}
+
+/// The stream ends inside a line, which may be so long and have half of its end.
+fn at_end(stream: &[u8], most: usize, content: Vec<u8>) -> Content {
+    (stream.len() <= most + 1).then_some((content, false))
+}
+
+fn line(stream: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = stream.iter().position(|byte| *byte == b'\n')?;
+    let line = &stream[..end];
+    Some((line.strip_suffix(b"\r").unwrap_or(line), &stream[end + 1..]))
+}
+
+/// The size in a line of at most 1 KiB: hexadecimal digits, blanks, extensions.
+fn size(line: &[u8]) -> Option<usize> {
+    let text = String::from_utf8_lossy(line);
+    let digits = text.split(';').next()?.trim_ascii_end();
+    let is_short = line.len() <= 1 << 10;
+    let is_number = digits.chars().all(|digit| digit.is_ascii_hexdigit());
+    let size = i64::from_str_radix(digits, 16).ok()?;
+    (is_short && is_number).then_some(usize::try_from(size).ok()?)
+}

@@ -1,0 +1,27 @@
+//! Servers under a simulated network of which bytes decide what it does.
+
+#[path = "../../tests/simulation/proxy.rs"]
+mod proxy;
+#[path = "../../tests/simulation/systems.rs"]
+mod systems;
+
+use systems::SYSTEMS;
+
+/// No run is longer, in turns of the loop.
+const TURNS_MOST: u64 = 100_000;
+
+/// One of the servers that the tests simulate, and then a byte for every choice of its network and
+/// its clients. The simulation finds nothing wrong, and comes to an end.
+///
+/// # Panics
+/// When it does.
+pub fn target(data: &[u8]) {
+    let Some((first, choices)) = data.split_first() else {
+        return;
+    };
+    let (name, make) = SYSTEMS[usize::from(*first) % SYSTEMS.len()];
+    match make().check_bytes(choices) {
+        Ok(report) => assert!(report.statistics.turns < TURNS_MOST, "{name}: {report:?}"),
+        Err(failure) => panic!("system {name}: {failure}"),
+    }
+}

@@ -1,0 +1,92 @@
+//! How a connection ends: flushed, told, finished on our side, and the peer's end awaited.
+
+use crate::agenda::{ABORT, ENDED, HOLDING, LINGERING, Next, READABLE, RETIME};
+use crate::connection::Connection;
+use crate::error::CloseReason;
+use crate::linger::Linger;
+use crate::net::Net;
+use crate::protocol::Protocol;
+use crate::turn::Turn;
+
+impl<S, P: Protocol> Connection<S, P> {
+    /// Ends the session for `reason`, whatever it was doing.
+    #[cold]
+    pub(crate) fn end<N>(&mut self, reason: CloseReason, turn: &mut Turn<'_, N>) {
+        self.release(turn);
+        self.session.fail(reason);
+        self.lose(turn);
+        self.agenda.set(ENDED);
+    }
+
+    /// Gives the socket back. The protocol is dropped with the same care as it is called.
+    pub(crate) fn dismantle<N: Net<Stream = S>>(self, turn: &mut Turn<'_, N>) {
+        let Self {
+            session,
+            stream,
+            agenda,
+            ..
+        } = self;
+        turn.leave(session.peer());
+        turn.drop_guarded(session);
+        turn.net.close(stream, agenda.any(ABORT));
+    }
+
+    /// The session is closing: ends the connection once everything is sent.
+    #[cold]
+    pub(super) fn finish<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+        if self.agenda.any(LINGERING | ENDED) {
+            return self.linger(turn);
+        }
+        if self.session.is_aborted() {
+            self.lose(turn);
+            return self.reap();
+        }
+        if !self.session.output().is_empty() {
+            return self.next_turn(turn);
+        }
+        self.lose(turn);
+        let lingers = turn.config.linger_timeout.is_some() && !self.session.is_eof();
+        if !lingers || turn.net.finish(&mut self.stream).is_err() {
+            return self.reap();
+        }
+        self.linger = Some(Box::new(Linger::new(turn.now(), turn.config)));
+        self.agenda.set(LINGERING | READABLE | RETIME);
+        Next::Again
+    }
+
+    fn linger<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+        let Some(linger) = self.linger.as_mut().filter(|_| !self.agenda.any(ENDED)) else {
+            return Next::Wait;
+        };
+        match linger.drive(&mut self.stream, &mut self.agenda, turn) {
+            Next::Reap => self.reap(),
+            next => next,
+        }
+    }
+
+    fn lose<N>(&mut self, turn: &mut Turn<'_, N>) {
+        if turn.lose(&mut self.session) {
+            self.agenda.set(ABORT);
+        }
+    }
+
+    /// Adds what the session holds to what all hold. True if that is too much.
+    pub(super) fn hold<N>(&mut self, turn: &mut Turn<'_, N>) -> bool {
+        let held = self.session.held();
+        self.agenda.set(HOLDING.when(held > 0));
+        *turn.held += held;
+        held > 0 && turn.is_crowded()
+    }
+
+    /// Before the session's buffers change.
+    pub(super) fn release<N>(&mut self, turn: &mut Turn<'_, N>) {
+        if self.agenda.take(HOLDING) {
+            *turn.held -= self.session.held();
+        }
+    }
+
+    fn reap(&mut self) -> Next {
+        self.agenda.set(ENDED);
+        Next::Reap
+    }
+}
