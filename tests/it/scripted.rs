@@ -116,8 +116,8 @@ impl Script {
     }
 }
 
-/// Every wait takes its whole time, at once, but for one that news ends, and brings the events that were
-/// announced; one without a time takes a millisecond.
+/// Every wait takes its whole time, at once, but for one that news ends; one without a time a
+/// millisecond. Each brings the events that were announced.
 pub(crate) struct Scripted {
     script: Script,
     now: Instant,
@@ -161,8 +161,8 @@ impl Net for Scripted {
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         let mut lines = self.script.0.lock().unwrap();
-        events.append(&mut lines.events);
         lines.polls.push(timeout);
+        events.append(&mut lines.events);
         let least = millis(u64::from(!lines.stands_still));
         let end = timeout.map(|wait| self.now + wait.max(least));
         let news = lines.gaps.front().map(|gap| self.last_news + *gap);
