@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serveloop::{Address, Config};
-use url::Url;
+use url::{ParseError, Url};
 
 use self::download::{Download, Target};
 use self::http::Get;
@@ -164,7 +164,10 @@ impl Fetch {
 /// A URL that can be fetched.
 fn parse(text: &str) -> Result<Url, Failure> {
     let usage = |problem: &str| Failure::Usage(format!("{text}: {problem}"));
-    let url = Url::parse(text).map_err(|error| usage(&error.to_string()))?;
+    let url = Url::parse(text).map_err(|error| match error {
+        ParseError::RelativeUrlWithoutBase => usage("a URL begins with http://"),
+        error => usage(&error.to_string()),
+    })?;
     check(&url).map_err(usage)?;
     Ok(url)
 }

@@ -421,7 +421,7 @@ fn what_cannot_be_fetched_is_a_mistake() {
     let cases = [
         ("https://127.0.0.1/", "https is not spoken here"),
         ("ftp://127.0.0.1/", "only http:// URLs"),
-        ("127.0.0.1/x", "relative URL without a base"),
+        ("127.0.0.1/x", "a URL begins with http://"),
         (
             "http://user:secret@127.0.0.1/",
             "a user's name and password are not sent",
