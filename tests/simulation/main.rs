@@ -111,8 +111,7 @@ impl Tally {
         assert!(!systems.is_empty(), "there is no such system");
         let mut tally = Self::default();
         for seed in seeds {
-            let count = systems.len() as u64;
-            let (name, system) = &mut systems[usize::try_from(seed % count).unwrap_or(0)];
+            let (name, system) = of_seed(&mut systems, seed);
             tally.note(name, system.check(seed));
         }
         let Self {
@@ -149,6 +148,12 @@ impl Tally {
     }
 }
 
+/// The systems take turns.
+fn of_seed<T>(systems: &mut [T], seed: u64) -> &mut T {
+    let count = systems.len() as u64;
+    &mut systems[usize::try_from(seed % count).unwrap_or(0)]
+}
+
 fn systems() -> Vec<Simulated> {
     SYSTEMS.iter().map(|(_, make)| make()).collect()
 }
@@ -179,8 +184,7 @@ fn every_bug_is_found() {
 fn is_found(bug: Bug) -> bool {
     let mut systems = systems();
     let found = (0..10_000).position(|seed: u64| {
-        let count = systems.len() as u64;
-        let system = &mut systems[usize::try_from(seed % count).unwrap_or(0)];
+        let system = of_seed(&mut systems, seed);
         let faulty = |network| Faulty::new(network, bug);
         system.check_through(seed, faulty).is_err()
     });
@@ -227,8 +231,7 @@ fn everything_happens() {
     let mut all = Statistics::default();
     let mut systems = systems();
     for seed in 0..1_000 {
-        let count = systems.len() as u64;
-        let system = &mut systems[usize::try_from(seed % count).unwrap_or(0)];
+        let system = of_seed(&mut systems, seed);
         all.add(&system.check(seed).expect("it is well").statistics);
     }
     // What only other servers than these can count.

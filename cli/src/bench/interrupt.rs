@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// The shell's exit status for a process that a signal ended is this more than its number.
-const BY_SIGNAL: usize = 128;
+use crate::signals::BY_SIGNAL;
 
 /// Notes the signals; whatever takes time asks it.
 #[derive(Clone, Debug, Default)]
@@ -41,10 +40,9 @@ impl Interrupt {
 
     /// The exit status after a signal.
     pub(crate) fn exit_code(&self) -> Option<ExitCode> {
-        match self.signal.load(Ordering::Relaxed) {
-            0 => None,
-            signal => u8::try_from(BY_SIGNAL + signal).ok().map(ExitCode::from),
-        }
+        let signal = i32::try_from(self.signal.load(Ordering::Relaxed)).ok()?;
+        let status = u8::try_from(BY_SIGNAL + signal).ok()?;
+        (signal > 0).then(|| ExitCode::from(status))
     }
 }
 

@@ -159,34 +159,32 @@ fn commands(wire: &str, server: Scripted, output: &[u8]) {
     server.end();
 }
 
-#[test]
-fn commands_are_framed() {
+/// The output of a command follows its length at once.
+#[track_caller]
+fn commands_after_lengths(wire: &str, requests: [&'static [u8]; 2], length: [u8; 4]) {
     let output = noise(300_000);
     let reply = output.clone();
     let server = Scripted::new(move |mut stream| {
-        expect(&stream, b"\0\0\0\x05ls -l");
-        trickle(&stream, &300_000_u32.to_be_bytes());
-        stream.write_all(&reply).unwrap();
-        expect(&stream, b"\0\0\0\x04true");
-        stream.write_all(&[0; 4]).unwrap();
+        expect(&stream, requests[0]);
+        trickle(&stream, &length);
+        stream.write_all(&reply).expect("the client reads");
+        expect(&stream, requests[1]);
+        stream.write_all(&[0; 4]).expect("the client reads");
         assert_eq!(rest(&stream), b"");
     });
-    commands("framed", server, &output);
+    commands(wire, server, &output);
+}
+
+#[test]
+fn commands_are_framed() {
+    let requests: [&[u8]; 2] = [b"\0\0\0\x05ls -l", b"\0\0\0\x04true"];
+    commands_after_lengths("framed", requests, 300_000_u32.to_be_bytes());
 }
 
 #[test]
 fn commands_are_answered_after_a_signed_length() {
-    let output = noise(300_000);
-    let reply = output.clone();
-    let server = Scripted::new(move |mut stream| {
-        expect(&stream, b"ls -l");
-        trickle(&stream, &300_000_i32.to_le_bytes());
-        stream.write_all(&reply).unwrap();
-        expect(&stream, b"true");
-        stream.write_all(&[0; 4]).unwrap();
-        assert_eq!(rest(&stream), b"");
-    });
-    commands("struct", server, &output);
+    let requests: [&[u8]; 2] = [b"ls -l", b"true"];
+    commands_after_lengths("struct", requests, 300_000_i32.to_le_bytes());
 }
 
 #[test]

@@ -262,15 +262,16 @@ impl Network {
     }
 
     fn suffer_accept(&mut self, error: i32) {
-        if [libc::EBADF, libc::EINVAL].contains(&error) {
-            self.ledger.borrow_mut().may_close = true;
+        match error {
+            libc::EBADF | libc::EINVAL => self.ledger.borrow_mut().may_close = true,
+            libc::EINTR => {}
+            error if LACK.contains(&error) => {}
+            _ => self.lose_first_in_line(),
         }
-        if error == libc::EINTR
-            || LACK.contains(&error)
-            || [libc::EBADF, libc::EINVAL].contains(&error)
-        {
-            return;
-        }
+    }
+
+    /// The client that would have been accepted is gone.
+    fn lose_first_in_line(&mut self) {
         let taken = self.door.as_mut().and_then(|door| door.backlog.pop_front());
         if let Some(wire) = taken {
             self.excuse(self.wires[wire].number, Excuse::Failed("accept"));
