@@ -57,8 +57,10 @@ impl<L> Acceptor<L> {
             Consequence::Skip => turn.statistics.accept_aborted += 1,
             Consequence::Pause => {
                 turn.statistics.accept_exhausted += 1;
-                let problem = format_args!("{}: cannot accept for now: {error}", self.address);
-                turn.warn("accept", problem);
+                turn.warn(
+                    "accept",
+                    format_args!("{}: cannot accept for now: {error}", self.address),
+                );
             }
             Consequence::Fail => return Err(error),
         }

@@ -91,19 +91,23 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let from = peer.address();
         if count > DATAGRAM_MOST {
             turn.statistics.datagrams_dropped += 1;
-            let problem = format_args!("{peer}: a datagram of more than 64 KiB");
-            turn.warn("datagram", problem);
+            turn.warn(
+                "datagram",
+                format_args!("{peer}: a datagram of more than 64 KiB"),
+            );
         } else if turn.replies.is_reflected(from, turn.net) {
             turn.statistics.datagrams_reflected += 1;
-            let problem =
-                format_args!("{peer}: dropped a datagram from a service's port or our own");
-            turn.warn("reflected", problem);
+            turn.warn(
+                "reflected",
+                format_args!("{peer}: dropped a datagram from a service's port or our own"),
+            );
         } else if !turn.replies.has_room(from, turn.now(), turn.config) {
             turn.statistics.datagrams_over_rate += 1;
             let most = turn.config.replies_per_second;
-            let problem =
-                format_args!("{peer}: dropped a datagram after {most} replies in a second");
-            turn.warn("over rate", problem);
+            turn.warn(
+                "over rate",
+                format_args!("{peer}: dropped a datagram after {most} replies in a second"),
+            );
         } else {
             return true;
         }

@@ -59,8 +59,10 @@ impl<D> Responder<D> {
             // An earlier reply was refused on its way, or a signal came.
             Consequence::Skip => log::debug!("{}: {error}", self.address),
             Consequence::Pause => {
-                let problem = format_args!("{}: cannot receive for now: {error}", self.address);
-                turn.warn("receive", problem);
+                turn.warn(
+                    "receive",
+                    format_args!("{}: cannot receive for now: {error}", self.address),
+                );
             }
             Consequence::Fail => return Err(error),
         }

@@ -157,9 +157,10 @@ impl<'a, N> Turn<'a, N> {
     /// Says why a reply did not leave.
     #[cold]
     pub(crate) fn warn_amplified(&mut self, whose: fmt::Arguments<'_>) {
-        let problem =
-            format_args!("{whose} was dropped: longer than reply_factor (--reply-factor) allows");
-        self.warn("amplified", problem);
+        self.warn(
+            "amplified",
+            format_args!("{whose} was dropped: longer than reply_factor (--reply-factor) allows"),
+        );
     }
 
     /// A connection has ended that had come in.

@@ -60,8 +60,11 @@ impl Dispatch {
             Misfit::TooDeep(at) => self.problem("too_deep", "too many levels", at),
         })?;
         if found.unwrap_or(data.len()) > limit {
-            let message = format_args!("a value of more than {limit} bytes");
-            return Err(self.problem("too_long", message, limit));
+            return Err(self.problem(
+                "too_long",
+                format_args!("a value of more than {limit} bytes"),
+                limit,
+            ));
         }
         Ok(found)
     }
@@ -81,8 +84,11 @@ impl Dispatch {
         };
         let room = reply_most(transport).saturating_sub(transport.waiting());
         if reply.len() > room {
-            let message = format_args!("a reply of {} bytes", reply.len());
-            let problem = Problem::of_value("reply_too_long", message, String::new());
+            let problem = Problem::of_value(
+                "reply_too_long",
+                format_args!("a reply of {} bytes", reply.len()),
+                String::new(),
+            );
             transport.write(&refusal(&problem));
         } else {
             transport.write(&reply);

@@ -185,8 +185,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     fn report_failures(&mut self) {
         for (peer, reason) in mem::take(&mut self.kit.failures) {
             let now = self.kit.clock.tick();
-            let message = format_args!("{peer}: {reason}");
-            self.kit.throttle.warn(reason.name(), now, message);
+            self.kit
+                .throttle
+                .warn(reason.name(), now, format_args!("{peer}: {reason}"));
             let factory = &mut self.factory;
             if guard(|| factory.handle_error(&peer, &reason)).is_none() {
                 self.kit.statistics.panics += 1;
