@@ -8,6 +8,7 @@ mod cores;
 mod descriptors;
 mod family;
 mod figure;
+mod files;
 mod interrupt;
 mod launch;
 mod load;
@@ -26,9 +27,9 @@ mod schedule;
 mod server;
 mod table;
 mod tally;
+mod trouble;
 
 use std::env;
-use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -92,9 +93,14 @@ const DASH: &str = "-";
 ///               the system's own
 ///   calls       system calls of the server for each message (--syscalls)
 ///
-/// With --json there is an object with "command", "date", "machine", "method" and "results", a list
-/// of objects: "server", "load" (closed, open, churn), "connections", "idle", "size", "depth", "rate",
-/// "skipped" (why not measured, or null) and "measured" (or null): "per_second",
+/// A failure, Ctrl-C, SIGTERM and SIGHUP end the benchmark, but lose nothing: the table, the data and
+/// the page show what was measured until then, and say of the rest why it was not. Files are replaced
+/// as a whole at the end.
+///
+/// With --json there is an object with "command", "date", "machine", "method", "ended" (why it ended
+/// early, or null) and "results", a list of objects: "server", "load" (closed, open, churn),
+/// "connections", "idle", "size", "depth", "rate", "skipped" (why not measured, or not in all rounds,
+/// or null) and "measured" (or null): "rounds" (that the figures are of), "per_second",
 /// "latency_microseconds" ("p50", "p90", "p99", "p99.9", "max"), "server_microseconds_per_message",
 /// "server_bytes_per_connection", "system_calls_per_message", "generator_busy", "server_busy",
 /// "generator_waited" (parts of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept".
@@ -123,16 +129,15 @@ impl Bench {
     }
 
     /// Nobody wants to hear after an hour that the results cannot be written.
-    fn check_files(&self) -> io::Result<()> {
-        let json = self
-            .options
-            .json
-            .iter()
-            .filter(|path| path.as_os_str() != DASH);
-        json.chain(&self.options.report).try_for_each(|path| {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            file.map(drop).map_err(|error| named(path, &error))
-        })
+    fn check_files(&self) -> Result<(), Failure> {
+        if let (Some(json), Some(report)) = (self.json_file(), &self.options.report)
+            && files::are_same(json, report)
+        {
+            let problem = format!("--json and --report name the same file, {}", json.display());
+            return Err(Failure::Usage(problem));
+        }
+        let mut paths = self.json_file().into_iter().chain(self.report_file());
+        Ok(paths.try_for_each(files::check)?)
     }
 
     fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -161,61 +166,97 @@ impl Bench {
                 generator_core: cores.generator,
                 system_calls_counted: countable,
             },
+            ended: complete.as_ref().err().map(|error| reason(ground, error)),
             results: outcomes,
         };
-        match complete {
-            Ok(()) => self.tell(&results, &cores)?,
-            Err(error) => {
-                self.tell_rest(&results, &error)?;
-                return Err(error.into());
+        let told = self.tell(&results, &cores, interrupt);
+        match (complete, told) {
+            (Ok(()), told) => Ok(told?),
+            (Err(error), Ok(())) => Err(error.into()),
+            (Err(error), Err(untold)) => {
+                Failure::from(untold).report();
+                Err(error.into())
             }
         }
-        Ok(())
     }
 
-    /// What was measured before the failure is not lost, but no data either.
-    fn tell_rest(&self, results: &Results, error: &io::Error) -> io::Result<()> {
-        let ended = error.kind() == io::ErrorKind::Interrupted;
-        if ended || results.results.is_empty() || self.json_path() == Some(Path::new(DASH)) {
+    /// Where the results go as JSON, unless that is standard output.
+    fn json_file(&self) -> Option<&Path> {
+        let path = self.options.json.as_deref();
+        path.filter(|path| *path != Path::new(DASH))
+    }
+
+    fn report_file(&self) -> Option<&Path> {
+        self.options.report.as_deref()
+    }
+
+    /// Writes everything that can be written, whatever fails; files first, since standard output may
+    /// wait for its reader.
+    fn tell(&self, results: &Results, cores: &Cores, interrupt: &Interrupt) -> io::Result<()> {
+        let json = serde_json::to_string_pretty(results)? + "\n";
+        let page = self.report_file().map(|path| (path, page(results)));
+        let json_file = self.json_file().map(|path| (path, json.clone()));
+        let files = json_file.into_iter().chain(page);
+        let (regular, special): (Vec<_>, Vec<_>) =
+            files.partition(|(path, _)| files::is_regular(path));
+        let write = |(path, text): &(&Path, String)| files::write(path, text);
+        let written: Vec<_> = regular.iter().map(write).collect();
+        interrupt.release();
+        let special: Vec<_> = special.iter().map(write).collect();
+
+        let shown = self.show(results, cores, &json);
+        written.into_iter().chain(special).chain([shown]).collect()
+    }
+
+    fn show(&self, results: &Results, cores: &Cores, json: &str) -> io::Result<()> {
+        if self.options.json.is_some() && self.json_file().is_none() {
+            return print(json);
+        }
+        let is_empty = results.results.iter().all(|it| it.measured.is_none());
+        if results.ended.is_some() && is_empty {
             return Ok(());
         }
-        print(&table(results))
-    }
-
-    fn json_path(&self) -> Option<&Path> {
-        self.options.json.as_deref()
-    }
-
-    fn tell(&self, results: &Results, cores: &Cores) -> io::Result<()> {
-        let json = serde_json::to_string_pretty(results)? + "\n";
-        let path = self.json_path();
-        if path == Some(Path::new(DASH)) {
-            print(&json)?;
-        } else {
-            print(&format!("{cores}\n\n{}", table(results)))?;
-            path.map_or(Ok(()), |path| write(path, &json))?;
-        }
-        let report = self.options.report.as_deref();
-        report.map_or(Ok(()), |path| write(path, &page(results)))
+        print(&format!("{cores}\n\n{}", table(results)))
     }
 }
 
-/// All that was measured completely is in `outcomes` afterwards, also after a failure.
+/// Why not everything was measured, on one line.
+fn reason(ground: Ground<'_>, error: &io::Error) -> String {
+    let text = || error.to_string().lines().next().unwrap_or_default().into();
+    ground.interrupt.reason().unwrap_or_else(text)
+}
+
+/// Measures everything, until something fails. Everything that was to be measured is in `outcomes`
+/// afterwards; what was not, with the reason.
 fn measure_all(
     ground: Ground<'_>,
     count: bool,
     progress: &ProgressBar,
     outcomes: &mut Vec<Outcome>,
 ) -> io::Result<()> {
+    let mut complete = Ok(());
     for scenario in &ground.plan.scenarios {
-        let mut measured = measure_scenario(ground, scenario, progress)?;
-        if count {
+        let mut samples = vec![Vec::new(); ground.plan.contenders.len()];
+        if complete.is_ok() {
+            complete = measure_scenario(ground, scenario, progress, &mut samples);
+        }
+        let outcome = |(contender, samples): (&Contender, &Vec<Sample>)| {
+            Outcome::new(contender, scenario, samples)
+        };
+        let contenders = ground.plan.contenders.iter();
+        let mut measured: Vec<_> = contenders.zip(&samples).map(outcome).collect();
+        if complete.is_ok() && count {
             progress.set_message(format!("system calls, {scenario}"));
-            count_calls(ground, scenario, &mut measured)?;
+            complete = count_calls(ground, scenario, &mut measured);
+        }
+        if let Err(error) = &complete {
+            let why = reason(ground, error);
+            let rounds = ground.plan.rounds;
+            measured.iter_mut().for_each(|it| it.end(rounds, &why));
         }
         outcomes.append(&mut measured);
     }
-    Ok(())
+    complete
 }
 
 /// Measures every server once a round. Who begins changes, so that nobody always comes after the
@@ -224,9 +265,9 @@ fn measure_scenario(
     ground: Ground<'_>,
     scenario: &Scenario,
     progress: &ProgressBar,
-) -> io::Result<Vec<Outcome>> {
+    samples: &mut [Vec<Sample>],
+) -> io::Result<()> {
     let contenders = &ground.plan.contenders;
-    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contenders.len()];
     for round in 0..ground.plan.rounds {
         for turn in 0..contenders.len() {
             let place = (round + turn) % contenders.len();
@@ -239,10 +280,7 @@ fn measure_scenario(
             progress.inc(1);
         }
     }
-    let outcome = |(contender, samples): (&Contender, &Vec<Sample>)| {
-        Outcome::new(contender, scenario, samples)
-    };
-    Ok(contenders.iter().zip(&samples).map(outcome).collect())
+    Ok(())
 }
 
 fn count_calls(
@@ -288,12 +326,4 @@ fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text).map_err(|error| named(path, &error))
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

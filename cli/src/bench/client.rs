@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use serveloop::{CloseReason, Protocol, ProtocolError, Transport, Waker};
+use serveloop::{CloseReason, Deadline, Protocol, ProtocolError, Transport, Waker};
 
 use crate::bench::pattern::{Pattern, Place};
 use crate::bench::schedule::Schedule;
 use crate::bench::tally::Tally;
+use crate::bench::trouble::told;
 
 /// Sends messages and checks what comes back. The first message of every connection is a visit: it
 /// shows that the server echoes, and has the connection used before its memory is looked at.
@@ -229,8 +230,10 @@ impl Protocol for Client {
         if !expected {
             let mut tally = self.course.tally.borrow_mut();
             tally.fail(|| match reason {
-                CloseReason::ConnectFailed(_) => reason.to_string(),
-                _ => format!("connection {}: {reason}", self.number + 1),
+                CloseReason::ConnectFailed(_) | CloseReason::TimedOut(Deadline::Connect) => {
+                    told(reason)
+                }
+                _ => format!("connection {}: {}", self.number + 1, told(reason)),
             });
         }
     }

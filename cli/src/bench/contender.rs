@@ -63,7 +63,13 @@ impl Model {
         let most = scenario.standing_most().to_string();
         let mut arguments: Vec<String> = ["serve", "echo"].map(str::to_owned).into();
         for listener in 1..=scenario.listeners() {
-            arguments.extend(["--listen".to_owned(), format!("tcp://127.0.0.{listener}:0")]);
+            // Linux alone has all of 127.0.0.0/8; elsewhere the ports tell the listeners apart.
+            let host = if cfg!(target_os = "linux") {
+                listener
+            } else {
+                1
+            };
+            arguments.extend(["--listen".to_owned(), format!("tcp://127.0.0.{host}:0")]);
         }
         let (model, workers) = match self {
             Self::Workers(count) => ("event-loop", count.get()),

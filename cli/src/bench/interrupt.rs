@@ -1,31 +1,45 @@
-//! Ctrl-C ends the whole benchmark, with every server that it started.
+//! Ctrl-C ends the whole benchmark, with every server that it started; what was measured is kept.
 
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
 
-use crate::signals::BY_SIGNAL;
+use crate::signals::{BY_SIGNAL, is_ignored};
 
 /// Notes the signals; whatever takes time asks it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt {
     signal: Arc<AtomicUsize>,
+    /// Whether a signal ends the process at once.
+    released: Arc<AtomicBool>,
 }
 
 impl Interrupt {
+    /// Catches the signals from now on. One that is ignored, as after `nohup`, stays ignored.
+    ///
     /// # Errors
     /// The system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
         let interrupt = Self::default();
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            if is_ignored(signal) {
+                continue;
+            }
+            flag::register_conditional_default(signal, Arc::clone(&interrupt.released))?;
             let number = usize::try_from(signal).unwrap_or(0);
             flag::register_usize(signal, Arc::clone(&interrupt.signal), number)?;
         }
         Ok(interrupt)
+    }
+
+    /// Lets signals end the process at once from now on: only output that may wait for its reader
+    /// is left to do.
+    pub(crate) fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
     }
 
     /// # Errors
@@ -40,9 +54,20 @@ impl Interrupt {
 
     /// The exit status after a signal.
     pub(crate) fn exit_code(&self) -> Option<ExitCode> {
+        let status = u8::try_from(BY_SIGNAL + self.signal()?).ok()?;
+        Some(ExitCode::from(status))
+    }
+
+    /// Which signal came, in words.
+    pub(crate) fn reason(&self) -> Option<String> {
+        let signal = self.signal()?;
+        let name = low_level::signal_name(signal).unwrap_or("a signal");
+        Some(format!("ended by {name}"))
+    }
+
+    fn signal(&self) -> Option<i32> {
         let signal = i32::try_from(self.signal.load(Ordering::Relaxed)).ok()?;
-        let status = u8::try_from(BY_SIGNAL + signal).ok()?;
-        (signal > 0).then(|| ExitCode::from(status))
+        (signal > 0).then_some(signal)
     }
 }
 
@@ -55,9 +80,11 @@ mod tests {
         let interrupt = Interrupt::default();
         interrupt.check().unwrap();
         assert_eq!(interrupt.exit_code(), None);
+        assert_eq!(interrupt.reason(), None);
         interrupt.signal.store(2, Ordering::Relaxed);
         let error = interrupt.check().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
         assert_eq!(interrupt.exit_code(), Some(ExitCode::from(130)));
+        assert_eq!(interrupt.reason().as_deref(), Some("ended by SIGINT"));
     }
 }

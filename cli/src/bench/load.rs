@@ -14,6 +14,7 @@ use crate::bench::pattern::Pattern;
 use crate::bench::scenario::{Pace, Scenario};
 use crate::bench::schedule::Schedule;
 use crate::bench::tally::{Latency, Tally};
+use crate::bench::trouble::explained;
 
 /// Connections that are being opened at a time: fewer than any server's queue holds.
 const OPENING_MOST: usize = 64;
@@ -24,6 +25,8 @@ const READ_BUFFER: usize = 256 * 1024;
 const STEP: Duration = Duration::from_millis(20);
 /// How long connections may take to end in order.
 const ENDING: Duration = Duration::from_secs(1);
+/// The part of the patience in which a connection has to be established.
+const CONNECTING: f64 = 0.9;
 /// The system's timers are this coarse, so that the last stretch before a message is due is spun.
 const COARSE: Duration = Duration::from_millis(2);
 
@@ -76,7 +79,7 @@ impl<'a> Load<'a> {
         };
         let config = config(scenario, patience);
         Ok(Self {
-            reactor: Reactor::new((|_| None) as Nobody, config)?,
+            reactor: Reactor::new((|_| None) as Nobody, config).map_err(explained)?,
             course: Rc::new(course),
             pace: scenario.pace,
             addresses,
@@ -271,7 +274,8 @@ fn config(scenario: &Scenario, patience: Duration) -> Config {
         high_water: output,
         low_water: output / 2,
         max_output: output,
-        connect_timeout: Some(patience),
+        // Sooner than the silence is noticed, which says less.
+        connect_timeout: Some(patience.mul_f64(CONNECTING)),
         first_message_timeout: None,
         message_timeout: None,
         idle_timeout: None,

@@ -9,6 +9,9 @@ use crate::bench::table::{groups, notes};
 
 const STYLE: &str = include_str!("page.css");
 
+/// The most characters of a reason in a chart.
+const REASON_MOST: usize = 60;
+
 const HEADINGS: [&str; 11] = [
     "server",
     "per second",
@@ -140,10 +143,8 @@ fn chart_groups<T>(
             .as_ref()
             .and_then(|measured| value(outcome, measured));
         let reason = || {
-            outcome
-                .skipped
-                .clone()
-                .unwrap_or_else(|| "not known".to_owned())
+            let skipped = outcome.skipped.as_deref();
+            shortened(skipped.unwrap_or("not known"))
         };
         let (value, text) = shown.unzip();
         Row {
@@ -159,6 +160,14 @@ fn chart_groups<T>(
         })
         .filter(|group: &Group<T>| group.rows.iter().any(|row| row.value.is_ok()))
         .collect()
+}
+
+/// As much of a reason as a chart has room for; the tables have all of it.
+fn shortened(reason: &str) -> String {
+    match reason.char_indices().nth(REASON_MOST) {
+        Some((end, _)) => format!("{}...", &reason[..end]),
+        None => reason.to_owned(),
+    }
 }
 
 fn connections(count: usize) -> String {

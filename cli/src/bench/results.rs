@@ -27,6 +27,8 @@ pub(crate) struct Results {
     pub(crate) date: String,
     pub(crate) machine: Machine,
     pub(crate) method: Method,
+    /// Why the benchmark ended before everything was measured, if it did.
+    pub(crate) ended: Option<String>,
     /// In the order in which they are shown: one for each scenario and server.
     pub(crate) results: Vec<Outcome>,
 }
@@ -54,7 +56,7 @@ pub(crate) struct Outcome {
     pub(crate) depth: usize,
     /// Messages per second that were asked for, in an open loop.
     pub(crate) rate: Option<u64>,
-    /// Why it was not measured, if it was not.
+    /// Why it was not measured, or not in all rounds, if it was not.
     pub(crate) skipped: Option<String>,
     pub(crate) measured: Option<Measured>,
     #[serde(skip)]
@@ -63,6 +65,8 @@ pub(crate) struct Outcome {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {
+    /// The rounds that the figures are of.
+    pub(crate) rounds: usize,
     /// Messages, or with churn connections.
     pub(crate) per_second: Figure,
     pub(crate) latency_microseconds: Times,
@@ -110,6 +114,18 @@ impl Outcome {
 }
 
 impl Outcome {
+    /// Notes why the benchmark ended, if rounds of this server are missing.
+    pub(crate) fn end(&mut self, rounds: usize, why: &str) {
+        let done = self.measured.as_ref().map_or(0, |measured| measured.rounds);
+        if self.skipped.is_some() || done == rounds {
+            return;
+        }
+        self.skipped = Some(match done {
+            0 => why.to_owned(),
+            _ => format!("only {done} of {rounds} rounds: {why}"),
+        });
+    }
+
     /// The memory of a connection in words. The system counts whole pages, so that few connections
     /// show no more than that each takes less than its part of one.
     pub(crate) fn memory(&self) -> Option<String> {
@@ -144,6 +160,7 @@ impl Measured {
         // An open loop spins until the next message is due, so it is busy all the time.
         let gave_all = generator_busy >= BUSY && rate_was_kept != Some(true);
         Some(Self {
+            rounds: samples.len(),
             per_second,
             latency_microseconds: Times {
                 p50: figure(|sample| sample.latency.p50)?,
@@ -231,6 +248,7 @@ pub(crate) mod tests {
                 generator_core: 1,
                 system_calls_counted: None,
             },
+            ended: None,
             results: outcomes.concat(),
         }
     }
@@ -255,6 +273,7 @@ pub(crate) mod tests {
             "/results/0/server",
             "/results/0/load",
             "/results/0/connections",
+            "/results/0/measured/rounds",
             "/results/0/idle",
             "/results/0/size",
             "/results/0/depth",
@@ -279,6 +298,7 @@ pub(crate) mod tests {
         }
         for path in [
             "/method/system_calls_counted",
+            "/ended",
             "/results/0/rate",
             "/results/0/skipped",
             "/results/0/measured/system_calls_per_message",
@@ -287,6 +307,25 @@ pub(crate) mod tests {
         ] {
             assert_eq!(json.pointer(path), Some(&serde_json::Value::Null), "{path}");
         }
+    }
+
+    #[test]
+    fn missing_rounds_are_told_with_the_reason() {
+        let contender = Contender::Model(Model::EventLoop);
+        let load = scenario(Pace::Closed, 1);
+        let told = |rounds: usize| {
+            let mut outcome = Outcome::new(&contender, &load, &vec![sample(1e5); rounds]);
+            outcome.end(3, "ended by SIGINT");
+            outcome.skipped
+        };
+        assert_eq!(told(0).as_deref(), Some("ended by SIGINT"));
+        let partial = "only 2 of 3 rounds: ended by SIGINT";
+        assert_eq!(told(2).as_deref(), Some(partial));
+        assert_eq!(told(3), None);
+        let mut unable = results().results[3].clone();
+        unable.end(1, "ended by SIGINT");
+        let reason = "serves one connection at a time";
+        assert_eq!(unable.skipped.as_deref(), Some(reason));
     }
 
     #[test]

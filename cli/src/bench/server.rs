@@ -20,6 +20,7 @@ use crate::bench::family::Family;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::launch;
 use crate::bench::scenario::Scenario;
+use crate::bench::trouble::explained;
 
 /// How long a server may take until it listens, or to end when it was asked to.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,7 +69,13 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = command.spawn().map_err(|error| {
+            let error = explained(error);
+            io::Error::new(
+                error.kind(),
+                format!("cannot start the {model} server: {error}"),
+            )
+        })?;
         let announced = lines(child.stdout.take());
         let log = child.stderr.take().map(last_lines);
         let mut server = Self {

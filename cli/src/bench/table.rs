@@ -53,12 +53,17 @@ pub(crate) fn groups(results: &Results) -> impl Iterator<Item = &[Outcome]> {
 
 /// What one has to know to read the figures, a sentence each.
 pub(crate) fn notes(results: &Results) -> Vec<String> {
-    let mut notes = Vec::new();
+    let ended = results.ended.as_ref();
+    let ended = ended.map(|why| format!("not everything was measured: {why}"));
+    let mut notes: Vec<_> = ended.into_iter().collect();
     for outcome in &results.results {
         let Some(measured) = &outcome.measured else {
             continue;
         };
         let what = format!("{}, {}", outcome.server, outcome.scenario);
+        if let Some(skipped) = &outcome.skipped {
+            notes.push(format!("{what}: {skipped}"));
+        }
         if measured.rate_was_kept == Some(false) {
             notes.push(format!("{what}: the rate was not kept"));
         }

@@ -1,5 +1,7 @@
 //! Tests of the built command, one module per theme.
 
+#[path = "../../../tests/it/outside.rs"]
+mod outside;
 mod running;
 mod scripts;
 mod served;
@@ -7,6 +9,8 @@ mod sockets;
 mod terminal;
 
 mod bench;
+mod bench_kept;
+mod bench_trouble;
 mod clients;
 mod command;
 mod command_clients;

@@ -120,6 +120,13 @@ impl Served {
         (self.child.wait().expect("our child"), log)
     }
 
+    /// Waits for the end. Gives the exit status and the lines of standard error and standard output.
+    #[track_caller]
+    pub(crate) fn all(mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
+        let (stdout, stderr) = (self.stdout.rest(), self.stderr.rest());
+        (self.child.wait().expect("our child"), stderr, stdout)
+    }
+
     /// Waits for the end, whatever was written before.
     #[track_caller]
     pub(crate) fn status(mut self) -> ExitStatus {

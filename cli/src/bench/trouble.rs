@@ -1,0 +1,137 @@
+//! What errors of the system mean for a benchmark, and what helps.
+
+use std::io;
+
+use libc::{
+    EACCES, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE,
+    ENOBUFS, ENOENT, ENOMEM, EPERM, ETIMEDOUT,
+};
+use rustix::process::{Resource, getrlimit};
+use serveloop::{CloseReason, Deadline};
+
+const TIMED_OUT: &str = "nothing answers there: check the address, whether a firewall drops what is sent, and whether \
+     the server accepts connections; --timeout allows more time";
+
+/// Why a connection of the load could not be made or ended, with what helps where that is known.
+pub(crate) fn told(reason: &CloseReason) -> String {
+    let advice = match reason {
+        CloseReason::ConnectFailed(error) => advice_on_connecting(error),
+        CloseReason::TimedOut(Deadline::Connect) => Some(TIMED_OUT.to_owned()),
+        CloseReason::Io(error) => advice(error),
+        _ => None,
+    };
+    match advice {
+        Some(advice) => format!("{reason}: {advice}"),
+        None => reason.to_string(),
+    }
+}
+
+/// The same error, with what helps where that is known.
+pub(crate) fn explained(error: io::Error) -> io::Error {
+    match advice(&error) {
+        Some(advice) => io::Error::new(error.kind(), format!("{error}: {advice}")),
+        None => error,
+    }
+}
+
+/// What an error says that `connect` alone has, or means by itself.
+fn advice_on_connecting(error: &io::Error) -> Option<String> {
+    let text = match error.raw_os_error()? {
+        EADDRNOTAVAIL => {
+            "no local port is free. Every connection that was closed keeps its port for a minute \
+             (TIME_WAIT): wait for a minute between runs, measure for a shorter --duration, give the \
+             system more ports (sysctl net.ipv4.ip_local_port_range), or measure over unix://"
+        }
+        ECONNREFUSED => {
+            "no server listens there, or its queue is full: start it first, and check the address"
+        }
+        ENOENT => "there is no such socket file: start the server first, and check the path",
+        ETIMEDOUT => TIMED_OUT,
+        ENETUNREACH | EHOSTUNREACH => {
+            "this machine has no way to that address: check the address, the route and the interface"
+        }
+        EACCES | EPERM => {
+            "the system does not allow it: a Unix socket needs the right to write to its file and to \
+             enter its directories, and a firewall or a route may forbid an address"
+        }
+        EAGAIN => {
+            "the server's queue of new connections is full: it accepts too slowly, so use fewer \
+             --connections, or give it a longer queue"
+        }
+        _ => return advice(error),
+    };
+    Some(text.to_owned())
+}
+
+/// What an error means in any call.
+fn advice(error: &io::Error) -> Option<String> {
+    match error.raw_os_error()? {
+        EMFILE => Some(format!(
+            "this process may have {} descriptors, and each connection takes one: use fewer \
+             --connections, or raise the limit (ulimit -n)",
+            descriptors_most()
+        )),
+        ENFILE => Some(
+            "the whole system has no descriptor left: use fewer --connections, or raise sysctl fs.file-max"
+                .to_owned(),
+        ),
+        ENOBUFS | ENOMEM => Some(
+            "the system has no memory left for sockets or processes: use fewer --connections"
+                .to_owned(),
+        ),
+        EAGAIN => Some(
+            "the system allows no more processes or threads: end others, or raise the limit (ulimit -u)"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+fn descriptors_most() -> String {
+    let soft = getrlimit(Resource::Nofile).current;
+    soft.map_or("any number of".to_owned(), |soft| soft.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_follows_what_the_system_says() {
+        let connect = |code| {
+            let error = io::Error::from_raw_os_error(code);
+            told(&CloseReason::ConnectFailed(error))
+        };
+        for (code, part) in [
+            (EADDRNOTAVAIL, "TIME_WAIT"),
+            (ECONNREFUSED, "no server listens there"),
+            (ENOENT, "no such socket file"),
+            (ETIMEDOUT, "--timeout"),
+            (ENETUNREACH, "route"),
+            (EHOSTUNREACH, "route"),
+            (EACCES, "does not allow it"),
+            (EPERM, "firewall"),
+            (EAGAIN, "queue"),
+            (EMFILE, "ulimit -n"),
+            (ENFILE, "fs.file-max"),
+            (ENOBUFS, "no memory left"),
+        ] {
+            let text = connect(code);
+            assert!(text.starts_with("cannot connect: "), "{text}");
+            assert!(text.contains(&format!("(os error {code}): ")), "{text}");
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!connect(libc::EINVAL).contains("): "));
+        let late = told(&CloseReason::TimedOut(Deadline::Connect));
+        assert!(late.contains("--timeout"), "{late}");
+    }
+
+    #[test]
+    fn the_kind_of_an_error_stays() {
+        let error = explained(io::Error::from_raw_os_error(EAGAIN));
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(error.to_string().contains("ulimit -u"), "{error}");
+        let other = explained(io::Error::other("as it is"));
+        assert_eq!(other.to_string(), "as it is");
+    }
+}
