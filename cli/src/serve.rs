@@ -5,6 +5,7 @@ mod limits;
 pub(crate) mod logged;
 pub(crate) mod messages;
 pub(crate) mod outlet;
+mod room;
 pub(crate) mod way;
 
 use std::io;
@@ -71,6 +72,7 @@ impl Serve {
     /// Serves until a signal ends it. Returns the status to exit with.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config()?;
+        room::fit(&mut config);
         let addresses = resolve(&self.listen).map_err(Failure::of_input)?;
         self.protocol.check(&addresses, self.way)?;
         let signals = Signals::catch()?;

@@ -23,6 +23,7 @@ use serveloop::{
 use isolated::{Isolated, Usage};
 use model_protocols::{Any, probe};
 use model_server::{End, connect, finish, read_to};
+use outside::skip;
 use support::{Scratch, echoes, expect, panic_quietly, timeless};
 use transcripts::Transcript;
 
@@ -32,6 +33,8 @@ mod model_protocols;
 #[expect(dead_code, reason = "made for several test programs")]
 #[path = "../it/model_server.rs"]
 mod model_server;
+#[path = "../it/outside.rs"]
+mod outside;
 #[expect(dead_code, reason = "made for several test programs")]
 #[path = "../it/probe.rs"]
 mod probe;
@@ -418,7 +421,7 @@ fn without_room_one_connection_is_refused() {
             .args(["-qq", "-o", "/dev/null", "true"])
             .status();
         if !probe.is_ok_and(|status| status.success()) {
-            return println!("skipped: no strace");
+            return skip("strace");
         }
         let server = Isolated::run(command.arg(&itself), model, "echo", TCP);
         echoes(&mut server.client(), b"first");

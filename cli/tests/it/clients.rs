@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
+use crate::outside::skip;
 use crate::served::{PATIENCE, Served};
 use crate::sockets::{Directory, path_of, socket_addr};
 
@@ -35,7 +36,7 @@ fn is_installed(program: &str, option: &str, mark: &str) -> bool {
             String::from_utf8_lossy(&text).contains(mark)
         });
     if !found {
-        println!("skipped: no {program} ({mark})");
+        skip(&format!("{program} ({mark})"));
     }
     found
 }

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::command::serve;
+use crate::outside::skip;
 use crate::sockets::socket_addr;
 
 /// Runs one of our scripts against a server of one form, types `input`, and gives what it prints.
 #[track_caller]
 fn python(script: &str, wire: &str, input: &str) -> Option<String> {
     if Command::new("python3").arg("--version").output().is_err() {
-        println!("skipped: no python3");
+        skip("python3");
         return None;
     }
     let served = serve(&["echo", "head", "true", "sh"], &["--wire", wire]);

@@ -12,6 +12,7 @@ use socket2::SockRef;
 
 use crate::command::{Client, framed, serve};
 use crate::command_limits::expect_dead;
+use crate::outside::skip;
 use crate::served::{PATIENCE, Served};
 use crate::sockets::Directory;
 
@@ -233,7 +234,7 @@ fn a_thousand_commands_leave_nothing_behind() {
 #[test]
 fn the_first_process_of_a_container_keeps_no_zombies() {
     let Some(served) = serve_contained(&["--allow", "sh"]) else {
-        return println!("skipped: no unshare, or not allowed to");
+        return skip("unshare, or no right to use it");
     };
     let mut client = Client::new(&served);
     for _ in 0..20 {
@@ -251,11 +252,11 @@ fn the_first_process_of_a_container_keeps_no_zombies() {
 #[test]
 fn the_first_process_of_a_container_waits_for_no_orphan() {
     if !Path::new("/usr/bin/perl").exists() {
-        return println!("skipped: no perl");
+        return skip("perl");
     }
     let options = ["--allow", "perl", "--max-commands", "1"];
     let Some(served) = serve_contained(&options) else {
-        return println!("skipped: no unshare, or not allowed to");
+        return skip("unshare, or no right to use it");
     };
     let mut client = Client::new(&served);
     let latecomers = "perl -e '$group = $$; for my $late (0..40) { next if fork; \

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::command::{Client, serve};
+use crate::outside::skip;
 use crate::served::Served;
 use crate::sockets::Directory;
 
@@ -193,7 +194,7 @@ fn words_are_those_of_python() {
     let mut attempts = attempts(&canary);
     attempts.retain(|attempt| !attempt.contains(&0));
     let Some(splits) = split_by_python(&attempts) else {
-        return println!("skipped: no python3");
+        return skip("python3");
     };
     assert_eq!(splits.len(), attempts.len());
     let served = serve_printf();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{Client, serve};
+use crate::outside::skip;
 use crate::served::{PATIENCE, Served, serveloop};
 use crate::sockets::Directory;
 
@@ -154,7 +155,7 @@ fn children_are_kept_until_they_are_reaped() {
         .status()
         .is_ok_and(|status| status.success())
     {
-        return println!("skipped: no env {deaf}");
+        return skip(&format!("env {deaf}"));
     }
     let server = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
     command
@@ -178,7 +179,7 @@ fn no_signal_is_blocked() {
         .status()
         .is_ok_and(|status| status.success())
     {
-        return println!("skipped: no env {blocked}");
+        return skip(&format!("env {blocked}"));
     }
     let server = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
     let mut command = Command::new("env");

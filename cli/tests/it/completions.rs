@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use crate::outside::skip;
 use crate::running::{Running, run};
 use crate::served::serveloop;
 
@@ -25,7 +26,7 @@ fn piped(program: &str, arguments: &[&str], text: &str) -> Option<String> {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = spawned else {
-        println!("skipped: no {program}");
+        skip(program);
         return None;
     };
     // All is read before anything is written, or nothing at all.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::outside::skip;
 use crate::running::{Running, fill, run};
 use crate::scripts::{Scripted, expect, noise, rest, trickle};
 use crate::served::{PATIENCE, Served, serveloop};
@@ -292,7 +293,7 @@ fn a_closed_output_ends_it_quietly() {
 #[test]
 fn an_output_that_takes_nothing_is_a_failure() {
     let Ok(full) = fs::File::options().write(true).open("/dev/full") else {
-        return println!("skipped: no /dev/full");
+        return skip("/dev/full");
     };
     let server = Scripted::new(|mut stream| stream.write_all(b"lost").unwrap());
     let mut command = serveloop(&["connect", &server.uri()]);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::outside::skip;
 use crate::served::Served;
 use crate::sockets::Stream;
 
@@ -33,7 +34,7 @@ fn make_room() -> bool {
 #[test]
 fn a_thousand_delays_pass_at_the_same_time() {
     if !make_room() {
-        println!("skipped: too few descriptors");
+        skip("room for the descriptors of a thousand clients");
         return;
     }
     let served = Served::new(&["hello", "-q", "--listen", "tcp://127.0.0.1:0"]);

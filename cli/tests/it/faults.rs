@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
+use crate::outside::skip;
 use crate::served::{PATIENCE, Served};
 
 const TCP: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
@@ -48,7 +49,7 @@ fn connections_that_ended_hold_no_descriptor() {
     let served = Served::new(&["echo", TCP[0], TCP[1]]);
     let directory = format!("/proc/{}/fd", served.process_id());
     if !Path::new(&directory).exists() {
-        return println!("skipped: no /proc");
+        return skip("/proc");
     }
     let count = || fs::read_dir(&directory).expect("a process").count();
     let talk = || {

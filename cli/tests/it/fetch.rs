@@ -10,6 +10,7 @@ use std::sync::mpsc;
 
 use rustix::process::Signal;
 
+use crate::outside::skip;
 use crate::running::{Running, Said, run};
 use crate::scripts::{Scripted, noise, trickle};
 use crate::served::{PATIENCE, serveloop};
@@ -381,7 +382,7 @@ fn a_closed_output_ends_it_quietly() {
 #[test]
 fn an_output_that_takes_nothing_is_a_failure() {
     let Ok(full) = fs::File::options().write(true).open("/dev/full") else {
-        return println!("skipped: no /dev/full");
+        return skip("/dev/full");
     };
     let server = answering(SIZED);
     let mut command = serveloop(&["fetch", &format!("http://{}/", server.at())]);
@@ -464,7 +465,7 @@ fn python_serves_what_is_fetched() {
         .stderr(Stdio::null())
         .spawn();
     let Ok(child) = spawned else {
-        return println!("skipped: no python3");
+        return skip("python3");
     };
     let mut python = Python(child);
     let mut line = String::new();

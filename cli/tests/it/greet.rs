@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
+use crate::outside::skip;
 use crate::served::{PATIENCE, Served};
 use crate::sockets::{Datagrams, Directory, Stream};
 
@@ -80,7 +81,7 @@ fn processes_leave_nothing_behind() {
     }
     let children = format!("/proc/{0}/task/{0}/children", served.process_id());
     if !Path::new(&children).exists() {
-        return println!("skipped: no /proc");
+        return skip("/proc");
     }
     let left = || fs::read_to_string(&children).expect("a process");
     // The last ones are still on their way out; a zombie would stay for ever.

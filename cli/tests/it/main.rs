@@ -9,7 +9,9 @@ mod sockets;
 mod terminal;
 
 mod bench;
+#[cfg(target_os = "linux")]
 mod bench_kept;
+#[cfg(target_os = "linux")]
 mod bench_trouble;
 mod clients;
 mod command;
@@ -28,6 +30,8 @@ mod greet;
 mod limits;
 mod listening;
 mod logging;
+#[cfg(target_os = "linux")]
+mod memory;
 mod models;
 mod operator;
 mod print;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::outside::skip;
 use crate::served::{PATIENCE, Served, serveloop};
 use crate::sockets::{Datagrams, Directory, Stream, socket_addr};
 use crate::terminal::terminal;
@@ -157,7 +158,7 @@ fn waiting_for_room_costs_nothing() {
     let piece = [b'.'; 1 << 16];
     while writer.write(&piece).is_ok() {}
     let Some(before) = processor_time(&printing.served) else {
-        return println!("skipped: no /proc");
+        return skip("/proc");
     };
     thread::sleep(Duration::from_millis(500));
     let used = processor_time(&printing.served).expect("a process") - before;

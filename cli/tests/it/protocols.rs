@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::outside::skip;
 use crate::served::Served;
 use crate::sockets::{Datagrams, Directory, Stream};
 
@@ -19,7 +20,7 @@ fn serve_everywhere(arguments: &[&str], directory: &Directory) -> Served {
     if TcpListener::bind("[::1]:0").is_ok() {
         uris.extend(["tcp://[::1]:0".to_owned(), "udp://[::1]:0".to_owned()]);
     } else {
-        println!("skipped: no IPv6");
+        skip("IPv6");
     }
     let listen = uris.iter().flat_map(|uri| ["--listen", uri]);
     let arguments: Vec<_> = arguments.iter().copied().chain(listen).collect();

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use socket2::SockRef;
 
+use crate::outside::skip;
 use crate::served::{PATIENCE, Served, serveloop};
 use crate::sockets::socket_addr;
 
@@ -260,7 +261,7 @@ fn can(program: &str, arguments: &[&str]) -> bool {
         .status();
     let can = status.is_ok_and(|status| status.success());
     if !can {
-        println!("skipped: no {program} that can {arguments:?}");
+        skip(&format!("{program} that can {arguments:?}"));
     }
     can
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::sockets::Stream;
@@ -23,6 +24,11 @@ pub(crate) fn serveloop(arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// How a message ends that has this error: the words before the number are the C library's.
+pub(crate) fn number_of(error: Errno) -> String {
+    format!("(os error {})", error.raw_os_error())
 }
 
 /// A running `serveloop serve`, killed when the test ends.

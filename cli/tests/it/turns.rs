@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
+use crate::outside::skip;
 use crate::running::{Running, run};
 use crate::scripts::{Scripted, expect, noise, rest, trickle};
 use crate::served::{Served, serveloop};
@@ -77,7 +78,7 @@ impl Python {
         let mut command = Command::new("python3");
         let spawned = command.args([script, name]).stdout(Stdio::piped()).spawn();
         let Ok(child) = spawned else {
-            println!("skipped: no python3");
+            skip("python3");
             return None;
         };
         let mut python = Self(child);

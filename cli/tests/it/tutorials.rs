@@ -23,6 +23,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
+use crate::outside::skip;
 use crate::served::{Served, serveloop};
 use crate::sockets::socket_addr;
 
@@ -42,7 +43,7 @@ fn run(script: &str, served: &Served, typed: &str) -> Option<String> {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else {
-        println!("skipped: no python3");
+        skip("python3");
         return None;
     };
     let mut stdin = child.stdin.take().expect("a pipe");

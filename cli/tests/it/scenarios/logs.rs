@@ -6,13 +6,14 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
+use crate::outside::skip;
 use crate::scenarios::{Subject, TCP, echoes};
 use crate::served::{Served, serveloop};
 
 #[test]
 fn a_full_disk_under_the_log_is_nobodys_problem() {
     let Ok(full) = OpenOptions::new().write(true).open("/dev/full") else {
-        return println!("skipped: no /dev/full");
+        return skip("/dev/full");
     };
     let mut command = serveloop(&["serve", "echo", "-vv"]);
     command.args(TCP).stderr(Stdio::from(full));
