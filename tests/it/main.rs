@@ -30,6 +30,8 @@ mod model_protocols;
 mod model_server;
 mod models;
 mod models_rules;
+mod outside;
+mod panics_abort;
 mod pauses;
 mod peers;
 mod probe;
