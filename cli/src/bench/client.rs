@@ -161,6 +161,18 @@ impl Client {
         }
     }
 
+    /// Why the run is worth nothing now.
+    fn failure(&self, reason: &CloseReason) -> String {
+        let (number, why) = (self.number + 1, told(reason));
+        match reason {
+            CloseReason::ConnectFailed(_) | CloseReason::TimedOut(Deadline::Connect) => why,
+            CloseReason::PeerClosed | CloseReason::Io(_) if self.answered == 0 => format!(
+                "connection {number}: {why} before it was used: the server may have a limit on connections"
+            ),
+            _ => format!("connection {number}: {why}"),
+        }
+    }
+
     /// Counts for how long the messages have been missing that should have been sent by the end.
     fn account_missing(&mut self, over: Instant) {
         let Some(schedule) = self.course.schedule.get() else {
@@ -229,12 +241,7 @@ impl Protocol for Client {
             || (matches!(reason, CloseReason::Closed) && self.course.churn);
         if !expected {
             let mut tally = self.course.tally.borrow_mut();
-            tally.fail(|| match reason {
-                CloseReason::ConnectFailed(_) | CloseReason::TimedOut(Deadline::Connect) => {
-                    told(reason)
-                }
-                _ => format!("connection {}: {}", self.number + 1, told(reason)),
-            });
+            tally.fail(|| self.failure(reason));
         }
     }
 }

@@ -38,9 +38,10 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
 fn advice_on_connecting(error: &io::Error) -> Option<String> {
     let text = match error.raw_os_error()? {
         EADDRNOTAVAIL => {
-            "no local port is free. Every connection that was closed keeps its port for a minute \
-             (TIME_WAIT): wait for a minute between runs, measure for a shorter --duration, give the \
-             system more ports (sysctl net.ipv4.ip_local_port_range), or measure over unix://"
+            "no local port is free. Each connection to one address takes one, and keeps it for a \
+             minute after it was closed (TIME_WAIT): wait for a minute between runs, measure for a \
+             shorter --duration or with fewer --connections, give the system more ports (sysctl \
+             net.ipv4.ip_local_port_range), or measure over unix://"
         }
         ECONNREFUSED => {
             "no server listens there, or its queue is full: start it first, and check the address"

@@ -3,13 +3,14 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::outside::require_that;
 use crate::served::{Outcome, PATIENCE, Served, serveloop};
 use crate::sockets::Directory;
 
@@ -229,6 +230,82 @@ fn files_that_cannot_be_written_are_refused_before_anything_is_measured() {
         "{}",
         outcome.stderr
     );
+}
+
+/// A file that its user may write, in a directory where that user may not make another.
+#[test]
+fn a_file_in_a_directory_of_others_is_written_in_place() {
+    let directory = Directory::new();
+    let json = directory.path("results.json");
+    fs::write(&json, "old, and longer than nothing").unwrap();
+    let open_to = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open_to(&json, 0o666);
+    open_to(&directory.path("."), 0o755);
+    // The binary lies where others may not get at it.
+    let copy = directory.path("serveloop");
+    fs::copy(env!("CARGO_BIN_EXE_serveloop"), &copy).unwrap();
+    let others = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let others = |program: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(others).arg(program);
+        command.stdin(Stdio::null()).env_remove("RUST_LOG");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let probe = others(&copy).arg("--version").output();
+    let possible = probe.is_ok_and(|output| output.status.success());
+    if !require_that(possible, "setpriv, and the right to use it") {
+        return;
+    }
+    let mut command = others(&copy);
+    command.args(LOADS).arg(&json);
+    let outcome = Outcome::of(command);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(parsed(&json)["format"], 1);
+
+    open_to(&json, 0o644);
+    let mut command = others(&copy);
+    command.args(LOADS).arg(&json);
+    let outcome = Outcome::of(command);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("results.json: Permission denied"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(outcome.stdout, "");
+}
+
+/// As containers have single files of their hosts.
+#[test]
+fn a_file_that_is_mounted_on_its_own_is_written_in_place() {
+    let directory = Directory::new();
+    let [json, host] = ["results.json", "host.json"].map(|name| directory.path(name));
+    fs::write(&json, "below").unwrap();
+    fs::write(&host, "old").unwrap();
+    let mounted = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--user", "--map-root-user", "sh", "-ec"]);
+        command.arg(format!("mount --bind \"$1\" \"$2\"; shift 2; {script}"));
+        command.arg("sh").args([&host, &json]);
+        command.stdin(Stdio::null()).env_remove("RUST_LOG");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let possible = mounted("true").output();
+    let possible = possible.is_ok_and(|output| output.status.success());
+    if !require_that(possible, "unshare and mount, and the right to use them") {
+        return;
+    }
+    let mut command = mounted("exec \"$@\"");
+    command.arg(env!("CARGO_BIN_EXE_serveloop"));
+    command.args(LOADS).arg(&json);
+    let outcome = Outcome::of(command);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(parsed(&host)["format"], 1);
+    assert_eq!(fs::read_to_string(&json).unwrap(), "below");
 }
 
 /// The one must not be lost because of the other, nor the table because of both.

@@ -145,6 +145,16 @@ fn a_target_that_refuses_is_told() {
 }
 
 #[test]
+fn a_server_that_takes_no_more_connections_is_told() {
+    let most = ["--max-connections", "3"];
+    let server = Served::new(&["echo", "--listen", "tcp://127.0.0.1:0", most[0], most[1]]);
+    let outcome = Outcome::new(&["bench", "--target", server.uri(0), "--connections", "9"]);
+    let line = failure(&outcome);
+    assert!(line.contains("connection "), "{line}");
+    assert!(line.contains("may have a limit on connections"), "{line}");
+}
+
+#[test]
 fn a_socket_file_that_is_not_ours_to_use_is_told() {
     let directory = Directory::new();
     let uri = directory.uri("unix", "socket");
