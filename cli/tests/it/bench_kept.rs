@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use crate::outside::require_that;
 use crate::served::{Outcome, PATIENCE, Served, serveloop};
-use crate::sockets::Directory;
+use crate::sockets::{Directory, clogged};
 
 /// Two short loads; the file for the results follows.
 const LOADS: [&str; 10] = [
@@ -306,6 +307,36 @@ fn a_file_that_is_mounted_on_its_own_is_written_in_place() {
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert_eq!(parsed(&host)["format"], 1);
     assert_eq!(fs::read_to_string(&json).unwrap(), "below");
+}
+
+/// Results are safe by then, so that a signal ends it although it waits for its reader.
+#[test]
+fn a_table_that_nobody_reads_does_not_keep_it_from_ending() {
+    let directory = Directory::new();
+    let json = directory.path("results.json");
+    let (_reader, clogged) = clogged();
+    let mut command = serveloop(&LOADS);
+    command.arg(&json).stdout(clogged);
+    let running = Served::spawn_unheard(command);
+    let begun = Instant::now();
+    while !json.exists() {
+        assert!(begun.elapsed() < PATIENCE, "no results");
+        thread::sleep(Duration::from_millis(2));
+    }
+    // Until the signal has its default action again it is only noted.
+    while begun.elapsed() < PATIENCE && !is_zombie(running.process_id()) {
+        running.signal(Signal::TERM);
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(running.status().signal(), Some(Signal::TERM.as_raw()));
+    assert_eq!(parsed(&json)["ended"], Value::Null);
+}
+
+/// Whether a child of ours has ended, and was not looked at yet.
+fn is_zombie(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_none_or(|state| state.starts_with('Z'))
 }
 
 /// The one must not be lost because of the other, nor the table because of both.
