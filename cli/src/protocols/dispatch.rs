@@ -12,6 +12,7 @@ use serde_json::{Number, Value};
 use serveloop::{Peer, Server, Statistics};
 use serveloop_dispatch::{ActionError, Actions, Dispatch, sum_exactly};
 
+use super::foreign::{Alarm, Screened};
 use super::timestamp::check_zone;
 use crate::serve::logged::{Diary, Logged};
 use crate::serve::way::Way;
@@ -61,10 +62,12 @@ impl DispatchOptions {
     pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
         check_zone();
         let actions = Arc::new(actions());
-        let diary = Diary::default();
+        let (diary, alarm) = (Diary::default(), Alarm::default());
         way.serve(server, move |peer: &Peer| {
             let dispatch = Dispatch::new(Arc::clone(&actions)).with_max_depth(self.max_depth);
-            Some(Logged::new(peer, &diary, dispatch))
+            // No method of HTTP is a value, so that the protocol refuses it before anything else.
+            let screened = Screened::new(peer, &alarm, usize::MAX, dispatch).answering();
+            Some(Logged::new(peer, &diary, screened))
         })
     }
 }

@@ -14,6 +14,7 @@ use super::pool::Pool;
 use super::wire::Wire;
 use super::words;
 use crate::escaped::Quoted;
+use crate::protocols::foreign::{Alarm, Foreign};
 use crate::serve::logged::Diary;
 
 /// What a connection has to know of its server.
@@ -23,6 +24,7 @@ pub(super) struct Service {
     pub(super) allowed: Vec<Allowed>,
     pub(super) pool: Arc<Pool>,
     pub(super) diary: Diary,
+    pub(super) alarm: Alarm,
     /// In bytes.
     pub(super) max_request: usize,
     /// How long a program may go on when the client's stream has ended.
@@ -40,6 +42,17 @@ impl Service {
             Some(allowed) => Ok((allowed.path().to_owned(), words)),
             None => Err(Outcome::NotAllowed(words[0].as_bytes().to_vec())),
         }
+    }
+
+    /// What a line is that came in place of a request, wherever in a stream: browsers do not begin with
+    /// anything else, but what hands their requests on may.
+    pub(super) fn foreign(&self, line: &[u8]) -> Option<Foreign> {
+        if self.wire == Wire::Framed {
+            return None;
+        }
+        let is_header = |foreign: &Foreign| *foreign == Foreign::Header;
+        // A program may have a colon in its name.
+        Foreign::of_line(line).filter(|it| !is_header(it) || self.choose(line).is_err())
     }
 
     /// Logs a request and what came of it, on one line.

@@ -75,6 +75,10 @@ impl Commands {
             transport.pause_reading();
             return Ok(0);
         }
+        let line = data.split(|byte| *byte == b'\n').next().unwrap_or(data);
+        if let Some(foreign) = self.service.foreign(line) {
+            return Err(self.service.alarm.raise(&self.peer, foreign));
+        }
         match self.service.wire.cut(data, self.service.max_request) {
             Ok(None) => Ok(0),
             Ok(Some(frame)) if self.waiting.len() == WAITING_MOST => {
