@@ -18,6 +18,7 @@ mod service;
 mod session;
 mod stage;
 mod store;
+mod tally;
 mod wire;
 mod words;
 
@@ -26,6 +27,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, value_parser};
 use rustix::process::geteuid;
 use serveloop::{Address, Config, Peer, Server, Statistics};
@@ -119,7 +121,11 @@ pub(crate) struct CommandOptions {
     wire: Wire,
     /// A program that clients may run: a name, which is looked for once in /usr/local/bin, /usr/bin
     /// and /bin, or an absolute path. Can be given several times; none is allowed by itself
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        value_parser = OsStringValueParser::new().try_map(Allowed::find)
+    )]
     allow: Vec<Allowed>,
     /// How long a program may run; then all its processes get SIGTERM. 0: no limit
     #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
@@ -209,7 +215,7 @@ impl CommandOptions {
         keep_children()?;
         platform::hide_from_programs()?;
         let service = Arc::new(self.service(config));
-        let pool = Arc::clone(&service.pool);
+        let (pool, tally) = (Arc::clone(&service.pool), Arc::clone(&service.tally));
         let served = way.serve(server, move |peer: &Peer| {
             let commands = Commands::new(&service, peer);
             let method_least = service.wire.length_size().unwrap_or(usize::MAX);
@@ -217,6 +223,7 @@ impl CommandOptions {
             Some(Logged::new(peer, &service.diary, screened))
         });
         pool.end();
+        log::info!("{}", tally.as_ref());
         served
     }
 
@@ -233,6 +240,7 @@ impl CommandOptions {
             pool,
             diary: Diary::default(),
             alarm: Alarm::default(),
+            tally: Arc::default(),
             max_request: self.max_request.into(),
             grace: self.grace_after_eof.into(),
             beat: config.idle_timeout.map(|timeout| timeout / 2),

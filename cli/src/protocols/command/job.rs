@@ -16,6 +16,7 @@ use rustix::process::{
 use serveloop::Waker;
 
 use super::outcome::{Outcome, Report};
+use super::words::{self, Unsplit};
 
 /// The first process of a container, to which the system leaves all orphans.
 const FIRST_PROCESS: u32 = 1;
@@ -24,12 +25,14 @@ const FIRST_PROCESS: u32 = 1;
 const ORPHANS_MOST: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// A program and its arguments, the zeroth included, and what becomes of them. The connection is
-/// woken when there is a report.
+/// A program that a request names, and what becomes of it. The connection is woken when there is a
+/// report.
+///
+/// It keeps the request and not its words: each of those takes several times the memory of a letter.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) program: PathBuf,
-    pub(super) words: Vec<OsString>,
+    request: Box<[u8]>,
     waker: Waker,
     asked: Instant,
     state: Mutex<State>,
@@ -44,19 +47,25 @@ struct State {
 }
 
 impl Job {
-    pub(super) fn new(program: PathBuf, words: Vec<OsString>, waker: Waker) -> Self {
+    pub(super) fn new(program: PathBuf, request: Box<[u8]>, waker: Waker) -> Self {
         Self {
             program,
-            words,
+            request,
             waker,
             asked: Instant::now(),
             state: Mutex::default(),
         }
     }
 
+    /// The program's arguments, the zeroth included.
+    pub(super) fn words(&self) -> Result<Vec<OsString>, Unsplit> {
+        words::split(&self.request)
+    }
+
     /// The words, as far as one line can show them.
     pub(super) fn request(&self) -> Vec<u8> {
-        self.words.join(OsStr::new(" ")).into_vec()
+        let words = self.words().unwrap_or_default();
+        words.join(OsStr::new(" ")).into_vec()
     }
 
     /// Kills the program with all its processes now, or when it starts. Does not wait.

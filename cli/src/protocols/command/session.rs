@@ -16,12 +16,15 @@ use super::wire::{READY, Wire};
 /// So many requests of one connection wait; one more is the last.
 const WAITING_MOST: usize = 16;
 
+/// A line of the log shows no more of a request than this.
+const SHOWN_MOST: usize = 512;
+
 /// The requests of one connection, answered in their order.
 #[derive(Debug)]
 pub(super) struct Commands {
     service: Arc<Service>,
     peer: Peer,
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<Box<[u8]>>,
     work: Work,
     /// When a program is stopped that may be for nobody.
     stop_at: Option<Instant>,
@@ -83,13 +86,13 @@ impl Commands {
             Ok(None) => Ok(0),
             Ok(Some(frame)) if self.waiting.len() == WAITING_MOST => {
                 let outcome = Outcome::Flooded(WAITING_MOST);
-                self.refused = Some((frame.payload.to_vec(), outcome));
+                self.refused = Some((shown(frame.payload).to_vec(), outcome));
                 Ok(data.len())
             }
             Ok(Some(frame)) => {
                 // The line end that a person types after ready is no request.
                 if !one_by_one || !frame.payload.is_empty() {
-                    self.waiting.push_back(frame.payload.to_vec());
+                    self.waiting.push_back(frame.payload.into());
                     self.go_on(transport);
                 }
                 Ok(frame.taken)
@@ -98,7 +101,7 @@ impl Commands {
                 // Where the next request begins is not known, or not worth the wait.
                 let beginning = self.service.wire.beginning(data, limit);
                 let outcome = Outcome::TooLong(length, limit);
-                self.refused = Some((beginning.to_vec(), outcome));
+                self.refused = Some((shown(beginning).to_vec(), outcome));
                 self.go_on(transport);
                 Ok(data.len())
             }
@@ -135,7 +138,7 @@ impl Commands {
                 return;
             }
             if let Some(request) = self.waiting.pop_front() {
-                self.begin(&request, transport);
+                self.begin(request, transport);
             } else if let Some((request, outcome)) = self.refused.take() {
                 self.is_last = true;
                 self.refuse(&request, outcome, transport);
@@ -143,6 +146,8 @@ impl Commands {
                 break;
             }
         }
+        // An idle connection keeps no memory.
+        self.waiting = VecDeque::new();
         if self.is_last {
             transport.close();
         } else {
@@ -159,19 +164,20 @@ impl Commands {
         }
     }
 
-    fn begin(&mut self, request: &[u8], transport: &mut Transport<'_>) {
-        let submitted = self.service.choose(request).and_then(|(program, words)| {
-            let job = Job::new(program, words, transport.waker());
-            self.service.pool.submit(job)
-        });
-        match submitted {
-            Ok(job) => {
+    fn begin(&mut self, request: Box<[u8]>, transport: &mut Transport<'_>) {
+        let program = match self.service.choose(&request) {
+            Ok(program) => program,
+            Err(outcome) => return self.refuse(&request, outcome, transport),
+        };
+        let job = Arc::new(Job::new(program, request, transport.waker()));
+        match self.service.pool.submit(&job) {
+            Ok(()) => {
                 let now = transport.now();
                 self.stop_at = self.is_ended.then(|| now + self.service.grace);
                 self.beat_at = self.service.beat.map(|beat| now + beat);
                 self.work = Work::Running(job);
             }
-            Err(outcome) => self.refuse(request, outcome, transport),
+            Err(outcome) => self.refuse(&job.request(), outcome, transport),
         }
     }
 
@@ -193,6 +199,11 @@ impl Commands {
             Work::Sending(reply.after(&header))
         };
     }
+}
+
+/// What is kept of a request that is only to be logged.
+fn shown(request: &[u8]) -> &[u8] {
+    &request[..request.len().min(SHOWN_MOST)]
 }
 
 impl Protocol for Commands {
@@ -260,7 +271,7 @@ impl Protocol for Commands {
         }
     }
 
-    /// The program that ran for this connection has ended, or another wake came late.
+    /// The program that runs for this connection has written more, or ended, or another wake came late.
     fn woken(&mut self, transport: &mut Transport<'_>) {
         let Work::Running(job) = &self.work else {
             return;
