@@ -134,7 +134,7 @@ pub(crate) struct CommandOptions {
     #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(2).into())]
     kill_after: Span,
     /// The most output of a program; one that writes more is killed. So are those that write while
-    /// the output that clients have not taken is --max-buffered in all
+    /// the output that clients have not taken is --max-buffered in all. Requests that wait count there too
     #[arg(long, value_name = "SIZE", default_value_t = (1 << 20).into())]
     max_command_output: Size,
     /// The most programs that run at a time

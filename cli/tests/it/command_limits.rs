@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::command::{Client, serve};
+use crate::command::{Client, framed, serve};
 use crate::served::{PATIENCE, Served, serveloop};
 use crate::sockets::Directory;
 
@@ -408,6 +408,38 @@ pub(crate) fn is_alive(id: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().unwrap_or_default();
     !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
+
+/// What every client can have the server keep: the requests that wait, which no program has seen.
+#[cfg(target_os = "linux")]
+#[test]
+fn requests_that_wait_are_within_the_memory_for_buffers() {
+    let directory = Directory::new();
+    let budget = ["--max-buffered", "4MiB", "--max-commands", "1"];
+    let served = serve(&["cat", "echo"], &budget);
+    let mut first = Client::new(&served);
+    let held = hold(&directory, &mut first);
+    let before = peak_memory(&served);
+
+    let request = framed(format!("echo {}", "x".repeat(8_000)).as_bytes());
+    let requests = request.repeat(16);
+    let mut clients = Vec::new();
+    for _ in 0..400 {
+        let mut client = Client::new(&served);
+        // Those that are ended for it may be so before they have sent everything.
+        let _ = client.0.write_all(&requests);
+        clients.push(client);
+    }
+    served.logged("ended to keep buffers within their limit");
+    let mut last = Client::new(&served);
+    assert!(last.ask("nothing").starts_with("[not allowed"));
+    let grown = peak_memory(&served) - before;
+    // The requests alone are 50 MiB.
+    assert!(grown < 16 << 10, "{grown} KiB more");
+
+    drop(clients);
+    drop(held);
+    assert_eq!(first.reply(), b"");
 }
 
 /// In KiB.

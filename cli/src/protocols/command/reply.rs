@@ -35,6 +35,11 @@ impl Reply {
         self.bytes.len()
     }
 
+    /// How many bytes of memory it takes.
+    pub(super) fn kept(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The same with `header` before it.
     pub(super) fn after(mut self, header: &[u8]) -> Self {
         self.bytes.reserve_exact(header.len());

@@ -206,6 +206,7 @@ impl<'a> Running<'a> {
             fits = 0;
         }
         self.collected.extend(&piece[..fits]);
+        self.job.note_collected(self.collected.len());
         if fits < piece.len() {
             self.cut_off = Some(if fits == room {
                 Outcome::CutOff(self.rules.max_output)
