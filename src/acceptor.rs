@@ -44,14 +44,17 @@ impl<L> Acceptor<L> {
                 return Ok(());
             }
             match admission.turn.net.accept(&mut self.listener) {
-                Ok((stream, address)) => admission.admit(stream, Peer::new(address, Some(number))),
+                Ok((stream, address)) => {
+                    self.intake.note_taken();
+                    admission.admit(stream, Peer::new(address, Some(number)));
+                }
                 Err(error) => self.handle_error(error, &mut admission.turn)?,
             }
         }
         Ok(())
     }
 
-    fn handle_error<N>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
+    fn handle_error<N: Net>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
         match self.intake.note_error(&error, turn) {
             Consequence::Wait => {}
             Consequence::Skip => turn.statistics.accept_aborted += 1,

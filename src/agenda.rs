@@ -9,8 +9,8 @@ use crate::net::Event;
 pub(crate) const READABLE: Flags = Flags::bit(0);
 /// The socket may have room to write.
 pub(crate) const WRITABLE: Flags = Flags::bit(1);
-/// The peer has ended its stream, or sent an urgent byte, so a short read does not mean that nothing
-/// is left.
+/// A short read does not mean that nothing is left: the peer has ended its stream or sent an urgent
+/// byte, or the socket is a Unix socket.
 pub(crate) const HANGUP: Flags = Flags::bit(2);
 /// An event announced that the socket has failed.
 pub(crate) const ERROR: Flags = Flags::bit(3);
@@ -37,8 +37,12 @@ pub(crate) const RETRY: Flags = Flags::bit(13);
 /// Our side of the stream has been ended, before the connection.
 pub(crate) const FINISHED: Flags = Flags::bit(14);
 
-/// What the session's buffers hold is part of what all connections hold.
+/// What the session holds is part of what all connections hold.
 pub(crate) const HOLDING: Flags = Flags::bit(15);
+
+/// A call was interrupted and is to be tried again after a moment, by a deadline and not at once: what
+/// interrupts every call must not keep the loop busy.
+pub(crate) const SOON: Flags = Flags::bit(16);
 
 /// What is seen to before reading.
 pub(crate) const BEFORE: Flags = ERROR
@@ -92,6 +96,7 @@ impl Agenda {
 
     /// A deadline may have come. Before anybody is cut off, one look at whether they moved.
     pub(crate) fn note_due(&mut self) -> bool {
+        self.0.clear(SOON);
         self.0.set(DUE | READABLE | WRITABLE);
         self.queue()
     }

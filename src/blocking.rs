@@ -11,6 +11,7 @@ use socket2::Socket;
 
 use crate::address::{Address, Peer};
 use crate::bell::Bell;
+use crate::buffer::Input;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::control::Control;
@@ -43,7 +44,7 @@ pub(crate) struct Blocking<'a, P> {
     statistics: &'a mut Statistics,
     clock: Clock,
     bell: Bell,
-    input: Box<[u8]>,
+    input: Input,
     read_timeout: Option<Duration>,
     /// The socket took all that it was given.
     writable: bool,
@@ -76,7 +77,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             statistics,
             clock,
             bell: Bell::default(),
-            input: vec![0; config.reads_per_turn().1].into(),
+            input: Input::new(config.reads_per_turn().1),
             read_timeout: None,
             writable: true,
             dry: false,
@@ -190,7 +191,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         }
     }
 
-    /// Reads, however long that takes, within the deadlines.
+    /// Reads within the deadlines.
     fn receive(&mut self) {
         let timeout = self.until_deadline();
         if timeout != self.read_timeout {
@@ -201,14 +202,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let mut stream = self.stream;
         let received = stream.read(&mut self.input);
         self.now();
-        self.dry = !matches!(received, Ok(count) if count == self.input.len());
+        let (most, gaps) = (self.input.len(), self.session.has_gaps());
+        self.dry = !matches!(received, Ok(count) if count == most || (gaps && count > 0));
         match received {
             Ok(0) => self.call(Session::handle_eof),
             Ok(count) => self.take(count),
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
-                _ => self.session.fail(CloseReason::Io(error)),
-            },
+            Err(error) if is_passing(&error) => {}
+            Err(error) => self.session.fail(CloseReason::Io(error)),
         }
     }
 
@@ -288,6 +288,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         log::debug!("{}: {reason}", self.session.peer());
         self.statistics.count_close(&reason);
         self.statistics.panics += u64::from(self.session.has_panicked_last());
+        self.control.note_held(0, self.config.max_buffered);
         if lingers {
             self.linger();
         } else if reason.is_hard() {
@@ -346,8 +347,9 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         !matches!(received, Ok(0))
     }
 
-    /// How long a wait may take.
+    /// How long a wait may take from now on, since the protocol may have taken its time.
     fn until_deadline(&mut self) -> Option<Duration> {
+        self.now();
         let context = context(&self.clock, self.config, &self.bell);
         let deadline = self.session.deadline(&context);
         let at = deadline.into_iter().chain(self.drained).min();

@@ -24,7 +24,8 @@ const READ_MOST: usize = 1024 * MIB;
 pub struct Config {
     /// The most connections at a time, in and out, by each loop. One more is accepted and closed
     /// at once, and counted. The number in force is smaller where descriptors do not suffice: the
-    /// process's limit less `reserved_descriptors`. Default 10,000.
+    /// process's limit less `reserved_descriptors`. On systems of 32 bits it is at most 65,535,
+    /// which is said at the start. Default 10,000.
     pub max_connections: usize,
     /// The most connections at a time that come from one peer: an IPv4 address, or a network of
     /// IPv6 addresses (/64), which one machine can have all to itself. One more is refused like one
@@ -36,8 +37,8 @@ pub struct Config {
     /// each other's replies, two echos, talk for ever; with it `replies_per_second` slows them down.
     /// Default false.
     pub limit_loopback: bool,
-    /// The most processes at a time, where each connection has its own; further connections wait.
-    /// Default 40.
+    /// The most processes at a time, where each connection has its own; further connections wait. On
+    /// systems of 32 bits at most 32,766. Default 40.
     pub max_children: usize,
     /// Descriptors that connections leave free for everything else. Default 32.
     pub reserved_descriptors: usize,
@@ -80,7 +81,8 @@ pub struct Config {
     /// More untaken output than this, in bytes, ends the connection. Default 1 MiB.
     pub max_output: usize,
     /// What the connections of one loop keep together, in bytes: unread input and untaken output, as
-    /// much memory as their buffers have. Past 95 % of it the connections that keep the most are
+    /// much memory as their buffers have, and what protocols say that they keep themselves
+    /// ([`Transport::charge`](crate::Transport::charge)). Past 95 % of it the connections that keep the most are
     /// ended, one after the other, until it is below 90 %: [`Shed`](crate::CloseReason::Shed). With
     /// threads the limit is on all of them together, with processes on each; there the connection
     /// ends that keeps more than was left. A message longer than this cannot arrive, whatever
@@ -193,6 +195,23 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// Lowers limits that are beyond what the system can number, and says so: on systems of 32 bits
+    /// there are fewer tokens than somebody may ask for.
+    pub(crate) fn cap(&mut self, connections: usize, children: usize) {
+        let limits = [
+            ("max_connections", &mut self.max_connections, connections),
+            ("max_children", &mut self.max_children, children),
+        ];
+        for (name, limit, most) in limits {
+            if *limit > most {
+                log::warn!(
+                    "{name} is {most}, not {limit}: this system has no more numbers for them"
+                );
+                *limit = most;
+            }
+        }
     }
 
     /// How often one connection may be read from in one turn, and how many bytes each time.

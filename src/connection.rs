@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 
 use crate::agenda::{
     AFTER, Agenda, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP, LINGERING,
-    Next, QUEUED, READABLE, RETIME, RETRY, WOKEN, WRITABLE,
+    Next, QUEUED, READABLE, RETIME, RETRY, SOON, WOKEN, WRITABLE,
 };
 use crate::clock::{REPEAT, Tick};
 use crate::error::{CloseReason, Deadline};
@@ -25,22 +25,31 @@ const DRAINING_TURNS: u8 = 16;
 #[derive(Debug)]
 pub(crate) struct Connection<S, P> {
     session: Session<P>,
-    linger: Option<Box<Linger>>,
+    aside: Option<Box<Aside>>,
     stream: S,
     generation: u32,
     pub(crate) agenda: Agenda,
     turns_left: u8,
 }
 
+/// What only few connections have at a time, one of the two.
+#[derive(Debug)]
+enum Aside {
+    /// How many bytes were added to what all connections hold, which is what will be subtracted.
+    Held(usize),
+    Linger(Linger),
+}
+
 impl<S, P: Protocol> Connection<S, P> {
     /// A connection that stands.
     pub(crate) fn accepted(stream: S, session: Session<P>, generation: u32) -> Self {
+        let news = WRITABLE | RETIME | HANGUP.when(session.has_gaps());
         Self {
             session,
-            linger: None,
+            aside: None,
             stream,
             generation,
-            agenda: Agenda::new(WRITABLE | RETIME),
+            agenda: Agenda::new(news),
             turns_left: DRAINING_TURNS,
         }
     }
@@ -48,7 +57,8 @@ impl<S, P: Protocol> Connection<S, P> {
     /// A connection that was begun and does not stand yet.
     pub(crate) fn connecting(stream: S, session: Session<P>, generation: u32) -> Self {
         let mut connection = Self::accepted(stream, session, generation);
-        connection.agenda = Agenda::new(CONNECTING | RETIME);
+        connection.agenda.clear(WRITABLE);
+        connection.agenda.set(CONNECTING);
         connection
     }
 
@@ -131,13 +141,21 @@ impl<S, P: Protocol> Connection<S, P> {
     #[inline]
     pub(crate) fn earlier_deadline<N>(
         &mut self,
-        turn: &Turn<'_, N>,
+        turn: &mut Turn<'_, N>,
         context: &Context<'_>,
     ) -> Option<Tick> {
-        if !self.agenda.any(RETIME | DUE) && !self.session.deadline_changed() {
+        if !self.agenda.any(RETIME | DUE | CONNECTING) && !self.session.deadline_changed() {
             return None;
         }
         self.deadline(turn, context)
+    }
+
+    /// What was noted in a turn that took long happened at its end, or just before.
+    pub(crate) fn catch_up(&mut self, from: Tick, to: Tick) {
+        self.session.catch_up(from, to);
+        if let Some(Aside::Linger(linger)) = self.aside.as_deref_mut() {
+            linger.catch_up(from, to);
+        }
     }
 
     /// Whether nothing is left to be done until something happens: the usual case.
@@ -177,7 +195,8 @@ impl<S, P: Protocol> Connection<S, P> {
         let writes = self.agenda.any(WRITABLE) && !self.session.output().is_empty();
         let ends = self.session.is_closing() || self.owes_end();
         let sent = self.session.output().is_empty();
-        let again = writes || ends && sent || self.session.has_more() || self.agenda.any(DRAINING);
+        let drains = self.agenda.any(DRAINING) && !self.agenda.any(SOON);
+        let again = writes || ends && sent || self.session.has_more() || drains;
         let again = again || self.is_failed_unread();
         // A deadline is acted on once a turn.
         let more = reads && sent && !self.agenda.any(DUE);
@@ -209,7 +228,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 turn.statistics.bytes_read += count as u64;
                 self.session.handle_data(&turn.input[..count], context);
             }
-            Err(error) => self.fail_or_wait(error, READABLE | ERROR),
+            Err(error) => self.fail_or_wait(error, READABLE),
         }
     }
 
@@ -249,8 +268,12 @@ impl<S, P: Protocol> Connection<S, P> {
     #[cold]
     fn fail_or_wait(&mut self, error: io::Error, readiness: Flags) {
         match error.kind() {
+            ErrorKind::WouldBlock if readiness == READABLE => self.agenda.clear(READABLE | ERROR),
             ErrorKind::WouldBlock => self.agenda.clear(readiness),
-            ErrorKind::Interrupted => {}
+            ErrorKind::Interrupted => {
+                self.agenda.clear(readiness);
+                self.agenda.set(SOON | RETIME);
+            }
             _ => self.session.fail(CloseReason::Io(error)),
         }
     }
@@ -318,7 +341,7 @@ impl<S, P: Protocol> Connection<S, P> {
     /// What comes between reading and writing: deadlines, and the news of a shutdown.
     #[cold]
     fn attend(&mut self, context: &Context<'_>) {
-        if self.agenda.any(DRAINING) {
+        if self.agenda.any(DRAINING) && !self.agenda.any(SOON) {
             self.turns_left = self.turns_left.saturating_sub(1);
             let dry = !self.agenda.any(READABLE) || !self.session.wants_input();
             if (dry && !self.session.has_more()) || self.turns_left == 0 {
@@ -327,17 +350,18 @@ impl<S, P: Protocol> Connection<S, P> {
             }
         }
         if self.agenda.any(DUE) {
-            let waits = self.agenda.any(READABLE) && self.session.wants_input();
+            let waits = self.agenda.any(READABLE | SOON) && self.session.wants_input();
             self.session.handle_deadlines(context, waits);
         }
     }
 
     #[cold]
-    fn deadline<N>(&mut self, turn: &Turn<'_, N>, context: &Context<'_>) -> Option<Tick> {
+    fn deadline<N>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) -> Option<Tick> {
         let now = turn.now();
         let was_due = self.agenda.take(DUE);
         self.agenda.clear(RETIME);
-        let at = if let Some(linger) = &self.linger {
+        let soon = self.agenda.any(SOON).then(|| now.after(REPEAT));
+        let at = if let Some(Aside::Linger(linger)) = self.aside.as_deref() {
             Some(linger.deadline(now, turn.config, turn.draining))
         } else if self.agenda.any(CONNECTING) {
             turn.config
@@ -350,13 +374,17 @@ impl<S, P: Protocol> Connection<S, P> {
                 .take(RETRY)
                 .then(|| now.after(turn.config.accept_pause));
             let ends = self.session.is_closing() && self.session.output().is_empty();
+            if self.session.is_aborted() {
+                // The protocol panicked when it was asked: what waited is gone.
+                self.hold(turn);
+            }
             deadline
                 .into_iter()
                 .chain(retry)
                 .chain(ends.then_some(now))
                 .min()
         };
-        at.map(|at| {
+        at.into_iter().chain(soon).min().map(|at| {
             if was_due {
                 at.max(now.after(REPEAT))
             } else {

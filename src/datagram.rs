@@ -15,6 +15,10 @@ use crate::statistics::Statistics;
 use crate::transport::Context;
 use crate::turn::Turn;
 
+/// How often a reply is tried whose sending is interrupted, before it is dropped like one that the
+/// system does not take.
+const TRIES: usize = 16;
+
 /// A datagram's session ends before anybody could wake it.
 pub(crate) const NOBODY: usize = usize::MAX;
 
@@ -93,12 +97,14 @@ fn reply<P: Protocol>(
         statistics.datagrams_amplified += 1;
         return;
     }
-    let sent = loop {
-        match send(session.output(), to) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            sent => break sent,
+    let mut sent = send(session.output(), to);
+    for _ in 1..TRIES {
+        let interrupted = |error: &io::Error| error.kind() == ErrorKind::Interrupted;
+        if !sent.as_ref().is_err_and(interrupted) {
+            break;
         }
-    };
+        sent = send(session.output(), to);
+    }
     match sent {
         Ok(()) => statistics.datagrams_sent += 1,
         Err(error) => {

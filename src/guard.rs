@@ -44,8 +44,12 @@ impl<P: Protocol> Guarded<P> {
         });
     }
 
+    /// Asks for the protocol's deadline, unless its connection is closing.
     #[inline]
     pub(crate) fn poll_timeout(&self, link: &mut Link) -> Option<Instant> {
+        if link.flags.any(CLOSING) {
+            return None;
+        }
         guard(|| self.0.poll_timeout()).unwrap_or_else(|| {
             link.fail(CloseReason::Panicked);
             None

@@ -4,12 +4,20 @@
 use std::io;
 
 use crate::clock::Tick;
+use crate::net::Net;
 use crate::turn::Turn;
+
+/// How many tries in a row may fail before the socket has to pause, whatever the errors are. Each may
+/// have taken a connection or a datagram away, and then the next is better tried at once; an error that
+/// stays would otherwise keep the loop busy without end.
+const FRUITLESS_MOST: u8 = 16;
 
 #[derive(Debug)]
 pub(crate) struct Intake {
     readable: bool,
     paused_until: Option<Tick>,
+    /// How many tries failed since something was taken or nothing waited.
+    fruitless: u8,
 }
 
 impl Intake {
@@ -17,6 +25,7 @@ impl Intake {
         Self {
             readable: true,
             paused_until: None,
+            fruitless: 0,
         }
     }
 
@@ -40,13 +49,32 @@ impl Intake {
         self.paused_until = self.paused_until.filter(|until| now < *until);
     }
 
-    /// Takes note of a failure, and says what it concerns.
-    pub(crate) fn note_error<N>(&mut self, error: &io::Error, turn: &Turn<'_, N>) -> Consequence {
-        let consequence = consequence(error);
+    /// Something was taken.
+    pub(crate) fn note_taken(&mut self) {
+        self.fruitless = 0;
+    }
+
+    /// Takes note of a failure, and says what it concerns: the whole system too when the same socket
+    /// only fails.
+    pub(crate) fn note_error<N: Net>(
+        &mut self,
+        error: &io::Error,
+        turn: &mut Turn<'_, N>,
+    ) -> Consequence {
+        self.fruitless = self.fruitless.saturating_add(1);
+        let consequence = match consequence(error) {
+            Consequence::Skip if self.fruitless > FRUITLESS_MOST => Consequence::Pause,
+            consequence => consequence,
+        };
         match consequence {
-            Consequence::Wait => self.readable = false,
+            Consequence::Wait => {
+                self.readable = false;
+                self.fruitless = 0;
+            }
             Consequence::Pause => {
-                self.paused_until = Some(turn.now().after(turn.config.accept_pause));
+                // The turn may have begun long ago, and then the pause would be over at once.
+                let now = turn.clock.tick_of(turn.net.now());
+                self.paused_until = Some(now.after(turn.config.accept_pause));
             }
             Consequence::Skip | Consequence::Fail => {}
         }
@@ -60,7 +88,7 @@ pub(crate) enum Consequence {
     Wait,
     /// One connection or datagram was lost, for a reason of its own.
     Skip,
-    /// The system has no descriptor or memory left.
+    /// The system has no descriptor or memory left, or does not let anything be taken.
     Pause,
     /// The socket is of no use any more.
     Fail,

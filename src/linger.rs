@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use crate::agenda::{Agenda, Next, READABLE, RETIME};
+use crate::agenda::{Agenda, Next, READABLE, RETIME, SOON};
 use crate::clock::Tick;
 use crate::config::Config;
 use crate::net::Net;
@@ -32,6 +32,15 @@ impl Linger {
         }
     }
 
+    /// See [`Link::catch_up`](crate::link::Link::catch_up).
+    pub(crate) fn catch_up(&mut self, from: Tick, to: Tick) {
+        for stamp in [&mut self.since, &mut self.heard] {
+            if *stamp == from {
+                *stamp = to;
+            }
+        }
+    }
+
     /// Throws away what the peer still sends, until it ends its side or has had its time.
     pub(crate) fn drive<N: Net>(
         &mut self,
@@ -47,7 +56,11 @@ impl Linger {
                     self.hear(count, now);
                     return Next::Again;
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => return Next::Again,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    agenda.clear(READABLE);
+                    agenda.set(SOON | RETIME);
+                    return Next::Wait;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => agenda.clear(READABLE),
                 _ => return Next::Reap,
             }

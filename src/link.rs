@@ -42,6 +42,9 @@ pub(crate) const FINISHED: Flags = Flags::bit(15);
 /// The protocol has more to send once output has fallen to the low mark.
 pub(crate) const WANTED: Flags = Flags::bit(16);
 
+/// The protocol keeps memory of its own that counts.
+pub(crate) const CHARGED: Flags = Flags::bit(17);
+
 /// What makes writing do nothing.
 pub(crate) const MUTE: Flags = CLOSING.or(FINISHED);
 
@@ -49,7 +52,7 @@ pub(crate) const MUTE: Flags = CLOSING.or(FINISHED);
 pub(crate) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
 
 /// What is more than waiting for the next message. Unread bytes are there only with one of these.
-pub(crate) const BUSY: Flags = CLOSING.or(FINISHED).or(PENDING).or(INCOMPLETE);
+pub(crate) const BUSY: Flags = CLOSING.or(FINISHED).or(PENDING).or(INCOMPLETE).or(CHARGED);
 
 /// The part of a session that a [`Transport`](crate::Transport) acts on.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub(crate) struct Link {
     /// When the peer last took output, or output began to wait.
     pub(crate) progress: Tick,
     pub(crate) flags: Flags,
+    /// Bytes that the protocol keeps itself. Half of a `usize`, since every idle connection has it.
+    pub(crate) charged: u32,
 }
 
 impl Link {
@@ -81,6 +86,23 @@ impl Link {
             message: now,
             progress: now,
             flags,
+            charged: 0,
+        }
+    }
+
+    /// Sets how many bytes the protocol keeps itself.
+    pub(crate) fn charge(&mut self, bytes: usize) {
+        self.charged = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.flags.clear(CHARGED);
+        self.flags.set(CHARGED.when(bytes > 0));
+    }
+
+    /// What was noted at the moment `from` really happened at `to`, or just before: the driver read the
+    /// clock before work that took long.
+    pub(crate) fn catch_up(&mut self, from: Tick, to: Tick) {
+        let stamps = [&mut self.activity, &mut self.message, &mut self.progress];
+        for stamp in stamps.into_iter().filter(|stamp| **stamp == from) {
+            *stamp = to;
         }
     }
 

@@ -13,6 +13,9 @@ use crate::turn::Turn;
 /// connections, also where a token has no more than 32 bits.
 pub(crate) const FIRST_OF_MODEL: usize = FIRST_TOKEN / 2;
 
+/// The most tokens that a model has: the last two below those of connections are the loop's.
+pub(crate) const TOKENS_OF_MODEL: usize = FIRST_TOKEN - FIRST_OF_MODEL - 2;
+
 pub(crate) trait Model<N: Net, P> {
     /// Serves an accepted connection, here or elsewhere. False if the system has no place for it;
     /// it is closed then.

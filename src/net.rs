@@ -32,7 +32,8 @@ pub struct Event {
 /// loop on top. Handles are owned by the loop and given back to be closed. All calls return at once,
 /// with `WouldBlock` where nothing can be done now, except [`poll`](Self::poll). Readiness is
 /// edge-triggered: a new event comes only after a call said `WouldBlock`, or read or wrote less than
-/// asked for. Errors carry the system's number ([`io::Error::raw_os_error`]).
+/// asked for; after a read from a Unix stream only `WouldBlock` counts, since more may wait behind one
+/// that ended early. Errors carry the system's number ([`io::Error::raw_os_error`]).
 pub trait Net {
     /// A connection.
     type Stream;

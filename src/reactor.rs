@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::acceptor::Acceptor;
 use crate::address::Address;
+use crate::clock::Tick;
 use crate::config::Config;
 use crate::listener::{Listener, Listeners};
 use crate::mio::Mio;
-use crate::model::Model;
+use crate::model::{Model, TOKENS_OF_MODEL};
 use crate::net::{Event, Net};
 use crate::protocol::Factory;
 use crate::responder::Responder;
@@ -20,7 +21,7 @@ use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::socket::Bound;
 use crate::spin::Spin;
 use crate::statistics::Statistics;
-use crate::table::{FIRST_TOKEN, Table};
+use crate::table::{CONNECTIONS_MOST, FIRST_TOKEN, Table};
 use crate::turn::Kit;
 use crate::waker::{Mailbox, Waker, Wakers};
 
@@ -60,6 +61,10 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     /// When the factory wants to be asked again.
     again: Option<Instant>,
     shutdown: Shutdown,
+    /// When the last turn's work was done, from when on the loop waits; and whether the next turn
+    /// follows at once, so that it still is that time.
+    done: Tick,
+    follows: bool,
     /// Why the last listener failed.
     failure: Option<io::Error>,
 }
@@ -108,8 +113,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     ///
     /// # Errors
     /// As [`new`](Reactor::new).
-    pub fn with_net(mut net: N, factory: F, config: Config) -> io::Result<Self> {
+    pub fn with_net(mut net: N, factory: F, mut config: Config) -> io::Result<Self> {
         config.validate()?;
+        config.cap(CONNECTIONS_MOST, TOKENS_OF_MODEL);
         let mailbox = Mailbox::new(net.waker(WAKER)?);
         Ok(Self {
             connections: Table::new(config.max_connections),
@@ -123,6 +129,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             connects: Vec::new(),
             again: None,
             shutdown: Shutdown::default(),
+            done: Tick::ZERO,
+            follows: false,
             failure: None,
         })
     }
@@ -183,6 +191,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_finished() {
             self.turn(None)?;
+            self.follows = true;
         }
         self.failure.take().map_or(Ok(()), Err)
     }
@@ -217,6 +226,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// for as long as it takes.
     pub fn timeout(&mut self) -> Option<Duration> {
         self.now();
+        self.done = self.kit.clock.tick();
         self.patience()
     }
 
@@ -232,10 +242,16 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.connections.len()
     }
 
-    /// How many bytes of memory the connections' buffers have, which `max_buffered` limits.
+    /// How many bytes of memory the connections' buffers have and their protocols
+    /// [charged](crate::Transport::charge), which `max_buffered` limits.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.kit.held
+    }
+
+    /// The same counted anew: what each connection has added to it, and what each holds.
+    pub(crate) fn recount(&self) -> (usize, usize) {
+        self.connections.held()
     }
 
     /// Where the loop listens, in the order of the listeners' numbers.

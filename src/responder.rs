@@ -45,6 +45,7 @@ impl<D> Responder<D> {
             let Turn { net, input, .. } = &mut admission.turn;
             match net.receive(&mut self.socket, &mut input[..=DATAGRAM_MOST]) {
                 Ok((count, from)) => {
+                    self.intake.note_taken();
                     admission.answer(&mut self.socket, count, Peer::new(from, Some(number)));
                 }
                 Err(error) => self.handle_error(error, &mut admission.turn)?,
@@ -53,7 +54,7 @@ impl<D> Responder<D> {
         Ok(())
     }
 
-    fn handle_error<N>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
+    fn handle_error<N: Net>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
         match self.intake.note_error(&error, turn) {
             Consequence::Wait => {}
             // An earlier reply was refused on its way, or a signal came.

@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::forking::Processes;
 use crate::mio::Mio;
-use crate::model::Model;
+use crate::model::{Model, TOKENS_OF_MODEL};
 use crate::protocol::Factory;
 use crate::reactor::Reactor;
 use crate::sequential::Sequential;
@@ -16,6 +16,7 @@ use crate::shutdown::ShutdownHandle;
 use crate::socket::Bound;
 use crate::statistics::Statistics;
 use crate::system;
+use crate::table::CONNECTIONS_MOST;
 use crate::threading::Threads;
 
 /// Sockets that are bound, and how they are to be served.
@@ -90,8 +91,9 @@ impl Server {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
-    pub fn bind_only(addresses: &[Address], config: Config) -> io::Result<Self> {
+    pub fn bind_only(addresses: &[Address], mut config: Config) -> io::Result<Self> {
         config.validate()?;
+        config.cap(CONNECTIONS_MOST, TOKENS_OF_MODEL);
         if addresses.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,

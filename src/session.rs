@@ -1,5 +1,7 @@
 //! The rules that every driver shares: order of calls, unread bytes, limits, deadlines, the end.
 
+mod driver;
+
 use crate::address::Peer;
 use crate::buffer::Buffer;
 use crate::clock::Tick;
@@ -7,7 +9,7 @@ use crate::error::{CloseReason, ProtocolError};
 use crate::guard::{Guarded, guard, take};
 use crate::link::{
     ABORTED, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, Link,
-    PANICKED, PENDING, RETIME, SHUTDOWN, WROTE,
+    PENDING, RETIME, SHUTDOWN, WROTE,
 };
 use crate::protocol::Protocol;
 use crate::transport::{Context, Transport};
@@ -23,7 +25,7 @@ const HEADER_ROOM: usize = 1024;
 /// - **A driver asks**: [`wants_input`](Self::wants_input), [`has_more`](Self::has_more),
 ///   [`is_closing`](Self::is_closing), [`is_aborted`](Self::is_aborted),
 ///   [`is_finished`](Self::is_finished), [`is_eof`](Self::is_eof), [`output`](Self::output),
-///   [`has_replied`](Self::has_replied), [`deadline`](Self::deadline),
+///   [`has_replied`](Self::has_replied), [`deadline`](Self::deadline), [`held`](Self::held),
 ///   [`deadline_changed`](Self::deadline_changed), [`peer`](Self::peer).
 /// - **A driver tells**: [`handle_open`](Self::handle_open), [`handle_data`](Self::handle_data),
 ///   [`handle_more`](Self::handle_more), [`handle_eof`](Self::handle_eof),
@@ -113,17 +115,6 @@ impl<P: Protocol> Session<P> {
     #[must_use]
     pub fn has_replied(&self) -> bool {
         self.link.flags.any(WROTE)
-    }
-
-    /// How much memory its buffers have for what waits in them: unread input, and output.
-    pub(crate) fn held(&self) -> usize {
-        let buffers = [&self.unread, &self.link.output].into_iter().flatten();
-        buffers.map(|buffer| buffer.held()).sum()
-    }
-
-    /// When the session was made, as long as it is not open.
-    pub(crate) fn began(&self) -> Tick {
-        self.link.activity
     }
 
     /// What is to be sent.
@@ -246,15 +237,11 @@ impl<P: Protocol> Session<P> {
         }
         self.link.flags.set(LOST | CLOSING);
         (self.link.output, self.unread) = (None, None);
+        self.link.charge(0);
         let reason = self.link.reason.take();
         let reason = reason.unwrap_or_else(|| Box::new(CloseReason::Closed));
         self.protocol.lose(&mut self.link, &reason);
         Some(reason)
-    }
-
-    /// Whether the protocol panicked in `connection_lost`, which changes nothing about the end.
-    pub(crate) fn has_panicked_last(&self) -> bool {
-        self.link.flags.any(PANICKED)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) should be called, if at all.
@@ -296,7 +283,8 @@ impl<P: Protocol> Session<P> {
     #[cold]
     fn keep(&mut self, rest: &[u8]) {
         if !self.is_closing() {
-            self.unread.get_or_insert_default().push(rest);
+            let unread = || Box::new(Buffer::unread());
+            self.unread.get_or_insert_with(unread).push(rest);
         }
     }
 
@@ -394,7 +382,7 @@ impl<P: Protocol> Session<P> {
     }
 
     fn protocol_deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
-        let at = self.protocol.poll_timeout(&mut self.link)?;
-        (!self.is_closing()).then(|| context.clock.tick_of(at))
+        let at = self.protocol.poll_timeout(&mut self.link);
+        at.map(|at| context.clock.tick_of(at))
     }
 }

@@ -31,7 +31,7 @@ use crate::statistics::Statistics;
 
 pub use exchange::Exchange;
 pub use faults::Faults;
-pub use network::{Call, Handle, Network};
+pub use network::{Call, Handle, Network, Slip};
 
 /// The most clients and datagrams of one run, unless said otherwise.
 const CLIENTS_MOST: usize = 8;
@@ -44,10 +44,13 @@ const CLIENTS_MOST: usize = 8;
 ///
 /// - every byte is accounted for: delivered once and in order, both ways, or the connection was ended
 ///   by something that really happened to it;
-/// - the loop never stalls, and never turns more than ten times without waiting or moving anything;
+/// - the loop never stalls, never turns more than ten times without waiting or moving anything, and
+///   tries nothing again at once that has failed many times in a row;
 /// - each protocol's methods are called in the order that [`Protocol`](crate::Protocol) promises,
-///   deadlines never too early, `connection_lost` exactly once;
-/// - budgets and limits are kept, counters add up, every socket is given back.
+///   none after `connection_lost`, which comes exactly once; deadlines are never too early, and the loop
+///   never waits beyond one;
+/// - budgets and limits are kept, counters add up, every socket is given back, and at the end of each
+///   turn the account of what all connections keep is what they keep.
 ///
 /// ```
 /// use serveloop::testing::{Exchange, Simulation};
@@ -194,7 +197,9 @@ where
             faults.client_vanishes = 0;
         }
         let config = vary(&self.config, &faults, &mut random);
-        let ledger: Ledger = Rc::new(RefCell::new(Book::new(config.clone())));
+        let mut book = Book::new(config.clone());
+        book.computing = Some((Random::new(random.number()), faults.slow_handlers));
+        let ledger: Ledger = Rc::new(RefCell::new(book));
         let shutdown_at = random
             .chance(faults.shutdowns)
             .then(|| random.below(200) as u64);
@@ -216,13 +221,23 @@ where
         let few = random
             .chance(faults.out_of_descriptors)
             .then(|| random.between(1, most));
+        let kinds: Vec<_> = clients
+            .iter()
+            .map(|_| random.chance(faults.passed_descriptors))
+            .collect();
         let mut network = Network::new(random, faults, Instant::now(), ledger);
         network.limit_descriptors(few.unwrap_or(usize::MAX));
         for (address, exchange) in &self.remotes {
             network.add_remote(address.clone(), exchange);
         }
-        for (number, exchange) in clients.iter().enumerate() {
-            network.add_client(Address::Tcp(client(number)), exchange);
+        network.draw_stuck();
+        for (number, (exchange, is_unix)) in clients.iter().zip(kinds).enumerate() {
+            let address = if is_unix {
+                Address::Unix(format!("/run/client-{number}").into())
+            } else {
+                Address::Tcp(client(number))
+            };
+            network.add_client(address, exchange);
         }
         for (number, question) in datagrams.iter().enumerate() {
             network.add_letter(Address::Udp(client(number)), question);

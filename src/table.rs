@@ -25,6 +25,9 @@ const SLOT_BITS: u32 = usize::BITS / 2;
 const SLOT_MASK: usize = FIRST_TOKEN - 1;
 pub(crate) const FIRST_TOKEN: usize = 1 << SLOT_BITS;
 
+/// The most connections that have a slot each, which is what a system of 32 bits limits.
+pub(crate) const CONNECTIONS_MOST: usize = FIRST_TOKEN - 1;
+
 /// How much address space is set aside for connections from the start. An allocator maps blocks of
 /// this size by themselves: what is not touched takes no memory, and growing leaves no smaller
 /// blocks behind, which would add a fifth to the memory of a few thousand connections.
@@ -36,6 +39,8 @@ pub(crate) struct Table<S, P> {
     /// Tokens of connections that have work, and those that were served in this turn.
     ready: Vec<usize>,
     running: Vec<usize>,
+    /// Tokens of connections that came in this turn.
+    fresh: Vec<usize>,
     /// Slots to be freed at the end of the turn.
     ended: Vec<usize>,
     generation: usize,
@@ -50,6 +55,7 @@ impl<S, P: Protocol> Table<S, P> {
             timers: Timers::with_capacity(reserved),
             ready: Vec::new(),
             running: Vec::new(),
+            fresh: Vec::new(),
             ended: Vec::new(),
             generation: 0,
         }
@@ -213,7 +219,35 @@ impl<S, P: Protocol> Table<S, P> {
             self.timers.remove(slot);
             self.slots.remove(slot).dismantle(turn);
         }
+        self.fresh.clear();
         debug_assert!(*turn.held == 0 || !self.slots.is_empty(), "{}", *turn.held);
+    }
+
+    /// Whether [`reap`](Self::reap) has something to do.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// The turn that began at `from` ends at `to` only: no deadline may count the time between as the
+    /// fault of those that were served in it.
+    #[cold]
+    pub(crate) fn catch_up(&mut self, from: Tick, to: Tick) {
+        for token in self.running.iter().chain(&self.fresh) {
+            if let Some(connection) = find(&mut self.slots, *token) {
+                connection.catch_up(from, to);
+            }
+        }
+    }
+
+    /// What all connections hold: as it was added up, and counted anew.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let connections = self.slots.iter().map(|(_, connection)| connection);
+        connections.fold((0, 0), |(shares, held), connection| {
+            (
+                shares + connection.share(),
+                held + connection.session().held(),
+            )
+        })
     }
 
     fn insert<N>(
@@ -223,9 +257,11 @@ impl<S, P: Protocol> Table<S, P> {
         token: usize,
         turn: &mut Turn<'_, N>,
     ) {
-        if let Some(at) = connection.earlier_deadline(turn, &turn.context(token)) {
+        let context = turn.context(token);
+        if let Some(at) = connection.earlier_deadline(turn, &context) {
             self.timers.set_earlier(token & SLOT_MASK, at);
         }
+        self.fresh.push(token);
         if next != Next::Wait && connection.agenda.queue() {
             self.ready.push(token);
         }
@@ -251,7 +287,7 @@ fn shed<S, P: Protocol, N>(
 ) {
     let holders = slots
         .iter()
-        .map(|(slot, connection)| (connection.session().held(), slot));
+        .map(|(slot, connection)| (connection.share(), slot));
     let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
     let sum: usize = holders.iter().map(|(held, _)| held).sum();
     debug_assert_eq!(sum, *turn.held, "what is held is what each holds");

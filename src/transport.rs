@@ -141,6 +141,45 @@ impl Transport<'_> {
         self.link.flags.any(CLOSING)
     }
 
+    /// Says that the protocol itself keeps `bytes` bytes of memory for this connection, in a queue or a
+    /// cache of its own: they count like unread input and waiting output in what
+    /// [`max_buffered`](crate::Config::max_buffered) limits, and a connection that keeps the most is
+    /// the first to be [shed](crate::CloseReason::Shed).
+    ///
+    /// Sets the whole amount, replacing the one before, so that nothing can be added twice or
+    /// forgotten: call it whenever the amount has changed, with 0 when nothing is kept any more. It
+    /// starts at 0 and ends with the connection by itself. It counts from the end of the turn, on a
+    /// thread or in a process of the connection's own from the end of the call. More than 4 GiB count
+    /// as 4 GiB; for a datagram, which ends at once, it does nothing.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Protocol, ProtocolError, Transport};
+    ///
+    /// /// Keeps what comes for others that will ask for it.
+    /// #[derive(Default)]
+    /// struct Shelf(Vec<Vec<u8>>, usize);
+    ///
+    /// impl Protocol for Shelf {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize, ProtocolError> {
+    ///         self.0.push(data.to_vec());
+    ///         self.1 += data.len();
+    ///         transport.charge(self.1);
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::new(Shelf::default());
+    /// session.receive(b"good");
+    /// session.receive(b"morning");
+    /// assert_eq!(session.held(), 11);
+    /// session.receive_eof();
+    /// assert_eq!(session.held(), 0);
+    /// ```
+    pub fn charge(&mut self, bytes: usize) {
+        self.link.charge(bytes);
+    }
+
     /// How many bytes of output wait to be sent.
     #[must_use]
     pub fn waiting(&self) -> usize {

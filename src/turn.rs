@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::address::Peer;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Input};
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::CloseReason;
@@ -37,7 +37,7 @@ pub(crate) struct Kit {
     pub(crate) held: usize,
     reads: usize,
     read_size: usize,
-    input: Box<[u8]>,
+    input: Input,
     output: Option<Box<Buffer>>,
 }
 
@@ -47,7 +47,7 @@ impl Kit {
         Self {
             reads,
             read_size,
-            input: vec![0; read_size.max(DATAGRAM_MOST + 1)].into(),
+            input: Input::new(read_size.max(DATAGRAM_MOST + 1)),
             output: Some(Box::default()),
             config,
             clock: Clock::new(now),

@@ -2,6 +2,7 @@
 
 mod command;
 mod dispatch;
+mod foreign;
 mod greet;
 mod operator;
 mod print;

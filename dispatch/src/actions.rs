@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -5,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::decimal::unify;
 use crate::problem::{Problem, pointer};
 
 /// The name under which a request has the name of its action.
@@ -12,6 +14,9 @@ const ACTION: &str = "action";
 
 /// The action that every registry has.
 const HELP: &str = "help";
+
+/// What `serde_json` calls a number that does not fit its type.
+const INVALID_NUMBER: &str = "invalid number";
 
 type Handler = Box<dyn Fn(Value) -> Result<Vec<u8>, Problem> + Send + Sync>;
 
@@ -47,19 +52,22 @@ impl Actions {
     /// action without parameters take [`IgnoredAny`](serde::de::IgnoredAny). The handler runs on the
     /// thread of the event loop, so it must not block.
     ///
+    /// A handler that takes a [`Value`] gets every number with the digits and in the form that it has
+    /// in the request. A [`Number`](serde_json::Number) within another type has the exact value; an
+    /// `f64` is the nearest one; an integer type refuses what is not written as an integer, or does not
+    /// fit it.
+    ///
     /// # Panics
     /// When there is an action of that name.
     #[must_use]
     pub fn register<P, R, H>(self, name: &str, help: &str, handler: H) -> Self
     where
-        P: DeserializeOwned,
+        P: DeserializeOwned + 'static,
         R: Serialize,
         H: Fn(P) -> Result<R, ActionError> + Send + Sync + 'static,
     {
         let untyped = move |parameters: Value| {
-            let parameters = serde_path_to_error::deserialize(parameters).map_err(|error| {
-                Problem::of_value("wrong_type", error.inner(), pointer(error.path()))
-            })?;
+            let parameters = typed(parameters)?;
             encode(&handler(parameters).map_err(|error| error.0)?)
         };
         self.insert(name, help, Box::new(untyped))
@@ -136,6 +144,28 @@ impl ActionError {
     }
 }
 
+/// What an action takes, from what the request holds.
+fn typed<P: DeserializeOwned + 'static>(parameters: Value) -> Result<P, Problem> {
+    let parameters: Box<dyn Any> = Box::new(parameters);
+    let parameters = match parameters.downcast::<P>() {
+        Ok(parameters) => return Ok(*parameters),
+        Err(parameters) => parameters.downcast::<Value>(),
+    };
+    let mut parameters = parameters.map(|it| *it).unwrap_or_default();
+    unify(&mut parameters);
+    serde_path_to_error::deserialize(&parameters).map_err(|error| {
+        let at = pointer(error.path());
+        let message = match parameters.pointer(&at) {
+            // The parser does not say which.
+            Some(Value::Number(number)) if error.inner().to_string() == INVALID_NUMBER => {
+                format!("{number} is not a number that is taken here")
+            }
+            _ => error.inner().to_string(),
+        };
+        Problem::of_value("wrong_type", message, at)
+    })
+}
+
 /// Takes the action's name out of the request.
 fn name(parameters: &mut Map<String, Value>) -> Result<String, Problem> {
     match parameters.remove(ACTION) {
@@ -178,8 +208,26 @@ mod tests {
         number: u8,
     }
 
+    /// Several kinds of values, by more than one way in which they are recognised.
+    #[derive(Debug, Deserialize, Serialize)]
+    struct Kinds {
+        either: Either,
+        #[serde(flatten)]
+        others: BTreeMap<String, f64>,
+    }
+
+    #[derive(Debug, Deserialize, Serialize)]
+    #[serde(untagged)]
+    enum Either {
+        Whole(i64),
+        Float(f64),
+        Text(String),
+    }
+
     fn actions() -> Actions {
         Actions::new()
+            .register("kinds", "kinds of values", |kinds: Kinds| Ok(kinds))
+            .register("value", "any value", |all: Value| Ok(all))
             .register("first", "the first number", |Place { rows }| {
                 let first = rows.first().map(|row| row.number);
                 first.ok_or_else(|| ActionError::new("no rows").with_code("empty").at("/rows"))
@@ -201,13 +249,43 @@ mod tests {
         assert_eq!(actions().call(request).unwrap(), b"null");
     }
 
+    #[track_caller]
+    fn result(request: &[u8]) -> String {
+        let request = crate::parse::parse(request).unwrap();
+        let result = actions().call(request).unwrap();
+        String::from_utf8(result).unwrap()
+    }
+
+    #[test]
+    fn a_value_has_its_numbers_as_they_were_written() {
+        let numbers = "[1.10,1e2,1E2,-0,-0.0,0.10e-3,100000000000000000000000,1e-400]";
+        let request = format!("{{\"action\":\"value\",\"a\":{numbers}}}");
+        assert_eq!(result(request.as_bytes()), format!("{{\"a\":{numbers}}}"));
+    }
+
+    #[test]
+    fn numbers_are_recognised_by_types_that_take_several_kinds() {
+        for (number, expected) in [
+            ("7", "7"),
+            ("1.10", "1.1"),
+            ("1e2", "100.0"),
+            ("-0", "-0.0"),
+        ] {
+            let request = format!("{{\"action\":\"kinds\",\"either\":{number},\"x\":2.50}}");
+            let expected = format!("{{\"either\":{expected},\"x\":2.5}}");
+            assert_eq!(result(request.as_bytes()), expected);
+        }
+    }
+
     #[test]
     fn help_lists_all_actions() {
         let help = actions().call(json!({"action": "help"})).unwrap();
         let expected = json!({
             "first": "the first number",
             "help": "all actions and what they do",
+            "kinds": "kinds of values",
             "nothing": "no parameters",
+            "value": "any value",
         });
         assert_eq!(serde_json::from_slice::<Value>(&help).unwrap(), expected);
     }
@@ -218,6 +296,8 @@ mod tests {
         let problem = refused(request);
         assert_eq!(problem["code"], "wrong_type");
         assert_eq!(problem["at"], "/rows/1/a~1b~0c");
+        let message = "256 is not a number that is taken here";
+        assert_eq!(problem["message"], message);
         let problem = refused(json!({"action": "first"}));
         assert_eq!(problem["message"], "missing field `rows`");
         assert_eq!(problem["at"], "");

@@ -56,6 +56,7 @@
 //! | code | what is wrong |
 //! |---|---|
 //! | `duplicate_key` | an object, at the pointer, has a key twice, and the value is JSON otherwise |
+//! | `reserved_key` | a key by which `serde_json` itself marks numbers, and the value is JSON otherwise |
 //! | `not_an_object` | the value is no object |
 //! | `missing_action` | the object has no `action` |
 //! | `wrong_type` | a parameter is missing, or not what the action takes, or `action` is no string |
@@ -68,7 +69,9 @@
 //! # Values
 //! A value is an object, an array, a string, a number, `true`, `false` or `null`; the first two and
 //! strings end with their last character, the others with the next one that cannot belong to them,
-//! or with the stream. Whole numbers up to 64 bits are exact, all others are `f64`. A datagram holds
+//! or with the stream. Numbers keep the digits that they were sent with, until a type of an action
+//! takes them: an `f64` is the nearest one, an integer is exact or refused, a
+//! [`serde_json::Value`] has them as they are. [`sum_exactly`] adds them. A datagram holds
 //! values as a stream does, most simply one, and what they reply comes back in one datagram.
 //!
 //! A value is read, and its action run, in one go, while the other connections of an event loop wait;
@@ -77,10 +80,13 @@
 //! 100 ms.
 
 mod actions;
+mod decimal;
 mod dispatch;
+mod numbers;
 mod parse;
 mod problem;
 mod scanner;
 
 pub use actions::{ActionError, Actions};
+pub use decimal::sum_exactly;
 pub use dispatch::Dispatch;

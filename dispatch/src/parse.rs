@@ -1,17 +1,24 @@
 //! One JSON value from its text, in which no object has a key twice.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
+use serde_path_to_error::Track;
 
+use crate::numbers::Numbers;
 use crate::problem::{Problem, pointer};
 
 /// The deepest nesting, whatever was asked for: the parser takes one level more, which is what a reply
 /// adds, so that a client with the same parser can read it.
 pub(crate) const DEPTH_MOST: usize = 126;
+
+/// The key under which the parser hands a number over as text. An object that has it would be taken
+/// for a number wherever a value is converted, so that no request may use it.
+const NUMBER_KEY: &str = "$serde_json::private::Number";
 
 /// Why a text is no value that can be worked with.
 #[derive(Debug)]
@@ -22,23 +29,49 @@ pub(crate) enum Rejection {
     Value(Problem),
 }
 
+/// Reads one value. Numbers keep the text that they have there, digit by digit.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Rejection> {
+    let reading = Reading::new(text);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let parsed: Result<Unique, _> = serde_path_to_error::deserialize(&mut deserializer);
-    let Unique(value) = parsed.map_err(|error| match error.inner().classify() {
-        Category::Data => twice(error.inner(), pointer(error.path()), text),
-        _ => no_json(error.inner(), text),
+    let mut track = Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
+    let parsed = Unique(&reading).deserialize(tracked);
+
+    let value = parsed.map_err(|error| match error.classify() {
+        Category::Data => unclear(reading.code.get(), &error, pointer(&track.path()), text),
+        _ => no_json(&error, text),
     })?;
     deserializer.end().map_err(|error| no_json(&error, text))?;
+    check_numbers(text)?;
     Ok(value)
 }
 
-/// A key came twice. What follows it was not read, and comes first if it is no JSON.
-fn twice(error: &serde_json::Error, pointer: String, text: &[u8]) -> Rejection {
-    match serde_json::from_slice::<Value>(text) {
-        Ok(_) => Rejection::Value(Problem::of_value("duplicate_key", message(error), pointer)),
-        Err(error) => no_json(&error, text),
+/// A key came twice, or must not come. What follows it was not read, and comes first if it is no JSON.
+fn unclear(
+    code: &'static str,
+    error: &serde_json::Error,
+    pointer: String,
+    text: &[u8],
+) -> Rejection {
+    if let Err(error) = serde_json::from_slice::<Value>(text) {
+        return no_json(&error, text);
     }
+    match check_numbers(text) {
+        Ok(()) => Rejection::Value(Problem::of_value(code, message(error), pointer)),
+        Err(rejection) => rejection,
+    }
+}
+
+/// Refuses a number that no `f64` can hold: most clients could not read it back.
+fn check_numbers(text: &[u8]) -> Result<(), Rejection> {
+    let mut numbers = Numbers::new(text);
+    while let Some(number) = numbers.next() {
+        if number.parse().is_ok_and(f64::is_infinite) {
+            let message = "number out of range".to_owned();
+            return Err(Rejection::Text(message, numbers.position() - 1));
+        }
+    }
+    Ok(())
 }
 
 fn no_json(error: &serde_json::Error, text: &[u8]) -> Rejection {
@@ -60,18 +93,51 @@ fn message(error: &serde_json::Error) -> String {
     message
 }
 
-/// A value whose objects have no key twice. (A `Value` keeps the last one.)
-struct Unique(Value);
+/// The text that is being read, and how far its numbers were.
+struct Reading<'t> {
+    text: &'t [u8],
+    numbers: Cell<Numbers<'t>>,
+    /// What to call an error about the meaning.
+    code: Cell<&'static str>,
+}
 
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor).map(Self)
+impl<'t> Reading<'t> {
+    fn new(text: &'t [u8]) -> Self {
+        Self {
+            text,
+            numbers: Cell::new(Numbers::new(text)),
+            code: Cell::new("duplicate_key"),
+        }
+    }
+
+    /// The next number of the text, as it is written there. The parser would write `1E2` as `1e+2`.
+    fn next_number<E: Error>(&self) -> Result<Value, E> {
+        let mut numbers = self.numbers.get();
+        let number = numbers.next().ok_or_else(|| E::custom("no number"))?;
+        self.numbers.set(numbers);
+        let number = Number::from_string_unchecked(number.to_owned());
+        Ok(Value::Number(number))
+    }
+
+    /// Whether a key is the parser's way to announce a number. That one is not a part of the text.
+    fn announces_number(&self, key: &str) -> bool {
+        key == NUMBER_KEY && !self.text.as_ptr_range().contains(&key.as_ptr())
     }
 }
 
-struct UniqueVisitor;
+/// A value whose objects have no key twice. (A `Value` keeps the last one.)
+#[derive(Clone, Copy)]
+struct Unique<'r, 't>(&'r Reading<'t>);
 
-impl<'de> Visitor<'de> for UniqueVisitor {
+impl<'de> DeserializeSeed<'de> for Unique<'_, '_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique<'_, '_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,16 +152,16 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         Ok(Value::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Value, E> {
+        self.0.next_number()
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Value, E> {
+        self.0.next_number()
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Value, E> {
+        self.0.next_number()
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -108,16 +174,25 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
         let mut array = Vec::new();
-        while let Some(Unique(element)) = elements.next_element()? {
+        while let Some(element) = elements.next_element_seed(self)? {
             array.push(element);
         }
         Ok(Value::Array(array))
     }
 
+    /// An object, or a number, which the parser shows as one.
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            let Unique(value) = entries.next_value()?;
+        while let Some(key) = entries.next_key_seed(Key(self.0))? {
+            let Some(key) = key else {
+                entries.next_value::<IgnoredAny>()?;
+                return self.0.next_number();
+            };
+            if key == NUMBER_KEY {
+                self.0.code.set("reserved_key");
+                return Err(A::Error::custom(format_args!("no object may have {key:?}")));
+            }
+            let value = entries.next_value_seed(self)?;
             match object.entry(key) {
                 Entry::Vacant(entry) => entry.insert(value),
                 Entry::Occupied(entry) => {
@@ -129,6 +204,33 @@ impl<'de> Visitor<'de> for UniqueVisitor {
             };
         }
         Ok(Value::Object(object))
+    }
+}
+
+/// A key of an object; none in place of the one that announces a number.
+struct Key<'r, 't>(&'r Reading<'t>);
+
+impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key<'_, '_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
+        Ok((!self.0.announces_number(key)).then(|| key.to_owned()))
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(Some(key.to_owned()))
     }
 }
 

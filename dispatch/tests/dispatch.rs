@@ -92,6 +92,12 @@ fn wrong_text_ends_the_connection_and_says_where() {
         ("{\"action\":\"echo\",\"x\":NaN}", "invalid_json", 21),
         ("[1e999999999]", "invalid_json", 11),
         ("[\"\\ud800\"]", "invalid_json", 8),
+        ("[1E400]", "invalid_json", 5),
+        ("[1, -1e+309 , 2]", "invalid_json", 10),
+        ("[\"1e999\", 01]", "invalid_json", 11),
+        ("[1.]", "invalid_json", 3),
+        ("[-]", "invalid_json", 2),
+        ("[Infinity]", "invalid_json", 1),
         ("}", "invalid_json", 0),
         ("  ,", "invalid_json", 2),
         ("GET / HTTP/1.1\r\n", "invalid_json", 0),
@@ -101,6 +107,26 @@ fn wrong_text_ends_the_connection_and_says_where() {
         let expected = (code.to_owned(), json!(at), false);
         assert_eq!(refused(text), expected, "{}", &text[..text.len().min(40)]);
     }
+}
+
+#[test]
+fn numbers_come_back_as_they_were_sent() {
+    let mut session = session();
+    let numbers = "[1.10,1e2,1E+2,-0,0.1,100000000000000000000000,18446744073709551616,1e-400]";
+    let request = format!("{{\"action\":\"echo\",\"x\":{numbers}}}");
+    session.receive(request.as_bytes());
+    let expected = format!("{{\"ok\":true,\"result\":{{\"x\":{numbers}}}}}\n");
+    assert_eq!(String::from_utf8(session.sent()).unwrap(), expected);
+}
+
+#[test]
+fn text_that_is_no_utf8_is_refused_with_its_place() {
+    let mut session = session();
+    session.receive(b"{\"action\":\"help\"}[\"ab\xff\"]");
+    let reply = replies(&mut session).pop().expect("a reply");
+    assert_eq!(reply["error"]["code"], "invalid_json");
+    assert_eq!(reply["error"]["at"], 17 + 4);
+    assert!(session.reason().is_some());
 }
 
 #[test]
@@ -145,6 +171,16 @@ fn wrong_meaning_concerns_one_value() {
         (
             "{\"action\":\"echo\",\"action\":\"help\"}",
             "duplicate_key",
+            "",
+        ),
+        (
+            "{\"action\":\"echo\",\"a\":[{\"$serde_json::private::Number\":\"1\"}]}",
+            "reserved_key",
+            "/a/0",
+        ),
+        (
+            "{\"action\":\"echo\",\"\\u0024serde_json::private::Number\":1}",
+            "reserved_key",
             "",
         ),
         (

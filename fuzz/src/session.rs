@@ -287,6 +287,8 @@ impl Run {
         let wants = !(model.blocked() || model.eof || model.pending);
         let more = model.pending && !model.blocked();
         let bounded = output.len() <= model.config.max_output;
+        let (held, is_idle) = (session.held(), model.waiting() + model.unread() == 0);
+        let accounted = held >= model.waiting() && (held == 0 || !is_idle);
         for (holds, rule) in [
             (follows, "output"),
             (bounded, "more output than allowed"),
@@ -297,6 +299,7 @@ impl Run {
             (session.is_finished() == model.finished, "is_finished"),
             (session.is_eof() == model.eof, "is_eof"),
             (session.has_replied() == model.replied, "has_replied"),
+            (accounted, "held"),
         ] {
             model.demand(holds, rule);
         }

@@ -1,7 +1,7 @@
 //! How a connection ends: flushed, told, finished on our side, and the peer's end awaited.
 
 use crate::agenda::{ABORT, ENDED, HOLDING, LINGERING, Next, READABLE, RETIME};
-use crate::connection::Connection;
+use crate::connection::{Aside, Connection};
 use crate::error::CloseReason;
 use crate::linger::Linger;
 use crate::net::Net;
@@ -19,7 +19,8 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 
     /// Gives the socket back. The protocol is dropped with the same care as it is called.
-    pub(crate) fn dismantle<N: Net<Stream = S>>(self, turn: &mut Turn<'_, N>) {
+    pub(crate) fn dismantle<N: Net<Stream = S>>(mut self, turn: &mut Turn<'_, N>) {
+        self.release(turn);
         let Self {
             session,
             stream,
@@ -49,13 +50,18 @@ impl<S, P: Protocol> Connection<S, P> {
         if !lingers || turn.net.finish(&mut self.stream).is_err() {
             return self.reap();
         }
-        self.linger = Some(Box::new(Linger::new(turn.now(), turn.config)));
+        self.release(turn);
+        let linger = Linger::new(turn.now(), turn.config);
+        self.aside = Some(Box::new(Aside::Linger(linger)));
         self.agenda.set(LINGERING | READABLE | RETIME);
         Next::Again
     }
 
     fn linger<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
-        let Some(linger) = self.linger.as_mut().filter(|_| !self.agenda.any(ENDED)) else {
+        if self.agenda.any(ENDED) {
+            return Next::Wait;
+        }
+        let Some(Aside::Linger(linger)) = self.aside.as_deref_mut() else {
             return Next::Wait;
         };
         match linger.drive(&mut self.stream, &mut self.agenda, turn) {
@@ -70,18 +76,36 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Adds what the session holds to what all hold. True if that is too much.
+    /// Adds what the session holds to what all hold, and keeps how much that was: the session may hold
+    /// something else by the time it is subtracted. True if all hold too much.
     pub(super) fn hold<N>(&mut self, turn: &mut Turn<'_, N>) -> bool {
-        let held = self.session.held();
-        self.agenda.set(HOLDING.when(held > 0));
+        self.release(turn);
+        let held = self.session.held().min(usize::MAX - *turn.held);
+        if held == 0 {
+            return false;
+        }
+
         *turn.held += held;
-        held > 0 && turn.is_crowded()
+        self.aside = Some(Box::new(Aside::Held(held)));
+        self.agenda.set(HOLDING);
+        turn.is_crowded()
     }
 
-    /// Before the session's buffers change.
+    /// Subtracts what was added.
     pub(super) fn release<N>(&mut self, turn: &mut Turn<'_, N>) {
-        if self.agenda.take(HOLDING) {
-            *turn.held -= self.session.held();
+        if !self.agenda.take(HOLDING) {
+            return;
+        }
+        if let Some(Aside::Held(held)) = self.aside.take().map(|aside| *aside) {
+            *turn.held -= held;
+        }
+    }
+
+    /// How many bytes of what all connections hold are this one's.
+    pub(crate) fn share(&self) -> usize {
+        match self.aside.as_deref() {
+            Some(Aside::Held(held)) => *held,
+            _ => 0,
         }
     }
 

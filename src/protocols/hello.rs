@@ -50,6 +50,8 @@ impl Hello {
             .now()
             .checked_add(self.delay)
             .map(|at| (at, reply));
+        let kept = self.reply.as_ref().map_or(0, |(_, reply)| reply.len());
+        transport.charge(kept);
         transport.pause_reading();
         Answer::Later
     }
@@ -57,6 +59,7 @@ impl Hello {
     /// The reply that is due, after which the next name is read.
     fn reply(&mut self, transport: &mut Transport<'_>) -> Vec<u8> {
         transport.resume_reading();
+        transport.charge(0);
         self.reply
             .take()
             .map(|(_, reply)| reply)

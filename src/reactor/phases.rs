@@ -6,6 +6,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::admission::Admission;
+use crate::clock::Tick;
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::listener::Listeners;
@@ -17,6 +18,10 @@ use crate::table::FIRST_TOKEN;
 
 impl<F: Factory, N: Net> Reactor<F, N> {
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if !mem::take(&mut self.follows) {
+            // Whoever turns the loop may have had other things to do.
+            self.done = self.tick();
+        }
         let timeout = match (self.patience(), timeout) {
             (Some(own), Some(asked)) => Some(own.min(asked)),
             (own, asked) => own.or(asked),
@@ -87,6 +92,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     pub(super) fn reap(&mut self) {
         self.check_pace();
+        let cleans = self.connections.has_ended() || !self.kit.failures.is_empty();
+        let cleans = cleans || self.model.is_some();
         if let Some(model) = &mut self.model {
             model.reap(&mut self.kit.lend(&mut self.net, self.shutdown.has_begun()));
         }
@@ -95,25 +102,37 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if !self.kit.failures.is_empty() {
             self.report_failures();
         }
+        if cleans {
+            self.done = self.tick();
+        }
     }
 }
+
+/// A turn that took longer than this has its end for the moment at which things happened.
+const LONG: Duration = Duration::from_millis(10);
 
 /// What the phases are made of.
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Looks how long the turn's work took. A connection is blamed if no other was served; reading
     /// the clock for each would cost every message.
     fn check_pace(&mut self) {
+        let began = self.kit.clock.tick();
+        self.done = self.tick();
+        let took = self.done.since(began);
+        if took > LONG {
+            self.connections.catch_up(began, self.done);
+        }
         // A model may serve a whole connection within a turn.
-        let Some(most) = self.kit.config.slow_turn.filter(|_| self.model.is_none()) else {
-            return;
-        };
-        let took = self
-            .net
-            .now()
-            .saturating_duration_since(self.kit.clock.now());
-        if took > most {
+        let most = self.kit.config.slow_turn.filter(|_| self.model.is_none());
+        if most.is_some_and(|most| took > most) {
             self.warn_slow(took);
         }
+    }
+
+    /// The time now, while the turn's remains what it was.
+    fn tick(&mut self) -> Tick {
+        let now = self.net.now();
+        self.kit.clock.tick_of(now)
     }
 
     #[cold]
@@ -171,7 +190,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         ] {
             next = next.into_iter().chain(deadline).min();
         }
-        next.map(|at| at.since(self.kit.clock.tick()))
+        next.map(|at| at.since(self.done))
     }
 
     #[cold]

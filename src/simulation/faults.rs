@@ -102,6 +102,13 @@ faults! {
     small_limits: 500,
     /// The server is shut down on the way, once per run.
     shutdowns: 200,
+    /// A client comes over a Unix socket and passes descriptors: a read ends behind each of them though
+    /// more waits, and no event tells.
+    passed_descriptors: 200,
+    /// For up to three seconds nothing can be accepted, or received, whatever is tried, once per run.
+    stuck_calls: 150,
+    /// A method of the protocol computes for up to half a second.
+    slow_handlers: 10,
 }
 
 impl Faults {

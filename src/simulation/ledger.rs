@@ -4,12 +4,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::simulation::exchange::Exchange;
+use crate::simulation::network::Slip;
+use crate::simulation::random::Random;
 
 /// Kept by the network and by the witness of each protocol; read by the simulation at the end.
 pub(crate) type Ledger = Rc<RefCell<Book>>;
@@ -52,7 +54,21 @@ pub(crate) struct Book {
     /// Sessions that began, and those that were told of their end.
     pub(crate) sessions: u64,
     pub(crate) lost: u64,
+    /// How long protocols have computed since the network last looked, and what decides for how long
+    /// they do.
+    pub(crate) computed: Duration,
+    pub(crate) computing: Option<(Random, u16)>,
+    /// What each open session said when it was last asked for its deadline.
+    pub(crate) deadlines: HashMap<u64, Instant>,
+    /// The loop's own fault that is re-enacted, and what it has left behind.
+    pub(crate) slip: Option<Slip>,
+    pub(crate) slipped: usize,
 }
+
+/// The longest that a protocol computes, in milliseconds. Shorter than the least is no different from
+/// not at all.
+const COMPUTES_LEAST: usize = 20;
+const COMPUTES_MOST: usize = 500;
 
 impl Book {
     pub(crate) fn new(config: Config) -> Self {
@@ -67,6 +83,17 @@ impl Book {
         self.numbers.insert(account.address.clone(), number);
         self.accounts.push(account);
         number
+    }
+
+    /// A protocol's method runs, and may take its time.
+    pub(crate) fn compute(&mut self) {
+        let Some((random, rate)) = &mut self.computing else {
+            return;
+        };
+        if random.chance(*rate) {
+            let millis = random.between(COMPUTES_LEAST, COMPUTES_MOST);
+            self.computed += Duration::from_millis(millis as u64);
+        }
     }
 
     /// The account of the client at an address.

@@ -4,6 +4,7 @@ mod calls;
 mod clients;
 mod datagrams;
 mod events;
+mod stuck;
 mod trouble;
 
 use std::collections::VecDeque;
@@ -26,7 +27,7 @@ use crate::simulation::timeline::Timeline;
 use crate::simulation::wire::{Parcel, Wire};
 use crate::waker::Wake;
 
-pub use trouble::Call;
+pub use trouble::{Call, Slip};
 
 pub(crate) use datagrams::Question;
 
@@ -42,6 +43,8 @@ pub struct Network {
     timeline: Timeline<Deed>,
     origin: Instant,
     elapsed: Duration,
+    /// For how long protocols have computed.
+    computed: Duration,
     wires: Vec<Wire>,
     door: Option<Door>,
     post: Post,
@@ -93,6 +96,7 @@ impl Network {
             timeline: Timeline::new(),
             origin,
             elapsed: Duration::ZERO,
+            computed: Duration::ZERO,
             wires: Vec::new(),
             door: None,
             post: Post::default(),
@@ -150,6 +154,16 @@ impl Network {
     /// Has the call with that number, counted from 0, fail with the system's number of an error.
     pub fn fail(&mut self, call: usize, error: i32) {
         self.trouble.failing = Some((call, error));
+    }
+
+    /// The same with every such call from that one on, for two seconds. Who waits goes on waiting.
+    pub fn fail_for_long(&mut self, call: usize, error: i32) {
+        self.trouble.sticking = Some((call, error));
+    }
+
+    /// Re-enacts a fault of the loop itself, which no network could have caused.
+    pub fn slip(&mut self, slip: Slip) {
+        self.ledger.borrow_mut().slip = Some(slip);
     }
 
     fn note(&mut self, what: u64, detail: usize) {

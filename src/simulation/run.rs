@@ -106,6 +106,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         if self.reactor.buffered() > self.buffered_most {
             return Err("more than max_buffered is kept".to_owned());
         }
+        self.check_account()?;
         let network = self.reactor.net().as_mut();
         let problem = if network.is_stalled() {
             "a stall: nothing is waited for"
@@ -115,6 +116,18 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
             return Ok(());
         };
         Err(format!("{problem}{}", self.ledger.borrow().open_ones()))
+    }
+
+    /// What all connections are said to keep is what each has added, and what each keeps.
+    fn check_account(&self) -> Result<(), String> {
+        let (added, held) = self.reactor.recount();
+        let sum = self.reactor.buffered() + self.ledger.borrow().slipped;
+        if sum != added || added != held {
+            return Err(format!(
+                "all connections are said to keep {sum} bytes: {added} were added for those that are open, which keep {held}"
+            ));
+        }
+        Ok(())
     }
 
     fn check_counters(&mut self) -> Result<(), String> {

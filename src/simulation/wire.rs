@@ -89,6 +89,8 @@ pub(crate) struct Wire {
     /// The client waits for room or for a reply before it sends on, or has planned to take.
     pub(crate) sender_waits: bool,
     pub(crate) taker_planned: bool,
+    /// A read may end anywhere though more waits, without an event for the rest.
+    pub(crate) has_gaps: bool,
     /// The client came to the server, not the other way round.
     pub(crate) is_inbound: bool,
     /// A reset is on its way to the client, and nothing else arrives there any more.
@@ -114,6 +116,7 @@ impl Wire {
             is_starved: false,
             sender_waits: false,
             taker_planned: false,
+            has_gaps: false,
             is_inbound: false,
             is_cut: false,
             is_closed: false,

@@ -1,5 +1,6 @@
 //! Stands between the loop and the protocol under test, and checks what the loop tells it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use crate::address::Peer;
 use crate::error::{CloseReason, ProtocolError};
 use crate::protocol::{Actions, Factory, Protocol};
 use crate::simulation::ledger::{Ledger, Number};
+use crate::simulation::network::Slip;
 use crate::transport::Transport;
 
 /// The factory under test, whose protocols are watched.
@@ -69,13 +71,20 @@ pub(crate) struct Witness<P> {
     /// The other side's account; a datagram has none.
     number: Number,
     stage: Stage,
+    /// What it is known by where accounts are not: a datagram has none.
+    id: u64,
+    /// Its connection is to end, so that only the end may follow.
+    is_closing: Cell<bool>,
 }
 
 impl<P> Witness<P> {
     fn new(protocol: P, number: Option<usize>, ledger: &Ledger) -> Self {
         ledger.borrow_mut().sessions += 1;
+        let id = ledger.borrow().sessions;
         Self {
             protocol,
+            id,
+            is_closing: Cell::new(false),
             ledger: Rc::clone(ledger),
             number: Rc::new(number.into()),
             stage: Stage::New,
@@ -84,10 +93,25 @@ impl<P> Witness<P> {
 
     /// A call is in order at the stages from `first` to `last`.
     fn check(&self, call: &str, first: Stage, last: Stage) {
-        if self.stage < first || self.stage > last {
+        self.ledger.borrow_mut().compute();
+        let is_over = self.is_closing.get() && last != Stage::Lost;
+        if self.stage < first || self.stage > last || is_over {
             let problem = format!("{call} was called of a session that is {:?}", self.stage);
             self.ledger.borrow_mut().object(problem);
         }
+    }
+
+    /// Looks whether the connection is to end after a call.
+    fn settle<T>(
+        &self,
+        outcome: Result<T, ProtocolError>,
+        transport: &Transport<'_>,
+    ) -> Result<T, ProtocolError> {
+        if outcome.is_err() || transport.is_closing() {
+            self.is_closing.set(true);
+            self.ledger.borrow_mut().deadlines.remove(&self.id);
+        }
+        outcome
     }
 
     /// What is shown to the protocol is what the client sent, from where it took the last.
@@ -130,7 +154,8 @@ impl<P: Protocol> Protocol for Witness<P> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         self.check("connection_made", Stage::New, Stage::New);
         self.stage = Stage::Open;
-        self.protocol.connection_made(transport)
+        let outcome = self.protocol.connection_made(transport);
+        self.settle(outcome, transport)
     }
 
     fn data_received(
@@ -140,7 +165,8 @@ impl<P: Protocol> Protocol for Witness<P> {
     ) -> Result<usize, ProtocolError> {
         self.check("data_received", Stage::Open, Stage::Open);
         self.check_shown(data);
-        let taken = self.protocol.data_received(data, transport)?;
+        let taken = self.protocol.data_received(data, transport);
+        let taken = self.settle(taken, transport)?;
         self.note_taken(taken);
         Ok(taken)
     }
@@ -153,16 +179,24 @@ impl<P: Protocol> Protocol for Witness<P> {
         self.check("eof_received", Stage::Open, Stage::Open);
         self.check_end(unread);
         self.stage = Stage::Ended;
-        self.protocol.eof_received(unread, transport)
+        let outcome = self.protocol.eof_received(unread, transport);
+        self.settle(outcome, transport)
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
         self.check("resume_writing", Stage::Open, Stage::Ended);
         self.protocol.resume_writing(transport);
+        let _ = self.settle(Ok(()), transport);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.protocol.poll_timeout()
+        self.check("poll_timeout", Stage::Open, Stage::Ended);
+        self.ledger.borrow_mut().deadlines.remove(&self.id);
+        let at = self.protocol.poll_timeout();
+        if let Some(at) = at {
+            self.ledger.borrow_mut().deadlines.insert(self.id, at);
+        }
+        at
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
@@ -176,29 +210,40 @@ impl<P: Protocol> Protocol for Witness<P> {
             self.ledger.borrow_mut().object(problem);
         }
         self.protocol.handle_timeout(transport);
+        let _ = self.settle(Ok(()), transport);
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.check("woken", Stage::Open, Stage::Ended);
         self.protocol.woken(transport);
+        let _ = self.settle(Ok(()), transport);
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.check("shutdown_requested", Stage::Open, Stage::Ended);
         self.protocol.shutdown_requested(transport);
+        let _ = self.settle(Ok(()), transport);
     }
 
     fn connection_lost(&mut self, reason: &CloseReason) {
+        self.is_closing.set(false);
         self.check("connection_lost", Stage::New, Stage::Ended);
         self.stage = Stage::Lost;
         let mut book = self.ledger.borrow_mut();
         book.lost += 1;
+        book.deadlines.remove(&self.id);
+        let slip = book.slip;
+        let panicked = matches!(reason, CloseReason::Panicked);
+        book.slipped += usize::from(panicked && slip == Some(Slip::KeepsAccount));
         book.connecting
             .retain(|number| !Rc::ptr_eq(number, &self.number));
         if let Some(number) = self.number.get() {
             book.note_lost(number, reason);
         }
         drop(book);
+        if slip == Some(Slip::AsksAfterEnd) {
+            let _ = self.poll_timeout();
+        }
         self.protocol.connection_lost(reason);
     }
 }

@@ -157,6 +157,13 @@ impl<P: Protocol> MemorySession<P> {
         self.session.output().len()
     }
 
+    /// How many bytes of memory the session keeps: unread input, waiting output, and what the protocol
+    /// [charged](crate::Transport::charge). On a loop this is the connection's part of what
+    /// [`max_buffered`](Config::max_buffered) limits; here it ends the session alone, past 95 % of it.
+    pub fn held(&self) -> usize {
+        self.session.held()
+    }
+
     /// Whether the peer has seen the end of the session's output, though the session may live on.
     pub fn is_finished(&self) -> bool {
         self.session.is_finished() && self.session.output().is_empty()
@@ -223,6 +230,10 @@ impl<P: Protocol> MemorySession<P> {
         let moved = self.read() | self.write() | woken;
         let context = context(&self.config, &self.clock, &self.mailbox);
         self.session.reclaim(&mut self.scratch, &context);
+        let most = self.config.max_buffered;
+        if self.session.held() > most - most / 20 {
+            self.session.fail(CloseReason::Shed);
+        }
         let over = self.session.is_closing() && self.session.output().is_empty();
         if over || self.session.is_aborted() {
             self.reason = self.session.handle_lost();

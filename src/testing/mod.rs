@@ -7,6 +7,8 @@
 mod memory;
 mod splits;
 
-pub use crate::simulation::{Call, Exchange, Failure, Faults, Handle, Network, Report, Simulation};
+pub use crate::simulation::{
+    Call, Exchange, Failure, Faults, Handle, Network, Report, Simulation, Slip,
+};
 pub use memory::MemorySession;
 pub use splits::SplitChecker;

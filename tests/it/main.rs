@@ -5,6 +5,7 @@
 )]
 
 mod accept_errors;
+mod account;
 mod busy_polling;
 mod deadlines;
 #[cfg(target_os = "linux")]
@@ -15,6 +16,7 @@ mod framed_example;
 mod frames;
 mod framing;
 mod half_close;
+mod late_turns;
 mod log_fields;
 mod loop_budget;
 mod loop_calls;
@@ -41,6 +43,7 @@ mod regression;
 mod scenarios;
 mod scripted;
 mod session;
+mod short_reads;
 mod socketserver;
 mod support;
 mod tidy;

@@ -143,6 +143,25 @@ fn hello_greets_answers_late_and_closes_on_exit() {
     assert!(matches!(session.reason(), Some(CloseReason::Closed)));
 }
 
+/// A name can be as long as all that is read at once.
+#[test]
+fn a_reply_that_is_delayed_counts_as_memory() {
+    let name = vec![b'x'; 60_000];
+    let mut session = MemorySession::new(Hello::new(seconds(1)));
+    session.sent();
+    session.receive(&name);
+    assert_eq!(session.held(), b"Hello,".len() + name.len());
+    session.advance(seconds(1));
+    assert_eq!(session.sent().len(), b"Hello,".len() + name.len());
+    assert_eq!(session.held(), 0);
+
+    let lines = Framed::new(Lines::new(99), Hello::new(seconds(1)));
+    let mut session = MemorySession::new(lines);
+    session.sent();
+    session.receive(b"Ann\n");
+    assert_eq!(session.held(), b"Hello,Ann".len());
+}
+
 #[test]
 fn a_shutdown_lets_hello_finish_what_it_owes() {
     let mut owing = MemorySession::new(Hello::new(seconds(1)));

@@ -29,6 +29,10 @@ struct Lines {
     sent: Vec<(usize, Vec<u8>)>,
     closed: Vec<usize>,
     accept_errors: VecDeque<i32>,
+    /// How often something was to be accepted or received.
+    tries: usize,
+    /// What reads and writes fail with, for ever.
+    stream_error: Option<i32>,
     flood: bool,
     pieces: Option<VecDeque<Vec<u8>>>,
     takes: VecDeque<usize>,
@@ -52,6 +56,16 @@ impl Script {
     /// The next accepts fail with these errors, one after the other.
     pub(crate) fn fail_accepts(&self, numbers: &[i32]) {
         self.0.lock().unwrap().accept_errors.extend(numbers);
+    }
+
+    /// How often something was to be accepted or received since the last call.
+    pub(crate) fn tries(&self) -> usize {
+        std::mem::take(&mut self.0.lock().unwrap().tries)
+    }
+
+    /// From now on reads and writes fail with this error.
+    pub(crate) fn fail_streams(&self, number: i32) {
+        self.0.lock().unwrap().stream_error = Some(number);
     }
 
     /// One connection comes: its peer sends without end and takes nothing.
@@ -192,6 +206,7 @@ impl Net for Scripted {
 
     fn accept(&mut self, (): &mut ()) -> io::Result<((), Address)> {
         let mut lines = self.script.0.lock().unwrap();
+        lines.tries += 1;
         if let Some(number) = lines.accept_errors.pop_front() {
             return Err(io::Error::from_raw_os_error(number));
         }
@@ -219,6 +234,9 @@ impl Net for Scripted {
     fn read(&mut self, (): &mut (), buffer: &mut [u8]) -> io::Result<usize> {
         let mut lines = self.script.0.lock().unwrap();
         lines.calls.push("read");
+        if let Some(number) = lines.stream_error {
+            return Err(io::Error::from_raw_os_error(number));
+        }
         let Some(pieces) = &mut lines.pieces else {
             return Ok(buffer.len());
         };
@@ -230,6 +248,9 @@ impl Net for Scripted {
     fn write(&mut self, (): &mut (), _: &[u8]) -> io::Result<usize> {
         let mut lines = self.script.0.lock().unwrap();
         lines.calls.push("write");
+        if let Some(number) = lines.stream_error {
+            return Err(io::Error::from_raw_os_error(number));
+        }
         Ok(lines.takes.pop_front().ok_or(ErrorKind::WouldBlock)?)
     }
 
@@ -253,6 +274,7 @@ impl Net for Scripted {
 
     fn receive(&mut self, socket: &mut usize, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
         let mut lines = self.script.0.lock().unwrap();
+        lines.tries += 1;
         let waiting = lines.receives.entry(*socket).or_default();
         let (from, bytes) = match waiting.pop_front().ok_or(ErrorKind::WouldBlock)? {
             Act::Datagram(bytes) => ("udp://127.0.0.1:5000".parse().unwrap(), bytes),

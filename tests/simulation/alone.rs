@@ -6,7 +6,7 @@ use crate::systems::SYSTEMS;
 
 type Choose = fn(&mut Faults);
 
-const KINDS: [(&str, Choose); 28] = [
+const KINDS: [(&str, Choose); 31] = [
     ("short_reads", |it| it.short_reads = OFTEN),
     ("short_writes", |it| it.short_writes = OFTEN),
     ("would_block", |it| it.would_block = OFTEN),
@@ -35,6 +35,9 @@ const KINDS: [(&str, Choose); 28] = [
     ("datagram_errors", |it| it.datagram_errors = OFTEN),
     ("small_limits", |it| it.small_limits = 1_000),
     ("shutdowns", |it| it.shutdowns = 1_000),
+    ("passed_descriptors", |it| it.passed_descriptors = OFTEN),
+    ("stuck_calls", |it| it.stuck_calls = 1_000),
+    ("slow_handlers", |it| it.slow_handlers = SELDOM),
 ];
 
 /// Of 1,000 occasions.

@@ -7,7 +7,7 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use serveloop::testing::{Handle, Network};
+use serveloop::testing::{Handle, Network, Slip};
 use serveloop::{Address, Config, Event, Net, ShutdownHandle, Wake};
 
 /// What goes wrong, and where it did.
@@ -19,6 +19,16 @@ pub(crate) enum Bug {
     DeafAfterExhaustion,
     /// EMFILE is retried at once (joyent/libuv#690, nodejs/node#45242, oven-sh/bun#32705).
     SpinsOnExhaustion,
+    /// What says that one connection was lost is retried at once, for good (EPERM from a filter).
+    SpinsOnRefusal,
+    /// A short read from a Unix socket is taken for the last, behind which a descriptor was passed.
+    TakesShortReadForLast,
+    /// The time to wait is computed from before the turn's work.
+    WaitsFromBeforeWork,
+    /// What a connection kept is never subtracted where its protocol panicked.
+    KeepsAccount,
+    /// A protocol is asked for its deadline after its end.
+    AsksAfterEnd,
     /// ECONNABORTED ends the listener (mio's example server).
     DiesOnAbort,
     /// A refused socket stays open (socketserver).
@@ -75,10 +85,15 @@ pub(crate) enum Bug {
     RepeatsDatagrams,
 }
 
-pub(crate) const BUGS: [Bug; 30] = [
+pub(crate) const BUGS: [Bug; 35] = [
     Bug::AcceptsOncePerEvent,
     Bug::DeafAfterExhaustion,
     Bug::SpinsOnExhaustion,
+    Bug::SpinsOnRefusal,
+    Bug::TakesShortReadForLast,
+    Bug::WaitsFromBeforeWork,
+    Bug::KeepsAccount,
+    Bug::AsksAfterEnd,
     Bug::DiesOnAbort,
     Bug::LeavesRefusedOpen,
     Bug::LeaksSockets,
@@ -111,6 +126,9 @@ pub(crate) const BUGS: [Bug; 30] = [
 /// How many calls are made rightly for each that is not, where not every one is wrong.
 const SOMETIMES: u64 = 7;
 
+/// How many refusals in a row may each have concerned one connection.
+const REFUSALS_FEW: u32 = 16;
+
 /// A network with a fault.
 pub(crate) struct Faulty {
     net: Network,
@@ -119,6 +137,13 @@ pub(crate) struct Faulty {
     begin: Option<Instant>,
     /// The listener has nothing to say until an event comes.
     is_deaf: bool,
+    /// Something is tried again at once, so that no wait takes time.
+    is_restless: bool,
+    refusals: u32,
+    /// The time when it was last looked at since the last wait.
+    looked: Option<Instant>,
+    /// Connections of which a read was short since their last event.
+    short: Vec<usize>,
     seen: Vec<usize>,
     /// What was read last, and who was accepted last.
     read: Vec<u8>,
@@ -129,6 +154,7 @@ pub(crate) struct Faulty {
 pub(crate) struct Socket {
     handle: Handle,
     is_watched: bool,
+    token: usize,
 }
 
 impl From<Handle> for Socket {
@@ -136,18 +162,28 @@ impl From<Handle> for Socket {
         Self {
             handle,
             is_watched: false,
+            token: 0,
         }
     }
 }
 
 impl Faulty {
-    pub(crate) fn new(net: Network, bug: Bug) -> Self {
+    pub(crate) fn new(mut net: Network, bug: Bug) -> Self {
+        match bug {
+            Bug::KeepsAccount => net.slip(Slip::KeepsAccount),
+            Bug::AsksAfterEnd => net.slip(Slip::AsksAfterEnd),
+            _ => {}
+        }
         Self {
             net,
             bug,
             calls: 0,
             begin: None,
             is_deaf: false,
+            is_restless: false,
+            refusals: 0,
+            looked: None,
+            short: Vec::new(),
             seen: Vec::new(),
             read: Vec::new(),
             accepted: None,
@@ -191,7 +227,15 @@ impl Faulty {
                 self.is_deaf = true;
                 ErrorKind::WouldBlock.into()
             }
-            Bug::SpinsOnExhaustion if is_exhausted => number_of(libc::EINTR),
+            Bug::SpinsOnExhaustion if is_exhausted => {
+                self.is_restless = true;
+                error
+            }
+            Bug::SpinsOnRefusal if number.is_some() && !is_exhausted => {
+                self.refusals += 1;
+                self.is_restless |= self.refusals > REFUSALS_FEW;
+                error
+            }
             Bug::DiesOnAbort if number == Some(libc::ECONNABORTED) => number_of(libc::EBADF),
             _ => error,
         }
@@ -229,6 +273,7 @@ impl Net for Faulty {
         let begin = *self.begin.get_or_insert(now);
         match self.bug {
             Bug::StoppedClock => begin,
+            Bug::WaitsFromBeforeWork => *self.looked.get_or_insert(now),
             Bug::JumpingClock if now > begin + Duration::from_millis(150) => {
                 now + Duration::from_secs(3_600)
             }
@@ -240,8 +285,13 @@ impl Net for Faulty {
         if self.sometimes(Bug::DiesOnSignal) {
             return Err(ErrorKind::Interrupted.into());
         }
-        let never = self.is(Bug::NeverWaits).then_some(Duration::ZERO);
+        let never = self.is(Bug::NeverWaits) || self.is_restless;
+        let never = never.then_some(Duration::ZERO);
         self.net.poll(events, never.or(timeout))?;
+        self.is_restless &= events.is_empty();
+        self.looked = None;
+        let told = |token: &usize| events.iter().any(|event| event.token == *token);
+        self.short.retain(|token| !told(token));
         self.is_deaf = false;
         if self.is(Bug::LosesTailOfBatch) {
             events.truncate(1);
@@ -279,6 +329,7 @@ impl Net for Faulty {
         self.is_deaf = self.is(Bug::AcceptsOncePerEvent);
         match accepted {
             Ok((stream, address)) => {
+                self.refusals = 0;
                 let earlier = self.accepted.replace(address.clone());
                 let earlier = earlier.filter(|_| self.is(Bug::CrossesWires));
                 Ok((stream.into(), earlier.unwrap_or(address)))
@@ -302,6 +353,7 @@ impl Net for Faulty {
     fn register(&mut self, stream: &mut Socket, token: usize) -> io::Result<()> {
         self.seen.retain(|other| *other != token);
         stream.is_watched = true;
+        stream.token = token;
         self.net.register(&mut stream.handle, token)
     }
 
@@ -313,7 +365,14 @@ impl Net for Faulty {
             buffer[..self.read.len()].copy_from_slice(&self.read);
             return Ok(self.read.len());
         }
+        if self.is(Bug::TakesShortReadForLast) && self.short.contains(&stream.token) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         let outcome = self.net.read(&mut stream.handle, buffer);
+        let short = |count: &usize| *count > 0 && *count < buffer.len();
+        if outcome.as_ref().is_ok_and(short) {
+            self.short.push(stream.token);
+        }
         match outcome {
             Ok(0) if self.is(Bug::TakesEndForReset) => Err(number_of(libc::ECONNRESET)),
             Ok(count) if count > 1 && self.sometimes(Bug::DropsInput) => Ok(count - 1),
@@ -322,7 +381,10 @@ impl Net for Faulty {
                 Ok(count)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => match self.bug {
-                Bug::SpinsOnEmptySocket => Err(number_of(libc::EINTR)),
+                Bug::SpinsOnEmptySocket => {
+                    self.is_restless = true;
+                    Err(error)
+                }
                 Bug::TakesSilenceForEnd => Ok(0),
                 _ => Err(error),
             },
@@ -340,7 +402,8 @@ impl Net for Faulty {
             Err(error)
                 if error.kind() == ErrorKind::WouldBlock && self.is(Bug::SpinsOnFullSocket) =>
             {
-                Err(number_of(libc::EINTR))
+                self.is_restless = true;
+                Err(error)
             }
             outcome => outcome,
         }

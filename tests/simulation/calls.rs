@@ -19,6 +19,65 @@ pub(crate) fn fail_each_call(most_calls: usize) -> usize {
         .sum()
 }
 
+/// The same with every such call from one on, for two seconds: nothing is tried again and again at
+/// once. Of each kind of call the first that there is.
+pub(crate) fn fail_calls_for_long() -> usize {
+    let mut runs = 0;
+    for (name, make) in &SYSTEMS {
+        let mut system = make().faults(Faults::none()).at_most(3);
+        let calls = record(&mut system, SEEDS[0]);
+        for (call, errors) in STUBBORN {
+            let Some(number) = calls.iter().position(|other| other == call) else {
+                continue;
+            };
+            for error in *errors {
+                runs += 1;
+                let fails = |mut network: Network| {
+                    network.fail_for_long(number, *error);
+                    network
+                };
+                if let Err(failure) = system.check_through(SEEDS[0], fails) {
+                    panic!("{name}: {call:?} fails for long with {error}: {failure}");
+                }
+            }
+        }
+    }
+    runs
+}
+
+/// The calls of which an error may stay, and the connection or the socket with it.
+const STUBBORN: &[(Call, &[i32])] = &[
+    (
+        Call::Accept,
+        &[
+            libc::EINTR,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOBUFS,
+            libc::ENOMEM,
+            libc::ECONNABORTED,
+            libc::EPROTO,
+            libc::EPERM,
+            libc::EACCES,
+            libc::ENETDOWN,
+            libc::EHOSTUNREACH,
+            libc::ETIMEDOUT,
+        ],
+    ),
+    (
+        Call::Receive,
+        &[
+            libc::EINTR,
+            libc::ECONNREFUSED,
+            libc::EPERM,
+            libc::ENOMEM,
+            libc::ENOBUFS,
+        ],
+    ),
+    (Call::Read, &[libc::EINTR]),
+    (Call::Write, &[libc::EINTR, libc::ENOBUFS, libc::ENOMEM]),
+];
+
 /// The workloads of each system.
 const SEEDS: [u64; 3] = [3, 4, 5];
 

@@ -22,7 +22,7 @@ use serveloop::{Config, Peer, Statistics};
 use bugs::{BUGS, Bug, Faulty};
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 8] = [
+const TESTS: [(&str, fn()); 9] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -31,6 +31,12 @@ const TESTS: [(&str, fn()); 8] = [
         let cells = calls::fail_each_call(150);
         println!("  {cells} runs, one failing call each");
         assert!(cells >= 5_000, "{cells} only");
+    }),
+    ("calls_fail_for_long", || {
+        println!(
+            "  {} runs, one kind of call failing",
+            calls::fail_calls_for_long()
+        );
     }),
     ("each_kind_of_fault_alone", || {
         println!("  {} runs", alone::each_kind_alone());
@@ -245,7 +251,6 @@ fn everything_happens() {
         "closed_malformed",
         "closed_overflow",
         "closed_timeout_drain",
-        "slow_turns",
         "closed_protocol_error",
         "closed_killed",
     ];

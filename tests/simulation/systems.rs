@@ -51,7 +51,7 @@ pub(crate) type Simulated = Simulation<fn() -> Any>;
 
 pub(crate) type System = (&'static str, fn() -> Simulated);
 
-pub(crate) const SYSTEMS: [System; 13] = [
+pub(crate) const SYSTEMS: [System; 15] = [
     ("echo", echo),
     ("discard", discard),
     ("frames", frames),
@@ -63,6 +63,8 @@ pub(crate) const SYSTEMS: [System; 13] = [
     ("pausing", pausing),
     ("rejecting", rejecting),
     ("panicking", panicking),
+    ("alarmed", alarmed),
+    ("keeping", keeping),
     ("finishing", finishing),
     ("proxy", proxy::proxy),
 ];
@@ -326,6 +328,69 @@ fn panicking() -> Simulated {
     Simulation::new((|| Any::of(|| Nervous)) as fn() -> Any)
         .client(Exchange::new("ab!cd", "ab").may_be_cut())
         .client(Exchange::new("calm", "calm"))
+}
+
+/// Panics when it is asked for its deadline, while output waits.
+fn alarmed() -> Simulated {
+    struct Alarmed(bool);
+    impl Protocol for Alarmed {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            self.0 = data[0] == b'!';
+            if self.0 {
+                transport.write(text(100).as_bytes());
+            } else {
+                transport.write(&data[..1]);
+            }
+            Ok(1)
+        }
+
+        fn poll_timeout(&self) -> Option<Instant> {
+            if self.0 {
+                std::panic::resume_unwind(Box::new("on purpose"));
+            }
+            None
+        }
+    }
+    Simulation::new((|| Any::of(|| Alarmed(false))) as fn() -> Any)
+        .client(Exchange::new("ab!", format!("ab{}", text(100))).may_be_cut())
+        .client(Exchange::new("calm", "calm"))
+}
+
+/// Keeps what it gets in memory of its own, which counts, until it is told to send it.
+fn keeping() -> Simulated {
+    struct Keeping(Vec<u8>);
+    impl Protocol for Keeping {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            let end = data.iter().position(|byte| *byte == b'.');
+            self.0.extend_from_slice(&data[..end.unwrap_or(data.len())]);
+            if end.is_some() {
+                transport.write(&std::mem::take(&mut self.0));
+            }
+            transport.charge(self.0.len() * 64);
+            Ok(end.map_or(data.len(), |end| end + 1))
+        }
+    }
+    let config = Config {
+        high_water: 2 << 10,
+        low_water: 1 << 10,
+        max_output: 12 << 10,
+        max_buffered: 24 << 10,
+        ..Config::default()
+    };
+    let long = text(25);
+    Simulation::new((|| Any::of(|| Keeping(Vec::new()))) as fn() -> Any)
+        .config(config)
+        .at_most(12)
+        .client(Exchange::new(format!("{long}."), &long).may_be_cut())
+        .client(Exchange::new("ab.", "ab").then("c.d.", "cd").may_be_cut())
 }
 
 /// Ends its side first, and goes on reading.

@@ -18,6 +18,7 @@ mod service;
 mod session;
 mod stage;
 mod store;
+mod tally;
 mod wire;
 mod words;
 
@@ -26,6 +27,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, value_parser};
 use rustix::process::geteuid;
 use serveloop::{Address, Config, Peer, Server, Statistics};
@@ -38,6 +40,7 @@ use self::session::Commands;
 use self::stage::Confinement;
 pub(crate) use self::stage::become_program;
 pub(crate) use self::wire::{READY, Wire};
+use super::foreign::{Alarm, Screened};
 use crate::failure::Failure;
 use crate::serve::logged::{Diary, Logged};
 use crate::serve::way::Way;
@@ -46,6 +49,9 @@ use crate::units::{Size, Span, Timeout};
 /// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
 /// end.
 const OUTPUT_MOST: usize = 1 << 30;
+
+/// Text in place of a request's length, be it line ends, is a larger number than this.
+const REQUEST_MOST: usize = 128 << 20;
 
 /// Starting a program takes one beside the three that it finds.
 const DESCRIPTORS_LEAST: u64 = 4;
@@ -104,7 +110,9 @@ const DESCRIPTORS_LEAST: u64 = 4;
 /// an interpreter, env, find, xargs or an editor allows everything, with the rights of the server.
 /// Memory, the number of processes and the network are not limited, and a process that makes a
 /// session of its own escapes. Clients are not asked who they are, so only loopback and Unix
-/// sockets are listened at; the permissions of a Unix socket's directory say who may connect.
+/// sockets are listened at; the permissions of a Unix socket's directory say who may connect. A web
+/// page can have a browser on this machine connect to loopback: a client that sends HTTP, TLS or STUN
+/// is disconnected before anything runs, but only a Unix socket keeps browsers out.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment, next_help_heading = "Programs")]
 pub(crate) struct CommandOptions {
@@ -113,7 +121,11 @@ pub(crate) struct CommandOptions {
     wire: Wire,
     /// A program that clients may run: a name, which is looked for once in /usr/local/bin, /usr/bin
     /// and /bin, or an absolute path. Can be given several times; none is allowed by itself
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        value_parser = OsStringValueParser::new().try_map(Allowed::find)
+    )]
     allow: Vec<Allowed>,
     /// How long a program may run; then all its processes get SIGTERM. 0: no limit
     #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
@@ -122,7 +134,7 @@ pub(crate) struct CommandOptions {
     #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(2).into())]
     kill_after: Span,
     /// The most output of a program; one that writes more is killed. So are those that write while
-    /// the output that clients have not taken is --max-buffered in all
+    /// the output that clients have not taken is --max-buffered in all. Requests that wait count there too
     #[arg(long, value_name = "SIZE", default_value_t = (1 << 20).into())]
     max_command_output: Size,
     /// The most programs that run at a time
@@ -174,6 +186,8 @@ impl CommandOptions {
             )
         } else if usize::from(self.max_command_output) > OUTPUT_MOST {
             "--max-command-output must be at most 1GiB".to_owned()
+        } else if usize::from(self.max_request) > REQUEST_MOST {
+            "--max-request must be at most 128MiB".to_owned()
         } else if Duration::from(self.command_cpu_time).is_zero()
             || usize::from(self.max_request) == 0
         {
@@ -201,12 +215,15 @@ impl CommandOptions {
         keep_children()?;
         platform::hide_from_programs()?;
         let service = Arc::new(self.service(config));
-        let pool = Arc::clone(&service.pool);
+        let (pool, tally) = (Arc::clone(&service.pool), Arc::clone(&service.tally));
         let served = way.serve(server, move |peer: &Peer| {
             let commands = Commands::new(&service, peer);
-            Some(Logged::new(peer, &service.diary, commands))
+            let method_least = service.wire.length_size().unwrap_or(usize::MAX);
+            let screened = Screened::new(peer, &service.alarm, method_least, commands);
+            Some(Logged::new(peer, &service.diary, screened))
         });
         pool.end();
+        log::info!("{}", tally.as_ref());
         served
     }
 
@@ -222,6 +239,8 @@ impl CommandOptions {
             allowed: self.allow,
             pool,
             diary: Diary::default(),
+            alarm: Alarm::default(),
+            tally: Arc::default(),
             max_request: self.max_request.into(),
             grace: self.grace_after_eof.into(),
             beat: config.idle_timeout.map(|timeout| timeout / 2),

@@ -10,8 +10,9 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 use serveloop::{Peer, Server, Statistics};
-use serveloop_dispatch::{ActionError, Actions, Dispatch};
+use serveloop_dispatch::{ActionError, Actions, Dispatch, sum_exactly};
 
+use super::foreign::{Alarm, Screened};
 use super::timestamp::check_zone;
 use crate::serve::logged::{Diary, Logged};
 use crate::serve::way::Way;
@@ -29,9 +30,8 @@ use crate::serve::way::Way;
 ///   {"action": "launch"}
 ///   {"ok":false,"error":{"code":"unknown_action","message":"no action \"launch\"; ...","at":"/action"}}
 ///
-/// Actions: echo gives back its parameters; time tells the time; sum adds the numbers, whole ones exactly if 64
-/// bits hold the sum; help lists
-/// all actions.
+/// Actions: echo gives back its parameters, numbers digit by digit; time tells the time; sum adds the
+/// numbers exactly, as the decimal numbers that they are (0.1 and 0.2 are 0.3); help lists all actions.
 ///
 /// A value may come in any number of pieces, and several in one, with or without whitespace
 /// between them. An error tells a code, and where: a JSON pointer into the value, or, when it is
@@ -62,10 +62,12 @@ impl DispatchOptions {
     pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
         check_zone();
         let actions = Arc::new(actions());
-        let diary = Diary::default();
+        let (diary, alarm) = (Diary::default(), Alarm::default());
         way.serve(server, move |peer: &Peer| {
             let dispatch = Dispatch::new(Arc::clone(&actions)).with_max_depth(self.max_depth);
-            Some(Logged::new(peer, &diary, dispatch))
+            // No method of HTTP is a value, so that the protocol refuses it before anything else.
+            let screened = Screened::new(peer, &alarm, usize::MAX, dispatch).answering();
+            Some(Logged::new(peer, &diary, screened))
         })
     }
 }
@@ -98,21 +100,17 @@ fn time(now: &Zoned) -> Time {
     Time { unix, local }
 }
 
-/// Whole numbers have an exact sum, which is whole if 64 bits hold it, signed or not, else the nearest
-/// `f64`. With others among them all are added as `f64`, in their order.
+/// The exact sum. One that no `f64` holds is refused, as such a number is in a request, and so is one
+/// of more digits than anybody means.
 fn sum(Sum { numbers }: Sum) -> Result<Number, ActionError> {
-    let add = |sum: i128, number: &Number| sum.checked_add(number.as_i128()?);
-    let sum = match numbers.iter().try_fold(0, add) {
-        Some(whole) => match Number::from_i128(whole) {
-            Some(whole) => return Ok(whole),
-            None => whole as f64,
-        },
-        None => numbers.iter().filter_map(Number::as_f64).sum(),
+    let refused = |code, message| Err(ActionError::new(message).with_code(code).at("/numbers"));
+    let Some(sum) = sum_exactly(&numbers) else {
+        return refused("inexact", "the exact sum has too many digits");
     };
-    Number::from_f64(sum).ok_or_else(|| {
-        let error = ActionError::new("the sum is beyond all numbers");
-        error.with_code("overflow").at("/numbers")
-    })
+    if sum.as_f64().is_none_or(f64::is_infinite) {
+        return refused("overflow", "the sum is beyond all numbers");
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]
@@ -128,20 +126,19 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_whole_if_they_can_be() {
+    fn sums_are_exact_or_refused() {
         assert_eq!(json!(sum_of(json!([])).unwrap()), json!(0));
         assert_eq!(json!(sum_of(json!([1, 2, -5])).unwrap()), json!(-2));
         assert_eq!(json!(sum_of(json!([1, 0.5])).unwrap()), json!(1.5));
-        let large = i64::MAX as u64 + 1;
-        for order in [[json!(i64::MAX), json!(1)], [json!(1), json!(i64::MAX)]] {
-            assert_eq!(json!(sum_of(json!(order)).unwrap()), json!(large));
-        }
-        for order in [[u64::MAX, 1], [1, u64::MAX]] {
-            let beyond = json!(sum_of(json!(order)).unwrap());
-            assert_eq!(beyond, json!(18_446_744_073_709_551_616.0));
-        }
-        let back = json!([json!(u64::MAX), json!(1), json!(-1)]);
-        assert_eq!(json!(sum_of(back).unwrap()), json!(u64::MAX));
+        assert_eq!(
+            sum_of(json!([i64::MAX, 1])).unwrap().to_string(),
+            "9223372036854775808"
+        );
+        assert_eq!(
+            sum_of(json!([u64::MAX, 1])).unwrap().to_string(),
+            "18446744073709551616"
+        );
+        assert_eq!(sum_of(json!([0.1, 0.2])).unwrap().to_string(), "0.3");
         assert!(sum_of(json!([f64::MAX, f64::MAX])).is_err());
     }
 

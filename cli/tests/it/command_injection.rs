@@ -26,7 +26,7 @@ fn attempts(canary: &Path) -> Vec<Vec<u8>> {
 }
 
 /// Writes `@REPEAT:TEXT:COUNT@` out.
-fn repeat(line: &str) -> String {
+pub(crate) fn repeat(line: &str) -> String {
     let Some((begin, rest)) = line.split_once("@REPEAT:") else {
         return line.to_owned();
     };
@@ -37,7 +37,7 @@ fn repeat(line: &str) -> String {
 }
 
 #[track_caller]
-fn unescape(text: &str) -> Vec<u8> {
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.chars();
     while let Some(letter) = rest.next() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::command::{Client, serve};
+use crate::command::{Client, framed, serve};
 use crate::outside::skip;
 use crate::served::{PATIENCE, Served, serveloop};
 use crate::sockets::Directory;
@@ -201,7 +201,7 @@ fn a_program_cannot_look_into_the_server() {
     command.env("SECRET", "1");
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     if rustix::process::geteuid().is_root() {
-        command = as_nobody(&directory, &command);
+        command = as_user(&directory, &command, 65_534);
     }
     let served = Served::spawn(command);
     let mut client = Client::new(&served);
@@ -216,21 +216,33 @@ fn a_program_cannot_look_into_the_server() {
     }
 }
 
+/// By another process: a child of another test would have the file open for writing, until it has become
+/// what it is to be, and so it could not be run.
+#[track_caller]
+fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.expect("a program that is everywhere").success());
+}
+
 /// The same command with a copy of our binary, which others than root may not get at.
 #[cfg(target_os = "linux")]
-fn as_nobody(directory: &Directory, command: &Command) -> Command {
-    const NOBODY: u32 = 65_534;
+fn as_user(directory: &Directory, command: &Command, user: u32) -> Command {
     use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::CommandExt;
     let copy = directory.path("serveloop");
-    fs::copy(command.get_program(), &copy).expect("a directory of ours");
+    copy_program(command.get_program().as_ref(), &copy);
     let parent = copy.parent().expect("a directory");
     fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).expect("ours");
     let mut other = Command::new(copy);
     other.args(command.get_args()).env("SECRET", "1");
     other.stdout(Stdio::piped()).stderr(Stdio::piped());
-    other.uid(NOBODY).gid(NOBODY);
+    run_as(&mut other, user);
     other
+}
+
+#[cfg(target_os = "linux")]
+fn run_as(command: &mut Command, user: u32) {
+    use std::os::unix::process::CommandExt;
+    command.uid(user).gid(user);
 }
 
 #[track_caller]
@@ -397,4 +409,165 @@ pub(crate) fn is_alive(id: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().unwrap_or_default();
     !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
+
+/// What every client can have the server keep: the requests that wait, which no program has seen.
+#[cfg(target_os = "linux")]
+#[test]
+fn requests_that_wait_are_within_the_memory_for_buffers() {
+    let directory = Directory::new();
+    let budget = ["--max-buffered", "4MiB", "--max-commands", "1"];
+    let served = serve(&["cat", "echo"], &budget);
+    let mut first = Client::new(&served);
+    let held = hold(&directory, &mut first);
+    let before = peak_memory(&served);
+
+    let request = framed(format!("echo {}", "x".repeat(8_000)).as_bytes());
+    let requests = request.repeat(16);
+    let mut clients = Vec::new();
+    for _ in 0..400 {
+        let mut client = Client::new(&served);
+        // Those that are ended for it may be so before they have sent everything.
+        let _ = client.0.write_all(&requests);
+        clients.push(client);
+    }
+    served.logged("ended to keep buffers within their limit");
+    let mut last = Client::new(&served);
+    assert!(last.ask("nothing").starts_with("[not allowed"));
+    let grown = peak_memory(&served) - before;
+    // The requests alone are 50 MiB.
+    assert!(grown < 16 << 10, "{grown} KiB more");
+
+    drop(clients);
+    drop(held);
+    assert_eq!(first.reply(), b"");
+}
+
+/// In KiB.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn peak_memory(served: &Served) -> u64 {
+    let path = format!("/proc/{}/status", served.process_id());
+    let status = fs::read_to_string(path).expect("it runs");
+    let mut lines = status.lines();
+    let value = lines.find_map(|line| line.strip_prefix("VmHWM:"));
+    let digits = value.expect("a field").trim().split(' ').next();
+    digits.expect("a number").parse().expect("a number")
+}
+
+/// A word takes more memory than a letter, and a request can be made of little else.
+#[cfg(target_os = "linux")]
+#[test]
+fn requests_of_many_words_that_wait_take_no_more_than_others() {
+    let directory = Directory::new();
+    let places = ["--max-commands", "1", "--max-waiting-commands", "1000"];
+    let served = serve(&["cat", "echo"], &places);
+    let mut first = Client::new(&served);
+    let held = hold(&directory, &mut first);
+    let before = peak_memory(&served);
+
+    let request = format!("echo{}", " x".repeat(4_000));
+    let mut clients: Vec<_> = (0..200).map(|_| Client::new(&served)).collect();
+    for client in &mut clients {
+        client.send(&request);
+    }
+    let mut last = Client::new(&served);
+    assert!(last.ask("nothing").starts_with("[not allowed"));
+    // As words they would be 40 MiB.
+    let grown = peak_memory(&served) - before;
+    assert!(grown < 16 << 10, "{grown} KiB more");
+    drop(clients);
+    drop(held);
+    assert_eq!(first.reply(), b"");
+}
+
+#[test]
+fn programs_that_cannot_be_started_are_told_and_counted() {
+    let directory = Directory::new();
+    let program = directory.path("program");
+    copy_program(Path::new("/bin/echo"), &program);
+    let name = program.to_str().expect("text");
+    let served = serve(&[name], &[]);
+    let mut client = Client::new(&served);
+    assert_eq!(client.ask(format!("{name} hi")), "hi\n");
+    let writer = File::options().append(true).open(&program);
+    let writer = writer.expect("our file");
+    let reply = client.ask(name);
+    assert!(
+        reply.starts_with("[could not be started: Text file busy"),
+        "{reply}"
+    );
+    drop(writer);
+    fs::remove_file(&program).expect("our file");
+    fs::create_dir(&program).expect("a directory of ours");
+    let reply = client.ask(name);
+    assert!(
+        reply.starts_with("[could not be started: Permission denied"),
+        "{reply}"
+    );
+    client.ask("rm");
+    served.signal(Signal::TERM);
+    served.logged("programs run 1, not started 2; requests refused 1");
+}
+
+/// One more process than the server's own threads, or none, are all that its user may have.
+#[cfg(target_os = "linux")]
+#[test]
+fn want_of_processes_is_told() {
+    let has_tool = Command::new("prlimit").arg("--version").output().is_ok();
+    if !has_tool || !rustix::process::geteuid().is_root() {
+        return println!("skipped: needs prlimit and root, to be somebody who runs nothing else");
+    }
+    for most in ["--nproc=1", "--nproc=2"] {
+        let directory = Directory::new();
+        let command = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
+        let server = as_user(&directory, &command, 61_007);
+        let mut command = Command::new("prlimit");
+        command.arg(most).arg(server.get_program());
+        command.args(server.get_args()).args(["--allow", "echo"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        run_as(&mut command, 61_007);
+        let served = Served::spawn(command);
+        let mut client = Client::new(&served);
+        for _ in 0..2 {
+            let reply = client.ask("echo hi");
+            let expected = "[could not be started: Resource temporarily unavailable";
+            assert!(reply.starts_with(expected), "{most}: {reply}");
+        }
+        served.signal(Signal::TERM);
+        served.logged("programs run 0, not started 2; requests refused 0");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_is_allowed_whose_name_is_no_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::fs::symlink;
+    let directory = Directory::new();
+    let program = directory
+        .path("x")
+        .with_file_name(OsStr::from_bytes(b"e\xff 'ho"));
+    symlink("/bin/echo", &program).expect("a directory of ours");
+    let mut command = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
+    command.arg("--allow").arg(&program);
+    let served = Served::spawn(command);
+    let mut client = Client::new(&served);
+    let path = program.as_os_str().as_bytes();
+    let quoted = [b"\"", path, b"\" hi"].concat();
+    client.send(quoted);
+    assert_eq!(client.reply(), b"hi\n");
+}
+
+/// Whoever starts the server may give it nothing at all.
+#[test]
+fn programs_run_where_there_is_no_environment() {
+    let mut command = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);
+    command.args(["--allow", "env"]).env_clear();
+    let served = Served::spawn(command);
+    let environment = "LANG=C.UTF-8\nPATH=/usr/local/bin:/usr/bin:/bin\n";
+    let mut client = Client::new(&served);
+    let mut lines: Vec<_> = client.ask("env").lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines.join("\n") + "\n", environment);
 }

@@ -61,6 +61,42 @@ fn the_actions_that_there_are() {
     assert_eq!(names, ["echo", "help", "sum", "time"]);
 }
 
+/// A rounded number looks just like an exact one.
+#[test]
+fn sums_are_exact_or_refused() {
+    let served = Served::new(&["dispatch", "--listen", "tcp://127.0.0.1:0"]);
+    let mut client = served.connect();
+    let sums = [
+        ("[18446744073709551616,-1]", "18446744073709551615"),
+        ("[-18446744073709551616,1]", "-18446744073709551615"),
+        ("[9007199254740993,0.5]", "9007199254740993.5"),
+        ("[0.1,0.2]", "0.3"),
+        ("[1.10,1e2,-0]", "101.1"),
+        ("[1e308,1e-300,-1e308]", "1e-300"),
+        ("[-0]", "0"),
+    ];
+    for (numbers, expected) in sums {
+        client.send(&format!("{{\"action\":\"sum\",\"numbers\":{numbers}}}"));
+        let line = client.receive_line();
+        let expected = format!("{{\"ok\":true,\"result\":{expected}}}");
+        assert_eq!(line.trim_end(), expected);
+    }
+    for (numbers, code) in [("[1e308,1e308]", "overflow"), ("[1,1e-2000]", "inexact")] {
+        client.send(&format!("{{\"action\":\"sum\",\"numbers\":{numbers}}}"));
+        assert_eq!(reply(&mut client)["error"]["code"], code);
+    }
+}
+
+#[test]
+fn numbers_are_given_back_digit_by_digit() {
+    let served = Served::new(&["dispatch", "--listen", "tcp://127.0.0.1:0"]);
+    let mut client = served.connect();
+    let numbers = "[1.10,1e2,1E+02,-0,-0.0,100000000000000000000000,0.30000000000000000001]";
+    client.send(&format!("{{\"action\":\"echo\",\"x\":{numbers}}}"));
+    let expected = format!("{{\"ok\":true,\"result\":{{\"x\":{numbers}}}}}");
+    assert_eq!(client.receive_line().trim_end(), expected);
+}
+
 #[test]
 fn errors_of_meaning_go_on_and_errors_of_text_do_not() {
     let served = Served::new(&["dispatch", "--listen", "tcp://127.0.0.1:0"]);

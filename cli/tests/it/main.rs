@@ -26,6 +26,7 @@ mod dispatch;
 mod faults;
 mod fetch;
 mod fetch_files;
+mod foreign;
 mod greet;
 mod limits;
 mod listening;

@@ -155,6 +155,9 @@ impl Protocol for Scripted {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
+        let over = self.model().closing;
+        self.model()
+            .demand(!over, "asked for its deadline after its end");
         if self.panics_later.replace(false) {
             self.panic();
         }

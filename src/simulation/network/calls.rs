@@ -25,11 +25,13 @@ impl Net for Network {
     type Datagram = Handle;
 
     fn now(&mut self) -> Instant {
-        self.ledger.borrow_mut().now = self.elapsed;
+        self.absorb();
         self.origin + self.elapsed
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        self.absorb();
+        self.check_wait(timeout);
         self.wait(timeout);
         self.announce(events);
         self.elapsed += Duration::from_micros(1);
@@ -60,6 +62,7 @@ impl Net for Network {
         self.meet(Call::Accept, None)?;
         let taken = self.door.as_mut().and_then(|door| door.backlog.pop_front());
         let wire = taken.ok_or(ErrorKind::WouldBlock)?;
+        self.trouble.note_success();
         self.pulse.accepts += 1;
         self.open += 1;
         self.pulse.has_moved = true;
@@ -141,7 +144,8 @@ impl Net for Network {
         let count = self.read_some(wire, buffer);
         self.pulse.note_read(wire, count);
         self.note(3, count);
-        if self.wires[wire].up.waiting() > 0 && count < buffer.len() {
+        let it = &self.wires[wire];
+        if it.up.waiting() > 0 && count < buffer.len() && !it.has_gaps {
             self.change(wire);
         }
         self.encourage_sender(wire);
@@ -207,6 +211,7 @@ impl Net for Network {
 
     fn receive(&mut self, _: &mut Handle, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
         self.meet(Call::Receive, None)?;
+        self.trouble.note_success();
         self.pulse.has_moved |= self.post.has_mail();
         let (count, from) = self.post.receive(buffer).ok_or(ErrorKind::WouldBlock)?;
         self.note(5, count);
@@ -220,6 +225,7 @@ impl Net for Network {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Interrupted)
         {
+            self.post.note_interrupted(to);
             return outcome;
         }
         let noted = self.post.note_reply(data, to, outcome.is_err());
@@ -253,7 +259,8 @@ impl Network {
     }
 
     fn read_some(&mut self, wire: usize, buffer: &mut [u8]) -> usize {
-        let short = self.random.chance(self.faults.short_reads);
+        let gap = self.wires[wire].has_gaps && self.random.below(2) == 0;
+        let short = gap || self.random.chance(self.faults.short_reads);
         let number = self.wires[wire].number;
         let waiting = self.wires[wire].up.waiting();
         let most = waiting.min(buffer.len());

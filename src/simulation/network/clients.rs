@@ -35,9 +35,11 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 impl Network {
     /// A client that connects at some moment soon.
     pub(crate) fn add_client(&mut self, address: Address, exchange: &Rc<Exchange>) {
+        let is_unix = matches!(address, Address::Unix(_));
         let account = Account::new(address, Rc::clone(exchange));
         let wire = self.add_wire(account, Standing::Stands);
         self.wires[wire].is_inbound = true;
+        self.wires[wire].has_gaps = is_unix;
         let at = Duration::from_micros(self.random.below(200_000) as u64);
         self.timeline.plan(at, Deed::Begin(wire));
     }

@@ -15,6 +15,9 @@ pub(crate) struct Question {
     pub(crate) reply: Option<Vec<u8>>,
 }
 
+/// After so many signals in a row a server may drop a reply.
+const INTERRUPTED_MOST: u32 = 16;
+
 /// Every datagram of a run, and the server's socket.
 #[derive(Debug, Default)]
 pub(super) struct Post {
@@ -22,6 +25,8 @@ pub(super) struct Post {
     waiting: VecDeque<usize>,
     token: Option<usize>,
     was_closed: bool,
+    /// How often in a row a reply could not be sent for a signal.
+    interrupted: u32,
     is_changed: bool,
 }
 
@@ -92,10 +97,20 @@ impl Post {
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Option<(usize, Address)> {
         let letter = &mut self.letters[self.waiting.pop_front()?];
         letter.fate = Fate::Received;
+        self.interrupted = 0;
         let data = &letter.question.request;
         let count = data.len().min(buffer.len());
         buffer[..count].copy_from_slice(&data[..count]);
         Some((count, letter.from.clone()))
+    }
+
+    /// A reply was not sent for a signal. One that is tried often in vain may be dropped.
+    pub(super) fn note_interrupted(&mut self, to: &Address) {
+        self.interrupted += 1;
+        let letter = self.letters.iter_mut().find(|letter| letter.from == *to);
+        if let Some(letter) = letter.filter(|_| self.interrupted >= INTERRUPTED_MOST) {
+            letter.fate = Fate::Lost;
+        }
     }
 
     /// Looks at a reply, which is lost on its way or not.
@@ -108,6 +123,7 @@ impl Post {
         to: &Address,
         lost: bool,
     ) -> Result<(), String> {
+        self.interrupted = 0;
         let Some(letter) = self.letters.iter_mut().find(|letter| letter.from == *to) else {
             return Err(format!("a datagram was sent to {to}, who had not asked"));
         };

@@ -15,6 +15,12 @@ const IDLE_TURNS_MOST: u32 = 10;
 /// How long events may be held back, in all, before a deadline may pass for it.
 const HELD_UP_MOST: Duration = Duration::from_secs(1);
 
+/// How long protocols may compute, in all, before a deadline may pass for it.
+const COMPUTED_MOST: Duration = Duration::from_secs(5);
+
+/// How late a protocol's deadline may be, which is how soon one is repeated that was not moved.
+const LATE_MOST: Duration = Duration::from_millis(2);
+
 /// What happened since the last wait began.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
@@ -82,6 +88,39 @@ impl Network {
             self.pulse.has_waited = true;
             self.elapsed = self.elapsed.max(next);
             self.happen();
+        }
+    }
+
+    /// Protocols may have computed since somebody last looked at the time.
+    pub(super) fn absorb(&mut self) {
+        let mut book = self.ledger.borrow_mut();
+        let computed = mem::take(&mut book.computed);
+        self.elapsed += computed;
+        book.now = self.elapsed;
+        drop(book);
+        self.pulse.has_waited |= !computed.is_zero();
+        self.computed += computed;
+        if self.computed > COMPUTED_MOST && !computed.is_zero() {
+            for wire in &self.wires {
+                self.excuse(wire.number, Excuse::Slow);
+            }
+        }
+    }
+
+    /// A loop that is about to wait does not do so beyond a protocol's deadline.
+    pub(super) fn check_wait(&self, timeout: Option<Duration>) {
+        let mut book = self.ledger.borrow_mut();
+        let Some(first) = book.deadlines.values().min() else {
+            return;
+        };
+        let due = first.saturating_duration_since(self.origin);
+        let latest = due.max(self.elapsed) + LATE_MOST;
+        let end = timeout.map(|timeout| self.elapsed.saturating_add(timeout));
+        if end.is_none_or(|end| end > latest) {
+            let now = self.elapsed;
+            let problem =
+                format!("the loop waits for {timeout:?} at {now:?}, beyond a deadline at {due:?}");
+            book.object(problem);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::simulation::ledger::Excuse;
 use crate::simulation::network::Network;
 use crate::simulation::network::clients::Deed;
+use crate::simulation::network::stuck::{STICKS_FOR, Stuck};
 
 /// A call that the system can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +49,7 @@ impl Call {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Accept => "accept",
             Self::Register => "register",
@@ -139,10 +140,25 @@ const SEND_ERRORS: &[i32] = &[
     libc::EINVAL,
 ];
 
+/// A fault of the loop itself that is re-enacted, to see whether it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Slip {
+    /// What a connection kept that ended by a panic is never subtracted from what all keep.
+    KeepsAccount,
+    /// A protocol is asked for its deadline after it was told of its end.
+    AsksAfterEnd,
+}
+
 /// Which call is to fail, and which there were.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) failing: Option<(usize, i32)>,
+    pub(super) sticking: Option<(usize, i32)>,
+    pub(super) stuck: Option<Stuck>,
+    /// How many calls to accept or receive have failed in a row, and since when.
+    pub(super) fruitless: u32,
+    pub(super) fruitless_since: Duration,
     pub(super) records: bool,
     pub(super) calls: Vec<Call>,
     count: usize,
@@ -157,6 +173,31 @@ impl Plan {
         let (number, error) = self.failing?;
         (number + 1 == self.count).then_some(error)
     }
+
+    /// Begins to be stuck with this call, if it is the one.
+    fn stick(&mut self, call: Call, now: Duration) {
+        let begins = |(number, _): &(usize, i32)| *number + 1 == self.count;
+        if let Some((_, error)) = self.sticking.filter(begins) {
+            let (from, until) = (now, now + STICKS_FOR);
+            self.stuck = Some(Stuck {
+                call,
+                error,
+                from,
+                until,
+            });
+        }
+    }
+
+    fn is_stuck(&self, call: Call, now: Duration) -> Option<i32> {
+        let stuck = self.stuck.as_ref()?;
+        let is_now = stuck.call == call && (stuck.from..stuck.until).contains(&now);
+        is_now.then_some(stuck.error)
+    }
+
+    /// Something was accepted or received.
+    pub(super) fn note_success(&mut self) {
+        self.fruitless = 0;
+    }
 }
 
 /// How soon a readiness that a call denied is announced again, at the latest, in microseconds.
@@ -167,7 +208,14 @@ const LACK: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]
 impl Network {
     /// Fails a call, if that is its lot.
     pub(super) fn meet(&mut self, call: Call, wire: Option<usize>) -> io::Result<()> {
+        self.absorb();
         let planned = self.trouble.count(call);
+        self.trouble.stick(call, self.elapsed);
+        if let Some(error) = self.trouble.is_stuck(call, self.elapsed) {
+            if call != Call::Accept || self.has_line() {
+                return self.stay_stuck(call, wire, error);
+            }
+        }
         let Some(error) = planned.or_else(|| self.draw(call)) else {
             return Ok(());
         };

@@ -1,9 +1,9 @@
 //! Which programs a client may run.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use rustix::fs::{Access, access};
 
@@ -13,7 +13,7 @@ pub(super) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// A program as `--allow` names it, found once and for all when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
-    name: String,
+    name: OsString,
     path: PathBuf,
 }
 
@@ -25,29 +25,28 @@ impl Allowed {
     /// Whether a request's first word is this program: by the very name of `--allow`, or the path
     /// that it stands for.
     pub(super) fn is_called(&self, word: &OsStr) -> bool {
-        word == OsStr::new(&self.name) || word == self.path.as_os_str()
+        word == self.name || word == self.path.as_os_str()
     }
-}
 
-impl FromStr for Allowed {
-    type Err = String;
-
-    /// Finds the program: at an absolute path, or by its name in [`PATH`].
-    fn from_str(name: &str) -> Result<Self, String> {
-        let path = if name.starts_with('/') {
-            PathBuf::from(name)
-        } else if name.contains('/') || name.is_empty() {
+    /// Finds the program: at an absolute path, or by its name in [`PATH`]. Neither has to be text.
+    ///
+    /// # Errors
+    /// There is none that can be run, which the text says more of.
+    pub(super) fn find(name: OsString) -> Result<Self, String> {
+        let bytes = name.as_bytes();
+        let path = if bytes.starts_with(b"/") {
+            PathBuf::from(&name)
+        } else if bytes.contains(&b'/') || bytes.is_empty() {
             return Err("expected an absolute path, or a name without slashes".to_owned());
         } else {
-            search(name).ok_or_else(|| format!("no such program in {PATH}"))?
+            search(&name).ok_or_else(|| format!("no such program in {PATH}"))?
         };
         check(&path)?;
-        let name = name.to_owned();
         Ok(Self { name, path })
     }
 }
 
-fn search(name: &str) -> Option<PathBuf> {
+fn search(name: &OsStr) -> Option<PathBuf> {
     PATH.split(':')
         .map(|directory| Path::new(directory).join(name))
         .find(|path| check(path).is_ok())
@@ -67,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_name_is_found_and_called_by_itself_or_its_path() {
-        let allowed = "ls".parse::<Allowed>().unwrap();
+        let allowed = Allowed::find("ls".into()).unwrap();
         assert!(allowed.path().is_absolute());
         assert!(allowed.is_called(OsStr::new("ls")));
         assert!(allowed.is_called(allowed.path().as_os_str()));
@@ -78,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_path_is_called_by_itself_alone() {
-        let allowed = "/bin/ls".parse::<Allowed>().unwrap();
+        let allowed = Allowed::find("/bin/ls".into()).unwrap();
         assert!(allowed.is_called(OsStr::new("/bin/ls")));
         for other in ["ls", "/bin//ls", "/bin/../bin/ls", "/usr/bin/ls"] {
             assert!(!allowed.is_called(OsStr::new(other)), "{other}");
@@ -97,7 +96,7 @@ mod tests {
             ("/etc/passwd", "not executable"),
         ];
         for (name, expected) in refused {
-            let problem = name.parse::<Allowed>().unwrap_err();
+            let problem = Allowed::find(name.into()).unwrap_err();
             assert!(problem.contains(expected), "{problem}");
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{self, Child, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use rustix::process::{
 use serveloop::Waker;
 
 use super::outcome::{Outcome, Report};
+use super::words::{self, Unsplit};
 
 /// The first process of a container, to which the system leaves all orphans.
 const FIRST_PROCESS: u32 = 1;
@@ -24,14 +26,21 @@ const FIRST_PROCESS: u32 = 1;
 const ORPHANS_MOST: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// A program and its arguments, the zeroth included, and what becomes of them. The connection is
-/// woken when there is a report.
+/// How much output comes before the connection is told of it again.
+const TOLD_EACH: usize = 64 << 10;
+
+/// A program that a request names, and what becomes of it. The connection is woken when there is a
+/// report, and while output comes that it has to answer for.
+///
+/// It keeps the request and not its words: each of those takes several times the memory of a letter.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) program: PathBuf,
-    pub(super) words: Vec<OsString>,
+    request: Box<[u8]>,
     waker: Waker,
     asked: Instant,
+    /// How many bytes of output there are.
+    collected: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -44,19 +53,44 @@ struct State {
 }
 
 impl Job {
-    pub(super) fn new(program: PathBuf, words: Vec<OsString>, waker: Waker) -> Self {
+    pub(super) fn new(program: PathBuf, request: Box<[u8]>, waker: Waker) -> Self {
         Self {
             program,
-            words,
+            request,
             waker,
             asked: Instant::now(),
+            collected: AtomicUsize::new(0),
             state: Mutex::default(),
         }
     }
 
+    /// The program's arguments, the zeroth included.
+    pub(super) fn words(&self) -> Result<Vec<OsString>, Unsplit> {
+        words::split(&self.request)
+    }
+
     /// The words, as far as one line can show them.
     pub(super) fn request(&self) -> Vec<u8> {
-        self.words.join(OsStr::new(" ")).into_vec()
+        let words = self.words().unwrap_or_default();
+        words.join(OsStr::new(" ")).into_vec()
+    }
+
+    /// How many bytes of memory it takes, its output not counted.
+    pub(super) fn kept(&self) -> usize {
+        size_of::<Self>() + self.program.as_os_str().len() + self.request.len()
+    }
+
+    /// How many bytes of output the program has written, as far as that is known.
+    pub(super) fn collected(&self) -> usize {
+        self.collected.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many bytes of output there are, and tells the connection now and then.
+    pub(super) fn note_collected(&self, bytes: usize) {
+        if bytes >= self.collected() + TOLD_EACH {
+            self.collected.store(bytes, Ordering::Relaxed);
+            self.waker.wake();
+        }
     }
 
     /// Kills the program with all its processes now, or when it starts. Does not wait.

@@ -117,10 +117,12 @@ impl Report {
         if self.outcome.is_well() {
             return reply;
         }
-        if reply.last().is_some_and(|byte| *byte != b'\n') {
-            reply.push(b'\n');
-        }
-        reply.extend(format!("[{}]\n", self.outcome).bytes());
+        let is_open = reply.last().is_some_and(|byte| *byte != b'\n');
+        let begin = if is_open { "\n" } else { "" };
+        let end = format!("{begin}[{}]\n", self.outcome);
+        // The output may take much of the memory that there is.
+        reply.reserve_exact(end.len());
+        reply.extend(end.bytes());
         reply
     }
 }

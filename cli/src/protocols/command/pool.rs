@@ -50,26 +50,25 @@ impl Pool {
     }
 
     /// Runs a program, now or when it is its turn. The job is told what became of it.
-    pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<Arc<Job>, Outcome> {
+    pub(super) fn submit(self: &Arc<Self>, job: &Arc<Job>) -> Result<(), Outcome> {
         if self.store.is_full() {
             return Err(Outcome::Full(self.store.max()));
         }
-        let job = Arc::new(job);
         let mut state = self.state();
         if state.running.len() < self.max_running {
             let pool = Arc::clone(self);
-            let first = Arc::clone(&job);
+            let first = Arc::clone(job);
             thread::Builder::new()
                 .name("program".to_owned())
                 .spawn(move || pool.work(first))
                 .map_err(|error| Outcome::NotStarted(error.to_string()))?;
-            state.running.push(Arc::clone(&job));
+            state.running.push(Arc::clone(job));
         } else if state.waiting.len() < self.max_waiting {
-            state.waiting.push_back(Arc::clone(&job));
+            state.waiting.push_back(Arc::clone(job));
         } else {
             return Err(Outcome::Busy(state.running.len() + state.waiting.len()));
         }
-        Ok(job)
+        Ok(())
     }
 
     /// Kills the program if it runs, and forgets it if it waits. Does not wait for its end.

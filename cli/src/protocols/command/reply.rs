@@ -10,9 +10,12 @@ use super::store::Share;
 pub(super) struct Reply {
     bytes: Vec<u8>,
     sent: usize,
-    /// What it takes of the memory for all output, given back with the reply.
-    _share: Option<Share>,
+    /// What it takes of the memory for all output, given back as it is sent.
+    share: Option<Share>,
 }
+
+/// A smaller part of a reply that was sent is not worth moving the rest for.
+const SENT_LEAST: usize = 64 << 10;
 
 impl Reply {
     pub(super) fn new(mut report: Report) -> Self {
@@ -23,7 +26,7 @@ impl Reply {
         Self {
             bytes,
             sent: 0,
-            _share: share,
+            share,
         }
     }
 
@@ -32,15 +35,35 @@ impl Reply {
         self.bytes.len()
     }
 
+    /// How many bytes of memory it takes.
+    pub(super) fn kept(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The same with `header` before it.
-    pub(super) fn after(self, header: &[u8]) -> Self {
-        let bytes = [header, &self.bytes].concat();
-        Self { bytes, ..self }
+    pub(super) fn after(mut self, header: &[u8]) -> Self {
+        self.bytes.reserve_exact(header.len());
+        self.bytes.splice(0..0, header.iter().copied());
+        self
     }
 
     /// Sends what the client can take of it, and says whether that was the last.
     pub(super) fn pour(&mut self, transport: &mut Transport<'_>) -> bool {
         self.sent += transport.write_some(&self.bytes[self.sent..]);
+        self.forget_sent();
         self.sent == self.bytes.len()
+    }
+
+    /// Gives the memory of what was sent back, if that is at least half.
+    fn forget_sent(&mut self) {
+        if self.sent < SENT_LEAST.max(self.bytes.len() / 2) {
+            return;
+        }
+        self.bytes.drain(..self.sent);
+        self.bytes.shrink_to_fit();
+        if let Some(share) = &mut self.share {
+            share.shrink(self.sent);
+        }
+        self.sent = 0;
     }
 }

@@ -89,7 +89,10 @@ impl<'a> Running<'a> {
     fn start(job: &'a Job, rules: &'a Rules, share: Share, now: Instant) -> io::Result<Self> {
         let (output, writer) = io::pipe()?;
         let (status, status_writer) = io::pipe()?;
-        let mut command = rules.confinement.command(&job.program, &job.words)?;
+        let words = job
+            .words()
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let mut command = rules.confinement.command(&job.program, &words)?;
         command
             .stdin(status_writer)
             .stdout(writer.try_clone()?)
@@ -197,8 +200,13 @@ impl<'a> Running<'a> {
 
     fn keep(&mut self, piece: &[u8]) {
         let room = self.rules.max_output - self.collected.len();
-        let fits = self.share.grow(piece.len().min(room));
+        let mut fits = self.share.grow(piece.len().min(room));
+        if !self.make_room(fits, room) {
+            self.share.shrink(fits);
+            fits = 0;
+        }
         self.collected.extend(&piece[..fits]);
+        self.job.note_collected(self.collected.len());
         if fits < piece.len() {
             self.cut_off = Some(if fits == room {
                 Outcome::CutOff(self.rules.max_output)
@@ -208,6 +216,14 @@ impl<'a> Running<'a> {
             self.output = None;
             self.job.kill();
         }
+    }
+
+    /// Makes room for `more` bytes of at most `most` that can come. A vector left to itself would take up
+    /// to twice the memory, and end the server where the system has none. False: there is none.
+    fn make_room(&mut self, more: usize, most: usize) -> bool {
+        let spare = self.collected.capacity() - self.collected.len();
+        let wanted = more.max(PIECE.min(most));
+        spare >= more || self.collected.try_reserve_exact(wanted).is_ok()
     }
 
     /// Reads what is left in the pipe, though its end may never come.

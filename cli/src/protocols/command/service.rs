@@ -1,6 +1,5 @@
 //! What all connections of a server share: what may be run, and where it is run.
 
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,9 +10,11 @@ use serveloop::Peer;
 use super::allowed::Allowed;
 use super::outcome::{Outcome, Report};
 use super::pool::Pool;
+use super::tally::Tally;
 use super::wire::Wire;
 use super::words;
 use crate::escaped::Quoted;
+use crate::protocols::foreign::{Alarm, Foreign};
 use crate::serve::logged::Diary;
 
 /// What a connection has to know of its server.
@@ -23,6 +24,8 @@ pub(super) struct Service {
     pub(super) allowed: Vec<Allowed>,
     pub(super) pool: Arc<Pool>,
     pub(super) diary: Diary,
+    pub(super) alarm: Alarm,
+    pub(super) tally: Arc<Tally>,
     /// In bytes.
     pub(super) max_request: usize,
     /// How long a program may go on when the client's stream has ended.
@@ -32,18 +35,30 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The program that a request names, and the words of the request.
-    pub(super) fn choose(&self, request: &[u8]) -> Result<(PathBuf, Vec<OsString>), Outcome> {
+    /// The program that a request names.
+    pub(super) fn choose(&self, request: &[u8]) -> Result<PathBuf, Outcome> {
         let words = words::split(request).map_err(Outcome::Malformed)?;
         let mut allowed = self.allowed.iter();
         match allowed.find(|allowed| allowed.is_called(&words[0])) {
-            Some(allowed) => Ok((allowed.path().to_owned(), words)),
+            Some(allowed) => Ok(allowed.path().to_owned()),
             None => Err(Outcome::NotAllowed(words[0].as_bytes().to_vec())),
         }
     }
 
-    /// Logs a request and what came of it, on one line.
+    /// What a line is that came in place of a request, wherever in a stream: browsers do not begin with
+    /// anything else, but what hands their requests on may.
+    pub(super) fn foreign(&self, line: &[u8]) -> Option<Foreign> {
+        if self.wire == Wire::Framed {
+            return None;
+        }
+        let is_header = |foreign: &Foreign| *foreign == Foreign::Header;
+        // A program may have a colon in its name.
+        Foreign::of_line(line).filter(|it| !is_header(it) || self.choose(line).is_err())
+    }
+
+    /// Counts a request by what came of it, and logs both on one line.
     pub(super) fn note(&self, peer: &Peer, request: &[u8], report: &Report) {
+        self.tally.count(report);
         let (request, outcome) = (Quoted(request), &report.outcome);
         let Some(took) = report.took else {
             return self

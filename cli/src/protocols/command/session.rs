@@ -1,5 +1,8 @@
 //! One connection: requests in, replies out, one program at a time.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
@@ -16,12 +19,18 @@ use super::wire::{READY, Wire};
 /// So many requests of one connection wait; one more is the last.
 const WAITING_MOST: usize = 16;
 
+/// What a request that waits takes besides its own bytes: its place, and what an allocator adds.
+const REQUEST_SIZE: usize = 48;
+
+/// A line of the log shows no more of a request than this.
+const SHOWN_MOST: usize = 512;
+
 /// The requests of one connection, answered in their order.
 #[derive(Debug)]
 pub(super) struct Commands {
     service: Arc<Service>,
     peer: Peer,
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<Box<[u8]>>,
     work: Work,
     /// When a program is stopped that may be for nobody.
     stop_at: Option<Instant>,
@@ -75,17 +84,21 @@ impl Commands {
             transport.pause_reading();
             return Ok(0);
         }
+        let line = data.split(|byte| *byte == b'\n').next().unwrap_or(data);
+        if let Some(foreign) = self.service.foreign(line) {
+            return Err(self.service.alarm.raise(&self.peer, foreign));
+        }
         match self.service.wire.cut(data, self.service.max_request) {
             Ok(None) => Ok(0),
             Ok(Some(frame)) if self.waiting.len() == WAITING_MOST => {
                 let outcome = Outcome::Flooded(WAITING_MOST);
-                self.refused = Some((frame.payload.to_vec(), outcome));
+                self.refused = Some((shown(frame.payload).to_vec(), outcome));
                 Ok(data.len())
             }
             Ok(Some(frame)) => {
                 // The line end that a person types after ready is no request.
                 if !one_by_one || !frame.payload.is_empty() {
-                    self.waiting.push_back(frame.payload.to_vec());
+                    self.waiting.push_back(frame.payload.into());
                     self.go_on(transport);
                 }
                 Ok(frame.taken)
@@ -94,7 +107,7 @@ impl Commands {
                 // Where the next request begins is not known, or not worth the wait.
                 let beginning = self.service.wire.beginning(data, limit);
                 let outcome = Outcome::TooLong(length, limit);
-                self.refused = Some((beginning.to_vec(), outcome));
+                self.refused = Some((shown(beginning).to_vec(), outcome));
                 self.go_on(transport);
                 Ok(data.len())
             }
@@ -131,7 +144,7 @@ impl Commands {
                 return;
             }
             if let Some(request) = self.waiting.pop_front() {
-                self.begin(&request, transport);
+                self.begin(request, transport);
             } else if let Some((request, outcome)) = self.refused.take() {
                 self.is_last = true;
                 self.refuse(&request, outcome, transport);
@@ -139,6 +152,8 @@ impl Commands {
                 break;
             }
         }
+        // An idle connection keeps no memory.
+        self.waiting = VecDeque::new();
         if self.is_last {
             transport.close();
         } else {
@@ -155,20 +170,46 @@ impl Commands {
         }
     }
 
-    fn begin(&mut self, request: &[u8], transport: &mut Transport<'_>) {
-        let submitted = self.service.choose(request).and_then(|(program, words)| {
-            let job = Job::new(program, words, transport.waker());
-            self.service.pool.submit(job)
-        });
-        match submitted {
-            Ok(job) => {
+    fn begin(&mut self, request: Box<[u8]>, transport: &mut Transport<'_>) {
+        let program = match self.service.choose(&request) {
+            Ok(program) => program,
+            Err(outcome) => return self.refuse(&request, outcome, transport),
+        };
+        let job = Arc::new(Job::new(program, request, transport.waker()));
+        match self.service.pool.submit(&job) {
+            Ok(()) => {
                 let now = transport.now();
                 self.stop_at = self.is_ended.then(|| now + self.service.grace);
                 self.beat_at = self.service.beat.map(|beat| now + beat);
                 self.work = Work::Running(job);
             }
-            Err(outcome) => self.refuse(request, outcome, transport),
+            Err(outcome) => self.refuse(&job.request(), outcome, transport),
         }
+    }
+
+    /// Says how much memory this connection takes. Output counts nine tenths of its size: so a program
+    /// that writes is stopped, as all output together is as much as is allowed, before connections have
+    /// to end for it.
+    fn account(&self, transport: &mut Transport<'_>) {
+        transport.charge(self.kept());
+    }
+
+    /// How many bytes there are that the client has us keep.
+    fn kept(&self) -> usize {
+        let waiting = self
+            .waiting
+            .iter()
+            .map(|request| REQUEST_SIZE + request.len());
+        let refused = self
+            .refused
+            .as_ref()
+            .map_or(0, |(request, _)| request.len());
+        let (work, output) = match &self.work {
+            Work::Idle => (0, 0),
+            Work::Running(job) => (job.kept(), job.collected()),
+            Work::Announced(reply) | Work::Sending(reply) => (0, reply.kept()),
+        };
+        waiting.sum::<usize>() + refused + work + (output - output / 10)
     }
 
     fn refuse(&mut self, request: &[u8], outcome: Outcome, transport: &mut Transport<'_>) {
@@ -191,17 +232,24 @@ impl Commands {
     }
 }
 
+/// What is kept of a request that is only to be logged.
+fn shown(request: &[u8]) -> &[u8] {
+    &request[..request.len().min(SHOWN_MOST)]
+}
+
 impl Protocol for Commands {
     fn data_received(
         &mut self,
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        if matches!(self.work, Work::Announced(_)) {
+        let taken = if matches!(self.work, Work::Announced(_)) {
             self.hear_ready(data, transport)
         } else {
             self.take_request(data, transport)
-        }
+        };
+        self.account(transport);
+        taken
     }
 
     /// What was asked before is answered, though over TCP a client that is gone looks just like one
@@ -225,11 +273,13 @@ impl Protocol for Commands {
         self.is_ended = true;
         self.stop_at = Some(transport.now() + self.service.grace);
         self.go_on(transport);
+        self.account(transport);
         Ok(())
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
         self.go_on(transport);
+        self.account(transport);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -256,7 +306,7 @@ impl Protocol for Commands {
         }
     }
 
-    /// The program that ran for this connection has ended, or another wake came late.
+    /// The program that runs for this connection has written more, or ended, or another wake came late.
     fn woken(&mut self, transport: &mut Transport<'_>) {
         let Work::Running(job) = &self.work else {
             return;
@@ -266,11 +316,13 @@ impl Protocol for Commands {
             self.answer(report, transport);
             self.go_on(transport);
         }
+        self.account(transport);
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.is_last = true;
         self.go_on(transport);
+        self.account(transport);
     }
 
     fn connection_lost(&mut self, _reason: &CloseReason) {
@@ -280,109 +332,5 @@ impl Protocol for Commands {
         let report = job.take_report().unwrap_or_else(|| job.abandoned());
         self.service.pool.cancel(job);
         self.service.note(&self.peer, &job.request(), &report);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-    use serveloop::Config;
-    use serveloop::testing::{MemorySession, SplitChecker};
-
-    use super::*;
-    use crate::protocols::CommandOptions;
-
-    #[derive(Parser)]
-    struct Typed {
-        #[command(flatten)]
-        options: CommandOptions,
-    }
-
-    /// No program is allowed, so that none is needed to see what becomes of requests.
-    fn session(wire: &str) -> Commands {
-        let typed = Typed::parse_from(["command", "--max-request", "20", "--wire", wire]);
-        let service = Arc::new(typed.options.service(&Config::default()));
-        let address = "tcp://127.0.0.1:1".parse().unwrap();
-        Commands::new(&service, &Peer::new(address, Some(0)))
-    }
-
-    #[test]
-    fn framed_requests_can_be_cut_anywhere() {
-        let requests: [&[u8]; 4] = [
-            b"\0\0\0\x05rm -r",
-            b"\0\0\0\0",
-            b"\0\0\0\x03'ls",
-            b"\0\0\0\x02\0s",
-        ];
-        SplitChecker::new(|| session("framed")).check(&requests);
-        let long = [requests[0], b"\0\0\0\x15"];
-        SplitChecker::new(|| session("framed")).check(&long);
-        let mut memory = MemorySession::new(session("framed"));
-        memory.receive(&requests.concat());
-        let sent = String::from_utf8(memory.sent()).unwrap();
-        let expected = "\0\0\0\u{14}[not allowed: \"rm\"]\n\
-                        \0\0\0\u{23}[bad request: no program is named]\n\
-                        \0\0\0\u{31}[bad request: the quote at byte 0 is not closed]\n\
-                        \0\0\0\u{1d}[bad request: NUL at byte 0]\n";
-        assert_eq!(sent, expected);
-    }
-
-    #[test]
-    fn raw_pieces_and_lines_are_requests() {
-        let mut memory = MemorySession::new(session("struct"));
-        memory.receive(b"a");
-        assert_eq!(memory.sent(), b"\x13\0\0\0[not allowed: \"a\"]\n");
-        memory.receive(b"a\nb\r\nc");
-        let sent = memory.sent();
-        for (reply, name) in sent.chunks(23).zip(["a", "b", "c"]) {
-            let expected = format!("\x13\0\0\0[not allowed: \"{name}\"]\n");
-            assert_eq!(reply, expected.as_bytes());
-        }
-        assert_eq!(sent.len(), 3 * 23);
-    }
-
-    #[test]
-    fn ready_can_be_cut_anywhere() {
-        for cut in 0..=READY.len() {
-            let mut memory = MemorySession::new(session("ready"));
-            for _ in 0..2 {
-                memory.receive(b"rm\n");
-                assert_eq!(memory.sent(), b"20");
-                memory.receive(&READY[..cut]);
-                memory.receive(&READY[cut..]);
-                assert_eq!(memory.sent(), b"[not allowed: \"rm\"]\n");
-                memory.receive(b"\r\n");
-                assert_eq!(memory.sent(), b"");
-            }
-        }
-    }
-
-    #[test]
-    fn anything_but_ready_breaks_the_protocol() {
-        for word in [&b"Ready"[..], b"r3", b"read!", b"\n", b"rm"] {
-            let mut memory = MemorySession::new(session("ready"));
-            memory.receive(b"rm");
-            memory.receive(word);
-            let reason = memory.reason().expect("it has ended");
-            assert!(matches!(reason, CloseReason::Protocol(_)), "{reason}");
-            assert_eq!(memory.sent(), b"20");
-        }
-    }
-
-    #[test]
-    fn what_is_too_long_gets_the_last_reply() {
-        let text = "[request too long: 21 bytes, at most 20 allowed]\n";
-        let long = b"123456789012345678901";
-        let mut memory = MemorySession::new(session("struct"));
-        memory.receive(long);
-        let expected = [&[49, 0, 0, 0], text.as_bytes()].concat();
-        assert_eq!(memory.sent(), expected);
-        assert!(memory.reason().is_some());
-
-        let mut memory = MemorySession::new(session("ready"));
-        memory.receive(long);
-        memory.receive(READY);
-        assert_eq!(memory.sent(), format!("49{text}").as_bytes());
-        assert!(memory.reason().is_some());
     }
 }

@@ -55,6 +55,13 @@ impl Share {
         taken
     }
 
+    /// Gives `bytes` of it back.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.store.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// What the whole store holds at most.
     pub(super) fn max(&self) -> usize {
         self.store.max
@@ -83,6 +90,10 @@ mod tests {
         drop(first);
         assert!(!store.is_full());
         assert_eq!(second.grow(9), 6);
+        second.shrink(4);
+        assert!(!store.is_full());
+        second.shrink(100);
+        assert_eq!(store.share().grow(11), 10);
         drop(second);
         assert_eq!(store.share().grow(11), 10);
     }

@@ -34,6 +34,11 @@ impl Wire {
         }
     }
 
+    /// How many bytes of a length come before a request, if it has one.
+    pub(super) fn length_size(self) -> Option<usize> {
+        (self == Self::Framed).then_some(LENGTH_SIZE)
+    }
+
     /// What has arrived of the first `max` bytes of a request that is longer.
     pub(super) fn beginning(self, data: &[u8], max: usize) -> &[u8] {
         let request = match self {

@@ -1,0 +1,37 @@
+//! How many requests came to what, for the log.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::outcome::{Outcome, Report};
+
+/// Counts requests by what came of them.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    run: AtomicU64,
+    not_started: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Tally {
+    /// Counts a request by its report; one that waited until its client was gone is refused, too.
+    pub(super) fn count(&self, report: &Report) {
+        let counter = match (&report.outcome, report.took) {
+            (Outcome::NotStarted(_), _) => &self.not_started,
+            (_, None) => &self.refused,
+            (_, Some(_)) => &self.run,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [run, not_started, refused] =
+            [&self.run, &self.not_started, &self.refused].map(|it| it.load(Ordering::Relaxed));
+        write!(
+            f,
+            "programs run {run}, not started {not_started}; requests refused {refused}"
+        )
+    }
+}

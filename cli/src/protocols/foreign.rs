@@ -1,0 +1,294 @@
+//! Other protocols that a browser speaks to whatever port a web page names: HTTP, TLS and STUN.
+//!
+//! A page of any site can send a request to a server on its reader's own machine, and choose most of
+//! what is in it. A protocol that acts on lines would skip the head as so many mistakes and act on the
+//! body. So whoever begins like this is cut off before anything is done.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
+
+/// How many bytes say which protocol it is, blanks in front not counted.
+const ENOUGH: usize = 16;
+
+/// The methods of HTTP/1.1 and WebDAV, and the word that HTTP/2 begins with.
+const METHODS: [&[u8]; 18] = [
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"CONNECT",
+    b"OPTIONS",
+    b"TRACE",
+    b"PATCH",
+    b"PRI",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"REPORT",
+];
+
+/// What follows the first words of a message of another text protocol.
+const VERSIONS: [&[u8]; 3] = [b"HTTP/", b"RTSP/", b"SIP/"];
+
+/// Where STUN over TCP has these four bytes: after its header's beginning, or after a length too.
+const STUN_MARK: &[u8] = &[0x21, 0x12, 0xa4, 0x42];
+const STUN_PLACES: [usize; 2] = [4, 6];
+
+/// What a peer speaks that is none of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    /// The first line of a request.
+    Request,
+    /// A line of a request's head.
+    Header,
+    Tls,
+    Stun,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Request => "an HTTP request",
+            Self::Header => "a header line of HTTP",
+            Self::Tls => "a TLS handshake",
+            Self::Stun => "a STUN message",
+        })
+    }
+}
+
+impl Foreign {
+    /// Whether a line belongs to HTTP or one of its relatives, in place of the words of a request.
+    pub(crate) fn of_line(line: &[u8]) -> Option<Self> {
+        // Others take a CR alone for the end of a line.
+        let mut lines = line.split(|byte| *byte == b'\r').map(<[u8]>::trim_ascii);
+        let line = lines.find(|line| !line.is_empty())?;
+        let mut words = line
+            .split(|byte| matches!(byte, b' ' | b'\t'))
+            .filter(|word| !word.is_empty());
+        let first = words.next()?;
+        if METHODS.contains(&first) || is_versioned(words) || is_version(first) {
+            return Some(Self::Request);
+        }
+        is_field_name(line).then_some(Self::Header)
+    }
+
+    /// What a stream is that begins with `bytes`, its leading blanks left out. A part of a method is
+    /// one if it has at least `method_least` bytes.
+    fn of_beginning(bytes: &[u8], method_least: usize) -> Judgement {
+        match bytes {
+            [] | [0x16] => return Judgement::Open,
+            [0x16, 3, ..] => return Judgement::Foreign(Self::Tls),
+            _ => {}
+        }
+        let has_mark = |place: usize| bytes.get(place..place + 4) == Some(STUN_MARK);
+        if STUN_PLACES.into_iter().any(has_mark) {
+            return Judgement::Foreign(Self::Stun);
+        }
+        for method in METHODS {
+            let common = method.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+            let follows = bytes.get(common).is_none_or(u8::is_ascii_whitespace);
+            let is_whole = common == method.len() && bytes.len() > common;
+            if follows && (is_whole || common == bytes.len() && common >= method_least) {
+                return Judgement::Foreign(Self::Request);
+            }
+        }
+        if bytes.len() < ENOUGH {
+            Judgement::Open
+        } else {
+            Judgement::Ours
+        }
+    }
+}
+
+/// Whether a method, whatever it is, has a target and a version behind it. `words` are those behind it.
+fn is_versioned<'a>(words: impl Iterator<Item = &'a [u8]>) -> bool {
+    let words: Vec<_> = words.collect();
+    let [target, .., version] = words[..] else {
+        return false;
+    };
+    let has_scheme = target.windows(3).any(|three| three == b"://");
+    (has_scheme || target.starts_with(b"/") || target == b"*") && is_version(version)
+}
+
+fn is_version(word: &[u8]) -> bool {
+    VERSIONS.into_iter().any(|name| {
+        let begins = word.get(..name.len());
+        begins.is_some_and(|begin| begin.eq_ignore_ascii_case(name))
+            && word.get(name.len()).is_some_and(u8::is_ascii_digit)
+    })
+}
+
+/// Whether a line begins with a name, a colon and a blank, as those of a head do.
+fn is_field_name(line: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let length = line.iter().take_while(|byte| is_part(byte)).count();
+    let rest = &line[length..];
+    length > 0 && matches!(rest, [b':'] | [b':', b' ' | b'\t', ..])
+}
+
+/// What is known of the beginning of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    Foreign(Foreign),
+    /// More has to come.
+    Open,
+    Ours,
+}
+
+/// The first bytes of a stream, however they are cut.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beginning {
+    bytes: [u8; ENOUGH],
+    length: usize,
+}
+
+impl Beginning {
+    /// Adds bytes behind those that there are, as far as they matter.
+    fn extend(&mut self, data: &[u8]) {
+        let data = match self.length {
+            0 => data.trim_ascii_start(),
+            _ => data,
+        };
+        let count = data.len().min(ENOUGH - self.length);
+        self.bytes[self.length..][..count].copy_from_slice(&data[..count]);
+        self.length += count;
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Says once for each server what a web page tried.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Alarm(Arc<AtomicBool>);
+
+impl Alarm {
+    /// Reports `foreign` from `peer`, and gives the error that ends its connection.
+    pub(crate) fn raise(&self, peer: &Peer, foreign: Foreign) -> ProtocolError {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "{peer} sent {foreign}: its connection is closed. A web page can make a browser on this \
+                 machine do that, even to loopback; a Unix socket is out of its reach. (This is said once.)"
+            );
+        }
+        ProtocolError::malformed(format!("{foreign} in place of a request of this server"))
+    }
+}
+
+/// A protocol that never sees the streams of browsers.
+#[derive(Debug)]
+pub(crate) struct Screened<P> {
+    protocol: P,
+    peer: Peer,
+    alarm: Alarm,
+    method_least: usize,
+    /// None when it is clear what the stream is.
+    beginning: Option<Beginning>,
+    /// The protocol ends such a stream by itself.
+    answers: bool,
+}
+
+impl<P: Protocol> Screened<P> {
+    /// Serves `protocol` to `peer`. Where fewer than `method_least` bytes of a message cannot be acted
+    /// on, that many bytes of a method are enough to recognise it.
+    pub(crate) fn new(peer: &Peer, alarm: &Alarm, method_least: usize, protocol: P) -> Self {
+        let is_stream = !peer.is_datagram();
+        Self {
+            protocol,
+            peer: peer.clone(),
+            alarm: alarm.clone(),
+            method_least,
+            beginning: is_stream.then(Beginning::default),
+            answers: false,
+        }
+    }
+
+    /// Leaves the end of such a stream to the protocol, which acts on none of it and has a reply for it.
+    pub(crate) fn answering(self) -> Self {
+        Self {
+            answers: true,
+            ..self
+        }
+    }
+
+    /// Looks at what has come, as long as nothing is known.
+    fn screen(&mut self, data: &[u8]) -> Result<(), ProtocolError> {
+        let Some(mut seen) = self.beginning else {
+            return Ok(());
+        };
+        seen.extend(data);
+        match Foreign::of_beginning(seen.as_slice(), self.method_least) {
+            Judgement::Foreign(foreign) => {
+                self.beginning = None;
+                let error = self.alarm.raise(&self.peer, foreign);
+                if self.answers { Ok(()) } else { Err(error) }
+            }
+            Judgement::Ours => {
+                self.beginning = None;
+                Ok(())
+            }
+            Judgement::Open => Ok(()),
+        }
+    }
+}
+
+impl<P: Protocol> Protocol for Screened<P> {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.protocol.connection_made(transport)
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.screen(data)?;
+        let taken = self.protocol.data_received(data, transport)?;
+        if let Some(beginning) = &mut self.beginning {
+            beginning.extend(&data[..taken.min(data.len())]);
+        }
+        Ok(taken)
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        self.protocol.eof_received(unread, transport)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.resume_writing(transport);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.protocol.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.handle_timeout(transport);
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.woken(transport);
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.shutdown_requested(transport);
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        self.protocol.connection_lost(reason);
+    }
+}
