@@ -75,7 +75,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             control,
             statistics,
             clock,
-            bell: Bell::default(),
+            bell: Bell::new(&control.descriptors),
             input: vec![0; config.reads_per_turn().1].into(),
             read_timeout: None,
             writable: true,
@@ -216,6 +216,14 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         self.statistics.bytes_read += count as u64;
         let context = context(&self.clock, self.config, &self.bell);
         self.session.handle_data(&self.input[..count], &context);
+        self.check_bell();
+    }
+
+    /// Ends a session whose protocol asked for a waker and got one that does nothing.
+    fn check_bell(&mut self) {
+        if let Some(error) = self.bell.take_failure() {
+            self.session.fail(CloseReason::Io(error));
+        }
     }
 
     /// Waits, where that is not left to the read itself: the protocol wants no input now, or output
@@ -314,6 +322,9 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let mut linger = Linger::new(self.clock.tick(), self.config);
         while !self.is_ended() {
             let draining = self.is_told() || self.handle.is_rung();
+            if draining {
+                self.control.note_told();
+            }
             if linger.reads() {
                 let until = linger.deadline(self.clock.tick(), self.config, draining);
                 if !self.discard(&mut linger, until) {
@@ -361,6 +372,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
         let context = context(&self.clock, self.config, &self.bell);
         event(&mut self.session, &context);
+        self.check_bell();
     }
 }
 

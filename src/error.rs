@@ -128,7 +128,7 @@ pub enum CloseReason {
     Io(io::Error),
     /// An outbound connection could not be made; there was no `connection_made`.
     ConnectFailed(io::Error),
-    /// The protocol panicked.
+    /// The protocol panicked. Never in a program that is built with `panic = "abort"`, which ends.
     Panicked,
     /// The connection's own process ended it with an error, which the text describes, or was
     /// killed. Told to [`handle_error`](crate::Factory::handle_error) in the parent process.

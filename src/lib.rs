@@ -78,6 +78,7 @@ mod timers;
 mod transport;
 mod turn;
 mod waker;
+mod workers;
 
 pub use self::mio::{Datagram, Listener, Mio};
 pub use address::{Address, AddressError, Peer};

@@ -1,6 +1,7 @@
 //! One connection at a time, on the server's own thread.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,8 @@ struct Watch {
 #[derive(Default)]
 struct Serving {
     control: Option<Arc<Control>>,
+    /// The log says that the server shuts down.
+    said: bool,
     /// The drain is over: whoever comes next from the system's queue ends at once.
     over: bool,
 }
@@ -80,16 +83,30 @@ impl Watch {
             let handle_unheard = (!rung).then(|| handle.as_fd());
             let mut waits = [Some(asked.as_fd()), handle_unheard]
                 .map(|descriptor| system::wait_for(descriptor, libc::POLLIN));
-            // A failure is a signal's, and the loop looks again.
-            let _ = system::poll(&mut waits, rung.then_some(INTERRUPT_AGAIN));
+            if let Err(error) = system::poll(&mut waits, rung.then_some(INTERRUPT_AGAIN)) {
+                if error.kind() != ErrorKind::Interrupted {
+                    // For want of memory, for example: later perhaps.
+                    thread::sleep(INTERRUPT_AGAIN);
+                }
+                continue;
+            }
             if waits[0].revents != 0 {
                 return;
             }
             if rung {
+                self.say_shutdown();
                 let drained = rung_at.get_or_insert_with(Instant::now).elapsed();
                 let late = self.drain_timeout.is_some_and(|most| drained >= most);
                 self.interrupt(late || handle.requests() > 1);
             }
+        }
+    }
+
+    /// Says that the server shuts down while a connection holds up the loop, which would say it.
+    fn say_shutdown(&self) {
+        let mut serving = self.serving();
+        if serving.control.is_some() && !mem::replace(&mut serving.said, true) {
+            log::info!("shutting down: 1 connections open");
         }
     }
 
@@ -149,7 +166,12 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         0
     }
 
-    fn reap(&mut self, _: &mut Turn<'_, Mio>) {}
+    fn open(&self) -> Option<usize> {
+        let said = mem::replace(&mut self.watch.serving().said, true);
+        (!said).then_some(0)
+    }
+
+    fn reap(&mut self, _: &mut Turn<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {}
 
     fn end(&mut self, _: Tick, _: bool) {}
 }

@@ -5,6 +5,7 @@ mod limits;
 pub(crate) mod logged;
 pub(crate) mod messages;
 pub(crate) mod outlet;
+mod tokens;
 pub(crate) mod way;
 
 use std::io;

@@ -88,7 +88,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub(super) fn reap(&mut self) {
         self.check_pace();
         if let Some(model) = &mut self.model {
-            model.reap(&mut self.kit.lend(&mut self.net, self.shutdown.has_begun()));
+            let mut turn = self.kit.lend(&mut self.net, self.shutdown.has_begun());
+            let leave = &mut |net: &mut N| {
+                self.connections.abandon(net);
+                self.listeners.close_all(net);
+            };
+            model.reap(&mut turn, leave);
         }
         let (mut admission, _) = self.lend();
         admission.connections.reap(&mut admission.turn);
@@ -215,7 +220,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.shutdown.note_end();
             return self.end_all(true);
         }
-        log::info!("shutting down: {} connections open", self.connections.len());
+        self.say_shutdown();
         let now = self.kit.clock.tick();
         let timeout = self.kit.config.drain_timeout;
         self.shutdown
@@ -227,6 +232,15 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.accept(most);
         self.listeners.close_all(&mut self.net);
         self.connections.note_shutdown();
+    }
+
+    fn say_shutdown(&mut self) {
+        let here = self.connections.len();
+        let elsewhere = self.model.as_ref().map_or(Some(0), |model| model.open());
+        let open = elsewhere.and_then(|elsewhere| self.shutdown.count_open(here + elsewhere));
+        if let Some(open) = open {
+            log::info!("shutting down: {open} connections open");
+        }
     }
 
     pub(super) fn end_all(&mut self, at_once: bool) {

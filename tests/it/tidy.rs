@@ -77,6 +77,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "forking",
             "sequential",
             "threading",
+            "workers",
         ],
     ),
     ("front", &["server", "simulation"]),
