@@ -154,9 +154,9 @@ impl<P: Protocol> Processes<P> {
         net: &mut Mio,
         leave: &mut dyn FnMut(&mut Mio),
     ) -> ! {
-        let mut statistics = Statistics::default();
-        let to_parent = Arc::new(to_parent);
-        let failure = guard(|| {
+        // Nothing may unwind into what is the parent's. Without a report the parent counts this process
+        // as killed, which is all it can do.
+        guard(|| {
             leave(net);
             self.children.clear();
             for errand in self.waiting.drain(..) {
@@ -164,21 +164,29 @@ impl<P: Protocol> Processes<P> {
                 // It lives on in the parent.
                 mem::forget(errand.protocol);
             }
-            self.work(errand, &to_parent, &mut statistics)
+            let to_parent = Arc::new(to_parent);
+            let report = self.report(errand, &to_parent);
+            let _ = (&*to_parent).write_all(&report);
         });
-
-        let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
-        let mut report = vec![REPORT];
-        report.extend(counts);
-        if let Some((_, reason)) = failure.flatten() {
-            report.extend(reason.to_string().bytes());
-        }
-        // Without its report the parent counts this process as killed, which is all it can do.
-        let _ = (&*to_parent).write_all(&report);
         system::exit(0)
     }
 
-    /// Does in a child what it was made for.
+    /// Does in a child what it was made for. Gives its counters, and why the connection ended if that is
+    /// an error.
+    fn report(&self, errand: Errand<P>, to_parent: &Arc<UnixStream>) -> Vec<u8> {
+        let mut statistics = Statistics::default();
+        let failure = guard(|| self.work(errand, to_parent, &mut statistics));
+        let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
+
+        let mut report = vec![REPORT];
+        report.extend(counts);
+        if let Some(Some((_, reason))) = failure {
+            report.extend(reason.to_string().bytes());
+        }
+        report
+    }
+
+    /// Serves the connection, or answers the datagram.
     fn work(
         &self,
         errand: Errand<P>,

@@ -22,11 +22,19 @@ use crate::shutdown::ShutdownHandle;
 use crate::system;
 use crate::turn::Turn;
 
+/// A connection that is served for longer keeps others waiting so that it is worth a word.
+const LONG: Duration = Duration::from_secs(1);
+
+/// A client that comes this soon after a connection's end was there before.
+const SOON: Duration = Duration::from_millis(5);
+
 pub(crate) struct Sequential {
     handle: ShutdownHandle,
     watch: Arc<Watch>,
     quit: UnixStream,
     watcher: Option<JoinHandle<()>>,
+    /// How long the last connection was served, and until when.
+    last: Option<(Duration, Instant)>,
 }
 
 /// What the watcher knows of the connection that is being served.
@@ -63,7 +71,22 @@ impl Sequential {
             watch,
             quit,
             watcher: Some(watcher),
+            last: None,
         })
+    }
+
+    /// Says that a peer was kept waiting, if it was there as soon as the last connection had ended.
+    fn say_waited(&self, peer: &Peer, turn: &mut Turn<'_, Mio>) {
+        let Some((took, _)) = self.last.filter(|(_, ended)| ended.elapsed() < SOON) else {
+            return;
+        };
+        if took >= LONG {
+            let problem = format_args!(
+                "{peer}: may have waited for {} s, one connection is served at a time",
+                took.as_secs()
+            );
+            turn.warn("waited", problem);
+        }
     }
 }
 
@@ -135,6 +158,8 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
             turn.drop_guarded(protocol);
             return false;
         }
+        self.say_waited(&peer, turn);
+        let began = Instant::now();
         let name = peer.clone();
         let control = Arc::new(Control::default());
         self.watch.serve(Some(Arc::clone(&control)));
@@ -146,6 +171,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         );
         turn.failures.extend(control.thread.run(|| served.serve()));
         self.watch.serve(None);
+        self.last = Some((began.elapsed(), Instant::now()));
         turn.leave(&name);
         true
     }

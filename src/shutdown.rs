@@ -163,8 +163,17 @@ impl Shutdown {
         last.then(|| open.connections.load(Ordering::SeqCst))
     }
 
+    /// Asks this loop alone to end.
     pub(crate) fn request(&mut self) {
         self.requests += 1;
+    }
+
+    /// Asks every loop of the server to end.
+    pub(crate) fn request_all(&mut self) {
+        match &self.handle {
+            Some(handle) => handle.shutdown(),
+            None => self.request(),
+        }
     }
 
     /// The handle's bell was rung. Who rings in this process has counted before, so that otherwise it

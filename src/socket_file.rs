@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_millis(50);
 pub(crate) struct SocketFile {
     path: PathBuf,
     identity: Identity,
-    /// The process that made it. Its children have copies, and remove nothing.
+    /// The process that made it. A child that serves one connection has a copy, and removes nothing.
     process: u32,
 }
 
@@ -57,7 +57,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if process::id() != self.process {
+        if system::is_child() && process::id() != self.process {
             return;
         }
         own_files().retain(|identity| *identity != self.identity);

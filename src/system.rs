@@ -119,6 +119,9 @@ const INTERRUPT: libc::c_int = libc::SIGURG;
 /// An interrupt came that nobody has looked at yet.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// This process is a child of a server's.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
 /// This process is a child that was asked to end.
 static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
 
@@ -288,6 +291,7 @@ impl Child {
             0 => {
                 // Before that a signal would be handled as the parent handles it, on what they share.
                 catch_end_in_child();
+                IS_CHILD.store(true, Ordering::SeqCst);
                 Ok(None)
             }
             pid => Ok(Some(Self(pid))),
@@ -330,6 +334,11 @@ impl Child {
             }
         }
     }
+}
+
+/// Whether a server forked this process off to serve one connection.
+pub(crate) fn is_child() -> bool {
+    IS_CHILD.load(Ordering::SeqCst)
 }
 
 /// Ends this process at once: no destructor runs, which would undo what the parent still uses.

@@ -121,10 +121,15 @@ impl Threads {
         Ok(())
     }
 
-    fn interrupt(&self) {
+    /// Interrupts the threads that do not know what to do. Whether there are any.
+    fn interrupt(&self) -> bool {
+        let ends = self.give_up_at.is_some();
+        let mut unaware = false;
         for (_, running) in &self.shared.state().threads {
-            running.control.interrupt(self.give_up_at.is_some());
+            running.control.interrupt(ends);
+            unaware |= ends || !running.control.is_told();
         }
+        unaware
     }
 
     /// Leaves threads to themselves that even now have not ended: their protocols hang.
@@ -252,8 +257,8 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             return self.give_up(turn);
         }
         if turn.draining && self.interrupt_at.is_none_or(|at| at <= turn.now()) {
-            self.interrupt();
-            self.interrupt_at = Some(turn.now().after(INTERRUPT_AGAIN));
+            let again = || turn.now().after(INTERRUPT_AGAIN);
+            self.interrupt_at = self.interrupt().then(again);
         }
     }
 

@@ -78,7 +78,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.kit.statistics.panics += 1;
         }
         if shutdown {
-            self.shutdown.request();
+            self.shutdown.request_all();
         }
         if !self.connects.is_empty() {
             self.begin_connects();
@@ -194,6 +194,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.kit.throttle.warn(reason.name(), now, message);
             let factory = &mut self.factory;
             if guard(|| factory.handle_error(&peer, &reason)).is_none() {
+                self.kit.statistics.panics += 1;
+            }
+            // It may hold a user's error.
+            if guard(|| drop(reason)).is_none() {
                 self.kit.statistics.panics += 1;
             }
         }

@@ -464,3 +464,72 @@ fn a_blocked_read_ends_though_sigurg_was_kept_back() {
         assert!(began.elapsed() < PROMPT, "{model}");
     }
 }
+
+/// The system has no process, thread, pair of sockets or watch for one connection: it is refused and
+/// counted, and the next one is served.
+#[test]
+fn a_connection_that_cannot_be_handed_over_is_refused_alone() {
+    if !is_possible() {
+        return;
+    }
+    let untouched = ["echo", TCP[0], TCP[1], "--model", "forking"];
+    let quiet = Tampered::new("epoll_ctl:error=ENOSPC:when=999", &untouched);
+    quiet.subject.serves();
+    let first = quiet.calls("EPOLL_CTL_ADD");
+    drop(quiet);
+    let watch = format!("epoll_ctl:error=ENOSPC:when={first}");
+    let process = "?clone,?clone3,?fork,?vfork";
+    let cases = [
+        ("forking", "socketpair:error=EMFILE:when=2".to_owned()),
+        ("forking", watch),
+        ("forking", format!("{process}:error=EAGAIN:when=1")),
+        ("forking", format!("{process}:error=ENOMEM:when=1")),
+        ("threaded", "clone3:error=EAGAIN:when=1".to_owned()),
+    ];
+    for (model, what) in cases {
+        let arguments = ["echo", TCP[0], TCP[1], "--model", model];
+        let served = Served::spawn(strace(&what, &arguments));
+        let mut unlucky = client_of(&served);
+        assert_eq!(unlucky.read(&mut [0]).unwrap_or(0), 0, "{model} {what}");
+        let line = served.logged("no thread or process");
+        assert!(line.contains("WARN"), "{model} {what} {line}");
+        let mut next = client_of(&served);
+        echoes(&mut next, b"hello");
+        drop(next);
+        served.signal(Signal::TERM);
+        let (status, log) = served.end();
+        assert_eq!(status.code(), Some(0), "{model} {what} {log:?}");
+        assert!(!log.iter().any(|line| line.contains("panicked")), "{log:?}");
+        let counts = Counts::of(&log);
+        assert_eq!(
+            counts.number("refused_by_system"),
+            1,
+            "{model} {what} {log:?}"
+        );
+        assert_eq!(counts.number("accepted"), 1, "{model} {what} {log:?}");
+    }
+}
+
+/// One at a time: who had to wait for long is told of when its turn has come.
+#[test]
+fn a_sequential_server_says_that_somebody_waited() {
+    let served = Served::new(&[
+        "echo",
+        TCP[0],
+        TCP[1],
+        "--model",
+        "sequential",
+        "--first-message-timeout",
+        "1200ms",
+    ]);
+    let mut silent = client_of(&served);
+    let mut waiting = client_of(&served);
+    waiting.write_all(b"hello").expect("an open connection");
+    assert_eq!(silent.read(&mut [0]).expect("an end"), 0);
+    let mut reply = [0; 5];
+    waiting.read_exact(&mut reply).expect("an echo");
+    drop((silent, waiting));
+    let line = served.logged("one connection is served at a time");
+    assert!(line.contains("WARN"), "{line}");
+    end(served);
+}
