@@ -1,7 +1,9 @@
 //! One connection on a thread of its own: plain blocking reads, and writes that wait only for a
 //! peer that is slow, as one would write them by hand, around the same session as everywhere.
 
-use std::io::{self, ErrorKind, Read};
+mod lingering;
+
+use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::thread;
@@ -17,7 +19,6 @@ use crate::control::Control;
 use crate::datagram::{self, NOBODY};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
-use crate::linger::{LOOK_AGAIN, Linger};
 use crate::mio::Datagram;
 use crate::protocol::Protocol;
 use crate::session::Session;
@@ -314,49 +315,6 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         failure
     }
 
-    /// Waits for the peer's end after ours.
-    fn linger(&mut self) {
-        if self.config.linger_timeout.is_none() || self.stream.shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        let mut linger = Linger::new(self.clock.tick(), self.config);
-        while !self.is_ended() {
-            let draining = self.is_told() || self.handle.is_rung();
-            if draining {
-                self.control.note_told();
-            }
-            if linger.reads() {
-                let until = linger.deadline(self.clock.tick(), self.config, draining);
-                if !self.discard(&mut linger, until) {
-                    return;
-                }
-            } else {
-                thread::sleep(LOOK_AGAIN);
-                self.now();
-            }
-            let unsent = system::unsent(self.stream.as_fd());
-            if linger.is_over(unsent, self.clock.tick(), self.config, draining) {
-                return;
-            }
-        }
-    }
-
-    /// Throws input away, if any comes before `until`. False at the end of the stream.
-    fn discard(&mut self, linger: &mut Linger, until: Tick) -> bool {
-        let timeout = until.since(self.clock.tick()).max(WAIT_LEAST);
-        if self.stream.set_read_timeout(Some(timeout)).is_err() {
-            return false;
-        }
-        let mut stream = self.stream;
-        let received = stream.read(&mut self.input);
-        self.now();
-        match received {
-            Ok(count) => linger.hear(count, self.clock.tick()),
-            Err(error) => return is_passing(&error),
-        }
-        !matches!(received, Ok(0))
-    }
-
     /// How long a wait may take.
     fn until_deadline(&mut self) -> Option<Duration> {
         let context = context(&self.clock, self.config, &self.bell);
@@ -384,14 +342,6 @@ fn context<'a>(clock: &'a Clock, config: &'a Config, wakers: &'a dyn Wakers) -> 
         wakers,
         id: NOBODY,
     }
-}
-
-/// Whether a blocked call ended for a signal or a deadline alone.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut
-    )
 }
 
 /// Answers one datagram, away from the loop.

@@ -15,13 +15,14 @@ use crate::address::Peer;
 use crate::blocking::{self, Blocking};
 use crate::clock::{REPEAT, Tick};
 use crate::config::Config;
-use crate::control::{Control, GRACE, INTERRUPT_AGAIN, TOLD};
+use crate::control::{Control, GRACE, INTERRUPT_AGAIN};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
 use crate::model::{FIRST_OF_MODEL, Model};
 use crate::net::Net;
 use crate::protocol::Protocol;
+use crate::report;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
@@ -29,9 +30,6 @@ use crate::turn::Turn;
 
 /// How often a server that has all its processes looks whether clients wait, to say so.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
-
-/// What a child's report begins with. [`TOLD`] may come before it.
-const REPORT: u8 = 2;
 
 pub(crate) struct Processes<P> {
     config: Config,
@@ -76,7 +74,7 @@ struct Served {
 impl Served {
     /// Whether its session knows of the shutdown.
     fn is_told(&self) -> bool {
-        self.heard.first() == Some(&TOLD)
+        report::is_told(&self.heard)
     }
 }
 
@@ -176,14 +174,8 @@ impl<P: Protocol> Processes<P> {
     fn report(&self, errand: Errand<P>, to_parent: &Arc<UnixStream>) -> Vec<u8> {
         let mut statistics = Statistics::default();
         let failure = guard(|| self.work(errand, to_parent, &mut statistics));
-        let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
-
-        let mut report = vec![REPORT];
-        report.extend(counts);
-        if let Some(Some((_, reason))) = failure {
-            report.extend(reason.to_string().bytes());
-        }
-        report
+        let reason = failure.flatten().map(|(_, reason)| reason.to_string());
+        report::write(&statistics, reason.as_deref())
     }
 
     /// Serves the connection, or answers the datagram.
@@ -219,22 +211,12 @@ impl<P: Protocol> Processes<P> {
 
     /// Counts what a child that has ended reported.
     fn collect(served: Served, turn: &mut Turn<'_, Mio>) {
-        let mut counted = Statistics::default();
-        let length = counted.counters().count() * mem::size_of::<u64>();
-        let told = usize::from(served.is_told());
-        let report = served.heard[told..].strip_prefix(&[REPORT]);
-        let failure = match report.and_then(|report| report.split_at_checked(length)) {
-            Some((counts, text)) => {
-                for (counter, count) in counted.counters().zip(counts.chunks_exact(8)) {
-                    *counter = count.try_into().map_or(0, u64::from_le_bytes);
-                }
-                String::from_utf8_lossy(text).into_owned()
-            }
-            None => {
-                counted.closed_killed = u64::from(served.stream);
-                "killed".to_owned()
-            }
-        };
+        let report = report::read(&served.heard);
+        let (counted, failure) = report.unwrap_or_else(|| {
+            let mut counted = Statistics::default();
+            counted.closed_killed = u64::from(served.stream);
+            (counted, "killed".to_owned())
+        });
         turn.add_counts(&counted);
         turn.leave(&served.peer);
         if !failure.is_empty() {

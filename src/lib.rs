@@ -58,6 +58,7 @@ mod protocol;
 pub mod protocols;
 mod reactor;
 mod replies;
+mod report;
 mod responder;
 mod sequential;
 mod server;

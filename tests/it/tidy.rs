@@ -75,6 +75,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "blocking",
             "control",
             "forking",
+            "report",
             "sequential",
             "threading",
             "workers",
