@@ -213,8 +213,10 @@ impl<P: Protocol> Processes<P> {
     fn collect(served: Served, turn: &mut Turn<'_, Mio>) {
         let report = report::read(&served.heard);
         let (counted, failure) = report.unwrap_or_else(|| {
-            let mut counted = Statistics::default();
-            counted.closed_killed = u64::from(served.stream);
+            let counted = Statistics {
+                closed_killed: u64::from(served.stream),
+                ..Statistics::default()
+            };
             (counted, "killed".to_owned())
         });
         turn.add_counts(&counted);

@@ -40,9 +40,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_whether_or_not_it_was_told() {
-        let mut statistics = Statistics::default();
-        statistics.accepted = 1;
-        statistics.bytes_read = u64::MAX;
+        let statistics = Statistics {
+            accepted: 1,
+            bytes_read: u64::MAX,
+            ..Statistics::default()
+        };
         let report = write(&statistics, Some("a reason"));
         let told = [&[TOLD][..], &report].concat();
         for heard in [&report, &told] {

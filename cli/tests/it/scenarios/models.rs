@@ -510,6 +510,35 @@ fn a_connection_that_cannot_be_handed_over_is_refused_alone() {
     }
 }
 
+/// A protocol's own threads are part of the server.
+#[test]
+fn a_protocol_without_its_thread_says_so_in_one_line() {
+    if !is_possible() {
+        return;
+    }
+    let cases = [
+        ("print", 1, "writes standard output"),
+        ("operator", 1, "writes standard output"),
+        ("operator", 2, "reads standard input"),
+    ];
+    for (protocol, when, why) in cases {
+        let what = format!("clone3:error=EAGAIN:when={when}");
+        let outcome = Outcome::of(strace(&what, &[protocol, TCP[0], TCP[1]]));
+        assert_eq!(outcome.code, Some(1), "{protocol} {}", outcome.stderr);
+        assert_eq!(
+            outcome.stderr.lines().count(),
+            1,
+            "{protocol} {}",
+            outcome.stderr
+        );
+        assert!(
+            outcome.stderr.contains(why),
+            "{protocol} {}",
+            outcome.stderr
+        );
+    }
+}
+
 /// One at a time: who had to wait for long is told of when its turn has come.
 #[test]
 fn a_sequential_server_says_that_somebody_waited() {
