@@ -40,7 +40,13 @@ impl<L> Acceptor<L> {
         N: Net<Listener = L>,
     {
         for _ in 0..most {
-            if !self.intake.is_ready() || admission.is_full() {
+            if !self.intake.is_ready() {
+                return Ok(());
+            }
+            if admission.is_full() {
+                if admission.turn.net.has_connection(&mut self.listener) {
+                    admission.warn_full(&self.address);
+                }
                 return Ok(());
             }
             match admission.turn.net.accept(&mut self.listener) {

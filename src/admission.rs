@@ -119,6 +119,15 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         !self.turn.draining && self.model.as_ref().is_some_and(|model| model.is_full())
     }
 
+    /// Says that clients wait at `address`, as long as they do and at most once a second.
+    pub(crate) fn warn_full(&mut self, address: &Address) {
+        let most = self.turn.config.max_children;
+        self.turn.warn(
+            "full",
+            format_args!("{address}: clients wait, {most} processes serve others: max_children (--max-children)"),
+        );
+    }
+
     /// Begins an outbound connection. Its failure is told to the protocol, like everything else.
     pub(crate) fn connect(&mut self, to: Address, protocol: F::Protocol) {
         self.turn.statistics.connected += 1;
@@ -144,6 +153,14 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             self.turn.warn(
                 "refused",
                 format_args!("{peer}: refused, {most} connections are open"),
+            );
+            return None;
+        }
+        if self.model.as_ref().is_some_and(|model| !model.has_room()) {
+            self.turn.statistics.refused_max_connections += 1;
+            self.turn.warn(
+                "refused",
+                format_args!("{peer}: refused, connections have all descriptors that there are"),
             );
             return None;
         }

@@ -1,7 +1,9 @@
 //! One connection on a thread of its own: plain blocking reads, and writes that wait only for a
 //! peer that is slow, as one would write them by hand, around the same session as everywhere.
 
-use std::io::{self, ErrorKind, Read};
+mod lingering;
+
+use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::thread;
@@ -11,6 +13,7 @@ use socket2::Socket;
 
 use crate::address::{Address, Peer};
 use crate::bell::Bell;
+use crate::blocking::lingering::is_passing;
 use crate::buffer::Input;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
@@ -18,7 +21,6 @@ use crate::control::Control;
 use crate::datagram::{self, NOBODY};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
-use crate::linger::{LOOK_AGAIN, Linger};
 use crate::mio::Datagram;
 use crate::protocol::Protocol;
 use crate::session::Session;
@@ -76,7 +78,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             control,
             statistics,
             clock,
-            bell: Bell::default(),
+            bell: Bell::new(&control.descriptors),
             input: Input::new(config.reads_per_turn().1),
             read_timeout: None,
             writable: true,
@@ -216,6 +218,14 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         self.statistics.bytes_read += count as u64;
         let context = context(&self.clock, self.config, &self.bell);
         self.session.handle_data(&self.input[..count], &context);
+        self.check_bell();
+    }
+
+    /// Ends a session whose protocol asked for a waker and got one that does nothing.
+    fn check_bell(&mut self) {
+        if let Some(error) = self.bell.take_failure() {
+            self.session.fail(CloseReason::Io(error));
+        }
     }
 
     /// Waits, where that is not left to the read itself: the protocol wants no input now, or output
@@ -307,46 +317,6 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         failure
     }
 
-    /// Waits for the peer's end after ours.
-    fn linger(&mut self) {
-        if self.config.linger_timeout.is_none() || self.stream.shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        let mut linger = Linger::new(self.clock.tick(), self.config);
-        while !self.is_ended() {
-            let draining = self.is_told() || self.handle.is_rung();
-            if linger.reads() {
-                let until = linger.deadline(self.clock.tick(), self.config, draining);
-                if !self.discard(&mut linger, until) {
-                    return;
-                }
-            } else {
-                thread::sleep(LOOK_AGAIN);
-                self.now();
-            }
-            let unsent = system::unsent(self.stream.as_fd());
-            if linger.is_over(unsent, self.clock.tick(), self.config, draining) {
-                return;
-            }
-        }
-    }
-
-    /// Throws input away, if any comes before `until`. False at the end of the stream.
-    fn discard(&mut self, linger: &mut Linger, until: Tick) -> bool {
-        let timeout = until.since(self.clock.tick()).max(WAIT_LEAST);
-        if self.stream.set_read_timeout(Some(timeout)).is_err() {
-            return false;
-        }
-        let mut stream = self.stream;
-        let received = stream.read(&mut self.input);
-        self.now();
-        match received {
-            Ok(count) => linger.hear(count, self.clock.tick()),
-            Err(error) => return is_passing(&error),
-        }
-        !matches!(received, Ok(0))
-    }
-
     /// How long a wait may take from now on, since the protocol may have taken its time.
     fn until_deadline(&mut self) -> Option<Duration> {
         self.now();
@@ -363,6 +333,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
         let context = context(&self.clock, self.config, &self.bell);
         event(&mut self.session, &context);
+        self.check_bell();
     }
 }
 
@@ -374,14 +345,6 @@ fn context<'a>(clock: &'a Clock, config: &'a Config, wakers: &'a dyn Wakers) -> 
         wakers,
         id: NOBODY,
     }
-}
-
-/// Whether a blocked call ended for a signal or a deadline alone.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut
-    )
 }
 
 /// Answers one datagram, away from the loop.

@@ -1,5 +1,7 @@
 //! What a server and a connection's thread know of each other.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +15,51 @@ pub(crate) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
 /// itself.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
+/// What a process says to its parent when its session knows of the shutdown.
+pub(crate) const TOLD: u8 = 1;
+
+/// How many descriptors connections may have together, and how many they have.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl Descriptors {
+    pub(crate) fn new(most: usize) -> Self {
+        let taken = AtomicUsize::new(0);
+        Self { most, taken }
+    }
+
+    /// Sets one aside; `None` if all are taken.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Taken> {
+        let taken = Taken(Arc::clone(self));
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        (before < self.most).then_some(taken)
+    }
+
+    /// Whether one is left.
+    pub(crate) fn has_room(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) < self.most
+    }
+}
+
+impl Default for Descriptors {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
+/// A descriptor that is set aside until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken(Arc<Descriptors>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One connection, as both sides see it.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
@@ -25,13 +72,25 @@ pub(crate) struct Control {
     held: AtomicUsize,
     /// How many those of all sessions hold, itself included.
     held_by_all: Arc<AtomicUsize>,
+    /// What the session takes its descriptors from.
+    pub(crate) descriptors: Arc<Descriptors>,
+    /// The parent process, which wants to hear when the session knows of the shutdown.
+    parent: Option<Arc<UnixStream>>,
 }
 
 impl Control {
     /// One of several connections that have a limit together.
-    pub(crate) fn sharing(held_by_all: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn sharing(held_by_all: &Arc<AtomicUsize>, descriptors: &Arc<Descriptors>) -> Self {
         let mut control = Self::default();
         control.held_by_all = Arc::clone(held_by_all);
+        control.descriptors = Arc::clone(descriptors);
+        control
+    }
+
+    /// The one connection of a process.
+    pub(crate) fn of_child(parent: &Arc<UnixStream>) -> Self {
+        let mut control = Self::default();
+        control.parent = Some(Arc::clone(parent));
         control
     }
 
@@ -66,7 +125,13 @@ impl Control {
     }
 
     pub(crate) fn note_told(&self) {
-        self.told.store(true, Ordering::SeqCst);
+        if self.told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if let Some(mut parent) = self.parent.as_deref() {
+            // A parent that does not hear it interrupts us again, or is gone.
+            let _ = parent.write(&[TOLD]);
+        }
     }
 
     pub(crate) fn is_ended(&self) -> bool {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Write};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The peer broke the protocol. A protocol returns it; the session sends what was written before
 /// and closes that one connection.
@@ -128,7 +129,7 @@ pub enum CloseReason {
     Io(io::Error),
     /// An outbound connection could not be made; there was no `connection_made`.
     ConnectFailed(io::Error),
-    /// The protocol panicked.
+    /// The protocol panicked. Never in a program that is built with `panic = "abort"`, which ends.
     Panicked,
     /// The connection's own process ended it with an error, which the text describes, or was
     /// killed. Told to [`handle_error`](crate::Factory::handle_error) in the parent process.
@@ -220,8 +221,9 @@ struct Excerpt {
 impl Excerpt {
     fn of(text: impl fmt::Display) -> Self {
         let mut excerpt = Self::default();
-        // Only the text itself can fail here, and what it wrote until then is kept.
-        let _ = write!(excerpt, "{text}");
+        // Only the text itself can fail here, or panic if it is a user's, and what it wrote until then is
+        // kept.
+        let _ = catch_unwind(AssertUnwindSafe(|| write!(excerpt, "{text}")));
         excerpt
     }
 

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::mem;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::thread;
+use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 use socket2::Socket;
@@ -21,25 +22,42 @@ use crate::mio::{Datagram, Mio};
 use crate::model::{FIRST_OF_MODEL, Model};
 use crate::net::Net;
 use crate::protocol::Protocol;
+use crate::report;
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::system::{self, Child};
 use crate::turn::Turn;
 
+/// How often a server that has all its processes looks whether clients wait, to say so.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
+
 pub(crate) struct Processes<P> {
     config: Config,
     handle: ShutdownHandle,
-    /// The listeners' descriptors, which a child has no business with.
-    private: Vec<RawFd>,
     children: Slab<Served>,
-    /// Who was connected before the shutdown, and has to wait for another's process to end. Before
-    /// the shutdown they wait in the system's queue.
-    waiting: VecDeque<(Socket, P, Peer)>,
+    /// What was accepted and has no process yet: it gets one at the end of the turn, when nobody
+    /// else uses what the loop has open, or as soon as there is room. Beyond that room clients wait
+    /// in the system's queue, but once the server shuts down, here.
+    waiting: VecDeque<Errand<P>>,
     /// Children that something was heard of.
     noted: Vec<usize>,
     look_again: Option<Tick>,
+    say_again: Option<Tick>,
     interrupt_at: Option<Tick>,
     kill_at: Option<Tick>,
+}
+
+/// What a process is made for.
+struct Errand<P> {
+    work: Work,
+    protocol: P,
+    peer: Peer,
+}
+
+enum Work {
+    Connection(Socket),
+    /// The socket to answer by, and what was received.
+    Datagram(Datagram, Vec<u8>),
 }
 
 /// A connection that is served by a child.
@@ -53,93 +71,131 @@ struct Served {
     stream: bool,
 }
 
+impl Served {
+    /// Whether its session knows of the shutdown.
+    fn is_told(&self) -> bool {
+        report::is_told(&self.heard)
+    }
+}
+
 impl<P: Protocol> Processes<P> {
-    pub(crate) fn new(
-        config: Config,
-        handle: ShutdownHandle,
-        private: Vec<RawFd>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(config: Config, handle: ShutdownHandle) -> io::Result<Self> {
         system::check_single_thread()?;
         system::allow_interrupts()?;
+        system::keep_children()?;
         Ok(Self {
             config,
             handle,
-            private,
             children: Slab::new(),
             waiting: VecDeque::new(),
             noted: Vec::new(),
             look_again: None,
+            say_again: None,
             interrupt_at: None,
             kill_at: None,
         })
     }
 
-    /// Serves a connection in a child.
-    fn serve(
+    /// Serves a connection, or answers a datagram, in a child. Returns in the parent, which has a
+    /// copy of the protocol that is still a protocol.
+    fn spawn(
         &mut self,
-        stream: Socket,
-        (protocol, peer): (P, Peer),
+        errand: Errand<P>,
         turn: &mut Turn<'_, Mio>,
-    ) -> bool {
-        let name = peer.clone();
-        let mut served = Some((stream, protocol, peer));
-        let work = |this: &Self, statistics: &mut Statistics| {
-            let (stream, protocol, peer) = served.take()?;
-            let control = Control::default();
-            let around = (&this.config, &this.handle, &control);
-            Blocking::new(&stream, (protocol, peer), around, statistics).serve()
-        };
-        let spawned = self.spawn(&name, true, turn.net, work);
-        // The parent's copy of a protocol is still a protocol.
-        turn.drop_guarded(served);
-        turn.check_spawned(&name, spawned)
+        leave: &mut dyn FnMut(&mut Mio),
+    ) {
+        let name = errand.peer.clone();
+        let stream = matches!(errand.work, Work::Connection(_));
+        let made = self.fork(&name, stream, turn.net);
+        if let Ok(Some(to_parent)) = made {
+            self.run_child(to_parent, errand, turn.net, leave);
+        }
+
+        if !turn.check_spawned(&name, made.map(drop)) {
+            if stream {
+                turn.leave(&name);
+                turn.statistics.accepted -= 1;
+                turn.statistics.refused_by_system += 1;
+            } else {
+                turn.statistics.datagrams_dropped += 1;
+            }
+        }
+        // The descriptor goes first: a protocol may take its time to go.
+        drop(errand.work);
+        turn.drop_guarded(errand.protocol);
     }
 
-    /// Runs `work` in a child and returns in the parent.
-    fn spawn<W>(&mut self, peer: &Peer, stream: bool, net: &Mio, work: W) -> io::Result<()>
-    where
-        W: FnOnce(&Self, &mut Statistics) -> Option<(Peer, Box<CloseReason>)>,
-    {
+    /// Makes a child. Gives it, and it alone, its way to the parent.
+    fn fork(&mut self, peer: &Peer, stream: bool, net: &Mio) -> io::Result<Option<UnixStream>> {
         let (report, to_parent) = UnixStream::pair()?;
         report.set_nonblocking(true)?;
         let slot = self.children.vacant_key();
         net.watch_child(report.as_fd(), FIRST_OF_MODEL + slot)?;
         let Some(child) = Child::fork()? else {
-            drop(report);
-            self.run_child(to_parent, work);
+            return Ok(Some(to_parent));
         };
-        let heard = Vec::new();
         self.children.insert(Served {
             child,
             peer: peer.clone(),
             report,
-            heard,
+            heard: Vec::new(),
             stream,
         });
-        Ok(())
+        Ok(None)
     }
 
-    fn run_child<W>(&mut self, mut to_parent: UnixStream, work: W) -> !
-    where
-        W: FnOnce(&Self, &mut Statistics) -> Option<(Peer, Box<CloseReason>)>,
-    {
-        self.private.drain(..).for_each(system::close_inherited);
-        self.children.clear();
-        for (stream, protocol, _) in self.waiting.drain(..) {
-            drop(stream);
-            // It lives on in the parent.
-            mem::forget(protocol);
-        }
-        let mut statistics = Statistics::default();
-        let failure = guard(|| work(self, &mut statistics)).flatten();
-        let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
-        let mut report: Vec<u8> = counts.collect();
-        if let Some((_, reason)) = failure {
-            report.extend(reason.to_string().bytes());
-        }
-        // Without its report the parent counts this process as killed, which is all it can do.
-        let _ = to_parent.write_all(&report);
+    /// The life of a child, which begins with dropping what is the parent's.
+    fn run_child(
+        &mut self,
+        to_parent: UnixStream,
+        errand: Errand<P>,
+        net: &mut Mio,
+        leave: &mut dyn FnMut(&mut Mio),
+    ) -> ! {
+        // Nothing may unwind into what is the parent's. Without a report the parent counts this process
+        // as killed, which is all it can do.
+        guard(|| {
+            leave(net);
+            self.children.clear();
+            for errand in self.waiting.drain(..) {
+                drop(errand.work);
+                // It lives on in the parent.
+                mem::forget(errand.protocol);
+            }
+            let to_parent = Arc::new(to_parent);
+            let report = self.report(errand, &to_parent);
+            let _ = (&*to_parent).write_all(&report);
+        });
         system::exit(0)
+    }
+
+    /// Does in a child what it was made for. Gives its counters, and why the connection ended if that is
+    /// an error.
+    fn report(&self, errand: Errand<P>, to_parent: &Arc<UnixStream>) -> Vec<u8> {
+        let mut statistics = Statistics::default();
+        let failure = guard(|| self.work(errand, to_parent, &mut statistics));
+        let reason = failure.flatten().map(|(_, reason)| reason.to_string());
+        report::write(&statistics, reason.as_deref())
+    }
+
+    /// Serves the connection, or answers the datagram.
+    fn work(
+        &self,
+        errand: Errand<P>,
+        to_parent: &Arc<UnixStream>,
+        statistics: &mut Statistics,
+    ) -> Option<(Peer, Box<CloseReason>)> {
+        let served = (errand.protocol, errand.peer);
+        match errand.work {
+            Work::Connection(stream) => {
+                let control = Control::of_child(to_parent);
+                let around = (&self.config, &self.handle, &control);
+                Blocking::new(&stream, served, around, statistics).serve()
+            }
+            Work::Datagram(socket, data) => {
+                blocking::answer(&socket, &data, served, &self.config, statistics)
+            }
+        }
     }
 
     /// Reads what a child reports. True if it has said everything.
@@ -155,20 +211,14 @@ impl<P: Protocol> Processes<P> {
 
     /// Counts what a child that has ended reported.
     fn collect(served: Served, turn: &mut Turn<'_, Mio>) {
-        let mut counted = Statistics::default();
-        let length = counted.counters().count() * mem::size_of::<u64>();
-        let failure = match served.heard.split_at_checked(length) {
-            Some((counts, text)) => {
-                for (counter, count) in counted.counters().zip(counts.chunks_exact(8)) {
-                    *counter = count.try_into().map_or(0, u64::from_le_bytes);
-                }
-                String::from_utf8_lossy(text).into_owned()
-            }
-            None => {
-                counted.closed_killed = u64::from(served.stream);
-                "killed".to_owned()
-            }
-        };
+        let report = report::read(&served.heard);
+        let (counted, failure) = report.unwrap_or_else(|| {
+            let counted = Statistics {
+                closed_killed: u64::from(served.stream),
+                ..Statistics::default()
+            };
+            (counted, "killed".to_owned())
+        });
         turn.add_counts(&counted);
         turn.leave(&served.peer);
         if !failure.is_empty() {
@@ -181,38 +231,43 @@ impl<P: Protocol> Processes<P> {
     fn hurry(&mut self, now: Tick) {
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill();
+            self.kill_at = Some(now.after(GRACE));
         }
-        if self.interrupt_at.is_none_or(|at| at <= now) {
-            self.children
-                .iter()
-                .for_each(|(_, served)| served.child.interrupt());
-            self.interrupt_at = Some(now.after(INTERRUPT_AGAIN));
+        if self.interrupt_at.is_some_and(|at| at > now) {
+            return;
         }
+        let unaware = || self.children.iter().filter(|(_, served)| !served.is_told());
+        unaware().for_each(|(_, served)| served.child.interrupt());
+        self.interrupt_at = unaware().next().map(|_| now.after(INTERRUPT_AGAIN));
     }
 
     /// Serves those that wait, as far as there is room, or refuses them when it is too late.
-    fn serve_waiting(&mut self, turn: &mut Turn<'_, Mio>) {
+    fn serve_waiting(&mut self, turn: &mut Turn<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
         while self.kill_at.is_some() || self.children.len() < self.config.max_children {
-            let Some((stream, protocol, peer)) = self.waiting.pop_front() else {
+            let Some(errand) = self.waiting.pop_front() else {
                 return;
             };
             if self.kill_at.is_some() {
-                // Its session has not begun, so there is nobody to tell but the factory.
-                let reason = CloseReason::TimedOut(Deadline::Drain);
-                turn.statistics.count_close(&reason);
-                turn.leave(&peer);
-                turn.failures.push((peer, Box::new(reason)));
-                turn.drop_guarded(protocol);
-                turn.net.close(stream, true);
-                continue;
-            }
-            let name = peer.clone();
-            if !self.serve(stream, (protocol, peer), turn) {
-                turn.leave(&name);
-                turn.statistics.accepted -= 1;
-                turn.statistics.refused_by_system += 1;
+                Self::refuse(errand, turn);
+            } else {
+                self.spawn(errand, turn, leave);
             }
         }
+    }
+
+    /// The drain is over. The session has not begun, so there is nobody to tell but the factory.
+    fn refuse(errand: Errand<P>, turn: &mut Turn<'_, Mio>) {
+        let reason = CloseReason::TimedOut(Deadline::Drain);
+        match errand.work {
+            Work::Connection(stream) => {
+                turn.statistics.count_close(&reason);
+                turn.leave(&errand.peer);
+                turn.failures.push((errand.peer, Box::new(reason)));
+                turn.net.close(stream, true);
+            }
+            Work::Datagram(..) => turn.statistics.datagrams_dropped += 1,
+        }
+        turn.drop_guarded(errand.protocol);
     }
 }
 
@@ -228,11 +283,13 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             turn.drop_guarded(protocol);
             return false;
         }
-        if turn.draining && self.is_full() {
-            self.waiting.push_back((stream, protocol, peer));
-            return true;
-        }
-        self.serve(stream, (protocol, peer), turn)
+        let work = Work::Connection(stream);
+        self.waiting.push_back(Errand {
+            work,
+            protocol,
+            peer,
+        });
+        true
     }
 
     fn answer(
@@ -243,20 +300,23 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         peer: Peer,
         turn: &mut Turn<'_, Mio>,
     ) -> bool {
-        if self.is_full() {
-            turn.drop_guarded(protocol);
-            return false;
-        }
-        let (data, name) = (turn.input[..count].to_vec(), peer.clone());
-        let mut asked = Some((protocol, peer));
-        let spawned = socket.try_clone().and_then(|socket| {
-            self.spawn(&name, false, turn.net, |this, statistics| {
-                blocking::answer(&socket, &data, asked.take()?, &this.config, statistics)
-            })
+        let socket = match socket.try_clone() {
+            // Once the server shuts down, what waits may be more than it should.
+            Ok(socket) if turn.draining || !self.is_full() => socket,
+            cloned => {
+                turn.check_spawned(&peer, cloned.map(drop));
+                turn.drop_guarded(protocol);
+                return false;
+            }
+        };
+        turn.replies.count(peer.address(), turn.config);
+        let work = Work::Datagram(socket, turn.input[..count].to_vec());
+        self.waiting.push_back(Errand {
+            work,
+            protocol,
+            peer,
         });
-        turn.drop_guarded(asked);
-        turn.replies.count(name.address(), turn.config);
-        turn.check_spawned(&name, spawned)
+        true
     }
 
     fn len(&self) -> usize {
@@ -264,7 +324,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
     }
 
     fn is_full(&self) -> bool {
-        self.children.len() >= self.config.max_children
+        self.len() >= self.config.max_children
     }
 
     fn note(&mut self, token: usize) {
@@ -273,11 +333,12 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
 
     fn deadline(&self) -> Option<Tick> {
         let busy = !self.children.is_empty();
-        let interrupt_at = self.interrupt_at.filter(|_| busy);
-        self.look_again.into_iter().chain(interrupt_at).min()
+        let hurries = [self.interrupt_at, self.kill_at].map(|at| at.filter(|_| busy));
+        let others = [self.look_again, self.say_again];
+        hurries.into_iter().chain(others).flatten().min()
     }
 
-    fn reap(&mut self, turn: &mut Turn<'_, Mio>) {
+    fn reap(&mut self, turn: &mut Turn<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
         let mut unfinished = Vec::new();
         for slot in mem::take(&mut self.noted) {
             let Some(served) = self.children.get_mut(slot) else {
@@ -295,10 +356,13 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         // A process closes its descriptors a moment before it can be waited for.
         self.look_again = (!unfinished.is_empty()).then(|| turn.now().after(REPEAT));
         self.noted = unfinished;
+
+        self.serve_waiting(turn, leave);
         if turn.draining {
-            self.serve_waiting(turn);
             self.hurry(turn.now());
         }
+        let says = !turn.draining && self.is_full();
+        self.say_again = says.then(|| turn.now().after(SAY_AGAIN));
     }
 
     fn end(&mut self, now: Tick, at_once: bool) {
@@ -323,9 +387,7 @@ impl<P> Drop for Processes<P> {
     fn drop(&mut self) {
         self.kill();
         for (_, served) in &self.children {
-            while !served.child.has_ended() {
-                thread::yield_now();
-            }
+            served.child.wait();
         }
     }
 }

@@ -58,6 +58,7 @@ mod protocol;
 pub mod protocols;
 mod reactor;
 mod replies;
+mod report;
 mod responder;
 mod sequential;
 mod server;
@@ -78,6 +79,7 @@ mod timers;
 mod transport;
 mod turn;
 mod waker;
+mod workers;
 
 pub use self::mio::{Datagram, Listener, Mio};
 pub use address::{Address, AddressError, Peer};

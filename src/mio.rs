@@ -256,6 +256,14 @@ impl Net for Mio {
         }
     }
 
+    fn has_connection(&mut self, listener: &mut Listener) -> bool {
+        system::has_input(listener.descriptor())
+    }
+
+    fn has_datagram(&mut self, socket: &mut Datagram) -> bool {
+        system::has_input(socket.descriptor())
+    }
+
     fn close_listener(&mut self, listener: Listener) {
         drop(listener);
     }

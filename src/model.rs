@@ -41,6 +41,17 @@ pub(crate) trait Model<N: Net, P> {
     /// How many connections and datagrams are being served.
     fn len(&self) -> usize;
 
+    /// Called when the shutdown begins: how many connections are open, for the log; `None` if the
+    /// model has said it.
+    fn open(&self) -> Option<usize> {
+        Some(self.len())
+    }
+
+    /// Whether the process has the descriptors for one more connection.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Whether further connections have to wait.
     fn is_full(&self) -> bool {
         false
@@ -57,8 +68,9 @@ pub(crate) trait Model<N: Net, P> {
     }
 
     /// Called each turn: counts what has ended, and while the server shuts down sees to it that
-    /// everybody knows.
-    fn reap(&mut self, turn: &mut Turn<'_, N>);
+    /// everybody knows. A process that is forked off calls `leave`, which drops what the loop itself
+    /// has open, and never returns.
+    fn reap(&mut self, turn: &mut Turn<'_, N>, leave: &mut dyn FnMut(&mut N));
 
     /// The drain is over, or `at_once` a second request came: ends everything.
     fn end(&mut self, now: Tick, at_once: bool);

@@ -81,6 +81,20 @@ pub trait Net {
     /// What accept(2) says.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)>;
 
+    /// Whether a connection waits to be accepted, for a warning that it has to; false where the
+    /// system does not tell.
+    fn has_connection(&mut self, listener: &mut Self::Listener) -> bool {
+        let _ = listener;
+        false
+    }
+
+    /// Whether a datagram waits to be received, for a warning that it has to; false where the system
+    /// does not tell.
+    fn has_datagram(&mut self, socket: &mut Self::Datagram) -> bool {
+        let _ = socket;
+        false
+    }
+
     /// Stops listening.
     fn close_listener(&mut self, listener: Self::Listener);
 

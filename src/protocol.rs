@@ -38,7 +38,9 @@ use crate::transport::Transport;
 /// ```
 ///
 /// No method may block: on a loop it would hold up every other connection. A panic ends this one
-/// connection.
+/// connection, as long as panics unwind: a program that is built with `panic = "abort"` ends as a whole
+/// with the first one, except where each connection has a process
+/// ([`serve_forking`](crate::Server::serve_forking)), which then ends alone and counts as killed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Protocol`",
     note = "a `FrameProtocol` becomes one with its framing: `Framed::new(Lines::new(1_000), ...)`"
@@ -173,7 +175,8 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 /// Makes a protocol for each peer, and hears of what concerns the server as a whole.
 ///
 /// A closure `|_: &Peer| Some(Echo)` is a factory (the parameter's type must be written); so is a
-/// function. Implement the trait for the other two hooks. A panic in any of them is contained.
+/// function. Implement the trait for the other two hooks. A panic in any of them is contained, unless
+/// the program is built with `panic = "abort"`.
 pub trait Factory {
     /// The protocol that this factory makes. For several, on several listeners, use
     /// `Box<dyn Protocol>`.

@@ -39,7 +39,13 @@ impl<D> Responder<D> {
         N: Net<Datagram = D>,
     {
         for _ in 0..admission.turn.config.datagrams_per_turn {
-            if !self.intake.is_ready() || admission.is_full() {
+            if !self.intake.is_ready() {
+                return Ok(());
+            }
+            if admission.is_full() {
+                if admission.turn.net.has_datagram(&mut self.socket) {
+                    admission.warn_full(&self.address);
+                }
                 return Ok(());
             }
             let Turn { net, input, .. } = &mut admission.turn;

@@ -1,6 +1,7 @@
 //! One connection at a time, on the server's own thread.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,11 +22,19 @@ use crate::shutdown::ShutdownHandle;
 use crate::system;
 use crate::turn::Turn;
 
+/// A connection that is served for longer keeps others waiting so that it is worth a word.
+const LONG: Duration = Duration::from_secs(1);
+
+/// A client that comes this soon after a connection's end was there before.
+const SOON: Duration = Duration::from_millis(5);
+
 pub(crate) struct Sequential {
     handle: ShutdownHandle,
     watch: Arc<Watch>,
     quit: UnixStream,
     watcher: Option<JoinHandle<()>>,
+    /// How long the last connection was served, and until when.
+    last: Option<(Duration, Instant)>,
 }
 
 /// What the watcher knows of the connection that is being served.
@@ -37,6 +46,8 @@ struct Watch {
 #[derive(Default)]
 struct Serving {
     control: Option<Arc<Control>>,
+    /// The log says that the server shuts down.
+    said: bool,
     /// The drain is over: whoever comes next from the system's queue ends at once.
     over: bool,
 }
@@ -60,7 +71,22 @@ impl Sequential {
             watch,
             quit,
             watcher: Some(watcher),
+            last: None,
         })
+    }
+
+    /// Says that a peer was kept waiting, if it was there as soon as the last connection had ended.
+    fn say_waited(&self, peer: &Peer, turn: &mut Turn<'_, Mio>) {
+        let Some((took, _)) = self.last.filter(|(_, ended)| ended.elapsed() < SOON) else {
+            return;
+        };
+        if took >= LONG {
+            let problem = format_args!(
+                "{peer}: may have waited for {} s, one connection is served at a time",
+                took.as_secs()
+            );
+            turn.warn("waited", problem);
+        }
     }
 }
 
@@ -80,16 +106,30 @@ impl Watch {
             let handle_unheard = (!rung).then(|| handle.as_fd());
             let mut waits = [Some(asked.as_fd()), handle_unheard]
                 .map(|descriptor| system::wait_for(descriptor, libc::POLLIN));
-            // A failure is a signal's, and the loop looks again.
-            let _ = system::poll(&mut waits, rung.then_some(INTERRUPT_AGAIN));
+            if let Err(error) = system::poll(&mut waits, rung.then_some(INTERRUPT_AGAIN)) {
+                if error.kind() != ErrorKind::Interrupted {
+                    // For want of memory, for example: later perhaps.
+                    thread::sleep(INTERRUPT_AGAIN);
+                }
+                continue;
+            }
             if waits[0].revents != 0 {
                 return;
             }
             if rung {
+                self.say_shutdown();
                 let drained = rung_at.get_or_insert_with(Instant::now).elapsed();
                 let late = self.drain_timeout.is_some_and(|most| drained >= most);
                 self.interrupt(late || handle.requests() > 1);
             }
+        }
+    }
+
+    /// Says that the server shuts down while a connection holds up the loop, which would say it.
+    fn say_shutdown(&self) {
+        let mut serving = self.serving();
+        if serving.control.is_some() && !mem::replace(&mut serving.said, true) {
+            log::info!("shutting down: 1 connections open");
         }
     }
 
@@ -118,6 +158,8 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
             turn.drop_guarded(protocol);
             return false;
         }
+        self.say_waited(&peer, turn);
+        let began = Instant::now();
         let name = peer.clone();
         let control = Arc::new(Control::default());
         self.watch.serve(Some(Arc::clone(&control)));
@@ -129,6 +171,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         );
         turn.failures.extend(control.thread.run(|| served.serve()));
         self.watch.serve(None);
+        self.last = Some((began.elapsed(), Instant::now()));
         turn.leave(&name);
         true
     }
@@ -149,7 +192,12 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         0
     }
 
-    fn reap(&mut self, _: &mut Turn<'_, Mio>) {}
+    fn open(&self) -> Option<usize> {
+        let said = mem::replace(&mut self.watch.serving().said, true);
+        (!said).then_some(0)
+    }
+
+    fn reap(&mut self, _: &mut Turn<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {}
 
     fn end(&mut self, _: Tick, _: bool) {}
 }

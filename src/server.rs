@@ -1,8 +1,6 @@
 //! The usual server: bind, then serve.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::thread;
 
 use crate::address::Address;
 use crate::config::Config;
@@ -18,6 +16,7 @@ use crate::statistics::Statistics;
 use crate::system;
 use crate::table::CONNECTIONS_MOST;
 use crate::threading::Threads;
+use crate::workers;
 
 /// Sockets that are bound, and how they are to be served.
 ///
@@ -48,6 +47,11 @@ use crate::threading::Threads;
 /// On the loop and on workers, limits such as `max_connections` count connections that are open; a
 /// blocked handler has no deadline in any model, because nobody can stop it but itself. In the other
 /// models it holds up its own connection, and the end of a shutdown for at most `drain_timeout`.
+///
+/// # Panics in a handler
+/// A panic ends its own connection, in every model, because it is caught. A program that is built with
+/// `panic = "abort"` has nothing to catch: it ends with the first panic, and all its connections with
+/// it. Only with forking the child alone ends, and counts as killed.
 ///
 /// # Example
 /// ```
@@ -114,7 +118,7 @@ impl Server {
             bound,
             addresses,
             config,
-            handle: ShutdownHandle::new()?,
+            handle: ShutdownHandle::new().map_err(lacking("cannot make a shutdown handle"))?,
         })
     }
 
@@ -147,9 +151,7 @@ impl Server {
     /// The system has no descriptor for the loop, or took the last listener away.
     pub fn serve_forever<F: Factory>(self, factory: F) -> io::Result<Statistics> {
         self.activate()?;
-        let mut reactor = self.into_reactor(factory)?;
-        reactor.run()?;
-        Ok(*reactor.statistics())
+        serve(self.into_reactor(factory)?)
     }
 
     /// Serves one connection at a time, on this thread, with blocking reads and writes; the others
@@ -165,8 +167,10 @@ impl Server {
     where
         F::Protocol: 'static,
     {
-        let model = Sequential::new(self.handle.clone(), self.config.drain_timeout)?;
-        self.serve_with(factory, |_, _| Ok(Box::new(model)))
+        let model = Sequential::new(self.handle.clone(), self.config.drain_timeout).map_err(
+            lacking("cannot make the thread that watches for the shutdown"),
+        )?;
+        self.serve_with(factory, |_| Ok(Box::new(model)))
     }
 
     /// Serves each connection, and answers each datagram, on a thread of its own, with blocking
@@ -181,15 +185,19 @@ impl Server {
         F::Protocol: Send + 'static,
     {
         let (config, handle) = (self.config.clone(), self.handle.clone());
-        self.serve_with(factory, |reactor, _| {
-            Ok(Box::new(Threads::new(config, handle, reactor.waker())?))
+        let descriptors = spare_descriptors(config.reserved_descriptors)?;
+        self.serve_with(factory, |reactor| {
+            let model = Threads::new(config, handle, reactor.waker(), descriptors)?;
+            Ok(Box::new(model))
         })
     }
 
     /// Serves each connection, and answers each datagram, in a process of its own, with blocking
     /// reads and writes; at most `max_children` at a time, the others wait. A protocol's changes to
     /// memory stay in its process, where SIGTERM and SIGINT finish the one session as a shutdown
-    /// does. The parent drops its copy of the protocol, so that `Drop` runs in both.
+    /// does, unless the server's process ignores them. The parent drops its copy of the protocol, so
+    /// that `Drop` runs in both. Where SIGCHLD is ignored, it has its default from then on: the number
+    /// of a child that has ended must not become another process's before the server knows.
     ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever), or this process has more than one thread. A
@@ -199,13 +207,12 @@ impl Server {
         F::Protocol: 'static,
     {
         let (config, handle) = (self.config.clone(), self.handle.clone());
-        self.serve_with(factory, |_, listeners| {
-            Ok(Box::new(Processes::new(config, handle, listeners)?))
-        })
+        self.serve_with(factory, |_| Ok(Box::new(Processes::new(config, handle)?)))
     }
 
     /// Serves on `workers` event loops, each on a thread of its own with a factory of its own, and
-    /// nothing shared. Stops when it is shut down, or when one loop fails. Counts are added up.
+    /// nothing shared. All loops begin, or none. Stops when it is shut down, or when one loop fails or
+    /// panics: the others are shut down then. Counts are added up.
     ///
     /// Each loop has sockets of its own on the same port, among which the system spreads the
     /// clients; that needs [`Config::reuse_port`]. Unix sockets have one path, so the loops share
@@ -213,7 +220,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever); `InvalidInput` for no workers, or without
-    /// `reuse_port` for several on an IP address.
+    /// `reuse_port` for several on an IP address; a worker has no thread, or panicked.
     pub fn serve_workers<F>(self, workers: usize, factory: F) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send,
@@ -221,23 +228,17 @@ impl Server {
         self.activate()?;
         let handle = self.shutdown_handle();
         let servers = self.split(workers)?;
-        thread::scope(|scope| {
-            let serve = |server: Self| {
-                let (factory, handle) = (factory.clone(), handle.clone());
-                // Whatever fails one loop ends the others.
-                scope.spawn(move || {
-                    server
-                        .serve_forever(factory)
-                        .inspect_err(|_| handle.shutdown())
-                })
-            };
-            let running: Vec<_> = servers.into_iter().map(serve).collect();
-            let mut total = Ok(Statistics::default());
-            for worker in running {
-                total = add_up(total, worker.join());
-            }
-            total
-        })
+        // Whatever a factory's copies do, they are made before a thread runs.
+        let parts = servers
+            .into_iter()
+            .map(|server| (server, factory.clone()))
+            .collect();
+        workers::run(
+            parts,
+            &handle,
+            |(server, factory)| server.into_reactor(factory),
+            |reactor| serve(reactor),
+        )
     }
 
     /// One server for each of so many loops.
@@ -281,19 +282,13 @@ impl Server {
     fn serve_with<F: Factory>(
         self,
         factory: F,
-        model: impl FnOnce(&Reactor<F>, Vec<RawFd>) -> io::Result<Box<dyn Model<Mio, F::Protocol>>>,
+        model: impl FnOnce(&Reactor<F>) -> io::Result<Box<dyn Model<Mio, F::Protocol>>>,
     ) -> io::Result<Statistics> {
         self.activate()?;
-        let listeners = self
-            .bound
-            .iter()
-            .map(|bound| bound.socket.as_raw_fd())
-            .collect();
         let mut reactor = self.into_reactor(factory)?;
-        let model = model(&reactor, listeners)?;
+        let model = model(&reactor)?;
         reactor.set_model(model);
-        reactor.run()?;
-        Ok(*reactor.statistics())
+        serve(reactor)
     }
 
     /// A loop that serves these sockets, to be turned by hand.
@@ -304,24 +299,29 @@ impl Server {
         let mut config = self.config;
         let spare = spare_descriptors(config.reserved_descriptors)?;
         config.max_connections = config.max_connections.min(spare);
-        let mut reactor = Reactor::new(factory, config)?;
+        let mut reactor =
+            Reactor::new(factory, config).map_err(lacking("cannot make an event loop"))?;
         for bound in self.bound {
-            reactor.adopt(bound)?;
+            reactor
+                .adopt(bound)
+                .map_err(lacking("cannot watch a listener"))?;
         }
-        reactor.obey(self.handle)?;
+        reactor
+            .obey(self.handle)
+            .map_err(lacking("cannot watch for the shutdown"))?;
         Ok(reactor)
     }
 }
 
-/// The counts of all workers so far and of one more, or what went wrong first.
-fn add_up(
-    total: io::Result<Statistics>,
-    worker: thread::Result<io::Result<Statistics>>,
-) -> io::Result<Statistics> {
-    let worker = worker.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-    let (mut total, worker) = (total?, worker?);
-    total.add(&worker);
-    Ok(total)
+/// Turns a loop until its end, and gives what it counted.
+fn serve<F: Factory>(mut reactor: Reactor<F>) -> io::Result<Statistics> {
+    reactor.run()?;
+    Ok(*reactor.statistics())
+}
+
+/// Says what could not be had when a server begins.
+fn lacking(what: &str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// How many connections the process's descriptors suffice for.

@@ -42,6 +42,7 @@ pub struct ShutdownHandle {
 
 struct Shared {
     requests: AtomicUsize,
+    open: Open,
     /// Rung by a byte that nobody takes out, so that every loop and process that watches wakes up.
     bell: UnixStream,
     watched: UnixStream,
@@ -60,6 +61,7 @@ impl ShutdownHandle {
         Ok(Self {
             shared: Arc::new(Shared {
                 requests,
+                open: Open::default(),
                 bell,
                 watched,
             }),
@@ -105,10 +107,21 @@ impl fmt::Debug for ShutdownHandle {
     }
 }
 
+/// What the loops of one server have open when its shutdown begins, which is one line of the log.
+#[derive(Default)]
+struct Open {
+    /// How many loops obey the handle, and how many of them have begun to shut down.
+    loops: AtomicUsize,
+    begun: AtomicUsize,
+    connections: AtomicUsize,
+}
+
 /// How far a loop's shutdown has come.
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
     handle: Option<ShutdownHandle>,
+    /// The loop's connections are among those that the handle counts.
+    counted: bool,
     /// Requests that did not come by the handle.
     requests: usize,
     /// A child's requests have been counted among them, as one.
@@ -122,11 +135,45 @@ pub(crate) struct Shutdown {
 impl Shutdown {
     /// Listens to a handle too.
     pub(crate) fn obey(&mut self, handle: ShutdownHandle) {
+        handle.shared.open.loops.fetch_add(1, Ordering::SeqCst);
+        self.leave();
         self.handle = Some(handle);
     }
 
+    /// The loop hears of a handle no more, unless it has begun to shut down.
+    fn leave(&mut self) {
+        if let Some(handle) = self.handle.take().filter(|_| !self.counted) {
+            handle.shared.open.loops.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes note of how many connections are open here when the shutdown begins. Gives how many that
+    /// are in all loops of the handle, to the last of them, or here alone, if it was this loop alone
+    /// that was asked to end.
+    pub(crate) fn count_open(&mut self, connections: usize) -> Option<usize> {
+        let asked = |handle: &&ShutdownHandle| handle.requests() > 0;
+        let Some(handle) = self.handle.as_ref().filter(asked) else {
+            return Some(connections);
+        };
+        self.counted = true;
+        let open = &handle.shared.open;
+        open.connections.fetch_add(connections, Ordering::SeqCst);
+        let begun = open.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let last = begun >= open.loops.load(Ordering::SeqCst);
+        last.then(|| open.connections.load(Ordering::SeqCst))
+    }
+
+    /// Asks this loop alone to end.
     pub(crate) fn request(&mut self) {
         self.requests += 1;
+    }
+
+    /// Asks every loop of the server to end.
+    pub(crate) fn request_all(&mut self) {
+        match &self.handle {
+            Some(handle) => handle.shutdown(),
+            None => self.request(),
+        }
     }
 
     /// The handle's bell was rung. Who rings in this process has counted before, so that otherwise it
@@ -165,5 +212,35 @@ impl Shutdown {
 
     pub(crate) fn deadline(&self) -> Option<Tick> {
         self.deadline
+    }
+}
+
+impl Drop for Shutdown {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_several_loops_says_what_is_open_in_all() {
+        let handle = ShutdownHandle::new().unwrap();
+        let obeying = || {
+            let mut shutdown = Shutdown::default();
+            shutdown.obey(handle.clone());
+            shutdown
+        };
+        let [mut first, mut second, mut third] = [(); 3].map(|()| obeying());
+        drop(obeying());
+        // One that ends alone speaks for itself.
+        assert_eq!(obeying().count_open(9), Some(9));
+        handle.shutdown();
+        assert_eq!(first.count_open(4), None);
+        drop(first);
+        assert_eq!(second.count_open(2), None);
+        assert_eq!(third.count_open(1), Some(7));
     }
 }

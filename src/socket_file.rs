@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -26,6 +27,8 @@ const GRACE: Duration = Duration::from_millis(50);
 pub(crate) struct SocketFile {
     path: PathBuf,
     identity: Identity,
+    /// The process that made it. A child that serves one connection has a copy, and removes nothing.
+    process: u32,
 }
 
 impl SocketFile {
@@ -47,12 +50,16 @@ impl SocketFile {
         Ok(Self {
             path: path.to_owned(),
             identity,
+            process: process::id(),
         })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if system::is_child() && process::id() != self.process {
+            return;
+        }
         own_files().retain(|identity| *identity != self.identity);
         let found = fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| identity(&found) == self.identity) {
@@ -125,7 +132,7 @@ fn is_dead(path: &Path, kind: Type, grace: impl FnOnce()) -> io::Result<bool> {
 /// gets its path back.
 fn remove_only(path: &Path, stale: Identity) -> io::Result<()> {
     let mut aside = OsString::from(path);
-    aside.push(format!(".{}.stale", std::process::id()));
+    aside.push(format!(".{}.stale", process::id()));
     fs::rename(path, &aside)?;
     if identity(&fs::symlink_metadata(&aside)?) == stale {
         return fs::remove_file(&aside);

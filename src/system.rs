@@ -5,7 +5,9 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -80,6 +82,18 @@ pub(crate) fn send_at_once(stream: &Socket, data: &[u8]) -> io::Result<usize> {
     stream.send_with_flags(data, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
 }
 
+/// A counter of the system's that is readable while it is not zero: a read takes all of it, a write
+/// of eight bytes adds to it. Neither blocks.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: eventfd takes plain numbers.
+    match unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor is new, and nobody else's.
+        descriptor => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
+    }
+}
+
 /// Whether the system had no memory for a moment, which says nothing about the connection.
 pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
@@ -105,15 +119,61 @@ const INTERRUPT: libc::c_int = libc::SIGURG;
 /// An interrupt came that nobody has looked at yet.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// This process is a child of a server's.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
 /// This process is a child that was asked to end.
 static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
 
-/// Has [`INTERRUPT`] end blocking system calls of this process and of those that it forks.
+/// Has [`INTERRUPT`] end blocking system calls of this thread, of those that it starts, and of the
+/// processes that it forks, though whoever started this process keeps the signal back.
 pub(crate) fn allow_interrupts() -> io::Result<()> {
     extern "C" fn note(_: libc::c_int) {
         note_interrupted();
     }
-    catch(INTERRUPT, note)
+    catch(INTERRUPT, note)?;
+
+    // SAFETY: all zeroes are a valid set, which is live for the calls; no former set is asked for.
+    let failed = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, INTERRUPT);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())
+    };
+    match failed {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Has the system keep a child's number until it is waited for. Where SIGCHLD is ignored, as some
+/// programs leave it to those that they start, the number is free for another process at once.
+pub(crate) fn keep_children() -> io::Result<()> {
+    let mut action = action_of(libc::SIGCHLD)?;
+    if action.sa_sigaction == libc::SIG_IGN {
+        action.sa_sigaction = libc::SIG_DFL;
+    } else if action.sa_flags & libc::SA_NOCLDWAIT == 0 {
+        return Ok(());
+    }
+    action.sa_flags &= !libc::SA_NOCLDWAIT;
+
+    // SAFETY: the action is what the system said, with the default or the same handler.
+    match unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What this process does about a signal.
+fn action_of(signal: libc::c_int) -> io::Result<libc::sigaction> {
+    // SAFETY: all zeroes are a valid sigaction, which is live for the call; no new one is set.
+    unsafe {
+        let mut action = std::mem::zeroed();
+        match libc::sigaction(signal, std::ptr::null(), &raw mut action) {
+            0 => Ok(action),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 /// Notes that somebody wants to be noticed, as an interrupt does.
@@ -134,8 +194,11 @@ fn catch_end_in_child() {
         note_interrupted();
     }
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        // The signals exist and can be caught; a child that cannot still is its parent's to end.
-        let _ = catch(signal, note);
+        // What the parent ignores would otherwise finish its children alone.
+        if action_of(signal).is_ok_and(|action| action.sa_sigaction != libc::SIG_IGN) {
+            // The signals exist and can be caught; a child that cannot still is its parent's to end.
+            let _ = catch(signal, note);
+        }
     }
 }
 
@@ -228,6 +291,7 @@ impl Child {
             0 => {
                 // Before that a signal would be handled as the parent handles it, on what they share.
                 catch_end_in_child();
+                IS_CHILD.store(true, Ordering::SeqCst);
                 Ok(None)
             }
             pid => Ok(Some(Self(pid))),
@@ -258,18 +322,29 @@ impl Child {
             _ => true,
         }
     }
+
+    /// Waits for its end, however long that takes. Not to be called after it has ended.
+    pub(crate) fn wait(&self) {
+        loop {
+            // SAFETY: no status is asked for, and the number is our child's until it is waited for.
+            let waited = unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) };
+            let interrupted = || io::Error::last_os_error().kind() == io::ErrorKind::Interrupted;
+            if waited != -1 || !interrupted() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a server forked this process off to serve one connection.
+pub(crate) fn is_child() -> bool {
+    IS_CHILD.load(Ordering::SeqCst)
 }
 
 /// Ends this process at once: no destructor runs, which would undo what the parent still uses.
 pub(crate) fn exit(status: libc::c_int) -> ! {
     // SAFETY: _exit takes a plain number and does not return.
     unsafe { libc::_exit(status) }
-}
-
-/// Closes a descriptor of the parent in a child process that will end by [`exit`].
-pub(crate) fn close_inherited(descriptor: RawFd) {
-    // SAFETY: what owns the descriptor is the parent's; nothing in this process uses it any more.
-    unsafe { libc::close(descriptor) };
 }
 
 /// Checks that nobody else runs in this process, where the system tells.

@@ -250,6 +250,13 @@ impl<S, P: Protocol> Table<S, P> {
         })
     }
 
+    /// Closes all sockets in a process that was forked off, which ends without this table.
+    pub(crate) fn abandon<N: Net<Stream = S>>(&mut self, net: &mut N) {
+        self.slots
+            .drain()
+            .for_each(|connection| connection.abandon(net));
+    }
+
     fn insert<N>(
         &mut self,
         mut connection: Connection<S, P>,

@@ -13,7 +13,7 @@ use crate::address::Peer;
 use crate::blocking::{self, Blocking};
 use crate::clock::Tick;
 use crate::config::Config;
-use crate::control::{Control, GRACE, INTERRUPT_AGAIN};
+use crate::control::{Control, Descriptors, GRACE, INTERRUPT_AGAIN};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
@@ -39,6 +39,8 @@ struct Shared {
     state: Mutex<State>,
     /// How many bytes the buffers of all connections hold.
     held: Arc<AtomicUsize>,
+    /// What all connections and their wakers take descriptors from.
+    descriptors: Arc<Descriptors>,
 }
 
 #[derive(Default)]
@@ -60,7 +62,13 @@ struct Running {
 }
 
 impl Threads {
-    pub(crate) fn new(config: Config, handle: ShutdownHandle, waker: Waker) -> io::Result<Self> {
+    /// Serves on threads, which may have `descriptors` together.
+    pub(crate) fn new(
+        config: Config,
+        handle: ShutdownHandle,
+        waker: Waker,
+        descriptors: usize,
+    ) -> io::Result<Self> {
         system::allow_interrupts()?;
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared {
@@ -69,6 +77,7 @@ impl Threads {
             waker,
             state,
             held: Arc::default(),
+            descriptors: Arc::new(Descriptors::new(descriptors)),
         });
         Ok(Self {
             shared,
@@ -83,7 +92,10 @@ impl Threads {
         peer: &Peer,
         work: impl FnOnce(&Shared, &Control, &mut State) + Send + 'static,
     ) -> io::Result<()> {
-        let control = Arc::new(Control::sharing(&self.shared.held));
+        let exhausted = || io::Error::from_raw_os_error(libc::EMFILE);
+        let taken = self.shared.descriptors.take().ok_or_else(exhausted)?;
+        let control = Control::sharing(&self.shared.held, &self.shared.descriptors);
+        let control = Arc::new(control);
         let (shared, for_thread) = (Arc::clone(&self.shared), Arc::clone(&control));
         // The thread waits for the lock before it takes out what is not in there yet.
         let mut state = self.shared.state();
@@ -95,6 +107,7 @@ impl Threads {
             guard(|| for_thread.thread.run(run));
             shared.state().collect(key, counted);
             shared.waker.wake();
+            drop(taken);
         };
         // Without a thread the protocol is dropped here.
         let spawned = guard(|| thread::Builder::new().spawn(run));
@@ -108,10 +121,15 @@ impl Threads {
         Ok(())
     }
 
-    fn interrupt(&self) {
+    /// Interrupts the threads that do not know what to do. Whether there are any.
+    fn interrupt(&self) -> bool {
+        let ends = self.give_up_at.is_some();
+        let mut unaware = false;
         for (_, running) in &self.shared.state().threads {
-            running.control.interrupt(self.give_up_at.is_some());
+            running.control.interrupt(ends);
+            unaware |= ends || !running.control.is_told();
         }
+        unaware
     }
 
     /// Leaves threads to themselves that even now have not ended: their protocols hang.
@@ -182,7 +200,10 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         turn: &mut Turn<'_, Mio>,
     ) -> bool {
         // Datagrams are not refused like connections, and are as many as their senders like.
-        if self.shared.state().threads.len() >= turn.config.max_connections {
+        let most = turn.config.max_connections;
+        if self.shared.state().threads.len() >= most || !self.shared.descriptors.has_room() {
+            let problem = format_args!("{peer}: dropped a datagram, {most} threads serve already");
+            turn.warn("no thread", problem);
             return false;
         }
         let (data, name) = (turn.input[..count].to_vec(), peer.clone());
@@ -208,11 +229,15 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         state.threads.len() + state.ended.len()
     }
 
+    fn has_room(&self) -> bool {
+        self.shared.descriptors.has_room()
+    }
+
     fn deadline(&self) -> Option<Tick> {
         self.interrupt_at.into_iter().chain(self.give_up_at).min()
     }
 
-    fn reap(&mut self, turn: &mut Turn<'_, Mio>) {
+    fn reap(&mut self, turn: &mut Turn<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {
         let mut state = self.shared.state();
         turn.add_counts(&mem::take(&mut state.statistics));
         turn.failures.append(&mut state.failures);
@@ -232,13 +257,34 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             return self.give_up(turn);
         }
         if turn.draining && self.interrupt_at.is_none_or(|at| at <= turn.now()) {
-            self.interrupt();
-            self.interrupt_at = Some(turn.now().after(INTERRUPT_AGAIN));
+            let again = || turn.now().after(INTERRUPT_AGAIN);
+            self.interrupt_at = self.interrupt().then(again);
         }
     }
 
     fn end(&mut self, now: Tick, _: bool) {
         self.give_up_at.get_or_insert(now.after(GRACE));
         self.interrupt();
+    }
+}
+
+impl Drop for Threads {
+    /// Where the loop itself has failed, connections are still served. They end now, and whoever
+    /// waited for the server finds none of its threads, unless a protocol hangs.
+    fn drop(&mut self) {
+        let mut patience = GRACE;
+        while !self.shared.state().threads.is_empty() && !patience.is_zero() {
+            for (_, running) in &self.shared.state().threads {
+                running.control.interrupt(true);
+            }
+            thread::sleep(INTERRUPT_AGAIN);
+            patience = patience.saturating_sub(INTERRUPT_AGAIN);
+        }
+
+        let ended = mem::take(&mut self.shared.state().ended);
+        for (_, thread) in ended {
+            // A panic has been caught before.
+            let _ = thread.join();
+        }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod logged;
 pub(crate) mod messages;
 pub(crate) mod outlet;
 mod room;
+mod tokens;
 pub(crate) mod way;
 
 use std::io;

@@ -1,5 +1,7 @@
 //! How a connection ends: flushed, told, finished on our side, and the peer's end awaited.
 
+use std::mem;
+
 use crate::agenda::{ABORT, ENDED, HOLDING, LINGERING, Next, READABLE, RETIME};
 use crate::connection::{Aside, Connection};
 use crate::error::CloseReason;
@@ -30,6 +32,12 @@ impl<S, P: Protocol> Connection<S, P> {
         turn.leave(session.peer());
         turn.drop_guarded(session);
         turn.net.close(stream, agenda.any(ABORT));
+    }
+
+    /// Closes the socket in a process that was forked off, while the session lives on in the parent.
+    pub(crate) fn abandon<N: Net<Stream = S>>(self, net: &mut N) {
+        mem::forget(self.session);
+        net.close(self.stream, false);
     }
 
     /// The session is closing: ends the connection once everything is sent.

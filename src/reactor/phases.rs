@@ -83,7 +83,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.kit.statistics.panics += 1;
         }
         if shutdown {
-            self.shutdown.request();
+            self.shutdown.request_all();
         }
         if !self.connects.is_empty() {
             self.begin_connects();
@@ -95,7 +95,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let cleans = self.connections.has_ended() || !self.kit.failures.is_empty();
         let cleans = cleans || self.model.is_some();
         if let Some(model) = &mut self.model {
-            model.reap(&mut self.kit.lend(&mut self.net, self.shutdown.has_begun()));
+            let mut turn = self.kit.lend(&mut self.net, self.shutdown.has_begun());
+            let leave = &mut |net: &mut N| {
+                self.connections.abandon(net);
+                self.listeners.close_all(net);
+            };
+            model.reap(&mut turn, leave);
         }
         let (mut admission, _) = self.lend();
         admission.connections.reap(&mut admission.turn);
@@ -211,6 +216,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             if guard(|| factory.handle_error(&peer, &reason)).is_none() {
                 self.kit.statistics.panics += 1;
             }
+            // It may hold a user's error.
+            if guard(|| drop(reason)).is_none() {
+                self.kit.statistics.panics += 1;
+            }
         }
     }
 
@@ -235,7 +244,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.shutdown.note_end();
             return self.end_all(true);
         }
-        log::info!("shutting down: {} connections open", self.connections.len());
+        self.say_shutdown();
         let now = self.kit.clock.tick();
         let timeout = self.kit.config.drain_timeout;
         self.shutdown
@@ -247,6 +256,15 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.accept(most);
         self.listeners.close_all(&mut self.net);
         self.connections.note_shutdown();
+    }
+
+    fn say_shutdown(&mut self) {
+        let here = self.connections.len();
+        let elsewhere = self.model.as_ref().map_or(Some(0), |model| model.open());
+        let open = elsewhere.and_then(|elsewhere| self.shutdown.count_open(here + elsewhere));
+        if let Some(open) = open {
+            log::info!("shutting down: {open} connections open");
+        }
     }
 
     pub(super) fn end_all(&mut self, at_once: bool) {

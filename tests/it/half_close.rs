@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::net::Shutdown;
 use std::thread;
+use std::time::Instant;
 
 use serveloop::testing::MemorySession;
 use serveloop::{Config, Peer, Server};
 
 use crate::probe::{Log, Probe};
-use crate::support::{client, noise, read_to_end, timeless};
+use crate::support::{PATIENCE, client, noise, read_to_end, timeless};
 
 /// Says something long, ends its side, and says how much came after that.
 fn speaker(reply: &[u8], log: &Log) -> Probe {
@@ -45,6 +46,17 @@ fn input_goes_on_after_the_end_of_the_output() {
     assert_eq!(log.entries()[2..4], ["data more", "eof "]);
 }
 
+/// Waits until the protocol has seen the end of its peer's stream: a shutdown before that is the
+/// reason for the connection's end.
+#[track_caller]
+fn await_end(log: &Log) {
+    let until = Instant::now() + PATIENCE;
+    while !log.entries().iter().any(|entry| entry.starts_with("eof")) {
+        assert!(Instant::now() < until, "never {:?}", log.entries());
+        thread::yield_now();
+    }
+}
+
 /// The same dialogue with a real peer: the reply is longer than what the system takes at once.
 #[track_caller]
 fn ends_one_side(model: fn(Server, Log, Vec<u8>)) {
@@ -61,6 +73,7 @@ fn ends_one_side(model: fn(Server, Log, Vec<u8>)) {
     );
     stream.write_all(b"still heard").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
+    await_end(&log);
     handle.shutdown();
     serving.join().unwrap();
     let entries = log.entries();
@@ -105,6 +118,7 @@ fn a_side_may_end_at_once() {
     assert_eq!(read_to_end(&mut stream), b"");
     stream.write_all(b"heard").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
+    await_end(&log);
     handle.shutdown();
     assert_eq!(serving.join().unwrap().closed_by_peer, 1);
     assert_eq!(log.entries()[1], "data heard");

@@ -28,6 +28,7 @@ mod loop_files;
 mod loop_limits;
 mod loop_shutdown;
 mod loop_turn;
+mod model_failures;
 mod model_protocols;
 mod model_server;
 mod models;

@@ -10,6 +10,7 @@
 use std::env;
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
@@ -17,7 +18,7 @@ use std::thread;
 use std::time::Instant;
 
 use serveloop::{
-    Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Transport, Waker,
+    Actions, Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Transport, Waker,
 };
 
 use isolated::{Isolated, Usage};
@@ -25,7 +26,7 @@ use model_protocols::{Any, probe};
 use model_server::{End, connect, finish, read_to};
 use outside::skip;
 use support::{Scratch, echoes, expect, panic_quietly, timeless};
-use transcripts::Transcript;
+use transcripts::{Host, Transcript};
 
 mod isolated;
 #[path = "../it/model_protocols.rs"]
@@ -44,7 +45,7 @@ mod support;
 #[path = "../it/transcripts.rs"]
 mod transcripts;
 
-const TESTS: [(&str, fn()); 14] = [
+const TESTS: [(&str, fn()); 15] = [
     (
         "dialogues_are_the_same_in_processes",
         dialogues_are_the_same_in_processes,
@@ -67,6 +68,10 @@ const TESTS: [(&str, fn()); 14] = [
     (
         "a_child_has_no_other_descriptors",
         a_child_has_no_other_descriptors,
+    ),
+    (
+        "a_child_has_no_outbound_connection",
+        a_child_has_no_outbound_connection,
     ),
     (
         "no_more_children_than_allowed",
@@ -93,6 +98,9 @@ const TESTS: [(&str, fn()); 14] = [
         a_child_shuts_the_server_down,
     ),
 ];
+
+/// Names the address that a server connects to by itself.
+const TO: &str = "SERVELOOP_TEST_CONNECT_TO";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -151,6 +159,7 @@ fn serve(model: &str, what: &str, uris: &[String]) {
         handle,
         last,
         until,
+        to: env::var(TO).ok().map(|uri| uri.parse().unwrap()),
     };
     let statistics = match model {
         "forking" => server.serve_forking(factory),
@@ -192,6 +201,8 @@ struct Reporting {
     last: usize,
     /// At which connection, counted down, the server is shut down, if not by its last listener.
     until: Option<usize>,
+    /// Where the server connects to by itself.
+    to: Option<Address>,
 }
 
 impl Factory for Reporting {
@@ -207,6 +218,12 @@ impl Factory for Reporting {
             self.handle.shutdown();
         }
         Some((self.build)())
+    }
+
+    fn service_actions(&mut self, actions: &mut Actions<'_, Any>) {
+        if let Some(to) = self.to.take() {
+            actions.connect(to, (self.build)());
+        }
     }
 
     fn handle_error(&mut self, _: &Peer, reason: &CloseReason) {
@@ -367,6 +384,30 @@ fn a_child_has_no_other_descriptors() {
     assert!(scratch.path("socket").exists(), "a child removes nothing");
     server.end();
     assert!(!scratch.path("socket").exists());
+}
+
+/// What the loop itself has open is not the child's: it would keep it open beyond its end.
+fn a_child_has_no_outbound_connection() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", upstream.local_addr().unwrap());
+    let mut command = Command::new(env::current_exe().unwrap());
+    let mut server = Isolated::run(command.env(TO, to), "forking", "echo", TCP);
+    let (outbound, _) = upstream.accept().unwrap();
+    let alone = server.descriptors();
+    let mut client = server.client();
+    echoes(&mut client, b"hello");
+    let [child] = &Usage::of(server.process.id()).children[..] else {
+        panic!("not one child");
+    };
+    let descriptors = fs::read_dir(format!("/proc/{child}/fd")).unwrap().count();
+    // A connection and a report in place of two listeners and the outbound connection.
+    assert_eq!(descriptors, alone - 1);
+    drop((client, outbound));
+    server.wait("alone", |usage| {
+        usage.children.is_empty() && usage.descriptors == alone - 1
+    });
+    Host::shutdown(&mut server);
+    assert!(server.process.wait().unwrap().success());
 }
 
 fn no_more_children_than_allowed() {

@@ -249,5 +249,8 @@ fn listen_to_input(console: Arc<Console>, max_line: usize) -> io::Result<()> {
         console.read(&mut input, max_line, patience);
     };
     let thread = thread::Builder::new().name("standard input".to_owned());
-    thread.spawn(read).map(drop)
+    thread.spawn(read).map(drop).map_err(|error| {
+        let problem = format!("cannot make the thread that reads standard input: {error}");
+        io::Error::new(error.kind(), problem)
+    })
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Whoever reads the log follows less than this; a flood of clients would hide everything else in
 /// it, and fill the disk.
-const LINES_PER_SECOND: u32 = 100;
+pub(crate) const LINES_PER_SECOND: u32 = 100;
 
 const SECOND: Duration = Duration::from_secs(1);
 

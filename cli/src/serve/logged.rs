@@ -8,6 +8,7 @@ use log::Level;
 use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
 
 use super::budget::Budget;
+use super::tokens;
 
 /// What the lines about connections are filtered by, wherever this file stands.
 const TARGET: &str = "serveloop::connections";
@@ -84,7 +85,7 @@ impl<P: Protocol> Protocol for Logged<P> {
 }
 
 /// Where the connections of one server are noted, however many loops or threads serve them. A
-/// process that serves one of them has a copy.
+/// process that serves one of them has a copy, and takes its lines from the budget of all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Diary(Arc<Mutex<Book>>);
 
@@ -101,7 +102,7 @@ impl Diary {
         // The budget is whole whenever a panic may come.
         let spent = {
             let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            book.0.spend(Instant::now())
+            book.spend()
         };
         if let Some(left_out) = spent {
             tell_left_out(left_out);
@@ -110,10 +111,21 @@ impl Diary {
     }
 }
 
+impl Book {
+    /// As [`Budget::spend`], of the budget that all processes share if they do.
+    fn spend(&mut self) -> Option<u64> {
+        match tokens::shared() {
+            Some(tokens) => tokens.spend().then(|| tokens.take_left_out()),
+            None => self.0.spend(Instant::now()),
+        }
+    }
+}
+
 impl Drop for Book {
     /// No further second comes, and the last one's silence must not look as if nothing happened.
     fn drop(&mut self) {
-        tell_left_out(self.0.left_out());
+        let shared = tokens::shared().map_or(0, tokens::Tokens::take_left_out);
+        tell_left_out(shared + self.0.left_out());
     }
 }
 

@@ -46,7 +46,12 @@ impl Outlet {
         let work = Arc::clone(&queue);
         thread::Builder::new()
             .name("standard output".to_owned())
-            .spawn(move || work.write_to(&io::stdout()))?;
+            .spawn(move || work.write_to(&io::stdout()))
+            .map_err(|error| {
+                let problem =
+                    format!("cannot make the thread that writes standard output: {error}");
+                io::Error::new(error.kind(), problem)
+            })?;
         Ok(Self::Queued(queue))
     }
 

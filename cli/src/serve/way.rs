@@ -6,6 +6,8 @@ use std::num::NonZero;
 use clap::{Args, ValueEnum};
 use serveloop::{Address, Config, Factory, Server, Statistics};
 
+use super::budget::LINES_PER_SECOND;
+use super::tokens;
 use crate::failure::Failure;
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -34,6 +36,9 @@ enum Model {
 impl Way {
     /// Refuses what makes no sense, and sets up what this way needs.
     pub(crate) fn prepare(self, addresses: &[Address], config: &mut Config) -> Result<(), Failure> {
+        if self.is_forking() {
+            share_budget();
+        }
         if self.workers.get() == 1 {
             return Ok(());
         }
@@ -74,5 +79,13 @@ impl Way {
             Model::Threaded => server.serve_threading(factory),
             Model::Forking => server.serve_forking(factory),
         }
+    }
+}
+
+/// Gives the processes of all connections one budget of log lines. A server without it serves, and
+/// logs more.
+fn share_budget() {
+    if let Err(error) = tokens::share(LINES_PER_SECOND) {
+        log::debug!("each process has a budget of log lines of its own: {error}");
     }
 }

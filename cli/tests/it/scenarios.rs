@@ -8,6 +8,7 @@ mod calls;
 mod closing;
 mod descriptors;
 mod logs;
+mod models;
 mod noise;
 mod pressure;
 mod signals;

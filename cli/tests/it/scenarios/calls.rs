@@ -11,15 +11,15 @@ use crate::served::{PATIENCE, Served};
 use crate::sockets::{Directory, path_of};
 
 /// A server some of whose calls fail, and what `strace` wrote down.
-struct Tampered {
-    subject: Subject,
+pub(super) struct Tampered {
+    pub(super) subject: Subject,
     directory: Directory,
 }
 
 impl Tampered {
     /// `what` is, for example, `accept4:error=EMFILE:when=1`.
     #[track_caller]
-    fn new(what: &str, arguments: &[&str]) -> Self {
+    pub(super) fn new(what: &str, arguments: &[&str]) -> Self {
         Self::tracing(
             what.split(':').next().unwrap_or_default(),
             &[what],
@@ -44,7 +44,7 @@ impl Tampered {
     }
 
     /// How many of the traced calls have `mark` in their line.
-    fn calls(&self, mark: &str) -> u64 {
+    pub(super) fn calls(&self, mark: &str) -> u64 {
         let text = fs::read_to_string(self.directory.path("trace")).expect("a trace");
         text.lines().filter(|line| line.contains(mark)).count() as u64
     }
@@ -52,12 +52,12 @@ impl Tampered {
     /// Waits until it has looked for clients at each of its listeners, and found none: what it
     /// accepts next is ours.
     #[track_caller]
-    fn settle(&self, listeners: u64) {
+    pub(super) fn settle(&self, listeners: u64) {
         self.subject
             .wait("settled", |_| self.calls("accept4(") == listeners);
     }
 
-    fn injected(&self) -> u64 {
+    pub(super) fn injected(&self) -> u64 {
         self.calls("(INJECTED)")
     }
 
@@ -73,7 +73,7 @@ impl Tampered {
 
 const ECHO: [&str; 3] = ["echo", TCP[0], TCP[1]];
 
-fn is_possible() -> bool {
+pub(super) fn is_possible() -> bool {
     can(
         "strace",
         &[
