@@ -25,9 +25,13 @@ mod limits;
 mod listening;
 mod logging;
 mod models;
+mod odd_input;
+
 mod operator;
 mod print;
 mod protocols;
+mod proxies;
+
 mod scenarios;
 mod shutdown;
 mod timestamp;
