@@ -31,6 +31,7 @@ mod operator;
 mod print;
 mod protocols;
 mod proxies;
+mod races;
 
 mod scenarios;
 mod shutdown;
