@@ -5,6 +5,7 @@ mod limits;
 pub(crate) mod logged;
 pub(crate) mod messages;
 pub(crate) mod outlet;
+pub(crate) mod room;
 pub(crate) mod way;
 
 use std::io;
@@ -70,7 +71,7 @@ pub(crate) struct Serve {
 impl Serve {
     /// Serves until a signal ends it. Returns the status to exit with.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let mut config = self.limits.config()?;
+        let mut config = self.limits.config(&self.protocol.needs())?;
         let addresses = resolve(&self.listen).map_err(Failure::of_input)?;
         self.protocol.check(&addresses, self.way)?;
         let signals = Signals::catch()?;

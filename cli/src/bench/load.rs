@@ -264,6 +264,7 @@ impl Silence {
 fn config(scenario: &Scenario, patience: Duration) -> Config {
     // Twice what is under way at most, so that our own output never stops our reading.
     let output = 2 * scenario.size * scenario.depth + 1;
+    let usual = Config::default();
     Config {
         max_connections: scenario.total() + SLACK,
         read_per_turn: READ_BUFFER,
@@ -271,12 +272,16 @@ fn config(scenario: &Scenario, patience: Duration) -> Config {
         high_water: output,
         low_water: output / 2,
         max_output: output,
+        // What is under way on all connections is our own doing, and limited by the plan.
+        max_buffered: usual
+            .max_buffered
+            .max(output.saturating_mul(2 * scenario.total())),
         connect_timeout: Some(patience),
         first_message_timeout: None,
         message_timeout: None,
         idle_timeout: None,
         write_timeout: None,
         linger_timeout: None,
-        ..Config::default()
+        ..usual
     }
 }
