@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use rustix::fs::{Access, access};
 use super::part::{Part, directory_of};
 use crate::escaped::for_terminal;
 use crate::interrupt::Leftover;
+use crate::patient::Patient;
 
 /// The descriptors that a process has open, as files of Linux and of others.
 const OPEN_FILES: [&str; 2] = ["/proc/self/fd", "/dev/fd"];
@@ -65,7 +65,9 @@ impl Target {
     }
 
     fn new_file(path: &Path) -> io::Result<Self> {
-        let problem = if path.as_os_str().as_bytes().ends_with(b"/") {
+        let problem = if path.as_os_str().is_empty() {
+            "an empty name"
+        } else if path.as_os_str().as_bytes().ends_with(b"/") {
             "no such directory"
         } else if path.is_symlink() {
             "a link to a file that is not there"
@@ -82,11 +84,13 @@ impl Target {
     /// The system refuses.
     pub(crate) fn open(&self, leftover: &Leftover) -> io::Result<Out> {
         let file = match self {
-            // Past the library's buffer, which is written line by line.
-            Self::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
-            Self::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
+            Self::Stdout => Patient::new(io::stdout())?,
+            Self::Stderr => Patient::new(io::stderr())?,
             // What is no file knows no truncation.
-            Self::Special(path) => File::options().write(true).truncate(true).open(path)?,
+            Self::Special(path) => {
+                let mut options = File::options();
+                options.write(true).truncate(true).open(path)?.into()
+            }
             Self::File(path) => return Part::make(path, leftover).map(Out::Part),
         };
         Ok(Out::Open(file))
@@ -106,7 +110,7 @@ impl fmt::Display for Target {
 /// A target that was opened.
 #[derive(Debug)]
 pub(crate) enum Out {
-    Open(File),
+    Open(Patient),
     Part(Part),
 }
 

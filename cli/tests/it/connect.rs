@@ -322,6 +322,42 @@ fn an_interrupt_ends_it() {
     }
 }
 
+/// Another process may have said of the descriptors that we share that they do not wait.
+#[test]
+fn descriptors_that_do_not_wait_are_waited_for() {
+    let echo = Served::new(&[
+        "echo",
+        "--listen",
+        "tcp://127.0.0.1:0",
+        "--listen",
+        "udp://127.0.0.1:0",
+    ]);
+    let bytes = noise(4 * MIB);
+    for (uri, bytes) in [(echo.uri(0), &*bytes), (echo.uri(1), b"one\ntwo\n")] {
+        let (input, theirs) = UnixStream::pair().unwrap();
+        let (output, out) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        out.set_nonblocking(true).unwrap();
+        let mut command = serveloop(&["connect", uri, "--timeout", "20s"]);
+        command
+            .stdin(OwnedFd::from(theirs))
+            .stdout(OwnedFd::from(out));
+        let mut client = Running::spawn(command);
+        output.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Each time nothing is there to be read before the next half.
+        for half in bytes.chunks(bytes.len() / 2) {
+            let mut printed = vec![0; half.len()];
+            std::thread::scope(|scope| {
+                scope.spawn(|| (&input).write_all(half).expect("a reader"));
+                (&output).read_exact(&mut printed).expect("an echo");
+            });
+            assert!(printed == half, "other bytes came back from {uri}");
+        }
+        drop(input);
+        assert_eq!(client.end().well(), "");
+    }
+}
+
 /// Also while it waits for who reads its output.
 #[test]
 fn an_interrupt_needs_no_reader() {

@@ -72,6 +72,7 @@ fn where_nothing_can_be_saved_is_told_before_anybody_is_asked() {
     symlink(directory.path("nothing"), &link).unwrap();
     refused(&link, "a link to a file that is not there");
     refused(&directory.path("new/"), "no such directory");
+    refused(Path::new(""), "an empty name");
     refused(&directory.path("no/file"), "No such file or directory");
     assert_eq!(names(&directory), ["link"]);
 }
