@@ -65,9 +65,7 @@ impl Target {
     }
 
     fn new_file(path: &Path) -> io::Result<Self> {
-        let problem = if path.as_os_str().is_empty() {
-            "an empty name"
-        } else if path.as_os_str().as_bytes().ends_with(b"/") {
+        let problem = if path.as_os_str().as_bytes().ends_with(b"/") {
             "no such directory"
         } else if path.is_symlink() {
             "a link to a file that is not there"

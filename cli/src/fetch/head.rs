@@ -39,7 +39,7 @@ impl Head {
             return Err(malformed(problem));
         }
 
-        let location = values(&headers, "location").map(lossy).next();
+        let location = values(&headers, "location").map(reference).next();
         Ok(Self {
             status,
             reason: reason.to_vec(),
@@ -185,6 +185,17 @@ fn values<'h>(headers: &'h [Header], name: &str) -> impl Iterator<Item = &'h [u8
         .map(|header| &*header.value)
 }
 
+/// A URL as it is in a header. Bytes that a URL cannot have are escaped one by one, whatever text they
+/// may be.
+fn reference(value: &[u8]) -> String {
+    let bytes = value.trim_ascii().iter();
+    let escaped = bytes.map(|byte| match byte {
+        0..=0x7f => char::from(*byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    escaped.collect()
+}
+
 fn lossy(value: &[u8]) -> String {
     String::from_utf8_lossy(value.trim_ascii()).into_owned()
 }
@@ -277,6 +288,12 @@ mod tests {
             let head = head(&format!("{line}Content-Length: 5,\r\n")).unwrap();
             assert!(matches!(head.body(), Body::Sized(5)), "{line:?}");
         }
+    }
+
+    #[test]
+    fn locations_keep_their_bytes() {
+        let head = Head::parse(b"HTTP/1.1 302 \r\nLocation: /\xfc \xc3\xbc\r\n\r\n").unwrap();
+        assert_eq!(head.location.as_deref(), Some("/%FC %C3%BC"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A file as long as it is incomplete: beside the one that it will be, or where there is room for it.
 
+use std::env;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -16,6 +17,9 @@ const MODE: u32 = 0o666;
 /// What a part may be of a file that is there: its owner and group may be other than ours, so that
 /// nobody else may read it yet.
 const MODE_MEANWHILE: u32 = 0o600;
+
+/// Where what has no name may be, if not where the environment says.
+const PLACES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// Rights to read, write and run. A file that is ours now does not run as its former owner.
 const MODE_KEPT: u32 = 0o777;
@@ -169,11 +173,15 @@ fn copy(from: &mut File, to: &mut File, at: u64, count: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A file that is gone when it is closed.
+/// A file that is gone when it is closed, where there is room for one.
 fn without_name() -> io::Result<File> {
-    tempfile::tempfile().map_err(|error| {
-        let place = std::env::temp_dir();
-        let problem = format!("{error} (for what is incomplete, in {})", place.display());
+    let usual = env::temp_dir();
+    let made = tempfile::tempfile_in(&usual).or_else(|error| {
+        let others = PLACES.iter().map(tempfile::tempfile_in);
+        others.flatten().next().ok_or(error)
+    });
+    made.map_err(|error| {
+        let problem = format!("{error} (for what is incomplete, in {})", usual.display());
         io::Error::new(error.kind(), problem)
     })
 }

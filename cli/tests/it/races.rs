@@ -1,7 +1,7 @@
 //! A name with several addresses, of which some are silent: the first that answers is talked to.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -134,6 +134,11 @@ fn a_silent_address_does_not_hold_a_fetch_up() {
     };
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a client");
+        let mut request = BufReader::new(&stream).lines();
+        while request
+            .next()
+            .is_some_and(|line| line.expect("a request") != "")
+        {}
         stream
             .write_all(b"HTTP/1.1 200 OK\r\n\r\nhello")
             .expect("a client");
