@@ -51,9 +51,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///
 ///   $ serveloop connect tcp://127.0.0.1:9999 < song.flac | cmp - song.flac
 ///
-/// Some servers take the end of our side for the end of all, and leave without a reply. With
-/// --keep-open our side stays open until the server ends the connection, or until it has said
-/// nothing more for --timeout, which is an orderly end if it has said anything before:
+/// Some servers close the connection as soon as our side ends, and the reply is lost. --keep-open
+/// keeps our side open until the server ends the connection, or until it has been silent for
+/// --timeout. That is an orderly end (status 0) if it has replied, and a failure if it has not:
 ///
 ///   $ echo ping | serveloop connect tcp://127.0.0.1:7000 --keep-open --timeout 1s
 ///   pong
@@ -92,8 +92,8 @@ pub(crate) struct Connect {
     /// What one message is
     #[arg(long, value_enum, default_value_t = FrameKind::Raw, conflicts_with = "protocol")]
     framing: FrameKind,
-    /// Do not end our side at the end of the input: wait for what the server says until it ends the
-    /// connection, or for --timeout. With --protocol every line has its reply anyway
+    /// Keep our side of the connection open at the end of the input, until the server ends the
+    /// connection or is silent for --timeout. Not with --protocol, which waits for every reply anyway
     #[arg(long, conflicts_with = "protocol")]
     keep_open: bool,
     /// Talk in turns, as the clients of this protocol do

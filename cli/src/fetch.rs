@@ -39,8 +39,9 @@ use crate::units::{Size, Timeout};
 ///   milk, bread, a present for Tracy
 ///
 /// Into a file, which is there under its name when it is complete, and never before; what was
-/// there is replaced as a whole. A file that cannot be replaced, or would lose its owner, its access
-/// list or another name, is written when all of it has come. On a terminal a bar shows how far it is:
+/// there is replaced as a whole. A file that cannot be replaced, or that would lose its owner, its
+/// access list or a second name, is overwritten once the download is complete. On a terminal a bar
+/// shows how far it is:
 ///
 ///   $ serveloop fetch http://127.0.0.1:8000/song.flac -o song.flac
 ///
@@ -53,9 +54,9 @@ use crate::units::{Size, Timeout};
 /// The body is written byte for byte; on a terminal control characters other than line ends and tabs,
 /// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
 ///
-/// A proxy that http_proxy names in the environment, or else all_proxy or ALL_PROXY, is used, unless
-/// no_proxy or NO_PROXY has the host. HTTP_PROXY in capitals is not looked at: in a program that a web
-/// server runs, that is what some client sent. Of proxies, too, only http:// is spoken:
+/// Requests go through the proxy that the environment names in http_proxy, or else in all_proxy or
+/// ALL_PROXY, unless no_proxy or NO_PROXY lists the host. HTTP_PROXY in capitals is ignored: in a
+/// program that a web server runs, a client sets it. Only http:// proxies are supported:
 ///
 ///   $ http_proxy=http://127.0.0.1:3128 serveloop fetch http://example.com/
 ///
@@ -154,7 +155,7 @@ impl Fetch {
     ) -> Result<(), Failure> {
         let proxy = proxies.of(resource.url())?;
         let (place, name) = match &proxy {
-            Some(proxy) => (proxy.place(), format!("{resource} by way of {proxy}")),
+            Some(proxy) => (proxy.place(), format!("{resource} through {proxy}")),
             None => (resource.place(), resource.to_string()),
         };
         let (request, config) = (resource.request(proxy.as_ref()), self.config());

@@ -1,4 +1,4 @@
-//! Proxies: which one asks for us, if any, by options and by the environment.
+//! Proxies: which one a request goes through, by the options and the environment.
 
 use std::env;
 use std::fmt;
@@ -23,13 +23,12 @@ const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ProxyOptions {
-    /// Ask by way of this proxy, http://[USER:PASSWORD@]HOST[:PORT], whatever the environment says;
-    /// an empty URL: by way of none
+    /// Send requests through this proxy, http://[USER:PASSWORD@]HOST[:PORT], instead of the one that
+    /// the environment names. An empty URL turns proxies off
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
-    /// Ask these hosts without a proxy, whatever the environment says: names, which stand for
-    /// everything below them too, addresses or networks, separated by commas. Without HOSTS, or for
-    /// *, all hosts
+    /// Hosts that are asked directly, instead of those that no_proxy lists: names (with all names below
+    /// them), addresses and networks, separated by commas. Without HOSTS, or with *, no proxy is used
     #[arg(
         long,
         value_name = "HOSTS",
@@ -73,7 +72,7 @@ pub(crate) struct Proxies {
 }
 
 impl Proxies {
-    /// The proxy by way of which `url` is asked for; none if that goes without.
+    /// The proxy that a request for `url` goes through; none if it goes to its host directly.
     ///
     /// # Errors
     /// The proxy is none that we can talk to.
@@ -110,7 +109,7 @@ impl Proxy {
         if url.scheme() != "http" {
             let scheme = url.scheme();
             return Err(format!(
-                "only http:// proxies are spoken to here, not {scheme}; --no-proxy asks without"
+                "only http:// proxies are supported, not {scheme}; --no-proxy asks directly"
             ));
         }
 

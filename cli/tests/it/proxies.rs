@@ -1,4 +1,4 @@
-//! `serveloop fetch` by way of a proxy, and without one.
+//! `serveloop fetch` through a proxy, and without one.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -147,7 +147,7 @@ fn a_proxy_that_does_not_help_is_named_without_its_password() {
     let (at, asked) = (server.at(), format!("http://me:secret@{}", server.at()));
     let text = fetch(&[NOWHERE], &[("http_proxy", &asked)]).badly();
     let expected =
-        format!("serveloop: {NOWHERE} by way of http://{at}: 407 Proxy Authentication Required\n");
+        format!("serveloop: {NOWHERE} through http://{at}: 407 Proxy Authentication Required\n");
     assert_eq!(text, expected);
     server.end();
     let text = fetch(
@@ -156,7 +156,7 @@ fn a_proxy_that_does_not_help_is_named_without_its_password() {
     )
     .badly();
     assert!(
-        text.contains("by way of http://127.0.0.1:1: cannot connect"),
+        text.contains("through http://127.0.0.1:1: cannot connect"),
         "{text}"
     );
     assert!(!text.contains("secret"), "{text}");

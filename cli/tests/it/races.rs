@@ -137,7 +137,7 @@ fn a_silent_address_does_not_hold_a_fetch_up() {
         let mut request = BufReader::new(&stream).lines();
         while request
             .next()
-            .is_some_and(|line| line.expect("a request") != "")
+            .is_some_and(|line| !line.expect("a request").is_empty())
         {}
         stream
             .write_all(b"HTTP/1.1 200 OK\r\n\r\nhello")
