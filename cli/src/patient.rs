@@ -1,5 +1,5 @@
-//! Standard input and output as the clients use them: they wait, also where another process has made
-//! the descriptor that we share say that it would have to.
+//! Standard input and output for threads that may wait: they do, also where another process has made
+//! the descriptor that we share non-blocking.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};

@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::running::Running;
 use crate::scripts::{expect, rest};
-use crate::served::{PATIENCE, serveloop};
+use crate::served::{PATIENCE, Served, serveloop};
 use crate::sockets::Directory;
 
 /// What no wait for a silent address would stay below, and any machine does without one.
@@ -182,6 +182,29 @@ fn the_connection_that_lost_is_closed_at_once() {
     drop(stdin);
     assert_eq!(client.end().well(), "pong");
     server.join().expect("a script");
+}
+
+#[test]
+fn a_silent_address_does_not_hold_a_bench_up() {
+    let Some(silent) = Silent::at("[::1]:0") else {
+        return;
+    };
+    let port = silent.at.port();
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let _echo = Served::new(&["echo", "--listen", &listen]);
+    let directory = Directory::new();
+    let hosts = silent.hosts(&directory, "127.0.0.1");
+    let uri = format!("tcp://manyfold:{port}");
+    let short = ["--rounds", "1", "--duration", "50ms", "--connections", "1"];
+    let patient = ["--timeout", "60s", "--target", &uri];
+    let arguments = [&["bench"][..], &short, &patient].concat();
+    let Some(command) = with_file(&hosts, "/etc/hosts", &arguments) else {
+        return;
+    };
+    let began = Instant::now();
+    let said = Running::spawn(command).end();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 #[test]
