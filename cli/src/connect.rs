@@ -22,7 +22,7 @@ use self::talk::Talk;
 use self::turns::{Manners, Turns};
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
-use crate::outbound::visit;
+use crate::outbound::{resolve, visit};
 use crate::protocols::Wire;
 use crate::units::{Size, Timeout};
 
@@ -50,6 +50,13 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// printed until the server ends its side. So it stands in a pipeline, whatever the size:
 ///
 ///   $ serveloop connect tcp://127.0.0.1:9999 < song.flac | cmp - song.flac
+///
+/// Some servers close the connection as soon as our side ends, and the reply is lost. --keep-open
+/// keeps our side open until the server ends the connection, or until it has been silent for
+/// --timeout. That is an orderly end (status 0) if it has replied, and a failure if it has not:
+///
+///   $ echo ping | serveloop connect tcp://127.0.0.1:7000 --keep-open --timeout 1s
+///   pong
 ///
 /// Each line can be a message of its own, after its length or with a newline; each message that
 /// comes is printed as a line:
@@ -85,6 +92,10 @@ pub(crate) struct Connect {
     /// What one message is
     #[arg(long, value_enum, default_value_t = FrameKind::Raw, conflicts_with = "protocol")]
     framing: FrameKind,
+    /// Keep our side of the connection open at the end of the input, until the server ends the
+    /// connection or is silent for --timeout. Not with --protocol, which waits for every reply anyway
+    #[arg(long, conflicts_with = "protocol")]
+    keep_open: bool,
     /// Talk in turns, as the clients of this protocol do
     #[arg(long, value_enum, value_name = "NAME")]
     protocol: Option<Talk>,
@@ -124,9 +135,10 @@ enum FrameKind {
 impl Connect {
     /// Talks until one side ends it. Returns the status to exit with.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let addresses = Address::resolve(&self.uri).map_err(Failure::of_input)?;
-        self.check(&addresses)?;
         let leftover = Leftover::watch()?;
+        let patience = self.config().connect_timeout;
+        let addresses = resolve(&self.uri, patience).map_err(Failure::of_input)?;
+        self.check(&addresses)?;
         if addresses.iter().any(Address::is_datagram) {
             let patience = self.timeout.map_or(Some(DATAGRAM_PATIENCE), Into::into);
             datagrams::exchange(&self.uri, &addresses, self.prompt, patience, &leftover)?;
@@ -138,7 +150,7 @@ impl Connect {
         } else {
             let (cut, unit) = self.cut();
             visit(&self.uri, addresses, &self.config(), |ending| {
-                Relay::new(cut.clone(), unit, self.prompt.clone(), ending)
+                Relay::new(cut.clone(), unit, self.prompt.clone(), ending).keep_open(self.keep_open)
             })?;
         }
         Ok(ExitCode::SUCCESS)
@@ -147,8 +159,11 @@ impl Connect {
     /// Refuses what makes no sense together.
     fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
         let is_cut = self.protocol.is_some() || self.framing != FrameKind::Raw;
-        let problem = if is_cut && addresses.iter().any(Address::is_datagram) {
+        let is_datagram = addresses.iter().any(Address::is_datagram);
+        let problem = if is_cut && is_datagram {
             "over datagrams each line is a message: --framing and --protocol are for streams"
+        } else if self.keep_open && is_datagram {
+            "datagrams have no end that could be kept open: --keep-open is for streams"
         } else if self.wire.is_some() && self.protocol != Some(Talk::Command) {
             "--wire is for --protocol command"
         } else {
@@ -160,13 +175,16 @@ impl Connect {
     fn config(&self) -> Config {
         let usual = Config::default();
         let idle = self.timeout.and_then(Into::into);
+        let message = self.message_most(FRAME_MOST);
         Config {
             connect_timeout: self.timeout.map_or(usual.connect_timeout, Into::into),
             message_timeout: None,
             idle_timeout: idle,
             write_timeout: idle,
             linger_timeout: Some(FAREWELL),
-            max_frame: self.message_most(FRAME_MOST),
+            max_frame: message,
+            // It has to have room for the message, whose buffer grows in steps.
+            max_buffered: usual.max_buffered.max(message.saturating_mul(2)),
             ..usual
         }
     }
@@ -192,5 +210,33 @@ impl Connect {
 
     fn message_most(&self, usual: usize) -> usize {
         self.max_message.map_or(usual, Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches};
+
+    use super::*;
+
+    fn config(options: &[&str]) -> Config {
+        let command = Connect::augment_args(Command::new("connect").no_binary_name(true));
+        let arguments = [&["tcp://127.0.0.1:9"], options].concat();
+        let matches = command.try_get_matches_from(arguments).unwrap();
+        Connect::from_arg_matches(&matches).unwrap().config()
+    }
+
+    #[test]
+    fn a_longer_message_has_room_among_the_buffers() {
+        let usual = Config::default();
+        assert_eq!(config(&[]).max_buffered, usual.max_buffered);
+        let config = |size| config(&["--framing", "length", "--max-message", size]);
+        assert_eq!(config("8MiB").max_buffered, usual.max_buffered);
+        let large = config("512MiB");
+        assert_eq!(large.max_frame, 512 << 20);
+        assert!(large.max_buffered >= large.max_frame / 9 * 10);
+        let largest = config(&usize::MAX.to_string());
+        assert_eq!(largest.max_buffered, usize::MAX);
+        largest.validate().unwrap();
     }
 }

@@ -1,9 +1,17 @@
 //! `serveloop fetch`: from a URL to its resource, in a file or on standard output.
 
 mod body;
+mod destination;
 mod download;
 mod head;
 mod http;
+mod lines;
+mod part;
+#[cfg_attr(target_os = "linux", path = "fetch/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "fetch/elsewhere.rs")]
+mod platform;
+mod proxy;
+mod resource;
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};
@@ -13,15 +21,16 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serveloop::{Address, Config};
-use url::{ParseError, Url};
+use serveloop::Config;
 
-use self::download::{Download, Target};
+use self::destination::Target;
+use self::download::Download;
 use self::http::Get;
-use crate::escaped::Quoted;
+use self::proxy::{Proxies, ProxyOptions};
+use self::resource::Resource;
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
-use crate::outbound::visit;
+use crate::outbound::{resolve, visit};
 use crate::units::{Size, Timeout};
 
 /// Gets what is at a URL, by HTTP/1.1 without encryption.
@@ -30,7 +39,9 @@ use crate::units::{Size, Timeout};
 ///   milk, bread, a present for Tracy
 ///
 /// Into a file, which is there under its name when it is complete, and never before; what was
-/// there is replaced as a whole. On a terminal a bar shows how far it is:
+/// there is replaced as a whole. A file that cannot be replaced, or that would lose its owner, its
+/// access list or a second name, is overwritten once the download is complete. On a terminal a bar
+/// shows how far it is:
 ///
 ///   $ serveloop fetch http://127.0.0.1:8000/song.flac -o song.flac
 ///
@@ -42,6 +53,12 @@ use crate::units::{Size, Timeout};
 ///
 /// The body is written byte for byte; on a terminal control characters other than line ends and tabs,
 /// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
+///
+/// Requests go through the proxy that the environment names in http_proxy, or else in all_proxy or
+/// ALL_PROXY, unless no_proxy or NO_PROXY lists the host. HTTP_PROXY in capitals is ignored: in a
+/// program that a web server runs, a client sets it. Only http:// proxies are supported:
+///
+///   $ http_proxy=http://127.0.0.1:3128 serveloop fetch http://example.com/
 ///
 /// A redirection to another http:// URL is followed. Any other status than 2xx, a mere part (206), a
 /// body that is cut off or is not what its head says is a failure with exit status 1; what came until
@@ -73,12 +90,16 @@ pub(crate) struct Fetch {
     /// How long all may take together; 0: for ever
     #[arg(long, value_name = "DURATION", default_value_t = None.into())]
     max_time: Timeout,
+    #[command(flatten)]
+    proxy: ProxyOptions,
 }
 
 impl Fetch {
     /// Gets the resource. Returns the status to exit with.
     pub(crate) fn run(self, is_quiet: bool) -> Result<ExitCode, Failure> {
-        let url = parse(&self.url)?;
+        let resource = Resource::parse(&self.url)?;
+        let proxies = self.proxy.proxies();
+        proxies.of(resource.url())?;
         let target = self.target()?;
         let shown = io::stderr().is_terminal() && !is_quiet;
         let shown = shown && !(matches!(target, Target::Stdout) && io::stdout().is_terminal());
@@ -90,7 +111,7 @@ impl Fetch {
             .limit(self.max_size.map(|size| usize::from(size) as u64))
             .show(self.head, shown);
         let download = Rc::new(RefCell::new(download));
-        let outcome = self.follow(url, &download);
+        let outcome = self.follow(resource, &proxies, &download);
         let mut download = download.borrow_mut();
         if download.has_lost_reader() {
             // They have what they wanted.
@@ -101,17 +122,22 @@ impl Fetch {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Asks at `url`, and wherever that leads to.
-    fn follow(&self, mut url: Url, download: &Rc<RefCell<Download>>) -> Result<(), Failure> {
+    /// Asks for `resource`, and wherever that leads to.
+    fn follow(
+        &self,
+        mut resource: Resource,
+        proxies: &Proxies,
+        download: &Rc<RefCell<Download>>,
+    ) -> Result<(), Failure> {
         let limit = Option::from(self.max_time);
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         for _ in 0..=self.max_redirects {
-            self.get(&url, deadline, download)?;
+            self.get(&resource, proxies, deadline, download)?;
             let Some(location) = download.borrow_mut().take_redirect() else {
                 return Ok(());
             };
-            url = redirect(&url, &location)?;
-            log::info!("redirected to {url}");
+            resource = resource.redirect(&location)?;
+            log::info!("redirected to {resource}");
         }
         let problem = format!(
             "{}: more than {} redirections",
@@ -122,12 +148,20 @@ impl Fetch {
 
     fn get(
         &self,
-        url: &Url,
+        resource: &Resource,
+        proxies: &Proxies,
         deadline: Option<Instant>,
         download: &Rc<RefCell<Download>>,
     ) -> Result<(), Failure> {
-        let request = request(url);
-        visit(url.as_str(), resolve(url)?, &self.config(), |ending| {
+        let proxy = proxies.of(resource.url())?;
+        let (place, name) = match &proxy {
+            Some(proxy) => (proxy.place(), format!("{resource} through {proxy}")),
+            None => (resource.place(), resource.to_string()),
+        };
+        let (request, config) = (resource.request(proxy.as_ref()), self.config());
+        let addresses = resolve(&place, config.connect_timeout)
+            .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        visit(&name, addresses, &config, |ending| {
             Get::new(request.clone(), deadline, Rc::clone(download), ending)
         })
     }
@@ -158,123 +192,5 @@ impl Fetch {
         let name = self.output.as_ref().map(|path| path.display().to_string());
         let name = name.unwrap_or_else(|| "standard output".to_owned());
         io::Error::new(error.kind(), format!("{name}: {error}")).into()
-    }
-}
-
-/// A URL that can be fetched.
-fn parse(text: &str) -> Result<Url, Failure> {
-    let usage = |problem: &str| Failure::Usage(format!("{text}: {problem}"));
-    let url = Url::parse(text).map_err(|error| match error {
-        ParseError::RelativeUrlWithoutBase => usage("a URL begins with http://"),
-        error => usage(&error.to_string()),
-    })?;
-    check(&url).map_err(usage)?;
-    Ok(url)
-}
-
-fn redirect(from: &Url, location: &str) -> Result<Url, Failure> {
-    let failed = |problem: &str| {
-        let problem = format!(
-            "{from}: redirected to {}: {problem}",
-            Quoted(location.as_bytes())
-        );
-        Failure::from(io::Error::other(problem))
-    };
-    let url = from
-        .join(location)
-        .map_err(|error| failed(&error.to_string()))?;
-    check(&url).map_err(failed)?;
-    Ok(url)
-}
-
-fn check(url: &Url) -> Result<(), &'static str> {
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err("https is not spoken here, there is no encryption: use http://"),
-        _ => return Err("only http:// URLs can be fetched"),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("a user's name and password are not sent");
-    }
-    Ok(())
-}
-
-fn resolve(url: &Url) -> io::Result<Vec<Address>> {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or(80);
-    Address::resolve(&format!("tcp://{host}:{port}"))
-}
-
-/// The request. A URL that was parsed holds no line end and no space.
-fn request(url: &Url) -> Vec<u8> {
-    let host = url.host_str().unwrap_or_default();
-    let port = url
-        .port()
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
-    let query = url
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
-    format!(
-        "GET {}{query} HTTP/1.1\r\nHost: {host}{port}\r\nUser-Agent: serveloop/{}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-        url.path(),
-        env!("CARGO_PKG_VERSION"),
-    )
-    .into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn first_lines(url: &str) -> String {
-        let text = String::from_utf8(request(&parse(url).unwrap())).unwrap();
-        assert!(text.ends_with("\r\nAccept: */*\r\nConnection: close\r\n\r\n"));
-        text.lines().take(2).collect::<Vec<_>>().join("|")
-    }
-
-    #[test]
-    fn requests_name_host_path_and_query() {
-        let cases = [
-            ("http://example.com", "GET / HTTP/1.1|Host: example.com"),
-            ("http://h:80/a?b=c#d", "GET /a?b=c HTTP/1.1|Host: h"),
-            ("http://h:8080/a b", "GET /a%20b HTTP/1.1|Host: h:8080"),
-            ("http://[::1]:8080/", "GET / HTTP/1.1|Host: [::1]:8080"),
-            ("HTTP://h/a\r\nX: y", "GET /aX:%20y HTTP/1.1|Host: h"),
-        ];
-        for (url, expected) in cases {
-            assert_eq!(first_lines(url), expected);
-        }
-    }
-
-    #[test]
-    fn addresses_are_looked_up_with_their_port() {
-        let resolved = |url: &str| resolve(&parse(url).unwrap()).unwrap()[0].to_string();
-        assert_eq!(resolved("http://127.0.0.1/"), "tcp://127.0.0.1:80");
-        assert_eq!(resolved("http://[::1]:8080/"), "tcp://[::1]:8080");
-    }
-
-    #[test]
-    fn what_cannot_be_fetched_is_refused() {
-        for url in [
-            "https://h/",
-            "ftp://h/",
-            "h/a",
-            "http://",
-            "http://u:p@h/",
-            "http://h:99999/",
-        ] {
-            assert!(matches!(parse(url), Err(Failure::Usage(_))), "{url}");
-        }
-    }
-
-    #[test]
-    fn redirections_are_relative_to_where_they_come_from() {
-        let from = parse("http://h:81/a/b").unwrap();
-        assert_eq!(redirect(&from, "c").unwrap().as_str(), "http://h:81/a/c");
-        assert_eq!(redirect(&from, "//i/d").unwrap().as_str(), "http://i/d");
-        assert!(redirect(&from, "https://h/").is_err());
-        assert!(redirect(&from, "file:///etc/passwd").is_err());
     }
 }

@@ -9,6 +9,7 @@ mod fetch;
 mod interrupt;
 mod manual;
 mod outbound;
+mod patient;
 mod protocols;
 mod serve;
 mod signals;

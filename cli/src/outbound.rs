@@ -1,11 +1,19 @@
 //! One connection of ours, from its URI to its end.
 
+mod race;
+mod runner;
+
 use std::cell::RefCell;
 use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
-use serveloop::{Address, CloseReason, Config, Deadline, Peer, Protocol, Reactor};
+use serveloop::{Address, CloseReason, Config, Deadline, Protocol};
 
+use self::race::Race;
 use crate::failure::Failure;
 
 /// How a connection ended, as its protocol tells whoever made it. What is told first counts.
@@ -42,35 +50,83 @@ impl Ending {
         });
     }
 
+    /// What was told, if anything was.
+    fn take(&self) -> Option<End> {
+        self.0.take()
+    }
+
     fn tell(&self, end: End) {
         self.0.borrow_mut().get_or_insert(end);
     }
 }
 
-/// Connects to one of `addresses`, each in its turn until one answers, and serves the connection by
-/// what `make` makes, to its end. `name` is what the user calls the place.
+/// Connects to one of `addresses` and serves the connection by what `make` makes, to its end. Which
+/// one that is, a [`Race`] decides. `name` is what the user calls the place.
 ///
 /// # Errors
-/// No address answers, or the connection did not end well.
+/// No address answers within the `connect_timeout` of `config`, or the connection did not end well.
 pub(crate) fn visit<P: Protocol>(
     name: &str,
     addresses: Vec<Address>,
     config: &Config,
-    mut make: impl FnMut(Ending) -> P,
+    make: impl FnMut(Ending) -> P,
 ) -> Result<(), Failure> {
     let named = |problem: String| Failure::from(io::Error::other(format!("{name}: {problem}")));
-    let mut unreached = "no address".to_owned();
-    for address in addresses {
-        let ending = Ending::default();
-        let mut reactor = Reactor::new(|_: &Peer| None::<P>, config.clone())?;
-        reactor.connect(address, make(ending.clone()));
-        reactor.run()?;
-        match ending.0.take() {
-            Some(End::Well) => return Ok(()),
-            Some(End::Unreached(problem)) => unreached = problem,
-            Some(End::Failed(problem)) => return Err(named(problem)),
-            None => return Err(named("its end was not told".to_owned())),
-        }
+    match Race::new(addresses, config, make).run()? {
+        End::Well => Ok(()),
+        End::Unreached(problem) | End::Failed(problem) => Err(named(problem)),
     }
-    Err(named(unreached))
+}
+
+/// Looks up the addresses of `uri`, for at most `patience`: a name server that is gone is a wait like
+/// any other.
+///
+/// # Errors
+/// `InvalidInput` where it is no URI, `TimedOut`, and what the resolver says.
+pub(crate) fn resolve(uri: &str, patience: Option<Duration>) -> io::Result<Vec<Address>> {
+    // What needs no name server needs no thread.
+    if let Ok(address) = uri.parse() {
+        return Ok(vec![address]);
+    }
+    let (tell, told) = mpsc::channel();
+    let sought = uri.to_owned();
+    let ask = move || {
+        // Whoever asked may have lost patience.
+        let _ = tell.send(look_up(&sought));
+    };
+    thread::Builder::new().spawn(ask)?;
+
+    let late = |_| {
+        let problem = format!("{uri}: the name was not looked up in time");
+        io::Error::new(io::ErrorKind::TimedOut, problem)
+    };
+    match patience {
+        Some(patience) => told.recv_timeout(patience).map_err(late)?,
+        None => told.recv().map_err(io::Error::other)?,
+    }
+}
+
+/// Asks the resolver, which also knows the networks that zones of IPv6 addresses name.
+fn look_up(uri: &str) -> io::Result<Vec<Address>> {
+    let Some((make, host, port)) = zoned(uri) else {
+        return Address::resolve(uri);
+    };
+    let found = (host, port).to_socket_addrs();
+    let found = found.map_err(|error| io::Error::new(error.kind(), format!("{uri}: {error}")))?;
+    Ok(found.map(make).collect())
+}
+
+type Make = fn(SocketAddr) -> Address;
+
+/// What a URI such as `tcp://[fe80::1%eth0]:80` consists of.
+fn zoned(uri: &str) -> Option<(Make, &str, u16)> {
+    let (scheme, rest) = uri.split_once("://")?;
+    let make: Make = match scheme {
+        "tcp" => Address::Tcp,
+        "udp" => Address::Udp,
+        _ => return None,
+    };
+    let (host, port) = rest.strip_prefix('[')?.split_once("]:")?;
+    let has_zone = host.contains('%');
+    has_zone.then_some((make, host, port.parse().ok()?))
 }

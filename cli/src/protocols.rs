@@ -25,6 +25,7 @@ use self::timestamp::TimestampOptions;
 use crate::failure::Failure;
 use crate::serve::logged::{Diary, Logged};
 use crate::serve::messages::MessageKind;
+use crate::serve::room::Need;
 use crate::serve::way::Way;
 use crate::units::Span;
 
@@ -115,6 +116,14 @@ impl Protocol {
             Self::Operator(options) => options.check(addresses, way),
             Self::Command(options) => options.check(addresses, way),
             _ => Ok(()),
+        }
+    }
+
+    /// What the options of the protocol need of a server's limits.
+    pub(crate) fn needs(&self) -> Vec<Need> {
+        match self {
+            Self::Command(options) => options.needs(),
+            _ => Vec::new(),
         }
     }
 

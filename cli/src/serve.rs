@@ -3,9 +3,10 @@
 mod budget;
 mod limits;
 pub(crate) mod logged;
+mod memory_limit;
 pub(crate) mod messages;
 pub(crate) mod outlet;
-mod room;
+pub(crate) mod room;
 mod tokens;
 pub(crate) mod way;
 
@@ -72,8 +73,8 @@ pub(crate) struct Serve {
 impl Serve {
     /// Serves until a signal ends it. Returns the status to exit with.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let mut config = self.limits.config()?;
-        room::fit(&mut config);
+        let mut config = self.limits.config(&self.protocol.needs())?;
+        memory_limit::fit(&mut config);
         let addresses = resolve(&self.listen).map_err(Failure::of_input)?;
         self.protocol.check(&addresses, self.way)?;
         let signals = Signals::catch()?;

@@ -8,12 +8,16 @@ mod body;
     expect(dead_code, reason = "whom else to ask is not for a reader")
 )]
 mod head;
+#[path = "../../cli/src/fetch/lines.rs"]
+mod lines;
 
-use serveloop::{Delimited, Framing};
+use httparse::{EMPTY_HEADER, Response};
+use serveloop::ProtocolError;
 
 use crate::input::{Input, pieces, spelled};
 use body::Body;
 use head::Head;
+use lines::HeadEnd;
 
 /// What some bytes stand for in a response.
 const WORDS: [&str; 8] = [
@@ -46,14 +50,17 @@ pub fn target(data: &[u8]) {
         assert_eq!(read(Body::chunked(), &stream, &sizes), expected);
         return;
     }
-    let found = Delimited::new(*b"\r\n\r\n", usize::MAX).decode(&stream);
-    let Some(end) = found.expect("no limit").map(|found| found.taken) else {
+    let found = find_end(&stream, &sizes);
+    assert_eq!(found, find_end(&stream, &[stream.len()]));
+    let Some(end) = found else {
         return;
     };
+    assert_eq!(Some(end), last_line(&stream), "where the head ends");
     let Ok(head) = Head::parse(&stream[..end]) else {
         return;
     };
     is_harmless(&head);
+    is_as_others_read_it(&stream[..end], &head);
     let stream = &stream[end..];
     let expected = match head.body() {
         Body::Sized(length) => sized(length, stream),
@@ -63,13 +70,62 @@ pub fn target(data: &[u8]) {
     assert_eq!(read(head.body(), stream, &sizes), expected);
 }
 
+/// Where a session would find the end of the head that gets `stream` in pieces; none if it has none, or
+/// is no head.
+fn find_end(stream: &[u8], sizes: &[usize]) -> Option<usize> {
+    let (mut head_end, mut arrived) = (HeadEnd::default(), 0);
+    for piece in pieces(stream, sizes) {
+        arrived += piece.len();
+        if let Some(end) = head_end.find(&stream[..arrived]).ok()? {
+            return Some(end);
+        }
+    }
+    None
+}
+
+/// The model of a head's end: the first empty line after one that is not.
+fn last_line(mut stream: &[u8]) -> Option<usize> {
+    let (whole, mut has_status) = (stream.len(), false);
+    while let Some((line, rest)) = line(stream) {
+        stream = rest;
+        if line.is_empty() && has_status {
+            return Some(whole - stream.len());
+        }
+        has_status |= !line.is_empty();
+    }
+    None
+}
+
+/// A head that is as it should be says the same to a stricter reader.
+fn is_as_others_read_it(text: &[u8], head: &Head) {
+    let mut headers = [EMPTY_HEADER; 64];
+    let mut response = Response::new(&mut headers);
+    if !response
+        .parse(text)
+        .is_ok_and(|parsed| parsed.is_complete())
+    {
+        return;
+    }
+    let code = response.code.expect("a complete head has one");
+    let status = head.to_string();
+    assert!(status.starts_with(&code.to_string()), "{status:?}");
+    let length = response.headers.iter();
+    let length = length.filter(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.filter_map(|header| std::str::from_utf8(header.value).ok());
+    let length: Vec<u64> = length.filter_map(|value| value.parse().ok()).collect();
+    assert!(
+        length.iter().all(|length| head.length == Some(*length)),
+        "{length:?}"
+    );
+}
+
 fn is_harmless(head: &Head) {
     let is_plain = |text: &str| !text.chars().any(char::is_control);
     for line in head.lines() {
         assert!(is_plain(&line.to_string()), "{line:?}");
     }
-    let status = head.to_string();
-    assert!(is_plain(&status.replace('\t', " ")), "{status:?}");
+    let told = ProtocolError::other(head.to_string()).to_string();
+    assert!(is_plain(&told), "{told:?}");
 }
 
 /// What a session would find that gets `stream` in pieces.
@@ -150,10 +206,10 @@ fn line(stream: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((line.strip_suffix(b"\r").unwrap_or(line), &stream[end + 1..]))
 }
 
-/// The size in a line of at most 1 KiB: hexadecimal digits, blanks, extensions.
+/// The size in a line of at most 1 KiB: hexadecimal digits, a blank and anything, extensions.
 fn size(line: &[u8]) -> Option<usize> {
     let text = String::from_utf8_lossy(line);
-    let digits = text.split(';').next()?.trim_ascii_end();
+    let digits = text.split([';', ' ', '\t']).next()?;
     let is_short = line.len() <= 1 << 10;
     let is_number = digits.chars().all(|digit| digit.is_ascii_hexdigit());
     let size = i64::from_str_radix(digits, 16).ok()?;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::TcpStream;
 use std::num::NonZero;
 use std::str::FromStr;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use serveloop::Address;
@@ -12,6 +14,8 @@ use crate::bench::scenario::{Pace, Scenario};
 
 /// Longer than any measurement, in which connections may stand idle.
 const DEADLINE: &str = "3h";
+/// How long an address of several is waited for alone.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// More processes than this at a time take most machines to their limits.
 const PROCESSES_MOST: usize = 2_000;
 
@@ -109,16 +113,26 @@ impl Model {
 }
 
 impl Target {
-    /// Where it is; of several addresses, the first at which somebody answers within `patience`.
+    /// Where it is; of several addresses, the first at which somebody answers within `patience`. One
+    /// that is silent holds the next one up for a moment only.
     pub(crate) fn address(&self, patience: Duration) -> &Address {
-        let answers = |address: &&Address| {
-            let addr = address.socket_addr();
-            addr.is_some_and(|addr| TcpStream::connect_timeout(&addr, patience).is_ok())
-        };
-        match &self.addresses[..] {
-            [only] => only,
-            several => several.iter().find(answers).unwrap_or(&several[0]),
+        if let [only] = &self.addresses[..] {
+            return only;
         }
+        let (tell, told) = mpsc::channel();
+        for (number, address) in self.addresses.iter().enumerate() {
+            let (tell, addr) = (tell.clone(), address.socket_addr());
+            thread::spawn(move || {
+                let answers = |addr| TcpStream::connect_timeout(&addr, patience).is_ok();
+                let _ = tell.send((number, addr.is_some_and(answers)));
+            });
+            if let Ok((number, true)) = told.recv_timeout(HEAD_START) {
+                return &self.addresses[number];
+            }
+        }
+        drop(tell);
+        let answering = told.iter().find(|(_, answers)| *answers);
+        &self.addresses[answering.map_or(0, |(number, _)| number)]
     }
 }
 

@@ -267,6 +267,7 @@ impl Silence {
 fn config(scenario: &Scenario, patience: Duration) -> Config {
     // Twice what is under way at most, so that our own output never stops our reading.
     let output = 2 * scenario.size * scenario.depth + 1;
+    let usual = Config::default();
     Config {
         max_connections: scenario.total() + SLACK,
         read_per_turn: READ_BUFFER,
@@ -274,6 +275,10 @@ fn config(scenario: &Scenario, patience: Duration) -> Config {
         high_water: output,
         low_water: output / 2,
         max_output: output,
+        // What is under way on all connections is our own doing, and limited by the plan.
+        max_buffered: usual
+            .max_buffered
+            .max(output.saturating_mul(2 * scenario.total())),
         // Sooner than the silence is noticed, which says less.
         connect_timeout: Some(patience.mul_f64(CONNECTING)),
         first_message_timeout: None,
@@ -281,6 +286,6 @@ fn config(scenario: &Scenario, patience: Duration) -> Config {
         idle_timeout: None,
         write_timeout: None,
         linger_timeout: None,
-        ..Config::default()
+        ..usual
     }
 }

@@ -1,14 +1,13 @@
 //! The user's side of a connection: what is typed, and what is printed.
 
-use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, IsTerminal};
-use std::os::fd::AsFd;
 
 use serveloop::{Transport, Waker};
 
 use super::keyboard::{Keyboard, Typed, Unit};
 use super::screen::Screen;
 use crate::outbound::Ending;
+use crate::patient::Patient;
 
 /// Standard input and output, each with its thread. The one that reads may be waiting for a line
 /// when all is over, and ends with the process.
@@ -27,9 +26,7 @@ impl Console {
     /// The system has no thread or descriptor.
     pub(crate) fn start(unit: Unit, prompt: Option<String>, waker: Waker) -> io::Result<Self> {
         let prompt = prompt.filter(|_| io::stdin().is_terminal());
-        // Past the library's buffers, of which output's is written line by line.
-        let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let (input, out) = (Patient::new(io::stdin())?, Patient::new(io::stdout())?);
         let printed = waker.clone();
         let typed = move || waker.wake();
         Ok(Self {

@@ -19,6 +19,7 @@ use super::keyboard::{Keyboard, Typed, Unit};
 use crate::escaped::for_terminal;
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
+use crate::patient::Patient;
 
 /// The largest datagram that is sent or received, in bytes: more than UDP has, and Linux' usual for
 /// Unix sockets.
@@ -85,7 +86,7 @@ impl Exchange {
         thread::Builder::new().spawn(move || heard.listen(&events))?;
         let prompt = prompt.filter(|_| io::stdin().is_terminal());
         let woken = move || drop(typed.send(Event::Typed));
-        let input = BufReader::new(io::stdin());
+        let input = BufReader::new(Patient::new(io::stdin())?);
         Ok(Self {
             socket,
             keyboard: Keyboard::start(input, Unit::Line(DATAGRAM_MOST), prompt, woken)?,
@@ -166,7 +167,7 @@ impl Exchange {
     fn print(&mut self, datagram: &[u8]) -> io::Result<()> {
         self.unanswered = self.unanswered.saturating_sub(1);
         self.since = Instant::now();
-        let mut out = io::stdout().lock();
+        let mut out = Patient::new(io::stdout())?;
         let mut line = [datagram, b"\n"].concat();
         if out.is_terminal() {
             line = for_terminal(&line);

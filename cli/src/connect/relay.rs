@@ -1,7 +1,7 @@
 //! A conversation in which both sides speak when they like: what is typed is sent, what comes is
 //! printed.
 
-use serveloop::{Buffer, CloseReason, Framing, Protocol, ProtocolError, Transport};
+use serveloop::{Buffer, CloseReason, Deadline, Framing, Protocol, ProtocolError, Transport};
 
 use super::console::Console;
 use super::cut::Cut;
@@ -20,6 +20,20 @@ pub(crate) struct Relay {
     /// What was typed and found no room yet.
     unsent: Buffer,
     input_ended: bool,
+    /// Our side does not end with the input.
+    keeps_open: bool,
+    /// What the peer has said so far.
+    said: Said,
+}
+
+/// What has come of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// The beginning of a message.
+    Half,
+    /// Whole messages.
+    Whole,
 }
 
 impl Relay {
@@ -33,7 +47,15 @@ impl Relay {
             console: None,
             unsent: Buffer::default(),
             input_ended: false,
+            keeps_open: false,
+            said: Said::Nothing,
         }
+    }
+
+    /// Does not end our side at the end of the input, if that `is_wanted`.
+    pub(crate) fn keep_open(mut self, is_wanted: bool) -> Self {
+        self.keeps_open = is_wanted;
+        self
     }
 
     /// Does what can be done, after anything happened.
@@ -47,6 +69,13 @@ impl Relay {
             None => {}
         }
         self.send(transport);
+    }
+
+    /// Whether all was said on both sides, as far as one can know who keeps the connection open.
+    fn has_waited_enough(&self, reason: &CloseReason) -> bool {
+        let all_sent = self.keeps_open && self.input_ended && self.unsent.is_empty();
+        let is_silent = matches!(reason, CloseReason::TimedOut(Deadline::Idle));
+        all_sent && is_silent && self.said == Said::Whole
     }
 
     fn take(&mut self, piece: &[u8], transport: &mut Transport<'_>) {
@@ -68,7 +97,10 @@ impl Relay {
             return;
         }
         if self.input_ended {
-            return transport.finish();
+            if !self.keeps_open {
+                transport.finish();
+            }
+            return;
         }
         if let Some(console) = &mut self.console {
             console.ask();
@@ -91,8 +123,10 @@ impl Protocol for Relay {
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
         let Some(frame) = self.cut.decode(data)? else {
+            self.said = Said::Half;
             return Ok(0);
         };
+        self.said = Said::Whole;
         if let Some(console) = &self.console {
             let end = self.cut.line_end();
             console.screen().print([frame.payload, end].concat());
@@ -122,6 +156,9 @@ impl Protocol for Relay {
     fn connection_lost(&mut self, reason: &CloseReason) {
         if let Some(console) = self.console.take() {
             console.finish(&self.ending);
+        }
+        if self.has_waited_enough(reason) {
+            self.ending.succeed();
         }
         self.ending.note(reason);
     }

@@ -158,10 +158,11 @@ fn take<'a>(data: &'a [u8], left: &mut u64) -> Piece<'a> {
     }
 }
 
-/// The size that a line announces, in hexadecimal digits before its extensions.
+/// The size that a line announces, in hexadecimal digits before its extensions, or before a blank and
+/// whatever follows it.
 fn chunk_size(line: &[u8]) -> Result<u64, ProtocolError> {
-    let text = line.split(|byte| *byte == b';').next().unwrap_or_default();
-    let digits = text.trim_ascii_end();
+    let is_end = |byte: &u8| matches!(byte, b';' | b' ' | b'\t');
+    let digits = line.split(is_end).next().unwrap_or_default();
     let problem = || {
         let line = String::from_utf8_lossy(line);
         ProtocolError::malformed(format!("no size of a chunk: \"{line}\""))
@@ -218,6 +219,7 @@ mod tests {
             chunked("c  \r\nhello, world\r\n0;last\r\nDigest: 1\r\nMore: 2\r\n\r\n"),
             hello
         );
+        assert_eq!(chunked("C what is this\nhello, world\n0\n\n"), hello);
         assert_eq!(chunked("0\r\n\r\n"), Ok(String::new()));
     }
 
@@ -228,7 +230,7 @@ mod tests {
             "+5",
             "0x5",
             "five",
-            "5 5",
+            " 5",
             "FFFFFFFFFFFFFFFF",
             "8000000000000000",
             "10000000000000000",

@@ -1,68 +1,18 @@
-//! Where a response goes: to standard output, or to a file that is there when it is complete.
+//! What becomes of a response: its head is shown, its body goes where it was meant to go.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serveloop::ProtocolError;
-use tempfile::NamedTempFile;
 
+use super::destination::{Out, Target};
 use super::head::Head;
 use super::http::Recipient;
-use crate::escaped::for_terminal;
 use crate::interrupt::Leftover;
-
-/// What a new file may be, less what the process's mask takes away.
-const MODE: u32 = 0o666;
 
 /// How a download is shown while it goes on, with and without a known length.
 const BAR: &str = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const SPINNER: &str = "{spinner} {bytes} {bytes_per_sec}";
-
-/// Where a body is to go.
-#[derive(Clone, Debug)]
-pub(crate) enum Target {
-    Stdout,
-    /// A file that is replaced as a whole.
-    File(PathBuf),
-    /// What is no file, and is written as it is: a pipe, a device.
-    Special(PathBuf),
-}
-
-impl Target {
-    /// What `path` stands for; `-` is standard output. A link stands for its file.
-    ///
-    /// # Errors
-    /// Nothing can be written there.
-    pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        if path == Path::new("-") {
-            return Ok(Self::Stdout);
-        }
-        match fs::metadata(path) {
-            Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
-            Ok(found) if found.is_file() => Ok(Self::File(fs::canonicalize(path)?)),
-            Ok(_) => Ok(Self::Special(path.to_owned())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::new_file(path),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn new_file(path: &Path) -> io::Result<Self> {
-        let problem = if path.as_os_str().as_bytes().ends_with(b"/") {
-            "no such directory"
-        } else if path.is_symlink() {
-            "a link to a file that is not there"
-        } else {
-            fs::metadata(directory_of(path))?;
-            return Ok(Self::File(path.to_owned()));
-        };
-        Err(io::Error::new(ErrorKind::NotFound, problem))
-    }
-}
 
 /// The body that is being received.
 #[derive(Debug)]
@@ -78,13 +28,6 @@ pub(crate) struct Download {
     progress: ProgressBar,
     redirect: Option<String>,
     reader_gone: bool,
-}
-
-#[derive(Debug)]
-enum Out {
-    Open(File),
-    /// The file under a name of its own, until it is complete.
-    Part(NamedTempFile),
 }
 
 impl Download {
@@ -125,48 +68,13 @@ impl Download {
         self.reader_gone
     }
 
-    /// The body is complete: gives the file its name.
+    /// The body is complete: gives the file its name, or its content.
     ///
     /// # Errors
-    /// The system refuses; what was there before is still there.
+    /// The system refuses; unless it says otherwise, what was there before is still there.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.progress.finish_and_clear();
-        match self.out.take() {
-            Some(Out::Part(part)) => self.replace(part),
-            Some(Out::Open(_)) | None => Ok(()),
-        }
-    }
-
-    fn replace(&self, part: NamedTempFile) -> io::Result<()> {
-        let Target::File(path) = &self.target else {
-            return Ok(());
-        };
-        if let Ok(old) = fs::metadata(path) {
-            // Rights to read, write and run only: the file is ours now, and what it runs as with it.
-            let mode = old.permissions().mode() & 0o777;
-            part.as_file()
-                .set_permissions(Permissions::from_mode(mode))?;
-        }
-        // A name must not outlive a crash that its content does not.
-        part.as_file().sync_all()?;
-        part.persist(path)?;
-        Ok(())
-    }
-
-    fn open(&self) -> io::Result<Out> {
-        match &self.target {
-            // Past the library's buffer, which is written line by line.
-            Target::Stdout => Ok(Out::Open(io::stdout().as_fd().try_clone_to_owned()?.into())),
-            Target::Special(path) => File::options().write(true).open(path).map(Out::Open),
-            Target::File(path) => self.leftover.make(|| {
-                let part = tempfile::Builder::new()
-                    .prefix(".serveloop-")
-                    .suffix(".part")
-                    .make_in(directory_of(path), create)?;
-                let at = part.path().to_owned();
-                Ok((Out::Part(part), at))
-            }),
-        }
+        self.out.take().map_or(Ok(()), Out::finish)
     }
 
     fn check_size(&self, size: u64) -> Result<(), ProtocolError> {
@@ -198,9 +106,7 @@ impl Download {
                 self.reader_gone = error.kind() == ErrorKind::BrokenPipe;
                 ProtocolError::other(format!("standard output: {error}"))
             }
-            Target::File(path) | Target::Special(path) => {
-                ProtocolError::other(format!("{}: {error}", path.display()))
-            }
+            target => ProtocolError::other(format!("{target}: {error}")),
         }
     }
 }
@@ -221,7 +127,8 @@ impl Recipient for Download {
             return Err(ProtocolError::other(head.to_string()));
         }
         self.check_size(head.length.unwrap_or(0))?;
-        self.out = Some(self.open().map_err(|error| self.failed(error))?);
+        let out = self.target.open(&self.leftover);
+        self.out = Some(out.map_err(|error| self.failed(error))?);
         self.start_progress(head.length);
         Ok(true)
     }
@@ -230,25 +137,10 @@ impl Recipient for Download {
         self.received += content.len() as u64;
         self.check_size(self.received)?;
         self.progress.inc(content.len() as u64);
-        let outcome = match &mut self.out {
-            Some(Out::Open(file)) if file.is_terminal() => file.write_all(&for_terminal(content)),
-            Some(Out::Open(file)) => file.write_all(content),
-            Some(Out::Part(part)) => part.write_all(content),
-            None => Ok(()),
-        };
+        let outcome = self
+            .out
+            .as_mut()
+            .map_or(Ok(()), |out| out.write_all(content));
         outcome.map_err(|error| self.failed(error))
-    }
-}
-
-/// A new file. Its error does not have the name, which nobody knows.
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(MODE).open(path)
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(directory) if directory != Path::new("") => directory,
-        _ => Path::new("."),
     }
 }

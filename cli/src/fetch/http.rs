@@ -4,14 +4,15 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use serveloop::{CloseReason, Delimited, Framing, Protocol, ProtocolError, Transport};
+use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
 
 use super::body::Body;
 use super::head::Head;
+use super::lines::HeadEnd;
 use crate::outbound::Ending;
 
 /// The longest head, in bytes, and how many may come before the response's own.
-const HEAD_MOST: usize = 64 << 10;
+const HEAD_MOST: usize = 300 << 10;
 const INTERIM_MOST: usize = 16;
 
 /// What becomes of a response.
@@ -47,7 +48,7 @@ pub(crate) struct Get<R> {
     ending: Ending,
     deadline: Option<Instant>,
     interim: usize,
-    heads: Delimited,
+    head_end: HeadEnd,
     /// None until the head came.
     body: Option<Body>,
 }
@@ -66,27 +67,38 @@ impl<R: Recipient> Get<R> {
             ending,
             deadline,
             interim: 0,
-            heads: Delimited::new(*b"\r\n\r\n", HEAD_MOST),
+            head_end: HeadEnd::default(),
             body: None,
         }
     }
 
     fn receive_head(&mut self, data: &[u8]) -> Result<usize, ProtocolError> {
-        let Some(found) = self.heads.decode(data)? else {
+        let found = self.head_end.find(data)?;
+        let length = found.unwrap_or(data.len());
+        if length > HEAD_MOST {
+            return Err(ProtocolError::TooLong {
+                length: length as u64,
+                limit: HEAD_MOST,
+            });
+        }
+        if found.is_none() {
             return Ok(0);
-        };
-        let head = Head::parse(&data[..found.taken])?;
+        }
+
+        self.head_end = HeadEnd::default();
+        let head = Head::parse(&data[..length])?;
         if head.is_interim() {
             self.interim += 1;
             if self.interim > INTERIM_MOST {
                 return Err(ProtocolError::malformed("too many interim responses"));
             }
-            return Ok(found.taken);
+            return Ok(length);
         }
+
         let body = head.body();
         let is_wanted = self.recipient.head_received(head)?;
         self.body = Some(if is_wanted { body } else { Body::Sized(0) });
-        Ok(found.taken)
+        Ok(length)
     }
 }
 
@@ -200,7 +212,10 @@ mod tests {
         (told, session.reason().expect("an end").to_string())
     }
 
-    const WELL: [&str; 5] = [
+    const WELL: [&str; 8] = [
+        "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+        "HTTP/1.1 200 OK\r\nX: a\r\n\tb\nContent-Length: 5,\r\n\nhello",
+        "HTTP/1.1 102 \n\n\nHTTP/1.1  200 OK\nTransfer-Encoding : chunked\n\n5\nhello\n0\n\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x\r\nllo\r\n0\r\nA: b\r\n\r\n",
         "HTTP/1.0 200 OK\r\n\r\nhello",
@@ -257,7 +272,7 @@ mod tests {
 
     #[test]
     fn heads_have_a_limit() {
-        let (_, reason) = received(&"x".repeat(HEAD_MOST + 4));
+        let (_, reason) = received(&format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_MOST)));
         assert!(reason.contains("message too long"), "{reason}");
         let (_, reason) = received(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(17));
         assert!(reason.contains("too many interim responses"), "{reason}");

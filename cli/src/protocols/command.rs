@@ -43,8 +43,13 @@ pub(crate) use self::wire::{READY, Wire};
 use super::foreign::{Alarm, Screened};
 use crate::failure::Failure;
 use crate::serve::logged::{Diary, Logged};
+use crate::serve::room::Need;
 use crate::serve::way::Way;
 use crate::units::{Size, Span, Timeout};
+
+/// The longest request, and the most output of a program, if nobody says otherwise, in bytes.
+const REQUEST: usize = 8 << 10;
+const COMMAND_OUTPUT: usize = 1 << 20;
 
 /// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
 /// end.
@@ -135,7 +140,7 @@ pub(crate) struct CommandOptions {
     kill_after: Span,
     /// The most output of a program; one that writes more is killed. So are those that write while
     /// the output that clients have not taken is --max-buffered in all. Requests that wait count there too
-    #[arg(long, value_name = "SIZE", default_value_t = (1 << 20).into())]
+    #[arg(long, value_name = "SIZE", default_value_t = COMMAND_OUTPUT.into())]
     max_command_output: Size,
     /// The most programs that run at a time
     #[arg(long, value_name = "NUMBER", default_value = "8")]
@@ -154,7 +159,7 @@ pub(crate) struct CommandOptions {
     #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = value_parser!(u64).range(DESCRIPTORS_LEAST..))]
     command_descriptors: u64,
     /// The longest request
-    #[arg(long, value_name = "SIZE", default_value_t = (8 << 10).into())]
+    #[arg(long, value_name = "SIZE", default_value_t = REQUEST.into())]
     max_request: Size,
     /// How long a program may go on when the client's stream has ended. Over TCP a client that is
     /// gone looks just like one that only has nothing more to say. 0: not at all
@@ -196,6 +201,23 @@ impl CommandOptions {
             return Ok(());
         };
         Err(Failure::Usage(problem))
+    }
+
+    /// What was asked for beyond the usual needs as much of the server's limits.
+    pub(super) fn needs(&self) -> Vec<Need> {
+        let (request, output) = (self.max_request.into(), self.max_command_output.into());
+        let all = [
+            ("max_request", request, REQUEST, "max_frame"),
+            ("max_command_output", output, COMMAND_OUTPUT, "max_buffered"),
+        ];
+        let beyond = all.into_iter().filter(|(_, bytes, usual, _)| bytes > usual);
+        beyond
+            .map(|(option, bytes, _, limit)| Need {
+                option,
+                bytes,
+                limit,
+            })
+            .collect()
     }
 
     /// The first address that clients of other machines could reach.

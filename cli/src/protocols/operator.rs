@@ -3,7 +3,7 @@
 mod console;
 mod typed;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, BufReader, IsTerminal};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use serveloop::{
 use self::console::Console;
 use crate::escaped::Escaped;
 use crate::failure::Failure;
+use crate::patient::Patient;
 use crate::serve::logged::{Diary, Logged};
 use crate::serve::messages::{MessageKind, Messages};
 use crate::serve::outlet::{Outflow, Outlet};
@@ -243,8 +244,9 @@ impl OperatorOptions {
 /// Reads what is typed on a thread of its own, which ends with the process: nothing ends the wait
 /// for a person.
 fn listen_to_input(console: Arc<Console>, max_line: usize) -> io::Result<()> {
+    let input = Patient::new(io::stdin())?;
     let read = move || {
-        let mut input = io::stdin().lock();
+        let mut input = BufReader::new(input);
         let patience = !io::stdin().is_terminal();
         console.read(&mut input, max_line, patience);
     };

@@ -2,9 +2,11 @@
 
 use std::io;
 
-use clap::{ArgAction, Args};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serveloop::Config;
 
+use super::room::{Need, make_room};
 use crate::failure::Failure;
 use crate::units::{Backlog, Size, Span, SystemBuffer, Timeout};
 
@@ -13,7 +15,7 @@ use crate::units::{Backlog, Size, Span, SystemBuffer, Timeout};
 macro_rules! limits {
     ($($heading:literal { $($(#[$help:meta])* $field:ident: $value:ty, $name:literal;)* })*) => {
         #[derive(Args, Clone, Debug)]
-        pub(crate) struct Limits {
+        struct Values {
             $($(
                 $(#[$help])*
                 #[arg(
@@ -29,11 +31,13 @@ macro_rules! limits {
             )*)*
         }
 
-        impl Limits {
+        impl Values {
             fn collect(&self) -> Config {
                 Config { $($($field: self.$field.into(),)*)* }
             }
+        }
 
+        impl Limits {
             const FIELDS: &[&str] = &[$($(stringify!($field),)*)*];
         }
     };
@@ -133,10 +137,21 @@ limits! {
     }
 }
 
+/// The limits, and which of them were given.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    values: Values,
+    /// By the names of their fields.
+    given: Vec<&'static str>,
+}
+
 impl Limits {
-    /// The configuration that the options say.
-    pub(crate) fn config(&self) -> Result<Config, Failure> {
-        let config = self.collect();
+    /// The configuration that the options say. Limits that were not given move to where those have
+    /// room that were, and what the protocol `needs`.
+    pub(crate) fn config(&self, needs: &[Need]) -> Result<Config, Failure> {
+        let mut config = self.values.collect();
+        make_room(&mut config, &self.given, needs)
+            .map_err(|problem| Failure::Usage(Self::by_options(&problem)))?;
         config.validate().map_err(|error| {
             let problem = Self::by_options(&error.to_string());
             Failure::of_input(io::Error::new(error.kind(), problem))
@@ -144,10 +159,18 @@ impl Limits {
         Ok(config)
     }
 
+    fn given(matches: &ArgMatches) -> Vec<&'static str> {
+        let is_given = |name: &&&str| {
+            let source = matches.value_source(name);
+            source.is_some_and(|source| source != ValueSource::DefaultValue)
+        };
+        Self::FIELDS.iter().filter(is_given).copied().collect()
+    }
+
     /// A message with the names of options in place of those of fields.
     fn by_options(message: &str) -> String {
         let words = message.split(' ').map(|word| {
-            let is_field = Self::FIELDS.contains(&word);
+            let is_field = Self::FIELDS.contains(&word) || word.contains('_');
             if is_field {
                 format!("--{}", word.replace('_', "-"))
             } else {
@@ -158,11 +181,35 @@ impl Limits {
     }
 }
 
+impl FromArgMatches for Limits {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self {
+            values: Values::from_arg_matches(matches)?,
+            given: Self::given(matches),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.given.extend(Self::given(matches));
+        self.values.update_from_arg_matches(matches)
+    }
+}
+
+impl Args for Limits {
+    fn augment_args(command: Command) -> Command {
+        Values::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Values::augment_args_for_update(command)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use clap::{Arg, Command, FromArgMatches};
+    use clap::Arg;
 
     use super::*;
 
@@ -197,7 +244,7 @@ mod tests {
         ("low-water", "0", |to| to.low_water = 0),
         ("max-output", "2MiB", |to| to.max_output = 2 << 20),
         ("max-buffered", "1GiB", |to| to.max_buffered = 1 << 30),
-        ("max-frame", "3MiB", |to| to.max_frame = 3 << 20),
+        ("max-frame", "3KiB", |to| to.max_frame = 3 << 10),
         ("max-line", "100", |to| to.max_line = 100),
         ("reply-factor", "3", |to| to.reply_factor = 3),
         ("replies-per-second", "10", |to| to.replies_per_second = 10),
@@ -250,7 +297,7 @@ mod tests {
 
     #[test]
     fn without_options_all_is_the_default() {
-        assert_eq!(parse(&[]).config().unwrap(), Config::default());
+        assert_eq!(parse(&[]).config(&[]).unwrap(), Config::default());
     }
 
     #[test]
@@ -271,7 +318,7 @@ mod tests {
         };
         let arguments: Vec<_> = command().get_arguments().map(shown).collect();
         assert_eq!(arguments.len(), OPTIONS.len());
-        assert_eq!(parse(&arguments).config().unwrap(), Config::default());
+        assert_eq!(parse(&arguments).config(&[]).unwrap(), Config::default());
         let help = command().render_long_help().to_string();
         assert_eq!(help.matches("[default: ").count(), OPTIONS.len());
     }
@@ -283,7 +330,7 @@ mod tests {
             apply(&mut expected);
             assert_ne!(expected, Config::default(), "{name}");
             let limits = parse(&[format!("--{name}"), value.to_owned()]);
-            assert_eq!(limits.config().unwrap(), expected, "{name}");
+            assert_eq!(limits.config(&[]).unwrap(), expected, "{name}");
         }
     }
 
@@ -302,9 +349,14 @@ mod tests {
                 "--read-per-turn=2GiB",
                 "--read-per-turn must be at most 1 GiB",
             ),
+            (
+                "--max-buffered=256MiB --max-frame=512MiB",
+                "--max-buffered must be at least --max-frame",
+            ),
         ] {
-            let limits = parse(&[nonsense.to_owned()]);
-            let Err(Failure::Usage(problem)) = limits.config() else {
+            let options: Vec<_> = nonsense.split(' ').map(str::to_owned).collect();
+            let limits = parse(&options);
+            let Err(Failure::Usage(problem)) = limits.config(&[]) else {
                 panic!("{nonsense} is taken");
             };
             assert_eq!(problem, said);

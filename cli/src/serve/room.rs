@@ -1,129 +1,213 @@
-//! How much memory the system lets this process have, and buffers that fit into it: a server that
-//! ends some connections goes on serving the others, and one that is killed serves nobody.
+//! Limits that contain one another: what is raised or lowered by an option takes along those that
+//! nobody has said anything about.
 
-use std::fs;
-use std::path::Path;
-
-use rustix::process::{Resource, getrlimit};
 use serveloop::Config;
 
-/// Buffers may take this part of the memory: code, stacks and tables need the rest.
-const BUFFERS: u64 = 2;
-/// Systems write "no limit" as a number of this size.
-const UNLIMITED: u64 = 1 << 60;
-const CGROUPS: &str = "/sys/fs/cgroup";
+/// How much larger a budget is than the largest thing in it, whose buffer grows in steps.
+const SPARE: usize = 2;
 
-/// The least of the limits, and what set it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Memory {
-    bytes: u64,
-    by: &'static str,
+/// A limit that an option of the protocol needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    /// The option, as a field would be called.
+    pub(crate) option: &'static str,
+    pub(crate) bytes: usize,
+    /// The limit, by its field.
+    pub(crate) limit: &'static str,
 }
 
-/// Lowers the default of `max_buffered` to what fits, and warns of a value that was chosen and does
-/// not.
-pub(crate) fn fit(config: &mut Config) {
-    let Some(memory) = limit() else {
-        return;
+/// Moves the limits of `config` that were not `given`, so that those have room that were, and what
+/// the protocol `needs`.
+///
+/// # Errors
+/// Two that were given contradict each other: both names.
+pub(super) fn make_room(config: &mut Config, given: &[&str], needs: &[Need]) -> Result<(), String> {
+    let is_given = |name: &str| given.contains(&name);
+    let need = |limit: &str| {
+        let bytes = needs.iter().filter(|need| need.limit == limit);
+        bytes.map(|need| need.bytes).max().unwrap_or(0)
     };
-    let chosen = config.max_buffered != Config::default().max_buffered;
-    let Some(fitting) = fitting(config, memory.bytes) else {
-        return;
-    };
-    let Memory { bytes, by } = memory;
-    let before = config.max_buffered;
-    if chosen {
-        log::warn!(
-            "--max-buffered is {before} bytes, and this process may have {bytes} ({by}): slow clients \
-             may have it killed; {fitting} or less is safe"
-        );
-        return;
+
+    if !is_given("max_frame") {
+        config.max_frame = config.max_frame.max(config.max_line).max(need("max_frame"));
     }
-    config.max_buffered = fitting;
-    log::info!("--max-buffered is {fitting} bytes, since this process may have {bytes} ({by})");
+    if !is_given("max_output") {
+        // Replies are at least as long as messages: an echo of it, a greeting.
+        let usual = Config::default().max_frame;
+        let reply = Some(config.max_frame).filter(|frame| *frame > usual);
+        let largest = config.high_water.max(reply.unwrap_or(0));
+        config.max_output = config.max_output.max(largest.saturating_mul(SPARE));
+    }
+    if !is_given("max_buffered") {
+        let largest = config.max_output.max(config.max_frame);
+        let largest = largest.max(need("max_buffered"));
+        config.max_buffered = config.max_buffered.max(largest.saturating_mul(SPARE));
+    }
+
+    // What is small makes small what is in it; a message that finds no room is told from its length.
+    if !is_given("max_output") {
+        config.max_output = config.max_output.min(config.max_buffered);
+    }
+    if !is_given("high_water") {
+        config.high_water = config.high_water.min(config.max_output).max(1);
+    }
+    if !is_given("low_water") {
+        config.low_water = config.low_water.min(config.high_water / 2);
+    }
+    check(config, is_given, needs)
 }
 
-/// What `max_buffered` may be where it does not fit.
-fn fitting(config: &Config, memory: u64) -> Option<usize> {
-    let room = usize::try_from(memory / BUFFERS).unwrap_or(usize::MAX);
-    let fitting = room.max(config.max_output);
-    (config.max_buffered > fitting).then_some(fitting)
-}
+fn check(config: &Config, is_given: impl Fn(&str) -> bool, needs: &[Need]) -> Result<(), String> {
+    let fields = [
+        ("max_line", config.max_line),
+        ("max_frame", config.max_frame),
+        ("high_water", config.high_water),
+        ("max_output", config.max_output),
+        ("max_buffered", config.max_buffered),
+    ];
+    let pairs = [
+        ("max_line", "max_frame"),
+        ("high_water", "max_output"),
+        ("high_water", "max_buffered"),
+        ("max_output", "max_buffered"),
+        ("max_frame", "max_buffered"),
+    ];
+    let value = |name: &str| fields.iter().find(|(field, _)| *field == name);
+    let value = |name: &str| value(name).map_or(0, |(_, bytes)| *bytes);
 
-fn limit() -> Option<Memory> {
-    let resources = [(Resource::As, "ulimit -v"), (Resource::Data, "ulimit -d")];
-    let ours = resources.into_iter().filter_map(|(resource, by)| {
-        let bytes = getrlimit(resource).current?;
-        Some(Memory { bytes, by })
-    });
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = of_groups(&groups, |path| fs::read_to_string(path).ok());
-    let group = group.map(|bytes| Memory {
-        bytes,
-        by: "its control group",
-    });
-    ours.chain(group)
-        .filter(|memory| memory.bytes < UNLIMITED)
-        .min_by_key(|memory| memory.bytes)
-}
-
-/// The least limit of the control groups in `text`, the lines of /proc/self/cgroup, and of those above
-/// them. `read` gives the content of a file.
-fn of_groups(text: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
-    let limits = text.lines().filter_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        let (mount, file) = match controllers {
-            "" => (CGROUPS.to_owned(), "memory.max"),
-            "memory" => (format!("{CGROUPS}/memory"), "memory.limit_in_bytes"),
-            _ => return None,
-        };
-        let path = Path::new(path.trim_start_matches('/'));
-        let limit = |group: &Path| {
-            let text = read(&Path::new(&mount).join(group).join(file))?;
-            text.trim().parse::<u64>().ok()
-        };
-        path.ancestors().filter_map(limit).min()
-    });
-    limits.min()
+    let pairs = pairs.iter().filter(|(part, _)| is_given(part));
+    let pairs = pairs.map(|(part, whole)| (*part, value(part), *whole));
+    let needs = needs
+        .iter()
+        .map(|need| (need.option, need.bytes, need.limit));
+    let contradiction = pairs
+        .chain(needs)
+        .find(|(_, bytes, whole)| is_given(whole) && *bytes > value(whole));
+    match contradiction {
+        Some((part, _, whole)) => Err(format!("{whole} must be at least {part}")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_least_limit_of_a_group_and_those_above_it_counts() {
-        let files = [
-            ("/sys/fs/cgroup/a/b/memory.max", "max\n"),
-            ("/sys/fs/cgroup/a/memory.max", "500\n"),
-            ("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "300\n"),
-            (
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                "9223372036854771712\n",
-            ),
-        ];
-        let read = |path: &Path| {
-            let found = files.iter().find(|(at, _)| Path::new(at) == path);
-            found.map(|(_, text)| (*text).to_owned())
-        };
-        assert_eq!(of_groups("0::/a/b\n", read), Some(500));
-        assert_eq!(of_groups("0::/\n", read), None);
-        let old = "5:cpu:/c\n4:memory:/c\n";
-        assert_eq!(of_groups(old, read), Some(300));
-        // A container sees its own group at the top, whatever the line says.
-        assert_eq!(
-            of_groups("4:memory:/docker/x\n", read),
-            Some(9_223_372_036_854_771_712)
-        );
-        assert_eq!(of_groups("nonsense\n", read), None);
+    const MIB: usize = 1 << 20;
+
+    type Change = fn(&mut Config);
+
+    #[track_caller]
+    fn moved(given: &[&str], change: Change) -> Config {
+        let mut config = Config::default();
+        change(&mut config);
+        make_room(&mut config, given, &[]).expect("room");
+        config.validate().expect("limits that make sense");
+        config
     }
 
     #[test]
-    fn buffers_have_half_of_the_memory_and_room_for_one_output() {
-        let config = Config::default();
-        assert_eq!(fitting(&config, 1 << 30), None);
-        assert_eq!(fitting(&config, 128 << 20), Some(64 << 20));
-        assert_eq!(fitting(&config, 1), Some(config.max_output));
+    fn what_was_not_given_moves() {
+        assert_eq!(moved(&[], |_| ()), Config::default());
+
+        let config = moved(&["max_frame"], |to| to.max_frame = 512 * MIB);
+        assert_eq!(config.max_output, 1_024 * MIB);
+        assert_eq!(config.max_buffered, 2_048 * MIB);
+        let config = moved(&["max_line"], |to| to.max_line = 4 * MIB);
+        assert_eq!((config.max_frame, config.max_output), (4 * MIB, 8 * MIB));
+        let config = moved(&["high_water"], |to| to.high_water = 512 * MIB);
+        assert_eq!(config.max_output, 1_024 * MIB);
+        assert_eq!(config.max_buffered, 2_048 * MIB);
+        let config = moved(&["max_output"], |to| to.max_output = 512 * MIB);
+        assert_eq!(config.max_buffered, 1_024 * MIB);
+
+        let config = moved(&["high_water"], |to| to.high_water = 4 << 10);
+        assert_eq!(config.low_water, 2 << 10);
+        let config = moved(&["max_output"], |to| to.max_output = 10 << 10);
+        assert_eq!((config.high_water, config.low_water), (10 << 10, 5 << 10));
+        let config = moved(&["max_buffered"], |to| to.max_buffered = 128 << 10);
+        assert_eq!(
+            (config.max_output, config.high_water),
+            (128 << 10, 64 << 10)
+        );
+        assert_eq!(config.max_frame, MIB, "it says which message finds no room");
+        let config = moved(&["high_water", "max_buffered"], |to| {
+            (to.high_water, to.max_buffered) = (2 * MIB, 3 * MIB);
+        });
+        assert_eq!(config.max_output, 3 * MIB);
+
+        let config = moved(&["max_frame"], |to| to.max_frame = usize::MAX);
+        assert_eq!(config.max_buffered, usize::MAX);
+    }
+
+    #[test]
+    fn what_was_given_does_not() {
+        let cases: [(&[&str], Change, &str); 5] = [
+            (
+                &["max_frame", "max_buffered"],
+                |to| to.max_frame = 512 * MIB,
+                "max_buffered must be at least max_frame",
+            ),
+            (
+                &["max_line", "max_frame"],
+                |to| to.max_line = 2 * MIB,
+                "max_frame must be at least max_line",
+            ),
+            (
+                &["high_water", "max_output"],
+                |to| to.high_water = 2 * MIB,
+                "max_output must be at least high_water",
+            ),
+            (
+                &["high_water", "max_buffered"],
+                |to| to.high_water = 512 * MIB,
+                "max_buffered must be at least high_water",
+            ),
+            (
+                &["max_output", "max_buffered"],
+                |to| to.max_output = 512 * MIB,
+                "max_buffered must be at least max_output",
+            ),
+        ];
+        for (given, change, problem) in cases {
+            let mut config = Config::default();
+            change(&mut config);
+            assert_eq!(make_room(&mut config, given, &[]).unwrap_err(), problem);
+        }
+    }
+
+    #[test]
+    fn protocols_have_needs_of_their_own() {
+        let needs = [
+            Need {
+                option: "max_request",
+                bytes: 4 * MIB,
+                limit: "max_frame",
+            },
+            Need {
+                option: "max_command_output",
+                bytes: 512 * MIB,
+                limit: "max_buffered",
+            },
+        ];
+        let mut config = Config::default();
+        make_room(&mut config, &[], &needs).unwrap();
+        assert_eq!(
+            (config.max_frame, config.max_buffered),
+            (4 * MIB, 1_024 * MIB)
+        );
+        for (given, problem) in [
+            ("max_frame", "max_frame must be at least max_request"),
+            (
+                "max_buffered",
+                "max_buffered must be at least max_command_output",
+            ),
+        ] {
+            let mut config = Config::default();
+            assert_eq!(
+                make_room(&mut config, &[given], &needs).unwrap_err(),
+                problem
+            );
+        }
     }
 }

@@ -323,6 +323,42 @@ fn an_interrupt_ends_it() {
     }
 }
 
+/// Another process may have said of the descriptors that we share that they do not wait.
+#[test]
+fn descriptors_that_do_not_wait_are_waited_for() {
+    let echo = Served::new(&[
+        "echo",
+        "--listen",
+        "tcp://127.0.0.1:0",
+        "--listen",
+        "udp://127.0.0.1:0",
+    ]);
+    let bytes = noise(4 * MIB);
+    for (uri, bytes) in [(echo.uri(0), &*bytes), (echo.uri(1), b"one\ntwo\n")] {
+        let (input, theirs) = UnixStream::pair().unwrap();
+        let (output, out) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        out.set_nonblocking(true).unwrap();
+        let mut command = serveloop(&["connect", uri, "--timeout", "20s"]);
+        command
+            .stdin(OwnedFd::from(theirs))
+            .stdout(OwnedFd::from(out));
+        let mut client = Running::spawn(command);
+        output.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Each time nothing is there to be read before the next half.
+        for half in bytes.chunks(bytes.len() / 2) {
+            let mut printed = vec![0; half.len()];
+            std::thread::scope(|scope| {
+                scope.spawn(|| (&input).write_all(half).expect("a reader"));
+                (&output).read_exact(&mut printed).expect("an echo");
+            });
+            assert!(printed == half, "other bytes came back from {uri}");
+        }
+        drop(input);
+        assert_eq!(client.end().well(), "");
+    }
+}
+
 /// Also while it waits for who reads its output.
 #[test]
 fn an_interrupt_needs_no_reader() {
@@ -349,6 +385,57 @@ fn patience_has_an_end() {
     );
     server.end();
     assert!(began.elapsed() < PATIENCE);
+}
+
+/// A server that ends a connection when its client ends its side, and replies a little later.
+fn leaving() -> Scripted {
+    Scripted::new(|mut stream| {
+        expect(&stream, b"ping\n");
+        stream.set_read_timeout(Some(STALL)).expect("a socket");
+        match stream.read(&mut [0]) {
+            Ok(count) => assert_eq!(count, 0, "more than a ping"),
+            Err(_) => stream.write_all(b"pong\n").expect("a client"),
+        }
+    })
+}
+
+#[test]
+fn our_side_ends_with_the_input_unless_it_is_kept_open() {
+    for (options, reply) in [(&[][..], ""), (&["--keep-open"], "pong\n")] {
+        for framing in ["raw", "line"] {
+            let server = leaving();
+            let uri = server.uri();
+            let arguments = ["connect", &uri, "--framing", framing];
+            let said = run(&[&arguments[..], options].concat(), "ping\n");
+            assert_eq!(said.well(), reply, "{options:?}");
+            server.end();
+        }
+    }
+}
+
+/// A server that says `words` and then nothing, until its client leaves.
+#[track_caller]
+fn kept_open(words: &'static str, framing: &str) -> crate::running::Said {
+    let server = Scripted::new(move |mut stream| {
+        expect(&stream, b"ping\n");
+        stream.write_all(words.as_bytes()).expect("a client");
+        rest(&stream);
+    });
+    let uri = server.uri();
+    let wait = ["--keep-open", "--timeout", "300ms", "--framing", framing];
+    let said = run(&[&["connect", &*uri][..], &wait].concat(), "ping\n");
+    server.end();
+    said
+}
+
+#[test]
+fn what_is_kept_open_ends_when_no_more_is_said() {
+    assert_eq!(kept_open("pong\n", "raw").well(), "pong\n");
+    assert_eq!(kept_open("pong\nping\n", "line").well(), "pong\nping\n");
+    for (words, framing) in [("", "raw"), ("", "line"), ("pong\nhalf", "line")] {
+        let text = kept_open(words, framing).badly();
+        assert!(text.contains("timed out: idle for too long"), "{text}");
+    }
 }
 
 #[test]
@@ -398,7 +485,15 @@ fn a_unix_client_has_a_path_of_its_own_for_as_long_as_it_runs() {
 
 #[test]
 fn what_makes_no_sense_together_is_refused() {
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 6] = [
+        (
+            &["udp://127.0.0.1:1", "--keep-open"],
+            "--keep-open is for streams",
+        ),
+        (
+            &["tcp://127.0.0.1:1", "--keep-open", "--protocol", "echo"],
+            "cannot be used with",
+        ),
         (
             &["udp://127.0.0.1:1", "--framing", "line"],
             "over datagrams each line is a message",

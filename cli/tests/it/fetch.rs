@@ -3,7 +3,9 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -389,6 +391,25 @@ fn an_output_that_takes_nothing_is_a_failure() {
     command.stdout(full);
     let text = Running::spawn(command).end().badly();
     assert!(text.contains("standard output: "), "{text}");
+    server.end();
+}
+
+/// Another process may have said of an output that we share that it does not wait.
+#[test]
+fn an_output_that_does_not_wait_is_waited_for() {
+    let body = noise(1 << 20);
+    let response = [b"HTTP/1.1 200 OK\r\n\r\n", &*body].concat();
+    let server = answering(response);
+    let (output, theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let mut command = serveloop(&["fetch", &format!("http://{}/", server.at())]);
+    command.stdout(OwnedFd::from(theirs));
+    let mut client = Running::spawn(command);
+    output.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut printed = vec![0; body.len()];
+    (&output).read_exact(&mut printed).unwrap();
+    assert!(printed == body, "another body came");
+    assert_eq!(client.end().well(), "");
     server.end();
 }
 

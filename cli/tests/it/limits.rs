@@ -102,3 +102,51 @@ fn all_connections_together_keep_no_more_than_allowed() {
         assert_eq!(served.exit_code(), Some(0), "{model:?}");
     }
 }
+
+/// What an option makes larger than the limit around it takes that along.
+#[test]
+fn limits_that_nobody_gave_make_room() {
+    for option in [
+        "--max-frame=512MiB",
+        "--max-line=512MiB",
+        "--high-water=512MiB",
+        "--high-water=1KiB",
+        "--max-output=512MiB",
+        "--max-output=1KiB",
+        "--max-buffered=16KiB",
+    ] {
+        let served = serve(&["echo", option]);
+        assert!(served.connect().echoes(), "{option}");
+    }
+}
+
+#[test]
+fn a_longer_line_finds_room() {
+    let line = "x".repeat(3 << 20);
+    let served = serve(&[
+        "hello",
+        "--framing",
+        "line",
+        "--delay",
+        "0",
+        "--max-line",
+        "4MiB",
+    ]);
+    let mut client = served.connect();
+    client.expect("Welcome!\n");
+    client.send(&line);
+    client.send("\n");
+    client.expect("Hello,xxx");
+}
+
+#[test]
+fn a_longer_request_finds_room() {
+    let served = serve(&["command", "--allow", "echo", "--max-request", "4MiB"]);
+    // Blanks between words are none of the program's.
+    let request = format!("echo {}hi", " ".repeat(3 << 20));
+    let length = u32::try_from(request.len()).unwrap().to_be_bytes();
+    let mut client = served.connect();
+    client.send_bytes(&length);
+    client.send(&request);
+    client.expect("\0\0\0\x03hi\n");
+}

@@ -34,9 +34,14 @@ mod logging;
 #[cfg(target_os = "linux")]
 mod memory;
 mod models;
+mod odd_input;
+
 mod operator;
 mod print;
 mod protocols;
+mod proxies;
+mod races;
+
 mod scenarios;
 mod shutdown;
 mod timestamp;

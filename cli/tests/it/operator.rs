@@ -2,6 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, Stdio};
 
 use rustix::process::Signal;
@@ -66,6 +68,24 @@ fn a_message_is_shown_and_its_reply_is_sent() {
         client.expect_end();
         served.signal(Signal::TERM);
         assert_eq!(served.exit_code(), Some(0), "{model:?}");
+    }
+}
+
+/// Another process may have made the standard input that we share non-blocking.
+#[test]
+fn an_input_that_does_not_wait_is_waited_for() {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let mut command = serveloop(&["serve", "operator"]);
+    command.args(TCP).stdin(OwnedFd::from(theirs));
+    let served = Served::spawn(command);
+    let mut client = served.connect();
+    for (message, reply) in [("is anybody there?", "yes"), ("good", "good morning")] {
+        client.send(message);
+        assert!(served.printed().ends_with(message));
+        write_line(&mut ours, reply);
+        client.expect(reply);
+        served.printed();
     }
 }
 

@@ -14,12 +14,15 @@ use crate::sockets::Stream;
 /// How long a test waits for what must come, on a machine that has other things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The command, with nothing inherited that would change what it logs.
+/// The command, with nothing inherited that would change what it logs or whom it asks.
 pub(crate) fn serveloop(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_serveloop"));
     command
         .args(arguments)
         .env_remove("RUST_LOG")
+        .env_remove("http_proxy")
+        .env_remove("all_proxy")
+        .env_remove("ALL_PROXY")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -54,6 +54,34 @@ fn limits_that_contradict_each_other_are_refused() {
         text.contains("--low-water must be less than --high-water"),
         "{text}"
     );
+    for (one, other) in [
+        ("--max-frame=512MiB", "--max-buffered=256MiB"),
+        ("--max-line=2MiB", "--max-frame=1MiB"),
+        ("--high-water=2MiB", "--max-output=1MiB"),
+        ("--high-water=2MiB", "--max-buffered=1MiB"),
+        ("--max-output=512MiB", "--max-buffered=256MiB"),
+    ] {
+        let named = |option: &'static str| option.split('=').next().unwrap();
+        let expected = format!("{} must be at least {}", named(other), named(one));
+        for arguments in [["serve", "echo", one, other], ["serve", other, "echo", one]] {
+            let text = refused(&arguments);
+            assert!(text.contains(&expected), "{arguments:?}: {text}");
+        }
+    }
+    let text = refused(&[
+        "serve",
+        "command",
+        "--allow",
+        "ls",
+        "--max-request",
+        "2MiB",
+        "--max-frame",
+        "1MiB",
+    ]);
+    assert!(
+        text.contains("--max-frame must be at least --max-request"),
+        "{text}"
+    );
     let text = refused(&["serve", "echo", "--read-per-turn", "1000000GiB"]);
     assert!(
         text.contains("--read-per-turn must be at most 1 GiB"),

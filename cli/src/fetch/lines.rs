@@ -1,0 +1,165 @@
+//! The lines of an HTTP head: where the last of them ends, and what the first one says.
+
+use serveloop::ProtocolError;
+
+/// What every status line begins with.
+const NAME: &[u8] = b"HTTP/";
+
+/// Finds where a head ends: at its empty line, whether its lines end in CR LF or in a bare line feed.
+/// Empty lines before the status line are part of it.
+#[derive(Debug, Default)]
+pub(crate) struct HeadEnd {
+    /// Where the line begins that is still incomplete.
+    line: usize,
+    /// Everything before this is known to hold no line end that was not seen.
+    scanned: usize,
+    has_status: bool,
+}
+
+impl HeadEnd {
+    /// The length of the head at the front of `data`, which is all that is unread; none until it is
+    /// complete. What follows is another head: begin with a new `HeadEnd`.
+    ///
+    /// # Errors
+    /// What comes is no HTTP response, however it goes on.
+    pub(crate) fn find(&mut self, data: &[u8]) -> Result<Option<usize>, ProtocolError> {
+        while let Some(at) = data[self.scanned..].iter().position(|byte| *byte == b'\n') {
+            let line = without_cr(&data[self.line..self.scanned + at]);
+            self.scanned += at + 1;
+            self.line = self.scanned;
+
+            if line.is_empty() && self.has_status {
+                return Ok(Some(self.scanned));
+            }
+            if !line.is_empty() && !self.has_status {
+                status_line(line)?;
+                self.has_status = true;
+            }
+        }
+        self.scanned = data.len();
+
+        // A server of another protocol may have greeted us, and now waits for a reply.
+        if !self.has_status {
+            check_name(&data[self.line..])?;
+        }
+        Ok(None)
+    }
+}
+
+/// The status and its reason, in a line such as `HTTP/1.1 200 OK`. The version does not matter, as
+/// long as there is one; neither does how the three are separated.
+pub(crate) fn status_line(line: &[u8]) -> Result<(u16, &[u8]), ProtocolError> {
+    let read = || {
+        let (name, rest) = line.split_at_checked(NAME.len())?;
+        let blank = rest.iter().position(|byte| matches!(byte, b' ' | b'\t'))?;
+        let (version, rest) = rest.split_at(blank);
+        let is_version = matches!(version, [b'1'..=b'3'] | [b'1'..=b'3', b'.', b'0'..=b'9']);
+
+        let (status, reason) = rest.trim_ascii_start().split_at_checked(3)?;
+        let is_status = status.iter().all(u8::is_ascii_digit) && status[0] != b'0';
+        let is_longer = reason.first().is_some_and(u8::is_ascii_digit);
+        let holds = name.eq_ignore_ascii_case(NAME) && is_version && is_status && !is_longer;
+        let digits = std::str::from_utf8(status).ok()?;
+        holds.then_some((digits.parse().ok()?, reason))
+    };
+    read().ok_or_else(|| no_response(line))
+}
+
+/// Says at once that the beginning of a line is not that of a status line.
+fn check_name(begin: &[u8]) -> Result<(), ProtocolError> {
+    // Half of an empty line.
+    let begin = if begin == b"\r" { b"" } else { begin };
+    let most = begin.len().min(NAME.len());
+    if begin[..most].eq_ignore_ascii_case(&NAME[..most]) {
+        return Ok(());
+    }
+    Err(no_response(begin))
+}
+
+fn no_response(line: &[u8]) -> ProtocolError {
+    let begin = String::from_utf8_lossy(line);
+    ProtocolError::malformed(format!("no HTTP response: it begins with \"{begin}\""))
+}
+
+/// A line, whose line feed is gone, without the rest of its end.
+pub(crate) fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_lines_need_a_version_and_three_digits() {
+        for line in [
+            "HTTP/1.1 200 OK",
+            "HTTP/1.0  200   OK",
+            "HTTP/1.1\t200\tOK",
+            "HTTP/1.1 200",
+            "HTTP/1.1 200 ",
+            "HTTP/1.1 200OK",
+            "http/1.9 200 \u{1b}",
+            "HTTP/2 200",
+        ] {
+            let (status, _) = status_line(line.as_bytes()).unwrap();
+            assert_eq!(status, 200, "{line:?}");
+        }
+        for line in [
+            "",
+            "HTTP/",
+            "HTTP/1.1",
+            "HTTP/1.1 ",
+            "HTTP/1.1 20",
+            "HTTP/1.1 2000",
+            "HTTP/1.1 099",
+            "HTTP/1.1 OK",
+            "HTTP 200 OK",
+            "HTTP/11.1 200 OK",
+            "HTTP/0.9 200",
+            " HTTP/1.1 200",
+            "ICY 200 OK",
+        ] {
+            let error = status_line(line.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("no HTTP response"), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_ends_at_its_empty_line_however_it_is_cut() {
+        for head in [
+            "HTTP/1.1 200 OK\r\nA: b\r\n\r\n",
+            "HTTP/1.1 200 OK\nA: b\n\n",
+            "HTTP/1.1 200 OK\r\nA: b\n\r\n",
+            "\r\n\nHTTP/1.1 200 OK\r\n\n",
+            "HTTP/1.1 200 OK\r\nA: \r\r\n \r\n\r\n",
+        ] {
+            let mut at_once = HeadEnd::default();
+            let stream = format!("{head}\n\nmore");
+            assert_eq!(at_once.find(stream.as_bytes()).unwrap(), Some(head.len()));
+            let mut bytewise = HeadEnd::default();
+            for end in 1..head.len() {
+                assert_eq!(bytewise.find(&stream.as_bytes()[..end]).unwrap(), None);
+            }
+            assert_eq!(bytewise.find(head.as_bytes()).unwrap(), Some(head.len()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_response_is_known_at_once() {
+        for begin in [
+            "x",
+            "HTTQ",
+            "220 ready",
+            "\r\nSSH-2.0",
+            "HTTP/1.1 x\n",
+            "\rH",
+        ] {
+            let error = HeadEnd::default().find(begin.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("no HTTP response"), "{begin:?}");
+        }
+        for begin in ["", "H", "\r", "\n", "htTp/", "HTTP/1.1 x"] {
+            assert_eq!(HeadEnd::default().find(begin.as_bytes()).unwrap(), None);
+        }
+    }
+}

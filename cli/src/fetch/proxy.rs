@@ -1,0 +1,326 @@
+//! Proxies: which one a request goes through, by the options and the environment.
+
+use std::env;
+use std::fmt;
+use std::net::IpAddr;
+
+use clap::Args;
+use url::{Host, Url};
+
+use crate::failure::Failure;
+
+/// The port of a proxy that does not say it, as with curl.
+const PORT: u16 = 1080;
+
+/// Where the environment names a proxy for http:// URLs, the first that is not empty. HTTP_PROXY is
+/// not among them: in a program that a web server runs it is what a client says in a header.
+const NAMES: [&str; 3] = ["http_proxy", "all_proxy", "ALL_PROXY"];
+
+/// Where the environment says whom to ask without a proxy.
+const EXCEPTIONS: [&str; 2] = ["no_proxy", "NO_PROXY"];
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ProxyOptions {
+    /// Send requests through this proxy, http://[USER:PASSWORD@]HOST[:PORT], instead of the one that
+    /// the environment names. An empty URL turns proxies off
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// Hosts that are asked directly, instead of those that no_proxy lists: names (with all names below
+    /// them), addresses and networks, separated by commas. Without HOSTS, or with *, no proxy is used
+    #[arg(
+        long,
+        value_name = "HOSTS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "*"
+    )]
+    no_proxy: Option<String>,
+}
+
+impl ProxyOptions {
+    /// The proxy that the options name, or else the environment.
+    pub(crate) fn proxies(&self) -> Proxies {
+        let option = self.proxy.clone().map(|url| ("--proxy", url));
+        let named = option.or_else(|| environment(&NAMES));
+        let named = named.filter(|(_, url)| !url.is_empty());
+        let hosts = self.no_proxy.clone();
+        let hosts = hosts.or_else(|| environment(&EXCEPTIONS).map(|(_, hosts)| hosts));
+        Proxies {
+            named,
+            exceptions: hosts.unwrap_or_default(),
+        }
+    }
+}
+
+/// The first of these variables that says something.
+fn environment(names: &[&'static str]) -> Option<(&'static str, String)> {
+    let mut values = names.iter().map(|name| (*name, env::var_os(name)));
+    values.find_map(|(name, value)| {
+        let value = value.filter(|value| !value.is_empty())?;
+        Some((name, value.to_string_lossy().into_owned()))
+    })
+}
+
+/// Which hosts are asked by way of a proxy.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proxies {
+    /// Its URL, after who says so.
+    named: Option<(&'static str, String)>,
+    exceptions: String,
+}
+
+impl Proxies {
+    /// The proxy that a request for `url` goes through; none if it goes to its host directly.
+    ///
+    /// # Errors
+    /// The proxy is none that we can talk to.
+    pub(crate) fn of(&self, url: &Url) -> Result<Option<Proxy>, Failure> {
+        let Some((source, text)) = &self.named else {
+            return Ok(None);
+        };
+        if is_exception(url, &self.exceptions) {
+            return Ok(None);
+        }
+        // Nobody needs to see its password.
+        let (_, shown) = text.rsplit_once('@').unwrap_or(("", text));
+        let usage = |problem| Failure::Usage(format!("{source}: {shown:?}: {problem}"));
+        Proxy::parse(text).map(Some).map_err(usage)
+    }
+}
+
+/// A server that asks others for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    host: String,
+    port: u16,
+    /// User and password, in Base64.
+    credentials: Option<String>,
+}
+
+impl Proxy {
+    fn parse(text: &str) -> Result<Self, String> {
+        let whole = match text.split_once("://") {
+            Some(_) => text.to_owned(),
+            None => format!("http://{text}"),
+        };
+        let url = Url::parse(&whole).map_err(|error| error.to_string())?;
+        if url.scheme() != "http" {
+            let scheme = url.scheme();
+            return Err(format!(
+                "only http:// proxies are supported, not {scheme}; --no-proxy asks directly"
+            ));
+        }
+
+        // The usual port of HTTP is none to a URL, whether it was written or not.
+        let authority = whole.split('/').nth(2).unwrap_or_default();
+        let usual = if authority.ends_with(":80") { 80 } else { PORT };
+        let user = decoded(url.username());
+        let password = decoded(url.password().unwrap_or_default());
+        let has_credentials = !user.is_empty() || url.password().is_some();
+        Ok(Self {
+            host: url.host_str().unwrap_or_default().to_owned(),
+            port: url.port().unwrap_or(usual),
+            credentials: has_credentials.then(|| base64(&[&user, &b":"[..], &password].concat())),
+        })
+    }
+
+    /// Where it is, as the library writes an address.
+    pub(crate) fn place(&self) -> String {
+        format!("tcp://{}:{}", self.host, self.port)
+    }
+
+    /// The header that says who we are to it, if it asks that.
+    pub(crate) fn header(&self) -> String {
+        let credentials = self.credentials.as_ref();
+        let header = credentials.map(|base64| format!("Proxy-Authorization: Basic {base64}\r\n"));
+        header.unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Proxy {
+    /// Its place, without what nobody needs to know.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}", self.host, self.port)
+    }
+}
+
+/// Whether one of `hosts` is that of `url`.
+fn is_exception(url: &Url, hosts: &str) -> bool {
+    let Some(host) = url.host() else {
+        return false;
+    };
+    let port = url.port_or_known_default();
+    hosts
+        .split([',', ' ', '\t', '\n'])
+        .filter(|entry| !entry.is_empty())
+        .any(|entry| entry == "*" || matches(&host, port, entry))
+}
+
+fn matches(host: &Host<&str>, port: Option<u16>, entry: &str) -> bool {
+    match host {
+        Host::Ipv4(ip) => is_within((*ip).into(), port, entry),
+        Host::Ipv6(ip) => is_within((*ip).into(), port, entry),
+        Host::Domain(name) => is_below(name, port, entry),
+    }
+}
+
+/// Whether `name` is `entry`, or below it.
+fn is_below(name: &str, port: Option<u16>, entry: &str) -> bool {
+    let (entry, only) = split_port(entry);
+    let entry = entry.trim_start_matches("*.").trim_matches('.');
+    let entry = entry.to_ascii_lowercase();
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let below = name.strip_suffix(&*entry);
+    let is_it = below.is_some_and(|below| below.is_empty() || below.ends_with('.'));
+    !entry.is_empty() && is_it && (only.is_none() || only == port)
+}
+
+/// Whether `ip` is `entry`, or within that network.
+fn is_within(ip: IpAddr, port: Option<u16>, entry: &str) -> bool {
+    let is_ip = |text: &str| {
+        let text = text.trim_start_matches('[').trim_end_matches(']');
+        text.parse() == Ok(ip)
+    };
+    let (host, only) = split_port(entry);
+    if is_ip(entry) || only.is_some() && only == port && is_ip(host) {
+        return true;
+    }
+    let network = entry.split_once('/').and_then(|(network, bits)| {
+        let network = network.trim_start_matches('[').trim_end_matches(']');
+        Some((network.parse().ok()?, bits.parse::<u32>().ok()?))
+    });
+    match (ip, network) {
+        (IpAddr::V4(ip), Some((IpAddr::V4(network), bits @ 0..=32))) => {
+            let differ = u32::from(ip) ^ u32::from(network);
+            differ.leading_zeros() >= bits
+        }
+        (IpAddr::V6(ip), Some((IpAddr::V6(network), bits @ 0..=128))) => {
+            let differ = u128::from(ip) ^ u128::from(network);
+            differ.leading_zeros() >= bits
+        }
+        _ => false,
+    }
+}
+
+/// A host, and the port after it if there is one.
+fn split_port(entry: &str) -> (&str, Option<u16>) {
+    let split = entry.rsplit_once(':');
+    let split = split.filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    match split.map(|(host, port)| (host, port.parse().ok())) {
+        Some((host, Some(port))) => (host, Some(port)),
+        _ => (entry, None),
+    }
+}
+
+/// The bytes that percent signs stand for.
+fn decoded(text: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let byte = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
+        let byte = byte.filter(|_| *first == b'%');
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    bytes
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let value = bits >> (18 - 6 * digit) & 0x3f;
+            let is_there = digit <= group.len();
+            text.push(if is_there {
+                char::from(BASE64[value as usize])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_padded() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("Aladdin:open sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn proxies_are_written_in_several_ways() {
+        for (text, place) in [
+            ("http://proxy:3128", "tcp://proxy:3128"),
+            ("http://proxy:3128/", "tcp://proxy:3128"),
+            ("proxy:3128", "tcp://proxy:3128"),
+            ("127.0.0.1:80", "tcp://127.0.0.1:80"),
+            ("http://[::1]:80/", "tcp://[::1]:80"),
+            ("proxy", "tcp://proxy:1080"),
+        ] {
+            let proxy = Proxy::parse(text).unwrap();
+            assert_eq!((proxy.place(), proxy.header()), (place.into(), "".into()));
+        }
+        let proxy = Proxy::parse("http://Al%61ddin:open%20sesame@proxy:1").unwrap();
+        assert_eq!(proxy.to_string(), "http://proxy:1");
+        let header = "Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n";
+        assert_eq!(proxy.header(), header);
+        for text in [
+            "socks5://proxy:1",
+            "https://proxy",
+            "http://",
+            "proxy:99999",
+        ] {
+            assert!(Proxy::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn exceptions_are_names_addresses_and_networks() {
+        let is_exception = |url: &str, hosts: &str| is_exception(&Url::parse(url).unwrap(), hosts);
+        for (url, hosts) in [
+            ("http://example.com/", "example.com"),
+            ("http://www.EXAMPLE.com./", "a.org, .example.COM"),
+            ("http://www.example.com/", "*.example.com"),
+            ("http://www.example.com/", "b,example.com. c"),
+            ("http://example.com:81/", "example.com:81"),
+            ("http://anything/", "a *"),
+            ("http://127.0.0.1/", "localhost,127.0.0.1"),
+            ("http://10.9.8.7/", "10.0.0.0/8"),
+            ("http://10.9.8.7/", "0.0.0.0/0"),
+            ("http://10.9.8.7:80/", "10.9.8.7:80"),
+            ("http://[fd00::1]/", "fd00::1"),
+            ("http://[fd00::1]:81/", "[fd00::1]:81"),
+            ("http://[fd00::1]/", "fd00::/8"),
+        ] {
+            assert!(is_exception(url, hosts), "{url} {hosts}");
+        }
+        for (url, hosts) in [
+            ("http://example.com/", ""),
+            ("http://example.com/", "www.example.com"),
+            ("http://notexample.com/", "example.com"),
+            ("http://example.com/", "example.com:81"),
+            ("http://example.com/", ". ,,"),
+            ("http://11.9.8.7/", "10.0.0.0/8"),
+            ("http://10.9.8.7/", "10.0.0.0/33"),
+            ("http://10.9.8.7/", "8.7"),
+            ("http://[fe00::1]/", "fd00::/8"),
+        ] {
+            assert!(!is_exception(url, hosts), "{url} {hosts}");
+        }
+    }
+}

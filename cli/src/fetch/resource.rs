@@ -1,0 +1,198 @@
+//! What is asked for: a URL that can be fetched, and the request that says it.
+
+use std::fmt;
+use std::io;
+
+use url::{ParseError, Url};
+
+use super::proxy::Proxy;
+use crate::escaped::Quoted;
+use crate::failure::Failure;
+
+/// What is at a URL.
+#[derive(Clone, Debug)]
+pub(crate) struct Resource {
+    url: Url,
+    /// The network that an IPv6 address is of, if it says so; nobody but this machine knows it.
+    zone: Option<String>,
+}
+
+impl Resource {
+    /// A resource by its URL.
+    ///
+    /// # Errors
+    /// It is none, or cannot be fetched.
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        let usage = |problem: &str| Failure::Usage(format!("{text}: {problem}"));
+        let (plain, zone) = split_zone(text);
+        let url = Url::parse(&plain).map_err(|error| match error {
+            ParseError::RelativeUrlWithoutBase => usage("a URL begins with http://"),
+            error => usage(&error.to_string()),
+        })?;
+        check(&url).map_err(usage)?;
+        Ok(Self { url, zone })
+    }
+
+    /// Where this one says that it is instead.
+    ///
+    /// # Errors
+    /// That cannot be fetched.
+    pub(crate) fn redirect(&self, location: &str) -> Result<Self, Failure> {
+        let failed = |problem: &str| {
+            let location = Quoted(location.as_bytes());
+            let problem = format!("{self}: redirected to {location}: {problem}");
+            Failure::from(io::Error::other(problem))
+        };
+        let url = self.url.join(location);
+        let url = url.map_err(|error| failed(&error.to_string()))?;
+        check(&url).map_err(failed)?;
+
+        let is_same_host = url.host() == self.url.host();
+        let zone = self.zone.clone().filter(|_| is_same_host);
+        Ok(Self { url, zone })
+    }
+
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Where its server is, as the library writes an address.
+    pub(crate) fn place(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or(80);
+        match (&self.zone, host.strip_suffix(']')) {
+            (Some(zone), Some(address)) => format!("tcp://{address}%{zone}]:{port}"),
+            _ => format!("tcp://{host}:{port}"),
+        }
+    }
+
+    /// The request. A URL that was parsed holds no line end and no space.
+    pub(crate) fn request(&self, proxy: Option<&Proxy>) -> Vec<u8> {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port();
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let query = self.url.query();
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        // A proxy has to be told whom to ask.
+        let (whom, credentials) = match proxy {
+            Some(proxy) => (format!("http://{host}{port}"), proxy.header()),
+            None => (String::new(), String::new()),
+        };
+        format!(
+            "GET {whom}{path}{query} HTTP/1.1\r\nHost: {host}{port}\r\nUser-Agent: serveloop/{version}\r\nAccept: */*\r\n{credentials}Connection: close\r\n\r\n",
+            path = self.url.path(),
+            version = env!("CARGO_PKG_VERSION"),
+        )
+        .into_bytes()
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+fn check(url: &Url) -> Result<(), &'static str> {
+    match url.scheme() {
+        "http" => {}
+        "https" => return Err("https is not spoken here, there is no encryption: use http://"),
+        _ => return Err("only http:// URLs can be fetched"),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a user's name and password are not sent");
+    }
+    Ok(())
+}
+
+/// A URL without the zone of its IPv6 address, and that zone: `[fe80::1%25eth0]` or `[fe80::1%eth0]`.
+fn split_zone(text: &str) -> (String, Option<String>) {
+    let found = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let (before, literal) = authority.split_once('[')?;
+        let (literal, after) = literal.split_once(']')?;
+        let (address, zone) = literal.split_once('%')?;
+        let zone = zone.strip_prefix("25").unwrap_or(zone);
+        let plain = format!("{scheme}://{before}[{address}]{after}{path}");
+        (!zone.is_empty()).then(|| (plain, Some(zone.to_owned())))
+    };
+    found().unwrap_or_else(|| (text.to_owned(), None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Resource {
+        Resource::parse(url).unwrap()
+    }
+
+    fn first_lines(url: &str) -> String {
+        let text = String::from_utf8(parse(url).request(None)).unwrap();
+        assert!(text.ends_with("\r\nAccept: */*\r\nConnection: close\r\n\r\n"));
+        text.lines().take(2).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn requests_name_host_path_and_query() {
+        let cases = [
+            ("http://example.com", "GET / HTTP/1.1|Host: example.com"),
+            ("http://h:80/a?b=c#d", "GET /a?b=c HTTP/1.1|Host: h"),
+            ("http://h:8080/a b", "GET /a%20b HTTP/1.1|Host: h:8080"),
+            ("http://[::1]:8080/", "GET / HTTP/1.1|Host: [::1]:8080"),
+            ("HTTP://h/a\r\nX: y", "GET /aX:%20y HTTP/1.1|Host: h"),
+            ("http://[fe80::1%25lo]/a", "GET /a HTTP/1.1|Host: [fe80::1]"),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(first_lines(url), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_are_looked_up_with_their_port_and_zone() {
+        for (url, place) in [
+            ("http://127.0.0.1/", "tcp://127.0.0.1:80"),
+            ("http://[::1]:8080/", "tcp://[::1]:8080"),
+            ("http://[fe80::1%25eth0]/a%25b", "tcp://[fe80::1%eth0]:80"),
+            ("http://[fe80::1%eth0]:81?%", "tcp://[fe80::1%eth0]:81"),
+        ] {
+            assert_eq!(parse(url).place(), place);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_fetched_is_refused() {
+        for url in [
+            "https://h/",
+            "ftp://h/",
+            "h/a",
+            "http://",
+            "http://u:p@h/",
+            "http://h:99999/",
+            "http://[fe80::1%]/",
+            "http://[fe80::1%25]/",
+        ] {
+            let refused = Resource::parse(url);
+            assert!(matches!(refused, Err(Failure::Usage(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn redirections_are_relative_to_where_they_come_from() {
+        let from = parse("http://h:81/a/b");
+        let to = |location| from.redirect(location).unwrap().to_string();
+        assert_eq!(to("c"), "http://h:81/a/c");
+        assert_eq!(to("//i/d"), "http://i/d");
+        assert!(from.redirect("https://h/").is_err());
+        assert!(from.redirect("file:///etc/passwd").is_err());
+        let from = parse("http://[fe80::1%25lo]/a");
+        assert_eq!(
+            from.redirect("/b").unwrap().place(),
+            "tcp://[fe80::1%lo]:80"
+        );
+        let other = from.redirect("http://[fe80::2]/").unwrap();
+        assert_eq!(other.place(), "tcp://[fe80::2]:80");
+    }
+}
