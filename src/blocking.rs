@@ -17,6 +17,7 @@ use crate::control::Control;
 use crate::datagram::{self, NOBODY};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
+use crate::journal::TARGET;
 use crate::linger::{LOOK_AGAIN, Linger};
 use crate::mio::Datagram;
 use crate::protocol::Protocol;
@@ -285,7 +286,9 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     fn end(mut self) -> Option<(Peer, Box<CloseReason>)> {
         let lingers = !self.session.is_aborted() && !self.session.is_eof();
         let reason = self.session.handle_lost()?;
-        log::debug!("{}: {reason}", self.session.peer());
+        if !reason.is_error() {
+            log::debug!(target: TARGET, event = "ended"; "{}: {reason}", self.session.peer());
+        }
         self.statistics.count_close(&reason);
         self.statistics.panics += u64::from(self.session.has_panicked_last());
         if lingers {

@@ -15,6 +15,7 @@ use crate::blocking::{self, Blocking};
 use crate::clock::{REPEAT, Tick};
 use crate::config::Config;
 use crate::control::{Control, GRACE, INTERRUPT_AGAIN};
+use crate::ending;
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::mio::{Datagram, Mio};
@@ -135,7 +136,7 @@ impl<P: Protocol> Processes<P> {
         let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
         let mut report: Vec<u8> = counts.collect();
         if let Some((_, reason)) = failure {
-            report.extend(reason.to_string().bytes());
+            report.extend(ending::describe(&reason));
         }
         // Without its report the parent counts this process as killed, which is all it can do.
         let _ = to_parent.write_all(&report);
@@ -162,18 +163,17 @@ impl<P: Protocol> Processes<P> {
                 for (counter, count) in counted.counters().zip(counts.chunks_exact(8)) {
                     *counter = count.try_into().map_or(0, u64::from_le_bytes);
                 }
-                String::from_utf8_lossy(text).into_owned()
+                ending::understand(text)
             }
             None => {
                 counted.closed_killed = u64::from(served.stream);
-                "killed".to_owned()
+                Some(CloseReason::Process("killed".to_owned()))
             }
         };
         turn.add_counts(&counted);
         turn.leave(&served.peer);
-        if !failure.is_empty() {
-            turn.failures
-                .push((served.peer, Box::new(CloseReason::Process(failure))));
+        if let Some(reason) = failure {
+            turn.failures.push((served.peer, Box::new(reason)));
         }
     }
 

@@ -21,6 +21,7 @@ use self::http::Get;
 use crate::escaped::Quoted;
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
+use crate::logger::TARGET;
 use crate::outbound::visit;
 use crate::units::{Size, Timeout};
 
@@ -111,7 +112,7 @@ impl Fetch {
                 return Ok(());
             };
             url = redirect(&url, &location)?;
-            log::info!("redirected to {url}");
+            log::info!(target: TARGET, "redirected to {url}");
         }
         let problem = format!(
             "{}: more than {} redirections",

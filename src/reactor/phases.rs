@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::admission::Admission;
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
+use crate::journal::TARGET;
 use crate::listener::Listeners;
 use crate::model::FIRST_OF_MODEL;
 use crate::net::Net;
@@ -121,8 +122,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.kit.statistics.slow_turns += 1;
         let now = self.kit.clock.tick();
         let took = took.as_millis();
-        let mut warn =
-            |problem: fmt::Arguments<'_>| self.kit.throttle.warn("slow turn", now, problem);
+        let mut warn = |problem: fmt::Arguments<'_>| {
+            if !self.kit.throttle.warn("slow turn", now, problem) {
+                log::debug!(target: TARGET, "{problem}");
+            }
+        };
         match self.connections.served() {
             (_, Some(peer)) => warn(format_args!("{peer}: kept the loop busy for {took} ms")),
             (count, None) => warn(format_args!(
@@ -186,7 +190,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         for (peer, reason) in mem::take(&mut self.kit.failures) {
             let now = self.kit.clock.tick();
             let message = format_args!("{peer}: {reason}");
-            self.kit.throttle.warn(reason.name(), now, message);
+            let is_inbound = peer.listener().is_some() && !peer.is_datagram();
+            if is_inbound && reason.is_ordinary() {
+                log::debug!(target: TARGET, "{message}");
+            } else if !self.kit.throttle.warn(reason.name(), now, message) {
+                log::debug!(target: TARGET, event = "ended"; "{message}");
+            }
             let factory = &mut self.factory;
             if guard(|| factory.handle_error(&peer, &reason)).is_none() {
                 self.kit.statistics.panics += 1;
@@ -215,7 +224,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.shutdown.note_end();
             return self.end_all(true);
         }
-        log::info!("shutting down: {} connections open", self.connections.len());
+        log::info!(target: TARGET, "shutting down: {} connections open", self.connections.len());
         let now = self.kit.clock.tick();
         let timeout = self.kit.config.drain_timeout;
         self.shutdown

@@ -39,7 +39,8 @@ use self::stage::Confinement;
 pub(crate) use self::stage::become_program;
 pub(crate) use self::wire::{READY, Wire};
 use crate::failure::Failure;
-use crate::serve::logged::{Diary, Logged};
+use crate::logger::TARGET;
+use crate::serve::logged::Diary;
 use crate::serve::way::Way;
 use crate::units::{Size, Span, Timeout};
 
@@ -196,15 +197,14 @@ impl CommandOptions {
 
     pub(super) fn serve(self, server: Server, config: &Config, way: Way) -> io::Result<Statistics> {
         if geteuid().is_root() {
-            log::warn!("the programs run as root, as this server does");
+            log::warn!(target: TARGET, "the programs run as root, as this server does");
         }
         keep_children()?;
         platform::hide_from_programs()?;
         let service = Arc::new(self.service(config));
         let pool = Arc::clone(&service.pool);
         let served = way.serve(server, move |peer: &Peer| {
-            let commands = Commands::new(&service, peer);
-            Some(Logged::new(peer, &service.diary, commands))
+            Some(Commands::new(&service, peer))
         });
         pool.end();
         served
@@ -221,7 +221,7 @@ impl CommandOptions {
             wire: self.wire,
             allowed: self.allow,
             pool,
-            diary: Diary::default(),
+            diary: Diary,
             max_request: self.max_request.into(),
             grace: self.grace_after_eof.into(),
             beat: config.idle_timeout.map(|timeout| timeout / 2),

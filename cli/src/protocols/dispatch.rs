@@ -13,7 +13,6 @@ use serveloop::{Peer, Server, Statistics};
 use serveloop_dispatch::{ActionError, Actions, Dispatch};
 
 use super::timestamp::check_zone;
-use crate::serve::logged::{Diary, Logged};
 use crate::serve::way::Way;
 
 /// Calls actions by their names: JSON values in, JSON values out.
@@ -62,10 +61,8 @@ impl DispatchOptions {
     pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
         check_zone();
         let actions = Arc::new(actions());
-        let diary = Diary::default();
-        way.serve(server, move |peer: &Peer| {
-            let dispatch = Dispatch::new(Arc::clone(&actions)).with_max_depth(self.max_depth);
-            Some(Logged::new(peer, &diary, dispatch))
+        way.serve(server, move |_: &Peer| {
+            Some(Dispatch::new(Arc::clone(&actions)).with_max_depth(self.max_depth))
         })
     }
 }

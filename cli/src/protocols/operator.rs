@@ -16,7 +16,8 @@ use serveloop::{
 use self::console::Console;
 use crate::escaped::Escaped;
 use crate::failure::Failure;
-use crate::serve::logged::{Diary, Logged};
+use crate::logger::TARGET;
+use crate::serve::logged::Diary;
 use crate::serve::messages::{MessageKind, Messages};
 use crate::serve::outlet::{Outflow, Outlet};
 use crate::serve::way::Way;
@@ -39,7 +40,6 @@ pub(crate) struct Operator {
     timeout: Option<Duration>,
     /// When this client has waited for long enough.
     give_up_at: Option<Instant>,
-    diary: Diary,
     /// A reply that finds no room on standard output, where it is shown before it is sent.
     held: Option<Vec<u8>>,
 }
@@ -125,7 +125,7 @@ impl Protocol for Operator {
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        self.diary.note(format_args!(
+        Diary.note(format_args!(
             "{}: client {} had no reply in time",
             transport.peer(),
             self.number
@@ -140,7 +140,7 @@ impl Protocol for Operator {
     fn connection_lost(&mut self, _: &CloseReason) {
         let lost = self.console.leave(self.number) + usize::from(self.held.is_some());
         if lost > 0 {
-            log::warn!("client {} left before it got {lost} replies", self.number);
+            log::warn!(target: TARGET, "client {} left before it got {lost} replies", self.number);
         }
     }
 }
@@ -219,9 +219,8 @@ impl OperatorOptions {
         let outlet = Outlet::new(way.is_forking())?;
         let console = Arc::new(Console::default());
         listen_to_input(Arc::clone(&console), max_line)?;
-        let diary = Diary::default();
         let factory_outlet = outlet.clone();
-        let served = way.serve(server, move |peer: &Peer| {
+        let served = way.serve(server, move |_: &Peer| {
             let operator = Operator {
                 console: Arc::clone(&console),
                 outflow: Outflow::new(&factory_outlet),
@@ -230,10 +229,9 @@ impl OperatorOptions {
                 asked: false,
                 timeout: self.reply_timeout.into(),
                 give_up_at: None,
-                diary: diary.clone(),
                 held: None,
             };
-            Some(Logged::new(peer, &diary, operator))
+            Some(operator)
         });
         outlet.finish();
         served

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::served::{Outcome, PATIENCE, Served};
+use crate::shutdown::TOGETHER;
 use crate::sockets::{Datagrams, Directory};
 
 const MODELS: [&[&str]; 5] = [
@@ -165,6 +166,7 @@ fn a_second_signal_ends_every_model() {
         if !model.contains(&"sequential") {
             served.logged("shutting down");
         }
+        thread::sleep(TOGETHER);
         served.signal(Signal::INT);
         client.expect_cut();
         let code = served.exit_code();
