@@ -55,6 +55,9 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Serve {
+    /// Before the limits, which take the values that it asks about out.
+    #[command(flatten)]
+    given: GivenPerPeer,
     #[command(subcommand)]
     protocol: Protocol,
     /// Where to listen: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH. Can be
@@ -70,8 +73,6 @@ pub(crate) struct Serve {
     way: Way,
     #[command(flatten)]
     limits: Limits,
-    #[command(flatten)]
-    given: GivenPerPeer,
 }
 
 impl Serve {
