@@ -199,3 +199,33 @@ impl Shutdown {
         self.deadline
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn signals_that_come_together_are_one_request() {
+        let handle = ShutdownHandle::new().unwrap();
+        for _ in 0..5 {
+            handle.shutdown_by_signal();
+        }
+        assert_eq!(handle.requests(), 1);
+        thread::sleep(Duration::from_millis(SIGNALS_TOGETHER));
+        handle.shutdown_by_signal();
+        handle.shutdown_by_signal();
+        assert_eq!(handle.requests(), 3);
+    }
+
+    /// Who calls it from code means what it says.
+    #[test]
+    fn other_requests_are_counted_each() {
+        let handle = ShutdownHandle::new().unwrap();
+        handle.shutdown();
+        handle.shutdown_by_signal();
+        assert_eq!(handle.requests(), 2);
+    }
+}

@@ -269,8 +269,11 @@ impl<W: AsFd> Write for Unblocked<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     use super::*;
 
@@ -332,6 +335,42 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "(1 lines of the log were dropped)\n");
+    }
+
+    /// A terminal whose owner is another user cannot be opened again.
+    #[test]
+    fn a_terminal_that_cannot_be_opened_again_is_not_waited_for_either() {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let terminal = File::options()
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        let means = Means::Switched;
+        let out = AtOnce {
+            out: &terminal,
+            means,
+        };
+        let mut taken = 0;
+        while let Ok(count) = out.write(&[b'.'; 1_000]) {
+            taken += count;
+        }
+        assert!(taken > 1_000);
+        assert_eq!(out.write(b"no room"), Err(Errno::AGAIN));
+        let mode = fcntl_getfl(&terminal).unwrap();
+        assert!(!mode.contains(OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn what_has_no_reader_is_left_as_it_is() {
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        assert!(matches!(Means::of(&null), Means::Plain));
+        let (_reader, writer) = io::pipe().unwrap();
+        assert!(matches!(Means::of(&writer), Means::Reopened(_)));
+        let (socket, _other) = UnixStream::pair().unwrap();
+        assert!(matches!(Means::of(&socket), Means::Socket));
     }
 
     #[test]

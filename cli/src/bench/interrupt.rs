@@ -1,14 +1,20 @@
 //! Ctrl-C ends the whole benchmark, with every server that it started.
 
 use std::io;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 use crate::signals::BY_SIGNAL;
+
+/// How long the orderly end may take. Servers end with this process, whatever ends it.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Notes the signals; whatever takes time asks it.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +23,9 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
+    /// Has the signals end the benchmark in order, or after a moment in any case: it may be waiting
+    /// for a terminal that is stopped.
+    ///
     /// # Errors
     /// The system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
@@ -25,6 +34,14 @@ impl Interrupt {
             let number = usize::try_from(signal).unwrap_or(0);
             flag::register_usize(signal, Arc::clone(&interrupt.signal), number)?;
         }
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let end = move || {
+            if let Some(signal) = signals.forever().next() {
+                thread::sleep(GRACE);
+                process::exit(BY_SIGNAL + signal);
+            }
+        };
+        thread::Builder::new().spawn(end)?;
         Ok(interrupt)
     }
 

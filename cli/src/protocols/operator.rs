@@ -1,9 +1,10 @@
 //! `serve operator`: a person at the server's terminal answers.
 
 mod console;
+mod foreground;
 mod typed;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, BufReader, IsTerminal};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use serveloop::{
 };
 
 use self::console::Console;
+use self::foreground::Foreground;
 use crate::escaped::Escaped;
 use crate::failure::Failure;
 use crate::logger::TARGET;
@@ -242,7 +244,7 @@ impl OperatorOptions {
 /// for a person.
 fn listen_to_input(console: Arc<Console>, max_line: usize) -> io::Result<()> {
     let read = move || {
-        let mut input = io::stdin().lock();
+        let mut input = BufReader::new(Foreground(io::stdin().lock()));
         let patience = !io::stdin().is_terminal();
         console.read(&mut input, max_line, patience);
     };

@@ -361,3 +361,38 @@ fn words_that_are_no_text_are_a_mistake() {
         assert!(!outcome.stderr.is_empty());
     }
 }
+
+/// A shell has background jobs that write to its terminal stopped, if its user wants that, and those
+/// that read from it always: no client must wait for that.
+#[test]
+fn a_background_job_is_not_stopped_by_its_terminal() {
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/clients/background_job.py"
+    );
+    if std::process::Command::new("python3")
+        .arg("-V")
+        .output()
+        .is_err()
+    {
+        return println!("skipped: no python3");
+    }
+    for protocol in ["echo", "operator"] {
+        let mut command = std::process::Command::new("python3");
+        command
+            .args([script, env!("CARGO_BIN_EXE_serveloop")])
+            .args(["serve", protocol, "--listen", "tcp://127.0.0.1:0", "-v"])
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let served = Served::spawn(command);
+        let mut client = served.connect();
+        if protocol == "echo" {
+            assert!(client.echoes());
+        }
+        client.finish();
+        assert_eq!(client.receive_rest(), b"", "{protocol}");
+        served.signal(Signal::TERM);
+        assert_eq!(served.exit_code(), Some(0), "{protocol}");
+    }
+}
