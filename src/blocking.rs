@@ -300,11 +300,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let failure = reason
             .is_error()
             .then(|| (self.session.peer().clone(), reason));
-        let Self {
-            session,
-            statistics,
-            ..
-        } = self;
+        let (session, statistics) = (self.session, self.statistics);
         statistics.panics += u64::from(guard(|| drop(session)).is_none());
         failure
     }

@@ -50,8 +50,8 @@ impl<W: AsFd> AtOnce<W> {
     fn write(&self, text: &[u8]) -> Result<usize, Errno> {
         match &self.means {
             Means::Socket => {
-                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                retry_on_intr(|| send(&self.out, text, flags))
+                // A reader that has gone is an error: this process ignores the signal for it.
+                retry_on_intr(|| send(&self.out, text, SendFlags::DONTWAIT))
             }
             Means::Reopened(own) => retry_on_intr(|| write(own, text)),
             Means::Switched => self.write_switched(text),
@@ -348,11 +348,8 @@ mod tests {
             .write(true)
             .open(name.to_str().unwrap())
             .unwrap();
-        let means = Means::Switched;
-        let out = AtOnce {
-            out: &terminal,
-            means,
-        };
+        let mut out = AtOnce::new(&terminal);
+        out.means = Means::Switched;
         let mut taken = 0;
         while let Ok(count) = out.write(&[b'.'; 1_000]) {
             taken += count;

@@ -396,3 +396,27 @@ fn a_background_job_is_not_stopped_by_its_terminal() {
         assert_eq!(served.exit_code(), Some(0), "{protocol}");
     }
 }
+
+#[test]
+fn a_benchmark_ends_though_its_terminal_is_stopped() {
+    let (_person, stderr) = stopped_terminal();
+    let mut command = serveloop(&["bench", "--connections", "1", "--duration", "1h"]);
+    command.stderr(stderr).env("TERM", "xterm");
+    let running = Served::spawn_unheard(command);
+    // Its signals are caught before anything else is begun.
+    let status = format!("/proc/{}/status", running.process_id());
+    let began = Instant::now();
+    let int = 1 << (libc::SIGINT - 1);
+    while !fs::read_to_string(&status).is_ok_and(|text| {
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        caught.is_some_and(|set| u64::from_str_radix(set.trim(), 16).unwrap_or(0) & int != 0)
+    }) {
+        if !fs::exists("/proc/self/status").unwrap_or(false) {
+            return println!("skipped: no /proc");
+        }
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    running.signal(Signal::INT);
+    assert_eq!(running.expect_exit().code(), Some(130));
+}
