@@ -6,6 +6,7 @@ use crate::address::{Address, Peer};
 use crate::datagram;
 use crate::error::CloseReason;
 use crate::guard::guard;
+use crate::journal::TARGET;
 use crate::model::Model;
 use crate::net::Net;
 use crate::protocol::Factory;
@@ -27,7 +28,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let Some(protocol) = self.protocol_for(&peer) else {
             return self.turn.net.close(stream, false);
         };
-        log::debug!("{peer}: accepted");
+        log::debug!(target: TARGET, event = "accepted"; "{peer}: accepted");
         match &mut self.model {
             None => self.watch(stream, protocol, peer),
             Some(model) => {

@@ -21,6 +21,7 @@ use crate::control::Control;
 use crate::datagram::{self, NOBODY};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
+use crate::journal::TARGET;
 use crate::mio::Datagram;
 use crate::protocol::Protocol;
 use crate::session::Session;
@@ -295,7 +296,9 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     fn end(mut self) -> Option<(Peer, Box<CloseReason>)> {
         let lingers = !self.session.is_aborted() && !self.session.is_eof();
         let reason = self.session.handle_lost()?;
-        log::debug!("{}: {reason}", self.session.peer());
+        if !reason.is_error() {
+            log::debug!(target: TARGET, event = "ended"; "{}: {reason}", self.session.peer());
+        }
         self.statistics.count_close(&reason);
         self.statistics.panics += u64::from(self.session.has_panicked_last());
         self.control.note_held(0, self.config.max_buffered);
@@ -308,11 +311,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let failure = reason
             .is_error()
             .then(|| (self.session.peer().clone(), reason));
-        let Self {
-            session,
-            statistics,
-            ..
-        } = self;
+        let (session, statistics) = (self.session, self.statistics);
         statistics.panics += u64::from(guard(|| drop(session)).is_none());
         failure
     }

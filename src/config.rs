@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::journal::TARGET;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -207,7 +208,7 @@ impl Config {
         for (name, limit, most) in limits {
             if *limit > most {
                 log::warn!(
-                    "{name} is {most}, not {limit}: this system has no more numbers for them"
+                    target: TARGET, "{name} is {most}, not {limit}: this system has no more numbers for them"
                 );
                 *limit = most;
             }

@@ -7,6 +7,7 @@ use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::guard::guard;
+use crate::journal::TARGET;
 use crate::net::Net;
 use crate::origin::Origin;
 use crate::protocol::Protocol;
@@ -108,7 +109,7 @@ fn reply<P: Protocol>(
     match sent {
         Ok(()) => statistics.datagrams_sent += 1,
         Err(error) => {
-            log::debug!("{to}: reply dropped: {error}");
+            log::debug!(target: TARGET, "{to}: reply dropped: {error}");
             statistics.datagrams_dropped += 1;
         }
     }

@@ -150,6 +150,33 @@ impl CloseReason {
                 | Self::TimedOut(Deadline::Idle)
         )
     }
+
+    /// Whether peers end connections like this every day, and no server can do anything about it: the
+    /// peer or the network reset the connection or lost it ([`Io`](Self::Io) with one of the errors
+    /// for that), sent no complete first message in time, or ended its stream within a message. A
+    /// port scan, a health check and a closed browser look like this.
+    ///
+    /// For a connection that came in, such an end is counted and logged at the level debug instead
+    /// of as a warning. It still [is an error](Self::is_error), of which
+    /// [`handle_error`](crate::Factory::handle_error) hears.
+    ///
+    /// ```
+    /// use serveloop::CloseReason;
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// assert!(CloseReason::Io(Error::from(ErrorKind::ConnectionReset)).is_ordinary());
+    /// assert!(!CloseReason::Io(Error::from(ErrorKind::OutOfMemory)).is_ordinary());
+    /// assert!(!CloseReason::Overflow.is_ordinary());
+    /// ```
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        match self {
+            Self::Io(error) => is_of_the_network(error.kind()),
+            Self::TimedOut(Deadline::FirstMessage)
+            | Self::Protocol(ProtocolError::Truncated { .. }) => true,
+            _ => !self.is_error(),
+        }
+    }
 }
 
 impl CloseReason {
@@ -182,6 +209,21 @@ impl CloseReason {
             Self::Process(_) => "process",
         }
     }
+}
+
+/// Whether an error of a stream says that the peer is gone, or the way to it.
+fn is_of_the_network(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
 }
 
 impl fmt::Display for CloseReason {

@@ -174,7 +174,7 @@ impl<P: Protocol> Processes<P> {
     fn report(&self, errand: Errand<P>, to_parent: &Arc<UnixStream>) -> Vec<u8> {
         let mut statistics = Statistics::default();
         let failure = guard(|| self.work(errand, to_parent, &mut statistics));
-        let reason = failure.flatten().map(|(_, reason)| reason.to_string());
+        let reason = failure.flatten().map(|(_, reason)| reason);
         report::write(&statistics, reason.as_deref())
     }
 
@@ -217,13 +217,13 @@ impl<P: Protocol> Processes<P> {
                 closed_killed: u64::from(served.stream),
                 ..Statistics::default()
             };
-            (counted, "killed".to_owned())
+            let killed = CloseReason::Process("killed".to_owned());
+            (counted, Some(killed))
         });
         turn.add_counts(&counted);
         turn.leave(&served.peer);
-        if !failure.is_empty() {
-            turn.failures
-                .push((served.peer, Box::new(CloseReason::Process(failure))));
+        if let Some(reason) = failure {
+            turn.failures.push((served.peer, Box::new(reason)));
         }
     }
 

@@ -7,6 +7,7 @@ use crate::address::Address;
 use crate::admission::Admission;
 use crate::clock::Tick;
 use crate::intake::Intake;
+use crate::journal::TARGET;
 use crate::model::FIRST_OF_MODEL;
 use crate::net::Net;
 use crate::protocol::Factory;
@@ -94,7 +95,7 @@ impl<N: Net> Listeners<N> {
                 continue;
             };
             if let Err(error) = listener.drive(admission, number, accepts) {
-                log::error!("{}: stopped listening: {error}", listener.address());
+                log::error!(target: TARGET, "{}: stopped listening: {error}", listener.address());
                 if let Some(listener) = place.take() {
                     listener.close(admission.turn.net);
                 }

@@ -14,6 +14,7 @@ use socket2::{SockAddr, SockRef, Socket};
 
 use crate::address::Address;
 use crate::config::Config;
+use crate::journal::TARGET;
 use crate::net::{Event, Net};
 use crate::shutdown::ShutdownHandle;
 use crate::socket::{self, Bound};
@@ -187,7 +188,7 @@ struct MioWake(::mio::Waker);
 impl Wake for MioWake {
     fn wake(&self) {
         if let Err(error) = self.0.wake() {
-            log::error!("cannot wake the loop: {error}");
+            log::error!(target: TARGET, "cannot wake the loop: {error}");
         }
     }
 }
@@ -249,7 +250,7 @@ impl Net for Mio {
                 let (stream, addr) = listener.accept()?;
                 let stream = OwnedFd::from(stream).into();
                 if let Err(error) = socket::set_buffers(&stream, config) {
-                    log::debug!("cannot set the buffers of a connection: {error}");
+                    log::debug!(target: TARGET, "cannot set the buffers of a connection: {error}");
                 }
                 Ok((stream, Address::Unix(path_of(&addr))))
             }

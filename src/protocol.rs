@@ -187,7 +187,8 @@ pub trait Factory {
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol>;
 
     /// A connection ended with an error ([`CloseReason::is_error`]). Comes after its
-    /// `connection_lost`. The loop itself logs such ends too, each kind at most once a second.
+    /// `connection_lost`. The loop itself logs such ends too, each kind at most once a second as a
+    /// warning, and [those of every day](CloseReason::is_ordinary) at the level debug.
     fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
         let _ = (peer, reason);
     }

@@ -1,22 +1,24 @@
 //! What a process tells its parent of the connection that it served, as bytes.
 
 use crate::control::TOLD;
+use crate::ending;
+use crate::error::CloseReason;
 use crate::statistics::Statistics;
 
 /// What the last and longest message begins with. [`TOLD`] may come before it.
 const REPORT: u8 = 2;
 
 /// What a process says at its end: its counters, and why the connection ended if that is an error.
-pub(crate) fn write(statistics: &Statistics, reason: Option<&str>) -> Vec<u8> {
+pub(crate) fn write(statistics: &Statistics, reason: Option<&CloseReason>) -> Vec<u8> {
     let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
     let mut report = vec![REPORT];
     report.extend(counts);
-    report.extend(reason.unwrap_or_default().bytes());
+    report.extend(reason.map(ending::describe).unwrap_or_default());
     report
 }
 
 /// The counters, and why the connection ended or nothing; `None` if the process did not come to say it.
-pub(crate) fn read(heard: &[u8]) -> Option<(Statistics, String)> {
+pub(crate) fn read(heard: &[u8]) -> Option<(Statistics, Option<CloseReason>)> {
     let told = usize::from(is_told(heard));
     let report = heard[told..].strip_prefix(&[REPORT])?;
 
@@ -26,7 +28,7 @@ pub(crate) fn read(heard: &[u8]) -> Option<(Statistics, String)> {
     for (counter, count) in counted.counters().zip(counts.chunks_exact(8)) {
         *counter = count.try_into().map_or(0, u64::from_le_bytes);
     }
-    Some((counted, String::from_utf8_lossy(reason).into_owned()))
+    Some((counted, ending::understand(reason)))
 }
 
 /// Whether the process has said that its session knows of the shutdown.
@@ -45,12 +47,13 @@ mod tests {
             bytes_read: u64::MAX,
             ..Statistics::default()
         };
-        let report = write(&statistics, Some("a reason"));
+        let report = write(&statistics, Some(&CloseReason::Panicked));
         let told = [&[TOLD][..], &report].concat();
         for heard in [&report, &told] {
             let (counted, reason) = read(heard).unwrap();
             assert_eq!(counted, statistics);
-            assert_eq!(reason, "a reason");
+            let reason = reason.expect("a reason").to_string();
+            assert_eq!(reason, "in its own process: the protocol panicked");
         }
         assert!(!is_told(&report));
         assert!(is_told(&told));
@@ -59,7 +62,7 @@ mod tests {
     #[test]
     fn what_was_cut_off_is_no_report() {
         let report = write(&Statistics::default(), None);
-        assert_eq!(read(&report).unwrap().1, "");
+        assert!(read(&report).unwrap().1.is_none());
         for length in 0..report.len() {
             assert!(read(&report[..length]).is_none());
         }

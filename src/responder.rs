@@ -5,6 +5,7 @@ use std::io;
 use crate::address::{Address, Peer};
 use crate::admission::Admission;
 use crate::intake::{Consequence, Intake};
+use crate::journal::TARGET;
 use crate::net::Net;
 use crate::protocol::Factory;
 use crate::turn::{DATAGRAM_MOST, Turn};
@@ -64,7 +65,7 @@ impl<D> Responder<D> {
         match self.intake.note_error(&error, turn) {
             Consequence::Wait => {}
             // An earlier reply was refused on its way, or a signal came.
-            Consequence::Skip => log::debug!("{}: {error}", self.address),
+            Consequence::Skip => log::debug!(target: TARGET, "{}: {error}", self.address),
             Consequence::Pause => {
                 turn.warn(
                     "receive",

@@ -15,6 +15,7 @@ use crate::blocking::Blocking;
 use crate::clock::Tick;
 use crate::control::{Control, INTERRUPT_AGAIN};
 use crate::datagram;
+use crate::journal::TARGET;
 use crate::mio::{Datagram, Mio};
 use crate::model::Model;
 use crate::protocol::Protocol;
@@ -129,7 +130,7 @@ impl Watch {
     fn say_shutdown(&self) {
         let mut serving = self.serving();
         if serving.control.is_some() && !mem::replace(&mut serving.said, true) {
-            log::info!("shutting down: 1 connections open");
+            log::info!(target: TARGET, "shutting down: 1 connections open");
         }
     }
 

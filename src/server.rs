@@ -5,6 +5,7 @@ use std::io;
 use crate::address::Address;
 use crate::config::Config;
 use crate::forking::Processes;
+use crate::journal::TARGET;
 use crate::mio::Mio;
 use crate::model::{Model, TOKENS_OF_MODEL};
 use crate::protocol::Factory;
@@ -106,7 +107,7 @@ impl Server {
         }
         if config.raise_descriptor_limit {
             if let Err(error) = system::raise_descriptor_limit() {
-                log::warn!("cannot raise the limit of descriptors: {error}");
+                log::warn!(target: TARGET, "cannot raise the limit of descriptors: {error}");
             }
         }
         let bound = addresses

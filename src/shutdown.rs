@@ -7,16 +7,21 @@ use std::net::Shutdown as End;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crate::clock::Tick;
 use crate::system;
 
+/// Signals that come this soon after the first are the same request, in milliseconds.
+const SIGNALS_TOGETHER: u64 = 500;
+
 /// Stops a server: from another thread, from inside a protocol, or from a signal handler.
 ///
 /// The first request drains: nothing more is accepted, each session is asked to finish, and what is
-/// still open at `drain_timeout` is ended. The second request ends everything at once. Requests are
-/// noticed immediately; they work before the server runs and do nothing after it has ended.
+/// still open at `drain_timeout` is ended. The second request ends everything at once; signals, which
+/// are easily sent twice, have [`shutdown_by_signal`](Self::shutdown_by_signal). Requests are noticed
+/// immediately; they work before the server runs and do nothing after it has ended.
 ///
 /// A process that was forked off, by [`serve_forking`](crate::Server::serve_forking) for example,
 /// shares the handle but not its count: the requests of all children together are one request to
@@ -31,7 +36,7 @@ use crate::system;
 /// let server = Server::bind(&["tcp://127.0.0.1:9999".parse()?], Config::default())?;
 /// let handle = server.shutdown_handle();
 /// let mut signals = Signals::new([SIGINT, SIGTERM])?;
-/// std::thread::spawn(move || signals.forever().for_each(|_| handle.shutdown()));
+/// std::thread::spawn(move || signals.forever().for_each(|_| handle.shutdown_by_signal()));
 /// server.serve_forever(|_: &Peer| Some(Echo))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -43,6 +48,9 @@ pub struct ShutdownHandle {
 struct Shared {
     requests: AtomicUsize,
     open: Open,
+    made: Instant,
+    /// When the first signal came, in milliseconds since `made` and one more; 0 before that.
+    first_signal: AtomicU64,
     /// Rung by a byte that nobody takes out, so that every loop and process that watches wakes up.
     bell: UnixStream,
     watched: UnixStream,
@@ -62,6 +70,8 @@ impl ShutdownHandle {
             shared: Arc::new(Shared {
                 requests,
                 open: Open::default(),
+                made: Instant::now(),
+                first_signal: AtomicU64::new(0),
                 bell,
                 watched,
             }),
@@ -76,6 +86,28 @@ impl ShutdownHandle {
         // stream, which needs none, is heard as well; nobody can hear a bell whose listener is gone.
         if rung.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
             let _ = self.shared.bell.shutdown(End::Write);
+        }
+    }
+
+    /// Requests the shutdown on behalf of a signal. Wrappers, process groups and `timeout` often
+    /// deliver a signal twice within milliseconds, which must not cut the drain short: calls within
+    /// half a second of the first are one request, a later one ends everything at once. Like
+    /// [`shutdown`](Self::shutdown), a signal handler may call it.
+    ///
+    /// ```
+    /// let handle = serveloop::ShutdownHandle::new()?;
+    /// handle.shutdown_by_signal();
+    /// handle.shutdown_by_signal();
+    /// assert_eq!(handle.requests(), 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn shutdown_by_signal(&self) {
+        let now = u64::try_from(self.shared.made.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        let first = &self.shared.first_signal;
+        // Zero is no time yet.
+        match first.compare_exchange(0, now + 1, Ordering::SeqCst, Ordering::SeqCst) {
+            Err(before) if now + 1 - before < SIGNALS_TOGETHER => {}
+            _ => self.shutdown(),
         }
     }
 
@@ -223,6 +255,9 @@ impl Drop for Shutdown {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -242,5 +277,27 @@ mod tests {
         drop(first);
         assert_eq!(second.count_open(2), None);
         assert_eq!(third.count_open(1), Some(7));
+    }
+
+    #[test]
+    fn signals_that_come_together_are_one_request() {
+        let handle = ShutdownHandle::new().unwrap();
+        for _ in 0..5 {
+            handle.shutdown_by_signal();
+        }
+        assert_eq!(handle.requests(), 1);
+        thread::sleep(Duration::from_millis(SIGNALS_TOGETHER));
+        handle.shutdown_by_signal();
+        handle.shutdown_by_signal();
+        assert_eq!(handle.requests(), 3);
+    }
+
+    /// A caller in code means what it says.
+    #[test]
+    fn other_requests_are_counted_each() {
+        let handle = ShutdownHandle::new().unwrap();
+        handle.shutdown();
+        handle.shutdown_by_signal();
+        assert_eq!(handle.requests(), 2);
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::journal::TARGET;
 use crate::system;
 
 /// The permissions of a socket file: its owner's alone.
@@ -64,7 +65,7 @@ impl Drop for SocketFile {
         let found = fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| identity(&found) == self.identity) {
             if let Err(error) = fs::remove_file(&self.path) {
-                log::warn!("cannot remove {}: {error}", self.path.display());
+                log::warn!(target: TARGET, "cannot remove {}: {error}", self.path.display());
             }
         }
     }
@@ -108,7 +109,7 @@ fn remove_stale(socket: &Socket, path: &Path, own: &[Identity]) -> io::Result<()
     if !is_dead(path, socket.r#type()?, || thread::sleep(GRACE))? {
         return in_use("another server listens there");
     }
-    log::info!("replacing {}, which a server left behind", path.display());
+    log::info!(target: TARGET, "replacing {}, which a server left behind", path.display());
     remove_only(path, identity(&found))
 }
 

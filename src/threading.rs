@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::control::{Control, Descriptors, GRACE, INTERRUPT_AGAIN};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
+use crate::journal::TARGET;
 use crate::mio::{Datagram, Mio};
 use crate::model::Model;
 use crate::protocol::Protocol;
@@ -137,7 +138,7 @@ impl Threads {
         for running in self.shared.state().threads.drain() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
             log::error!(
-                "{}: its protocol hangs, its thread is given up",
+                target: TARGET, "{}: its protocol hangs, its thread is given up",
                 running.peer
             );
             if !running.peer.is_datagram() {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Tick;
+use crate::journal::TARGET;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -20,8 +21,14 @@ struct Cause {
 }
 
 impl Throttle {
-    /// Logs a warning, or counts it for the next one of the same cause.
-    pub(crate) fn warn(&mut self, name: &'static str, now: Tick, message: fmt::Arguments<'_>) {
+    /// Logs a warning. False if that is too soon after another one of the same cause: it is counted
+    /// for the next, and the caller's to log at a lower level.
+    pub(crate) fn warn(
+        &mut self,
+        name: &'static str,
+        now: Tick,
+        message: fmt::Arguments<'_>,
+    ) -> bool {
         let index = self
             .causes
             .iter()
@@ -37,12 +44,25 @@ impl Throttle {
         let cause = &mut self.causes[index];
         if now < cause.quiet_until {
             cause.left_out += 1;
-            return;
+            return false;
         }
         cause.quiet_until = now.after(INTERVAL);
         match std::mem::take(&mut cause.left_out) {
-            0 => log::warn!("{message}"),
-            left_out => log::warn!("{message} (and {left_out} more like it)"),
+            0 => log::warn!(target: TARGET, "{message}"),
+            left_out => log::warn!(target: TARGET, "{message} (and {left_out} more like it)"),
+        }
+        true
+    }
+}
+
+impl Drop for Throttle {
+    /// No further warning comes, and the last second's silence must not look as if nothing happened.
+    fn drop(&mut self) {
+        for cause in &self.causes {
+            let (left_out, name) = (cause.left_out, cause.name);
+            if left_out > 0 {
+                log::warn!(target: TARGET, "(and {left_out} more like the last: {name})");
+            }
         }
     }
 }

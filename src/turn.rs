@@ -11,6 +11,7 @@ use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::guard::guard;
+use crate::journal::TARGET;
 use crate::peers::Peers;
 use crate::protocol::Protocol;
 use crate::replies::Replies;
@@ -143,7 +144,9 @@ impl<'a, N> Turn<'a, N> {
 
     /// Logs a warning that peers can cause, at most once a second for each `cause`.
     pub(crate) fn warn(&mut self, cause: &'static str, message: fmt::Arguments<'_>) {
-        self.throttle.warn(cause, self.clock.tick(), message);
+        if !self.throttle.warn(cause, self.clock.tick(), message) {
+            log::debug!(target: TARGET, "{message}");
+        }
     }
 
     /// Adds what was counted elsewhere.
@@ -188,9 +191,10 @@ impl<'a, N> Turn<'a, N> {
         self.statistics.panics += u64::from(session.has_panicked_last());
         let hard = reason.is_hard();
         self.statistics.count_close(&reason);
-        log::debug!("{}: {reason}", session.peer());
         if reason.is_error() {
             self.failures.push((session.peer().clone(), reason));
+        } else {
+            log::debug!(target: TARGET, event = "ended"; "{}: {reason}", session.peer());
         }
         hard
     }

@@ -30,7 +30,7 @@ mod tally;
 mod trouble;
 
 use std::env;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -51,6 +51,7 @@ use crate::bench::round::{Ground, Sample};
 use crate::bench::scenario::Scenario;
 use crate::bench::table::table;
 use crate::failure::Failure;
+use crate::unblocked::write_in_full;
 
 /// In place of a file: standard output.
 const DASH: &str = "-";
@@ -321,9 +322,8 @@ fn command_line() -> String {
 
 /// A reader that has gone away got what it wanted.
 fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome,
+    match write_in_full(io::stdout(), text.as_bytes()) {
+        Err((_, error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }

@@ -1,12 +1,13 @@
 //! `serveloop completions`: what a shell needs to complete our command lines.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::Args;
 use clap_complete::Shell;
 
 use crate::failure::Failure;
+use crate::unblocked::write_in_full;
 
 /// Prints what a shell needs to complete the command lines of serveloop.
 ///
@@ -33,9 +34,11 @@ impl Completions {
 
 /// Prints a whole text. Who closes the other end before it is over has seen enough.
 pub(crate) fn print(text: &[u8]) -> Result<ExitCode, Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+    match write_in_full(io::stdout(), text) {
+        Err((_, error)) if error.kind() != ErrorKind::BrokenPipe => {
+            let problem = format!("cannot write to standard output: {error}");
+            Err(io::Error::new(error.kind(), problem).into())
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
-use crate::unblocked::write_at_once;
+use crate::unblocked::{LAST_WAIT, write_within};
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -25,7 +25,8 @@ impl Failure {
     }
 
     /// Says why on standard error, and with which status to exit. Whether anybody reads it changes
-    /// nothing: the signals are caught by now, so nothing but the end would free us from waiting.
+    /// nothing but the moment of the end: the signals are caught by now, so nothing else would free us
+    /// from waiting.
     pub(crate) fn report(self) -> ExitCode {
         let (text, status) = match self {
             Self::Usage(problem) => {
@@ -34,7 +35,7 @@ impl Failure {
             }
             Self::System(error) => (format!("serveloop: {error}\n"), ExitCode::FAILURE),
         };
-        let _ = write_at_once(io::stderr(), text.as_bytes());
+        let _ = write_within(io::stderr(), text.as_bytes(), LAST_WAIT);
         status
     }
 }

@@ -30,6 +30,7 @@ use self::proxy::{Proxies, ProxyOptions};
 use self::resource::Resource;
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
+use crate::logger::TARGET;
 use crate::outbound::{resolve, visit};
 use crate::units::{Size, Timeout};
 
@@ -137,7 +138,7 @@ impl Fetch {
                 return Ok(());
             };
             resource = resource.redirect(&location)?;
-            log::info!("redirected to {resource}");
+            log::info!(target: TARGET, "redirected to {resource}");
         }
         let problem = format!(
             "{}: more than {} redirections",

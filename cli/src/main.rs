@@ -7,6 +7,7 @@ mod escaped;
 mod failure;
 mod fetch;
 mod interrupt;
+mod logger;
 mod manual;
 mod outbound;
 mod patient;
@@ -17,9 +18,13 @@ mod unblocked;
 mod units;
 mod verbosity;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
 use std::ffi::OsString;
+use std::io;
+use std::panic;
 use std::process::ExitCode;
+use std::thread;
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -27,14 +32,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::bench::Bench;
-use crate::completions::Completions;
+use crate::completions::{Completions, print};
 use crate::connect::Connect;
 use crate::failure::Failure;
 use crate::fetch::Fetch;
 use crate::manual::Manual;
 use crate::protocols::become_program;
 use crate::serve::Serve;
-use crate::verbosity::Verbosity;
+use crate::signals::survive_size_limit;
+use crate::unblocked::{LAST_WAIT, write_at_once, write_within};
+use crate::verbosity::{Verbosity, has_colors};
 
 /// Serves ready-made protocols: one thread, one loop, any number of connections.
 ///
@@ -94,9 +101,11 @@ fn main() -> ExitCode {
     if let Some(failed) = become_program() {
         return failed;
     }
+    tell_panics();
+    survive_size_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => list_commands(error).exit(),
+        Err(error) => return answer(&list_commands(error)),
     };
     cli.verbosity.start_logging(cli.command.usual_level());
     let outcome = match cli.command {
@@ -107,7 +116,43 @@ fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(manual) => manual.run(Cli::command()),
     };
-    outcome.unwrap_or_else(Failure::report)
+    let status = outcome.unwrap_or_else(Failure::report);
+    log::logger().flush();
+    status
+}
+
+/// Has a panic say so without waiting for a reader: it may be in a loop that others need, and
+/// standard error a terminal that is stopped.
+fn tell_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let current = thread::current();
+        let name = current.name().unwrap_or("without a name");
+        let mut text = format!("\nthread '{name}' {panic}\n");
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            text += &format!("stack backtrace:\n{trace}");
+        }
+        let _ = write_at_once(io::stderr(), text.as_bytes());
+    }));
+}
+
+/// Prints the help that was asked for, or why a command line makes no sense.
+fn answer(error: &clap::Error) -> ExitCode {
+    let shown = |has_colors: bool| {
+        let text = error.render();
+        if has_colors {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        }
+    };
+    if !error.use_stderr() {
+        let text = shown(has_colors(&io::stdout()));
+        return print(text.as_bytes()).unwrap_or_else(Failure::report);
+    }
+    let text = shown(has_colors(&io::stderr()));
+    let _ = write_within(io::stderr(), text.as_bytes(), LAST_WAIT);
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
 /// Adds to the error about an unknown command, or an unknown protocol, which ones there are.

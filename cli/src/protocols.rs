@@ -23,7 +23,6 @@ use self::operator::OperatorOptions;
 use self::print::PrintOptions;
 use self::timestamp::TimestampOptions;
 use crate::failure::Failure;
-use crate::serve::logged::{Diary, Logged};
 use crate::serve::messages::MessageKind;
 use crate::serve::room::Need;
 use crate::serve::way::Way;
@@ -163,14 +162,10 @@ impl HelloOptions {
 
     fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
         let delay = self.delay.into();
-        let diary = Diary::default();
         match self.framing {
-            MessageKind::Raw => way.serve(server, move |peer: &Peer| {
-                Some(Logged::new(peer, &diary, Hello::new(delay)))
-            }),
-            MessageKind::Line => way.serve(server, move |peer: &Peer| {
-                let lines = Framed::new(Lines::new(max_line), Hello::new(delay));
-                Some(Logged::new(peer, &diary, lines))
+            MessageKind::Raw => way.serve(server, move |_: &Peer| Some(Hello::new(delay))),
+            MessageKind::Line => way.serve(server, move |_: &Peer| {
+                Some(Framed::new(Lines::new(max_line), Hello::new(delay)))
             }),
         }
     }

@@ -1,13 +1,16 @@
 //! `serveloop serve`: from the command line to a server and to its end.
 
-mod budget;
+pub(crate) mod budget;
 mod limits;
 pub(crate) mod logged;
 mod memory_limit;
 pub(crate) mod messages;
 pub(crate) mod outlet;
+#[cfg_attr(not(target_os = "linux"), path = "serve/passed_elsewhere.rs")]
+pub(crate) mod passed;
+mod per_peer;
 pub(crate) mod room;
-mod tokens;
+pub(crate) mod tokens;
 pub(crate) mod way;
 
 use std::io;
@@ -17,8 +20,10 @@ use clap::Args;
 use serveloop::{Address, Config, Server, Statistics};
 
 use self::limits::Limits;
+use self::per_peer::GivenPerPeer;
 use self::way::Way;
 use crate::failure::Failure;
+use crate::logger::TARGET;
 use crate::protocols::Protocol;
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
@@ -34,9 +39,9 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 /// Standard output has one line for each socket, with the real port in place of 0, as soon as
 /// clients can connect. The log goes to standard error.
 ///
-/// SIGTERM and SIGINT (Ctrl-C) end the server: nothing more is accepted, replies that are owed are
-/// sent, and what is still open after --drain-timeout is ended. A second signal ends everything
-/// at once.
+/// SIGTERM, SIGINT (Ctrl-C) and SIGQUIT end the server: nothing more is accepted, replies that are owed
+/// are sent, and what is still open after --drain-timeout is ended. A second signal ends everything
+/// at once, if it comes more than half a second after the first. SIGHUP does nothing.
 ///
 /// Everything has a limit, and each is an option; sizes are written 4096, 64KiB, 1MiB, durations
 /// 250ms, 10s, 5m:
@@ -53,6 +58,9 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Serve {
+    /// Before the limits, which take the values that it asks about out.
+    #[command(flatten)]
+    given: GivenPerPeer,
     #[command(subcommand)]
     protocol: Protocol,
     /// Where to listen: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH. Can be
@@ -83,13 +91,18 @@ impl Serve {
         signals.tell(server.shutdown_handle());
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
-                "replies to other machines' datagrams are dropped if they are longer than these: \
+                target: TARGET, "replies to other machines' datagrams are dropped if they are longer than these: \
                  --reply-factor allows more"
             );
         }
+        let places = self.way.places(&config);
+        let limited = self.given.warning(server.addresses(), &config, places);
+        for warning in passed::warning().into_iter().chain(limited) {
+            log::warn!(target: TARGET, "{warning}");
+        }
         announce(server.addresses());
         let statistics = self.protocol.serve(server, &config, self.way)?;
-        log::info!("{}", summary(&statistics));
+        log::info!(target: TARGET, "{}", summary(&statistics));
         Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
     }
 }
@@ -121,7 +134,7 @@ fn announce(addresses: &[Address]) {
         .map(|address| format!("listening on {address}\n"))
         .collect();
     if let Err(error) = write_at_once(io::stdout(), lines.as_bytes()) {
-        log::warn!("cannot write to standard output: {error}");
+        log::warn!(target: TARGET, "cannot write to standard output: {error}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM, of which the first drains and the second ends everything; and what else is
-//! done about signals.
+//! What signals do to this process: those that end a server, those that it only notes, and all
+//! others, none of which may end it by accident.
 #![expect(
     unsafe_code,
     reason = "what runs in a signal handler, and what the system says of one, is beyond what the compiler can check"
@@ -8,17 +8,52 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
+use nix::sys::signal::SigSet;
 use serveloop::ShutdownHandle;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{
+    SIGABRT, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE, SIGQUIT,
+    SIGSEGV, SIGSTOP, SIGSYS, SIGTERM, SIGTRAP, SIGTSTP, SIGURG, SIGUSR1, SIGUSR2, SIGWINCH,
+    SIGXCPU,
+};
 use signal_hook::low_level;
+
+use crate::logger::TARGET;
 
 /// The shell's exit status for a process that a signal ended is this more than its number.
 pub(crate) const BY_SIGNAL: i32 = 128;
+
+/// Ask a server to end. The system sends the last one when the processor time that it allows is
+/// nearly spent.
+const ENDING: [c_int; 4] = [SIGTERM, SIGINT, SIGQUIT, SIGXCPU];
+
+/// Do nothing to a server, which says so once.
+const NOTED: [(c_int, &str); 3] = [
+    (SIGHUP, "SIGHUP"),
+    (SIGUSR1, "SIGUSR1"),
+    (SIGUSR2, "SIGUSR2"),
+];
+
+/// Are left as they are: faults of the program, what stops it and lets it go on, what cannot be
+/// caught, and what does nothing by itself or is ignored already.
+const LEFT: [c_int; 15] = [
+    SIGABRT, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV, SIGSTOP, SIGSYS,
+    SIGTRAP, SIGTSTP, SIGURG, SIGWINCH,
+];
+
+/// The highest number of a signal, those for real time included.
+const LAST: c_int = 64;
+
+/// Which of [`NOTED`] have come, as bits, and were not logged yet.
+static HEARD: AtomicUsize = AtomicUsize::new(0);
+
+/// Which of [`NOTED`] have been logged.
+static TOLD: AtomicUsize = AtomicUsize::new(0);
 
 /// Catches the signals from now on, and passes them on to a server as soon as there is one.
 #[derive(Debug)]
@@ -26,9 +61,11 @@ pub(crate) struct Signals {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     server: OnceLock<ShutdownHandle>,
+    /// The process that the server is in: one that it forks has a shutdown of its own.
+    owner: u32,
     /// Signals that the server was not told of yet.
     untold: AtomicUsize,
     last: AtomicI32,
@@ -36,19 +73,38 @@ struct Shared {
 
 impl Signals {
     /// Takes the signals over, before the first socket is bound: one that comes in between must not
-    /// leave a socket's file behind.
+    /// leave a socket's file behind. What was ignored or blocked when this process began does not
+    /// matter: a server that was started in the background still ends when it is asked to.
     ///
     /// # Errors
     /// The system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        for signal in [SIGINT, SIGTERM] {
+        let shared = Arc::new(Shared::new());
+        for signal in ENDING {
             let shared = Arc::clone(&shared);
-            // SAFETY: the action only uses atomics, looks into a OnceLock, which does not wait, and
-            // calls ShutdownHandle::shutdown, which is made for signal handlers; errno is kept by
-            // signal-hook, and none of it panics.
+            // SAFETY: the action only uses atomics, asks for this process's number, raises a signal,
+            // looks into a OnceLock, which does not wait, and calls
+            // ShutdownHandle::shutdown_by_signal, which is made for signal handlers; errno is kept
+            // by signal-hook, and none of it panics.
             unsafe { low_level::register(signal, move || shared.note(signal)) }?;
         }
+        for (place, (signal, _)) in NOTED.iter().enumerate() {
+            let note = move || {
+                HEARD.fetch_or(1 << place, Ordering::SeqCst);
+            };
+            // SAFETY: the action only changes an atomic.
+            unsafe { low_level::register(*signal, note) }?;
+        }
+        let is_other = |signal: &c_int| {
+            let noted = NOTED.iter().any(|(noted, _)| noted == signal);
+            !noted && !ENDING.contains(signal) && !LEFT.contains(signal)
+        };
+        (1..=LAST).filter(is_other).for_each(ignore);
+        // Programs and processes that end have to be waited for.
+        if is_ignored(SIGCHLD) {
+            set(SIGCHLD, libc::SIG_DFL);
+        }
+        SigSet::empty().thread_set_mask()?;
         Ok(Self { shared })
     }
 
@@ -69,8 +125,26 @@ impl Signals {
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self {
+            server: OnceLock::new(),
+            owner: process::id(),
+            untold: AtomicUsize::new(0),
+            last: AtomicI32::new(0),
+        }
+    }
+
     fn note(&self, signal: c_int) {
-        self.last.store(signal, Ordering::SeqCst);
+        if process::id() != self.owner {
+            // The library catches this one in its children. Ringing would end the parent.
+            let _ = low_level::raise(SIGTERM);
+            return;
+        }
+        let before = self.last.swap(signal, Ordering::SeqCst);
+        // The system repeats it every second, as if somebody could not wait.
+        if signal == SIGXCPU && before != 0 {
+            return;
+        }
         self.untold.fetch_add(1, Ordering::SeqCst);
         self.pass_on();
     }
@@ -79,19 +153,71 @@ impl Shared {
     fn pass_on(&self) {
         if let Some(server) = self.server.get() {
             for _ in 0..self.untold.swap(0, Ordering::SeqCst) {
-                server.shutdown();
+                server.shutdown_by_signal();
             }
         }
     }
 }
 
+/// Logs the signals that came and do nothing, each once. Costs one look at a number if there are
+/// none.
+#[inline]
+pub(crate) fn tell_heard() {
+    if HEARD.load(Ordering::Relaxed) != 0 {
+        tell_new(HEARD.swap(0, Ordering::SeqCst));
+    }
+}
+
+#[cold]
+fn tell_new(heard: usize) {
+    let told = TOLD.fetch_or(heard, Ordering::SeqCst);
+    for (place, (_, name)) in NOTED.iter().enumerate() {
+        if heard & !told & (1 << place) != 0 {
+            log::info!(target: TARGET, "{name} is ignored; SIGTERM ends the server");
+        }
+    }
+}
+
+/// Logs them from a thread: for a main thread that does not look.
+///
+/// # Errors
+/// The system has no thread or descriptor.
+pub(crate) fn tell_from_a_thread() -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new(NOTED.map(|(signal, _)| signal))?;
+    let listen = move || signals.forever().for_each(|_| tell_heard());
+    let thread = thread::Builder::new().name("signals".to_owned());
+    thread.spawn(listen).map(drop)
+}
+
+/// Has a write beyond the limit on a file's size fail, as any other, instead of ending the process.
+pub(crate) fn survive_size_limit() {
+    ignore(libc::SIGXFSZ);
+}
+
+/// Ignores a signal, unless somebody catches it already.
+fn ignore(signal: c_int) {
+    if action_of(signal) == Some(libc::SIG_DFL) {
+        set(signal, libc::SIG_IGN);
+    }
+}
+
+fn set(signal: c_int, action: libc::sighandler_t) {
+    // SAFETY: both actions that are given are the system's own. What the C library keeps for itself
+    // it refuses.
+    unsafe { libc::signal(signal, action) };
+}
+
 /// Whether `signal` does nothing to this process, as `nohup` has it for SIGHUP.
 pub(crate) fn is_ignored(signal: c_int) -> bool {
+    action_of(signal) == Some(libc::SIG_IGN)
+}
+
+fn action_of(signal: c_int) -> Option<libc::sighandler_t> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action this only writes the present one, for which there is room.
     let failed = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0;
     // SAFETY: zeros are a valid action, and so is what the system has written.
-    !failed && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+    (!failed).then(|| unsafe { action.assume_init() }.sa_sigaction)
 }
 
 #[cfg(test)]
@@ -100,7 +226,7 @@ mod tests {
 
     #[test]
     fn signals_before_the_server_are_kept_for_it() {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new());
         let signals = Signals {
             shared: Arc::clone(&shared),
         };
@@ -111,7 +237,9 @@ mod tests {
         assert_eq!(server.requests(), 1);
         assert_eq!(signals.exit_code(), None);
         shared.note(SIGINT);
-        assert_eq!(server.requests(), 2);
+        assert_eq!(server.requests(), 1);
+        assert_eq!(signals.exit_code(), None);
+        server.shutdown();
         assert_eq!(signals.exit_code(), Some(ExitCode::from(130)));
     }
 }

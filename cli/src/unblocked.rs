@@ -1,13 +1,104 @@
-//! Output that may never hold up the loop.
+//! Output that may never hold up the loop, whatever it goes to.
 
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{retry_on_intr, write};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, major, minor, open};
+use rustix::io::{Errno, retry_on_intr, write};
+use rustix::net::{SendFlags, send};
 
-/// What is ready takes at least this many bytes without blocking: PIPE_BUF of Linux.
-const PIECE: usize = 4_096;
+/// How long the end of the command waits for a reader that is slow.
+pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// The device that makes a new terminal each time it is opened.
+const TERMINAL_MAKER: (u32, u32) = (5, 2);
+
+/// A descriptor that is written to without ever waiting. A poll does not suffice for that: it calls
+/// a terminal writable as long as any room is left, and a longer write then sleeps; and the room in
+/// a pipe may be taken by another process that writes to it.
+#[derive(Debug)]
+struct AtOnce<W> {
+    out: W,
+    means: Means,
+}
+
+#[derive(Debug)]
+enum Means {
+    /// A socket, to which each call says for itself that it does not wait.
+    Socket,
+    /// The same terminal or pipe, opened once more so that it does not wait. The mode belongs to
+    /// what was opened: on the original it would be everybody's who shares it with us.
+    Reopened(OwnedFd),
+    /// A terminal or pipe that may not be opened again: the mode of the original is changed for the
+    /// moment of each write.
+    Switched,
+    /// A file or a device that has no reader to wait for.
+    Plain,
+}
+
+impl<W: AsFd> AtOnce<W> {
+    fn new(out: W) -> Self {
+        let means = Means::of(&out);
+        Self { out, means }
+    }
+
+    /// Writes what there is room for now.
+    fn write(&self, text: &[u8]) -> Result<usize, Errno> {
+        match &self.means {
+            Means::Socket => {
+                // A reader that has gone is an error: this process ignores the signal for it.
+                retry_on_intr(|| send(&self.out, text, SendFlags::DONTWAIT))
+            }
+            Means::Reopened(own) => retry_on_intr(|| write(own, text)),
+            Means::Switched => self.write_switched(text),
+            Means::Plain => retry_on_intr(|| write(&self.out, text)),
+        }
+    }
+
+    fn write_switched(&self, text: &[u8]) -> Result<usize, Errno> {
+        let before = fcntl_getfl(&self.out)?;
+        if before.contains(OFlags::NONBLOCK) {
+            return retry_on_intr(|| write(&self.out, text));
+        }
+        fcntl_setfl(&self.out, before | OFlags::NONBLOCK)?;
+        let written = retry_on_intr(|| write(&self.out, text));
+        // What could be changed can be changed back.
+        let _ = fcntl_setfl(&self.out, before);
+        written
+    }
+}
+
+impl Means {
+    fn of(out: &impl AsFd) -> Self {
+        let Ok(status) = fstat(out) else {
+            return Self::Plain;
+        };
+        let waits = match FileType::from_raw_mode(status.st_mode) {
+            FileType::Socket => return Self::Socket,
+            FileType::Fifo => true,
+            FileType::CharacterDevice => out.as_fd().is_terminal(),
+            _ => false,
+        };
+        if !waits {
+            return Self::Plain;
+        }
+        if (major(status.st_rdev), minor(status.st_rdev)) == TERMINAL_MAKER {
+            return Self::Switched;
+        }
+        reopen(out).map_or(Self::Switched, Self::Reopened)
+    }
+}
+
+fn reopen(out: &impl AsFd) -> Result<OwnedFd, Errno> {
+    // Where there is no such directory, opening /dev/fd would give the original.
+    let path = format!("/proc/self/fd/{}", out.as_fd().as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty())
+}
 
 /// Writes all of `text`, past any buffer of the library's: what a buffer keeps, it writes at the
 /// end of the process, and waits.
@@ -16,55 +107,157 @@ const PIECE: usize = 4_096;
 /// `WouldBlock` when nobody reads the other end or the terminal is stopped, else what the system
 /// says. A part may have been written.
 pub(crate) fn write_at_once(out: impl AsFd, text: &[u8]) -> io::Result<()> {
-    for piece in text.chunks(PIECE) {
-        if !is_ready(&out)? {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if retry_on_intr(|| write(&out, piece))? < piece.len() {
-            return Err(io::ErrorKind::WriteZero.into());
+    write_within(out, text, Duration::ZERO)
+}
+
+/// Writes all of `text`, and waits for its reader at most for `patience`.
+///
+/// # Errors
+/// As [`write_at_once`].
+pub(crate) fn write_within(out: impl AsFd, text: &[u8], patience: Duration) -> io::Result<()> {
+    let out = AtOnce::new(out);
+    let end = Instant::now() + patience;
+    let mut rest = text;
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = &rest[count..],
+            Err(Errno::AGAIN) if wait_until(&out.out, end) => {}
+            Err(Errno::AGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
-fn is_ready(out: &impl AsFd) -> io::Result<bool> {
-    let mut descriptors = [PollFd::new(out, PollFlags::OUT)];
-    let ready = retry_on_intr(|| poll(&mut descriptors, Some(&Timespec::default())))?;
-    Ok(ready > 0)
+/// Writes all of `text`, for as long as that takes: for output that is the command's purpose.
+///
+/// # Errors
+/// What the system says, with the number of bytes that were not written.
+pub(crate) fn write_in_full(out: impl AsFd, text: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        match write(&out, rest) {
+            Ok(0) => return Err((rest.len(), io::ErrorKind::WriteZero.into())),
+            Ok(count) => rest = &rest[count..],
+            Err(Errno::INTR) => {}
+            // Another process that shares it with us may have made it so.
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(&out, PollFlags::OUT)], None);
+            }
+            Err(error) => return Err((rest.len(), error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Waits for room. False if there is none until `end`.
+fn wait_until(out: &impl AsFd, end: Instant) -> bool {
+    let left = end.saturating_duration_since(Instant::now());
+    let Ok(left) = Timespec::try_from(left) else {
+        return false;
+    };
+    let ready = poll(&mut [PollFd::new(out, PollFlags::OUT)], Some(&left));
+    // A terminal may have less room than it takes for one more byte, and still call itself ready.
+    Instant::now() < end && ready != Err(Errno::INVAL)
 }
 
 /// Writes the lines of a log that can be written at once. What cannot, because nobody reads the
-/// other end, the disk is full or the terminal is stopped, is dropped and counted.
+/// other end, the disk is full or the terminal is stopped, is dropped and counted. Copies write to
+/// the same place.
 #[derive(Debug)]
-pub(crate) struct Unblocked<W> {
-    out: W,
+pub(crate) struct Unblocked<W>(Arc<Mutex<Lines<W>>>);
+
+#[derive(Debug)]
+struct Lines<W> {
+    out: AtOnce<W>,
+    /// The end of a line of which there was room for the beginning only.
+    rest: Vec<u8>,
     dropped: u64,
+    /// The process that this is about: one that was forked off has nothing to finish.
+    owner: u32,
 }
 
 impl<W: AsFd> Unblocked<W> {
     pub(crate) fn new(out: W) -> Self {
-        Self { out, dropped: 0 }
+        Self(Arc::new(Mutex::new(Lines {
+            out: AtOnce::new(out),
+            rest: Vec::new(),
+            dropped: 0,
+            owner: process::id(),
+        })))
     }
 
-    fn report_dropped(&mut self) -> io::Result<()> {
+    /// Says what is left to say: the end of a line that was cut, and how many were dropped. Waits
+    /// for a slow reader at most for `patience`.
+    pub(crate) fn finish(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        let mut lines = self.lock();
+        while !lines.catch_up() && wait_until(&lines.out.out, end) {}
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines<W>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W> Clone for Unblocked<W> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<W: AsFd> Lines<W> {
+    /// Writes what comes before the next line. False if there is no room for all of it.
+    fn catch_up(&mut self) -> bool {
+        if self.owner != process::id() {
+            self.owner = process::id();
+            self.rest.clear();
+            self.dropped = 0;
+        }
+        self.write_rest() && self.report_dropped() && self.rest.is_empty()
+    }
+
+    fn write_rest(&mut self) -> bool {
+        while !self.rest.is_empty() {
+            match self.out.write(&self.rest) {
+                Ok(count) if count > 0 => drop(self.rest.drain(..count)),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn report_dropped(&mut self) -> bool {
         if self.dropped == 0 {
-            return Ok(());
+            return true;
         }
         let report = format!("({} lines of the log were dropped)\n", self.dropped);
-        write_at_once(&self.out, report.as_bytes())?;
-        self.dropped = 0;
-        Ok(())
+        let begun = self.begin(report.as_bytes());
+        if begun {
+            self.dropped = 0;
+        }
+        begun
+    }
+
+    /// Writes a line, or its beginning; its end then comes before everything else. False if there is
+    /// no room for a byte of it.
+    fn begin(&mut self, line: &[u8]) -> bool {
+        let count = self.out.write(line).unwrap_or(0);
+        if count > 0 {
+            self.rest.extend_from_slice(&line[count..]);
+            self.write_rest();
+        }
+        count > 0
     }
 }
 
 impl<W: AsFd> Write for Unblocked<W> {
     /// Takes one line whole; never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let written = self
-            .report_dropped()
-            .and_then(|()| write_at_once(&self.out, line));
-        if written.is_err() {
-            self.dropped += 1;
+        let mut lines = self.lock();
+        if !(lines.catch_up() && lines.begin(line)) {
+            lines.dropped += 1;
         }
         Ok(line.len())
     }
@@ -76,8 +269,11 @@ impl<W: AsFd> Write for Unblocked<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     use super::*;
 
@@ -101,13 +297,86 @@ mod tests {
         assert_eq!(text, expected);
     }
 
+    /// What is left in the pipe of a line that found room for its beginning only is written first.
+    #[test]
+    fn a_line_is_written_whole_or_not_at_all() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut log = Unblocked::new(writer);
+        let long = [vec![b'.'; 9_000], vec![b'\n']].concat();
+        for _ in 0..20 {
+            log.write_all(&long).unwrap();
+        }
+        let mut text = vec![0; 1 << 20];
+        let mut count = reader.read(&mut text).unwrap();
+        log.finish(Duration::ZERO);
+        drop(log);
+        count += reader.read(&mut text[count..]).unwrap();
+        let lines: Vec<_> = text[..count]
+            .split_inclusive(|byte| *byte == b'\n')
+            .collect();
+        let (report, whole) = lines.split_last().unwrap();
+        assert!(whole.iter().all(|line| *line == long));
+        let expected = format!("({} lines of the log were dropped)\n", 20 - whole.len());
+        assert_eq!(String::from_utf8_lossy(report), expected);
+    }
+
+    #[test]
+    fn the_number_of_dropped_lines_is_the_last_thing_that_is_said() {
+        let (out, mut reader) = UnixStream::pair().unwrap();
+        fill(&out);
+        let mut log = Unblocked::new(out);
+        log.write_all(b"nobody reads this\n").unwrap();
+        log.finish(Duration::ZERO);
+        reader.set_nonblocking(true).unwrap();
+        let mut filling = vec![0; 1 << 20];
+        while reader.read(&mut filling).is_ok() {}
+        log.finish(Duration::ZERO);
+        drop(log);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "(1 lines of the log were dropped)\n");
+    }
+
+    /// A terminal whose owner is another user cannot be opened again.
+    #[test]
+    fn a_terminal_that_cannot_be_opened_again_is_not_waited_for_either() {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let terminal = File::options()
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        let mut out = AtOnce::new(&terminal);
+        out.means = Means::Switched;
+        let mut taken = 0;
+        while let Ok(count) = out.write(&[b'.'; 1_000]) {
+            taken += count;
+        }
+        assert!(taken > 1_000);
+        assert_eq!(out.write(b"no room"), Err(Errno::AGAIN));
+        let mode = fcntl_getfl(&terminal).unwrap();
+        assert!(!mode.contains(OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn what_has_no_reader_is_left_as_it_is() {
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        assert!(matches!(Means::of(&null), Means::Plain));
+        let (_reader, writer) = io::pipe().unwrap();
+        assert!(matches!(Means::of(&writer), Means::Reopened(_)));
+        let (socket, _other) = UnixStream::pair().unwrap();
+        assert!(matches!(Means::of(&socket), Means::Socket));
+    }
+
     #[test]
     fn a_reader_that_is_gone_is_no_error() {
         let (out, reader) = UnixStream::pair().unwrap();
         drop(reader);
         let mut log = Unblocked::new(out);
         log.write_all(b"lost\n").unwrap();
-        assert_eq!(log.dropped, 1);
+        assert_eq!(log.lock().dropped, 1);
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::env;
 use std::io::{self, IsTerminal};
 
 use clap::{ArgAction, Args};
+use env_filter::Builder as FilterBuilder;
 use env_logger::{Builder, Target, WriteStyle};
 use log::LevelFilter;
 
+use crate::logger::{Logger, TARGET};
 use crate::unblocked::Unblocked;
 
 #[derive(Args, Debug)]
@@ -22,16 +24,27 @@ pub(crate) struct Verbosity {
 impl Verbosity {
     /// Logs to standard error from now on, at `usual` unless somebody asks for more or less.
     pub(crate) fn start_logging(&self, usual: LevelFilter) {
-        let mut builder = Builder::new();
-        builder
-            .filter_level(usual)
-            .write_style(write_style())
-            .parse_default_env()
-            .target(Target::Pipe(Box::new(Unblocked::new(io::stderr()))));
-        if let Some(level) = self.level() {
-            builder.filter(None, level);
+        let mut filter = FilterBuilder::new();
+        filter.filter_level(usual);
+        let mut mistakes = Vec::new();
+        match self.level() {
+            Some(level) => drop(filter.filter_level(level)),
+            None => mistakes = add_directives(&mut filter),
         }
-        builder.init();
+        let out = Unblocked::new(io::stderr());
+        let mut lines = Builder::new();
+        // What is written is the filter's to say; this only gives lines their form.
+        lines
+            .filter_level(LevelFilter::Trace)
+            .write_style(write_style())
+            .target(Target::Pipe(Box::new(out.clone())));
+        if let Ok(style) = env::var("RUST_LOG_STYLE") {
+            lines.parse_write_style(&style);
+        }
+        Logger::new(filter.build(), lines.build(), out).start();
+        for mistake in mistakes {
+            log::warn!(target: TARGET, "RUST_LOG: {mistake}, ignoring it");
+        }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
@@ -49,12 +62,47 @@ impl Verbosity {
     }
 }
 
+/// Adds what RUST_LOG says, and gives what is wrong with it: the filter itself would print that, and
+/// wait for a reader, and panic where there is none.
+fn add_directives(filter: &mut FilterBuilder) -> Vec<String> {
+    let Some(given) = env::var_os("RUST_LOG") else {
+        return Vec::new();
+    };
+    let given = given.to_string_lossy();
+    let (directives, pattern) = match given.split_once('/') {
+        Some((directives, pattern)) => (directives, format!("/{pattern}")),
+        None => (&*given, String::new()),
+    };
+    let is_wrong = |directive: &&str| FilterBuilder::new().try_parse(directive).is_err();
+    let (wrong, mut right): (Vec<_>, Vec<_>) = directives.split(',').partition(is_wrong);
+    let mut mistakes: Vec<_> = wrong
+        .iter()
+        .map(|directive| format!("cannot understand {directive:?}"))
+        .collect();
+    if right.iter().all(|directive| directive.is_empty()) {
+        right.clear();
+    }
+    let right = right.join(",");
+    if filter.try_parse(&format!("{right}{pattern}")).is_err() {
+        mistakes.push(format!("cannot understand {pattern:?}"));
+        // Each of them was understood before.
+        let _ = filter.try_parse(&right);
+    }
+    mistakes
+}
+
 /// The logger sees a pipe where we see a terminal, so the choice is ours.
 fn write_style() -> WriteStyle {
-    let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if wanted && io::stderr().is_terminal() {
+    if has_colors(&io::stderr()) {
         WriteStyle::Always
     } else {
         WriteStyle::Never
     }
+}
+
+/// Whether `out` is a terminal whose user wants colours that it can show.
+pub(crate) fn has_colors(out: &impl IsTerminal) -> bool {
+    let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = env::var_os("TERM").is_none_or(|value| value == "dumb");
+    !is_refused && !is_dumb && out.is_terminal()
 }

@@ -9,6 +9,7 @@ use crate::admission::Admission;
 use crate::clock::Tick;
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
+use crate::journal::TARGET;
 use crate::listener::Listeners;
 use crate::model::FIRST_OF_MODEL;
 use crate::net::Net;
@@ -145,8 +146,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.kit.statistics.slow_turns += 1;
         let now = self.kit.clock.tick();
         let took = took.as_millis();
-        let mut warn =
-            |problem: fmt::Arguments<'_>| self.kit.throttle.warn("slow turn", now, problem);
+        let mut warn = |problem: fmt::Arguments<'_>| {
+            if !self.kit.throttle.warn("slow turn", now, problem) {
+                log::debug!(target: TARGET, "{problem}");
+            }
+        };
         match self.connections.served() {
             (_, Some(peer)) => warn(format_args!("{peer}: kept the loop busy for {took} ms")),
             (count, None) => warn(format_args!(
@@ -209,9 +213,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     fn report_failures(&mut self) {
         for (peer, reason) in mem::take(&mut self.kit.failures) {
             let now = self.kit.clock.tick();
-            self.kit
-                .throttle
-                .warn(reason.name(), now, format_args!("{peer}: {reason}"));
+            let is_inbound = peer.listener().is_some() && !peer.is_datagram();
+            let throttle = &mut self.kit.throttle;
+            if is_inbound && reason.is_ordinary() {
+                log::debug!(target: TARGET, "{peer}: {reason}");
+            } else if !throttle.warn(reason.name(), now, format_args!("{peer}: {reason}")) {
+                log::debug!(target: TARGET, event = "ended"; "{peer}: {reason}");
+            }
             let factory = &mut self.factory;
             if guard(|| factory.handle_error(&peer, &reason)).is_none() {
                 self.kit.statistics.panics += 1;
@@ -263,7 +271,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let elsewhere = self.model.as_ref().map_or(Some(0), |model| model.open());
         let open = elsewhere.and_then(|elsewhere| self.shutdown.count_open(here + elsewhere));
         if let Some(open) = open {
-            log::info!("shutting down: {open} connections open");
+            log::info!(target: TARGET, "shutting down: {open} connections open");
         }
     }
 

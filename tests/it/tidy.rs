@@ -22,8 +22,10 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "buffer",
             "clock",
             "config",
+            "ending",
             "error",
             "flags",
+            "journal",
             "statistics",
             "waker",
         ],
@@ -105,11 +107,12 @@ const OUTSIDE: [&str; 11] = [
 /// Where unsafe code may be: what only the C library offers, and a signal handler's registration.
 const UNSAFE: [(&str, &str); 2] = [("src", "system.rs"), ("cli/src", "signals.rs")];
 
-/// The drivers, which read the clock and pass the time down.
-const CLOCKS: [&str; 5] = [
+/// The drivers, which read the clock and pass the time down; and what is called by signal handlers.
+const CLOCKS: [&str; 6] = [
     "blocking.rs",
     "mio.rs",
     "sequential.rs",
+    "shutdown.rs",
     "simulation.rs",
     "testing/memory.rs",
 ];

@@ -1,14 +1,20 @@
 //! Ctrl-C ends the whole benchmark, with every server that it started; what was measured is kept.
 
 use std::io;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
 use crate::signals::{BY_SIGNAL, is_ignored};
+
+/// How long the orderly end may take. Servers end with this process, whatever ends it.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Notes the signals; whatever takes time asks it.
 #[derive(Clone, Debug, Default)]
@@ -19,20 +25,32 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Catches the signals from now on. One that is ignored, as after `nohup`, stays ignored.
+    /// Has the signals end the benchmark in order from now on, or after a moment in any case: it may
+    /// be waiting for a terminal that is stopped. One that is ignored, as after `nohup`, stays
+    /// ignored.
     ///
     /// # Errors
     /// The system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
         let interrupt = Self::default();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if is_ignored(signal) {
-                continue;
-            }
+        let ended_by = [SIGINT, SIGTERM, SIGHUP];
+        let ended_by: Vec<_> = ended_by
+            .into_iter()
+            .filter(|signal| !is_ignored(*signal))
+            .collect();
+        for &signal in &ended_by {
             flag::register_conditional_default(signal, Arc::clone(&interrupt.released))?;
             let number = usize::try_from(signal).unwrap_or(0);
             flag::register_usize(signal, Arc::clone(&interrupt.signal), number)?;
         }
+        let mut signals = Signals::new(&ended_by)?;
+        let end = move || {
+            if let Some(signal) = signals.forever().next() {
+                thread::sleep(GRACE);
+                process::exit(BY_SIGNAL + signal);
+            }
+        };
+        thread::Builder::new().spawn(end)?;
         Ok(interrupt)
     }
 

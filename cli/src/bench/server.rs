@@ -21,6 +21,7 @@ use crate::bench::interrupt::Interrupt;
 use crate::bench::launch;
 use crate::bench::scenario::Scenario;
 use crate::bench::trouble::explained;
+use crate::serve::passed::VARIABLES;
 
 /// How long a server may take until it listens, or to end when it was asked to.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,6 +61,9 @@ impl Server {
         if !tracer.is_empty() {
             command.args(tracer).arg(&itself);
             command.args(launch::arguments(true, &cores.servers));
+        }
+        for variable in VARIABLES {
+            command.env_remove(variable);
         }
         command
             .arg(&itself)

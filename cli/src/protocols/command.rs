@@ -42,7 +42,8 @@ pub(crate) use self::stage::become_program;
 pub(crate) use self::wire::{READY, Wire};
 use super::foreign::{Alarm, Screened};
 use crate::failure::Failure;
-use crate::serve::logged::{Diary, Logged};
+use crate::logger::TARGET;
+use crate::serve::logged::Diary;
 use crate::serve::room::Need;
 use crate::serve::way::Way;
 use crate::units::{Size, Span, Timeout};
@@ -232,7 +233,7 @@ impl CommandOptions {
 
     pub(super) fn serve(self, server: Server, config: &Config, way: Way) -> io::Result<Statistics> {
         if geteuid().is_root() {
-            log::warn!("the programs run as root, as this server does");
+            log::warn!(target: TARGET, "the programs run as root, as this server does");
         }
         keep_children()?;
         platform::hide_from_programs()?;
@@ -241,11 +242,10 @@ impl CommandOptions {
         let served = way.serve(server, move |peer: &Peer| {
             let commands = Commands::new(&service, peer);
             let method_least = service.wire.length_size().unwrap_or(usize::MAX);
-            let screened = Screened::new(peer, &service.alarm, method_least, commands);
-            Some(Logged::new(peer, &service.diary, screened))
+            Some(Screened::new(peer, &service.alarm, method_least, commands))
         });
         pool.end();
-        log::info!("{}", tally.as_ref());
+        log::info!(target: TARGET, "{}", tally.as_ref());
         served
     }
 
@@ -260,7 +260,7 @@ impl CommandOptions {
             wire: self.wire,
             allowed: self.allow,
             pool,
-            diary: Diary::default(),
+            diary: Diary,
             alarm: Alarm::default(),
             tally: Arc::default(),
             max_request: self.max_request.into(),

@@ -14,7 +14,6 @@ use serveloop_dispatch::{ActionError, Actions, Dispatch, sum_exactly};
 
 use super::foreign::{Alarm, Screened};
 use super::timestamp::check_zone;
-use crate::serve::logged::{Diary, Logged};
 use crate::serve::way::Way;
 
 /// Calls actions by their names: JSON values in, JSON values out.
@@ -62,12 +61,11 @@ impl DispatchOptions {
     pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
         check_zone();
         let actions = Arc::new(actions());
-        let (diary, alarm) = (Diary::default(), Alarm::default());
+        let alarm = Alarm::default();
         way.serve(server, move |peer: &Peer| {
             let dispatch = Dispatch::new(Arc::clone(&actions)).with_max_depth(self.max_depth);
             // No method of HTTP is a value, so that the protocol refuses it before anything else.
-            let screened = Screened::new(peer, &alarm, usize::MAX, dispatch).answering();
-            Some(Logged::new(peer, &diary, screened))
+            Some(Screened::new(peer, &alarm, usize::MAX, dispatch).answering())
         })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::logger::TARGET;
 use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
 
 /// How many bytes say which protocol it is, blanks in front not counted.
@@ -177,7 +178,7 @@ impl Alarm {
     pub(crate) fn raise(&self, peer: &Peer, foreign: Foreign) -> ProtocolError {
         if !self.0.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "{peer} sent {foreign}: its connection is closed. A web page can make a browser on this \
+                target: TARGET, "{peer} sent {foreign}: its connection is closed. A web page can make a browser on this \
                  machine do that, even to loopback; a Unix socket is out of its reach. (This is said once.)"
             );
         }

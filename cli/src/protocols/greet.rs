@@ -5,7 +5,6 @@ use std::io;
 use clap::Args;
 use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
-use crate::serve::logged::{Diary, Logged};
 use crate::serve::way::Way;
 
 const GREETING: &[u8] = b"connected";
@@ -55,10 +54,7 @@ pub(crate) struct GreetOptions {}
 
 impl GreetOptions {
     pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
-        let diary = Diary::default();
-        way.serve(server, move |peer: &Peer| {
-            Some(Logged::new(peer, &diary, Greet))
-        })
+        way.serve(server, |_: &Peer| Some(Greet))
     }
 }
 

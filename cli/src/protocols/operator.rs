@@ -1,6 +1,7 @@
 //! `serve operator`: a person at the server's terminal answers.
 
 mod console;
+mod foreground;
 mod typed;
 
 use std::io::{self, BufReader, IsTerminal};
@@ -14,10 +15,12 @@ use serveloop::{
 };
 
 use self::console::Console;
+use self::foreground::Foreground;
 use crate::escaped::Escaped;
 use crate::failure::Failure;
+use crate::logger::TARGET;
 use crate::patient::Patient;
-use crate::serve::logged::{Diary, Logged};
+use crate::serve::logged::Diary;
 use crate::serve::messages::{MessageKind, Messages};
 use crate::serve::outlet::{Outflow, Outlet};
 use crate::serve::way::Way;
@@ -40,7 +43,6 @@ pub(crate) struct Operator {
     timeout: Option<Duration>,
     /// When this client has waited for long enough.
     give_up_at: Option<Instant>,
-    diary: Diary,
     /// A reply that finds no room on standard output, where it is shown before it is sent.
     held: Option<Vec<u8>>,
 }
@@ -126,7 +128,7 @@ impl Protocol for Operator {
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        self.diary.note(format_args!(
+        Diary.note(format_args!(
             "{}: client {} had no reply in time",
             transport.peer(),
             self.number
@@ -141,7 +143,7 @@ impl Protocol for Operator {
     fn connection_lost(&mut self, _: &CloseReason) {
         let lost = self.console.leave(self.number) + usize::from(self.held.is_some());
         if lost > 0 {
-            log::warn!("client {} left before it got {lost} replies", self.number);
+            log::warn!(target: TARGET, "client {} left before it got {lost} replies", self.number);
         }
     }
 }
@@ -220,9 +222,8 @@ impl OperatorOptions {
         let outlet = Outlet::new(way.is_forking())?;
         let console = Arc::new(Console::default());
         listen_to_input(Arc::clone(&console), max_line)?;
-        let diary = Diary::default();
         let factory_outlet = outlet.clone();
-        let served = way.serve(server, move |peer: &Peer| {
+        let served = way.serve(server, move |_: &Peer| {
             let operator = Operator {
                 console: Arc::clone(&console),
                 outflow: Outflow::new(&factory_outlet),
@@ -231,10 +232,9 @@ impl OperatorOptions {
                 asked: false,
                 timeout: self.reply_timeout.into(),
                 give_up_at: None,
-                diary: diary.clone(),
                 held: None,
             };
-            Some(Logged::new(peer, &diary, operator))
+            Some(operator)
         });
         outlet.finish();
         served
@@ -246,7 +246,7 @@ impl OperatorOptions {
 fn listen_to_input(console: Arc<Console>, max_line: usize) -> io::Result<()> {
     let input = Patient::new(io::stdin())?;
     let read = move || {
-        let mut input = BufReader::new(input);
+        let mut input = BufReader::new(Foreground(input));
         let patience = !io::stdin().is_terminal();
         console.read(&mut input, max_line, patience);
     };

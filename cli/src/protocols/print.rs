@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
-use crate::serve::logged::{Diary, Logged};
+use crate::serve::logged::Diary;
 use crate::serve::outlet::{Outflow, Outlet};
 use crate::serve::way::Way;
 
@@ -18,7 +18,6 @@ const SILENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Print {
     outflow: Outflow,
-    diary: Diary,
     /// The server is shutting down.
     finishing: bool,
     /// When all that arrived before is taken to have been printed, unless more shows up.
@@ -26,10 +25,9 @@ pub(crate) struct Print {
 }
 
 impl Print {
-    fn new(outlet: &Outlet, diary: &Diary) -> Self {
+    fn new(outlet: &Outlet) -> Self {
         Self {
             outflow: Outflow::new(outlet),
-            diary: diary.clone(),
             finishing: false,
             finished_at: None,
         }
@@ -47,8 +45,7 @@ impl Print {
             let problem = "standard output is read too slowly, a datagram was dropped";
             return Err(ProtocolError::other(problem));
         }
-        self.diary
-            .note(format_args!("{peer}: a datagram of {} bytes", data.len()));
+        Diary.note(format_args!("{peer}: a datagram of {} bytes", data.len()));
         Ok(data.len())
     }
 }
@@ -121,12 +118,8 @@ pub(crate) struct PrintOptions {}
 impl PrintOptions {
     pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
         let outlet = Outlet::new(way.is_forking())?;
-        let diary = Diary::default();
         let factory_outlet = outlet.clone();
-        let served = way.serve(server, move |peer: &Peer| {
-            let print = Print::new(&factory_outlet, &diary);
-            Some(Logged::new(peer, &diary, print))
-        });
+        let served = way.serve(server, move |_: &Peer| Some(Print::new(&factory_outlet)));
         outlet.finish();
         served
     }

@@ -7,7 +7,7 @@ use jiff::Zoned;
 use jiff::tz::TimeZone;
 use serveloop::{FrameProtocol, Framed, Frames, Framing, Peer, ProtocolError, Server, Statistics};
 
-use crate::serve::logged::{Diary, Logged};
+use crate::logger::TARGET;
 use crate::serve::messages::{MessageKind, Messages};
 use crate::serve::way::Way;
 
@@ -69,11 +69,9 @@ pub(crate) struct TimestampOptions {
 impl TimestampOptions {
     pub(crate) fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
         check_zone();
-        let diary = Diary::default();
-        way.serve(server, move |peer: &Peer| {
+        way.serve(server, move |_: &Peer| {
             let messages = Messages::new(self.framing, max_line);
-            let protocol = Framed::new(messages, Timestamp::new(Zoned::now));
-            Some(Logged::new(peer, &diary, protocol))
+            Some(Framed::new(messages, Timestamp::new(Zoned::now)))
         })
     }
 }
@@ -81,7 +79,7 @@ impl TimestampOptions {
 /// Warns if there is no local time to tell.
 pub(super) fn check_zone() {
     if let Err(error) = TimeZone::try_system() {
-        log::warn!("no local time zone, times are in UTC: {error}");
+        log::warn!(target: TARGET, "no local time zone, times are in UTC: {error}");
     }
 }
 

@@ -18,9 +18,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Asks for a line at `now`. If it may be written, gives how many were left out since the last
-    /// one.
-    pub(crate) fn spend(&mut self, now: Instant) -> Option<u64> {
+    /// Asks for a line at `now`, and counts it as left out if it may not be written.
+    pub(crate) fn spend(&mut self, now: Instant) -> bool {
         let current = self
             .second
             .is_some_and(|began| now.saturating_duration_since(began) < SECOND);
@@ -30,14 +29,15 @@ impl Budget {
         }
         if self.lines == LINES_PER_SECOND {
             self.left_out += 1;
-            return None;
+            return false;
         }
         self.lines += 1;
-        Some(mem::take(&mut self.left_out))
+        true
     }
 
-    pub(crate) fn left_out(&self) -> u64 {
-        self.left_out
+    /// How many were left out since the last call.
+    pub(crate) fn take_left_out(&mut self) -> u64 {
+        mem::take(&mut self.left_out)
     }
 }
 
@@ -46,32 +46,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_told_with_the_next_seconds_first_line() {
+    fn what_is_left_out_is_counted_until_the_next_second() {
         let mut budget = Budget::default();
         let begin = Instant::now();
         for _ in 0..LINES_PER_SECOND {
-            assert_eq!(budget.spend(begin), Some(0));
+            assert!(budget.spend(begin));
         }
         let end = begin + SECOND;
         for _ in 0..3 {
-            assert_eq!(budget.spend(end - Duration::from_nanos(1)), None);
+            assert!(!budget.spend(end - Duration::from_nanos(1)));
         }
-        assert_eq!(budget.left_out(), 3);
-        assert_eq!(budget.spend(end), Some(3));
-        assert_eq!(budget.left_out(), 0);
+        assert!(budget.spend(end));
+        assert_eq!(budget.take_left_out(), 3);
+        assert_eq!(budget.take_left_out(), 0);
         for _ in 1..LINES_PER_SECOND {
-            assert_eq!(budget.spend(end), Some(0));
+            assert!(budget.spend(end));
         }
-        assert_eq!(budget.spend(end), None);
+        assert!(!budget.spend(end));
     }
 
     #[test]
     fn a_quiet_second_saves_nothing_for_later() {
         let mut budget = Budget::default();
         let begin = Instant::now();
-        assert_eq!(budget.spend(begin), Some(0));
+        assert!(budget.spend(begin));
         let later = begin + 60 * SECOND;
-        let allowed = (0..500).filter(|_| budget.spend(later).is_some());
+        let allowed = (0..500).filter(|_| budget.spend(later));
         assert_eq!(allowed.count(), 100);
     }
 }

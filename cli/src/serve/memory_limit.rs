@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::logger::TARGET;
 use rustix::process::{Resource, getrlimit};
 use serveloop::Config;
 
@@ -34,13 +35,13 @@ pub(crate) fn fit(config: &mut Config) {
     let before = config.max_buffered;
     if chosen {
         log::warn!(
-            "--max-buffered is {before} bytes, and this process may have {bytes} ({by}): slow clients \
+            target: TARGET, "--max-buffered is {before} bytes, and this process may have {bytes} ({by}): slow clients \
              may have it killed; {fitting} or less is safe"
         );
         return;
     }
     config.max_buffered = fitting;
-    log::info!("--max-buffered is {fitting} bytes, since this process may have {bytes} ({by})");
+    log::info!(target: TARGET, "--max-buffered is {fitting} bytes, since this process may have {bytes} ({by})");
 }
 
 /// What `max_buffered` may be where it does not fit.

@@ -4,23 +4,20 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, write};
 use serveloop::{ProtocolError, Waker};
 
 use crate::escaped::for_terminal;
+use crate::logger::TARGET;
+use crate::unblocked::{LAST_WAIT, write_in_full};
 
 /// How many bytes wait at most, beside as many that are being written. A longer piece is taken when
 /// nothing else waits.
 const WAITING_MOST: usize = 128 * 1024;
-
-/// How long the end of the command may be held up by somebody who reads slowly.
-const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Writes whole pieces to standard output: those of one connection in their order, none of them
 /// with a part of another inside.
@@ -62,7 +59,7 @@ impl Outlet {
         };
         let lost = queue.wait_until_empty(LAST_WAIT);
         if lost > 0 {
-            log::error!("{lost} bytes were not written to standard output");
+            log::error!(target: TARGET, "{lost} bytes were not written to standard output");
         }
     }
 }
@@ -102,7 +99,7 @@ impl Outflow {
         }
         match &self.outlet {
             Outlet::Queued(queue) => queue.offer(&piece, &mut self.place, waker),
-            Outlet::Direct => write_all(io::stdout().as_fd(), &piece)
+            Outlet::Direct => write_in_full(io::stdout(), &piece)
                 .map(|()| true)
                 .map_err(|(_, error)| refusal(&error.to_string())),
         }
@@ -159,13 +156,13 @@ impl Queue {
     fn write_to(&self, out: &impl AsFd) {
         loop {
             let piece = self.take();
-            let written = write_all(out.as_fd(), &piece);
+            let written = write_in_full(out, &piece);
             let mut state = self.lock();
             state.writing = 0;
             if let Err((rest, error)) = written {
                 let lost = rest + mem::take(&mut state.waiting).len();
                 state.failure = Some(error.to_string());
-                log::error!("cannot write to standard output: {error}; {lost} bytes were lost");
+                log::error!(target: TARGET, "cannot write to standard output: {error}; {lost} bytes were lost");
             }
             let failed = state.failure.is_some();
             drop(state);
@@ -234,27 +231,6 @@ impl State {
 
 fn refusal(problem: &str) -> ProtocolError {
     ProtocolError::other(format!("cannot write to standard output: {problem}"))
-}
-
-/// Writes all of `piece`, and waits for as long as that takes.
-///
-/// # Errors
-/// What the system says, with the number of bytes that were not written.
-fn write_all(out: BorrowedFd<'_>, mut piece: &[u8]) -> Result<(), (usize, io::Error)> {
-    while !piece.is_empty() {
-        match write(out, piece) {
-            Ok(0) => return Err((piece.len(), io::ErrorKind::WriteZero.into())),
-            Ok(count) => piece = &piece[count..],
-            Err(Errno::INTR) => {}
-            // Whoever shares the terminal with us may have made it so.
-            Err(Errno::AGAIN) => {
-                let mut descriptors = [PollFd::new(&out, PollFlags::OUT)];
-                let _ = poll(&mut descriptors, None);
-            }
-            Err(error) => return Err((piece.len(), error.into())),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ use std::io;
 use std::num::NonZero;
 
 use clap::{Args, ValueEnum};
-use serveloop::{Address, Config, Factory, Server, Statistics};
+use serveloop::{Actions, Address, CloseReason, Config, Factory, Peer, Server, Statistics};
 
 use super::budget::LINES_PER_SECOND;
 use super::tokens;
 use crate::failure::Failure;
+use crate::logger::TARGET;
+use crate::signals::{tell_from_a_thread, tell_heard};
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Way {
@@ -59,6 +61,15 @@ impl Way {
         Ok(())
     }
 
+    /// How many connections are served at a time, where no limit is set for those of one peer.
+    pub(crate) fn places(self, config: &Config) -> usize {
+        match self.model {
+            Model::EventLoop | Model::Threaded => config.max_connections,
+            Model::Sequential => 1,
+            Model::Forking => config.max_children,
+        }
+    }
+
     /// Whether each connection is served by a process that ends with it.
     pub(crate) fn is_forking(self) -> bool {
         self.model == Model::Forking
@@ -70,6 +81,11 @@ impl Way {
         F: Factory + Clone + Send,
         F::Protocol: Send + 'static,
     {
+        let factory = Attentive(factory);
+        // In these the main thread does not come back to the loop with each signal.
+        if self.workers.get() > 1 || self.model == Model::Sequential {
+            tell_from_a_thread()?;
+        }
         match self.model {
             Model::EventLoop if self.workers.get() > 1 => {
                 server.serve_workers(self.workers.get(), factory)
@@ -86,6 +102,27 @@ impl Way {
 /// logs more.
 fn share_budget() {
     if let Err(error) = tokens::share(LINES_PER_SECOND) {
-        log::debug!("each process has a budget of log lines of its own: {error}");
+        log::debug!(target: TARGET, "each process has a budget of log lines of its own: {error}");
+    }
+}
+
+/// A factory that also logs which signals came.
+#[derive(Clone)]
+struct Attentive<F>(F);
+
+impl<F: Factory> Factory for Attentive<F> {
+    type Protocol = F::Protocol;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<F::Protocol> {
+        self.0.build_protocol(peer)
+    }
+
+    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
+        self.0.handle_error(peer, reason);
+    }
+
+    fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        tell_heard();
+        self.0.service_actions(actions);
     }
 }

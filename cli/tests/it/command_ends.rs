@@ -137,7 +137,7 @@ fn a_client_that_is_gone_is_noticed_behind_all_its_requests() {
 
 #[test]
 fn half_a_request_is_none() {
-    let served = serve(&["echo"], &[]);
+    let served = serve(&["echo"], &["-v"]);
     let mut client = Client::new(&served);
     client.write(&framed(b"echo a")[..7]);
     client.finish();

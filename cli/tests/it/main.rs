@@ -23,12 +23,14 @@ mod completions;
 mod connect;
 mod crowd;
 mod dispatch;
+mod dispositions;
 mod faults;
 mod fetch;
 mod fetch_files;
 mod foreign;
 mod greet;
 mod limits;
+mod lines;
 mod listening;
 mod logging;
 #[cfg(target_os = "linux")]
@@ -44,7 +46,9 @@ mod races;
 
 mod scenarios;
 mod shutdown;
+mod stuck;
 mod timestamp;
 mod turns;
 mod tutorials;
 mod usage;
+mod warnings;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::outside::skip;
 use crate::served::{Outcome, PATIENCE, Served, number_of};
+use crate::shutdown::TOGETHER;
 use crate::sockets::{Datagrams, Directory};
 
 const MODELS: [&[&str]; 5] = [
@@ -168,6 +169,7 @@ fn a_second_signal_ends_every_model() {
         if !model.contains(&"sequential") {
             served.logged("shutting down");
         }
+        thread::sleep(TOGETHER);
         served.signal(Signal::INT);
         client.expect_cut();
         let code = served.exit_code();

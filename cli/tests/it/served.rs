@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,6 +32,22 @@ pub(crate) fn serveloop(arguments: &[&str]) -> Command {
 /// How a message ends that has this error: the words before the number are the C library's.
 pub(crate) fn number_of(error: Errno) -> String {
     format!("(os error {})", error.raw_os_error())
+}
+
+/// The command as a shell starts it that was told to `prepare` what it inherits. The process is the
+/// same.
+pub(crate) fn by_shell(prepare: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("{prepare}\nexec \"$0\" \"$@\""))
+        .arg(env!("CARGO_BIN_EXE_serveloop"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 /// A running `serveloop serve`, killed when the test ends.
@@ -121,6 +137,19 @@ impl Served {
         }
     }
 
+    /// Waits for the end of the process alone, whoever still holds its output open.
+    #[track_caller]
+    pub(crate) fn expect_exit(mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        panic!("it does not end");
+    }
+
     /// Waits for the end. Gives the exit status, and what the log says that was not waited for.
     #[track_caller]
     pub(crate) fn end(mut self) -> (ExitStatus, Vec<String>) {
@@ -134,6 +163,14 @@ impl Served {
     pub(crate) fn all(mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
         let (stdout, stderr) = (self.stdout.rest(), self.stderr.rest());
         (self.child.wait().expect("our child"), stderr, stdout)
+    }
+
+    /// Waits for an orderly end, and gives what the log says that was not waited for.
+    #[track_caller]
+    pub(crate) fn status_and_log(self) -> Vec<String> {
+        let (status, log) = self.end();
+        assert_eq!(status.code(), Some(0), "{log:?}");
+        log
     }
 
     /// Waits for the end, whatever was written before.

@@ -90,6 +90,17 @@ impl Stream {
         line.strip_suffix('\n').expect("a whole line").to_owned()
     }
 
+    /// Ends the connection by a reset.
+    #[track_caller]
+    pub(crate) fn reset(self) {
+        match self {
+            Self::Tcp(stream) => socket2::SockRef::from(&stream)
+                .set_linger(Some(std::time::Duration::ZERO))
+                .expect("an open connection"),
+            Self::Unix(_) => panic!("this kind is never reset"),
+        }
+    }
+
     /// Ends our side.
     #[track_caller]
     pub(crate) fn finish(&mut self) {

@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use serveloop::Waker;
 
 use super::typed::{Mistake, Typed};
+use crate::logger::TARGET;
 
 /// Replies to one client that it has not got yet.
 const REPLIES_MOST: usize = 16;
@@ -86,12 +87,12 @@ impl Console {
                 Ok(Some(Ok(line))) => self.tell_mistake(self.hear(&line, patience)),
                 Ok(Some(Err(mistake))) => self.tell_mistake(Err(mistake)),
                 Err(error) => {
-                    log::error!("cannot read standard input: {error}");
+                    log::error!(target: TARGET, "cannot read standard input: {error}");
                     break;
                 }
             }
         }
-        log::info!("standard input has ended: what clients say is shown, and nobody answers");
+        log::info!(target: TARGET, "standard input has ended: what clients say is shown, and nobody answers");
         self.close();
     }
 
@@ -113,7 +114,7 @@ impl Console {
 
     fn tell_mistake(&self, heard: Result<(), Mistake>) {
         if let Err(mistake) = heard {
-            log::warn!("{mistake}");
+            log::warn!(target: TARGET, "{mistake}");
         }
     }
 
