@@ -1,11 +1,12 @@
 //! How the one session of a thread is woken while the thread waits.
 
 use std::cell::OnceCell;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use crate::system;
 use crate::waker::{Mailbox, Wake, Waker, Wakers};
 
 /// Makes wakers for one session, and is what its waits listen to. Costs nothing until the first
@@ -63,6 +64,6 @@ struct Ring(UnixStream);
 impl Wake for Ring {
     fn wake(&self) {
         // A full bell has been rung already, and nobody can hear one whose listener is gone.
-        let _ = (&self.0).write(&[0]);
+        let _ = system::send(&self.0, &[0]);
     }
 }

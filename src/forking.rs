@@ -1,7 +1,7 @@
 //! A process for each connection, and for each datagram.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -119,7 +119,7 @@ impl<P: Protocol> Processes<P> {
         Ok(())
     }
 
-    fn run_child<W>(&mut self, mut to_parent: UnixStream, work: W) -> !
+    fn run_child<W>(&mut self, to_parent: UnixStream, work: W) -> !
     where
         W: FnOnce(&Self, &mut Statistics) -> Option<(Peer, Box<CloseReason>)>,
     {
@@ -138,7 +138,7 @@ impl<P: Protocol> Processes<P> {
             report.extend(reason.to_string().bytes());
         }
         // Without its report the parent counts this process as killed, which is all it can do.
-        let _ = to_parent.write_all(&report);
+        let _ = system::send_all(&to_parent, &report);
         system::exit(0)
     }
 

@@ -1,17 +1,20 @@
 //! The real network: the seam on mio.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, UdpSocket};
+mod datagram;
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ::mio::net::{TcpListener, UnixListener};
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token};
-use socket2::{SockAddr, SockRef, Socket};
+use socket2::Socket;
 
+pub use self::datagram::Datagram;
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::{Event, Net};
@@ -77,15 +80,7 @@ impl Mio {
 
     /// Watches a datagram socket that is bound already.
     pub(crate) fn adopt_datagram(&self, bound: Bound, token: usize) -> io::Result<Datagram> {
-        bound.socket.set_nonblocking(true)?;
-        let kind = match bound.address {
-            Address::Unixgram(_) => DatagramKind::Unix(OwnedFd::from(bound.socket).into()),
-            _ => DatagramKind::Udp(bound.socket.into()),
-        };
-        let datagram = Datagram {
-            kind,
-            _file: bound.file,
-        };
+        let datagram = Datagram::new(bound)?;
         self.watch(datagram.descriptor(), token, Interest::READABLE)?;
         Ok(datagram)
     }
@@ -134,50 +129,6 @@ impl Listener {
         match &self.kind {
             Kind::Tcp(listener) => listener.as_fd(),
             Kind::Unix(listener, _) => listener.as_fd(),
-        }
-    }
-}
-
-/// A datagram socket of [`Mio`].
-#[derive(Debug)]
-pub struct Datagram {
-    kind: DatagramKind,
-    _file: Option<SocketFile>,
-}
-
-#[derive(Debug)]
-enum DatagramKind {
-    Udp(UdpSocket),
-    Unix(UnixDatagram),
-}
-
-impl Datagram {
-    /// The same socket for a thread of its own, which does not own its file.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        let kind = match &self.kind {
-            DatagramKind::Udp(socket) => DatagramKind::Udp(socket.try_clone()?),
-            DatagramKind::Unix(socket) => DatagramKind::Unix(socket.try_clone()?),
-        };
-        Ok(Self { kind, _file: None })
-    }
-
-    pub(crate) fn send_to(&self, data: &[u8], to: &Address) -> io::Result<()> {
-        match (&self.kind, to) {
-            (DatagramKind::Udp(socket), Address::Udp(addr)) => socket.send_to(data, addr).map(drop),
-            (DatagramKind::Unix(socket), Address::Unixgram(path)) => {
-                // A name outside the file system begins with a NUL, which is no path to the standard
-                // library.
-                let to = SockAddr::unix(path)?;
-                SockRef::from(socket).send_to(data, &to).map(drop)
-            }
-            _ => Err(ErrorKind::InvalidInput.into()),
-        }
-    }
-
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        match &self.kind {
-            DatagramKind::Udp(socket) => socket.as_fd(),
-            DatagramKind::Unix(socket) => socket.as_fd(),
         }
     }
 }
@@ -243,11 +194,14 @@ impl Net for Mio {
         match &mut listener.kind {
             Kind::Tcp(listener) => {
                 let (stream, addr) = listener.accept()?;
-                Ok((OwnedFd::from(stream).into(), Address::Tcp(addr)))
+                let stream = OwnedFd::from(stream).into();
+                socket::silence(&stream);
+                Ok((stream, Address::Tcp(addr)))
             }
             Kind::Unix(listener, config) => {
                 let (stream, addr) = listener.accept()?;
                 let stream = OwnedFd::from(stream).into();
+                socket::silence(&stream);
                 if let Err(error) = socket::set_buffers(&stream, config) {
                     log::debug!("cannot set the buffers of a connection: {error}");
                 }
@@ -293,7 +247,7 @@ impl Net for Mio {
 
     #[inline]
     fn write(&mut self, stream: &mut Socket, data: &[u8]) -> io::Result<usize> {
-        stream.write(data)
+        system::send(stream, data)
     }
 
     fn error(&mut self, stream: &mut Socket) -> Option<io::Error> {
@@ -332,14 +286,7 @@ impl Net for Mio {
         socket: &mut Datagram,
         buffer: &mut [u8],
     ) -> io::Result<(usize, Address)> {
-        match &socket.kind {
-            DatagramKind::Udp(socket) => socket
-                .recv_from(buffer)
-                .map(|(count, addr)| (count, Address::Udp(addr))),
-            DatagramKind::Unix(socket) => socket
-                .recv_from(buffer)
-                .map(|(count, addr)| (count, Address::Unixgram(path_of(&addr)))),
-        }
+        socket.receive(buffer)
     }
 
     fn send(&mut self, socket: &mut Datagram, data: &[u8], to: &Address) -> io::Result<()> {
@@ -351,8 +298,11 @@ impl Net for Mio {
     }
 
     fn is_local(&mut self, ip: IpAddr) -> bool {
-        // Nothing else can be bound.
-        UdpSocket::bind((ip, 0)).is_ok()
+        self.is_local_in_scope((ip, 0).into())
+    }
+
+    fn is_local_in_scope(&mut self, addr: SocketAddr) -> bool {
+        datagram::is_local(addr)
     }
 }
 

@@ -6,6 +6,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::address::Address;
 use crate::config::Config;
+use crate::destination;
 use crate::socket_file::SocketFile;
 
 /// A socket with an address of its own, and its file if it has one.
@@ -30,6 +31,12 @@ impl Bound {
                 socket.set_reuse_port(config.reuse_port)?;
                 if addr.is_ipv6() {
                     socket.set_only_v6(true)?;
+                }
+                if at.is_datagram() && destination::is_any(addr.ip()) {
+                    // Without it the system chooses where replies leave from, as it does elsewhere.
+                    if let Err(error) = destination::watch(&socket, addr.ip()) {
+                        log::debug!("{at}: destinations are not told: {error}");
+                    }
                 }
                 socket.bind(&(*addr).into())?;
                 let address = local_address(&socket, at)?;
@@ -97,6 +104,17 @@ pub(crate) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
     set_buffers(&socket, config)?;
     Ok(socket)
 }
+
+/// Has writes to an accepted connection whose peer is gone raise no SIGPIPE, on systems where older
+/// releases ignore [`MSG_NOSIGNAL`](crate::system::QUIETLY).
+#[cfg(target_vendor = "apple")]
+pub(crate) fn silence(socket: &Socket) {
+    // It fails for a connection that has ended already, which the next read tells.
+    let _ = socket.set_nosigpipe(true);
+}
+
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) fn silence(_: &Socket) {}
 
 /// Sets the sizes of the system's buffers, where the configuration names them.
 pub(crate) fn set_buffers(socket: &Socket, config: &Config) -> io::Result<()> {

@@ -5,7 +5,11 @@
 )]
 
 mod accept_errors;
+mod again;
+mod broken_pipes;
 mod busy_polling;
+#[cfg(target_os = "linux")]
+mod datagram_destinations;
 mod deadlines;
 #[cfg(target_os = "linux")]
 mod examples;
@@ -30,6 +34,8 @@ mod model_protocols;
 mod model_server;
 mod models;
 mod models_rules;
+#[cfg(target_os = "linux")]
+mod namespace;
 mod pauses;
 mod peers;
 mod probe;
