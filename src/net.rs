@@ -86,7 +86,8 @@ pub trait Net {
     /// Begins to connect.
     ///
     /// # Errors
-    /// It failed already.
+    /// It failed already. `WouldBlock`: it cannot begin now, though nothing is wrong; the loop tries
+    /// again until `connect_timeout`.
     fn connect(&mut self, to: &Address, config: &Config) -> io::Result<Self::Stream>;
 
     /// Asks whether a connect has ended.

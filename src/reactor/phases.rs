@@ -80,7 +80,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if shutdown {
             self.shutdown.request();
         }
-        if !self.connects.is_empty() {
+        let again = self.shutdown.has_begun() || self.postponed.is_due(self.kit.clock.tick());
+        if !self.connects.is_empty() || (again && !self.postponed.is_empty()) {
             self.begin_connects();
         }
     }
@@ -168,6 +169,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.shutdown.deadline(),
             self.model.as_ref().and_then(|model| model.deadline()),
             self.again.map(|at| self.kit.clock.tick_of(at)),
+            self.postponed.deadline(),
         ] {
             next = next.into_iter().chain(deadline).min();
         }
@@ -176,8 +178,22 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     #[cold]
     pub(super) fn begin_connects(&mut self) {
-        for (to, protocol) in mem::take(&mut self.connects) {
-            self.lend().0.connect(to, protocol);
+        let now = self.kit.clock.tick();
+        let timeout = self.kit.config.connect_timeout;
+        let until = timeout.map(|timeout| now.after(timeout));
+        let begun = mem::take(&mut self.connects);
+        let begun = begun.into_iter().map(|connect| (connect, until));
+        let all = self.postponed.take().chain(begun).collect::<Vec<_>>();
+        let mut full = None;
+        for ((to, protocol), until) in all {
+            // Who finds a queue full speaks for all who want to get into it.
+            let has_time = !self.shutdown.has_begun() && until.is_none_or(|until| now < until);
+            if has_time && full.as_ref() == Some(&to) {
+                self.postponed.push(((to, protocol), until), now);
+            } else if let Some(connect) = self.lend().0.connect(to, protocol, until) {
+                full = Some(connect.0.clone());
+                self.postponed.push((connect, until), now);
+            }
         }
     }
 
