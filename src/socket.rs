@@ -1,6 +1,8 @@
 //! Sockets that are bound to an address, ready for any way of serving them.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -26,6 +28,10 @@ impl Bound {
     fn try_new(at: &Address, config: &Config) -> io::Result<Self> {
         let socket = open(at, config)?;
         match at {
+            Address::Tcp(addr) if is_of_several(addr.ip()) => Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                "no stream comes to an address that several machines have",
+            )),
             Address::Tcp(addr) | Address::Udp(addr) => {
                 socket.set_reuse_address(config.reuse_address && !at.is_datagram())?;
                 socket.set_reuse_port(config.reuse_port)?;
@@ -47,11 +53,16 @@ impl Bound {
                 })
             }
             Address::Unix(path) | Address::Unixgram(path) => {
-                let file = SocketFile::bind(&socket, path)?;
+                let file = if is_name(path) {
+                    socket.bind(&SockAddr::unix(path)?)?;
+                    None
+                } else {
+                    Some(SocketFile::bind(&socket, path)?)
+                };
                 Ok(Self {
                     socket,
                     address: at.clone(),
-                    file: Some(file),
+                    file,
                 })
             }
         }
@@ -82,6 +93,18 @@ impl Bound {
             .listen(backlog)
             .map_err(|error| about(&self.address, &error))
     }
+}
+
+/// Whether several machines have an address, as for a broadcast.
+fn is_of_several(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_multicast() || ip == Ipv4Addr::BROADCAST
+}
+
+/// Whether a path is a name outside the file system, which goes with its socket.
+fn is_name(path: &Path) -> bool {
+    let has_names = cfg!(any(target_os = "linux", target_os = "android"));
+    has_names && path.as_os_str().as_encoded_bytes().starts_with(b"\0")
 }
 
 /// A socket for `at`, with its options, not bound and not connected.

@@ -5,6 +5,7 @@
 )]
 
 mod accept_errors;
+mod addresses;
 mod again;
 mod broken_pipes;
 mod busy_polling;

@@ -6,6 +6,8 @@ mod served;
 mod sockets;
 mod terminal;
 
+#[cfg(target_os = "linux")]
+mod addresses;
 mod bench;
 mod clients;
 mod command;
