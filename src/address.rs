@@ -254,7 +254,7 @@ fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
 }
 
 /// Whether Unix sockets can have names outside the file system.
-const HAS_NAMES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+const HAS_NAMES: bool = cfg!(target_os = "linux");
 
 /// The most bytes that a path is displayed with; a socket's has at most 108, before escaping.
 const SHOWN_MOST: usize = 256;

@@ -1,26 +1,55 @@
 //! The real network: the seam on mio.
 
 mod datagram;
+mod listener;
+#[cfg_attr(
+    not(any(
+        mio_unsupported_force_poll_poll,
+        target_os = "aix",
+        target_os = "cygwin",
+        target_os = "espidf",
+        target_os = "fuchsia",
+        target_os = "haiku",
+        target_os = "hurd",
+        target_os = "nto",
+        target_os = "nuttx",
+        target_os = "vita"
+    )),
+    path = "mio/lasting.rs"
+)]
+#[cfg_attr(
+    any(
+        mio_unsupported_force_poll_poll,
+        target_os = "aix",
+        target_os = "cygwin",
+        target_os = "espidf",
+        target_os = "fuchsia",
+        target_os = "haiku",
+        target_os = "hurd",
+        target_os = "nto",
+        target_os = "nuttx",
+        target_os = "vita"
+    ),
+    path = "mio/rearmed.rs"
+)]
+mod registrations;
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::SocketAddr as UnixAddr;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use ::mio::net::{TcpListener, UnixListener};
-use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
 pub use self::datagram::Datagram;
+pub use self::listener::Listener;
+use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::{Event, Net};
 use crate::shutdown::ShutdownHandle;
 use crate::socket::{self, Bound};
-use crate::socket_file::SocketFile;
 use crate::system;
 use crate::waker::Wake;
 
@@ -41,6 +70,7 @@ const STREAM: Interest = BOTH;
 pub struct Mio {
     poll: Poll,
     events: Events,
+    registrations: Registrations,
 }
 
 impl Mio {
@@ -52,6 +82,7 @@ impl Mio {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
+            registrations: Registrations::new(),
         })
     }
 
@@ -62,18 +93,7 @@ impl Mio {
         config: &Config,
         token: usize,
     ) -> io::Result<Listener> {
-        bound.socket.set_nonblocking(true)?;
-        let kind = match bound.address {
-            Address::Unix(_) => Kind::Unix(
-                UnixListener::from_std(OwnedFd::from(bound.socket).into()),
-                Box::new(config.clone()),
-            ),
-            _ => Kind::Tcp(TcpListener::from_std(bound.socket.into())),
-        };
-        let listener = Listener {
-            kind,
-            _file: bound.file,
-        };
+        let listener = Listener::new(bound, config)?;
         self.watch(listener.descriptor(), token, Interest::READABLE)?;
         Ok(listener)
     }
@@ -87,7 +107,9 @@ impl Mio {
 
     /// Wakes the loop with `token` when a child process has something to say.
     pub(crate) fn watch_child(&self, report: BorrowedFd<'_>, token: usize) -> io::Result<()> {
-        self.watch(report, token, Interest::READABLE)
+        self.watch(report, token, Interest::READABLE)?;
+        self.registrations.keep_armed(report);
+        Ok(())
     }
 
     fn watch(
@@ -96,40 +118,36 @@ impl Mio {
         token: usize,
         interest: Interest,
     ) -> io::Result<()> {
-        let descriptor = descriptor.as_raw_fd();
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&descriptor), Token(token), interest)
+        let registry = self.poll.registry();
+        self.registrations
+            .add(registry, descriptor, token, interest)
     }
-}
 
-impl AsRawFd for Mio {
-    /// Readable when [`Net::poll`] has events to bring.
-    fn as_raw_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
+    /// Nothing more can be done now with a descriptor: the next event counts.
+    fn rearm(&self, descriptor: BorrowedFd<'_>, interest: Interest) {
+        let registry = self.poll.registry();
+        self.registrations.rearm(registry, descriptor, interest);
     }
-}
 
-/// A listening socket of [`Mio`].
-#[derive(Debug)]
-pub struct Listener {
-    kind: Kind,
-    _file: Option<SocketFile>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Tcp(TcpListener),
-    /// Buffer sizes are not inherited from a Unix listener, so it keeps the configuration.
-    Unix(UnixListener, Box<Config>),
-}
-
-impl Listener {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        match &self.kind {
-            Kind::Tcp(listener) => listener.as_fd(),
-            Kind::Unix(listener, _) => listener.as_fd(),
+    /// The same, if that is what a call found.
+    fn rearm_after<T>(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        interest: Interest,
+        outcome: &io::Result<T>,
+        is_short: impl FnOnce(&T) -> bool,
+    ) {
+        let nothing_more = match outcome {
+            Ok(done) => is_short(done),
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        if nothing_more {
+            self.rearm(descriptor, interest);
         }
+    }
+
+    fn forget(&self, descriptor: BorrowedFd<'_>) {
+        self.registrations.remove(self.poll.registry(), descriptor);
     }
 }
 
@@ -153,9 +171,15 @@ impl Net for Mio {
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = self.registrations.prepare(self.poll.registry(), timeout);
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             outcome => outcome?,
+        }
+        if REARMS {
+            for event in &self.events {
+                self.registrations.note(event);
+            }
         }
         events.extend(self.events.iter().map(|event| Event {
             token: event.token().0,
@@ -175,7 +199,9 @@ impl Net for Mio {
     }
 
     fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()> {
-        self.watch(handle.as_fd(), token, Interest::READABLE)
+        self.watch(handle.as_fd(), token, Interest::READABLE)?;
+        self.registrations.look_often(handle.as_fd());
+        Ok(())
     }
 
     fn listen(
@@ -191,26 +217,16 @@ impl Net for Mio {
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
-        match &mut listener.kind {
-            Kind::Tcp(listener) => {
-                let (stream, addr) = listener.accept()?;
-                let stream = OwnedFd::from(stream).into();
-                socket::silence(&stream);
-                Ok((stream, Address::Tcp(addr)))
-            }
-            Kind::Unix(listener, config) => {
-                let (stream, addr) = listener.accept()?;
-                let stream = OwnedFd::from(stream).into();
-                socket::silence(&stream);
-                if let Err(error) = socket::set_buffers(&stream, config) {
-                    log::debug!("cannot set the buffers of a connection: {error}");
-                }
-                Ok((stream, Address::Unix(path_of(&addr))))
-            }
+        let accepted = listener.accept();
+        if REARMS {
+            let descriptor = listener.descriptor();
+            self.rearm_after(descriptor, Interest::READABLE, &accepted, |_| false);
         }
+        accepted
     }
 
     fn close_listener(&mut self, listener: Listener) {
+        self.forget(listener.descriptor());
         drop(listener);
     }
 
@@ -230,6 +246,7 @@ impl Net for Mio {
         }
         match stream.peer_addr() {
             Err(error) if error.kind() == ErrorKind::NotConnected => {
+                self.rearm(stream.as_fd(), Interest::WRITABLE);
                 Err(ErrorKind::WouldBlock.into())
             }
             outcome => outcome.map(drop),
@@ -242,12 +259,22 @@ impl Net for Mio {
 
     #[inline]
     fn read(&mut self, stream: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
-        stream.read(buffer)
+        let outcome = stream.read(buffer);
+        if REARMS {
+            let is_short = |count: &usize| (1..buffer.len()).contains(count);
+            self.rearm_after(stream.as_fd(), Interest::READABLE, &outcome, is_short);
+        }
+        outcome
     }
 
     #[inline]
     fn write(&mut self, stream: &mut Socket, data: &[u8]) -> io::Result<usize> {
-        system::send(stream, data)
+        let outcome = stream.send_with_flags(data, system::QUIETLY);
+        if REARMS {
+            let is_short = |count: &usize| *count < data.len();
+            self.rearm_after(stream.as_fd(), Interest::WRITABLE, &outcome, is_short);
+        }
+        outcome
     }
 
     fn error(&mut self, stream: &mut Socket) -> Option<io::Error> {
@@ -263,6 +290,7 @@ impl Net for Mio {
     }
 
     fn close(&mut self, stream: Socket, abort: bool) {
+        self.forget(stream.as_fd());
         if abort {
             // Without the reset it is a plain close, which is as final.
             let _ = stream.set_linger(Some(Duration::ZERO));
@@ -286,7 +314,13 @@ impl Net for Mio {
         socket: &mut Datagram,
         buffer: &mut [u8],
     ) -> io::Result<(usize, Address)> {
-        socket.receive(buffer)
+        let received = socket.receive(buffer);
+        if REARMS {
+            self.rearm_after(socket.descriptor(), Interest::READABLE, &received, |_| {
+                false
+            });
+        }
+        received
     }
 
     fn send(&mut self, socket: &mut Datagram, data: &[u8], to: &Address) -> io::Result<()> {
@@ -294,6 +328,7 @@ impl Net for Mio {
     }
 
     fn close_datagram(&mut self, socket: Datagram) {
+        self.forget(socket.descriptor());
         drop(socket);
     }
 
@@ -304,24 +339,4 @@ impl Net for Mio {
     fn is_local_in_scope(&mut self, addr: SocketAddr) -> bool {
         datagram::is_local(addr)
     }
-}
-
-fn path_of(addr: &UnixAddr) -> PathBuf {
-    let path = addr.as_pathname().map(PathBuf::from);
-    path.or_else(|| abstract_name(addr)).unwrap_or_default()
-}
-
-/// A name outside the file system, behind a NUL.
-#[cfg(target_os = "linux")]
-fn abstract_name(addr: &UnixAddr) -> Option<PathBuf> {
-    use std::ffi::OsStr;
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::ffi::OsStrExt;
-    let name = [b"\0", addr.as_abstract_name()?].concat();
-    Some(OsStr::from_bytes(&name).into())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn abstract_name(_: &UnixAddr) -> Option<PathBuf> {
-    None
 }

@@ -103,7 +103,7 @@ fn is_of_several(ip: IpAddr) -> bool {
 
 /// Whether a path is a name outside the file system, which goes with its socket.
 fn is_name(path: &Path) -> bool {
-    let has_names = cfg!(any(target_os = "linux", target_os = "android"));
+    let has_names = cfg!(target_os = "linux");
     has_names && path.as_os_str().as_encoded_bytes().starts_with(b"\0")
 }
 

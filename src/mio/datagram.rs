@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 
 use socket2::{SockAddr, SockRef};
 
-use super::path_of;
+use super::listener::path_of;
 use crate::address::Address;
 use crate::destination::{self, Destination};
 use crate::socket::Bound;

@@ -80,8 +80,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if shutdown {
             self.shutdown.request();
         }
-        let again = self.shutdown.has_begun() || self.postponed.is_due(self.kit.clock.tick());
-        if !self.connects.is_empty() || (again && !self.postponed.is_empty()) {
+        if !self.connects.is_empty() || (!self.postponed.is_empty() && self.is_due_again()) {
             self.begin_connects();
         }
     }
@@ -169,11 +168,19 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.shutdown.deadline(),
             self.model.as_ref().and_then(|model| model.deadline()),
             self.again.map(|at| self.kit.clock.tick_of(at)),
-            self.postponed.deadline(),
         ] {
             next = next.into_iter().chain(deadline).min();
         }
+        if !self.postponed.is_empty() {
+            next = next.into_iter().chain(self.postponed.deadline()).min();
+        }
         next.map(|at| at.since(self.kit.clock.tick()))
+    }
+
+    /// Whether connections that could not be opened are to be tried again, or told of the shutdown.
+    #[cold]
+    fn is_due_again(&self) -> bool {
+        self.shutdown.has_begun() || self.postponed.is_due(self.kit.clock.tick())
     }
 
     #[cold]

@@ -30,6 +30,8 @@ mod loop_faults;
 mod loop_files;
 mod loop_limits;
 mod loop_shutdown;
+// A poller without a descriptor cannot be watched by another.
+#[cfg(not(mio_unsupported_force_poll_poll))]
 mod loop_turn;
 mod model_protocols;
 mod model_server;

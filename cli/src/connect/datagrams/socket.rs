@@ -83,7 +83,7 @@ fn open_unix(to: &Path, leftover: &Leftover) -> io::Result<(Socket, Option<TempP
 /// A name outside the file system begins with a NUL, which is no path to the standard library.
 fn connect(socket: &UnixDatagram, to: &Path) -> io::Result<()> {
     match to.as_os_str().as_encoded_bytes().strip_prefix(b"\0") {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cfg(target_os = "linux")]
         Some(name) => {
             let to = SocketAddrUnix::new_abstract_name(name)?;
             Ok(net::connect(socket, &to)?)
