@@ -1,5 +1,6 @@
 //! Where a server listens and who the other side is.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,8 +10,13 @@ use std::str::FromStr;
 /// A place to listen at or to connect to, or where a peer is.
 ///
 /// Written and read as a URI: `tcp://127.0.0.1:9999`, `tcp://[::1]:9999`, `udp://127.0.0.1:0`,
-/// `unix:///run/echo.sock`, `unixgram:///run/echo.dgram`. Parsing takes numeric hosts only and
-/// never touches the network; [`Address::resolve`] also looks names up.
+/// `unix:///run/echo.sock`, `unixgram:///run/echo.dgram`. On Linux `unix://@NAME`, or `unix:@NAME`,
+/// is a socket with a name outside the file system; a relative path that begins with `@` is written
+/// `unix://./@NAME`. A path is taken as it is written, percent signs included. The interface of a
+/// link-local address is a number, as in `tcp://[fe80::1%2]:9999`.
+///
+/// Parsing takes numeric hosts only and never touches the network; [`Address::resolve`] also looks
+/// up names of hosts, and of interfaces as in `tcp://[fe80::1%eth0]:9999`.
 ///
 /// ```
 /// use serveloop::Address;
@@ -24,7 +30,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A UDP socket, IPv4 or IPv6. Port 0 lets the system choose.
     Udp(SocketAddr),
-    /// A Unix stream socket by its path. A client that did not bind has an empty path.
+    /// A Unix stream socket by its path. A client that did not bind has an empty path; a socket with
+    /// a name outside the file system, which Linux has, a NUL and that name.
     Unix(PathBuf),
     /// A Unix datagram socket by its path. A sender that did not bind has an empty path; one with a
     /// name outside the file system, which Linux has, a NUL and that name.
@@ -48,15 +55,20 @@ impl Address {
             "udp" => Self::Udp,
             _ => return Err(error.into()),
         };
-        if !has_port(rest) {
+        let Some((host, port)) = split_port(rest) else {
             return Err(AddressError::new(text, "expected HOST:PORT").into());
-        }
-        let mut found: Vec<Self> = rest
+        };
+        let mut found: Vec<Self> = Vec::new();
+        for addr in (&*host, port)
             .to_socket_addrs()
             .map_err(|error| io::Error::new(error.kind(), format!("{text}: {error}")))?
-            .map(make)
-            .collect();
-        found.dedup();
+        {
+            let address = make(addr);
+            // What a file of hosts says twice is one address, also if not in a row.
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
         if found.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -192,14 +204,30 @@ impl fmt::Display for Peer {
 }
 
 fn split_scheme(text: &str) -> Result<(&str, &str), AddressError> {
-    text.split_once("://").ok_or_else(|| {
+    let name = |(_, rest): &(&str, &str)| rest.starts_with('@');
+    let short = || text.split_once(':').filter(name);
+    text.split_once("://").or_else(short).ok_or_else(|| {
         AddressError::new(text, "no scheme, expected for example tcp://127.0.0.1:9999")
     })
 }
 
-fn has_port(rest: &str) -> bool {
-    rest.rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+/// The host and the port, if there are both. In brackets is an IPv6 address, whose interface may be
+/// written by its name, after `%` as everywhere or after `%25` as in RFC 6874.
+fn split_port(rest: &str) -> Option<(Cow<'_, str>, u16)> {
+    let (host, port) = rest.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    let inner = host.strip_prefix('[').map(|rest| rest.strip_suffix(']'));
+    let host = match inner {
+        None => Cow::Borrowed(host),
+        Some(inner) => {
+            let ip = inner.filter(|inner| inner.contains(':'))?;
+            match ip.split_once("%25") {
+                Some((ip, zone)) => Cow::Owned(format!("{ip}%{zone}")),
+                None => Cow::Borrowed(ip),
+            }
+        }
+    };
+    (!host.is_empty()).then_some((host, port))
 }
 
 fn parse_ip(text: &str, rest: &str) -> Result<SocketAddr, AddressError> {
@@ -218,8 +246,15 @@ fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
     if rest.contains('\0') {
         return Err(AddressError::new(text, "a path cannot hold a NUL"));
     }
-    Ok(PathBuf::from(rest))
+    match rest.strip_prefix('@') {
+        Some("") if HAS_NAMES => Err(AddressError::new(text, "no name after the @")),
+        Some(name) if HAS_NAMES => Ok(PathBuf::from(format!("\0{name}"))),
+        _ => Ok(PathBuf::from(rest)),
+    }
 }
+
+/// Whether Unix sockets can have names outside the file system.
+const HAS_NAMES: bool = cfg!(target_os = "linux");
 
 /// The most bytes that a path is displayed with; a socket's has at most 108, before escaping.
 const SHOWN_MOST: usize = 256;
@@ -232,7 +267,16 @@ struct Escaped<'a>(&'a Path);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut room = SHOWN_MOST;
-        for chunk in self.0.as_os_str().as_encoded_bytes().utf8_chunks() {
+        let mut bytes = self.0.as_os_str().as_encoded_bytes();
+        if HAS_NAMES {
+            if let Some(name) = bytes.strip_prefix(b"\0") {
+                f.write_str("@")?;
+                bytes = name;
+            } else if bytes.starts_with(b"@") {
+                f.write_str("./")?;
+            }
+        }
+        for chunk in bytes.utf8_chunks() {
             let valid = chunk.valid().chars();
             let valid = valid.map(|next| next.escape_debug().to_string());
             let invalid = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));

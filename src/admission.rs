@@ -3,8 +3,9 @@
 use std::io;
 
 use crate::address::{Address, Peer};
+use crate::clock::Tick;
 use crate::datagram;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::journal::TARGET;
 use crate::model::Model;
@@ -129,11 +130,26 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         );
     }
 
-    /// Begins an outbound connection. Its failure is told to the protocol, like everything else.
-    pub(crate) fn connect(&mut self, to: Address, protocol: F::Protocol) {
-        self.turn.statistics.connected += 1;
+    /// Begins an outbound connection. Its failure is told to the protocol, like everything else. Gives
+    /// it back if the system cannot begin it yet, as for a Unix socket whose queue is full, and there
+    /// is time left `until` it has failed.
+    pub(crate) fn connect(
+        &mut self,
+        to: Address,
+        protocol: F::Protocol,
+        until: Option<Tick>,
+    ) -> Option<(Address, F::Protocol)> {
         let token = self.connections.next_token();
-        let stream = self.open(&to, token);
+        let stream = match self.open(&to, token) {
+            Err(CloseReason::ConnectFailed(error)) if is_postponed(&error) => {
+                if until.is_none_or(|until| self.turn.now() < until) {
+                    return Some((to, protocol));
+                }
+                Err(CloseReason::TimedOut(Deadline::Connect))
+            }
+            outcome => outcome,
+        };
+        self.turn.statistics.connected += 1;
         let mut session = Session::new(protocol, Peer::new(to, None), self.turn.now());
         match stream {
             Ok(stream) => self
@@ -145,6 +161,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
                 self.turn.drop_guarded(session);
             }
         }
+        None
     }
 
     fn protocol_for(&mut self, peer: &Peer) -> Option<F::Protocol> {
@@ -218,4 +235,12 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             }
         }
     }
+}
+
+/// Whether a connect can be tried again: nothing is wrong, and no event will tell when it succeeds.
+fn is_postponed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

@@ -129,9 +129,11 @@ mod ring {
 /// Two ends of a stream, where the system has no such counter.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod ring {
-    use std::io::{self, Read, Write};
+    use std::io::{self, Read};
     use std::os::fd::{AsFd, BorrowedFd};
     use std::os::unix::net::UnixStream;
+
+    use crate::system;
 
     pub(super) struct Ring {
         rung: UnixStream,
@@ -152,7 +154,7 @@ mod ring {
 
         pub(super) fn ring(&self) {
             // A full stream has been rung already.
-            let _ = (&self.rung).write(&[0]);
+            let _ = system::send(&self.rung, &[0]);
         }
 
         pub(super) fn silence(&self) {

@@ -1,7 +1,7 @@
 //! A process for each connection, and for each datagram.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -164,7 +164,7 @@ impl<P: Protocol> Processes<P> {
             }
             let to_parent = Arc::new(to_parent);
             let report = self.report(errand, &to_parent);
-            let _ = (&*to_parent).write_all(&report);
+            let _ = system::send_all(&*to_parent, &report);
         });
         system::exit(0)
     }

@@ -39,6 +39,7 @@ mod config;
 mod connection;
 mod control;
 mod datagram;
+mod destination;
 mod ending;
 mod error;
 mod flags;

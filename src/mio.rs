@@ -1,24 +1,56 @@
 //! The real network: the seam on mio.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
-use std::path::PathBuf;
+mod datagram;
+mod listener;
+#[cfg_attr(
+    not(any(
+        mio_unsupported_force_poll_poll,
+        target_os = "aix",
+        target_os = "cygwin",
+        target_os = "espidf",
+        target_os = "fuchsia",
+        target_os = "haiku",
+        target_os = "hurd",
+        target_os = "nto",
+        target_os = "nuttx",
+        target_os = "vita"
+    )),
+    path = "mio/lasting.rs"
+)]
+#[cfg_attr(
+    any(
+        mio_unsupported_force_poll_poll,
+        target_os = "aix",
+        target_os = "cygwin",
+        target_os = "espidf",
+        target_os = "fuchsia",
+        target_os = "haiku",
+        target_os = "hurd",
+        target_os = "nto",
+        target_os = "nuttx",
+        target_os = "vita"
+    ),
+    path = "mio/rearmed.rs"
+)]
+mod registrations;
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use ::mio::net::{TcpListener, UnixListener};
-use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token};
-use socket2::{SockAddr, SockRef, Socket};
+use socket2::Socket;
 
+pub use self::datagram::Datagram;
+pub use self::listener::Listener;
+use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::journal::TARGET;
 use crate::net::{Event, Net};
 use crate::shutdown::ShutdownHandle;
 use crate::socket::{self, Bound};
-use crate::socket_file::SocketFile;
 use crate::system;
 use crate::waker::Wake;
 
@@ -39,6 +71,7 @@ const STREAM: Interest = BOTH;
 pub struct Mio {
     poll: Poll,
     events: Events,
+    registrations: Registrations,
 }
 
 impl Mio {
@@ -50,6 +83,7 @@ impl Mio {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
+            registrations: Registrations::new(),
         })
     }
 
@@ -60,40 +94,23 @@ impl Mio {
         config: &Config,
         token: usize,
     ) -> io::Result<Listener> {
-        bound.socket.set_nonblocking(true)?;
-        let kind = match bound.address {
-            Address::Unix(_) => Kind::Unix(
-                UnixListener::from_std(OwnedFd::from(bound.socket).into()),
-                Box::new(config.clone()),
-            ),
-            _ => Kind::Tcp(TcpListener::from_std(bound.socket.into())),
-        };
-        let listener = Listener {
-            kind,
-            _file: bound.file,
-        };
+        let listener = Listener::new(bound, config)?;
         self.watch(listener.descriptor(), token, Interest::READABLE)?;
         Ok(listener)
     }
 
     /// Watches a datagram socket that is bound already.
     pub(crate) fn adopt_datagram(&self, bound: Bound, token: usize) -> io::Result<Datagram> {
-        bound.socket.set_nonblocking(true)?;
-        let kind = match bound.address {
-            Address::Unixgram(_) => DatagramKind::Unix(OwnedFd::from(bound.socket).into()),
-            _ => DatagramKind::Udp(bound.socket.into()),
-        };
-        let datagram = Datagram {
-            kind,
-            _file: bound.file,
-        };
+        let datagram = Datagram::new(bound)?;
         self.watch(datagram.descriptor(), token, Interest::READABLE)?;
         Ok(datagram)
     }
 
     /// Wakes the loop with `token` when a child process has something to say.
     pub(crate) fn watch_child(&self, report: BorrowedFd<'_>, token: usize) -> io::Result<()> {
-        self.watch(report, token, Interest::READABLE)
+        self.watch(report, token, Interest::READABLE)?;
+        self.registrations.keep_armed(report);
+        Ok(())
     }
 
     fn watch(
@@ -102,84 +119,36 @@ impl Mio {
         token: usize,
         interest: Interest,
     ) -> io::Result<()> {
-        let descriptor = descriptor.as_raw_fd();
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&descriptor), Token(token), interest)
+        let registry = self.poll.registry();
+        self.registrations
+            .add(registry, descriptor, token, interest)
     }
-}
 
-impl AsRawFd for Mio {
-    /// Readable when [`Net::poll`] has events to bring.
-    fn as_raw_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
+    /// Nothing more can be done now with a descriptor: the next event counts.
+    fn rearm(&self, descriptor: BorrowedFd<'_>, interest: Interest) {
+        let registry = self.poll.registry();
+        self.registrations.rearm(registry, descriptor, interest);
     }
-}
 
-/// A listening socket of [`Mio`].
-#[derive(Debug)]
-pub struct Listener {
-    kind: Kind,
-    _file: Option<SocketFile>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Tcp(TcpListener),
-    /// Buffer sizes are not inherited from a Unix listener, so it keeps the configuration.
-    Unix(UnixListener, Box<Config>),
-}
-
-impl Listener {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        match &self.kind {
-            Kind::Tcp(listener) => listener.as_fd(),
-            Kind::Unix(listener, _) => listener.as_fd(),
-        }
-    }
-}
-
-/// A datagram socket of [`Mio`].
-#[derive(Debug)]
-pub struct Datagram {
-    kind: DatagramKind,
-    _file: Option<SocketFile>,
-}
-
-#[derive(Debug)]
-enum DatagramKind {
-    Udp(UdpSocket),
-    Unix(UnixDatagram),
-}
-
-impl Datagram {
-    /// The same socket for a thread of its own, which does not own its file.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        let kind = match &self.kind {
-            DatagramKind::Udp(socket) => DatagramKind::Udp(socket.try_clone()?),
-            DatagramKind::Unix(socket) => DatagramKind::Unix(socket.try_clone()?),
+    /// The same, if that is what a call found.
+    fn rearm_after<T>(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        interest: Interest,
+        outcome: &io::Result<T>,
+        is_short: impl FnOnce(&T) -> bool,
+    ) {
+        let nothing_more = match outcome {
+            Ok(done) => is_short(done),
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
         };
-        Ok(Self { kind, _file: None })
-    }
-
-    pub(crate) fn send_to(&self, data: &[u8], to: &Address) -> io::Result<()> {
-        match (&self.kind, to) {
-            (DatagramKind::Udp(socket), Address::Udp(addr)) => socket.send_to(data, addr).map(drop),
-            (DatagramKind::Unix(socket), Address::Unixgram(path)) => {
-                // A name outside the file system begins with a NUL, which is no path to the standard
-                // library.
-                let to = SockAddr::unix(path)?;
-                SockRef::from(socket).send_to(data, &to).map(drop)
-            }
-            _ => Err(ErrorKind::InvalidInput.into()),
+        if nothing_more {
+            self.rearm(descriptor, interest);
         }
     }
 
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        match &self.kind {
-            DatagramKind::Udp(socket) => socket.as_fd(),
-            DatagramKind::Unix(socket) => socket.as_fd(),
-        }
+    fn forget(&self, descriptor: BorrowedFd<'_>) {
+        self.registrations.remove(self.poll.registry(), descriptor);
     }
 }
 
@@ -203,9 +172,15 @@ impl Net for Mio {
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = self.registrations.prepare(self.poll.registry(), timeout);
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             outcome => outcome?,
+        }
+        if REARMS {
+            for event in &self.events {
+                self.registrations.note(event);
+            }
         }
         events.extend(self.events.iter().map(|event| Event {
             token: event.token().0,
@@ -225,7 +200,9 @@ impl Net for Mio {
     }
 
     fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()> {
-        self.watch(handle.as_fd(), token, Interest::READABLE)
+        self.watch(handle.as_fd(), token, Interest::READABLE)?;
+        self.registrations.look_often(handle.as_fd());
+        Ok(())
     }
 
     fn listen(
@@ -241,20 +218,12 @@ impl Net for Mio {
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
-        match &mut listener.kind {
-            Kind::Tcp(listener) => {
-                let (stream, addr) = listener.accept()?;
-                Ok((OwnedFd::from(stream).into(), Address::Tcp(addr)))
-            }
-            Kind::Unix(listener, config) => {
-                let (stream, addr) = listener.accept()?;
-                let stream = OwnedFd::from(stream).into();
-                if let Err(error) = socket::set_buffers(&stream, config) {
-                    log::debug!(target: TARGET, "cannot set the buffers of a connection: {error}");
-                }
-                Ok((stream, Address::Unix(path_of(&addr))))
-            }
+        let accepted = listener.accept();
+        if REARMS {
+            let descriptor = listener.descriptor();
+            self.rearm_after(descriptor, Interest::READABLE, &accepted, |_| false);
         }
+        accepted
     }
 
     fn has_connection(&mut self, listener: &mut Listener) -> bool {
@@ -266,6 +235,7 @@ impl Net for Mio {
     }
 
     fn close_listener(&mut self, listener: Listener) {
+        self.forget(listener.descriptor());
         drop(listener);
     }
 
@@ -285,6 +255,7 @@ impl Net for Mio {
         }
         match stream.peer_addr() {
             Err(error) if error.kind() == ErrorKind::NotConnected => {
+                self.rearm(stream.as_fd(), Interest::WRITABLE);
                 Err(ErrorKind::WouldBlock.into())
             }
             outcome => outcome.map(drop),
@@ -297,12 +268,22 @@ impl Net for Mio {
 
     #[inline]
     fn read(&mut self, stream: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
-        stream.read(buffer)
+        let outcome = stream.read(buffer);
+        if REARMS {
+            let is_short = |count: &usize| (1..buffer.len()).contains(count);
+            self.rearm_after(stream.as_fd(), Interest::READABLE, &outcome, is_short);
+        }
+        outcome
     }
 
     #[inline]
     fn write(&mut self, stream: &mut Socket, data: &[u8]) -> io::Result<usize> {
-        stream.write(data)
+        let outcome = stream.send_with_flags(data, system::QUIETLY);
+        if REARMS {
+            let is_short = |count: &usize| *count < data.len();
+            self.rearm_after(stream.as_fd(), Interest::WRITABLE, &outcome, is_short);
+        }
+        outcome
     }
 
     fn error(&mut self, stream: &mut Socket) -> Option<io::Error> {
@@ -318,6 +299,7 @@ impl Net for Mio {
     }
 
     fn close(&mut self, stream: Socket, abort: bool) {
+        self.forget(stream.as_fd());
         if abort {
             // Without the reset it is a plain close, which is as final.
             let _ = stream.set_linger(Some(Duration::ZERO));
@@ -341,14 +323,13 @@ impl Net for Mio {
         socket: &mut Datagram,
         buffer: &mut [u8],
     ) -> io::Result<(usize, Address)> {
-        match &socket.kind {
-            DatagramKind::Udp(socket) => socket
-                .recv_from(buffer)
-                .map(|(count, addr)| (count, Address::Udp(addr))),
-            DatagramKind::Unix(socket) => socket
-                .recv_from(buffer)
-                .map(|(count, addr)| (count, Address::Unixgram(path_of(&addr)))),
+        let received = socket.receive(buffer);
+        if REARMS {
+            self.rearm_after(socket.descriptor(), Interest::READABLE, &received, |_| {
+                false
+            });
         }
+        received
     }
 
     fn send(&mut self, socket: &mut Datagram, data: &[u8], to: &Address) -> io::Result<()> {
@@ -356,31 +337,15 @@ impl Net for Mio {
     }
 
     fn close_datagram(&mut self, socket: Datagram) {
+        self.forget(socket.descriptor());
         drop(socket);
     }
 
     fn is_local(&mut self, ip: IpAddr) -> bool {
-        // Nothing else can be bound.
-        UdpSocket::bind((ip, 0)).is_ok()
+        self.is_local_in_scope((ip, 0).into())
     }
-}
 
-fn path_of(addr: &UnixAddr) -> PathBuf {
-    let path = addr.as_pathname().map(PathBuf::from);
-    path.or_else(|| abstract_name(addr)).unwrap_or_default()
-}
-
-/// A name outside the file system, behind a NUL.
-#[cfg(target_os = "linux")]
-fn abstract_name(addr: &UnixAddr) -> Option<PathBuf> {
-    use std::ffi::OsStr;
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::ffi::OsStrExt;
-    let name = [b"\0", addr.as_abstract_name()?].concat();
-    Some(OsStr::from_bytes(&name).into())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn abstract_name(_: &UnixAddr) -> Option<PathBuf> {
-    None
+    fn is_local_in_scope(&mut self, addr: SocketAddr) -> bool {
+        datagram::is_local(addr)
+    }
 }

@@ -1,7 +1,7 @@
 //! The seam to the operating system: everything that the loop asks of it.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -101,7 +101,8 @@ pub trait Net {
     /// Begins to connect.
     ///
     /// # Errors
-    /// It failed already.
+    /// It failed already. `WouldBlock`: it cannot begin now, though nothing is wrong; the loop tries
+    /// again until `connect_timeout`.
     fn connect(&mut self, to: &Address, config: &Config) -> io::Result<Self::Stream>;
 
     /// Asks whether a connect has ended.
@@ -164,7 +165,8 @@ pub trait Net {
         buffer: &mut [u8],
     ) -> io::Result<(usize, Address)>;
 
-    /// Sends one datagram.
+    /// Sends one datagram: the reply to the last one that was received here, which leaves from the
+    /// address that was asked, where the socket has several.
     ///
     /// # Errors
     /// What sendto(2) says.
@@ -177,5 +179,11 @@ pub trait Net {
     /// is bound here for all of them; loopback addresses are, if nobody knows better.
     fn is_local(&mut self, ip: IpAddr) -> bool {
         ip.is_loopback()
+    }
+
+    /// As [`is_local`](Self::is_local), where an interface belongs to the address: of link-local
+    /// addresses each interface has its own. The port means nothing here.
+    fn is_local_in_scope(&mut self, addr: SocketAddr) -> bool {
+        self.is_local(addr.ip())
     }
 }

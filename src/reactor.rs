@@ -1,12 +1,14 @@
 //! The event loop: one thread, all connections.
 
 mod phases;
+mod postponed;
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
+use self::postponed::Postponed;
 use crate::acceptor::Acceptor;
 use crate::address::Address;
 use crate::clock::Tick;
@@ -58,6 +60,8 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     spin: Spin,
     /// Outbound connections to be opened.
     connects: Vec<(Address, F::Protocol)>,
+    /// Those that could not be opened yet.
+    postponed: Postponed<F::Protocol>,
     /// When the factory wants to be asked again.
     again: Option<Instant>,
     shutdown: Shutdown,
@@ -127,6 +131,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             model: None,
             events: Vec::new(),
             connects: Vec::new(),
+            postponed: Postponed::new(),
             again: None,
             shutdown: Shutdown::default(),
             done: Tick::ZERO,
@@ -201,6 +206,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub fn is_finished(&self) -> bool {
         let over = self.shutdown.has_begun() || self.again.is_none();
         let nobody = self.connections.is_empty() && self.connects.is_empty();
+        let nobody = nobody && self.postponed.is_empty();
         let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);
         over && nobody && self.listeners.is_empty()
     }

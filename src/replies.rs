@@ -70,6 +70,8 @@ impl Replies {
 
 /// Whether `from` is our own socket, bound to all addresses of this machine perhaps.
 fn is_same<N: Net>(own: SocketAddr, from: SocketAddr, net: &mut N) -> bool {
-    let all = own.ip().is_unspecified();
-    own.port() == from.port() && (own.ip() == from.ip() || (all && net.is_local(from.ip())))
+    let (own_ip, ip) = (own.ip().to_canonical(), from.ip().to_canonical());
+    let all = own_ip.is_unspecified();
+    own.port() == from.port()
+        && (own_ip == ip || (all && (ip.is_loopback() || net.is_local_in_scope(from))))
 }

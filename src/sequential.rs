@@ -1,6 +1,6 @@
 //! One connection at a time, on the server's own thread.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -206,7 +206,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
 impl Drop for Sequential {
     fn drop(&mut self) {
         // Closing would do too; either way the watcher sees it.
-        let _ = self.quit.write(&[0]);
+        let _ = system::send(&self.quit, &[0]);
         if let Some(watcher) = self.watcher.take() {
             let _ = watcher.join();
         }

@@ -96,24 +96,60 @@ impl Server {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
-    pub fn bind_only(addresses: &[Address], mut config: Config) -> io::Result<Self> {
+    pub fn bind_only(addresses: &[Address], config: Config) -> io::Result<Self> {
+        Self::new(config, |config| {
+            let bound = addresses.iter().map(|at| Bound::new(at, config));
+            bound.collect()
+        })
+    }
+
+    /// Binds several places and begins to listen, as [`bind`](Self::bind) does, where a place is what
+    /// a name stands for ([`Address::resolve`]). A name may have addresses that this machine has not,
+    /// as `localhost` has where IPv6 is off: of each place one address that can be bound suffices,
+    /// and the others are warnings in the log.
+    ///
+    /// ```
+    /// use serveloop::{Address, Config, Server};
+    ///
+    /// let places = [Address::resolve("tcp://localhost:0")?];
+    /// let server = Server::bind_places(&places, Config::default())?;
+    /// assert!(!server.addresses().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// No address of one of the places can be bound; the message names each, and its reason.
+    /// Otherwise as [`bind`](Self::bind).
+    pub fn bind_places(places: &[Vec<Address>], config: Config) -> io::Result<Self> {
+        let server = Self::new(config, |config| {
+            let mut bound = Vec::new();
+            for place in places {
+                bound.extend(bind_one_of(place, config)?);
+            }
+            Ok(bound)
+        })?;
+        server.activate()?;
+        Ok(server)
+    }
+
+    fn new(
+        mut config: Config,
+        bind: impl FnOnce(&Config) -> io::Result<Vec<Bound>>,
+    ) -> io::Result<Self> {
         config.validate()?;
         config.cap(CONNECTIONS_MOST, TOKENS_OF_MODEL);
-        if addresses.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "no address to listen at",
-            ));
-        }
         if config.raise_descriptor_limit {
             if let Err(error) = system::raise_descriptor_limit() {
                 log::warn!(target: TARGET, "cannot raise the limit of descriptors: {error}");
             }
         }
-        let bound = addresses
-            .iter()
-            .map(|at| Bound::new(at, &config))
-            .collect::<io::Result<Vec<_>>>()?;
+        let bound = bind(&config)?;
+        if bound.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no address to listen at",
+            ));
+        }
         let addresses = bound.iter().map(|bound| bound.address.clone()).collect();
         Ok(Self {
             bound,
@@ -323,6 +359,29 @@ fn serve<F: Factory>(mut reactor: Reactor<F>) -> io::Result<Statistics> {
 /// Says what could not be had when a server begins.
 fn lacking(what: &str) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// Binds those of a place's addresses that can be bound, at least one.
+fn bind_one_of(place: &[Address], config: &Config) -> io::Result<Vec<Bound>> {
+    let (mut bound, mut failed) = (Vec::new(), Vec::new());
+    for at in place {
+        match Bound::new(at, config) {
+            Ok(socket) => bound.push(socket),
+            Err(error) => failed.push(error),
+        }
+    }
+    match failed.first() {
+        Some(first) if bound.is_empty() => {
+            let problems: Vec<_> = failed.iter().map(io::Error::to_string).collect();
+            Err(io::Error::new(first.kind(), problems.join("; ")))
+        }
+        _ => {
+            failed
+                .iter()
+                .for_each(|error| log::warn!(target: TARGET, "{error}"));
+            Ok(bound)
+        }
+    }
 }
 
 /// How many connections the process's descriptors suffice for.

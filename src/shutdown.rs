@@ -1,7 +1,7 @@
 //! How a server is told to stop, from anywhere.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::mem;
 use std::net::Shutdown as End;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -81,7 +81,7 @@ impl ShutdownHandle {
     /// Requests the shutdown. Does not block, allocate or lock: a signal handler may call it.
     pub fn shutdown(&self) {
         self.shared.requests.fetch_add(1, Ordering::SeqCst);
-        let rung = (&self.shared.bell).write(&[0]);
+        let rung = system::send(&self.shared.bell, &[0]);
         // A full bell has been rung already. Where the system has no room for a byte, the end of the
         // stream, which needs none, is heard as well; nobody can hear a bell whose listener is gone.
         if rung.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {

@@ -1,11 +1,15 @@
 //! Sockets that are bound to an address, ready for any way of serving them.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::address::Address;
 use crate::config::Config;
+use crate::destination;
+use crate::journal::TARGET;
 use crate::socket_file::SocketFile;
 
 /// A socket with an address of its own, and its file if it has one.
@@ -25,11 +29,21 @@ impl Bound {
     fn try_new(at: &Address, config: &Config) -> io::Result<Self> {
         let socket = open(at, config)?;
         match at {
+            Address::Tcp(addr) if is_of_several(addr.ip()) => Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                "no stream comes to an address that several machines have",
+            )),
             Address::Tcp(addr) | Address::Udp(addr) => {
                 socket.set_reuse_address(config.reuse_address && !at.is_datagram())?;
                 socket.set_reuse_port(config.reuse_port)?;
                 if addr.is_ipv6() {
                     socket.set_only_v6(true)?;
+                }
+                if at.is_datagram() && destination::is_any(addr.ip()) {
+                    // Without it the system chooses where replies leave from, as it does elsewhere.
+                    if let Err(error) = destination::watch(&socket, addr.ip()) {
+                        log::debug!(target: TARGET, "{at}: destinations are not told: {error}");
+                    }
                 }
                 socket.bind(&(*addr).into())?;
                 let address = local_address(&socket, at)?;
@@ -40,11 +54,16 @@ impl Bound {
                 })
             }
             Address::Unix(path) | Address::Unixgram(path) => {
-                let file = SocketFile::bind(&socket, path)?;
+                let file = if is_name(path) {
+                    socket.bind(&SockAddr::unix(path)?)?;
+                    None
+                } else {
+                    Some(SocketFile::bind(&socket, path)?)
+                };
                 Ok(Self {
                     socket,
                     address: at.clone(),
-                    file: Some(file),
+                    file,
                 })
             }
         }
@@ -77,6 +96,18 @@ impl Bound {
     }
 }
 
+/// Whether several machines have an address, as for a broadcast.
+fn is_of_several(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_multicast() || ip == Ipv4Addr::BROADCAST
+}
+
+/// Whether a path is a name outside the file system, which goes with its socket.
+fn is_name(path: &Path) -> bool {
+    let has_names = cfg!(target_os = "linux");
+    has_names && path.as_os_str().as_encoded_bytes().starts_with(b"\0")
+}
+
 /// A socket for `at`, with its options, not bound and not connected.
 pub(crate) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
     let socket = match at {
@@ -97,6 +128,17 @@ pub(crate) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
     set_buffers(&socket, config)?;
     Ok(socket)
 }
+
+/// Has writes to an accepted connection whose peer is gone raise no SIGPIPE, on systems where older
+/// releases ignore [`MSG_NOSIGNAL`](crate::system::QUIETLY).
+#[cfg(target_vendor = "apple")]
+pub(crate) fn silence(socket: &Socket) {
+    // It fails for a connection that has ended already, which the next read tells.
+    let _ = socket.set_nosigpipe(true);
+}
+
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) fn silence(_: &Socket) {}
 
 /// Sets the sizes of the system's buffers, where the configuration names them.
 pub(crate) fn set_buffers(socket: &Socket, config: &Config) -> io::Result<()> {

@@ -5,14 +5,14 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use socket2::Socket;
+use socket2::{SockAddr, SockRef, Socket};
 
 /// The soft and the hard limit of descriptors of this process.
 pub(crate) fn descriptor_limits() -> io::Result<libc::rlimit> {
@@ -77,9 +77,93 @@ pub(crate) fn has_input(descriptor: BorrowedFd<'_>) -> bool {
     poll(&mut waits, Some(Duration::ZERO)).is_ok() && waits[0].revents != 0
 }
 
+/// The flag of every send: a peer that is gone is an error of this call alone, and never SIGPIPE,
+/// which would end a process that neither ignores nor catches it.
+pub(crate) const QUIETLY: libc::c_int = libc::MSG_NOSIGNAL;
+
+/// Sends what a socket takes, as write(2) does, without SIGPIPE. A signal handler may call it.
+pub(crate) fn send(socket: impl AsFd, data: &[u8]) -> io::Result<usize> {
+    SockRef::from(&socket).send_with_flags(data, QUIETLY)
+}
+
+/// Sends everything by a blocking socket.
+pub(crate) fn send_all(socket: impl AsFd, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match send(&socket, data) {
+            Ok(count) => data = &data[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Sends what a blocking socket takes without waiting for its peer.
 pub(crate) fn send_at_once(stream: &Socket, data: &[u8]) -> io::Result<usize> {
-    stream.send_with_flags(data, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    stream.send_with_flags(data, libc::MSG_DONTWAIT | QUIETLY)
+}
+
+/// Turns an option of a socket on that is one integer.
+pub(crate) fn enable(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the pointer and the length describe one live, initialised integer.
+    let outcome = unsafe {
+        let (socket, on) = (socket.as_raw_fd(), (&raw const on).cast());
+        libc::setsockopt(socket, level, option, on, length)
+    };
+    match outcome {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A datagram that was received: how long it is, the length of its control messages, its sender.
+pub(crate) struct Message {
+    pub(crate) count: usize,
+    pub(crate) control: usize,
+    pub(crate) from: SockAddr,
+}
+
+/// Receives one datagram into `data`, and its control messages into `control`.
+pub(crate) fn receive_message(
+    socket: BorrowedFd<'_>,
+    data: &mut [u8],
+    control: &mut [u8],
+) -> io::Result<Message> {
+    let mut part = libc::iovec {
+        iov_base: data.as_mut_ptr().cast(),
+        iov_len: data.len(),
+    };
+    // SAFETY: all zeroes are a valid msghdr, without any part.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = control.len() as _;
+    let receive = |name: *mut _, length: *mut libc::socklen_t| {
+        message.msg_name = name as *mut libc::c_void;
+        // SAFETY: the length is live, and says how much room the name has; data and control are
+        // live and writable, and the message tells their lengths.
+        let count = unsafe {
+            message.msg_namelen = *length;
+            let count = libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0);
+            *length = message.msg_namelen;
+            count
+        };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    };
+    // SAFETY: the call wrote a name of this length, or none of length 0.
+    let (count, from) = unsafe { SockAddr::try_init(receive)? };
+    Ok(Message {
+        count,
+        control: message.msg_controllen as usize,
+        from,
+    })
 }
 
 /// A counter of the system's that is readable while it is not zero: a read takes all of it, a write

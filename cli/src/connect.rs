@@ -9,6 +9,7 @@ mod screen;
 mod talk;
 mod turns;
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -160,6 +161,19 @@ impl Connect {
     fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
         let is_cut = self.protocol.is_some() || self.framing != FrameKind::Raw;
         let is_datagram = addresses.iter().any(Address::is_datagram);
+        let several = |address: &&Address| {
+            let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
+            ip.is_some_and(|ip| ip.is_multicast() || ip == Ipv4Addr::BROADCAST)
+        };
+        if let Some(address) = addresses.iter().find(several) {
+            let problem = format!("{address}: several machines have this address, none to talk to");
+            return Err(Failure::Usage(problem));
+        }
+        let has_no_port = |it: &&Address| it.socket_addr().is_some_and(|addr| addr.port() == 0);
+        if let Some(address) = addresses.iter().find(has_no_port) {
+            let problem = format!("{address}: nobody can be talked to at port 0");
+            return Err(Failure::Usage(problem));
+        }
         let problem = if is_cut && is_datagram {
             "over datagrams each line is a message: --framing and --protocol are for streams"
         } else if self.keep_open && is_datagram {

@@ -83,11 +83,11 @@ impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config(&self.protocol.needs())?;
         memory_limit::fit(&mut config);
-        let addresses = resolve(&self.listen).map_err(Failure::of_input)?;
-        self.protocol.check(&addresses, self.way)?;
+        let mut places = resolve(&self.listen).map_err(Failure::of_input)?;
+        self.protocol.check(&places.concat(), self.way)?;
         let signals = Signals::catch()?;
-        self.way.prepare(&addresses, &mut config)?;
-        let server = Server::bind(&addresses, config.clone())?;
+        self.way.prepare(&mut places, &mut config)?;
+        let server = Server::bind_places(&places, config.clone())?;
         signals.tell(server.shutdown_handle());
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
@@ -107,12 +107,9 @@ impl Serve {
     }
 }
 
-fn resolve(uris: &[String]) -> io::Result<Vec<Address>> {
-    let mut addresses = Vec::new();
-    for uri in uris {
-        addresses.extend(Address::resolve(uri)?);
-    }
-    Ok(addresses)
+/// The addresses of each URI: a name may have several, of which one that works suffices.
+fn resolve(uris: &[String]) -> io::Result<Vec<Vec<Address>>> {
+    uris.iter().map(|uri| Address::resolve(uri)).collect()
 }
 
 /// Whether a reply that is longer than its datagram may not leave by one of `addresses`, as nobody

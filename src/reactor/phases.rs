@@ -86,7 +86,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if shutdown {
             self.shutdown.request_all();
         }
-        if !self.connects.is_empty() {
+        if !self.connects.is_empty() || (!self.postponed.is_empty() && self.is_due_again()) {
             self.begin_connects();
         }
     }
@@ -199,13 +199,36 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         ] {
             next = next.into_iter().chain(deadline).min();
         }
+        if !self.postponed.is_empty() {
+            next = next.into_iter().chain(self.postponed.deadline()).min();
+        }
         next.map(|at| at.since(self.done))
+    }
+
+    /// Whether connections that could not be opened are to be tried again, or told of the shutdown.
+    #[cold]
+    fn is_due_again(&self) -> bool {
+        self.shutdown.has_begun() || self.postponed.is_due(self.kit.clock.tick())
     }
 
     #[cold]
     pub(super) fn begin_connects(&mut self) {
-        for (to, protocol) in mem::take(&mut self.connects) {
-            self.lend().0.connect(to, protocol);
+        let now = self.kit.clock.tick();
+        let timeout = self.kit.config.connect_timeout;
+        let until = timeout.map(|timeout| now.after(timeout));
+        let begun = mem::take(&mut self.connects);
+        let begun = begun.into_iter().map(|connect| (connect, until));
+        let all = self.postponed.take().chain(begun).collect::<Vec<_>>();
+        let mut full = None;
+        for ((to, protocol), until) in all {
+            // Who finds a queue full speaks for all who want to get into it.
+            let has_time = !self.shutdown.has_begun() && until.is_none_or(|until| now < until);
+            if has_time && full.as_ref() == Some(&to) {
+                self.postponed.push(((to, protocol), until), now);
+            } else if let Some(connect) = self.lend().0.connect(to, protocol, until) {
+                full = Some(connect.0.clone());
+                self.postponed.push((connect, until), now);
+            }
         }
     }
 

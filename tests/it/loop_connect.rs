@@ -1,11 +1,12 @@
 //! Outbound connections: made, refused, too late, unwanted.
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serveloop::protocols::Echo;
 use serveloop::{Actions, Address, Config, Factory, Peer, Protocol, Reactor};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::probe::{Log, Probe};
 use crate::support::{PATIENCE, Scratch, echoes, millis, seconds};
@@ -134,6 +135,106 @@ fn no_answer_is_a_timeout_at_its_time() {
     assert_eq!(told, ["lost timed out: not connected in time"]);
     let took = begin.elapsed();
     assert!(took >= millis(200) && took < seconds(3), "{took:?}");
+}
+
+/// A Unix listener whose queue is full.
+fn overrun_unix(scratch: &Scratch) -> (Vec<Socket>, Address) {
+    let path = scratch.path("full");
+    let at = SockAddr::unix(&path).unwrap();
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    listener.bind(&at).unwrap();
+    listener.listen(0).unwrap();
+    let mut sockets = vec![listener];
+    loop {
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let outcome = client.connect(&at);
+        match outcome {
+            Ok(()) => sockets.push(client),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (sockets, Address::Unix(path))
+}
+
+#[test]
+fn a_full_unix_listener_is_waited_for_until_the_timeout() {
+    let scratch = Scratch::new();
+    let (_sockets, address) = overrun_unix(&scratch);
+    let config = Config {
+        connect_timeout: Some(millis(200)),
+        ..Config::default()
+    };
+    let begin = Instant::now();
+    let told = told(config, address);
+    assert_eq!(told, ["lost timed out: not connected in time"]);
+    let took = begin.elapsed();
+    assert!(took >= millis(200) && took < seconds(3), "{took:?}");
+}
+
+#[test]
+fn a_full_unix_listener_that_accepts_is_reached() {
+    for timeout in [Some(PATIENCE), None] {
+        let scratch = Scratch::new();
+        let (sockets, address) = overrun_unix(&scratch);
+        let config = Config {
+            connect_timeout: timeout,
+            ..Config::default()
+        };
+        let log = Log::default();
+        let mut reactor = reactor(config);
+        reactor.connect(address.clone(), greeter(&log));
+        reactor.connect(address, greeter(&log));
+        let waits = Instant::now() + millis(50);
+        while Instant::now() < waits {
+            reactor.turn(None).unwrap();
+        }
+        assert_eq!(log.entries(), [""; 0]);
+        let turns = reactor.statistics().turns;
+        assert!(turns < 20, "{turns} turns");
+
+        let count = sockets.len() + 1;
+        let listener = sockets[0].try_clone().unwrap();
+        let accepting = std::thread::spawn(move || {
+            for _ in 0..count {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let mut hello = [0; 5];
+                if matches!(stream.read(&mut hello), Ok(5)) {
+                    stream.write_all(&hello).unwrap();
+                }
+            }
+        });
+        // Who waited first goes, so that those after it are accepted without an end of their own.
+        drop(sockets);
+        reactor.run().unwrap();
+        accepting.join().unwrap();
+        assert_eq!(log.count("made"), 2, "{:?}", log.entries());
+        assert_eq!(log.count("data hello"), 2, "{:?}", log.entries());
+        assert_eq!(reactor.statistics().connected, 2);
+    }
+}
+
+#[test]
+fn a_shutdown_ends_the_wait_for_a_full_listener() {
+    let scratch = Scratch::new();
+    let (_sockets, address) = overrun_unix(&scratch);
+    let log = Log::default();
+    let mut reactor = reactor(Config::default());
+    reactor.connect(address.clone(), greeter(&log));
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert!(!reactor.is_finished());
+    reactor.shutdown();
+    reactor.run().unwrap();
+    assert_eq!(log.entries(), ["lost closed by the server's shutdown"]);
+
+    let log = Log::default();
+    let mut reactor = self::reactor(Config::default());
+    reactor.connect(address, greeter(&log));
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    drop(reactor);
+    assert_eq!(log.count("lost"), 1, "{:?}", log.entries());
 }
 
 #[test]

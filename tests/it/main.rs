@@ -6,7 +6,12 @@
 
 mod accept_errors;
 mod account;
+mod addresses;
+mod again;
+mod broken_pipes;
 mod busy_polling;
+#[cfg(target_os = "linux")]
+mod datagram_destinations;
 mod deadlines;
 #[cfg(target_os = "linux")]
 mod examples;
@@ -27,12 +32,16 @@ mod loop_faults;
 mod loop_files;
 mod loop_limits;
 mod loop_shutdown;
+// A poller without a descriptor cannot be watched by another.
+#[cfg(not(mio_unsupported_force_poll_poll))]
 mod loop_turn;
 mod model_failures;
 mod model_protocols;
 mod model_server;
 mod models;
 mod models_rules;
+#[cfg(target_os = "linux")]
+mod namespace;
 mod outside;
 mod panics_abort;
 mod pauses;

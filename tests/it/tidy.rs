@@ -45,7 +45,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("protocols", &["protocols"]),
     ("unsafe", &["system"]),
     ("seam", &["net", "shutdown"]),
-    ("sockets", &["mio", "socket", "socket_file"]),
+    ("sockets", &["destination", "mio", "socket", "socket_file"]),
     (
         "loop",
         &[

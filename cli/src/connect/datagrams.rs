@@ -1,20 +1,21 @@
 //! A conversation in datagrams: each line is one, and each that comes is printed as a line.
 
+mod socket;
+
 use std::io::{self, BufReader, ErrorKind, IsTerminal, Write};
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::slice;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::io::Errno;
 use serveloop::Address;
 use tempfile::TempPath;
 
+use self::socket::Socket;
+use super::DATAGRAM_PATIENCE;
 use super::keyboard::{Keyboard, Typed, Unit};
 use crate::escaped::for_terminal;
 use crate::failure::Failure;
@@ -28,11 +29,15 @@ const DATAGRAM_MOST: usize = 256 << 10;
 /// How many datagrams may be unanswered before no more are sent: a socket's buffer holds more.
 const UNANSWERED_MOST: usize = 16;
 
+/// How soon a datagram is sent again for which there was no room.
+const SEND_AGAIN: Duration = Duration::from_millis(10);
+
 /// Sends each line that is typed to one of `addresses`, and prints what comes. At the end of the
-/// input the replies that are missing are waited for, each for `patience`.
+/// input the replies that are missing are waited for, each for `patience`. An address at which
+/// nobody is gives way to the next one, as long as nothing was heard.
 ///
 /// # Errors
-/// No address can be talked to, a datagram has no reply, or standard output fails.
+/// No address can be talked to, a datagram has no reply or is not taken, or standard output fails.
 pub(crate) fn exchange(
     name: &str,
     addresses: &[Address],
@@ -41,8 +46,9 @@ pub(crate) fn exchange(
     leftover: &Leftover,
 ) -> Result<(), Failure> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
-    let (socket, _path) = open(addresses, leftover).map_err(named)?;
-    let mut exchange = Exchange::start(socket, prompt, patience)?;
+    let mut places = Places::new(addresses, leftover);
+    let socket = places.next(None).map_err(named)?;
+    let mut exchange = Exchange::start(socket, places, prompt, patience)?;
     match exchange.run() {
         // Who reads no more has what they wanted.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -50,65 +56,147 @@ pub(crate) fn exchange(
     }
 }
 
-enum Socket {
-    Udp(UdpSocket),
-    Unix(UnixDatagram),
+/// The addresses that have not been tried, and what became of the others.
+struct Places<'a> {
+    addresses: slice::Iter<'a, Address>,
+    leftover: &'a Leftover,
+    current: Option<&'a Address>,
+    /// Where the current one sends its replies. A thread that listens holds the socket to the end.
+    path: Option<TempPath>,
+    problems: Vec<(&'a Address, io::Error)>,
+}
+
+impl<'a> Places<'a> {
+    fn new(addresses: &'a [Address], leftover: &'a Leftover) -> Self {
+        Self {
+            addresses: addresses.iter(),
+            leftover,
+            current: None,
+            path: None,
+            problems: Vec::new(),
+        }
+    }
+
+    /// A socket that talks to the next address that can be talked to, after `problem` with the one
+    /// before.
+    ///
+    /// # Errors
+    /// There is none left. Of several, each is named with its reason.
+    fn next(&mut self, problem: Option<io::Error>) -> io::Result<Socket> {
+        self.problems.extend(self.current.take().zip(problem));
+        for address in self.addresses.by_ref() {
+            match Socket::open(address, self.leftover) {
+                Ok((socket, path)) => {
+                    self.current = Some(address);
+                    self.path = path;
+                    return Ok(socket);
+                }
+                Err(error) => self.problems.push((address, error)),
+            }
+        }
+        if let [_, _, ..] = &*self.problems {
+            let all: Vec<_> = self
+                .problems
+                .iter()
+                .map(|(at, it)| format!("{at}: {it}"))
+                .collect();
+            return Err(io::Error::new(self.problems[0].1.kind(), all.join("; ")));
+        }
+        let only = self.problems.pop().map(|(_, error)| error);
+        Err(only.unwrap_or_else(|| io::Error::new(ErrorKind::NotFound, "no address")))
+    }
 }
 
 enum Event {
     Typed,
-    Received(Vec<u8>),
-    Failed(io::Error),
+    /// With the number of the socket that it came by.
+    Received(usize, Vec<u8>),
+    Failed(usize, io::Error),
 }
 
-struct Exchange {
+struct Exchange<'a> {
     socket: Arc<Socket>,
+    /// The number of the socket.
+    number: usize,
+    places: Places<'a>,
     keyboard: Keyboard,
+    sender: SyncSender<Event>,
     events: Receiver<Event>,
     patience: Option<Duration>,
     is_asked: bool,
     input_ended: bool,
+    /// What is to be sent, and since when there has been no room for the first.
+    unsent: Vec<Vec<u8>>,
+    is_blocked: Option<Instant>,
+    /// What was sent before anything was heard, for the next address.
+    unheard: Option<Vec<Vec<u8>>>,
     unanswered: usize,
     lost: usize,
     /// When a datagram was last sent or received: patience begins anew with each.
     since: Instant,
 }
 
-impl Exchange {
+impl<'a> Exchange<'a> {
     fn start(
         socket: Socket,
+        places: Places<'a>,
         prompt: Option<String>,
         patience: Option<Duration>,
     ) -> io::Result<Self> {
-        let socket = Arc::new(socket);
-        let (events, received) = mpsc::sync_channel(UNANSWERED_MOST);
-        let (heard, typed) = (Arc::clone(&socket), events.clone());
-        thread::Builder::new().spawn(move || heard.listen(&events))?;
+        let (sender, events) = mpsc::sync_channel(UNANSWERED_MOST);
         let prompt = prompt.filter(|_| io::stdin().is_terminal());
+        let typed = sender.clone();
         let woken = move || drop(typed.send(Event::Typed));
         let input = BufReader::new(Patient::new(io::stdin())?);
-        Ok(Self {
-            socket,
+        let exchange = Self {
+            socket: Arc::new(socket),
+            number: 0,
+            places,
             keyboard: Keyboard::start(input, Unit::Line(DATAGRAM_MOST), prompt, woken)?,
-            events: received,
+            sender,
+            events,
             patience,
             is_asked: false,
             input_ended: false,
+            unsent: Vec::new(),
+            is_blocked: None,
+            unheard: Some(Vec::new()),
             unanswered: 0,
             lost: 0,
             since: Instant::now(),
-        })
+        };
+        exchange.listen()?;
+        Ok(exchange)
+    }
+
+    /// Has the socket's datagrams come as events.
+    fn listen(&self) -> io::Result<()> {
+        let (heard, number) = (Arc::clone(&self.socket), self.number);
+        let sender = self.sender.clone();
+        let listen = move || listen(&heard, number, &sender);
+        thread::Builder::new().spawn(listen).map(drop)
     }
 
     fn run(&mut self) -> io::Result<()> {
         while !self.is_over() {
             self.ask();
             match self.next() {
-                Some(Event::Typed) => self.send()?,
-                Some(Event::Received(datagram)) => self.print(&datagram)?,
-                Some(Event::Failed(error)) => return Err(error),
-                None => self.lost += mem::take(&mut self.unanswered),
+                Some(Event::Typed) => self.take_typed()?,
+                Some(Event::Received(number, datagram)) if number == self.number => {
+                    self.print(&datagram)?;
+                }
+                Some(Event::Failed(number, error)) if number == self.number => {
+                    self.turn_to_next(error)?;
+                }
+                // Of a socket that was given up.
+                Some(_) => {}
+                None if self.is_blocked.is_some() => self.check_blocked()?,
+                None => {
+                    self.lost += mem::take(&mut self.unanswered);
+                    self.unheard = self.unheard.take().map(|_| Vec::new());
+                }
             }
+            self.send()?;
         }
         match (self.lost, self.patience) {
             (1.., Some(patience)) => Err(io::Error::new(
@@ -124,7 +212,8 @@ impl Exchange {
     }
 
     fn is_over(&self) -> bool {
-        self.input_ended && (self.unanswered == 0 || self.patience.is_none())
+        let sent = self.input_ended && self.unsent.is_empty();
+        sent && (self.unanswered == 0 || self.patience.is_none())
     }
 
     fn is_full(&self) -> bool {
@@ -132,14 +221,18 @@ impl Exchange {
     }
 
     fn ask(&mut self) {
-        if !self.is_asked && !self.input_ended && !self.is_full() {
+        let wants = self.unsent.is_empty() && !self.is_full();
+        if !self.is_asked && !self.input_ended && wants {
             self.is_asked = true;
             self.keyboard.ask();
         }
     }
 
-    /// What happens next; `None` when patience is at an end.
+    /// What happens next; `None` when patience is at an end, or a datagram is to be sent again.
     fn next(&self) -> Option<Event> {
+        if self.is_blocked.is_some() {
+            return self.events.recv_timeout(SEND_AGAIN).ok();
+        }
         let deadline = self
             .patience
             .and_then(|patience| self.since.checked_add(patience))
@@ -151,21 +244,75 @@ impl Exchange {
         self.events.recv_timeout(wait).ok()
     }
 
-    fn send(&mut self) -> io::Result<()> {
+    fn take_typed(&mut self) -> io::Result<()> {
         self.is_asked = false;
         match self.keyboard.typed().transpose()? {
-            Some(Typed::Piece(line)) => {
-                self.socket.send(&line)?;
-                self.unanswered += 1;
-                self.since = Instant::now();
-            }
+            Some(Typed::Piece(line)) => self.unsent.push(line),
             Some(Typed::End) | None => self.input_ended = true,
         }
         Ok(())
     }
 
+    /// Sends what there is room for.
+    fn send(&mut self) -> io::Result<()> {
+        while let Some(line) = self.unsent.first() {
+            match self.socket.send(line) {
+                Ok(()) => self.note_sent(),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.is_blocked.get_or_insert_with(Instant::now);
+                    return Ok(());
+                }
+                Err(error) => self.turn_to_next(error.into())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn note_sent(&mut self) {
+        let line = self.unsent.remove(0);
+        // Without patience their number has no limit, and nobody waits for an answer.
+        if let Some(unheard) = self.unheard.as_mut().filter(|_| self.patience.is_some()) {
+            unheard.push(line);
+        }
+        self.is_blocked = None;
+        self.unanswered += 1;
+        self.since = Instant::now();
+    }
+
+    /// Whoever has the other socket does not read it: has that lasted too long?
+    fn check_blocked(&self) -> io::Result<()> {
+        let patience = self.patience.unwrap_or(DATAGRAM_PATIENCE);
+        match self.is_blocked {
+            Some(since) if since.elapsed() >= patience => Err(io::Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "no room for a datagram within {}: the queue there is full",
+                    humantime::format_duration(patience)
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nobody is at this address: what was sent there goes to the next.
+    fn turn_to_next(&mut self, problem: io::Error) -> io::Result<()> {
+        let Some(unheard) = self.unheard.take() else {
+            return Err(problem);
+        };
+        self.socket = Arc::new(self.places.next(Some(problem))?);
+        self.number += 1;
+        self.unsent.splice(..0, unheard);
+        self.unheard = Some(Vec::new());
+        self.is_blocked = None;
+        self.unanswered = 0;
+        self.since = Instant::now();
+        self.listen()
+    }
+
     fn print(&mut self, datagram: &[u8]) -> io::Result<()> {
         self.unanswered = self.unanswered.saturating_sub(1);
+        self.unheard = None;
         self.since = Instant::now();
         let mut out = Patient::new(io::stdout())?;
         let mut line = [datagram, b"\n"].concat();
@@ -180,76 +327,17 @@ impl Exchange {
     }
 }
 
-impl Socket {
-    /// Passes on what comes, until nobody listens any more.
-    fn listen(&self, events: &SyncSender<Event>) {
-        let mut room = vec![0; DATAGRAM_MOST];
-        loop {
-            let event = match self.receive(&mut room) {
-                Ok(count) => Event::Received(room[..count].to_vec()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => Event::Failed(error),
-            };
-            if events.send(event).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn receive(&self, room: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Udp(socket) => socket.recv(room),
-            Self::Unix(socket) => socket.recv(room),
-        }
-    }
-
-    fn send(&self, datagram: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Udp(socket) => socket.send(datagram),
-            Self::Unix(socket) => socket.send(datagram),
-        }
-    }
-}
-
-/// A socket that talks to the first of `addresses` that can be talked to, and its file if it has one.
-fn open(addresses: &[Address], leftover: &Leftover) -> io::Result<(Socket, Option<TempPath>)> {
-    let mut outcome = Err(io::Error::new(ErrorKind::NotFound, "no address"));
-    for address in addresses {
-        outcome = match (address.socket_addr(), address.path()) {
-            (Some(addr), _) => open_udp(addr).map(|socket| (Socket::Udp(socket), None)),
-            (None, Some(path)) => open_unix(path, leftover),
-            (None, None) => continue,
+/// Passes on what comes, until nobody listens any more.
+fn listen(socket: &Socket, number: usize, events: &SyncSender<Event>) {
+    let mut room = vec![0; DATAGRAM_MOST];
+    loop {
+        let event = match socket.receive(&mut room) {
+            Ok(count) => Event::Received(number, room[..count].to_vec()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => Event::Failed(number, error),
         };
-        if outcome.is_ok() {
-            break;
+        if events.send(event).is_err() {
+            return;
         }
     }
-    outcome
-}
-
-fn open_udp(to: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr = match to {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(to)?;
-    Ok(socket)
-}
-
-/// Only what has a path gets an answer: one of our own, which nobody else may write to.
-fn open_unix(to: &Path, leftover: &Leftover) -> io::Result<(Socket, Option<TempPath>)> {
-    let (socket, path) = leftover.make(|| {
-        let usual = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
-        let bound = tempfile::Builder::new()
-            .prefix("serveloop-")
-            .suffix(".sock")
-            .make(|path| UnixDatagram::bind(path));
-        umask(usual);
-        let (socket, path) = bound?.into_parts();
-        let at = path.to_path_buf();
-        Ok(((socket, path), at))
-    })?;
-    socket.connect(to)?;
-    Ok((Socket::Unix(socket), Some(path)))
 }

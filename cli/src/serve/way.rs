@@ -2,6 +2,7 @@
 
 use std::io;
 use std::num::NonZero;
+use std::slice;
 
 use clap::{Args, ValueEnum};
 use serveloop::{Actions, Address, CloseReason, Config, Factory, Peer, Server, Statistics};
@@ -37,7 +38,11 @@ enum Model {
 
 impl Way {
     /// Refuses what makes no sense, and sets up what this way needs.
-    pub(crate) fn prepare(self, addresses: &[Address], config: &mut Config) -> Result<(), Failure> {
+    pub(crate) fn prepare(
+        self,
+        places: &mut [Vec<Address>],
+        config: &mut Config,
+    ) -> Result<(), Failure> {
         if self.is_forking() {
             share_budget();
         }
@@ -50,11 +55,10 @@ impl Way {
         }
         // Sharing the port among our loops must not mean sharing it with another server unawares.
         if !config.reuse_port {
-            let free =
-                |address: &&Address| address.socket_addr().is_some_and(|addr| addr.port() != 0);
-            let taken: Vec<_> = addresses.iter().filter(free).cloned().collect();
-            if !taken.is_empty() {
-                Server::bind_only(&taken, config.clone())?;
+            // All at a time, so that none is taken twice by ourselves.
+            let mut trials = Vec::new();
+            for place in places {
+                drop_taken(place, config, &mut trials)?;
             }
         }
         config.reuse_port = true;
@@ -124,5 +128,40 @@ impl<F: Factory> Factory for Attentive<F> {
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         tell_heard();
         self.0.service_actions(actions);
+    }
+}
+
+/// Leaves those of a place's addresses whose port nobody has. Adds what holds them to `trials`.
+fn drop_taken(
+    place: &mut Vec<Address>,
+    config: &Config,
+    trials: &mut Vec<Server>,
+) -> io::Result<()> {
+    let mut problems = Vec::new();
+    place.retain(|address| {
+        let has_port = address.socket_addr().is_some_and(|addr| addr.port() != 0);
+        let trial = has_port.then(|| Server::bind_only(slice::from_ref(address), config.clone()));
+        match trial.transpose() {
+            Ok(server) => {
+                trials.extend(server);
+                true
+            }
+            Err(problem) => {
+                problems.push(problem);
+                false
+            }
+        }
+    });
+    match problems.first() {
+        Some(first) if place.is_empty() => {
+            let all: Vec<_> = problems.iter().map(io::Error::to_string).collect();
+            Err(io::Error::new(first.kind(), all.join("; ")))
+        }
+        _ => {
+            problems
+                .iter()
+                .for_each(|problem| log::warn!(target: TARGET, "{problem}"));
+            Ok(())
+        }
     }
 }

@@ -8,6 +8,8 @@ mod served;
 mod sockets;
 mod terminal;
 
+#[cfg(target_os = "linux")]
+mod addresses;
 mod bench;
 #[cfg(target_os = "linux")]
 mod bench_kept;

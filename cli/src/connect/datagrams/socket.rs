@@ -1,0 +1,93 @@
+//! A socket that talks to one address in datagrams.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{self, SendFlags, SocketAddrUnix};
+use rustix::process::umask;
+use serveloop::Address;
+use tempfile::TempPath;
+
+use crate::interrupt::Leftover;
+
+pub(super) enum Socket {
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+}
+
+impl Socket {
+    /// A socket that talks to `address`, and the file that replies are sent to, if there is one.
+    pub(super) fn open(
+        address: &Address,
+        leftover: &Leftover,
+    ) -> io::Result<(Self, Option<TempPath>)> {
+        match (address.socket_addr(), address.path()) {
+            (Some(addr), _) => open_udp(addr).map(|socket| (Self::Udp(socket), None)),
+            (None, path) => open_unix(path.unwrap_or(Path::new("")), leftover),
+        }
+    }
+
+    /// Waits for a datagram.
+    pub(super) fn receive(&self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Udp(socket) => socket.recv(room),
+            Self::Unix(socket) => socket.recv(room),
+        }
+    }
+
+    /// Sends a datagram, if there is room for it now.
+    pub(super) fn send(&self, datagram: &[u8]) -> Result<(), Errno> {
+        net::send(self.descriptor(), datagram, SendFlags::DONTWAIT).map(drop)
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Udp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+fn open_udp(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+/// Only what has a path gets an answer: one of our own, which nobody else may write to.
+fn open_unix(to: &Path, leftover: &Leftover) -> io::Result<(Socket, Option<TempPath>)> {
+    let (socket, path) = leftover.make(|| {
+        let usual = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+        let bound = tempfile::Builder::new()
+            .prefix("serveloop-")
+            .suffix(".sock")
+            .make(|path| UnixDatagram::bind(path));
+        umask(usual);
+        let (socket, path) = bound?.into_parts();
+        let at = path.to_path_buf();
+        Ok(((socket, path), at))
+    })?;
+    connect(&socket, to)?;
+    Ok((Socket::Unix(socket), Some(path)))
+}
+
+/// A name outside the file system begins with a NUL, which is no path to the standard library.
+fn connect(socket: &UnixDatagram, to: &Path) -> io::Result<()> {
+    match to.as_os_str().as_encoded_bytes().strip_prefix(b"\0") {
+        #[cfg(target_os = "linux")]
+        Some(name) => {
+            let to = SocketAddrUnix::new_abstract_name(name)?;
+            Ok(net::connect(socket, &to)?)
+        }
+        _ => socket.connect(to),
+    }
+}
