@@ -121,15 +121,16 @@ impl Buffer {
     /// When fewer than `count` bytes wait.
     #[inline]
     pub fn consume(&mut self, count: usize) {
-        let waiting = self.len();
-        if count == waiting {
+        let head = self.head + count;
+        if head == self.bytes.len() {
             return self.clear();
         }
+        let waiting = self.len();
         assert!(
             count < waiting,
             "consumed {count} of {waiting} waiting bytes"
         );
-        self.head += count;
+        self.head = head;
     }
 
     /// Drops everything and keeps the memory.

@@ -277,6 +277,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn limits_beyond_what_can_be_numbered_are_lowered() {
+        let mut config = Config {
+            max_connections: 100_000,
+            ..Config::default()
+        };
+        config.cap(100_000, 32_766);
+        assert_eq!(config.max_connections, 100_000);
+        config.cap(65_535, 30);
+        assert_eq!((config.max_connections, config.max_children), (65_535, 30));
+    }
+
+    #[test]
     fn a_turns_reads_make_up_its_budget() {
         for (budget, expected) in [
             (1, (1, 1)),

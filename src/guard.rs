@@ -44,12 +44,10 @@ impl<P: Protocol> Guarded<P> {
         });
     }
 
-    /// Asks for the protocol's deadline, unless its connection is closing.
+    /// Asks for the protocol's deadline; not for one whose connection is closing, which a caller on the
+    /// way of every message has looked at already.
     #[inline]
     pub(crate) fn poll_timeout(&self, link: &mut Link) -> Option<Instant> {
-        if link.flags.any(CLOSING) {
-            return None;
-        }
         guard(|| self.0.poll_timeout()).unwrap_or_else(|| {
             link.fail(CloseReason::Panicked);
             None

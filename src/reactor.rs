@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use self::postponed::Postponed;
 use crate::acceptor::Acceptor;
 use crate::address::Address;
-use crate::clock::Tick;
 use crate::config::Config;
 use crate::listener::{Listener, Listeners};
 use crate::mio::Mio;
@@ -30,6 +29,9 @@ use crate::waker::{Mailbox, Waker, Wakers};
 /// Tokens below the first connection's are the listeners', counted from 0, and these.
 const WAKER: usize = FIRST_TOKEN - 1;
 const SHUTDOWN: usize = FIRST_TOKEN - 2;
+
+/// A turn that takes longer than this has its end for the moment at which things happened.
+const LONG: Duration = Duration::from_millis(10);
 
 /// One thread, one loop, any number of listeners and connections.
 ///
@@ -65,10 +67,12 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     /// When the factory wants to be asked again.
     again: Option<Instant>,
     shutdown: Shutdown,
-    /// When the last turn's work was done, from when on the loop waits; and whether the next turn
+    /// How long the last turn's work took, after which the loop waits; and whether the next turn
     /// follows at once, so that it still is that time.
-    done: Tick,
+    took: Duration,
     follows: bool,
+    /// What takes longer is looked at more closely.
+    most: Duration,
     /// Why the last listener failed.
     failure: Option<io::Error>,
 }
@@ -120,6 +124,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub fn with_net(mut net: N, factory: F, mut config: Config) -> io::Result<Self> {
         config.validate()?;
         config.cap(CONNECTIONS_MOST, TOKENS_OF_MODEL);
+        let most = config.slow_turn.map_or(LONG, |slow| slow.min(LONG));
         let mailbox = Mailbox::new(net.waker(WAKER)?);
         Ok(Self {
             connections: Table::new(config.max_connections),
@@ -134,8 +139,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             postponed: Postponed::new(),
             again: None,
             shutdown: Shutdown::default(),
-            done: Tick::ZERO,
+            took: Duration::ZERO,
             follows: false,
+            most,
             failure: None,
         })
     }
@@ -232,7 +238,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// for as long as it takes.
     pub fn timeout(&mut self) -> Option<Duration> {
         self.now();
-        self.done = self.kit.clock.tick();
+        self.took = Duration::ZERO;
         self.patience()
     }
 

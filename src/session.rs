@@ -382,6 +382,9 @@ impl<P: Protocol> Session<P> {
     }
 
     fn protocol_deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
+        if self.is_closing() {
+            return None;
+        }
         let at = self.protocol.poll_timeout(&mut self.link);
         at.map(|at| context.clock.tick_of(at))
     }

@@ -224,8 +224,8 @@ impl<S, P: Protocol> Table<S, P> {
     }
 
     /// Whether [`reap`](Self::reap) has something to do.
-    pub(crate) fn has_ended(&self) -> bool {
-        !self.ended.is_empty()
+    pub(crate) fn has_changed(&self) -> bool {
+        !(self.ended.is_empty() && self.fresh.is_empty())
     }
 
     /// The turn that began at `from` ends at `to` only: no deadline may count the time between as the

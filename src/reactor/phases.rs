@@ -6,7 +6,6 @@ use std::mem;
 use std::time::Duration;
 
 use crate::admission::Admission;
-use crate::clock::Tick;
 use crate::error::{CloseReason, Deadline};
 use crate::guard::guard;
 use crate::journal::TARGET;
@@ -14,14 +13,14 @@ use crate::listener::Listeners;
 use crate::model::FIRST_OF_MODEL;
 use crate::net::Net;
 use crate::protocol::{Actions, Factory};
-use crate::reactor::{Reactor, SHUTDOWN, WAKER};
+use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
 use crate::table::FIRST_TOKEN;
 
 impl<F: Factory, N: Net> Reactor<F, N> {
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if !mem::take(&mut self.follows) {
             // Whoever turns the loop may have had other things to do.
-            self.done = self.tick();
+            self.took = self.elapsed();
         }
         let timeout = match (self.patience(), timeout) {
             (Some(own), Some(asked)) => Some(own.min(asked)),
@@ -93,8 +92,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     pub(super) fn reap(&mut self) {
         self.check_pace();
-        let cleans = self.connections.has_ended() || !self.kit.failures.is_empty();
-        let cleans = cleans || self.model.is_some();
         if let Some(model) = &mut self.model {
             let mut turn = self.kit.lend(&mut self.net, self.shutdown.has_begun());
             let leave = &mut |net: &mut N| {
@@ -103,30 +100,37 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             };
             model.reap(&mut turn, leave);
         }
-        let (mut admission, _) = self.lend();
-        admission.connections.reap(&mut admission.turn);
-        if !self.kit.failures.is_empty() {
+        let cleans = self.connections.has_changed();
+        if cleans {
+            let (mut admission, _) = self.lend();
+            admission.connections.reap(&mut admission.turn);
+        }
+        let reports = !self.kit.failures.is_empty();
+        if reports {
             self.report_failures();
         }
-        if cleans {
-            self.done = self.tick();
+        if cleans || reports || self.model.is_some() {
+            self.took = self.elapsed();
         }
     }
 }
-
-/// A turn that took longer than this has its end for the moment at which things happened.
-const LONG: Duration = Duration::from_millis(10);
 
 /// What the phases are made of.
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Looks how long the turn's work took. A connection is blamed if no other was served; reading
     /// the clock for each would cost every message.
     fn check_pace(&mut self) {
+        self.took = self.elapsed();
+        if self.took > self.most {
+            self.note_long(self.took);
+        }
+    }
+
+    #[cold]
+    fn note_long(&mut self, took: Duration) {
         let began = self.kit.clock.tick();
-        self.done = self.tick();
-        let took = self.done.since(began);
         if took > LONG {
-            self.connections.catch_up(began, self.done);
+            self.connections.catch_up(began, began.after(took));
         }
         // A model may serve a whole connection within a turn.
         let most = self.kit.config.slow_turn.filter(|_| self.model.is_none());
@@ -135,10 +139,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
-    /// The time now, while the turn's remains what it was.
-    fn tick(&mut self) -> Tick {
-        let now = self.net.now();
-        self.kit.clock.tick_of(now)
+    /// How long ago the turn's time was read.
+    fn elapsed(&mut self) -> Duration {
+        let began = self.kit.clock.now();
+        self.net.now().saturating_duration_since(began)
     }
 
     #[cold]
@@ -190,19 +194,20 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if accepts || begins || self.connections.is_busy() {
             return Some(Duration::ZERO);
         }
-        let mut next = self.connections.deadline();
-        for deadline in [
+        let next = [
             self.listeners.deadline(),
             self.shutdown.deadline(),
             self.model.as_ref().and_then(|model| model.deadline()),
             self.again.map(|at| self.kit.clock.tick_of(at)),
-        ] {
-            next = next.into_iter().chain(deadline).min();
-        }
-        if !self.postponed.is_empty() {
-            next = next.into_iter().chain(self.postponed.deadline()).min();
-        }
-        next.map(|at| at.since(self.done))
+            self.postponed.deadline(),
+        ];
+        let first = self.connections.deadline();
+        let next = next.into_iter().fold(first, |one, other| match other {
+            Some(at) if one.is_none_or(|one| at < one) => other,
+            _ => one,
+        });
+        let now = self.kit.clock.tick().after(self.took);
+        next.map(|at| at.since(now))
     }
 
     /// Whether connections that could not be opened are to be tried again, or told of the shutdown.

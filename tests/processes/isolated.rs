@@ -117,6 +117,7 @@ fn set(statistics: &mut Statistics, name: &str, count: u64) {
         "closed_by_protocol" => &mut statistics.closed_by_protocol,
         "closed_by_peer" => &mut statistics.closed_by_peer,
         "closed_aborted" => &mut statistics.closed_aborted,
+        "closed_shed" => &mut statistics.closed_shed,
         "closed_by_shutdown" => &mut statistics.closed_by_shutdown,
         "closed_timeout_first_message" => &mut statistics.closed_timeout_first_message,
         "closed_timeout_message" => &mut statistics.closed_timeout_message,

@@ -94,6 +94,10 @@ const TESTS: [(&str, fn()); 15] = [
         wakers_of_ended_sessions_leave_nothing_behind,
     ),
     (
+        "what_a_protocol_charges_counts_in_its_process",
+        what_a_protocol_charges_counts_in_its_process,
+    ),
+    (
         "a_child_shuts_the_server_down",
         a_child_shuts_the_server_down,
     ),
@@ -188,6 +192,7 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         "waker" => late_waker,
         "dropping" => dropping,
         "keeper" => keeper,
+        "charging" => charging,
         // Built where the server's handle is.
         "stopping" => || unreachable!("needs a handle"),
         _ => panic!("{name} is not served"),
@@ -338,6 +343,31 @@ fn late_wakes_leave_nothing_behind() {
         usage.threads == 1 && usage.descriptors == before
     });
     assert_eq!(server.end().closed_by_peer, 101);
+}
+
+/// Says that it keeps so many times 16 MiB, by a digit, and answers with the same digit.
+fn charging() -> Any {
+    Box::new(probe().data(|data, transport| {
+        transport.charge(usize::from(data[0] - b'0') << 24);
+        transport.write(&data[..1]);
+        Ok(1)
+    }))
+}
+
+/// Each process may keep 256 MiB, whatever the others keep.
+fn what_a_protocol_charges_counts_in_its_process() {
+    let server = Isolated::new("forking", "charging", TCP);
+    let mut clients: Vec<_> = (0..3).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(|client| echoes(client, b"9"));
+    clients.iter_mut().for_each(|client| echoes(client, b"1"));
+    let mut greedy = server.client();
+    greedy.write_all(b"@").unwrap();
+    let _ = read_to(&mut greedy);
+    assert!(server.line("error ").contains("keep buffers"));
+    clients.iter_mut().for_each(|client| echoes(client, b"0"));
+    drop((clients, greedy));
+    let statistics = server.end();
+    assert_eq!((statistics.accepted, statistics.closed_shed), (4, 1));
 }
 
 fn a_killed_child_is_counted() {

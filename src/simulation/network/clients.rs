@@ -332,7 +332,8 @@ impl Network {
     fn check_prompt(&self, wire: usize) {
         let it = &self.wires[wire];
         let took = self.elapsed - it.broken_since;
-        if it.broken == Broken::No || it.token.is_none() || took < NOTICED_WITHIN {
+        let is_prompt = took < NOTICED_WITHIN || self.has_computed_long();
+        if it.broken == Broken::No || it.token.is_none() || is_prompt {
             return;
         }
         let mut book = self.ledger.borrow_mut();

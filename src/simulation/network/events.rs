@@ -100,11 +100,16 @@ impl Network {
         drop(book);
         self.pulse.has_waited |= !computed.is_zero();
         self.computed += computed;
-        if self.computed > COMPUTED_MOST && !computed.is_zero() {
+        if self.has_computed_long() && !computed.is_zero() {
             for wire in &self.wires {
                 self.excuse(wire.number, Excuse::Slow);
             }
         }
+    }
+
+    /// Whether the server's own work explains that somebody had to wait.
+    pub(super) fn has_computed_long(&self) -> bool {
+        self.computed > COMPUTED_MOST
     }
 
     /// A loop that is about to wait does not do so beyond a protocol's deadline.
