@@ -45,7 +45,7 @@ mod support;
 #[path = "../it/transcripts.rs"]
 mod transcripts;
 
-const TESTS: [(&str, fn()); 15] = [
+const TESTS: [(&str, fn()); 16] = [
     (
         "dialogues_are_the_same_in_processes",
         dialogues_are_the_same_in_processes,
