@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 use crate::signals::{BY_SIGNAL, is_ignored};
+use crate::threads;
 
 /// How much later than its limit a command is ended: the loop sees the limit too, and ends in order
 /// unless something holds it up.
@@ -42,7 +43,7 @@ impl Leftover {
                 process::exit(BY_SIGNAL + signal);
             }
         };
-        thread::Builder::new().spawn(end)?;
+        threads::spawn("signals", end)?;
         Ok(leftover)
     }
 
@@ -59,7 +60,7 @@ impl Leftover {
             let _ = Failure::from(io::Error::other(problem)).report();
             process::exit(1);
         };
-        thread::Builder::new().spawn(end)?;
+        threads::spawn("a time limit", end)?;
         Ok(())
     }
 

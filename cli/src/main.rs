@@ -14,6 +14,7 @@ mod patient;
 mod protocols;
 mod serve;
 mod signals;
+mod threads;
 mod unblocked;
 mod units;
 mod verbosity;

@@ -5,16 +5,15 @@ mod runner;
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use serveloop::{Address, CloseReason, Config, Deadline, Protocol};
 
 use self::race::Race;
 use crate::failure::Failure;
+use crate::threads;
 
 /// How a connection ended, as its protocol tells whoever made it. What is told first counts.
 #[derive(Clone, Debug, Default)]
@@ -92,9 +91,9 @@ pub(crate) fn resolve(uri: &str, patience: Option<Duration>) -> io::Result<Vec<A
     let sought = uri.to_owned();
     let ask = move || {
         // Whoever asked may have lost patience.
-        let _ = tell.send(look_up(&sought));
+        let _ = tell.send(Address::resolve(&sought));
     };
-    thread::Builder::new().spawn(ask)?;
+    threads::spawn("looking up a name", ask)?;
 
     let late = |_| {
         let problem = format!("{uri}: the name was not looked up in time");
@@ -104,29 +103,4 @@ pub(crate) fn resolve(uri: &str, patience: Option<Duration>) -> io::Result<Vec<A
         Some(patience) => told.recv_timeout(patience).map_err(late)?,
         None => told.recv().map_err(io::Error::other)?,
     }
-}
-
-/// Asks the resolver, which also knows the networks that zones of IPv6 addresses name.
-fn look_up(uri: &str) -> io::Result<Vec<Address>> {
-    let Some((make, host, port)) = zoned(uri) else {
-        return Address::resolve(uri);
-    };
-    let found = (host, port).to_socket_addrs();
-    let found = found.map_err(|error| io::Error::new(error.kind(), format!("{uri}: {error}")))?;
-    Ok(found.map(make).collect())
-}
-
-type Make = fn(SocketAddr) -> Address;
-
-/// What a URI such as `tcp://[fe80::1%eth0]:80` consists of.
-fn zoned(uri: &str) -> Option<(Make, &str, u16)> {
-    let (scheme, rest) = uri.split_once("://")?;
-    let make: Make = match scheme {
-        "tcp" => Address::Tcp,
-        "udp" => Address::Udp,
-        _ => return None,
-    };
-    let (host, port) = rest.strip_prefix('[')?.split_once("]:")?;
-    let has_zone = host.contains('%');
-    has_zone.then_some((make, host, port.parse().ok()?))
 }

@@ -12,7 +12,6 @@ use std::process::{self, ExitCode};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use nix::sys::signal::SigSet;
 use serveloop::ShutdownHandle;
@@ -24,6 +23,7 @@ use signal_hook::consts::{
 use signal_hook::low_level;
 
 use crate::logger::TARGET;
+use crate::threads;
 
 /// The shell's exit status for a process that a signal ended is this more than its number.
 pub(crate) const BY_SIGNAL: i32 = 128;
@@ -185,8 +185,7 @@ fn tell_new(heard: usize) {
 pub(crate) fn tell_from_a_thread() -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(NOTED.map(|(signal, _)| signal))?;
     let listen = move || signals.forever().for_each(|_| tell_heard());
-    let thread = thread::Builder::new().name("signals".to_owned());
-    thread.spawn(listen).map(drop)
+    threads::spawn("signals", listen).map(drop)
 }
 
 /// Has a write beyond the limit on a file's size fail, as any other, instead of ending the process.

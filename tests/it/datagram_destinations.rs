@@ -111,7 +111,9 @@ fn a_broadcast_is_answered_from_an_address_of_ours() {
         let mut buffer = [0; 9];
         let (count, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!((count, from.ip().to_string()), (5, "10.9.0.1".to_owned()));
-        assert_eq!(server.end().datagrams_sent, 1);
+        // The system gives a broadcast to every socket at the port, and so to each of several loops.
+        let sent = server.end().datagrams_sent;
+        assert!((1..=2).contains(&sent), "{sent} replies");
     }
 }
 

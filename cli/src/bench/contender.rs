@@ -5,12 +5,12 @@ use std::net::TcpStream;
 use std::num::NonZero;
 use std::str::FromStr;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use serveloop::Address;
 
 use crate::bench::scenario::{Pace, Scenario};
+use crate::threads;
 
 /// Longer than any measurement, in which connections may stand idle.
 const DEADLINE: &str = "3h";
@@ -122,7 +122,8 @@ impl Target {
         let (tell, told) = mpsc::channel();
         for (number, address) in self.addresses.iter().enumerate() {
             let (tell, addr) = (tell.clone(), address.socket_addr());
-            thread::spawn(move || {
+            // Without a thread the address counts as one that does not answer.
+            let _ = threads::spawn("an address", move || {
                 let answers = |addr| TcpStream::connect_timeout(&addr, patience).is_ok();
                 let _ = tell.send((number, addr.is_some_and(answers)));
             });

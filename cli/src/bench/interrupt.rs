@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
 use crate::signals::{BY_SIGNAL, is_ignored};
+use crate::threads;
 
 /// How long the orderly end may take. Servers end with this process, whatever ends it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -50,7 +51,8 @@ impl Interrupt {
                 process::exit(BY_SIGNAL + signal);
             }
         };
-        thread::Builder::new().spawn(end)?;
+        // Without the thread the signals still end the benchmark, unless it waits for a terminal.
+        let _ = threads::spawn("signals", end);
         Ok(interrupt)
     }
 

@@ -22,6 +22,7 @@ use crate::bench::launch;
 use crate::bench::scenario::Scenario;
 use crate::bench::trouble::explained;
 use crate::serve::passed::VARIABLES;
+use crate::threads;
 
 /// How long a server may take until it listens, or to end when it was asked to.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -73,22 +74,24 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| {
+        let child = command.spawn().map_err(|error| {
             let error = explained(error);
             io::Error::new(
                 error.kind(),
                 format!("cannot start the {model} server: {error}"),
             )
         })?;
-        let announced = lines(child.stdout.take());
-        let log = child.stderr.take().map(last_lines);
         let mut server = Self {
             model,
             child,
             is_killed: false,
-            log,
+            log: None,
             addresses: Vec::new(),
         };
+
+        // From here on the child is ended whatever fails.
+        let announced = lines(server.child.stdout.take())?;
+        server.log = server.child.stderr.take().map(last_lines).transpose()?;
         match server.wait(&announced, scenario.listeners(), interrupt) {
             Ok(()) => Ok(server),
             Err(error) => Err(server.explain(error)),
@@ -192,20 +195,20 @@ fn address(line: &str) -> io::Result<Address> {
 }
 
 /// Lines as they come.
-fn lines(source: Option<impl Read + Send + 'static>) -> Receiver<String> {
+fn lines(source: Option<impl Read + Send + 'static>) -> io::Result<Receiver<String>> {
     let (sender, receiver) = mpsc::channel();
     if let Some(source) = source {
-        thread::spawn(move || {
+        threads::spawn("a server's lines", move || {
             let lines = BufReader::new(source).lines().map_while(Result::ok);
             lines.map(|line| sender.send(line)).all(|sent| sent.is_ok())
-        });
+        })?;
     }
-    receiver
+    Ok(receiver)
 }
 
 /// Reads to the end, so that the server never waits for us.
-fn last_lines(source: impl Read + Send + 'static) -> JoinHandle<VecDeque<String>> {
-    thread::spawn(move || {
+fn last_lines(source: impl Read + Send + 'static) -> io::Result<JoinHandle<VecDeque<String>>> {
+    threads::spawn("a server's log", move || {
         let mut last = VecDeque::new();
         for line in BufReader::new(source).lines().map_while(Result::ok) {
             if last.len() == LAST_LINES {

@@ -7,7 +7,6 @@ use std::mem;
 use std::slice;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -21,6 +20,7 @@ use crate::escaped::for_terminal;
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
 use crate::patient::Patient;
+use crate::threads;
 
 /// The largest datagram that is sent or received, in bytes: more than UDP has, and Linux' usual for
 /// Unix sockets.
@@ -174,7 +174,7 @@ impl<'a> Exchange<'a> {
         let (heard, number) = (Arc::clone(&self.socket), self.number);
         let sender = self.sender.clone();
         let listen = move || listen(&heard, number, &sender);
-        thread::Builder::new().spawn(listen).map(drop)
+        threads::spawn("datagrams", listen).map(drop)
     }
 
     fn run(&mut self) -> io::Result<()> {

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
+
+use crate::threads;
 
 /// How much is read at once where lines do not matter, in bytes.
 const PIECE: usize = 32 << 10;
@@ -57,7 +58,7 @@ impl Keyboard {
                 woken();
             }
         };
-        thread::Builder::new().spawn(read_on)?;
+        threads::spawn("standard input", read_on)?;
         Ok(Self { asks, typed })
     }
 

@@ -5,9 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use crate::escaped::for_terminal;
+use crate::threads;
 
 /// From this many unwritten bytes on, no more should be printed.
 const FULL: usize = 64 << 10;
@@ -39,7 +40,7 @@ impl Screen {
         let (sender, pieces) = mpsc::channel();
         let state = Arc::new(State::default());
         let written = Arc::clone(&state);
-        let thread = thread::Builder::new().spawn(move || written.write(out, pieces, woken))?;
+        let thread = threads::spawn("standard output", move || written.write(out, pieces, woken))?;
         Ok(Self {
             is_terminal: io::stdout().is_terminal(),
             sender,

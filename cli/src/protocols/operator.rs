@@ -6,7 +6,6 @@ mod typed;
 
 use std::io::{self, BufReader, IsTerminal};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -24,6 +23,7 @@ use crate::serve::logged::Diary;
 use crate::serve::messages::{MessageKind, Messages};
 use crate::serve::outlet::{Outflow, Outlet};
 use crate::serve::way::Way;
+use crate::threads;
 use crate::units::Timeout;
 
 /// A client that left without a word keeps its place until then, for want of being listened to.
@@ -250,9 +250,5 @@ fn listen_to_input(console: Arc<Console>, max_line: usize) -> io::Result<()> {
         let patience = !io::stdin().is_terminal();
         console.read(&mut input, max_line, patience);
     };
-    let thread = thread::Builder::new().name("standard input".to_owned());
-    thread.spawn(read).map(drop).map_err(|error| {
-        let problem = format!("cannot make the thread that reads standard input: {error}");
-        io::Error::new(error.kind(), problem)
-    })
+    threads::spawn("standard input", read).map(drop)
 }

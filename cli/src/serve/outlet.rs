@@ -6,13 +6,13 @@ use std::io::{self, IsTerminal};
 use std::mem;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serveloop::{ProtocolError, Waker};
 
 use crate::escaped::for_terminal;
 use crate::logger::TARGET;
+use crate::threads;
 use crate::unblocked::{LAST_WAIT, write_in_full};
 
 /// How many bytes wait at most, beside as many that are being written. A longer piece is taken when
@@ -41,14 +41,7 @@ impl Outlet {
         }
         let queue = Arc::new(Queue::default());
         let work = Arc::clone(&queue);
-        thread::Builder::new()
-            .name("standard output".to_owned())
-            .spawn(move || work.write_to(&io::stdout()))
-            .map_err(|error| {
-                let problem =
-                    format!("cannot make the thread that writes standard output: {error}");
-                io::Error::new(error.kind(), problem)
-            })?;
+        threads::spawn("standard output", move || work.write_to(&io::stdout()))?;
         Ok(Self::Queued(queue))
     }
 
@@ -238,6 +231,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
     use std::thread::JoinHandle;
 
     use serveloop::{Mailbox, Wake, Wakers};

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -280,7 +281,7 @@ fn an_output_that_may_not_grow_is_an_error_that_is_said() {
     let prepare = format!("ulimit -f 1; exec >{}", directory.path("output").display());
     let served = Served::spawn_unheard(by_shell(&prepare, &["serve", "print", "--listen", &uri]));
     let began = Instant::now();
-    while !directory.path("socket").exists() {
+    while UnixStream::connect(directory.path("socket")).is_err() {
         assert!(began.elapsed() < PATIENCE);
         std::thread::yield_now();
     }

@@ -34,7 +34,11 @@ pub(super) fn check(stream: &[u8], limits: Limits, replies: &[String], is_well: 
         }
         let reply = next(&mut replies);
         match first(rest) {
-            Some((value, length)) if length <= limits.length && depth(&value) <= limits.depth => {
+            Some((value, length))
+                if is_in_range(&value)
+                    && length <= limits.length
+                    && depth(&value) <= limits.depth =>
+            {
                 let pairs = pairs(&rest[..length]);
                 answered(&reply, value, pairs);
                 at += length;
@@ -75,6 +79,16 @@ fn first(text: &[u8]) -> Option<(Value, usize)> {
     let length = text.iter().take_while(is_of_word).count();
     let value = serde_json::from_slice(&text[..length]).ok()?;
     Some((value, length))
+}
+
+/// Whether an `f64` holds each of the numbers, as those who read the reply need it.
+fn is_in_range(value: &Value) -> bool {
+    match value {
+        Value::Array(elements) => elements.iter().all(is_in_range),
+        Value::Object(entries) => entries.values().all(is_in_range),
+        Value::Number(number) => number.to_string().parse().is_ok_and(f64::is_finite),
+        _ => true,
+    }
 }
 
 fn depth(value: &Value) -> usize {

@@ -147,7 +147,7 @@ fn a_server_that_cannot_begin_says_why_in_one_line() {
         ("socketpair:error=EMFILE", "cannot make"),
         ("eventfd2:error=ENFILE", "event loop"),
         ("clone3:error=EAGAIN:when=1", "cannot make"),
-        ("clone3:error=EAGAIN:when=2", "cannot make worker 2 of 3"),
+        ("clone3:error=EAGAIN:when=3", "cannot make worker 2 of 3"),
         ("epoll_ctl:error=ENOSPC:when=2", "cannot watch a listener"),
     ];
     for (what, why) in calls {
