@@ -39,11 +39,8 @@ impl Interrupt {
             .into_iter()
             .filter(|signal| !is_ignored(*signal))
             .collect();
-        for &signal in &ended_by {
-            flag::register_conditional_default(signal, Arc::clone(&interrupt.released))?;
-            let number = usize::try_from(signal).unwrap_or(0);
-            flag::register_usize(signal, Arc::clone(&interrupt.signal), number)?;
-        }
+
+        // First the thread that ends a benchmark which waits: no signal may find only the flags.
         let mut signals = Signals::new(&ended_by)?;
         let end = move || {
             if let Some(signal) = signals.forever().next() {
@@ -53,6 +50,12 @@ impl Interrupt {
         };
         // Without the thread the signals still end the benchmark, unless it waits for a terminal.
         let _ = threads::spawn("signals", end);
+
+        for &signal in &ended_by {
+            flag::register_conditional_default(signal, Arc::clone(&interrupt.released))?;
+            let number = usize::try_from(signal).unwrap_or(0);
+            flag::register_usize(signal, Arc::clone(&interrupt.signal), number)?;
+        }
         Ok(interrupt)
     }
 

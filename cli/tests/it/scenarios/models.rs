@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process};
@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use super::calls::{Tampered, is_possible};
 use crate::scenarios::{Counts, Subject, TCP, can, connect, echoes, run_by};
-use crate::served::{Outcome, PATIENCE, Served};
+use crate::served::{Outcome, PATIENCE, Served, serveloop};
 use crate::sockets::{Directory, path_of};
 
 const MODELS: [&[&str]; 5] = [
@@ -249,7 +249,10 @@ fn wakers_count_as_descriptors_of_threads() {
 /// The limit falls below what the server counts on, so that the system has none for a waker.
 #[test]
 fn a_waker_without_a_descriptor_ends_its_own_connection() {
-    let subject = Subject::new(&["operator", "--model", "threaded"]);
+    let mut command = serveloop(&["serve", "operator", "--model", "threaded"]);
+    // While somebody may still type, each connection needs a waker.
+    command.args(TCP).stdin(Stdio::piped());
+    let subject = Subject::of(Served::spawn(command));
     let process = Pid::from_raw(i32::try_from(subject.served.process_id()).expect("a number"));
     let usual = getrlimit(Resource::Nofile);
     // The connection has the last one.
@@ -517,9 +520,9 @@ fn a_protocol_without_its_thread_says_so_in_one_line() {
         return;
     }
     let cases = [
-        ("print", 1, "writes standard output"),
-        ("operator", 1, "writes standard output"),
-        ("operator", 2, "reads standard input"),
+        ("print", 1, "a thread for standard output"),
+        ("operator", 1, "a thread for standard output"),
+        ("operator", 2, "a thread for standard input"),
     ];
     for (protocol, when, why) in cases {
         let what = format!("clone3:error=EAGAIN:when={when}");
