@@ -4,7 +4,7 @@
 //! A speaker never waits for a reader. Each member has a queue of its own, and one whose queue is
 //! full loses the oldest lines; one who takes nothing at all is cut off by `write_timeout`.
 
-use serveloop::{CloseReason, Config, FrameProtocol, Framed, Frames, Framing, Lines, Peer};
+use serveloop::{CloseReason, Config, FrameProtocol, FrameTransport, Framed, Framing, Lines, Peer};
 use serveloop::{ProtocolError, Server, Waker};
 use std::collections::{BTreeMap, VecDeque};
 use std::{cell::RefCell, rc::Rc};
@@ -26,14 +26,14 @@ struct Member {
 }
 
 impl<F: Framing> FrameProtocol<F> for Member {
-    fn connection_made(&mut self, frames: &mut Frames<'_, '_, F>) -> Outcome {
+    fn connection_made(&mut self, frames: &mut FrameTransport<'_, '_, F>) -> Outcome {
         let (queue, waker) = (VecDeque::new(), frames.waker());
         let mut room = self.room.borrow_mut();
         room.insert(self.number, Seat { queue, waker });
         frames.send(format!("you are {}, {} here", self.number, room.len()).as_bytes())
     }
 
-    fn frame_received(&mut self, text: &[u8], _: &mut Frames<'_, '_, F>) -> Outcome {
+    fn frame_received(&mut self, text: &[u8], _: &mut FrameTransport<'_, '_, F>) -> Outcome {
         let name = format!("{}: ", self.number);
         let line: Rc<[u8]> = [name.as_bytes(), text, b"\n"].concat().into();
         let mut room = self.room.borrow_mut();
@@ -47,7 +47,7 @@ impl<F: Framing> FrameProtocol<F> for Member {
         Ok(())
     }
 
-    fn woken(&mut self, frames: &mut Frames<'_, '_, F>) {
+    fn woken(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
         let mut room = self.room.borrow_mut();
         let mut queue = room.get_mut(&self.number).map(|seat| &mut seat.queue);
         while !frames.is_full() {
@@ -58,7 +58,7 @@ impl<F: Framing> FrameProtocol<F> for Member {
         }
     }
 
-    fn resume_writing(&mut self, frames: &mut Frames<'_, '_, F>) {
+    fn resume_writing(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
         self.woken(frames);
     }
 

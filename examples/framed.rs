@@ -6,7 +6,8 @@
 //! `cargo test --example framed`.
 
 use serveloop::{
-    Config, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Peer, ProtocolError, Server,
+    Config, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Peer, ProtocolError,
+    Server,
 };
 
 struct Sum;
@@ -15,13 +16,13 @@ impl<F: Framing> FrameProtocol<F> for Sum {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         let sum: u64 = frame.iter().map(|byte| u64::from(*byte)).sum();
         frames.send(sum.to_string().as_bytes())
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut Frames<'_, '_, F>) {
+    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
         let _ = frames.send(error.to_string().as_bytes());
     }
 }

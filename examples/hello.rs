@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use serveloop::{
-    Config, FrameProtocol, Framed, Frames, Framing, Lines, Peer, ProtocolError, Server,
+    Config, FrameProtocol, FrameTransport, Framed, Framing, Lines, Peer, ProtocolError, Server,
 };
 
 #[derive(Default)]
@@ -16,14 +16,17 @@ struct Hello {
 }
 
 impl<F: Framing> FrameProtocol<F> for Hello {
-    fn connection_made(&mut self, frames: &mut Frames<'_, '_, F>) -> Result<(), ProtocolError> {
+    fn connection_made(
+        &mut self,
+        frames: &mut FrameTransport<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
         frames.send(b"Welcome!")
     }
 
     fn frame_received(
         &mut self,
         line: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         let name = String::from_utf8(line.to_vec()).map_err(ProtocolError::other)?;
         if name == "exit" {
@@ -40,7 +43,7 @@ impl<F: Framing> FrameProtocol<F> for Hello {
         self.greeting.as_ref().map(|(_, at)| *at)
     }
 
-    fn handle_timeout(&mut self, frames: &mut Frames<'_, '_, F>) {
+    fn handle_timeout(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
         if let Some((name, _)) = self.greeting.take() {
             if frames.send(format!("Hello,{name}").as_bytes()).is_err() {
                 frames.close();

@@ -6,7 +6,7 @@
 //! without leaving it for the next call, and see what happens.
 
 use serveloop::testing::{Exchange, Simulation};
-use serveloop::{FrameProtocol, Frames};
+use serveloop::{FrameProtocol, FrameTransport};
 use serveloop::{Framed, Lines, Peer, ProtocolError, protocols::Hello};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ impl FrameProtocol<Lines> for Sum {
     fn frame_received(
         &mut self,
         line: &[u8],
-        frames: &mut Frames<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, '_, Lines>,
     ) -> Result<(), ProtocolError> {
         let line = std::str::from_utf8(line).map_err(ProtocolError::other)?;
         let numbers: Result<Vec<i64>, _> = line.split_whitespace().map(str::parse).collect();

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use serveloop::testing::MemorySession;
-use serveloop::{FrameProtocol, Framed, Frames, Framing, LengthPrefix, ProtocolError};
+use serveloop::{FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, ProtocolError};
 
 type Outcome = Result<(), ProtocolError>;
 const MESSAGES: [&str; 3] = ["hello", "world", "egon"];
@@ -17,7 +17,7 @@ const READS: [&[usize]; 2] = [&[1024], &[1, 5, 1024]];
 struct Printed;
 
 impl<F: Framing> FrameProtocol<F> for Printed {
-    fn frame_received(&mut self, frame: &[u8], _: &mut Frames<'_, '_, F>) -> Outcome {
+    fn frame_received(&mut self, frame: &[u8], _: &mut FrameTransport<'_, '_, F>) -> Outcome {
         print(frame);
         Ok(())
     }

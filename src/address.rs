@@ -1,11 +1,10 @@
 //! Where a server listens and who the other side is.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::{fmt, io};
 
 /// A place to listen at or to connect to, or where a peer is.
 ///

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use crate::journal::TARGET;
+use crate::LOG_TARGET;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -208,7 +209,7 @@ impl Config {
         for (name, limit, most) in limits {
             if *limit > most {
                 log::warn!(
-                    target: TARGET, "{name} is {most}, not {limit}: this system has no more numbers for them"
+                    target: LOG_TARGET, "{name} is {most}, not {limit}: this system has no more numbers for them"
                 );
                 *limit = most;
             }

@@ -27,80 +27,48 @@
 //! - Test protocols in memory, without sockets or sleeping: [`testing`].
 //! - Sessions without the loop, for a driver of your own: [`Session`].
 
-mod acceptor;
 mod address;
-mod admission;
-mod agenda;
-mod bell;
-mod blocking;
-mod buffer;
-mod clock;
 mod config;
-mod connection;
-mod control;
-mod datagram;
-mod destination;
-mod ending;
 mod error;
-mod flags;
-mod forking;
-mod framed;
 mod framing;
-mod guard;
-mod intake;
-mod journal;
-mod linger;
-mod link;
-mod listener;
-mod mio;
-mod model;
+mod models;
 mod net;
-mod origin;
-mod peers;
-mod protocol;
 pub mod protocols;
 mod reactor;
-mod replies;
-mod report;
-mod responder;
-mod sequential;
 mod server;
 mod session;
 mod shutdown;
-mod simulation;
-mod socket;
-mod socket_file;
-mod spin;
 mod statistics;
-mod system;
-mod table;
+mod sys;
 
 pub mod testing;
-mod threading;
-mod throttle;
-mod timers;
-mod transport;
-mod turn;
 mod waker;
-mod workers;
 
-pub use self::mio::{Datagram, Listener, Mio};
 pub use address::{Address, AddressError, Peer};
-pub use buffer::Buffer;
-pub use clock::{Clock, Tick};
 pub use config::Config;
 pub use error::{CloseReason, Deadline, ProtocolError};
-pub use framed::{FrameProtocol, Framed, Frames};
 pub use framing::{ByteOrder, Delimited, Frame, Framing, LengthPrefix, Lines};
+pub use framing::{FrameProtocol, FrameTransport, Framed};
+pub use net::{Datagram, Listener, Mio};
 pub use net::{Event, Net};
-pub use protocol::{Actions, Factory, Protocol};
 pub use reactor::Reactor;
 pub use server::Server;
+pub use session::Buffer;
 pub use session::Session;
+pub use session::{Actions, Factory, Protocol};
+pub use session::{Clock, Tick};
+pub use session::{Context, Transport};
 pub use shutdown::ShutdownHandle;
 pub use statistics::Statistics;
-pub use transport::{Context, Transport};
 pub use waker::{Mailbox, Wake, Waker, Wakers};
+
+/// The target of every line that the library logs, whichever module has it to say: what users filter
+/// by does not change when modules do.
+///
+/// Lines about one connection are at the level debug and have a key `event`, which is `accepted` or
+/// `ended`. Ends that an operator wants to hear of are warnings, and those that are a peer's everyday
+/// doing have no key.
+pub(crate) const LOG_TARGET: &str = "serveloop";
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -4,20 +4,13 @@ use std::io;
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::forking::Processes;
-use crate::journal::TARGET;
-use crate::mio::Mio;
-use crate::model::{Model, TOKENS_OF_MODEL};
-use crate::protocol::Factory;
-use crate::reactor::Reactor;
-use crate::sequential::Sequential;
+use crate::models::{Processes, Sequential, Threads, workers};
+use crate::net::{Bound, Mio};
+use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
+use crate::session::Factory;
 use crate::shutdown::ShutdownHandle;
-use crate::socket::Bound;
 use crate::statistics::Statistics;
-use crate::system;
-use crate::table::CONNECTIONS_MOST;
-use crate::threading::Threads;
-use crate::workers;
+use crate::{LOG_TARGET, sys};
 
 /// Sockets that are bound, and how they are to be served.
 ///
@@ -139,8 +132,8 @@ impl Server {
         config.validate()?;
         config.cap(CONNECTIONS_MOST, TOKENS_OF_MODEL);
         if config.raise_descriptor_limit {
-            if let Err(error) = system::raise_descriptor_limit() {
-                log::warn!(target: TARGET, "cannot raise the limit of descriptors: {error}");
+            if let Err(error) = sys::raise_descriptor_limit() {
+                log::warn!(target: LOG_TARGET, "cannot raise the limit of descriptors: {error}");
             }
         }
         let bound = bind(&config)?;
@@ -378,7 +371,7 @@ fn bind_one_of(place: &[Address], config: &Config) -> io::Result<Vec<Bound>> {
         _ => {
             failed
                 .iter()
-                .for_each(|error| log::warn!(target: TARGET, "{error}"));
+                .for_each(|error| log::warn!(target: LOG_TARGET, "{error}"));
             Ok(bound)
         }
     }
@@ -386,6 +379,6 @@ fn bind_one_of(place: &[Address], config: &Config) -> io::Result<Vec<Bound>> {
 
 /// How many connections the process's descriptors suffice for.
 fn spare_descriptors(reserved: usize) -> io::Result<usize> {
-    let most = usize::try_from(system::descriptor_limits()?.rlim_cur).unwrap_or(usize::MAX);
+    let most = usize::try_from(sys::descriptor_limits()?.rlim_cur).unwrap_or(usize::MAX);
     Ok(most.saturating_sub(reserved).max(1))
 }

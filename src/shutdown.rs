@@ -1,17 +1,15 @@
 //! How a server is told to stop, from anywhere.
 
-use std::fmt;
-use std::io;
-use std::mem;
 use std::net::Shutdown as End;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
+use std::{fmt, io, mem};
 
-use crate::clock::Tick;
-use crate::system;
+use crate::session::Tick;
+use crate::sys;
 
 /// Signals that come this soon after the first are the same request, in milliseconds.
 const SIGNALS_TOGETHER: u64 = 500;
@@ -81,7 +79,7 @@ impl ShutdownHandle {
     /// Requests the shutdown. Does not block, allocate or lock: a signal handler may call it.
     pub fn shutdown(&self) {
         self.shared.requests.fetch_add(1, Ordering::SeqCst);
-        let rung = system::send(&self.shared.bell, &[0]);
+        let rung = sys::send(&self.shared.bell, &[0]);
         // A full bell has been rung already. Where the system has no room for a byte, the end of the
         // stream, which needs none, is heard as well; nobody can hear a bell whose listener is gone.
         if rung.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
@@ -113,8 +111,8 @@ impl ShutdownHandle {
 
     /// Whether it was requested, by this process, of it, or by the one that forked it.
     pub(crate) fn is_rung(&self) -> bool {
-        let asked = self.requests() > 0 || system::is_asked_to_end();
-        asked || system::has_input(self.shared.watched.as_fd())
+        let asked = self.requests() > 0 || sys::is_asked_to_end();
+        asked || sys::has_input(self.shared.watched.as_fd())
     }
 
     /// How often it was requested.

@@ -1,9 +1,8 @@
 //! How other threads and other connections get a session's attention.
 
-use std::fmt;
-use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::{fmt, mem};
 
 /// Calls [`woken`](crate::Protocol::woken) on one session, from anywhere.
 ///

@@ -14,7 +14,8 @@ use std::time::Duration;
 use serveloop::protocols::Echo;
 use serveloop::testing::MemorySession;
 use serveloop::{
-    Config, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Peer, ProtocolError, Reactor,
+    Config, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Peer, ProtocolError,
+    Reactor,
 };
 
 /// The system's allocator, and how often and for how much it was asked.
@@ -68,7 +69,7 @@ impl<F: Framing> FrameProtocol<F> for EchoFrames {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         frames.send(frame)
     }

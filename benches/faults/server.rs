@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serveloop::protocols::Echo;
 use serveloop::{
-    Config, Factory, FrameProtocol, Framed, Frames, Lines, Peer, Protocol, ProtocolError, Server,
-    Statistics, Transport,
+    Config, Factory, FrameProtocol, FrameTransport, Framed, Lines, Peer, Protocol, ProtocolError,
+    Server, Statistics, Transport,
 };
 
 use crate::logger;
@@ -182,7 +182,7 @@ impl FrameProtocol<Lines> for Back {
     fn frame_received(
         &mut self,
         line: &[u8],
-        frames: &mut Frames<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, '_, Lines>,
     ) -> Result<(), ProtocolError> {
         frames.send(line)
     }

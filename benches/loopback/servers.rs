@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serveloop::protocols::Echo;
 use serveloop::{
-    Address, Config, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Lines, Peer,
+    Address, Config, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines, Peer,
     ProtocolError, Server,
 };
 use socket2::{Domain, Socket, Type};
@@ -164,7 +164,7 @@ impl<F: Framing> FrameProtocol<F> for Frame {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         frames.send(frame)
     }

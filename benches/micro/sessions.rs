@@ -6,8 +6,8 @@ use std::time::Instant;
 use criterion::{Criterion, Throughput};
 use serveloop::protocols::Echo;
 use serveloop::{
-    Address, Buffer, Clock, Config, Context, FrameProtocol, Framed, Frames, Framing, LengthPrefix,
-    Lines, Mailbox, Peer, Protocol, ProtocolError, Session, Wake,
+    Address, Buffer, Clock, Config, Context, FrameProtocol, FrameTransport, Framed, Framing,
+    LengthPrefix, Lines, Mailbox, Peer, Protocol, ProtocolError, Session, Wake,
 };
 
 const FRAME_MOST: usize = 1 << 20;
@@ -51,7 +51,7 @@ impl<F: Framing> FrameProtocol<F> for EchoFrames {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         frames.send(frame)
     }

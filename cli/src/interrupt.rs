@@ -1,13 +1,10 @@
 //! The end of commands that hold nothing but a file, from outside: it is removed, whatever happens.
 
-use std::fs;
-use std::io;
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
-use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
+use std::{fs, io, process, thread};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;

@@ -8,8 +8,7 @@ use env_filter::Filter;
 use log::kv::Key;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::serve::budget::Budget;
-use crate::serve::tokens::{self, Tokens};
+use crate::serving::{LogBudget, SharedLogBudget, shared_log_budget};
 use crate::unblocked::{LAST_WAIT, Unblocked};
 
 /// What every line is filtered by, the library's lines included, wherever it comes from.
@@ -26,7 +25,7 @@ pub(crate) struct Logger {
     filter: Filter,
     lines: env_logger::Logger,
     out: Unblocked<Stderr>,
-    budget: Mutex<Budget>,
+    budget: Mutex<LogBudget>,
 }
 
 impl Logger {
@@ -63,7 +62,7 @@ impl Logger {
 
     /// Says how many lines about connections are missing here.
     fn tell_left_out(&self) {
-        let shared = tokens::shared().map_or(0, Tokens::take_left_out);
+        let shared = shared_log_budget::shared().map_or(0, SharedLogBudget::take_left_out);
         let count = shared + self.budget().take_left_out();
         if count > 0 {
             let text = format_args!("(and {count} more)");
@@ -74,13 +73,13 @@ impl Logger {
 
     /// Asks for a line, from the budget that all processes share if they do.
     fn spend(&self) -> bool {
-        match tokens::shared() {
-            Some(tokens) => tokens.spend(),
+        match shared_log_budget::shared() {
+            Some(shared_log_budget) => shared_log_budget.spend(),
             None => self.budget().spend(Instant::now()),
         }
     }
 
-    fn budget(&self) -> MutexGuard<'_, Budget> {
+    fn budget(&self) -> MutexGuard<'_, LogBudget> {
         // The budget is whole whenever a panic may come.
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }

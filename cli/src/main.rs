@@ -13,6 +13,7 @@ mod outbound;
 mod patient;
 mod protocols;
 mod serve;
+mod serving;
 mod signals;
 mod threads;
 mod unblocked;
@@ -20,12 +21,9 @@ mod units;
 mod verbosity;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::env;
 use std::ffi::OsString;
-use std::io;
-use std::panic;
 use std::process::ExitCode;
-use std::thread;
+use std::{env, io, panic, thread};
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};

@@ -6,12 +6,11 @@
 )]
 
 use std::ffi::c_int;
-use std::io;
 use std::mem::MaybeUninit;
 use std::process::{self, ExitCode};
-use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::{io, ptr};
 
 use nix::sys::signal::SigSet;
 use serveloop::ShutdownHandle;

@@ -1,6 +1,5 @@
 use crate::error::ProtocolError;
-use crate::protocol::Protocol;
-use crate::transport::Transport;
+use crate::session::{Protocol, Transport};
 
 /// Takes everything and answers nothing (RFC 863).
 #[derive(Clone, Copy, Debug, Default)]

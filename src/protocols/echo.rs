@@ -1,6 +1,5 @@
 use crate::error::ProtocolError;
-use crate::protocol::Protocol;
-use crate::transport::Transport;
+use crate::session::{Protocol, Transport};
 
 /// Sends back what it receives (RFC 862).
 #[derive(Clone, Copy, Debug, Default)]

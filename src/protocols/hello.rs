@@ -1,10 +1,8 @@
 use std::time::{Duration, Instant};
 
 use crate::error::ProtocolError;
-use crate::framed::{FrameProtocol, Frames};
-use crate::framing::Framing;
-use crate::protocol::Protocol;
-use crate::transport::Transport;
+use crate::framing::{FrameProtocol, FrameTransport, Framing};
+use crate::session::{Protocol, Transport};
 
 /// Says `Welcome!`, answers `NAME` with `Hello,NAME` after a delay, and closes on `exit`.
 ///
@@ -114,7 +112,10 @@ impl Protocol for Hello {
 }
 
 impl<F: Framing> FrameProtocol<F> for Hello {
-    fn connection_made(&mut self, frames: &mut Frames<'_, '_, F>) -> Result<(), ProtocolError> {
+    fn connection_made(
+        &mut self,
+        frames: &mut FrameTransport<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
         if frames.peer().is_datagram() {
             return Ok(());
         }
@@ -124,7 +125,7 @@ impl<F: Framing> FrameProtocol<F> for Hello {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         match self.hear(frame, frames) {
             Answer::Now(reply) => frames.send(&reply),
@@ -140,7 +141,7 @@ impl<F: Framing> FrameProtocol<F> for Hello {
         Protocol::poll_timeout(self)
     }
 
-    fn handle_timeout(&mut self, frames: &mut Frames<'_, '_, F>) {
+    fn handle_timeout(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
         let reply = self.reply(frames);
         let sent = frames.send(&reply);
         if self.finishing || sent.is_err() {
@@ -148,7 +149,7 @@ impl<F: Framing> FrameProtocol<F> for Hello {
         }
     }
 
-    fn shutdown_requested(&mut self, frames: &mut Frames<'_, '_, F>) {
+    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
         self.finish(frames);
     }
 }

@@ -1,20 +1,17 @@
 //! The seven phases of a turn, in their order.
 
-use std::fmt;
-use std::io;
-use std::mem;
 use std::time::Duration;
+use std::{fmt, io, mem};
 
-use crate::admission::Admission;
+use crate::LOG_TARGET;
 use crate::error::{CloseReason, Deadline};
-use crate::guard::guard;
-use crate::journal::TARGET;
-use crate::listener::Listeners;
-use crate::model::FIRST_OF_MODEL;
 use crate::net::Net;
-use crate::protocol::{Actions, Factory};
+use crate::reactor::accept::Admission;
+use crate::reactor::connections::FIRST_TOKEN;
+use crate::reactor::listeners::Listeners;
+use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
-use crate::table::FIRST_TOKEN;
+use crate::session::{Actions, Factory, catch};
 
 impl<F: Factory, N: Net> Reactor<F, N> {
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -27,10 +24,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             (own, asked) => own.or(asked),
         };
         self.events.clear();
-        self.spin.poll(&mut self.net, &mut self.events, timeout)
+        self.busy_poll
+            .poll(&mut self.net, &mut self.events, timeout)
     }
 
-    pub(super) fn now(&mut self) {
+    pub(crate) fn now(&mut self) {
         let now = self.net.now();
         self.kit.clock.set(now);
     }
@@ -68,7 +66,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
-    pub(super) fn service_actions(&mut self) {
+    pub(crate) fn service_actions(&mut self) {
         let mut shutdown = false;
         self.again = self.again.filter(|at| *at > self.kit.clock.now());
         let mut actions = Actions {
@@ -79,7 +77,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             shutdown: &mut shutdown,
         };
         let factory = &mut self.factory;
-        if guard(|| factory.service_actions(&mut actions)).is_none() {
+        if catch(|| factory.service_actions(&mut actions)).is_none() {
             self.kit.statistics.panics += 1;
         }
         if shutdown {
@@ -151,8 +149,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let now = self.kit.clock.tick();
         let took = took.as_millis();
         let mut warn = |problem: fmt::Arguments<'_>| {
-            if !self.kit.throttle.warn("slow turn", now, problem) {
-                log::debug!(target: TARGET, "{problem}");
+            if !self.kit.log_limit.warn("slow turn", now, problem) {
+                log::debug!(target: LOG_TARGET, "{problem}");
             }
         };
         match self.connections.served() {
@@ -242,18 +240,18 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         for (peer, reason) in mem::take(&mut self.kit.failures) {
             let now = self.kit.clock.tick();
             let is_inbound = peer.listener().is_some() && !peer.is_datagram();
-            let throttle = &mut self.kit.throttle;
+            let log_limit = &mut self.kit.log_limit;
             if is_inbound && reason.is_ordinary() {
-                log::debug!(target: TARGET, "{peer}: {reason}");
-            } else if !throttle.warn(reason.name(), now, format_args!("{peer}: {reason}")) {
-                log::debug!(target: TARGET, event = "ended"; "{peer}: {reason}");
+                log::debug!(target: LOG_TARGET, "{peer}: {reason}");
+            } else if !log_limit.warn(reason.name(), now, format_args!("{peer}: {reason}")) {
+                log::debug!(target: LOG_TARGET, event = "ended"; "{peer}: {reason}");
             }
             let factory = &mut self.factory;
-            if guard(|| factory.handle_error(&peer, &reason)).is_none() {
+            if catch(|| factory.handle_error(&peer, &reason)).is_none() {
                 self.kit.statistics.panics += 1;
             }
             // It may hold a user's error.
-            if guard(|| drop(reason)).is_none() {
+            if catch(|| drop(reason)).is_none() {
                 self.kit.statistics.panics += 1;
             }
         }
@@ -299,7 +297,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let elsewhere = self.model.as_ref().map_or(Some(0), |model| model.open());
         let open = elsewhere.and_then(|elsewhere| self.shutdown.count_open(here + elsewhere));
         if let Some(open) = open {
-            log::info!(target: TARGET, "shutting down: {open} connections open");
+            log::info!(target: LOG_TARGET, "shutting down: {open} connections open");
         }
     }
 

@@ -5,7 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::clock::Tick;
+use crate::session::Tick;
 
 /// How soon each is tried again.
 const AGAIN: Duration = Duration::from_millis(10);

@@ -1,18 +1,13 @@
 use std::collections::VecDeque;
-use std::fmt;
-use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, mem};
 
 use crate::address::{Address, Peer};
-use crate::buffer::Buffer;
-use crate::clock::{Clock, REPEAT};
 use crate::config::Config;
 use crate::error::CloseReason;
-use crate::protocol::Protocol;
-use crate::session::Session;
-use crate::transport::Context;
+use crate::session::{Buffer, Clock, Context, Protocol, REPEAT, Session};
 use crate::waker::Mailbox;
 
 /// A session whose peer is the test: it sends, takes the output, lets time pass.

@@ -4,10 +4,12 @@
 //! same answers however its input is cut and however slowly its output is taken; [`Simulation`] runs
 //! a whole server under a network that fails in every way a seed can think of.
 
+mod simulation;
+
 mod memory;
 mod splits;
 
-pub use crate::simulation::{
+pub use crate::testing::simulation::{
     Call, Exchange, Failure, Faults, Handle, Network, Report, Simulation, Slip,
 };
 pub use memory::MemorySession;

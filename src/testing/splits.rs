@@ -1,12 +1,10 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::clock::REPEAT;
 use crate::config::Config;
 use crate::error::{CloseReason, ProtocolError};
-use crate::protocol::Protocol;
+use crate::session::{Protocol, REPEAT, Transport};
 use crate::testing::MemorySession;
-use crate::transport::Transport;
 
 /// How long a session may go on after the end of its input, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(3_600);

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serveloop::testing::MemorySession;
-use serveloop::{Address, FrameProtocol, Framed, Frames, Lines, ProtocolError, Waker};
+use serveloop::{Address, FrameProtocol, FrameTransport, Framed, Lines, ProtocolError, Waker};
 
 use crate::support::millis;
 
@@ -16,7 +16,10 @@ struct Herald {
 }
 
 impl FrameProtocol<Lines> for Herald {
-    fn connection_made(&mut self, frames: &mut Frames<'_, '_, Lines>) -> Result<(), ProtocolError> {
+    fn connection_made(
+        &mut self,
+        frames: &mut FrameTransport<'_, '_, Lines>,
+    ) -> Result<(), ProtocolError> {
         let _ = self.waker.set(frames.waker());
         self.alarm = Some(frames.now() + millis(10));
         frames.send(b"made")
@@ -25,7 +28,7 @@ impl FrameProtocol<Lines> for Herald {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, '_, Lines>,
     ) -> Result<(), ProtocolError> {
         frames.send(frame)
     }
@@ -34,7 +37,7 @@ impl FrameProtocol<Lines> for Herald {
         self.alarm
     }
 
-    fn woken(&mut self, frames: &mut Frames<'_, '_, Lines>) {
+    fn woken(&mut self, frames: &mut FrameTransport<'_, '_, Lines>) {
         frames.write(b"woken\n");
     }
 }
@@ -62,7 +65,7 @@ impl FrameProtocol<Lines> for Quiet {
     fn frame_received(
         &mut self,
         _: &[u8],
-        frames: &mut Frames<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, '_, Lines>,
     ) -> Result<(), ProtocolError> {
         frames.waker().wake();
         Ok(())

@@ -8,8 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::testing::MemorySession;
 use serveloop::{
-    ByteOrder, Config, Delimited, Frame, FrameProtocol, Framed, Frames, Framing, LengthPrefix,
-    Lines, ProtocolError,
+    ByteOrder, Config, Delimited, Frame, FrameProtocol, FrameTransport, Framed, Framing,
+    LengthPrefix, Lines, ProtocolError,
 };
 use serveloop_fuzz::framings::{self, End, decode, encode};
 
@@ -311,7 +311,7 @@ impl<F: Framing> FrameProtocol<F> for Counter {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        _: &mut Frames<'_, '_, F>,
+        _: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         self.frames += 1;
         self.bytes += frame.len();
@@ -376,7 +376,7 @@ impl<F: Framing> FrameProtocol<F> for Answer {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         self.0.frame_received(frame, frames)?;
         frames.send(format!("{} {}", self.0.frames, self.0.bytes).as_bytes())

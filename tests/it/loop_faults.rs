@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use serveloop::protocols::Echo;
 use serveloop::{
-    Actions, CloseReason, Config, Factory, FrameProtocol, Framed, Frames, Framing, LengthPrefix,
-    Peer, Protocol, ProtocolError, Server, Transport,
+    Actions, CloseReason, Config, Factory, FrameProtocol, FrameTransport, Framed, Framing,
+    LengthPrefix, Peer, Protocol, ProtocolError, Server, Transport,
 };
 use socket2::SockRef;
 
@@ -384,12 +384,12 @@ impl<F: Framing> FrameProtocol<F> for Polite {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         frames.send(frame)
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut Frames<'_, '_, F>) {
+    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
         let kind = match error {
             ProtocolError::TooLong { .. } => "too long",
             ProtocolError::Truncated { .. } => "truncated",

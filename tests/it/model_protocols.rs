@@ -5,7 +5,8 @@ use std::thread;
 use std::time::Instant;
 
 use serveloop::{
-    FrameProtocol, Framed, Frames, Framing, LengthPrefix, Protocol, ProtocolError, Transport,
+    FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Protocol, ProtocolError,
+    Transport,
 };
 
 use crate::probe::{Log, Probe};
@@ -20,12 +21,12 @@ impl<F: Framing> FrameProtocol<F> for Shout {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         frames.send(&frame.to_ascii_uppercase())
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut Frames<'_, '_, F>) {
+    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
         let text: &[u8] = match error {
             ProtocolError::TooLong { .. } => b"too long",
             _ => b"bad",

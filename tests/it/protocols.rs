@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{MemorySession, SplitChecker};
 use serveloop::{
-    Address, ByteOrder, CloseReason, Config, Delimited, FrameProtocol, Framed, Frames, Framing,
-    LengthPrefix, Lines, Peer, ProtocolError,
+    Address, ByteOrder, CloseReason, Config, Delimited, FrameProtocol, FrameTransport, Framed,
+    Framing, LengthPrefix, Lines, Peer, ProtocolError,
 };
 
 use crate::support::{cases, millis, seconds};
@@ -22,7 +22,7 @@ impl<F: Framing> FrameProtocol<F> for Reverse {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         self.count += 1;
         if frame == b"bad" {
@@ -31,7 +31,7 @@ impl<F: Framing> FrameProtocol<F> for Reverse {
         frames.send(&frame.iter().rev().copied().collect::<Vec<_>>())
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut Frames<'_, '_, F>) {
+    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
         let kind = match error {
             ProtocolError::TooLong { .. } => "long",
             ProtocolError::Truncated { .. } => "cut",
@@ -40,7 +40,10 @@ impl<F: Framing> FrameProtocol<F> for Reverse {
         assert!(frames.send(kind.as_bytes()).is_ok(), "the reply fits");
     }
 
-    fn eof_received(&mut self, frames: &mut Frames<'_, '_, F>) -> Result<(), ProtocolError> {
+    fn eof_received(
+        &mut self,
+        frames: &mut FrameTransport<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
         frames.send(self.count.to_string().as_bytes())?;
         frames.close();
         Ok(())
@@ -205,7 +208,7 @@ fn a_reply_that_fits_no_frame_ends_the_session_without_a_piece_of_it() {
         fn frame_received(
             &mut self,
             frame: &[u8],
-            frames: &mut Frames<'_, '_, F>,
+            frames: &mut FrameTransport<'_, '_, F>,
         ) -> Result<(), ProtocolError> {
             frames.send(&frame.repeat(2))
         }

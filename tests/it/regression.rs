@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serveloop::protocols::{Echo, Hello};
 use serveloop::testing::MemorySession;
 use serveloop::{
-    Address, CloseReason, Config, Delimited, Factory, FrameProtocol, Framed, Frames, Framing,
-    Lines, Mailbox, Peer, Protocol, ProtocolError, Reactor, Server, ShutdownHandle, Statistics,
-    Transport, Wake, Waker, Wakers,
+    Address, CloseReason, Config, Delimited, Factory, FrameProtocol, FrameTransport, Framed,
+    Framing, Lines, Mailbox, Peer, Protocol, ProtocolError, Reactor, Server, ShutdownHandle,
+    Statistics, Transport, Wake, Waker, Wakers,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -116,7 +116,7 @@ impl<F: Framing> FrameProtocol<F> for Told {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         self.0.push(frame.escape_ascii().to_string());
         match frame {
@@ -126,13 +126,16 @@ impl<F: Framing> FrameProtocol<F> for Told {
         Ok(())
     }
 
-    fn eof_received(&mut self, frames: &mut Frames<'_, '_, F>) -> Result<(), ProtocolError> {
+    fn eof_received(
+        &mut self,
+        frames: &mut FrameTransport<'_, '_, F>,
+    ) -> Result<(), ProtocolError> {
         self.0.push("eof");
         frames.close();
         Ok(())
     }
 
-    fn shutdown_requested(&mut self, frames: &mut Frames<'_, '_, F>) {
+    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
         self.0.push("shutdown");
         frames.resume_reading();
     }
@@ -223,7 +226,7 @@ impl<F: Framing> FrameProtocol<F> for Plus {
     fn frame_received(
         &mut self,
         _: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         frames.write(b"+");
         Ok(())

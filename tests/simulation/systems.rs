@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{Exchange, Simulation};
 use serveloop::{
-    Actions, Config, Factory, FrameProtocol, Framed, Frames, Framing, LengthPrefix, Lines, Peer,
-    Protocol, ProtocolError, Transport, Waker,
+    Actions, Config, Factory, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines,
+    Peer, Protocol, ProtocolError, Transport, Waker,
 };
 
 use super::proxy;
@@ -88,7 +88,11 @@ fn discard() -> Simulated {
 fn frames() -> Simulated {
     struct Back;
     impl<F: Framing> FrameProtocol<F> for Back {
-        fn frame_received(&mut self, frame: &[u8], frames: &mut Frames<'_, '_, F>) -> Outcome {
+        fn frame_received(
+            &mut self,
+            frame: &[u8],
+            frames: &mut FrameTransport<'_, '_, F>,
+        ) -> Outcome {
             frames.send(frame)
         }
     }
@@ -290,11 +294,15 @@ fn pausing() -> Simulated {
 fn rejecting() -> Simulated {
     struct Strict;
     impl<F: Framing> FrameProtocol<F> for Strict {
-        fn frame_received(&mut self, frame: &[u8], frames: &mut Frames<'_, '_, F>) -> Outcome {
+        fn frame_received(
+            &mut self,
+            frame: &[u8],
+            frames: &mut FrameTransport<'_, '_, F>,
+        ) -> Outcome {
             frames.send(frame)
         }
 
-        fn frame_rejected(&mut self, _: &ProtocolError, frames: &mut Frames<'_, '_, F>) {
+        fn frame_rejected(&mut self, _: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
             frames.write(b"no\n");
         }
     }

@@ -2,12 +2,10 @@
 //! anything else to be measured meanwhile. The count is the difference of two runs, which leaves the
 //! beginning and the end out.
 
-use std::env;
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
+use std::{env, fs, io};
 
 use crate::bench::contender::Model;
 use crate::bench::load::Load;

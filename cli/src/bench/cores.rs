@@ -1,7 +1,6 @@
 //! Where servers and the generator run.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use crate::bench::platform::{allowed_cores, pin};
 

@@ -1,10 +1,9 @@
 //! The load generator: many clients on one loop.
 
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use serveloop::{Address, Config, Peer, Reactor, Waker};
 

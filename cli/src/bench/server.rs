@@ -1,15 +1,14 @@
 //! A server of our own as a child process.
 
 use std::collections::VecDeque;
-use std::env;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
-use std::mem;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{env, mem};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serveloop::Address;
@@ -21,7 +20,7 @@ use crate::bench::interrupt::Interrupt;
 use crate::bench::launch;
 use crate::bench::scenario::Scenario;
 use crate::bench::trouble::explained;
-use crate::serve::passed::VARIABLES;
+use crate::serving::VARIABLES;
 use crate::threads;
 
 /// How long a server may take until it listens, or to end when it was asked to.

@@ -4,8 +4,8 @@ use std::io::{self, BufReader, ErrorKind, IsTerminal};
 
 use serveloop::{Transport, Waker};
 
-use super::keyboard::{Keyboard, Typed, Unit};
-use super::screen::Screen;
+use crate::connect::keyboard::{Keyboard, Typed, Unit};
+use crate::connect::screen::Screen;
 use crate::outbound::Ending;
 use crate::patient::Patient;
 

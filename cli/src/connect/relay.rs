@@ -3,16 +3,16 @@
 
 use serveloop::{Buffer, CloseReason, Deadline, Framing, Protocol, ProtocolError, Transport};
 
-use super::console::Console;
-use super::cut::Cut;
-use super::keyboard::{Typed, Unit};
+use crate::connect::console::Console;
+use crate::connect::framing::WireFraming;
+use crate::connect::keyboard::{Typed, Unit};
 use crate::outbound::Ending;
 
 /// Relays between the console and one connection, until the peer ends it. Neither side is read
 /// while it would only fill memory.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    cut: Cut,
+    cut: WireFraming,
     unit: Unit,
     prompt: Option<String>,
     ending: Ending,
@@ -38,7 +38,12 @@ enum Said {
 
 impl Relay {
     /// A relay of messages cut by `cut`, typed in pieces of `unit`, each after `prompt`.
-    pub(crate) fn new(cut: Cut, unit: Unit, prompt: Option<String>, ending: Ending) -> Self {
+    pub(crate) fn new(
+        cut: WireFraming,
+        unit: Unit,
+        prompt: Option<String>,
+        ending: Ending,
+    ) -> Self {
         Self {
             cut,
             unit,

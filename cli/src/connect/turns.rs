@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
 
-use super::console::Console;
-use super::keyboard::{Typed, Unit};
-use super::talk::{Next, Reply, Saying, Talk};
+use crate::connect::console::Console;
+use crate::connect::keyboard::{Typed, Unit};
+use crate::connect::line_client::{LineClient, Next, Reply, Saying};
 use crate::outbound::Ending;
 use crate::protocols::Wire;
 
 /// How one talks.
 #[derive(Clone, Debug)]
 pub(crate) struct Manners {
-    pub(crate) talk: Talk,
+    pub(crate) talk: LineClient,
     pub(crate) wire: Wire,
     /// The longest line and the longest output, in bytes.
     pub(crate) line_most: usize,

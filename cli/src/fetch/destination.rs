@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::part::{Part, directory_of};
 use crate::escaped::for_terminal;
+use crate::fetch::part::{Part, directory_of};
 use crate::interrupt::Leftover;
 use crate::patient::Patient;
 

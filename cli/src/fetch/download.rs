@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind, Write};
 use indicatif::{ProgressBar, ProgressStyle};
 use serveloop::ProtocolError;
 
-use super::destination::{Out, Target};
-use super::head::Head;
-use super::http::Recipient;
+use crate::fetch::destination::{Out, Target};
+use crate::fetch::head::Head;
+use crate::fetch::http::Recipient;
 use crate::interrupt::Leftover;
 
 /// How a download is shown while it goes on, with and without a known length.

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
 
-use super::body::Body;
-use super::head::Head;
-use super::lines::HeadEnd;
+use crate::fetch::body::Body;
+use crate::fetch::head::Head;
+use crate::fetch::lines::HeadEnd;
 use crate::outbound::Ending;
 
 /// The longest head, in bytes, and how many may come before the response's own.

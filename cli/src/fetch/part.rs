@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::platform;
+use crate::fetch::platform;
 use crate::interrupt::Leftover;
 
 /// What a new file may be, less what the process's mask takes away.

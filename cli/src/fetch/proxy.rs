@@ -1,8 +1,7 @@
 //! Proxies: which one a request goes through, by the options and the environment.
 
-use std::env;
-use std::fmt;
 use std::net::IpAddr;
+use std::{env, fmt};
 
 use clap::Args;
 use url::{Host, Url};

@@ -1,13 +1,12 @@
 //! What is asked for: a URL that can be fetched, and the request that says it.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use url::{ParseError, Url};
 
-use super::proxy::Proxy;
 use crate::escaped::Quoted;
 use crate::failure::Failure;
+use crate::fetch::proxy::Proxy;
 
 /// What is at a URL.
 #[derive(Clone, Debug)]

@@ -12,9 +12,9 @@ use serde_json::{Number, Value};
 use serveloop::{Peer, Server, Statistics};
 use serveloop_dispatch::{ActionError, Actions, Dispatch, sum_exactly};
 
-use super::foreign::{Alarm, Screened};
-use super::timestamp::check_zone;
-use crate::serve::way::Way;
+use crate::protocols::foreign::{Alarm, Screened};
+use crate::protocols::timestamp::check_zone;
+use crate::serving::Execution;
 
 /// Calls actions by their names: JSON values in, JSON values out.
 ///
@@ -58,11 +58,11 @@ pub(crate) struct DispatchOptions {
 }
 
 impl DispatchOptions {
-    pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
+    pub(crate) fn serve(self, server: Server, execution: Execution) -> io::Result<Statistics> {
         check_zone();
         let actions = Arc::new(actions());
         let alarm = Alarm::default();
-        way.serve(server, move |peer: &Peer| {
+        execution.serve(server, move |peer: &Peer| {
             let dispatch = Dispatch::new(Arc::clone(&actions)).with_max_depth(self.max_depth);
             // No method of HTTP is a value, so that the protocol refuses it before anything else.
             Some(Screened::new(peer, &alarm, usize::MAX, dispatch).answering())

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::logger::TARGET;
 use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
+
+use crate::logger::TARGET;
 
 /// How many bytes say which protocol it is, blanks in front not counted.
 const ENOUGH: usize = 16;

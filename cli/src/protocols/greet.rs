@@ -5,7 +5,7 @@ use std::io;
 use clap::Args;
 use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
-use crate::serve::way::Way;
+use crate::serving::Execution;
 
 const GREETING: &[u8] = b"connected";
 
@@ -53,8 +53,8 @@ impl Protocol for Greet {
 pub(crate) struct GreetOptions {}
 
 impl GreetOptions {
-    pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
-        way.serve(server, |_: &Peer| Some(Greet))
+    pub(crate) fn serve(self, server: Server, execution: Execution) -> io::Result<Statistics> {
+        execution.serve(server, |_: &Peer| Some(Greet))
     }
 }
 

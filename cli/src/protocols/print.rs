@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
-use crate::serve::logged::Diary;
-use crate::serve::outlet::{Outflow, Outlet};
-use crate::serve::way::Way;
+use crate::serving::{AccessLog, Execution, Outflow, StdoutQueue};
 
 /// Once the server was told to end, a client is done when so long nothing comes. More of what it
 /// sent before may still be on its way through the system, since it may have had to wait.
@@ -25,9 +23,9 @@ pub(crate) struct Print {
 }
 
 impl Print {
-    fn new(outlet: &Outlet) -> Self {
+    fn new(stdout_queue: &StdoutQueue) -> Self {
         Self {
-            outflow: Outflow::new(outlet),
+            outflow: Outflow::new(stdout_queue),
             finishing: false,
             finished_at: None,
         }
@@ -45,7 +43,7 @@ impl Print {
             let problem = "standard output is read too slowly, a datagram was dropped";
             return Err(ProtocolError::other(problem));
         }
-        Diary.note(format_args!("{peer}: a datagram of {} bytes", data.len()));
+        AccessLog.note(format_args!("{peer}: a datagram of {} bytes", data.len()));
         Ok(data.len())
     }
 }
@@ -116,11 +114,11 @@ impl Protocol for Print {
 pub(crate) struct PrintOptions {}
 
 impl PrintOptions {
-    pub(crate) fn serve(self, server: Server, way: Way) -> io::Result<Statistics> {
-        let outlet = Outlet::new(way.is_forking())?;
-        let factory_outlet = outlet.clone();
-        let served = way.serve(server, move |_: &Peer| Some(Print::new(&factory_outlet)));
-        outlet.finish();
+    pub(crate) fn serve(self, server: Server, execution: Execution) -> io::Result<Statistics> {
+        let stdout_queue = StdoutQueue::new(execution.is_forking())?;
+        let factory_outlet = stdout_queue.clone();
+        let served = execution.serve(server, move |_: &Peer| Some(Print::new(&factory_outlet)));
+        stdout_queue.finish();
         served
     }
 }

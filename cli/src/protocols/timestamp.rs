@@ -5,11 +5,12 @@ use std::io;
 use clap::Args;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
-use serveloop::{FrameProtocol, Framed, Frames, Framing, Peer, ProtocolError, Server, Statistics};
+use serveloop::{
+    FrameProtocol, FrameTransport, Framed, Framing, Peer, ProtocolError, Server, Statistics,
+};
 
 use crate::logger::TARGET;
-use crate::serve::messages::{MessageKind, Messages};
-use crate::serve::way::Way;
+use crate::serving::{Execution, MessageKind, Messages};
 
 /// How C's `ctime` writes a moment, less its newline: 24 characters, the day padded with a space.
 const CTIME: &str = "%a %b %e %H:%M:%S %Y";
@@ -31,7 +32,7 @@ impl<F: Framing, C: Fn() -> Zoned> FrameProtocol<F> for Timestamp<C> {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut Frames<'_, '_, F>,
+        frames: &mut FrameTransport<'_, '_, F>,
     ) -> Result<(), ProtocolError> {
         let stamp = format!("[{}] ", (self.clock)().strftime(CTIME));
         frames.send(&[stamp.as_bytes(), frame].concat())
@@ -67,9 +68,14 @@ pub(crate) struct TimestampOptions {
 }
 
 impl TimestampOptions {
-    pub(crate) fn serve(self, server: Server, max_line: usize, way: Way) -> io::Result<Statistics> {
+    pub(crate) fn serve(
+        self,
+        server: Server,
+        max_line: usize,
+        execution: Execution,
+    ) -> io::Result<Statistics> {
         check_zone();
-        way.serve(server, move |_: &Peer| {
+        execution.serve(server, move |_: &Peer| {
             let messages = Messages::new(self.framing, max_line);
             Some(Framed::new(messages, Timestamp::new(Zoned::now)))
         })

@@ -6,8 +6,8 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serveloop::Config;
 
-use super::room::{Need, make_room};
 use crate::failure::Failure;
+use crate::serving::{Need, make_room};
 use crate::units::{Backlog, Size, Span, SystemBuffer, Timeout};
 
 /// Makes an option of each field, with the default of the library. A field that is not named here

@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::logger::TARGET;
 use rustix::process::{Resource, getrlimit};
 use serveloop::Config;
+
+use crate::logger::TARGET;
 
 /// Buffers may take this part of the memory: code, stacks and tables need the rest.
 const BUFFERS: u64 = 2;

@@ -1,14 +1,13 @@
 //! One program to run, between the connection that wants it and the thread that runs it.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{self, Child, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use rustix::io::Errno;
 use rustix::process::{
@@ -16,8 +15,9 @@ use rustix::process::{
 };
 use serveloop::Waker;
 
-use super::outcome::{Outcome, Report};
-use super::words::{self, Unsplit};
+use crate::protocols::command::outcome::{Outcome, Report};
+use crate::protocols::command::shlex;
+use crate::protocols::command::shlex::Unsplit;
 
 /// The first process of a container, to which the system leaves all orphans.
 const FIRST_PROCESS: u32 = 1;
@@ -66,7 +66,7 @@ impl Job {
 
     /// The program's arguments, the zeroth included.
     pub(super) fn words(&self) -> Result<Vec<OsString>, Unsplit> {
-        words::split(&self.request)
+        shlex::split(&self.request)
     }
 
     /// The words, as far as one line can show them.

@@ -5,9 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::store::Share;
-use super::words::Unsplit;
 use crate::escaped::Quoted;
+use crate::protocols::command::memory_quota::Share;
+use crate::protocols::command::shlex::Unsplit;
 use crate::units::{Size, Span};
 
 /// How a request ended. Its text is the last line of the reply, in brackets, unless the program

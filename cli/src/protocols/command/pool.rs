@@ -5,10 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::job::Job;
-use super::outcome::{Outcome, Report};
-use super::run::{Rules, run};
-use super::store::Store;
+use crate::protocols::command::job::Job;
+use crate::protocols::command::memory_quota::MemoryQuota;
+use crate::protocols::command::outcome::{Outcome, Report};
+use crate::protocols::command::run::{Rules, run};
 
 /// How long to wait for programs that were killed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,7 +20,7 @@ pub(super) struct Pool {
     rules: Rules,
     max_running: usize,
     max_waiting: usize,
-    store: Arc<Store>,
+    store: Arc<MemoryQuota>,
     state: Mutex<State>,
     idle: Condvar,
 }
@@ -43,7 +43,7 @@ impl Pool {
             rules,
             max_running,
             max_waiting,
-            store: Store::new(max_kept),
+            store: MemoryQuota::new(max_kept),
             state: Mutex::default(),
             idle: Condvar::new(),
         })

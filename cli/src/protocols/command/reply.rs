@@ -2,8 +2,8 @@
 
 use serveloop::Transport;
 
-use super::outcome::Report;
-use super::store::Share;
+use crate::protocols::command::memory_quota::Share;
+use crate::protocols::command::outcome::Report;
 
 /// A reply, and how much of it the connection has taken over.
 #[derive(Debug)]

@@ -10,11 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::SIGCHLD;
 
-use super::job::Job;
-use super::outcome::{Outcome, Report};
-use super::platform;
-use super::stage::Confinement;
-use super::store::Share;
+use crate::protocols::command::job::Job;
+use crate::protocols::command::launcher::Confinement;
+use crate::protocols::command::memory_quota::Share;
+use crate::protocols::command::outcome::{Outcome, Report};
+use crate::protocols::command::platform;
 
 /// What every program is held to.
 #[derive(Clone, Debug)]

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use serveloop::Peer;
 
-use super::allowed::Allowed;
-use super::outcome::{Outcome, Report};
-use super::pool::Pool;
-use super::tally::Tally;
-use super::wire::Wire;
-use super::words;
 use crate::escaped::Quoted;
+use crate::protocols::command::allowed::Allowed;
+use crate::protocols::command::outcome::{Outcome, Report};
+use crate::protocols::command::pool::Pool;
+use crate::protocols::command::shlex;
+use crate::protocols::command::tally::Tally;
+use crate::protocols::command::wire::Wire;
 use crate::protocols::foreign::{Alarm, Foreign};
-use crate::serve::logged::Diary;
+use crate::serving::AccessLog;
 
 /// What a connection has to know of its server.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Service {
     pub(super) wire: Wire,
     pub(super) allowed: Vec<Allowed>,
     pub(super) pool: Arc<Pool>,
-    pub(super) diary: Diary,
+    pub(super) access_log: AccessLog,
     pub(super) alarm: Alarm,
     pub(super) tally: Arc<Tally>,
     /// In bytes.
@@ -37,7 +37,7 @@ pub(super) struct Service {
 impl Service {
     /// The program that a request names.
     pub(super) fn choose(&self, request: &[u8]) -> Result<PathBuf, Outcome> {
-        let words = words::split(request).map_err(Outcome::Malformed)?;
+        let words = shlex::split(request).map_err(Outcome::Malformed)?;
         let mut allowed = self.allowed.iter();
         match allowed.find(|allowed| allowed.is_called(&words[0])) {
             Some(allowed) => Ok(allowed.path().to_owned()),
@@ -62,11 +62,11 @@ impl Service {
         let (request, outcome) = (Quoted(request), &report.outcome);
         let Some(took) = report.took else {
             return self
-                .diary
+                .access_log
                 .note(format_args!("{peer}: {request}: {outcome}"));
         };
         let (bytes, took) = (report.output.len(), took.as_millis());
-        self.diary.note(format_args!(
+        self.access_log.note(format_args!(
             "{peer}: {request}: {outcome}, {bytes} bytes of output, {took} ms"
         ));
     }

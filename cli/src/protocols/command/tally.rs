@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::outcome::{Outcome, Report};
+use crate::protocols::command::outcome::{Outcome, Report};
 
 /// Counts requests by what came of them.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use serveloop::Waker;
 
-use super::typed::{Mistake, Typed};
 use crate::logger::TARGET;
+use crate::protocols::operator::typed::{Mistake, Typed};
 
 /// Replies to one client that it has not got yet.
 const REPLIES_MOST: usize = 16;

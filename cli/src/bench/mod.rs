@@ -1,0 +1,328 @@
+//! `serveloop bench`: from the command line to the results.
+
+mod calls;
+mod chart;
+mod client;
+mod contender;
+mod cores;
+mod descriptors;
+mod family;
+mod figure;
+mod files;
+mod interrupt;
+mod launch;
+mod load;
+mod machine;
+mod options;
+mod page;
+mod pattern;
+mod plan;
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "other_systems.rs")]
+mod platform;
+mod results;
+mod round;
+mod scenario;
+mod schedule;
+mod server;
+mod table;
+mod tally;
+mod trouble;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+use std::{env, io};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::bench::contender::Contender;
+use crate::bench::cores::Cores;
+use crate::bench::interrupt::Interrupt;
+use crate::bench::launch::launch;
+use crate::bench::machine::Machine;
+use crate::bench::options::Options;
+use crate::bench::page::page;
+use crate::bench::plan::Plan;
+use crate::bench::results::{Method, Outcome, Results};
+use crate::bench::round::{Ground, Sample};
+use crate::bench::scenario::Scenario;
+use crate::bench::table::table;
+use crate::failure::Failure;
+use crate::unblocked::write_in_full;
+
+/// In place of a file: standard output.
+const DASH: &str = "-";
+
+/// Measures how fast servers send back what they get, and what it costs them.
+///
+/// Compare the ways of serving on this machine; servers are started on loopback and ended again:
+///
+///   $ serveloop bench --compare event-loop,workers=2,threaded,forking,sequential --connections 1,100,1000
+///
+/// Measure a server that runs already, ours or anybody's. It must send back what it gets:
+///
+///   $ serveloop serve echo --listen unix:///tmp/echo.sock
+///   $ serveloop bench --target unix:///tmp/echo.sock --connections 1,100 --depth 1,16 --size 64,64KiB
+///
+/// Send at a steady rate, however slow the replies are. Times count from the moment at which a
+/// message was due, so that a stall is seen in all messages that it delays:
+///
+///   $ serveloop bench --compare event-loop,threaded --connections 100 --rate 20000
+///
+/// A connection for each message; and a few that are active among many that are idle:
+///
+///   $ serveloop bench --churn --connections 100
+///   $ serveloop bench --compare event-loop,threaded --connections 100 --idle 2000
+///
+/// Keep the results, as data and as a page with charts that can be published as it is:
+///
+///   $ serveloop bench --json results.json --report results.html
+///
+/// Servers and the load have cores of their own where there are two, and servers take turns round
+/// by round. Every byte that comes back is compared with what was sent; a wrong one, a connection
+/// that ends and a server that says nothing for --timeout are failures (exit status 1).
+///
+/// The table has, for each server, the medians of all rounds:
+///
+///   messages/s  and how far the farthest round lies from the median; ratio: to the first server
+///   p50 ... max how long messages took; the maximum is that of all rounds
+///   CPU each    processor time of the server's processes for each message
+///   per conn    memory of the server's processes for each connection that was used once, without
+///               the system's own
+///   calls       system calls of the server for each message (--syscalls)
+///
+/// A failure, Ctrl-C, SIGTERM and SIGHUP end the benchmark, but lose nothing: the table, the data and
+/// the page show what was measured until then, and say of the rest why it was not. Files are replaced
+/// as a whole at the end.
+///
+/// With --json there is an object with "command", "date", "machine", "method", "ended" (why it ended
+/// early, or null) and "results", a list of objects: "server", "load" (closed, open, churn),
+/// "connections", "idle", "size", "depth", "rate", "skipped" (why not measured, or not in all rounds,
+/// or null) and "measured" (or null): "rounds" (that the figures are of), "per_second",
+/// "latency_microseconds" ("p50", "p90", "p99", "p99.9", "max"), "server_microseconds_per_message",
+/// "server_bytes_per_connection", "system_calls_per_message", "generator_busy", "server_busy",
+/// "generator_waited" (parts of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept".
+/// Figures are objects with "median", "least" and "most"; what is not known is null.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    options: Options,
+}
+
+impl Bench {
+    /// Measures everything. Returns the status to exit with.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        if let Some(launched) = &self.options.launch {
+            return Err(launch(launched, &self.options.server).into());
+        }
+        let plan = Plan::new(&self.options)?;
+        self.check_files()?;
+        let interrupt = Interrupt::catch()?;
+        let outcome = self.measure(&plan, &interrupt);
+        match (outcome, interrupt.exit_code()) {
+            (Err(_), Some(status)) => Ok(status),
+            (outcome, _) => outcome.map(|()| ExitCode::SUCCESS),
+        }
+    }
+
+    /// Nobody wants to hear after an hour that the results cannot be written.
+    fn check_files(&self) -> Result<(), Failure> {
+        if let (Some(json), Some(report)) = (self.json_file(), &self.options.report)
+            && files::are_same(json, report)
+        {
+            let problem = format!("--json and --report name the same file, {}", json.display());
+            return Err(Failure::Usage(problem));
+        }
+        let mut paths = self.json_file().into_iter().chain(self.report_file());
+        Ok(paths.try_for_each(files::check)?)
+    }
+
+    fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
+        let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let cores = Cores::divide()?;
+        let ground = Ground {
+            plan,
+            cores: &cores,
+            interrupt,
+        };
+        let progress = progress(plan);
+        let countable = plan.syscalls.then(calls::are_countable);
+        let mut outcomes = Vec::new();
+        let complete = measure_all(ground, countable == Some(true), &progress, &mut outcomes);
+        progress.finish_and_clear();
+        let results = Results {
+            format: 1,
+            command: command_line(),
+            date,
+            machine: Machine::of_this(cores.count()),
+            method: Method {
+                rounds: plan.rounds,
+                duration_seconds: plan.duration.as_secs_f64(),
+                warm_up_seconds: plan.warm_up.as_secs_f64(),
+                server_cores: cores.servers.clone(),
+                generator_core: cores.generator,
+                system_calls_counted: countable,
+            },
+            ended: complete.as_ref().err().map(|error| reason(ground, error)),
+            results: outcomes,
+        };
+        let told = self.tell(&results, &cores, interrupt);
+        match (complete, told) {
+            (Ok(()), told) => Ok(told?),
+            (Err(error), Ok(())) => Err(error.into()),
+            (Err(error), Err(untold)) => {
+                Failure::from(untold).report();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Where the results go as JSON, unless that is standard output.
+    fn json_file(&self) -> Option<&Path> {
+        let path = self.options.json.as_deref();
+        path.filter(|path| *path != Path::new(DASH))
+    }
+
+    fn report_file(&self) -> Option<&Path> {
+        self.options.report.as_deref()
+    }
+
+    /// Writes everything that can be written, whatever fails; files first, since standard output may
+    /// wait for its reader.
+    fn tell(&self, results: &Results, cores: &Cores, interrupt: &Interrupt) -> io::Result<()> {
+        let json = serde_json::to_string_pretty(results)? + "\n";
+        let page = self.report_file().map(|path| (path, page(results)));
+        let json_file = self.json_file().map(|path| (path, json.clone()));
+        let files = json_file.into_iter().chain(page);
+        let (regular, special): (Vec<_>, Vec<_>) =
+            files.partition(|(path, _)| files::is_regular(path));
+        let write = |(path, text): &(&Path, String)| files::write(path, text);
+        let written: Vec<_> = regular.iter().map(write).collect();
+        interrupt.release();
+        let special: Vec<_> = special.iter().map(write).collect();
+
+        let shown = self.show(results, cores, &json);
+        written.into_iter().chain(special).chain([shown]).collect()
+    }
+
+    fn show(&self, results: &Results, cores: &Cores, json: &str) -> io::Result<()> {
+        if self.options.json.is_some() && self.json_file().is_none() {
+            return print(json);
+        }
+        let is_empty = results.results.iter().all(|it| it.measured.is_none());
+        if results.ended.is_some() && is_empty {
+            return Ok(());
+        }
+        print(&format!("{cores}\n\n{}", table(results)))
+    }
+}
+
+/// Why not everything was measured, on one line.
+fn reason(ground: Ground<'_>, error: &io::Error) -> String {
+    let text = || error.to_string().lines().next().unwrap_or_default().into();
+    ground.interrupt.reason().unwrap_or_else(text)
+}
+
+/// Measures everything, until something fails. Everything that was to be measured is in `outcomes`
+/// afterwards; what was not, with the reason.
+fn measure_all(
+    ground: Ground<'_>,
+    count: bool,
+    progress: &ProgressBar,
+    outcomes: &mut Vec<Outcome>,
+) -> io::Result<()> {
+    let mut complete = Ok(());
+    for scenario in &ground.plan.scenarios {
+        let mut samples = vec![Vec::new(); ground.plan.contenders.len()];
+        if complete.is_ok() {
+            complete = measure_scenario(ground, scenario, progress, &mut samples);
+        }
+        let outcome = |(contender, samples): (&Contender, &Vec<Sample>)| {
+            Outcome::new(contender, scenario, samples)
+        };
+        let contenders = ground.plan.contenders.iter();
+        let mut measured: Vec<_> = contenders.zip(&samples).map(outcome).collect();
+        if complete.is_ok() && count {
+            progress.set_message(format!("system calls, {scenario}"));
+            complete = count_calls(ground, scenario, &mut measured);
+        }
+        if let Err(error) = &complete {
+            let why = reason(ground, error);
+            let rounds = ground.plan.rounds;
+            measured.iter_mut().for_each(|it| it.end(rounds, &why));
+        }
+        outcomes.append(&mut measured);
+    }
+    complete
+}
+
+/// Measures every server once a round. Who begins changes, so that nobody always comes after the
+/// same neighbour.
+fn measure_scenario(
+    ground: Ground<'_>,
+    scenario: &Scenario,
+    progress: &ProgressBar,
+    samples: &mut [Vec<Sample>],
+) -> io::Result<()> {
+    let contenders = &ground.plan.contenders;
+    for round in 0..ground.plan.rounds {
+        for turn in 0..contenders.len() {
+            let place = (round + turn) % contenders.len();
+            let contender = &contenders[place];
+            if contender.objection(scenario).is_some() {
+                continue;
+            }
+            progress.set_message(format!("{contender}, {scenario}"));
+            samples[place].push(ground.measure(contender, scenario)?);
+            progress.inc(1);
+        }
+    }
+    Ok(())
+}
+
+fn count_calls(
+    ground: Ground<'_>,
+    scenario: &Scenario,
+    outcomes: &mut [Outcome],
+) -> io::Result<()> {
+    for (contender, outcome) in ground.plan.contenders.iter().zip(outcomes) {
+        if let (Contender::Model(model), Some(measured)) = (contender, &mut outcome.measured) {
+            measured.system_calls_per_message = calls::count(ground, *model, scenario)?;
+        }
+    }
+    Ok(())
+}
+
+/// A bar on the terminal, if standard error is one. It is drawn between measurements alone.
+fn progress(plan: &Plan) -> ProgressBar {
+    let bar = ProgressBar::new(plan.measurements() as u64);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (left: {eta}) {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// As it was typed, as far as that can be told.
+fn command_line() -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=,.:/@%+".contains(letter);
+    let quote = |argument: String| match argument.chars().all(plain) && !argument.is_empty() {
+        true => argument,
+        false => format!("'{}'", argument.replace('\'', r"'\''")),
+    };
+    let arguments = env::args_os().skip(1);
+    let arguments = arguments.map(|argument| quote(argument.to_string_lossy().into_owned()));
+    let words: Vec<_> = ["serveloop".to_owned()]
+        .into_iter()
+        .chain(arguments)
+        .collect();
+    words.join(" ")
+}
+
+/// A reader that has gone away got what it wanted.
+fn print(text: &str) -> io::Result<()> {
+    match write_in_full(io::stdout(), text.as_bytes()) {
+        Err((_, error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}

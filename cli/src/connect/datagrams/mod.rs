@@ -1,0 +1,342 @@
+//! A conversation in datagrams: each line is one, and each that comes is printed as a line.
+
+mod socket;
+
+use std::io::{self, BufReader, ErrorKind, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::{Duration, Instant};
+use std::{mem, slice};
+
+use rustix::io::Errno;
+use serveloop::Address;
+use tempfile::TempPath;
+
+use crate::connect::DATAGRAM_PATIENCE;
+use crate::connect::datagrams::socket::Socket;
+use crate::connect::keyboard::{Keyboard, Typed, Unit};
+use crate::escaped::for_terminal;
+use crate::failure::Failure;
+use crate::interrupt::Leftover;
+use crate::patient::Patient;
+use crate::threads;
+
+/// The largest datagram that is sent or received, in bytes: more than UDP has, and Linux' usual for
+/// Unix sockets.
+const DATAGRAM_MOST: usize = 256 << 10;
+
+/// How many datagrams may be unanswered before no more are sent: a socket's buffer holds more.
+const UNANSWERED_MOST: usize = 16;
+
+/// How soon a datagram is sent again for which there was no room.
+const SEND_AGAIN: Duration = Duration::from_millis(10);
+
+/// Sends each line that is typed to one of `addresses`, and prints what comes. At the end of the
+/// input the replies that are missing are waited for, each for `patience`. An address at which
+/// nobody is gives way to the next one, as long as nothing was heard.
+///
+/// # Errors
+/// No address can be talked to, a datagram has no reply or is not taken, or standard output fails.
+pub(crate) fn exchange(
+    name: &str,
+    addresses: &[Address],
+    prompt: Option<String>,
+    patience: Option<Duration>,
+    leftover: &Leftover,
+) -> Result<(), Failure> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+    let mut places = Places::new(addresses, leftover);
+    let socket = places.next(None).map_err(named)?;
+    let mut exchange = Exchange::start(socket, places, prompt, patience)?;
+    match exchange.run() {
+        // Who reads no more has what they wanted.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome.map_err(named)?),
+    }
+}
+
+/// The addresses that have not been tried, and what became of the others.
+struct Places<'a> {
+    addresses: slice::Iter<'a, Address>,
+    leftover: &'a Leftover,
+    current: Option<&'a Address>,
+    /// Where the current one sends its replies. A thread that listens holds the socket to the end.
+    path: Option<TempPath>,
+    problems: Vec<(&'a Address, io::Error)>,
+}
+
+impl<'a> Places<'a> {
+    fn new(addresses: &'a [Address], leftover: &'a Leftover) -> Self {
+        Self {
+            addresses: addresses.iter(),
+            leftover,
+            current: None,
+            path: None,
+            problems: Vec::new(),
+        }
+    }
+
+    /// A socket that talks to the next address that can be talked to, after `problem` with the one
+    /// before.
+    ///
+    /// # Errors
+    /// There is none left. Of several, each is named with its reason.
+    fn next(&mut self, problem: Option<io::Error>) -> io::Result<Socket> {
+        self.problems.extend(self.current.take().zip(problem));
+        for address in self.addresses.by_ref() {
+            match Socket::open(address, self.leftover) {
+                Ok((socket, path)) => {
+                    self.current = Some(address);
+                    self.path = path;
+                    return Ok(socket);
+                }
+                Err(error) => self.problems.push((address, error)),
+            }
+        }
+        if let [_, _, ..] = &*self.problems {
+            let all: Vec<_> = self
+                .problems
+                .iter()
+                .map(|(at, it)| format!("{at}: {it}"))
+                .collect();
+            return Err(io::Error::new(self.problems[0].1.kind(), all.join("; ")));
+        }
+        let only = self.problems.pop().map(|(_, error)| error);
+        Err(only.unwrap_or_else(|| io::Error::new(ErrorKind::NotFound, "no address")))
+    }
+}
+
+enum Event {
+    Typed,
+    /// With the number of the socket that it came by.
+    Received(usize, Vec<u8>),
+    Failed(usize, io::Error),
+}
+
+struct Exchange<'a> {
+    socket: Arc<Socket>,
+    /// The number of the socket.
+    number: usize,
+    places: Places<'a>,
+    keyboard: Keyboard,
+    sender: SyncSender<Event>,
+    events: Receiver<Event>,
+    patience: Option<Duration>,
+    is_asked: bool,
+    input_ended: bool,
+    /// What is to be sent, and since when there has been no room for the first.
+    unsent: Vec<Vec<u8>>,
+    is_blocked: Option<Instant>,
+    /// What was sent before anything was heard, for the next address.
+    unheard: Option<Vec<Vec<u8>>>,
+    unanswered: usize,
+    lost: usize,
+    /// When a datagram was last sent or received: patience begins anew with each.
+    since: Instant,
+}
+
+impl<'a> Exchange<'a> {
+    fn start(
+        socket: Socket,
+        places: Places<'a>,
+        prompt: Option<String>,
+        patience: Option<Duration>,
+    ) -> io::Result<Self> {
+        let (sender, events) = mpsc::sync_channel(UNANSWERED_MOST);
+        let prompt = prompt.filter(|_| io::stdin().is_terminal());
+        let typed = sender.clone();
+        let woken = move || drop(typed.send(Event::Typed));
+        let input = BufReader::new(Patient::new(io::stdin())?);
+        let exchange = Self {
+            socket: Arc::new(socket),
+            number: 0,
+            places,
+            keyboard: Keyboard::start(input, Unit::Line(DATAGRAM_MOST), prompt, woken)?,
+            sender,
+            events,
+            patience,
+            is_asked: false,
+            input_ended: false,
+            unsent: Vec::new(),
+            is_blocked: None,
+            unheard: Some(Vec::new()),
+            unanswered: 0,
+            lost: 0,
+            since: Instant::now(),
+        };
+        exchange.listen()?;
+        Ok(exchange)
+    }
+
+    /// Has the socket's datagrams come as events.
+    fn listen(&self) -> io::Result<()> {
+        let (heard, number) = (Arc::clone(&self.socket), self.number);
+        let sender = self.sender.clone();
+        let listen = move || listen(&heard, number, &sender);
+        threads::spawn("datagrams", listen).map(drop)
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        while !self.is_over() {
+            self.ask();
+            match self.next() {
+                Some(Event::Typed) => self.take_typed()?,
+                Some(Event::Received(number, datagram)) if number == self.number => {
+                    self.print(&datagram)?;
+                }
+                Some(Event::Failed(number, error)) if number == self.number => {
+                    self.turn_to_next(error)?;
+                }
+                // Of a socket that was given up.
+                Some(_) => {}
+                None if self.is_blocked.is_some() => self.check_blocked()?,
+                None => {
+                    self.lost += mem::take(&mut self.unanswered);
+                    self.unheard = self.unheard.take().map(|_| Vec::new());
+                }
+            }
+            self.send()?;
+        }
+        match (self.lost, self.patience) {
+            (1.., Some(patience)) => Err(io::Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "no reply within {} to {} datagrams",
+                    humantime::format_duration(patience),
+                    self.lost
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let sent = self.input_ended && self.unsent.is_empty();
+        sent && (self.unanswered == 0 || self.patience.is_none())
+    }
+
+    fn is_full(&self) -> bool {
+        self.patience.is_some() && self.unanswered >= UNANSWERED_MOST
+    }
+
+    fn ask(&mut self) {
+        let wants = self.unsent.is_empty() && !self.is_full();
+        if !self.is_asked && !self.input_ended && wants {
+            self.is_asked = true;
+            self.keyboard.ask();
+        }
+    }
+
+    /// What happens next; `None` when patience is at an end, or a datagram is to be sent again.
+    fn next(&self) -> Option<Event> {
+        if self.is_blocked.is_some() {
+            return self.events.recv_timeout(SEND_AGAIN).ok();
+        }
+        let deadline = self
+            .patience
+            .and_then(|patience| self.since.checked_add(patience))
+            .filter(|_| self.input_ended || self.is_full());
+        let Some(deadline) = deadline else {
+            return self.events.recv().ok();
+        };
+        let wait = deadline.saturating_duration_since(Instant::now());
+        self.events.recv_timeout(wait).ok()
+    }
+
+    fn take_typed(&mut self) -> io::Result<()> {
+        self.is_asked = false;
+        match self.keyboard.typed().transpose()? {
+            Some(Typed::Piece(line)) => self.unsent.push(line),
+            Some(Typed::End) | None => self.input_ended = true,
+        }
+        Ok(())
+    }
+
+    /// Sends what there is room for.
+    fn send(&mut self) -> io::Result<()> {
+        while let Some(line) = self.unsent.first() {
+            match self.socket.send(line) {
+                Ok(()) => self.note_sent(),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.is_blocked.get_or_insert_with(Instant::now);
+                    return Ok(());
+                }
+                Err(error) => self.turn_to_next(error.into())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn note_sent(&mut self) {
+        let line = self.unsent.remove(0);
+        // Without patience their number has no limit, and nobody waits for an answer.
+        if let Some(unheard) = self.unheard.as_mut().filter(|_| self.patience.is_some()) {
+            unheard.push(line);
+        }
+        self.is_blocked = None;
+        self.unanswered += 1;
+        self.since = Instant::now();
+    }
+
+    /// Whoever has the other socket does not read it: has that lasted too long?
+    fn check_blocked(&self) -> io::Result<()> {
+        let patience = self.patience.unwrap_or(DATAGRAM_PATIENCE);
+        match self.is_blocked {
+            Some(since) if since.elapsed() >= patience => Err(io::Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "no room for a datagram within {}: the queue there is full",
+                    humantime::format_duration(patience)
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nobody is at this address: what was sent there goes to the next.
+    fn turn_to_next(&mut self, problem: io::Error) -> io::Result<()> {
+        let Some(unheard) = self.unheard.take() else {
+            return Err(problem);
+        };
+        self.socket = Arc::new(self.places.next(Some(problem))?);
+        self.number += 1;
+        self.unsent.splice(..0, unheard);
+        self.unheard = Some(Vec::new());
+        self.is_blocked = None;
+        self.unanswered = 0;
+        self.since = Instant::now();
+        self.listen()
+    }
+
+    fn print(&mut self, datagram: &[u8]) -> io::Result<()> {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.unheard = None;
+        self.since = Instant::now();
+        let mut out = Patient::new(io::stdout())?;
+        let mut line = [datagram, b"\n"].concat();
+        if out.is_terminal() {
+            line = for_terminal(&line);
+        }
+        let outcome = out.write_all(&line);
+        outcome.and_then(|()| out.flush()).map_err(|error| {
+            let problem = format!("cannot write to standard output: {error}");
+            io::Error::new(error.kind(), problem)
+        })
+    }
+}
+
+/// Passes on what comes, until nobody listens any more.
+fn listen(socket: &Socket, number: usize, events: &SyncSender<Event>) {
+    let mut room = vec![0; DATAGRAM_MOST];
+    loop {
+        let event = match socket.receive(&mut room) {
+            Ok(count) => Event::Received(number, room[..count].to_vec()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => Event::Failed(number, error),
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What one message is, in both directions of a conversation.
+
+use serveloop::{Frame, Framing, LengthPrefix, Lines, ProtocolError};
+
+/// How what is typed becomes bytes, and bytes what is printed.
+#[derive(Clone, Debug)]
+pub(crate) enum WireFraming {
+    /// Bytes, as they come.
+    Raw,
+    /// Lines.
+    Line(Lines),
+    /// Each line after its length.
+    Length(LengthPrefix),
+}
+
+impl WireFraming {
+    /// What is printed after each message.
+    pub(crate) fn line_end(&self) -> &'static [u8] {
+        match self {
+            Self::Raw => b"",
+            Self::Line(_) | Self::Length(_) => b"\n",
+        }
+    }
+}
+
+impl Framing for WireFraming {
+    fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<'a>>, ProtocolError> {
+        match self {
+            Self::Raw => Ok(Some(Frame {
+                payload: data,
+                taken: data.len(),
+            })),
+            Self::Line(lines) => lines.decode(data),
+            Self::Length(length) => length.decode(data),
+        }
+    }
+
+    fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
+        match self {
+            Self::Raw => {
+                write(payload);
+                Ok(())
+            }
+            Self::Line(lines) => lines.encode(payload, write),
+            Self::Length(length) => length.encode(payload, write),
+        }
+    }
+}

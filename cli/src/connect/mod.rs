@@ -1,0 +1,260 @@
+//! `serveloop connect`: from the command line to a conversation and to its end.
+
+mod datagrams;
+mod framing;
+mod line_client;
+
+mod console;
+mod keyboard;
+mod relay;
+mod screen;
+mod turns;
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serveloop::{Address, Config, LengthPrefix, Lines};
+
+use crate::connect::framing::WireFraming;
+use crate::connect::keyboard::Unit;
+use crate::connect::line_client::LineClient;
+use crate::connect::relay::Relay;
+use crate::connect::turns::{Manners, Turns};
+use crate::failure::Failure;
+use crate::interrupt::Leftover;
+use crate::outbound::{resolve, visit};
+use crate::protocols::Wire;
+use crate::units::{Size, Timeout};
+
+/// The longest message of a framing, in bytes.
+const FRAME_MOST: usize = 1 << 20;
+
+/// The longest output of a command, in bytes. It passes through, whatever its length.
+const OUTPUT_MOST: usize = 1 << 30;
+
+/// How long a datagram's reply is waited for.
+const DATAGRAM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a server may take to note our end when we are the first to close.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Talks to a server: what is typed is sent, what comes back is printed.
+///
+/// With the server of `serveloop serve echo`; the first line is typed, the second comes back:
+///
+///   $ serveloop connect tcp://127.0.0.1:9999
+///   good morning
+///   good morning
+///
+/// At the end of the input (Ctrl-D) our side of the connection ends, and what is still to come is
+/// printed until the server ends its side. So it stands in a pipeline, whatever the size:
+///
+///   $ serveloop connect tcp://127.0.0.1:9999 < song.flac | cmp - song.flac
+///
+/// Some servers close the connection as soon as our side ends, and the reply is lost. --keep-open
+/// keeps our side open until the server ends the connection, or until it has been silent for
+/// --timeout. That is an orderly end (status 0) if it has replied, and a failure if it has not:
+///
+///   $ echo ping | serveloop connect tcp://127.0.0.1:7000 --keep-open --timeout 1s
+///   pong
+///
+/// Each line can be a message of its own, after its length or with a newline; each message that
+/// comes is printed as a line:
+///
+///   $ serveloop connect unix:///tmp/sum.sock --framing length
+///
+/// Over datagrams each line is one, and each that comes is printed as a line. At the end of the
+/// input the replies that are missing are waited for:
+///
+///   $ echo ping | serveloop connect udp://127.0.0.1:9999 --timeout 250ms
+///   ping
+///
+/// Some protocols are talked in turns: a line, its reply, the next line. Lines then go without
+/// their newline, empty ones are skipped, and each reply is printed as a line:
+///
+///   $ printf 'Michael\nexit\n' | serveloop connect tcp://127.0.0.1:9999 --protocol hello
+///   Welcome!
+///   Hello,Michael
+///
+///   $ echo uptime | serveloop connect tcp://127.0.0.1:8080 --protocol command --wire ready
+///    21:36:45 up 3 days,  2:07,  1 user,  load average: 0.52, 0.58, 0.59
+///
+/// What comes is printed byte for byte; on a terminal control characters other than line ends and tabs,
+/// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
+///
+/// The exit status is 0 after an orderly end, 1 after a failure (nobody listens there, the
+/// connection was cut, a reply is not complete), 130 after Ctrl-C.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Connect {
+    /// Where the server is: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH
+    uri: String,
+    /// What one message is
+    #[arg(long, value_enum, default_value_t = FrameKind::Raw, conflicts_with = "protocol")]
+    framing: FrameKind,
+    /// Keep our side of the connection open at the end of the input, until the server ends the
+    /// connection or is silent for --timeout. Not with --protocol, which waits for every reply anyway
+    #[arg(long, conflicts_with = "protocol")]
+    keep_open: bool,
+    /// Talk in turns, as the clients of this protocol do
+    #[arg(long, value_enum, value_name = "NAME")]
+    protocol: Option<LineClient>,
+    /// How a command and its output travel, with --protocol command. It has to be the server's own:
+    /// if not, both may wait for each other for ever, which --timeout ends [default: framed]
+    #[arg(long, value_enum, requires = "protocol")]
+    wire: Option<Wire>,
+    /// Ask for each line with this text, on standard error, if it is typed at a terminal
+    #[arg(
+        long,
+        value_name = "TEXT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "> "
+    )]
+    prompt: Option<String>,
+    /// How long connecting may take, and then any wait without a byte; 0: for ever. Over datagrams,
+    /// how long a reply is waited for; 0: not at all. [default: 10s to connect, then for ever, and 1s
+    /// for a datagram]
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Timeout>,
+    /// The longest message that is taken. [default: 1MiB, and 1GiB for the output of a command]
+    #[arg(long, value_name = "SIZE")]
+    max_message: Option<Size>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FrameKind {
+    /// Bytes, as they come and go
+    Raw,
+    /// A line
+    Line,
+    /// What follows a length of four bytes, big-endian
+    Length,
+}
+
+impl Connect {
+    /// Talks until one side ends it. Returns the status to exit with.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let leftover = Leftover::watch()?;
+        let patience = self.config().connect_timeout;
+        let addresses = resolve(&self.uri, patience).map_err(Failure::of_input)?;
+        self.check(&addresses)?;
+        if addresses.iter().any(Address::is_datagram) {
+            let patience = self.timeout.map_or(Some(DATAGRAM_PATIENCE), Into::into);
+            datagrams::exchange(&self.uri, &addresses, self.prompt, patience, &leftover)?;
+        } else if let Some(talk) = self.protocol {
+            let manners = self.manners(talk);
+            visit(&self.uri, addresses, &self.config(), |ending| {
+                Turns::new(manners.clone(), ending)
+            })?;
+        } else {
+            let (cut, unit) = self.cut();
+            visit(&self.uri, addresses, &self.config(), |ending| {
+                Relay::new(cut.clone(), unit, self.prompt.clone(), ending).keep_open(self.keep_open)
+            })?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Refuses what makes no sense together.
+    fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
+        let is_cut = self.protocol.is_some() || self.framing != FrameKind::Raw;
+        let is_datagram = addresses.iter().any(Address::is_datagram);
+        let several = |address: &&Address| {
+            let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
+            ip.is_some_and(|ip| ip.is_multicast() || ip == Ipv4Addr::BROADCAST)
+        };
+        if let Some(address) = addresses.iter().find(several) {
+            let problem = format!("{address}: several machines have this address, none to talk to");
+            return Err(Failure::Usage(problem));
+        }
+        let has_no_port = |it: &&Address| it.socket_addr().is_some_and(|addr| addr.port() == 0);
+        if let Some(address) = addresses.iter().find(has_no_port) {
+            let problem = format!("{address}: nobody can be talked to at port 0");
+            return Err(Failure::Usage(problem));
+        }
+        let problem = if is_cut && is_datagram {
+            "over datagrams each line is a message: --framing and --protocol are for streams"
+        } else if self.keep_open && is_datagram {
+            "datagrams have no end that could be kept open: --keep-open is for streams"
+        } else if self.wire.is_some() && self.protocol != Some(LineClient::Command) {
+            "--wire is for --protocol command"
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Usage(problem.to_owned()))
+    }
+
+    fn config(&self) -> Config {
+        let usual = Config::default();
+        let idle = self.timeout.and_then(Into::into);
+        let message = self.message_most(FRAME_MOST);
+        Config {
+            connect_timeout: self.timeout.map_or(usual.connect_timeout, Into::into),
+            message_timeout: None,
+            idle_timeout: idle,
+            write_timeout: idle,
+            linger_timeout: Some(FAREWELL),
+            max_frame: message,
+            // It has to have room for the message, whose buffer grows in steps.
+            max_buffered: usual.max_buffered.max(message.saturating_mul(2)),
+            ..usual
+        }
+    }
+
+    fn cut(&self) -> (WireFraming, Unit) {
+        let most = self.message_most(FRAME_MOST);
+        match self.framing {
+            FrameKind::Raw => (WireFraming::Raw, Unit::Bytes),
+            FrameKind::Line => (WireFraming::Line(Lines::new(most)), Unit::Line(most)),
+            FrameKind::Length => (
+                WireFraming::Length(LengthPrefix::u32(most)),
+                Unit::Line(most),
+            ),
+        }
+    }
+
+    fn manners(&self, talk: LineClient) -> Manners {
+        Manners {
+            talk,
+            wire: self.wire.unwrap_or_default(),
+            line_most: FRAME_MOST / 2,
+            output_most: self.message_most(OUTPUT_MOST),
+            prompt: self.prompt.clone(),
+        }
+    }
+
+    fn message_most(&self, usual: usize) -> usize {
+        self.max_message.map_or(usual, Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches};
+
+    use super::*;
+
+    fn config(options: &[&str]) -> Config {
+        let command = Connect::augment_args(Command::new("connect").no_binary_name(true));
+        let arguments = [&["tcp://127.0.0.1:9"], options].concat();
+        let matches = command.try_get_matches_from(arguments).unwrap();
+        Connect::from_arg_matches(&matches).unwrap().config()
+    }
+
+    #[test]
+    fn a_longer_message_has_room_among_the_buffers() {
+        let usual = Config::default();
+        assert_eq!(config(&[]).max_buffered, usual.max_buffered);
+        let config = |size| config(&["--framing", "length", "--max-message", size]);
+        assert_eq!(config("8MiB").max_buffered, usual.max_buffered);
+        let large = config("512MiB");
+        assert_eq!(large.max_frame, 512 << 20);
+        assert!(large.max_buffered >= large.max_frame / 9 * 10);
+        let largest = config(&usize::MAX.to_string());
+        assert_eq!(largest.max_buffered, usize::MAX);
+        largest.validate().unwrap();
+    }
+}

@@ -1,0 +1,197 @@
+//! `serveloop fetch`: from a URL to its resource, in a file or on standard output.
+
+mod body;
+mod destination;
+mod download;
+mod head;
+mod http;
+mod lines;
+mod part;
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "other_systems.rs")]
+mod platform;
+mod proxy;
+mod resource;
+
+use std::cell::RefCell;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serveloop::Config;
+
+use crate::failure::Failure;
+use crate::fetch::destination::Target;
+use crate::fetch::download::Download;
+use crate::fetch::http::Get;
+use crate::fetch::proxy::{Proxies, ProxyOptions};
+use crate::fetch::resource::Resource;
+use crate::interrupt::Leftover;
+use crate::logger::TARGET;
+use crate::outbound::{resolve, visit};
+use crate::units::{Size, Timeout};
+
+/// Gets what is at a URL, by HTTP/1.1 without encryption.
+///
+///   $ serveloop fetch http://127.0.0.1:8000/notes.txt
+///   milk, bread, a present for Tracy
+///
+/// Into a file, which is there under its name when it is complete, and never before; what was
+/// there is replaced as a whole. A file that cannot be replaced, or that would lose its owner, its
+/// access list or a second name, is overwritten once the download is complete. On a terminal a bar
+/// shows how far it is:
+///
+///   $ serveloop fetch http://127.0.0.1:8000/song.flac -o song.flac
+///
+/// The head of the response goes to standard error, if you want to see it:
+///
+///   $ serveloop fetch --head http://127.0.0.1:8000/notes.txt > notes.txt
+///   HTTP/1.0 200 OK
+///   Content-Length: 33
+///
+/// The body is written byte for byte; on a terminal control characters other than line ends and tabs,
+/// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
+///
+/// Requests go through the proxy that the environment names in http_proxy, or else in all_proxy or
+/// ALL_PROXY, unless no_proxy or NO_PROXY lists the host. HTTP_PROXY in capitals is ignored: in a
+/// program that a web server runs, a client sets it. Only http:// proxies are supported:
+///
+///   $ http_proxy=http://127.0.0.1:3128 serveloop fetch http://example.com/
+///
+/// A redirection to another http:// URL is followed. Any other status than 2xx, a mere part (206), a
+/// body that is cut off or is not what its head says is a failure with exit status 1; what came until
+/// then went to standard output, but never into FILE. A URL that makes no sense has exit status 2,
+/// Ctrl-C 130.
+///
+///   $ serveloop fetch http://127.0.0.1:8000/nothing
+///   serveloop: http://127.0.0.1:8000/nothing: 404 File not found
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Fetch {
+    /// What to get: http://HOST[:PORT][/PATH][?QUERY]
+    url: String,
+    /// Where to save the body; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print the head of the response on standard error
+    #[arg(short = 'i', long)]
+    head: bool,
+    /// The longest body that is taken
+    #[arg(long, value_name = "SIZE")]
+    max_size: Option<Size>,
+    /// How many redirections are followed
+    #[arg(long, value_name = "NUMBER", default_value_t = 10)]
+    max_redirects: u32,
+    /// How long any wait may take: for the connection, or for the next byte; 0: for ever
+    #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
+    timeout: Timeout,
+    /// How long all may take together; 0: for ever
+    #[arg(long, value_name = "DURATION", default_value_t = None.into())]
+    max_time: Timeout,
+    #[command(flatten)]
+    proxy: ProxyOptions,
+}
+
+impl Fetch {
+    /// Gets the resource. Returns the status to exit with.
+    pub(crate) fn run(self, is_quiet: bool) -> Result<ExitCode, Failure> {
+        let resource = Resource::parse(&self.url)?;
+        let proxies = self.proxy.proxies();
+        proxies.of(resource.url())?;
+        let target = self.target()?;
+        let shown = io::stderr().is_terminal() && !is_quiet;
+        let shown = shown && !(matches!(target, Target::Stdout) && io::stdout().is_terminal());
+        let leftover = Leftover::watch()?;
+        if let Some(limit) = Option::from(self.max_time) {
+            leftover.end_after(limit, format!("{}: not complete in time", self.url))?;
+        }
+        let download = Download::new(target, leftover)
+            .limit(self.max_size.map(|size| usize::from(size) as u64))
+            .show(self.head, shown);
+        let download = Rc::new(RefCell::new(download));
+        let outcome = self.follow(resource, &proxies, &download);
+        let mut download = download.borrow_mut();
+        if download.has_lost_reader() {
+            // They have what they wanted.
+            return Ok(ExitCode::SUCCESS);
+        }
+        outcome?;
+        download.finish().map_err(|error| self.named(error))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Asks for `resource`, and wherever that leads to.
+    fn follow(
+        &self,
+        mut resource: Resource,
+        proxies: &Proxies,
+        download: &Rc<RefCell<Download>>,
+    ) -> Result<(), Failure> {
+        let limit = Option::from(self.max_time);
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        for _ in 0..=self.max_redirects {
+            self.get(&resource, proxies, deadline, download)?;
+            let Some(location) = download.borrow_mut().take_redirect() else {
+                return Ok(());
+            };
+            resource = resource.redirect(&location)?;
+            log::info!(target: TARGET, "redirected to {resource}");
+        }
+        let problem = format!(
+            "{}: more than {} redirections",
+            self.url, self.max_redirects
+        );
+        Err(io::Error::other(problem).into())
+    }
+
+    fn get(
+        &self,
+        resource: &Resource,
+        proxies: &Proxies,
+        deadline: Option<Instant>,
+        download: &Rc<RefCell<Download>>,
+    ) -> Result<(), Failure> {
+        let proxy = proxies.of(resource.url())?;
+        let (place, name) = match &proxy {
+            Some(proxy) => (proxy.place(), format!("{resource} through {proxy}")),
+            None => (resource.place(), resource.to_string()),
+        };
+        let (request, config) = (resource.request(proxy.as_ref()), self.config());
+        let addresses = resolve(&place, config.connect_timeout)
+            .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        visit(&name, addresses, &config, |ending| {
+            Get::new(request.clone(), deadline, Rc::clone(download), ending)
+        })
+    }
+
+    fn config(&self) -> Config {
+        let patience = Option::<Duration>::from(self.timeout);
+        let limit = Option::<Duration>::from(self.max_time);
+        Config {
+            connect_timeout: patience.into_iter().chain(limit).min(),
+            message_timeout: None,
+            idle_timeout: patience,
+            write_timeout: patience,
+            // What was to be sent was answered.
+            linger_timeout: None,
+            ..Config::default()
+        }
+    }
+
+    fn target(&self) -> Result<Target, Failure> {
+        match &self.output {
+            None => Ok(Target::Stdout),
+            Some(path) => Target::of(path).map_err(|error| self.named(error)),
+        }
+    }
+
+    /// An error about the output, with its name.
+    fn named(&self, error: io::Error) -> Failure {
+        let name = self.output.as_ref().map(|path| path.display().to_string());
+        let name = name.unwrap_or_else(|| "standard output".to_owned());
+        io::Error::new(error.kind(), format!("{name}: {error}")).into()
+    }
+}

@@ -1,0 +1,208 @@
+//! Several addresses of one place: which of them answers first (RFC 8305, "happy eyeballs").
+
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use serveloop::{Address, Config, Peer, Protocol, Reactor};
+
+use crate::outbound::runner::{Answer, Runner};
+use crate::outbound::{End, Ending};
+
+/// How long an address is waited for alone before the next one is tried as well.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Begins a connection to one address after the other: the next one when the one before it has failed,
+/// or has been silent for 250 ms. The first that is established is served, the others are closed.
+pub(super) struct Race<M> {
+    waiting: VecDeque<Address>,
+    config: Config,
+    make: M,
+    /// When the next address is to be tried.
+    due: Instant,
+    /// When one has to have answered.
+    deadline: Option<Instant>,
+}
+
+/// A factory of nothing: these loops have no listener.
+type Nobody<P> = fn(&Peer) -> Option<Runner<P>>;
+
+/// One connection that was begun, with a loop of its own, so that it can be dropped alone.
+struct Attempt<P: Protocol> {
+    reactor: Reactor<Nobody<P>>,
+    ending: Ending,
+    answer: Answer,
+}
+
+impl<M> Race<M> {
+    /// A race among `addresses` in which `make` makes the protocols. The `connect_timeout` of `config`
+    /// is for all of it together.
+    pub(super) fn new(addresses: Vec<Address>, config: &Config, make: M) -> Self {
+        let now = Instant::now();
+        let limit = config.connect_timeout;
+        Self {
+            waiting: interleaved(addresses),
+            config: config.clone(),
+            make,
+            due: now,
+            deadline: limit.and_then(|limit| now.checked_add(limit)),
+        }
+    }
+
+    /// Serves the winner to its end, and says how that was.
+    ///
+    /// # Errors
+    /// The system has no descriptor for a poller, or a poller fails.
+    pub(super) fn run<P: Protocol>(mut self) -> io::Result<End>
+    where
+        M: FnMut(Ending) -> P,
+    {
+        let mut poll = Poll::new()?;
+        let mut attempts = Vec::new();
+        let mut unreached = End::Unreached("no address".to_owned());
+        loop {
+            let is_due = attempts.is_empty() || Instant::now() >= self.due;
+            if let Some(address) = self.next(is_due) {
+                attempts.push(self.begin(address, &poll)?);
+            } else if attempts.is_empty() {
+                return Ok(unreached);
+            }
+
+            self.wait(&mut attempts, &mut poll)?;
+            if let Some(winner) = turn(&mut attempts)? {
+                drop(attempts);
+                return winner.finish();
+            }
+
+            let (lost, open) = mem::take(&mut attempts)
+                .into_iter()
+                .partition::<Vec<Attempt<P>>, _>(|attempt| attempt.reactor.is_finished());
+            attempts = open;
+            for attempt in lost {
+                unreached = attempt.finish()?;
+                self.due = Instant::now();
+            }
+        }
+    }
+
+    fn next(&mut self, is_due: bool) -> Option<Address> {
+        is_due.then(|| self.waiting.pop_front()).flatten()
+    }
+
+    fn begin<P: Protocol>(&mut self, address: Address, poll: &Poll) -> io::Result<Attempt<P>>
+    where
+        M: FnMut(Ending) -> P,
+    {
+        let now = Instant::now();
+        let left = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(now));
+        // With little time, every address still gets its turn.
+        let turns = u32::try_from(self.waiting.len() + 1).unwrap_or(u32::MAX);
+        self.due = now + left.map_or(HEAD_START, |left| HEAD_START.min(left / turns));
+
+        let config = Config {
+            connect_timeout: left,
+            ..self.config.clone()
+        };
+        let attempt = Attempt::begin(address, config, &mut self.make)?;
+        let descriptor = attempt.reactor.as_raw_fd();
+        let token = Token(self.waiting.len());
+        poll.registry()
+            .register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
+        Ok(attempt)
+    }
+
+    /// Waits until one of `attempts` has something to do, or the next address is due.
+    fn wait<P: Protocol>(&self, attempts: &mut [Attempt<P>], poll: &mut Poll) -> io::Result<()> {
+        let next = self.due.saturating_duration_since(Instant::now());
+        let next = (!self.waiting.is_empty()).then_some(next);
+        let timeouts = attempts.iter_mut().map(|attempt| attempt.reactor.timeout());
+        let patience = timeouts.flatten().chain(next).min();
+
+        let mut events = Events::with_capacity(attempts.len());
+        match poll.poll(&mut events, patience) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+impl<P: Protocol> Attempt<P> {
+    fn begin(
+        address: Address,
+        config: Config,
+        make: &mut impl FnMut(Ending) -> P,
+    ) -> io::Result<Self> {
+        let (ending, answer) = (Ending::default(), Answer::default());
+        let protocol = Runner::new(make(ending.clone()), answer.clone());
+        let factory: Nobody<P> = |_| None;
+        let mut reactor = Reactor::new(factory, config)?;
+        reactor.connect(address, protocol);
+        Ok(Self {
+            reactor,
+            ending,
+            answer,
+        })
+    }
+
+    /// Serves the connection to its end, which may have come already.
+    fn finish(mut self) -> io::Result<End> {
+        self.reactor.run()?;
+        let untold = || End::Failed("its end was not told".to_owned());
+        Ok(self.ending.take().unwrap_or_else(untold))
+    }
+}
+
+/// Gives each of `attempts` a turn, until one is established.
+fn turn<P: Protocol>(attempts: &mut Vec<Attempt<P>>) -> io::Result<Option<Attempt<P>>> {
+    for number in 0..attempts.len() {
+        let attempt = &mut attempts[number];
+        attempt.reactor.turn(Some(Duration::ZERO))?;
+        if attempt.answer.has_come() {
+            return Ok(Some(attempts.swap_remove(number)));
+        }
+    }
+    Ok(None)
+}
+
+/// The addresses in the resolver's order, but of both families by turns: where one family leads
+/// nowhere, every second address still may.
+fn interleaved(addresses: Vec<Address>) -> VecDeque<Address> {
+    let is_ipv6 = |address: &Address| address.socket_addr().is_some_and(|addr| addr.is_ipv6());
+    let first = addresses.first().is_some_and(is_ipv6);
+    let (mut one, mut other): (VecDeque<_>, VecDeque<_>) = addresses
+        .into_iter()
+        .partition(|address| is_ipv6(address) == first);
+
+    let mut order = VecDeque::new();
+    while !one.is_empty() || !other.is_empty() {
+        order.extend(one.pop_front());
+        order.extend(other.pop_front());
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let order = |uris: &[&str]| {
+            let addresses = uris.iter().map(|uri| uri.parse().unwrap()).collect();
+            let order = interleaved(addresses).into_iter();
+            order.map(|address| address.to_string()).collect::<Vec<_>>()
+        };
+        let (a, b, c) = ("tcp://[::1]:1", "tcp://[::2]:1", "tcp://[::3]:1");
+        let (x, y) = ("tcp://1.0.0.1:1", "tcp://1.0.0.2:1");
+        assert_eq!(order(&[a, b, c, x, y]), [a, x, b, y, c]);
+        assert_eq!(order(&[x, y, a]), [x, a, y]);
+        assert_eq!(order(&[x, y]), [x, y]);
+        assert_eq!(order(&["unix:///s"]), ["unix:///s"]);
+        assert_eq!(order(&[]), [""; 0]);
+    }
+}

@@ -1,0 +1,107 @@
+//! One connection of ours, from its URI to its end.
+
+mod happy_eyeballs;
+
+mod runner;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serveloop::{Address, CloseReason, Config, Deadline, Protocol};
+
+use crate::failure::Failure;
+use crate::outbound::happy_eyeballs::Race;
+use crate::threads;
+
+/// How a connection ended, as its protocol tells whoever made it. What is told first counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ending(Rc<RefCell<Option<End>>>);
+
+#[derive(Debug)]
+enum End {
+    Well,
+    /// There was no connection; another address may be better.
+    Unreached(String),
+    Failed(String),
+}
+
+impl Ending {
+    /// All is done, whatever becomes of the connection now.
+    pub(crate) fn succeed(&self) {
+        self.tell(End::Well);
+    }
+
+    pub(crate) fn fail(&self, problem: impl ToString) {
+        self.tell(End::Failed(problem.to_string()));
+    }
+
+    /// For a protocol's `connection_lost`.
+    pub(crate) fn note(&self, reason: &CloseReason) {
+        self.tell(match reason {
+            CloseReason::Closed | CloseReason::PeerClosed => End::Well,
+            CloseReason::ConnectFailed(_) | CloseReason::TimedOut(Deadline::Connect) => {
+                End::Unreached(reason.to_string())
+            }
+            CloseReason::Protocol(error) => End::Failed(error.to_string()),
+            _ => End::Failed(reason.to_string()),
+        });
+    }
+
+    /// What was told, if anything was.
+    fn take(&self) -> Option<End> {
+        self.0.take()
+    }
+
+    fn tell(&self, end: End) {
+        self.0.borrow_mut().get_or_insert(end);
+    }
+}
+
+/// Connects to one of `addresses` and serves the connection by what `make` makes, to its end. Which
+/// one that is, a [`Race`] decides. `name` is what the user calls the place.
+///
+/// # Errors
+/// No address answers within the `connect_timeout` of `config`, or the connection did not end well.
+pub(crate) fn visit<P: Protocol>(
+    name: &str,
+    addresses: Vec<Address>,
+    config: &Config,
+    make: impl FnMut(Ending) -> P,
+) -> Result<(), Failure> {
+    let named = |problem: String| Failure::from(io::Error::other(format!("{name}: {problem}")));
+    match Race::new(addresses, config, make).run()? {
+        End::Well => Ok(()),
+        End::Unreached(problem) | End::Failed(problem) => Err(named(problem)),
+    }
+}
+
+/// Looks up the addresses of `uri`, for at most `patience`: a name server that is gone is a wait like
+/// any other.
+///
+/// # Errors
+/// `InvalidInput` where it is no URI, `TimedOut`, and what the resolver says.
+pub(crate) fn resolve(uri: &str, patience: Option<Duration>) -> io::Result<Vec<Address>> {
+    // What needs no name server needs no thread.
+    if let Ok(address) = uri.parse() {
+        return Ok(vec![address]);
+    }
+    let (tell, told) = mpsc::channel();
+    let sought = uri.to_owned();
+    let ask = move || {
+        // Whoever asked may have lost patience.
+        let _ = tell.send(Address::resolve(&sought));
+    };
+    threads::spawn("looking up a name", ask)?;
+
+    let late = |_| {
+        let problem = format!("{uri}: the name was not looked up in time");
+        io::Error::new(io::ErrorKind::TimedOut, problem)
+    };
+    match patience {
+        Some(patience) => told.recv_timeout(patience).map_err(late)?,
+        None => told.recv().map_err(io::Error::other)?,
+    }
+}

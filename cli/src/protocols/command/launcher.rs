@@ -1,0 +1,176 @@
+//! Between the server and a program: our own binary once more, which sets what a program may not
+//! go beyond and then becomes the program. So the limits concern nobody else, and no code runs
+//! between `fork` and `exec` in a process that has threads.
+
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{self, Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use close_fds::set_fds_cloexec;
+use nix::sys::signal::SigSet;
+use nix::unistd::execv;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
+use rustix::stdio::dup2_stdin;
+use signal_hook::consts::FORBIDDEN;
+
+use crate::protocols::command::allowed::PATH;
+use crate::protocols::command::platform;
+
+/// By this name in place of its own our binary knows what it was started for.
+const MARK: &str = "serveloop: becoming a program";
+
+/// What a program finds in its environment, and nothing else.
+const ENVIRONMENT: [(&str, &str); 2] = [("PATH", PATH), ("LANG", "C.UTF-8")];
+
+/// From the usual and the real-time signals; what the system does not have is skipped.
+const SIGNALS: RangeInclusive<i32> = 1..=64;
+
+/// The descriptor after standard input, output and error.
+const FIRST_OTHER: i32 = 3;
+
+/// The shell's status for what could not be started; nobody gets to see it.
+const NOT_STARTED: u8 = 127;
+
+/// What one program may use, checked by the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Confinement {
+    /// Time of the processor; whole seconds, rounded up.
+    pub(super) cpu_time: Duration,
+    /// The longest file that it may write, in bytes.
+    pub(super) file_size: u64,
+    /// Open descriptors.
+    pub(super) descriptors: u64,
+}
+
+impl Confinement {
+    /// A command that becomes `program` with `words` as its arguments, the zeroth included. Its
+    /// standard input must be a pipe, by which it says why it could not.
+    pub(super) fn command(&self, program: &Path, words: &[OsString]) -> io::Result<Command> {
+        let mut command = Command::new(platform::own_binary()?);
+        let seconds = self.cpu_time.as_millis().div_ceil(1_000);
+        command
+            .arg0(MARK)
+            .arg(process::id().to_string())
+            .arg(seconds.to_string())
+            .arg(self.file_size.to_string())
+            .arg(self.descriptors.to_string())
+            .arg(program)
+            .args(words)
+            .env_clear()
+            .envs(ENVIRONMENT)
+            .current_dir("/");
+        Ok(command)
+    }
+
+    /// Sets the limits for this process; none is ever raised.
+    fn apply(&self) -> io::Result<()> {
+        let seconds = self.cpu_time.as_secs();
+        // A second between the signal that can be caught and the one that cannot.
+        limit(Resource::Cpu, seconds, seconds.saturating_add(1))?;
+        limit(Resource::Fsize, self.file_size, self.file_size)?;
+        limit(Resource::Core, 0, 0)?;
+        limit(Resource::Nofile, self.descriptors, self.descriptors)
+    }
+}
+
+fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
+    let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let limits = Rlimit {
+        current: Some(soft.min(most)),
+        maximum: Some(hard.min(most)),
+    };
+    Ok(setrlimit(resource, limits)?)
+}
+
+/// Becomes the program that this process was started for, if it was started for one. Returns only
+/// if that fails.
+pub(crate) fn become_program() -> Option<ExitCode> {
+    let mut arguments = env::args_os();
+    if arguments.next()? != OsStr::new(MARK) {
+        return None;
+    }
+    let failure = match fcntl_dupfd_cloexec(io::stdin(), FIRST_OTHER) {
+        Ok(status) => tell(File::from(status), start(arguments)),
+        Err(error) => Err(error.into()),
+    };
+    // The pipe is gone or never was one, so that a person may have typed this.
+    if let Err(error) = failure {
+        let _ = writeln!(io::stderr(), "serveloop: {error}");
+    }
+    Some(ExitCode::from(NOT_STARTED))
+}
+
+fn tell(mut status: File, error: io::Error) -> io::Result<()> {
+    status.write_all(error.to_string().as_bytes())
+}
+
+/// Only ever returns an error.
+fn start(arguments: impl Iterator<Item = OsString>) -> io::Error {
+    match prepare(arguments) {
+        Ok(program) => program.exec(),
+        Err(error) => error,
+    }
+}
+
+struct Program {
+    path: CString,
+    words: Vec<CString>,
+}
+
+impl Program {
+    /// Unlike the standard library's `exec` this never has a shell run what the system cannot.
+    fn exec(&self) -> io::Error {
+        match execv(&self.path, &self.words) {
+            Ok(never) => match never {},
+            Err(errno) => errno.into(),
+        }
+    }
+}
+
+fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Program> {
+    let mut next = || arguments.next().ok_or(io::ErrorKind::InvalidInput);
+    let mut number = || -> io::Result<u64> {
+        let text = next()?.into_string().unwrap_or_default();
+        let number = text.parse();
+        number.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    };
+    let server = number()?;
+    let confinement = Confinement {
+        cpu_time: Duration::from_secs(number()?),
+        file_size: number()?,
+        descriptors: number()?,
+    };
+    let path = CString::new(next()?.into_vec())?;
+    let words = arguments.map(|word| CString::new(word.into_vec()));
+    let words = words.collect::<Result<_, _>>()?;
+
+    dup2_stdin(File::open("/dev/null")?)?;
+    setsid()?;
+    platform::bind_to_parent(server)?;
+    reset_signals()?;
+    confinement.apply()?;
+    set_fds_cloexec(FIRST_OTHER, &[]);
+    Ok(Program { path, words })
+}
+
+/// What was ignored when the server was started would stay ignored. A handler does not: the system
+/// puts the default in its place when this process becomes the program. What was blocked then would
+/// stay blocked, too.
+fn reset_signals() -> io::Result<()> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in SIGNALS.filter(|signal| !FORBIDDEN.contains(signal)) {
+        // The C library keeps two of them for itself.
+        let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
+    }
+    Ok(SigSet::empty().thread_set_mask()?)
+}

@@ -1,0 +1,289 @@
+//! `serveloop serve command`: programs that clients run, within limits.
+//!
+//! Nothing here is a shell. A request is split into words; the first must be a program that was
+//! allowed when the server was started, the others are its arguments, passed as they are. What this
+//! does not protect from is what an allowed program does with its arguments: an interpreter, `env`,
+//! `find` or an editor runs whatever it is told to. The library contains nothing of this.
+
+mod launcher;
+mod memory_quota;
+mod session;
+mod shlex;
+
+mod allowed;
+mod job;
+mod outcome;
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "other_systems.rs")]
+mod platform;
+mod pool;
+mod reply;
+mod run;
+mod service;
+mod tally;
+mod wire;
+
+use std::io;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, value_parser};
+use rustix::process::geteuid;
+use serveloop::{Address, Config, Peer, Server, Statistics};
+
+use crate::failure::Failure;
+use crate::logger::TARGET;
+use crate::protocols::command::allowed::Allowed;
+use crate::protocols::command::launcher::Confinement;
+use crate::protocols::command::pool::Pool;
+use crate::protocols::command::run::{Rules, keep_children};
+use crate::protocols::command::service::Service;
+use crate::protocols::command::session::Commands;
+use crate::protocols::foreign::{Alarm, Screened};
+use crate::serving::{AccessLog, Execution, Need};
+use crate::units::{Size, Span, Timeout};
+
+pub(crate) use self::launcher::become_program;
+pub(crate) use self::wire::{READY, Wire};
+
+/// The longest request, and the most output of a program, if nobody says otherwise, in bytes.
+const REQUEST: usize = 8 << 10;
+const COMMAND_OUTPUT: usize = 1 << 20;
+
+/// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
+/// end.
+const OUTPUT_MOST: usize = 1 << 30;
+
+/// Text in place of a request's length, be it line ends, is a larger number than this.
+const REQUEST_MOST: usize = 128 << 20;
+
+/// Starting a program takes one beside the three that it finds.
+const DESCRIPTORS_LEAST: u64 = 4;
+
+/// Runs programs that were allowed by name, never a shell, and sends back what they print.
+///
+/// A request is a command line: words, and quotes as in Python's shlex.split. The first word must
+/// be a program of --allow, by the name or the path given there; the others are its arguments, as
+/// they are. Variables, wildcards, pipes and ; mean nothing. --wire says how requests and replies
+/// travel:
+///
+///   $ serveloop serve command --wire framed --allow ls --allow date
+///   listening on tcp://127.0.0.1:9999
+///
+///   client: 00 00 00 04 date        a length (big-endian), the command line
+///   server: 00 00 00 1d Thu Jan...  a length (big-endian), the output
+///
+///   $ serveloop serve command --wire struct --allow echo
+///
+///   client: echo hi                 the command line; what arrives at once is one request,
+///   server: 03 00 00 00 hi          or one for each line. A length (little-endian, signed)
+///
+///   $ serveloop serve command --wire ready --allow echo
+///
+///   client: echo hi
+///   server: 3                       the length in digits
+///   client: ready
+///   server: hi
+///
+/// This one can be typed in another terminal:
+///
+///   $ nc 127.0.0.1 9999
+///   echo hi
+///   3ready
+///   hi
+///
+/// With framed and struct a client need not wait for a reply before its next request; its
+/// programs run one after the other, and sixteen requests can wait; one more is answered last, and
+/// ends the connection. Without line ends only framed keeps requests apart.
+///
+/// The reply is what the program writes to standard output and standard error, as it comes. What
+/// did not go well is said in brackets on a last line:
+///
+///   [exit status N]          [killed by signal N]       [could not be started: ...]
+///   [timed out after 30s]    [output cut off at 1MiB]   [stopped: the client's stream has ended]
+///   [not allowed: "rm"]      [bad request: ...]         [request too long: ...]   [busy: ...]
+///   [too many requests: ...]
+///
+/// A program finds PATH and LANG in its environment, / as its directory, nothing on standard input,
+/// and no other descriptor; it has a session of its own, gains no rights by set-user-ID, and dies
+/// with its connection. When it ends, the processes that it left behind are killed; when the server
+/// is killed, on Linux the program is too, but not what it started. --model forking is refused.
+/// Of the server's own environment and descriptors a program sees nothing, unless both are root.
+///
+/// None of this protects from what an allowed program can be told to do: whoever allows a shell,
+/// an interpreter, env, find, xargs or an editor allows everything, with the rights of the server.
+/// Memory, the number of processes and the network are not limited, and a process that makes a
+/// session of its own escapes. Clients are not asked who they are, so only loopback and Unix
+/// sockets are listened at; the permissions of a Unix socket's directory say who may connect. A web
+/// page can have a browser on this machine connect to loopback: a client that sends HTTP, TLS or STUN
+/// is disconnected before anything runs, but only a Unix socket keeps browsers out.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment, next_help_heading = "Programs")]
+pub(crate) struct CommandOptions {
+    /// How requests and replies travel
+    #[arg(long, value_enum, default_value_t)]
+    wire: Wire,
+    /// A program that clients may run: a name, which is looked for once in /usr/local/bin, /usr/bin
+    /// and /bin, or an absolute path. Can be given several times; none is allowed by itself
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        value_parser = OsStringValueParser::new().try_map(Allowed::find)
+    )]
+    allow: Vec<Allowed>,
+    /// How long a program may run; then all its processes get SIGTERM. 0: no limit
+    #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
+    command_timeout: Timeout,
+    /// How long after that they get SIGKILL
+    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(2).into())]
+    kill_after: Span,
+    /// The most output of a program; one that writes more is killed. So are those that write while
+    /// the output that clients have not taken is --max-buffered in all. Requests that wait count there too
+    #[arg(long, value_name = "SIZE", default_value_t = COMMAND_OUTPUT.into())]
+    max_command_output: Size,
+    /// The most programs that run at a time
+    #[arg(long, value_name = "NUMBER", default_value = "8")]
+    max_commands: NonZero<usize>,
+    /// The most programs that wait for one of those to end, first come, first served; beyond that
+    /// clients are told that the server is busy
+    #[arg(long, value_name = "NUMBER", default_value_t = 64)]
+    max_waiting_commands: usize,
+    /// The most time of a processor that each process of a program may use, in whole seconds
+    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(10).into())]
+    command_cpu_time: Span,
+    /// The longest file that a program may write
+    #[arg(long, value_name = "SIZE", default_value_t = (16 << 20).into())]
+    command_file_size: Size,
+    /// The most descriptors that each process of a program may have open
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = value_parser!(u64).range(DESCRIPTORS_LEAST..))]
+    command_descriptors: u64,
+    /// The longest request
+    #[arg(long, value_name = "SIZE", default_value_t = REQUEST.into())]
+    max_request: Size,
+    /// How long a program may go on when the client's stream has ended. Over TCP a client that is
+    /// gone looks just like one that only has nothing more to say. 0: not at all
+    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(1).into())]
+    grace_after_eof: Span,
+    /// Listen at other addresses than loopback and Unix sockets, though whoever can connect can run
+    /// the programs: nobody is asked who they are, and nothing is encrypted
+    #[arg(long)]
+    allow_remote_without_authentication: bool,
+}
+
+impl CommandOptions {
+    /// Refuses what is unsafe or cannot be served.
+    pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
+        let problem = if self.allow.is_empty() {
+            "no program is allowed; for example: serveloop serve command --allow ls --allow date"
+                .to_owned()
+        } else if addresses.iter().any(Address::is_datagram) {
+            "command is for streams: a datagram's reply cannot wait for a program".to_owned()
+        } else if execution.is_forking() {
+            "command needs another model than forking: a process per connection cannot end its \
+             program's children when it is killed itself"
+                .to_owned()
+        } else if let Some(remote) = self.forbidden(addresses) {
+            format!(
+                "command at {remote}: whoever can connect could run programs without \
+                 authentication; listen at 127.0.0.1, [::1] or a Unix socket, or accept that with \
+                 --allow-remote-without-authentication"
+            )
+        } else if usize::from(self.max_command_output) > OUTPUT_MOST {
+            "--max-command-output must be at most 1GiB".to_owned()
+        } else if usize::from(self.max_request) > REQUEST_MOST {
+            "--max-request must be at most 128MiB".to_owned()
+        } else if Duration::from(self.command_cpu_time).is_zero()
+            || usize::from(self.max_request) == 0
+        {
+            "--command-cpu-time and --max-request must not be 0".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Usage(problem))
+    }
+
+    /// What was asked for beyond the usual needs as much of the server's limits.
+    pub(super) fn needs(&self) -> Vec<Need> {
+        let (request, output) = (self.max_request.into(), self.max_command_output.into());
+        let all = [
+            ("max_request", request, REQUEST, "max_frame"),
+            ("max_command_output", output, COMMAND_OUTPUT, "max_buffered"),
+        ];
+        let beyond = all.into_iter().filter(|(_, bytes, usual, _)| bytes > usual);
+        beyond
+            .map(|(option, bytes, _, limit)| Need {
+                option,
+                bytes,
+                limit,
+            })
+            .collect()
+    }
+
+    /// The first address that clients of other machines could reach.
+    fn forbidden<'a>(&self, addresses: &'a [Address]) -> Option<&'a Address> {
+        let is_remote = |address: &&Address| {
+            let addr = address.socket_addr();
+            addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
+        };
+        let mut addresses = addresses.iter();
+        addresses.find(|address| !self.allow_remote_without_authentication && is_remote(address))
+    }
+
+    pub(super) fn serve(
+        self,
+        server: Server,
+        config: &Config,
+        execution: Execution,
+    ) -> io::Result<Statistics> {
+        if geteuid().is_root() {
+            log::warn!(target: TARGET, "the programs run as root, as this server does");
+        }
+        keep_children()?;
+        platform::hide_from_programs()?;
+        let service = Arc::new(self.service(config));
+        let (pool, tally) = (Arc::clone(&service.pool), Arc::clone(&service.tally));
+        let served = execution.serve(server, move |peer: &Peer| {
+            let commands = Commands::new(&service, peer);
+            let method_least = service.wire.length_size().unwrap_or(usize::MAX);
+            Some(Screened::new(peer, &service.alarm, method_least, commands))
+        });
+        pool.end();
+        log::info!(target: TARGET, "{}", tally.as_ref());
+        served
+    }
+
+    fn service(self, config: &Config) -> Service {
+        let pool = Pool::new(
+            self.rules(),
+            self.max_commands.get(),
+            self.max_waiting_commands,
+            config.max_buffered,
+        );
+        Service {
+            wire: self.wire,
+            allowed: self.allow,
+            pool,
+            access_log: AccessLog,
+            alarm: Alarm::default(),
+            tally: Arc::default(),
+            max_request: self.max_request.into(),
+            grace: self.grace_after_eof.into(),
+            beat: config.idle_timeout.map(|timeout| timeout / 2),
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            timeout: self.command_timeout.into(),
+            kill_after: self.kill_after.into(),
+            max_output: self.max_command_output.into(),
+            confinement: Confinement {
+                cpu_time: self.command_cpu_time.into(),
+                file_size: usize::from(self.command_file_size) as u64,
+                descriptors: self.command_descriptors,
+            },
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! `serve operator`: a person at the server's terminal answers.
+
+mod console;
+mod foreground;
+mod typed;
+
+use std::io::{self, BufReader, IsTerminal};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serveloop::{
+    Address, CloseReason, Framing, Peer, Protocol, ProtocolError, Server, Statistics, Transport,
+};
+
+use crate::escaped::Escaped;
+use crate::failure::Failure;
+use crate::logger::TARGET;
+use crate::patient::Patient;
+use crate::protocols::operator::console::Console;
+use crate::protocols::operator::foreground::Foreground;
+use crate::serving::{AccessLog, Execution, MessageKind, Messages, Outflow, StdoutQueue};
+use crate::threads;
+use crate::units::Timeout;
+
+/// A client that left without a word keeps its place until then, for want of being listened to.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// One client's part in the conversation: shows a message, waits for the reply, and then takes the
+/// next message.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    console: Arc<Console>,
+    outflow: Outflow,
+    messages: Messages,
+    /// What the person at the terminal calls this client; 0 before it is there.
+    number: u64,
+    /// Whether a message was shown and not answered yet.
+    asked: bool,
+    timeout: Option<Duration>,
+    /// When this client has waited for long enough.
+    give_up_at: Option<Instant>,
+    /// A reply that finds no room on standard output, where it is shown before it is sent.
+    held: Option<Vec<u8>>,
+}
+
+impl Operator {
+    /// Shows a line of the conversation. False if there is no room for it now.
+    fn show(
+        &mut self,
+        who: &str,
+        text: &[u8],
+        transport: &Transport<'_>,
+    ) -> Result<bool, ProtocolError> {
+        let line = format!("[{}] {who}: {}\n", self.number, Escaped(text));
+        self.outflow
+            .offer(line.as_bytes(), || Some(transport.waker()))
+    }
+
+    /// Sends the replies that were typed, as long as there is room for them.
+    fn deliver(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        while !transport.is_full() {
+            let typed = || self.console.take_reply(self.number);
+            let Some(reply) = self.held.take().or_else(typed) else {
+                break;
+            };
+            // Where nothing can be shown any more, there is still somebody who waits.
+            if !self.show("reply", &reply, transport).unwrap_or(true) {
+                self.held = Some(reply);
+                break;
+            }
+            self.asked = false;
+            self.messages
+                .encode(&reply, |piece| transport.write(piece))?;
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, transport: &mut Transport<'_>) {
+        if self.deliver(transport).is_err() {
+            return transport.close();
+        }
+        let closed = self.asked && self.held.is_none() && self.console.is_closed();
+        if closed || !self.asked {
+            self.asked = false;
+            transport.resume_reading();
+        }
+    }
+}
+
+impl Protocol for Operator {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.number = self.console.join(transport.waker());
+        Ok(())
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let Some(message) = self.messages.decode(data)? else {
+            return Ok(0);
+        };
+        let who = address_of(transport.peer());
+        if !self.show(&who, message.payload, transport)? {
+            transport.pause_reading();
+            return Ok(0);
+        }
+        self.asked = self.console.ask(self.number);
+        if self.asked {
+            let now = transport.now();
+            self.give_up_at = self.timeout.and_then(|timeout| now.checked_add(timeout));
+            transport.pause_reading();
+        }
+        Ok(message.taken)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.go_on(transport);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.give_up_at.filter(|_| self.asked)
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        AccessLog.note(format_args!(
+            "{}: client {} had no reply in time",
+            transport.peer(),
+            self.number
+        ));
+        transport.close();
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        self.go_on(transport);
+    }
+
+    fn connection_lost(&mut self, _: &CloseReason) {
+        let lost = self.console.leave(self.number) + usize::from(self.held.is_some());
+        if lost > 0 {
+            log::warn!(target: TARGET, "client {} left before it got {lost} replies", self.number);
+        }
+    }
+}
+
+/// The address as short as it is clear.
+fn address_of(peer: &Peer) -> String {
+    match peer.address().socket_addr() {
+        Some(address) => address.to_string(),
+        None => peer.to_string(),
+    }
+}
+
+/// Shows what clients say, and lets you answer.
+///
+///   $ serveloop serve operator
+///   listening on tcp://127.0.0.1:9999
+///   [1] 127.0.0.1:50412: is anybody there?
+///   yes, one moment
+///   [1] reply: yes, one moment
+///
+/// The fourth line was typed. In another terminal, the first line is typed and the second comes
+/// back:
+///
+///   $ nc 127.0.0.1 9999
+///   is anybody there?
+///   yes, one moment
+///
+/// What you type goes to the client that waits the longest for a reply, or to the only one that is
+/// connected. To answer another, begin with @ and its number; for a text that begins with @ type
+/// it twice:
+///
+///   @2 good morning      to client 2
+///   @@home               @home, to the client that waits the longest
+///
+/// Each client has one message on the screen at a time; its next one is shown when you have
+/// answered. Meanwhile --idle-timeout does not count, but --reply-timeout. That a client has left
+/// is found out when its reply is sent. An empty line is nothing.
+///
+/// Standard input can also be a pipe or a file: a line without @ waits until a client waits. When
+/// it ends, or is closed, messages are shown and clients wait no more. On standard output is the
+/// conversation, where control characters of clients are escaped: \n, \u{1b}, \xff; on standard
+/// error is who comes and goes, and why a line was not sent.
+///
+/// Each piece that arrives is a message, less a newline at its end, and a reply ends with none;
+/// with --framing line both are lines. Not over datagrams and not with --model forking. With
+/// --model sequential the next client's turn comes when the first one leaves.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct OperatorOptions {
+    /// What one message is
+    #[arg(long, value_enum, default_value_t = MessageKind::Raw)]
+    framing: MessageKind,
+    /// How long a client waits for a reply before it is disconnected; 0: for ever
+    #[arg(long, value_name = "DURATION", default_value_t = Some(REPLY_TIMEOUT).into())]
+    reply_timeout: Timeout,
+}
+
+impl OperatorOptions {
+    /// Refuses what leaves no way from the terminal to the client.
+    pub(crate) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
+        if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
+            let problem = format!(
+                "operator needs connections, and {address} has none: a datagram cannot wait for a reply"
+            );
+            return Err(Failure::Usage(problem));
+        }
+        if execution.is_forking() {
+            let problem = "operator needs another model than forking: \
+                           its processes would not hear what is typed";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn serve(
+        self,
+        server: Server,
+        max_line: usize,
+        execution: Execution,
+    ) -> io::Result<Statistics> {
+        let stdout_queue = StdoutQueue::new(execution.is_forking())?;
+        let console = Arc::new(Console::default());
+        listen_to_input(Arc::clone(&console), max_line)?;
+        let factory_outlet = stdout_queue.clone();
+        let served = execution.serve(server, move |_: &Peer| {
+            let operator = Operator {
+                console: Arc::clone(&console),
+                outflow: Outflow::new(&factory_outlet),
+                messages: Messages::new(self.framing, max_line),
+                number: 0,
+                asked: false,
+                timeout: self.reply_timeout.into(),
+                give_up_at: None,
+                held: None,
+            };
+            Some(operator)
+        });
+        stdout_queue.finish();
+        served
+    }
+}
+
+/// Reads what is typed on a thread of its own, which ends with the process: nothing ends the wait
+/// for a person.
+fn listen_to_input(console: Arc<Console>, max_line: usize) -> io::Result<()> {
+    let input = Patient::new(io::stdin())?;
+    let read = move || {
+        let mut input = BufReader::new(Foreground(input));
+        let patience = !io::stdin().is_terminal();
+        console.read(&mut input, max_line, patience);
+    };
+    threads::spawn("standard input", read).map(drop)
+}

@@ -1,0 +1,193 @@
+//! `serveloop serve`: from the command line to a server and to its end.
+
+mod limits;
+mod memory_limit;
+#[cfg_attr(not(target_os = "linux"), path = "passed_elsewhere.rs")]
+mod per_peer;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Args;
+use serveloop::{Address, Config, Server, Statistics};
+
+use crate::failure::Failure;
+use crate::logger::TARGET;
+use crate::protocols::Protocol;
+use crate::serve::limits::Limits;
+use crate::serve::per_peer::GivenPerPeer;
+use crate::serving::{Execution, activation};
+use crate::signals::Signals;
+use crate::unblocked::write_at_once;
+
+const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
+
+/// Serves a protocol on any number of sockets.
+///
+///   $ serveloop serve echo --listen tcp://127.0.0.1:0 --listen unix:///tmp/echo.sock
+///   listening on tcp://127.0.0.1:40213
+///   listening on unix:///tmp/echo.sock
+///
+/// Standard output has one line for each socket, with the real port in place of 0, as soon as
+/// clients can connect. The log goes to standard error.
+///
+/// SIGTERM, SIGINT (Ctrl-C) and SIGQUIT end the server: nothing more is accepted, replies that are owed
+/// are sent, and what is still open after --drain-timeout is ended. A second signal ends everything
+/// at once, if it comes more than half a second after the first. SIGHUP does nothing.
+///
+/// Everything has a limit, and each is an option; sizes are written 4096, 64KiB, 1MiB, durations
+/// 250ms, 10s, 5m:
+///
+///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 128KiB
+///
+/// A protocol can be served in any way, unless its help says otherwise, for example by a process
+/// for each connection, or by two event loops:
+///
+///   $ serveloop serve echo --model forking
+///   $ serveloop serve echo --workers 2
+///
+/// `serveloop serve PROTOCOL --help` shows a session.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Serve {
+    /// Before the limits, which take the values that it asks about out.
+    #[command(flatten)]
+    given: GivenPerPeer,
+    #[command(subcommand)]
+    protocol: Protocol,
+    /// Where to listen: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH. Can be
+    /// given several times. Port 0 lets the system choose.
+    #[arg(
+        long,
+        value_name = "URI",
+        global = true,
+        default_value = DEFAULT_LISTEN
+    )]
+    listen: Vec<String>,
+    #[command(flatten)]
+    execution: Execution,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+impl Serve {
+    /// Serves until a signal ends it. Returns the status to exit with.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let mut config = self.limits.config(&self.protocol.needs())?;
+        memory_limit::fit(&mut config);
+        let mut places = resolve(&self.listen).map_err(Failure::of_input)?;
+        self.protocol.check(&places.concat(), self.execution)?;
+        let signals = Signals::catch()?;
+        self.execution.prepare(&mut places, &mut config)?;
+        let server = Server::bind_places(&places, config.clone())?;
+        signals.tell(server.shutdown_handle());
+        if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
+            log::warn!(
+                target: TARGET, "replies to other machines' datagrams are dropped if they are longer than these: \
+                 --reply-factor allows more"
+            );
+        }
+        let places = self.execution.places(&config);
+        let limited = self.given.warning(server.addresses(), &config, places);
+        for warning in activation::warning().into_iter().chain(limited) {
+            log::warn!(target: TARGET, "{warning}");
+        }
+        announce(server.addresses());
+        let statistics = self.protocol.serve(server, &config, self.execution)?;
+        log::info!(target: TARGET, "{}", summary(&statistics));
+        Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
+    }
+}
+
+/// The addresses of each URI: a name may have several, of which one that works suffices.
+fn resolve(uris: &[String]) -> io::Result<Vec<Vec<Address>>> {
+    uris.iter().map(|uri| Address::resolve(uri)).collect()
+}
+
+/// Whether a reply that is longer than its datagram may not leave by one of `addresses`, as nobody
+/// who serves short requests expects.
+fn drops_long_replies(addresses: &[Address], config: &Config) -> bool {
+    let is_exempt = |address: &Address| {
+        let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
+        !config.limit_loopback && ip.is_none_or(|ip| ip.is_loopback())
+    };
+    let is_limited = |address: &Address| address.is_datagram() && !is_exempt(address);
+    config.reply_factor == 1 && addresses.iter().any(is_limited)
+}
+
+/// Says where clients can connect. Whoever started us may not listen; clients still come, and
+/// signals too.
+fn announce(addresses: &[Address]) {
+    let lines: String = addresses
+        .iter()
+        .map(|address| format!("listening on {address}\n"))
+        .collect();
+    if let Err(error) = write_at_once(io::stdout(), lines.as_bytes()) {
+        log::warn!(target: TARGET, "cannot write to standard output: {error}");
+    }
+}
+
+/// What happened, by the names of the counters. What did not happen is left out.
+fn summary(statistics: &Statistics) -> String {
+    let told = |(name, count): &(&str, u64)| match *name {
+        "accepted" | "bytes_read" | "bytes_written" => true,
+        "turns" | "stale_events" => false,
+        _ => *count > 0,
+    };
+    let counts: Vec<_> = statistics
+        .iter()
+        .filter(told)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    counts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_get_no_long_replies_unless_that_is_allowed() {
+        let drops = |uri: &str, config: &Config| {
+            let addresses = Address::resolve(uri).expect("an address");
+            drops_long_replies(&addresses, config)
+        };
+        let usual = Config::default();
+        assert!(drops("udp://0.0.0.0:9", &usual));
+        assert!(drops("udp://[::]:9", &usual));
+        assert!(drops("udp://192.0.2.1:9", &usual));
+        for uri in [
+            "udp://127.0.0.2:9",
+            "udp://[::1]:9",
+            "unixgram:///s",
+            "tcp://0.0.0.0:9",
+        ] {
+            assert!(!drops(uri, &usual), "{uri}");
+        }
+        let strict = Config {
+            limit_loopback: true,
+            ..Config::default()
+        };
+        assert!(drops("udp://127.0.0.1:9", &strict));
+        let generous = Config {
+            reply_factor: 2,
+            ..Config::default()
+        };
+        assert!(!drops("udp://0.0.0.0:9", &generous));
+    }
+
+    #[test]
+    fn the_summary_tells_what_happened() {
+        let mut statistics = Statistics::default();
+        assert_eq!(
+            summary(&statistics),
+            "accepted 0, bytes_read 0, bytes_written 0"
+        );
+        statistics.accepted = 2;
+        statistics.bytes_read = 10;
+        statistics.closed_by_peer = 2;
+        statistics.turns = 7;
+        let expected = "accepted 2, bytes_read 10, bytes_written 0, closed_by_peer 2";
+        assert_eq!(summary(&statistics), expected);
+    }
+}

@@ -1,0 +1,166 @@
+//! How connections are served: the options `--model` and `--workers`.
+
+use std::num::NonZero;
+use std::{io, slice};
+
+use clap::{Args, ValueEnum};
+use serveloop::{Actions, Address, CloseReason, Config, Factory, Peer, Server, Statistics};
+
+use crate::failure::Failure;
+use crate::logger::TARGET;
+use crate::serving::log_budget::LINES_PER_SECOND;
+use crate::serving::shared_log_budget;
+use crate::signals::{tell_from_a_thread, tell_heard};
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Execution {
+    /// How connections are served
+    #[arg(long, global = true, value_enum, default_value_t = Model::EventLoop)]
+    model: Model,
+    /// How many event loops, each on a thread of its own, share the clients; with the event-loop
+    /// model only. A limit on connections is each loop's
+    #[arg(long, global = true, value_name = "NUMBER", default_value = "1")]
+    workers: NonZero<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Model {
+    /// One loop on one thread
+    EventLoop,
+    /// One connection at a time
+    Sequential,
+    /// A thread for each connection
+    Threaded,
+    /// A process for each connection, at most --max-children
+    Forking,
+}
+
+impl Execution {
+    /// Refuses what makes no sense, and sets up what this way needs.
+    pub(crate) fn prepare(
+        self,
+        places: &mut [Vec<Address>],
+        config: &mut Config,
+    ) -> Result<(), Failure> {
+        if self.is_forking() {
+            share_budget();
+        }
+        if self.workers.get() == 1 {
+            return Ok(());
+        }
+        if self.model != Model::EventLoop {
+            let problem = "--workers is for the event-loop model";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        // Sharing the port among our loops must not mean sharing it with another server unawares.
+        if !config.reuse_port {
+            // All at a time, so that none is taken twice by ourselves.
+            let mut trials = Vec::new();
+            for place in places {
+                drop_taken(place, config, &mut trials)?;
+            }
+        }
+        config.reuse_port = true;
+        Ok(())
+    }
+
+    /// How many connections are served at a time, where no limit is set for those of one peer.
+    pub(crate) fn places(self, config: &Config) -> usize {
+        match self.model {
+            Model::EventLoop | Model::Threaded => config.max_connections,
+            Model::Sequential => 1,
+            Model::Forking => config.max_children,
+        }
+    }
+
+    /// Whether each connection is served by a process that ends with it.
+    pub(crate) fn is_forking(self) -> bool {
+        self.model == Model::Forking
+    }
+
+    /// Serves until the end of the server.
+    pub(crate) fn serve<F>(self, server: Server, factory: F) -> io::Result<Statistics>
+    where
+        F: Factory + Clone + Send,
+        F::Protocol: Send + 'static,
+    {
+        let factory = Attentive(factory);
+        // In these the main thread does not come back to the loop with each signal.
+        if self.workers.get() > 1 || self.model == Model::Sequential {
+            tell_from_a_thread()?;
+        }
+        match self.model {
+            Model::EventLoop if self.workers.get() > 1 => {
+                server.serve_workers(self.workers.get(), factory)
+            }
+            Model::EventLoop => server.serve_forever(factory),
+            Model::Sequential => server.serve_sequential(factory),
+            Model::Threaded => server.serve_threading(factory),
+            Model::Forking => server.serve_forking(factory),
+        }
+    }
+}
+
+/// Gives the processes of all connections one budget of log lines. A server without it serves, and
+/// logs more.
+fn share_budget() {
+    if let Err(error) = shared_log_budget::share(LINES_PER_SECOND) {
+        log::debug!(target: TARGET, "each process has a budget of log lines of its own: {error}");
+    }
+}
+
+/// A factory that also logs which signals came.
+#[derive(Clone)]
+struct Attentive<F>(F);
+
+impl<F: Factory> Factory for Attentive<F> {
+    type Protocol = F::Protocol;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<F::Protocol> {
+        self.0.build_protocol(peer)
+    }
+
+    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
+        self.0.handle_error(peer, reason);
+    }
+
+    fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        tell_heard();
+        self.0.service_actions(actions);
+    }
+}
+
+/// Leaves those of a place's addresses whose port nobody has. Adds what holds them to `trials`.
+fn drop_taken(
+    place: &mut Vec<Address>,
+    config: &Config,
+    trials: &mut Vec<Server>,
+) -> io::Result<()> {
+    let mut problems = Vec::new();
+    place.retain(|address| {
+        let has_port = address.socket_addr().is_some_and(|addr| addr.port() != 0);
+        let trial = has_port.then(|| Server::bind_only(slice::from_ref(address), config.clone()));
+        match trial.transpose() {
+            Ok(server) => {
+                trials.extend(server);
+                true
+            }
+            Err(problem) => {
+                problems.push(problem);
+                false
+            }
+        }
+    });
+    match problems.first() {
+        Some(first) if place.is_empty() => {
+            let all: Vec<_> = problems.iter().map(io::Error::to_string).collect();
+            Err(io::Error::new(first.kind(), all.join("; ")))
+        }
+        _ => {
+            problems
+                .iter()
+                .for_each(|problem| log::warn!(target: TARGET, "{problem}"));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Limits that contain one another: what is raised or lowered by an option takes along those that
+//! nobody has said anything about.
+
+use serveloop::Config;
+
+/// How much larger a budget is than the largest thing in it, whose buffer grows in steps.
+const SPARE: usize = 2;
+
+/// A limit that an option of the protocol needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    /// The option, as a field would be called.
+    pub(crate) option: &'static str,
+    pub(crate) bytes: usize,
+    /// The limit, by its field.
+    pub(crate) limit: &'static str,
+}
+
+/// Moves the limits of `config` that were not `given`, so that those have room that were, and what
+/// the protocol `needs`.
+///
+/// # Errors
+/// Two that were given contradict each other: both names.
+pub(crate) fn make_room(config: &mut Config, given: &[&str], needs: &[Need]) -> Result<(), String> {
+    let is_given = |name: &str| given.contains(&name);
+    let need = |limit: &str| {
+        let bytes = needs.iter().filter(|need| need.limit == limit);
+        bytes.map(|need| need.bytes).max().unwrap_or(0)
+    };
+
+    if !is_given("max_frame") {
+        config.max_frame = config.max_frame.max(config.max_line).max(need("max_frame"));
+    }
+    if !is_given("max_output") {
+        // Replies are at least as long as messages: an echo of it, a greeting.
+        let usual = Config::default().max_frame;
+        let reply = Some(config.max_frame).filter(|frame| *frame > usual);
+        let largest = config.high_water.max(reply.unwrap_or(0));
+        config.max_output = config.max_output.max(largest.saturating_mul(SPARE));
+    }
+    if !is_given("max_buffered") {
+        let largest = config.max_output.max(config.max_frame);
+        let largest = largest.max(need("max_buffered"));
+        config.max_buffered = config.max_buffered.max(largest.saturating_mul(SPARE));
+    }
+
+    // What is small makes small what is in it; a message that finds no room is told from its length.
+    if !is_given("max_output") {
+        config.max_output = config.max_output.min(config.max_buffered);
+    }
+    if !is_given("high_water") {
+        config.high_water = config.high_water.min(config.max_output).max(1);
+    }
+    if !is_given("low_water") {
+        config.low_water = config.low_water.min(config.high_water / 2);
+    }
+    check(config, is_given, needs)
+}
+
+fn check(config: &Config, is_given: impl Fn(&str) -> bool, needs: &[Need]) -> Result<(), String> {
+    let fields = [
+        ("max_line", config.max_line),
+        ("max_frame", config.max_frame),
+        ("high_water", config.high_water),
+        ("max_output", config.max_output),
+        ("max_buffered", config.max_buffered),
+    ];
+    let pairs = [
+        ("max_line", "max_frame"),
+        ("high_water", "max_output"),
+        ("high_water", "max_buffered"),
+        ("max_output", "max_buffered"),
+        ("max_frame", "max_buffered"),
+    ];
+    let value = |name: &str| fields.iter().find(|(field, _)| *field == name);
+    let value = |name: &str| value(name).map_or(0, |(_, bytes)| *bytes);
+
+    let pairs = pairs.iter().filter(|(part, _)| is_given(part));
+    let pairs = pairs.map(|(part, whole)| (*part, value(part), *whole));
+    let needs = needs
+        .iter()
+        .map(|need| (need.option, need.bytes, need.limit));
+    let contradiction = pairs
+        .chain(needs)
+        .find(|(_, bytes, whole)| is_given(whole) && *bytes > value(whole));
+    match contradiction {
+        Some((part, _, whole)) => Err(format!("{whole} must be at least {part}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    type Change = fn(&mut Config);
+
+    #[track_caller]
+    fn moved(given: &[&str], change: Change) -> Config {
+        let mut config = Config::default();
+        change(&mut config);
+        make_room(&mut config, given, &[]).expect("room");
+        config.validate().expect("limits that make sense");
+        config
+    }
+
+    #[test]
+    fn what_was_not_given_moves() {
+        assert_eq!(moved(&[], |_| ()), Config::default());
+
+        let config = moved(&["max_frame"], |to| to.max_frame = 512 * MIB);
+        assert_eq!(config.max_output, 1_024 * MIB);
+        assert_eq!(config.max_buffered, 2_048 * MIB);
+        let config = moved(&["max_line"], |to| to.max_line = 4 * MIB);
+        assert_eq!((config.max_frame, config.max_output), (4 * MIB, 8 * MIB));
+        let config = moved(&["high_water"], |to| to.high_water = 512 * MIB);
+        assert_eq!(config.max_output, 1_024 * MIB);
+        assert_eq!(config.max_buffered, 2_048 * MIB);
+        let config = moved(&["max_output"], |to| to.max_output = 512 * MIB);
+        assert_eq!(config.max_buffered, 1_024 * MIB);
+
+        let config = moved(&["high_water"], |to| to.high_water = 4 << 10);
+        assert_eq!(config.low_water, 2 << 10);
+        let config = moved(&["max_output"], |to| to.max_output = 10 << 10);
+        assert_eq!((config.high_water, config.low_water), (10 << 10, 5 << 10));
+        let config = moved(&["max_buffered"], |to| to.max_buffered = 128 << 10);
+        assert_eq!(
+            (config.max_output, config.high_water),
+            (128 << 10, 64 << 10)
+        );
+        assert_eq!(config.max_frame, MIB, "it says which message finds no room");
+        let config = moved(&["high_water", "max_buffered"], |to| {
+            (to.high_water, to.max_buffered) = (2 * MIB, 3 * MIB);
+        });
+        assert_eq!(config.max_output, 3 * MIB);
+
+        let config = moved(&["max_frame"], |to| to.max_frame = usize::MAX);
+        assert_eq!(config.max_buffered, usize::MAX);
+    }
+
+    #[test]
+    fn what_was_given_does_not() {
+        let cases: [(&[&str], Change, &str); 5] = [
+            (
+                &["max_frame", "max_buffered"],
+                |to| to.max_frame = 512 * MIB,
+                "max_buffered must be at least max_frame",
+            ),
+            (
+                &["max_line", "max_frame"],
+                |to| to.max_line = 2 * MIB,
+                "max_frame must be at least max_line",
+            ),
+            (
+                &["high_water", "max_output"],
+                |to| to.high_water = 2 * MIB,
+                "max_output must be at least high_water",
+            ),
+            (
+                &["high_water", "max_buffered"],
+                |to| to.high_water = 512 * MIB,
+                "max_buffered must be at least high_water",
+            ),
+            (
+                &["max_output", "max_buffered"],
+                |to| to.max_output = 512 * MIB,
+                "max_buffered must be at least max_output",
+            ),
+        ];
+        for (given, change, problem) in cases {
+            let mut config = Config::default();
+            change(&mut config);
+            assert_eq!(make_room(&mut config, given, &[]).unwrap_err(), problem);
+        }
+    }
+
+    #[test]
+    fn protocols_have_needs_of_their_own() {
+        let needs = [
+            Need {
+                option: "max_request",
+                bytes: 4 * MIB,
+                limit: "max_frame",
+            },
+            Need {
+                option: "max_command_output",
+                bytes: 512 * MIB,
+                limit: "max_buffered",
+            },
+        ];
+        let mut config = Config::default();
+        make_room(&mut config, &[], &needs).unwrap();
+        assert_eq!(
+            (config.max_frame, config.max_buffered),
+            (4 * MIB, 1_024 * MIB)
+        );
+        for (given, problem) in [
+            ("max_frame", "max_frame must be at least max_request"),
+            (
+                "max_buffered",
+                "max_buffered must be at least max_command_output",
+            ),
+        ] {
+            let mut config = Config::default();
+            assert_eq!(
+                make_room(&mut config, &[given], &needs).unwrap_err(),
+                problem
+            );
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! One connection on a thread of its own: plain blocking reads, and writes that wait only for a
+//! peer that is slow, as one would write them by hand, around the same session as everywhere.
+
+mod lingering;
+
+use std::io::{ErrorKind, Read};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use crate::address::{Address, Peer};
+use crate::config::Config;
+use crate::error::{CloseReason, Deadline};
+use crate::models::blocking::lingering::is_passing;
+use crate::models::interrupt::Interrupt;
+use crate::models::self_pipe::SelfPipe;
+use crate::net::Datagram;
+use crate::reactor::{NOBODY, answer_with};
+use crate::session::{Clock, Context, Input, Protocol, Session, Tick, catch};
+use crate::shutdown::ShutdownHandle;
+use crate::statistics::Statistics;
+use crate::waker::{Mailbox, Wakers};
+use crate::{LOG_TARGET, sys};
+
+/// How many turns a session may still take input after the shutdown began.
+const DRAINING_TURNS: u8 = 16;
+
+/// The shortest wait, since the system takes zero for no limit at all.
+const WAIT_LEAST: Duration = Duration::from_millis(1);
+
+/// Serves a session on a blocking socket until its end; one of them at a time on each thread.
+pub(super) struct Blocking<'a, P> {
+    stream: &'a Socket,
+    session: Session<P>,
+    config: &'a Config,
+    handle: &'a ShutdownHandle,
+    interrupt: &'a Interrupt,
+    statistics: &'a mut Statistics,
+    clock: Clock,
+    self_pipe: SelfPipe,
+    input: Input,
+    read_timeout: Option<Duration>,
+    /// The socket took all that it was given.
+    writable: bool,
+    /// The last read left nothing behind.
+    dry: bool,
+    /// The peer is gone, which poll would say again and again.
+    hung_up: bool,
+    /// Our side of the stream has been ended, before the connection.
+    finished: bool,
+    /// How many turns are left in which input is taken though the server shuts down.
+    turns_left: u8,
+    /// Ends a drain that takes too long, where nobody else does.
+    drained: Option<Tick>,
+}
+
+impl<'a, P: Protocol> Blocking<'a, P> {
+    pub(super) fn new(
+        stream: &'a Socket,
+        (protocol, peer): (P, Peer),
+        (config, handle, interrupt): (&'a Config, &'a ShutdownHandle, &'a Interrupt),
+        statistics: &'a mut Statistics,
+    ) -> Self {
+        let clock = Clock::new(Instant::now());
+        Self {
+            stream,
+            session: Session::new(protocol, peer, clock.tick()),
+            config,
+            handle,
+            interrupt,
+            statistics,
+            clock,
+            self_pipe: SelfPipe::new(&interrupt.descriptors),
+            input: Input::new(config.reads_per_turn().1),
+            read_timeout: None,
+            writable: true,
+            dry: false,
+            hung_up: false,
+            finished: false,
+            turns_left: 0,
+            drained: None,
+        }
+    }
+
+    /// Serves the session to its end, and returns what an operator wants to hear of it.
+    pub(super) fn serve(mut self) -> Option<(Peer, Box<CloseReason>)> {
+        self.call(Session::handle_open);
+        while !self.is_over() {
+            self.attend();
+            self.send();
+            self.end_output();
+            if self.session.has_more() {
+                self.now();
+                self.call(Session::handle_more);
+            } else if !self.is_over() && self.wait() {
+                self.receive();
+            }
+            let held = self.session.held();
+            if !self.interrupt.note_held(held, self.config.max_buffered) {
+                self.session.fail(CloseReason::Shed);
+            }
+        }
+        self.end()
+    }
+
+    fn is_over(&self) -> bool {
+        let sent = self.session.is_aborted() || self.session.output().is_empty();
+        self.session.is_closing() && sent
+    }
+
+    /// What comes between reading and writing: wakes, the server's shutdown, deadlines.
+    fn attend(&mut self) {
+        if self.self_pipe.take() {
+            self.call(Session::handle_woken);
+        }
+        if self.is_ended() {
+            let reason = CloseReason::TimedOut(Deadline::Drain);
+            return self.session.fail(reason);
+        }
+        if !self.is_told() && self.is_rung() {
+            self.interrupt.note_told();
+            let timeout = self.config.drain_timeout;
+            self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
+            self.turns_left = DRAINING_TURNS;
+        }
+        if self.turns_left > 0 {
+            self.drain();
+        }
+        let waits = !self.dry;
+        self.call(|session, context| session.handle_deadlines(context, waits));
+    }
+
+    /// The server is shutting down: what has arrived is still taken, then the session is asked to
+    /// finish.
+    #[cold]
+    fn drain(&mut self) {
+        self.turns_left -= 1;
+        let dry = !self.session.wants_input() || !sys::has_input(self.stream.as_fd());
+        if (dry && !self.session.has_more()) || self.turns_left == 0 {
+            self.turns_left = 0;
+            self.call(Session::handle_shutdown);
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.interrupt.is_told()
+    }
+
+    fn is_ended(&self) -> bool {
+        let late = self.drained.is_some_and(|at| at <= self.clock.tick());
+        late || self.interrupt.is_ended()
+    }
+
+    /// Whether the server shuts down. Asks the system only after a signal, for a process that the
+    /// parent's memory does not reach.
+    fn is_rung(&self) -> bool {
+        self.handle.requests() > 0 || (sys::take_interrupted() && self.handle.is_rung())
+    }
+
+    /// Sends what the socket takes at once, which is all of it unless the peer is slow.
+    fn send(&mut self) {
+        let output = self.session.output();
+        if output.is_empty() || !self.writable {
+            return;
+        }
+        let output = &output[..output.len().min(self.config.write_per_turn)];
+        let length = output.len();
+        let sent = sys::send_at_once(self.stream, output);
+        self.now();
+        match sent {
+            Ok(count) => {
+                self.writable = count == length;
+                self.statistics.bytes_written += count as u64;
+                self.call(|session, context| session.output_sent(count, context));
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => self.writable = false,
+                ErrorKind::Interrupted => {}
+                _ if sys::is_out_of_memory(&error) => thread::sleep(self.config.accept_pause),
+                _ => self.session.fail(CloseReason::Io(error)),
+            },
+        }
+        if !self.session.output().is_empty() {
+            self.call(|session, context| session.note_stalled(context));
+        }
+    }
+
+    /// Reads within the deadlines.
+    fn receive(&mut self) {
+        let timeout = self.until_deadline();
+        if timeout != self.read_timeout {
+            self.read_timeout = timeout;
+            // A socket that refuses the option fails with the read.
+            let _ = self.stream.set_read_timeout(timeout);
+        }
+        let mut stream = self.stream;
+        let received = stream.read(&mut self.input);
+        self.now();
+        let (most, gaps) = (self.input.len(), self.session.has_gaps());
+        self.dry = !matches!(received, Ok(count) if count == most || (gaps && count > 0));
+        match received {
+            Ok(0) => self.call(Session::handle_eof),
+            Ok(count) => self.take(count),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => self.session.fail(CloseReason::Io(error)),
+        }
+    }
+
+    fn take(&mut self, count: usize) {
+        self.statistics.bytes_read += count as u64;
+        let context = context(&self.clock, self.config, &self.self_pipe);
+        self.session.handle_data(&self.input[..count], &context);
+        self.check_bell();
+    }
+
+    /// Ends a session whose protocol asked for a waker and got one that does nothing.
+    fn check_bell(&mut self) {
+        if let Some(error) = self.self_pipe.take_failure() {
+            self.session.fail(CloseReason::Io(error));
+        }
+    }
+
+    /// Waits, where that is not left to the read itself: the protocol wants no input now, or output
+    /// waits for the peer, or somebody has a waker. True if it is time to read.
+    fn wait(&mut self) -> bool {
+        let reads = self.session.wants_input();
+        let sends = !self.session.output().is_empty();
+        if sends && self.writable {
+            return false;
+        }
+        if reads && !sends && self.self_pipe.descriptor().is_none() {
+            return true;
+        }
+        let timeout = self.until_deadline();
+        let handle = (!self.is_told()).then(|| self.handle.as_fd());
+        let idle = !reads && !sends;
+        let stream = (!idle || !self.hung_up).then(|| self.stream.as_fd());
+        let input = if reads { libc::POLLIN } else { 0 };
+        let output = if sends { libc::POLLOUT } else { 0 };
+        let mut waits = [
+            sys::wait_for(self.self_pipe.descriptor(), libc::POLLIN),
+            sys::wait_for(handle, libc::POLLIN),
+            sys::wait_for(stream, input | output),
+        ];
+        let outcome = sys::poll(&mut waits, timeout);
+        self.now();
+        if let Err(error) = outcome {
+            if error.kind() != ErrorKind::Interrupted {
+                self.session.fail(CloseReason::Io(error));
+            }
+            return false;
+        }
+        if waits[1].revents != 0 {
+            sys::note_interrupted();
+        }
+        let ready = waits[2].revents;
+        if idle && ready != 0 {
+            self.hang_up();
+        }
+        if sends {
+            self.writable = ready & !libc::POLLIN != 0;
+        }
+        self.dry = !reads || ready & !libc::POLLOUT == 0;
+        !self.dry
+    }
+
+    /// The connection failed while the protocol wanted no input, or the peer closed it altogether;
+    /// in that case what it had sent still counts.
+    #[cold]
+    fn hang_up(&mut self) {
+        self.hung_up = true;
+        if let Some(error) = self.stream.take_error().unwrap_or_else(Some) {
+            self.session.fail(CloseReason::Io(error));
+        }
+    }
+
+    /// Ends our side of the stream, if the protocol has and all output is sent.
+    fn end_output(&mut self) {
+        let ends = self.session.is_finished() && self.session.output().is_empty();
+        if ends && !self.finished {
+            self.finished = true;
+            // A socket that has failed says so to the next read, with the reason.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn end(mut self) -> Option<(Peer, Box<CloseReason>)> {
+        let lingers = !self.session.is_aborted() && !self.session.is_eof();
+        let reason = self.session.handle_lost()?;
+        if !reason.is_error() {
+            log::debug!(target: LOG_TARGET, event = "ended"; "{}: {reason}", self.session.peer());
+        }
+        self.statistics.count_close(&reason);
+        self.statistics.panics += u64::from(self.session.has_panicked_last());
+        self.interrupt.note_held(0, self.config.max_buffered);
+        if lingers {
+            self.linger();
+        } else if reason.is_hard() {
+            // Without the reset it is a plain close, which is as final.
+            let _ = self.stream.set_linger(Some(Duration::ZERO));
+        }
+        let failure = reason
+            .is_error()
+            .then(|| (self.session.peer().clone(), reason));
+        let (session, statistics) = (self.session, self.statistics);
+        statistics.panics += u64::from(catch(|| drop(session)).is_none());
+        failure
+    }
+
+    /// How long a wait may take from now on, since the protocol may have taken its time.
+    fn until_deadline(&mut self) -> Option<Duration> {
+        self.now();
+        let context = context(&self.clock, self.config, &self.self_pipe);
+        let deadline = self.session.deadline(&context);
+        let at = deadline.into_iter().chain(self.drained).min();
+        at.map(|at| at.since(self.clock.tick()).max(WAIT_LEAST))
+    }
+
+    fn now(&mut self) {
+        self.clock.set(Instant::now());
+    }
+
+    fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
+        let context = context(&self.clock, self.config, &self.self_pipe);
+        event(&mut self.session, &context);
+        self.check_bell();
+    }
+}
+
+/// There is one session, so that nobody asks for its number.
+fn context<'a>(clock: &'a Clock, config: &'a Config, wakers: &'a dyn Wakers) -> Context<'a> {
+    Context {
+        clock,
+        config,
+        wakers,
+        id: NOBODY,
+    }
+}
+
+/// Answers one datagram, away from the loop.
+pub(super) fn answer<P: Protocol>(
+    socket: &Datagram,
+    data: &[u8],
+    served: (P, Peer),
+    config: &Config,
+    statistics: &mut Statistics,
+) -> Option<(Peer, Box<CloseReason>)> {
+    let clock = Clock::new(Instant::now());
+    let wakers = Mailbox::silent();
+    let context = context(&clock, config, &wakers);
+    let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
+    answer_with(served, data, &context, statistics, &mut None, send)
+}

@@ -1,0 +1,390 @@
+//! A process for each connection, and for each datagram.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::mem;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+use socket2::Socket;
+
+use crate::address::Peer;
+use crate::config::Config;
+use crate::error::{CloseReason, Deadline};
+use crate::models::blocking::Blocking;
+use crate::models::interrupt::{GRACE, INTERRUPT_AGAIN, Interrupt};
+use crate::models::{blocking, report};
+use crate::net::{Datagram, Mio, Net};
+use crate::reactor::{FIRST_OF_MODEL, Model, Turn};
+use crate::session::{Protocol, REPEAT, Tick, catch};
+use crate::shutdown::ShutdownHandle;
+use crate::statistics::Statistics;
+use crate::sys;
+use crate::sys::Child;
+
+/// How often a server that has all its processes looks whether clients wait, to say so.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
+
+pub(crate) struct Processes<P> {
+    config: Config,
+    handle: ShutdownHandle,
+    children: Slab<Served>,
+    /// What was accepted and has no process yet: it gets one at the end of the turn, when nobody
+    /// else uses what the loop has open, or as soon as there is room. Beyond that room clients wait
+    /// in the system's queue, but once the server shuts down, here.
+    waiting: VecDeque<Errand<P>>,
+    /// Children that something was heard of.
+    noted: Vec<usize>,
+    look_again: Option<Tick>,
+    say_again: Option<Tick>,
+    interrupt_at: Option<Tick>,
+    kill_at: Option<Tick>,
+}
+
+/// What a process is made for.
+struct Errand<P> {
+    work: Work,
+    protocol: P,
+    peer: Peer,
+}
+
+enum Work {
+    Connection(Socket),
+    /// The socket to answer by, and what was received.
+    Datagram(Datagram, Vec<u8>),
+}
+
+/// A connection that is served by a child.
+struct Served {
+    child: Child,
+    peer: Peer,
+    /// Where the child says what it counted, before it ends.
+    report: UnixStream,
+    heard: Vec<u8>,
+    /// Whether it is a connection, or only a datagram.
+    stream: bool,
+}
+
+impl Served {
+    /// Whether its session knows of the shutdown.
+    fn is_told(&self) -> bool {
+        report::is_told(&self.heard)
+    }
+}
+
+impl<P: Protocol> Processes<P> {
+    pub(crate) fn new(config: Config, handle: ShutdownHandle) -> io::Result<Self> {
+        sys::check_single_thread()?;
+        sys::allow_interrupts()?;
+        sys::keep_children()?;
+        Ok(Self {
+            config,
+            handle,
+            children: Slab::new(),
+            waiting: VecDeque::new(),
+            noted: Vec::new(),
+            look_again: None,
+            say_again: None,
+            interrupt_at: None,
+            kill_at: None,
+        })
+    }
+
+    /// Serves a connection, or answers a datagram, in a child. Returns in the parent, which has a
+    /// copy of the protocol that is still a protocol.
+    fn spawn(
+        &mut self,
+        errand: Errand<P>,
+        turn: &mut Turn<'_, Mio>,
+        leave: &mut dyn FnMut(&mut Mio),
+    ) {
+        let name = errand.peer.clone();
+        let stream = matches!(errand.work, Work::Connection(_));
+        let made = self.fork(&name, stream, turn.net);
+        if let Ok(Some(to_parent)) = made {
+            self.run_child(to_parent, errand, turn.net, leave);
+        }
+
+        if !turn.check_spawned(&name, made.map(drop)) {
+            if stream {
+                turn.leave(&name);
+                turn.statistics.accepted -= 1;
+                turn.statistics.refused_by_system += 1;
+            } else {
+                turn.statistics.datagrams_dropped += 1;
+            }
+        }
+        // The descriptor goes first: a protocol may take its time to go.
+        drop(errand.work);
+        turn.drop_caught(errand.protocol);
+    }
+
+    /// Makes a child. Gives it, and it alone, its way to the parent.
+    fn fork(&mut self, peer: &Peer, stream: bool, net: &Mio) -> io::Result<Option<UnixStream>> {
+        let (report, to_parent) = UnixStream::pair()?;
+        report.set_nonblocking(true)?;
+        let slot = self.children.vacant_key();
+        net.watch_child(report.as_fd(), FIRST_OF_MODEL + slot)?;
+        let Some(child) = Child::fork()? else {
+            return Ok(Some(to_parent));
+        };
+        self.children.insert(Served {
+            child,
+            peer: peer.clone(),
+            report,
+            heard: Vec::new(),
+            stream,
+        });
+        Ok(None)
+    }
+
+    /// The life of a child, which begins with dropping what is the parent's.
+    fn run_child(
+        &mut self,
+        to_parent: UnixStream,
+        errand: Errand<P>,
+        net: &mut Mio,
+        leave: &mut dyn FnMut(&mut Mio),
+    ) -> ! {
+        // Nothing may unwind into what is the parent's. Without a report the parent counts this process
+        // as killed, which is all it can do.
+        catch(|| {
+            leave(net);
+            self.children.clear();
+            for errand in self.waiting.drain(..) {
+                drop(errand.work);
+                // It lives on in the parent.
+                mem::forget(errand.protocol);
+            }
+            let to_parent = Arc::new(to_parent);
+            let report = self.report(errand, &to_parent);
+            let _ = sys::send_all(&*to_parent, &report);
+        });
+        sys::exit(0)
+    }
+
+    /// Does in a child what it was made for. Gives its counters, and why the connection ended if that is
+    /// an error.
+    fn report(&self, errand: Errand<P>, to_parent: &Arc<UnixStream>) -> Vec<u8> {
+        let mut statistics = Statistics::default();
+        let failure = catch(|| self.work(errand, to_parent, &mut statistics));
+        let reason = failure.flatten().map(|(_, reason)| reason);
+        report::write(&statistics, reason.as_deref())
+    }
+
+    /// Serves the connection, or answers the datagram.
+    fn work(
+        &self,
+        errand: Errand<P>,
+        to_parent: &Arc<UnixStream>,
+        statistics: &mut Statistics,
+    ) -> Option<(Peer, Box<CloseReason>)> {
+        let served = (errand.protocol, errand.peer);
+        match errand.work {
+            Work::Connection(stream) => {
+                let interrupt = Interrupt::of_child(to_parent);
+                let around = (&self.config, &self.handle, &interrupt);
+                Blocking::new(&stream, served, around, statistics).serve()
+            }
+            Work::Datagram(socket, data) => {
+                blocking::answer(&socket, &data, served, &self.config, statistics)
+            }
+        }
+    }
+
+    /// Reads what a child reports. True if it has said everything.
+    fn hear(served: &mut Served) -> bool {
+        match served.report.read_to_end(&mut served.heard) {
+            Ok(_) => true,
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ),
+        }
+    }
+
+    /// Counts what a child that has ended reported.
+    fn collect(served: Served, turn: &mut Turn<'_, Mio>) {
+        let report = report::read(&served.heard);
+        let (counted, failure) = report.unwrap_or_else(|| {
+            let counted = Statistics {
+                closed_killed: u64::from(served.stream),
+                ..Statistics::default()
+            };
+            let killed = CloseReason::Process("killed".to_owned());
+            (counted, Some(killed))
+        });
+        turn.add_counts(&counted);
+        turn.leave(&served.peer);
+        if let Some(reason) = failure {
+            turn.failures.push((served.peer, Box::new(reason)));
+        }
+    }
+
+    /// Sees to it that children that are blocked notice the shutdown, and that none outstays it.
+    fn hurry(&mut self, now: Tick) {
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill();
+            self.kill_at = Some(now.after(GRACE));
+        }
+        if self.interrupt_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let unaware = || self.children.iter().filter(|(_, served)| !served.is_told());
+        unaware().for_each(|(_, served)| served.child.interrupt());
+        self.interrupt_at = unaware().next().map(|_| now.after(INTERRUPT_AGAIN));
+    }
+
+    /// Serves those that wait, as far as there is room, or refuses them when it is too late.
+    fn serve_waiting(&mut self, turn: &mut Turn<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
+        while self.kill_at.is_some() || self.children.len() < self.config.max_children {
+            let Some(errand) = self.waiting.pop_front() else {
+                return;
+            };
+            if self.kill_at.is_some() {
+                Self::refuse(errand, turn);
+            } else {
+                self.spawn(errand, turn, leave);
+            }
+        }
+    }
+
+    /// The drain is over. The session has not begun, so there is nobody to tell but the factory.
+    fn refuse(errand: Errand<P>, turn: &mut Turn<'_, Mio>) {
+        let reason = CloseReason::TimedOut(Deadline::Drain);
+        match errand.work {
+            Work::Connection(stream) => {
+                turn.statistics.count_close(&reason);
+                turn.leave(&errand.peer);
+                turn.failures.push((errand.peer, Box::new(reason)));
+                turn.net.close(stream, true);
+            }
+            Work::Datagram(..) => turn.statistics.datagrams_dropped += 1,
+        }
+        turn.drop_caught(errand.protocol);
+    }
+}
+
+impl<P: Protocol> Model<Mio, P> for Processes<P> {
+    fn process(
+        &mut self,
+        stream: Socket,
+        protocol: P,
+        peer: Peer,
+        turn: &mut Turn<'_, Mio>,
+    ) -> bool {
+        if stream.set_nonblocking(false).is_err() {
+            turn.drop_caught(protocol);
+            return false;
+        }
+        let work = Work::Connection(stream);
+        self.waiting.push_back(Errand {
+            work,
+            protocol,
+            peer,
+        });
+        true
+    }
+
+    fn answer(
+        &mut self,
+        socket: &mut Datagram,
+        count: usize,
+        protocol: P,
+        peer: Peer,
+        turn: &mut Turn<'_, Mio>,
+    ) -> bool {
+        let socket = match socket.try_clone() {
+            // Once the server shuts down, what waits may be more than it should.
+            Ok(socket) if turn.draining || !self.is_full() => socket,
+            cloned => {
+                turn.check_spawned(&peer, cloned.map(drop));
+                turn.drop_caught(protocol);
+                return false;
+            }
+        };
+        turn.reply_limit.count(peer.address(), turn.config);
+        let work = Work::Datagram(socket, turn.input[..count].to_vec());
+        self.waiting.push_back(Errand {
+            work,
+            protocol,
+            peer,
+        });
+        true
+    }
+
+    fn len(&self) -> usize {
+        self.children.len() + self.waiting.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.len() >= self.config.max_children
+    }
+
+    fn note(&mut self, token: usize) {
+        self.noted.push(token - FIRST_OF_MODEL);
+    }
+
+    fn deadline(&self) -> Option<Tick> {
+        let busy = !self.children.is_empty();
+        let hurries = [self.interrupt_at, self.kill_at].map(|at| at.filter(|_| busy));
+        let others = [self.look_again, self.say_again];
+        hurries.into_iter().chain(others).flatten().min()
+    }
+
+    fn reap(&mut self, turn: &mut Turn<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
+        let mut unfinished = Vec::new();
+        for slot in mem::take(&mut self.noted) {
+            let Some(served) = self.children.get_mut(slot) else {
+                continue;
+            };
+            if !Self::hear(served) {
+                continue;
+            }
+            if served.child.has_ended() {
+                Self::collect(self.children.remove(slot), turn);
+            } else {
+                unfinished.push(slot);
+            }
+        }
+        // A process closes its descriptors a moment before it can be waited for.
+        self.look_again = (!unfinished.is_empty()).then(|| turn.now().after(REPEAT));
+        self.noted = unfinished;
+
+        self.serve_waiting(turn, leave);
+        if turn.draining {
+            self.hurry(turn.now());
+        }
+        let says = !turn.draining && self.is_full();
+        self.say_again = says.then(|| turn.now().after(SAY_AGAIN));
+    }
+
+    fn end(&mut self, now: Tick, at_once: bool) {
+        if at_once {
+            self.kill();
+        }
+        // A child ends itself at the deadline, and tells its protocol; one that hangs is killed.
+        self.kill_at.get_or_insert(now.after(GRACE));
+    }
+}
+
+impl<P> Processes<P> {
+    fn kill(&self) {
+        self.children
+            .iter()
+            .for_each(|(_, served)| served.child.kill());
+    }
+}
+
+impl<P> Drop for Processes<P> {
+    /// No child outlives its server, and none becomes a zombie.
+    fn drop(&mut self) {
+        self.kill();
+        for (_, served) in &self.children {
+            served.child.wait();
+        }
+    }
+}

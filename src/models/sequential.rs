@@ -1,0 +1,211 @@
+//! One connection at a time, on the server's own thread.
+
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use crate::address::Peer;
+use crate::models::blocking::Blocking;
+use crate::models::interrupt::{INTERRUPT_AGAIN, Interrupt};
+use crate::net::{Datagram, Mio};
+use crate::reactor::{Model, Turn, answer_on_loop};
+use crate::session::{Protocol, Tick};
+use crate::shutdown::ShutdownHandle;
+use crate::{LOG_TARGET, sys};
+
+/// A connection that is served for longer keeps others waiting so that it is worth a word.
+const LONG: Duration = Duration::from_secs(1);
+
+/// A client that comes this soon after a connection's end was there before.
+const SOON: Duration = Duration::from_millis(5);
+
+pub(crate) struct Sequential {
+    handle: ShutdownHandle,
+    watch: Arc<Watch>,
+    quit: UnixStream,
+    watcher: Option<JoinHandle<()>>,
+    /// How long the last connection was served, and until when.
+    last: Option<(Duration, Instant)>,
+}
+
+/// What the watcher knows of the connection that is being served.
+struct Watch {
+    serving: Mutex<Serving>,
+    drain_timeout: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Serving {
+    interrupt: Option<Arc<Interrupt>>,
+    /// The log says that the server shuts down.
+    said: bool,
+    /// The drain is over: whoever comes next from the system's queue ends at once.
+    over: bool,
+}
+
+impl Sequential {
+    /// Serves on this thread. A second one only watches for the shutdown, which the first cannot
+    /// notice while it is blocked.
+    pub(crate) fn new(handle: ShutdownHandle, drain_timeout: Option<Duration>) -> io::Result<Self> {
+        sys::allow_interrupts()?;
+        let (quit, asked) = UnixStream::pair()?;
+        let watch = Arc::new(Watch {
+            serving: Mutex::default(),
+            drain_timeout,
+        });
+        let (watched, for_thread) = (handle.clone(), Arc::clone(&watch));
+        let watcher = thread::Builder::new()
+            .name("serveloop-watcher".to_owned())
+            .spawn(move || for_thread.run(&watched, &asked))?;
+        Ok(Self {
+            handle,
+            watch,
+            quit,
+            watcher: Some(watcher),
+            last: None,
+        })
+    }
+
+    /// Says that a peer was kept waiting, if it was there as soon as the last connection had ended.
+    fn say_waited(&self, peer: &Peer, turn: &mut Turn<'_, Mio>) {
+        let Some((took, _)) = self.last.filter(|(_, ended)| ended.elapsed() < SOON) else {
+            return;
+        };
+        if took >= LONG {
+            let problem = format_args!(
+                "{peer}: may have waited for {} s, one connection is served at a time",
+                took.as_secs()
+            );
+            turn.warn("waited", problem);
+        }
+    }
+}
+
+impl Watch {
+    fn serve(&self, interrupt: Option<Arc<Interrupt>>) {
+        let mut serving = self.serving();
+        if let Some(interrupt) = interrupt.as_ref().filter(|_| serving.over) {
+            interrupt.end();
+        }
+        serving.interrupt = interrupt;
+    }
+
+    fn run(&self, handle: &ShutdownHandle, asked: &UnixStream) {
+        let mut rung_at = None;
+        loop {
+            let rung = handle.is_rung();
+            let handle_unheard = (!rung).then(|| handle.as_fd());
+            let mut waits = [Some(asked.as_fd()), handle_unheard]
+                .map(|descriptor| sys::wait_for(descriptor, libc::POLLIN));
+            if let Err(error) = sys::poll(&mut waits, rung.then_some(INTERRUPT_AGAIN)) {
+                if error.kind() != ErrorKind::Interrupted {
+                    // For want of memory, for example: later perhaps.
+                    thread::sleep(INTERRUPT_AGAIN);
+                }
+                continue;
+            }
+            if waits[0].revents != 0 {
+                return;
+            }
+            if rung {
+                self.say_shutdown();
+                let drained = rung_at.get_or_insert_with(Instant::now).elapsed();
+                let late = self.drain_timeout.is_some_and(|most| drained >= most);
+                self.interrupt(late || handle.requests() > 1);
+            }
+        }
+    }
+
+    /// Says that the server shuts down while a connection holds up the loop, which would say it.
+    fn say_shutdown(&self) {
+        let mut serving = self.serving();
+        if serving.interrupt.is_some() && !mem::replace(&mut serving.said, true) {
+            log::info!(target: LOG_TARGET, "shutting down: 1 connections open");
+        }
+    }
+
+    fn interrupt(&self, end: bool) {
+        let mut serving = self.serving();
+        serving.over |= end;
+        if let Some(interrupt) = &serving.interrupt {
+            interrupt.interrupt(end);
+        }
+    }
+
+    fn serving(&self) -> MutexGuard<'_, Serving> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Protocol> Model<Mio, P> for Sequential {
+    fn process(
+        &mut self,
+        stream: Socket,
+        protocol: P,
+        peer: Peer,
+        turn: &mut Turn<'_, Mio>,
+    ) -> bool {
+        if stream.set_nonblocking(false).is_err() {
+            turn.drop_caught(protocol);
+            return false;
+        }
+        self.say_waited(&peer, turn);
+        let began = Instant::now();
+        let name = peer.clone();
+        let interrupt = Arc::new(Interrupt::default());
+        self.watch.serve(Some(Arc::clone(&interrupt)));
+        let served = Blocking::new(
+            &stream,
+            (protocol, peer),
+            (turn.config, &self.handle, &interrupt),
+            turn.statistics,
+        );
+        turn.failures
+            .extend(interrupt.thread.run(|| served.serve()));
+        self.watch.serve(None);
+        self.last = Some((began.elapsed(), Instant::now()));
+        turn.leave(&name);
+        true
+    }
+
+    fn answer(
+        &mut self,
+        socket: &mut Datagram,
+        count: usize,
+        protocol: P,
+        peer: Peer,
+        turn: &mut Turn<'_, Mio>,
+    ) -> bool {
+        answer_on_loop(socket, count, protocol, peer, turn);
+        true
+    }
+
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn open(&self) -> Option<usize> {
+        let said = mem::replace(&mut self.watch.serving().said, true);
+        (!said).then_some(0)
+    }
+
+    fn reap(&mut self, _: &mut Turn<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {}
+
+    fn end(&mut self, _: Tick, _: bool) {}
+}
+
+impl Drop for Sequential {
+    fn drop(&mut self) {
+        // Closing would do too; either way the watcher sees it.
+        let _ = sys::send(&self.quit, &[0]);
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+    }
+}

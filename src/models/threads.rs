@@ -1,0 +1,287 @@
+//! A thread for each connection, and for each datagram.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::{io, mem};
+
+use slab::Slab;
+use socket2::Socket;
+
+use crate::address::Peer;
+use crate::config::Config;
+use crate::error::{CloseReason, Deadline};
+use crate::models::blocking;
+use crate::models::blocking::Blocking;
+use crate::models::interrupt::{Descriptors, GRACE, INTERRUPT_AGAIN, Interrupt};
+use crate::net::{Datagram, Mio};
+use crate::reactor::{Model, Turn};
+use crate::session::{Protocol, Tick, catch};
+use crate::shutdown::ShutdownHandle;
+use crate::statistics::Statistics;
+use crate::waker::Waker;
+use crate::{LOG_TARGET, sys};
+
+pub(crate) struct Threads {
+    shared: Arc<Shared>,
+    interrupt_at: Option<Tick>,
+    give_up_at: Option<Tick>,
+}
+
+struct Shared {
+    config: Config,
+    handle: ShutdownHandle,
+    /// Has the server look at what has ended.
+    waker: Waker,
+    state: Mutex<State>,
+    /// How many bytes the buffers of all connections hold.
+    held: Arc<AtomicUsize>,
+    /// What all connections and their wakers take descriptors from.
+    descriptors: Arc<Descriptors>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The threads that live: each takes itself out as the last thing it does.
+    threads: Slab<Running>,
+    /// The threads that have nothing left to do but to end.
+    ended: Vec<(Peer, JoinHandle<()>)>,
+    /// What those have counted that ended, until the server collects it.
+    statistics: Statistics,
+    failures: Vec<(Peer, Box<CloseReason>)>,
+}
+
+/// A thread that serves a connection, or a datagram.
+struct Running {
+    interrupt: Arc<Interrupt>,
+    peer: Peer,
+    thread: JoinHandle<()>,
+}
+
+impl Threads {
+    /// Serves on threads, which may have `descriptors` together.
+    pub(crate) fn new(
+        config: Config,
+        handle: ShutdownHandle,
+        waker: Waker,
+        descriptors: usize,
+    ) -> io::Result<Self> {
+        sys::allow_interrupts()?;
+        let state = Mutex::new(State::default());
+        let shared = Arc::new(Shared {
+            config,
+            handle,
+            waker,
+            state,
+            held: Arc::default(),
+            descriptors: Arc::new(Descriptors::new(descriptors)),
+        });
+        Ok(Self {
+            shared,
+            interrupt_at: None,
+            give_up_at: None,
+        })
+    }
+
+    /// Runs `work` on a thread that the server can interrupt, count and wait for.
+    fn spawn(
+        &self,
+        peer: &Peer,
+        work: impl FnOnce(&Shared, &Interrupt, &mut State) + Send + 'static,
+    ) -> io::Result<()> {
+        let exhausted = || io::Error::from_raw_os_error(libc::EMFILE);
+        let taken = self.shared.descriptors.take().ok_or_else(exhausted)?;
+        let interrupt = Interrupt::sharing(&self.shared.held, &self.shared.descriptors);
+        let interrupt = Arc::new(interrupt);
+        let (shared, for_thread) = (Arc::clone(&self.shared), Arc::clone(&interrupt));
+        // The thread waits for the lock before it takes out what is not in there yet.
+        let mut state = self.shared.state();
+        let entry = state.threads.vacant_entry();
+        let key = entry.key();
+        let run = move || {
+            let mut counted = State::default();
+            let run = || work(&shared, &for_thread, &mut counted);
+            catch(|| for_thread.thread.run(run));
+            shared.state().collect(key, counted);
+            shared.waker.wake();
+            drop(taken);
+        };
+        // Without a thread the protocol is dropped here.
+        let spawned = catch(|| thread::Builder::new().spawn(run));
+        let thread = spawned.unwrap_or_else(|| Err(io::Error::other("a protocol panicked")))?;
+        let peer = peer.clone();
+        entry.insert(Running {
+            interrupt,
+            peer,
+            thread,
+        });
+        Ok(())
+    }
+
+    /// Interrupts the threads that do not know what to do. Whether there are any.
+    fn interrupt(&self) -> bool {
+        let ends = self.give_up_at.is_some();
+        let mut unaware = false;
+        for (_, running) in &self.shared.state().threads {
+            running.interrupt.interrupt(ends);
+            unaware |= ends || !running.interrupt.is_told();
+        }
+        unaware
+    }
+
+    /// Leaves threads to themselves that even now have not ended: their protocols hang.
+    fn give_up(&self, turn: &mut Turn<'_, Mio>) {
+        for running in self.shared.state().threads.drain() {
+            let reason = CloseReason::TimedOut(Deadline::Drain);
+            log::error!(
+                target: LOG_TARGET, "{}: its protocol hangs, its thread is given up",
+                running.peer
+            );
+            if !running.peer.is_datagram() {
+                turn.statistics.count_close(&reason);
+            }
+            turn.leave(&running.peer);
+            turn.failures.push((running.peer, Box::new(reason)));
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn collect(&mut self, key: usize, counted: Self) {
+        // Otherwise it was given up and is accounted for.
+        let Some(running) = self.threads.try_remove(key) else {
+            return;
+        };
+        self.ended.push((running.peer, running.thread));
+        self.statistics.add(&counted.statistics);
+        self.failures.extend(counted.failures);
+    }
+}
+
+impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
+    fn process(
+        &mut self,
+        stream: Socket,
+        protocol: P,
+        peer: Peer,
+        turn: &mut Turn<'_, Mio>,
+    ) -> bool {
+        let name = peer.clone();
+        let spawned = stream.set_nonblocking(false).and_then(|()| {
+            self.spawn(&name, move |shared, interrupt, counted| {
+                let State {
+                    statistics,
+                    failures,
+                    ..
+                } = counted;
+                let around = (&shared.config, &shared.handle, interrupt);
+                let served = Blocking::new(&stream, (protocol, peer), around, statistics);
+                failures.extend(served.serve());
+            })
+        });
+        turn.check_spawned(&name, spawned)
+    }
+
+    fn answer(
+        &mut self,
+        socket: &mut Datagram,
+        count: usize,
+        protocol: P,
+        peer: Peer,
+        turn: &mut Turn<'_, Mio>,
+    ) -> bool {
+        // Datagrams are not refused like connections, and are as many as their senders like.
+        let most = turn.config.max_connections;
+        if self.shared.state().threads.len() >= most || !self.shared.descriptors.has_room() {
+            let problem = format_args!("{peer}: dropped a datagram, {most} threads serve already");
+            turn.warn("no thread", problem);
+            return false;
+        }
+        let (data, name) = (turn.input[..count].to_vec(), peer.clone());
+        let spawned = socket.try_clone().and_then(|socket| {
+            self.spawn(&name, move |shared, _, counted| {
+                let State {
+                    statistics,
+                    failures,
+                    ..
+                } = counted;
+                let answer =
+                    blocking::answer(&socket, &data, (protocol, peer), &shared.config, statistics);
+                failures.extend(answer);
+            })
+        });
+        turn.reply_limit.count(name.address(), turn.config);
+        turn.check_spawned(&name, spawned)
+    }
+
+    /// Threads count until they are joined, and with them what they counted.
+    fn len(&self) -> usize {
+        let state = self.shared.state();
+        state.threads.len() + state.ended.len()
+    }
+
+    fn has_room(&self) -> bool {
+        self.shared.descriptors.has_room()
+    }
+
+    fn deadline(&self) -> Option<Tick> {
+        self.interrupt_at.into_iter().chain(self.give_up_at).min()
+    }
+
+    fn reap(&mut self, turn: &mut Turn<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {
+        let mut state = self.shared.state();
+        turn.add_counts(&mem::take(&mut state.statistics));
+        turn.failures.append(&mut state.failures);
+        let nobody = state.threads.is_empty();
+        let ended = mem::take(&mut state.ended);
+        drop(state);
+        for (peer, thread) in ended {
+            turn.leave(&peer);
+            // A panic has been caught before.
+            let _ = thread.join();
+        }
+        if nobody {
+            (self.interrupt_at, self.give_up_at) = (None, None);
+            return;
+        }
+        if self.give_up_at.is_some_and(|at| at <= turn.now()) {
+            return self.give_up(turn);
+        }
+        if turn.draining && self.interrupt_at.is_none_or(|at| at <= turn.now()) {
+            let again = || turn.now().after(INTERRUPT_AGAIN);
+            self.interrupt_at = self.interrupt().then(again);
+        }
+    }
+
+    fn end(&mut self, now: Tick, _: bool) {
+        self.give_up_at.get_or_insert(now.after(GRACE));
+        self.interrupt();
+    }
+}
+
+impl Drop for Threads {
+    /// Where the loop itself has failed, connections are still served. They end now, and whoever
+    /// waited for the server finds none of its threads, unless a protocol hangs.
+    fn drop(&mut self) {
+        let mut patience = GRACE;
+        while !self.shared.state().threads.is_empty() && !patience.is_zero() {
+            for (_, running) in &self.shared.state().threads {
+                running.interrupt.interrupt(true);
+            }
+            thread::sleep(INTERRUPT_AGAIN);
+            patience = patience.saturating_sub(INTERRUPT_AGAIN);
+        }
+
+        let ended = mem::take(&mut self.shared.state().ended);
+        for (_, thread) in ended {
+            // A panic has been caught before.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Interrupt messages of macOS and its relatives: a length of 32 bits, aligned to as many.
+
+use std::net::Ipv4Addr;
+
+#[path = "header.rs"]
+mod header;
+
+const LENGTH: usize = 4;
+const HEADER: usize = LENGTH + 8;
+const ALIGN: usize = 4;
+
+/// Enough for one message of 20 bytes.
+pub(super) const ROOM: usize = HEADER + 24;
+
+pub(super) const WATCH_V4: i32 = libc::IP_PKTINFO;
+pub(super) const WATCH_V6: i32 = libc::IPV6_RECVPKTINFO;
+pub(super) const TOLD_V4: i32 = libc::IP_PKTINFO;
+pub(super) const TELL_V4: i32 = libc::IP_PKTINFO;
+
+pub(super) fn split(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
+    header::split::<LENGTH, HEADER, ALIGN>(control)
+}
+
+pub(super) fn join(level: i32, kind: i32, content: &[u8]) -> ([u8; ROOM], usize) {
+    header::join::<ROOM, LENGTH, HEADER, ALIGN>(level, kind, content)
+}
+
+/// The structure `in_pktinfo`: interface, address of ours, destination. Those two differ for
+/// broadcasts. Of a datagram that came before the option was set, only the destination is known.
+pub(super) fn read_v4(content: &[u8]) -> Option<Ipv4Addr> {
+    let ip = |at: usize| {
+        let octets: [u8; 4] = content.get(at..at + 4)?.try_into().ok()?;
+        Some(Ipv4Addr::from(octets))
+    };
+    let (local, destination) = (ip(4)?, ip(8)?);
+    Some(if local.is_unspecified() {
+        destination
+    } else {
+        local
+    })
+}
+
+/// The interface is left to the route, and the destination is ignored.
+pub(super) fn content_v4(source: Ipv4Addr) -> [u8; 12] {
+    let mut content = [0; 12];
+    content[4..8].copy_from_slice(&source.octets());
+    content
+}

@@ -1,0 +1,260 @@
+//! The address that a datagram was sent to, which its reply has to leave from.
+//!
+//! A socket that is bound to one address answers from there. One that is bound to all addresses of
+//! this machine leaves the choice to the system, which goes by the route to the peer: a client that
+//! asked a different address drops the reply, and so do firewalls and address translation. The
+//! system tells each datagram's destination in a control message, and takes a source in another.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+
+use socket2::{MsgHdr, SockAddr, SockRef};
+
+use crate::sys;
+
+#[cfg_attr(any(target_os = "linux", target_os = "android"), path = "linux.rs")]
+#[cfg_attr(target_vendor = "apple", path = "apple.rs")]
+#[cfg_attr(target_os = "freebsd", path = "freebsd.rs")]
+#[cfg_attr(
+    not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_vendor = "apple",
+        target_os = "freebsd"
+    )),
+    path = "unknown.rs"
+)]
+mod layout;
+
+/// Room for the control messages of one datagram, in bytes: those asked for here, and some that
+/// others may have asked for on a socket that was handed to us.
+const CONTROL_MOST: usize = 256;
+
+/// The address of ours that a datagram was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    V4(Ipv4Addr),
+    /// With the number of the interface, if the address means something there only; otherwise 0.
+    V6(Ipv6Addr, u32),
+}
+
+/// Whether a socket bound to `ip` receives datagrams for several addresses.
+pub(super) fn is_any(ip: IpAddr) -> bool {
+    ip.to_canonical().is_unspecified()
+}
+
+/// Lets [`receive`] learn the destination of datagrams. Best done before binding: of what waits
+/// already, not all systems know it.
+///
+/// # Errors
+/// The system does not tell. ReplyLimit then leave from an address that it chooses.
+pub(super) fn watch(socket: impl AsFd, ip: IpAddr) -> io::Result<()> {
+    let socket = socket.as_fd();
+    if ip.is_ipv6() {
+        // Also for IPv4, where the socket takes both: a broadcast is told apart this way only.
+        let _ = sys::enable(socket, libc::IPPROTO_IP, layout::WATCH_V4);
+        return sys::enable(socket, libc::IPPROTO_IPV6, layout::WATCH_V6);
+    }
+    sys::enable(socket, libc::IPPROTO_IP, layout::WATCH_V4)
+}
+
+/// Receives one datagram: its length, its sender, and its destination if the system told.
+///
+/// # Errors
+/// What recvmsg(2) says.
+pub(super) fn receive(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddr, Option<Destination>)> {
+    let mut control = [0; CONTROL_MOST];
+    let message = sys::receive_message(socket.as_fd(), buffer, &mut control)?;
+    let from = message
+        .from
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((message.count, from, find(&control[..message.control])))
+}
+
+/// Sends one datagram to `to`, from `source` if there is one.
+///
+/// # Errors
+/// What sendmsg(2) says, for example that the address is not ours any more.
+pub(super) fn send(
+    socket: impl AsFd,
+    data: &[u8],
+    to: SocketAddr,
+    source: Option<Destination>,
+) -> io::Result<usize> {
+    let (to, parts) = (SockAddr::from(to), [io::IoSlice::new(data)]);
+    let (control, length) = source.map_or(([0; layout::ROOM], 0), write);
+    let mut message = MsgHdr::new().with_addr(&to).with_buffers(&parts);
+    if length > 0 {
+        message = message.with_control(&control[..length]);
+    }
+    SockRef::from(&socket).sendmsg(&message, sys::QUIETLY)
+}
+
+/// The destination in the control messages of a datagram. One that is cut short is none.
+fn find(mut control: &[u8]) -> Option<Destination> {
+    let mut found = None;
+    while let Some((level, kind, content, rest)) = layout::split(control) {
+        control = rest;
+        if level == libc::IPPROTO_IP && kind == layout::TOLD_V4 {
+            // Told of a socket for both families too, where it is the better one of two.
+            return layout::read_v4(content)
+                .filter(|ip| is_ours(IpAddr::V4(*ip)))
+                .map(Destination::V4);
+        }
+        if level == libc::IPPROTO_IPV6 && kind == libc::IPV6_PKTINFO {
+            found = read_v6(content);
+        }
+    }
+    found
+}
+
+/// The structure in6_pktinfo, the same on all systems.
+fn read_v6(content: &[u8]) -> Option<Destination> {
+    let (ip, interface) = content.split_at_checked(16)?;
+    let ip = Ipv6Addr::from(<[u8; 16]>::try_from(ip).ok()?);
+    let interface = u32::from_ne_bytes(interface.get(..4)?.try_into().ok()?);
+    let interface = if ip.is_unicast_link_local() {
+        interface
+    } else {
+        0
+    };
+    is_ours(IpAddr::V6(ip)).then_some(Destination::V6(ip, interface))
+}
+
+/// Whether a reply can leave from `ip`: not from one that several machines have.
+fn is_ours(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast()),
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast()),
+    }
+}
+
+/// The control message for a source, and its length.
+fn write(source: Destination) -> ([u8; layout::ROOM], usize) {
+    match source {
+        Destination::V4(ip) => {
+            layout::join(libc::IPPROTO_IP, layout::TELL_V4, &layout::content_v4(ip))
+        }
+        Destination::V6(ip, interface) => {
+            let mut content = [0; 20];
+            content[..16].copy_from_slice(&ip.octets());
+            content[16..].copy_from_slice(&interface.to_ne_bytes());
+            layout::join(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &content)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(source: Destination) -> Vec<u8> {
+        let (control, length) = write(source);
+        control[..length].to_vec()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for source in [
+            Destination::V4(Ipv4Addr::new(127, 0, 0, 2)),
+            Destination::V6("2001:db8::1".parse().unwrap(), 0),
+            Destination::V6("fe80::1".parse().unwrap(), 7),
+            Destination::V6("::ffff:192.0.2.1".parse().unwrap(), 0),
+        ] {
+            let control = written(source);
+            assert_eq!(find(&control), Some(source));
+            for length in 0..control.len().min(20) {
+                assert_eq!(find(&control[..length]), None, "cut to {length}");
+            }
+        }
+    }
+
+    /// A socket of both families, asked over IPv4 at an address that is not the usual one.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_of_both_families_answers_from_the_address_that_was_asked() {
+        use socket2::{Domain, Socket, Type};
+        use std::time::Duration;
+
+        let Ok(both) = Socket::new(Domain::IPV6, Type::DGRAM, None) else {
+            return eprintln!("skipped: there is no IPv6 here");
+        };
+        both.set_only_v6(false).unwrap();
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        watch(&both, any.ip()).unwrap();
+        both.bind(&any.into()).unwrap();
+        let port = both.local_addr().unwrap().as_socket().unwrap().port();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(("127.0.0.2", port)).unwrap();
+        let patience = Some(Duration::from_secs(10));
+        client.set_read_timeout(patience).unwrap();
+        both.set_read_timeout(patience).unwrap();
+        client.send(b"hello").unwrap();
+
+        let mut buffer = [0; 9];
+        let (count, from, destination) = receive(&both, &mut buffer).unwrap();
+        let asked = Some(Destination::V4(Ipv4Addr::new(127, 0, 0, 2)));
+        assert_eq!((count, destination), (5, asked));
+        assert!(from.ip().to_canonical().is_ipv4());
+
+        // Told the other way, it is the same.
+        let mapped = Destination::V6("::ffff:127.0.0.2".parse().unwrap(), 0);
+        for source in [destination, Some(mapped)] {
+            send(&both, &buffer[..count], from, source).unwrap();
+            assert_eq!(client.recv(&mut [0; 9]).unwrap(), 5);
+        }
+    }
+
+    #[test]
+    fn an_interface_counts_for_link_local_addresses_only() {
+        let global = Destination::V6("2001:db8::1".parse().unwrap(), 7);
+        let found = Destination::V6("2001:db8::1".parse().unwrap(), 0);
+        assert_eq!(find(&written(global)), Some(found));
+    }
+
+    #[test]
+    fn nothing_leaves_from_an_address_of_several() {
+        for source in [
+            Destination::V4(Ipv4Addr::BROADCAST),
+            Destination::V4(Ipv4Addr::UNSPECIFIED),
+            Destination::V4(Ipv4Addr::new(224, 0, 0, 1)),
+            Destination::V6("ff02::1".parse().unwrap(), 7),
+            Destination::V6("::ffff:224.0.0.1".parse().unwrap(), 0),
+        ] {
+            assert_eq!(find(&written(source)), None, "{source:?}");
+        }
+    }
+
+    #[test]
+    fn other_messages_are_passed_over_and_ipv4s_own_is_preferred() {
+        let mapped = written(Destination::V6("::ffff:10.9.0.255".parse().unwrap(), 0));
+        let own = written(Destination::V4(Ipv4Addr::new(10, 9, 0, 1)));
+        let expected = Some(Destination::V4(Ipv4Addr::new(10, 9, 0, 1)));
+        assert_eq!(find(&[&*mapped, &own].concat()), expected);
+        assert_eq!(find(&[&*own, &mapped].concat()), expected);
+        let (other, length) = layout::join(libc::SOL_SOCKET, 0x7777, &[1; 20]);
+        assert_eq!(find(&[&other[..length], &*own].concat()), expected);
+    }
+
+    #[test]
+    fn lengths_that_make_no_sense_are_no_messages() {
+        assert_eq!(find(&[0; 64]), None);
+        assert_eq!(find(&[0xff; 64]), None);
+        assert_eq!(find(&[]), None);
+    }
+
+    #[test]
+    fn sockets_of_several_addresses_are_known() {
+        for any in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+            assert!(is_any(any.parse().unwrap()), "{any}");
+        }
+        for one in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "255.255.255.255"] {
+            assert!(!is_any(one.parse().unwrap()), "{one}");
+        }
+    }
+}

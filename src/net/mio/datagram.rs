@@ -1,0 +1,122 @@
+//! A datagram socket of the real network.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+
+use socket2::{SockAddr, SockRef};
+
+use super::listener::path_of;
+use crate::address::Address;
+use crate::net::destination;
+use crate::net::destination::Destination;
+use crate::net::socket::Bound;
+use crate::net::unix_path::SocketFile;
+use crate::sys;
+
+/// A datagram socket of [`Mio`](crate::Mio).
+#[derive(Debug)]
+pub struct Datagram {
+    kind: Kind,
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Bound to one address, which replies leave from.
+    Udp(UdpSocket),
+    /// Bound to all addresses, with the one that the last datagram was sent to.
+    UdpAny(UdpSocket, Option<Destination>),
+    Unix(UnixDatagram),
+}
+
+impl Datagram {
+    /// Takes over a socket that is bound already.
+    pub(super) fn new(bound: Bound) -> io::Result<Self> {
+        bound.socket.set_nonblocking(true)?;
+        let kind = match &bound.address {
+            Address::Unixgram(_) => Kind::Unix(OwnedFd::from(bound.socket).into()),
+            address => match address.socket_addr().map(|addr| addr.ip()) {
+                Some(ip) if destination::is_any(ip) => Kind::UdpAny(bound.socket.into(), None),
+                _ => Kind::Udp(bound.socket.into()),
+            },
+        };
+        Ok(Self {
+            kind,
+            _file: bound.file,
+        })
+    }
+
+    /// The same socket for a thread of its own, which answers the last datagram. It does not own the
+    /// socket's file.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let kind = match &self.kind {
+            Kind::Udp(socket) => Kind::Udp(socket.try_clone()?),
+            Kind::UdpAny(socket, asked) => Kind::UdpAny(socket.try_clone()?, *asked),
+            Kind::Unix(socket) => Kind::Unix(socket.try_clone()?),
+        };
+        Ok(Self { kind, _file: None })
+    }
+
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        match &mut self.kind {
+            Kind::Udp(socket) => socket
+                .recv_from(buffer)
+                .map(|(count, addr)| (count, Address::Udp(addr))),
+            Kind::UdpAny(socket, asked) => {
+                let (count, addr, destination) = destination::receive(&*socket, buffer)?;
+                *asked = destination;
+                Ok((count, Address::Udp(addr)))
+            }
+            Kind::Unix(socket) => socket
+                .recv_from(buffer)
+                .map(|(count, addr)| (count, Address::Unixgram(path_of(&addr)))),
+        }
+    }
+
+    /// Sends the reply to the last datagram that was received.
+    pub(crate) fn send_to(&self, data: &[u8], to: &Address) -> io::Result<()> {
+        let sent = match (&self.kind, to) {
+            (Kind::Udp(socket), Address::Udp(addr)) => {
+                SockRef::from(socket).send_to_with_flags(data, &(*addr).into(), sys::QUIETLY)
+            }
+            (Kind::UdpAny(socket, asked), Address::Udp(addr)) => {
+                destination::send(socket, data, *addr, *asked)
+            }
+            (Kind::Unix(socket), Address::Unixgram(path)) => {
+                // A name outside the file system begins with a NUL, which is no path to the standard
+                // library.
+                let to = SockAddr::unix(path)?;
+                SockRef::from(socket).send_to_with_flags(data, &to, sys::QUIETLY)
+            }
+            _ => Err(ErrorKind::InvalidInput.into()),
+        };
+        sent.map(drop)
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Udp(socket) | Kind::UdpAny(socket, _) => socket.as_fd(),
+            Kind::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// Whether an address is this machine's: nothing else can be bound. Where that cannot be tried for
+/// want of descriptors or memory it is: a datagram that is dropped does less harm than a server
+/// that answers itself for as long as the want lasts.
+pub(super) fn is_local(mut addr: SocketAddr) -> bool {
+    addr.set_port(0);
+    let ip = addr.ip().to_canonical();
+    if ip != addr.ip() {
+        addr = SocketAddr::new(ip, 0);
+    }
+    match UdpSocket::bind(addr) {
+        Ok(_) => true,
+        Err(error) => matches!(
+            error.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        ),
+    }
+}

@@ -1,0 +1,57 @@
+//! Registrations with a poller that tells of each change (epoll, kqueue): made once, they last until
+//! the descriptor is closed.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use ::mio::event::Event;
+use ::mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::Mio;
+
+/// Whether a registration has to be renewed after an event.
+pub(super) const REARMS: bool = false;
+
+#[derive(Debug)]
+pub(super) struct Registrations;
+
+#[expect(clippy::unused_self, reason = "pollers without memory have more to do")]
+impl Registrations {
+    pub(super) fn new() -> Self {
+        Self
+    }
+
+    pub(super) fn add(
+        &self,
+        registry: &Registry,
+        descriptor: BorrowedFd<'_>,
+        token: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let descriptor = descriptor.as_raw_fd();
+        registry.register(&mut SourceFd(&descriptor), Token(token), interest)
+    }
+
+    pub(super) fn keep_armed(&self, _: BorrowedFd<'_>) {}
+
+    pub(super) fn look_often(&self, _: BorrowedFd<'_>) {}
+
+    pub(super) fn rearm(&self, _: &Registry, _: BorrowedFd<'_>, _: Interest) {}
+
+    pub(super) fn remove(&self, _: &Registry, _: BorrowedFd<'_>) {}
+
+    pub(super) fn note(&self, _: &Event) {}
+
+    pub(super) fn prepare(&self, _: &Registry, timeout: Option<Duration>) -> Option<Duration> {
+        timeout
+    }
+}
+
+impl AsRawFd for Mio {
+    /// Readable when [`Net::poll`](crate::Net::poll) has events to bring.
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}

@@ -1,0 +1,351 @@
+//! The real network: the seam on mio.
+
+mod datagram;
+mod listener;
+#[cfg_attr(
+    not(any(
+        mio_unsupported_force_poll_poll,
+        target_os = "aix",
+        target_os = "cygwin",
+        target_os = "espidf",
+        target_os = "fuchsia",
+        target_os = "haiku",
+        target_os = "hurd",
+        target_os = "nto",
+        target_os = "nuttx",
+        target_os = "vita"
+    )),
+    path = "lasting.rs"
+)]
+#[cfg_attr(
+    any(
+        mio_unsupported_force_poll_poll,
+        target_os = "aix",
+        target_os = "cygwin",
+        target_os = "espidf",
+        target_os = "fuchsia",
+        target_os = "haiku",
+        target_os = "hurd",
+        target_os = "nto",
+        target_os = "nuttx",
+        target_os = "vita"
+    ),
+    path = "rearmed.rs"
+)]
+mod registrations;
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+use socket2::Socket;
+
+use self::registrations::{REARMS, Registrations};
+use crate::address::Address;
+use crate::config::Config;
+use crate::net::socket::Bound;
+use crate::net::{Event, Net, socket};
+use crate::shutdown::ShutdownHandle;
+use crate::waker::Wake;
+use crate::{LOG_TARGET, sys};
+
+pub use self::datagram::Datagram;
+pub use self::listener::Listener;
+
+/// The most events that one wait brings.
+const EVENTS: usize = 1_024;
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// What a stream is watched for. A read ends before an urgent byte, which is no sign that nothing is
+/// left: where the system tells of such bytes, it is to do so.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const STREAM: Interest = BOTH.add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const STREAM: Interest = BOTH;
+
+/// The operating system's network, through mio.
+#[derive(Debug)]
+pub struct Mio {
+    poll: Poll,
+    events: Events,
+    registrations: Registrations,
+}
+
+impl Mio {
+    /// A new poller.
+    ///
+    /// # Errors
+    /// The system has no descriptor for it.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS),
+            registrations: Registrations::new(),
+        })
+    }
+
+    /// Watches a socket that listens already.
+    pub(crate) fn adopt_listener(
+        &self,
+        bound: Bound,
+        config: &Config,
+        token: usize,
+    ) -> io::Result<Listener> {
+        let listener = Listener::new(bound, config)?;
+        self.watch(listener.descriptor(), token, Interest::READABLE)?;
+        Ok(listener)
+    }
+
+    /// Watches a datagram socket that is bound already.
+    pub(crate) fn adopt_datagram(&self, bound: Bound, token: usize) -> io::Result<Datagram> {
+        let datagram = Datagram::new(bound)?;
+        self.watch(datagram.descriptor(), token, Interest::READABLE)?;
+        Ok(datagram)
+    }
+
+    /// Wakes the loop with `token` when a child process has something to say.
+    pub(crate) fn watch_child(&self, report: BorrowedFd<'_>, token: usize) -> io::Result<()> {
+        self.watch(report, token, Interest::READABLE)?;
+        self.registrations.keep_armed(report);
+        Ok(())
+    }
+
+    fn watch(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        token: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let registry = self.poll.registry();
+        self.registrations
+            .add(registry, descriptor, token, interest)
+    }
+
+    /// Nothing more can be done now with a descriptor: the next event counts.
+    fn rearm(&self, descriptor: BorrowedFd<'_>, interest: Interest) {
+        let registry = self.poll.registry();
+        self.registrations.rearm(registry, descriptor, interest);
+    }
+
+    /// The same, if that is what a call found.
+    fn rearm_after<T>(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        interest: Interest,
+        outcome: &io::Result<T>,
+        is_short: impl FnOnce(&T) -> bool,
+    ) {
+        let nothing_more = match outcome {
+            Ok(done) => is_short(done),
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        if nothing_more {
+            self.rearm(descriptor, interest);
+        }
+    }
+
+    fn forget(&self, descriptor: BorrowedFd<'_>) {
+        self.registrations.remove(self.poll.registry(), descriptor);
+    }
+}
+
+struct MioWake(::mio::Waker);
+
+impl Wake for MioWake {
+    fn wake(&self) {
+        if let Err(error) = self.0.wake() {
+            log::error!(target: LOG_TARGET, "cannot wake the loop: {error}");
+        }
+    }
+}
+
+impl Net for Mio {
+    type Stream = Socket;
+    type Listener = Listener;
+    type Datagram = Datagram;
+
+    fn now(&mut self) -> Instant {
+        Instant::now()
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = self.registrations.prepare(self.poll.registry(), timeout);
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            outcome => outcome?,
+        }
+        if REARMS {
+            for event in &self.events {
+                self.registrations.note(event);
+            }
+        }
+        events.extend(self.events.iter().map(|event| Event {
+            token: event.token().0,
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            closed: event.is_read_closed() || event.is_priority(),
+            error: event.is_error(),
+        }));
+        Ok(())
+    }
+
+    fn waker(&mut self, token: usize) -> io::Result<Box<dyn Wake>> {
+        Ok(Box::new(MioWake(::mio::Waker::new(
+            self.poll.registry(),
+            Token(token),
+        )?)))
+    }
+
+    fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()> {
+        self.watch(handle.as_fd(), token, Interest::READABLE)?;
+        self.registrations.look_often(handle.as_fd());
+        Ok(())
+    }
+
+    fn listen(
+        &mut self,
+        at: &Address,
+        config: &Config,
+        token: usize,
+    ) -> io::Result<(Listener, Address)> {
+        let bound = Bound::new(at, config)?;
+        bound.listen(config.backlog)?;
+        let address = bound.address.clone();
+        Ok((self.adopt_listener(bound, config, token)?, address))
+    }
+
+    fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
+        let accepted = listener.accept();
+        if REARMS {
+            let descriptor = listener.descriptor();
+            self.rearm_after(descriptor, Interest::READABLE, &accepted, |_| false);
+        }
+        accepted
+    }
+
+    fn has_connection(&mut self, listener: &mut Listener) -> bool {
+        sys::has_input(listener.descriptor())
+    }
+
+    fn has_datagram(&mut self, socket: &mut Datagram) -> bool {
+        sys::has_input(socket.descriptor())
+    }
+
+    fn close_listener(&mut self, listener: Listener) {
+        self.forget(listener.descriptor());
+        drop(listener);
+    }
+
+    fn connect(&mut self, to: &Address, config: &Config) -> io::Result<Socket> {
+        let stream = socket::open(to, config)?;
+        stream.set_nonblocking(true)?;
+        match stream.connect(&socket::system_address(to)?) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(stream),
+            Err(error) => Err(error),
+            Ok(()) => Ok(stream),
+        }
+    }
+
+    fn connected(&mut self, stream: &mut Socket) -> io::Result<()> {
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        match stream.peer_addr() {
+            Err(error) if error.kind() == ErrorKind::NotConnected => {
+                self.rearm(stream.as_fd(), Interest::WRITABLE);
+                Err(ErrorKind::WouldBlock.into())
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    fn register(&mut self, stream: &mut Socket, token: usize) -> io::Result<()> {
+        self.watch(stream.as_fd(), token, STREAM)
+    }
+
+    #[inline]
+    fn read(&mut self, stream: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = stream.read(buffer);
+        if REARMS {
+            let is_short = |count: &usize| (1..buffer.len()).contains(count);
+            self.rearm_after(stream.as_fd(), Interest::READABLE, &outcome, is_short);
+        }
+        outcome
+    }
+
+    #[inline]
+    fn write(&mut self, stream: &mut Socket, data: &[u8]) -> io::Result<usize> {
+        let outcome = stream.send_with_flags(data, sys::QUIETLY);
+        if REARMS {
+            let is_short = |count: &usize| *count < data.len();
+            self.rearm_after(stream.as_fd(), Interest::WRITABLE, &outcome, is_short);
+        }
+        outcome
+    }
+
+    fn error(&mut self, stream: &mut Socket) -> Option<io::Error> {
+        stream.take_error().unwrap_or_else(Some)
+    }
+
+    fn unsent(&mut self, stream: &mut Socket) -> usize {
+        sys::unsent(stream.as_fd())
+    }
+
+    fn finish(&mut self, stream: &mut Socket) -> io::Result<()> {
+        stream.shutdown(Shutdown::Write)
+    }
+
+    fn close(&mut self, stream: Socket, abort: bool) {
+        self.forget(stream.as_fd());
+        if abort {
+            // Without the reset it is a plain close, which is as final.
+            let _ = stream.set_linger(Some(Duration::ZERO));
+        }
+        drop(stream);
+    }
+
+    fn bind(
+        &mut self,
+        at: &Address,
+        config: &Config,
+        token: usize,
+    ) -> io::Result<(Datagram, Address)> {
+        let bound = Bound::new(at, config)?;
+        let address = bound.address.clone();
+        Ok((self.adopt_datagram(bound, token)?, address))
+    }
+
+    fn receive(
+        &mut self,
+        socket: &mut Datagram,
+        buffer: &mut [u8],
+    ) -> io::Result<(usize, Address)> {
+        let received = socket.receive(buffer);
+        if REARMS {
+            self.rearm_after(socket.descriptor(), Interest::READABLE, &received, |_| {
+                false
+            });
+        }
+        received
+    }
+
+    fn send(&mut self, socket: &mut Datagram, data: &[u8], to: &Address) -> io::Result<()> {
+        socket.send_to(data, to)
+    }
+
+    fn close_datagram(&mut self, socket: Datagram) {
+        self.forget(socket.descriptor());
+        drop(socket);
+    }
+
+    fn is_local(&mut self, ip: IpAddr) -> bool {
+        self.is_local_in_scope((ip, 0).into())
+    }
+
+    fn is_local_in_scope(&mut self, addr: SocketAddr) -> bool {
+        datagram::is_local(addr)
+    }
+}

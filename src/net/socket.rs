@@ -1,0 +1,176 @@
+//! Sockets that are bound to an address, ready for any way of serving them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::LOG_TARGET;
+use crate::address::Address;
+use crate::config::Config;
+use crate::net::destination;
+use crate::net::unix_path::SocketFile;
+
+/// A socket with an address of its own, and its file if it has one.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(super) socket: Socket,
+    pub(crate) address: Address,
+    pub(super) file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// Binds without listening yet.
+    pub(crate) fn new(at: &Address, config: &Config) -> io::Result<Self> {
+        Self::try_new(at, config).map_err(|error| about(at, &error))
+    }
+
+    fn try_new(at: &Address, config: &Config) -> io::Result<Self> {
+        let socket = open(at, config)?;
+        match at {
+            Address::Tcp(addr) if is_of_several(addr.ip()) => Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                "no stream comes to an address that several machines have",
+            )),
+            Address::Tcp(addr) | Address::Udp(addr) => {
+                socket.set_reuse_address(config.reuse_address && !at.is_datagram())?;
+                socket.set_reuse_port(config.reuse_port)?;
+                if addr.is_ipv6() {
+                    socket.set_only_v6(true)?;
+                }
+                if at.is_datagram() && destination::is_any(addr.ip()) {
+                    // Without it the system chooses where replies leave from, as it does elsewhere.
+                    if let Err(error) = destination::watch(&socket, addr.ip()) {
+                        log::debug!(target: LOG_TARGET, "{at}: destinations are not told: {error}");
+                    }
+                }
+                socket.bind(&(*addr).into())?;
+                let address = local_address(&socket, at)?;
+                Ok(Self {
+                    socket,
+                    address,
+                    file: None,
+                })
+            }
+            Address::Unix(path) | Address::Unixgram(path) => {
+                let file = if is_name(path) {
+                    socket.bind(&SockAddr::unix(path)?)?;
+                    None
+                } else {
+                    Some(SocketFile::bind(&socket, path)?)
+                };
+                Ok(Self {
+                    socket,
+                    address: at.clone(),
+                    file,
+                })
+            }
+        }
+    }
+
+    /// A second socket at the same address: of its own where the system spreads clients among
+    /// several, and the same one where it does not.
+    pub(crate) fn twin(&self, config: &Config) -> io::Result<Self> {
+        match self.address {
+            Address::Tcp(_) | Address::Udp(_) => Self::new(&self.address, config),
+            Address::Unix(_) | Address::Unixgram(_) => {
+                let (socket, address) = (self.socket.try_clone()?, self.address.clone());
+                Ok(Self {
+                    socket,
+                    address,
+                    file: None,
+                })
+            }
+        }
+    }
+
+    /// Lets a stream socket take connections.
+    pub(crate) fn listen(&self, backlog: i32) -> io::Result<()> {
+        if self.address.is_datagram() {
+            return Ok(());
+        }
+        self.socket
+            .listen(backlog)
+            .map_err(|error| about(&self.address, &error))
+    }
+}
+
+/// Whether several machines have an address, as for a broadcast.
+fn is_of_several(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_multicast() || ip == Ipv4Addr::BROADCAST
+}
+
+/// Whether a path is a name outside the file system, which goes with its socket.
+fn is_name(path: &Path) -> bool {
+    let has_names = cfg!(target_os = "linux");
+    has_names && path.as_os_str().as_encoded_bytes().starts_with(b"\0")
+}
+
+/// A socket for `at`, with its options, not bound and not connected.
+pub(super) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
+    let socket = match at {
+        Address::Tcp(addr) => Socket::new(
+            Domain::for_address(*addr),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?,
+        Address::Udp(addr) => {
+            Socket::new(Domain::for_address(*addr), Type::DGRAM, Some(Protocol::UDP))?
+        }
+        Address::Unix(_) => Socket::new(Domain::UNIX, Type::STREAM, None)?,
+        Address::Unixgram(_) => Socket::new(Domain::UNIX, Type::DGRAM, None)?,
+    };
+    if matches!(at, Address::Tcp(_)) {
+        socket.set_tcp_nodelay(config.nodelay)?;
+    }
+    set_buffers(&socket, config)?;
+    Ok(socket)
+}
+
+/// Has writes to an accepted connection whose peer is gone raise no SIGPIPE, on systems where older
+/// releases ignore [`MSG_NOSIGNAL`](crate::sys::QUIETLY).
+#[cfg(target_vendor = "apple")]
+pub(super) fn silence(socket: &Socket) {
+    // It fails for a connection that has ended already, which the next read tells.
+    let _ = socket.set_nosigpipe(true);
+}
+
+#[cfg(not(target_vendor = "apple"))]
+pub(super) fn silence(_: &Socket) {}
+
+/// Sets the sizes of the system's buffers, where the configuration names them.
+pub(super) fn set_buffers(socket: &Socket, config: &Config) -> io::Result<()> {
+    if let Some(size) = config.send_buffer {
+        socket.set_send_buffer_size(size)?;
+    }
+    if let Some(size) = config.receive_buffer {
+        socket.set_recv_buffer_size(size)?;
+    }
+    Ok(())
+}
+
+/// The address for connect(2) and sendto(2).
+pub(super) fn system_address(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::Tcp(addr) | Address::Udp(addr) => Ok((*addr).into()),
+        Address::Unix(path) | Address::Unixgram(path) => SockAddr::unix(path),
+    }
+}
+
+fn local_address(socket: &Socket, at: &Address) -> io::Result<Address> {
+    let addr = socket
+        .local_addr()?
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(if at.is_datagram() {
+        Address::Udp(addr)
+    } else {
+        Address::Tcp(addr)
+    })
+}
+
+fn about(at: &Address, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen at {at}: {error}"))
+}

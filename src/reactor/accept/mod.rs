@@ -1,0 +1,83 @@
+//! One listener on the loop: takes connections in.
+
+mod admission;
+mod peer_limit;
+
+pub(in crate::reactor) use self::admission::Admission;
+pub(in crate::reactor) use self::peer_limit::PeerLimit;
+
+use std::io;
+
+use crate::address::{Address, Peer};
+use crate::net::Net;
+use crate::reactor::hub::Turn;
+use crate::reactor::source::{Consequence, Source};
+use crate::session::Factory;
+
+#[derive(Debug)]
+pub(super) struct Acceptor<L> {
+    pub(super) listener: L,
+    pub(crate) address: Address,
+    pub(super) source: Source,
+}
+
+impl<L> Acceptor<L> {
+    pub(super) fn new(listener: L, address: Address) -> Self {
+        Self {
+            listener,
+            address,
+            source: Source::new(),
+        }
+    }
+
+    /// Takes connections in until none waits, accepting has to pause, or `most` were taken.
+    ///
+    /// # Errors
+    /// The listener itself has failed.
+    pub(super) fn drive<F, N>(
+        &mut self,
+        admission: &mut Admission<'_, F, N>,
+        number: u16,
+        most: usize,
+    ) -> io::Result<()>
+    where
+        F: Factory,
+        N: Net<Listener = L>,
+    {
+        for _ in 0..most {
+            if !self.source.is_ready() {
+                return Ok(());
+            }
+            if admission.is_full() {
+                if admission.turn.net.has_connection(&mut self.listener) {
+                    admission.warn_full(&self.address);
+                }
+                return Ok(());
+            }
+            match admission.turn.net.accept(&mut self.listener) {
+                Ok((stream, address)) => {
+                    self.source.note_taken();
+                    admission.admit(stream, Peer::new(address, Some(number)));
+                }
+                Err(error) => self.handle_error(error, &mut admission.turn)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_error<N: Net>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
+        match self.source.note_error(&error, turn) {
+            Consequence::Wait => {}
+            Consequence::Skip => turn.statistics.accept_aborted += 1,
+            Consequence::Pause => {
+                turn.statistics.accept_exhausted += 1;
+                turn.warn(
+                    "accept",
+                    format_args!("{}: cannot accept for now: {error}", self.address),
+                );
+            }
+            Consequence::Fail => return Err(error),
+        }
+        Ok(())
+    }
+}

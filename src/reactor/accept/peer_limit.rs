@@ -1,0 +1,100 @@
+//! How many connections each peer has.
+
+use std::collections::HashMap;
+
+use crate::address::Peer;
+use crate::config::Config;
+use crate::reactor::peer_network::PeerNetwork;
+
+/// One entry for each peer that has a connection and is limited, and so never more of them than
+/// `max_connections`.
+#[derive(Debug, Default)]
+pub(in crate::reactor) struct PeerLimit(HashMap<PeerNetwork, usize>);
+
+impl PeerLimit {
+    /// Whether the peer may have one more.
+    pub(super) fn has_room(&self, peer: &Peer, config: &Config) -> bool {
+        let Some(peer_network) = PeerNetwork::of(peer.address(), config) else {
+            return true;
+        };
+        self.0
+            .get(&peer_network)
+            .is_none_or(|count| *count < config.max_per_peer)
+    }
+
+    /// A connection of the peer's begins.
+    pub(super) fn enter(&mut self, peer: &Peer, config: &Config) {
+        if let Some(peer_network) = counted(peer, config) {
+            *self.0.entry(peer_network).or_default() += 1;
+        }
+    }
+
+    /// A connection has ended.
+    pub(in crate::reactor) fn leave(&mut self, peer: &Peer, config: &Config) {
+        let Some(peer_network) = counted(peer, config) else {
+            return;
+        };
+        let count = self
+            .0
+            .get_mut(&peer_network)
+            .expect("who leaves has entered");
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(&peer_network);
+        }
+    }
+
+    pub(in crate::reactor) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Connections that we opened do not count, and datagrams have a limit of their own.
+fn counted(peer: &Peer, config: &Config) -> Option<PeerNetwork> {
+    let counts = peer.listener().is_some() && !peer.is_datagram();
+    counts
+        .then(|| PeerNetwork::of(peer.address(), config))
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_end_with_their_last_connection() {
+        let config = Config {
+            max_per_peer: 2,
+            ..Config::default()
+        };
+        let peer = |uri: &str| Peer::new(uri.parse().unwrap(), Some(0));
+        let (one, again) = (peer("tcp://192.0.2.1:5"), peer("tcp://192.0.2.1:6"));
+        let mut peer_limit = PeerLimit::default();
+        peer_limit.enter(&one, &config);
+        assert!(peer_limit.has_room(&again, &config));
+        peer_limit.enter(&again, &config);
+        assert!(!peer_limit.has_room(&one, &config));
+        assert!(peer_limit.has_room(&peer("tcp://192.0.2.9:5"), &config));
+        peer_limit.leave(&one, &config);
+        assert!(peer_limit.has_room(&one, &config));
+        peer_limit.leave(&again, &config);
+        assert!(peer_limit.is_empty());
+    }
+
+    #[test]
+    fn who_is_not_limited_leaves_no_trace() {
+        let config = Config::default();
+        let mut peer_limit = PeerLimit::default();
+        let address = |uri: &str| uri.parse().unwrap();
+        for peer in [
+            Peer::new(address("tcp://192.0.2.1:5"), None),
+            Peer::new(address("udp://192.0.2.1:5"), Some(0)),
+            Peer::new(address("tcp://127.0.0.1:5"), Some(0)),
+            Peer::new(address("unix:///run/some"), Some(0)),
+        ] {
+            peer_limit.enter(&peer, &config);
+            assert!(peer_limit.is_empty(), "{peer}");
+            peer_limit.leave(&peer, &config);
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! One stream connection on the loop: moves bytes between its socket and its session.
+
+mod ending;
+
+use std::io::{self, ErrorKind};
+
+use crate::error::{CloseReason, Deadline};
+use crate::net::Net;
+use crate::reactor::hub::Turn;
+use crate::reactor::linger::Linger;
+use crate::reactor::readiness::{
+    AFTER, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP, LINGERING, Next,
+    QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, WOKEN, WRITABLE,
+};
+use crate::session::{Context, Flags, Protocol, REPEAT, Session, Tick};
+use crate::sys;
+
+/// How many turns a connection may still take input after the shutdown began.
+const DRAINING_TURNS: u8 = 16;
+
+#[derive(Debug)]
+pub(super) struct Connection<S, P> {
+    session: Session<P>,
+    aside: Option<Box<Aside>>,
+    stream: S,
+    generation: u32,
+    pub(super) readiness: Readiness,
+    turns_left: u8,
+}
+
+/// What only few connections have at a time, one of the two.
+#[derive(Debug)]
+enum Aside {
+    /// How many bytes were added to what all connections hold, which is what will be subtracted.
+    Held(usize),
+    Linger(Linger),
+}
+
+impl<S, P: Protocol> Connection<S, P> {
+    /// A connection that stands.
+    pub(super) fn accepted(stream: S, session: Session<P>, generation: u32) -> Self {
+        let news = WRITABLE | RETIME | HANGUP.when(session.has_gaps());
+        Self {
+            session,
+            aside: None,
+            stream,
+            generation,
+            readiness: Readiness::new(news),
+            turns_left: DRAINING_TURNS,
+        }
+    }
+
+    /// A connection that was begun and does not stand yet.
+    pub(super) fn connecting(stream: S, session: Session<P>, generation: u32) -> Self {
+        let mut connection = Self::accepted(stream, session, generation);
+        connection.readiness.clear(WRITABLE);
+        connection.readiness.set(CONNECTING);
+        connection
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(super) fn session(&self) -> &Session<P> {
+        &self.session
+    }
+
+    /// Tells the session that the connection stands; what it says at once is sent in the next turn.
+    pub(super) fn open<N>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) -> Next {
+        self.session.handle_open(context);
+        self.next_turn(turn)
+    }
+
+    /// Serves the connection: one round, or some of them if it sends a lot.
+    #[inline]
+    pub(super) fn drive<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+    ) -> Next {
+        let written = turn.statistics.bytes_written;
+        match self.round(turn, context, turn.config.write_per_turn) {
+            Next::More => self.drive_on(turn, context, written),
+            next => next,
+        }
+    }
+
+    #[cold]
+    fn drive_on<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+        written_before: u64,
+    ) -> Next {
+        for _ in 1..turn.reads {
+            let written = turn.statistics.bytes_written - written_before;
+            let left = turn.config.write_per_turn as u64 - written;
+            let Some(left) = usize::try_from(left).ok().filter(|left| *left > 0) else {
+                break;
+            };
+            match self.round(turn, context, left) {
+                Next::More => {}
+                next => return next,
+            }
+        }
+        Next::Again
+    }
+
+    /// At most one read, and one write of at most so many bytes.
+    #[inline]
+    fn round<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+        write_most: usize,
+    ) -> Next {
+        self.readiness.clear(QUEUED);
+        let goes_on = !self.readiness.any(BEFORE) || self.prepare(turn, context);
+        self.session.lend(turn.output);
+        if goes_on {
+            self.receive(turn, context);
+            if self.readiness.any(AFTER) {
+                self.attend(context);
+            }
+            self.send(turn, context, write_most);
+        }
+        self.session.reclaim(turn.output, context);
+        if self.rests() {
+            return Next::Wait;
+        }
+        self.settle(turn)
+    }
+
+    /// When the connection is to be looked at though nothing happens, if that may have become
+    /// earlier.
+    #[inline]
+    pub(super) fn earlier_deadline<N>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+    ) -> Option<Tick> {
+        if !self.readiness.any(RETIME | DUE | CONNECTING) && !self.session.deadline_changed() {
+            return None;
+        }
+        self.deadline(turn, context)
+    }
+
+    /// What was noted in a turn that took long happened at its end, or just before.
+    pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
+        self.session.catch_up(from, to);
+        if let Some(Aside::Linger(linger)) = self.aside.as_deref_mut() {
+            linger.catch_up(from, to);
+        }
+    }
+
+    /// Whether nothing is left to be done until something happens: the usual case.
+    #[inline]
+    fn rests(&self) -> bool {
+        !self.readiness.any(READABLE | DRAINING) && self.session.is_quiet()
+    }
+
+    /// What a connection needs that does not rest.
+    #[cold]
+    fn settle<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+        if self.session.is_closing() {
+            return self.finish(turn);
+        }
+        if self.owes_end() && self.session.output().is_empty() {
+            self.readiness.set(FINISHED);
+            // A socket that has failed says so to the next read, with the reason.
+            let _ = turn.net.finish(&mut self.stream);
+        }
+        self.next_turn(turn)
+    }
+
+    /// Whether the socket has failed and no read will tell, since the protocol wants no input now.
+    fn is_failed_unread(&self) -> bool {
+        self.readiness.any(ERROR) && !self.session.wants_input()
+    }
+
+    #[cold]
+    fn next_turn<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+        if self.readiness.any(CONNECTING) {
+            return Next::Wait;
+        }
+        if self.hold(turn) {
+            return Next::Crowded;
+        }
+        let reads = self.readiness.any(READABLE) && self.session.wants_input();
+        let writes = self.readiness.any(WRITABLE) && !self.session.output().is_empty();
+        let ends = self.session.is_closing() || self.owes_end();
+        let sent = self.session.output().is_empty();
+        let drains = self.readiness.any(DRAINING) && !self.readiness.any(SOON);
+        let again = writes || ends && sent || self.session.has_more() || drains;
+        let again = again || self.is_failed_unread();
+        // A deadline is acted on once a turn.
+        let more = reads && sent && !self.readiness.any(DUE);
+        match (again, reads) {
+            (false, true) if more => Next::More,
+            (false, false) => Next::Wait,
+            _ => Next::Again,
+        }
+    }
+
+    #[inline]
+    fn receive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) {
+        if !self.readiness.any(READABLE) || !self.session.wants_input() {
+            if self.session.has_more() {
+                self.session.handle_more(context);
+            }
+            return;
+        }
+        let room = &mut turn.input[..turn.read_size];
+        match turn.net.read(&mut self.stream, room) {
+            Ok(0) => {
+                self.readiness.clear(READABLE);
+                self.session.handle_eof(context);
+            }
+            Ok(count) => {
+                if count < room.len() && !self.readiness.any(HANGUP) {
+                    self.readiness.clear(READABLE);
+                }
+                turn.statistics.bytes_read += count as u64;
+                self.session.handle_data(&turn.input[..count], context);
+            }
+            Err(error) => self.fail_or_wait(error, READABLE),
+        }
+    }
+
+    #[inline]
+    fn send<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+        most: usize,
+    ) {
+        let output = self.session.output();
+        if output.is_empty() || !self.readiness.any(WRITABLE) {
+            return;
+        }
+        let output = &output[..output.len().min(most)];
+        match turn.net.write(&mut self.stream, output) {
+            Ok(count) if count > 0 => {
+                if count < output.len() {
+                    self.readiness.clear(WRITABLE);
+                }
+                turn.statistics.bytes_written += count as u64;
+                self.session.output_sent(count, context);
+            }
+            Err(error) if !sys::is_out_of_memory(&error) => self.fail_or_wait(error, WRITABLE),
+            _ => {
+                self.readiness.clear(WRITABLE);
+                self.readiness.set(RETRY | RETIME);
+            }
+        }
+    }
+
+    /// Whether our side of the stream is still to be ended though the peer's goes on.
+    fn owes_end(&self) -> bool {
+        self.session.is_finished() && !self.readiness.any(FINISHED)
+    }
+
+    #[cold]
+    fn fail_or_wait(&mut self, error: io::Error, readiness: Flags) {
+        match error.kind() {
+            ErrorKind::WouldBlock if readiness == READABLE => {
+                self.readiness.clear(READABLE | ERROR)
+            }
+            ErrorKind::WouldBlock => self.readiness.clear(readiness),
+            ErrorKind::Interrupted => {
+                self.readiness.clear(readiness);
+                self.readiness.set(SOON | RETIME);
+            }
+            _ => self.session.fail(CloseReason::Io(error)),
+        }
+    }
+
+    /// What comes before reading. False if there is nothing to read or write this time.
+    #[cold]
+    fn prepare<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+    ) -> bool {
+        self.release(turn);
+        if self.readiness.any(LINGERING | ENDED) {
+            return false;
+        }
+        self.session.lend(turn.output);
+        if self.readiness.any(CONNECTING) && !self.connect(turn, context) {
+            return false;
+        }
+        if self.is_failed_unread() {
+            self.readiness.clear(ERROR);
+            if let Some(error) = turn.net.error(&mut self.stream) {
+                self.session.fail(CloseReason::Io(error));
+            }
+        }
+        if self.readiness.take(WOKEN) {
+            self.session.handle_woken(context);
+        }
+        true
+    }
+
+    /// Looks whether an outbound connection stands now. False if not.
+    fn connect<N: Net<Stream = S>>(
+        &mut self,
+        turn: &mut Turn<'_, N>,
+        context: &Context<'_>,
+    ) -> bool {
+        let gone = turn.draining || self.readiness.any(DRAINING);
+        match turn.net.connected(&mut self.stream) {
+            Ok(()) => {
+                self.readiness.clear(CONNECTING);
+                self.readiness.set(WRITABLE | RETIME);
+                self.session.handle_open(context);
+                return true;
+            }
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                self.session.fail(CloseReason::ConnectFailed(error));
+            }
+            Err(_) if gone => self.session.fail(CloseReason::Shutdown),
+            Err(_) if self.readiness.take(DUE) => {
+                let due = turn
+                    .config
+                    .connect_timeout
+                    .map(|timeout| self.session.began().after(timeout));
+                if due.is_some_and(|at| at <= turn.now()) {
+                    self.session.fail(CloseReason::TimedOut(Deadline::Connect));
+                }
+                self.readiness.set(RETIME);
+            }
+            Err(_) => {}
+        }
+        false
+    }
+
+    /// What comes between reading and writing: deadlines, and the news of a shutdown.
+    #[cold]
+    fn attend(&mut self, context: &Context<'_>) {
+        if self.readiness.any(DRAINING) && !self.readiness.any(SOON) {
+            self.turns_left = self.turns_left.saturating_sub(1);
+            let dry = !self.readiness.any(READABLE) || !self.session.wants_input();
+            if (dry && !self.session.has_more()) || self.turns_left == 0 {
+                self.readiness.clear(DRAINING);
+                self.session.handle_shutdown(context);
+            }
+        }
+        if self.readiness.any(DUE) {
+            let waits = self.readiness.any(READABLE | SOON) && self.session.wants_input();
+            self.session.handle_deadlines(context, waits);
+        }
+    }
+
+    #[cold]
+    fn deadline<N>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) -> Option<Tick> {
+        let now = turn.now();
+        let was_due = self.readiness.take(DUE);
+        self.readiness.clear(RETIME);
+        let soon = self.readiness.any(SOON).then(|| now.after(REPEAT));
+        let at = if let Some(Aside::Linger(linger)) = self.aside.as_deref() {
+            Some(linger.deadline(now, turn.config, turn.draining))
+        } else if self.readiness.any(CONNECTING) {
+            turn.config
+                .connect_timeout
+                .map(|timeout| self.session.began().after(timeout))
+        } else {
+            let deadline = self.session.deadline(context);
+            let retry = self
+                .readiness
+                .take(RETRY)
+                .then(|| now.after(turn.config.accept_pause));
+            let ends = self.session.is_closing() && self.session.output().is_empty();
+            if self.session.is_aborted() {
+                // The protocol panicked when it was asked: what waited is gone.
+                self.hold(turn);
+            }
+            deadline
+                .into_iter()
+                .chain(retry)
+                .chain(ends.then_some(now))
+                .min()
+        };
+        at.into_iter().chain(soon).min().map(|at| {
+            if was_due {
+                at.max(now.after(REPEAT))
+            } else {
+                at
+            }
+        })
+    }
+}

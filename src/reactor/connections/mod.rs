@@ -1,0 +1,349 @@
+//! All connections of a loop: where they are found, which have work, and which deadline is next.
+
+mod properties;
+
+use std::cmp::Reverse;
+use std::mem;
+
+use slab::Slab;
+
+use crate::address::Peer;
+use crate::error::CloseReason;
+use crate::net::{Event, Net};
+use crate::reactor::connection::Connection;
+use crate::reactor::hub::Turn;
+use crate::reactor::readiness::{ENDED, Next};
+use crate::reactor::timers::Timers;
+use crate::session::{Protocol, Session, Tick};
+
+/// A token is a slot in its lower half and a generation in its upper. The generation changes with
+/// every connection, so that what was meant for an earlier owner of a slot is recognised.
+/// Generation 0 is nobody's: tokens below [`FIRST_TOKEN`] are free for others.
+const SLOT_BITS: u32 = usize::BITS / 2;
+const SLOT_MASK: usize = FIRST_TOKEN - 1;
+pub(super) const FIRST_TOKEN: usize = 1 << SLOT_BITS;
+
+/// The most connections that have a slot each, which is what a system of 32 bits limits.
+pub(crate) const CONNECTIONS_MOST: usize = FIRST_TOKEN - 1;
+
+/// How much address space is set aside for connections from the start. An allocator maps blocks of
+/// this size by themselves: what is not touched takes no memory, and growing leaves no smaller
+/// blocks behind, which would add a fifth to the memory of a few thousand connections.
+const RESERVED_BYTES: usize = 1024 * 1024;
+
+pub(super) struct Connections<S, P> {
+    slots: Slab<Connection<S, P>>,
+    timers: Timers,
+    /// Tokens of connections that have work, and those that were served in this turn.
+    ready: Vec<usize>,
+    running: Vec<usize>,
+    /// Tokens of connections that came in this turn.
+    fresh: Vec<usize>,
+    /// Slots to be freed at the end of the turn.
+    ended: Vec<usize>,
+    generation: usize,
+}
+
+impl<S, P: Protocol> Connections<S, P> {
+    /// An empty table that will hold `most` connections or fewer.
+    pub(super) fn new(most: usize) -> Self {
+        let reserved = most.min(RESERVED_BYTES / size_of::<Connection<S, P>>());
+        Self {
+            slots: Slab::with_capacity(reserved),
+            timers: Timers::with_capacity(reserved),
+            ready: Vec::new(),
+            running: Vec::new(),
+            fresh: Vec::new(),
+            ended: Vec::new(),
+            generation: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether a connection has work that no event will announce.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The nearest deadline of all connections.
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        self.timers.next()
+    }
+
+    /// The token that the next connection will have.
+    pub(super) fn next_token(&mut self) -> usize {
+        self.generation = (self.generation + 1) % FIRST_TOKEN;
+        self.generation = self.generation.max(1);
+        self.generation << SLOT_BITS | self.slots.vacant_key()
+    }
+
+    /// Takes in a connection that stands, and opens its session.
+    pub(super) fn accept<N>(
+        &mut self,
+        stream: S,
+        session: Session<P>,
+        token: usize,
+        turn: &mut Turn<'_, N>,
+    ) {
+        let mut connection = Connection::accepted(stream, session, generation(token));
+        let context = turn.context(token);
+        let next = connection.open(turn, &context);
+        self.insert(connection, next, token, turn);
+    }
+
+    /// Takes in a connection that was begun.
+    pub(super) fn connect<N>(
+        &mut self,
+        stream: S,
+        session: Session<P>,
+        token: usize,
+        turn: &mut Turn<'_, N>,
+    ) {
+        let connection = Connection::connecting(stream, session, generation(token));
+        self.insert(connection, Next::Wait, token, turn);
+    }
+
+    /// Notes an event. False if it was meant for a connection that is gone.
+    #[inline]
+    pub(super) fn note(&mut self, event: &Event) -> bool {
+        let Some(connection) = find(&mut self.slots, event.token) else {
+            return false;
+        };
+        if connection.readiness.note(event) {
+            self.ready.push(event.token);
+        }
+        true
+    }
+
+    /// Notes a wake, if the connection still is there.
+    pub(super) fn note_woken(&mut self, token: usize) {
+        if find(&mut self.slots, token).is_some_and(|connection| connection.readiness.note_woken())
+        {
+            self.ready.push(token);
+        }
+    }
+
+    /// Has every connection asked to finish.
+    pub(super) fn note_shutdown(&mut self) {
+        for (slot, connection) in &mut self.slots {
+            if connection.readiness.note_shutdown() {
+                self.ready.push(token(slot, connection));
+            }
+        }
+    }
+
+    /// Has connections looked at whose deadline has come, at most so many.
+    pub(super) fn expire(&mut self, now: Tick, most: usize) {
+        for _ in 0..most {
+            let Some(slot) = self.timers.pop(now) else {
+                return;
+            };
+            let connection = &mut self.slots[slot];
+            if connection.readiness.note_due() {
+                self.ready.push(token(slot, connection));
+            }
+        }
+    }
+
+    /// Serves every connection that has work: once, or in some rounds what sends a lot.
+    pub(super) fn drive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
+        let Self {
+            slots,
+            timers,
+            ready,
+            running,
+            ended,
+            ..
+        } = self;
+        running.clear();
+        mem::swap(ready, running);
+        let mut context = turn.context(0);
+        for &token in running.iter() {
+            let Some(connection) = find(slots, token) else {
+                continue;
+            };
+            context.id = token;
+            match connection.drive(turn, &context) {
+                Next::Wait => {}
+                Next::Reap => {
+                    ended.push(token & SLOT_MASK);
+                    continue;
+                }
+                next => {
+                    if connection.readiness.queue() {
+                        ready.push(token);
+                    }
+                    if next == Next::Crowded {
+                        shed(slots, ended, turn);
+                        continue;
+                    }
+                }
+            }
+            if let Some(at) = connection.earlier_deadline(turn, &context) {
+                timers.set_earlier(token & SLOT_MASK, at);
+            }
+        }
+    }
+
+    /// How many connections were served in this turn, and the peer if it was one.
+    pub(super) fn served(&self) -> (usize, Option<&Peer>) {
+        let sole = match self.running[..] {
+            [token] => self.slots.get(token & SLOT_MASK),
+            _ => None,
+        };
+        let peer = sole.map(|connection| connection.session().peer());
+        (self.running.len(), peer)
+    }
+
+    /// Ends every connection now.
+    pub(super) fn end_all<N>(&mut self, turn: &mut Turn<'_, N>, reason: impl Fn() -> CloseReason) {
+        for (slot, connection) in &mut self.slots {
+            if !connection.readiness.any(ENDED) {
+                connection.end(reason(), turn);
+                self.ended.push(slot);
+            }
+        }
+    }
+
+    /// Frees what has ended, and gives the sockets back.
+    pub(super) fn reap<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
+        for slot in self.ended.drain(..) {
+            self.timers.remove(slot);
+            self.slots.remove(slot).dismantle(turn);
+        }
+        self.fresh.clear();
+        debug_assert!(*turn.held == 0 || !self.slots.is_empty(), "{}", *turn.held);
+    }
+
+    /// Whether [`reap`](Self::reap) has something to do.
+    pub(super) fn has_changed(&self) -> bool {
+        !(self.ended.is_empty() && self.fresh.is_empty())
+    }
+
+    /// The turn that began at `from` ends at `to` only: no deadline may count the time between as the
+    /// fault of those that were served in it.
+    #[cold]
+    pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
+        for token in self.running.iter().chain(&self.fresh) {
+            if let Some(connection) = find(&mut self.slots, *token) {
+                connection.catch_up(from, to);
+            }
+        }
+    }
+
+    /// What all connections hold: as it was added up, and counted anew.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let connections = self.slots.iter().map(|(_, connection)| connection);
+        connections.fold((0, 0), |(shares, held), connection| {
+            (
+                shares + connection.share(),
+                held + connection.session().held(),
+            )
+        })
+    }
+
+    /// Closes all sockets in a process that was forked off, which ends without this table.
+    pub(super) fn abandon<N: Net<Stream = S>>(&mut self, net: &mut N) {
+        self.slots
+            .drain()
+            .for_each(|connection| connection.abandon(net));
+    }
+
+    fn insert<N>(
+        &mut self,
+        mut connection: Connection<S, P>,
+        next: Next,
+        token: usize,
+        turn: &mut Turn<'_, N>,
+    ) {
+        let context = turn.context(token);
+        if let Some(at) = connection.earlier_deadline(turn, &context) {
+            self.timers.set_earlier(token & SLOT_MASK, at);
+        }
+        self.fresh.push(token);
+        if next != Next::Wait && connection.readiness.queue() {
+            self.ready.push(token);
+        }
+        let slot = self.slots.insert(connection);
+        assert_eq!(
+            slot,
+            token & SLOT_MASK,
+            "a connection stands where its token says"
+        );
+        if next == Next::Crowded {
+            shed(&mut self.slots, &mut self.ended, turn);
+        }
+    }
+}
+
+/// Ends those that hold the most, until all together hold little enough; of equals the one with the
+/// lower slot.
+#[cold]
+fn shed<S, P: Protocol, N>(
+    slots: &mut Slab<Connection<S, P>>,
+    ended: &mut Vec<usize>,
+    turn: &mut Turn<'_, N>,
+) {
+    let holders = slots
+        .iter()
+        .map(|(slot, connection)| (connection.share(), slot));
+    let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
+    let sum: usize = holders.iter().map(|(held, _)| held).sum();
+    debug_assert_eq!(sum, *turn.held, "what is held is what each holds");
+    holders.sort_unstable_by_key(|(held, slot)| (Reverse(*held), *slot));
+    for (_, slot) in holders {
+        if turn.is_relieved() {
+            return;
+        }
+        slots[slot].end(CloseReason::Shed, turn);
+        ended.push(slot);
+    }
+}
+
+#[inline]
+fn find<S, P: Protocol>(
+    slots: &mut Slab<Connection<S, P>>,
+    token: usize,
+) -> Option<&mut Connection<S, P>> {
+    slots
+        .get_mut(token & SLOT_MASK)
+        .filter(|connection| connection.generation() == generation(token))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "half of a usize has at most 32 bits"
+)]
+fn generation(token: usize) -> u32 {
+    (token >> SLOT_BITS) as u32
+}
+
+fn token<S, P: Protocol>(slot: usize, connection: &Connection<S, P>) -> usize {
+    (connection.generation() as usize) << SLOT_BITS | slot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocols::Echo;
+
+    /// What an idle connection costs in memory: its place in the slab, and its timer (20 bytes).
+    #[test]
+    fn an_idle_connection_fits_into_160_bytes() {
+        /// As in the slab, whose own is private.
+        #[expect(dead_code, reason = "only its size counts")]
+        enum Entry<T> {
+            Vacant(usize),
+            Occupied(T),
+        }
+        let entry = size_of::<Entry<Connection<socket2::Socket, Echo>>>();
+        assert!(entry + 20 <= 160, "{entry} bytes");
+    }
+}

@@ -1,0 +1,112 @@
+//! One datagram: a session that ends at once, and whose output is the one reply.
+
+use std::io::{self, ErrorKind};
+
+use crate::LOG_TARGET;
+use crate::address::{Address, Peer};
+use crate::config::Config;
+use crate::error::CloseReason;
+use crate::net::Net;
+use crate::reactor::hub::Turn;
+use crate::reactor::peer_network::PeerNetwork;
+use crate::session::{Buffer, Context, Protocol, Session, catch};
+use crate::statistics::Statistics;
+
+/// How often a reply is tried whose sending is interrupted, before it is dropped like one that the
+/// system does not take.
+const TRIES: usize = 16;
+
+/// A datagram's session ends before anybody could wake it.
+pub(crate) const NOBODY: usize = usize::MAX;
+
+/// Answers the datagram that is in the first `count` bytes of the turn's input.
+pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
+    socket: &mut N::Datagram,
+    count: usize,
+    protocol: P,
+    peer: Peer,
+    turn: &mut Turn<'_, N>,
+) {
+    let context = turn.context(NOBODY);
+    let Turn {
+        net,
+        input,
+        output,
+        statistics,
+        reply_limit,
+        failures,
+        ..
+    } = turn;
+    let name = peer.clone();
+    let before = statistics.datagrams_amplified;
+    let send = |reply: &[u8], to: &Address| {
+        reply_limit.count(to, context.config);
+        net.send(socket, reply, to)
+    };
+    failures.extend(answer_with(
+        (protocol, peer),
+        &input[..count],
+        &context,
+        statistics,
+        output,
+        send,
+    ));
+    if turn.statistics.datagrams_amplified > before {
+        turn.warn_amplified(format_args!("{name}: the reply"));
+    }
+}
+
+/// Runs a datagram's session and sends its reply. Returns what an operator wants to hear of it.
+pub(crate) fn answer_with<P: Protocol>(
+    (protocol, peer): (P, Peer),
+    data: &[u8],
+    context: &Context<'_>,
+    statistics: &mut Statistics,
+    scratch: &mut Option<Box<Buffer>>,
+    send: impl FnMut(&[u8], &Address) -> io::Result<()>,
+) -> Option<(Peer, Box<CloseReason>)> {
+    let mut session = Session::new(protocol, peer, context.clock.tick());
+    session.lend(scratch);
+    session.handle_datagram(data, context);
+    if session.has_replied() && !session.is_aborted() {
+        reply(&session, data.len(), (context.config, statistics), send);
+    }
+    session.output_sent(session.output().len(), context);
+    session.reclaim(scratch, context);
+    let reason = session.handle_lost()?;
+    statistics.panics += u64::from(matches!(*reason, CloseReason::Panicked));
+    statistics.panics += u64::from(session.has_panicked_last());
+    statistics.datagrams_failed += u64::from(reason.is_error());
+    let failure = reason.is_error().then(|| (session.peer().clone(), reason));
+    statistics.panics += u64::from(catch(|| drop(session)).is_none());
+    failure
+}
+
+fn reply<P: Protocol>(
+    session: &Session<P>,
+    asked: usize,
+    (config, statistics): (&Config, &mut Statistics),
+    mut send: impl FnMut(&[u8], &Address) -> io::Result<()>,
+) {
+    let to = session.peer().address();
+    let most = asked.saturating_mul(config.reply_factor);
+    if session.output().len() > most && PeerNetwork::of(to, config).is_some() {
+        statistics.datagrams_amplified += 1;
+        return;
+    }
+    let mut sent = send(session.output(), to);
+    for _ in 1..TRIES {
+        let interrupted = |error: &io::Error| error.kind() == ErrorKind::Interrupted;
+        if !sent.as_ref().is_err_and(interrupted) {
+            break;
+        }
+        sent = send(session.output(), to);
+    }
+    match sent {
+        Ok(()) => statistics.datagrams_sent += 1,
+        Err(error) => {
+            log::debug!(target: LOG_TARGET, "{to}: reply dropped: {error}");
+            statistics.datagrams_dropped += 1;
+        }
+    }
+}

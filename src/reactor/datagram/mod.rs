@@ -1,0 +1,85 @@
+//! One datagram socket on the loop.
+
+mod answer;
+mod reply_limit;
+
+pub(crate) use self::answer::{NOBODY, answer_on_loop, answer_with};
+pub(in crate::reactor) use self::reply_limit::ReplyLimit;
+
+use std::io;
+
+use crate::LOG_TARGET;
+use crate::address::{Address, Peer};
+use crate::net::Net;
+use crate::reactor::accept::Admission;
+use crate::reactor::hub::{DATAGRAM_MOST, Turn};
+use crate::reactor::source::{Consequence, Source};
+use crate::session::Factory;
+
+#[derive(Debug)]
+pub(super) struct Responder<D> {
+    pub(super) socket: D,
+    pub(crate) address: Address,
+    pub(super) source: Source,
+}
+
+impl<D> Responder<D> {
+    pub(super) fn new(socket: D, address: Address) -> Self {
+        Self {
+            socket,
+            address,
+            source: Source::new(),
+        }
+    }
+
+    /// Answers datagrams until none waits or the turn's budget is spent.
+    ///
+    /// # Errors
+    /// The socket itself has failed.
+    pub(super) fn drive<F, N>(
+        &mut self,
+        admission: &mut Admission<'_, F, N>,
+        number: u16,
+    ) -> io::Result<()>
+    where
+        F: Factory,
+        N: Net<Datagram = D>,
+    {
+        for _ in 0..admission.turn.config.datagrams_per_turn {
+            if !self.source.is_ready() {
+                return Ok(());
+            }
+            if admission.is_full() {
+                if admission.turn.net.has_datagram(&mut self.socket) {
+                    admission.warn_full(&self.address);
+                }
+                return Ok(());
+            }
+            let Turn { net, input, .. } = &mut admission.turn;
+            match net.receive(&mut self.socket, &mut input[..=DATAGRAM_MOST]) {
+                Ok((count, from)) => {
+                    self.source.note_taken();
+                    admission.answer(&mut self.socket, count, Peer::new(from, Some(number)));
+                }
+                Err(error) => self.handle_error(error, &mut admission.turn)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_error<N: Net>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
+        match self.source.note_error(&error, turn) {
+            Consequence::Wait => {}
+            // An earlier reply was refused on its way, or a signal came.
+            Consequence::Skip => log::debug!(target: LOG_TARGET, "{}: {error}", self.address),
+            Consequence::Pause => {
+                turn.warn(
+                    "receive",
+                    format_args!("{}: cannot receive for now: {error}", self.address),
+                );
+            }
+            Consequence::Fail => return Err(error),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! The wait for the peer's end after ours. Closing while input is unread or on its way has the
+//! system send a reset, and drop what the peer has not taken yet: the last reply, of all things.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::net::Net;
+use crate::reactor::hub::Turn;
+use crate::reactor::readiness::{Next, READABLE, RETIME, Readiness, SOON};
+use crate::session::Tick;
+
+/// How soon to look again whether the peer has taken everything, which no event tells.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The end of our stream counts like a byte until the peer has taken note of it.
+const OUR_END: usize = 1;
+
+#[derive(Debug)]
+pub(crate) struct Linger {
+    since: Tick,
+    heard: Tick,
+    bytes_left: usize,
+}
+
+impl Linger {
+    pub(crate) fn new(now: Tick, config: &Config) -> Self {
+        Self {
+            since: now,
+            heard: now,
+            bytes_left: config.linger_bytes,
+        }
+    }
+
+    /// See [`State::catch_up`](crate::link::State::catch_up).
+    pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
+        for stamp in [&mut self.since, &mut self.heard] {
+            if *stamp == from {
+                *stamp = to;
+            }
+        }
+    }
+
+    /// Throws away what the peer still sends, until it ends its side or has had its time.
+    pub(super) fn drive<N: Net>(
+        &mut self,
+        stream: &mut N::Stream,
+        readiness: &mut Readiness,
+        turn: &mut Turn<'_, N>,
+    ) -> Next {
+        let now = turn.now();
+        if self.reads() && readiness.any(READABLE) {
+            let room = &mut turn.input[..turn.read_size];
+            match turn.net.read(stream, room) {
+                Ok(count) if count > 0 => {
+                    self.hear(count, now);
+                    return Next::Again;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    readiness.clear(READABLE);
+                    readiness.set(SOON | RETIME);
+                    return Next::Wait;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => readiness.clear(READABLE),
+                _ => return Next::Reap,
+            }
+        }
+        let unsent = turn.net.unsent(stream);
+        if self.is_over(unsent, now, turn.config, turn.draining) {
+            return Next::Reap;
+        }
+        readiness.set(RETIME);
+        Next::Wait
+    }
+
+    /// Whether input is still to be thrown away. When it was too much, the peer has to wait.
+    pub(crate) fn reads(&self) -> bool {
+        self.bytes_left > 0
+    }
+
+    /// Input came and was thrown away.
+    pub(crate) fn hear(&mut self, count: usize, now: Tick) {
+        self.heard = now;
+        self.bytes_left = self.bytes_left.saturating_sub(count);
+    }
+
+    /// Whether to close, where the peer has `unsent` bytes of ours still to take: not before it has
+    /// them, unless it has had its time.
+    pub(crate) fn is_over(
+        &self,
+        unsent: usize,
+        now: Tick,
+        config: &Config,
+        draining: bool,
+    ) -> bool {
+        let enough = !self.reads() || now >= self.quiet_end(config, draining);
+        (enough && unsent <= OUR_END) || now >= self.since.after(config.linger_limit)
+    }
+
+    /// When to look again, if nothing is heard before.
+    pub(crate) fn deadline(&self, now: Tick, config: &Config, draining: bool) -> Tick {
+        let quiet_end = self.quiet_end(config, draining);
+        let waits = !self.reads() || now >= quiet_end;
+        let next = if waits {
+            now.after(LOOK_AGAIN)
+        } else {
+            quiet_end
+        };
+        next.min(self.since.after(config.linger_limit))
+    }
+
+    fn quiet_end(&self, config: &Config, draining: bool) -> Tick {
+        let quiet = config.linger_timeout.unwrap_or_default();
+        let most = if draining {
+            config.linger_draining
+        } else {
+            quiet
+        };
+        self.heard.after(quiet.min(most))
+    }
+}

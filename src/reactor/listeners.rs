@@ -1,0 +1,188 @@
+//! What connections and datagrams come in by.
+
+use std::io;
+
+use crate::LOG_TARGET;
+use crate::address::Address;
+use crate::net::Net;
+use crate::reactor::accept::{Acceptor, Admission};
+use crate::reactor::datagram::Responder;
+use crate::reactor::model::FIRST_OF_MODEL;
+use crate::reactor::source::Source;
+use crate::session::{Factory, Tick};
+
+/// All listeners of a loop. A listener's number, which is also its token, is its place; it stays
+/// when another one is gone.
+pub(super) struct Listeners<N: Net> {
+    all: Vec<Option<Listener<N>>>,
+}
+
+impl<N: Net> Listeners<N> {
+    pub(super) fn new() -> Self {
+        Self { all: Vec::new() }
+    }
+
+    /// The number of the next listener.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn next_number(&self) -> io::Result<u16> {
+        number_below(FIRST_OF_MODEL, self.all.len())
+    }
+
+    pub(super) fn push(&mut self, listener: Listener<N>) {
+        self.all.push(Some(listener));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.iter().map(Listener::address)
+    }
+
+    pub(super) fn note_readable(&mut self, number: usize) {
+        if let Some(Some(listener)) = self.all.get_mut(number) {
+            listener.source_mut().note_readable();
+        }
+    }
+
+    /// Looks at each again, whatever events said: one may be on its way.
+    pub(super) fn note_all_readable(&mut self) {
+        self.all
+            .iter_mut()
+            .flatten()
+            .for_each(|listener| listener.source_mut().note_readable());
+    }
+
+    /// Whether one has work that no event will announce.
+    #[inline]
+    pub(super) fn is_ready(&self) -> bool {
+        self.iter().any(|listener| listener.source().is_ready())
+    }
+
+    /// When one is to be looked at though nothing happens.
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        self.iter()
+            .filter_map(|listener| listener.source().deadline())
+            .min()
+    }
+
+    pub(super) fn expire(&mut self, now: Tick) {
+        self.all
+            .iter_mut()
+            .flatten()
+            .for_each(|listener| listener.source_mut().expire(now));
+    }
+
+    /// Serves what waits at each, at most so many connections. One whose socket fails is closed;
+    /// returns its error if it was the last.
+    #[cold]
+    pub(super) fn drive<F: Factory>(
+        &mut self,
+        admission: &mut Admission<'_, F, N>,
+        accepts: usize,
+    ) -> Option<io::Error> {
+        let mut last_error = None;
+        for (number, place) in (0..=u16::MAX).zip(&mut self.all) {
+            let Some(listener) = place
+                .as_mut()
+                .filter(|listener| listener.source().is_ready())
+            else {
+                continue;
+            };
+            if let Err(error) = listener.drive(admission, number, accepts) {
+                log::error!(target: LOG_TARGET, "{}: stopped listening: {error}", listener.address());
+                if let Some(listener) = place.take() {
+                    listener.close(admission.turn.net);
+                }
+                last_error = Some(error);
+            }
+        }
+        last_error.filter(|_| self.is_empty())
+    }
+
+    pub(super) fn close_all(&mut self, net: &mut N) {
+        self.all
+            .drain(..)
+            .flatten()
+            .for_each(|listener| listener.close(net));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Listener<N>> {
+        self.all.iter().flatten()
+    }
+}
+
+pub(super) enum Listener<N: Net> {
+    Acceptor(Acceptor<N::Listener>),
+    Responder(Responder<N::Datagram>),
+}
+
+impl<N: Net> Listener<N> {
+    fn address(&self) -> &Address {
+        match self {
+            Self::Acceptor(acceptor) => &acceptor.address,
+            Self::Responder(responder) => &responder.address,
+        }
+    }
+
+    fn source(&self) -> &Source {
+        match self {
+            Self::Acceptor(acceptor) => &acceptor.source,
+            Self::Responder(responder) => &responder.source,
+        }
+    }
+
+    fn source_mut(&mut self) -> &mut Source {
+        match self {
+            Self::Acceptor(acceptor) => &mut acceptor.source,
+            Self::Responder(responder) => &mut responder.source,
+        }
+    }
+
+    fn drive<F: Factory>(
+        &mut self,
+        admission: &mut Admission<'_, F, N>,
+        number: u16,
+        accepts: usize,
+    ) -> io::Result<()> {
+        match self {
+            Self::Acceptor(acceptor) => acceptor.drive(admission, number, accepts),
+            Self::Responder(responder) => responder.drive(admission, number),
+        }
+    }
+
+    fn close(self, net: &mut N) {
+        match self {
+            Self::Acceptor(acceptor) => net.close_listener(acceptor.listener),
+            Self::Responder(responder) => net.close_datagram(responder.socket),
+        }
+    }
+}
+
+/// `place` as a listener's number, which is a token too, and so has to stay below those of others.
+fn number_below(end: usize, place: usize) -> io::Result<u16> {
+    u16::try_from(place)
+        .ok()
+        .filter(|_| place < end)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "too many listeners"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With 32 bits a token has 16 for all that is no connection: a listener, a child, a waker.
+    #[test]
+    fn no_listener_has_the_token_of_something_else() {
+        let first_of_model = 1 << 15;
+        assert_eq!(number_below(first_of_model, 0).ok(), Some(0));
+        assert_eq!(number_below(first_of_model, 32_767).ok(), Some(32_767));
+        assert!(number_below(first_of_model, 32_768).is_err());
+        // With 64 bits a listener's number is what ends first.
+        assert_eq!(number_below(1 << 31, 65_535).ok(), Some(65_535));
+        assert!(number_below(1 << 31, 65_536).is_err());
+    }
+}

@@ -1,0 +1,68 @@
+//! Log lines that a peer can cause, at most one a second for each cause.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::LOG_TARGET;
+use crate::session::Tick;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct LogLimit {
+    causes: Vec<Cause>,
+}
+
+#[derive(Debug)]
+struct Cause {
+    name: &'static str,
+    quiet_until: Tick,
+    left_out: u64,
+}
+
+impl LogLimit {
+    /// Logs a warning. False if that is too soon after another one of the same cause: it is counted
+    /// for the next, and the caller's to log at a lower level.
+    pub(super) fn warn(
+        &mut self,
+        name: &'static str,
+        now: Tick,
+        message: fmt::Arguments<'_>,
+    ) -> bool {
+        let index = self
+            .causes
+            .iter()
+            .position(|cause| cause.name == name)
+            .unwrap_or_else(|| {
+                self.causes.push(Cause {
+                    name,
+                    quiet_until: Tick::ZERO,
+                    left_out: 0,
+                });
+                self.causes.len() - 1
+            });
+        let cause = &mut self.causes[index];
+        if now < cause.quiet_until {
+            cause.left_out += 1;
+            return false;
+        }
+        cause.quiet_until = now.after(INTERVAL);
+        match std::mem::take(&mut cause.left_out) {
+            0 => log::warn!(target: LOG_TARGET, "{message}"),
+            left_out => log::warn!(target: LOG_TARGET, "{message} (and {left_out} more like it)"),
+        }
+        true
+    }
+}
+
+impl Drop for LogLimit {
+    /// No further warning comes, and the last second's silence must not look as if nothing happened.
+    fn drop(&mut self) {
+        for cause in &self.causes {
+            let (left_out, name) = (cause.left_out, cause.name);
+            if left_out > 0 {
+                log::warn!(target: LOG_TARGET, "(and {left_out} more like the last: {name})");
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Who counts as one peer, for the limits on each.
+
+use std::net::IpAddr;
+
+use crate::address::Address;
+use crate::config::Config;
+
+/// What one machine, or one household, sends from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum PeerNetwork {
+    /// An IPv4 address.
+    V4(u32),
+    /// A network of IPv6 addresses (/64): its upper half.
+    V6(u64),
+    /// Everybody on this machine who uses Unix sockets.
+    Unix,
+}
+
+impl PeerNetwork {
+    /// Where `address` is; `None` for this machine's own clients, unless they are limited too.
+    pub(super) fn of(address: &Address, config: &Config) -> Option<Self> {
+        let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
+        let is_here = ip.is_none_or(|ip| ip.is_loopback());
+        (!is_here || config.limit_loopback).then(|| match ip {
+            Some(IpAddr::V4(ip)) => Self::V4(ip.to_bits()),
+            Some(IpAddr::V6(ip)) => Self::V6((ip.to_bits() >> 64) as u64),
+            None => Self::Unix,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer_network(uri: &str, limit_loopback: bool) -> Option<PeerNetwork> {
+        let config = Config {
+            limit_loopback,
+            ..Config::default()
+        };
+        PeerNetwork::of(&uri.parse().unwrap(), &config)
+    }
+
+    #[test]
+    fn a_peer_is_an_address_or_a_network_and_not_a_port() {
+        let one = peer_network("tcp://192.0.2.1:5000", false);
+        assert!(one.is_some());
+        assert_eq!(one, peer_network("udp://192.0.2.1:7", false));
+        assert_eq!(one, peer_network("tcp://[::ffff:192.0.2.1]:7", false));
+        assert_ne!(one, peer_network("tcp://192.0.2.2:5000", false));
+        let network = peer_network("tcp://[2001:db8::1]:1", false);
+        assert!(network.is_some());
+        assert_eq!(network, peer_network("tcp://[2001:db8::ffff:0:2]:1", false));
+        assert_ne!(network, peer_network("tcp://[2001:db8:0:1::1]:1", false));
+    }
+
+    #[test]
+    fn this_machine_counts_only_if_it_shall() {
+        let here = [
+            "tcp://127.9.9.9:1",
+            "tcp://[::1]:1",
+            "tcp://[::ffff:127.0.0.1]:1",
+            "unix:///run/some",
+            "unixgram:///run/other",
+        ];
+        for uri in here {
+            assert_eq!(peer_network(uri, false), None, "{uri}");
+            assert!(peer_network(uri, true).is_some(), "{uri}");
+        }
+        assert_eq!(peer_network(here[3], true), peer_network(here[4], true));
+        assert_ne!(
+            peer_network("tcp://127.0.0.2:1", true),
+            peer_network("tcp://127.0.0.3:1", true)
+        );
+    }
+}

@@ -1,0 +1,379 @@
+//! Bytes that wait: what a protocol left unread, or what a socket did not take yet. And where in
+//! their pages the buffers begin between which bytes are copied.
+
+use std::ops::{Deref, DerefMut};
+
+/// The size of a page, which decides how fast a copy is: some processors copy many times slower where
+/// the destination lies 1 to 31 bytes behind the source, modulo this size. Large heap blocks all begin
+/// 16 bytes into a page, so that two of them, or a slice of one and another, meet that easily.
+const PAGE: usize = 4_096;
+
+/// From this size on a buffer begins at a place of its own. Smaller ones are copied fast anywhere, and
+/// would waste memory.
+const PLACED_FROM: usize = 16 * 1024;
+
+/// Where in its page a buffer begins, in bytes: far from the beginnings of the others and from that of
+/// a large heap block.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Input = 64,
+    Unread = 1_088,
+    Output = 2_112,
+}
+
+impl Place {
+    /// How many bytes to leave out at the front of a block.
+    fn offset(self, block: *const u8) -> usize {
+        (self as usize).wrapping_sub(block.addr()) % PAGE
+    }
+}
+
+/// The most that one growth adds beyond what is needed, so that a buffer follows what really
+/// arrived and not what a peer announced.
+const GROWTH: usize = 64 * 1024;
+
+/// How many taken bytes may stay in front before the rest moves up. Larger would waste memory on
+/// a slow reader, smaller would move often.
+const SLACK: usize = 4 * 1024;
+
+/// The most memory that a driver's own buffer keeps from one turn to the next.
+const SCRATCH_MOST: usize = 256 * 1024;
+
+/// A queue of bytes: appended at the end, taken from the front, shown as one slice.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    head: usize,
+    /// How many bytes at the front are left out, so that the others begin at their place.
+    start: usize,
+    place: Place,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Buffer {
+    /// An empty buffer that owns no memory yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::at(Place::Output)
+    }
+
+    /// The same for what a protocol left unread, whose bytes are often copied to the output.
+    pub(super) const fn unread() -> Self {
+        Self::at(Place::Unread)
+    }
+
+    const fn at(place: Place) -> Self {
+        Self {
+            bytes: Vec::new(),
+            head: 0,
+            start: 0,
+            place,
+        }
+    }
+
+    /// How many bytes wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.len() == self.head
+    }
+
+    /// How many bytes of memory the buffer holds on to.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// How much memory is held by bytes that wait.
+    pub(super) fn held(&self) -> usize {
+        if self.is_empty() { 0 } else { self.capacity() }
+    }
+
+    /// All that waits, oldest first.
+    #[must_use]
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    /// Appends `data`. Memory grows by what is needed and at most 64 KiB more.
+    #[inline]
+    pub fn push(&mut self, data: &[u8]) {
+        if data.len() > self.bytes.capacity() - self.bytes.len() {
+            self.make_room(data.len());
+        }
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// Drops the first `count` bytes.
+    ///
+    /// # Panics
+    /// When fewer than `count` bytes wait.
+    #[inline]
+    pub fn consume(&mut self, count: usize) {
+        let head = self.head + count;
+        if head == self.bytes.len() {
+            return self.clear();
+        }
+        let waiting = self.len();
+        assert!(
+            count < waiting,
+            "consumed {count} of {waiting} waiting bytes"
+        );
+        self.head = head;
+    }
+
+    /// Drops everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.truncate(self.start);
+        self.head = self.start;
+    }
+
+    /// The buffer emptied, to be lent again; `None` if it has grown too large to be kept.
+    pub(super) fn into_scratch(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.clear();
+        (self.capacity() <= SCRATCH_MOST + PAGE).then_some(self)
+    }
+
+    #[cold]
+    fn make_room(&mut self, extra: usize) {
+        if self.head - self.start >= SLACK.min(self.len()) {
+            self.bytes.drain(self.start..self.head);
+            self.head = self.start;
+        }
+
+        let capacity = self.bytes.capacity();
+        let needed = self.bytes.len() + extra;
+        if needed <= capacity {
+            return;
+        }
+
+        let mut target = needed.max(capacity + capacity.min(GROWTH));
+        let placed = target >= PLACED_FROM;
+        if placed {
+            target = target.max(PAGE + self.len() + extra);
+        }
+        self.bytes.reserve_exact(target - self.bytes.len());
+        if placed {
+            self.settle();
+        }
+    }
+
+    /// Moves what waits to its place in the page, where growing has brought it elsewhere. A large block
+    /// that grows usually keeps its offset.
+    fn settle(&mut self) {
+        let start = self.place.offset(self.bytes.as_ptr());
+        if start == self.start {
+            return;
+        }
+        let waiting = self.len();
+        let end = start + waiting;
+        if end > self.bytes.len() {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes
+            .copy_within(self.head..self.head + waiting, start);
+        self.bytes.truncate(end);
+        (self.head, self.start) = (start, start);
+    }
+}
+
+/// What a driver reads into: of a fixed length, and at its place in the page.
+#[derive(Debug)]
+pub(crate) struct Input {
+    block: Box<[u8]>,
+    start: usize,
+    length: usize,
+}
+
+impl Input {
+    pub(crate) fn new(length: usize) -> Self {
+        let block: Box<[u8]> = vec![0; length + PAGE].into();
+        Self {
+            start: Place::Input.offset(block.as_ptr()),
+            block,
+            length,
+        }
+    }
+}
+
+impl Deref for Input {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.block[self.start..self.start + self.length]
+    }
+}
+
+impl DerefMut for Input {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.block[self.start..self.start + self.length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_order_over_pushes_and_takes() {
+        let mut buffer = Buffer::new();
+        let mut expected = std::collections::VecDeque::new();
+        for round in 0..2_000_usize {
+            let data: Vec<u8> = (0..round % 97).map(|n| (n + round) as u8).collect();
+            buffer.push(&data);
+            expected.extend(data);
+            let taken = (round * 31 % 101).min(buffer.len());
+            buffer.consume(taken);
+            expected.drain(..taken);
+            assert_eq!(buffer.as_slice(), expected.make_contiguous());
+        }
+    }
+
+    #[test]
+    fn grows_by_what_came_and_little_more() {
+        let mut buffer = Buffer::new();
+        buffer.push(&[1; 10]);
+        assert!(buffer.capacity() <= 16);
+        buffer.push(&vec![2; 1 << 20]);
+        assert!(buffer.capacity() <= (1 << 20) + 10 + GROWTH);
+        let full = buffer.capacity();
+        buffer.push(&vec![3; full - buffer.len() + 1]);
+        assert!(buffer.capacity() <= full + GROWTH);
+    }
+
+    #[test]
+    fn grows_in_few_steps() {
+        let mut buffer = Buffer::new();
+        let mut steps = 0;
+        for _ in 0..256 * 1024 {
+            let before = buffer.capacity();
+            buffer.push(b"x");
+            steps += usize::from(buffer.capacity() != before);
+        }
+        assert!(steps <= 24, "{steps} steps");
+    }
+
+    #[test]
+    fn moves_up_only_when_enough_was_taken() {
+        let full = 12 * 1024;
+        for (taken, grows) in [(4_095, true), (4_096, false), (full - 1, false)] {
+            let mut buffer = Buffer::new();
+            buffer.push(&vec![0; full]);
+            assert_eq!(buffer.capacity(), full);
+            buffer.consume(taken);
+            buffer.push(&vec![0; taken]);
+            assert_eq!(buffer.capacity() > full, grows, "{taken} bytes taken");
+            assert_eq!(buffer.len(), full);
+        }
+    }
+
+    #[test]
+    fn only_a_small_buffer_is_lent_again() {
+        for (capacity, kept) in [(256 * 1024, true), (256 * 1024 + 1, false)] {
+            let mut buffer = Box::new(Buffer::new());
+            buffer.push(&vec![0; capacity]);
+            let scratch = buffer.into_scratch();
+            assert_eq!(scratch.as_ref().is_some(), kept);
+            let scratch = scratch.unwrap_or_default();
+            assert!(scratch.is_empty());
+            let expected = if kept { capacity + PAGE } else { 0 };
+            assert_eq!(scratch.capacity(), expected);
+        }
+    }
+
+    fn offset(bytes: &[u8]) -> usize {
+        bytes.as_ptr().addr() % PAGE
+    }
+
+    /// The place at which copies from one to another are fast, whatever a buffer went through.
+    #[test]
+    fn no_two_buffers_begin_where_copies_between_them_are_slow() {
+        for length in [1, 4_097, 65_536, 1 << 20] {
+            assert_eq!(offset(&Input::new(length)), 64, "{length}");
+        }
+        for (make, place) in [
+            (Buffer::new as fn() -> Buffer, 2_112),
+            (Buffer::unread, 1_088),
+        ] {
+            for length in [PLACED_FROM, PLACED_FROM + 1, 65_536, 300_000, 1 << 20] {
+                let mut buffer = make();
+                buffer.push(&vec![1; length]);
+                assert_eq!(offset(buffer.as_slice()), place, "{length} at once");
+                buffer.consume(length);
+                buffer.push(&vec![2; length]);
+                assert_eq!(offset(buffer.as_slice()), place, "{length} after another");
+            }
+        }
+        let heap_block = 16_usize;
+        let places = [heap_block, 64, 1_088, 2_112];
+        for (source, to) in places
+            .iter()
+            .flat_map(|one| places.map(|other| (*one, other)))
+        {
+            let behind = to.wrapping_sub(source) % PAGE;
+            assert!(behind == 0 || behind > 31, "from {source} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_keeps_its_place_and_its_bytes_while_it_grows_and_moves_up() {
+        let mut buffer = Buffer::new();
+        let mut expected = Vec::new();
+        let mut count = 0_u32;
+        // Grows from nothing to a megabyte in pieces of all sizes, and is taken from in between.
+        while buffer.len() < 1 << 20 {
+            count += 1;
+            let piece: Vec<u8> = count.to_le_bytes().repeat(count as usize % 1_501 + 1);
+            buffer.push(&piece);
+            expected.extend_from_slice(&piece);
+            if count % 5 == 0 {
+                let taken = piece.len().min(buffer.len() - 1);
+                buffer.consume(taken);
+                expected.drain(..taken);
+            }
+            assert!(buffer.as_slice() == expected, "after {count} pieces");
+            let start = offset(&buffer.bytes[buffer.start..]);
+            assert!(buffer.capacity() < PLACED_FROM || start == 2_112);
+        }
+        // What is left moves up when enough was taken.
+        buffer.consume(1 << 19);
+        let capacity = buffer.capacity();
+        buffer.push(&vec![0; capacity - buffer.bytes.len() + 1]);
+        assert_eq!(buffer.capacity(), capacity);
+        assert_eq!(offset(buffer.as_slice()), 2_112);
+    }
+
+    #[test]
+    fn a_slow_reader_costs_no_more_than_the_slack() {
+        let mut buffer = Buffer::new();
+        buffer.push(&[0; 60_000]);
+        for _ in 0..100_000 {
+            buffer.consume(1);
+            buffer.push(&[0]);
+        }
+        assert!(
+            buffer.capacity() <= 2 * (60_000 + PAGE) + SLACK,
+            "{}",
+            buffer.capacity()
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "consumed 2 of 1")]
+    fn refuses_to_take_what_is_not_there() {
+        let mut buffer = Buffer::new();
+        buffer.push(b"a");
+        buffer.consume(2);
+    }
+}

@@ -1,0 +1,406 @@
+//! The rules that every driver shares: order of calls, unread bytes, limits, deadlines, the end.
+
+mod buffer;
+mod clock;
+mod flags;
+mod protocol;
+mod state;
+mod transport;
+mod unwind;
+
+pub use self::buffer::Buffer;
+pub(crate) use self::buffer::Input;
+pub(crate) use self::clock::REPEAT;
+pub use self::clock::{Clock, Tick};
+pub(crate) use self::flags::Flags;
+pub use self::protocol::{Actions, Factory, Protocol};
+pub use self::transport::{Context, Transport};
+pub(crate) use self::unwind::catch;
+
+mod driver;
+
+use crate::address::Peer;
+use crate::error::{CloseReason, ProtocolError};
+use crate::session::state::{
+    ABORTED, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, PENDING,
+    RETIME, SHUTDOWN, State, WROTE,
+};
+use crate::session::unwind::{Caught, take};
+
+/// Room beside `max_frame` for the header or the delimiter of an incomplete message.
+const HEADER_ROOM: usize = 1024;
+
+/// One connection's protocol and everything that does not depend on how its bytes travel.
+///
+/// The only caller of a [`Protocol`]. A driver (the event loop, a thread, a test) moves bytes between
+/// a socket and a session, and tells it the time; a session knows of no socket, thread or clock.
+///
+/// - **A driver asks**: [`wants_input`](Self::wants_input), [`has_more`](Self::has_more),
+///   [`is_closing`](Self::is_closing), [`is_aborted`](Self::is_aborted),
+///   [`is_finished`](Self::is_finished), [`is_eof`](Self::is_eof), [`output`](Self::output),
+///   [`has_replied`](Self::has_replied), [`deadline`](Self::deadline), [`held`](Self::held),
+///   [`deadline_changed`](Self::deadline_changed), [`peer`](Self::peer).
+/// - **A driver tells**: [`handle_open`](Self::handle_open), [`handle_data`](Self::handle_data),
+///   [`handle_more`](Self::handle_more), [`handle_eof`](Self::handle_eof),
+///   [`handle_timeout`](Self::handle_timeout), [`handle_woken`](Self::handle_woken),
+///   [`handle_shutdown`](Self::handle_shutdown), [`handle_datagram`](Self::handle_datagram),
+///   [`output_sent`](Self::output_sent), [`note_stalled`](Self::note_stalled) or
+///   [`lend`](Self::lend) and [`reclaim`](Self::reclaim), [`fail`](Self::fail),
+///   [`handle_lost`](Self::handle_lost), which is last.
+#[derive(Debug)]
+pub struct Session<P> {
+    state: State,
+    unread: Option<Box<Buffer>>,
+    protocol: Caught<P>,
+}
+
+impl<P: Protocol> Session<P> {
+    /// A session that begins at `now`. The first-message deadline runs for peers that came in by a
+    /// listener, not for those that we connected to.
+    #[must_use]
+    pub fn new(protocol: P, peer: Peer, now: Tick) -> Self {
+        Self {
+            state: State::new(peer, now),
+            unread: None,
+            protocol: Caught(protocol),
+        }
+    }
+
+    /// The other side.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.state.peer
+    }
+
+    /// The protocol, to look at.
+    #[must_use]
+    pub fn protocol(&self) -> &P {
+        &self.protocol.0
+    }
+
+    /// Whether the driver should read from the peer.
+    #[must_use]
+    #[inline]
+    pub fn wants_input(&self) -> bool {
+        !self.state.flags.any(BLOCKED | EOF | PENDING)
+    }
+
+    /// Whether [`handle_more`](Self::handle_more) has something to do without new input.
+    #[must_use]
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.state.flags.any(PENDING) && !self.state.flags.any(BLOCKED)
+    }
+
+    /// Whether nothing is to be done without new input, and nothing is held.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.state.flags.any(BUSY) && self.state.output.is_none()
+    }
+
+    /// Whether the connection is to be finished when all output is sent.
+    #[must_use]
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.state.flags.any(CLOSING)
+    }
+
+    /// Whether the connection is to be ended at once, dropping what the peer did not get yet.
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        self.state.flags.any(ABORTED)
+    }
+
+    /// Whether our side of the stream is to be ended when all output is sent, while the peer's goes on.
+    #[must_use]
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        self.state.flags.any(FINISHED)
+    }
+
+    /// Whether the end of the peer's stream was seen.
+    #[must_use]
+    pub fn is_eof(&self) -> bool {
+        self.state.flags.any(EOF)
+    }
+
+    /// Whether the protocol wrote anything, if only an empty datagram.
+    #[must_use]
+    pub fn has_replied(&self) -> bool {
+        self.state.flags.any(WROTE)
+    }
+
+    /// What is to be sent.
+    #[must_use]
+    #[inline]
+    pub fn output(&self) -> &[u8] {
+        self.state
+            .output
+            .as_ref()
+            .map_or(&[], |output| output.as_slice())
+    }
+
+    /// The connection stands.
+    pub fn handle_open(&mut self, context: &Context<'_>) {
+        self.state.flags.set(RETIME);
+        self.state.activity = context.clock.tick();
+        self.state.message = context.clock.tick();
+        self.protocol
+            .call(&mut self.state, context, Protocol::connection_made);
+    }
+
+    /// Bytes came. The session shows them to the protocol and keeps what it leaves.
+    #[inline]
+    pub fn handle_data(&mut self, data: &[u8], context: &Context<'_>) {
+        self.state.activity = context.clock.tick();
+        if self.unread.is_some() {
+            self.keep(data);
+            return self.show_unread(context);
+        }
+        let taken = self.show(data, context);
+        if taken < data.len() {
+            self.keep(&data[taken..]);
+            self.check_length(data.len() - taken, context);
+        }
+    }
+
+    /// Shows unread bytes, or the end of the stream, again: a pause has ended or a turn has passed.
+    pub fn handle_more(&mut self, context: &Context<'_>) {
+        self.state.end_pending();
+        self.show_unread(context);
+        if self.state.flags.any(EOF) {
+            self.tell_eof(context);
+        }
+    }
+
+    /// The peer ended its stream.
+    pub fn handle_eof(&mut self, context: &Context<'_>) {
+        self.state.flags.set(EOF);
+        self.tell_eof(context);
+    }
+
+    /// A deadline may have come: the protocol's own, or one of the limits. The driver should have
+    /// tried to read and write before, so that nobody is cut off who did move.
+    pub fn handle_timeout(&mut self, context: &Context<'_>) {
+        self.handle_deadlines(context, false);
+    }
+
+    /// The same; while more of what the peer sent `waits` to be read, it is not blamed for not
+    /// sending.
+    pub(crate) fn handle_deadlines(&mut self, context: &Context<'_>, waits: bool) {
+        let now = context.clock.tick();
+        if self.protocol_deadline(context).is_some_and(|at| at <= now) {
+            self.tell(context, P::handle_timeout);
+        }
+        let limit = self.state.limit(context.config, waits);
+        if let Some((_, deadline)) = limit.filter(|(at, _)| *at <= now) {
+            self.fail(CloseReason::TimedOut(deadline));
+        }
+    }
+
+    /// A waker of this session was used.
+    pub fn handle_woken(&mut self, context: &Context<'_>) {
+        self.tell(context, P::woken);
+    }
+
+    /// The server is shutting down.
+    pub fn handle_shutdown(&mut self, context: &Context<'_>) {
+        self.state.flags.set(SHUTDOWN);
+        self.tell(context, P::shutdown_requested);
+    }
+
+    /// Runs a whole session on one datagram: its output is the reply, if it
+    /// [`has_replied`](Self::has_replied). What remains is [`handle_lost`](Self::handle_lost).
+    pub fn handle_datagram(&mut self, data: &[u8], context: &Context<'_>) {
+        self.handle_open(context);
+        let mut rest = data;
+        loop {
+            let taken = self.show(rest, context);
+            rest = &rest[taken..];
+            if taken == 0 || rest.is_empty() {
+                break;
+            }
+        }
+        self.state.flags.set(EOF | EOF_TOLD);
+        self.protocol
+            .call(&mut self.state, context, |protocol, transport| {
+                protocol.eof_received(rest, transport)
+            });
+        self.state.close();
+    }
+
+    /// The peer took the first `count` bytes of the output.
+    #[inline]
+    pub fn output_sent(&mut self, count: usize, context: &Context<'_>) {
+        let (now, low_water) = (context.clock.tick(), context.config.low_water);
+        if self.state.output_sent(count, now, low_water) {
+            self.tell(context, P::resume_writing);
+        }
+    }
+
+    /// The connection cannot go on, for `reason`. Drops its output, unless that is a protocol error.
+    pub fn fail(&mut self, reason: CloseReason) {
+        self.state.fail(reason);
+    }
+
+    /// The connection is over. Tells the protocol and gives the reason back, once; `None` after that.
+    pub fn handle_lost(&mut self) -> Option<Box<CloseReason>> {
+        if self.state.flags.any(LOST) {
+            return None;
+        }
+        self.state.flags.set(LOST | CLOSING);
+        (self.state.output, self.unread) = (None, None);
+        self.state.charge(0);
+        let reason = self.state.reason.take();
+        let reason = reason.unwrap_or_else(|| Box::new(CloseReason::Closed));
+        self.protocol.lose(&mut self.state, &reason);
+        Some(reason)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) should be called, if at all.
+    pub fn deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
+        self.state.flags.clear(RETIME);
+        let limit = self.state.limit(context.config, false).map(|(at, _)| at);
+        let own = self.protocol_deadline(context);
+        limit.into_iter().chain(own).min()
+    }
+
+    /// Whether [`deadline`](Self::deadline) may have become earlier than when it was last asked.
+    /// Mere activity moves it later, which a driver finds out when the old one has come.
+    #[inline]
+    pub fn deadline_changed(&mut self) -> bool {
+        self.state.flags.any(RETIME | CLOSING)
+            || self.protocol.poll_timeout(&mut self.state).is_some()
+            || self.is_closing()
+    }
+
+    /// Lends the driver's one output buffer for a turn, so that an idle session owns none.
+    #[inline]
+    pub fn lend(&mut self, scratch: &mut Option<Box<Buffer>>) {
+        self.state.lend(scratch);
+    }
+
+    /// Takes the lent buffer back. Output that is left over moves to a buffer of its own, of just
+    /// the size it needs.
+    #[inline]
+    pub fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, context: &Context<'_>) {
+        self.state.reclaim(scratch, context.clock.tick());
+    }
+
+    /// The driver is about to wait for the peer to take output, from when on `write_timeout` runs.
+    /// [`reclaim`](Self::reclaim) says it by itself.
+    pub fn note_stalled(&mut self, context: &Context<'_>) {
+        self.state.note_stalled(context.clock.tick());
+    }
+
+    #[cold]
+    fn keep(&mut self, rest: &[u8]) {
+        if !self.is_closing() {
+            let unread = || Box::new(Buffer::unread());
+            self.unread.get_or_insert_with(unread).push(rest);
+        }
+    }
+
+    #[cold]
+    fn show_unread(&mut self, context: &Context<'_>) {
+        let Some(mut unread) = self.unread.take() else {
+            return;
+        };
+        let taken = self.show(unread.as_slice(), context);
+        unread.consume(taken);
+        if !unread.is_empty() && !self.is_closing() {
+            self.check_length(unread.len(), context);
+            self.unread = Some(unread);
+        }
+    }
+
+    fn check_length(&mut self, unread: usize, context: &Context<'_>) {
+        let limit = context.config.max_frame;
+        if self.state.flags.any(INCOMPLETE) && unread > limit.saturating_add(HEADER_ROOM) {
+            let length = unread as u64;
+            let error = ProtocolError::TooLong { length, limit };
+            self.fail(CloseReason::Protocol(error));
+        }
+    }
+
+    /// Shows `data` to the protocol until it is all taken, incomplete, blocked, or the turn's calls
+    /// are spent. Returns how much was taken.
+    #[inline]
+    fn show(&mut self, data: &[u8], context: &Context<'_>) -> usize {
+        let Self {
+            protocol, state, ..
+        } = self;
+        let mut taken = 0;
+        let outcome = catch(|| {
+            for _ in 0..context.config.messages_per_turn {
+                if state.flags.any(BLOCKED) {
+                    return Ok(true);
+                }
+                let transport = &mut Transport { state, context };
+                let count = take(&mut protocol.0, &data[taken..], transport)?;
+                taken += count;
+                if taken == data.len() {
+                    return Ok(false);
+                }
+                if count == 0 {
+                    return Ok(state.flags.any(BLOCKED));
+                }
+            }
+            Ok(true)
+        });
+        match outcome {
+            Some(Ok(false)) if taken == data.len() => state.flags.clear(FIRST | INCOMPLETE),
+            Some(Ok(pending)) => self.left_over(taken, pending, context),
+            Some(Err(error)) => self.fail(CloseReason::Protocol(error)),
+            None => self.fail(CloseReason::Panicked),
+        }
+        taken
+    }
+
+    #[cold]
+    fn left_over(&mut self, taken: usize, pending: bool, context: &Context<'_>) {
+        let flags = &mut self.state.flags;
+        if taken > 0 {
+            flags.clear(FIRST | INCOMPLETE);
+        }
+        if pending {
+            flags.clear(INCOMPLETE);
+            flags.set(PENDING);
+        } else if !flags.any(INCOMPLETE) {
+            if !flags.any(FIRST) {
+                self.state.message = context.clock.tick();
+            }
+            flags.set(INCOMPLETE | RETIME);
+        }
+    }
+
+    fn tell_eof(&mut self, context: &Context<'_>) {
+        if self.state.flags.any(EOF_TOLD) {
+            return;
+        }
+        if self.state.flags.any(BLOCKED | PENDING) {
+            self.state.flags.set(PENDING);
+            return;
+        }
+        self.state.flags.set(EOF_TOLD);
+        self.state.flags.clear(FIRST | INCOMPLETE);
+        let unread = self.unread.take();
+        let unread = unread.as_ref().map_or(&[][..], |unread| unread.as_slice());
+        let end = |protocol: &mut P, transport: &mut Transport<'_>| {
+            protocol.eof_received(unread, transport)
+        };
+        self.protocol.call(&mut self.state, context, end);
+    }
+
+    fn tell(&mut self, context: &Context<'_>, event: fn(&mut P, &mut Transport<'_>)) {
+        self.protocol.tell(&mut self.state, context, event);
+    }
+
+    fn protocol_deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
+        if self.is_closing() {
+            return None;
+        }
+        let at = self.protocol.poll_timeout(&mut self.state);
+        at.map(|at| context.clock.tick_of(at))
+    }
+}

@@ -1,0 +1,260 @@
+//! What a session knows of its connection beside the protocol.
+
+use crate::address::Peer;
+use crate::config::Config;
+use crate::error::{CloseReason, Deadline};
+use crate::session::buffer::Buffer;
+use crate::session::clock::Tick;
+use crate::session::flags::Flags;
+
+/// The protocol wants no input until it says so.
+pub(super) const PAUSED: Flags = Flags::bit(0);
+/// Output has reached the high mark and not yet fallen to the low one.
+pub(super) const FULL: Flags = Flags::bit(1);
+/// Nothing more is taken or written; what waits is still sent.
+pub(super) const CLOSING: Flags = Flags::bit(2);
+/// Nothing more is sent either; implies `CLOSING`.
+pub(super) const ABORTED: Flags = Flags::bit(3);
+/// Unread bytes are to be shown again without new input, as soon as nothing blocks.
+pub(super) const PENDING: Flags = Flags::bit(4);
+/// Unread bytes are the beginning of a message whose rest the peer owes us.
+pub(super) const INCOMPLETE: Flags = Flags::bit(5);
+/// No message was complete yet.
+pub(super) const FIRST: Flags = Flags::bit(6);
+/// The peer ended its stream.
+pub(super) const EOF: Flags = Flags::bit(7);
+/// The protocol knows of the end.
+pub(super) const EOF_TOLD: Flags = Flags::bit(8);
+/// The protocol was asked to finish.
+pub(super) const SHUTDOWN: Flags = Flags::bit(9);
+/// The protocol wrote something, if only an empty datagram.
+pub(super) const WROTE: Flags = Flags::bit(10);
+/// A deadline may have become earlier.
+pub(super) const RETIME: Flags = Flags::bit(11);
+/// Output was left over that the socket did not take.
+pub(super) const STALLED: Flags = Flags::bit(12);
+/// The protocol was told that the connection is lost.
+pub(super) const LOST: Flags = Flags::bit(13);
+/// The protocol panicked when it was told so.
+pub(super) const PANICKED: Flags = Flags::bit(14);
+/// Our side of the stream ends when all output is sent; input goes on.
+pub(super) const FINISHED: Flags = Flags::bit(15);
+/// The protocol has more to send once output has fallen to the low mark.
+pub(super) const WANTED: Flags = Flags::bit(16);
+
+/// The protocol keeps memory of its own that counts.
+pub(super) const CHARGED: Flags = Flags::bit(17);
+
+/// What makes writing do nothing.
+pub(super) const MUTE: Flags = CLOSING.or(FINISHED);
+
+/// What keeps input from being shown: the protocol's wish, waiting output, or the end.
+pub(super) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
+
+/// What is more than waiting for the next message. Unread bytes are there only with one of these.
+pub(super) const BUSY: Flags = CLOSING.or(FINISHED).or(PENDING).or(INCOMPLETE).or(CHARGED);
+
+/// The part of a session that a [`Transport`](crate::Transport) acts on.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) peer: Peer,
+    pub(super) output: Option<Box<Buffer>>,
+    pub(super) reason: Option<Box<CloseReason>>,
+    /// When a byte last moved.
+    pub(super) activity: Tick,
+    /// Since when we wait for the rest of a message.
+    pub(super) message: Tick,
+    /// When the peer last took output, or output began to wait.
+    pub(super) progress: Tick,
+    pub(super) flags: Flags,
+    /// Bytes that the protocol keeps itself. Half of a `usize`, since every idle connection has it.
+    pub(super) charged: u32,
+}
+
+impl State {
+    pub(super) fn new(peer: Peer, now: Tick) -> Self {
+        let flags = if peer.listener().is_some() {
+            FIRST
+        } else {
+            Flags::NONE
+        };
+        Self {
+            peer,
+            output: None,
+            reason: None,
+            activity: now,
+            message: now,
+            progress: now,
+            flags,
+            charged: 0,
+        }
+    }
+
+    /// Sets how many bytes the protocol keeps itself.
+    pub(super) fn charge(&mut self, bytes: usize) {
+        self.charged = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.flags.clear(CHARGED);
+        self.flags.set(CHARGED.when(bytes > 0));
+    }
+
+    /// What was noted at the moment `from` really happened at `to`, or just before: the driver read the
+    /// clock before work that took long.
+    pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
+        let stamps = [&mut self.activity, &mut self.message, &mut self.progress];
+        for stamp in stamps.into_iter().filter(|stamp| **stamp == from) {
+            *stamp = to;
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        let reason = if self.flags.any(EOF_TOLD) {
+            CloseReason::PeerClosed
+        } else if self.flags.any(SHUTDOWN) {
+            CloseReason::Shutdown
+        } else {
+            CloseReason::Closed
+        };
+        self.reason.get_or_insert_with(|| Box::new(reason));
+        self.flags.set(CLOSING);
+    }
+
+    /// Ends the connection for a failure, which outweighs an orderly reason given before. Waiting
+    /// output is sent after a protocol error, and dropped after anything else; what dropped it keeps
+    /// its reason.
+    pub(super) fn fail(&mut self, reason: CloseReason) {
+        if self.flags.any(ABORTED) {
+            return;
+        }
+        if !matches!(reason, CloseReason::Protocol(_)) {
+            self.flags.set(ABORTED);
+            self.output = None;
+        }
+        if !self.reason.as_ref().is_some_and(|reason| reason.is_error()) {
+            self.reason = Some(Box::new(reason));
+        }
+        self.flags.set(CLOSING);
+    }
+
+    /// Input is welcome again: what the peer owes us, it owes from now on.
+    pub(super) fn unblock(&mut self, flag: Flags, now: Tick) {
+        if self.flags.take(flag) {
+            self.message = now;
+            self.activity = now;
+            self.flags.set(RETIME);
+            if self.flags.any(INCOMPLETE | EOF) {
+                self.flags.set(PENDING);
+            }
+        }
+    }
+
+    /// Unread bytes are shown again now, and so what the peer owes runs again.
+    pub(super) fn end_pending(&mut self) {
+        self.flags.clear(PENDING);
+        self.flags.set(RETIME);
+    }
+
+    /// The earliest of the configured deadlines that run now; those of the peer's input do not while
+    /// some of it `waits` to be read.
+    pub(super) fn limit(&self, config: &Config, waits: bool) -> Option<(Tick, Deadline)> {
+        let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF);
+        let first = owed && self.flags.any(FIRST);
+        let begun = owed && self.flags.any(INCOMPLETE) && !self.flags.any(FIRST);
+        let idle = !waits && !self.flags.any(PAUSED);
+        let stalled = self.flags.any(STALLED);
+        let deadlines = [
+            (
+                first,
+                self.message,
+                config.first_message_timeout,
+                Deadline::FirstMessage,
+            ),
+            (
+                begun,
+                self.message,
+                config.message_timeout,
+                Deadline::Message,
+            ),
+            (idle, self.activity, config.idle_timeout, Deadline::Idle),
+            (
+                stalled,
+                self.progress,
+                config.write_timeout,
+                Deadline::Write,
+            ),
+        ];
+        let running = deadlines.into_iter().filter(|(runs, ..)| *runs);
+        running
+            .filter_map(|(_, since, timeout, deadline)| Some((since.after(timeout?), deadline)))
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// The peer took output. True if it had been full, and now no longer is.
+    #[inline]
+    pub(super) fn output_sent(&mut self, count: usize, now: Tick, low_water: usize) -> bool {
+        let Some(output) = &mut self.output else {
+            return false;
+        };
+        output.consume(count);
+        self.activity = now;
+        self.flags.any(FULL | STALLED | WANTED) && self.output_moved(now, low_water)
+    }
+
+    #[cold]
+    fn output_moved(&mut self, now: Tick, low_water: usize) -> bool {
+        self.progress = now;
+        let waiting = self.output.as_ref().map_or(0, |output| output.len());
+        if waiting == 0 {
+            self.flags.clear(STALLED);
+        }
+        let resumes = waiting <= low_water && self.flags.any(FULL | WANTED);
+        if resumes {
+            self.flags.clear(WANTED);
+            self.unblock(FULL, now);
+        }
+        resumes
+    }
+
+    #[inline]
+    pub(super) fn lend(&mut self, scratch: &mut Option<Box<Buffer>>) {
+        if self.output.is_none() {
+            self.output = scratch.take();
+        }
+    }
+
+    #[inline]
+    pub(super) fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, now: Tick) {
+        match &self.output {
+            Some(output) if output.is_empty() && scratch.is_none() => {
+                *scratch = self.output.take();
+            }
+            None if scratch.is_some() => {}
+            _ => self.settle_output(scratch, now),
+        }
+    }
+
+    /// The rare cases: output is left over, a buffer of its own has become empty, or the lent one
+    /// was dropped with a failed connection.
+    #[cold]
+    fn settle_output(&mut self, scratch: &mut Option<Box<Buffer>>, now: Tick) {
+        let output = self.output.take().filter(|output| !output.is_empty());
+        if let Some(output) = &output {
+            self.note_stalled(now);
+            if scratch.is_none() {
+                let mut own = Box::<Buffer>::default();
+                own.push(output.as_slice());
+                self.output = Some(own);
+            }
+        }
+        match scratch {
+            Some(_) => self.output = output,
+            None => *scratch = Some(output.and_then(Buffer::into_scratch).unwrap_or_default()),
+        }
+    }
+
+    pub(super) fn note_stalled(&mut self, now: Tick) {
+        if !self.flags.any(STALLED) {
+            self.flags.set(STALLED | RETIME);
+            self.progress = now;
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The calls of a loop.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::net::{Event, Net};
+use crate::shutdown::ShutdownHandle;
+use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
+use crate::testing::simulation::network::clients::Action;
+use crate::testing::simulation::network::{Call, Handle, Listener, Network};
+use crate::testing::simulation::wire::{Broken, Segment, Standing, Wire};
+use crate::waker::Wake;
+
+/// How much of what differs is shown, in bytes.
+const EXCERPT_MOST: usize = 40;
+
+impl Net for Network {
+    type Stream = Handle;
+    type Listener = Handle;
+    type Datagram = Handle;
+
+    fn now(&mut self) -> Instant {
+        self.absorb();
+        self.origin + self.elapsed
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        self.absorb();
+        self.check_wait(timeout);
+        self.wait(timeout);
+        self.announce(events);
+        self.elapsed += Duration::from_micros(1);
+        self.note(1, events.len());
+        Ok(())
+    }
+
+    fn waker(&mut self, token: usize) -> io::Result<Box<dyn Wake>> {
+        self.bell_token = token;
+        Ok(Box::new(Arc::clone(&self.bell)))
+    }
+
+    fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()> {
+        self.watched = Some((handle.clone(), token));
+        Ok(())
+    }
+
+    fn listen(&mut self, at: &Address, _: &Config, token: usize) -> io::Result<(Handle, Address)> {
+        self.listener = Some(Listener {
+            token,
+            backlog: VecDeque::new(),
+            is_changed: false,
+        });
+        Ok((Handle(token), at.clone()))
+    }
+
+    fn accept(&mut self, _: &mut Handle) -> io::Result<(Handle, Address)> {
+        self.inject(Call::Accept, None)?;
+        let taken = self
+            .listener
+            .as_mut()
+            .and_then(|listener| listener.backlog.pop_front());
+        let wire = taken.ok_or(ErrorKind::WouldBlock)?;
+        self.trouble.note_success();
+        self.progress.accepts += 1;
+        self.open += 1;
+        self.progress.has_moved = true;
+        self.note(2, wire);
+        let mut ledger = self.ledger.borrow_mut();
+        let account = &mut ledger.accounts[self.wires[wire].number];
+        account.began = self.elapsed;
+        Ok((Handle(wire), account.address.clone()))
+    }
+
+    fn close_listener(&mut self, _: Handle) {
+        self.close_door();
+    }
+
+    fn connect(&mut self, to: &Address, _: &Config) -> io::Result<Handle> {
+        let session = self.ledger.borrow_mut().connecting.pop_front();
+        self.inject(Call::Connect, None)?;
+        self.progress.has_moved = true;
+        let known = self.remotes.iter().find(|(address, _)| address == to);
+        let Some((address, exchange)) = known else {
+            return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        };
+        let account = ConnectionRecord::new(address.clone(), Rc::clone(exchange));
+        let wire = self.add_wire(account, Standing::Waits);
+        session.inspect(|number| number.set(Some(self.wires[wire].number)));
+        self.open += 1;
+        let at = self.elapsed + self.latency(wire);
+        if !self.random.chance(self.faults.connect_errors) {
+            self.timeline.plan(at, Action::Stand(wire));
+        } else {
+            self.justification(self.wires[wire].number, Justification::Failed("connect"));
+            if self.random.below(2) == 0 {
+                self.timeline.plan(at, Action::Refuse(wire));
+            } else {
+                self.wires[wire].is_done = true;
+            }
+        }
+        Ok(Handle(wire))
+    }
+
+    fn connected(&mut self, stream: &mut Handle) -> io::Result<()> {
+        self.inject(Call::Connected, Some(stream.0))?;
+        match self.wires[stream.0].standing {
+            Standing::Waits => Err(ErrorKind::WouldBlock.into()),
+            Standing::Refused => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
+            Standing::Stands => Ok(()),
+        }
+    }
+
+    fn register(&mut self, stream: &mut Handle, token: usize) -> io::Result<()> {
+        self.inject(Call::Register, Some(stream.0))?;
+        self.wires[stream.0].token = Some(token);
+        self.wires[stream.0].broken_since = self.elapsed;
+        if self.wires[stream.0].has_news() {
+            self.change(stream.0);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, stream: &mut Handle, buffer: &mut [u8]) -> io::Result<usize> {
+        let wire = stream.0;
+        self.inject(Call::Read, Some(wire))?;
+        let up = &self.wires[wire].up;
+        if up.waiting() == 0 {
+            if let Some(error) = self
+                .tell_broken(wire, 0)
+                .filter(|error| error.raw_os_error() != Some(0))
+            {
+                return Err(error);
+            }
+            let is_over = self.wires[wire].up.end_arrived || self.wires[wire].broken != Broken::No;
+            self.progress.has_moved |= is_over;
+            return if is_over {
+                Ok(0)
+            } else {
+                Err(ErrorKind::WouldBlock.into())
+            };
+        }
+        let count = self.read_some(wire, buffer);
+        self.progress.note_read(wire, count);
+        self.note(3, count);
+        let it = &self.wires[wire];
+        if it.up.waiting() > 0 && count < buffer.len() && !it.has_gaps {
+            self.change(wire);
+        }
+        self.encourage_sender(wire);
+        Ok(count)
+    }
+
+    fn write(&mut self, stream: &mut Handle, data: &[u8]) -> io::Result<usize> {
+        let wire = stream.0;
+        self.inject(Call::Write, Some(wire))?;
+        if let Some(error) = self.tell_broken(wire, libc::EPIPE) {
+            return Err(error);
+        }
+        if self.wires[wire].down.room() == 0 {
+            self.wires[wire].is_starved = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = self.write_some(wire, data);
+        self.progress.note_written(wire, count);
+        self.note(4, count);
+        let Wire {
+            down, is_starved, ..
+        } = &mut self.wires[wire];
+        *is_starved = count < data.len() && down.room() == 0;
+        let sent = down.sent;
+        if count < data.len() && !*is_starved {
+            self.change(wire);
+        }
+        self.send_down(wire, Segment::Bytes(sent));
+        Ok(count)
+    }
+
+    fn error(&mut self, stream: &mut Handle) -> Option<io::Error> {
+        let is_new = self.wires[stream.0].broken == Broken::Untold;
+        self.tell_broken(stream.0, 0).filter(|_| is_new)
+    }
+
+    fn unsent(&mut self, stream: &mut Handle) -> usize {
+        let wire = &self.wires[stream.0];
+        if wire.broken == Broken::No {
+            wire.down.under_way()
+        } else {
+            0
+        }
+    }
+
+    fn finish(&mut self, stream: &mut Handle) -> io::Result<()> {
+        self.inject(Call::Finish, Some(stream.0))?;
+        if self.wires[stream.0].broken != Broken::No {
+            return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
+        }
+        self.end_down(stream.0);
+        Ok(())
+    }
+
+    fn close(&mut self, stream: Handle, abort: bool) {
+        self.close_wire(stream.0, abort);
+    }
+
+    fn bind(&mut self, at: &Address, _: &Config, token: usize) -> io::Result<(Handle, Address)> {
+        self.datagram_queue.open(token);
+        Ok((Handle(token), at.clone()))
+    }
+
+    fn receive(&mut self, _: &mut Handle, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        self.inject(Call::Receive, None)?;
+        self.trouble.note_success();
+        self.progress.has_moved |= self.datagram_queue.has_mail();
+        let (count, from) = self
+            .datagram_queue
+            .receive(buffer)
+            .ok_or(ErrorKind::WouldBlock)?;
+        self.note(5, count);
+        Ok((count, from))
+    }
+
+    fn send(&mut self, _: &mut Handle, data: &[u8], to: &Address) -> io::Result<()> {
+        self.note(6, data.len());
+        let outcome = self.inject(Call::Send, None);
+        if outcome
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Interrupted)
+        {
+            self.datagram_queue.note_interrupted(to);
+            return outcome;
+        }
+        let noted = self.datagram_queue.note_reply(data, to, outcome.is_err());
+        noted.unwrap_or_else(|problem| self.ledger.borrow_mut().object(problem));
+        outcome
+    }
+
+    fn close_datagram(&mut self, _: Handle) {
+        self.datagram_queue.close();
+        let mut ledger = self.ledger.borrow_mut();
+        if !ledger.may_close {
+            ledger.object(
+                "the datagram socket was closed though nothing was wrong with it".to_owned(),
+            );
+        }
+    }
+}
+
+/// What the calls are made of.
+impl Network {
+    /// What the server's end of a broken wire says: the failure once, and then that it is gone.
+    fn tell_broken(&mut self, wire: usize, later: i32) -> Option<io::Error> {
+        let broken = &mut self.wires[wire].broken;
+        let number = match broken {
+            Broken::No => return None,
+            Broken::Untold => libc::ECONNRESET,
+            Broken::Told => later,
+        };
+        *broken = Broken::Told;
+        Some(io::Error::from_raw_os_error(number))
+    }
+
+    fn read_some(&mut self, wire: usize, buffer: &mut [u8]) -> usize {
+        let gap = self.wires[wire].has_gaps && self.random.below(2) == 0;
+        let short = gap || self.random.chance(self.faults.short_reads);
+        let number = self.wires[wire].number;
+        let waiting = self.wires[wire].up.waiting();
+        let most = waiting.min(buffer.len());
+        let count = if short {
+            self.random.between(1, most)
+        } else {
+            most
+        };
+        let mut ledger = self.ledger.borrow_mut();
+        let now = self.elapsed;
+        let account = &mut ledger.accounts[number];
+        let from = self.wires[wire].up.taken;
+        buffer[..count].copy_from_slice(&account.exchange.sends[from..from + count]);
+        account.moved = now;
+        // What is read after the end was told is thrown away.
+        if account.end.is_none() {
+            account.read += count;
+        }
+        self.wires[wire].up.taken += count;
+        count
+    }
+
+    fn write_some(&mut self, wire: usize, data: &[u8]) -> usize {
+        let short = self.random.chance(self.faults.short_writes);
+        let Wire { number, down, .. } = &mut self.wires[wire];
+        let most = down.room().min(data.len());
+        let count = if short {
+            self.random.between(1, most)
+        } else {
+            most
+        };
+        let mut ledger = self.ledger.borrow_mut();
+        let account = &mut ledger.accounts[*number];
+        let from = account.written;
+        let right = account.exchange.expects.get(from..from + count) == Some(&data[..count]);
+        account.written += count;
+        account.moved = self.elapsed;
+        account.wrote = self.elapsed;
+        if !right {
+            let end = account.exchange.expects.len().min(from + EXCERPT_MOST);
+            let expected = account.exchange.expects[from.min(end)..end].escape_ascii();
+            let written = data[..count.min(EXCERPT_MOST)].escape_ascii();
+            let problem = format!("byte {from} on: \"{written}\" was written, not \"{expected}\"");
+            ledger.object_to(*number, &problem);
+        }
+        down.sent += count;
+        count
+    }
+}

@@ -1,0 +1,210 @@
+//! One connection of the simulated network, as both ends see it.
+
+use std::time::Duration;
+
+use crate::net::Event;
+use crate::testing::simulation::faults::Faults;
+use crate::testing::simulation::random::Random;
+
+/// One direction: bytes since the beginning, and the end of the stream behind them.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    pub(super) sent: usize,
+    pub(super) arrived: usize,
+    pub(super) taken: usize,
+    /// How many bytes fit between the two ends.
+    pub(super) capacity: usize,
+    pub(super) ended: bool,
+    pub(super) end_arrived: bool,
+    /// When all that is under way will have arrived.
+    pub(super) horizon: Duration,
+}
+
+impl Flow {
+    fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.capacity - (self.sent - self.taken)
+    }
+
+    /// Bytes that have arrived and were not taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.arrived - self.taken
+    }
+
+    /// What has not arrived yet, the end included.
+    pub(super) fn under_way(&self) -> usize {
+        self.sent - self.arrived + usize::from(self.ended && !self.end_arrived)
+    }
+}
+
+/// What travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Segment {
+    /// All bytes up to this one.
+    Bytes(usize),
+    End,
+    Reset,
+}
+
+/// How far an outbound connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Waits,
+    Refused,
+    Stands,
+}
+
+/// A reset or another failure that the server's end has, and whether a call has told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    No,
+    Untold,
+    Told,
+}
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// The client's account.
+    pub(super) number: usize,
+    /// From the client to the server, and back.
+    pub(super) up: Flow,
+    pub(super) down: Flow,
+    pub(super) habits: Habits,
+    pub(super) token: Option<usize>,
+    pub(super) standing: Standing,
+    pub(super) broken: Broken,
+    pub(super) broken_since: Duration,
+    /// For how long, in all, events and calls were held back.
+    pub(super) held_up: Duration,
+    /// Its state has changed and no event has told so.
+    pub(super) is_changed: bool,
+    /// A write found no room, so that an event tells when there is some.
+    pub(super) is_starved: bool,
+    /// The client waits for room or for a reply before it sends on, or has planned to take.
+    pub(super) sender_waits: bool,
+    pub(super) taker_planned: bool,
+    /// A read may end anywhere though more waits, without an event for the rest.
+    pub(super) has_gaps: bool,
+    /// The client came to the server, not the other way round.
+    pub(super) is_inbound: bool,
+    /// A reset is on its way to the client, and nothing else arrives there any more.
+    pub(super) is_cut: bool,
+    /// The server has closed its end, and the client is through.
+    pub(super) is_closed: bool,
+    pub(super) is_done: bool,
+}
+
+impl Wire {
+    pub(super) fn new(number: usize, habits: Habits, standing: Standing) -> Self {
+        Self {
+            number,
+            up: Flow::new(habits.up_capacity),
+            down: Flow::new(habits.down_capacity),
+            habits,
+            token: None,
+            standing,
+            broken: Broken::No,
+            broken_since: Duration::ZERO,
+            held_up: Duration::ZERO,
+            is_changed: false,
+            is_starved: false,
+            sender_waits: false,
+            taker_planned: false,
+            has_gaps: false,
+            is_inbound: false,
+            is_cut: false,
+            is_closed: false,
+            is_done: false,
+        }
+    }
+
+    /// What epoll(7) would say of the server's end now.
+    pub(super) fn event(&self, token: usize) -> Event {
+        let broken = self.broken != Broken::No || self.standing == Standing::Refused;
+        let stands = self.standing == Standing::Stands;
+        Event {
+            token,
+            readable: self.up.waiting() > 0 || self.up.end_arrived || broken,
+            writable: (stands && self.down.room() > 0) || broken,
+            closed: self.up.end_arrived || broken,
+            error: self.broken == Broken::Untold || self.standing == Standing::Refused,
+        }
+    }
+
+    /// Whether a fresh registration is announced.
+    pub(super) fn has_news(&self) -> bool {
+        let event = self.event(0);
+        event.readable || event.writable
+    }
+}
+
+/// How a client behaves, and how its connection is.
+#[derive(Debug)]
+pub(super) struct Habits {
+    /// The most that it sends and takes at a time, in bytes, and the longest time between.
+    pub(super) chunk: usize,
+    pub(super) bite: usize,
+    pub(super) send_gap: Duration,
+    pub(super) take_gap: Duration,
+    pub(super) latency: Duration,
+    pub(super) up_capacity: usize,
+    pub(super) down_capacity: usize,
+    pub(super) in_turns: bool,
+    pub(super) ends_first: bool,
+    /// After how many bytes in both directions it resets, or vanishes.
+    pub(super) resets_at: Option<usize>,
+    pub(super) vanishes_at: Option<usize>,
+    pub(super) is_slow: bool,
+}
+
+/// The most pieces that a conversation is cut into, lest a run take too long.
+const PIECES: usize = 64;
+
+impl Habits {
+    pub(super) fn of(faults: &Faults, sends: usize, expects: usize, random: &mut Random) -> Self {
+        let is_slow = random.chance(faults.slow_clients);
+        let gap = if is_slow { 20_000_000 } else { 20_000 };
+        let longest = |random: &mut Random| Duration::from_micros(random.below(gap) as u64);
+        let size = |most: usize, random: &mut Random| {
+            let least = most / PIECES + 1;
+            match random.below(3) {
+                0 => least,
+                1 => random.between(least, most + 1),
+                _ => most + 1,
+            }
+        };
+        let tiny = random.chance(faults.tiny_buffers);
+        let capacity = |most: usize, random: &mut Random| {
+            if tiny {
+                size(most, random)
+            } else {
+                most.max(1 << 16)
+            }
+        };
+        let somewhere = |rate: u16, random: &mut Random| {
+            random
+                .chance(rate)
+                .then(|| random.below(sends + expects + 1))
+        };
+        Self {
+            chunk: size(sends, random),
+            bite: size(expects, random),
+            send_gap: longest(random),
+            take_gap: longest(random),
+            latency: Duration::from_micros(random.below(50_000) as u64),
+            up_capacity: capacity(sends, random),
+            down_capacity: capacity(expects, random),
+            in_turns: random.below(2) == 0,
+            ends_first: random.below(2) == 0,
+            resets_at: somewhere(faults.client_resets, random),
+            vanishes_at: somewhere(faults.client_vanishes, random),
+            is_slow,
+        }
+    }
+}

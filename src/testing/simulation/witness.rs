@@ -1,0 +1,249 @@
+//! Stands between the loop and the protocol under test, and checks what the loop tells it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::address::Peer;
+use crate::error::{CloseReason, ProtocolError};
+use crate::session::{Actions, Factory, Protocol, Transport};
+use crate::testing::simulation::ledger::Slip;
+use crate::testing::simulation::ledger::{Number, SharedLedger};
+
+/// The factory under test, whose protocols are watched.
+pub(super) struct Witnessed<F> {
+    factory: F,
+    ledger: SharedLedger,
+}
+
+impl<F> Witnessed<F> {
+    pub(super) fn new(factory: F, ledger: &SharedLedger) -> Self {
+        let ledger = Rc::clone(ledger);
+        Self { factory, ledger }
+    }
+}
+
+impl<F: Factory> Factory for Witnessed<F> {
+    type Protocol = Witness<F::Protocol>;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
+        let protocol = self.factory.build_protocol(peer)?;
+        let number = self.ledger.borrow().number(peer.address());
+        Some(Witness::new(protocol, number, &self.ledger))
+    }
+
+    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
+        self.factory.handle_error(peer, reason);
+    }
+
+    fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        let mut connects = Vec::new();
+        self.factory.service_actions(&mut Actions {
+            now: actions.now,
+            statistics: actions.statistics,
+            connects: &mut connects,
+            again: &mut *actions.again,
+            shutdown: &mut *actions.shutdown,
+        });
+        self.ledger.borrow_mut().may_close |= *actions.shutdown;
+        for (to, protocol) in connects {
+            let witness = Witness::new(protocol, None, &self.ledger);
+            let number = Rc::clone(&witness.number);
+            self.ledger.borrow_mut().connecting.push_back(number);
+            actions.connect(to, witness);
+        }
+    }
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    New,
+    Open,
+    Ended,
+    Lost,
+}
+
+pub(super) struct Witness<P> {
+    protocol: P,
+    ledger: SharedLedger,
+    /// The other side's account; a datagram has none.
+    number: Number,
+    stage: Stage,
+    /// What it is known by where accounts are not: a datagram has none.
+    id: u64,
+    /// Its connection is to end, so that only the end may follow.
+    is_closing: Cell<bool>,
+}
+
+impl<P> Witness<P> {
+    fn new(protocol: P, number: Option<usize>, ledger: &SharedLedger) -> Self {
+        ledger.borrow_mut().sessions += 1;
+        let id = ledger.borrow().sessions;
+        Self {
+            protocol,
+            id,
+            is_closing: Cell::new(false),
+            ledger: Rc::clone(ledger),
+            number: Rc::new(number.into()),
+            stage: Stage::New,
+        }
+    }
+
+    /// A call is in order at the stages from `first` to `last`.
+    fn check(&self, call: &str, first: Stage, last: Stage) {
+        self.ledger.borrow_mut().compute();
+        let is_over = self.is_closing.get() && last != Stage::Lost;
+        if self.stage < first || self.stage > last || is_over {
+            let problem = format!("{call} was called of a session that is {:?}", self.stage);
+            self.ledger.borrow_mut().object(problem);
+        }
+    }
+
+    /// Looks whether the connection is to end after a call.
+    fn settle<T>(
+        &self,
+        outcome: Result<T, ProtocolError>,
+        transport: &Transport<'_>,
+    ) -> Result<T, ProtocolError> {
+        if outcome.is_err() || transport.is_closing() {
+            self.is_closing.set(true);
+            self.ledger.borrow_mut().deadlines.remove(&self.id);
+        }
+        outcome
+    }
+
+    /// What is shown to the protocol is what the client sent, from where it took the last.
+    fn check_shown(&self, data: &[u8]) {
+        let Some(number) = self.number.get() else {
+            return;
+        };
+        let mut ledger = self.ledger.borrow_mut();
+        let account = &ledger.accounts[number];
+        let from = account.told;
+        let sent = account.exchange.sends.get(from..from + data.len());
+        if sent != Some(data) {
+            let problem = format!("byte {from} on: the protocol was shown what was not sent");
+            ledger.object_to(number, &problem);
+        } else if from + data.len() > account.read {
+            ledger.object_to(number, "the protocol was shown more than was read");
+        }
+    }
+
+    fn note_taken(&self, count: usize) {
+        if let Some(number) = self.number.get() {
+            self.ledger.borrow_mut().accounts[number].told += count;
+        }
+    }
+
+    fn check_end(&self, unread: &[u8]) {
+        self.check_shown(unread);
+        let Some(number) = self.number.get() else {
+            return;
+        };
+        let mut ledger = self.ledger.borrow_mut();
+        let account = &ledger.accounts[number];
+        if account.told + unread.len() != account.read {
+            ledger.object_to(number, "the end came before bytes that were read");
+        }
+    }
+}
+
+impl<P: Protocol> Protocol for Witness<P> {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.check("connection_made", Stage::New, Stage::New);
+        self.stage = Stage::Open;
+        let outcome = self.protocol.connection_made(transport);
+        self.settle(outcome, transport)
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.check("data_received", Stage::Open, Stage::Open);
+        self.check_shown(data);
+        let taken = self.protocol.data_received(data, transport);
+        let taken = self.settle(taken, transport)?;
+        self.note_taken(taken);
+        Ok(taken)
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        self.check("eof_received", Stage::Open, Stage::Open);
+        self.check_end(unread);
+        self.stage = Stage::Ended;
+        let outcome = self.protocol.eof_received(unread, transport);
+        self.settle(outcome, transport)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.check("resume_writing", Stage::Open, Stage::Ended);
+        self.protocol.resume_writing(transport);
+        let _ = self.settle(Ok(()), transport);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.check("poll_timeout", Stage::Open, Stage::Ended);
+        self.ledger.borrow_mut().deadlines.remove(&self.id);
+        let at = self.protocol.poll_timeout();
+        if let Some(at) = at {
+            self.ledger.borrow_mut().deadlines.insert(self.id, at);
+        }
+        at
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        self.check("handle_timeout", Stage::Open, Stage::Ended);
+        let early = self
+            .protocol
+            .poll_timeout()
+            .is_none_or(|at| at > transport.now());
+        if early {
+            let problem = "handle_timeout was called before its time".to_owned();
+            self.ledger.borrow_mut().object(problem);
+        }
+        self.protocol.handle_timeout(transport);
+        let _ = self.settle(Ok(()), transport);
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        self.check("woken", Stage::Open, Stage::Ended);
+        self.protocol.woken(transport);
+        let _ = self.settle(Ok(()), transport);
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.check("shutdown_requested", Stage::Open, Stage::Ended);
+        self.protocol.shutdown_requested(transport);
+        let _ = self.settle(Ok(()), transport);
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        self.is_closing.set(false);
+        self.check("connection_lost", Stage::New, Stage::Ended);
+        self.stage = Stage::Lost;
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.lost += 1;
+        ledger.deadlines.remove(&self.id);
+        let slip = ledger.slip;
+        let panicked = matches!(reason, CloseReason::Panicked);
+        ledger.slipped += usize::from(panicked && slip == Some(Slip::KeepsAccount));
+        ledger
+            .connecting
+            .retain(|number| !Rc::ptr_eq(number, &self.number));
+        if let Some(number) = self.number.get() {
+            ledger.note_lost(number, reason);
+        }
+        drop(ledger);
+        if slip == Some(Slip::AsksAfterEnd) {
+            let _ = self.poll_timeout();
+        }
+        self.protocol.connection_lost(reason);
+    }
+}
