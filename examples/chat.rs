@@ -4,7 +4,8 @@
 //! A speaker never waits for a reader. Each member has a queue of its own, and one whose queue is
 //! full loses the oldest lines; one who takes nothing at all is cut off by `write_timeout`.
 
-use serveloop::{CloseReason, Config, FrameProtocol, FrameTransport, Framed, Framing, Lines, Peer};
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
+use serveloop::{CloseReason, Config, Peer};
 use serveloop::{ProtocolError, Server, Waker};
 use std::collections::{BTreeMap, VecDeque};
 use std::{cell::RefCell, rc::Rc};
@@ -25,15 +26,17 @@ struct Member {
     room: Rc<RefCell<BTreeMap<usize, Seat>>>,
 }
 
-impl<F: Framing> FrameProtocol<F> for Member {
-    fn connection_made(&mut self, frames: &mut FrameTransport<'_, '_, F>) -> Outcome {
-        let (queue, waker) = (VecDeque::new(), frames.waker());
+impl FrameProtocol for Member {
+    type Framing = Lines;
+
+    fn connection_made(&mut self, frames: &mut FrameTransport<'_, Lines>) -> Outcome {
+        let (queue, waker) = (VecDeque::new(), frames.transport().waker());
         let mut room = self.room.borrow_mut();
         room.insert(self.number, Seat { queue, waker });
         frames.send(format!("you are {}, {} here", self.number, room.len()).as_bytes())
     }
 
-    fn frame_received(&mut self, text: &[u8], _: &mut FrameTransport<'_, '_, F>) -> Outcome {
+    fn frame_received(&mut self, text: &[u8], _: &mut FrameTransport<'_, Lines>) -> Outcome {
         let name = format!("{}: ", self.number);
         let line: Rc<[u8]> = [name.as_bytes(), text, b"\n"].concat().into();
         let mut room = self.room.borrow_mut();
@@ -47,18 +50,18 @@ impl<F: Framing> FrameProtocol<F> for Member {
         Ok(())
     }
 
-    fn woken(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
+    fn woken(&mut self, frames: &mut FrameTransport<'_, Lines>) {
         let mut room = self.room.borrow_mut();
         let mut queue = room.get_mut(&self.number).map(|seat| &mut seat.queue);
-        while !frames.is_full() {
+        while !frames.transport().is_full() {
             match queue.as_mut().and_then(|queue| queue.pop_front()) {
-                Some(line) => frames.write(&line),
+                Some(line) => frames.transport().write(&line),
                 None => return,
             }
         }
     }
 
-    fn resume_writing(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
+    fn resume_writing(&mut self, frames: &mut FrameTransport<'_, Lines>) {
         self.woken(frames);
     }
 

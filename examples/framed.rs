@@ -5,29 +5,33 @@
 //! `printf '\0\0\0\2\1\2' | nc -N 127.0.0.1 9999 | xxd`. Its tests run with
 //! `cargo test --example framed`.
 
-use serveloop::{
-    Config, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Peer, ProtocolError,
-    Server,
-};
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
+use serveloop::{Config, Peer, ProtocolError, Server};
 
 struct Sum;
 
-impl<F: Framing> FrameProtocol<F> for Sum {
+impl FrameProtocol for Sum {
+    type Framing = LengthPrefix;
+
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, LengthPrefix>,
     ) -> Result<(), ProtocolError> {
         let sum: u64 = frame.iter().map(|byte| u64::from(*byte)).sum();
         frames.send(sum.to_string().as_bytes())
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
+    fn frame_rejected(
+        &mut self,
+        error: &ProtocolError,
+        frames: &mut FrameTransport<'_, LengthPrefix>,
+    ) {
         let _ = frames.send(error.to_string().as_bytes());
     }
 }
 
-fn build() -> Framed<LengthPrefix, Sum> {
+fn build() -> Framed<Sum> {
     Framed::new(LengthPrefix::u32(64 * 1024), Sum)
 }
 

@@ -5,9 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use serveloop::{
-    Config, FrameProtocol, FrameTransport, Framed, Framing, Lines, Peer, ProtocolError, Server,
-};
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
+use serveloop::{Config, Peer, ProtocolError, Server};
 
 #[derive(Default)]
 struct Hello {
@@ -15,10 +14,12 @@ struct Hello {
     greeting: Option<(String, Instant)>,
 }
 
-impl<F: Framing> FrameProtocol<F> for Hello {
+impl FrameProtocol for Hello {
+    type Framing = Lines;
+
     fn connection_made(
         &mut self,
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         frames.send(b"Welcome!")
     }
@@ -26,15 +27,15 @@ impl<F: Framing> FrameProtocol<F> for Hello {
     fn frame_received(
         &mut self,
         line: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         let name = String::from_utf8(line.to_vec()).map_err(ProtocolError::other)?;
         if name == "exit" {
-            frames.close();
+            frames.transport().close();
         } else {
             // Nothing may block here: the delay is a timeout, and until then nothing more is read.
-            self.greeting = Some((name, frames.now() + Duration::from_secs(1)));
-            frames.pause_reading();
+            self.greeting = Some((name, frames.transport().now() + Duration::from_secs(1)));
+            frames.transport().pause_reading();
         }
         Ok(())
     }
@@ -43,13 +44,13 @@ impl<F: Framing> FrameProtocol<F> for Hello {
         self.greeting.as_ref().map(|(_, at)| *at)
     }
 
-    fn handle_timeout(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
+    fn handle_timeout(&mut self, frames: &mut FrameTransport<'_, Lines>) {
         if let Some((name, _)) = self.greeting.take() {
             if frames.send(format!("Hello,{name}").as_bytes()).is_err() {
-                frames.close();
+                frames.transport().close();
             }
         }
-        frames.resume_reading();
+        frames.transport().resume_reading();
     }
 }
 

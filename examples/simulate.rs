@@ -5,19 +5,22 @@
 //! Expected: `2000 runs, and every byte accounted for`. Take less than there is in `data_received`
 //! without leaving it for the next call, and see what happens.
 
+use serveloop::framing::{FrameProtocol, FrameTransport};
+use serveloop::framing::{Framed, Lines};
 use serveloop::testing::{Exchange, Simulation};
-use serveloop::{FrameProtocol, FrameTransport};
-use serveloop::{Framed, Lines, Peer, ProtocolError, protocols::Hello};
+use serveloop::{Peer, ProtocolError, protocols::Hello};
 use std::time::Duration;
 
 /// Adds the numbers of a line.
 struct Sum;
 
-impl FrameProtocol<Lines> for Sum {
+impl FrameProtocol for Sum {
+    type Framing = Lines;
+
     fn frame_received(
         &mut self,
         line: &[u8],
-        frames: &mut FrameTransport<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         let line = std::str::from_utf8(line).map_err(ProtocolError::other)?;
         let numbers: Result<Vec<i64>, _> = line.split_whitespace().map(str::parse).collect();

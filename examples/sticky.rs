@@ -5,8 +5,9 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
+use serveloop::ProtocolError;
+use serveloop::framing::{Encoder, FrameProtocol, FrameTransport, Framed, LengthPrefix};
 use serveloop::testing::MemorySession;
-use serveloop::{FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, ProtocolError};
 
 type Outcome = Result<(), ProtocolError>;
 const MESSAGES: [&str; 3] = ["hello", "world", "egon"];
@@ -16,8 +17,14 @@ const READS: [&[usize]; 2] = [&[1024], &[1, 5, 1024]];
 /// Prints each message.
 struct Printed;
 
-impl<F: Framing> FrameProtocol<F> for Printed {
-    fn frame_received(&mut self, frame: &[u8], _: &mut FrameTransport<'_, '_, F>) -> Outcome {
+impl FrameProtocol for Printed {
+    type Framing = LengthPrefix;
+
+    fn frame_received(
+        &mut self,
+        frame: &[u8],
+        _: &mut FrameTransport<'_, LengthPrefix>,
+    ) -> Outcome {
         print(frame);
         Ok(())
     }

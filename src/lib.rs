@@ -30,9 +30,9 @@
 mod address;
 mod config;
 mod error;
-mod framing;
+pub mod framing;
 mod models;
-mod net;
+pub mod net;
 pub mod protocols;
 mod reactor;
 mod server;
@@ -47,20 +47,13 @@ mod waker;
 pub use address::{Address, AddressError, Peer};
 pub use config::Config;
 pub use error::{CloseReason, Deadline, ProtocolError};
-pub use framing::{ByteOrder, Delimited, Frame, Framing, LengthPrefix, Lines};
-pub use framing::{FrameProtocol, FrameTransport, Framed};
-pub use net::{Datagram, Listener, Mio};
-pub use net::{Event, Net};
 pub use reactor::Reactor;
 pub use server::Server;
-pub use session::Buffer;
-pub use session::Session;
+pub use session::Transport;
 pub use session::{Actions, Factory, Protocol};
-pub use session::{Clock, Tick};
-pub use session::{Context, Transport};
 pub use shutdown::ShutdownHandle;
 pub use statistics::Statistics;
-pub use waker::{Mailbox, Wake, Waker, Wakers};
+pub use waker::Waker;
 
 /// The target of every line that the library logs, whichever module has it to say: what users filter
 /// by does not change when modules do.
@@ -69,6 +62,13 @@ pub use waker::{Mailbox, Wake, Waker, Wakers};
 /// `ended`. Ends that an operator wants to hear of are warnings, and those that are a peer's everyday
 /// doing have no key.
 pub(crate) const LOG_TARGET: &str = "serveloop";
+
+/// For drivers of your own: the session that a driver moves bytes in and out of, and what it lends
+/// to it.
+pub mod driver {
+    pub use crate::session::{Buffer, Clock, Context, Session, Tick};
+    pub use crate::waker::{Mailbox, Wake, Wakers};
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

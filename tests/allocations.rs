@@ -11,12 +11,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
 use serveloop::protocols::Echo;
 use serveloop::testing::MemorySession;
-use serveloop::{
-    Config, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Peer, ProtocolError,
-    Reactor,
-};
+use serveloop::{Config, Peer, ProtocolError, Reactor};
 
 /// The system's allocator, and how often and for how much it was asked.
 struct Counting;
@@ -65,11 +63,13 @@ fn cost(work: impl FnOnce()) -> (usize, usize) {
 /// Echoes frames.
 struct EchoFrames;
 
-impl<F: Framing> FrameProtocol<F> for EchoFrames {
+impl FrameProtocol for EchoFrames {
+    type Framing = LengthPrefix;
+
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, LengthPrefix>,
     ) -> Result<(), ProtocolError> {
         frames.send(frame)
     }

@@ -9,11 +9,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::protocols::Echo;
-use serveloop::{
-    Config, Factory, FrameProtocol, FrameTransport, Framed, Lines, Peer, Protocol, ProtocolError,
-    Server, Statistics, Transport,
-};
+use serveloop::{Config, Factory, Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
 use crate::logger;
 use crate::machine::{Cores, Usage, resident};
@@ -178,11 +176,13 @@ fn run<F: Factory>(config: Config, factory: F) -> io::Result<()> {
 /// Echoes lines.
 struct Back;
 
-impl FrameProtocol<Lines> for Back {
+impl FrameProtocol for Back {
+    type Framing = Lines;
+
     fn frame_received(
         &mut self,
         line: &[u8],
-        frames: &mut FrameTransport<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         frames.send(line)
     }

@@ -2,16 +2,17 @@
 //! its backlog and its options give nobody an advantage.
 
 use std::io;
+use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serveloop::protocols::Echo;
-use serveloop::{
-    Address, Config, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines, Peer,
-    ProtocolError, Server,
+use serveloop::framing::{
+    FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines, Message,
 };
+use serveloop::protocols::Echo;
+use serveloop::{Address, Config, Peer, ProtocolError, Server};
 use socket2::{Domain, Socket, Type};
 
 use crate::epoll::{self, Trigger};
@@ -117,11 +118,15 @@ impl Kind {
         let end = match self {
             Self::Workers => server.serve_workers(2, echo),
             Self::Threads => server.serve_threading(echo),
-            Self::Framed => server
-                .serve_forever(|_: &Peer| Some(Framed::new(LengthPrefix::u32(FRAME_MOST), Frame))),
-            Self::Lines => {
-                server.serve_forever(|_: &Peer| Some(Framed::new(Lines::new(FRAME_MOST), Frame)))
-            }
+            Self::Framed => server.serve_forever(|_: &Peer| {
+                Some(Framed::new(
+                    LengthPrefix::u32(FRAME_MOST),
+                    Frame(PhantomData),
+                ))
+            }),
+            Self::Lines => server.serve_forever(|_: &Peer| {
+                Some(Framed::new(Lines::new(FRAME_MOST), Frame(PhantomData)))
+            }),
             _ => server.serve_forever(echo),
         };
         end.map(drop)
@@ -158,15 +163,20 @@ impl FromStr for Kind {
 }
 
 /// Echoes whole messages.
-struct Frame;
+struct Frame<F>(PhantomData<F>);
 
-impl<F: Framing> FrameProtocol<F> for Frame {
+impl<F: Framing> FrameProtocol for Frame<F>
+where
+    for<'m> Message<'m, F>: AsRef<[u8]>,
+{
+    type Framing = F;
+
     fn frame_received(
         &mut self,
-        frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frame: Message<'_, F>,
+        frames: &mut FrameTransport<'_, F>,
     ) -> Result<(), ProtocolError> {
-        frames.send(frame)
+        frames.send(frame.as_ref())
     }
 }
 

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use serveloop::{Delimited, Framing, LengthPrefix, Lines};
+use serveloop::framing::{Decoder, Delimited, Encoder, LengthPrefix, Lines};
 
 const MOST: usize = 1 << 20;
 
@@ -29,7 +29,7 @@ fn both(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
     size: usize,
-    mut framing: impl Framing,
+    mut framing: impl Decoder + Encoder,
 ) {
     let payload = vec![b'x'; size];
     let mut frame = Vec::new();

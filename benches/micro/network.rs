@@ -5,7 +5,9 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serveloop::{Address, Config, Event, Net, ShutdownHandle, Wake};
+use serveloop::driver::Wake;
+use serveloop::net::{Event, Net};
+use serveloop::{Address, Config, ShutdownHandle};
 
 const MESSAGE: usize = 64;
 

@@ -1,14 +1,16 @@
 //! `Session`: one step, from what was read to what is to be sent, as a driver makes it.
 
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput};
-use serveloop::protocols::Echo;
-use serveloop::{
-    Address, Buffer, Clock, Config, Context, FrameProtocol, FrameTransport, Framed, Framing,
-    LengthPrefix, Lines, Mailbox, Peer, Protocol, ProtocolError, Session, Wake,
+use serveloop::driver::{Buffer, Clock, Context, Mailbox, Session, Wake};
+use serveloop::framing::{
+    FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines, Message,
 };
+use serveloop::protocols::Echo;
+use serveloop::{Address, Config, Peer, Protocol, ProtocolError};
 
 const FRAME_MOST: usize = 1 << 20;
 
@@ -24,12 +26,15 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     }
     group.throughput(Throughput::Elements(1));
     let frame = [&60_u32.to_be_bytes()[..], &[b'x'; 60]].concat();
-    let mut step = Step::new(Framed::new(LengthPrefix::u32(FRAME_MOST), EchoFrames));
+    let mut step = Step::new(Framed::new(
+        LengthPrefix::u32(FRAME_MOST),
+        EchoFrames(PhantomData),
+    ));
     group.bench_function("echo of a frame, 64 B", |bencher| {
         bencher.iter(|| step.echo(black_box(&frame), 0));
     });
     let line = [&[b'x'; 63][..], b"\n"].concat();
-    let mut step = Step::new(Framed::new(Lines::new(FRAME_MOST), EchoFrames));
+    let mut step = Step::new(Framed::new(Lines::new(FRAME_MOST), EchoFrames(PhantomData)));
     group.bench_function("echo of a line, 64 B", |bencher| {
         bencher.iter(|| step.echo(black_box(&line), 0));
     });
@@ -45,15 +50,20 @@ pub(crate) fn measure(criterion: &mut Criterion) {
 }
 
 /// Echoes whole messages.
-struct EchoFrames;
+struct EchoFrames<F>(PhantomData<F>);
 
-impl<F: Framing> FrameProtocol<F> for EchoFrames {
+impl<F: Framing> FrameProtocol for EchoFrames<F>
+where
+    for<'m> Message<'m, F>: AsRef<[u8]>,
+{
+    type Framing = F;
+
     fn frame_received(
         &mut self,
-        frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frame: Message<'_, F>,
+        frames: &mut FrameTransport<'_, F>,
     ) -> Result<(), ProtocolError> {
-        frames.send(frame)
+        frames.send(frame.as_ref())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Framings, beside decoders that look at the whole stream at once.
 
-use serveloop::{ByteOrder, Delimited, Framing, LengthPrefix, Lines, ProtocolError};
+use serveloop::ProtocolError;
+use serveloop::framing::{ByteOrder, Decoder, Delimited, Encoder, LengthPrefix, Lines};
 
 use crate::input::Input;
 
@@ -84,7 +85,7 @@ impl Cut<'_> {
         );
     }
 
-    fn compare<F: Framing>(&self, make: impl Fn() -> F, model: &Decoded) {
+    fn compare<F: ByteDecoder + Encoder>(&self, make: impl Fn() -> F, model: &Decoded) {
         assert_eq!(&decode(&mut make(), self.stream, &self.sizes), model);
         // What was found is found again in what it is encoded to, but for a CR at the end of a line.
         let frames = model.0.iter().filter(|frame| !frame.ends_with(b"\r"));
@@ -97,11 +98,16 @@ impl Cut<'_> {
     }
 }
 
+/// A decoder whose messages are bytes.
+pub trait ByteDecoder: for<'m> Decoder<Message<'m> = &'m [u8]> + 'static {}
+
+impl<D: for<'m> Decoder<Message<'m> = &'m [u8]> + 'static> ByteDecoder for D {}
+
 /// Decodes `stream` as it arrives in pieces of the sizes given, over and over.
 ///
 /// # Panics
 /// When the framing takes what is not there, or fails in a way that no stream can cause.
-pub fn decode(framing: &mut impl Framing, stream: &[u8], sizes: &[usize]) -> Decoded {
+pub fn decode(framing: &mut impl ByteDecoder, stream: &[u8], sizes: &[usize]) -> Decoded {
     let mut frames = Vec::new();
     let mut start = 0;
     let mut arrived = 0;
@@ -114,7 +120,7 @@ pub fn decode(framing: &mut impl Framing, stream: &[u8], sizes: &[usize]) -> Dec
             match framing.decode(&stream[start..arrived]) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
-                    frames.push(frame.payload.to_vec());
+                    frames.push(frame.message.to_vec());
                     assert!(frame.taken > 0 && frame.taken <= arrived - start);
                     start += frame.taken;
                 }
@@ -127,7 +133,7 @@ pub fn decode(framing: &mut impl Framing, stream: &[u8], sizes: &[usize]) -> Dec
         Ok(None) => (frames, End::Clean),
         Ok(Some(frame)) => {
             assert_eq!(frame.taken, unread.len());
-            frames.push(frame.payload.to_vec());
+            frames.push(frame.message.to_vec());
             (frames, End::Clean)
         }
         Err(error) => (frames, end(&error)),
@@ -146,7 +152,7 @@ fn end(error: &ProtocolError) -> End {
 ///
 /// # Panics
 /// When the framing refuses one.
-pub fn encode(framing: &impl Framing, messages: &[Vec<u8>]) -> Vec<u8> {
+pub fn encode(framing: &impl Encoder, messages: &[Vec<u8>]) -> Vec<u8> {
     let mut stream = Vec::new();
     for message in messages {
         framing
@@ -244,7 +250,7 @@ fn end_of_rest(left: usize, most: usize) -> End {
 ///
 /// # Panics
 /// When a byte is scanned twice, and so a long frame costs the square of its length.
-pub fn scans_no_byte_twice<F: Framing>(make: impl Fn() -> F, delimiter: &[u8], stream: &[u8]) {
+pub fn scans_no_byte_twice<F: ByteDecoder>(make: impl Fn() -> F, delimiter: &[u8], stream: &[u8]) {
     let mut framing = make();
     let mut unread = Vec::new();
     let mut hidden = Vec::new();

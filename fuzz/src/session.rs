@@ -10,9 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serveloop::{
-    Address, Buffer, Clock, CloseReason, Config, Context, Mailbox, Peer, Session, Tick, Wake,
-};
+use serveloop::driver::{Buffer, Clock, Context, Mailbox, Session, Tick, Wake};
+use serveloop::{Address, CloseReason, Config, Peer};
 
 use crate::input::Input;
 use model::{Event, Model};

@@ -1,24 +1,26 @@
 //! Protocols written in terms of whole messages.
 
-use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 use std::{fmt, mem};
 
 use crate::error::{CloseReason, ProtocolError};
-use crate::framing::{Frame, Framing};
+use crate::framing::{Decoder, Encoder, Frame, Framing, Message};
 use crate::session::{Protocol, Transport};
 
 /// A protocol over frames: like [`Protocol`], but what arrives is whole messages, and what is sent
 /// too. Serve it as [`Framed::new(framing, protocol)`](Framed::new).
 ///
 /// ```
-/// use serveloop::{Framed, FrameProtocol, FrameTransport, Framing, LengthPrefix, ProtocolError};
+/// use serveloop::ProtocolError;
+/// use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
 ///
 /// struct Upper;
 ///
-/// impl<F: Framing> FrameProtocol<F> for Upper {
-///     fn frame_received(&mut self, frame: &[u8], frames: &mut FrameTransport<'_, '_, F>) -> Result<(), ProtocolError> {
-///         frames.send(&frame.to_ascii_uppercase())
+/// impl FrameProtocol for Upper {
+///     type Framing = LengthPrefix;
+///
+///     fn frame_received(&mut self, message: &[u8], transport: &mut FrameTransport<'_, LengthPrefix>) -> Result<(), ProtocolError> {
+///         transport.send(&message.to_ascii_uppercase())
 ///     }
 /// }
 ///
@@ -27,16 +29,19 @@ use crate::session::{Protocol, Transport};
 /// ```
 ///
 /// All methods but one have the meaning and the default of their namesakes in [`Protocol`].
-pub trait FrameProtocol<F: Framing> {
+pub trait FrameProtocol {
+    /// How the stream is cut into messages.
+    type Framing: Framing;
+
     /// See [`Protocol::connection_made`].
     ///
     /// # Errors
     /// As there.
     fn connection_made(
         &mut self,
-        frames: &mut FrameTransport<'_, '_, F>,
+        transport: &mut FrameTransport<'_, Self::Framing>,
     ) -> Result<(), ProtocolError> {
-        let _ = frames;
+        let _ = transport;
         Ok(())
     }
 
@@ -46,32 +51,36 @@ pub trait FrameProtocol<F: Framing> {
     /// The message breaks the protocol; the connection is closed after what was written is sent.
     fn frame_received(
         &mut self,
-        frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        message: Message<'_, Self::Framing>,
+        transport: &mut FrameTransport<'_, Self::Framing>,
     ) -> Result<(), ProtocolError>;
 
     /// What arrived can be no frame, or one that is too long, or the stream ended inside one. The
     /// connection will close; this is the place for an error reply.
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
-        let _ = (error, frames);
+    fn frame_rejected(
+        &mut self,
+        error: &ProtocolError,
+        transport: &mut FrameTransport<'_, Self::Framing>,
+    ) {
+        let _ = (error, transport);
     }
 
-    /// The stream has ended between two frames. By default the connection is closed after what was
+    /// The stream has ended between two transport. By default the connection is closed after what was
     /// written is sent.
     ///
     /// # Errors
     /// As with [`Protocol::eof_received`].
     fn eof_received(
         &mut self,
-        frames: &mut FrameTransport<'_, '_, F>,
+        transport: &mut FrameTransport<'_, Self::Framing>,
     ) -> Result<(), ProtocolError> {
-        frames.close();
+        transport.transport().close();
         Ok(())
     }
 
     /// See [`Protocol::resume_writing`].
-    fn resume_writing(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
-        let _ = frames;
+    fn resume_writing(&mut self, transport: &mut FrameTransport<'_, Self::Framing>) {
+        let _ = transport;
     }
 
     /// See [`Protocol::poll_timeout`].
@@ -80,18 +89,18 @@ pub trait FrameProtocol<F: Framing> {
     }
 
     /// See [`Protocol::handle_timeout`].
-    fn handle_timeout(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
-        frames.close();
+    fn handle_timeout(&mut self, transport: &mut FrameTransport<'_, Self::Framing>) {
+        transport.transport().close();
     }
 
     /// See [`Protocol::woken`].
-    fn woken(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
-        let _ = frames;
+    fn woken(&mut self, transport: &mut FrameTransport<'_, Self::Framing>) {
+        let _ = transport;
     }
 
     /// See [`Protocol::shutdown_requested`].
-    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
-        frames.close();
+    fn shutdown_requested(&mut self, transport: &mut FrameTransport<'_, Self::Framing>) {
+        transport.transport().close();
     }
 
     /// See [`Protocol::connection_lost`].
@@ -100,113 +109,134 @@ pub trait FrameProtocol<F: Framing> {
     }
 }
 
-/// A [`Transport`] that can also send frames; everything else is the transport's.
-pub struct FrameTransport<'t, 'c, F> {
-    framing: &'t F,
-    transport: &'t mut Transport<'c>,
+/// What a [`FrameProtocol`] can do with its connection: send messages, and through
+/// [`transport`](Self::transport) everything that a [`Transport`] can.
+pub struct FrameTransport<'a, F: Framing> {
+    encoder: &'a F::Encoder,
+    transport: Transport<'a>,
 }
 
-impl<F: Framing> FrameTransport<'_, '_, F> {
-    /// Sends `payload` as one frame.
+impl<'a, F: Framing> FrameTransport<'a, F> {
+    #[inline]
+    fn new(encoder: &'a F::Encoder, transport: &'a mut Transport<'_>) -> Self {
+        Self {
+            encoder,
+            transport: transport.reborrow(),
+        }
+    }
+
+    /// Sends `payload` as one message.
     ///
     /// # Errors
     /// It does not fit the framing; nothing was sent. Passing the error on with `?` closes the
     /// connection.
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), ProtocolError> {
-        self.framing
-            .encode(payload, |piece| self.transport.write(piece))
+        let transport = &mut self.transport;
+        self.encoder.encode(payload, |piece| transport.write(piece))
+    }
+
+    /// The connection itself: to close it, pause it, ask for its peer or the time. What is written
+    /// to it directly is sent as it is, between two messages.
+    #[inline]
+    pub fn transport(&mut self) -> &mut Transport<'a> {
+        &mut self.transport
+    }
+
+    /// The half of the framing that makes messages.
+    #[must_use]
+    pub fn encoder(&self) -> &F::Encoder {
+        self.encoder
     }
 }
 
-impl<'c, F> Deref for FrameTransport<'_, 'c, F> {
-    type Target = Transport<'c>;
-
-    fn deref(&self) -> &Transport<'c> {
-        self.transport
-    }
-}
-
-impl<F> DerefMut for FrameTransport<'_, '_, F> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.transport
-    }
-}
-
-impl<F> fmt::Debug for FrameTransport<'_, '_, F> {
+impl<F: Framing> fmt::Debug for FrameTransport<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frames")
+        f.debug_struct("FrameTransport")
             .field("transport", &self.transport)
             .finish_non_exhaustive()
     }
 }
 
 /// The [`Protocol`] that a [`FrameProtocol`] becomes with its framing.
-#[derive(Clone, Debug)]
-pub struct Framed<F, P> {
-    framing: F,
+pub struct Framed<P: FrameProtocol> {
+    decoder: <P::Framing as Framing>::Decoder,
+    encoder: <P::Framing as Framing>::Encoder,
     protocol: P,
-    /// The stream has ended, but the protocol paused at its last frame and does not know yet.
+    /// The stream has ended, but the protocol paused at its last message and does not know yet.
     end_is_due: bool,
 }
 
-impl<F: Framing, P: FrameProtocol<F>> Framed<F, P> {
-    /// Cuts the stream by `framing` and gives the frames to `protocol`.
+impl<P: FrameProtocol> Framed<P> {
+    /// Cuts the stream by `framing` and gives the messages to `protocol`.
     #[must_use]
-    pub fn new(framing: F, protocol: P) -> Self {
+    pub fn new(framing: P::Framing, protocol: P) -> Self {
+        let (decoder, encoder) = framing.into_parts();
         Self {
-            framing,
+            decoder,
+            encoder,
             protocol,
             end_is_due: false,
         }
     }
 
-    /// Tells the end of the stream, unless the last frame has the protocol pause or close.
+    /// The protocol inside, to look at.
+    #[must_use]
+    pub fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    /// Calls the protocol with a transport for messages.
+    #[inline]
+    fn call<T>(
+        &mut self,
+        transport: &mut Transport<'_>,
+        event: impl FnOnce(&mut P, &mut FrameTransport<'_, P::Framing>) -> T,
+    ) -> T {
+        let mut transport = FrameTransport::new(&self.encoder, transport);
+        event(&mut self.protocol, &mut transport)
+    }
+
+    /// Tells the end of the stream, unless the last message made the protocol pause or close.
     fn tell_end(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         if transport.is_paused() || transport.is_closing() || !mem::take(&mut self.end_is_due) {
             return Ok(());
         }
-        let Self {
-            framing, protocol, ..
-        } = self;
-        protocol.eof_received(&mut FrameTransport { framing, transport })
+        self.call(transport, P::eof_received)
     }
 
-    /// The protocol may have ended its pause. An end that breaks the protocol closes like one that
-    /// does not, since there is nobody to tell any more.
+    /// Tells the end of the stream if the protocol has ended its pause. An end that breaks the
+    /// protocol closes like one that does not: an error has nowhere to go from here.
     fn tell_late_end(&mut self, transport: &mut Transport<'_>) {
         if self.end_is_due && self.tell_end(transport).is_err() {
             transport.close();
         }
     }
+}
 
-    /// Gives the frame that was found, or the reason why there is none, to the protocol.
-    #[inline]
-    fn deliver(
-        protocol: &mut P,
-        frame: Result<Option<Frame<'_>>, ProtocolError>,
-        frames: &mut FrameTransport<'_, '_, F>,
-    ) -> Result<usize, ProtocolError> {
-        match frame {
-            Ok(None) => Ok(0),
-            Ok(Some(frame)) => {
-                protocol.frame_received(frame.payload, frames)?;
-                Ok(frame.taken)
-            }
-            Err(error) => {
-                protocol.frame_rejected(&error, frames);
-                Err(error)
-            }
+/// Gives the message that was found, or the reason why there is none, to the protocol.
+#[inline]
+fn deliver<P: FrameProtocol>(
+    protocol: &mut P,
+    found: Result<Option<Frame<Message<'_, P::Framing>>>, ProtocolError>,
+    transport: &mut FrameTransport<'_, P::Framing>,
+) -> Result<usize, ProtocolError> {
+    match found {
+        Ok(None) => Ok(0),
+        Ok(Some(frame)) => {
+            protocol.frame_received(frame.message, transport)?;
+            Ok(frame.taken)
+        }
+        Err(error) => {
+            protocol.frame_rejected(&error, transport);
+            Err(error)
         }
     }
 }
 
-impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
+impl<P: FrameProtocol> Protocol for Framed<P> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        let Self {
-            framing, protocol, ..
-        } = self;
-        protocol.connection_made(&mut FrameTransport { framing, transport })
+        self.call(transport, P::connection_made)
     }
 
     #[inline]
@@ -215,11 +245,9 @@ impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        let Self {
-            framing, protocol, ..
-        } = self;
-        let frame = framing.decode(data);
-        Self::deliver(protocol, frame, &mut FrameTransport { framing, transport })
+        let found = self.decoder.decode(data);
+        let mut transport = FrameTransport::new(&self.encoder, transport);
+        deliver(&mut self.protocol, found, &mut transport)
     }
 
     fn eof_received(
@@ -227,20 +255,16 @@ impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
         unread: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        let Self {
-            framing, protocol, ..
-        } = self;
-        let frame = framing.decode_eof(unread);
-        Self::deliver(protocol, frame, &mut FrameTransport { framing, transport })?;
+        let found = self.decoder.decode_eof(unread);
+        let mut frames = FrameTransport::new(&self.encoder, transport);
+        deliver(&mut self.protocol, found, &mut frames)?;
+
         self.end_is_due = true;
         self.tell_end(transport)
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
-        let Self {
-            framing, protocol, ..
-        } = self;
-        protocol.resume_writing(&mut FrameTransport { framing, transport });
+        self.call(transport, P::resume_writing);
         self.tell_late_end(transport);
     }
 
@@ -249,30 +273,29 @@ impl<F: Framing, P: FrameProtocol<F>> Protocol for Framed<F, P> {
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        let Self {
-            framing, protocol, ..
-        } = self;
-        protocol.handle_timeout(&mut FrameTransport { framing, transport });
+        self.call(transport, P::handle_timeout);
         self.tell_late_end(transport);
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
-        let Self {
-            framing, protocol, ..
-        } = self;
-        protocol.woken(&mut FrameTransport { framing, transport });
+        self.call(transport, P::woken);
         self.tell_late_end(transport);
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
-        let Self {
-            framing, protocol, ..
-        } = self;
-        protocol.shutdown_requested(&mut FrameTransport { framing, transport });
+        self.call(transport, P::shutdown_requested);
         self.tell_late_end(transport);
     }
 
     fn connection_lost(&mut self, reason: &CloseReason) {
         self.protocol.connection_lost(reason);
+    }
+}
+
+impl<P: FrameProtocol + fmt::Debug> fmt::Debug for Framed<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framed")
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::ProtocolError;
-use crate::framing::{FrameProtocol, FrameTransport, Framing};
+use crate::framing::{FrameProtocol, FrameTransport, Lines};
 use crate::session::{Protocol, Transport};
 
 /// Says `Welcome!`, answers `NAME` with `Hello,NAME` after a delay, and closes on `exit`.
@@ -111,12 +111,14 @@ impl Protocol for Hello {
     }
 }
 
-impl<F: Framing> FrameProtocol<F> for Hello {
+impl FrameProtocol for Hello {
+    type Framing = Lines;
+
     fn connection_made(
         &mut self,
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
-        if frames.peer().is_datagram() {
+        if frames.transport().peer().is_datagram() {
             return Ok(());
         }
         frames.send(b"Welcome!")
@@ -125,13 +127,13 @@ impl<F: Framing> FrameProtocol<F> for Hello {
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
-        match self.hear(frame, frames) {
+        match self.hear(frame, frames.transport()) {
             Answer::Now(reply) => frames.send(&reply),
             Answer::Later => Ok(()),
             Answer::Exit => {
-                frames.close();
+                frames.transport().close();
                 Ok(())
             }
         }
@@ -141,15 +143,15 @@ impl<F: Framing> FrameProtocol<F> for Hello {
         Protocol::poll_timeout(self)
     }
 
-    fn handle_timeout(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
-        let reply = self.reply(frames);
+    fn handle_timeout(&mut self, frames: &mut FrameTransport<'_, Lines>) {
+        let reply = self.reply(frames.transport());
         let sent = frames.send(&reply);
         if self.finishing || sent.is_err() {
-            frames.close();
+            frames.transport().close();
         }
     }
 
-    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
-        self.finish(frames);
+    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, Lines>) {
+        self.finish(frames.transport());
     }
 }

@@ -41,6 +41,15 @@ pub struct Transport<'a> {
 }
 
 impl Transport<'_> {
+    /// The same transport for a shorter time.
+    #[inline]
+    pub(crate) fn reborrow(&mut self) -> Transport<'_> {
+        Transport {
+            state: self.state,
+            context: self.context,
+        }
+    }
+
     /// Sends `data` after all that was written before; on a datagram it becomes part of the one
     /// reply. Written data is sent together at the end of the turn.
     ///

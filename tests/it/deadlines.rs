@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serveloop::driver::{Clock, Context, Mailbox, Session, Wake};
 use serveloop::testing::MemorySession;
-use serveloop::{
-    Address, Clock, CloseReason, Config, Context, Deadline, Mailbox, Peer, Session, Transport, Wake,
-};
+use serveloop::{Address, CloseReason, Config, Deadline, Peer, Transport};
 
 use crate::probe::{Log, Probe};
 use crate::support::{millis, seconds, timeless};

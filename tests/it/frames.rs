@@ -3,8 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::testing::MemorySession;
-use serveloop::{Address, FrameProtocol, FrameTransport, Framed, Lines, ProtocolError, Waker};
+use serveloop::{Address, ProtocolError, Waker};
 
 use crate::support::millis;
 
@@ -15,20 +16,22 @@ struct Herald {
     waker: Arc<OnceLock<Waker>>,
 }
 
-impl FrameProtocol<Lines> for Herald {
+impl FrameProtocol for Herald {
+    type Framing = Lines;
+
     fn connection_made(
         &mut self,
-        frames: &mut FrameTransport<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
-        let _ = self.waker.set(frames.waker());
-        self.alarm = Some(frames.now() + millis(10));
+        let _ = self.waker.set(frames.transport().waker());
+        self.alarm = Some(frames.transport().now() + millis(10));
         frames.send(b"made")
     }
 
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         frames.send(frame)
     }
@@ -37,8 +40,8 @@ impl FrameProtocol<Lines> for Herald {
         self.alarm
     }
 
-    fn woken(&mut self, frames: &mut FrameTransport<'_, '_, Lines>) {
-        frames.write(b"woken\n");
+    fn woken(&mut self, frames: &mut FrameTransport<'_, Lines>) {
+        frames.transport().write(b"woken\n");
     }
 }
 
@@ -61,13 +64,15 @@ fn a_wake_and_a_deadline_reach_the_frame_protocol() {
 /// The defaults of what a frame protocol leaves out.
 struct Quiet;
 
-impl FrameProtocol<Lines> for Quiet {
+impl FrameProtocol for Quiet {
+    type Framing = Lines;
+
     fn frame_received(
         &mut self,
         _: &[u8],
-        frames: &mut FrameTransport<'_, '_, Lines>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
-        frames.waker().wake();
+        frames.transport().waker().wake();
         Ok(())
     }
 }

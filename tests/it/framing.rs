@@ -2,16 +2,18 @@
 
 use std::cell::Cell;
 use std::fmt::Debug;
+use std::marker::PhantomData;
 use std::rc::Rc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use serveloop::testing::MemorySession;
-use serveloop::{
-    ByteOrder, Config, Delimited, Frame, FrameProtocol, FrameTransport, Framed, Framing,
-    LengthPrefix, Lines, ProtocolError,
+use serveloop::framing::{
+    ByteOrder, Decoder, Delimited, Encoder, Frame, FrameProtocol, FrameTransport, Framed, Framing,
+    LengthPrefix, Lines, Message,
 };
-use serveloop_fuzz::framings::{self, End, decode, encode};
+use serveloop::testing::MemorySession;
+use serveloop::{Config, ProtocolError};
+use serveloop_fuzz::framings::{self, ByteDecoder, End, decode, encode};
 
 use crate::support::cases;
 
@@ -146,7 +148,7 @@ proptest! {
         let mut framing = LengthPrefix::new(width, order, max);
         match framing.decode(header) {
             Ok(None) => prop_assert_eq!(model.1, End::Truncated),
-            Ok(Some(frame)) => prop_assert_eq!((frame.payload, model.1), (&b""[..], End::Clean)),
+            Ok(Some(frame)) => prop_assert_eq!((frame.message, model.1), (&b""[..], End::Clean)),
             Err(_) => prop_assert_eq!(model.1, End::TooLong),
         }
     }
@@ -181,12 +183,12 @@ proptest! {
         stream.extend_from_slice(b"\r\n");
         stream.resize(at + 2 + behind, b'b');
         let frame = Delimited::new(&b"\r\n"[..], 1_000).decode(&stream).unwrap().unwrap();
-        prop_assert_eq!((frame.payload, frame.taken), (&stream[..at], at + 2));
+        prop_assert_eq!((frame.message, frame.taken), (&stream[..at], at + 2));
     }
 }
 
 fn round_trip(
-    framing: &mut impl Framing,
+    framing: &mut (impl ByteDecoder + Encoder),
     messages: Vec<Vec<u8>>,
     sizes: &[usize],
 ) -> Result<(), TestCaseError> {
@@ -301,36 +303,62 @@ fn a_payload_with_a_cr_at_its_end_makes_a_line_with_crlf() {
 }
 
 /// Counts frames and the bytes in them.
-#[derive(Default)]
-struct Counter {
+struct Counter<F> {
     frames: usize,
     bytes: usize,
+    framing: PhantomData<F>,
 }
 
-impl<F: Framing> FrameProtocol<F> for Counter {
+impl<F> Default for Counter<F> {
+    fn default() -> Self {
+        Self {
+            frames: 0,
+            bytes: 0,
+            framing: PhantomData,
+        }
+    }
+}
+
+impl<F: Framing> FrameProtocol for Counter<F>
+where
+    for<'m> Message<'m, F>: AsRef<[u8]>,
+{
+    type Framing = F;
+
     fn frame_received(
         &mut self,
-        frame: &[u8],
-        _: &mut FrameTransport<'_, '_, F>,
+        frame: Message<'_, F>,
+        _: &mut FrameTransport<'_, F>,
     ) -> Result<(), ProtocolError> {
         self.frames += 1;
-        self.bytes += frame.len();
+        self.bytes += frame.as_ref().len();
         Ok(())
     }
 }
 
 /// Counts how often it is asked for a frame.
+#[derive(Clone)]
 struct Counting<F> {
     framing: F,
     calls: Rc<Cell<usize>>,
 }
 
-impl<F: Framing> Framing for Counting<F> {
-    fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<'a>>, ProtocolError> {
+impl<F: Decoder> Decoder for Counting<F> {
+    type Message<'a>
+        = F::Message<'a>
+    where
+        Self: 'a;
+
+    fn decode<'a>(
+        &'a mut self,
+        data: &'a [u8],
+    ) -> Result<Option<Frame<Self::Message<'a>>>, ProtocolError> {
         self.calls.set(self.calls.get() + 1);
         self.framing.decode(data)
     }
+}
 
+impl<F: Encoder> Encoder for Counting<F> {
     fn encode(&self, payload: &[u8], write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
         self.framing.encode(payload, write)
     }
@@ -370,13 +398,18 @@ fn long_messages_one_byte_at_a_time_cost_no_more_than_their_length() {
 }
 
 /// Says after each frame how many there were, and how long they were in all.
-struct Answer(Counter);
+struct Answer<F>(Counter<F>);
 
-impl<F: Framing> FrameProtocol<F> for Answer {
+impl<F: Framing> FrameProtocol for Answer<F>
+where
+    for<'m> Message<'m, F>: AsRef<[u8]>,
+{
+    type Framing = F;
+
     fn frame_received(
         &mut self,
-        frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frame: Message<'_, F>,
+        frames: &mut FrameTransport<'_, F>,
     ) -> Result<(), ProtocolError> {
         self.0.frame_received(frame, frames)?;
         frames.send(format!("{} {}", self.0.frames, self.0.bytes).as_bytes())

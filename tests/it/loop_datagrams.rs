@@ -4,8 +4,9 @@ use std::io::Read;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 
+use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::Echo;
-use serveloop::{Config, Framed, Lines, Peer, ProtocolError};
+use serveloop::{Config, Peer, ProtocolError};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::model_server::{Model, ModelServer};

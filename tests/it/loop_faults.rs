@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
 use serveloop::protocols::Echo;
 use serveloop::{
-    Actions, CloseReason, Config, Factory, FrameProtocol, FrameTransport, Framed, Framing,
-    LengthPrefix, Peer, Protocol, ProtocolError, Server, Transport,
+    Actions, CloseReason, Config, Factory, Peer, Protocol, ProtocolError, Server, Transport,
 };
 use socket2::SockRef;
 
@@ -380,16 +380,22 @@ fn nobody_lingers_beyond_the_limits() {
 /// Says what was wrong before the connection ends.
 struct Polite;
 
-impl<F: Framing> FrameProtocol<F> for Polite {
+impl FrameProtocol for Polite {
+    type Framing = LengthPrefix;
+
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, LengthPrefix>,
     ) -> Result<(), ProtocolError> {
         frames.send(frame)
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
+    fn frame_rejected(
+        &mut self,
+        error: &ProtocolError,
+        frames: &mut FrameTransport<'_, LengthPrefix>,
+    ) {
         let kind = match error {
             ProtocolError::TooLong { .. } => "too long",
             ProtocolError::Truncated { .. } => "truncated",

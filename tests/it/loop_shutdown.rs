@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Instant;
 
+use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::{Echo, Hello};
-use serveloop::{Actions, Config, Factory, Framed, Lines, Peer, Server, ShutdownHandle};
+use serveloop::{Actions, Config, Factory, Peer, Server, ShutdownHandle};
 
 use crate::probe::{Log, Probe};
 use crate::support::{

@@ -4,10 +4,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use serveloop::{
-    FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Protocol, ProtocolError,
-    Transport,
-};
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
+use serveloop::{Protocol, ProtocolError, Transport};
 
 use crate::probe::{Log, Probe};
 use crate::support::{millis, noise, panic_quietly};
@@ -17,16 +15,22 @@ pub(crate) type Any = Box<dyn Protocol + Send>;
 /// Answers frames in capitals, and says what was wrong with one.
 struct Shout;
 
-impl<F: Framing> FrameProtocol<F> for Shout {
+impl FrameProtocol for Shout {
+    type Framing = LengthPrefix;
+
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, LengthPrefix>,
     ) -> Result<(), ProtocolError> {
         frames.send(&frame.to_ascii_uppercase())
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
+    fn frame_rejected(
+        &mut self,
+        error: &ProtocolError,
+        frames: &mut FrameTransport<'_, LengthPrefix>,
+    ) {
         let text: &[u8] = match error {
             ProtocolError::TooLong { .. } => b"too long",
             _ => b"bad",

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use serveloop::Buffer;
+use serveloop::driver::Buffer;
 use serveloop_fuzz::{TARGETS, addresses, dispatch, framings, http, session, simulation, words};
 
 use crate::support::cases;

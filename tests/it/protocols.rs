@@ -1,29 +1,38 @@
 //! The ready-made protocols and one of each framing, under every way to cut their input.
 
+use std::marker::PhantomData;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
+use serveloop::framing::{
+    ByteOrder, Delimited, Encoder, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix,
+    Lines, Message,
+};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{MemorySession, SplitChecker};
-use serveloop::{
-    Address, ByteOrder, CloseReason, Config, Delimited, FrameProtocol, FrameTransport, Framed,
-    Framing, LengthPrefix, Lines, Peer, ProtocolError,
-};
+use serveloop::{Address, CloseReason, Config, Peer, ProtocolError};
 
 use crate::support::{cases, millis, seconds};
 
 /// Answers each frame with its length and its bytes in reverse, says why it rejects one, and counts
 /// at the end.
-#[derive(Default)]
-struct Reverse {
+struct Reverse<F> {
     count: usize,
+    framing: PhantomData<F>,
 }
 
-impl<F: Framing> FrameProtocol<F> for Reverse {
+impl<F: Framing> FrameProtocol for Reverse<F>
+where
+    for<'m> Message<'m, F>: AsRef<[u8]>,
+{
+    type Framing = F;
+
     fn frame_received(
         &mut self,
-        frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frame: Message<'_, F>,
+        frames: &mut FrameTransport<'_, F>,
     ) -> Result<(), ProtocolError> {
+        let frame = frame.as_ref();
         self.count += 1;
         if frame == b"bad" {
             return Err(ProtocolError::malformed("a bad frame"));
@@ -31,7 +40,7 @@ impl<F: Framing> FrameProtocol<F> for Reverse {
         frames.send(&frame.iter().rev().copied().collect::<Vec<_>>())
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
+    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, F>) {
         let kind = match error {
             ProtocolError::TooLong { .. } => "long",
             ProtocolError::Truncated { .. } => "cut",
@@ -40,18 +49,22 @@ impl<F: Framing> FrameProtocol<F> for Reverse {
         assert!(frames.send(kind.as_bytes()).is_ok(), "the reply fits");
     }
 
-    fn eof_received(
-        &mut self,
-        frames: &mut FrameTransport<'_, '_, F>,
-    ) -> Result<(), ProtocolError> {
+    fn eof_received(&mut self, frames: &mut FrameTransport<'_, F>) -> Result<(), ProtocolError> {
         frames.send(self.count.to_string().as_bytes())?;
-        frames.close();
+        frames.transport().close();
         Ok(())
     }
 }
 
-fn framed<F: Framing>(framing: F) -> Framed<F, Reverse> {
-    Framed::new(framing, Reverse::default())
+fn framed<F: Framing>(framing: F) -> Framed<Reverse<F>>
+where
+    for<'m> Message<'m, F>: AsRef<[u8]>,
+{
+    let reverse = Reverse {
+        count: 0,
+        framing: PhantomData,
+    };
+    Framed::new(framing, reverse)
 }
 
 #[test]
@@ -204,11 +217,13 @@ fn a_datagram_hello_is_answered_at_once() {
 #[test]
 fn a_reply_that_fits_no_frame_ends_the_session_without_a_piece_of_it() {
     struct Double;
-    impl<F: Framing> FrameProtocol<F> for Double {
+    impl FrameProtocol for Double {
+        type Framing = LengthPrefix;
+
         fn frame_received(
             &mut self,
             frame: &[u8],
-            frames: &mut FrameTransport<'_, '_, F>,
+            frames: &mut FrameTransport<'_, LengthPrefix>,
         ) -> Result<(), ProtocolError> {
             frames.send(&frame.repeat(2))
         }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serveloop::driver::{Mailbox, Wake, Wakers};
+use serveloop::framing::{Delimited, FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::protocols::{Echo, Hello};
 use serveloop::testing::MemorySession;
 use serveloop::{
-    Address, CloseReason, Config, Delimited, Factory, FrameProtocol, FrameTransport, Framed,
-    Framing, Lines, Mailbox, Peer, Protocol, ProtocolError, Reactor, Server, ShutdownHandle,
-    Statistics, Transport, Wake, Waker, Wakers,
+    Address, CloseReason, Config, Factory, Peer, Protocol, ProtocolError, Reactor, Server,
+    ShutdownHandle, Statistics, Transport, Waker,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -112,32 +113,34 @@ fn an_unterminated_name_is_answered_after_its_delay() {
 /// Logs what it is told, ends at `exit`, and waits for a shutdown at anything else.
 struct Told(Log);
 
-impl<F: Framing> FrameProtocol<F> for Told {
+impl FrameProtocol for Told {
+    type Framing = Lines;
+
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         self.0.push(frame.escape_ascii().to_string());
         match frame {
-            b"exit" => frames.close(),
-            _ => frames.pause_reading(),
+            b"exit" => frames.transport().close(),
+            _ => frames.transport().pause_reading(),
         }
         Ok(())
     }
 
     fn eof_received(
         &mut self,
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         self.0.push("eof");
-        frames.close();
+        frames.transport().close();
         Ok(())
     }
 
-    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, '_, F>) {
+    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, Lines>) {
         self.0.push("shutdown");
-        frames.resume_reading();
+        frames.transport().resume_reading();
     }
 }
 
@@ -222,13 +225,15 @@ fn not_now_is_not_too_long() {
 
 struct Plus;
 
-impl<F: Framing> FrameProtocol<F> for Plus {
+impl FrameProtocol for Plus {
+    type Framing = Delimited;
+
     fn frame_received(
         &mut self,
         _: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, Delimited>,
     ) -> Result<(), ProtocolError> {
-        frames.write(b"+");
+        frames.transport().write(b"+");
         Ok(())
     }
 }

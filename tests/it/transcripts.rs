@@ -2,8 +2,9 @@
 
 use std::io::Write;
 
+use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::{Discard, Echo, Hello};
-use serveloop::{Address, Config, Framed, Lines, Statistics};
+use serveloop::{Address, Config, Statistics};
 use socket2::Socket;
 
 use crate::model_protocols::{

@@ -7,8 +7,10 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use serveloop::driver::Wake;
+use serveloop::net::{Event, Net};
 use serveloop::testing::{Handle, Network, Slip};
-use serveloop::{Address, Config, Event, Net, ShutdownHandle, Wake};
+use serveloop::{Address, Config, ShutdownHandle};
 
 /// What goes wrong, and where it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

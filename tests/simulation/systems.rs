@@ -5,12 +5,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix, Lines};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{Exchange, Simulation};
-use serveloop::{
-    Actions, Config, Factory, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines,
-    Peer, Protocol, ProtocolError, Transport, Waker,
-};
+use serveloop::{Actions, Config, Factory, Peer, Protocol, ProtocolError, Transport, Waker};
 
 use super::proxy;
 
@@ -87,11 +85,13 @@ fn discard() -> Simulated {
 
 fn frames() -> Simulated {
     struct Back;
-    impl<F: Framing> FrameProtocol<F> for Back {
+    impl FrameProtocol for Back {
+        type Framing = LengthPrefix;
+
         fn frame_received(
             &mut self,
             frame: &[u8],
-            frames: &mut FrameTransport<'_, '_, F>,
+            frames: &mut FrameTransport<'_, LengthPrefix>,
         ) -> Outcome {
             frames.send(frame)
         }
@@ -293,17 +293,19 @@ fn pausing() -> Simulated {
 /// A peer that breaks the protocol gets its error reply, though it sends on.
 fn rejecting() -> Simulated {
     struct Strict;
-    impl<F: Framing> FrameProtocol<F> for Strict {
+    impl FrameProtocol for Strict {
+        type Framing = Lines;
+
         fn frame_received(
             &mut self,
             frame: &[u8],
-            frames: &mut FrameTransport<'_, '_, F>,
+            frames: &mut FrameTransport<'_, Lines>,
         ) -> Outcome {
             frames.send(frame)
         }
 
-        fn frame_rejected(&mut self, _: &ProtocolError, frames: &mut FrameTransport<'_, '_, F>) {
-            frames.write(b"no\n");
+        fn frame_rejected(&mut self, _: &ProtocolError, frames: &mut FrameTransport<'_, Lines>) {
+            frames.transport().write(b"no\n");
         }
     }
     let long = "x".repeat(500);

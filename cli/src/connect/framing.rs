@@ -1,6 +1,7 @@
 //! What one message is, in both directions of a conversation.
 
-use serveloop::{Frame, Framing, LengthPrefix, Lines, ProtocolError};
+use serveloop::ProtocolError;
+use serveloop::framing::{Decoder, Encoder, Frame, LengthPrefix, Lines};
 
 /// How what is typed becomes bytes, and bytes what is printed.
 #[derive(Clone, Debug)]
@@ -23,18 +24,32 @@ impl WireFraming {
     }
 }
 
-impl Framing for WireFraming {
-    fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<'a>>, ProtocolError> {
+impl WireFraming {
+    /// As in [`Decoder`], and the message borrows from the bytes alone.
+    pub(crate) fn decode<'a>(
+        &mut self,
+        data: &'a [u8],
+    ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         match self {
             Self::Raw => Ok(Some(Frame {
-                payload: data,
+                message: data,
                 taken: data.len(),
             })),
             Self::Line(lines) => lines.decode(data),
             Self::Length(length) => length.decode(data),
         }
     }
+}
 
+impl Decoder for WireFraming {
+    type Message<'a> = &'a [u8];
+
+    fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
+        Self::decode(self, data)
+    }
+}
+
+impl Encoder for WireFraming {
     fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
         match self {
             Self::Raw => {

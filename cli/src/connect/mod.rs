@@ -15,7 +15,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serveloop::{Address, Config, LengthPrefix, Lines};
+use serveloop::framing::{LengthPrefix, Lines};
+use serveloop::{Address, Config};
 
 use crate::connect::framing::WireFraming;
 use crate::connect::keyboard::Unit;

@@ -1,7 +1,10 @@
 //! A conversation in which both sides speak when they like: what is typed is sent, what comes is
 //! printed.
 
-use serveloop::{Buffer, CloseReason, Deadline, Framing, Protocol, ProtocolError, Transport};
+use serveloop::driver::Buffer;
+use serveloop::framing::Decoder;
+use serveloop::framing::Encoder;
+use serveloop::{CloseReason, Deadline, Protocol, ProtocolError, Transport};
 
 use crate::connect::console::Console;
 use crate::connect::framing::WireFraming;
@@ -134,7 +137,7 @@ impl Protocol for Relay {
         self.said = Said::Whole;
         if let Some(console) = &self.console {
             let end = self.cut.line_end();
-            console.screen().print([frame.payload, end].concat());
+            console.screen().print([frame.message, end].concat());
         }
         self.settle(transport);
         Ok(frame.taken)

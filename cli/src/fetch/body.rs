@@ -1,6 +1,7 @@
 //! Where the body of an HTTP response ends, and what of it is content.
 
-use serveloop::{Framing, Lines, ProtocolError};
+use serveloop::ProtocolError;
+use serveloop::framing::Lines;
 
 /// The longest line that announces a chunk, its extensions included, in bytes.
 const SIZE_LINE_MOST: usize = 1 << 10;
@@ -120,7 +121,7 @@ impl Part {
                 taken: 0,
             });
         };
-        self.advance(line.payload)?;
+        self.advance(line.message)?;
         Ok(Piece {
             content: b"",
             taken: line.taken,

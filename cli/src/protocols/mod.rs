@@ -13,8 +13,9 @@ use std::io;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::{Discard, Echo, Hello};
-use serveloop::{Address, Config, Framed, Lines, Peer, Server, Statistics};
+use serveloop::{Address, Config, Peer, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::protocols::command::CommandOptions;

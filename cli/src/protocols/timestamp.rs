@@ -5,9 +5,8 @@ use std::io;
 use clap::Args;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
-use serveloop::{
-    FrameProtocol, FrameTransport, Framed, Framing, Peer, ProtocolError, Server, Statistics,
-};
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed};
+use serveloop::{Peer, ProtocolError, Server, Statistics};
 
 use crate::logger::TARGET;
 use crate::serving::{Execution, MessageKind, Messages};
@@ -28,11 +27,13 @@ impl<C: Fn() -> Zoned> Timestamp<C> {
     }
 }
 
-impl<F: Framing, C: Fn() -> Zoned> FrameProtocol<F> for Timestamp<C> {
+impl<C: Fn() -> Zoned> FrameProtocol for Timestamp<C> {
+    type Framing = Messages;
+
     fn frame_received(
         &mut self,
         frame: &[u8],
-        frames: &mut FrameTransport<'_, '_, F>,
+        frames: &mut FrameTransport<'_, Messages>,
     ) -> Result<(), ProtocolError> {
         let stamp = format!("[{}] ", (self.clock)().strftime(CTIME));
         frames.send(&[stamp.as_bytes(), frame].concat())

@@ -1,10 +1,11 @@
 //! What one message is, for protocols that leave the choice: the option `--framing`.
 
 use clap::ValueEnum;
-use serveloop::{Frame, Framing, Lines, ProtocolError};
+use serveloop::ProtocolError;
+use serveloop::framing::{Decoder, Encoder, Frame, Lines};
 
 /// Cuts a stream into the pieces in which it arrives, or into lines.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Messages {
     /// Each piece as it arrives, less a newline at its end; what is sent gets none. An empty
     /// datagram is an empty message.
@@ -31,27 +32,55 @@ impl Messages {
     }
 }
 
-impl Framing for Messages {
-    fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<'a>>, ProtocolError> {
+impl Messages {
+    /// As in [`Decoder`], and the message borrows from the bytes alone.
+    pub(crate) fn decode<'a>(
+        &mut self,
+        data: &'a [u8],
+    ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         match self {
             Self::Pieces => {
                 let piece = data.strip_suffix(b"\n").unwrap_or(data);
                 let payload = piece.strip_suffix(b"\r").unwrap_or(piece);
                 let taken = data.len();
-                Ok(Some(Frame { payload, taken }))
+                Ok(Some(Frame {
+                    message: payload,
+                    taken,
+                }))
             }
             Self::Lines(lines) => lines.decode(data),
         }
     }
 
-    fn decode_eof<'a>(&mut self, unread: &'a [u8]) -> Result<Option<Frame<'a>>, ProtocolError> {
+    /// As in [`Decoder`], and the message borrows from the bytes alone.
+    pub(crate) fn decode_eof<'a>(
+        &'a mut self,
+        unread: &'a [u8],
+    ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         match self {
             Self::Pieces if unread.is_empty() => Ok(None),
             Self::Pieces => self.decode(unread),
             Self::Lines(lines) => lines.decode_eof(unread),
         }
     }
+}
 
+impl Decoder for Messages {
+    type Message<'a> = &'a [u8];
+
+    fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
+        Self::decode(self, data)
+    }
+
+    fn decode_eof<'a>(
+        &'a mut self,
+        unread: &'a [u8],
+    ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
+        Self::decode_eof(self, unread)
+    }
+}
+
+impl Encoder for Messages {
     fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
         if matches!(self, Self::Lines(_)) && payload.contains(&b'\n') {
             return Err(ProtocolError::malformed("a line cannot hold a line feed"));
@@ -71,7 +100,7 @@ mod tests {
     #[track_caller]
     fn check(messages: &mut Messages, data: &[u8], expected: Option<(&[u8], usize)>) {
         let frame = messages.decode(data).unwrap();
-        assert_eq!(frame.map(|frame| (frame.payload, frame.taken)), expected);
+        assert_eq!(frame.map(|frame| (frame.message, frame.taken)), expected);
     }
 
     #[test]

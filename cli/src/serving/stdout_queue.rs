@@ -234,7 +234,7 @@ mod tests {
     use std::thread;
     use std::thread::JoinHandle;
 
-    use serveloop::{Mailbox, Wake, Wakers};
+    use serveloop::driver::{Mailbox, Wake, Wakers};
 
     use super::*;
 

@@ -4,7 +4,8 @@ mod told;
 
 use std::time::Instant;
 
-use serveloop::{CloseReason, Config, Deadline, ProtocolError, Tick};
+use serveloop::driver::Tick;
+use serveloop::{CloseReason, Config, Deadline, ProtocolError};
 
 /// Room beside `max_frame` for what an incomplete message has for a header.
 pub(super) const HEADER_ROOM: usize = 1024;

@@ -1,7 +1,8 @@
 //! The three ways in which requests and replies travel.
 
 use clap::ValueEnum;
-use serveloop::{Frame, Framing, LengthPrefix, ProtocolError};
+use serveloop::ProtocolError;
+use serveloop::framing::{Frame, LengthPrefix};
 
 /// What the client says in the `ready` form when it knows the length.
 pub(crate) const READY: &[u8] = b"ready";
@@ -27,7 +28,11 @@ impl Wire {
     ///
     /// # Errors
     /// It is longer than `max` bytes.
-    pub(super) fn cut(self, data: &[u8], max: usize) -> Result<Option<Frame<'_>>, ProtocolError> {
+    pub(super) fn cut(
+        self,
+        data: &[u8],
+        max: usize,
+    ) -> Result<Option<Frame<&[u8]>>, ProtocolError> {
         match self {
             Self::Framed => LengthPrefix::u32(max).decode(data),
             Self::Struct | Self::Ready => cut_line(data, max).map(Some),
@@ -63,7 +68,7 @@ impl Wire {
 }
 
 /// The first line, whose end may be missing: who sends no line ends sends one request at a time.
-fn cut_line(data: &[u8], max: usize) -> Result<Frame<'_>, ProtocolError> {
+fn cut_line(data: &[u8], max: usize) -> Result<Frame<&[u8]>, ProtocolError> {
     let end = data.iter().position(|byte| *byte == b'\n');
     let line = &data[..end.unwrap_or(data.len())];
     if line.len() > max {
@@ -73,7 +78,7 @@ fn cut_line(data: &[u8], max: usize) -> Result<Frame<'_>, ProtocolError> {
         });
     }
     Ok(Frame {
-        payload: line.strip_suffix(b"\r").unwrap_or(line),
+        message: line.strip_suffix(b"\r").unwrap_or(line),
         taken: end.map_or(data.len(), |end| end + 1),
     })
 }
@@ -84,7 +89,7 @@ mod tests {
 
     fn cut(wire: Wire, data: &[u8]) -> Option<(&[u8], usize)> {
         let frame = wire.cut(data, 10).unwrap()?;
-        Some((frame.payload, frame.taken))
+        Some((frame.message, frame.taken))
     }
 
     #[test]

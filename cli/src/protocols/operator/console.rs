@@ -185,7 +185,7 @@ fn read_line(
 mod tests {
     use std::sync::Arc;
 
-    use serveloop::{Mailbox, Wake, Wakers};
+    use serveloop::driver::{Mailbox, Wake, Wakers};
 
     use super::*;
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serveloop::framing::Encoder;
 use serveloop::{
-    Address, CloseReason, Framing, Peer, Protocol, ProtocolError, Server, Statistics, Transport,
+    Address, CloseReason, Peer, Protocol, ProtocolError, Server, Statistics, Transport,
 };
 
 use crate::escaped::Escaped;
@@ -103,7 +104,7 @@ impl Protocol for Operator {
             return Ok(0);
         };
         let who = address_of(transport.peer());
-        if !self.show(&who, message.payload, transport)? {
+        if !self.show(&who, message.message, transport)? {
             transport.pause_reading();
             return Ok(0);
         }

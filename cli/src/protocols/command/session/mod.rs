@@ -92,13 +92,13 @@ impl Commands {
             Ok(None) => Ok(0),
             Ok(Some(frame)) if self.waiting.len() == WAITING_MOST => {
                 let outcome = Outcome::Flooded(WAITING_MOST);
-                self.refused = Some((shown(frame.payload).to_vec(), outcome));
+                self.refused = Some((shown(frame.message).to_vec(), outcome));
                 Ok(data.len())
             }
             Ok(Some(frame)) => {
                 // The line end that a person types after ready is no request.
-                if !one_by_one || !frame.payload.is_empty() {
-                    self.waiting.push_back(frame.payload.into());
+                if !one_by_one || !frame.message.is_empty() {
+                    self.waiting.push_back(frame.message.into());
                     self.go_on(transport);
                 }
                 Ok(frame.taken)

@@ -1,0 +1,75 @@
+//! Messages that end with a delimiter of any length.
+
+use crate::error::ProtocolError;
+use crate::framing::search::{checked_length, find, find_from};
+use crate::framing::{Decoder, Encoder, Frame};
+
+/// Messages that end with a delimiter of one or more bytes, which no message may hold.
+#[derive(Clone, Debug)]
+pub struct Delimited {
+    delimiter: Box<[u8]>,
+    max: usize,
+    scanned: usize,
+}
+
+impl Delimited {
+    /// Messages of at most `max` bytes before each `delimiter`.
+    ///
+    /// # Panics
+    /// When `delimiter` is empty.
+    #[must_use]
+    pub fn new(delimiter: impl Into<Box<[u8]>>, max: usize) -> Self {
+        let delimiter = delimiter.into();
+        assert!(!delimiter.is_empty(), "a delimiter has at least one byte");
+        Self {
+            delimiter,
+            max,
+            scanned: 0,
+        }
+    }
+}
+
+impl Delimited {
+    /// As [`Decoder::decode`], for use without a [`Framed`](crate::framing::Framed): the message borrows only from
+    /// `data`.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
+        let Some(end) = find_from(data, &mut self.scanned, &self.delimiter) else {
+            let begun = self.delimiter.len() - 1;
+            checked_length(data.len() as u64, self.max.saturating_add(begun))?;
+            return Ok(None);
+        };
+        checked_length(end as u64, self.max)?;
+        Ok(Some(Frame {
+            message: &data[..end],
+            taken: end + self.delimiter.len(),
+        }))
+    }
+}
+
+impl Decoder for Delimited {
+    type Message<'a> = &'a [u8];
+
+    #[inline]
+    fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
+        Self::decode(self, data)
+    }
+}
+
+impl Encoder for Delimited {
+    fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
+        checked_length(payload.len() as u64, self.max)?;
+        // The delimiter's own bytes may complete one that the payload's last bytes began.
+        let framed = [payload, &self.delimiter].concat();
+        if find(&framed, &self.delimiter) != Some(payload.len()) {
+            return Err(ProtocolError::malformed(
+                "a message cannot hold its delimiter",
+            ));
+        }
+        write(&framed);
+        Ok(())
+    }
+}
