@@ -78,8 +78,11 @@ impl Buffer {
 
     /// How many bytes wait.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.head
+        debug_assert!(self.head <= self.bytes.len(), "the head is inside");
+        // Asked for several times per message, and checked above where checks cost nothing.
+        self.bytes.len().wrapping_sub(self.head)
     }
 
     /// Whether nothing waits.
@@ -109,7 +112,7 @@ impl Buffer {
     /// Appends `data`. Memory grows by what is needed and at most 64 KiB more.
     #[inline]
     pub fn push(&mut self, data: &[u8]) {
-        if data.len() > self.bytes.capacity() - self.bytes.len() {
+        if data.len() > self.bytes.capacity().wrapping_sub(self.bytes.len()) {
             self.make_room(data.len());
         }
         self.bytes.extend_from_slice(data);
@@ -121,20 +124,30 @@ impl Buffer {
     /// When fewer than `count` bytes wait.
     #[inline]
     pub fn consume(&mut self, count: usize) {
-        let head = self.head + count;
-        if head == self.bytes.len() {
+        let waiting = self.len();
+        if count == waiting {
             return self.clear();
         }
-        let waiting = self.len();
         assert!(
             count < waiting,
             "consumed {count} of {waiting} waiting bytes"
         );
-        self.head = head;
+        self.head += count;
     }
 
     /// Drops everything and keeps the memory.
+    #[inline]
     pub fn clear(&mut self) {
+        if self.start > 0 {
+            return self.rewind();
+        }
+        self.bytes.clear();
+        self.head = 0;
+    }
+
+    /// Drops everything but what brings the next byte to its place.
+    #[cold]
+    fn rewind(&mut self) {
         self.bytes.truncate(self.start);
         self.head = self.start;
     }
