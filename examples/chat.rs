@@ -5,7 +5,7 @@
 //! full loses the oldest lines; one who takes nothing at all is cut off by `write_timeout`.
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
-use serveloop::{CloseReason, Config, Peer};
+use serveloop::{CloseReason, Config};
 use serveloop::{ProtocolError, Server, Waker};
 use std::collections::{BTreeMap, VecDeque};
 use std::{cell::RefCell, rc::Rc};
@@ -81,7 +81,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::bind(&[at.parse()?], config)?;
     println!("listening on {}", server.addresses()[0]);
     let (members, mut number) = (Rc::default(), 0);
-    server.serve_forever(move |_: &Peer| {
+    server.serve_forever(move |_| {
         let room = Rc::clone(&members);
         number += 1;
         Some(Framed::new(Lines::new(LINE_BYTES), Member { number, room }))

@@ -3,7 +3,7 @@
 //! Run `cargo run --example echo`, then `nc 127.0.0.1 9999` and type. Another address can be given:
 //! `cargo run --example echo -- unix:///tmp/echo.sock`.
 
-use serveloop::{Config, Peer, Protocol, ProtocolError, Server, Transport};
+use serveloop::{Config, Protocol, ProtocolError, Server, Transport};
 
 struct Echo;
 
@@ -24,6 +24,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
     let server = Server::bind(&[at.parse()?], Config::default())?;
     println!("listening on {}", server.addresses()[0]);
-    server.serve_forever(|_: &Peer| Some(Echo))?;
+    server.serve_forever(|_| Some(Echo))?;
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! `cargo test --example framed`.
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
-use serveloop::{Config, Peer, ProtocolError, Server};
+use serveloop::{Config, ProtocolError, Server};
 
 struct Sum;
 
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
     let server = Server::bind(&[at.parse()?], Config::default())?;
     println!("listening on {}", server.addresses()[0]);
-    server.serve_forever(|_: &Peer| Some(build()))?;
+    server.serve_forever(|_| Some(build()))?;
     Ok(())
 }
 

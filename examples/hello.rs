@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
-use serveloop::{Config, Peer, ProtocolError, Server};
+use serveloop::{Config, ProtocolError, Server};
 
 #[derive(Default)]
 struct Hello {
@@ -60,6 +60,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
     let server = Server::bind(&[at.parse()?], Config::default())?;
     println!("listening on {}", server.addresses()[0]);
-    server.serve_forever(|_: &Peer| Some(Framed::new(Lines::new(1_000), Hello::default())))?;
+    server.serve_forever(|_| Some(Framed::new(Lines::new(1_000), Hello::default())))?;
     Ok(())
 }

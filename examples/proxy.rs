@@ -85,6 +85,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [at, target] = [1, 2].map(|number| env::args().nth(number).expect("LISTEN and TARGET"));
     let server = Server::bind(&[at.parse()?], Config::default())?;
     println!("listening on {}", server.addresses()[0]);
-    server.serve_forever(Proxy(target.parse()?, Vec::new()))?;
+    server
+        .with(Proxy(target.parse()?, Vec::new()))
+        .serve_forever()?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 //!
 //! Run `cargo run --example udp_echo`, then `nc -u 127.0.0.1 9999` and type.
 
-use serveloop::{Config, Peer, Protocol, ProtocolError, Server, Transport};
+use serveloop::{Config, Protocol, ProtocolError, Server, Transport};
 
 struct Shout;
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for address in server.addresses() {
         println!("listening on {address}");
     }
-    server.serve_forever(|peer: &Peer| {
+    server.serve_forever(|peer| {
         println!(
             "{} {peer}",
             if peer.is_datagram() {

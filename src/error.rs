@@ -64,6 +64,32 @@ impl fmt::Display for ProtocolError {
     }
 }
 
+/// So that `?` works inside a protocol on what reading and writing give.
+impl From<io::Error> for ProtocolError {
+    fn from(error: io::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<Box<dyn Error + Send + Sync>> for ProtocolError {
+    fn from(error: Box<dyn Error + Send + Sync>) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// A text says what is malformed, and where: `Err("a name has at least one letter")?`.
+impl From<&'static str> for ProtocolError {
+    fn from(text: &'static str) -> Self {
+        Self::malformed(text)
+    }
+}
+
+impl From<String> for ProtocolError {
+    fn from(text: String) -> Self {
+        Self::malformed(text)
+    }
+}
+
 impl Error for ProtocolError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
@@ -72,6 +98,26 @@ impl Error for ProtocolError {
         }
     }
 }
+
+/// What a protocol's methods return: `Result` for those that have nothing to say but that all is well,
+/// `Result<usize>` for [`data_received`](crate::Protocol::data_received).
+///
+/// ```
+/// use serveloop::{Protocol, Result, Transport};
+///
+/// /// Adds one to each decimal number that arrives as a datagram.
+/// struct Increment;
+///
+/// impl Protocol for Increment {
+///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+///         let text = std::str::from_utf8(data).map_err(|_| "a number has only digits")?;
+///         let number: u32 = text.parse().map_err(|error| format!("{text}: {error}"))?;
+///         transport.write(number.saturating_add(1).to_string().as_bytes());
+///         Ok(data.len())
+///     }
+/// }
+/// ```
+pub type Result<T = (), E = ProtocolError> = std::result::Result<T, E>;
 
 /// Which of the configured deadlines passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -224,6 +270,16 @@ fn is_of_the_network(kind: io::ErrorKind) -> bool {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
     )
+}
+
+impl Error for CloseReason {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Protocol(error) => Some(error),
+            Self::Io(error) | Self::ConnectFailed(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for CloseReason {

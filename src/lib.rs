@@ -5,19 +5,19 @@
 //! descriptors, on one thread.
 //!
 //! ```no_run
-//! use serveloop::{Config, Peer, Protocol, ProtocolError, Server, Transport};
+//! use serveloop::{Config, Protocol, Result, Server, Transport};
 //!
 //! struct Shout;
 //!
 //! impl Protocol for Shout {
-//!     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize, ProtocolError> {
+//!     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
 //!         transport.write(&data.to_ascii_uppercase());
 //!         Ok(data.len())
 //!     }
 //! }
 //!
 //! let server = Server::bind(&["tcp://127.0.0.1:9999".parse()?], Config::default())?;
-//! server.serve_forever(|_: &Peer| Some(Shout))?;
+//! server.serve_forever(|_| Some(Shout))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -31,6 +31,7 @@ mod address;
 mod config;
 mod error;
 pub mod framing;
+pub mod layer;
 mod models;
 pub mod net;
 pub mod protocols;
@@ -46,9 +47,9 @@ mod waker;
 
 pub use address::{Address, AddressError, Peer};
 pub use config::Config;
-pub use error::{CloseReason, Deadline, ProtocolError};
+pub use error::{CloseReason, Deadline, ProtocolError, Result};
 pub use reactor::Reactor;
-pub use server::Server;
+pub use server::{Server, Serving};
 pub use session::Transport;
 pub use session::{Actions, Factory, Protocol};
 pub use shutdown::ShutdownHandle;

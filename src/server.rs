@@ -2,12 +2,12 @@
 
 use std::io;
 
-use crate::address::Address;
+use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::models::{Processes, Sequential, Threads, workers};
 use crate::net::{Bound, Mio};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
-use crate::session::Factory;
+use crate::session::{Factory, Protocol};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::{LOG_TARGET, sys};
@@ -49,14 +49,14 @@ use crate::{LOG_TARGET, sys};
 ///
 /// # Example
 /// ```
-/// use serveloop::{Config, Peer, Server};
+/// use serveloop::{Config, Server};
 /// use serveloop::protocols::Echo;
 ///
 /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
 /// println!("listening on {}", server.addresses()[0]);
 /// let handle = server.shutdown_handle();
 /// handle.shutdown(); // from another thread, from a protocol, from a signal handler
-/// server.serve_forever(|_: &Peer| Some(Echo))?;
+/// server.serve_forever(|_| Some(Echo))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -174,14 +174,49 @@ impl Server {
         self.handle.clone()
     }
 
+    /// Serves by a [`Factory`], which has hooks besides making protocols: `handle_error`,
+    /// `service_actions`. What makes protocols alone is a closure, which every `serve_*` takes.
+    ///
+    /// ```
+    /// use serveloop::{CloseReason, Config, Factory, Peer, Server, protocols::Echo};
+    ///
+    /// struct Watched;
+    ///
+    /// impl Factory for Watched {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
+    ///         eprintln!("{peer}: {reason}");
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+    /// server.shutdown_handle().shutdown();
+    /// server.with(Watched).serve_forever()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with<F: Factory>(self, factory: F) -> Serving<F> {
+        Serving {
+            server: self,
+            factory,
+        }
+    }
+
     /// Serves on one event loop, on this thread, until it is shut down and drained. Returns what
     /// was counted.
     ///
     /// # Errors
     /// The system has no descriptor for the loop, or took the last listener away.
-    pub fn serve_forever<F: Factory>(self, factory: F) -> io::Result<Statistics> {
-        self.activate()?;
-        serve(self.into_reactor(factory)?)
+    pub fn serve_forever<P: Protocol>(
+        self,
+        build: impl FnMut(&Peer) -> Option<P>,
+    ) -> io::Result<Statistics> {
+        self.with(build).serve_forever()
     }
 
     /// Serves one connection at a time, on this thread, with blocking reads and writes; the others
@@ -193,14 +228,11 @@ impl Server {
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever), or no thread can be made that watches for the
     /// shutdown.
-    pub fn serve_sequential<F: Factory>(self, factory: F) -> io::Result<Statistics>
-    where
-        F::Protocol: 'static,
-    {
-        let model = Sequential::new(self.handle.clone(), self.config.drain_timeout).map_err(
-            lacking("cannot make the thread that watches for the shutdown"),
-        )?;
-        self.serve_with(factory, |_| Ok(Box::new(model)))
+    pub fn serve_sequential<P: Protocol + 'static>(
+        self,
+        build: impl FnMut(&Peer) -> Option<P>,
+    ) -> io::Result<Statistics> {
+        self.with(build).serve_sequential()
     }
 
     /// Serves each connection, and answers each datagram, on a thread of its own, with blocking
@@ -210,16 +242,11 @@ impl Server {
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever). A connection for which there is no thread is
     /// closed and counted.
-    pub fn serve_threading<F: Factory>(self, factory: F) -> io::Result<Statistics>
-    where
-        F::Protocol: Send + 'static,
-    {
-        let (config, handle) = (self.config.clone(), self.handle.clone());
-        let descriptors = spare_descriptors(config.reserved_descriptors)?;
-        self.serve_with(factory, |reactor| {
-            let model = Threads::new(config, handle, reactor.waker(), descriptors)?;
-            Ok(Box::new(model))
-        })
+    pub fn serve_threading<P: Protocol + Send + 'static>(
+        self,
+        build: impl FnMut(&Peer) -> Option<P>,
+    ) -> io::Result<Statistics> {
+        self.with(build).serve_threading()
     }
 
     /// Serves each connection, and answers each datagram, in a process of its own, with blocking
@@ -232,12 +259,11 @@ impl Server {
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever), or this process has more than one thread. A
     /// connection for which there is no process is closed and counted.
-    pub fn serve_forking<F: Factory>(self, factory: F) -> io::Result<Statistics>
-    where
-        F::Protocol: 'static,
-    {
-        let (config, handle) = (self.config.clone(), self.handle.clone());
-        self.serve_with(factory, |_| Ok(Box::new(Processes::new(config, handle)?)))
+    pub fn serve_forking<P: Protocol + 'static>(
+        self,
+        build: impl FnMut(&Peer) -> Option<P>,
+    ) -> io::Result<Statistics> {
+        self.with(build).serve_forking()
     }
 
     /// Serves on `workers` event loops, each on a thread of its own with a factory of its own, and
@@ -251,24 +277,12 @@ impl Server {
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever); `InvalidInput` for no workers, or without
     /// `reuse_port` for several on an IP address; a worker has no thread, or panicked.
-    pub fn serve_workers<F>(self, workers: usize, factory: F) -> io::Result<Statistics>
-    where
-        F: Factory + Clone + Send,
-    {
-        self.activate()?;
-        let handle = self.shutdown_handle();
-        let servers = self.split(workers)?;
-        // Whatever a factory's copies do, they are made before a thread runs.
-        let parts = servers
-            .into_iter()
-            .map(|server| (server, factory.clone()))
-            .collect();
-        workers::run(
-            parts,
-            &handle,
-            |(server, factory)| server.into_reactor(factory),
-            |reactor| serve(reactor),
-        )
+    pub fn serve_workers<P: Protocol>(
+        self,
+        workers: usize,
+        build: impl FnMut(&Peer) -> Option<P> + Clone + Send,
+    ) -> io::Result<Statistics> {
+        self.with(build).serve_workers(workers)
     }
 
     /// One server for each of so many loops.
@@ -315,7 +329,7 @@ impl Server {
         model: impl FnOnce(&Reactor<F>) -> io::Result<Box<dyn Model<Mio, F::Protocol>>>,
     ) -> io::Result<Statistics> {
         self.activate()?;
-        let mut reactor = self.into_reactor(factory)?;
+        let mut reactor = self.reactor(factory)?;
         let model = model(&reactor)?;
         reactor.set_model(model);
         serve(reactor)
@@ -325,7 +339,14 @@ impl Server {
     ///
     /// # Errors
     /// The system has no descriptor for the loop.
-    pub fn into_reactor<F: Factory>(self, factory: F) -> io::Result<Reactor<F>> {
+    pub fn into_reactor<P: Protocol, B: FnMut(&Peer) -> Option<P>>(
+        self,
+        build: B,
+    ) -> io::Result<Reactor<B>> {
+        self.reactor(build)
+    }
+
+    fn reactor<F: Factory>(self, factory: F) -> io::Result<Reactor<F>> {
         let mut config = self.config;
         let spare = spare_descriptors(config.reserved_descriptors)?;
         config.max_connections = config.max_connections.min(spare);
@@ -340,6 +361,103 @@ impl Server {
             .obey(self.handle)
             .map_err(lacking("cannot watch for the shutdown"))?;
         Ok(reactor)
+    }
+}
+
+/// A server and the factory of its protocols: what [`Server::with`] gives. It serves in the same ways.
+#[derive(Debug)]
+pub struct Serving<F> {
+    server: Server,
+    factory: F,
+}
+
+impl<F: Factory> Serving<F> {
+    /// See [`Server::serve_forever`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve_forever(self) -> io::Result<Statistics> {
+        let Self { server, factory } = self;
+        server.activate()?;
+        serve(server.reactor(factory)?)
+    }
+
+    /// See [`Server::serve_sequential`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve_sequential(self) -> io::Result<Statistics>
+    where
+        F::Protocol: 'static,
+    {
+        let Self { server, factory } = self;
+        let model = Sequential::new(server.handle.clone(), server.config.drain_timeout).map_err(
+            lacking("cannot make the thread that watches for the shutdown"),
+        )?;
+        server.serve_with(factory, |_| Ok(Box::new(model)))
+    }
+
+    /// See [`Server::serve_threading`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve_threading(self) -> io::Result<Statistics>
+    where
+        F::Protocol: Send + 'static,
+    {
+        let Self { server, factory } = self;
+        let (config, handle) = (server.config.clone(), server.handle.clone());
+        let descriptors = spare_descriptors(config.reserved_descriptors)?;
+        server.serve_with(factory, |reactor| {
+            let model = Threads::new(config, handle, reactor.waker(), descriptors)?;
+            Ok(Box::new(model))
+        })
+    }
+
+    /// See [`Server::serve_forking`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve_forking(self) -> io::Result<Statistics>
+    where
+        F::Protocol: 'static,
+    {
+        let Self { server, factory } = self;
+        let (config, handle) = (server.config.clone(), server.handle.clone());
+        server.serve_with(factory, |_| Ok(Box::new(Processes::new(config, handle)?)))
+    }
+
+    /// See [`Server::serve_workers`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve_workers(self, workers: usize) -> io::Result<Statistics>
+    where
+        F: Clone + Send,
+    {
+        let Self { server, factory } = self;
+        server.activate()?;
+        let handle = server.shutdown_handle();
+        let servers = server.split(workers)?;
+        // Whatever a factory's copies do, they are made before a thread runs.
+        let parts = servers
+            .into_iter()
+            .map(|server| (server, factory.clone()))
+            .collect();
+        workers::run(
+            parts,
+            &handle,
+            |(server, factory)| server.reactor(factory),
+            |reactor| serve(reactor),
+        )
+    }
+
+    /// See [`Server::into_reactor`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn into_reactor(self) -> io::Result<Reactor<F>> {
+        self.server.reactor(self.factory)
     }
 }
 

@@ -35,7 +35,7 @@ const SIGNALS_TOGETHER: u64 = 500;
 /// let handle = server.shutdown_handle();
 /// let mut signals = Signals::new([SIGINT, SIGTERM])?;
 /// std::thread::spawn(move || signals.forever().for_each(|_| handle.shutdown_by_signal()));
-/// server.serve_forever(|_: &Peer| Some(Echo))?;
+/// server.serve_forever(|_| Some(Echo))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -84,6 +84,24 @@ impl ShutdownHandle {
         // stream, which needs none, is heard as well; nobody can hear a bell whose listener is gone.
         if rung.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
             let _ = self.shared.bell.shutdown(End::Write);
+        }
+    }
+
+    /// Ends everything at once: nothing more is accepted, open connections are reset, and what they are
+    /// owed is lost. Like [`shutdown`](Self::shutdown), a signal handler may call it.
+    ///
+    /// ```
+    /// use serveloop::{Config, Server, protocols::Echo};
+    ///
+    /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+    /// server.shutdown_handle().abort();
+    /// server.serve_forever(|_| Some(Echo))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn abort(&self) {
+        // The first request begins the shutdown, the second ends it.
+        if self.shared.requests.fetch_max(1, Ordering::SeqCst) < 2 {
+            self.shutdown();
         }
     }
 

@@ -1,5 +1,8 @@
 //! What a loop has counted.
 
+use std::ops::AddAssign;
+use std::{fmt, vec};
+
 use crate::error::{CloseReason, Deadline, ProtocolError};
 
 macro_rules! counters {
@@ -8,6 +11,33 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct $name { $($(#[$doc])* pub $field: u64,)* }
+
+        impl AddAssign<&$name> for $name {
+            fn add_assign(&mut self, other: &$name) {
+                self.add(other);
+            }
+        }
+
+        impl IntoIterator for &$name {
+            type Item = (&'static str, u64);
+            type IntoIter = vec::IntoIter<Self::Item>;
+
+            /// As `iter`.
+            fn into_iter(self) -> Self::IntoIter {
+                vec![$((stringify!($field), self.$field),)*].into_iter()
+            }
+        }
+
+        impl fmt::Display for $name {
+            /// What happened, as `name count, name count`; what did not happen is left out.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut counted = self.iter().filter(|(_, count)| *count > 0);
+                if let Some((name, count)) = counted.next() {
+                    write!(f, "{name} {count}")?;
+                }
+                counted.try_for_each(|(name, count)| write!(f, ", {name} {count}"))
+            }
+        }
 
         impl $name {
             /// Adds the counts of another loop.

@@ -166,7 +166,7 @@ fn run<F: Factory>(config: Config, factory: F) -> io::Result<()> {
     });
     let port = server.addresses()[0].socket_addr().map(|it| it.port());
     println!("{}", port.unwrap_or_default());
-    let statistics: Statistics = server.serve_forever(factory)?;
+    let statistics: Statistics = server.with(factory).serve_forever()?;
     for (name, count) in statistics.iter() {
         println!("count {name} {count}");
     }

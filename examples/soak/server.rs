@@ -63,11 +63,11 @@ pub(crate) fn serve(model: &str, directory: &str) {
     let handle = server.shutdown_handle();
     let service = Service { last, handle };
     let statistics = match model {
-        "event-loop" => server.serve_forever(service),
-        "workers" => server.serve_workers(2, service),
-        "threading" => server.serve_threading(service),
-        "forking" => server.serve_forking(service),
-        _ => server.serve_sequential(service),
+        "event-loop" => server.with(service).serve_forever(),
+        "workers" => server.with(service).serve_workers(2),
+        "threading" => server.with(service).serve_threading(),
+        "forking" => server.with(service).serve_forking(),
+        _ => server.with(service).serve_sequential(),
     };
     let statistics = statistics.expect("a server that serves");
     let open = statistics.accepted - statistics.closed();

@@ -25,12 +25,12 @@ use crate::statistics::Statistics;
 /// The smallest protocol:
 ///
 /// ```
-/// use serveloop::{Protocol, ProtocolError, Transport};
+/// use serveloop::{Protocol, Result, Transport};
 ///
 /// struct Echo;
 ///
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize, ProtocolError> {
+///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
 ///         transport.write(data);
 ///         Ok(data.len())
 ///     }

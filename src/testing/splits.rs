@@ -1,9 +1,10 @@
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{CloseReason, ProtocolError};
-use crate::session::{Protocol, REPEAT, Transport};
+use crate::layer::{Event, Observe, Observed};
+use crate::session::{Protocol, REPEAT};
 use crate::testing::MemorySession;
 
 /// How long a session may go on after the end of its input, in virtual time.
@@ -87,11 +88,11 @@ where
             (config.high_water, config.low_water) = (16, 8);
         }
         let recorder = Recorder {
-            protocol: (self.make)(),
             calls: Vec::new(),
             stream: self.stream,
         };
-        let mut session = MemorySession::with_config(recorder, config);
+        let recorded = Observed::new((self.make)(), recorder);
+        let mut session = MemorySession::with_config(recorded, config);
         if pace.slow_output {
             session.take_in_steps(3);
         }
@@ -109,7 +110,7 @@ where
         }
         Trace {
             output: session.sent(),
-            calls: session.protocol().calls.clone(),
+            calls: session.protocol().observer().calls.clone(),
         }
     }
 }
@@ -195,14 +196,13 @@ impl fmt::Debug for Call {
     }
 }
 
-/// A protocol that notes what another one is shown.
-struct Recorder<P> {
-    protocol: P,
+/// Notes what a protocol is shown.
+struct Recorder {
     calls: Vec<Call>,
     stream: bool,
 }
 
-impl<P> Recorder<P> {
+impl Recorder {
     fn take(&mut self, data: &[u8]) {
         match self.calls.last_mut() {
             Some(Call::Taken(earlier)) if self.stream => earlier.extend_from_slice(data),
@@ -211,56 +211,15 @@ impl<P> Recorder<P> {
     }
 }
 
-impl<P: Protocol> Protocol for Recorder<P> {
-    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        self.calls.push(Call::Made);
-        self.protocol.connection_made(transport)
-    }
-
-    fn data_received(
-        &mut self,
-        data: &[u8],
-        transport: &mut Transport<'_>,
-    ) -> Result<usize, ProtocolError> {
-        let count = self.protocol.data_received(data, transport)?;
-        if count > 0 {
-            self.take(data.get(..count).unwrap_or(data));
+impl Observe for Recorder {
+    fn observe(&mut self, event: Event<'_>) {
+        match event {
+            Event::ConnectionMade => self.calls.push(Call::Made),
+            Event::Taken(data) if !data.is_empty() => self.take(data),
+            Event::EofReceived(unread) => self.calls.push(Call::Eof(unread.to_vec())),
+            Event::ConnectionLost(reason) => self.calls.push(Call::Lost(kind(reason))),
+            _ => {}
         }
-        Ok(count)
-    }
-
-    fn eof_received(
-        &mut self,
-        unread: &[u8],
-        transport: &mut Transport<'_>,
-    ) -> Result<(), ProtocolError> {
-        self.calls.push(Call::Eof(unread.to_vec()));
-        self.protocol.eof_received(unread, transport)
-    }
-
-    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
-        self.protocol.resume_writing(transport);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.protocol.poll_timeout()
-    }
-
-    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        self.protocol.handle_timeout(transport);
-    }
-
-    fn woken(&mut self, transport: &mut Transport<'_>) {
-        self.protocol.woken(transport);
-    }
-
-    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
-        self.protocol.shutdown_requested(transport);
-    }
-
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.calls.push(Call::Lost(kind(reason)));
-        self.protocol.connection_lost(reason);
     }
 }
 
@@ -277,6 +236,7 @@ fn kind(reason: &CloseReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Transport;
 
     /// Takes whatever is there for one message, as many do who are new to streams.
     struct Naive;

@@ -230,3 +230,25 @@ fn a_handle_without_a_loop_does_no_harm() {
     }
     assert_eq!(handle.requests(), 100_000);
 }
+
+/// A connection whose protocol takes no notice of a shutdown would hold up a drain.
+#[test]
+fn an_abort_ends_what_a_drain_would_wait_for() {
+    for requests_before in 0..3 {
+        let log = Log::default();
+        let told = log.clone();
+        let config = Config {
+            drain_timeout: None,
+            ..Config::default()
+        };
+        let mut serving = Serving::tcp(config, move |_: &Peer| Some(stubborn(&told)));
+        let mut stream = serving.client();
+        echoes(&mut stream, b"hello");
+
+        let handle = serving.handle.clone();
+        (0..requests_before).for_each(|_| handle.shutdown());
+        handle.abort();
+        assert!(handle.requests() >= 2);
+        assert_eq!(serving.join().closed_timeout_drain, 1);
+    }
+}

@@ -13,6 +13,7 @@ mod busy_polling;
 #[cfg(target_os = "linux")]
 mod datagram_destinations;
 mod deadlines;
+mod errors;
 #[cfg(target_os = "linux")]
 mod examples;
 #[path = "../../examples/framed.rs"]

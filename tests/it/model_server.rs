@@ -7,12 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
-use serveloop::{
-    Address, CloseReason, Config, Factory, Peer, Protocol, ProtocolError, Server, ShutdownHandle,
-    Statistics, Transport,
-};
+use serveloop::layer::{Event, Observe, Observed};
+use serveloop::{Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Statistics};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::PATIENCE;
@@ -43,10 +40,10 @@ impl Model {
         F::Protocol: Send + 'static,
     {
         match self {
-            Self::EventLoop => server.serve_forever(factory),
-            Self::Workers => server.serve_workers(2, factory),
-            Self::Sequential => server.serve_sequential(factory),
-            Self::Threading => server.serve_threading(factory),
+            Self::EventLoop => server.with(factory).serve_forever(),
+            Self::Workers => server.with(factory).serve_workers(2),
+            Self::Sequential => server.with(factory).serve_sequential(),
+            Self::Threading => server.with(factory).serve_threading(),
         }
     }
 }
@@ -159,12 +156,11 @@ struct Counting<F> {
 }
 
 impl<F: Factory> Factory for Counting<F> {
-    type Protocol = Counted<F::Protocol>;
+    type Protocol = Observed<F::Protocol, Count>;
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
         let protocol = self.factory.build_protocol(peer)?;
-        let ends = Arc::clone(&self.ends);
-        Some(Counted { protocol, ends })
+        Some(Observed::new(protocol, Count(Arc::clone(&self.ends))))
     }
 
     fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
@@ -174,62 +170,22 @@ impl<F: Factory> Factory for Counting<F> {
     }
 }
 
-pub(crate) struct Counted<P> {
-    protocol: P,
-    ends: Arc<Ends>,
-}
+/// Counts what one protocol goes through.
+pub(crate) struct Count(Arc<Ends>);
 
-impl<P> Drop for Counted<P> {
+impl Drop for Count {
     fn drop(&mut self) {
-        self.ends.dropped.fetch_add(1, Ordering::SeqCst);
+        self.0.dropped.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-impl<P: Protocol> Protocol for Counted<P> {
-    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        self.ends.made.fetch_add(1, Ordering::SeqCst);
-        self.protocol.connection_made(transport)
-    }
-
-    fn data_received(
-        &mut self,
-        data: &[u8],
-        transport: &mut Transport<'_>,
-    ) -> Result<usize, ProtocolError> {
-        self.protocol.data_received(data, transport)
-    }
-
-    fn eof_received(
-        &mut self,
-        unread: &[u8],
-        transport: &mut Transport<'_>,
-    ) -> Result<(), ProtocolError> {
-        self.protocol.eof_received(unread, transport)
-    }
-
-    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
-        self.protocol.resume_writing(transport);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.protocol.poll_timeout()
-    }
-
-    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        self.protocol.handle_timeout(transport);
-    }
-
-    fn woken(&mut self, transport: &mut Transport<'_>) {
-        self.protocol.woken(transport);
-    }
-
-    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
-        self.protocol.shutdown_requested(transport);
-    }
-
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.ends.lost.fetch_add(1, Ordering::SeqCst);
-        self.protocol.connection_lost(reason);
+impl Observe for Count {
+    fn observe(&mut self, event: Event<'_>) {
+        match event {
+            Event::ConnectionMade => self.0.made.fetch_add(1, Ordering::SeqCst),
+            Event::ConnectionLost(_) => self.0.lost.fetch_add(1, Ordering::SeqCst),
+            _ => 0,
+        };
     }
 }
 

@@ -123,7 +123,7 @@ impl Serving {
             handle: server.shutdown_handle(),
             errors,
             board,
-            thread: Some(thread::spawn(move || server.serve_forever(watched))),
+            thread: Some(thread::spawn(move || server.with(watched).serve_forever())),
         }
     }
 

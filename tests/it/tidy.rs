@@ -23,6 +23,7 @@ const LIBRARY: [&str; 17] = [
     "waker",
     "session",
     "framing",
+    "layer",
     "protocols",
     "sys",
     "shutdown",
@@ -31,12 +32,11 @@ const LIBRARY: [&str; 17] = [
     "models",
     "server",
     "testing",
-    "layer",
     "service",
 ];
 
 /// Rooms that know of no system: no socket, no thread, no clock.
-const SANS_IO: [&str; 8] = [
+const SANS_IO: [&str; 9] = [
     "address",
     "error",
     "config",
@@ -44,6 +44,7 @@ const SANS_IO: [&str; 8] = [
     "waker",
     "session",
     "framing",
+    "layer",
     "protocols",
 ];
 

@@ -166,8 +166,8 @@ fn serve(model: &str, what: &str, uris: &[String]) {
         to: env::var(TO).ok().map(|uri| uri.parse().unwrap()),
     };
     let statistics = match model {
-        "forking" => server.serve_forking(factory),
-        "threading" => server.serve_threading(factory),
+        "forking" => server.with(factory).serve_forking(),
+        "threading" => server.with(factory).serve_threading(),
         _ => panic!("{model} is no model"),
     };
     for (name, count) in statistics.unwrap().iter() {

@@ -84,19 +84,17 @@ impl Execution {
         F: Factory + Clone + Send,
         F::Protocol: Send + 'static,
     {
-        let factory = Attentive(factory);
+        let server = server.with(Attentive(factory));
         // In these the main thread does not come back to the loop with each signal.
         if self.workers.get() > 1 || self.model == Model::Sequential {
             tell_from_a_thread()?;
         }
         match self.model {
-            Model::EventLoop if self.workers.get() > 1 => {
-                server.serve_workers(self.workers.get(), factory)
-            }
-            Model::EventLoop => server.serve_forever(factory),
-            Model::Sequential => server.serve_sequential(factory),
-            Model::Threaded => server.serve_threading(factory),
-            Model::Forking => server.serve_forking(factory),
+            Model::EventLoop if self.workers.get() > 1 => server.serve_workers(self.workers.get()),
+            Model::EventLoop => server.serve_forever(),
+            Model::Sequential => server.serve_sequential(),
+            Model::Threaded => server.serve_threading(),
+            Model::Forking => server.serve_forking(),
         }
     }
 }

@@ -1,0 +1,9 @@
+//! Protocols around protocols: what watches, limits or changes what another protocol sees.
+//!
+//! [`Observed`] watches the calls that a protocol gets, and changes nothing.
+//!
+//! This room imports `address`, `error` and `session`, and knows no socket, thread or clock.
+
+mod observed;
+
+pub use self::observed::{Event, Observe, Observed};

@@ -1,0 +1,160 @@
+//! A protocol whose calls are observed.
+
+use std::time::Instant;
+
+use crate::error::{CloseReason, ProtocolError};
+use crate::session::{Protocol, Transport};
+
+/// One call of a protocol, as an observer sees it. Each is told before the protocol is called,
+/// except [`Taken`](Self::Taken), which is told after.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// [`Protocol::connection_made`].
+    ConnectionMade,
+    /// [`Protocol::data_received`] with these bytes.
+    DataReceived(&'a [u8]),
+    /// The protocol took these bytes of what it was shown: the front of it, or nothing.
+    Taken(&'a [u8]),
+    /// [`Protocol::eof_received`], with what was left unread.
+    EofReceived(&'a [u8]),
+    /// [`Protocol::resume_writing`].
+    ResumeWriting,
+    /// [`Protocol::handle_timeout`].
+    HandleTimeout {
+        /// What the protocol's `poll_timeout` says.
+        due: Option<Instant>,
+        /// The driver's time.
+        now: Instant,
+    },
+    /// [`Protocol::woken`].
+    Woken,
+    /// [`Protocol::shutdown_requested`].
+    ShutdownRequested,
+    /// [`Protocol::connection_lost`], for this reason.
+    ConnectionLost(&'a CloseReason),
+}
+
+/// Watches what happens to a protocol: for logs, counters and tests.
+///
+/// A closure `|event: Event<'_>| ...` is an observer.
+pub trait Observe {
+    /// The protocol is called, or was.
+    fn observe(&mut self, event: Event<'_>);
+}
+
+impl<F: FnMut(Event<'_>)> Observe for F {
+    fn observe(&mut self, event: Event<'_>) {
+        self(event);
+    }
+}
+
+/// A protocol that behaves like the one inside, and whose calls an observer sees.
+///
+/// ```
+/// use serveloop::layer::{Event, Observed};
+/// use serveloop::protocols::Echo;
+/// use serveloop::testing::MemorySession;
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+///
+/// let taken = Rc::new(Cell::new(0));
+/// let count = Rc::clone(&taken);
+/// let observed = Observed::new(Echo, move |event: Event<'_>| {
+///     if let Event::Taken(bytes) = event {
+///         count.set(count.get() + bytes.len());
+///     }
+/// });
+///
+/// let mut session = MemorySession::new(observed);
+/// session.receive(b"hello");
+/// assert_eq!(taken.get(), 5);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Observed<P, O> {
+    protocol: P,
+    observer: O,
+}
+
+impl<P, O> Observed<P, O> {
+    /// Has `observer` see the calls of `protocol`.
+    #[must_use]
+    pub fn new(protocol: P, observer: O) -> Self {
+        Self { protocol, observer }
+    }
+
+    /// The protocol inside.
+    #[must_use]
+    pub fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    /// The observer.
+    #[must_use]
+    pub fn observer(&self) -> &O {
+        &self.observer
+    }
+}
+
+impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.observer.observe(Event::ConnectionMade);
+        self.protocol.connection_made(transport)
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.observer.observe(Event::DataReceived(data));
+        let count = self.protocol.data_received(data, transport)?;
+
+        // A protocol that claims more than there is fails in the session, not here.
+        let taken = &data[..count.min(data.len())];
+        self.observer.observe(Event::Taken(taken));
+        Ok(count)
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        self.observer.observe(Event::EofReceived(unread));
+        self.protocol.eof_received(unread, transport)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.observer.observe(Event::ResumeWriting);
+        self.protocol.resume_writing(transport);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.protocol.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        let event = Event::HandleTimeout {
+            due: self.protocol.poll_timeout(),
+            now: transport.now(),
+        };
+        self.observer.observe(event);
+        self.protocol.handle_timeout(transport);
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        self.observer.observe(Event::Woken);
+        self.protocol.woken(transport);
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.observer.observe(Event::ShutdownRequested);
+        self.protocol.shutdown_requested(transport);
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        self.observer.observe(Event::ConnectionLost(reason));
+        self.protocol.connection_lost(reason);
+    }
+}
