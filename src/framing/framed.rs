@@ -65,7 +65,7 @@ pub trait FrameProtocol {
         let _ = (error, transport);
     }
 
-    /// The stream has ended between two transport. By default the connection is closed after what was
+    /// The stream has ended between two messages. By default the connection is closed after what was
     /// written is sent.
     ///
     /// # Errors

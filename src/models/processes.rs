@@ -18,7 +18,7 @@ use crate::models::blocking::Blocking;
 use crate::models::interrupt::{GRACE, INTERRUPT_AGAIN, Interrupt};
 use crate::models::{blocking, report};
 use crate::net::{Datagram, Mio, Net};
-use crate::reactor::{FIRST_OF_MODEL, Model, Turn};
+use crate::reactor::{FIRST_OF_MODEL, Hub, Model};
 use crate::session::{Protocol, REPEAT, Tick, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
@@ -32,7 +32,7 @@ pub(crate) struct Processes<P> {
     config: Config,
     handle: ShutdownHandle,
     children: Slab<Served>,
-    /// What was accepted and has no process yet: it gets one at the end of the turn, when nobody
+    /// What was accepted and has no process yet: it gets one at the end of the hub, when nobody
     /// else uses what the loop has open, or as soon as there is room. Beyond that room clients wait
     /// in the system's queue, but once the server shuts down, here.
     waiting: VecDeque<Errand<P>>,
@@ -98,28 +98,28 @@ impl<P: Protocol> Processes<P> {
     fn spawn(
         &mut self,
         errand: Errand<P>,
-        turn: &mut Turn<'_, Mio>,
+        hub: &mut Hub<'_, Mio>,
         leave: &mut dyn FnMut(&mut Mio),
     ) {
         let name = errand.peer.clone();
         let stream = matches!(errand.work, Work::Connection(_));
-        let made = self.fork(&name, stream, turn.net);
+        let made = self.fork(&name, stream, hub.net);
         if let Ok(Some(to_parent)) = made {
-            self.run_child(to_parent, errand, turn.net, leave);
+            self.run_child(to_parent, errand, hub.net, leave);
         }
 
-        if !turn.check_spawned(&name, made.map(drop)) {
+        if !hub.check_spawned(&name, made.map(drop)) {
             if stream {
-                turn.leave(&name);
-                turn.statistics.accepted -= 1;
-                turn.statistics.refused_by_system += 1;
+                hub.leave(&name);
+                hub.effects.statistics.accepted -= 1;
+                hub.effects.statistics.refused_by_system += 1;
             } else {
-                turn.statistics.datagrams_dropped += 1;
+                hub.effects.statistics.datagrams_dropped += 1;
             }
         }
         // The descriptor goes first: a protocol may take its time to go.
         drop(errand.work);
-        turn.drop_caught(errand.protocol);
+        hub.drop_caught(errand.protocol);
     }
 
     /// Makes a child. Gives it, and it alone, its way to the parent.
@@ -207,7 +207,7 @@ impl<P: Protocol> Processes<P> {
     }
 
     /// Counts what a child that has ended reported.
-    fn collect(served: Served, turn: &mut Turn<'_, Mio>) {
+    fn collect(served: Served, hub: &mut Hub<'_, Mio>) {
         let report = report::read(&served.heard);
         let (counted, failure) = report.unwrap_or_else(|| {
             let counted = Statistics {
@@ -217,10 +217,10 @@ impl<P: Protocol> Processes<P> {
             let killed = CloseReason::Process("killed".to_owned());
             (counted, Some(killed))
         });
-        turn.add_counts(&counted);
-        turn.leave(&served.peer);
+        hub.add_counts(&counted);
+        hub.leave(&served.peer);
         if let Some(reason) = failure {
-            turn.failures.push((served.peer, Box::new(reason)));
+            hub.effects.failures.push((served.peer, Box::new(reason)));
         }
     }
 
@@ -239,45 +239,39 @@ impl<P: Protocol> Processes<P> {
     }
 
     /// Serves those that wait, as far as there is room, or refuses them when it is too late.
-    fn serve_waiting(&mut self, turn: &mut Turn<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
+    fn serve_waiting(&mut self, hub: &mut Hub<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
         while self.kill_at.is_some() || self.children.len() < self.config.max_children {
             let Some(errand) = self.waiting.pop_front() else {
                 return;
             };
             if self.kill_at.is_some() {
-                Self::refuse(errand, turn);
+                Self::refuse(errand, hub);
             } else {
-                self.spawn(errand, turn, leave);
+                self.spawn(errand, hub, leave);
             }
         }
     }
 
     /// The drain is over. The session has not begun, so there is nobody to tell but the factory.
-    fn refuse(errand: Errand<P>, turn: &mut Turn<'_, Mio>) {
+    fn refuse(errand: Errand<P>, hub: &mut Hub<'_, Mio>) {
         let reason = CloseReason::TimedOut(Deadline::Drain);
         match errand.work {
             Work::Connection(stream) => {
-                turn.statistics.count_close(&reason);
-                turn.leave(&errand.peer);
-                turn.failures.push((errand.peer, Box::new(reason)));
-                turn.net.close(stream, true);
+                hub.effects.statistics.count_close(&reason);
+                hub.leave(&errand.peer);
+                hub.effects.failures.push((errand.peer, Box::new(reason)));
+                hub.net.close(stream, true);
             }
-            Work::Datagram(..) => turn.statistics.datagrams_dropped += 1,
+            Work::Datagram(..) => hub.effects.statistics.datagrams_dropped += 1,
         }
-        turn.drop_caught(errand.protocol);
+        hub.drop_caught(errand.protocol);
     }
 }
 
 impl<P: Protocol> Model<Mio, P> for Processes<P> {
-    fn process(
-        &mut self,
-        stream: Socket,
-        protocol: P,
-        peer: Peer,
-        turn: &mut Turn<'_, Mio>,
-    ) -> bool {
+    fn process(&mut self, stream: Socket, protocol: P, peer: Peer, hub: &mut Hub<'_, Mio>) -> bool {
         if stream.set_nonblocking(false).is_err() {
-            turn.drop_caught(protocol);
+            hub.drop_caught(protocol);
             return false;
         }
         let work = Work::Connection(stream);
@@ -295,19 +289,21 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         count: usize,
         protocol: P,
         peer: Peer,
-        turn: &mut Turn<'_, Mio>,
+        hub: &mut Hub<'_, Mio>,
     ) -> bool {
         let socket = match socket.try_clone() {
             // Once the server shuts down, what waits may be more than it should.
-            Ok(socket) if turn.draining || !self.is_full() => socket,
+            Ok(socket) if hub.draining || !self.is_full() => socket,
             cloned => {
-                turn.check_spawned(&peer, cloned.map(drop));
-                turn.drop_caught(protocol);
+                hub.check_spawned(&peer, cloned.map(drop));
+                hub.drop_caught(protocol);
                 return false;
             }
         };
-        turn.reply_limit.count(peer.address(), turn.config);
-        let work = Work::Datagram(socket, turn.input[..count].to_vec());
+        hub.effects
+            .reply_limit
+            .count(peer.address(), &hub.env.config);
+        let work = Work::Datagram(socket, hub.input[..count].to_vec());
         self.waiting.push_back(Errand {
             work,
             protocol,
@@ -335,7 +331,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         hurries.into_iter().chain(others).flatten().min()
     }
 
-    fn reap(&mut self, turn: &mut Turn<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
+    fn reap(&mut self, hub: &mut Hub<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
         let mut unfinished = Vec::new();
         for slot in mem::take(&mut self.noted) {
             let Some(served) = self.children.get_mut(slot) else {
@@ -345,21 +341,21 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
                 continue;
             }
             if served.child.has_ended() {
-                Self::collect(self.children.remove(slot), turn);
+                Self::collect(self.children.remove(slot), hub);
             } else {
                 unfinished.push(slot);
             }
         }
         // A process closes its descriptors a moment before it can be waited for.
-        self.look_again = (!unfinished.is_empty()).then(|| turn.now().after(REPEAT));
+        self.look_again = (!unfinished.is_empty()).then(|| hub.now().after(REPEAT));
         self.noted = unfinished;
 
-        self.serve_waiting(turn, leave);
-        if turn.draining {
-            self.hurry(turn.now());
+        self.serve_waiting(hub, leave);
+        if hub.draining {
+            self.hurry(hub.now());
         }
-        let says = !turn.draining && self.is_full();
-        self.say_again = says.then(|| turn.now().after(SAY_AGAIN));
+        let says = !hub.draining && self.is_full();
+        self.say_again = says.then(|| hub.now().after(SAY_AGAIN));
     }
 
     fn end(&mut self, now: Tick, at_once: bool) {

@@ -14,7 +14,7 @@ use crate::address::Peer;
 use crate::models::blocking::Blocking;
 use crate::models::interrupt::{INTERRUPT_AGAIN, Interrupt};
 use crate::net::{Datagram, Mio};
-use crate::reactor::{Model, Turn, answer_on_loop};
+use crate::reactor::{Hub, Model, answer_on_loop};
 use crate::session::{Protocol, Tick};
 use crate::shutdown::ShutdownHandle;
 use crate::{LOG_TARGET, sys};
@@ -73,7 +73,7 @@ impl Sequential {
     }
 
     /// Says that a peer was kept waiting, if it was there as soon as the last connection had ended.
-    fn say_waited(&self, peer: &Peer, turn: &mut Turn<'_, Mio>) {
+    fn say_waited(&self, peer: &Peer, hub: &mut Hub<'_, Mio>) {
         let Some((took, _)) = self.last.filter(|(_, ended)| ended.elapsed() < SOON) else {
             return;
         };
@@ -82,7 +82,7 @@ impl Sequential {
                 "{peer}: may have waited for {} s, one connection is served at a time",
                 took.as_secs()
             );
-            turn.warn("waited", problem);
+            hub.warn("waited", problem);
         }
     }
 }
@@ -144,18 +144,12 @@ impl Watch {
 }
 
 impl<P: Protocol> Model<Mio, P> for Sequential {
-    fn process(
-        &mut self,
-        stream: Socket,
-        protocol: P,
-        peer: Peer,
-        turn: &mut Turn<'_, Mio>,
-    ) -> bool {
+    fn process(&mut self, stream: Socket, protocol: P, peer: Peer, hub: &mut Hub<'_, Mio>) -> bool {
         if stream.set_nonblocking(false).is_err() {
-            turn.drop_caught(protocol);
+            hub.drop_caught(protocol);
             return false;
         }
-        self.say_waited(&peer, turn);
+        self.say_waited(&peer, hub);
         let began = Instant::now();
         let name = peer.clone();
         let interrupt = Arc::new(Interrupt::default());
@@ -163,14 +157,15 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         let served = Blocking::new(
             &stream,
             (protocol, peer),
-            (turn.config, &self.handle, &interrupt),
-            turn.statistics,
+            (&hub.env.config, &self.handle, &interrupt),
+            &mut hub.effects.statistics,
         );
-        turn.failures
+        hub.effects
+            .failures
             .extend(interrupt.thread.run(|| served.serve()));
         self.watch.serve(None);
         self.last = Some((began.elapsed(), Instant::now()));
-        turn.leave(&name);
+        hub.leave(&name);
         true
     }
 
@@ -180,9 +175,9 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         count: usize,
         protocol: P,
         peer: Peer,
-        turn: &mut Turn<'_, Mio>,
+        hub: &mut Hub<'_, Mio>,
     ) -> bool {
-        answer_on_loop(socket, count, protocol, peer, turn);
+        answer_on_loop(socket, count, protocol, peer, hub);
         true
     }
 
@@ -195,7 +190,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         (!said).then_some(0)
     }
 
-    fn reap(&mut self, _: &mut Turn<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {}
+    fn reap(&mut self, _: &mut Hub<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {}
 
     fn end(&mut self, _: Tick, _: bool) {}
 }

@@ -15,7 +15,7 @@ use crate::models::blocking;
 use crate::models::blocking::Blocking;
 use crate::models::interrupt::{Descriptors, GRACE, INTERRUPT_AGAIN, Interrupt};
 use crate::net::{Datagram, Mio};
-use crate::reactor::{Model, Turn};
+use crate::reactor::{Hub, Model};
 use crate::session::{Protocol, Tick, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
@@ -130,7 +130,7 @@ impl Threads {
     }
 
     /// Leaves threads to themselves that even now have not ended: their protocols hang.
-    fn give_up(&self, turn: &mut Turn<'_, Mio>) {
+    fn give_up(&self, hub: &mut Hub<'_, Mio>) {
         for running in self.shared.state().threads.drain() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
             log::error!(
@@ -138,10 +138,10 @@ impl Threads {
                 running.peer
             );
             if !running.peer.is_datagram() {
-                turn.statistics.count_close(&reason);
+                hub.effects.statistics.count_close(&reason);
             }
-            turn.leave(&running.peer);
-            turn.failures.push((running.peer, Box::new(reason)));
+            hub.leave(&running.peer);
+            hub.effects.failures.push((running.peer, Box::new(reason)));
         }
     }
 }
@@ -165,13 +165,7 @@ impl State {
 }
 
 impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
-    fn process(
-        &mut self,
-        stream: Socket,
-        protocol: P,
-        peer: Peer,
-        turn: &mut Turn<'_, Mio>,
-    ) -> bool {
+    fn process(&mut self, stream: Socket, protocol: P, peer: Peer, hub: &mut Hub<'_, Mio>) -> bool {
         let name = peer.clone();
         let spawned = stream.set_nonblocking(false).and_then(|()| {
             self.spawn(&name, move |shared, interrupt, counted| {
@@ -185,7 +179,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                 failures.extend(served.serve());
             })
         });
-        turn.check_spawned(&name, spawned)
+        hub.check_spawned(&name, spawned)
     }
 
     fn answer(
@@ -194,16 +188,16 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         count: usize,
         protocol: P,
         peer: Peer,
-        turn: &mut Turn<'_, Mio>,
+        hub: &mut Hub<'_, Mio>,
     ) -> bool {
         // Datagrams are not refused like connections, and are as many as their senders like.
-        let most = turn.config.max_connections;
+        let most = hub.env.config.max_connections;
         if self.shared.state().threads.len() >= most || !self.shared.descriptors.has_room() {
             let problem = format_args!("{peer}: dropped a datagram, {most} threads serve already");
-            turn.warn("no thread", problem);
+            hub.warn("no thread", problem);
             return false;
         }
-        let (data, name) = (turn.input[..count].to_vec(), peer.clone());
+        let (data, name) = (hub.input[..count].to_vec(), peer.clone());
         let spawned = socket.try_clone().and_then(|socket| {
             self.spawn(&name, move |shared, _, counted| {
                 let State {
@@ -216,8 +210,10 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                 failures.extend(answer);
             })
         });
-        turn.reply_limit.count(name.address(), turn.config);
-        turn.check_spawned(&name, spawned)
+        hub.effects
+            .reply_limit
+            .count(name.address(), &hub.env.config);
+        hub.check_spawned(&name, spawned)
     }
 
     /// Threads count until they are joined, and with them what they counted.
@@ -234,15 +230,15 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         self.interrupt_at.into_iter().chain(self.give_up_at).min()
     }
 
-    fn reap(&mut self, turn: &mut Turn<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {
+    fn reap(&mut self, hub: &mut Hub<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {
         let mut state = self.shared.state();
-        turn.add_counts(&mem::take(&mut state.statistics));
-        turn.failures.append(&mut state.failures);
+        hub.add_counts(&mem::take(&mut state.statistics));
+        hub.effects.failures.append(&mut state.failures);
         let nobody = state.threads.is_empty();
         let ended = mem::take(&mut state.ended);
         drop(state);
         for (peer, thread) in ended {
-            turn.leave(&peer);
+            hub.leave(&peer);
             // A panic has been caught before.
             let _ = thread.join();
         }
@@ -250,11 +246,11 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             (self.interrupt_at, self.give_up_at) = (None, None);
             return;
         }
-        if self.give_up_at.is_some_and(|at| at <= turn.now()) {
-            return self.give_up(turn);
+        if self.give_up_at.is_some_and(|at| at <= hub.now()) {
+            return self.give_up(hub);
         }
-        if turn.draining && self.interrupt_at.is_none_or(|at| at <= turn.now()) {
-            let again = || turn.now().after(INTERRUPT_AGAIN);
+        if hub.draining && self.interrupt_at.is_none_or(|at| at <= hub.now()) {
+            let again = || hub.now().after(INTERRUPT_AGAIN);
             self.interrupt_at = self.interrupt().then(again);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::net::Net;
-use crate::reactor::hub::Turn;
+use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{Next, READABLE, RETIME, Readiness, SOON};
 use crate::session::Tick;
 
@@ -46,12 +46,12 @@ impl Linger {
         &mut self,
         stream: &mut N::Stream,
         readiness: &mut Readiness,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
     ) -> Next {
-        let now = turn.now();
+        let now = hub.now();
         if self.reads() && readiness.any(READABLE) {
-            let room = &mut turn.input[..turn.read_size];
-            match turn.net.read(stream, room) {
+            let room = &mut hub.input[..hub.env.read_size];
+            match hub.net.read(stream, room) {
                 Ok(count) if count > 0 => {
                     self.hear(count, now);
                     return Next::Again;
@@ -65,8 +65,8 @@ impl Linger {
                 _ => return Next::Reap,
             }
         }
-        let unsent = turn.net.unsent(stream);
-        if self.is_over(unsent, now, turn.config, turn.draining) {
+        let unsent = hub.net.unsent(stream);
+        if self.is_over(unsent, now, &hub.env.config, hub.draining) {
             return Next::Reap;
         }
         readiness.set(RETIME);

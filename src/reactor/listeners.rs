@@ -95,7 +95,7 @@ impl<N: Net> Listeners<N> {
             if let Err(error) = listener.drive(admission, number, accepts) {
                 log::error!(target: LOG_TARGET, "{}: stopped listening: {error}", listener.address());
                 if let Some(listener) = place.take() {
-                    listener.close(admission.turn.net);
+                    listener.close(admission.hub.net);
                 }
                 last_error = Some(error);
             }

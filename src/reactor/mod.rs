@@ -17,7 +17,7 @@ mod timers;
 
 pub(crate) use self::connections::CONNECTIONS_MOST;
 pub(crate) use self::datagram::{NOBODY, answer_on_loop, answer_with};
-pub(crate) use self::hub::Turn;
+pub(crate) use self::hub::Hub;
 pub(crate) use self::linger::{LOOK_AGAIN, Linger};
 pub(crate) use self::model::{FIRST_OF_MODEL, Model, TOKENS_OF_MODEL};
 
@@ -36,9 +36,9 @@ use crate::reactor::accept::Acceptor;
 use crate::reactor::busy_poll::BusyPoll;
 use crate::reactor::connections::{Connections, FIRST_TOKEN};
 use crate::reactor::datagram::Responder;
-use crate::reactor::hub::Kit;
+use crate::reactor::hub::{Effects, Env};
 use crate::reactor::listeners::{Listener, Listeners};
-use crate::session::Factory;
+use crate::session::{Factory, Input};
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Waker, Wakers};
@@ -52,7 +52,7 @@ const LONG: Duration = Duration::from_millis(10);
 
 /// One thread, one loop, any number of listeners and connections.
 ///
-/// [`run`](Self::run) serves until it is shut down; or call [`turn`](Self::turn) yourself, and watch
+/// [`run`](Self::run) serves until it is shut down; or call [`turn`](Self::hub) yourself, and watch
 /// the loop's descriptor ([`AsRawFd`]) in a poller of your own, for at most
 /// [`timeout`](Self::timeout) at a time. For the usual server there is [`Server`](crate::Server).
 ///
@@ -70,7 +70,10 @@ const LONG: Duration = Duration::from_millis(10);
 pub struct Reactor<F: Factory, N: Net = Mio> {
     net: N,
     factory: F,
-    kit: Kit,
+    env: Env,
+    effects: Effects,
+    /// The one buffer that everything is read into.
+    input: Input,
     connections: Connections<N::Stream, F::Protocol>,
     listeners: Listeners<N>,
     /// Where connections are served, if not here.
@@ -111,7 +114,7 @@ impl<F: Factory> Reactor<F> {
 
     /// A waker of the loop itself.
     pub(crate) fn waker(&self) -> Waker {
-        self.kit.mailbox.waker(WAKER)
+        self.env.mailbox.waker(WAKER)
     }
 
     /// Serves a socket that is bound already.
@@ -119,13 +122,13 @@ impl<F: Factory> Reactor<F> {
         let number = self.listeners.next_number()?;
         let address = bound.address.clone();
         let listener = if address.is_datagram() {
-            self.kit.reply_limit.add_own(address.clone());
+            self.effects.reply_limit.add_own(address.clone());
             let socket = self.net.adopt_datagram(bound, number.into())?;
             Listener::Responder(Responder::new(socket, address))
         } else {
             let listener = self
                 .net
-                .adopt_listener(bound, &self.kit.config, number.into())?;
+                .adopt_listener(bound, &self.env.config, number.into())?;
             Listener::Acceptor(Acceptor::new(listener, address))
         };
         self.listeners.push(listener);
@@ -143,10 +146,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         config.cap(CONNECTIONS_MOST, TOKENS_OF_MODEL);
         let most = config.slow_turn.map_or(LONG, |slow| slow.min(LONG));
         let mailbox = Mailbox::new(net.waker(WAKER)?);
+        let env = Env::new(config, net.now(), mailbox);
         Ok(Self {
-            connections: Connections::new(config.max_connections),
-            busy_poll: BusyPoll::new(config.busy_poll),
-            kit: Kit::new(config, net.now(), mailbox),
+            connections: Connections::new(env.config.max_connections),
+            busy_poll: BusyPoll::new(env.config.busy_poll),
+            input: env.input(),
+            effects: Effects::new(),
+            env,
             net,
             factory,
             listeners: Listeners::new(),
@@ -172,14 +178,14 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let number = self.listeners.next_number()?;
         let token = number.into();
         let (listener, address) = if at.is_datagram() {
-            let (socket, address) = self.net.bind(at, &self.kit.config, token)?;
-            self.kit.reply_limit.add_own(address.clone());
+            let (socket, address) = self.net.bind(at, &self.env.config, token)?;
+            self.effects.reply_limit.add_own(address.clone());
             (
                 Listener::Responder(Responder::new(socket, address.clone())),
                 address,
             )
         } else {
-            let (listener, address) = self.net.listen(at, &self.kit.config, token)?;
+            let (listener, address) = self.net.listen(at, &self.env.config, token)?;
             (
                 Listener::Acceptor(Acceptor::new(listener, address.clone())),
                 address,
@@ -206,7 +212,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         Ok(())
     }
 
-    /// Shuts down: the first call drains, the second ends everything with the next turn.
+    /// Shuts down: the first call drains, the second ends everything with the next hub.
     pub fn shutdown(&mut self) {
         self.shutdown.request();
     }
@@ -247,7 +253,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.drive();
         self.service_actions();
         self.reap();
-        self.kit.statistics.turns += 1;
+        self.effects.statistics.turns += 1;
         Ok(())
     }
 
@@ -262,7 +268,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// The loop's counters.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
-        &self.kit.statistics
+        &self.effects.statistics
     }
 
     /// How many connections are open, those included that wait for their peer's end.
@@ -275,7 +281,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// [charged](crate::Transport::charge), which `max_buffered` limits.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.kit.held
+        self.effects.held
     }
 
     /// The same counted anew: what each connection has added to it, and what each holds.
@@ -307,7 +313,7 @@ impl<F: Factory, N: Net> Drop for Reactor<F, N> {
         self.begin_connects();
         self.end_all(true);
         self.reap();
-        debug_assert!(self.model.is_some() || self.kit.peer_limit.is_empty());
+        debug_assert!(self.model.is_some() || self.effects.peer_limit.is_empty());
         self.listeners.close_all(&mut self.net);
     }
 }

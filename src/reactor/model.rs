@@ -6,7 +6,7 @@
 use crate::address::Peer;
 use crate::net::Net;
 use crate::reactor::connections::FIRST_TOKEN;
-use crate::reactor::hub::Turn;
+use crate::reactor::hub::Hub;
 use crate::session::Tick;
 
 /// The tokens of a model's own events begin behind those of listeners and end before those of
@@ -19,13 +19,8 @@ pub(crate) const TOKENS_OF_MODEL: usize = FIRST_TOKEN - FIRST_OF_MODEL - 2;
 pub(crate) trait Model<N: Net, P> {
     /// Serves an accepted connection, here or elsewhere. False if the system has no place for it;
     /// it is closed then.
-    fn process(
-        &mut self,
-        stream: N::Stream,
-        protocol: P,
-        peer: Peer,
-        turn: &mut Turn<'_, N>,
-    ) -> bool;
+    fn process(&mut self, stream: N::Stream, protocol: P, peer: Peer, hub: &mut Hub<'_, N>)
+    -> bool;
 
     /// Answers the datagram that is in the first `count` bytes of the turn's input, here or
     /// elsewhere. False if the system has no place for it.
@@ -35,7 +30,7 @@ pub(crate) trait Model<N: Net, P> {
         count: usize,
         protocol: P,
         peer: Peer,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
     ) -> bool;
 
     /// How many connections and datagrams are being served.
@@ -67,10 +62,10 @@ pub(crate) trait Model<N: Net, P> {
         None
     }
 
-    /// Called each turn: counts what has ended, and while the server shuts down sees to it that
+    /// Called each hub: counts what has ended, and while the server shuts down sees to it that
     /// everybody knows. A process that is forked off calls `leave`, which drops what the loop itself
     /// has open, and never returns.
-    fn reap(&mut self, turn: &mut Turn<'_, N>, leave: &mut dyn FnMut(&mut N));
+    fn reap(&mut self, hub: &mut Hub<'_, N>, leave: &mut dyn FnMut(&mut N));
 
     /// The drain is over, or `at_once` a second request came: ends everything.
     fn end(&mut self, now: Tick, at_once: bool);

@@ -1,4 +1,4 @@
-//! The seven phases of a turn, in their order.
+//! The seven phases of a hub, in their order.
 
 use std::time::Duration;
 use std::{fmt, io, mem};
@@ -8,6 +8,7 @@ use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
 use crate::reactor::connections::FIRST_TOKEN;
+use crate::reactor::hub::Hub;
 use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
@@ -30,7 +31,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     pub(crate) fn now(&mut self) {
         let now = self.net.now();
-        self.kit.clock.set(now);
+        self.env.clock.set(now);
     }
 
     pub(super) fn dispatch(&mut self) {
@@ -39,7 +40,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             if event.token < FIRST_TOKEN {
                 self.note(event.token);
             } else if !self.connections.note(event) {
-                self.kit.statistics.stale_events += 1;
+                self.effects.statistics.stale_events += 1;
             }
         }
         self.events = events;
@@ -49,8 +50,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     pub(super) fn expire(&mut self) {
-        let now = self.kit.clock.tick();
-        let most = self.kit.config.timeouts_per_turn;
+        let now = self.env.clock.tick();
+        let most = self.env.config.timeouts_per_turn;
         self.connections.expire(now, most);
         self.listeners.expire(now);
         if self.shutdown.expire(now) {
@@ -60,25 +61,25 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     pub(super) fn drive(&mut self) {
         let (mut admission, _) = self.lend();
-        admission.connections.drive(&mut admission.turn);
+        admission.connections.drive(&mut admission.hub);
         if self.listeners.is_ready() {
-            self.accept(self.kit.config.accepts_per_turn);
+            self.accept(self.env.config.accepts_per_turn);
         }
     }
 
     pub(crate) fn service_actions(&mut self) {
         let mut shutdown = false;
-        self.again = self.again.filter(|at| *at > self.kit.clock.now());
+        self.again = self.again.filter(|at| *at > self.env.clock.now());
         let mut actions = Actions {
-            now: self.kit.clock.now(),
-            statistics: &self.kit.statistics,
+            now: self.env.clock.now(),
+            statistics: &self.effects.statistics,
             connects: &mut self.connects,
             again: &mut self.again,
             shutdown: &mut shutdown,
         };
         let factory = &mut self.factory;
         if catch(|| factory.service_actions(&mut actions)).is_none() {
-            self.kit.statistics.panics += 1;
+            self.effects.statistics.panics += 1;
         }
         if shutdown {
             self.shutdown.request_all();
@@ -91,19 +92,25 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub(super) fn reap(&mut self) {
         self.check_pace();
         if let Some(model) = &mut self.model {
-            let mut turn = self.kit.lend(&mut self.net, self.shutdown.has_begun());
+            let mut hub = Hub::new(
+                &mut self.net,
+                &self.env,
+                &mut self.effects,
+                &mut self.input,
+                self.shutdown.has_begun(),
+            );
             let leave = &mut |net: &mut N| {
                 self.connections.abandon(net);
                 self.listeners.close_all(net);
             };
-            model.reap(&mut turn, leave);
+            model.reap(&mut hub, leave);
         }
         let cleans = self.connections.has_changed();
         if cleans {
             let (mut admission, _) = self.lend();
-            admission.connections.reap(&mut admission.turn);
+            admission.connections.reap(&mut admission.hub);
         }
-        let reports = !self.kit.failures.is_empty();
+        let reports = !self.effects.failures.is_empty();
         if reports {
             self.report_failures();
         }
@@ -126,12 +133,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     #[cold]
     fn note_long(&mut self, took: Duration) {
-        let began = self.kit.clock.tick();
+        let began = self.env.clock.tick();
         if took > LONG {
             self.connections.catch_up(began, began.after(took));
         }
-        // A model may serve a whole connection within a turn.
-        let most = self.kit.config.slow_turn.filter(|_| self.model.is_none());
+        // A model may serve a whole connection within a hub.
+        let most = self.env.config.slow_turn.filter(|_| self.model.is_none());
         if most.is_some_and(|most| took > most) {
             self.warn_slow(took);
         }
@@ -139,17 +146,17 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// How long ago the turn's time was read.
     fn elapsed(&mut self) -> Duration {
-        let began = self.kit.clock.now();
+        let began = self.env.clock.now();
         self.net.now().saturating_duration_since(began)
     }
 
     #[cold]
     fn warn_slow(&mut self, took: Duration) {
-        self.kit.statistics.slow_turns += 1;
-        let now = self.kit.clock.tick();
+        self.effects.statistics.slow_turns += 1;
+        let now = self.env.clock.tick();
         let took = took.as_millis();
         let mut warn = |problem: fmt::Arguments<'_>| {
-            if !self.kit.log_limit.warn("slow turn", now, problem) {
+            if !self.effects.log_limit.warn("slow turn", now, problem) {
                 log::debug!(target: LOG_TARGET, "{problem}");
             }
         };
@@ -165,7 +172,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     fn note(&mut self, token: usize) {
         match token {
             WAKER => {
-                let woken = self.kit.mailbox.take();
+                let woken = self.env.mailbox.take();
                 woken.for_each(|token| self.connections.note_woken(token));
             }
             SHUTDOWN => self.shutdown.note_rung(),
@@ -175,9 +182,15 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
-        let turn = self.kit.lend(&mut self.net, self.shutdown.has_begun());
+        let hub = Hub::new(
+            &mut self.net,
+            &self.env,
+            &mut self.effects,
+            &mut self.input,
+            self.shutdown.has_begun(),
+        );
         let admission = Admission {
-            turn,
+            hub,
             factory: &mut self.factory,
             connections: &mut self.connections,
             model: self.model.as_deref_mut(),
@@ -196,7 +209,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.listeners.deadline(),
             self.shutdown.deadline(),
             self.model.as_ref().and_then(|model| model.deadline()),
-            self.again.map(|at| self.kit.clock.tick_of(at)),
+            self.again.map(|at| self.env.clock.tick_of(at)),
             self.postponed.deadline(),
         ];
         let first = self.connections.deadline();
@@ -204,20 +217,20 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             Some(at) if one.is_none_or(|one| at < one) => other,
             _ => one,
         });
-        let now = self.kit.clock.tick().after(self.took);
+        let now = self.env.clock.tick().after(self.took);
         next.map(|at| at.since(now))
     }
 
     /// Whether connections that could not be opened are to be tried again, or told of the shutdown.
     #[cold]
     fn is_due_again(&self) -> bool {
-        self.shutdown.has_begun() || self.postponed.is_due(self.kit.clock.tick())
+        self.shutdown.has_begun() || self.postponed.is_due(self.env.clock.tick())
     }
 
     #[cold]
     pub(super) fn begin_connects(&mut self) {
-        let now = self.kit.clock.tick();
-        let timeout = self.kit.config.connect_timeout;
+        let now = self.env.clock.tick();
+        let timeout = self.env.config.connect_timeout;
         let until = timeout.map(|timeout| now.after(timeout));
         let begun = mem::take(&mut self.connects);
         let begun = begun.into_iter().map(|connect| (connect, until));
@@ -237,10 +250,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     #[cold]
     fn report_failures(&mut self) {
-        for (peer, reason) in mem::take(&mut self.kit.failures) {
-            let now = self.kit.clock.tick();
+        for (peer, reason) in mem::take(&mut self.effects.failures) {
+            let now = self.env.clock.tick();
             let is_inbound = peer.listener().is_some() && !peer.is_datagram();
-            let log_limit = &mut self.kit.log_limit;
+            let log_limit = &mut self.effects.log_limit;
             if is_inbound && reason.is_ordinary() {
                 log::debug!(target: LOG_TARGET, "{peer}: {reason}");
             } else if !log_limit.warn(reason.name(), now, format_args!("{peer}: {reason}")) {
@@ -248,11 +261,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             }
             let factory = &mut self.factory;
             if catch(|| factory.handle_error(&peer, &reason)).is_none() {
-                self.kit.statistics.panics += 1;
+                self.effects.statistics.panics += 1;
             }
             // It may hold a user's error.
             if catch(|| drop(reason)).is_none() {
-                self.kit.statistics.panics += 1;
+                self.effects.statistics.panics += 1;
             }
         }
     }
@@ -279,13 +292,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             return self.end_all(true);
         }
         self.say_shutdown();
-        let now = self.kit.clock.tick();
-        let timeout = self.kit.config.drain_timeout;
+        let now = self.env.clock.tick();
+        let timeout = self.env.config.drain_timeout;
         self.shutdown
             .begin(timeout.map(|timeout| now.after(timeout)));
         // Who was connected before the shutdown is served, though not yet accepted. The system's
         // queue holds one more than it was asked to.
-        let most = usize::try_from(self.kit.config.backlog).unwrap_or(0) + 1;
+        let most = usize::try_from(self.env.config.backlog).unwrap_or(0) + 1;
         self.listeners.note_all_readable();
         self.accept(most);
         self.listeners.close_all(&mut self.net);
@@ -302,12 +315,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     pub(super) fn end_all(&mut self, at_once: bool) {
-        let now = self.kit.clock.tick();
+        let now = self.env.clock.tick();
         self.model
             .iter_mut()
             .for_each(|model| model.end(now, at_once));
         let (mut admission, _) = self.lend();
         let reason = || CloseReason::TimedOut(Deadline::Drain);
-        admission.connections.end_all(&mut admission.turn, reason);
+        admission.connections.end_all(&mut admission.hub, reason);
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 
 use crate::net::Net;
-use crate::reactor::hub::Turn;
+use crate::reactor::hub::Hub;
 use crate::session::Tick;
 
 /// How many tries in a row may fail before the socket has to pause, whatever the errors are. Each may
@@ -59,7 +59,7 @@ impl Source {
     pub(super) fn note_error<N: Net>(
         &mut self,
         error: &io::Error,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
     ) -> Consequence {
         self.fruitless = self.fruitless.saturating_add(1);
         let consequence = match consequence(error) {
@@ -73,8 +73,8 @@ impl Source {
             }
             Consequence::Pause => {
                 // The turn may have begun long ago, and then the pause would be over at once.
-                let now = turn.clock.tick_of(turn.net.now());
-                self.paused_until = Some(now.after(turn.config.accept_pause));
+                let now = hub.env.clock.tick_of(hub.net.now());
+                self.paused_until = Some(now.after(hub.env.config.accept_pause));
             }
             Consequence::Skip | Consequence::Fail => {}
         }

@@ -8,13 +8,13 @@ use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::connections::Connections;
 use crate::reactor::datagram::answer_on_loop;
-use crate::reactor::hub::{DATAGRAM_MOST, Turn};
+use crate::reactor::hub::{DATAGRAM_MOST, Hub};
 use crate::reactor::model::Model;
 use crate::session::{Factory, Session, Tick, catch};
 
 /// What the reactor lends its listeners, and itself for outbound connections.
 pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
-    pub(in crate::reactor) turn: Turn<'a, N>,
+    pub(in crate::reactor) hub: Hub<'a, N>,
     pub(in crate::reactor) factory: &'a mut F,
     pub(in crate::reactor) connections: &'a mut Connections<N::Stream, F::Protocol>,
     pub(in crate::reactor) model: Option<&'a mut (dyn Model<N, F::Protocol> + 'static)>,
@@ -24,20 +24,23 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     /// Takes in a connection that was accepted, unless there is no room or the factory refuses it.
     pub(super) fn admit(&mut self, stream: N::Stream, peer: Peer) {
         let Some(protocol) = self.protocol_for(&peer) else {
-            return self.turn.net.close(stream, false);
+            return self.hub.net.close(stream, false);
         };
         log::debug!(target: LOG_TARGET, event = "accepted"; "{peer}: accepted");
         match &mut self.model {
             None => self.watch(stream, protocol, peer),
             Some(model) => {
                 // Counted before, since a connection that is served here has ended after.
-                self.turn.statistics.accepted += 1;
-                self.turn.peer_limit.enter(&peer, self.turn.config);
+                self.hub.effects.statistics.accepted += 1;
+                self.hub
+                    .effects
+                    .peer_limit
+                    .enter(&peer, &self.hub.env.config);
                 let name = peer.clone();
-                if !model.process(stream, protocol, peer, &mut self.turn) {
-                    self.turn.leave(&name);
-                    self.turn.statistics.accepted -= 1;
-                    self.turn.statistics.refused_by_system += 1;
+                if !model.process(stream, protocol, peer, &mut self.hub) {
+                    self.hub.leave(&name);
+                    self.hub.effects.statistics.accepted -= 1;
+                    self.hub.effects.statistics.refused_by_system += 1;
                 }
             }
         }
@@ -45,21 +48,24 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
     /// Serves a connection on the loop.
     fn watch(&mut self, mut stream: N::Stream, protocol: F::Protocol, peer: Peer) {
-        self.turn.statistics.accepted += 1;
+        self.hub.effects.statistics.accepted += 1;
         let token = self.connections.next_token();
-        let mut session = Session::new(protocol, peer, self.turn.now());
-        match self.turn.net.register(&mut stream, token) {
+        let mut session = Session::new(protocol, peer, self.hub.now());
+        match self.hub.net.register(&mut stream, token) {
             Ok(()) => {
-                self.turn.peer_limit.enter(session.peer(), self.turn.config);
-                let turn = &mut self.turn;
-                self.connections.accept(stream, session, token, turn);
+                self.hub
+                    .effects
+                    .peer_limit
+                    .enter(session.peer(), &self.hub.env.config);
+                let hub = &mut self.hub;
+                self.connections.accept(stream, session, token, hub);
             }
             Err(error) => {
-                self.turn.statistics.register_errors += 1;
+                self.hub.effects.statistics.register_errors += 1;
                 session.fail(CloseReason::Io(error));
-                self.turn.lose(&mut session);
-                self.turn.drop_caught(session);
-                self.turn.net.close(stream, false);
+                self.hub.lose(&mut session);
+                self.hub.drop_caught(session);
+                self.hub.net.close(stream, false);
             }
         }
     }
@@ -71,19 +77,19 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         count: usize,
         peer: Peer,
     ) {
-        self.turn.statistics.datagrams_received += 1;
+        self.hub.effects.statistics.datagrams_received += 1;
         if !self.is_answerable(count, &peer) {
             return;
         }
         let Some(protocol) = self.build(&peer).flatten() else {
-            self.turn.statistics.datagrams_dropped += 1;
+            self.hub.effects.statistics.datagrams_dropped += 1;
             return;
         };
         match &mut self.model {
-            None => answer_on_loop(socket, count, protocol, peer, &mut self.turn),
+            None => answer_on_loop(socket, count, protocol, peer, &mut self.hub),
             Some(model) => {
-                if !model.answer(socket, count, protocol, peer, &mut self.turn) {
-                    self.turn.statistics.datagrams_dropped += 1;
+                if !model.answer(socket, count, protocol, peer, &mut self.hub) {
+                    self.hub.effects.statistics.datagrams_dropped += 1;
                 }
             }
         }
@@ -91,26 +97,30 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
     /// Whether a datagram of `count` bytes may be shown to a protocol, which may answer it.
     fn is_answerable(&mut self, count: usize, peer: &Peer) -> bool {
-        let turn = &mut self.turn;
+        let hub = &mut self.hub;
         let from = peer.address();
         if count > DATAGRAM_MOST {
-            turn.statistics.datagrams_dropped += 1;
-            turn.warn(
+            hub.effects.statistics.datagrams_dropped += 1;
+            hub.warn(
                 "datagram",
                 format_args!("{peer}: a datagram of more than 64 KiB"),
             );
-        } else if turn.reply_limit.is_reflected(from, turn.net) {
-            turn.statistics.datagrams_reflected += 1;
-            turn.warn(
+        } else if hub.effects.reply_limit.is_reflected(from, hub.net) {
+            hub.effects.statistics.datagrams_reflected += 1;
+            hub.warn(
                 "reflected",
                 format_args!("{peer}: dropped a datagram from a service's port or our own"),
             );
-        } else if !turn.reply_limit.has_room(from, turn.now(), turn.config) {
-            turn.statistics.datagrams_over_rate += 1;
-            let most = turn.config.replies_per_second;
-            turn.warn(
+        } else if !hub
+            .effects
+            .reply_limit
+            .has_room(from, hub.now(), &hub.env.config)
+        {
+            hub.effects.statistics.datagrams_over_rate += 1;
+            let most = hub.env.config.replies_per_second;
+            hub.warn(
                 "over rate",
-                format_args!("{peer}: dropped a datagram after {most} reply_limit in a second"),
+                format_args!("{peer}: dropped a datagram after {most} replies in a second"),
             );
         } else {
             return true;
@@ -120,13 +130,13 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
     /// Whether what waits has to wait on. Once the server shuts down it cannot: its queue goes.
     pub(in crate::reactor) fn is_full(&self) -> bool {
-        !self.turn.draining && self.model.as_ref().is_some_and(|model| model.is_full())
+        !self.hub.draining && self.model.as_ref().is_some_and(|model| model.is_full())
     }
 
     /// Says that clients wait at `address`, as long as they do and at most once a second.
     pub(in crate::reactor) fn warn_full(&mut self, address: &Address) {
-        let most = self.turn.config.max_children;
-        self.turn.warn(
+        let most = self.hub.env.config.max_children;
+        self.hub.warn(
             "full",
             format_args!("{address}: clients wait, {most} processes serve others: max_children (--max-children)"),
         );
@@ -144,60 +154,65 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let token = self.connections.next_token();
         let stream = match self.open(&to, token) {
             Err(CloseReason::ConnectFailed(error)) if is_postponed(&error) => {
-                if until.is_none_or(|until| self.turn.now() < until) {
+                if until.is_none_or(|until| self.hub.now() < until) {
                     return Some((to, protocol));
                 }
                 Err(CloseReason::TimedOut(Deadline::Connect))
             }
             outcome => outcome,
         };
-        self.turn.statistics.connected += 1;
-        let mut session = Session::new(protocol, Peer::new(to, None), self.turn.now());
+        self.hub.effects.statistics.connected += 1;
+        let mut session = Session::new(protocol, Peer::new(to, None), self.hub.now());
         match stream {
             Ok(stream) => self
                 .connections
-                .connect(stream, session, token, &mut self.turn),
+                .connect(stream, session, token, &mut self.hub),
             Err(reason) => {
                 session.fail(reason);
-                self.turn.lose(&mut session);
-                self.turn.drop_caught(session);
+                self.hub.lose(&mut session);
+                self.hub.drop_caught(session);
             }
         }
         None
     }
 
     fn protocol_for(&mut self, peer: &Peer) -> Option<F::Protocol> {
-        let most = self.turn.config.max_connections;
+        let most = self.hub.env.config.max_connections;
         if self.open_connections() >= most {
-            self.turn.statistics.refused_max_connections += 1;
-            self.turn.warn(
+            self.hub.effects.statistics.refused_max_connections += 1;
+            self.hub.warn(
                 "refused",
                 format_args!("{peer}: refused, {most} connections are open"),
             );
             return None;
         }
         if self.model.as_ref().is_some_and(|model| !model.has_room()) {
-            self.turn.statistics.refused_max_connections += 1;
-            self.turn.warn(
+            self.hub.effects.statistics.refused_max_connections += 1;
+            self.hub.warn(
                 "refused",
                 format_args!("{peer}: refused, connections have all descriptors that there are"),
             );
             return None;
         }
-        if !self.turn.peer_limit.has_room(peer, self.turn.config) {
-            self.turn.statistics.refused_max_per_peer += 1;
-            let most = self.turn.config.max_per_peer;
-            self.turn.warn(
+        if !self
+            .hub
+            .effects
+            .peer_limit
+            .has_room(peer, &self.hub.env.config)
+        {
+            self.hub.effects.statistics.refused_max_per_peer += 1;
+            let most = self.hub.env.config.max_per_peer;
+            self.hub.warn(
                 "refused per peer",
                 format_args!("{peer}: refused, {most} connections from there are open"),
             );
             return None;
         }
         let Some(built) = self.build(peer) else {
-            self.turn.statistics.refused_by_panic += 1;
+            self.hub.effects.statistics.refused_by_panic += 1;
             return None;
         };
-        self.turn.statistics.refused_by_factory += u64::from(built.is_none());
+        self.hub.effects.statistics.refused_by_factory += u64::from(built.is_none());
         built
     }
 
@@ -205,7 +220,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     fn build(&mut self, peer: &Peer) -> Option<Option<F::Protocol>> {
         let factory = &mut *self.factory;
         let built = catch(|| factory.build_protocol(peer));
-        self.turn.statistics.panics += u64::from(built.is_none());
+        self.hub.effects.statistics.panics += u64::from(built.is_none());
         built
     }
 
@@ -214,18 +229,19 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     }
 
     fn open(&mut self, to: &Address, token: usize) -> Result<N::Stream, CloseReason> {
-        if self.turn.draining {
+        if self.hub.draining {
             return Err(CloseReason::Shutdown);
         }
         if to.is_datagram() {
             let error = io::Error::new(io::ErrorKind::Unsupported, "only streams can be connected");
             return Err(CloseReason::ConnectFailed(error));
         }
-        if self.open_connections() >= self.turn.config.max_connections {
+        if self.open_connections() >= self.hub.env.config.max_connections {
             let error = io::Error::other("max_connections are open");
             return Err(CloseReason::ConnectFailed(error));
         }
-        let Turn { net, config, .. } = &mut self.turn;
+        let Hub { net, env, .. } = &mut self.hub;
+        let config = &env.config;
         let mut stream = net
             .connect(to, config)
             .map_err(CloseReason::ConnectFailed)?;

@@ -10,7 +10,7 @@ use std::io;
 
 use crate::address::{Address, Peer};
 use crate::net::Net;
-use crate::reactor::hub::Turn;
+use crate::reactor::hub::Hub;
 use crate::reactor::source::{Consequence, Source};
 use crate::session::Factory;
 
@@ -49,29 +49,29 @@ impl<L> Acceptor<L> {
                 return Ok(());
             }
             if admission.is_full() {
-                if admission.turn.net.has_connection(&mut self.listener) {
+                if admission.hub.net.has_connection(&mut self.listener) {
                     admission.warn_full(&self.address);
                 }
                 return Ok(());
             }
-            match admission.turn.net.accept(&mut self.listener) {
+            match admission.hub.net.accept(&mut self.listener) {
                 Ok((stream, address)) => {
                     self.source.note_taken();
                     admission.admit(stream, Peer::new(address, Some(number)));
                 }
-                Err(error) => self.handle_error(error, &mut admission.turn)?,
+                Err(error) => self.handle_error(error, &mut admission.hub)?,
             }
         }
         Ok(())
     }
 
-    fn handle_error<N: Net>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
-        match self.source.note_error(&error, turn) {
+    fn handle_error<N: Net>(&mut self, error: io::Error, hub: &mut Hub<'_, N>) -> io::Result<()> {
+        match self.source.note_error(&error, hub) {
             Consequence::Wait => {}
-            Consequence::Skip => turn.statistics.accept_aborted += 1,
+            Consequence::Skip => hub.effects.statistics.accept_aborted += 1,
             Consequence::Pause => {
-                turn.statistics.accept_exhausted += 1;
-                turn.warn(
+                hub.effects.statistics.accept_exhausted += 1;
+                hub.warn(
                     "accept",
                     format_args!("{}: cannot accept for now: {error}", self.address),
                 );

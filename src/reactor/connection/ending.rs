@@ -5,7 +5,7 @@ use std::mem;
 use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::connection::{Aside, Connection};
-use crate::reactor::hub::Turn;
+use crate::reactor::hub::Hub;
 use crate::reactor::linger::Linger;
 use crate::reactor::readiness::{ABORT, ENDED, HOLDING, LINGERING, Next, READABLE, RETIME};
 use crate::session::Protocol;
@@ -13,25 +13,25 @@ use crate::session::Protocol;
 impl<S, P: Protocol> Connection<S, P> {
     /// Ends the session for `reason`, whatever it was doing.
     #[cold]
-    pub(in crate::reactor) fn end<N>(&mut self, reason: CloseReason, turn: &mut Turn<'_, N>) {
-        self.release(turn);
+    pub(in crate::reactor) fn end<N>(&mut self, reason: CloseReason, hub: &mut Hub<'_, N>) {
+        self.release(hub);
         self.session.fail(reason);
-        self.lose(turn);
+        self.lose(hub);
         self.readiness.set(ENDED);
     }
 
     /// Gives the socket back. The protocol is dropped with the same care as it is called.
-    pub(in crate::reactor) fn dismantle<N: Net<Stream = S>>(mut self, turn: &mut Turn<'_, N>) {
-        self.release(turn);
+    pub(in crate::reactor) fn dismantle<N: Net<Stream = S>>(mut self, hub: &mut Hub<'_, N>) {
+        self.release(hub);
         let Self {
             session,
             stream,
             readiness,
             ..
         } = self;
-        turn.leave(session.peer());
-        turn.drop_caught(session);
-        turn.net.close(stream, readiness.any(ABORT));
+        hub.leave(session.peer());
+        hub.drop_caught(session);
+        hub.net.close(stream, readiness.any(ABORT));
     }
 
     /// Closes the socket in a process that was forked off, while the session lives on in the parent.
@@ -42,70 +42,70 @@ impl<S, P: Protocol> Connection<S, P> {
 
     /// The session is closing: ends the connection once everything is sent.
     #[cold]
-    pub(super) fn finish<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+    pub(super) fn finish<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.readiness.any(LINGERING | ENDED) {
-            return self.linger(turn);
+            return self.linger(hub);
         }
         if self.session.is_aborted() {
-            self.lose(turn);
+            self.lose(hub);
             return self.reap();
         }
         if !self.session.output().is_empty() {
-            return self.next_turn(turn);
+            return self.next_turn(hub);
         }
-        self.lose(turn);
-        let lingers = turn.config.linger_timeout.is_some() && !self.session.is_eof();
-        if !lingers || turn.net.finish(&mut self.stream).is_err() {
+        self.lose(hub);
+        let lingers = hub.env.config.linger_timeout.is_some() && !self.session.is_eof();
+        if !lingers || hub.net.finish(&mut self.stream).is_err() {
             return self.reap();
         }
-        self.release(turn);
-        let linger = Linger::new(turn.now(), turn.config);
+        self.release(hub);
+        let linger = Linger::new(hub.now(), &hub.env.config);
         self.aside = Some(Box::new(Aside::Linger(linger)));
         self.readiness.set(LINGERING | READABLE | RETIME);
         Next::Again
     }
 
-    fn linger<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+    fn linger<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.readiness.any(ENDED) {
             return Next::Wait;
         }
         let Some(Aside::Linger(linger)) = self.aside.as_deref_mut() else {
             return Next::Wait;
         };
-        match linger.drive(&mut self.stream, &mut self.readiness, turn) {
+        match linger.drive(&mut self.stream, &mut self.readiness, hub) {
             Next::Reap => self.reap(),
             next => next,
         }
     }
 
-    fn lose<N>(&mut self, turn: &mut Turn<'_, N>) {
-        if turn.lose(&mut self.session) {
+    fn lose<N>(&mut self, hub: &mut Hub<'_, N>) {
+        if hub.lose(&mut self.session) {
             self.readiness.set(ABORT);
         }
     }
 
     /// Adds what the session holds to what all hold, and keeps how much that was: the session may hold
     /// something else by the time it is subtracted. True if all hold too much.
-    pub(super) fn hold<N>(&mut self, turn: &mut Turn<'_, N>) -> bool {
-        self.release(turn);
-        let held = self.session.held().min(usize::MAX - *turn.held);
+    pub(super) fn hold<N>(&mut self, hub: &mut Hub<'_, N>) -> bool {
+        self.release(hub);
+        let held = self.session.held().min(usize::MAX - hub.effects.held);
         if held == 0 {
             return false;
         }
 
-        *turn.held += held;
+        hub.effects.held += held;
         self.aside = Some(Box::new(Aside::Held(held)));
         self.readiness.set(HOLDING);
-        turn.is_crowded()
+        hub.is_crowded()
     }
 
     /// Subtracts what was added.
-    pub(super) fn release<N>(&mut self, turn: &mut Turn<'_, N>) {
+    pub(super) fn release<N>(&mut self, hub: &mut Hub<'_, N>) {
         if !self.readiness.take(HOLDING) {
             return;
         }
         if let Some(Aside::Held(held)) = self.aside.take().map(|aside| *aside) {
-            *turn.held -= held;
+            hub.effects.held -= held;
         }
     }
 

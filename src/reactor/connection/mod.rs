@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
-use crate::reactor::hub::Turn;
+use crate::reactor::hub::Hub;
 use crate::reactor::linger::Linger;
 use crate::reactor::readiness::{
     AFTER, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP, LINGERING, Next,
@@ -66,22 +66,22 @@ impl<S, P: Protocol> Connection<S, P> {
         &self.session
     }
 
-    /// Tells the session that the connection stands; what it says at once is sent in the next turn.
-    pub(super) fn open<N>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) -> Next {
+    /// Tells the session that the connection stands; what it says at once is sent in the next hub.
+    pub(super) fn open<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Next {
         self.session.handle_open(context);
-        self.next_turn(turn)
+        self.next_turn(hub)
     }
 
     /// Serves the connection: one round, or some of them if it sends a lot.
     #[inline]
     pub(super) fn drive<N: Net<Stream = S>>(
         &mut self,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
         context: &Context<'_>,
     ) -> Next {
-        let written = turn.statistics.bytes_written;
-        match self.round(turn, context, turn.config.write_per_turn) {
-            Next::More => self.drive_on(turn, context, written),
+        let written = hub.effects.statistics.bytes_written;
+        match self.round(hub, context, hub.env.config.write_per_turn) {
+            Next::More => self.drive_on(hub, context, written),
             next => next,
         }
     }
@@ -89,17 +89,17 @@ impl<S, P: Protocol> Connection<S, P> {
     #[cold]
     fn drive_on<N: Net<Stream = S>>(
         &mut self,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
         context: &Context<'_>,
         written_before: u64,
     ) -> Next {
-        for _ in 1..turn.reads {
-            let written = turn.statistics.bytes_written - written_before;
-            let left = turn.config.write_per_turn as u64 - written;
+        for _ in 1..hub.env.reads {
+            let written = hub.effects.statistics.bytes_written - written_before;
+            let left = hub.env.config.write_per_turn as u64 - written;
             let Some(left) = usize::try_from(left).ok().filter(|left| *left > 0) else {
                 break;
             };
-            match self.round(turn, context, left) {
+            match self.round(hub, context, left) {
                 Next::More => {}
                 next => return next,
             }
@@ -111,25 +111,25 @@ impl<S, P: Protocol> Connection<S, P> {
     #[inline]
     fn round<N: Net<Stream = S>>(
         &mut self,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
         context: &Context<'_>,
         write_most: usize,
     ) -> Next {
         self.readiness.clear(QUEUED);
-        let goes_on = !self.readiness.any(BEFORE) || self.prepare(turn, context);
-        self.session.lend(turn.output);
+        let goes_on = !self.readiness.any(BEFORE) || self.prepare(hub, context);
+        self.session.lend(&mut hub.effects.output);
         if goes_on {
-            self.receive(turn, context);
+            self.receive(hub, context);
             if self.readiness.any(AFTER) {
                 self.attend(context);
             }
-            self.send(turn, context, write_most);
+            self.send(hub, context, write_most);
         }
-        self.session.reclaim(turn.output, context);
+        self.session.reclaim(&mut hub.effects.output, context);
         if self.rests() {
             return Next::Wait;
         }
-        self.settle(turn)
+        self.settle(hub)
     }
 
     /// When the connection is to be looked at though nothing happens, if that may have become
@@ -137,13 +137,13 @@ impl<S, P: Protocol> Connection<S, P> {
     #[inline]
     pub(super) fn earlier_deadline<N>(
         &mut self,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
         context: &Context<'_>,
     ) -> Option<Tick> {
         if !self.readiness.any(RETIME | DUE | CONNECTING) && !self.session.deadline_changed() {
             return None;
         }
-        self.deadline(turn, context)
+        self.deadline(hub, context)
     }
 
     /// What was noted in a turn that took long happened at its end, or just before.
@@ -162,16 +162,16 @@ impl<S, P: Protocol> Connection<S, P> {
 
     /// What a connection needs that does not rest.
     #[cold]
-    fn settle<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+    fn settle<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.session.is_closing() {
-            return self.finish(turn);
+            return self.finish(hub);
         }
         if self.owes_end() && self.session.output().is_empty() {
             self.readiness.set(FINISHED);
             // A socket that has failed says so to the next read, with the reason.
-            let _ = turn.net.finish(&mut self.stream);
+            let _ = hub.net.finish(&mut self.stream);
         }
-        self.next_turn(turn)
+        self.next_turn(hub)
     }
 
     /// Whether the socket has failed and no read will tell, since the protocol wants no input now.
@@ -180,11 +180,11 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 
     #[cold]
-    fn next_turn<N>(&mut self, turn: &mut Turn<'_, N>) -> Next {
+    fn next_turn<N>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.readiness.any(CONNECTING) {
             return Next::Wait;
         }
-        if self.hold(turn) {
+        if self.hold(hub) {
             return Next::Crowded;
         }
         let reads = self.readiness.any(READABLE) && self.session.wants_input();
@@ -194,7 +194,7 @@ impl<S, P: Protocol> Connection<S, P> {
         let drains = self.readiness.any(DRAINING) && !self.readiness.any(SOON);
         let again = writes || ends && sent || self.session.has_more() || drains;
         let again = again || self.is_failed_unread();
-        // A deadline is acted on once a turn.
+        // A deadline is acted on once a hub.
         let more = reads && sent && !self.readiness.any(DUE);
         match (again, reads) {
             (false, true) if more => Next::More,
@@ -204,15 +204,15 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 
     #[inline]
-    fn receive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) {
+    fn receive<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) {
         if !self.readiness.any(READABLE) || !self.session.wants_input() {
             if self.session.has_more() {
                 self.session.handle_more(context);
             }
             return;
         }
-        let room = &mut turn.input[..turn.read_size];
-        match turn.net.read(&mut self.stream, room) {
+        let room = &mut hub.input[..hub.env.read_size];
+        match hub.net.read(&mut self.stream, room) {
             Ok(0) => {
                 self.readiness.clear(READABLE);
                 self.session.handle_eof(context);
@@ -221,8 +221,8 @@ impl<S, P: Protocol> Connection<S, P> {
                 if count < room.len() && !self.readiness.any(HANGUP) {
                     self.readiness.clear(READABLE);
                 }
-                turn.statistics.bytes_read += count as u64;
-                self.session.handle_data(&turn.input[..count], context);
+                hub.effects.statistics.bytes_read += count as u64;
+                self.session.handle_data(&hub.input[..count], context);
             }
             Err(error) => self.fail_or_wait(error, READABLE),
         }
@@ -231,7 +231,7 @@ impl<S, P: Protocol> Connection<S, P> {
     #[inline]
     fn send<N: Net<Stream = S>>(
         &mut self,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
         context: &Context<'_>,
         most: usize,
     ) {
@@ -240,12 +240,12 @@ impl<S, P: Protocol> Connection<S, P> {
             return;
         }
         let output = &output[..output.len().min(most)];
-        match turn.net.write(&mut self.stream, output) {
+        match hub.net.write(&mut self.stream, output) {
             Ok(count) if count > 0 => {
                 if count < output.len() {
                     self.readiness.clear(WRITABLE);
                 }
-                turn.statistics.bytes_written += count as u64;
+                hub.effects.statistics.bytes_written += count as u64;
                 self.session.output_sent(count, context);
             }
             Err(error) if !sys::is_out_of_memory(&error) => self.fail_or_wait(error, WRITABLE),
@@ -278,22 +278,18 @@ impl<S, P: Protocol> Connection<S, P> {
 
     /// What comes before reading. False if there is nothing to read or write this time.
     #[cold]
-    fn prepare<N: Net<Stream = S>>(
-        &mut self,
-        turn: &mut Turn<'_, N>,
-        context: &Context<'_>,
-    ) -> bool {
-        self.release(turn);
+    fn prepare<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> bool {
+        self.release(hub);
         if self.readiness.any(LINGERING | ENDED) {
             return false;
         }
-        self.session.lend(turn.output);
-        if self.readiness.any(CONNECTING) && !self.connect(turn, context) {
+        self.session.lend(&mut hub.effects.output);
+        if self.readiness.any(CONNECTING) && !self.connect(hub, context) {
             return false;
         }
         if self.is_failed_unread() {
             self.readiness.clear(ERROR);
-            if let Some(error) = turn.net.error(&mut self.stream) {
+            if let Some(error) = hub.net.error(&mut self.stream) {
                 self.session.fail(CloseReason::Io(error));
             }
         }
@@ -304,13 +300,9 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 
     /// Looks whether an outbound connection stands now. False if not.
-    fn connect<N: Net<Stream = S>>(
-        &mut self,
-        turn: &mut Turn<'_, N>,
-        context: &Context<'_>,
-    ) -> bool {
-        let gone = turn.draining || self.readiness.any(DRAINING);
-        match turn.net.connected(&mut self.stream) {
+    fn connect<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> bool {
+        let gone = hub.draining || self.readiness.any(DRAINING);
+        match hub.net.connected(&mut self.stream) {
             Ok(()) => {
                 self.readiness.clear(CONNECTING);
                 self.readiness.set(WRITABLE | RETIME);
@@ -322,11 +314,12 @@ impl<S, P: Protocol> Connection<S, P> {
             }
             Err(_) if gone => self.session.fail(CloseReason::Shutdown),
             Err(_) if self.readiness.take(DUE) => {
-                let due = turn
+                let due = hub
+                    .env
                     .config
                     .connect_timeout
                     .map(|timeout| self.session.began().after(timeout));
-                if due.is_some_and(|at| at <= turn.now()) {
+                if due.is_some_and(|at| at <= hub.now()) {
                     self.session.fail(CloseReason::TimedOut(Deadline::Connect));
                 }
                 self.readiness.set(RETIME);
@@ -354,15 +347,16 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 
     #[cold]
-    fn deadline<N>(&mut self, turn: &mut Turn<'_, N>, context: &Context<'_>) -> Option<Tick> {
-        let now = turn.now();
+    fn deadline<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Option<Tick> {
+        let now = hub.now();
         let was_due = self.readiness.take(DUE);
         self.readiness.clear(RETIME);
         let soon = self.readiness.any(SOON).then(|| now.after(REPEAT));
         let at = if let Some(Aside::Linger(linger)) = self.aside.as_deref() {
-            Some(linger.deadline(now, turn.config, turn.draining))
+            Some(linger.deadline(now, &hub.env.config, hub.draining))
         } else if self.readiness.any(CONNECTING) {
-            turn.config
+            hub.env
+                .config
                 .connect_timeout
                 .map(|timeout| self.session.began().after(timeout))
         } else {
@@ -370,11 +364,11 @@ impl<S, P: Protocol> Connection<S, P> {
             let retry = self
                 .readiness
                 .take(RETRY)
-                .then(|| now.after(turn.config.accept_pause));
+                .then(|| now.after(hub.env.config.accept_pause));
             let ends = self.session.is_closing() && self.session.output().is_empty();
             if self.session.is_aborted() {
                 // The protocol panicked when it was asked: what waited is gone.
-                self.hold(turn);
+                self.hold(hub);
             }
             deadline
                 .into_iter()

@@ -11,7 +11,7 @@ use crate::address::Peer;
 use crate::error::CloseReason;
 use crate::net::{Event, Net};
 use crate::reactor::connection::Connection;
-use crate::reactor::hub::Turn;
+use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
 use crate::session::{Protocol, Session, Tick};
@@ -34,12 +34,12 @@ const RESERVED_BYTES: usize = 1024 * 1024;
 pub(super) struct Connections<S, P> {
     slots: Slab<Connection<S, P>>,
     timers: Timers,
-    /// Tokens of connections that have work, and those that were served in this turn.
+    /// Tokens of connections that have work, and those that were served in this hub.
     ready: Vec<usize>,
     running: Vec<usize>,
-    /// Tokens of connections that came in this turn.
+    /// Tokens of connections that came in this hub.
     fresh: Vec<usize>,
-    /// Slots to be freed at the end of the turn.
+    /// Slots to be freed at the end of the hub.
     ended: Vec<usize>,
     generation: usize,
 }
@@ -90,12 +90,12 @@ impl<S, P: Protocol> Connections<S, P> {
         stream: S,
         session: Session<P>,
         token: usize,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
     ) {
         let mut connection = Connection::accepted(stream, session, generation(token));
-        let context = turn.context(token);
-        let next = connection.open(turn, &context);
-        self.insert(connection, next, token, turn);
+        let context = hub.context(token);
+        let next = connection.open(hub, &context);
+        self.insert(connection, next, token, hub);
     }
 
     /// Takes in a connection that was begun.
@@ -104,10 +104,10 @@ impl<S, P: Protocol> Connections<S, P> {
         stream: S,
         session: Session<P>,
         token: usize,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
     ) {
         let connection = Connection::connecting(stream, session, generation(token));
-        self.insert(connection, Next::Wait, token, turn);
+        self.insert(connection, Next::Wait, token, hub);
     }
 
     /// Notes an event. False if it was meant for a connection that is gone.
@@ -153,7 +153,7 @@ impl<S, P: Protocol> Connections<S, P> {
     }
 
     /// Serves every connection that has work: once, or in some rounds what sends a lot.
-    pub(super) fn drive<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
+    pub(super) fn drive<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
         let Self {
             slots,
             timers,
@@ -164,13 +164,13 @@ impl<S, P: Protocol> Connections<S, P> {
         } = self;
         running.clear();
         mem::swap(ready, running);
-        let mut context = turn.context(0);
+        let mut context = hub.context(0);
         for &token in running.iter() {
             let Some(connection) = find(slots, token) else {
                 continue;
             };
             context.id = token;
-            match connection.drive(turn, &context) {
+            match connection.drive(hub, &context) {
                 Next::Wait => {}
                 Next::Reap => {
                     ended.push(token & SLOT_MASK);
@@ -181,18 +181,18 @@ impl<S, P: Protocol> Connections<S, P> {
                         ready.push(token);
                     }
                     if next == Next::Crowded {
-                        shed(slots, ended, turn);
+                        shed(slots, ended, hub);
                         continue;
                     }
                 }
             }
-            if let Some(at) = connection.earlier_deadline(turn, &context) {
+            if let Some(at) = connection.earlier_deadline(hub, &context) {
                 timers.set_earlier(token & SLOT_MASK, at);
             }
         }
     }
 
-    /// How many connections were served in this turn, and the peer if it was one.
+    /// How many connections were served in this hub, and the peer if it was one.
     pub(super) fn served(&self) -> (usize, Option<&Peer>) {
         let sole = match self.running[..] {
             [token] => self.slots.get(token & SLOT_MASK),
@@ -203,23 +203,27 @@ impl<S, P: Protocol> Connections<S, P> {
     }
 
     /// Ends every connection now.
-    pub(super) fn end_all<N>(&mut self, turn: &mut Turn<'_, N>, reason: impl Fn() -> CloseReason) {
+    pub(super) fn end_all<N>(&mut self, hub: &mut Hub<'_, N>, reason: impl Fn() -> CloseReason) {
         for (slot, connection) in &mut self.slots {
             if !connection.readiness.any(ENDED) {
-                connection.end(reason(), turn);
+                connection.end(reason(), hub);
                 self.ended.push(slot);
             }
         }
     }
 
     /// Frees what has ended, and gives the sockets back.
-    pub(super) fn reap<N: Net<Stream = S>>(&mut self, turn: &mut Turn<'_, N>) {
+    pub(super) fn reap<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
         for slot in self.ended.drain(..) {
             self.timers.remove(slot);
-            self.slots.remove(slot).dismantle(turn);
+            self.slots.remove(slot).dismantle(hub);
         }
         self.fresh.clear();
-        debug_assert!(*turn.held == 0 || !self.slots.is_empty(), "{}", *turn.held);
+        debug_assert!(
+            hub.effects.held == 0 || !self.slots.is_empty(),
+            "{}",
+            hub.effects.held
+        );
     }
 
     /// Whether [`reap`](Self::reap) has something to do.
@@ -261,10 +265,10 @@ impl<S, P: Protocol> Connections<S, P> {
         mut connection: Connection<S, P>,
         next: Next,
         token: usize,
-        turn: &mut Turn<'_, N>,
+        hub: &mut Hub<'_, N>,
     ) {
-        let context = turn.context(token);
-        if let Some(at) = connection.earlier_deadline(turn, &context) {
+        let context = hub.context(token);
+        if let Some(at) = connection.earlier_deadline(hub, &context) {
             self.timers.set_earlier(token & SLOT_MASK, at);
         }
         self.fresh.push(token);
@@ -278,7 +282,7 @@ impl<S, P: Protocol> Connections<S, P> {
             "a connection stands where its token says"
         );
         if next == Next::Crowded {
-            shed(&mut self.slots, &mut self.ended, turn);
+            shed(&mut self.slots, &mut self.ended, hub);
         }
     }
 }
@@ -289,20 +293,20 @@ impl<S, P: Protocol> Connections<S, P> {
 fn shed<S, P: Protocol, N>(
     slots: &mut Slab<Connection<S, P>>,
     ended: &mut Vec<usize>,
-    turn: &mut Turn<'_, N>,
+    hub: &mut Hub<'_, N>,
 ) {
     let holders = slots
         .iter()
         .map(|(slot, connection)| (connection.share(), slot));
     let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
     let sum: usize = holders.iter().map(|(held, _)| held).sum();
-    debug_assert_eq!(sum, *turn.held, "what is held is what each holds");
+    debug_assert_eq!(sum, hub.effects.held, "what is held is what each holds");
     holders.sort_unstable_by_key(|(held, slot)| (Reverse(*held), *slot));
     for (_, slot) in holders {
-        if turn.is_relieved() {
+        if hub.is_relieved() {
             return;
         }
-        slots[slot].end(CloseReason::Shed, turn);
+        slots[slot].end(CloseReason::Shed, hub);
         ended.push(slot);
     }
 }

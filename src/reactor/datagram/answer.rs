@@ -7,7 +7,7 @@ use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::net::Net;
-use crate::reactor::hub::Turn;
+use crate::reactor::hub::{Effects, Hub};
 use crate::reactor::peer_network::PeerNetwork;
 use crate::session::{Buffer, Context, Protocol, Session, catch};
 use crate::statistics::Statistics;
@@ -25,18 +25,23 @@ pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
     count: usize,
     protocol: P,
     peer: Peer,
-    turn: &mut Turn<'_, N>,
+    hub: &mut Hub<'_, N>,
 ) {
-    let context = turn.context(NOBODY);
-    let Turn {
+    let context = hub.context(NOBODY);
+    let Hub {
         net,
+        effects,
         input,
-        output,
-        statistics,
-        reply_limit,
-        failures,
         ..
-    } = turn;
+    } = hub;
+    let Effects {
+        statistics,
+        failures,
+        reply_limit,
+        output,
+        ..
+    } = &mut **effects;
+
     let name = peer.clone();
     let before = statistics.datagrams_amplified;
     let send = |reply: &[u8], to: &Address| {
@@ -51,8 +56,8 @@ pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
         output,
         send,
     ));
-    if turn.statistics.datagrams_amplified > before {
-        turn.warn_amplified(format_args!("{name}: the reply"));
+    if hub.effects.statistics.datagrams_amplified > before {
+        hub.warn_amplified(format_args!("{name}: the reply"));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::LOG_TARGET;
 use crate::address::{Address, Peer};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
-use crate::reactor::hub::{DATAGRAM_MOST, Turn};
+use crate::reactor::hub::{DATAGRAM_MOST, Hub};
 use crate::reactor::source::{Consequence, Source};
 use crate::session::Factory;
 
@@ -45,35 +45,35 @@ impl<D> Responder<D> {
         F: Factory,
         N: Net<Datagram = D>,
     {
-        for _ in 0..admission.turn.config.datagrams_per_turn {
+        for _ in 0..admission.hub.env.config.datagrams_per_turn {
             if !self.source.is_ready() {
                 return Ok(());
             }
             if admission.is_full() {
-                if admission.turn.net.has_datagram(&mut self.socket) {
+                if admission.hub.net.has_datagram(&mut self.socket) {
                     admission.warn_full(&self.address);
                 }
                 return Ok(());
             }
-            let Turn { net, input, .. } = &mut admission.turn;
+            let Hub { net, input, .. } = &mut admission.hub;
             match net.receive(&mut self.socket, &mut input[..=DATAGRAM_MOST]) {
                 Ok((count, from)) => {
                     self.source.note_taken();
                     admission.answer(&mut self.socket, count, Peer::new(from, Some(number)));
                 }
-                Err(error) => self.handle_error(error, &mut admission.turn)?,
+                Err(error) => self.handle_error(error, &mut admission.hub)?,
             }
         }
         Ok(())
     }
 
-    fn handle_error<N: Net>(&mut self, error: io::Error, turn: &mut Turn<'_, N>) -> io::Result<()> {
-        match self.source.note_error(&error, turn) {
+    fn handle_error<N: Net>(&mut self, error: io::Error, hub: &mut Hub<'_, N>) -> io::Result<()> {
+        match self.source.note_error(&error, hub) {
             Consequence::Wait => {}
             // An earlier reply was refused on its way, or a signal came.
             Consequence::Skip => log::debug!(target: LOG_TARGET, "{}: {error}", self.address),
             Consequence::Pause => {
-                turn.warn(
+                hub.warn(
                     "receive",
                     format_args!("{}: cannot receive for now: {error}", self.address),
                 );

@@ -19,8 +19,8 @@ use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, ProtocolError};
 use crate::net::Event;
-use crate::reactor::hub::Kit;
-use crate::session::{Protocol, Session, Transport};
+use crate::reactor::hub::{Effects, Env, Hub};
+use crate::session::{Input, Protocol, Session, Transport};
 use crate::waker::Mailbox;
 
 #[derive(Clone, Debug)]
@@ -123,7 +123,9 @@ struct Known {
 
 struct Run {
     table: Connections<usize, Telltale>,
-    kit: Kit,
+    env: Env,
+    effects: Effects,
+    input: Input,
     sockets: Sockets,
     told: Told,
     model: HashMap<usize, Known>,
@@ -141,9 +143,12 @@ impl Run {
         };
         let mut table = Connections::new(4);
         table.generation = generation;
+        let env = Env::new(config, Instant::now(), Mailbox::silent());
         Self {
             table,
-            kit: Kit::new(config, Instant::now(), Mailbox::silent()),
+            input: env.input(),
+            effects: Effects::new(),
+            env,
             sockets: Sockets::default(),
             told: Told::default(),
             model: HashMap::new(),
@@ -159,8 +164,8 @@ impl Run {
             Step::Wake(index) => self.wake(index),
             Step::Stray(index, later) => self.stray(index, *later),
             Step::Wait(millis) => {
-                let now = self.kit.clock.now() + Duration::from_millis(*millis);
-                self.kit.clock.set(now);
+                let now = self.env.clock.now() + Duration::from_millis(*millis);
+                self.env.clock.set(now);
             }
             Step::Turn => self.turn(),
             Step::EndAll => self.end_all(),
@@ -172,16 +177,22 @@ impl Run {
         assert!(token >= FIRST_TOKEN, "a token of nobody");
         assert!(!self.tokens.contains(&token), "a token comes again");
         let number = self.tokens.len();
-        let deadline = millis.map(|millis| self.kit.clock.now() + Duration::from_millis(millis));
+        let deadline = millis.map(|millis| self.env.clock.now() + Duration::from_millis(millis));
         let protocol = Telltale {
             number,
             told: Rc::clone(&self.told),
             deadline,
         };
         let peer = Peer::new(Address::Unix("".into()), Some(0));
-        let session = Session::new(protocol, peer, self.kit.clock.tick());
-        let mut turn = self.kit.lend(&mut self.sockets, false);
-        self.table.accept(number, session, token, &mut turn);
+        let session = Session::new(protocol, peer, self.env.clock.tick());
+        let mut hub = Hub::new(
+            &mut self.sockets,
+            &self.env,
+            &mut self.effects,
+            &mut self.input,
+            false,
+        );
+        self.table.accept(number, session, token, &mut hub);
         self.tokens.push(token);
         let known = Known {
             number,
@@ -230,13 +241,19 @@ impl Run {
 
     /// A turn of the loop, with as many looks as it takes to see what has come.
     fn turn(&mut self) {
-        let now = self.kit.clock.tick();
-        let expired = self.kit.clock.now();
+        let now = self.env.clock.tick();
+        let expired = self.env.clock.now();
         self.table.expire(now, usize::MAX);
         for _ in 0..3 {
-            let mut turn = self.kit.lend(&mut self.sockets, false);
-            self.table.drive(&mut turn);
-            self.table.reap(&mut turn);
+            let mut hub = Hub::new(
+                &mut self.sockets,
+                &self.env,
+                &mut self.effects,
+                &mut self.input,
+                false,
+            );
+            self.table.drive(&mut hub);
+            self.table.reap(&mut hub);
         }
         let mut expected = HashSet::new();
         self.model.retain(|_, known| {
@@ -252,9 +269,15 @@ impl Run {
     }
 
     fn end_all(&mut self) {
-        let mut turn = self.kit.lend(&mut self.sockets, false);
-        self.table.end_all(&mut turn, || CloseReason::Shutdown);
-        self.table.reap(&mut turn);
+        let mut hub = Hub::new(
+            &mut self.sockets,
+            &self.env,
+            &mut self.effects,
+            &mut self.input,
+            false,
+        );
+        self.table.end_all(&mut hub, || CloseReason::Shutdown);
+        self.table.reap(&mut hub);
         let expected = self.model.drain().map(|(_, known)| (known.number, "lost"));
         let expected = expected.collect();
         self.compare(&expected);
@@ -275,7 +298,7 @@ impl Run {
         let open = self.tokens.len() - self.sockets.closed.len();
         assert_eq!(open, self.model.len(), "each socket is closed once");
         let deadlines = self.model.values().filter_map(|known| known.deadline);
-        let ticks = deadlines.map(|at| self.kit.clock.tick_of(at));
+        let ticks = deadlines.map(|at| self.env.clock.tick_of(at));
         assert_eq!(self.table.deadline(), ticks.min());
     }
 }
