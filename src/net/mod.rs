@@ -1,4 +1,10 @@
 //! The seam to the operating system: everything that the loop asks of it.
+//!
+//! [`Net`] is the seam, and [`Mio`] the real network behind it. What differs from one operating system to
+//! the next comes in here: bound sockets, the source address of a reply, the files of Unix sockets. What
+//! a server does with its connections does not.
+//!
+//! This room imports the values, `shutdown` and `sys`; it knows no session.
 
 mod destination;
 mod mio;

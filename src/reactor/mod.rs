@@ -1,4 +1,11 @@
 //! The event loop: one thread, all connections.
+//!
+//! A turn has seven phases, each a line of [`Reactor::turn`]. What comes in here is what the loop does for
+//! any connection, on any [`Net`]: readiness, budgets, timers, accepting, limits on peers, datagrams, the
+//! end; and the seam to the other models, `Model`. Calling a protocol is the session's, and what only one
+//! operating system does is `net`'s.
+//!
+//! This room imports the values, `session`, `shutdown`, `net` and `sys`.
 
 mod accept;
 mod busy_poll;

@@ -1,4 +1,10 @@
 //! The rules that every driver shares: order of calls, unread bytes, limits, deadlines, the end.
+//!
+//! One connection without its socket: a [`Session`] is the only caller of a [`Protocol`], through the
+//! [`Transport`] that it lends. What comes in here is what every way of serving has to do alike, as bytes
+//! handed in and moments handed down: no socket, thread or clock.
+//!
+//! This room imports the values (`address`, `config`, `error`, `statistics`, `waker`) and nothing else.
 
 mod buffer;
 mod clock;

@@ -3,6 +3,9 @@
 //! [`MemorySession`] runs a protocol under virtual time; [`SplitChecker`] shows that it gives the
 //! same answers however its input is cut and however slowly its output is taken; [`Simulation`] runs
 //! a whole server under a network that fails in every way a seed can think of.
+//!
+//! A tool comes in here if users can test their own protocols with it. This room imports `reactor` and
+//! what is below it; nothing imports this room.
 
 mod simulation;
 

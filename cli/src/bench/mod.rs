@@ -1,4 +1,8 @@
 //! `serveloop bench`: from the command line to the results.
+//!
+//! Everything that measures comes in here: what is planned, the servers as processes of their own, the
+//! load, and the results as a table, JSON and a page. What only one operating system offers is in
+//! `linux.rs` and `other_systems.rs`. No other command imports this room.
 
 mod calls;
 mod chart;

@@ -1,4 +1,7 @@
 //! `serveloop connect`: from the command line to a conversation and to its end.
+//!
+//! The user's side of a connection comes in here: the keyboard, the screen, and who speaks when. The
+//! connection itself is `outbound`'s.
 
 mod datagrams;
 mod framing;

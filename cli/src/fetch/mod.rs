@@ -1,4 +1,7 @@
 //! `serveloop fetch`: from a URL to its resource, in a file or on standard output.
+//!
+//! What HTTP and files need comes in here: the request, the head and the body of a response, proxies, and
+//! a file that is replaced only when it is complete. The connection itself is `outbound`'s.
 
 mod body;
 mod destination;

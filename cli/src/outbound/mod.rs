@@ -1,4 +1,7 @@
 //! One connection of ours, from its URI to its end.
+//!
+//! What `connect` and `fetch` share comes in here: looking a name up, trying several addresses, a timeout
+//! for all of it. It knows no protocol and none of the commands.
 
 mod happy_eyeballs;
 

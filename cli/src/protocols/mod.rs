@@ -1,4 +1,7 @@
 //! The protocols that `serve` offers, each with its options and an example.
+//!
+//! A file or folder for each protocol. What several protocols need is in `serving`; how a server is
+//! limited and started is in `serve`, which imports this room.
 
 mod command;
 mod operator;

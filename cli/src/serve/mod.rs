@@ -1,4 +1,8 @@
 //! `serveloop serve`: from the command line to a server and to its end.
+//!
+//! What is the same for all protocols comes in here: addresses, limits as options, how much memory there
+//! is, what is said at the start and at the end. Protocols are in `protocols`, and what they share with
+//! this room is in `serving`, which does not import it.
 
 mod limits;
 mod memory_limit;

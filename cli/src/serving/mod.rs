@@ -1,4 +1,9 @@
-//! The room `serving`.
+//! What `serve` and its protocols share: the model that serves connections, message framings, limits that
+//! move along with others, the budgets of the log, standard output that clients write to, descriptors
+//! that a service manager passed.
+//!
+//! Something comes in here if more than one protocol, or a protocol and `serve`, needs it. This room
+//! imports neither.
 
 mod access_log;
 #[cfg_attr(not(target_os = "linux"), path = "activation_other_systems.rs")]
