@@ -21,11 +21,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - A message may arrive in pieces: return `Ok(0)` until it is complete, or let a [`Framing`] cut
-//!   the stream and write a [`FrameProtocol`].
+//! - A message may arrive in pieces: return `Ok(0)` until it is complete, or let a [`framing`] cut
+//!   the stream and write a [`FrameProtocol`](framing::FrameProtocol).
 //! - Every limit and deadline is a field of [`Config`], on from the start.
 //! - Test protocols in memory, without sockets or sleeping: [`testing`].
-//! - Sessions without the loop, for a driver of your own: [`Session`].
+//! - Sessions without the loop, for a driver of your own: [`driver`].
 
 mod address;
 mod config;

@@ -32,7 +32,7 @@ pub(crate) struct Processes<P> {
     config: Config,
     handle: ShutdownHandle,
     children: Slab<Served>,
-    /// What was accepted and has no process yet: it gets one at the end of the hub, when nobody
+    /// What was accepted and has no process yet: it gets one at the end of the turn, when nobody
     /// else uses what the loop has open, or as soon as there is room. Beyond that room clients wait
     /// in the system's queue, but once the server shuts down, here.
     waiting: VecDeque<Errand<P>>,

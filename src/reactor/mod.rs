@@ -59,7 +59,7 @@ const LONG: Duration = Duration::from_millis(10);
 
 /// One thread, one loop, any number of listeners and connections.
 ///
-/// [`run`](Self::run) serves until it is shut down; or call [`turn`](Self::hub) yourself, and watch
+/// [`run`](Self::run) serves until it is shut down; or call [`turn`](Self::turn) yourself, and watch
 /// the loop's descriptor ([`AsRawFd`]) in a poller of your own, for at most
 /// [`timeout`](Self::timeout) at a time. For the usual server there is [`Server`](crate::Server).
 ///
@@ -219,7 +219,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         Ok(())
     }
 
-    /// Shuts down: the first call drains, the second ends everything with the next hub.
+    /// Shuts down: the first call drains, the second ends everything with the next turn.
     pub fn shutdown(&mut self) {
         self.shutdown.request();
     }

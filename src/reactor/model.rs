@@ -62,7 +62,7 @@ pub(crate) trait Model<N: Net, P> {
         None
     }
 
-    /// Called each hub: counts what has ended, and while the server shuts down sees to it that
+    /// Called each turn: counts what has ended, and while the server shuts down sees to it that
     /// everybody knows. A process that is forked off calls `leave`, which drops what the loop itself
     /// has open, and never returns.
     fn reap(&mut self, hub: &mut Hub<'_, N>, leave: &mut dyn FnMut(&mut N));

@@ -1,4 +1,4 @@
-//! The seven phases of a hub, in their order.
+//! The seven phases of a turn, in their order.
 
 use std::time::Duration;
 use std::{fmt, io, mem};
@@ -137,7 +137,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if took > LONG {
             self.connections.catch_up(began, began.after(took));
         }
-        // A model may serve a whole connection within a hub.
+        // A model may serve a whole connection within a turn.
         let most = self.env.config.slow_turn.filter(|_| self.model.is_none());
         if most.is_some_and(|most| took > most) {
             self.warn_slow(took);

@@ -59,11 +59,11 @@ pub(super) const AFTER: Flags = DUE.or(DRAINING);
 pub(super) enum Next {
     /// An event or a deadline.
     Wait,
-    /// Another hub: its budget was spent before its work.
+    /// Another turn: its budget was spent before its work.
     Again,
-    /// The same, or another round in this hub: there is more to read, and nothing left to send.
+    /// The same, or another round in this turn: there is more to read, and nothing left to send.
     More,
-    /// Another hub, and first of all that others end: all connections hold too much.
+    /// Another turn, and first of all that others end: all connections hold too much.
     Crowded,
     /// To be reaped.
     Reap,

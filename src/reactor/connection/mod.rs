@@ -66,7 +66,7 @@ impl<S, P: Protocol> Connection<S, P> {
         &self.session
     }
 
-    /// Tells the session that the connection stands; what it says at once is sent in the next hub.
+    /// Tells the session that the connection stands; what it says at once is sent in the next turn.
     pub(super) fn open<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Next {
         self.session.handle_open(context);
         self.next_turn(hub)
@@ -194,7 +194,7 @@ impl<S, P: Protocol> Connection<S, P> {
         let drains = self.readiness.any(DRAINING) && !self.readiness.any(SOON);
         let again = writes || ends && sent || self.session.has_more() || drains;
         let again = again || self.is_failed_unread();
-        // A deadline is acted on once a hub.
+        // A deadline is acted on once a turn.
         let more = reads && sent && !self.readiness.any(DUE);
         match (again, reads) {
             (false, true) if more => Next::More,

@@ -34,12 +34,12 @@ const RESERVED_BYTES: usize = 1024 * 1024;
 pub(super) struct Connections<S, P> {
     slots: Slab<Connection<S, P>>,
     timers: Timers,
-    /// Tokens of connections that have work, and those that were served in this hub.
+    /// Tokens of connections that have work, and those that were served in this turn.
     ready: Vec<usize>,
     running: Vec<usize>,
-    /// Tokens of connections that came in this hub.
+    /// Tokens of connections that came in this turn.
     fresh: Vec<usize>,
-    /// Slots to be freed at the end of the hub.
+    /// Slots to be freed at the end of the turn.
     ended: Vec<usize>,
     generation: usize,
 }
@@ -192,7 +192,7 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
-    /// How many connections were served in this hub, and the peer if it was one.
+    /// How many connections were served in this turn, and the peer if it was one.
     pub(super) fn served(&self) -> (usize, Option<&Peer>) {
         let sole = match self.running[..] {
             [token] => self.slots.get(token & SLOT_MASK),

@@ -32,7 +32,7 @@ impl ReplyLimit {
         self.own.push(address);
     }
 
-    /// Whether an answer to `from` could be answered in hub, by ourselves or by a service.
+    /// Whether an answer to `from` could be answered in turn, by ourselves or by a service.
     pub(in crate::reactor) fn is_reflected<N: Net>(&self, from: &Address, net: &mut N) -> bool {
         let Some(addr) = from.socket_addr() else {
             return self.own.contains(from);
