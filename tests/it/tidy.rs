@@ -371,7 +371,13 @@ fn time_is_read_by_the_drivers_only() {
 
 #[test]
 fn unsafe_code_is_where_it_has_to_be() {
-    for directory in ["src", "cli/src", "dispatch/src", "fuzz/src", "examples"] {
+    for directory in [
+        "src",
+        "cli/src",
+        "protocols/dispatch/src",
+        "fuzz/src",
+        "examples",
+    ] {
         for source in sources(directory) {
             let mut words = source
                 .code()
@@ -391,7 +397,7 @@ fn names_of_files_say_what_is_in_them() {
     for directory in [
         "src",
         "cli/src",
-        "dispatch/src",
+        "protocols/dispatch/src",
         "fuzz/src",
         "examples",
         "tests",
@@ -410,7 +416,7 @@ fn files_are_short() {
     for (directory, most) in [
         ("src", FILE_MOST),
         ("cli/src", FILE_MOST),
-        ("dispatch/src", FILE_MOST),
+        ("protocols/dispatch/src", FILE_MOST),
         ("fuzz/src", FILE_MOST),
         ("examples", EXAMPLE_MOST),
     ] {
@@ -488,7 +494,13 @@ fn functions_are_measured_right() {
 #[test]
 fn functions_are_short() {
     let mut lengths = Vec::new();
-    for directory in ["src", "cli/src", "dispatch/src", "fuzz/src", "examples"] {
+    for directory in [
+        "src",
+        "cli/src",
+        "protocols/dispatch/src",
+        "fuzz/src",
+        "examples",
+    ] {
         for source in sources(directory) {
             for (name, length) in functions(&source.text) {
                 assert!(
