@@ -36,7 +36,7 @@ pub struct Event {
 
 /// What the operating system does for a loop: the time, readiness, sockets.
 ///
-/// [`Mio`](crate::Mio) is the real one. Another implementation can simulate a network, with the same
+/// [`Mio`] is the real one. Another implementation can simulate a network, with the same
 /// loop on top. Handles are owned by the loop and given back to be closed. All calls return at once,
 /// with `WouldBlock` where nothing can be done now, except [`poll`](Self::poll). Readiness is
 /// edge-triggered: a new event comes only after a call said `WouldBlock`, or read or wrote less than

@@ -8,7 +8,7 @@ use crate::session::{Protocol, Transport};
 ///
 /// The delay is a timeout of the session, so that nobody else waits. Until the reply is sent nothing
 /// more is read. As a [`Protocol`] it takes each piece that arrives as one name, less a trailing
-/// newline; as a [`FrameProtocol`], for example over [`Lines`](crate::Lines), each frame. A datagram
+/// newline; as a [`FrameProtocol`], for example over [`Lines`](crate::framing::Lines), each frame. A datagram
 /// is answered at once and without `Welcome!`.
 #[derive(Debug)]
 pub struct Hello {

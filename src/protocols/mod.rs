@@ -1,5 +1,5 @@
 //! Ready-made protocols, and the three shapes that protocols have: bytes ([`Echo`], [`Discard`]),
-//! messages with state and time ([`Hello`]), frames ([`Framed`](crate::Framed)).
+//! messages with state and time ([`Hello`]), frames ([`Framed`](crate::framing::Framed)).
 
 mod discard;
 mod echo;

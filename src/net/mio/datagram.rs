@@ -15,7 +15,7 @@ use crate::net::socket::Bound;
 use crate::net::unix_path::SocketFile;
 use crate::sys;
 
-/// A datagram socket of [`Mio`](crate::Mio).
+/// A datagram socket of [`Mio`](crate::net::Mio).
 #[derive(Debug)]
 pub struct Datagram {
     kind: Kind,

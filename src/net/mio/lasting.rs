@@ -50,7 +50,7 @@ impl Registrations {
 }
 
 impl AsRawFd for Mio {
-    /// Readable when [`Net::poll`](crate::Net::poll) has events to bring.
+    /// Readable when [`Net::poll`](crate::net::Net::poll) has events to bring.
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()
     }

@@ -15,7 +15,7 @@ use crate::net::socket;
 use crate::net::socket::Bound;
 use crate::net::unix_path::SocketFile;
 
-/// A listening socket of [`Mio`](crate::Mio).
+/// A listening socket of [`Mio`](crate::net::Mio).
 #[derive(Debug)]
 pub struct Listener {
     kind: Kind,

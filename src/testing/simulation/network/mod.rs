@@ -34,7 +34,7 @@ pub(crate) use datagrams::Question;
 
 /// A network that exists in memory only, with its clients, its clock and its faults.
 ///
-/// Made by a [`Simulation`](crate::testing::Simulation). It keeps the contract of [`Net`](crate::Net) to the
+/// Made by a [`Simulation`](crate::testing::Simulation). It keeps the contract of [`Net`](crate::net::Net) to the
 /// letter, at its worst: an event comes once for each change and as late as it may, each call can
 /// fail in every way that the system's may, and what is closed with unread input is reset.
 pub struct Network {
