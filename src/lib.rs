@@ -21,11 +21,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - A message may arrive in pieces: return `Ok(0)` until it is complete, or let a [`framing`] cut
-//!   the stream and write a [`FrameProtocol`](framing::FrameProtocol).
+//! - A message may arrive in pieces: return `Ok(0)` until it is complete, or let a
+//!   [`Framing`](framing::Framing) cut the stream and write a
+//!   [`FrameProtocol`](framing::FrameProtocol).
 //! - Every limit and deadline is a field of [`Config`], on from the start.
-//! - Test protocols in memory, without sockets or sleeping: [`testing`].
-//! - Sessions without the loop, for a driver of your own: [`driver`].
+#![cfg_attr(
+    feature = "testing",
+    doc = "- Test protocols in memory, without sockets or sleeping: [`testing`], with the feature `testing`."
+)]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "- Test protocols in memory, without sockets or sleeping: with the feature `testing`."
+)]
+//! - Sessions without the loop, for a driver of your own: [`Session`](driver::Session).
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
 mod config;
@@ -42,6 +52,8 @@ mod shutdown;
 mod statistics;
 mod sys;
 
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 mod waker;
 

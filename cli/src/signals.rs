@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::{io, ptr};
 
-use nix::sys::signal::SigSet;
 use serveloop::ShutdownHandle;
 use signal_hook::consts::{
     SIGABRT, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE, SIGQUIT,
@@ -22,6 +21,7 @@ use signal_hook::consts::{
 use signal_hook::low_level;
 
 use crate::logger::TARGET;
+use crate::sys::unblock_signals;
 use crate::threads;
 
 /// The shell's exit status for a process that a signal ended is this more than its number.
@@ -103,7 +103,7 @@ impl Signals {
         if is_ignored(SIGCHLD) {
             set(SIGCHLD, libc::SIG_DFL);
         }
-        SigSet::empty().thread_set_mask()?;
+        unblock_signals()?;
         Ok(Self { shared })
     }
 

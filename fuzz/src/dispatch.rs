@@ -1,7 +1,7 @@
 //! JSON dispatch, beside a model that sees the whole stream at once.
 
 mod model;
-#[path = "../../dispatch/src/scanner.rs"]
+#[path = "../../protocols/dispatch/src/scanner.rs"]
 #[expect(dead_code, reason = "what is scanned for is enough")]
 mod scanner;
 

@@ -292,6 +292,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     /// The same counted anew: what each connection has added to it, and what each holds.
+    #[cfg(feature = "testing")]
     pub(crate) fn recount(&self) -> (usize, usize) {
         self.connections.held()
     }

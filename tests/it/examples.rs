@@ -128,15 +128,47 @@ fn framed_adds_up_each_message() {
 }
 
 #[test]
+fn driver_serves_one_connection_to_its_end() {
+    let driver = Example::run("driver", &[]);
+    let mut stream = client(&driver.address());
+    echoes(&mut stream, &noise(100_000));
+    echoes(&mut stream, b"again");
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut stream), b"");
+    assert_eq!(driver.line(), "Some(PeerClosed)");
+}
+
+#[test]
+fn examples_log_what_the_environment_asks_for() {
+    let mut child = Command::new(built("echo"))
+        .arg(ANYWHERE)
+        .env("RUST_LOG", "serveloop=debug")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        log.lines()
+            .map_while(Result::ok)
+            .all(|line| sender.send(line).is_ok())
+    });
+    let echo = Example { child, lines };
+    let first = echo.line();
+    assert!(first.contains(" serveloop] "), "{first}");
+}
+
+#[test]
 fn simulate_accounts_for_every_byte() {
     let simulate = Example::run("simulate", &[]);
     assert_eq!(simulate.line(), "2000 runs, and every byte accounted for");
 }
 
 #[test]
-fn udp_echo_answers_datagrams_and_streams() {
-    let udp_echo = Example::run("udp_echo", &["0"]);
-    let (udp, tcp) = (udp_echo.address(), udp_echo.address());
+fn udpecho_answers_datagrams_and_streams() {
+    let udpecho = Example::run("udpecho", &["0"]);
+    let (udp, tcp) = (udpecho.address(), udpecho.address());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(udp.socket_addr().unwrap()).unwrap();

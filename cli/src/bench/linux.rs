@@ -2,12 +2,11 @@
 //! processor time of a process. `elsewhere.rs` has the same functions for other systems.
 
 use std::io;
-use std::time::Duration;
 
-use nix::time::ClockId;
-use nix::unistd;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+pub(crate) use crate::sys::processor_time;
 
 /// The cores that this thread may use.
 ///
@@ -44,12 +43,4 @@ pub(crate) fn end_with_parent(expected: Option<u32>) -> io::Result<()> {
         Some(expected) if expected != found => Err(io::Error::other("the benchmark has ended")),
         _ => Ok(()),
     }
-}
-
-/// Processor time of all threads, those included that have ended; in nanoseconds, unlike
-/// /proc/PID/stat. `None` if there is no such process.
-pub(crate) fn processor_time(process: u32) -> Option<Duration> {
-    let process = unistd::Pid::from_raw(i32::try_from(process).ok()?);
-    let clock = ClockId::pid_cpu_clock_id(process).ok()?;
-    clock.now().ok().map(Duration::from)
 }

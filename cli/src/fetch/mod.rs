@@ -7,6 +7,7 @@ mod body;
 mod destination;
 mod download;
 mod head;
+mod host;
 mod http;
 mod lines;
 mod part;
@@ -15,6 +16,7 @@ mod part;
 mod platform;
 mod proxy;
 mod resource;
+mod url;
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::{env, fmt};
 
-use clap::Args;
-use url::{Host, Url};
-
 use crate::failure::Failure;
+use crate::fetch::host::{Host, unescaped};
+use crate::fetch::url::{self, Url, split_scheme};
+use clap::Args;
 
 /// The port of a proxy that does not say it, as with curl.
 const PORT: u16 = 1080;
@@ -104,24 +104,21 @@ impl Proxy {
             Some(_) => text.to_owned(),
             None => format!("http://{text}"),
         };
-        let url = Url::parse(&whole).map_err(|error| error.to_string())?;
-        if url.scheme() != "http" {
-            let scheme = url.scheme();
+        let scheme = split_scheme(&whole).map(|(scheme, _)| scheme);
+        if let Some(scheme) = scheme.filter(|scheme| scheme != "http") {
             return Err(format!(
                 "only http:// proxies are supported, not {scheme}; --no-proxy asks directly"
             ));
         }
 
-        // The usual port of HTTP is none to a URL, whether it was written or not.
-        let authority = whole.split('/').nth(2).unwrap_or_default();
-        let usual = if authority.ends_with(":80") { 80 } else { PORT };
-        let user = decoded(url.username());
-        let password = decoded(url.password().unwrap_or_default());
-        let has_credentials = !user.is_empty() || url.password().is_some();
+        let url = Url::parse(&whole)?;
+        let credentials = url.credentials().map(|(user, password)| {
+            base64(&[&unescaped(user), &b":"[..], &unescaped(password)].concat())
+        });
         Ok(Self {
-            host: url.host_str().unwrap_or_default().to_owned(),
-            port: url.port().unwrap_or(usual),
-            credentials: has_credentials.then(|| base64(&[&user, &b":"[..], &password].concat())),
+            host: url.host().to_string(),
+            port: url.port().unwrap_or(PORT),
+            credentials,
         })
     }
 
@@ -147,43 +144,39 @@ impl fmt::Display for Proxy {
 
 /// Whether one of `hosts` is that of `url`.
 fn is_exception(url: &Url, hosts: &str) -> bool {
-    let Some(host) = url.host() else {
-        return false;
-    };
-    let port = url.port_or_known_default();
+    let port = url.port().unwrap_or(url::PORT);
     hosts
         .split([',', ' ', '\t', '\n'])
         .filter(|entry| !entry.is_empty())
-        .any(|entry| entry == "*" || matches(&host, port, entry))
+        .any(|entry| entry == "*" || matches(url.host(), port, entry))
 }
 
-fn matches(host: &Host<&str>, port: Option<u16>, entry: &str) -> bool {
+fn matches(host: &Host, port: u16, entry: &str) -> bool {
     match host {
-        Host::Ipv4(ip) => is_within((*ip).into(), port, entry),
-        Host::Ipv6(ip) => is_within((*ip).into(), port, entry),
-        Host::Domain(name) => is_below(name, port, entry),
+        Host::Ip(ip) => is_within(*ip, port, entry),
+        Host::Name(name) => is_below(name, port, entry),
     }
 }
 
 /// Whether `name` is `entry`, or below it.
-fn is_below(name: &str, port: Option<u16>, entry: &str) -> bool {
+fn is_below(name: &str, port: u16, entry: &str) -> bool {
     let (entry, only) = split_port(entry);
     let entry = entry.trim_start_matches("*.").trim_matches('.');
     let entry = entry.to_ascii_lowercase();
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let below = name.strip_suffix(&*entry);
     let is_it = below.is_some_and(|below| below.is_empty() || below.ends_with('.'));
-    !entry.is_empty() && is_it && (only.is_none() || only == port)
+    !entry.is_empty() && is_it && only.is_none_or(|only| only == port)
 }
 
 /// Whether `ip` is `entry`, or within that network.
-fn is_within(ip: IpAddr, port: Option<u16>, entry: &str) -> bool {
+fn is_within(ip: IpAddr, port: u16, entry: &str) -> bool {
     let is_ip = |text: &str| {
         let text = text.trim_start_matches('[').trim_end_matches(']');
         text.parse() == Ok(ip)
     };
     let (host, only) = split_port(entry);
-    if is_ip(entry) || only.is_some() && only == port && is_ip(host) {
+    if is_ip(entry) || only == Some(port) && is_ip(host) {
         return true;
     }
     let network = entry.split_once('/').and_then(|(network, bits)| {
@@ -211,19 +204,6 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
         Some((host, Some(port))) => (host, Some(port)),
         _ => (entry, None),
     }
-}
-
-/// The bytes that percent signs stand for.
-fn decoded(text: &str) -> Vec<u8> {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        let byte = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
-        let byte = byte.filter(|_| *first == b'%');
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &after[2..] } else { after };
-    }
-    bytes
 }
 
 fn base64(bytes: &[u8]) -> String {

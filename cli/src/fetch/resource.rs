@@ -2,11 +2,10 @@
 
 use std::{fmt, io};
 
-use url::{ParseError, Url};
-
 use crate::escaped::Quoted;
 use crate::failure::Failure;
 use crate::fetch::proxy::Proxy;
+use crate::fetch::url::{self, Url};
 
 /// What is at a URL.
 #[derive(Clone, Debug)]
@@ -24,10 +23,7 @@ impl Resource {
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let usage = |problem: &str| Failure::Usage(format!("{text}: {problem}"));
         let (plain, zone) = split_zone(text);
-        let url = Url::parse(&plain).map_err(|error| match error {
-            ParseError::RelativeUrlWithoutBase => usage("a URL begins with http://"),
-            error => usage(&error.to_string()),
-        })?;
+        let url = Url::parse(&plain).map_err(usage)?;
         check(&url).map_err(usage)?;
         Ok(Self { url, zone })
     }
@@ -42,8 +38,7 @@ impl Resource {
             let problem = format!("{self}: redirected to {location}: {problem}");
             Failure::from(io::Error::other(problem))
         };
-        let url = self.url.join(location);
-        let url = url.map_err(|error| failed(&error.to_string()))?;
+        let url = self.url.join(location).map_err(failed)?;
         check(&url).map_err(failed)?;
 
         let is_same_host = url.host() == self.url.host();
@@ -57,8 +52,8 @@ impl Resource {
 
     /// Where its server is, as the library writes an address.
     pub(crate) fn place(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
-        let port = self.url.port_or_known_default().unwrap_or(80);
+        let host = self.url.host().to_string();
+        let port = self.url.port().unwrap_or(url::PORT);
         match (&self.zone, host.strip_suffix(']')) {
             (Some(zone), Some(address)) => format!("tcp://{address}%{zone}]:{port}"),
             _ => format!("tcp://{host}:{port}"),
@@ -67,19 +62,15 @@ impl Resource {
 
     /// The request. A URL that was parsed holds no line end and no space.
     pub(crate) fn request(&self, proxy: Option<&Proxy>) -> Vec<u8> {
-        let host = self.url.host_str().unwrap_or_default();
-        let port = self.url.port();
-        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-        let query = self.url.query();
-        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let host = self.url.authority();
         // A proxy has to be told whom to ask.
         let (whom, credentials) = match proxy {
-            Some(proxy) => (format!("http://{host}{port}"), proxy.header()),
+            Some(proxy) => (format!("http://{host}"), proxy.header()),
             None => (String::new(), String::new()),
         };
         format!(
-            "GET {whom}{path}{query} HTTP/1.1\r\nHost: {host}{port}\r\nUser-Agent: serveloop/{version}\r\nAccept: */*\r\n{credentials}Connection: close\r\n\r\n",
-            path = self.url.path(),
+            "GET {whom}{target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: serveloop/{version}\r\nAccept: */*\r\n{credentials}Connection: close\r\n\r\n",
+            target = self.url.target(),
             version = env!("CARGO_PKG_VERSION"),
         )
         .into_bytes()
@@ -93,15 +84,10 @@ impl fmt::Display for Resource {
 }
 
 fn check(url: &Url) -> Result<(), &'static str> {
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err("https is not spoken here, there is no encryption: use http://"),
-        _ => return Err("only http:// URLs can be fetched"),
+    match url.credentials() {
+        Some(_) => Err("a user's name and password are not sent"),
+        None => Ok(()),
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("a user's name and password are not sent");
-    }
-    Ok(())
 }
 
 /// A URL without the zone of its IPv6 address, and that zone: `[fe80::1%25eth0]` or `[fe80::1%eth0]`.

@@ -243,6 +243,7 @@ impl<S, P: Protocol> Connections<S, P> {
     }
 
     /// What all connections hold: as it was added up, and counted anew.
+    #[cfg(feature = "testing")]
     pub(super) fn held(&self) -> (usize, usize) {
         let connections = self.slots.iter().map(|(_, connection)| connection);
         connections.fold((0, 0), |(shares, held), connection| {

@@ -15,9 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use close_fds::set_fds_cloexec;
-use nix::sys::signal::SigSet;
-use nix::unistd::execv;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 use rustix::stdio::dup2_stdin;
@@ -25,6 +22,7 @@ use signal_hook::consts::FORBIDDEN;
 
 use crate::protocols::command::allowed::PATH;
 use crate::protocols::command::platform;
+use crate::sys::{close_on_exec_from, execv, unblock_signals};
 
 /// By this name in place of its own our binary knows what it was started for.
 const MARK: &str = "serveloop: becoming a program";
@@ -117,7 +115,7 @@ fn tell(mut status: File, error: io::Error) -> io::Result<()> {
 /// Only ever returns an error.
 fn start(arguments: impl Iterator<Item = OsString>) -> io::Error {
     match prepare(arguments) {
-        Ok(program) => program.exec(),
+        Ok(program) => execv(&program.path, &program.words),
         Err(error) => error,
     }
 }
@@ -125,16 +123,6 @@ fn start(arguments: impl Iterator<Item = OsString>) -> io::Error {
 struct Program {
     path: CString,
     words: Vec<CString>,
-}
-
-impl Program {
-    /// Unlike the standard library's `exec` this never has a shell run what the system cannot.
-    fn exec(&self) -> io::Error {
-        match execv(&self.path, &self.words) {
-            Ok(never) => match never {},
-            Err(errno) => errno.into(),
-        }
-    }
 }
 
 fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Program> {
@@ -159,7 +147,7 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Program>
     platform::bind_to_parent(server)?;
     reset_signals()?;
     confinement.apply()?;
-    set_fds_cloexec(FIRST_OTHER, &[]);
+    close_on_exec_from(FIRST_OTHER);
     Ok(Program { path, words })
 }
 
@@ -172,5 +160,5 @@ fn reset_signals() -> io::Result<()> {
         // The C library keeps two of them for itself.
         let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
     }
-    Ok(SigSet::empty().thread_set_mask()?)
+    unblock_signals()
 }

@@ -1,0 +1,320 @@
+//! URLs of the scheme http, as far as a client has to understand them: whom to ask, and for what.
+//! What is asked for is escaped where it has to be, as browsers do it (the URL standard of WHATWG).
+
+use std::fmt;
+
+use crate::fetch::host::Host;
+
+/// The port of the scheme.
+pub(crate) const PORT: u16 = 80;
+
+/// An http:// URL, without its fragment, which concerns nobody else.
+#[derive(Clone, Debug)]
+pub(crate) struct Url {
+    credentials: Option<(String, String)>,
+    host: Host,
+    port: Option<u16>,
+    path: String,
+    query: Option<String>,
+}
+
+impl Url {
+    /// The URL that `text` is. Blanks around it, and line ends and tabs within, do not matter.
+    ///
+    /// # Errors
+    /// It is none of the scheme http.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let text = trimmed(text);
+        let (scheme, rest) = split_scheme(&text).ok_or("a URL begins with http://")?;
+        match &*scheme {
+            "http" => Self::after_scheme(rest),
+            "https" => Err("https is not spoken here, there is no encryption: use http://"),
+            _ if rest.starts_with("//") => Err("only http:// URLs can be fetched"),
+            _ => Err("a URL begins with http://"),
+        }
+    }
+
+    /// The URL that `text` is at this one: a whole one, or one that leaves out what is the same.
+    ///
+    /// # Errors
+    /// That is none of the scheme http.
+    pub(crate) fn join(&self, text: &str) -> Result<Self, &'static str> {
+        let text = trimmed(text);
+        let rest = match split_scheme(&text) {
+            Some((scheme, rest)) if scheme == "http" && !has_slashes(rest, 2) => rest,
+            Some((scheme, _)) if scheme != "http" && scheme != "https" => {
+                return Err("only http:// URLs can be fetched");
+            }
+            Some(_) => return Self::parse(&text),
+            None => &text,
+        };
+        if has_slashes(rest, 2) {
+            return Self::after_scheme(rest);
+        }
+
+        let mut joined = self.clone();
+        let (path, query) = split_query(rest);
+        if !path.is_empty() {
+            let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            joined.path = match has_slashes(path, 1) {
+                true => to_path(path),
+                false => to_path(&format!("{folder}/{path}")),
+            };
+        }
+        if !path.is_empty() || query.is_some() {
+            joined.query = query.map(to_query);
+        }
+        Ok(joined)
+    }
+
+    fn after_scheme(rest: &str) -> Result<Self, &'static str> {
+        let rest = rest.trim_start_matches(['/', '\\']);
+        let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(end);
+        let (credentials, place) = match authority.rsplit_once('@') {
+            Some((credentials, place)) => (credentials, place),
+            None => ("", authority),
+        };
+        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+        let (host, port) = split_port(place)?;
+        let (path, query) = split_query(rest);
+        Ok(Self {
+            credentials: (!credentials.is_empty()).then(|| (user.to_owned(), password.to_owned())),
+            host: Host::parse(host)?,
+            port,
+            path: to_path(path),
+            query: query.map(to_query),
+        })
+    }
+
+    /// User and password, as they are written.
+    pub(crate) fn credentials(&self) -> Option<(&str, &str)> {
+        let credentials = self.credentials.as_ref();
+        credentials.map(|(user, password)| (&**user, &**password))
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The port, if it is written.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Host and port as a request names them, without the usual port.
+    pub(crate) fn authority(&self) -> String {
+        match self.port {
+            Some(port) if port != PORT => format!("{}:{port}", self.host),
+            _ => self.host.to_string(),
+        }
+    }
+
+    /// Path and query.
+    pub(crate) fn target(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.target())
+    }
+}
+
+fn trimmed(text: &str) -> String {
+    let text = text.trim_matches(|c| c <= ' ');
+    text.replace(['\t', '\n', '\r'], "")
+}
+
+/// The scheme in small letters, and what follows its colon.
+pub(crate) fn split_scheme(text: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    let begins = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+    (begins && scheme.chars().all(is_scheme)).then(|| (scheme.to_ascii_lowercase(), rest))
+}
+
+/// Whether `text` begins with this many slashes, of which there are two kinds.
+fn has_slashes(text: &str, count: usize) -> bool {
+    let slashes = text.bytes().take_while(|byte| matches!(byte, b'/' | b'\\'));
+    slashes.count() >= count
+}
+
+fn split_port(place: &str) -> Result<(&str, Option<u16>), &'static str> {
+    // The colons of an address in brackets are its own.
+    let address = if place.starts_with('[') {
+        place.rfind(']').unwrap_or(place.len())
+    } else {
+        0
+    };
+    let Some(colon) = place[address..].find(':').map(|at| address + at) else {
+        return Ok((place, None));
+    };
+    let (host, port) = (&place[..colon], &place[colon + 1..]);
+    let port = match port {
+        "" => None,
+        _ if !port.bytes().all(|byte| byte.is_ascii_digit()) => return Err("invalid port number"),
+        _ => Some(port.parse().map_err(|_| "invalid port number")?),
+    };
+    Ok((host, port))
+}
+
+/// The path, and the query if there is one; the fragment is left out.
+fn split_query(text: &str) -> (&str, Option<&str>) {
+    let text = text.split('#').next().unwrap_or_default();
+    match text.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (text, None),
+    }
+}
+
+/// A path that begins with a slash, without `.` and `..`.
+fn to_path(text: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    let text = text.strip_prefix(['/', '\\']).unwrap_or(text);
+    let mut parts = text.split(['/', '\\']).peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        let plain = part.to_ascii_lowercase().replace("%2e", ".");
+        match &*plain {
+            ".." => drop(names.pop()),
+            "." => {}
+            _ => {
+                names.push(part);
+                continue;
+            }
+        }
+        if is_last {
+            names.push("");
+        }
+    }
+    escaped(&format!("/{}", names.join("/")), b" \"#<>?`{}^")
+}
+
+fn to_query(text: &str) -> String {
+    escaped(text, b" \"#<>'")
+}
+
+/// `text` with percent signs and numbers for what is no ASCII, does not print, or is among `special`.
+fn escaped(text: &str, special: &[u8]) -> String {
+    text.bytes().fold(String::new(), |mut escaped, byte| {
+        if byte.is_ascii() && !byte.is_ascii_control() && !special.contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+        escaped
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        Url::parse(text).map_or_else(str::to_owned, |url| url.to_string())
+    }
+
+    #[test]
+    fn urls_are_brought_into_one_form() {
+        for (text, url) in [
+            ("http://h", "http://h/"),
+            (" HTTP://H:80/A \n", "http://h/A"),
+            ("http:h/a", "http://h/a"),
+            ("http:/h/a", "http://h/a"),
+            ("http:///h/a", "http://h/a"),
+            ("http:\\\\h\\a?b\\c", "http://h/a?b\\c"),
+            ("http://h:/", "http://h/"),
+            ("http://h:00081/", "http://h:81/"),
+            ("http://h?a=b#c?d", "http://h/?a=b"),
+            ("http://h#a", "http://h/"),
+            ("http://h/?", "http://h/?"),
+            ("http://h/a/../b/./c", "http://h/b/c"),
+            ("http://h/../../a/..", "http://h/"),
+            ("http://h/a/.", "http://h/a/"),
+            ("http://h/a/%2E%2e/b%2e", "http://h/b%2e"),
+            ("http://h//a//", "http://h//a//"),
+            ("http://h/...", "http://h/..."),
+            (
+                "http://h/a b\"<>`{}'?a b'\"",
+                "http://h/a%20b%22%3C%3E%60%7B%7D'?a%20b%27%22",
+            ),
+            ("http://h/%zz%?%", "http://h/%zz%?%"),
+            ("http://h/ü\0\u{7f}", "http://h/%C3%BC%00%7F"),
+            ("http://h/a\r\nX: y", "http://h/aX:%20y"),
+            ("http://u:p@h/@", "http://h/@"),
+        ] {
+            assert_eq!(shown(text), url, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_says_why() {
+        for (text, problem) in [
+            ("", "begins with http://"),
+            ("/a", "begins with http://"),
+            ("1:2/a", "begins with http://"),
+            ("localhost:80/a", "begins with http://"),
+            ("http", "begins with http://"),
+            ("http://", "empty host"),
+            ("http://:80/", "empty host"),
+            ("http://u@/", "empty host"),
+            ("http://h:65536/", "invalid port"),
+            ("http://h:+1/", "invalid port"),
+            ("http://h:a/", "invalid port"),
+            ("http://h:1:2/", "invalid port"),
+            ("http://[::1]1/", "invalid IPv6 address"),
+            ("http://[::1/", "invalid IPv6 address"),
+            ("ftp://h/", "only http://"),
+            ("file:///a", "only http://"),
+            ("https://h/", "https is not spoken"),
+        ] {
+            let error = Url::parse(text).unwrap_err();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_reference_leaves_out_what_is_the_same() {
+        let base = Url::parse("http://h:81/a/b?c").unwrap();
+        for (text, url) in [
+            ("", "http://h:81/a/b?c"),
+            ("#d", "http://h:81/a/b?c"),
+            ("d", "http://h:81/a/d"),
+            ("d?e", "http://h:81/a/d?e"),
+            ("?e", "http://h:81/a/b?e"),
+            ("../d", "http://h:81/d"),
+            (".", "http://h:81/a/"),
+            ("/d:e", "http://h:81/d:e"),
+            ("http:d", "http://h:81/a/d"),
+            ("http:/d", "http://h:81/d"),
+            ("//i/d", "http://i/d"),
+            ("\\\\i/d", "http://i/d"),
+            ("http://i:82", "http://i:82/"),
+            (" d\r\n", "http://h:81/a/d"),
+        ] {
+            assert_eq!(base.join(text).unwrap().to_string(), url, "{text}");
+        }
+        for text in ["https://h/", "ftp://h/", "mailto:d", "//", "http://a b/"] {
+            assert!(base.join(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn users_may_have_colons_and_signs_in_their_passwords() {
+        let credentials = |text| {
+            let url = Url::parse(text).unwrap();
+            let credentials = url.credentials();
+            credentials.map(|(user, password)| format!("{user} {password}"))
+        };
+        assert_eq!(credentials("http://h/"), None);
+        assert_eq!(credentials("http://@h/"), None);
+        assert_eq!(credentials("http://u@h/").as_deref(), Some("u "));
+        assert_eq!(credentials("http://u:p:q@r@h/").as_deref(), Some("u p:q@r"));
+        assert_eq!(credentials("http://:p@h/").as_deref(), Some(" p"));
+    }
+}

@@ -1,0 +1,164 @@
+//! The few calls of the system that no safe function offers.
+#![expect(
+    unsafe_code,
+    reason = "calls of the C library, whose conditions the compiler cannot check"
+)]
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::mem::MaybeUninit;
+use std::{fs, io, ptr};
+
+/// Descriptors that are looked at one by one where the system cannot list them: enough for what a
+/// server has, and quickly done.
+const DESCRIPTORS_MOST: c_int = 1 << 16;
+
+/// Unblocks every signal for this thread, and so for the threads and programs that it starts.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn unblock_signals() -> io::Result<()> {
+    let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the first call writes the set that the second one reads. No handler is added.
+    let error = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
+    };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    Ok(())
+}
+
+/// Becomes the program at `path`, with `words` as its arguments, the zeroth included. Returns only if
+/// that fails. Unlike the standard library's `exec`, it never has a shell run what the system cannot.
+pub(crate) fn execv(path: &CStr, words: &[CString]) -> io::Error {
+    let pointers = words.iter().map(|word| word.as_ptr());
+    let pointers: Vec<*const c_char> = pointers.chain([ptr::null()]).collect();
+    // SAFETY: path and words end with a zero, their list with a null pointer, and all of them live
+    // until the call returns.
+    unsafe { libc::execv(path.as_ptr(), pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Has every open descriptor from `first` on closed when this process becomes another program.
+pub(crate) fn close_on_exec_from(first: c_int) {
+    if !close_range_on_exec(first) {
+        close_listed_on_exec(first);
+    }
+}
+
+fn close_listed_on_exec(first: c_int) {
+    // A list that is made up, as on a FreeBSD without fdescfs, ends with standard error.
+    let listed = fs::read_dir("/dev/fd").map(|entries| {
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let numbers = names.filter_map(|name| name.to_str()?.parse().ok());
+        numbers.collect::<Vec<c_int>>()
+    });
+    match listed {
+        Ok(listed) if listed.iter().any(|descriptor| *descriptor >= first) => {
+            let others = listed.into_iter().filter(|descriptor| *descriptor >= first);
+            others.for_each(close_on_exec);
+        }
+        _ => (first..DESCRIPTORS_MOST).for_each(close_on_exec),
+    }
+}
+
+fn close_on_exec(descriptor: c_int) {
+    // SAFETY: this changes a flag of the descriptor, or fails if it is not open.
+    unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
+/// False if the system is older than Linux 5.11. The C library has this function only lately.
+#[cfg(target_os = "linux")]
+fn close_range_on_exec(first: c_int) -> bool {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: with this flag the call closes nothing, it changes a flag of descriptors that are open.
+    unsafe { libc::syscall(libc::SYS_close_range, first, c_int::MAX, flags) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn close_range_on_exec(_: c_int) -> bool {
+    false
+}
+
+/// Processor time of all threads of a process, those included that have ended; in nanoseconds, unlike
+/// /proc/PID/stat. `None` if there is no such process.
+#[cfg(target_os = "linux")]
+pub(crate) fn processor_time(process: u32) -> Option<std::time::Duration> {
+    let process = libc::pid_t::try_from(process).ok()?;
+    let mut clock = MaybeUninit::zeroed();
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the first call writes the clock that the second one reads, if it succeeds.
+    let failed = unsafe {
+        libc::clock_getcpuclockid(process, clock.as_mut_ptr()) != 0
+            || libc::clock_gettime(clock.assume_init(), time.as_mut_ptr()) != 0
+    };
+    // SAFETY: zeros are a valid time, and so is what the system has written.
+    let time = unsafe { time.assume_init() };
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanos = u32::try_from(time.tv_nsec).ok()?;
+    (!failed).then(|| std::time::Duration::new(seconds, nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+    use super::*;
+
+    /// Other tests' descriptors have the flag anyway, as all that the standard library opens.
+    #[test]
+    fn descriptors_are_closed_when_the_program_changes() {
+        let files = [(); 2].map(|()| fs::File::open("/dev/null").unwrap());
+        let [first, second] = &files;
+        for close in [close_on_exec_from, close_listed_on_exec] {
+            for file in &files {
+                fcntl_setfd(file, FdFlags::empty()).unwrap();
+            }
+            let from = first.as_raw_fd().max(second.as_raw_fd());
+            close(from);
+            for file in &files {
+                let is_closed = fcntl_getfd(file).unwrap() == FdFlags::CLOEXEC;
+                assert_eq!(is_closed, file.as_raw_fd() >= from);
+            }
+        }
+    }
+
+    #[test]
+    fn no_signal_stays_blocked() {
+        let status = || fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        let mut one = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: the set is made before it is read, and only this thread's mask changes.
+        unsafe {
+            libc::sigemptyset(one.as_mut_ptr());
+            libc::sigaddset(one.as_mut_ptr(), libc::SIGUSR1);
+            libc::pthread_sigmask(libc::SIG_BLOCK, one.as_ptr(), ptr::null_mut());
+        }
+        let mask = || {
+            status()
+                .lines()
+                .find(|line| line.starts_with("SigBlk"))
+                .map(str::to_owned)
+        };
+        let before = mask();
+        unblock_signals().unwrap();
+        if cfg!(target_os = "linux") {
+            assert_ne!(before, mask());
+            assert!(mask().unwrap().ends_with("0000000000000000"));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn processor_time_is_that_of_the_process() {
+        let begun = std::time::Instant::now();
+        while processor_time(std::process::id()).unwrap().is_zero() {
+            assert!(begun.elapsed().as_secs() < 10);
+        }
+        assert_eq!(processor_time(u32::MAX), None);
+        // One more than the highest number that a process can have.
+        assert_eq!(processor_time((1 << 22) + 1), None);
+    }
+}
