@@ -72,7 +72,8 @@ impl Leftover {
         Ok(made)
     }
 
-    fn remove(&self) {
+    /// Removes it, and keeps all others from being made: the process is about to end.
+    pub(crate) fn remove(&self) {
         // It stays locked: nobody may make another one now.
         let path = ManuallyDrop::new(self.path());
         if let Some(path) = path.as_ref() {

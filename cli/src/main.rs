@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod connect;
+mod destination;
 mod escaped;
 mod failure;
 mod fetch;

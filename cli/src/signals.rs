@@ -14,9 +14,9 @@ use std::{io, ptr};
 
 use serveloop::ShutdownHandle;
 use signal_hook::consts::{
-    SIGABRT, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE, SIGQUIT,
-    SIGSEGV, SIGSTOP, SIGSYS, SIGTERM, SIGTRAP, SIGTSTP, SIGURG, SIGUSR1, SIGUSR2, SIGWINCH,
-    SIGXCPU,
+    SIGABRT, SIGALRM, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE,
+    SIGPROF, SIGQUIT, SIGSEGV, SIGSTOP, SIGSYS, SIGTERM, SIGTRAP, SIGTSTP, SIGTTIN, SIGTTOU,
+    SIGURG, SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU,
 };
 use signal_hook::low_level;
 
@@ -36,6 +36,11 @@ const NOTED: [(c_int, &str); 3] = [
     (SIGHUP, "SIGHUP"),
     (SIGUSR1, "SIGUSR1"),
     (SIGUSR2, "SIGUSR2"),
+];
+
+/// End a program on every system, unless it does something about them.
+const ASKING: [c_int; 10] = [
+    SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGXCPU,
 ];
 
 /// Are left as they are: faults of the program, what stops it and lets it go on, what cannot be
@@ -190,6 +195,18 @@ pub(crate) fn tell_from_a_thread() -> io::Result<()> {
 /// Has a write beyond the limit on a file's size fail, as any other, instead of ending the process.
 pub(crate) fn survive_size_limit() {
     ignore(libc::SIGXFSZ);
+}
+
+/// The signals that end a program which does nothing about them, without being a fault of it or of what
+/// it writes to; but for those that are ignored, as SIGHUP after `nohup`.
+pub(crate) fn asks_to_end() -> Vec<c_int> {
+    let asks = |signal: &c_int| {
+        // Elsewhere some of the others do nothing by themselves.
+        let is_other = !LEFT.contains(signal) && ![SIGTTIN, SIGTTOU].contains(signal);
+        ASKING.contains(signal) || cfg!(target_os = "linux") && is_other
+    };
+    let is_default = |signal: &c_int| action_of(*signal) == Some(libc::SIG_DFL);
+    (1..=LAST).filter(asks).filter(is_default).collect()
 }
 
 /// Ignores a signal, unless somebody catches it already.

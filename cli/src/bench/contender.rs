@@ -1,21 +1,26 @@
 //! Who is measured: a way of serving, as a server of our own, or a server that runs already.
 
 use std::fmt;
+use std::io;
 use std::net::TcpStream;
 use std::num::NonZero;
 use std::str::FromStr;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serveloop::Address;
 
+use crate::bench::interrupt::Interrupt;
 use crate::bench::scenario::{Pace, Scenario};
+use crate::bench::trouble::TIMED_OUT;
 use crate::threads;
 
 /// Longer than any measurement, in which connections may stand idle.
 const DEADLINE: &str = "3h";
 /// How long an address of several is waited for alone.
 const HEAD_START: Duration = Duration::from_millis(250);
+/// How soon a signal, or that the next address is due, is noticed.
+const STEP: Duration = Duration::from_millis(20);
 /// More processes than this at a time take most machines to their limits.
 const PROCESSES_MOST: usize = 2_000;
 
@@ -114,26 +119,85 @@ impl Model {
 
 impl Target {
     /// Where it is; of several addresses, the first at which somebody answers within `patience`. One
-    /// that is silent holds the next one up for a moment only.
-    pub(crate) fn address(&self, patience: Duration) -> &Address {
+    /// that is silent holds the next one up for a moment only. Where nobody answers, it is one that
+    /// says why not.
+    ///
+    /// # Errors
+    /// All are silent for as long as `patience` lasts, or a signal came.
+    pub(crate) fn address(
+        &self,
+        patience: Duration,
+        interrupt: &Interrupt,
+    ) -> io::Result<&Address> {
         if let [only] = &self.addresses[..] {
-            return only;
+            return Ok(only);
         }
+        let deadline = Instant::now() + patience;
         let (tell, told) = mpsc::channel();
-        for (number, address) in self.addresses.iter().enumerate() {
-            let (tell, addr) = (tell.clone(), address.socket_addr());
-            // Without a thread the address counts as one that does not answer.
-            let _ = threads::spawn("an address", move || {
-                let answers = |addr| TcpStream::connect_timeout(&addr, patience).is_ok();
-                let _ = tell.send((number, addr.is_some_and(answers)));
-            });
-            if let Ok((number, true)) = told.recv_timeout(HEAD_START) {
-                return &self.addresses[number];
+        let mut waiting = self.addresses.iter().enumerate();
+        let (mut pending, mut due, mut refusing) = (0, Instant::now(), None);
+        loop {
+            interrupt.check()?;
+            let now = Instant::now();
+            if (pending == 0 || now >= due)
+                && let Some((number, address)) = waiting.next()
+            {
+                try_out(number, address, deadline - now, tell.clone());
+                (pending, due) = (pending + 1, now + HEAD_START);
+            }
+            match told.recv_timeout(STEP) {
+                Ok((number, Answer::Here)) => return Ok(&self.addresses[number]),
+                Ok((number, Answer::Refused)) => {
+                    refusing = refusing.or(Some(number));
+                    pending -= 1;
+                }
+                Ok((_, Answer::Silent)) => pending -= 1,
+                Err(_) => {}
+            }
+            let is_over = Instant::now() >= deadline;
+            if is_over || pending == 0 && waiting.len() == 0 {
+                return refusing
+                    .map(|number| &self.addresses[number])
+                    .ok_or_else(|| self.silent(patience));
             }
         }
-        drop(tell);
-        let answering = told.iter().find(|(_, answers)| *answers);
-        &self.addresses[answering.map_or(0, |(number, _)| number)]
+    }
+
+    fn silent(&self, patience: Duration) -> io::Error {
+        let (count, patience) = (self.addresses.len(), humantime::format_duration(patience));
+        let problem = format!("none of its {count} addresses answered within {patience}");
+        io::Error::new(io::ErrorKind::TimedOut, format!("{problem}: {TIMED_OUT}"))
+    }
+}
+
+/// What an address says to an attempt to connect.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Here,
+    Refused,
+    Silent,
+}
+
+/// Connects from a thread, and tells what came of it. Without a thread there is no answer.
+fn try_out(
+    number: usize,
+    address: &Address,
+    patience: Duration,
+    tell: mpsc::Sender<(usize, Answer)>,
+) {
+    let addr = address.socket_addr();
+    let untold = tell.clone();
+    let attempt = move || {
+        let connected = addr.map(|addr| TcpStream::connect_timeout(&addr, patience));
+        let answer = match connected {
+            Some(Ok(_)) => Answer::Here,
+            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Answer::Silent,
+            _ => Answer::Refused,
+        };
+        let _ = tell.send((number, answer));
+    };
+    if threads::spawn("an address", attempt).is_err() {
+        let _ = untold.send((number, Answer::Refused));
     }
 }
 

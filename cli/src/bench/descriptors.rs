@@ -1,4 +1,4 @@
-//! How many connections fit into this process.
+//! How many connections fit into this process, and how many workers into a server.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -6,6 +6,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const MOST: u64 = 20_000;
 /// Descriptors for everything but connections, here and in the servers.
 const OTHERS: u64 = 64;
+/// Descriptors of one worker besides its listeners: its poller and what wakes it.
+const OF_WORKER: u64 = 2;
 
 /// Makes room for so many connections: raises the soft limit as far as the hard limit lets us.
 /// Servers that are started later inherit it.
@@ -13,15 +15,44 @@ const OTHERS: u64 = 64;
 /// # Errors
 /// They do not fit; the text says how many do.
 pub(crate) fn check(connections: usize) -> Result<(), String> {
-    let limit = getrlimit(Resource::Nofile);
-    let hard = limit.maximum.unwrap_or(MOST).min(MOST);
+    let hard = hard_limit();
     let fit = hard.saturating_sub(OTHERS);
     if connections as u64 > fit {
         return Err(format!(
             "{connections} connections do not fit into one process: {fit} do, with {hard} descriptors"
         ));
     }
-    let wanted = connections as u64 + OTHERS;
+    raise(connections as u64 + OTHERS)
+}
+
+/// Makes room for a server of `workers` loops, each with `listeners`, and for `connections`.
+///
+/// # Errors
+/// They do not fit; the text says how many workers do.
+pub(crate) fn check_workers(
+    workers: usize,
+    listeners: usize,
+    connections: usize,
+) -> Result<(), String> {
+    let hard = hard_limit();
+    let (others, each) = (connections as u64 + OTHERS, OF_WORKER + listeners as u64);
+    let fit = hard.saturating_sub(others) / each;
+    if workers as u64 > fit {
+        return Err(format!(
+            "{workers} workers do not fit into one process: {fit} do, with {hard} descriptors"
+        ));
+    }
+    raise(workers as u64 * each + others)
+}
+
+fn hard_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile).maximum;
+    limit.unwrap_or(MOST).min(MOST)
+}
+
+/// Raises the soft limit as far as the hard limit lets us, if `wanted` descriptors need it.
+fn raise(wanted: u64) -> Result<(), String> {
+    let (limit, hard) = (getrlimit(Resource::Nofile), hard_limit());
     if limit.current.is_none_or(|soft| soft >= wanted) {
         return Ok(());
     }
@@ -48,5 +79,12 @@ mod tests {
         let fit: usize = fit.unwrap().parse().unwrap();
         assert!(check(fit + 1).is_err());
         check(fit).unwrap();
+    }
+
+    #[test]
+    fn too_many_workers_are_refused_with_the_number_that_fits() {
+        let problem = check_workers(1_000_000, 1, 100).unwrap_err();
+        assert!(problem.contains(" do, with "), "{problem}");
+        check_workers(2, 1, 100).unwrap();
     }
 }

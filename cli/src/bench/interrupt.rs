@@ -1,4 +1,4 @@
-//! Ctrl-C ends the whole benchmark, with every server that it started; what was measured is kept.
+//! A signal ends the whole benchmark, with every server that it started; what was measured is kept.
 
 use std::process::{self, ExitCode};
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{io, thread};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
-use crate::signals::{BY_SIGNAL, is_ignored};
+use crate::interrupt::Leftover;
+use crate::signals::{BY_SIGNAL, asks_to_end};
 use crate::threads;
 
 /// How long the orderly end may take. Servers end with this process, whatever ends it.
@@ -22,6 +22,7 @@ pub(crate) struct Interrupt {
     signal: Arc<AtomicUsize>,
     /// Whether a signal ends the process at once.
     released: Arc<AtomicBool>,
+    leftover: Leftover,
 }
 
 impl Interrupt {
@@ -33,17 +34,15 @@ impl Interrupt {
     /// The system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
         let interrupt = Self::default();
-        let ended_by = [SIGINT, SIGTERM, SIGHUP];
-        let ended_by: Vec<_> = ended_by
-            .into_iter()
-            .filter(|signal| !is_ignored(*signal))
-            .collect();
+        let ended_by = asks_to_end();
 
         // First the thread that ends a benchmark which waits: no signal may find only the flags.
         let mut signals = Signals::new(&ended_by)?;
+        let leftover = interrupt.leftover.clone();
         let end = move || {
             if let Some(signal) = signals.forever().next() {
                 thread::sleep(GRACE);
+                leftover.remove();
                 process::exit(BY_SIGNAL + signal);
             }
         };
@@ -51,11 +50,19 @@ impl Interrupt {
         let _ = threads::spawn("signals", end);
 
         for &signal in &ended_by {
-            flag::register_conditional_default(signal, Arc::clone(&interrupt.released))?;
+            // One without a name is always noted first.
+            if low_level::signal_name(signal).is_some() {
+                flag::register_conditional_default(signal, Arc::clone(&interrupt.released))?;
+            }
             let number = usize::try_from(signal).unwrap_or(0);
             flag::register_usize(signal, Arc::clone(&interrupt.signal), number)?;
         }
         Ok(interrupt)
+    }
+
+    /// What must not be left behind when a signal cuts the orderly end short.
+    pub(crate) fn leftover(&self) -> &Leftover {
+        &self.leftover
     }
 
     /// Lets signals end the process at once from now on: only output that may wait for its reader
@@ -83,7 +90,8 @@ impl Interrupt {
     /// Which signal came, in words.
     pub(crate) fn reason(&self) -> Option<String> {
         let signal = self.signal()?;
-        let name = low_level::signal_name(signal).unwrap_or("a signal");
+        let name = low_level::signal_name(signal).map(str::to_owned);
+        let name = name.unwrap_or_else(|| format!("signal {signal}"));
         Some(format!("ended by {name}"))
     }
 

@@ -12,7 +12,6 @@ mod cores;
 mod descriptors;
 mod family;
 mod figure;
-mod files;
 mod interrupt;
 mod launch;
 mod load;
@@ -53,6 +52,7 @@ use crate::bench::results::{Method, Outcome, Results};
 use crate::bench::round::{Ground, Sample};
 use crate::bench::scenario::Scenario;
 use crate::bench::table::table;
+use crate::destination::Target;
 use crate::failure::Failure;
 use crate::unblocked::write_in_full;
 
@@ -97,9 +97,10 @@ const DASH: &str = "-";
 ///               the system's own
 ///   calls       system calls of the server for each message (--syscalls)
 ///
-/// A failure, Ctrl-C, SIGTERM and SIGHUP end the benchmark, but lose nothing: the table, the data and
-/// the page show what was measured until then, and say of the rest why it was not. Files are replaced
-/// as a whole at the end.
+/// A failure, Ctrl-C and every other signal that asks a program to end, end the benchmark, but lose
+/// nothing: the table, the data and the page show what was measured until then, and say of the rest why
+/// it was not. Files are replaced as a whole at the end. One that cannot be replaced, or that would
+/// lose its owner, its access list, its extended attributes or a second name, is overwritten.
 ///
 /// With --json there is an object with "command", "date", "machine", "method", "ended" (why it ended
 /// early, or null) and "results", a list of objects: "server", "load" (closed, open, churn),
@@ -134,14 +135,16 @@ impl Bench {
 
     /// Nobody wants to hear after an hour that the results cannot be written.
     fn check_files(&self) -> Result<(), Failure> {
-        if let (Some(json), Some(report)) = (self.json_file(), &self.options.report)
-            && files::are_same(json, report)
-        {
-            let problem = format!("--json and --report name the same file, {}", json.display());
-            return Err(Failure::Usage(problem));
+        let json = self.json_file().map(target_of).transpose()?;
+        let report = self.report_file().map(target_of).transpose()?;
+        let is_same = |json: &Target| report.as_ref().is_some_and(|it| it.is_same_file(json));
+        match json.filter(is_same) {
+            Some(json) => {
+                let problem = format!("--json and --report name the same file, {json}");
+                Err(Failure::Usage(problem))
+            }
+            None => Ok(()),
         }
-        let mut paths = self.json_file().into_iter().chain(self.report_file());
-        Ok(paths.try_for_each(files::check)?)
     }
 
     fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -202,8 +205,11 @@ impl Bench {
         let json_file = self.json_file().map(|path| (path, json.clone()));
         let files = json_file.into_iter().chain(page);
         let (regular, special): (Vec<_>, Vec<_>) =
-            files.partition(|(path, _)| files::is_regular(path));
-        let write = |(path, text): &(&Path, String)| files::write(path, text);
+            files.partition(|(path, _)| matches!(Target::of(path), Ok(Target::File(_))));
+        let write = |(path, text): &(&Path, String)| {
+            let written = target_of(path)?.write(text.as_bytes(), interrupt.leftover());
+            written.map_err(|error| named(path, &error))
+        };
         let written: Vec<_> = regular.iter().map(write).collect();
         interrupt.release();
         let special: Vec<_> = special.iter().map(write).collect();
@@ -222,6 +228,15 @@ impl Bench {
         }
         print(&format!("{cores}\n\n{}", table(results)))
     }
+}
+
+/// Where results go that are for `path`. Its errors have the name.
+fn target_of(path: &Path) -> io::Result<Target> {
+    Target::of(path).map_err(|error| named(path, &error))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Why not everything was measured, on one line.

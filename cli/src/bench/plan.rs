@@ -43,7 +43,22 @@ impl Plan {
         let plan = Self::collect(options).map_err(Failure::Usage)?;
         let total = plan.scenarios.iter().map(Scenario::total).max();
         descriptors::check(total.unwrap_or(0)).map_err(Failure::Usage)?;
+        plan.check_workers().map_err(Failure::Usage)?;
         Ok(plan)
+    }
+
+    fn check_workers(&self) -> Result<(), String> {
+        for contender in &self.contenders {
+            let Contender::Model(Model::Workers(count)) = contender else {
+                continue;
+            };
+            self.scenarios.iter().try_for_each(|scenario| {
+                let (listeners, most) = (scenario.listeners(), scenario.standing_most());
+                let checked = descriptors::check_workers(count.get(), listeners, most);
+                checked.map_err(|problem| format!("--compare {contender}: {problem}"))
+            })?;
+        }
+        Ok(())
     }
 
     /// How often something is measured.

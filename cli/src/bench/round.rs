@@ -49,11 +49,12 @@ impl Ground<'_> {
         match contender {
             Contender::Model(model) => self.measure_model(*model, scenario),
             Contender::Target(target) => {
-                let addresses = [target.address(self.plan.patience).clone()];
                 let named = |error: io::Error| match error.kind() {
                     io::ErrorKind::Interrupted => error,
                     kind => io::Error::new(kind, format!("{contender}: {error}")),
                 };
+                let address = target.address(self.plan.patience, self.interrupt);
+                let addresses = [address.map_err(named)?.clone()];
                 let load = Load::new(scenario, &addresses, self.plan.patience, self.interrupt)?;
                 self.run(load, scenario, None, 1).map_err(named)
             }

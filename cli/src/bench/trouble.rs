@@ -9,7 +9,8 @@ use libc::{
 use rustix::process::{Resource, getrlimit};
 use serveloop::{CloseReason, Deadline};
 
-const TIMED_OUT: &str = "nothing answers there: check the address, whether a firewall drops what is sent, and whether \
+/// What helps where nobody answers.
+pub(crate) const TIMED_OUT: &str = "nothing answers there: check the address, whether a firewall drops what is sent, and whether \
      the server accepts connections; --timeout allows more time";
 
 /// Why a connection of the load could not be made or ended, with what helps where that is known.

@@ -1,11 +1,12 @@
 //! What becomes of a response: its head is shown, its body goes where it was meant to go.
 
 use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serveloop::ProtocolError;
 
-use crate::fetch::destination::{Out, Target};
+use crate::destination::{Out, Target};
 use crate::fetch::head::Head;
 use crate::fetch::http::Recipient;
 use crate::interrupt::Leftover;
@@ -21,6 +22,8 @@ pub(crate) struct Download {
     leftover: Leftover,
     /// The longest body, in bytes.
     max_size: Option<u64>,
+    /// How long a named pipe may be without a reader.
+    patience: Option<Duration>,
     shows_head: bool,
     shows_progress: bool,
     received: u64,
@@ -36,6 +39,7 @@ impl Download {
             target,
             leftover,
             max_size: None,
+            patience: None,
             shows_head: false,
             shows_progress: false,
             received: 0,
@@ -49,6 +53,12 @@ impl Download {
     /// Refuses bodies of more than `bytes`.
     pub(crate) fn limit(mut self, bytes: Option<u64>) -> Self {
         self.max_size = bytes;
+        self
+    }
+
+    /// Fails when a named pipe has had no reader for so long.
+    pub(crate) fn await_reader(mut self, patience: Option<Duration>) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -127,7 +137,7 @@ impl Recipient for Download {
             return Err(ProtocolError::other(head.to_string()));
         }
         self.check_size(head.length.unwrap_or(0))?;
-        let out = self.target.open(&self.leftover);
+        let out = self.target.open(&self.leftover, self.patience);
         self.out = Some(out.map_err(|error| self.failed(error))?);
         self.start_progress(head.length);
         Ok(true)

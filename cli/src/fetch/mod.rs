@@ -4,16 +4,11 @@
 //! a file that is replaced only when it is complete. The connection itself is `outbound`'s.
 
 mod body;
-mod destination;
 mod download;
 mod head;
 mod host;
 mod http;
 mod lines;
-mod part;
-#[cfg_attr(target_os = "linux", path = "linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "other_systems.rs")]
-mod platform;
 mod proxy;
 mod resource;
 mod url;
@@ -28,8 +23,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serveloop::Config;
 
+use crate::destination::Target;
 use crate::failure::Failure;
-use crate::fetch::destination::Target;
 use crate::fetch::download::Download;
 use crate::fetch::http::Get;
 use crate::fetch::proxy::{Proxies, ProxyOptions};
@@ -46,7 +41,7 @@ use crate::units::{Size, Timeout};
 ///
 /// Into a file, which is there under its name when it is complete, and never before; what was
 /// there is replaced as a whole. A file that cannot be replaced, or that would lose its owner, its
-/// access list or a second name, is overwritten once the download is complete. On a terminal a bar
+/// access list, its extended attributes or a second name, is overwritten once the download is complete. On a terminal a bar
 /// shows how far it is:
 ///
 ///   $ serveloop fetch http://127.0.0.1:8000/song.flac -o song.flac
@@ -90,7 +85,8 @@ pub(crate) struct Fetch {
     /// How many redirections are followed
     #[arg(long, value_name = "NUMBER", default_value_t = 10)]
     max_redirects: u32,
-    /// How long any wait may take: for the connection, or for the next byte; 0: for ever
+    /// How long any wait may take: for the connection, for the next byte, or for a reader of the
+    /// named pipe that is FILE; 0: for ever. A reader that pauses is waited for until --max-time
     #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
     timeout: Timeout,
     /// How long all may take together; 0: for ever
@@ -114,6 +110,7 @@ impl Fetch {
             leftover.end_after(limit, format!("{}: not complete in time", self.url))?;
         }
         let download = Download::new(target, leftover)
+            .await_reader(self.timeout.into())
             .limit(self.max_size.map(|size| usize::from(size) as u64))
             .show(self.head, shown);
         let download = Rc::new(RefCell::new(download));

@@ -365,6 +365,10 @@ fn what_makes_no_sense_is_refused_before_anything_starts() {
             "connections do not fit into one process",
         ),
         (&["--compare", "threaded,threaded"], "to be measured twice"),
+        (
+            &["--compare", "event-loop,workers=9999"],
+            "--compare workers=9999: 9999 workers do not fit into one process",
+        ),
     ] {
         let outcome = bench(arguments);
         assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);

@@ -1,7 +1,7 @@
 //! `serveloop bench`: what was measured is kept, however the benchmark ends.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -85,13 +85,90 @@ fn a_later_load_that_fails_leaves_the_earlier_results() {
     );
 }
 
-/// Ctrl-C, the end that a service manager asks for, and the terminal that closes.
+/// Below `/dev` there are files, too.
+#[test]
+fn a_file_in_shared_memory_is_a_file() {
+    let place = Path::new("/dev/shm");
+    let Ok(directory) = tempfile_in(place) else {
+        return println!("skipped: no directory can be made in /dev/shm");
+    };
+    let json = directory.0.join("results.json");
+    for old in [None, Some("old, and in the way")] {
+        if let Some(old) = old {
+            fs::write(&json, old).unwrap();
+        }
+        let mut command = serveloop(&LOADS);
+        command.arg(&json);
+        let outcome = Outcome::of(command);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        assert_eq!(parsed(&json)["format"], 1);
+        assert_eq!(names(&directory.0), ["results.json"]);
+    }
+}
+
+/// A directory that goes away with its content.
+struct Made(std::path::PathBuf);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn tempfile_in(place: &Path) -> std::io::Result<Made> {
+    let made = place.join(format!("serveloop-test-{}", std::process::id()));
+    fs::create_dir(&made).map(|()| Made(made))
+}
+
+/// Both names are of one file, before and after, and it is its owner's.
+#[test]
+fn results_leave_a_file_its_names_its_owner_and_its_attributes() {
+    let directory = Directory::new();
+    let [json, page] = ["results.json", "page.html"].map(|name| directory.path(name));
+    fs::write(&json, "old").unwrap();
+    fs::hard_link(&json, directory.path("other")).unwrap();
+    fs::write(&page, "old").unwrap();
+    let _ = std::os::unix::fs::chown(&page, Some(65_534), Some(65_534));
+    let owner = fs::metadata(&page).unwrap().uid();
+    let none = rustix::fs::XattrFlags::empty();
+    let is_set = rustix::fs::setxattr(&page, "user.origin", b"here", none).is_ok();
+    let mut command = serveloop(&LOADS);
+    command.arg(&json).arg("--report").arg(&page);
+    let outcome = Outcome::of(command);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(parsed(&directory.path("other"))["format"], 1);
+    assert_eq!(fs::metadata(&page).unwrap().uid(), owner);
+    let mut value = [0; 9];
+    let kept = rustix::fs::getxattr(&page, "user.origin", &mut value[..]);
+    assert_eq!(kept.is_ok(), is_set, "{kept:?}");
+    assert!(fs::read_to_string(page).unwrap().ends_with("</html>\n"));
+}
+
+#[test]
+fn results_make_the_file_that_a_link_leads_to() {
+    let directory = Directory::new();
+    symlink("made", directory.path("link")).unwrap();
+    let mut command = serveloop(&LOADS);
+    command.arg(directory.path("link"));
+    let outcome = Outcome::of(command);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(parsed(&directory.path("made"))["format"], 1);
+    assert!(directory.path("link").is_symlink());
+}
+
+/// Ctrl-C, the end that a service manager asks for, the terminal that closes, and whatever else ends
+/// a program that does nothing about it.
 #[test]
 fn a_signal_leaves_the_results_so_far() {
     for (signal, code, name) in [
         (Signal::INT, 130, "SIGINT"),
         (Signal::TERM, 143, "SIGTERM"),
         (Signal::HUP, 129, "SIGHUP"),
+        (Signal::QUIT, 131, "SIGQUIT"),
+        (Signal::USR1, 138, "SIGUSR1"),
+        (Signal::USR2, 140, "SIGUSR2"),
+        (Signal::ALARM, 142, "SIGALRM"),
+        (Signal::XCPU, 152, "SIGXCPU"),
     ] {
         let directory = Directory::new();
         let [json, page] = ["results.json", "page.html"].map(|name| directory.path(name));
@@ -200,14 +277,17 @@ fn a_pipe_or_a_device_is_written_as_it_is() {
 fn files_that_cannot_be_written_are_refused_before_anything_is_measured() {
     let directory = Directory::new();
     let path = |name: &str| directory.path(name).to_str().unwrap().to_owned();
-    symlink("nothing", directory.path("dangling")).unwrap();
+    symlink("no/thing", directory.path("dangling")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
     let long = path(&"x".repeat(300));
     for option in ["--json", "--report"] {
         for (target, problem) in [
             (path("."), "directory"),
             (path("no/such/file"), "No such file or directory"),
             (path("new/"), "no such directory"),
-            (path("dangling"), "a link to a file that is not there"),
+            (path("dangling"), "No such file or directory"),
+            (path("socket"), "a socket"),
+            ("/dev/fd/77".to_owned(), "no such open descriptor"),
             (long.clone(), "name too long"),
             ("/proc/nothing".to_owned(), "/proc/nothing: "),
         ] {
@@ -222,15 +302,21 @@ fn files_that_cannot_be_written_are_refused_before_anything_is_measured() {
             );
         }
     }
-    assert_eq!(names(&directory.path(".")), ["dangling"]);
+    assert_eq!(names(&directory.path(".")), ["dangling", "socket"]);
     let same = path("both");
-    let outcome = Outcome::new(&["bench", "--json", &same, "--report", &same]);
-    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
-    assert!(
-        outcome.stderr.contains("the same file"),
-        "{}",
-        outcome.stderr
-    );
+    symlink("both", directory.path("link")).unwrap();
+    fs::write(directory.path("one"), "").unwrap();
+    fs::hard_link(directory.path("one"), directory.path("two")).unwrap();
+    for [json, report] in [
+        [&same, &same],
+        [&path("link"), &same],
+        [&path("one"), &path("two")],
+    ] {
+        let outcome = Outcome::new(&["bench", "--json", json, "--report", report]);
+        assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+        let told = outcome.stderr.contains("the same file");
+        assert!(told, "{}", outcome.stderr);
+    }
 }
 
 /// A file that its user may write, in a directory where that user may not make another.

@@ -81,7 +81,11 @@ fn sums_are_exact_or_refused() {
         let expected = format!("{{\"ok\":true,\"result\":{expected}}}");
         assert_eq!(line.trim_end(), expected);
     }
-    for (numbers, code) in [("[1e308,1e308]", "overflow"), ("[1,1e-2000]", "inexact")] {
+    for (numbers, code) in [
+        ("[1e308,1e308]", "overflow"),
+        ("[1,1e-2000]", "inexact"),
+        ("[1e-999999999999999999999]", "inexact"),
+    ] {
         client.send(&format!("{{\"action\":\"sum\",\"numbers\":{numbers}}}"));
         assert_eq!(reply(&mut client)["error"]["code"], code);
     }

@@ -69,9 +69,14 @@ fn refused(path: &Path, problem: &str) {
 fn where_nothing_can_be_saved_is_told_before_anybody_is_asked() {
     let directory = Directory::new();
     let link = directory.path("link");
-    symlink(directory.path("nothing"), &link).unwrap();
-    refused(&link, "a link to a file that is not there");
+    symlink(directory.path("no/thing"), &link).unwrap();
+    refused(&link, "No such file or directory");
+    symlink("new/", directory.path("other")).unwrap();
+    refused(&directory.path("other"), "no such directory");
+    fs::remove_file(directory.path("other")).unwrap();
     refused(&directory.path("new/"), "no such directory");
+    refused(Path::new("/proc/nothing"), "No such file or directory");
+    refused(Path::new("/dev/fd/77"), "no such open descriptor");
     refused(&directory.path("no/file"), "No such file or directory");
     assert_eq!(names(&directory), ["link"]);
 }
@@ -314,18 +319,134 @@ const ACCESS_LIST: [(u16, u16, u32); 5] = [
     (0x20, 0, u32::MAX),
 ];
 
-#[test]
-fn an_access_list_is_not_lost() {
-    let name = "system.posix_acl_access";
-    let directory = directory(0o755);
-    let path = directory.path("file");
-    file(&path, 0, 0o640);
+fn access_list() -> Vec<u8> {
     let mut list = 2_u32.to_le_bytes().to_vec();
     for (tag, rights, id) in ACCESS_LIST {
         list.extend(tag.to_le_bytes());
         list.extend(rights.to_le_bytes());
         list.extend(id.to_le_bytes());
     }
+    list
+}
+
+/// The value of an attribute, if there is such a one.
+fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 1_024];
+    let length = getxattr(path, name, &mut value[..]).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
+/// The directory gives its new files a list, with which the mode of the old file would mean more.
+#[test]
+fn a_replaced_file_has_no_access_list_of_its_directory() {
+    let directory = directory(0o755);
+    let default = "system.posix_acl_default";
+    let list = access_list();
+    if setxattr(directory.path("."), default, &list, XattrFlags::empty()).is_err() {
+        return println!("skipped: no access lists here");
+    }
+    for mode in [0o640, 0o660, 0o600] {
+        let path = directory.path("file");
+        file(&path, 0, mode);
+        rustix::fs::removexattr(&path, "system.posix_acl_access").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        saved(&path, |_| ());
+        assert_eq!(attribute(&path, "system.posix_acl_access"), None);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode);
+        fs::remove_file(&path).unwrap();
+    }
+    // A new file is one as any other.
+    let new = directory.path("new");
+    saved(&new, |_| ());
+    assert!(attribute(&new, "system.posix_acl_access").is_some());
+}
+
+#[test]
+fn attributes_of_the_user_are_not_lost() {
+    let directory = directory(0o755);
+    let path = directory.path("file");
+    file(&path, 0, 0o640);
+    if setxattr(&path, "user.origin", b"here", XattrFlags::empty()).is_err() {
+        return println!("skipped: no attributes here");
+    }
+    let before = fs::metadata(&path).unwrap().ino();
+    saved(&path, |_| ());
+    assert_eq!(
+        attribute(&path, "user.origin").as_deref(),
+        Some(&b"here"[..])
+    );
+    assert_eq!(fs::metadata(&path).unwrap().ino(), before);
+}
+
+#[test]
+fn a_link_to_a_file_that_is_not_there_yet_makes_it() {
+    let directory = directory(0o755);
+    fs::create_dir(directory.path("below")).unwrap();
+    symlink("below/second", directory.path("first")).unwrap();
+    symlink("../made", directory.path("below/second")).unwrap();
+    saved(&directory.path("first"), |_| ());
+    assert!(directory.path("first").is_symlink());
+    assert!(directory.path("below/second").is_symlink());
+    assert_eq!(fs::read(directory.path("made")).unwrap(), b"hello");
+}
+
+/// What is open already in another process gets the output, and not only its name.
+#[test]
+fn a_descriptor_by_its_number_is_written_at_its_end() {
+    let directory = directory(0o755);
+    let server = stalling(SIZED);
+    let url = format!("http://{}/", server.at());
+    let script = "exec 3>\"$1\"; echo before >&3; \"$0\" fetch \"$2\" -o \"/proc/$$/fd/3\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(serveloop(&[]).get_program());
+    shell.arg(directory.path("log")).arg(&url);
+    shell
+        .env_remove("http_proxy")
+        .env_remove("all_proxy")
+        .env_remove("ALL_PROXY");
+    shell
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Running::spawn(shell).end().well();
+    server.end();
+    let log = fs::read_to_string(directory.path("log")).unwrap();
+    assert_eq!(log, "before\nhello");
+    assert_eq!(names(&directory), ["log"]);
+}
+
+#[test]
+fn a_pipe_that_nobody_opens_does_not_outlast_the_timeout() {
+    let directory = directory(0o755);
+    let pipe = directory.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let server = stalling(SIZED);
+    let url = format!("http://{}/", server.at());
+    let path = pipe.to_str().unwrap();
+    let text = run(&["fetch", &url, "-o", path, "--timeout", "200ms"], "").badly();
+    assert!(text.contains("pipe: nobody has opened"), "{text}");
+    assert!(text.contains("200ms"), "{text}");
+    server.end();
+
+    // One with a reader is written, however late that comes.
+    let server = stalling(SIZED);
+    let url = format!("http://{}/", server.at());
+    let client = Running::new(&["fetch", &url, "-o", path, "--timeout", "20s"]);
+    assert_eq!(fs::read(&pipe).unwrap(), b"hello");
+    let mut client = client;
+    client.end().well();
+    server.end();
+}
+
+#[test]
+fn an_access_list_is_not_lost() {
+    let name = "system.posix_acl_access";
+    let directory = directory(0o755);
+    let path = directory.path("file");
+    file(&path, 0, 0o640);
+    let list = access_list();
     if setxattr(&path, name, &list, XattrFlags::empty()).is_err() {
         return println!("skipped: no access lists here");
     }
@@ -409,6 +530,7 @@ fn a_full_disk_loses_nothing() {
         );
         assert!(said.stderr.contains("No space left on device"), "{said:?}");
         assert!(said.stderr.contains("file: "), "{said:?}");
+        assert!(!said.stderr.contains("part"), "{said:?}");
         server.end();
     }
 }

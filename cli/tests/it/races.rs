@@ -226,6 +226,16 @@ fn several_silent_addresses_have_one_timeout_together() {
     let text = Running::spawn(command).end().badly();
     assert!(text.contains("timed out"), "{text}");
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+
+    let patience = Duration::from_secs(4);
+    let arguments = ["bench", "--target", &uri, "--timeout", "4s"];
+    let Some(command) = with_file(&hosts, "/etc/hosts", &arguments) else {
+        return;
+    };
+    let began = Instant::now();
+    let text = Running::spawn(command).end().badly();
+    assert!(text.contains("nothing answers"), "{text}");
+    assert!(began.elapsed() < patience * 8 / 5, "{:?}", began.elapsed());
 }
 
 /// An address that refuses is no reason to wait for the next one.

@@ -7,6 +7,10 @@ use serde_json::{Number, Value};
 /// The most digits of an exact sum. What an `f64` can be has fewer than 800 of them.
 const DIGITS_MOST: usize = 1_100;
 
+/// The largest exponent that is counted: far from the ends of 64 bits, so that the length of a text can
+/// be added.
+const EXPONENT_MOST: i64 = (i32::MAX as i64) << 16;
+
 /// A whole number has at most this many digits before it is written with an exponent, and a fraction
 /// at most this many zeros behind its point.
 const PLAIN_MOST: usize = 40;
@@ -17,7 +21,8 @@ const PLAIN_MOST: usize = 40;
 /// 40 digits with an exponent.
 ///
 /// # Errors
-/// `None`: the numbers are so far apart that their sum would need more than 1,100 digits.
+/// `None`: the numbers are so far apart that their sum would need more than 1,100 digits, or one of
+/// them, not zero, has an exponent beyond about 140 million millions (2 to the 47).
 ///
 /// ```
 /// let numbers: Vec<serde_json::Number> = serde_json::from_str("[18446744073709551616, -1, 0.50]").unwrap();
@@ -28,6 +33,9 @@ const PLAIN_MOST: usize = 40;
 pub fn sum_exactly(numbers: &[Number]) -> Option<Number> {
     let texts: Vec<_> = numbers.iter().map(Number::to_string).collect();
     let decimals: Vec<_> = texts.iter().map(|text| Decimal::of(text)).collect();
+    if decimals.iter().any(|decimal| decimal.is_beyond) {
+        return None;
+    }
     let others = || decimals.iter().filter(|decimal| !decimal.is_zero());
     let lowest = others().map(|it| it.exponent).min().unwrap_or(0);
     let highest = others().map(Decimal::end).max().unwrap_or(0);
@@ -74,14 +82,16 @@ fn unify_number(number: &mut Number) {
 #[derive(Debug)]
 struct Decimal<'t> {
     is_negative: bool,
+    /// Whether the exponent is not the true one, but the farthest that is counted.
+    is_beyond: bool,
     /// Before and behind the point.
     parts: [&'t [u8]; 2],
     exponent: i64,
 }
 
 impl<'t> Decimal<'t> {
-    /// Reads the text of a JSON number. An exponent beyond 64 bits counts as the largest, which is too
-    /// large for everything.
+    /// Reads the text of a JSON number. Of an exponent that is too large to be counted only the sign is
+    /// kept.
     fn of(text: &'t str) -> Self {
         let (is_negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -89,20 +99,16 @@ impl<'t> Decimal<'t> {
         };
         let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        let largest = i64::from(i32::MAX) << 16;
-        let exponent = exponent.strip_prefix('+').unwrap_or(exponent);
-        let beyond = if exponent.starts_with('-') {
-            -largest
-        } else {
-            largest
-        };
-        let exponent = exponent.parse().unwrap_or(beyond).clamp(-largest, largest);
+        let counted = counted_exponent(exponent);
+        let exponent = counted.unwrap_or_else(|farthest| farthest);
         let mut decimal = Self {
             is_negative,
+            is_beyond: counted.is_err(),
             parts: [whole.as_bytes(), fraction.as_bytes()],
             exponent: exponent - i64::try_from(fraction.len()).unwrap_or(i64::MAX >> 1),
         };
         decimal.trim();
+        decimal.is_beyond &= !decimal.is_zero();
         decimal
     }
 
@@ -155,8 +161,25 @@ impl PartialEq for Decimal<'_> {
         if self.is_zero() || other.is_zero() {
             return self.is_zero() && other.is_zero();
         }
-        (self.is_negative, self.exponent) == (other.is_negative, other.exponent)
+        // Two that are beyond may differ.
+        let is_known = !self.is_beyond && !other.is_beyond;
+        is_known
+            && (self.is_negative, self.exponent) == (other.is_negative, other.exponent)
             && self.digits().eq(other.digits())
+    }
+}
+
+/// The value of an exponent's text; or the farthest on its side of zero, if it lies beyond.
+fn counted_exponent(text: &str) -> Result<i64, i64> {
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    // Its sign apart, so that leading zeros are all that can make it long.
+    let signed = |value: i64| if is_negative { -value } else { value };
+    match digits.parse() {
+        Ok(value) if value <= EXPONENT_MOST => Ok(signed(value)),
+        _ => Err(signed(EXPONENT_MOST)),
     }
 }
 
@@ -266,6 +289,32 @@ mod tests {
             assert_eq!(sum_exactly(&numbers), None, "{numbers:?}");
         }
         check("[1e300, 1, -1e300]", "1");
+    }
+
+    /// As if they were the farthest that is counted, which they are not.
+    #[test]
+    fn sums_of_numbers_with_exponents_beyond_count_are_refused() {
+        let farthest = EXPONENT_MOST;
+        for text in [
+            "[1e-999999999999999999999]".to_owned(),
+            "[1e999999999999999999999]".to_owned(),
+            format!("[1e-{}]", farthest + 1),
+            format!("[1e{}]", farthest + 1),
+            format!("[1e-{}, -1e-{farthest}]", farthest + 1),
+            format!("[1e-{}, -1e-{}]", farthest + 2, farthest + 1),
+            "[1e-99999999999999999999, -1e-999999999999999999999]".to_owned(),
+        ] {
+            let numbers: Vec<Number> = serde_json::from_str(&text).unwrap();
+            assert_eq!(sum_exactly(&numbers), None, "{text}");
+        }
+        check(&format!("[1e-{farthest}]"), &format!("1e-{farthest}"));
+        check(
+            &format!("[12.5e-{farthest}, 5e-{farthest}]"),
+            &format!("1.75e-{}", farthest - 1),
+        );
+        check("[0e-999999999999999999999, 1]", "1");
+        check("[1e-0000000000000000000000000000001]", "0.1");
+        check("[1E+0000000000000000000000000000001]", "10");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::protocols::command::shlex::Unsplit;
 const FIRST_PROCESS: u32 = 1;
 
 /// How long to wait for orphans that were killed, and how often to look.
-const ORPHANS_MOST: Duration = Duration::from_millis(100);
+const ORPHANS_MOST: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// How much output comes before the connection is told of it again.

@@ -118,7 +118,9 @@ const DESCRIPTORS_LEAST: u64 = 4;
 /// session of its own escapes. Clients are not asked who they are, so only loopback and Unix
 /// sockets are listened at; the permissions of a Unix socket's directory say who may connect. A web
 /// page can have a browser on this machine connect to loopback: a client that sends HTTP, TLS or STUN
-/// is disconnected before anything runs, but only a Unix socket keeps browsers out.
+/// is disconnected before anything runs, but only a Unix socket keeps browsers out. With --wire struct
+/// or ready a request ends where the piece ends that it arrives in, so that HTTP which arrives cut up
+/// within a line is not always known for what it is: prefer --wire framed.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment, next_help_heading = "Programs")]
 pub(crate) struct CommandOptions {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::fetch::platform;
+use crate::destination::platform;
 use crate::interrupt::Leftover;
 
 /// What a new file may be, less what the process's mask takes away.
@@ -44,7 +44,7 @@ impl Part {
     ///
     /// # Errors
     /// There is no place for it.
-    pub(crate) fn make(target: &Path, leftover: &Leftover) -> io::Result<Self> {
+    pub(super) fn make(target: &Path, leftover: &Leftover) -> io::Result<Self> {
         let is_new = !target.exists();
         let beside = leftover.make(|| {
             let part = tempfile::Builder::new()
@@ -70,9 +70,10 @@ impl Part {
     ///
     /// # Errors
     /// The system refuses.
-    pub(crate) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
+    pub(super) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
         match &mut self.content {
-            Content::Beside(part) => part.write_all(content),
+            // Its own error would have the name, which nobody knows.
+            Content::Beside(part) => part.as_file_mut().write_all(content),
             Content::Elsewhere(part) => part.write_all(content),
         }
     }
@@ -82,15 +83,15 @@ impl Part {
     ///
     /// # Errors
     /// The system refuses. What was there before is still there, unless the error says otherwise.
-    pub(crate) fn finish(self) -> io::Result<()> {
+    pub(super) fn finish(self) -> io::Result<()> {
         let Self { target, content } = self;
         let part = match content {
-            Content::Elsewhere(part) => return overwrite(&target, part),
+            Content::Elsewhere(part) => return overwrite(&target, &part),
             Content::Beside(part) => part,
         };
         match fs::metadata(&target) {
             Ok(old) if !resemble(part.as_file(), &old, &target) => {
-                return overwrite(&target, part.reopen()?);
+                return overwrite(&target, part.as_file());
             }
             _ => {}
         }
@@ -100,7 +101,7 @@ impl Part {
             Ok(_) => Ok(()),
             // A mount point, or somebody else's file in a directory like /tmp.
             Err(failed) if is_refused(&failed.error) || is_busy(&failed.error) => {
-                overwrite(&target, failed.file.reopen()?)
+                overwrite(&target, failed.file.as_file())
             }
             Err(failed) => Err(failed.error),
         }
@@ -110,7 +111,11 @@ impl Part {
 /// Gives `part` what makes `old` more than its content. False if that is not possible.
 fn resemble(part: &File, old: &Metadata, target: &Path) -> bool {
     let has_other_names = old.nlink() > 1;
-    if has_other_names || platform::has_access_list(target) {
+    if has_other_names || platform::has_more(target, part) {
+        return false;
+    }
+    // Before the mode, which would give more rights to those in the list.
+    if platform::remove_access_list(part).is_err() {
         return false;
     }
     let is_ours = part
@@ -125,7 +130,7 @@ fn resemble(part: &File, old: &Metadata, target: &Path) -> bool {
 
 /// Gives the file at `target` the content of `part`. What makes it longer is written first, since there
 /// may be no room for it: then it is cut off again, and nothing has changed.
-fn overwrite(target: &Path, mut part: File) -> io::Result<()> {
+fn overwrite(target: &Path, part: &File) -> io::Result<()> {
     let mut file = File::options().write(true).open(target)?;
     let old = file.metadata()?;
     if old.mode() & !MODE_KEPT & 0o7777 != 0 {
@@ -135,13 +140,13 @@ fn overwrite(target: &Path, mut part: File) -> io::Result<()> {
 
     let (was, is) = (old.len(), part.metadata()?.len());
     if is > was {
-        let grown = copy(&mut part, &mut file, was, is - was).and_then(|()| sync(&file));
+        let grown = copy(part, &mut file, was, is - was).and_then(|()| sync(&file));
         if let Err(error) = grown {
             let _ = file.set_len(was);
             return Err(error);
         }
     }
-    copy(&mut part, &mut file, 0, is.min(was))
+    copy(part, &mut file, 0, is.min(was))
         .and_then(|()| {
             if is < was {
                 file.set_len(is)?;
@@ -163,7 +168,7 @@ fn sync(file: &File) -> io::Result<()> {
 }
 
 /// Copies `count` bytes to the place that they came from, `at`.
-fn copy(from: &mut File, to: &mut File, at: u64, count: u64) -> io::Result<()> {
+fn copy(mut from: &File, to: &mut File, at: u64, count: u64) -> io::Result<()> {
     from.seek(SeekFrom::Start(at))?;
     to.seek(SeekFrom::Start(at))?;
     let copied = io::copy(&mut io::Read::take(from, count), to)?;
@@ -214,7 +219,7 @@ fn is_busy(error: &io::Error) -> bool {
 }
 
 /// Where a file is.
-pub(crate) fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(directory) if directory != Path::new("") => directory,
         _ => Path::new("."),
