@@ -236,6 +236,26 @@ fn several_silent_addresses_have_one_timeout_together() {
     let text = Running::spawn(command).end().badly();
     assert!(text.contains("nothing answers"), "{text}");
     assert!(began.elapsed() < patience * 8 / 5, "{:?}", began.elapsed());
+
+    // A signal is noticed meanwhile: sooner than the five seconds that a benchmark has to end.
+    let arguments = ["bench", "--target", &uri, "--timeout", "60s"];
+    let Some(command) = with_file(&hosts, "/etc/hosts", &arguments) else {
+        return;
+    };
+    let mut client = Running::spawn(command);
+    let began = Instant::now();
+    while silent.beginning() == 0 {
+        assert!(began.elapsed() < SOON, "nobody connects");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let began = Instant::now();
+    client.signal(rustix::process::Signal::INT);
+    assert_eq!(client.end().code, Some(130));
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 /// An address that refuses is no reason to wait for the next one.
