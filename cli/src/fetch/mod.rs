@@ -1,5 +1,6 @@
 //! `serveloop fetch`: from a URL to its resource, in a file or on standard output.
 
+mod authority;
 mod body;
 mod destination;
 mod download;

@@ -7,6 +7,7 @@ use clap::Args;
 use url::{Host, Url};
 
 use crate::failure::Failure;
+use crate::fetch::authority::{authority, split_zone, zoned};
 
 /// The port of a proxy that does not say it, as with curl.
 const PORT: u16 = 1080;
@@ -92,6 +93,7 @@ impl Proxies {
 /// A server that asks others for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proxy {
+    /// With the network that an IPv6 address is of, if it says so.
     host: String,
     port: u16,
     /// User and password, in Base64.
@@ -100,11 +102,13 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     fn parse(text: &str) -> Result<Self, String> {
-        let whole = match text.split_once("://") {
-            Some(_) => text.to_owned(),
-            None => format!("http://{text}"),
+        let whole = if has_scheme(text) {
+            text.to_owned()
+        } else {
+            format!("http://{text}")
         };
-        let url = Url::parse(&whole).map_err(|error| error.to_string())?;
+        let (plain, zone) = split_zone(&whole);
+        let url = Url::parse(&plain).map_err(|error| error.to_string())?;
         if url.scheme() != "http" {
             let scheme = url.scheme();
             return Err(format!(
@@ -113,13 +117,12 @@ impl Proxy {
         }
 
         // The usual port of HTTP is none to a URL, whether it was written or not.
-        let authority = whole.split('/').nth(2).unwrap_or_default();
-        let usual = if authority.ends_with(":80") { 80 } else { PORT };
+        let usual = if has_port(&whole) { 80 } else { PORT };
         let user = decoded(url.username());
         let password = decoded(url.password().unwrap_or_default());
         let has_credentials = !user.is_empty() || url.password().is_some();
         Ok(Self {
-            host: url.host_str().unwrap_or_default().to_owned(),
+            host: zoned(url.host_str().unwrap_or_default(), zone.as_deref()),
             port: url.port().unwrap_or(usual),
             credentials: has_credentials.then(|| base64(&[&user, &b":"[..], &password].concat())),
         })
@@ -145,6 +148,25 @@ impl fmt::Display for Proxy {
     }
 }
 
+/// Whether a proxy begins with the name of a protocol. One slash is enough after those of the web: what
+/// else comes before a slash is a host, whose port is missing.
+fn has_scheme(text: &str) -> bool {
+    let is_web = |(scheme, rest): (&str, &str)| {
+        let is_known = ["http", "https"]
+            .iter()
+            .any(|it| scheme.eq_ignore_ascii_case(it));
+        is_known && rest.starts_with('/')
+    };
+    text.contains("://") || text.split_once(':').is_some_and(is_web)
+}
+
+/// Whether a URL says which port, however it is written.
+fn has_port(url: &str) -> bool {
+    let authority = authority(url).map_or("", |at| &url[at]);
+    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+    !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit())
+}
+
 /// Whether one of `hosts` is that of `url`.
 fn is_exception(url: &Url, hosts: &str) -> bool {
     let Some(host) = url.host() else {
@@ -153,6 +175,7 @@ fn is_exception(url: &Url, hosts: &str) -> bool {
     let port = url.port_or_known_default();
     hosts
         .split([',', ' ', '\t', '\n'])
+        .map(|entry| entry.trim_end_matches('/'))
         .filter(|entry| !entry.is_empty())
         .any(|entry| entry == "*" || matches(&host, port, entry))
 }
@@ -180,6 +203,8 @@ fn is_below(name: &str, port: Option<u16>, entry: &str) -> bool {
 fn is_within(ip: IpAddr, port: Option<u16>, entry: &str) -> bool {
     let is_ip = |text: &str| {
         let text = text.trim_start_matches('[').trim_end_matches(']');
+        // In another network the same address is hardly meant.
+        let text = text.split('%').next().unwrap_or_default();
         text.parse() == Ok(ip)
     };
     let (host, only) = split_port(entry);
@@ -270,9 +295,23 @@ mod tests {
             ("127.0.0.1:80", "tcp://127.0.0.1:80"),
             ("http://[::1]:80/", "tcp://[::1]:80"),
             ("proxy", "tcp://proxy:1080"),
+            ("http://me:80@proxy", "tcp://proxy:1080"),
+            ("http://[::1]", "tcp://[::1]:1080"),
+            ("proxy:080", "tcp://proxy:80"),
+            ("http://proxy:00080", "tcp://proxy:80"),
+            ("http://proxy:80?", "tcp://proxy:80"),
+            ("http://proxy:80#", "tcp://proxy:80"),
+            ("http://proxy:80\\", "tcp://proxy:80"),
+            ("proxy:80?a", "tcp://proxy:80"),
+            ("http:/proxy:3128", "tcp://proxy:3128"),
+            ("HTTP:/proxy:80/", "tcp://proxy:80"),
+            ("http:///proxy:80", "tcp://proxy:80"),
+            ("http://[fe80::1%25lo]:80", "tcp://[fe80::1%lo]:80"),
+            ("http:/[fe80::1%lo]", "tcp://[fe80::1%lo]:1080"),
+            ("[fe80::1%25lo]:3128/", "tcp://[fe80::1%lo]:3128"),
         ] {
             let proxy = Proxy::parse(text).unwrap();
-            assert_eq!((proxy.place(), proxy.header()), (place.into(), "".into()));
+            assert_eq!(proxy.place(), place, "{text}");
         }
         let proxy = Proxy::parse("http://Al%61ddin:open%20sesame@proxy:1").unwrap();
         assert_eq!(proxy.to_string(), "http://proxy:1");
@@ -281,6 +320,7 @@ mod tests {
         for text in [
             "socks5://proxy:1",
             "https://proxy",
+            "https:/proxy",
             "http://",
             "proxy:99999",
         ] {
@@ -299,6 +339,12 @@ mod tests {
             ("http://example.com:81/", "example.com:81"),
             ("http://anything/", "a *"),
             ("http://127.0.0.1/", "localhost,127.0.0.1"),
+            ("http://127.0.0.1/", "127.0.0.1/"),
+            ("http://127.0.0.1:81/", "127.0.0.1:81/"),
+            ("http://www.example.com/", "example.com/"),
+            ("http://[fe80::1]/", "[fe80::1%25lo], fe80::2"),
+            ("http://[fe80::1]/", "fe80::1%lo"),
+            ("http://[fd00::1]/", "[fd00::1]/"),
             ("http://10.9.8.7/", "10.0.0.0/8"),
             ("http://10.9.8.7/", "0.0.0.0/0"),
             ("http://10.9.8.7:80/", "10.9.8.7:80"),

@@ -6,6 +6,7 @@ use url::{ParseError, Url};
 
 use crate::escaped::Quoted;
 use crate::failure::Failure;
+use crate::fetch::authority::{split_zone, zoned};
 use crate::fetch::proxy::Proxy;
 
 /// What is at a URL.
@@ -42,13 +43,21 @@ impl Resource {
             let problem = format!("{self}: redirected to {location}: {problem}");
             Failure::from(io::Error::other(problem))
         };
-        let url = self.url.join(location);
+        // With one slash it would be a path.
+        let (plain, zone) = match location.contains("//") {
+            true => split_zone(location),
+            false => (location.to_owned(), None),
+        };
+        let url = self.url.join(&plain);
         let url = url.map_err(|error| failed(&error.to_string()))?;
         check(&url).map_err(failed)?;
 
         let is_same_host = url.host() == self.url.host();
-        let zone = self.zone.clone().filter(|_| is_same_host);
-        Ok(Self { url, zone })
+        let own = || self.zone.clone().filter(|_| is_same_host);
+        Ok(Self {
+            url,
+            zone: zone.or_else(own),
+        })
     }
 
     pub(crate) fn url(&self) -> &Url {
@@ -59,10 +68,7 @@ impl Resource {
     pub(crate) fn place(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port_or_known_default().unwrap_or(80);
-        match (&self.zone, host.strip_suffix(']')) {
-            (Some(zone), Some(address)) => format!("tcp://{address}%{zone}]:{port}"),
-            _ => format!("tcp://{host}:{port}"),
-        }
+        format!("tcp://{}:{port}", zoned(host, self.zone.as_deref()))
     }
 
     /// The request. A URL that was parsed holds no line end and no space.
@@ -104,22 +110,6 @@ fn check(url: &Url) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A URL without the zone of its IPv6 address, and that zone: `[fe80::1%25eth0]` or `[fe80::1%eth0]`.
-fn split_zone(text: &str) -> (String, Option<String>) {
-    let found = || {
-        let (scheme, rest) = text.split_once("://")?;
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        let (before, literal) = authority.split_once('[')?;
-        let (literal, after) = literal.split_once(']')?;
-        let (address, zone) = literal.split_once('%')?;
-        let zone = zone.strip_prefix("25").unwrap_or(zone);
-        let plain = format!("{scheme}://{before}[{address}]{after}{path}");
-        (!zone.is_empty()).then(|| (plain, Some(zone.to_owned())))
-    };
-    found().unwrap_or_else(|| (text.to_owned(), None))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +146,8 @@ mod tests {
             ("http://[::1]:8080/", "tcp://[::1]:8080"),
             ("http://[fe80::1%25eth0]/a%25b", "tcp://[fe80::1%eth0]:80"),
             ("http://[fe80::1%eth0]:81?%", "tcp://[fe80::1%eth0]:81"),
+            ("http:/[fe80::1%25eth0]#[%]", "tcp://[fe80::1%eth0]:80"),
+            ("http:///[fe80::1%25eth0]/", "tcp://[fe80::1%eth0]:80"),
         ] {
             assert_eq!(parse(url).place(), place);
         }
@@ -193,5 +185,18 @@ mod tests {
         );
         let other = from.redirect("http://[fe80::2]/").unwrap();
         assert_eq!(other.place(), "tcp://[fe80::2]:80");
+        for location in ["http://[fe80::2%25eth0]/", "//[fe80::2%eth0]"] {
+            let other = from.redirect(location).unwrap();
+            assert_eq!(other.place(), "tcp://[fe80::2%eth0]:80", "{location}");
+        }
+        for location in [
+            "http:/[fe80::2%25eth0]",
+            "/a:[%25b]",
+            "a[b%c]d",
+            "?http://[::1%25lo]/",
+        ] {
+            let same = from.redirect(location).unwrap();
+            assert_eq!(same.place(), "tcp://[fe80::1%lo]:80", "{location}");
+        }
     }
 }

@@ -31,6 +31,7 @@ mod fetch;
 mod fetch_files;
 mod foreign;
 mod greet;
+mod inherited;
 mod limits;
 mod lines;
 mod listening;
