@@ -51,6 +51,7 @@ mod scenarios;
 mod shutdown;
 mod stuck;
 mod timestamp;
+mod told;
 mod turns;
 mod tutorials;
 mod usage;
