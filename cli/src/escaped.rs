@@ -50,6 +50,20 @@ impl Excerpt {
     }
 }
 
+/// A text of our own, which may quote others: what would begin a line or command a terminal is
+/// escaped, also what an argument holds. Backslashes stay, since much is escaped already.
+pub(crate) fn on_one_line(text: &str) -> String {
+    let is_order = |next| matches!(next, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escaped = text.chars().map(|next| {
+        if next.is_control() || is_order(next) {
+            next.escape_debug().to_string()
+        } else {
+            next.to_string()
+        }
+    });
+    escaped.collect()
+}
+
 /// What a terminal is given of a peer's bytes: line ends (CR LF too), tabs and text as they are, and
 /// everything else escaped. A character that is cut in two is shown as two halves.
 pub(crate) fn for_terminal(bytes: &[u8]) -> Vec<u8> {
@@ -119,6 +133,17 @@ mod tests {
         );
         assert_eq!(shown("over\rwritten\r"), r"over\rwritten\r");
         assert_eq!(for_terminal(b"\xe2\x82\0"), br"\xe2\x82\0");
+    }
+
+    #[test]
+    fn a_text_stays_on_its_line() {
+        assert_eq!(
+            on_one_line("a\nb\r\x1b[31m\u{9b}\u{202e}"),
+            r"a\nb\r\u{1b}[31m\u{9b}\u{202e}"
+        );
+        for text in [r#"it's "plain""#, r"\u{1b}", "gr\u{fc}n", "e\u{301}"] {
+            assert_eq!(on_one_line(text), text);
+        }
     }
 
     #[test]

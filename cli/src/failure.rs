@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
+use crate::escaped::on_one_line;
 use crate::unblocked::{LAST_WAIT, write_within};
 
 #[derive(Debug)]
@@ -30,10 +31,14 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         let (text, status) = match self {
             Self::Usage(problem) => {
+                let problem = on_one_line(&problem);
                 let error = clap::Error::raw(ErrorKind::ValueValidation, problem + "\n");
                 (error.render().to_string(), ExitCode::from(2))
             }
-            Self::System(error) => (format!("serveloop: {error}\n"), ExitCode::FAILURE),
+            Self::System(error) => {
+                let problem = on_one_line(&error.to_string());
+                (format!("serveloop: {problem}\n"), ExitCode::FAILURE)
+            }
         };
         let _ = write_within(io::stderr(), text.as_bytes(), LAST_WAIT);
         status

@@ -8,9 +8,10 @@ use std::{fs, io, process, thread};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::failure::Failure;
-use crate::signals::{BY_SIGNAL, is_ignored};
+use crate::signals::{BY_SIGNAL, endings};
 use crate::threads;
 
 /// How much later than its limit a command is ended: the loop sees the limit too, and ends in order
@@ -22,21 +23,26 @@ const GRACE: Duration = Duration::from_millis(250);
 pub(crate) struct Leftover(Arc<Mutex<Option<PathBuf>>>);
 
 impl Leftover {
-    /// Has SIGINT, SIGTERM and SIGHUP end the command from now on: with the status of the shell,
-    /// whatever the other threads are waiting for. After `nohup` SIGHUP means nothing, as before.
+    /// Has every signal that would end the command remove the file first, whatever the other threads
+    /// are waiting for. SIGINT, SIGTERM and SIGHUP give the status of the shell, the others end it as
+    /// they would have. Those that were ignored when it began, as by `nohup`, still do nothing.
     ///
     /// # Errors
     /// The system refuses.
     pub(crate) fn watch() -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        if !is_ignored(SIGHUP) {
-            signals.add_signal(SIGHUP)?;
-        }
+        let mut signals = Signals::new(endings()).map_err(|error| {
+            let problem = format!("cannot listen for signals: {error}");
+            io::Error::new(error.kind(), problem)
+        })?;
         let leftover = Self::default();
         let watched = leftover.clone();
         let end = move || {
             if let Some(signal) = signals.forever().next() {
                 watched.remove();
+                if !matches!(signal, SIGINT | SIGTERM | SIGHUP) {
+                    // It only returns where it does not know the signal.
+                    let _ = emulate_default_handler(signal);
+                }
                 process::exit(BY_SIGNAL + signal);
             }
         };

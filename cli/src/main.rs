@@ -24,6 +24,7 @@ mod verbosity;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::ffi::OsString;
+use std::fs::File;
 use std::process::ExitCode;
 use std::{env, io, panic, thread};
 
@@ -31,16 +32,18 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
+use rustix::stdio::{dup2_stderr, dup2_stdout};
 
 use crate::bench::Bench;
 use crate::completions::{Completions, print};
 use crate::connect::Connect;
+use crate::escaped::on_one_line;
 use crate::failure::Failure;
 use crate::fetch::Fetch;
 use crate::manual::Manual;
 use crate::protocols::become_program;
 use crate::serve::Serve;
-use crate::signals::survive_size_limit;
+use crate::signals::{survive_size_limit, was_closed};
 use crate::unblocked::{LAST_WAIT, write_at_once, write_within};
 use crate::verbosity::{Verbosity, has_colors};
 
@@ -106,9 +109,15 @@ fn main() -> ExitCode {
     survive_size_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return answer(&list_commands(error)),
+        Err(error) => {
+            refuse_closed_output();
+            return answer(&quoting(list_commands(error)));
+        }
     };
     cli.verbosity.start_logging(cli.command.usual_level());
+    if !matches!(cli.command, Command::Serve(_)) {
+        refuse_closed_output();
+    }
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Connect(connect) => connect.run(),
@@ -120,6 +129,22 @@ fn main() -> ExitCode {
     let status = outcome.unwrap_or_else(Failure::report);
     log::logger().flush();
     status
+}
+
+/// Has what is written to standard output or standard error fail if they were closed when we began,
+/// as it does in other programs. It would be lost in the /dev/null that is there instead.
+fn refuse_closed_output() {
+    // What is opened for reading only refuses what is written.
+    let Ok(refusing) = File::open("/dev/null") else {
+        return;
+    };
+    // They are descriptors, so that this does not fail.
+    if was_closed(1) {
+        let _ = dup2_stdout(&refusing);
+    }
+    if was_closed(2) {
+        let _ = dup2_stderr(&refusing);
+    }
 }
 
 /// Has a panic say so without waiting for a reader: it may be in a loop that others need, and
@@ -154,6 +179,22 @@ fn answer(error: &clap::Error) -> ExitCode {
     let text = shown(has_colors(&io::stderr()));
     let _ = write_within(io::stderr(), text.as_bytes(), LAST_WAIT);
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
+}
+
+/// The same error, in which nothing that was typed commands the terminal or looks like another line.
+fn quoting(mut error: clap::Error) -> clap::Error {
+    let named = [
+        ContextKind::InvalidArg,
+        ContextKind::InvalidValue,
+        ContextKind::InvalidSubcommand,
+    ];
+    for kind in named {
+        if let Some(ContextValue::String(typed)) = error.get(kind) {
+            let shown = ContextValue::String(on_one_line(typed));
+            error.insert(kind, shown);
+        }
+    }
+    error
 }
 
 /// Adds to the error about an unknown command, or an unknown protocol, which ones there are.

@@ -1,5 +1,6 @@
 //! What signals do to this process: those that end a server, those that it only notes, and all
-//! others, none of which may end it by accident.
+//! others, none of which may end it by accident. Also what else it inherits that has to be asked for
+//! before Rust's runtime begins.
 #![expect(
     unsafe_code,
     reason = "what runs in a signal handler, and what the system says of one, is beyond what the compiler can check"
@@ -23,6 +24,19 @@ use signal_hook::low_level;
 use crate::logger::TARGET;
 use crate::sys::unblock_signals;
 use crate::threads;
+
+/// The standard descriptors that were closed when this process began, as bits. Rust's runtime opens
+/// /dev/null in their place before `main`, after which nobody can tell them from one that was given.
+static CLOSED: AtomicUsize = AtomicUsize::new(0);
+
+/// Called by the system's loader before anything of Rust's.
+#[used]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(
+    target_vendor = "apple",
+    unsafe(link_section = "__DATA,__mod_init_func")
+)]
+static NOTE_CLOSED: extern "C" fn() = note_closed;
 
 /// The shell's exit status for a process that a signal ended is this more than its number.
 pub(crate) const BY_SIGNAL: i32 = 128;
@@ -48,6 +62,14 @@ const ASKING: [c_int; 10] = [
 const LEFT: [c_int; 15] = [
     SIGABRT, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV, SIGSTOP, SIGSYS,
     SIGTRAP, SIGTSTP, SIGURG, SIGWINCH,
+];
+
+/// Stop a process in the background that uses its terminal.
+const STOPPING: [c_int; 2] = [SIGTTIN, SIGTTOU];
+
+/// End a process on every system. Linux has more, some of which others ignore.
+const ENDING_EVERYWHERE: [c_int; 10] = [
+    SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU, SIGVTALRM, SIGPROF,
 ];
 
 /// The highest number of a signal, those for real time included.
@@ -209,6 +231,21 @@ pub(crate) fn asks_to_end() -> Vec<c_int> {
     (1..=LAST).filter(asks).filter(is_default).collect()
 }
 
+extern "C" fn note_closed() {
+    let is_closed = |descriptor: &c_int| {
+        // SAFETY: this asks for the flags of a descriptor, if it is one.
+        unsafe { libc::fcntl(*descriptor, libc::F_GETFD) == -1 }
+    };
+    let closed = (0..=2).filter(is_closed);
+    let bits = closed.fold(0, |bits, descriptor| bits | 1 << descriptor);
+    CLOSED.store(bits, Ordering::Relaxed);
+}
+
+/// Whether the standard descriptor with that number was closed when this process began.
+pub(crate) fn was_closed(descriptor: u32) -> bool {
+    CLOSED.load(Ordering::Relaxed) & 1 << descriptor != 0
+}
+
 /// Ignores a signal, unless somebody catches it already.
 fn ignore(signal: c_int) {
     if action_of(signal) == Some(libc::SIG_DFL) {
@@ -220,6 +257,16 @@ fn set(signal: c_int, action: libc::sighandler_t) {
     // SAFETY: both actions that are given are the system's own. What the C library keeps for itself
     // it refuses.
     unsafe { libc::signal(signal, action) };
+}
+
+/// The signals that would end this process as it is: not those that are ignored or caught already,
+/// those of [`LEFT`], and those that stop it.
+pub(crate) fn endings() -> impl Iterator<Item = c_int> {
+    (1..=LAST).filter(|signal| {
+        let is_ending = ENDING_EVERYWHERE.contains(signal) || cfg!(target_os = "linux");
+        let is_other = LEFT.contains(signal) || STOPPING.contains(signal);
+        is_ending && !is_other && action_of(*signal) == Some(libc::SIG_DFL)
+    })
 }
 
 /// Whether `signal` does nothing to this process, as `nohup` has it for SIGHUP.

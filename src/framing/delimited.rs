@@ -39,7 +39,9 @@ impl Delimited {
     pub fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         let Some(end) = find_from(data, &mut self.scanned, &self.delimiter) else {
             let begun = self.delimiter.len() - 1;
-            checked_length(data.len() as u64, self.max.saturating_add(begun))?;
+            if data.len() > self.max.saturating_add(begun) {
+                checked_length(data.len() as u64, self.max)?;
+            }
             return Ok(None);
         };
         checked_length(end as u64, self.max)?;

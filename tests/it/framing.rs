@@ -224,6 +224,7 @@ fn the_longest_message_passes_and_one_byte_more_does_not() {
     too_long(Lines::new(MAX).encode(&more, |_| ()), MAX as u64 + 1);
     let line = [&more[..], b"\n"].concat();
     too_long(Lines::new(MAX).decode(&line), MAX as u64 + 1);
+    tells_limit(Lines::new(MAX).decode(&[b'x'; MAX + 2]));
 
     let delimited = || Delimited::new(&b"--"[..], MAX);
     assert_eq!(
@@ -233,6 +234,16 @@ fn the_longest_message_passes_and_one_byte_more_does_not() {
     too_long(delimited().encode(&more, |_| ()), MAX as u64 + 1);
     let message = [&more[..], b"--"].concat();
     too_long(delimited().decode(&message), MAX as u64 + 1);
+    tells_limit(delimited().decode(&[b'x'; MAX + 2]));
+}
+
+/// Also where a part of the end could still follow.
+#[track_caller]
+fn tells_limit<T: Debug>(outcome: Result<T, ProtocolError>) {
+    match outcome {
+        Err(ProtocolError::TooLong { limit, .. }) => assert_eq!(limit, MAX),
+        outcome => panic!("{outcome:?}"),
+    }
 }
 
 #[test]

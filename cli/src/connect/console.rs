@@ -26,7 +26,9 @@ impl Console {
     /// The system has no thread or descriptor.
     pub(crate) fn start(unit: Unit, prompt: Option<String>, waker: Waker) -> io::Result<Self> {
         let prompt = prompt.filter(|_| io::stdin().is_terminal());
-        let (input, out) = (Patient::new(io::stdin())?, Patient::new(io::stdout())?);
+        let (input, out) = (Patient::new(io::stdin()), Patient::new(io::stdout()));
+        let input = input.map_err(|error| named("standard input", &error))?;
+        let out = out.map_err(|error| named("standard output", &error))?;
         let printed = waker.clone();
         let typed = move || waker.wake();
         Ok(Self {
@@ -75,6 +77,11 @@ impl Console {
         }
     }
 
+    /// Whether somebody types at a terminal.
+    pub(crate) fn has_person(&self) -> bool {
+        io::stdin().is_terminal()
+    }
+
     pub(crate) fn screen(&self) -> &Screen {
         &self.screen
     }
@@ -85,6 +92,10 @@ impl Console {
             tell(&error, ending);
         }
     }
+}
+
+fn named(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 fn tell(error: &io::Error, ending: &Ending) {

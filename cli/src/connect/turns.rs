@@ -1,6 +1,6 @@
 //! A conversation in turns: a line is typed and sent, its reply is printed, and then the next one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
 
@@ -9,6 +9,12 @@ use crate::connect::keyboard::{Typed, Unit};
 use crate::connect::line_client::{LineClient, Next, Reply, Saying};
 use crate::outbound::Ending;
 use crate::protocols::Wire;
+
+/// What is wrong with a peer that ends its side while a line has no reply.
+const NO_REPLY: &str = "closed before the reply was complete";
+
+/// How long the end of the input is waited for after the peer's end: what is there is read by then.
+const INPUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How one talks.
 #[derive(Clone, Debug)]
@@ -30,6 +36,8 @@ pub(crate) struct Turns {
     /// What the peer owes us.
     reply: Option<Reply>,
     quiet_at: Option<Instant>,
+    /// The peer has ended its side, and it is not known yet whether there is another line for it.
+    is_alone: bool,
 }
 
 impl Turns {
@@ -40,6 +48,7 @@ impl Turns {
             ending,
             console: None,
             quiet_at: None,
+            is_alone: false,
         }
     }
 
@@ -72,11 +81,17 @@ impl Turns {
         match self.manners.talk.say(line, self.manners.wire) {
             Saying::Skip => {}
             Saying::Quit => transport.close(),
+            Saying::Send(..) if self.is_alone => self.fail(NO_REPLY, transport),
             Saying::Send(request, reply) => {
                 transport.write(&request);
                 self.reply = Some(reply);
             }
         }
+    }
+
+    fn fail(&self, problem: impl ToString, transport: &mut Transport<'_>) {
+        self.ending.fail(problem);
+        transport.abort();
     }
 
     fn receive(
@@ -98,6 +113,17 @@ impl Turns {
             self.go_on(next, now);
         }
         Ok(())
+    }
+
+    /// The peer has ended its side, and neither a line nor the end of the input has come since.
+    fn stop_waiting(&mut self, transport: &mut Transport<'_>) {
+        let is_drained = |console: &Console| console.screen().is_drained();
+        if self.console.as_ref().is_none_or(is_drained) {
+            self.fail("closed before the input ended", transport);
+        } else {
+            // Nobody was asked for a line yet: whoever reads our output is slow.
+            self.quiet_at = Some(transport.now() + INPUT_PATIENCE);
+        }
     }
 
     fn go_on(&mut self, next: Next, now: Instant) {
@@ -143,9 +169,19 @@ impl Protocol for Turns {
         // An output that is there needs no quiet after it any more.
         let is_missing = |reply| !matches!(reply, Reply::End | Reply::Output(_, 0));
         if self.reply.take().is_some_and(is_missing) {
-            return Err(ProtocolError::other("closed before the reply was complete"));
+            return Err(ProtocolError::other(NO_REPLY));
         }
-        transport.close();
+        self.quiet_at = None;
+        if transport.is_closing() || self.console.as_ref().is_none_or(Console::has_person) {
+            // A person sees that it is over, and types nothing more.
+            transport.close();
+            return Ok(());
+        }
+
+        // Whether a line came too late for this end must not depend on who is faster.
+        self.is_alone = true;
+        self.quiet_at = Some(transport.now() + INPUT_PATIENCE);
+        self.settle(transport);
         Ok(())
     }
 
@@ -154,6 +190,9 @@ impl Protocol for Turns {
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        if self.is_alone {
+            return self.stop_waiting(transport);
+        }
         let Some(reply) = &mut self.reply else {
             return;
         };
@@ -163,10 +202,7 @@ impl Protocol for Turns {
                 self.go_on(next, transport.now());
                 self.settle(transport);
             }
-            Err(error) => {
-                self.ending.fail(error);
-                transport.abort();
-            }
+            Err(error) => self.fail(error, transport),
         }
     }
 

@@ -3,12 +3,16 @@
 use serveloop::ProtocolError;
 use serveloop::framing::Lines;
 
-/// The longest line that announces a chunk, its extensions included, in bytes.
-const SIZE_LINE_MOST: usize = 1 << 10;
+use super::lines::without_cr;
 
-/// The longest line after the last chunk, in bytes, and how many there may be.
-const TRAILER_LINE_MOST: usize = 8 << 10;
-const TRAILERS_MOST: usize = 100;
+/// The longest line that announces a chunk, its extensions included, in bytes.
+const SIZE_LINE_MOST: usize = 300 << 10;
+
+/// The most bytes of all lines after the last chunk, without their ends: as many as of a head.
+const TRAILERS_MOST: usize = 300 << 10;
+
+/// The longest line end after a chunk, in bytes: more carriage returns than anybody sends.
+const DATA_END_MOST: usize = 16;
 
 /// A body, as far as it is still to come.
 #[derive(Debug)]
@@ -29,8 +33,8 @@ pub(crate) enum Part {
     /// So many bytes of a chunk.
     Data(u64),
     /// The line end after a chunk.
-    DataEnd(Lines),
-    /// The lines after the last chunk, of which so many came.
+    DataEnd,
+    /// The lines after the last chunk, and how many bytes of them are allowed.
     Trailer(Lines, usize),
     Nothing,
 }
@@ -98,7 +102,7 @@ impl Part {
             Self::Data(left) => {
                 let piece = take(data, left);
                 if *left == 0 {
-                    *self = Self::DataEnd(Lines::new(0));
+                    *self = Self::DataEnd;
                 }
                 return Ok(piece);
             }
@@ -108,20 +112,27 @@ impl Part {
                     taken: data.len(),
                 });
             }
-            Self::Size(lines) | Self::DataEnd(lines) | Self::Trailer(lines, _) => lines,
+            Self::DataEnd => {
+                let taken = data_end(data)?;
+                if taken > 0 {
+                    *self = Self::size();
+                }
+                return Ok(Piece {
+                    content: b"",
+                    taken,
+                });
+            }
+            Self::Size(lines) | Self::Trailer(lines, _) => lines,
         };
-        let line = lines.decode(data);
-        let line = line.map_err(|error| match self {
-            Self::DataEnd(_) => ProtocolError::malformed("a chunk is longer than its size says"),
-            _ => error,
-        })?;
+
+        let line = lines.decode(data).map_err(|_| self.too_long())?;
         let Some(line) = line else {
             return Ok(Piece {
                 content: b"",
                 taken: 0,
             });
         };
-        self.advance(line.message)?;
+        self.advance(without_cr(line.message))?;
         Ok(Piece {
             content: b"",
             taken: line.taken,
@@ -131,20 +142,40 @@ impl Part {
     /// A line came.
     fn advance(&mut self, line: &[u8]) -> Result<(), ProtocolError> {
         *self = match self {
-            Self::Size(_) => match chunk_size(line)? {
-                0 => Self::Trailer(Lines::new(TRAILER_LINE_MOST), 0),
+            Self::Trailer(..) if line.is_empty() => Self::Nothing,
+            Self::Trailer(_, most) => {
+                // Each counts, so that there cannot be any number of short ones.
+                let most = most.saturating_sub(line.len());
+                Self::Trailer(Lines::new(most), most)
+            }
+            _ => match chunk_size(line)? {
+                0 => Self::Trailer(Lines::new(TRAILERS_MOST), TRAILERS_MOST),
                 size => Self::Data(size),
             },
-            Self::Trailer(..) if line.is_empty() => Self::Nothing,
-            Self::Trailer(_, count) if *count == TRAILERS_MOST => {
-                return Err(ProtocolError::malformed(
-                    "too many lines after the last chunk",
-                ));
-            }
-            Self::Trailer(_, count) => Self::Trailer(Lines::new(TRAILER_LINE_MOST), *count + 1),
-            _ => Self::size(),
         };
         Ok(())
+    }
+
+    /// What is wrong with a line that does not end.
+    fn too_long(&self) -> ProtocolError {
+        ProtocolError::malformed(match self {
+            Self::Trailer(..) => {
+                format!("more than {TRAILERS_MOST} bytes of lines after the last chunk")
+            }
+            _ => format!("a line of more than {SIZE_LINE_MOST} bytes for the size of a chunk"),
+        })
+    }
+}
+
+/// The length of the line end at the front of `data`; 0 if it is not complete.
+fn data_end(data: &[u8]) -> Result<usize, ProtocolError> {
+    let end = data.iter().position(|byte| *byte != b'\r');
+    match end.map(|at| (at, data[at])) {
+        Some((at, b'\n')) => Ok(at + 1),
+        None if data.len() <= DATA_END_MOST => Ok(0),
+        _ => Err(ProtocolError::malformed(
+            "a chunk is longer than its size says",
+        )),
     }
 }
 
@@ -221,6 +252,10 @@ mod tests {
             hello
         );
         assert_eq!(chunked("C what is this\nhello, world\n0\n\n"), hello);
+        assert_eq!(
+            chunked("C\r\r\nhello, world\r\r\n0\r\r\nA: b\r\r\n\r\r\n"),
+            hello
+        );
         assert_eq!(chunked("0\r\n\r\n"), Ok(String::new()));
     }
 
@@ -248,10 +283,38 @@ mod tests {
                 .unwrap_err()
                 .contains("longer than its size says")
         );
-        let endless = format!("5;{}", "x".repeat(2_000));
-        assert!(chunked(&endless).unwrap_err().contains("too long"));
-        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(101));
-        assert!(chunked(&trailers).unwrap_err().contains("too many lines"));
+        let error = chunked(&format!("5\r\nhello{}", "\r".repeat(20))).unwrap_err();
+        assert!(error.contains("longer than its size says"), "{error}");
+    }
+
+    /// Shown at once: byte by byte would take its time.
+    #[test]
+    fn what_is_no_content_has_a_limit_that_nobody_meets() {
+        let end = |bytes: &str| {
+            let (mut body, mut rest) = (Body::chunked(), bytes.as_bytes());
+            while !rest.is_empty() {
+                let piece = body.decode(rest).map_err(|error| error.to_string())?;
+                if piece.taken == 0 {
+                    break;
+                }
+                rest = &rest[piece.taken..];
+            }
+            body.end().map_err(|error| error.to_string())
+        };
+        let extension = "x".repeat(SIZE_LINE_MOST - 2);
+        let trailers = "a: b\r\n".repeat(5_000);
+        assert_eq!(
+            end(&format!("5;{extension}\r\nhello\r\n0\r\n{trailers}\r\n")),
+            Ok(())
+        );
+        let error = end(&format!("5;{extension}xx")).unwrap_err();
+        assert!(error.contains("for the size of a chunk"), "{error}");
+        let error = end(&format!(
+            "0\r\n{}",
+            "a: b\r\n".repeat(TRAILERS_MOST / 4 + 1)
+        ));
+        let error = error.unwrap_err();
+        assert!(error.contains("after the last chunk"), "{error}");
     }
 
     #[test]

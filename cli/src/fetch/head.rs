@@ -33,7 +33,11 @@ impl Head {
         let (status, reason) = status_line(first)?;
 
         let headers = headers(lines);
-        let (is_chunked, length) = (is_chunked(&headers)?, length(&headers)?);
+        // What has no body says nothing of its end, whatever it says.
+        let (is_chunked, length) = match status {
+            100..200 | 204 | 304 => (false, Some(0)),
+            _ => (is_chunked(&headers)?, length(&headers)?),
+        };
         if is_chunked && length.is_some() {
             let problem = "both Content-Length and Transfer-Encoding: where does the body end?";
             return Err(malformed(problem));
@@ -68,11 +72,10 @@ impl Head {
 
     /// The body that follows.
     pub(crate) fn body(&self) -> Body {
-        match (self.status, self.is_chunked, self.length) {
-            (204 | 304, ..) => Body::Sized(0),
-            (_, true, _) => Body::chunked(),
-            (_, false, Some(length)) => Body::Sized(length),
-            (_, false, None) => Body::ToEnd,
+        match (self.is_chunked, self.length) {
+            (true, _) => Body::chunked(),
+            (false, Some(length)) => Body::Sized(length),
+            (false, None) => Body::ToEnd,
         }
     }
 
@@ -135,13 +138,19 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether the body comes in chunks. `identity` is what it is anyway, and chunked twice is chunked.
+/// The codings that change nothing; the second is none of the standard's, but servers send it.
+const WITHOUT_EFFECT: [&[u8]; 2] = [b"identity", b"none"];
+
+/// Whether the body comes in chunks. Chunked twice is chunked.
 fn is_chunked(headers: &[Header]) -> Result<bool, ProtocolError> {
     let mut is_chunked = false;
     for coding in elements(headers, "transfer-encoding") {
+        let has_no_effect = WITHOUT_EFFECT
+            .iter()
+            .any(|name| coding.eq_ignore_ascii_case(name));
         if coding.eq_ignore_ascii_case(b"chunked") {
             is_chunked = true;
-        } else if !coding.eq_ignore_ascii_case(b"identity") {
+        } else if !has_no_effect {
             return Err(malformed(format!(
                 "an unknown Transfer-Encoding: {}",
                 lossy(coding)
@@ -283,10 +292,28 @@ mod tests {
             " Content-Length: 3\r\n",
             "Transfer-Encoding: identity\r\n",
             "Transfer-Encoding:\r\n",
+            "Transfer-Encoding: None\r\n",
             &long,
         ] {
             let head = head(&format!("{line}Content-Length: 5,\r\n")).unwrap();
             assert!(matches!(head.body(), Body::Sized(5)), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_body_has_no_end_of_one() {
+        for status in ["100", "102", "103", "204", "304"] {
+            for headers in [
+                "Content-Length: 1\r\nContent-Length: 2\r\n",
+                "Content-Length: abc\r\n",
+                "Content-Length:\r\n",
+                "Transfer-Encoding: gzip\r\n",
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            ] {
+                let head = format!("HTTP/1.1 {status} x\r\n{headers}\r\n");
+                let head = Head::parse(head.as_bytes()).unwrap();
+                assert!(matches!(head.body(), Body::Sized(0)), "{status} {headers}");
+            }
         }
     }
 

@@ -68,7 +68,11 @@ pub(crate) fn status_line(line: &[u8]) -> Result<(u16, &[u8]), ProtocolError> {
 /// Says at once that the beginning of a line is not that of a status line.
 fn check_name(begin: &[u8]) -> Result<(), ProtocolError> {
     // Half of an empty line.
-    let begin = if begin == b"\r" { b"" } else { begin };
+    let begin = if without_cr(begin).is_empty() {
+        b""
+    } else {
+        begin
+    };
     let most = begin.len().min(NAME.len());
     if begin[..most].eq_ignore_ascii_case(&NAME[..most]) {
         return Ok(());
@@ -81,9 +85,13 @@ fn no_response(line: &[u8]) -> ProtocolError {
     ProtocolError::malformed(format!("no HTTP response: it begins with \"{begin}\""))
 }
 
-/// A line, whose line feed is gone, without the rest of its end.
-pub(crate) fn without_cr(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
+/// A line, whose line feed is gone, without the rest of its end. Programs that take a line for one
+/// that has no end yet send more than one carriage return.
+pub(crate) fn without_cr(mut line: &[u8]) -> &[u8] {
+    while let Some(shorter) = line.strip_suffix(b"\r") {
+        line = shorter;
+    }
+    line
 }
 
 #[cfg(test)]
@@ -133,6 +141,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nA: b\n\r\n",
             "\r\n\nHTTP/1.1 200 OK\r\n\n",
             "HTTP/1.1 200 OK\r\nA: \r\r\n \r\n\r\n",
+            "\r\r\nHTTP/1.1 200 OK\r\r\nA: b\r\r\r\n\r\r\n",
         ] {
             let mut at_once = HeadEnd::default();
             let stream = format!("{head}\n\nmore");
@@ -158,7 +167,7 @@ mod tests {
             let error = HeadEnd::default().find(begin.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("no HTTP response"), "{begin:?}");
         }
-        for begin in ["", "H", "\r", "\n", "htTp/", "HTTP/1.1 x"] {
+        for begin in ["", "H", "\r", "\r\r", "\n", "htTp/", "HTTP/1.1 x"] {
             assert_eq!(HeadEnd::default().find(begin.as_bytes()).unwrap(), None);
         }
     }

@@ -3,6 +3,7 @@
 //! What HTTP and files need comes in here: the request, the head and the body of a response, proxies, and
 //! a file that is replaced only when it is complete. The connection itself is `outbound`'s.
 
+mod authority;
 mod body;
 mod download;
 mod head;

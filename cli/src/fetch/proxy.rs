@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::{env, fmt};
 
+use clap::Args;
+
 use crate::failure::Failure;
+use crate::fetch::authority::{split_zone, zoned};
 use crate::fetch::host::{Host, unescaped};
 use crate::fetch::url::{self, Url, split_scheme};
-use clap::Args;
 
 /// The port of a proxy that does not say it, as with curl.
 const PORT: u16 = 1080;
@@ -92,6 +94,7 @@ impl Proxies {
 /// A server that asks others for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proxy {
+    /// With the network that an IPv6 address is of, if it says so.
     host: String,
     port: u16,
     /// User and password, in Base64.
@@ -100,23 +103,25 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     fn parse(text: &str) -> Result<Self, String> {
-        let whole = match text.split_once("://") {
-            Some(_) => text.to_owned(),
-            None => format!("http://{text}"),
+        let whole = if has_scheme(text) {
+            text.to_owned()
+        } else {
+            format!("http://{text}")
         };
-        let scheme = split_scheme(&whole).map(|(scheme, _)| scheme);
+        let (plain, zone) = split_zone(&whole);
+        let scheme = split_scheme(&plain).map(|(scheme, _)| scheme);
         if let Some(scheme) = scheme.filter(|scheme| scheme != "http") {
             return Err(format!(
                 "only http:// proxies are supported, not {scheme}; --no-proxy asks directly"
             ));
         }
 
-        let url = Url::parse(&whole)?;
+        let url = Url::parse(&plain)?;
         let credentials = url.credentials().map(|(user, password)| {
             base64(&[&unescaped(user), &b":"[..], &unescaped(password)].concat())
         });
         Ok(Self {
-            host: url.host().to_string(),
+            host: zoned(&url.host().to_string(), zone.as_deref()),
             port: url.port().unwrap_or(PORT),
             credentials,
         })
@@ -142,11 +147,24 @@ impl fmt::Display for Proxy {
     }
 }
 
+/// Whether a proxy begins with the name of a protocol. One slash is enough after those of the web: what
+/// else comes before a slash is a host, whose port is missing.
+fn has_scheme(text: &str) -> bool {
+    let is_web = |(scheme, rest): (&str, &str)| {
+        let is_known = ["http", "https"]
+            .iter()
+            .any(|it| scheme.eq_ignore_ascii_case(it));
+        is_known && rest.starts_with('/')
+    };
+    text.contains("://") || text.split_once(':').is_some_and(is_web)
+}
+
 /// Whether one of `hosts` is that of `url`.
 fn is_exception(url: &Url, hosts: &str) -> bool {
     let port = url.port().unwrap_or(url::PORT);
     hosts
         .split([',', ' ', '\t', '\n'])
+        .map(|entry| entry.trim_end_matches('/'))
         .filter(|entry| !entry.is_empty())
         .any(|entry| entry == "*" || matches(url.host(), port, entry))
 }
@@ -173,6 +191,8 @@ fn is_below(name: &str, port: u16, entry: &str) -> bool {
 fn is_within(ip: IpAddr, port: u16, entry: &str) -> bool {
     let is_ip = |text: &str| {
         let text = text.trim_start_matches('[').trim_end_matches(']');
+        // In another network the same address is hardly meant.
+        let text = text.split('%').next().unwrap_or_default();
         text.parse() == Ok(ip)
     };
     let (host, only) = split_port(entry);
@@ -250,9 +270,23 @@ mod tests {
             ("127.0.0.1:80", "tcp://127.0.0.1:80"),
             ("http://[::1]:80/", "tcp://[::1]:80"),
             ("proxy", "tcp://proxy:1080"),
+            ("http://me:80@proxy", "tcp://proxy:1080"),
+            ("http://[::1]", "tcp://[::1]:1080"),
+            ("proxy:080", "tcp://proxy:80"),
+            ("http://proxy:00080", "tcp://proxy:80"),
+            ("http://proxy:80?", "tcp://proxy:80"),
+            ("http://proxy:80#", "tcp://proxy:80"),
+            ("http://proxy:80\\", "tcp://proxy:80"),
+            ("proxy:80?a", "tcp://proxy:80"),
+            ("http:/proxy:3128", "tcp://proxy:3128"),
+            ("HTTP:/proxy:80/", "tcp://proxy:80"),
+            ("http:///proxy:80", "tcp://proxy:80"),
+            ("http://[fe80::1%25lo]:80", "tcp://[fe80::1%lo]:80"),
+            ("http:/[fe80::1%lo]", "tcp://[fe80::1%lo]:1080"),
+            ("[fe80::1%25lo]:3128/", "tcp://[fe80::1%lo]:3128"),
         ] {
             let proxy = Proxy::parse(text).unwrap();
-            assert_eq!((proxy.place(), proxy.header()), (place.into(), "".into()));
+            assert_eq!(proxy.place(), place, "{text}");
         }
         let proxy = Proxy::parse("http://Al%61ddin:open%20sesame@proxy:1").unwrap();
         assert_eq!(proxy.to_string(), "http://proxy:1");
@@ -261,6 +295,7 @@ mod tests {
         for text in [
             "socks5://proxy:1",
             "https://proxy",
+            "https:/proxy",
             "http://",
             "proxy:99999",
         ] {
@@ -279,6 +314,12 @@ mod tests {
             ("http://example.com:81/", "example.com:81"),
             ("http://anything/", "a *"),
             ("http://127.0.0.1/", "localhost,127.0.0.1"),
+            ("http://127.0.0.1/", "127.0.0.1/"),
+            ("http://127.0.0.1:81/", "127.0.0.1:81/"),
+            ("http://www.example.com/", "example.com/"),
+            ("http://[fe80::1]/", "[fe80::1%25lo], fe80::2"),
+            ("http://[fe80::1]/", "fe80::1%lo"),
+            ("http://[fd00::1]/", "[fd00::1]/"),
             ("http://10.9.8.7/", "10.0.0.0/8"),
             ("http://10.9.8.7/", "0.0.0.0/0"),
             ("http://10.9.8.7:80/", "10.9.8.7:80"),

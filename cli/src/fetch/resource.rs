@@ -4,6 +4,7 @@ use std::{fmt, io};
 
 use crate::escaped::Quoted;
 use crate::failure::Failure;
+use crate::fetch::authority::{split_zone, zoned};
 use crate::fetch::proxy::Proxy;
 use crate::fetch::url::{self, Url};
 
@@ -38,12 +39,20 @@ impl Resource {
             let problem = format!("{self}: redirected to {location}: {problem}");
             Failure::from(io::Error::other(problem))
         };
-        let url = self.url.join(location).map_err(failed)?;
+        // With one slash it would be a path.
+        let (plain, zone) = match location.contains("//") {
+            true => split_zone(location),
+            false => (location.to_owned(), None),
+        };
+        let url = self.url.join(&plain).map_err(failed)?;
         check(&url).map_err(failed)?;
 
         let is_same_host = url.host() == self.url.host();
-        let zone = self.zone.clone().filter(|_| is_same_host);
-        Ok(Self { url, zone })
+        let own = || self.zone.clone().filter(|_| is_same_host);
+        Ok(Self {
+            url,
+            zone: zone.or_else(own),
+        })
     }
 
     pub(crate) fn url(&self) -> &Url {
@@ -54,10 +63,7 @@ impl Resource {
     pub(crate) fn place(&self) -> String {
         let host = self.url.host().to_string();
         let port = self.url.port().unwrap_or(url::PORT);
-        match (&self.zone, host.strip_suffix(']')) {
-            (Some(zone), Some(address)) => format!("tcp://{address}%{zone}]:{port}"),
-            _ => format!("tcp://{host}:{port}"),
-        }
+        format!("tcp://{}:{port}", zoned(&host, self.zone.as_deref()))
     }
 
     /// The request. A URL that was parsed holds no line end and no space.
@@ -88,22 +94,6 @@ fn check(url: &Url) -> Result<(), &'static str> {
         Some(_) => Err("a user's name and password are not sent"),
         None => Ok(()),
     }
-}
-
-/// A URL without the zone of its IPv6 address, and that zone: `[fe80::1%25eth0]` or `[fe80::1%eth0]`.
-fn split_zone(text: &str) -> (String, Option<String>) {
-    let found = || {
-        let (scheme, rest) = text.split_once("://")?;
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        let (before, literal) = authority.split_once('[')?;
-        let (literal, after) = literal.split_once(']')?;
-        let (address, zone) = literal.split_once('%')?;
-        let zone = zone.strip_prefix("25").unwrap_or(zone);
-        let plain = format!("{scheme}://{before}[{address}]{after}{path}");
-        (!zone.is_empty()).then(|| (plain, Some(zone.to_owned())))
-    };
-    found().unwrap_or_else(|| (text.to_owned(), None))
 }
 
 #[cfg(test)]
@@ -142,6 +132,8 @@ mod tests {
             ("http://[::1]:8080/", "tcp://[::1]:8080"),
             ("http://[fe80::1%25eth0]/a%25b", "tcp://[fe80::1%eth0]:80"),
             ("http://[fe80::1%eth0]:81?%", "tcp://[fe80::1%eth0]:81"),
+            ("http:/[fe80::1%25eth0]#[%]", "tcp://[fe80::1%eth0]:80"),
+            ("http:///[fe80::1%25eth0]/", "tcp://[fe80::1%eth0]:80"),
         ] {
             assert_eq!(parse(url).place(), place);
         }
@@ -179,5 +171,18 @@ mod tests {
         );
         let other = from.redirect("http://[fe80::2]/").unwrap();
         assert_eq!(other.place(), "tcp://[fe80::2]:80");
+        for location in ["http://[fe80::2%25eth0]/", "//[fe80::2%eth0]"] {
+            let other = from.redirect(location).unwrap();
+            assert_eq!(other.place(), "tcp://[fe80::2%eth0]:80", "{location}");
+        }
+        for location in [
+            "http:/[fe80::2%25eth0]",
+            "/a:[%25b]",
+            "a[b%c]d",
+            "?http://[::1%25lo]/",
+        ] {
+            let same = from.redirect(location).unwrap();
+            assert_eq!(same.place(), "tcp://[fe80::1%lo]:80", "{location}");
+        }
     }
 }

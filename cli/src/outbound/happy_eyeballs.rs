@@ -149,9 +149,12 @@ impl<P: Protocol> Attempt<P> {
         })
     }
 
-    /// Serves the connection to its end, which may have come already.
+    /// Serves the connection to its end, which may have come already. After a failure the peer's end is
+    /// not waited for: there is nothing that it has to get.
     fn finish(mut self) -> io::Result<End> {
-        self.reactor.run()?;
+        while !self.reactor.is_finished() && !self.ending.has_failed() {
+            self.reactor.turn(None)?;
+        }
         let untold = || End::Failed("its end was not told".to_owned());
         Ok(self.ending.take().unwrap_or_else(untold))
     }

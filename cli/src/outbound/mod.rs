@@ -13,6 +13,8 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use libc::{EADDRNOTAVAIL, EMFILE};
+use rustix::process::{Resource, getrlimit};
 use serveloop::{Address, CloseReason, Config, Deadline, Protocol};
 
 use crate::failure::Failure;
@@ -45,12 +47,17 @@ impl Ending {
     pub(crate) fn note(&self, reason: &CloseReason) {
         self.tell(match reason {
             CloseReason::Closed | CloseReason::PeerClosed => End::Well,
-            CloseReason::ConnectFailed(_) | CloseReason::TimedOut(Deadline::Connect) => {
-                End::Unreached(reason.to_string())
+            CloseReason::ConnectFailed(error) => {
+                End::Unreached(format!("{reason}{}", advice(error)))
             }
+            CloseReason::TimedOut(Deadline::Connect) => End::Unreached(reason.to_string()),
             CloseReason::Protocol(error) => End::Failed(error.to_string()),
             _ => End::Failed(reason.to_string()),
         });
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(*self.0.borrow(), Some(End::Failed(_) | End::Unreached(_)))
     }
 
     /// What was told, if anything was.
@@ -75,9 +82,28 @@ pub(crate) fn visit<P: Protocol>(
     make: impl FnMut(Ending) -> P,
 ) -> Result<(), Failure> {
     let named = |problem: String| Failure::from(io::Error::other(format!("{name}: {problem}")));
-    match Race::new(addresses, config, make).run()? {
+    let race = Race::new(addresses, config, make);
+    let failed = |error| named(format!("cannot connect: {error}{}", advice(&error)));
+    match race.run().map_err(failed)? {
         End::Well => Ok(()),
         End::Unreached(problem) | End::Failed(problem) => Err(named(problem)),
+    }
+}
+
+/// What helps where the system refuses a connection for a reason of this machine's, after a colon.
+pub(crate) fn advice(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(EADDRNOTAVAIL) => {
+            ": no local port is free, or this machine has no address of that kind. A port is kept for a \
+             minute after its connection (TIME_WAIT); sysctl net.ipv4.ip_local_port_range gives more"
+                .to_owned()
+        }
+        Some(EMFILE) => {
+            let most = getrlimit(Resource::Nofile).current;
+            let most = most.map_or("any number of".to_owned(), |most| most.to_string());
+            format!(": this process may have {most} descriptors, ulimit -n allows more")
+        }
+        _ => String::new(),
     }
 }
 

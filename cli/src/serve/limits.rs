@@ -338,7 +338,7 @@ mod tests {
     fn limits_that_contradict_each_other_are_refused() {
         for (nonsense, said) in [
             (
-                "--low-water=1MiB",
+                "--low-water=1MiB --high-water=1MiB",
                 "--low-water must be less than --high-water",
             ),
             (

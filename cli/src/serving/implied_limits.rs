@@ -31,6 +31,11 @@ pub(crate) fn make_room(config: &mut Config, given: &[&str], needs: &[Need]) -> 
     if !is_given("max_frame") {
         config.max_frame = config.max_frame.max(config.max_line).max(need("max_frame"));
     }
+    if !is_given("high_water") && is_given("low_water") {
+        config.high_water = config
+            .high_water
+            .max(config.low_water.saturating_mul(SPARE));
+    }
     if !is_given("max_output") {
         // Replies are at least as long as messages: an echo of it, a greeting.
         let usual = Config::default().max_frame;
@@ -72,6 +77,18 @@ fn check(config: &Config, is_given: impl Fn(&str) -> bool, needs: &[Need]) -> Re
         ("max_output", "max_buffered"),
         ("max_frame", "max_buffered"),
     ];
+    for whole in ["max_output", "max_buffered"] {
+        let bytes = fields.iter().find(|(field, _)| *field == whole);
+        let bytes = bytes.map_or(0, |(_, bytes)| *bytes);
+        if is_given(whole) && bytes == 0 {
+            return Err(format!("{whole} must be at least 1"));
+        }
+        // Between them is `high_water`, of which nobody has said anything.
+        let has_part = is_given("low_water") && !is_given("high_water");
+        if is_given(whole) && has_part && config.low_water >= bytes {
+            return Err(format!("{whole} must be more than low_water"));
+        }
+    }
     let value = |name: &str| fields.iter().find(|(field, _)| *field == name);
     let value = |name: &str| value(name).map_or(0, |(_, bytes)| *bytes);
 
@@ -121,6 +138,15 @@ mod tests {
         let config = moved(&["max_output"], |to| to.max_output = 512 * MIB);
         assert_eq!(config.max_buffered, 1_024 * MIB);
 
+        let config = moved(&["low_water"], |to| to.low_water = 8 * MIB);
+        assert_eq!((config.high_water, config.max_output), (16 * MIB, 32 * MIB));
+        let config = moved(&["low_water"], |to| to.low_water = 64 << 10);
+        assert_eq!(config.high_water, 128 << 10);
+        let config = moved(&["low_water", "max_output"], |to| {
+            (to.low_water, to.max_output) = (2 * MIB, 3 * MIB);
+        });
+        assert_eq!(config.high_water, 3 * MIB);
+
         let config = moved(&["high_water"], |to| to.high_water = 4 << 10);
         assert_eq!(config.low_water, 2 << 10);
         let config = moved(&["max_output"], |to| to.max_output = 10 << 10);
@@ -142,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_was_given_does_not() {
-        let cases: [(&[&str], Change, &str); 5] = [
+        let cases: [(&[&str], Change, &str); 9] = [
             (
                 &["max_frame", "max_buffered"],
                 |to| to.max_frame = 512 * MIB,
@@ -167,6 +193,26 @@ mod tests {
                 &["max_output", "max_buffered"],
                 |to| to.max_output = 512 * MIB,
                 "max_buffered must be at least max_output",
+            ),
+            (
+                &["max_output"],
+                |to| to.max_output = 0,
+                "max_output must be at least 1",
+            ),
+            (
+                &["max_buffered"],
+                |to| to.max_buffered = 0,
+                "max_buffered must be at least 1",
+            ),
+            (
+                &["low_water", "max_output"],
+                |to| to.low_water = MIB,
+                "max_output must be more than low_water",
+            ),
+            (
+                &["low_water", "max_buffered"],
+                |to| to.low_water = 512 * MIB,
+                "max_buffered must be more than low_water",
             ),
         ];
         for (given, change, problem) in cases {

@@ -271,7 +271,13 @@ fn what_never_ends_is_ended() {
     assert!(text.contains("too many interim responses"), "{text}");
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;";
     let text = endless(chunked, "and so on", &[]);
-    assert!(text.contains("message too long"), "{text}");
+    assert!(text.contains("bytes for the size of a chunk"), "{text}");
+    let trailers = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+    let text = endless(trailers, "A: and so on\r\n", &[]);
+    assert!(
+        text.contains("bytes of lines after the last chunk"),
+        "{text}"
+    );
     let null = ["-o", "/dev/null", "--max-size", "1MiB"];
     let text = endless("HTTP/1.1 200 OK\r\n\r\n", "more", &null);
     assert!(text.contains("at most 1048576 allowed"), "{text}");

@@ -124,6 +124,38 @@ fn a_terminal_that_goes_away_leaves_no_file() {
     server.end();
 }
 
+/// What ends a program ends this one too, but not before its file is gone.
+#[test]
+fn no_signal_leaves_a_half_file() {
+    let mut signals: Vec<i32> = vec![
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGXCPU,
+    ];
+    if cfg!(target_os = "linux") {
+        signals.extend([libc::SIGIO, libc::SIGPWR, libc::SIGSTKFLT, 40]);
+    }
+    for signal in signals {
+        let directory = Directory::new();
+        let (mut client, server) = half_saved(&directory, |_| ());
+        let sent = Command::new("kill")
+            .args([format!("-{signal}"), client.id().to_string()])
+            .status();
+        assert!(sent.expect("a program that is everywhere").success());
+        let code = client.end().code;
+        assert!(
+            code.is_none() || code == Some(128 + signal),
+            "{signal}: {code:?}"
+        );
+        assert_eq!(names(&directory), [""; 0], "{signal}");
+        server.end();
+    }
+}
+
 #[test]
 fn nohup_is_respected() {
     let directory = Directory::new();

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use crate::outside::skip;
 use crate::running::{Running, run};
@@ -62,6 +64,65 @@ fn an_empty_line_ends_a_talk_about_time() {
     let arguments = ["connect", &server.uri(), "--protocol", "timestamp"];
     let said = run(&arguments, "hi\n\nnever sent\n");
     assert_eq!(said.well(), "[Thu Jan  1 00:00:00 1970] hi\n");
+    server.end();
+}
+
+/// Whether the line or the end of the server comes first is nobody's to say.
+#[test]
+fn a_line_that_gets_no_reply_is_a_failure_whoever_is_first() {
+    for protocol in ["echo", "command", "timestamp", "operator", "hello"] {
+        for input in ["line\n", "line", "one\ntwo\n"] {
+            for delay in [0, 20] {
+                let server = Scripted::new(move |stream| {
+                    thread::sleep(Duration::from_millis(delay));
+                    drop(stream);
+                });
+                let arguments = ["connect", &server.uri(), "--protocol", protocol];
+                let text = run(&arguments, input).badly();
+                assert!(text.contains(&server.uri()), "{text}");
+                server.end();
+            }
+        }
+    }
+}
+
+/// A line that comes later than the server's end got no reply either.
+#[test]
+fn a_server_that_ends_before_the_line_is_typed_gives_no_reply() {
+    let server = Scripted::new(drop);
+    let arguments = ["connect", &server.uri(), "--protocol", "echo"];
+    let mut client = Running::new(&arguments);
+    let mut stdin = client.stdin();
+    server.end();
+    stdin.write_all(b"line\n").unwrap();
+    client.end().badly();
+
+    // One that does not come is not waited for.
+    let server = Scripted::new(drop);
+    let mut client = Running::new(&["connect", &server.uri(), "--protocol", "echo"]);
+    let stdin = client.stdin();
+    let text = client.end().badly();
+    assert!(text.contains("closed before the input ended"), "{text}");
+    drop(stdin);
+}
+
+#[test]
+fn where_there_is_no_line_a_server_may_end_first() {
+    for delay in [0, 20] {
+        let server = Scripted::new(move |stream| {
+            thread::sleep(Duration::from_millis(delay));
+            drop(stream);
+        });
+        let arguments = ["connect", &server.uri(), "--protocol", "echo"];
+        assert_eq!(run(&arguments, "").well(), "");
+        server.end();
+    }
+    let server = Scripted::new(|mut stream| {
+        expect(&stream, b"hi");
+        stream.write_all(b"hi").unwrap();
+    });
+    let arguments = ["connect", &server.uri(), "--protocol", "echo"];
+    assert_eq!(run(&arguments, "hi\n").well(), "hi\n");
     server.end();
 }
 

@@ -49,7 +49,7 @@ fn bad_values_are_refused_with_their_option() {
 
 #[test]
 fn limits_that_contradict_each_other_are_refused() {
-    let text = refused(&["serve", "echo", "--low-water", "1MiB"]);
+    let text = refused(&["serve", "echo", "--low-water", "1MiB", "--high-water=1MiB"]);
     assert!(
         text.contains("--low-water must be less than --high-water"),
         "{text}"
@@ -67,6 +67,24 @@ fn limits_that_contradict_each_other_are_refused() {
             let text = refused(&arguments);
             assert!(text.contains(&expected), "{arguments:?}: {text}");
         }
+    }
+    for (options, expected) in [
+        (
+            &["--max-output", "0"][..],
+            "--max-output must be at least 1",
+        ),
+        (
+            &["--max-buffered", "0"],
+            "--max-buffered must be at least 1",
+        ),
+        (
+            &["--low-water=2MiB", "--max-output=1MiB"],
+            "--max-output must be more than --low-water",
+        ),
+    ] {
+        let text = refused(&[&["serve", "echo"], options].concat());
+        assert!(text.contains(expected), "{options:?}: {text}");
+        assert!(!text.contains("high-water"), "{options:?}: {text}");
     }
     let text = refused(&[
         "serve",

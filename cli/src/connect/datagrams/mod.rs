@@ -18,12 +18,16 @@ use crate::connect::keyboard::{Keyboard, Typed, Unit};
 use crate::escaped::for_terminal;
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
+use crate::outbound::advice;
 use crate::patient::Patient;
 use crate::threads;
 
 /// The largest datagram that is sent or received, in bytes: more than UDP has, and Linux' usual for
 /// Unix sockets.
 const DATAGRAM_MOST: usize = 256 << 10;
+
+/// The most bytes that UDP has room for, over IPv4 and IPv6.
+const UDP_MOST: [usize; 2] = [65_507, 65_527];
 
 /// How many datagrams may be unanswered before no more are sent: a socket's buffer holds more.
 const UNANSWERED_MOST: usize = 16;
@@ -44,10 +48,13 @@ pub(crate) fn exchange(
     patience: Option<Duration>,
     leftover: &Leftover,
 ) -> Result<(), Failure> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+    let named = |error: io::Error| {
+        let problem = format!("{name}: {error}{}", advice(&error));
+        io::Error::new(error.kind(), problem)
+    };
     let mut places = Places::new(addresses, leftover);
     let socket = places.next(None).map_err(named)?;
-    let mut exchange = Exchange::start(socket, places, prompt, patience)?;
+    let mut exchange = Exchange::start(socket, places, prompt, patience).map_err(named)?;
     match exchange.run() {
         // Who reads no more has what they wanted.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -74,6 +81,16 @@ impl<'a> Places<'a> {
             path: None,
             problems: Vec::new(),
         }
+    }
+
+    /// The longest datagram that one of them may take, in bytes.
+    fn longest(&self) -> usize {
+        let all = self.current.into_iter().chain(self.addresses.clone());
+        let most = |address: &Address| match address.socket_addr() {
+            Some(addr) => UDP_MOST[usize::from(addr.is_ipv6())],
+            None => DATAGRAM_MOST,
+        };
+        all.map(most).max().unwrap_or(DATAGRAM_MOST)
     }
 
     /// A socket that talks to the next address that can be talked to, after `problem` with the one
@@ -147,11 +164,12 @@ impl<'a> Exchange<'a> {
         let typed = sender.clone();
         let woken = move || drop(typed.send(Event::Typed));
         let input = BufReader::new(Patient::new(io::stdin())?);
+        let unit = Unit::Line(places.longest());
         let exchange = Self {
             socket: Arc::new(socket),
             number: 0,
             places,
-            keyboard: Keyboard::start(input, Unit::Line(DATAGRAM_MOST), prompt, woken)?,
+            keyboard: Keyboard::start(input, unit, prompt, woken)?,
             sender,
             events,
             patience,
@@ -262,6 +280,7 @@ impl<'a> Exchange<'a> {
                     self.is_blocked.get_or_insert_with(Instant::now);
                     return Ok(());
                 }
+                Err(Errno::MSGSIZE) => return Err(too_long(line.len())),
                 Err(error) => self.turn_to_next(error.into())?,
             }
         }
@@ -324,6 +343,12 @@ impl<'a> Exchange<'a> {
             io::Error::new(error.kind(), problem)
         })
     }
+}
+
+/// A system's own limit, as a socket's send buffer has it.
+fn too_long(length: usize) -> io::Error {
+    let problem = format!("a line of {length} bytes is longer than a datagram can be there");
+    io::Error::new(ErrorKind::InvalidData, problem)
 }
 
 /// Passes on what comes, until nobody listens any more.

@@ -58,7 +58,13 @@ fn open_udp(to: SocketAddr) -> io::Result<UdpSocket> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let socket = UdpSocket::bind(any)?;
+    let socket = UdpSocket::bind(any).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let problem = format!("no local port is free: {error}");
+            io::Error::new(error.kind(), problem)
+        }
+        _ => error,
+    })?;
     socket.connect(to)?;
     Ok(socket)
 }
