@@ -71,6 +71,7 @@ impl FrameProtocol for Member {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
     let at = std::env::args().nth(1);
     let at = at.unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
     let config = Config {

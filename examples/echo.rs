@@ -1,7 +1,8 @@
 //! The smallest server: what comes in goes out.
 //!
 //! Run `cargo run --example echo`, then `nc 127.0.0.1 9999` and type. Another address can be given:
-//! `cargo run --example echo -- unix:///tmp/echo.sock`.
+//! `cargo run --example echo -- unix:///tmp/echo.sock`. With `RUST_LOG=serveloop=debug` in its environment
+//! it says who comes and goes.
 
 use serveloop::{Config, Peer, Protocol, ProtocolError, Server, Transport};
 
@@ -19,6 +20,7 @@ impl Protocol for Echo {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
     let at = std::env::args()
         .nth(1)
         .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());

@@ -36,6 +36,7 @@ fn build() -> Framed<Sum> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
     let at = std::env::args()
         .nth(1)
         .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());

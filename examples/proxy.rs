@@ -82,6 +82,7 @@ impl Factory for Proxy {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
     let [at, target] = [1, 2].map(|number| env::args().nth(number).expect("LISTEN and TARGET"));
     let server = Server::bind(&[at.parse()?], Config::default())?;
     println!("listening on {}", server.addresses()[0]);

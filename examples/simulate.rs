@@ -30,6 +30,7 @@ impl FrameProtocol for Sum {
 }
 
 fn main() {
+    env_logger::init();
     let runs = 1_000;
     Simulation::new(|| |_: &Peer| Some(Framed::new(Lines::new(100), Sum)))
         .client(Exchange::new("1 2 3\n", "6\n").then("-4\n\n", "-4\n0\n"))

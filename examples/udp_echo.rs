@@ -19,6 +19,7 @@ impl Protocol for Shout {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
     let port = std::env::args().nth(1).unwrap_or_else(|| "9999".to_owned());
     let addresses = [
         format!("udp://127.0.0.1:{port}").parse()?,

@@ -128,6 +128,41 @@ fn framed_adds_up_each_message() {
 }
 
 #[test]
+fn driver_serves_one_connection_to_its_end() {
+    let driver = Example::run("driver", &[]);
+    let mut stream = client(&driver.address());
+    echoes(&mut stream, &noise(100_000));
+    echoes(&mut stream, b"again");
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut stream), b"");
+    assert_eq!(driver.line(), "Some(PeerClosed)");
+}
+
+#[test]
+fn examples_log_what_the_environment_asks_for() {
+    let mut child = Command::new(built("echo"))
+        .arg(ANYWHERE)
+        .env("RUST_LOG", "serveloop=debug")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.stdout.take().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let both = BufReader::new(output).lines().take(1).chain(log.lines());
+        let mut both = both.map_while(Result::ok);
+        both.all(|line| sender.send(line).is_ok())
+    });
+
+    let echo = Example { child, lines };
+    let _client = client(&echo.address());
+    let line = echo.line();
+    assert!(line.contains("DEBUG serveloop] "), "{line}");
+}
+
+#[test]
 fn simulate_accounts_for_every_byte() {
     let simulate = Example::run("simulate", &[]);
     assert_eq!(simulate.line(), "2000 runs, and every byte accounted for");
