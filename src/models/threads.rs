@@ -199,8 +199,10 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         // Datagrams are not refused like connections, and are as many as their senders like.
         let most = turn.config.max_connections;
         if self.shared.state().threads.len() >= most || !self.shared.descriptors.has_room() {
-            let problem = format_args!("{peer}: dropped a datagram, {most} threads serve already");
-            turn.warn("no thread", problem);
+            turn.warn(
+                "no thread",
+                format_args!("{peer}: dropped a datagram, {most} threads serve already"),
+            );
             return false;
         }
         let (data, name) = (turn.input[..count].to_vec(), peer.clone());
