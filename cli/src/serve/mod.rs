@@ -2,7 +2,6 @@
 
 mod limits;
 mod memory_limit;
-#[cfg_attr(not(target_os = "linux"), path = "passed_elsewhere.rs")]
 mod per_peer;
 
 use std::io;
