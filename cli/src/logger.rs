@@ -65,9 +65,11 @@ impl Logger {
         let shared = shared_log_budget::shared().map_or(0, SharedLogBudget::take_left_out);
         let count = shared + self.budget().take_left_out();
         if count > 0 {
-            let text = format_args!("(and {count} more)");
-            self.lines
-                .log(&at_info(&Record::builder().args(text).build()));
+            self.lines.log(&at_info(
+                &Record::builder()
+                    .args(format_args!("(and {count} more)"))
+                    .build(),
+            ));
         }
     }
 

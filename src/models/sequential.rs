@@ -78,11 +78,13 @@ impl Sequential {
             return;
         };
         if took >= LONG {
-            let problem = format_args!(
-                "{peer}: may have waited for {} s, one connection is served at a time",
-                took.as_secs()
+            let seconds = took.as_secs();
+            hub.warn(
+                "waited",
+                format_args!(
+                    "{peer}: may have waited for {seconds} s, one connection is served at a time"
+                ),
             );
-            hub.warn("waited", problem);
         }
     }
 }

@@ -193,8 +193,10 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         // Datagrams are not refused like connections, and are as many as their senders like.
         let most = hub.env.config.max_connections;
         if self.shared.state().threads.len() >= most || !self.shared.descriptors.has_room() {
-            let problem = format_args!("{peer}: dropped a datagram, {most} threads serve already");
-            hub.warn("no thread", problem);
+            hub.warn(
+                "no thread",
+                format_args!("{peer}: dropped a datagram, {most} threads serve already"),
+            );
             return false;
         }
         let (data, name) = (hub.input[..count].to_vec(), peer.clone());

@@ -143,20 +143,23 @@ fn examples_log_what_the_environment_asks_for() {
     let mut child = Command::new(built("echo"))
         .arg(ANYWHERE)
         .env("RUST_LOG", "serveloop=debug")
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let output = child.stdout.take().unwrap();
     let log = BufReader::new(child.stderr.take().unwrap());
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
-        log.lines()
-            .map_while(Result::ok)
-            .all(|line| sender.send(line).is_ok())
+        let both = BufReader::new(output).lines().take(1).chain(log.lines());
+        let mut both = both.map_while(Result::ok);
+        both.all(|line| sender.send(line).is_ok())
     });
+
     let echo = Example { child, lines };
-    let first = echo.line();
-    assert!(first.contains(" serveloop] "), "{first}");
+    let _client = client(&echo.address());
+    let line = echo.line();
+    assert!(line.contains("DEBUG serveloop] "), "{line}");
 }
 
 #[test]
