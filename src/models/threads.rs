@@ -103,8 +103,9 @@ impl Threads {
             let run = || work(&shared, &for_thread, &mut counted);
             catch(|| for_thread.thread.run(run));
             shared.state().collect(key, counted);
-            shared.waker.wake();
+            // The server may have room for a client that waits as soon as it is woken.
             drop(taken);
+            shared.waker.wake();
         };
         // Without a thread the protocol is dropped here.
         let spawned = catch(|| thread::Builder::new().spawn(run));
@@ -198,8 +199,13 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
     ) -> bool {
         // Datagrams are not refused like connections, and are as many as their senders like.
         let most = turn.config.max_connections;
-        if self.shared.state().threads.len() >= most || !self.shared.descriptors.has_room() {
+        if self.shared.state().threads.len() >= most {
             let problem = format_args!("{peer}: dropped a datagram, {most} threads serve already");
+            turn.warn("no thread", problem);
+            return false;
+        }
+        if !self.shared.descriptors.has_room() {
+            let problem = format_args!("{peer}: dropped a datagram, no descriptor is left for it");
             turn.warn("no thread", problem);
             return false;
         }
