@@ -193,7 +193,11 @@ fn tell_new(heard: usize) {
 /// # Errors
 /// The system has no thread or descriptor.
 pub(crate) fn tell_from_a_thread() -> io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(NOTED.map(|(signal, _)| signal))?;
+    let signals = signal_hook::iterator::Signals::new(NOTED.map(|(signal, _)| signal));
+    let mut signals = signals.map_err(|error| {
+        let problem = format!("cannot watch for signals: {error}");
+        io::Error::new(error.kind(), problem)
+    })?;
     let listen = move || signals.forever().for_each(|_| tell_heard());
     threads::spawn("signals", listen).map(drop)
 }
@@ -268,6 +272,15 @@ fn catch_interrupts() -> nix::Result<()> {
         // SAFETY: the handler does nothing.
         unsafe { sigaction(INTERRUPT, &action) }.map(drop)
     })
+}
+
+/// Has threads share one heap. Otherwise each reserves 64 MiB of addresses for its own.
+pub(crate) fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call sets a number. Without it the heaps are as they were.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
 }
 
 /// Has a write beyond the limit on a file's size fail, as any other, instead of ending the process.
