@@ -15,6 +15,7 @@ mod protocols;
 mod serve;
 mod serving;
 mod signals;
+mod system;
 mod threads;
 mod unblocked;
 mod units;

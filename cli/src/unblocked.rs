@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, major,
 use rustix::io::{Errno, retry_on_intr, write};
 use rustix::net::{SendFlags, send};
 
-use crate::signals::Interrupts;
+use crate::system::Interrupts;
 
 /// How long the end of the command waits for a reader that is slow.
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serveloop::Config;
 
 use crate::logger::TARGET;
-use crate::signals::share_one_heap;
+use crate::system::share_one_heap;
 
 /// Buffers may take this part of the memory: code, stacks and tables need the rest.
 const BUFFERS: usize = 2;

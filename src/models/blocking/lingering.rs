@@ -4,12 +4,11 @@ use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::thread;
-use std::time::Instant;
 
 use socket2::Socket;
 
 use crate::config::Config;
-use crate::models::blocking::{WAIT_LEAST, pause_if_interrupted};
+use crate::models::blocking::{WAIT_LEAST, pause_if_interrupted, read_clock};
 use crate::models::interrupt::Interrupt;
 use crate::reactor::{LOOK_AGAIN, Linger};
 use crate::session::{Clock, Input, Tick};
@@ -47,7 +46,7 @@ impl Lingering<'_> {
                 }
             } else {
                 thread::sleep(LOOK_AGAIN);
-                self.clock.set(Instant::now());
+                read_clock(&mut self.clock);
             }
             let unsent = sys::unsent(self.stream.as_fd());
             if linger.is_over(unsent, self.clock.tick(), self.config, draining) {
@@ -64,7 +63,7 @@ impl Lingering<'_> {
         }
         let mut stream = self.stream;
         let received = stream.read(&mut self.input);
-        self.clock.set(Instant::now());
+        read_clock(&mut self.clock);
         match received {
             Ok(count) => linger.hear(count, self.clock.tick()),
             Err(error) => {

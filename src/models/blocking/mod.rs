@@ -348,7 +348,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     }
 
     fn now(&mut self) {
-        self.clock.set(Instant::now());
+        read_clock(&mut self.clock);
     }
 
     fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
@@ -356,6 +356,10 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         event(&mut self.session, &context);
         self.check_bell();
     }
+}
+
+fn read_clock(clock: &mut Clock) {
+    clock.set(Instant::now());
 }
 
 /// Sees to it that a call which is always interrupted is not tried as fast as can be.
