@@ -348,7 +348,7 @@ impl Server {
 
     fn reactor<F: Factory>(self, factory: F) -> io::Result<Reactor<F>> {
         let mut config = self.config;
-        let spare = spare_descriptors(config.reserved_descriptors)?;
+        let spare = spare_descriptors(config.reserved_descriptors);
         config.max_connections = config.max_connections.min(spare);
         let mut reactor =
             Reactor::new(factory, config).map_err(lacking("cannot make an event loop"))?;
@@ -407,7 +407,7 @@ impl<F: Factory> Serving<F> {
     {
         let Self { server, factory } = self;
         let (config, handle) = (server.config.clone(), server.handle.clone());
-        let descriptors = spare_descriptors(config.reserved_descriptors)?;
+        let descriptors = spare_descriptors(config.reserved_descriptors);
         server.serve_with(factory, |reactor| {
             let model = Threads::new(config, handle, reactor.waker(), descriptors)?;
             Ok(Box::new(model))
@@ -495,8 +495,11 @@ fn bind_one_of(place: &[Address], config: &Config) -> io::Result<Vec<Bound>> {
     }
 }
 
-/// How many connections the process's descriptors suffice for.
-fn spare_descriptors(reserved: usize) -> io::Result<usize> {
-    let most = usize::try_from(sys::descriptor_limits()?.rlim_cur).unwrap_or(usize::MAX);
-    Ok(most.saturating_sub(reserved).max(1))
+/// How many connections the process's descriptors suffice for. A limit that the system does not tell
+/// is noticed when it is reached.
+fn spare_descriptors(reserved: usize) -> usize {
+    let most = sys::descriptor_limits().map_or(usize::MAX, |limits| {
+        usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX)
+    });
+    most.saturating_sub(reserved).max(1)
 }

@@ -122,7 +122,7 @@ impl ShutdownHandle {
         let first = &self.shared.first_signal;
         // Zero is no time yet.
         match first.compare_exchange(0, now + 1, Ordering::SeqCst, Ordering::SeqCst) {
-            Err(before) if now + 1 - before < SIGNALS_TOGETHER => {}
+            Err(before) if is_together(now + 1, before) => {}
             _ => self.shutdown(),
         }
     }
@@ -138,6 +138,12 @@ impl ShutdownHandle {
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
+}
+
+/// Whether a signal is one with that which came first. A handler that was interrupted by another after
+/// it had read the clock comes second with the earlier time.
+fn is_together(now: u64, first: u64) -> bool {
+    now.saturating_sub(first) < SIGNALS_TOGETHER
 }
 
 impl AsFd for ShutdownHandle {
@@ -306,6 +312,13 @@ mod tests {
         handle.shutdown_by_signal();
         handle.shutdown_by_signal();
         assert_eq!(handle.requests(), 3);
+    }
+
+    #[test]
+    fn a_signal_that_read_the_clock_before_the_first_did_is_one_with_it() {
+        assert!(is_together(7, 8));
+        assert!(is_together(8, 8));
+        assert!(!is_together(8 + SIGNALS_TOGETHER, 8));
     }
 
     /// A caller in code means what it says.

@@ -92,7 +92,10 @@ pub(crate) fn send_all(socket: impl AsFd, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         match send(&socket, data) {
             Ok(count) => data = &data[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Some filters of system calls interrupt each.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             Err(error) => return Err(error),
         }
     }

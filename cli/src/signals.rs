@@ -209,7 +209,11 @@ fn tell_new(heard: usize) {
 /// # Errors
 /// The system has no thread or descriptor.
 pub(crate) fn tell_from_a_thread() -> io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(NOTED.map(|(signal, _)| signal))?;
+    let signals = signal_hook::iterator::Signals::new(NOTED.map(|(signal, _)| signal));
+    let mut signals = signals.map_err(|error| {
+        let problem = format!("cannot watch for signals: {error}");
+        io::Error::new(error.kind(), problem)
+    })?;
     let listen = move || signals.forever().for_each(|_| tell_heard());
     threads::spawn("signals", listen).map(drop)
 }

@@ -1,29 +1,40 @@
 //! Output that may never hold up the loop, whatever it goes to.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{process, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, major, minor, open};
 use rustix::io::{Errno, retry_on_intr, write};
 use rustix::net::{SendFlags, send};
 
+use crate::sys::Interrupts;
+
 /// How long the end of the command waits for a reader that is slow.
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a write may wait where only an interrupt ends it.
+const AT_MOST: Duration = Duration::from_millis(1);
+
+/// How long nothing is written after such a wait, so that a busy loop loses little time by them.
+const REST: Duration = Duration::from_millis(50);
 
 /// The device that makes a new terminal each time it is opened.
 const TERMINAL_MAKER: (u32, u32) = (5, 2);
 
-/// A descriptor that is written to without ever waiting. A poll does not suffice for that: it calls
-/// a terminal writable as long as any room is left, and a longer write then sleeps; and the room in
-/// a pipe may be taken by another process that writes to it.
+/// A descriptor that is written to without waiting, or for [`AT_MOST`]. A poll does not suffice for
+/// that: it calls a terminal writable as long as any room is left, and a longer write then sleeps; and
+/// the room in a pipe may be taken by another process that writes to it.
 #[derive(Debug)]
 struct AtOnce<W> {
     out: W,
     means: Means,
+    /// Nothing is written until then, since the last write had to be interrupted.
+    rests_until: Cell<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -33,9 +44,10 @@ enum Means {
     /// The same terminal or pipe, opened once more so that it does not wait. The mode belongs to
     /// what was opened: on the original it would be everybody's who shares it with us.
     Reopened(OwnedFd),
-    /// A terminal or pipe that may not be opened again: the mode of the original is changed for the
-    /// moment of each write.
-    Switched,
+    /// A terminal or pipe that may not be opened again: a write that waits is interrupted. To change
+    /// the mode of the original for each write is not safe, since others who share it, our own
+    /// children among them, change it back meanwhile.
+    Interrupted,
     /// A file or a device that has no reader to wait for.
     Plain,
 }
@@ -43,7 +55,11 @@ enum Means {
 impl<W: AsFd> AtOnce<W> {
     fn new(out: W) -> Self {
         let means = Means::of(&out);
-        Self { out, means }
+        Self {
+            out,
+            means,
+            rests_until: Cell::new(None),
+        }
     }
 
     /// Writes what there is room for now.
@@ -54,21 +70,71 @@ impl<W: AsFd> AtOnce<W> {
                 retry_on_intr(|| send(&self.out, text, SendFlags::DONTWAIT))
             }
             Means::Reopened(own) => retry_on_intr(|| write(own, text)),
-            Means::Switched => self.write_switched(text),
+            Means::Interrupted => self.write_interrupted(text),
             Means::Plain => retry_on_intr(|| write(&self.out, text)),
         }
     }
 
+    fn write_interrupted(&self, text: &[u8]) -> Result<usize, Errno> {
+        let rests = self.rest().is_some();
+        let mut room = [PollFd::new(&self.out, PollFlags::OUT)];
+        if rests || poll(&mut room, Some(&Timespec::default())) != Ok(1) {
+            return Err(Errno::AGAIN);
+        }
+        let Ok(interrupts) = Interrupts::every(AT_MOST) else {
+            return self.write_switched(text);
+        };
+        let written = write(&self.out, text);
+        drop(interrupts);
+
+        let waited = match written {
+            Ok(count) => count < text.len(),
+            Err(error) => error == Errno::INTR,
+        };
+        if waited {
+            self.rests_until.set(Some(Instant::now() + REST));
+        }
+        written.map_err(|error| {
+            if error == Errno::INTR {
+                Errno::AGAIN
+            } else {
+                error
+            }
+        })
+    }
+
+    /// How much longer nothing is written.
+    fn rest(&self) -> Option<Duration> {
+        let left = self
+            .rests_until
+            .get()?
+            .checked_duration_since(Instant::now());
+        left.filter(|left| !left.is_zero())
+    }
+
+    /// Where the system has no timer for us. Not safe with others who do the same, but mostly.
     fn write_switched(&self, text: &[u8]) -> Result<usize, Errno> {
         let before = fcntl_getfl(&self.out)?;
-        if before.contains(OFlags::NONBLOCK) {
-            return retry_on_intr(|| write(&self.out, text));
-        }
         fcntl_setfl(&self.out, before | OFlags::NONBLOCK)?;
         let written = retry_on_intr(|| write(&self.out, text));
         // What could be changed can be changed back.
         let _ = fcntl_setfl(&self.out, before);
         written
+    }
+
+    /// Waits for room. False if there is none until `end`.
+    fn wait_until(&self, end: Instant) -> bool {
+        let left = end.saturating_duration_since(Instant::now());
+        if let Some(rest) = self.rest() {
+            thread::sleep(rest.min(left));
+            return Instant::now() < end;
+        }
+        let Ok(left) = Timespec::try_from(left) else {
+            return false;
+        };
+        let ready = poll(&mut [PollFd::new(&self.out, PollFlags::OUT)], Some(&left));
+        // A terminal may have less room than it takes for one more byte, and still call itself ready.
+        Instant::now() < end && ready != Err(Errno::INVAL)
     }
 }
 
@@ -83,13 +149,15 @@ impl Means {
             FileType::CharacterDevice => out.as_fd().is_terminal(),
             _ => false,
         };
-        if !waits {
+        // Opened again, the end of a pipe that only reads would take our own output as its input.
+        let writes = fcntl_getfl(out).is_ok_and(|mode| mode & OFlags::ACCMODE != OFlags::RDONLY);
+        if !waits || !writes {
             return Self::Plain;
         }
         if (major(status.st_rdev), minor(status.st_rdev)) == TERMINAL_MAKER {
-            return Self::Switched;
+            return Self::Interrupted;
         }
-        reopen(out).map_or(Self::Switched, Self::Reopened)
+        reopen(out).map_or(Self::Interrupted, Self::Reopened)
     }
 }
 
@@ -122,7 +190,7 @@ pub(crate) fn write_within(out: impl AsFd, text: &[u8], patience: Duration) -> i
         match out.write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => rest = &rest[count..],
-            Err(Errno::AGAIN) if wait_until(&out.out, end) => {}
+            Err(Errno::AGAIN) if out.wait_until(end) => {}
             Err(Errno::AGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
             Err(error) => return Err(error.into()),
         }
@@ -149,17 +217,6 @@ pub(crate) fn write_in_full(out: impl AsFd, text: &[u8]) -> Result<(), (usize, i
         }
     }
     Ok(())
-}
-
-/// Waits for room. False if there is none until `end`.
-fn wait_until(out: &impl AsFd, end: Instant) -> bool {
-    let left = end.saturating_duration_since(Instant::now());
-    let Ok(left) = Timespec::try_from(left) else {
-        return false;
-    };
-    let ready = poll(&mut [PollFd::new(out, PollFlags::OUT)], Some(&left));
-    // A terminal may have less room than it takes for one more byte, and still call itself ready.
-    Instant::now() < end && ready != Err(Errno::INVAL)
 }
 
 /// Writes the lines of a log that can be written at once. What cannot, because nobody reads the
@@ -193,7 +250,7 @@ impl<W: AsFd> Unblocked<W> {
     pub(crate) fn finish(&self, patience: Duration) {
         let end = Instant::now() + patience;
         let mut lines = self.lock();
-        while !lines.catch_up() && wait_until(&lines.out.out, end) {}
+        while !lines.catch_up() && lines.out.wait_until(end) {}
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines<W>> {
@@ -349,7 +406,7 @@ mod tests {
             .open(name.to_str().unwrap())
             .unwrap();
         let mut out = AtOnce::new(&terminal);
-        out.means = Means::Switched;
+        out.means = Means::Interrupted;
         let mut taken = 0;
         while let Ok(count) = out.write(&[b'.'; 1_000]) {
             taken += count;
@@ -368,6 +425,8 @@ mod tests {
         assert!(matches!(Means::of(&writer), Means::Reopened(_)));
         let (socket, _other) = UnixStream::pair().unwrap();
         assert!(matches!(Means::of(&socket), Means::Socket));
+        let (reader, _writer) = io::pipe().unwrap();
+        assert!(matches!(Means::of(&reader), Means::Plain));
     }
 
     #[test]

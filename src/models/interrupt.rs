@@ -1,11 +1,11 @@
 //! What a server and a connection's thread know of each other.
 
-use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::sys;
 use crate::sys::Interruptible;
 
 /// How soon an interrupt that came too early, between two system calls, is sent again.
@@ -128,9 +128,9 @@ impl Interrupt {
         if self.told.swap(true, Ordering::SeqCst) {
             return;
         }
-        if let Some(mut parent) = self.parent.as_deref() {
+        if let Some(parent) = &self.parent {
             // A parent that does not hear it interrupts us again, or is gone.
-            let _ = parent.write(&[TOLD]);
+            let _ = sys::send(&**parent, &[TOLD]);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A process for each connection, and for each datagram.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::mem;
@@ -66,6 +67,14 @@ struct Served {
     heard: Vec<u8>,
     /// Whether it is a connection, or only a datagram.
     stream: bool,
+}
+
+/// How much of what a child says has been heard.
+enum Heard {
+    All,
+    Part,
+    /// It has to be asked again.
+    Interrupted,
 }
 
 impl Served {
@@ -159,50 +168,62 @@ impl<P: Protocol> Processes<P> {
                 // It lives on in the parent.
                 mem::forget(errand.protocol);
             }
-            let to_parent = Arc::new(to_parent);
-            let report = self.report(errand, &to_parent);
-            let _ = sys::send_all(&*to_parent, &report);
+            self.serve_errand(errand, &Arc::new(to_parent));
         });
         sys::exit(0)
     }
 
-    /// Does in a child what it was made for. Gives its counters, and why the connection ended if that is
-    /// an error.
-    fn report(&self, errand: Errand<P>, to_parent: &Arc<UnixStream>) -> Vec<u8> {
+    /// Does in a child what it was made for, and reports.
+    fn serve_errand(&self, errand: Errand<P>, to_parent: &Arc<UnixStream>) {
         let mut statistics = Statistics::default();
-        let failure = catch(|| self.work(errand, to_parent, &mut statistics));
-        let reason = failure.flatten().map(|(_, reason)| reason);
-        report::write(&statistics, reason.as_deref())
+        let reported = Cell::new(false);
+        let report = |statistics: &mut Statistics, failure: blocking::Failure| {
+            reported.set(true);
+            report::send(to_parent, statistics, failure.map(|(_, reason)| reason));
+        };
+        catch(|| self.work(errand, to_parent, &mut statistics, report));
+        if !reported.get() {
+            report::send(to_parent, &mut statistics, None);
+        }
     }
 
-    /// Serves the connection, or answers the datagram.
+    /// Serves the connection, or answers the datagram. The report does not wait for the peer's end: a
+    /// process that only lingers may be killed.
     fn work(
         &self,
         errand: Errand<P>,
         to_parent: &Arc<UnixStream>,
         statistics: &mut Statistics,
-    ) -> Option<(Peer, Box<CloseReason>)> {
+        report: impl FnOnce(&mut Statistics, blocking::Failure),
+    ) {
         let served = (errand.protocol, errand.peer);
         match errand.work {
             Work::Connection(stream) => {
                 let interrupt = Interrupt::of_child(to_parent);
                 let around = (&self.config, &self.handle, &interrupt);
-                Blocking::new(&stream, served, around, statistics).serve()
+                Blocking::new(&stream, served, around, statistics).serve_and(report);
             }
             Work::Datagram(socket, data) => {
-                blocking::answer(&socket, &data, served, &self.config, statistics)
+                let failure = blocking::answer(&socket, &data, served, &self.config, statistics);
+                report(statistics, failure);
             }
         }
     }
 
-    /// Reads what a child reports. True if it has said everything.
-    fn hear(served: &mut Served) -> bool {
-        match served.report.read_to_end(&mut served.heard) {
-            Ok(_) => true,
-            Err(error) => !matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ),
+    /// Reads what a child reports. Says whether it has said everything, as far as that can be told.
+    fn hear(served: &mut Served) -> Heard {
+        let mut piece = [0; 1_024];
+        loop {
+            match served.report.read(&mut piece) {
+                Ok(0) => return Heard::All,
+                Ok(count) => served.heard.extend_from_slice(&piece[..count]),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Heard::Part,
+                    // Some filters of system calls interrupt each.
+                    io::ErrorKind::Interrupted => return Heard::Interrupted,
+                    _ => return Heard::All,
+                },
+            }
         }
     }
 
@@ -337,13 +358,17 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             let Some(served) = self.children.get_mut(slot) else {
                 continue;
             };
-            if !Self::hear(served) {
-                continue;
-            }
-            if served.child.has_ended() {
-                Self::collect(self.children.remove(slot), hub);
-            } else {
-                unfinished.push(slot);
+            let heard = match Self::hear(served) {
+                // What cannot be heard until then is given up.
+                Heard::Interrupted if self.kill_at.is_some_and(|at| at <= hub.now()) => Heard::All,
+                heard => heard,
+            };
+            match heard {
+                Heard::Part => {}
+                Heard::All if served.child.has_ended() => {
+                    Self::collect(self.children.remove(slot), hub);
+                }
+                Heard::All | Heard::Interrupted => unfinished.push(slot),
             }
         }
         // A process closes its descriptors a moment before it can be waited for.

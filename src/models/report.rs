@@ -1,39 +1,68 @@
 //! What a process tells its parent of the connection that it served, as bytes.
 
+use std::os::unix::net::UnixStream;
+
 use crate::error::CloseReason;
 use crate::models::ending;
 use crate::models::interrupt::TOLD;
+use crate::session::catch;
 use crate::statistics::Statistics;
+use crate::sys;
 
-/// What the last and longest message begins with. [`TOLD`] may come before it.
+/// What the longest message begins with. [`TOLD`] may come before or after it.
 const REPORT: u8 = 2;
 
-/// What a process says at its end: its counters, and why the connection ended if that is an error.
-pub(super) fn write(statistics: &Statistics, reason: Option<&CloseReason>) -> Vec<u8> {
+/// Sends what a process says at its end, and drops the reason, which may hold a user's error.
+pub(super) fn send(
+    to_parent: &UnixStream,
+    statistics: &mut Statistics,
+    reason: Option<Box<CloseReason>>,
+) {
+    let described = reason.as_deref().map(ending::describe);
+    statistics.panics += u64::from(catch(|| drop(reason)).is_none());
+    // A parent that is gone counts nothing any more.
+    let _ = sys::send_all(
+        to_parent,
+        &write(statistics, &described.unwrap_or_default()),
+    );
+}
+
+/// The counters, and why the connection ended if that is an error.
+fn write(statistics: &Statistics, reason: &[u8]) -> Vec<u8> {
     let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
     let mut report = vec![REPORT];
     report.extend(counts);
-    report.extend(reason.map(ending::describe).unwrap_or_default());
+    report.extend((reason.len() as u64).to_le_bytes());
+    report.extend(reason);
     report
 }
 
 /// The counters, and why the connection ended or nothing; `None` if the process did not come to say it.
 pub(super) fn read(heard: &[u8]) -> Option<(Statistics, Option<CloseReason>)> {
-    let told = usize::from(is_told(heard));
-    let report = heard[told..].strip_prefix(&[REPORT])?;
+    let report = heard.strip_prefix(&[TOLD]).unwrap_or(heard);
+    let (counts, reason, _) = split(report)?;
 
     let mut counted = Statistics::default();
-    let length = counted.counters().count() * size_of::<u64>();
-    let (counts, reason) = report.split_at_checked(length)?;
     for (counter, count) in counted.counters().zip(counts.chunks_exact(8)) {
         *counter = count.try_into().map_or(0, u64::from_le_bytes);
     }
     Some((counted, ending::understand(reason)))
 }
 
+/// The counters, the reason, and what comes after the report; `None` if it is not complete.
+fn split(report: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let report = report.strip_prefix(&[REPORT])?;
+    let length = Statistics::default().iter().count() * size_of::<u64>();
+    let (counts, rest) = report.split_at_checked(length)?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (reason, rest) = rest.split_at_checked(length)?;
+    Some((counts, reason, rest))
+}
+
 /// Whether the process has said that its session knows of the shutdown.
 pub(super) fn is_told(heard: &[u8]) -> bool {
-    heard.first() == Some(&TOLD)
+    heard.first() == Some(&TOLD) || split(heard).is_some_and(|(.., rest)| !rest.is_empty())
 }
 
 #[cfg(test)]
@@ -47,9 +76,10 @@ mod tests {
             bytes_read: u64::MAX,
             ..Statistics::default()
         };
-        let report = write(&statistics, Some(&CloseReason::Panicked));
+        let report = write(&statistics, &ending::describe(&CloseReason::Panicked));
         let told = [&[TOLD][..], &report].concat();
-        for heard in [&report, &told] {
+        let told_late = [&report[..], &[TOLD]].concat();
+        for heard in [&report, &told, &told_late] {
             let (counted, reason) = read(heard).unwrap();
             assert_eq!(counted, statistics);
             let reason = reason.expect("a reason").to_string();
@@ -57,11 +87,12 @@ mod tests {
         }
         assert!(!is_told(&report));
         assert!(is_told(&told));
+        assert!(is_told(&told_late));
     }
 
     #[test]
     fn what_was_cut_off_is_no_report() {
-        let report = write(&Statistics::default(), None);
+        let report = write(&Statistics::default(), &[]);
         assert!(read(&report).unwrap().1.is_none());
         for length in 0..report.len() {
             assert!(read(&report[..length]).is_none());

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::mem;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -199,8 +200,8 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
 
 impl Drop for Sequential {
     fn drop(&mut self) {
-        // Closing would do too; either way the watcher sees it.
-        let _ = sys::send(&self.quit, &[0]);
+        // Unlike a byte, the end of the stream is heard in any case.
+        let _ = self.quit.shutdown(Shutdown::Both);
         if let Some(watcher) = self.watcher.take() {
             let _ = watcher.join();
         }

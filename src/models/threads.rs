@@ -103,8 +103,9 @@ impl Threads {
             let run = || work(&shared, &for_thread, &mut counted);
             catch(|| for_thread.thread.run(run));
             shared.state().collect(key, counted);
-            shared.waker.wake();
+            // The server may have room for a client that waits as soon as it is woken.
             drop(taken);
+            shared.waker.wake();
         };
         // Without a thread the protocol is dropped here.
         let spawned = catch(|| thread::Builder::new().spawn(run));
@@ -192,10 +193,17 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
     ) -> bool {
         // Datagrams are not refused like connections, and are as many as their senders like.
         let most = hub.env.config.max_connections;
-        if self.shared.state().threads.len() >= most || !self.shared.descriptors.has_room() {
+        if self.shared.state().threads.len() >= most {
             hub.warn(
                 "no thread",
                 format_args!("{peer}: dropped a datagram, {most} threads serve already"),
+            );
+            return false;
+        }
+        if !self.shared.descriptors.has_room() {
+            hub.warn(
+                "no thread",
+                format_args!("{peer}: dropped a datagram, no descriptor is left for it"),
             );
             return false;
         }

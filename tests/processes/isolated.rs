@@ -127,6 +127,8 @@ fn set(statistics: &mut Statistics, name: &str, count: u64) {
         "closed_overflow" => &mut statistics.closed_overflow,
         "closed_too_long" => &mut statistics.closed_too_long,
         "closed_truncated" => &mut statistics.closed_truncated,
+        "bytes_read" => &mut statistics.bytes_read,
+        "closed_protocol_error" => &mut statistics.closed_protocol_error,
         "closed_panicked" => &mut statistics.closed_panicked,
         "closed_killed" => &mut statistics.closed_killed,
         "panics" => &mut statistics.panics,

@@ -7,8 +7,7 @@
     reason = "what cannot be unwrapped is a failure of the test"
 )]
 
-use std::env;
-use std::fs;
+use std::error::Error;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt;
@@ -16,9 +15,11 @@ use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
+use std::{env, fmt, fs};
 
 use serveloop::{
-    Actions, Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Transport, Waker,
+    Actions, Address, CloseReason, Config, Factory, Peer, ProtocolError, Server, ShutdownHandle,
+    Transport, Waker,
 };
 
 use isolated::{Isolated, Usage};
@@ -45,7 +46,7 @@ mod support;
 #[path = "../it/transcripts.rs"]
 mod transcripts;
 
-const TESTS: [(&str, fn()); 16] = [
+const TESTS: [(&str, fn()); 17] = [
     (
         "dialogues_are_the_same_in_processes",
         dialogues_are_the_same_in_processes,
@@ -88,6 +89,10 @@ const TESTS: [(&str, fn()); 16] = [
     (
         "a_drop_that_panics_spares_the_parent",
         a_drop_that_panics_spares_the_parent,
+    ),
+    (
+        "an_error_that_panics_when_it_is_dropped_is_reported",
+        an_error_that_panics_when_it_is_dropped_is_reported,
     ),
     (
         "wakers_of_ended_sessions_leave_nothing_behind",
@@ -191,6 +196,7 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         "echo" => || Box::new(serveloop::protocols::Echo),
         "waker" => late_waker,
         "dropping" => dropping,
+        "spoiled" => spoiled,
         "keeper" => keeper,
         "charging" => charging,
         // Built where the server's handle is.
@@ -523,6 +529,42 @@ fn a_drop_that_panics_spares_the_parent() {
         assert_eq!(statistics.closed_by_peer, 3);
         assert!(statistics.panics >= 3, "{statistics:?}");
     }
+}
+
+/// An error of a user's that panics when it is described or dropped.
+#[derive(Debug)]
+struct Spoiled;
+
+impl fmt::Display for Spoiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("so far")?;
+        panic_quietly()
+    }
+}
+
+impl Error for Spoiled {}
+
+impl Drop for Spoiled {
+    fn drop(&mut self) {
+        panic_quietly();
+    }
+}
+
+fn spoiled() -> Any {
+    Box::new(probe().data(|_, _| Err(ProtocolError::other(Spoiled))))
+}
+
+fn an_error_that_panics_when_it_is_dropped_is_reported() {
+    let server = Isolated::new("forking", "spoiled", TCP);
+    let mut client = server.client();
+    client.write_all(b"hello").unwrap();
+    assert_eq!(read_to(&mut client).0, b"");
+    let error = server.line("error ");
+    assert_eq!(error, "in its own process: protocol error: so far");
+    let statistics = server.end();
+    assert_eq!(statistics.closed_killed, 0, "{statistics:?}");
+    assert_eq!(statistics.bytes_read, 5, "{statistics:?}");
+    assert_eq!(statistics.panics, 1, "{statistics:?}");
 }
 
 /// Keeps everybody's waker for ever, and uses them all.

@@ -4,13 +4,19 @@
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Resource, getrlimit};
 use serveloop::Config;
 
 use crate::logger::TARGET;
+use crate::sys::{address_space_limit, data_limit, share_one_heap};
 
 /// Buffers may take this part of the memory: code, stacks and tables need the rest.
-const BUFFERS: u64 = 2;
+const BUFFERS: usize = 2;
+/// And this one where threads of connections need the same once more.
+const BUFFERS_WITH_THREADS: usize = 4;
+/// What a limit on addresses counts for a thread: its stack, and what guards it.
+const STACK: usize = (2 << 20) + (64 << 10);
+/// What a thread really uses.
+const STACK_IN_USE: usize = 128 << 10;
 /// Systems write "no limit" as a number of this size.
 const UNLIMITED: u64 = 1 << 60;
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -20,49 +26,99 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 struct Memory {
     bytes: u64,
     by: &'static str,
+    /// How much of it one thread takes.
+    stack: usize,
 }
 
-/// Lowers the default of `max_buffered` to what fits, and warns of a value that was chosen and does
-/// not.
-pub(crate) fn fit(config: &mut Config) {
+/// Lowers the defaults of `max_buffered` and, for a thread to each connection, of `max_connections` to
+/// what fits, and warns of values that were chosen and do not. Each of the server's `loops` may
+/// buffer as much.
+pub(crate) fn fit(config: &mut Config, loops: usize, has_threads: bool) {
     let Some(memory) = limit() else {
         return;
     };
-    let chosen = config.max_buffered != Config::default().max_buffered;
-    let Some(fitting) = fitting(config, memory.bytes) else {
+    if has_threads || loops > 1 {
+        share_one_heap();
+    }
+    let usual = Config::default();
+    let Memory { bytes, by, .. } = memory;
+
+    let threads = threads(memory);
+    if has_threads && config.max_connections > threads {
+        let before = config.max_connections;
+        if before == usual.max_connections {
+            config.max_connections = threads;
+            log::info!(
+                target: TARGET, "--max-connections is {threads}, since each has a thread and this process may have \
+                 {bytes} bytes ({by})"
+            );
+        } else {
+            log::warn!(
+                target: TARGET, "--max-connections is {before}, each has a thread, and this process may have {bytes} \
+                 bytes ({by}): many clients may have it killed; {threads} or less is safe"
+            );
+        }
+    }
+
+    let part = if has_threads {
+        BUFFERS_WITH_THREADS
+    } else {
+        BUFFERS
+    };
+    let Some((fitting, is_safe)) = fitting(config, bytes, part * loops) else {
         return;
     };
-    let Memory { bytes, by } = memory;
     let before = config.max_buffered;
-    if chosen {
+    if before == usual.max_buffered {
+        config.max_buffered = fitting;
+        log::info!(target: TARGET, "--max-buffered is {fitting} bytes, since this process may have {bytes} ({by})");
+    } else if is_safe {
         log::warn!(
             target: TARGET, "--max-buffered is {before} bytes, and this process may have {bytes} ({by}): slow clients \
              may have it killed; {fitting} or less is safe"
         );
-        return;
     }
-    config.max_buffered = fitting;
-    log::info!(target: TARGET, "--max-buffered is {fitting} bytes, since this process may have {bytes} ({by})");
+    if !is_safe {
+        let most = config.max_output;
+        log::warn!(
+            target: TARGET, "--max-output is {most} bytes, and this process may have {bytes} ({by}): slow clients may \
+             have it killed"
+        );
+    }
 }
 
-/// What `max_buffered` may be where it does not fit.
-fn fitting(config: &Config, memory: u64) -> Option<usize> {
-    let room = usize::try_from(memory / BUFFERS).unwrap_or(usize::MAX);
+/// How many threads the half of the memory suffices for.
+fn threads(memory: Memory) -> usize {
+    let room = usize::try_from(memory.bytes / 2).unwrap_or(usize::MAX);
+    (room / memory.stack).max(1)
+}
+
+/// What `max_buffered` may be where it does not fit into one of so many parts of the memory, and
+/// whether that is safe: it has to have room for one output.
+fn fitting(config: &Config, memory: u64, parts: usize) -> Option<(usize, bool)> {
+    let room = usize::try_from(memory).unwrap_or(usize::MAX) / parts;
     let fitting = room.max(config.max_output);
-    (config.max_buffered > fitting).then_some(fitting)
+    (config.max_buffered > fitting || room < fitting).then_some((fitting, room == fitting))
 }
 
 fn limit() -> Option<Memory> {
-    let resources = [(Resource::As, "ulimit -v"), (Resource::Data, "ulimit -d")];
-    let ours = resources.into_iter().filter_map(|(resource, by)| {
-        let bytes = getrlimit(resource).current?;
-        Some(Memory { bytes, by })
+    let resources = [
+        (address_space_limit(), "ulimit -v"),
+        (data_limit(), "ulimit -d"),
+    ];
+    let ours = resources.into_iter().filter_map(|(bytes, by)| {
+        Some(Memory {
+            bytes: bytes?,
+            by,
+            stack: STACK,
+        })
     });
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = of_groups(&groups, |path| fs::read_to_string(path).ok());
     let group = group.map(|bytes| Memory {
         bytes,
         by: "its control group",
+        stack: STACK_IN_USE,
     });
     ours.chain(group)
         .filter(|memory| memory.bytes < UNLIMITED)
@@ -124,8 +180,20 @@ mod tests {
     #[test]
     fn buffers_have_half_of_the_memory_and_room_for_one_output() {
         let config = Config::default();
-        assert_eq!(fitting(&config, 1 << 30), None);
-        assert_eq!(fitting(&config, 128 << 20), Some(64 << 20));
-        assert_eq!(fitting(&config, 1), Some(config.max_output));
+        assert_eq!(fitting(&config, 1 << 30, 2), None);
+        assert_eq!(fitting(&config, 128 << 20, 2), Some((64 << 20, true)));
+        assert_eq!(fitting(&config, 128 << 20, 8), Some((16 << 20, true)));
+        assert_eq!(fitting(&config, 1, 2), Some((config.max_output, false)));
+    }
+
+    #[test]
+    fn threads_have_half_of_the_memory_and_there_is_one() {
+        let memory = |bytes| Memory {
+            bytes,
+            by: "a test",
+            stack: STACK,
+        };
+        assert_eq!(threads(memory(400 << 20)), 96);
+        assert_eq!(threads(memory(1)), 1);
     }
 }

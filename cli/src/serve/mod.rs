@@ -77,7 +77,8 @@ impl Serve {
     /// Serves until a signal ends it. Returns the status to exit with.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config(&self.protocol.needs())?;
-        memory_limit::fit(&mut config);
+        let (loops, has_threads) = self.execution.parts();
+        memory_limit::fit(&mut config, loops, has_threads);
         let mut places = resolve(&self.listen).map_err(Failure::of_input)?;
         self.protocol.check(&places.concat(), self.execution)?;
         let signals = Signals::catch()?;

@@ -73,6 +73,12 @@ impl Execution {
         }
     }
 
+    /// How many loops have buffers of their own in this process, and whether each connection has a
+    /// thread.
+    pub(crate) fn parts(self) -> (usize, bool) {
+        (self.workers.get(), self.model == Model::Threaded)
+    }
+
     /// Whether each connection is served by a process that ends with it.
     pub(crate) fn is_forking(self) -> bool {
         self.model == Model::Forking

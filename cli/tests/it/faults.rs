@@ -19,11 +19,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::outside::skip;
+use crate::outside::{require_that, skip};
 use crate::served::{PATIENCE, Served};
 
 const TCP: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
@@ -122,5 +123,75 @@ fn names_that_mean_something_to_a_language_mean_nothing_here() {
         let reply = client.receive_line();
         let expected = "{\"ok\":false,\"error\":{\"code\":\"unknown_action\",";
         assert!(reply.starts_with(expected), "{name}: {reply}");
+    }
+}
+
+/// `serve` under strace, which has system calls fail as `inject` says.
+fn injected(inject: &[&str], arguments: &[&str]) -> Option<Served> {
+    let probe = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "true"])
+        .status();
+    if !require_that(probe.is_ok_and(|status| status.success()), "strace") {
+        return None;
+    }
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null"]);
+    for inject in inject {
+        command.args(["-e", &format!("inject={inject}")]);
+    }
+    command.args([env!("CARGO_BIN_EXE_serveloop"), "serve"]);
+    command.args(arguments).args(TCP);
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Some(Served::spawn(command))
+}
+
+/// Has the server that strace started end.
+#[track_caller]
+fn end_injected(served: Served) -> Vec<String> {
+    let strace = served.process_id();
+    let children = format!("/proc/{strace}/task/{strace}/children");
+    let children = fs::read_to_string(children).expect("a process");
+    let server = children.trim().parse().ok().and_then(Pid::from_raw);
+    kill_process(server.expect("a server"), Signal::TERM).expect("it runs");
+    served.status_and_log()
+}
+
+/// As in a sandbox that does not allow to ask.
+#[test]
+fn a_limit_that_the_system_does_not_tell_is_no_limit() {
+    for model in ["event-loop", "threaded"] {
+        let inject = "prlimit64:error=EPERM:when=1+";
+        let Some(served) = injected(&[inject], &["echo", "--model", model]) else {
+            return;
+        };
+        let mut client = served.connect();
+        client.send("hello");
+        client.expect("hello");
+        drop(client);
+        end_injected(served);
+    }
+}
+
+/// Each call is interrupted, as by some filters of system calls. That keeps no processor busy, and
+/// the drain still ends.
+#[test]
+fn calls_that_are_always_interrupted_are_not_repeated_as_fast_as_can_be() {
+    for model in ["sequential", "threaded", "forking"] {
+        for call in ["recvfrom", "sendto"] {
+            let inject = format!("{call}:error=EINTR:when=1+");
+            let arguments = ["echo", "--model", model, "--drain-timeout", "1s"];
+            let Some(served) = injected(&[&inject], &arguments) else {
+                return;
+            };
+            let mut client = served.connect();
+            client.send("hello");
+            let began = Instant::now();
+            let log = end_injected(served);
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "{model} {call}: {log:?}"
+            );
+        }
     }
 }

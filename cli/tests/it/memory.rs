@@ -88,6 +88,41 @@ fn the_default_limit_of_buffers_fits_into_the_memory_there_is() {
     is_flooded_and_goes_on(limited("ulimit -v 120000", &[]));
 }
 
+/// Several loops buffer each for themselves, and threads have stacks too.
+#[test]
+fn a_server_of_several_threads_fits_into_the_memory_there_is() {
+    let models: [&[&str]; 2] = [
+        &["--workers", "4", "--max-output", "8MiB"],
+        &["--model", "threaded"],
+    ];
+    for model in models {
+        let served = limited("ulimit -v 400000", model);
+        let mut clients: Vec<_> = (0..300).filter_map(|_| Unread::new(&served)).collect();
+        for _ in 0..200 {
+            clients.retain_mut(Unread::send);
+        }
+        drop(clients);
+
+        let begun = Instant::now();
+        // Some of them may still have their place.
+        while !is_echoed(&served) {
+            assert!(begun.elapsed() < PATIENCE, "{model:?}");
+        }
+        served.signal(Signal::TERM);
+        let (status, log, _) = served.all();
+        assert_eq!(status.code(), Some(0), "{log:?}");
+    }
+}
+
+fn is_echoed(served: &Served) -> bool {
+    let mut client = TcpStream::connect(socket_addr(served.uri(0))).expect("it accepts");
+    client.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let mut reply = [0; 5];
+    client.write_all(b"hello").is_ok()
+        && client.read_exact(&mut reply).is_ok()
+        && &reply == b"hello"
+}
+
 #[test]
 fn a_limit_of_buffers_that_does_not_fit_is_warned_of() {
     let served = limited("ulimit -v 120000", &["--max-buffered", "100MiB"]);

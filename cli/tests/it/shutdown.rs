@@ -105,3 +105,23 @@ fn signals_need_no_thread() {
     };
     assert_eq!(threads.count(), 1);
 }
+
+/// What was served is counted, though the process only waits for its client to close when it is
+/// ended.
+#[test]
+fn a_process_that_only_lingers_has_reported_when_it_is_ended() {
+    let served = serve(&["echo", "--model", "forking", "--linger-draining", "50s"]);
+    let mut client = served.connect();
+    client.send("hello");
+    client.expect("hello");
+    served.signal(Signal::TERM);
+    // It does not close in turn.
+    client.expect_end();
+    thread::sleep(TOGETHER);
+    served.signal(Signal::TERM);
+    let (status, log) = served.end();
+    assert_eq!(status.code(), Some(143));
+    let summary = log.last().expect("a summary");
+    let expected = "accepted 1, bytes_read 5, bytes_written 5, closed_by_shutdown 1";
+    assert!(summary.ends_with(expected), "{summary}");
+}

@@ -5,8 +5,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
 
 use crate::served::{Outcome, PATIENCE, Served, by_shell, serveloop};
@@ -65,6 +68,57 @@ fn a_terminal_that_was_stopped_by_ctrl_s_stops_no_server() {
     }
 }
 
+/// A terminal's own side cannot be opened again. Its mode is shared with others, who change it when
+/// they like: nothing may depend on it.
+#[test]
+fn a_terminal_that_cannot_be_opened_again_and_is_changed_by_others_stops_no_server() {
+    for model in MODELS {
+        for level in [&[][..], &["-v"]] {
+            let (person, _terminal) = terminal();
+            let shared = person.try_clone().expect("a descriptor");
+            let done = AtomicBool::new(false);
+            thread::scope(|scope| {
+                let _ends = SetAtEnd(&done);
+                scope.spawn(|| keep_blocking(&shared, &done));
+                greets_all(Stdio::from(person), model, level);
+            });
+        }
+    }
+}
+
+/// Has writes to `shared` wait, whatever others say meanwhile.
+fn keep_blocking(shared: &File, done: &AtomicBool) {
+    while !done.load(Ordering::Relaxed) {
+        let flags = fcntl_getfl(shared).expect("a descriptor");
+        let blocking = flags.difference(OFlags::NONBLOCK);
+        fcntl_setfl(shared, blocking).expect("a descriptor");
+    }
+}
+
+/// True from the end of its scope on, be it a panic.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What is written to the input of a server is no client's, but would be read as one's.
+#[test]
+fn a_log_is_not_written_into_a_pipe_that_is_only_read() {
+    let (mut reader, writer) = io::pipe().expect("a pipe");
+    greets_all(
+        Stdio::from(reader.try_clone().expect("a descriptor")),
+        &[],
+        &["-v"],
+    );
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("a pipe");
+    assert_eq!(text, "");
+}
+
 /// A pipe's room may be gone between the question and the write.
 #[test]
 fn a_pipe_that_nobody_reads_stops_no_server() {
@@ -80,8 +134,8 @@ fn the_mode_of_a_pipe_that_others_share_is_left_alone() {
     let (reader, writer) = io::pipe().expect("a pipe");
     let shared = writer.try_clone().expect("a descriptor");
     greets_all(Stdio::from(writer), &[], &["-v"]);
-    let flags = rustix::fs::fcntl_getfl(&shared).expect("a descriptor");
-    assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
+    let flags = fcntl_getfl(&shared).expect("a descriptor");
+    assert!(!flags.contains(OFlags::NONBLOCK));
     drop(reader);
 }
 

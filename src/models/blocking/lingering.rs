@@ -5,20 +5,37 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::thread;
 
-use crate::models::blocking::{Blocking, WAIT_LEAST};
+use socket2::Socket;
+
+use crate::config::Config;
+use crate::models::blocking::{WAIT_LEAST, pause_if_interrupted, read_clock};
+use crate::models::interrupt::Interrupt;
 use crate::reactor::{LOOK_AGAIN, Linger};
-use crate::session::{Protocol, Tick};
+use crate::session::{Clock, Input, Tick};
+use crate::shutdown::ShutdownHandle;
 use crate::sys;
 
-impl<P: Protocol> Blocking<'_, P> {
+/// A connection whose session has ended, and been counted.
+pub(super) struct Lingering<'a> {
+    pub(super) stream: &'a Socket,
+    pub(super) config: &'a Config,
+    pub(super) handle: &'a ShutdownHandle,
+    pub(super) interrupt: &'a Interrupt,
+    pub(super) clock: Clock,
+    pub(super) input: Input,
+    /// Ends a drain that takes too long, where nobody else does.
+    pub(super) drained: Option<Tick>,
+}
+
+impl Lingering<'_> {
     /// Waits for the peer's end after ours.
-    pub(super) fn linger(&mut self) {
+    pub(super) fn linger(mut self) {
         if self.config.linger_timeout.is_none() || self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
         let mut linger = Linger::new(self.clock.tick(), self.config);
         while !self.is_ended() {
-            let draining = self.is_told() || self.handle.is_rung();
+            let draining = self.interrupt.is_told() || self.handle.is_rung();
             if draining {
                 self.interrupt.note_told();
             }
@@ -29,7 +46,7 @@ impl<P: Protocol> Blocking<'_, P> {
                 }
             } else {
                 thread::sleep(LOOK_AGAIN);
-                self.now();
+                read_clock(&mut self.clock);
             }
             let unsent = sys::unsent(self.stream.as_fd());
             if linger.is_over(unsent, self.clock.tick(), self.config, draining) {
@@ -46,12 +63,20 @@ impl<P: Protocol> Blocking<'_, P> {
         }
         let mut stream = self.stream;
         let received = stream.read(&mut self.input);
-        self.now();
+        read_clock(&mut self.clock);
         match received {
             Ok(count) => linger.hear(count, self.clock.tick()),
-            Err(error) => return is_passing(&error),
+            Err(error) => {
+                pause_if_interrupted(&error);
+                return is_passing(&error);
+            }
         }
         !matches!(received, Ok(0))
+    }
+
+    fn is_ended(&self) -> bool {
+        let late = self.drained.is_some_and(|at| at <= self.clock.tick());
+        late || self.interrupt.is_ended()
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod lingering;
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::thread;
@@ -14,7 +14,7 @@ use socket2::Socket;
 use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
-use crate::models::blocking::lingering::is_passing;
+use crate::models::blocking::lingering::{Lingering, is_passing};
 use crate::models::interrupt::Interrupt;
 use crate::models::self_pipe::SelfPipe;
 use crate::net::Datagram;
@@ -30,6 +30,12 @@ const DRAINING_TURNS: u8 = 16;
 
 /// The shortest wait, since the system takes zero for no limit at all.
 const WAIT_LEAST: Duration = Duration::from_millis(1);
+
+/// How long a call is left alone that was interrupted. Some filters of system calls interrupt each.
+const TRY_AGAIN: Duration = Duration::from_millis(1);
+
+/// What an operator wants to hear of a session.
+pub(super) type Failure = Option<(Peer, Box<CloseReason>)>;
 
 /// Serves a session on a blocking socket until its end; one of them at a time on each thread.
 pub(super) struct Blocking<'a, P> {
@@ -86,7 +92,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     }
 
     /// Serves the session to its end, and returns what an operator wants to hear of it.
-    pub(super) fn serve(mut self) -> Option<(Peer, Box<CloseReason>)> {
+    pub(super) fn serve(self) -> Failure {
+        self.serve_and(|_, failure| failure)
+    }
+
+    /// Serves the session to its end. `tell` has its counters, and what an operator wants to hear of
+    /// it, when nothing is left but to wait for the peer's end.
+    pub(super) fn serve_and<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
         self.call(Session::handle_open);
         while !self.is_over() {
             self.attend();
@@ -103,7 +115,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
                 self.session.fail(CloseReason::Shed);
             }
         }
-        self.end()
+        self.end(tell)
     }
 
     fn is_over(&self) -> bool {
@@ -178,7 +190,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => self.writable = false,
-                ErrorKind::Interrupted => {}
+                ErrorKind::Interrupted => pause_if_interrupted(&error),
                 _ if sys::is_out_of_memory(&error) => thread::sleep(self.config.accept_pause),
                 _ => self.session.fail(CloseReason::Io(error)),
             },
@@ -204,7 +216,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         match received {
             Ok(0) => self.call(Session::handle_eof),
             Ok(count) => self.take(count),
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_passing(&error) => pause_if_interrupted(&error),
             Err(error) => self.session.fail(CloseReason::Io(error)),
         }
     }
@@ -248,6 +260,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let outcome = sys::poll(&mut waits, timeout);
         self.now();
         if let Err(error) = outcome {
+            pause_if_interrupted(&error);
             if error.kind() != ErrorKind::Interrupted {
                 self.session.fail(CloseReason::Io(error));
             }
@@ -287,27 +300,42 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         }
     }
 
-    fn end(mut self) -> Option<(Peer, Box<CloseReason>)> {
+    fn end<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
         let lingers = !self.session.is_aborted() && !self.session.is_eof();
-        let reason = self.session.handle_lost()?;
+        let Some(reason) = self.session.handle_lost() else {
+            return tell(self.statistics, None);
+        };
         if !reason.is_error() {
             log::debug!(target: LOG_TARGET, event = "ended"; "{}: {reason}", self.session.peer());
         }
         self.statistics.count_close(&reason);
         self.statistics.panics += u64::from(self.session.has_panicked_last());
         self.interrupt.note_held(0, self.config.max_buffered);
-        if lingers {
-            self.linger();
-        } else if reason.is_hard() {
+        if !lingers && reason.is_hard() {
             // Without the reset it is a plain close, which is as final.
             let _ = self.stream.set_linger(Some(Duration::ZERO));
         }
+
         let failure = reason
             .is_error()
             .then(|| (self.session.peer().clone(), reason));
         let (session, statistics) = (self.session, self.statistics);
         statistics.panics += u64::from(catch(|| drop(session)).is_none());
-        failure
+        let told = tell(statistics, failure);
+
+        if lingers {
+            let lingering = Lingering {
+                stream: self.stream,
+                config: self.config,
+                handle: self.handle,
+                interrupt: self.interrupt,
+                clock: self.clock,
+                input: self.input,
+                drained: self.drained,
+            };
+            lingering.linger();
+        }
+        told
     }
 
     /// How long a wait may take from now on, since the protocol may have taken its time.
@@ -320,13 +348,24 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     }
 
     fn now(&mut self) {
-        self.clock.set(Instant::now());
+        read_clock(&mut self.clock);
     }
 
     fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
         let context = context(&self.clock, self.config, &self.self_pipe);
         event(&mut self.session, &context);
         self.check_bell();
+    }
+}
+
+fn read_clock(clock: &mut Clock) {
+    clock.set(Instant::now());
+}
+
+/// Sees to it that a call which is always interrupted is not tried as fast as can be.
+fn pause_if_interrupted(error: &io::Error) {
+    if error.kind() == ErrorKind::Interrupted {
+        thread::sleep(TRY_AGAIN);
     }
 }
 
@@ -347,7 +386,7 @@ pub(super) fn answer<P: Protocol>(
     served: (P, Peer),
     config: &Config,
     statistics: &mut Statistics,
-) -> Option<(Peer, Box<CloseReason>)> {
+) -> Failure {
     let clock = Clock::new(Instant::now());
     let wakers = Mailbox::silent();
     let context = context(&clock, config, &wakers);

@@ -240,7 +240,9 @@ fn wakers_count_as_descriptors_of_threads() {
         counts.number("accepted"),
         counts.number("refused_max_connections"),
     );
-    assert_eq!(accepted + refused, 30, "{log:?}");
+    // A waker may take the last one between the look and the thread.
+    let late = counts.number("refused_by_system");
+    assert_eq!(accepted + refused + late, 30, "{log:?}");
     let served = accepted - counts.number("closed_io");
     assert!((14..=16).contains(&served), "{log:?}");
     assert_eq!(accepted, counts.closed(), "{log:?}");

@@ -4,6 +4,10 @@
     reason = "calls of the C library, whose conditions the compiler cannot check"
 )]
 
+mod timer;
+
+pub(crate) use self::timer::Interrupts;
+
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::{fs, io, ptr};
@@ -98,6 +102,44 @@ pub(crate) fn processor_time(process: u32) -> Option<std::time::Duration> {
     let seconds = u64::try_from(time.tv_sec).ok()?;
     let nanos = u32::try_from(time.tv_nsec).ok()?;
     (!failed).then(|| std::time::Duration::new(seconds, nanos))
+}
+
+/// Has threads share one heap. Otherwise each reserves 64 MiB of addresses for its own.
+pub(crate) fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call sets a number. Without it the heaps are as they were.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
+/// The most addresses that this process may use, in bytes, as `ulimit -v` sets it. `None` if there is
+/// no limit, or the system does not say.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    // SAFETY: zeros are valid limits, which the call writes.
+    let mut limits = unsafe { std::mem::zeroed::<libc::rlimit>() };
+    // SAFETY: the limits live for the call.
+    let outcome = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limits) };
+    soft(outcome, limits)
+}
+
+/// The same for the memory of its data, as `ulimit -d` sets it.
+pub(crate) fn data_limit() -> Option<u64> {
+    // SAFETY: as above.
+    let mut limits = unsafe { std::mem::zeroed::<libc::rlimit>() };
+    // SAFETY: as above.
+    let outcome = unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limits) };
+    soft(outcome, limits)
+}
+
+fn soft(outcome: c_int, limits: libc::rlimit) -> Option<u64> {
+    // Of another type on each system.
+    fn number(limit: impl TryInto<u64>) -> Option<u64> {
+        limit.try_into().ok()
+    }
+
+    let is_limit = outcome == 0 && limits.rlim_cur != libc::RLIM_INFINITY;
+    number(limits.rlim_cur).filter(|_| is_limit)
 }
 
 #[cfg(test)]
