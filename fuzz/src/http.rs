@@ -160,7 +160,7 @@ fn chunks(mut stream: &[u8]) -> Content {
     let mut content = Vec::new();
     loop {
         let Some((line, rest)) = line(stream) else {
-            return at_end(stream, 1 << 10, content);
+            return at_end(stream, 300 << 10, content);
         };
         let size = size(line)?;
         stream = rest;
@@ -170,29 +170,26 @@ fn chunks(mut stream: &[u8]) -> Content {
         let there = stream.len().min(size);
         content.extend_from_slice(&stream[..there]);
         stream = &stream[there..];
-        let Some((line_end, rest)) = self::line(stream) else {
-            return at_end(stream, 0, content);
-        };
-        if !line_end.is_empty() {
-            return None;
+        let returns = stream.iter().take_while(|byte| **byte == b'\r').count();
+        match stream.get(returns) {
+            _ if returns > 16 => return None,
+            None => return Some((content, false)),
+            Some(b'\n') => stream = &stream[returns + 1..],
+            Some(_) => return None,
         }
-        stream = rest;
     }
 }
 
 fn trailers(mut stream: &[u8], content: Vec<u8>) -> Content {
-    let mut count = 0;
+    let mut left: usize = 300 << 10;
     while let Some((line, rest)) = line(stream) {
         if line.is_empty() {
             return Some((content, true));
         }
-        count += 1;
-        if line.len() > 8 << 10 || count > 100 {
-            return None;
-        }
+        left = left.checked_sub(line.len())?;
         stream = rest;
     }
-    at_end(stream, 8 << 10, content)
+    at_end(stream, left, content)
 }
 
 /// The stream ends inside a line, which may be so long and have half of its end.
@@ -202,15 +199,18 @@ fn at_end(stream: &[u8], most: usize, content: Vec<u8>) -> Content {
 
 fn line(stream: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = stream.iter().position(|byte| *byte == b'\n')?;
-    let line = &stream[..end];
-    Some((line.strip_suffix(b"\r").unwrap_or(line), &stream[end + 1..]))
+    let returns = stream[..end]
+        .iter()
+        .rev()
+        .take_while(|byte| **byte == b'\r');
+    Some((&stream[..end - returns.count()], &stream[end + 1..]))
 }
 
-/// The size in a line of at most 1 KiB: hexadecimal digits, a blank and anything, extensions.
+/// The size in a line of at most 300 KiB: hexadecimal digits, a blank and anything, extensions.
 fn size(line: &[u8]) -> Option<usize> {
     let text = String::from_utf8_lossy(line);
     let digits = text.split([';', ' ', '\t']).next()?;
-    let is_short = line.len() <= 1 << 10;
+    let is_short = line.len() <= 300 << 10;
     let is_number = digits.chars().all(|digit| digit.is_ascii_hexdigit());
     let size = i64::from_str_radix(digits, 16).ok()?;
     (is_short && is_number).then_some(usize::try_from(size).ok()?)

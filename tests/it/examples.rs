@@ -170,7 +170,7 @@ fn simulate_accounts_for_every_byte() {
 
 #[test]
 fn udpecho_answers_datagrams_and_streams() {
-    let udpecho = Example::run("udpecho", &["0"]);
+    let udpecho = Example::run("udp_echo", &["0"]);
     let (udp, tcp) = (udpecho.address(), udpecho.address());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();

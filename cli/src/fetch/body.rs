@@ -171,7 +171,7 @@ impl Part {
 fn data_end(data: &[u8]) -> Result<usize, ProtocolError> {
     let end = data.iter().position(|byte| *byte != b'\r');
     match end.map(|at| (at, data[at])) {
-        Some((at, b'\n')) => Ok(at + 1),
+        Some((at, b'\n')) if at <= DATA_END_MOST => Ok(at + 1),
         None if data.len() <= DATA_END_MOST => Ok(0),
         _ => Err(ProtocolError::malformed(
             "a chunk is longer than its size says",
