@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::outside::require_that;
-use crate::served::{Outcome, PATIENCE, Served, serveloop};
+use crate::outside::{require_that, skip};
+use crate::served::{Outcome, PATIENCE, Served, is_ignored, serveloop};
 use crate::sockets::{Directory, clogged};
 
 /// Two short loads; the file for the results follows.
@@ -170,6 +170,10 @@ fn a_signal_leaves_the_results_so_far() {
         (Signal::ALARM, 142, "SIGALRM"),
         (Signal::XCPU, 152, "SIGXCPU"),
     ] {
+        if is_ignored(signal) {
+            skip(&format!("{name} is ignored here"));
+            continue;
+        }
         let directory = Directory::new();
         let [json, page] = ["results.json", "page.html"].map(|name| directory.path(name));
         let mut command = serveloop(&["bench", "--compare", "event-loop,threaded"]);

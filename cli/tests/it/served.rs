@@ -29,6 +29,17 @@ pub(crate) fn serveloop(arguments: &[&str]) -> Command {
     command
 }
 
+/// Whether this process ignores `signal`, as under `nohup`, and so what it starts: a test of that signal
+/// has nothing to see then.
+pub(crate) fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set & 1 << (signal.as_raw() - 1) != 0)
+}
+
 /// How a message ends that has this error: the words before the number are the C library's.
 pub(crate) fn number_of(error: Errno) -> String {
     format!("(os error {})", error.raw_os_error())
