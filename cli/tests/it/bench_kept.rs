@@ -171,7 +171,7 @@ fn a_signal_leaves_the_results_so_far() {
         (Signal::XCPU, 152, "SIGXCPU"),
     ] {
         if is_ignored(signal) {
-            skip(&format!("{name} is ignored here"));
+            skip(&format!("{name} with its default action"));
             continue;
         }
         let directory = Directory::new();

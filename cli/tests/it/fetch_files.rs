@@ -118,7 +118,7 @@ fn half_saved(directory: &Directory, prepare: impl FnOnce(&mut Command)) -> (Run
 #[test]
 fn a_terminal_that_goes_away_leaves_no_file() {
     if is_ignored(Signal::HUP) {
-        return skip("SIGHUP is ignored here");
+        return skip("SIGHUP with its default action");
     }
     let directory = Directory::new();
     let (mut client, server) = half_saved(&directory, |_| ());
