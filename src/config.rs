@@ -39,8 +39,8 @@ pub struct Config {
     /// Also applies the limits per peer (`max_per_peer`, `reply_factor`, `replies_per_second`) to
     /// clients on this machine: those with loopback addresses, and those of Unix sockets, which all
     /// count as one peer. When this is off, a single forged datagram can make two servers on
-    /// loopback that answer each other's replies, such as two echo servers, exchange datagrams
-    /// without end. When it is on, `replies_per_second` slows them down. Default false.
+    /// loopback that answer replies, such as two echo servers, exchange datagrams without end. When
+    /// it is on, `replies_per_second` slows them down. Default false.
     pub limit_loopback: bool,
     /// The most child processes at a time when each connection has its own process. Further
     /// connections wait. On 32-bit systems it is at most 32,766. Default 40.
@@ -76,8 +76,8 @@ pub struct Config {
     pub slow_turn: Option<Duration>,
     /// How long a loop polls the system for events without sleeping before it waits, for example
     /// 100 us. Replies come sooner, since no thread has to be woken, but a processor is busy
-    /// meanwhile. A loop that polls in vain then sleeps at once before each wait, until a wait ends
-    /// with an event within twice this time. `None` never polls this way. Default `None`.
+    /// meanwhile. After polling in vain, the loop sleeps at once whenever it waits, until a wait
+    /// ends with an event within twice this time. `None` never polls this way. Default `None`.
     pub busy_poll: Option<Duration>,
 
     /// When at least this many bytes of output wait for the peer, no more of its input is read.
@@ -125,16 +125,17 @@ pub struct Config {
     /// How long output may wait without the peer accepting any of it. Default 30 s.
     pub write_timeout: Option<Duration>,
     /// After we close first: how long a silent peer may take to close too. Closing the socket
-    /// earlier could reset the connection and destroy our last reply. `None` closes without
-    /// waiting. Default 5 s.
+    /// earlier could reset the connection and destroy our last reply. `None` closes the socket
+    /// without waiting. Default 5 s.
     pub linger_timeout: Option<Duration>,
-    /// The longest that this wait may take in total, however much the peer sends. Default 30 s.
+    /// The longest that the wait of `linger_timeout` may take in total, however much the peer
+    /// sends. Default 30 s.
     pub linger_limit: Duration,
-    /// The limit that replaces `linger_timeout`, if that is longer, while the server shuts down.
-    /// Default 250 ms.
+    /// The limit that replaces a longer `linger_timeout` while the server shuts down. Default 250
+    /// ms.
     pub linger_draining: Duration,
-    /// The most bytes of input discarded during this wait before the connection is closed anyway.
-    /// Default 256 KiB.
+    /// The most bytes of input discarded during the wait of `linger_timeout` before the connection
+    /// is closed anyway. Default 256 KiB.
     pub linger_bytes: usize,
     /// How long connections may stay open after the first shutdown request. `None` waits until the
     /// last one ends. Default 10 s.
@@ -327,6 +328,7 @@ mod tests {
                 read_per_turn: budget,
                 ..Config::default()
             };
+
             assert_eq!(config.reads_per_turn(), expected);
         }
     }

@@ -46,9 +46,9 @@ use crate::{LOG_TARGET, sys};
 /// most `drain_timeout`.
 ///
 /// # Panics in a handler
-/// In every model a panic is caught and ends only its own connection. A program built with `panic =
-/// "abort"` cannot catch it: the program ends at the first panic, with all its connections. With
-/// forking, only the child ends, and it counts as killed.
+/// In every model a panic is caught and ends only its own connection. A program built with
+/// `panic = "abort"` cannot catch it: the program ends at the first panic, with all its
+/// connections. With forking, only the child ends, and it counts as killed.
 ///
 /// # Example
 /// ```
@@ -427,8 +427,8 @@ impl<F: Factory> Serving<F> {
     {
         let Self { server, factory } = self;
         let (config, handle) = (server.config.clone(), server.handle.clone());
-
         let descriptors = spare_descriptors(config.reserved_descriptors);
+
         server.serve_with(factory, |reactor| {
             let model = Threads::new(config, handle, reactor.waker(), descriptors)?;
             Ok(Box::new(model))

@@ -39,8 +39,8 @@ use crate::statistics::Statistics;
 ///
 /// No method may block: on a loop, it would hold up every other connection.
 ///
-/// A panic ends only its own connection, as long as panics unwind. A program built with `panic =
-/// "abort"` ends as a whole at the first panic. The exception is a server that gives each
+/// A panic ends only its own connection, as long as panics unwind. A program built with
+/// `panic = "abort"` ends as a whole at the first panic. The exception is a server that gives each
 /// connection a process ([`serve_forking`](crate::Server::serve_forking)): only that process ends,
 /// and it counts as killed.
 #[diagnostic::on_unimplemented(

@@ -209,7 +209,7 @@ impl Transport<'_> {
         &self.state.peer
     }
 
-    /// The limits in force.
+    /// Returns the limits in force.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.context.config
