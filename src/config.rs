@@ -29,8 +29,8 @@ pub struct Config {
     /// The most connections that one loop has open at a time, accepted and outbound together. A
     /// connection beyond the limit is accepted, closed at once, and counted. The limit in force is
     /// lower when the process's descriptor limit, less `reserved_descriptors`, is lower. On 32-bit
-    /// systems it is at most 65,535, and lowering it is logged when the server binds. Default
-    /// 10,000.
+    /// systems it is at most 65,535, and lowering it is logged when the server binds.
+    /// Default 10,000.
     pub max_connections: usize,
     /// The most connections that one loop has open at a time from one peer. A peer is an IPv4
     /// address or an IPv6 /64 network, all of which a single machine may control. A connection
@@ -115,9 +115,10 @@ pub struct Config {
 
     /// How long an outbound connection may take to be established. Default 10 s.
     pub connect_timeout: Option<Duration>,
-    /// How long a new connection may take to send its first complete message. Default 10 s.
+    /// How long an accepted connection may take to send its first complete message. Default 10 s.
     pub first_message_timeout: Option<Duration>,
-    /// How long each later message may take from its first byte to its last. Default 30 s.
+    /// How long each later message, or any message on an outbound connection, may take from its
+    /// first byte to its last. Default 30 s.
     pub message_timeout: Option<Duration>,
     /// How long a connection may be idle, without a byte in either direction, while the protocol
     /// accepts input. Default 60 s.
@@ -131,8 +132,8 @@ pub struct Config {
     /// The longest that the wait of `linger_timeout` may take in total, however much the peer
     /// sends. Default 30 s.
     pub linger_limit: Duration,
-    /// The limit that replaces a longer `linger_timeout` while the server shuts down. Default 250
-    /// ms.
+    /// The limit that replaces a longer `linger_timeout` while the server shuts down.
+    /// Default 250 ms.
     pub linger_draining: Duration,
     /// The most bytes of input discarded during the wait of `linger_timeout` before the connection
     /// is closed anyway. Default 256 KiB.
@@ -144,11 +145,11 @@ pub struct Config {
     /// The most connections that the system queues for one listener before they are accepted. The
     /// system may allow fewer. Default 1,024.
     pub backlog: i32,
-    /// Binds a TCP port even if earlier connections on it still linger (SO_REUSEADDR). Default
-    /// true.
+    /// Binds a TCP port even if earlier connections on it still linger (SO_REUSEADDR).
+    /// Default true.
     pub reuse_address: bool,
-    /// Shares a port with other sockets that have this option set too (SO_REUSEPORT). Default
-    /// false.
+    /// Shares a port with other sockets that have this option set too (SO_REUSEPORT).
+    /// Default false.
     pub reuse_port: bool,
     /// Sends small writes at once (TCP_NODELAY). Default true.
     pub nodelay: bool,

@@ -98,7 +98,7 @@ counters! {
         /// Datagrams refused by the factory or longer than 64 KiB, and replies that could not be
         /// sent.
         datagrams_dropped,
-        /// Datagrams dropped because they may be replies: sent by one of our own sockets, or from a
+        /// Datagrams dropped because they may be replies: from a socket of this server, or from a
         /// port below 1024.
         datagrams_reflected,
         /// Replies dropped because they were longer than `reply_factor` allows.
