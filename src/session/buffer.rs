@@ -82,7 +82,7 @@ impl Buffer {
     #[inline]
     pub fn len(&self) -> usize {
         debug_assert!(self.head <= self.bytes.len(), "the head is inside");
-        // Wraps because it runs several times per message. Debug builds check it above.
+        // Unchecked, because this runs several times per message. Debug builds check it above.
         self.bytes.len().wrapping_sub(self.head)
     }
 
