@@ -1,4 +1,4 @@
-//! Where a server listens and who the other side is.
+//! Addresses of servers and peers.
 
 use std::borrow::Cow;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{fmt, io};
 
-/// A place to listen at or to connect to, or where a peer is.
+/// An address to listen on or to connect to, or the address of a peer.
 ///
-/// Written and read as a URI: `tcp://127.0.0.1:9999`, `tcp://[::1]:9999`, `udp://127.0.0.1:0`,
-/// `unix:///run/echo.sock`, `unixgram:///run/echo.dgram`. On Linux `unix://@NAME`, or `unix:@NAME`,
-/// is a socket with a name outside the file system; a relative path that begins with `@` is written
-/// `unix://./@NAME`. A path is taken as it is written, percent signs included. The interface of a
-/// link-local address is a number, as in `tcp://[fe80::1%2]:9999`.
+/// It is parsed from a URI and displayed as one: `tcp://127.0.0.1:9999`, `tcp://[::1]:9999`,
+/// `udp://127.0.0.1:0`, `unix:///run/echo.sock`, `unixgram:///run/echo.dgram`. On Linux,
+/// `unix://@NAME` or `unix:@NAME` is a socket whose name is outside the file system. A relative
+/// path that begins with `@` is written `unix://./@NAME`. Percent signs in a path have no special
+/// meaning. The interface of a link-local address is a number, as in `tcp://[fe80::1%2]:9999`.
 ///
-/// Parsing takes numeric hosts only and never touches the network; [`Address::resolve`] also looks
-/// up names of hosts, and of interfaces as in `tcp://[fe80::1%eth0]:9999`.
+/// Parsing accepts only numeric hosts and never uses the network. [`Address::resolve`] also looks
+/// up the names of hosts, and of interfaces as in `tcp://[fe80::1%eth0]:9999`.
 ///
 /// ```
 /// use serveloop::Address;
@@ -25,49 +25,56 @@ use std::{fmt, io};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A TCP socket, IPv4 or IPv6. Port 0 lets the system choose.
+    /// A TCP socket, IPv4 or IPv6. With port 0 the system chooses a port.
     Tcp(SocketAddr),
-    /// A UDP socket, IPv4 or IPv6. Port 0 lets the system choose.
+    /// A UDP socket, IPv4 or IPv6. With port 0 the system chooses a port.
     Udp(SocketAddr),
-    /// A Unix stream socket by its path. A client that did not bind has an empty path; a socket with
-    /// a name outside the file system, which Linux has, a NUL and that name.
+    /// A Unix stream socket. The path is empty for a client that did not bind. For a Linux socket
+    /// with a name outside the file system, it is a NUL followed by the name.
     Unix(PathBuf),
-    /// A Unix datagram socket by its path. A sender that did not bind has an empty path; one with a
-    /// name outside the file system, which Linux has, a NUL and that name.
+    /// A Unix datagram socket. The path is empty for a sender that did not bind. For a Linux socket
+    /// with a name outside the file system, it is a NUL followed by the name.
     Unixgram(PathBuf),
 }
 
 impl Address {
-    /// Reads an address, looking the host up where it is a name; one name can give several.
+    /// Parses an address and, if the host is a name, looks it up. One name can have several
+    /// addresses.
+    ///
+    /// This blocks during the lookup. Call it before serving, not from a protocol.
     ///
     /// # Errors
-    /// `InvalidInput` where the text is no address, and what the resolver says of the name. The
-    /// lookup blocks: call it before serving, not from a protocol.
+    /// Returns `InvalidInput` if the text is not an address, `NotFound` if the name has no address,
+    /// and the resolver's error if the lookup fails.
     pub fn resolve(text: &str) -> io::Result<Vec<Self>> {
         let error: AddressError = match text.parse() {
             Ok(address) => return Ok(vec![address]),
             Err(error) => error,
         };
+
         let (scheme, rest) = split_scheme(text)?;
         let make = match scheme {
             "tcp" => Self::Tcp,
             "udp" => Self::Udp,
             _ => return Err(error.into()),
         };
+
         let Some((host, port)) = split_port(rest) else {
             return Err(AddressError::new(text, "expected HOST:PORT").into());
         };
+
         let mut found: Vec<Self> = Vec::new();
         for addr in (&*host, port)
             .to_socket_addrs()
             .map_err(|error| io::Error::new(error.kind(), format!("{text}: {error}")))?
         {
             let address = make(addr);
-            // What a file of hosts says twice is one address, also if not in a row.
+            // A hosts file may list the same address twice, and not always in a row.
             if !found.contains(&address) {
                 found.push(address);
             }
         }
+
         if found.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -77,13 +84,13 @@ impl Address {
         Ok(found)
     }
 
-    /// Whether messages are datagrams, each on its own, rather than one stream of bytes.
+    /// Returns whether the address is that of a datagram socket rather than of a stream socket.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
         matches!(self, Self::Udp(_) | Self::Unixgram(_))
     }
 
-    /// The IP address and port, of TCP and UDP.
+    /// Returns the IP address and port of a TCP or UDP address.
     #[must_use]
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -92,7 +99,7 @@ impl Address {
         }
     }
 
-    /// The path, of Unix sockets; empty for an unnamed one.
+    /// Returns the path of a Unix address. It is empty for an unnamed socket.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -103,7 +110,7 @@ impl Address {
 }
 
 impl fmt::Display for Address {
-    /// The URI. A path is escaped so that it stays on one line, whatever a peer called itself.
+    /// Writes the URI. A path is escaped so that it stays on one line, whatever name a peer chose.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => write!(f, "tcp://{addr}"),
@@ -132,7 +139,7 @@ impl FromStr for Address {
     }
 }
 
-/// Why a text is not an [`Address`]; the message names the text and what is wrong with it.
+/// The reason why a text is not an [`Address`]. The message holds the text and the problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
     text: String,
@@ -162,7 +169,7 @@ impl From<AddressError> for io::Error {
     }
 }
 
-/// The other side of a session, and by which listener it came.
+/// The peer of a session, and the listener that accepted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     address: Address,
@@ -170,26 +177,27 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer at `address` that came in by the listener with that number (none: we connected).
+    /// Creates a peer at `address`, accepted by the listener with that number. `None` means that
+    /// this process opened the connection.
     #[must_use]
     pub fn new(address: Address, listener: Option<u16>) -> Self {
         Self { address, listener }
     }
 
-    /// Where the peer is.
+    /// Returns the peer's address.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The listener that it came in by, counted from 0 in the order of binding; none for a
-    /// connection that we opened.
+    /// Returns the number of the listener that accepted the peer, counted from 0 in the order of
+    /// binding. `None` means that this process opened the connection.
     #[must_use]
     pub fn listener(&self) -> Option<usize> {
         self.listener.map(usize::from)
     }
 
-    /// Whether this session is one datagram and its reply.
+    /// Returns whether this session is one datagram and its reply.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
         self.address.is_datagram()
@@ -210,11 +218,12 @@ fn split_scheme(text: &str) -> Result<(&str, &str), AddressError> {
     })
 }
 
-/// The host and the port, if there are both. In brackets is an IPv6 address, whose interface may be
-/// written by its name, after `%` as everywhere or after `%25` as in RFC 6874.
+/// Splits `rest` into host and port, if it has both. An IPv6 address is in brackets. Its interface
+/// may be a name, which follows `%` as usual or `%25` as in RFC 6874.
 fn split_port(rest: &str) -> Option<(Cow<'_, str>, u16)> {
     let (host, port) = rest.rsplit_once(':')?;
     let port = port.parse().ok()?;
+
     let inner = host.strip_prefix('[').map(|rest| rest.strip_suffix(']'));
     let host = match inner {
         None => Cow::Borrowed(host),
@@ -226,6 +235,7 @@ fn split_port(rest: &str) -> Option<(Cow<'_, str>, u16)> {
             }
         }
     };
+
     (!host.is_empty()).then_some((host, port))
 }
 
@@ -245,6 +255,7 @@ fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
     if rest.contains('\0') {
         return Err(AddressError::new(text, "a path cannot hold a NUL"));
     }
+
     match rest.strip_prefix('@') {
         Some("") if HAS_NAMES => Err(AddressError::new(text, "no name after the @")),
         Some(name) if HAS_NAMES => Ok(PathBuf::from(format!("\0{name}"))),
@@ -255,12 +266,12 @@ fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
 /// Whether Unix sockets can have names outside the file system.
 const HAS_NAMES: bool = cfg!(target_os = "linux");
 
-/// The most bytes that a path is displayed with; a socket's has at most 108, before escaping.
+/// The most bytes of a displayed path. The path of a socket has at most 108 before escaping.
 const SHOWN_MOST: usize = 256;
 
 const CUT: &str = "...";
 
-/// A path on one line, whatever is in it: a sender chooses its own.
+/// A path displayed on one line, whatever bytes it has. A sender chooses its own path.
 struct Escaped<'a>(&'a Path);
 
 impl fmt::Display for Escaped<'_> {
@@ -275,6 +286,7 @@ impl fmt::Display for Escaped<'_> {
                 f.write_str("./")?;
             }
         }
+
         for chunk in bytes.utf8_chunks() {
             let valid = chunk.valid().chars();
             let valid = valid.map(|next| next.escape_debug().to_string());

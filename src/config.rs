@@ -1,4 +1,4 @@
-//! Every limit, deadline and socket option, with its unit and its default.
+//! Limits, deadlines and socket options of a server, each with its unit and its default.
 
 use std::io;
 use std::time::Duration;
@@ -8,14 +8,16 @@ use crate::LOG_TARGET;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// What is read at once: a buffer of this size stays in the processor's cache.
+/// The most bytes of one read. A buffer of this size stays in the processor's cache.
 const READ_AT_ONCE: usize = 64 * KIB;
 
-/// A turn is meant for all connections, so that one cannot have it for seconds.
+/// The largest `read_per_turn`: one connection must not occupy a turn for seconds.
 const READ_MOST: usize = 1024 * MIB;
 
-/// The limits of a server and of each of its sessions. All are on from the start; a deadline of
-/// `None` is off. Change what you need:
+/// The limits of a server and of each of its sessions.
+///
+/// Every limit has a default that is in force unless you change it. A deadline of `None` is off.
+/// Change only the fields that you need:
 ///
 /// ```
 /// use serveloop::Config;
@@ -24,132 +26,147 @@ const READ_MOST: usize = 1024 * MIB;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The most connections at a time, in and out, by each loop. One more is accepted and closed
-    /// at once, and counted. The number in force is smaller where descriptors do not suffice: the
-    /// process's limit less `reserved_descriptors`. On systems of 32 bits it is at most 65,535,
-    /// which is said at the start. Default 10,000.
+    /// The most connections that one loop has open at a time, accepted and outbound together. A
+    /// connection beyond the limit is accepted, closed at once, and counted. The limit in force is
+    /// lower when the process's descriptor limit, less `reserved_descriptors`, is lower. On 32-bit
+    /// systems it is at most 65,535, and lowering it is logged when the server binds.
+    /// Default 10,000.
     pub max_connections: usize,
-    /// The most connections at a time that come from one peer: an IPv4 address, or a network of
-    /// IPv6 addresses (/64), which one machine can have all to itself. One more is refused like one
-    /// beyond `max_connections`, by each loop. Default 256.
+    /// The most connections that one loop has open at a time from one peer. A peer is an IPv4
+    /// address or an IPv6 /64 network, all of which a single machine may control. A connection
+    /// beyond the limit is refused like one beyond `max_connections`. Default 256.
     pub max_per_peer: usize,
-    /// Apply the limits on single peers (`max_per_peer`, `reply_factor`, `replies_per_second`) to
-    /// this machine's own clients too: those of loopback addresses, and those of Unix sockets, which
-    /// count as one peer. Without it one forged datagram can make two servers on loopback that answer
-    /// each other's replies, two echos, talk for ever; with it `replies_per_second` slows them down.
-    /// Default false.
+    /// Also applies the limits per peer (`max_per_peer`, `reply_factor`, `replies_per_second`) to
+    /// clients on this machine: those with loopback addresses, and those of Unix sockets, which all
+    /// count as one peer. When this is off, a single forged datagram can make two servers on
+    /// loopback that answer replies, such as two echo servers, exchange datagrams without end. When
+    /// it is on, `replies_per_second` slows them down. Default false.
     pub limit_loopback: bool,
-    /// The most processes at a time, where each connection has its own; further connections wait. On
-    /// systems of 32 bits at most 32,766. Default 40.
+    /// The most child processes at a time when each connection has its own process. Further
+    /// connections wait. On 32-bit systems it is at most 32,766. Default 40.
     pub max_children: usize,
-    /// Descriptors that connections leave free for everything else. Default 32.
+    /// The number of descriptors that connections leave free for all other uses. Default 32.
     pub reserved_descriptors: usize,
-    /// Raise the process's soft limit of descriptors to its hard limit when binding. Default true.
+    /// Raises the process's soft limit of descriptors to its hard limit when the server binds.
+    /// Default true.
     pub raise_descriptor_limit: bool,
 
-    /// Accepted connections per listener and turn. Default 16.
+    /// The most connections that one listener accepts per turn. Default 16.
     pub accepts_per_turn: usize,
-    /// How long a listener waits after the system had no descriptor or memory for one more
+    /// How long a listener pauses after the system had no descriptor or no memory for another
     /// connection. Default 100 ms.
     pub accept_pause: Duration,
-    /// Bytes read from one connection per turn, at most 64 KiB at once. After each read what the
-    /// protocol has written is sent, and only if the peer takes all of it more is read. Default
-    /// 256 KiB.
+    /// The most bytes read from one connection per turn, in reads of at most 64 KiB. After each
+    /// read, what the protocol has written is sent; more is read only if the peer takes all of it.
+    /// Default 256 KiB.
     pub read_per_turn: usize,
-    /// Bytes written to one connection per turn. Default 256 KiB.
+    /// The most bytes written to one connection per turn. Default 256 KiB.
     pub write_per_turn: usize,
-    /// Messages that one session takes, which is how often its `data_received` is called, before
-    /// others have their turn; once for each 64 KiB of `read_per_turn`. Default 64.
+    /// The most messages that one session takes, counted as calls of `data_received`, before other
+    /// sessions have their turn. The count starts again with each of the reads that make up
+    /// `read_per_turn`. Default 64.
     pub messages_per_turn: usize,
-    /// Datagrams answered per socket and turn. Default 64.
+    /// The most datagrams answered per socket and turn. Default 64.
     pub datagrams_per_turn: usize,
-    /// Deadlines acted on per turn. Default 1,000.
+    /// The most deadlines acted on per turn. Default 1,000.
     pub timeouts_per_turn: usize,
-    /// A turn of the loop that takes longer than this is counted and warned about: a handler keeps
-    /// everybody waiting. `None` does not look. Default 250 ms.
+    /// A turn of the loop that takes longer than this is counted and logged as a warning, because a
+    /// slow handler makes all other connections wait. `None` turns the check off. It applies only
+    /// where the loop itself serves the connections. Default 250 ms.
     pub slow_turn: Option<Duration>,
-    /// How long a loop asks the system for news again and again before it sleeps, for example
-    /// 100 us: replies come sooner, since nobody has to be woken, and a processor is busy meanwhile.
-    /// Only as long as that pays: after asking in vain the loop sleeps at once, until news has come
-    /// within twice this time. `None` never asks again. Default `None`.
+    /// How long a loop polls the system for events without sleeping before it waits, for example
+    /// 100 us. Replies come sooner, since no thread has to be woken, but a processor is busy
+    /// meanwhile. After polling in vain, the loop sleeps at once whenever it waits, until a wait
+    /// ends with an event within twice this time. `None` never polls this way. Default `None`.
     pub busy_poll: Option<Duration>,
 
-    /// From this many bytes of untaken output on, no more of the peer's input is read.
+    /// When at least this many bytes of output wait for the peer, no more of its input is read.
     /// Default 64 KiB.
     pub high_water: usize,
-    /// Reading goes on, and `resume_writing` is called, when untaken output has fallen to this
-    /// many bytes. Default 32 KiB.
+    /// When waiting output has fallen to this many bytes, reading continues and `resume_writing` is
+    /// called. Must be less than `high_water`. Default 32 KiB.
     pub low_water: usize,
-    /// More untaken output than this, in bytes, ends the connection. Default 1 MiB.
+    /// The most bytes of output that may wait for the peer. Writing more ends the connection. Must
+    /// be at least `high_water`. Default 1 MiB.
     pub max_output: usize,
-    /// What the connections of one loop keep together, in bytes: unread input and untaken output, as
-    /// much memory as their buffers have, and what protocols say that they keep themselves
-    /// ([`Transport::charge`](crate::Transport::charge)). Past 95 % of it the connections that keep the most are
-    /// ended, one after the other, until it is below 90 %: [`Shed`](crate::CloseReason::Shed). With
-    /// threads the limit is on all of them together, with processes on each; there the connection
-    /// ends that keeps more than was left. A message longer than this cannot arrive, whatever
-    /// `max_frame` says. Default 256 MiB.
+    /// The most memory, in bytes, that the connections of one loop hold together: the capacity of
+    /// the buffers for unread input and waiting output, and what protocols report that they keep
+    /// themselves ([`Transport::charge`](crate::Transport::charge)). Above 95 % of the limit, the
+    /// connections that hold the most are ended one after the other, until less than 90 % is in use
+    /// ([`Shed`](crate::CloseReason::Shed)). With threads the limit applies to all of them
+    /// together, and with processes to each; there, a connection ends when it needs more than what
+    /// is left. A message longer than this limit cannot arrive, whatever `max_frame` allows. Must
+    /// be at least `max_output`. Default 256 MiB.
     pub max_buffered: usize,
-    /// The longest message of a framed protocol, in bytes without its header; the most that a
-    /// session keeps for a protocol that calls everything incomplete. Default 1 MiB.
+    /// The longest message of a framed protocol, in bytes without its header. It is also the most,
+    /// apart from some room for a header, that a session keeps for a protocol that reports its
+    /// input as incomplete. Default 1 MiB.
     pub max_frame: usize,
-    /// The longest line of a line protocol, in bytes without its end. Default 8 KiB.
+    /// The longest line of a line protocol, in bytes without the line ending. Default 8 KiB.
     pub max_line: usize,
 
-    /// A reply to a datagram is at most this many times as long as the datagram, or it is dropped
-    /// and counted: who sends in another's name must not gain by it. Default 1.
+    /// The longest reply to a datagram, as a multiple of the datagram's own length. A longer reply
+    /// is dropped and counted, so that a sender with a forged address gains nothing. Default 1.
     pub reply_factor: usize,
-    /// Replies to datagrams for one peer, as `max_per_peer` understands it, in a second; what it
-    /// sends in the rest of the second is dropped and counted. Where datagrams are answered by
-    /// threads or processes, each counts as answered. Default 1,000.
+    /// The most replies to datagrams per second for one peer, as defined by `max_per_peer`.
+    /// Datagrams that the peer sends in the rest of that second are dropped and counted. Where
+    /// threads or processes answer datagrams, every datagram counts as answered. Default 1,000.
     pub replies_per_second: usize,
 
-    /// From connecting to an established outbound connection. Default 10 s.
+    /// How long an outbound connection may take to be established. Default 10 s.
     pub connect_timeout: Option<Duration>,
-    /// From the connection's beginning to its first complete message. Default 10 s.
+    /// How long an accepted connection may take to send its first complete message. Default 10 s.
     pub first_message_timeout: Option<Duration>,
-    /// From a later message's first byte to its last. Default 30 s.
+    /// How long each later message, or any message on an outbound connection, may take from its
+    /// first byte to its last. Default 30 s.
     pub message_timeout: Option<Duration>,
-    /// Without a byte in either direction, while the protocol is ready for input. Default 60 s.
+    /// How long a connection may be idle, without a byte in either direction, while the protocol
+    /// accepts input. Default 60 s.
     pub idle_timeout: Option<Duration>,
-    /// With output waiting of which the peer takes nothing. Default 30 s.
+    /// How long output may wait without the peer accepting any of it. Default 30 s.
     pub write_timeout: Option<Duration>,
-    /// After we ended our side first: without a byte from the peer, whose end we await so that
-    /// late input does not destroy our last reply. `None` closes without waiting. Default 5 s.
+    /// After we close first: how long a silent peer may take to close too. Closing the socket
+    /// earlier could reset the connection and destroy our last reply. `None` closes the socket
+    /// without waiting. Default 5 s.
     pub linger_timeout: Option<Duration>,
-    /// The same wait, however much the peer sends. Default 30 s.
+    /// The longest that the wait of `linger_timeout` may take in total, however much the peer
+    /// sends. Default 30 s.
     pub linger_limit: Duration,
-    /// The same wait, while the server shuts down. Default 250 ms.
+    /// The limit that replaces a longer `linger_timeout` while the server shuts down.
+    /// Default 250 ms.
     pub linger_draining: Duration,
-    /// Bytes thrown away during that wait before the connection is closed all the same.
-    /// Default 256 KiB.
+    /// The most bytes of input discarded during the wait of `linger_timeout` before the connection
+    /// is closed anyway. Default 256 KiB.
     pub linger_bytes: usize,
-    /// From the first request to shut down to the end of the connections still open; `None` waits
-    /// for as long as they take. Default 10 s.
+    /// How long connections may stay open after the first shutdown request. `None` waits until the
+    /// last one ends. Default 10 s.
     pub drain_timeout: Option<Duration>,
 
-    /// Connections that the system queues for one listener before they are accepted; the system
-    /// may allow fewer. Default 1,024.
+    /// The most connections that the system queues for one listener before they are accepted. The
+    /// system may allow fewer. Default 1,024.
     pub backlog: i32,
-    /// Take over a TCP port whose former connections still linger (SO_REUSEADDR). Default true.
+    /// Binds a TCP port even if earlier connections on it still linger (SO_REUSEADDR).
+    /// Default true.
     pub reuse_address: bool,
-    /// Share a port with other sockets that say the same (SO_REUSEPORT). Default false.
+    /// Shares a port with other sockets that have this option set too (SO_REUSEPORT).
+    /// Default false.
     pub reuse_port: bool,
-    /// Send small writes at once (TCP_NODELAY). Default true.
+    /// Sends small writes at once (TCP_NODELAY). Default true.
     pub nodelay: bool,
-    /// The system's send buffer per socket, in bytes (SO_SNDBUF); `None` leaves it to the system.
-    /// Default `None`.
+    /// The size of the system's send buffer per socket, in bytes (SO_SNDBUF). `None` leaves the
+    /// choice to the system. Default `None`.
     pub send_buffer: Option<usize>,
-    /// The system's receive buffer per socket, in bytes (SO_RCVBUF); `None` leaves it to the
-    /// system. Default `None`.
+    /// The size of the system's receive buffer per socket, in bytes (SO_RCVBUF). `None` leaves the
+    /// choice to the system. Default `None`.
     pub receive_buffer: Option<usize>,
 }
 
 impl Config {
-    /// Checks that the limits make sense together; everything that takes a `Config` calls it.
+    /// Checks that the limits are valid on their own and consistent with each other. Everything
+    /// that takes a `Config` calls this.
     ///
     /// # Errors
-    /// `InvalidInput`, with a message that names the field.
+    /// Returns `InvalidInput`, with a message that names the field.
     pub fn validate(&self) -> io::Result<()> {
         let positive = [
             ("max_connections", self.max_connections),
@@ -165,9 +182,11 @@ impl Config {
             ("reply_factor", self.reply_factor),
             ("replies_per_second", self.replies_per_second),
         ];
+
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(invalid(format!("{name} must be at least 1")));
         }
+
         if self.read_per_turn > READ_MOST {
             return Err(invalid("read_per_turn must be at most 1 GiB".to_owned()));
         }
@@ -177,6 +196,7 @@ impl Config {
         if self.backlog < 1 {
             return Err(invalid("backlog must be at least 1".to_owned()));
         }
+
         let buffers = [
             ("send_buffer", self.send_buffer),
             ("receive_buffer", self.receive_buffer),
@@ -185,6 +205,7 @@ impl Config {
         if let Some((name, _)) = buffers.iter().find(|(_, size)| too_large(*size)) {
             return Err(invalid(format!("{name} must be less than 2 GiB")));
         }
+
         if self.low_water >= self.high_water {
             return Err(invalid("low_water must be less than high_water".to_owned()));
         }
@@ -196,16 +217,18 @@ impl Config {
                 "max_buffered must be at least max_output".to_owned(),
             ));
         }
+
         Ok(())
     }
 
-    /// Lowers limits that are beyond what the system can number, and says so: on systems of 32 bits
-    /// there are fewer tokens than somebody may ask for.
+    /// Lowers `max_connections` and `max_children` to what the system can number, and logs a
+    /// warning for each one that it lowers. Tokens are scarce on 32-bit systems.
     pub(crate) fn cap(&mut self, connections: usize, children: usize) {
         let limits = [
             ("max_connections", &mut self.max_connections, connections),
             ("max_children", &mut self.max_children, children),
         ];
+
         for (name, limit, most) in limits {
             if *limit > most {
                 log::warn!(
@@ -216,7 +239,7 @@ impl Config {
         }
     }
 
-    /// How often one connection may be read from in one turn, and how many bytes each time.
+    /// Returns how many reads one connection may have per turn, and how many bytes each may return.
     pub(crate) fn reads_per_turn(&self) -> (usize, usize) {
         let reads = self.read_per_turn.div_ceil(READ_AT_ONCE).max(1);
         (reads, self.read_per_turn.div_ceil(reads))
@@ -236,6 +259,7 @@ impl Default for Config {
             max_children: 40,
             reserved_descriptors: 32,
             raise_descriptor_limit: true,
+
             accepts_per_turn: 16,
             accept_pause: Duration::from_millis(100),
             read_per_turn: 256 * KIB,
@@ -245,14 +269,17 @@ impl Default for Config {
             timeouts_per_turn: 1_000,
             slow_turn: Some(Duration::from_millis(250)),
             busy_poll: None,
+
             high_water: 64 * KIB,
             low_water: 32 * KIB,
             max_output: MIB,
             max_buffered: 256 * MIB,
             max_frame: MIB,
             max_line: 8 * KIB,
+
             reply_factor: 1,
             replies_per_second: 1_000,
+
             connect_timeout: Some(Duration::from_secs(10)),
             first_message_timeout: Some(Duration::from_secs(10)),
             message_timeout: Some(Duration::from_secs(30)),
@@ -263,6 +290,7 @@ impl Default for Config {
             linger_draining: Duration::from_millis(250),
             linger_bytes: 256 * KIB,
             drain_timeout: Some(Duration::from_secs(10)),
+
             backlog: 1_024,
             reuse_address: true,
             reuse_port: false,
@@ -301,6 +329,7 @@ mod tests {
                 read_per_turn: budget,
                 ..Config::default()
             };
+
             assert_eq!(config.reads_per_turn(), expected);
         }
     }
@@ -308,6 +337,7 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_nonsense_is_named() {
         Config::default().validate().unwrap();
+
         let zero = Config {
             read_per_turn: 0,
             ..Config::default()
@@ -316,6 +346,7 @@ mod tests {
             zero.validate().unwrap_err().to_string(),
             "read_per_turn must be at least 1"
         );
+
         let crossed = Config {
             low_water: 9,
             high_water: 8,
@@ -328,6 +359,7 @@ mod tests {
                 .to_string()
                 .starts_with("low_water")
         );
+
         let small = Config {
             max_output: 10,
             ..Config::default()
@@ -339,6 +371,7 @@ mod tests {
                 .to_string()
                 .starts_with("max_output")
         );
+
         let scarce = Config {
             max_buffered: MIB - 1,
             ..Config::default()

@@ -1,4 +1,4 @@
-//! What can go wrong with one connection, and how each connection ended.
+//! Errors of one connection, and the reasons for which connections end.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -6,19 +6,19 @@ use std::fmt::{self, Write};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The peer broke the protocol. A protocol returns it; the session sends what was written before
-/// and closes that one connection.
+/// A violation of the protocol by the peer. When a protocol returns it, the session sends what was
+/// already written and closes that one connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// What arrived cannot be a message; the text says what and where.
+    /// The bytes that arrived cannot be a message. The text says what is wrong and where.
     Malformed(Cow<'static, str>),
-    /// A message is longer than allowed. Both in bytes; `length` is what the peer announced or
-    /// what had arrived when the limit was passed.
+    /// A message is longer than the limit.
     TooLong {
-        /// What was announced or had arrived.
+        /// The length in bytes that the peer announced, or that had arrived when the limit was
+        /// passed.
         length: u64,
-        /// The most that is allowed.
+        /// The limit in bytes.
         limit: usize,
     },
     /// The stream ended inside a message.
@@ -26,24 +26,25 @@ pub enum ProtocolError {
         /// How many bytes of the unfinished message had arrived.
         unread: usize,
     },
-    /// Anything else that a protocol finds wrong.
+    /// Any other error of the protocol.
     Other(Box<dyn Error + Send + Sync>),
 }
 
 impl ProtocolError {
-    /// A malformed message, with a text that says what is wrong and where.
+    /// Creates a [`Malformed`](Self::Malformed) error with a text that says what is wrong and
+    /// where.
     pub fn malformed(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Malformed(text.into())
     }
 
-    /// Any error of the protocol's own.
+    /// Creates an [`Other`](Self::Other) error from any error.
     pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Other(error.into())
     }
 }
 
 impl fmt::Display for ProtocolError {
-    /// One line without control characters, whatever of it comes from a peer, and short.
+    /// Writes one short line without control characters, whatever text the peer sent.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(text) => write!(f, "malformed: {}", Excerpt::of(text)),
@@ -64,7 +65,7 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// So that `?` works inside a protocol on what reading and writing give.
+/// Makes `?` work inside a protocol on the results of reading and writing.
 impl From<io::Error> for ProtocolError {
     fn from(error: io::Error) -> Self {
         Self::Other(error.into())
@@ -77,7 +78,8 @@ impl From<Box<dyn Error + Send + Sync>> for ProtocolError {
     }
 }
 
-/// A text says what is malformed, and where: `Err("a name has at least one letter")?`.
+/// Makes a [`Malformed`](ProtocolError::Malformed) error of a text that says what is wrong and
+/// where: `Err("a name has at least one letter")?`.
 impl From<&'static str> for ProtocolError {
     fn from(text: &'static str) -> Self {
         Self::malformed(text)
@@ -99,8 +101,8 @@ impl Error for ProtocolError {
     }
 }
 
-/// What a protocol's methods return: `Result` for those that have nothing to say but that all is well,
-/// `Result<usize>` for [`data_received`](crate::Protocol::data_received).
+/// The result of a protocol's methods: `Result` for those that return nothing, and `Result<usize>`
+/// for [`data_received`](crate::Protocol::data_received).
 ///
 /// ```
 /// use serveloop::{Protocol, Result, Transport};
@@ -119,21 +121,21 @@ impl Error for ProtocolError {
 /// ```
 pub type Result<T = (), E = ProtocolError> = std::result::Result<T, E>;
 
-/// Which of the configured deadlines passed.
+/// One of the configured deadlines, as the reason for a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Deadline {
     /// `connect_timeout`: an outbound connection was not established.
     Connect,
-    /// `first_message_timeout`: no complete message since the connection was made.
+    /// `first_message_timeout`: no complete message arrived after the connection was made.
     FirstMessage,
     /// `message_timeout`: a message began and was not completed.
     Message,
     /// `idle_timeout`: no byte moved in either direction.
     Idle,
-    /// `write_timeout`: output waited and the peer took none of it.
+    /// `write_timeout`: output waited and the peer accepted none of it.
     Write,
-    /// `drain_timeout`: the server was shutting down and could wait no longer.
+    /// `drain_timeout`: the server was shutting down and could not wait longer.
     Drain,
 }
 
@@ -150,41 +152,43 @@ impl fmt::Display for Deadline {
     }
 }
 
-/// How a connection ended; told to [`connection_lost`](crate::Protocol::connection_lost) once.
+/// The reason for which a connection ended, passed to
+/// [`connection_lost`](crate::Protocol::connection_lost) once.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The protocol closed it, and all its output was handed to the system.
+    /// The protocol closed the connection, and all its output was handed to the system.
     Closed,
-    /// The peer ended its stream, and all that was owed to it was handed to the system.
+    /// The peer ended its stream, and all output owed to it was handed to the system.
     PeerClosed,
-    /// The protocol aborted it.
+    /// The protocol aborted the connection.
     Aborted,
-    /// The server is shutting down, and all that was owed was handed to the system.
+    /// The server is shutting down, and all output owed to the peer was handed to the system.
     Shutdown,
     /// A deadline passed.
     TimedOut(Deadline),
-    /// The protocol wrote more than `max_output` bytes that the peer had not taken.
+    /// More than `max_output` bytes of output would have waited for the peer.
     Overflow,
-    /// All connections together kept more than [`max_buffered`](crate::Config::max_buffered) allows,
-    /// and this is one of those that had to end for it.
+    /// All connections together held more memory than [`max_buffered`](crate::Config::max_buffered)
+    /// allows, and this one was ended to free some.
     Shed,
     /// The peer broke the protocol.
     Protocol(ProtocolError),
-    /// The connection's socket failed, for example because the peer reset it.
+    /// The connection's socket failed, for example because the peer reset the connection.
     Io(io::Error),
-    /// An outbound connection could not be made; there was no `connection_made`.
+    /// An outbound connection could not be made. `connection_made` was not called.
     ConnectFailed(io::Error),
-    /// The protocol panicked. Never in a program that is built with `panic = "abort"`, which ends.
+    /// The protocol panicked. Does not occur in a program built with `panic = "abort"`, which ends.
     Panicked,
-    /// The connection's own process ended it with an error, which the text describes, or was
-    /// killed. Told to [`handle_error`](crate::Factory::handle_error) in the parent process.
+    /// The process that served only this connection ended with an error, which the text describes,
+    /// or was killed. Passed to [`handle_error`](crate::Factory::handle_error) in the parent
+    /// process.
     Process(String),
 }
 
 impl CloseReason {
-    /// Whether the connection ended in a way that an operator wants to hear of: all but an orderly
-    /// end and an idle peer.
+    /// Returns whether the end concerns an operator, which is true for all but orderly ends and
+    /// idle peers.
     #[must_use]
     pub fn is_error(&self) -> bool {
         !matches!(
@@ -197,14 +201,15 @@ impl CloseReason {
         )
     }
 
-    /// Whether peers end connections like this every day, and no server can do anything about it: the
-    /// peer or the network reset the connection or lost it ([`Io`](Self::Io) with one of the errors
-    /// for that), sent no complete first message in time, or ended its stream within a message. A
-    /// port scan, a health check and a closed browser look like this.
+    /// Returns whether connections end like this in everyday operation, for reasons that no server
+    /// can prevent. That is true for orderly ends and idle peers, and also if the peer or the
+    /// network reset or lost the connection ([`Io`](Self::Io) with one of the errors for that), if
+    /// the peer sent no complete first message in time, or if it ended its stream within a message.
+    /// Port scans, health checks and closed browsers cause such ends.
     ///
-    /// For a connection that came in, such an end is counted and logged at the level debug instead
-    /// of as a warning. It still [is an error](Self::is_error), of which
-    /// [`handle_error`](crate::Factory::handle_error) hears.
+    /// If such an end [is an error](Self::is_error) on an incoming connection, it is counted, and
+    /// logged at the level debug instead of as a warning.
+    /// [`handle_error`](crate::Factory::handle_error) is still called for it.
     ///
     /// ```
     /// use serveloop::CloseReason;
@@ -226,7 +231,7 @@ impl CloseReason {
 }
 
 impl CloseReason {
-    /// Whether the peer should see a reset rather than an orderly end.
+    /// Returns whether the peer should see a reset rather than an orderly end.
     pub(crate) fn is_hard(&self) -> bool {
         matches!(
             self,
@@ -238,7 +243,7 @@ impl CloseReason {
         )
     }
 
-    /// One word for each kind, for counting and for limiting the log.
+    /// Returns a short name for the kind, for counters and for limits on the log.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -257,7 +262,7 @@ impl CloseReason {
     }
 }
 
-/// Whether an error of a stream says that the peer is gone, or the way to it.
+/// Returns whether an error of a stream means that the peer, or the path to it, is gone.
 fn is_of_the_network(kind: io::ErrorKind) -> bool {
     matches!(
         kind,
@@ -283,7 +288,7 @@ impl Error for CloseReason {
 }
 
 impl fmt::Display for CloseReason {
-    /// One line without control characters, whatever of it comes from a peer, and short.
+    /// Writes one short line without control characters, whatever text the peer sent.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("closed"),
@@ -302,16 +307,16 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The most bytes of a text that somebody else made in what is displayed here.
+/// The most bytes of a foreign text that are displayed.
 const EXCERPT_MOST: usize = 256;
 
 const CUT: &str = "...";
 
-/// A text as a log line can hold it: escaped, and cut if it is long.
+/// A text prepared for a log line: escaped, and cut if it is long.
 #[derive(Default)]
 struct Excerpt {
     text: String,
-    /// Where to cut so that the mark fits behind it.
+    /// Where to cut so that the mark still fits after it.
     end: usize,
     is_cut: bool,
 }
@@ -319,8 +324,8 @@ struct Excerpt {
 impl Excerpt {
     fn of(text: impl fmt::Display) -> Self {
         let mut excerpt = Self::default();
-        // Only the text itself can fail here, or panic if it is a user's, and what it wrote until then is
-        // kept.
+        // Formatting fails only if the text itself fails, or panics because it is a user's type.
+        // Whatever it wrote before is kept.
         let _ = catch_unwind(AssertUnwindSafe(|| write!(excerpt, "{text}")));
         excerpt
     }
@@ -330,6 +335,7 @@ impl Excerpt {
             '\'' | '"' => self.text.push(next),
             _ => self.text.extend(next.escape_debug()),
         }
+
         if self.text.len() + CUT.len() <= EXCERPT_MOST {
             self.end = self.text.len();
         } else if self.text.len() > EXCERPT_MOST {

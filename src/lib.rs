@@ -1,8 +1,8 @@
 //! One thread, one loop, any protocol: the event-loop counterpart of Python's `socketserver`.
 //!
 //! Write a protocol once as a plain state machine ([`Protocol`]: bytes in, bytes out) and serve it
-//! over TCP, UDP, Unix streams and Unix datagrams ([`Server`]), for as many connections as there are
-//! descriptors, on one thread.
+//! over TCP, UDP, Unix streams and Unix datagrams ([`Server`]). One thread serves as many
+//! connections as the process has descriptors.
 //!
 //! ```no_run
 //! use serveloop::{Config, Protocol, Result, Server, Transport};
@@ -21,10 +21,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - A message may arrive in pieces: return `Ok(0)` until it is complete, or let a
+//! - A message may arrive in pieces. Return `Ok(0)` until it is complete, or let a
 //!   [`Framing`](framing::Framing) cut the stream and write a
 //!   [`FrameProtocol`](framing::FrameProtocol).
-//! - Every limit and deadline is a field of [`Config`], on from the start.
+//! - Every limit and deadline is a field of [`Config`] and has a default.
 #![cfg_attr(
     feature = "testing",
     doc = "- Test protocols in memory, without sockets or sleeping: [`testing`], with the feature `testing`."
@@ -33,7 +33,8 @@
     not(feature = "testing"),
     doc = "- Test protocols in memory, without sockets or sleeping: with the feature `testing`."
 )]
-//! - Sessions without the loop, for a driver of your own: [`Session`](driver::Session).
+//! - To drive sessions without the event loop, write your own driver around
+//!   [`Session`](driver::Session).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -68,16 +69,16 @@ pub use shutdown::ShutdownHandle;
 pub use statistics::Statistics;
 pub use waker::Waker;
 
-/// The target of every line that the library logs, whichever module has it to say: what users filter
-/// by does not change when modules do.
+/// The target of every log line of the library, whichever module writes it. Users filter by it, so
+/// it does not change when modules do.
 ///
-/// Lines about one connection are at the level debug and have a key `event`, which is `accepted` or
-/// `ended`. Ends that an operator wants to hear of are warnings, and those that are a peer's everyday
-/// doing have no key.
+/// A line about one connection has the level debug and a key `event`, which is `accepted` or
+/// `ended`. An end that concerns an operator is a warning instead. An ordinary end that the peer
+/// caused has no key.
 pub(crate) const LOG_TARGET: &str = "serveloop";
 
-/// For drivers of your own: the session that a driver moves bytes in and out of, and what it lends
-/// to it.
+/// Parts for writing a driver: the session that a driver moves bytes in and out of, and the values
+/// that it lends to the session.
 pub mod driver {
     pub use crate::session::{Buffer, Clock, Context, Session, Tick};
     pub use crate::waker::{Mailbox, Wake, Wakers};

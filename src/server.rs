@@ -1,4 +1,4 @@
-//! The usual server: bind, then serve.
+//! The server: binds addresses, then serves them in one of several execution models.
 
 use std::io;
 
@@ -12,40 +12,43 @@ use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::{LOG_TARGET, sys};
 
-/// Sockets that are bound, and how they are to be served.
+/// A set of bound sockets and the limits under which they are served.
 ///
 /// # Which model when
-/// The same protocol runs in every model, so it is changed in one line. Begin with the loop; take
-/// another one for a reason.
+/// The same protocol runs in every model, so switching is a change of one line. Begin with the
+/// loop, and choose another model only for a reason.
 ///
 /// - **One loop**, [`serve_forever`](Self::serve_forever): when handlers compute for microseconds
-///   and wait by [`poll_timeout`](crate::Protocol::poll_timeout) or a waker. An idle connection
-///   costs hundreds of bytes, so tens of thousands are nothing special. Connections share state
-///   freely, by `Rc` and `RefCell`, since all are on one thread. One core is the limit, and a
-///   handler that blocks holds everybody up.
-/// - **Workers**, [`serve_workers`](Self::serve_workers): when one core is not enough. Each loop is
-///   as above, with a factory and state of its own; what all loops share needs locks.
-/// - **Threading**, [`serve_threading`](Self::serve_threading): when a handler blocks, in a database
-///   driver, a file, a library. A connection costs a thread, some tens of KiB, and a message costs
-///   switches between threads: expect about half of the loop's throughput, or less. Thousands of
-///   connections are possible, and not what it is for. Shared state needs locks.
+///   and wait through [`poll_timeout`](crate::Protocol::poll_timeout) or a waker. An idle
+///   connection costs hundreds of bytes, so tens of thousands of connections are nothing special.
+///   All connections are on one thread and share state freely through `Rc` and `RefCell`. The limit
+///   is one core, and a handler that blocks holds up every connection.
+/// - **Workers**, [`serve_workers`](Self::serve_workers): when one core is not enough. Each worker
+///   is a loop as above with its own factory and state. State that all loops share needs locks.
+/// - **Threading**, [`serve_threading`](Self::serve_threading): when a handler blocks, for example
+///   in a database driver, a file, or a library. A connection costs a thread, some tens of KiB, and
+///   a message costs switches between threads. Expect about half of the loop's throughput, or less.
+///   Thousands of connections are possible, but the model is not meant for them. Shared state needs
+///   locks.
 /// - **Forking**, [`serve_forking`](Self::serve_forking): when a handler blocks and may also crash,
-///   leak, or change what belongs to the process. A connection costs a process, some tens of KiB
-///   and more as soon as it writes to what it inherited, and throughput is somewhat below that of
-///   threads; at most `max_children` run at a time. Memory cannot be shared: what a handler changes
-///   is gone with it. The process must have one thread when it begins.
-/// - **Sequential**, [`serve_sequential`](Self::serve_sequential): when one client at a time is what
-///   is wanted, for a device or a tool, and handlers may block. The others wait in the system's
-///   queue for as long as the one takes, which the deadlines of [`Config`] bound.
+///   leak, or change process-wide state. A connection costs a process, some tens of KiB and more as
+///   soon as it writes to memory that it inherited. Throughput is somewhat below that of threads,
+///   and at most `max_children` processes run at a time. Processes do not share memory, so a
+///   handler's changes are lost when its process ends. The server's process must have only one
+///   thread when serving begins.
+/// - **Sequential**, [`serve_sequential`](Self::serve_sequential): when one client at a time is
+///   enough, as for a device or a tool. Handlers may block. Other clients wait in the system's
+///   queue until the current one is done, which the deadlines of [`Config`] bound.
 ///
-/// On the loop and on workers, limits such as `max_connections` count connections that are open; a
-/// blocked handler has no deadline in any model, because nobody can stop it but itself. In the other
-/// models it holds up its own connection, and the end of a shutdown for at most `drain_timeout`.
+/// On the loop and on workers, limits such as `max_connections` count open connections. A blocked
+/// handler has no deadline in any model, because no other code can stop it. In the threading,
+/// forking and sequential models it holds up its own connection, and the end of a shutdown for at
+/// most `drain_timeout`.
 ///
 /// # Panics in a handler
-/// A panic ends its own connection, in every model, because it is caught. A program that is built with
-/// `panic = "abort"` has nothing to catch: it ends with the first panic, and all its connections with
-/// it. Only with forking the child alone ends, and counts as killed.
+/// In every model a panic is caught and ends only its own connection. A program built with
+/// `panic = "abort"` cannot catch it: the program ends at the first panic, with all its
+/// connections. With forking, only the child ends, and it counts as killed.
 ///
 /// # Example
 /// ```
@@ -68,27 +71,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds all `addresses` and begins to listen: from now on clients can connect, and wait in the
-    /// system's queue until they are served.
+    /// Binds all `addresses` and begins to listen. From now on clients can connect; they wait in
+    /// the system's queue until they are served.
     ///
     /// # Errors
-    /// One of them cannot be bound; the message names it. `InvalidInput` for no address at all, or a
-    /// configuration that makes no sense.
+    /// Returns an error that names the address if one of them cannot be bound, and `InvalidInput`
+    /// if `addresses` is empty or `config` is invalid.
     pub fn bind(addresses: &[Address], config: Config) -> io::Result<Self> {
         let server = Self::bind_only(addresses, config)?;
         server.activate()?;
         Ok(server)
     }
 
-    /// Binds all `addresses` without listening: the ports are taken, clients are refused until
-    /// [`activate`](Self::activate). Linux lets others bind a TCP port too if all of them
-    /// [reuse addresses](Config::reuse_address); who listens first has it. The path of a Unix stream
-    /// socket is kept from other servers of this process at once, but from other processes only when
-    /// it listens: until then it looks to them like one that a dead server left behind, unless it
-    /// listens within 50 ms of their looking.
+    /// Binds all `addresses` without listening. The ports are taken, and clients are refused until
+    /// [`activate`](Self::activate).
+    ///
+    /// Linux lets other sockets bind the same TCP port if all of them [reuse
+    /// addresses](Config::reuse_address); the first one to listen gets it. The path of a Unix
+    /// stream socket is reserved at once against other servers of this process, but against other
+    /// processes only when it listens. Until then it looks to them like a path that a dead server
+    /// left behind, unless it listens within 50 ms of their check.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind).
+    /// Fails like [`bind`](Self::bind).
     pub fn bind_only(addresses: &[Address], config: Config) -> io::Result<Self> {
         Self::new(config, |config| {
             let bound = addresses.iter().map(|at| Bound::new(at, config));
@@ -96,10 +101,10 @@ impl Server {
         })
     }
 
-    /// Binds several places and begins to listen, as [`bind`](Self::bind) does, where a place is what
-    /// a name stands for ([`Address::resolve`]). A name may have addresses that this machine has not,
-    /// as `localhost` has where IPv6 is off: of each place one address that can be bound suffices,
-    /// and the others are warnings in the log.
+    /// Binds several places and begins to listen, like [`bind`](Self::bind). A place is the list of
+    /// addresses that one name resolves to ([`Address::resolve`]). A name may have addresses that
+    /// this machine does not have, such as `localhost` where IPv6 is off. One address per place is
+    /// enough; an address that cannot be bound is logged as a warning.
     ///
     /// ```
     /// use serveloop::{Address, Config, Server};
@@ -111,8 +116,8 @@ impl Server {
     /// ```
     ///
     /// # Errors
-    /// No address of one of the places can be bound; the message names each, and its reason.
-    /// Otherwise as [`bind`](Self::bind).
+    /// Returns an error if no address of a place can be bound; the message names each address and
+    /// its reason. Otherwise fails like [`bind`](Self::bind).
     pub fn bind_places(places: &[Vec<Address>], config: Config) -> io::Result<Self> {
         let server = Self::new(config, |config| {
             let mut bound = Vec::new();
@@ -136,6 +141,7 @@ impl Server {
                 log::warn!(target: LOG_TARGET, "cannot raise the limit of descriptors: {error}");
             }
         }
+
         let bound = bind(&config)?;
         if bound.is_empty() {
             return Err(io::Error::new(
@@ -143,6 +149,7 @@ impl Server {
                 "no address to listen at",
             ));
         }
+
         let addresses = bound.iter().map(|bound| bound.address.clone()).collect();
         Ok(Self {
             bound,
@@ -152,30 +159,33 @@ impl Server {
         })
     }
 
-    /// Begins to listen at what [`bind_only`](Self::bind_only) bound. Doing it twice does no harm.
+    /// Begins to listen on the sockets that [`bind_only`](Self::bind_only) bound. Calling it again
+    /// is harmless.
     ///
     /// # Errors
-    /// Somebody else listens there; the message names the address.
+    /// Returns an error that names the address if another socket listens there already.
     pub fn activate(&self) -> io::Result<()> {
         self.bound
             .iter()
             .try_for_each(|bound| bound.listen(self.config.backlog))
     }
 
-    /// Where the server listens, in the order of binding; port 0 has become a number.
+    /// Returns the addresses of the server in the order of binding. Port 0 is replaced by the port
+    /// that the system chose.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// A handle that stops the server from anywhere, before or while it serves.
+    /// Returns a handle that stops the server from anywhere, before or while it serves.
     #[must_use]
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.handle.clone()
     }
 
-    /// Serves by a [`Factory`], which has hooks besides making protocols: `handle_error`,
-    /// `service_actions`. What makes protocols alone is a closure, which every `serve_*` takes.
+    /// Pairs the server with a [`Factory`], which has hooks in addition to making protocols:
+    /// `handle_error` and `service_actions`. If you only make protocols, pass a closure to a
+    /// `serve_*` method instead.
     ///
     /// ```
     /// use serveloop::{CloseReason, Config, Factory, Peer, Server, protocols::Echo};
@@ -207,11 +217,12 @@ impl Server {
         }
     }
 
-    /// Serves on one event loop, on this thread, until it is shut down and drained. Returns what
-    /// was counted.
+    /// Serves on one event loop, on this thread, until the server is shut down and drained. Returns
+    /// the loop's counters.
     ///
     /// # Errors
-    /// The system has no descriptor for the loop, or took the last listener away.
+    /// Returns an error if the system has no descriptor for the loop, or if the last listener
+    /// fails.
     pub fn serve_forever<P: Protocol>(
         self,
         build: impl FnMut(&Peer) -> Option<P>,
@@ -219,15 +230,15 @@ impl Server {
         self.with(build).serve_forever()
     }
 
-    /// Serves one connection at a time, on this thread, with blocking reads and writes; the others
-    /// wait in the system's queue. Datagrams are answered in between.
+    /// Serves one connection at a time, on this thread, with blocking reads and writes. Other
+    /// clients wait in the system's queue. Datagrams are answered between connections.
     ///
-    /// Here and in the next two models the process catches SIGURG from then on, by which blocked
-    /// calls are ended when the server shuts down.
+    /// In this model, and with threading and forking, the process catches SIGURG from then on. The
+    /// signal interrupts blocked calls when the server shuts down.
     ///
     /// # Errors
-    /// As [`serve_forever`](Self::serve_forever), or no thread can be made that watches for the
-    /// shutdown.
+    /// Fails like [`serve_forever`](Self::serve_forever), or if the thread that watches for the
+    /// shutdown cannot be created.
     pub fn serve_sequential<P: Protocol + 'static>(
         self,
         build: impl FnMut(&Peer) -> Option<P>,
@@ -235,13 +246,13 @@ impl Server {
         self.with(build).serve_sequential()
     }
 
-    /// Serves each connection, and answers each datagram, on a thread of its own, with blocking
-    /// reads and writes. Protocols may block here; one that hangs holds up nobody else, but the
-    /// shutdown until the end of the drain.
+    /// Serves each connection, and answers each datagram, on its own thread, with blocking reads
+    /// and writes. Protocols may block here. A protocol that hangs holds up no other connection,
+    /// but it delays a shutdown until the end of the drain.
     ///
     /// # Errors
-    /// As [`serve_forever`](Self::serve_forever). A connection for which there is no thread is
-    /// closed and counted.
+    /// Fails like [`serve_forever`](Self::serve_forever). A connection for which no thread can be
+    /// created is closed and counted.
     pub fn serve_threading<P: Protocol + Send + 'static>(
         self,
         build: impl FnMut(&Peer) -> Option<P>,
@@ -249,16 +260,18 @@ impl Server {
         self.with(build).serve_threading()
     }
 
-    /// Serves each connection, and answers each datagram, in a process of its own, with blocking
-    /// reads and writes; at most `max_children` at a time, the others wait. A protocol's changes to
-    /// memory stay in its process, where SIGTERM and SIGINT finish the one session as a shutdown
-    /// does, unless the server's process ignores them. The parent drops its copy of the protocol, so
-    /// that `Drop` runs in both. Where SIGCHLD is ignored, it has its default from then on: the number
-    /// of a child that has ended must not become another process's before the server knows.
+    /// Serves each connection, and answers each datagram, in its own process, with blocking reads
+    /// and writes. At most `max_children` processes run at a time; further connections wait.
+    ///
+    /// A protocol's changes to memory stay in its process. There, SIGTERM and SIGINT finish the one
+    /// session like a shutdown, unless the server's process ignores them. The parent drops its copy
+    /// of the protocol, so `Drop` runs in both processes. If SIGCHLD is ignored, it is reset to its
+    /// default: otherwise the system could reuse the process ID of an ended child before the server
+    /// knows that it ended.
     ///
     /// # Errors
-    /// As [`serve_forever`](Self::serve_forever), or this process has more than one thread. A
-    /// connection for which there is no process is closed and counted.
+    /// Fails like [`serve_forever`](Self::serve_forever), or if this process has more than one
+    /// thread. A connection for which no process can be created is closed and counted.
     pub fn serve_forking<P: Protocol + 'static>(
         self,
         build: impl FnMut(&Peer) -> Option<P>,
@@ -266,17 +279,18 @@ impl Server {
         self.with(build).serve_forking()
     }
 
-    /// Serves on `workers` event loops, each on a thread of its own with a factory of its own, and
-    /// nothing shared. All loops begin, or none. Stops when it is shut down, or when one loop fails or
-    /// panics: the others are shut down then. Counts are added up.
+    /// Serves on `workers` event loops, each on its own thread with its own factory, and nothing
+    /// shared. Either all loops begin or none does. Serving stops when the server is shut down, or
+    /// when one loop fails or panics, which shuts down the others. Returns the sum of all counters.
     ///
-    /// Each loop has sockets of its own on the same port, among which the system spreads the
-    /// clients; that needs [`Config::reuse_port`]. Unix sockets have one path, so the loops share
-    /// the one socket there. Limits on connections, peers and memory are each loop's.
+    /// Each loop has its own sockets on the same port, and the system spreads the clients among
+    /// them. This needs [`Config::reuse_port`]. A Unix socket has one path, so all loops share that
+    /// one socket. The limits on connections, peers and memory apply to each loop.
     ///
     /// # Errors
-    /// As [`serve_forever`](Self::serve_forever); `InvalidInput` for no workers, or without
-    /// `reuse_port` for several on an IP address; a worker has no thread, or panicked.
+    /// Fails like [`serve_forever`](Self::serve_forever), or if a worker's thread cannot be created
+    /// or panics. Returns `InvalidInput` if `workers` is 0, or if several workers are to share an
+    /// IP port without `reuse_port`.
     pub fn serve_workers<P: Protocol>(
         self,
         workers: usize,
@@ -285,7 +299,7 @@ impl Server {
         self.with(build).serve_workers(workers)
     }
 
-    /// One server for each of so many loops.
+    /// Splits the server into `workers` servers, one for each loop.
     fn split(self, workers: usize) -> io::Result<Vec<Self>> {
         let ip = self
             .addresses
@@ -296,16 +310,18 @@ impl Server {
             2.. if ip && !self.config.reuse_port => "several workers on one port need reuse_port",
             _ => "",
         };
+
         if !problem.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
+
         let copies = (1..workers)
             .map(|_| self.twin())
             .collect::<io::Result<Vec<_>>>()?;
         Ok(std::iter::once(self).chain(copies).collect())
     }
 
-    /// A server at the same addresses, stopped by the same handle.
+    /// Returns a second server at the same addresses, stopped by the same handle.
     fn twin(&self) -> io::Result<Self> {
         let bound = self
             .bound
@@ -319,6 +335,7 @@ impl Server {
             config,
             handle: self.handle.clone(),
         };
+
         twin.activate()?;
         Ok(twin)
     }
@@ -335,10 +352,10 @@ impl Server {
         serve(reactor)
     }
 
-    /// A loop that serves these sockets, to be turned by hand.
+    /// Returns an event loop that serves these sockets and whose turns the caller runs.
     ///
     /// # Errors
-    /// The system has no descriptor for the loop.
+    /// Returns an error if the system has no descriptor for the loop.
     pub fn into_reactor<P: Protocol, B: FnMut(&Peer) -> Option<P>>(
         self,
         build: B,
@@ -350,6 +367,7 @@ impl Server {
         let mut config = self.config;
         let spare = spare_descriptors(config.reserved_descriptors);
         config.max_connections = config.max_connections.min(spare);
+
         let mut reactor =
             Reactor::new(factory, config).map_err(lacking("cannot make an event loop"))?;
         for bound in self.bound {
@@ -357,6 +375,7 @@ impl Server {
                 .adopt(bound)
                 .map_err(lacking("cannot watch a listener"))?;
         }
+
         reactor
             .obey(self.handle)
             .map_err(lacking("cannot watch for the shutdown"))?;
@@ -364,7 +383,8 @@ impl Server {
     }
 }
 
-/// A server and the factory of its protocols: what [`Server::with`] gives. It serves in the same ways.
+/// A server and the factory of its protocols, made by [`Server::with`]. It serves in the same
+/// models.
 #[derive(Debug)]
 pub struct Serving<F> {
     server: Server,
@@ -372,20 +392,20 @@ pub struct Serving<F> {
 }
 
 impl<F: Factory> Serving<F> {
-    /// See [`Server::serve_forever`].
+    /// Serves like [`Server::serve_forever`].
     ///
     /// # Errors
-    /// As there.
+    /// Fails in the same cases.
     pub fn serve_forever(self) -> io::Result<Statistics> {
         let Self { server, factory } = self;
         server.activate()?;
         serve(server.reactor(factory)?)
     }
 
-    /// See [`Server::serve_sequential`].
+    /// Serves like [`Server::serve_sequential`].
     ///
     /// # Errors
-    /// As there.
+    /// Fails in the same cases.
     pub fn serve_sequential(self) -> io::Result<Statistics>
     where
         F::Protocol: 'static,
@@ -397,10 +417,10 @@ impl<F: Factory> Serving<F> {
         server.serve_with(factory, |_| Ok(Box::new(model)))
     }
 
-    /// See [`Server::serve_threading`].
+    /// Serves like [`Server::serve_threading`].
     ///
     /// # Errors
-    /// As there.
+    /// Fails in the same cases.
     pub fn serve_threading(self) -> io::Result<Statistics>
     where
         F::Protocol: Send + 'static,
@@ -408,16 +428,17 @@ impl<F: Factory> Serving<F> {
         let Self { server, factory } = self;
         let (config, handle) = (server.config.clone(), server.handle.clone());
         let descriptors = spare_descriptors(config.reserved_descriptors);
+
         server.serve_with(factory, |reactor| {
             let model = Threads::new(config, handle, reactor.waker(), descriptors)?;
             Ok(Box::new(model))
         })
     }
 
-    /// See [`Server::serve_forking`].
+    /// Serves like [`Server::serve_forking`].
     ///
     /// # Errors
-    /// As there.
+    /// Fails in the same cases.
     pub fn serve_forking(self) -> io::Result<Statistics>
     where
         F::Protocol: 'static,
@@ -427,10 +448,10 @@ impl<F: Factory> Serving<F> {
         server.serve_with(factory, |_| Ok(Box::new(Processes::new(config, handle)?)))
     }
 
-    /// See [`Server::serve_workers`].
+    /// Serves like [`Server::serve_workers`].
     ///
     /// # Errors
-    /// As there.
+    /// Fails in the same cases.
     pub fn serve_workers(self, workers: usize) -> io::Result<Statistics>
     where
         F: Clone + Send,
@@ -439,11 +460,12 @@ impl<F: Factory> Serving<F> {
         server.activate()?;
         let handle = server.shutdown_handle();
         let servers = server.split(workers)?;
-        // Whatever a factory's copies do, they are made before a thread runs.
+        // All copies are made before any thread runs, because a factory's `clone` is user code.
         let parts = servers
             .into_iter()
             .map(|server| (server, factory.clone()))
             .collect();
+
         workers::run(
             parts,
             &handle,
@@ -452,27 +474,27 @@ impl<F: Factory> Serving<F> {
         )
     }
 
-    /// See [`Server::into_reactor`].
+    /// Returns an event loop like [`Server::into_reactor`].
     ///
     /// # Errors
-    /// As there.
+    /// Fails in the same cases.
     pub fn into_reactor(self) -> io::Result<Reactor<F>> {
         self.server.reactor(self.factory)
     }
 }
 
-/// Turns a loop until its end, and gives what it counted.
+/// Runs a loop until it ends, and returns its counters.
 fn serve<F: Factory>(mut reactor: Reactor<F>) -> io::Result<Statistics> {
     reactor.run()?;
     Ok(*reactor.statistics())
 }
 
-/// Says what could not be had when a server begins.
+/// Adds to an error what the server could not create or do at its start.
 fn lacking(what: &str) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// Binds those of a place's addresses that can be bound, at least one.
+/// Binds every address of a place that can be bound. Fails if there is none.
 fn bind_one_of(place: &[Address], config: &Config) -> io::Result<Vec<Bound>> {
     let (mut bound, mut failed) = (Vec::new(), Vec::new());
     for at in place {
@@ -481,6 +503,7 @@ fn bind_one_of(place: &[Address], config: &Config) -> io::Result<Vec<Bound>> {
             Err(error) => failed.push(error),
         }
     }
+
     match failed.first() {
         Some(first) if bound.is_empty() => {
             let problems: Vec<_> = failed.iter().map(io::Error::to_string).collect();
@@ -495,8 +518,8 @@ fn bind_one_of(place: &[Address], config: &Config) -> io::Result<Vec<Bound>> {
     }
 }
 
-/// How many connections the process's descriptors suffice for. A limit that the system does not tell
-/// is noticed when it is reached.
+/// Returns how many connections the process's descriptors allow. If the system does not report a
+/// limit, the server notices it when it is reached.
 fn spare_descriptors(reserved: usize) -> usize {
     let most = sys::descriptor_limits().map_or(usize::MAX, |limits| {
         usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX)

@@ -1,4 +1,4 @@
-//! How a server is told to stop, from anywhere.
+//! Requests to stop a server, from anywhere, and how far a loop's shutdown has come.
 
 use std::net::Shutdown as End;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,21 +11,21 @@ use std::{fmt, io, mem};
 use crate::session::Tick;
 use crate::sys;
 
-/// Signals that come this soon after the first are the same request, in milliseconds.
+/// Signals within this many milliseconds of the first count as the same request.
 const SIGNALS_TOGETHER: u64 = 500;
 
 /// Stops a server: from another thread, from inside a protocol, or from a signal handler.
 ///
-/// The first request drains: nothing more is accepted, each session is asked to finish, and what is
-/// still open at `drain_timeout` is ended. The second request ends everything at once; signals, which
-/// are easily sent twice, have [`shutdown_by_signal`](Self::shutdown_by_signal). Requests are noticed
-/// immediately; they work before the server runs and do nothing after it has ended.
+/// The first request drains the server: no further connections are accepted, each session is asked
+/// to finish, and connections that are still open at `drain_timeout` are ended. The second request
+/// ends everything at once. Signals are easily sent twice; use
+/// [`shutdown_by_signal`](Self::shutdown_by_signal) for them. Requests are noticed immediately.
+/// They work before the server runs, and do nothing after it has ended.
 ///
-/// A process that was forked off, by [`serve_forking`](crate::Server::serve_forking) for example,
-/// shares the handle but not its count: the requests of all children together are one request to
-/// their parent.
+/// A forked process, for example one of [`serve_forking`](crate::Server::serve_forking), shares the
+/// handle but not its count. The requests of all children together are one request to their parent.
 ///
-/// Ctrl-C and SIGTERM, with the crate `signal-hook`:
+/// To shut down on Ctrl-C and SIGTERM, use the crate `signal-hook`:
 ///
 /// ```no_run
 /// use serveloop::{Config, Peer, Server, protocols::Echo};
@@ -47,22 +47,25 @@ struct Shared {
     requests: AtomicUsize,
     open: Open,
     made: Instant,
-    /// When the first signal came, in milliseconds since `made` and one more; 0 before that.
+    /// When the first signal came, in milliseconds since `made` plus one. 0 means that none has
+    /// come.
     first_signal: AtomicU64,
-    /// Rung by a byte that nobody takes out, so that every loop and process that watches wakes up.
+    /// Rung by a byte that is never read, so that every loop and process that watches wakes up.
     bell: UnixStream,
     watched: UnixStream,
 }
 
 impl ShutdownHandle {
-    /// A handle for a loop of one's own; see [`Reactor::obey`](crate::Reactor::obey).
+    /// Creates a handle for a loop that you run yourself; see
+    /// [`Reactor::obey`](crate::Reactor::obey).
     ///
     /// # Errors
-    /// When the process has no two descriptors left.
+    /// Returns an error if the process does not have two free descriptors.
     pub fn new() -> io::Result<Self> {
         let (bell, watched) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         watched.set_nonblocking(true)?;
+
         let requests = AtomicUsize::new(0);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -76,19 +79,21 @@ impl ShutdownHandle {
         })
     }
 
-    /// Requests the shutdown. Does not block, allocate or lock: a signal handler may call it.
+    /// Requests a shutdown. Does not block, allocate or lock, so a signal handler may call it.
     pub fn shutdown(&self) {
         self.shared.requests.fetch_add(1, Ordering::SeqCst);
         let rung = sys::send(&self.shared.bell, &[0]);
-        // A full bell has been rung already. Where the system has no room for a byte, the end of the
-        // stream, which needs none, is heard as well; nobody can hear a bell whose listener is gone.
+        // A full bell has been rung already. If the system has no room for a byte, ending the
+        // stream needs none and wakes the listeners too. If the listener is gone, there is nothing
+        // left to wake.
         if rung.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
             let _ = self.shared.bell.shutdown(End::Write);
         }
     }
 
-    /// Ends everything at once: nothing more is accepted, open connections are reset, and what they are
-    /// owed is lost. Like [`shutdown`](Self::shutdown), a signal handler may call it.
+    /// Ends everything at once: accepts no further connections, resets open ones, and drops output
+    /// that they are owed. Like [`shutdown`](Self::shutdown), it may be called from a signal
+    /// handler.
     ///
     /// ```
     /// use serveloop::{Config, Server, protocols::Echo};
@@ -99,16 +104,18 @@ impl ShutdownHandle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn abort(&self) {
-        // The first request begins the shutdown, the second ends it.
+        // The first request begins the shutdown, and the second one ends it.
         if self.shared.requests.fetch_max(1, Ordering::SeqCst) < 2 {
             self.shutdown();
         }
     }
 
-    /// Requests the shutdown on behalf of a signal. Wrappers, process groups and `timeout` often
-    /// deliver a signal twice within milliseconds, which must not cut the drain short: calls within
-    /// half a second of the first are one request, a later one ends everything at once. Like
-    /// [`shutdown`](Self::shutdown), a signal handler may call it.
+    /// Requests a shutdown on behalf of a signal.
+    ///
+    /// Wrappers, process groups and `timeout` often deliver a signal twice within milliseconds,
+    /// which must not cut the drain short. Calls within half a second of the first count as one
+    /// request; a later call ends everything at once. Like [`shutdown`](Self::shutdown), this may
+    /// be called from a signal handler.
     ///
     /// ```
     /// let handle = serveloop::ShutdownHandle::new()?;
@@ -120,34 +127,36 @@ impl ShutdownHandle {
     pub fn shutdown_by_signal(&self) {
         let now = u64::try_from(self.shared.made.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         let first = &self.shared.first_signal;
-        // Zero is no time yet.
+        // Zero means that no signal has come yet.
         match first.compare_exchange(0, now + 1, Ordering::SeqCst, Ordering::SeqCst) {
             Err(before) if is_together(now + 1, before) => {}
             _ => self.shutdown(),
         }
     }
 
-    /// Whether it was requested, by this process, of it, or by the one that forked it.
+    /// Returns whether a shutdown was requested: by this process, of this process, or by the
+    /// process that forked it.
     pub(crate) fn is_rung(&self) -> bool {
         let asked = self.requests() > 0 || sys::is_asked_to_end();
         asked || sys::has_input(self.shared.watched.as_fd())
     }
 
-    /// How often it was requested.
+    /// Returns how many requests were made.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
 }
 
-/// Whether a signal is one with that which came first. A handler that was interrupted by another after
-/// it had read the clock comes second with the earlier time.
+/// Returns whether a signal counts as the same request as the first one. A handler that is
+/// interrupted by another after reading the clock comes second, but with the earlier time.
 fn is_together(now: u64, first: u64) -> bool {
     now.saturating_sub(first) < SIGNALS_TOGETHER
 }
 
 impl AsFd for ShutdownHandle {
-    /// A descriptor that becomes readable with the first request and stays so. Not to be read.
+    /// Returns a descriptor that becomes readable with the first request and stays readable. Do not
+    /// read from it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.watched.as_fd()
     }
@@ -161,54 +170,56 @@ impl fmt::Debug for ShutdownHandle {
     }
 }
 
-/// What the loops of one server have open when its shutdown begins, which is one line of the log.
+/// How many connections the loops of one server have open when its shutdown begins, for one line in
+/// the log.
 #[derive(Default)]
 struct Open {
-    /// How many loops obey the handle, and how many of them have begun to shut down.
+    /// How many loops obey the handle, and how many of these have begun to shut down.
     loops: AtomicUsize,
     begun: AtomicUsize,
     connections: AtomicUsize,
 }
 
-/// How far a loop's shutdown has come.
+/// The progress of a loop's shutdown.
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
     handle: Option<ShutdownHandle>,
-    /// The loop's connections are among those that the handle counts.
+    /// Whether the loop's connections are among those that the handle counts.
     counted: bool,
-    /// Requests that did not come by the handle.
+    /// Requests that did not come through the handle.
     requests: usize,
-    /// A child's requests have been counted among them, as one.
+    /// Whether the requests of children have been added to `requests`, as one.
     rung_by_child: bool,
-    /// How many requests were acted on: the first begins, the others end.
+    /// How many requests were acted on. The first begins the shutdown, and later ones end it.
     acted_on: usize,
-    /// When what is still open is ended, if it was not yet.
+    /// When the connections that are still open are ended, unless that has happened already.
     deadline: Option<Tick>,
 }
 
 impl Shutdown {
-    /// Listens to a handle too.
+    /// Makes the loop obey a handle too.
     pub(crate) fn obey(&mut self, handle: ShutdownHandle) {
         handle.shared.open.loops.fetch_add(1, Ordering::SeqCst);
         self.leave();
         self.handle = Some(handle);
     }
 
-    /// The loop hears of a handle no more, unless it has begun to shut down.
+    /// Makes the loop stop obeying its handle, unless it has begun to shut down.
     fn leave(&mut self) {
         if let Some(handle) = self.handle.take().filter(|_| !self.counted) {
             handle.shared.open.loops.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// Takes note of how many connections are open here when the shutdown begins. Gives how many that
-    /// are in all loops of the handle, to the last of them, or here alone, if it was this loop alone
-    /// that was asked to end.
+    /// Adds the number of connections that this loop has open when its shutdown begins. Returns the
+    /// total of all loops of the handle to the last loop that begins, and `None` to the others. If
+    /// this loop alone was asked to end, returns its own number.
     pub(crate) fn count_open(&mut self, connections: usize) -> Option<usize> {
         let asked = |handle: &&ShutdownHandle| handle.requests() > 0;
         let Some(handle) = self.handle.as_ref().filter(asked) else {
             return Some(connections);
         };
+
         self.counted = true;
         let open = &handle.shared.open;
         open.connections.fetch_add(connections, Ordering::SeqCst);
@@ -217,7 +228,7 @@ impl Shutdown {
         last.then(|| open.connections.load(Ordering::SeqCst))
     }
 
-    /// Asks this loop alone to end.
+    /// Asks only this loop to end.
     pub(crate) fn request(&mut self) {
         self.requests += 1;
     }
@@ -230,8 +241,9 @@ impl Shutdown {
         }
     }
 
-    /// The handle's bell was rung. Who rings in this process has counted before, so that otherwise it
-    /// was a child, whose count is in its own memory; the first such ring is a request.
+    /// Notes that the handle's bell was rung. A caller in this process increases the count before
+    /// it rings. If the count is 0, a child rang, whose count is in its own memory. The first such
+    /// ring is a request.
     pub(crate) fn note_rung(&mut self) {
         let counted = self.handle.as_ref().map_or(0, ShutdownHandle::requests);
         if counted == 0 && !mem::replace(&mut self.rung_by_child, true) {
@@ -239,7 +251,7 @@ impl Shutdown {
         }
     }
 
-    /// Whether there is a request that has not been acted on: to begin, or to end at once.
+    /// Returns whether a request has not been acted on yet, either to begin or to end at once.
     pub(crate) fn is_requested(&self) -> bool {
         let requests = self.requests + self.handle.as_ref().map_or(0, ShutdownHandle::requests);
         requests > self.acted_on
@@ -254,12 +266,12 @@ impl Shutdown {
         self.acted_on > 0
     }
 
-    /// A further request was acted on.
+    /// Notes that a further request was acted on.
     pub(crate) fn note_end(&mut self) {
         self.acted_on += 1;
     }
 
-    /// Whether the deadline has come, once.
+    /// Returns whether the deadline has passed, and is true only once.
     pub(crate) fn expire(&mut self, now: Tick) -> bool {
         self.deadline.take_if(|at| *at <= now).is_some()
     }
@@ -291,9 +303,11 @@ mod tests {
             shutdown
         };
         let [mut first, mut second, mut third] = [(); 3].map(|()| obeying());
+
         drop(obeying());
-        // One that ends alone speaks for itself.
+        // A loop that ends alone counts only its own connections.
         assert_eq!(obeying().count_open(9), Some(9));
+
         handle.shutdown();
         assert_eq!(first.count_open(4), None);
         drop(first);
@@ -321,7 +335,7 @@ mod tests {
         assert!(!is_together(8 + SIGNALS_TOGETHER, 8));
     }
 
-    /// A caller in code means what it says.
+    /// A call from code, unlike a signal, is never merged with another.
     #[test]
     fn other_requests_are_counted_each() {
         let handle = ShutdownHandle::new().unwrap();

@@ -1,4 +1,4 @@
-//! What a loop has counted.
+//! The counters of a loop.
 
 use std::ops::AddAssign;
 use std::{fmt, vec};
@@ -22,14 +22,14 @@ macro_rules! counters {
             type Item = (&'static str, u64);
             type IntoIter = vec::IntoIter<Self::Item>;
 
-            /// As `iter`.
+            /// Returns the same items as `iter`.
             fn into_iter(self) -> Self::IntoIter {
                 vec![$((stringify!($field), self.$field),)*].into_iter()
             }
         }
 
         impl fmt::Display for $name {
-            /// What happened, as `name count, name count`; what did not happen is left out.
+            /// Writes the counters that are not zero as `name count, name count`.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut counted = self.iter().filter(|(_, count)| *count > 0);
                 if let Some((name, count)) = counted.next() {
@@ -40,17 +40,17 @@ macro_rules! counters {
         }
 
         impl $name {
-            /// Adds the counts of another loop.
+            /// Adds the counters of another loop.
             pub fn add(&mut self, other: &Self) {
                 $(self.$field += other.$field;)*
             }
 
-            /// Every counter, to be set from elsewhere.
+            /// Returns every counter, for writing.
             pub(crate) fn counters(&mut self) -> impl Iterator<Item = &mut u64> {
                 [$(&mut self.$field,)*].into_iter()
             }
 
-            /// Every counter with its name, in the order of declaration.
+            /// Returns every counter with its name, in the order of declaration.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($field), self.$field),)*].into_iter()
             }
@@ -59,13 +59,14 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Plain counters, since the loop's beginning.
+    /// The counters of a loop since it began.
     ///
-    /// At any time between two turns `accepted + connected` is the number of live sessions plus the
-    /// sum of all `closed_*`; a connection that was refused was not accepted. A session has ended
-    /// when its protocol knows, though its socket may still wait for the peer's end.
+    /// Between two turns, `accepted + connected` always equals the number of live sessions plus the
+    /// sum of all `closed_*`. A refused connection does not count as accepted. A session has ended
+    /// when its protocol has been told so, although its socket may still wait for the peer to
+    /// close.
     Statistics {
-        /// Connections that came in and got a protocol.
+        /// Incoming connections that got a protocol.
         accepted,
         /// Outbound connections that were begun.
         connected,
@@ -77,75 +78,78 @@ counters! {
         refused_max_per_peer,
         /// Connections refused because `build_protocol` panicked.
         refused_by_panic,
-        /// Connections refused because the system had no thread or process for them.
+        /// Connections refused because the system could not create a thread or a process for them.
         refused_by_system,
-        /// Accepted connections that the system would not let us watch; each is among `closed_io` too.
+        /// Accepted connections that the system would not let the loop watch. Each counts in
+        /// `closed_io` too.
         register_errors,
-        /// Connections that were gone, or in error, before they could be accepted.
+        /// Connections that were gone or had failed before they could be accepted.
         accept_aborted,
-        /// Times that accepting had to pause for want of descriptors or memory.
+        /// How often accepting paused for lack of descriptors or memory.
         accept_exhausted,
         /// Bytes read from streams.
         bytes_read,
         /// Bytes written to streams.
         bytes_written,
-        /// Datagrams that came in.
+        /// Datagrams received.
         datagrams_received,
         /// Datagrams sent in reply.
         datagrams_sent,
-        /// Datagrams refused by the factory or longer than 64 KiB, and replies that could not be sent.
+        /// Datagrams refused by the factory or longer than 64 KiB, and replies that could not be
+        /// sent.
         datagrams_dropped,
-        /// Datagrams that may be somebody's reply, dropped: from a socket of our own, or a port below 1024.
+        /// Datagrams dropped because they may be replies: from a socket of this server, or from a
+        /// port below 1024.
         datagrams_reflected,
         /// Replies dropped because they were longer than `reply_factor` allows.
         datagrams_amplified,
-        /// Datagrams dropped because their peer had `replies_per_second` already.
+        /// Datagrams dropped because their peer had reached `replies_per_second`.
         datagrams_over_rate,
         /// Datagrams whose session ended with an error.
         datagrams_failed,
-        /// Ends by the protocol: [`CloseReason::Closed`].
+        /// Connections that the protocol closed: [`CloseReason::Closed`].
         closed_by_protocol,
-        /// Ends by the peer: [`CloseReason::PeerClosed`].
+        /// Connections that the peer closed: [`CloseReason::PeerClosed`].
         closed_by_peer,
-        /// [`CloseReason::Aborted`].
+        /// Connections that the protocol aborted: [`CloseReason::Aborted`].
         closed_aborted,
-        /// [`CloseReason::Shutdown`].
+        /// Connections closed by a shutdown: [`CloseReason::Shutdown`].
         closed_by_shutdown,
-        /// Deadline `connect_timeout`.
+        /// Connections ended by `connect_timeout`.
         closed_timeout_connect,
-        /// Deadline `first_message_timeout`.
+        /// Connections ended by `first_message_timeout`.
         closed_timeout_first_message,
-        /// Deadline `message_timeout`.
+        /// Connections ended by `message_timeout`.
         closed_timeout_message,
-        /// Deadline `idle_timeout`.
+        /// Connections ended by `idle_timeout`.
         closed_timeout_idle,
-        /// Deadline `write_timeout`.
+        /// Connections ended by `write_timeout`.
         closed_timeout_write,
-        /// Deadline `drain_timeout`.
+        /// Connections ended by `drain_timeout`.
         closed_timeout_drain,
-        /// [`CloseReason::Overflow`].
+        /// Connections with too much waiting output: [`CloseReason::Overflow`].
         closed_overflow,
-        /// [`CloseReason::Shed`].
+        /// Connections ended to save memory: [`CloseReason::Shed`].
         closed_shed,
-        /// [`ProtocolError::Malformed`].
+        /// Connections ended by [`ProtocolError::Malformed`].
         closed_malformed,
-        /// [`ProtocolError::TooLong`].
+        /// Connections ended by [`ProtocolError::TooLong`].
         closed_too_long,
-        /// [`ProtocolError::Truncated`].
+        /// Connections ended by [`ProtocolError::Truncated`].
         closed_truncated,
-        /// [`ProtocolError::Other`].
+        /// Connections ended by [`ProtocolError::Other`].
         closed_protocol_error,
-        /// [`CloseReason::Io`].
+        /// Connections whose socket failed: [`CloseReason::Io`].
         closed_io,
-        /// [`CloseReason::ConnectFailed`].
+        /// Outbound connections that could not be made: [`CloseReason::ConnectFailed`].
         closed_connect_failed,
-        /// [`CloseReason::Panicked`].
+        /// Connections whose protocol panicked: [`CloseReason::Panicked`].
         closed_panicked,
-        /// Connections whose own process was killed.
+        /// Connections whose process ended with an error or was killed: [`CloseReason::Process`].
         closed_killed,
-        /// Panics in handlers, `build_protocol` and the other hooks included.
+        /// Panics in handlers, in `build_protocol` and in the other hooks.
         panics,
-        /// Events for an earlier owner of a slot, dropped.
+        /// Events dropped because they were meant for an earlier connection in the same slot.
         stale_events,
         /// Turns that took longer than `slow_turn`.
         slow_turns,
@@ -155,7 +159,7 @@ counters! {
 }
 
 impl Statistics {
-    /// Counts an end.
+    /// Counts the end of one connection.
     pub(crate) fn count_close(&mut self, reason: &CloseReason) {
         *self.closed_by(reason) += 1;
         if matches!(reason, CloseReason::Panicked) {
@@ -163,7 +167,7 @@ impl Statistics {
         }
     }
 
-    /// All connections that have ended.
+    /// Returns the number of connections that have ended.
     #[must_use]
     pub fn closed(&self) -> u64 {
         self.iter()

@@ -1,21 +1,22 @@
-//! How other threads and other connections get a session's attention.
+//! Wakers: how other threads and other connections get a session's attention.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{fmt, mem};
 
-/// Calls [`woken`](crate::Protocol::woken) on one session, from anywhere.
+/// Causes [`woken`](crate::Protocol::woken) to be called on one session, from anywhere.
 ///
-/// It carries no data: protocol and caller share a channel or a mutex of their own, the caller puts
-/// something there and wakes. Several wakes before the session runs are one call. A waker that
-/// outlives its session does nothing.
+/// A waker carries no data. The protocol and the caller share a channel or a mutex: the caller puts
+/// something there and then wakes the session. Several wakes before the session runs result in one
+/// call. A waker that outlives its session does nothing.
 #[derive(Clone)]
 pub struct Waker {
     target: Arc<Target>,
 }
 
 impl Waker {
-    /// Has the session's `woken` called soon, on the session's own thread. Never blocks for long.
+    /// Causes the session's `woken` to be called soon, on the session's own thread. Never blocks
+    /// for long.
     pub fn wake(&self) {
         if self.target.queued.swap(true, Ordering::AcqRel) {
             return;
@@ -37,31 +38,31 @@ impl fmt::Debug for Waker {
 struct Target {
     id: usize,
     queued: AtomicBool,
-    /// Weak, since a mailbox that its driver never empties again would keep itself alive.
+    /// Weak, because a mailbox whose driver never empties it again would keep itself alive.
     mailbox: Weak<Mailbox>,
 }
 
-/// Ends a driver's wait, from any thread: a driver gives one to its [`Mailbox`].
+/// Ends a driver's wait, from any thread. A driver gives one to its [`Mailbox`].
 pub trait Wake: Send + Sync {
-    /// Ends the wait that is going on, or the next one. Called on the thread that wakes, without a
-    /// lock of the mailbox. Failing is the implementer's to log.
+    /// Ends the current wait, or else the next one. It is called on the thread that wakes, while no
+    /// lock of the mailbox is held. An implementation logs its own failures.
     fn wake(&self);
 }
 
-/// What makes wakers: a driver lends one to its sessions.
+/// Makes wakers. A driver lends an implementation to its sessions.
 pub trait Wakers {
-    /// A waker for the session that the driver knows as `id`.
+    /// Returns a waker for the session that the driver knows as `id`.
     fn waker(&self, id: usize) -> Waker;
 }
 
-/// Where wakes wait for the driver that serves the sessions.
+/// A queue of wakes for the driver that serves the sessions.
 pub struct Mailbox {
     woken: Mutex<Vec<Arc<Target>>>,
     wake: Box<dyn Wake>,
 }
 
 impl Mailbox {
-    /// A mailbox that calls `wake` whenever it stops being empty.
+    /// Creates a mailbox that calls `wake` whenever it stops being empty.
     #[must_use]
     pub fn new(wake: Box<dyn Wake>) -> Arc<Self> {
         Arc::new(Self {
@@ -70,7 +71,7 @@ impl Mailbox {
         })
     }
 
-    /// A mailbox of which nobody needs to be told.
+    /// Creates a mailbox that notifies no driver.
     pub(crate) fn silent() -> Arc<Self> {
         struct Silent;
         impl Wake for Silent {
@@ -79,11 +80,12 @@ impl Mailbox {
         Self::new(Box::new(Silent))
     }
 
-    /// Takes all wakes that came since the last call, however many of them the caller looks at. A
-    /// wake that comes later is a new one, also for the same session.
+    /// Takes all wakes that arrived since the last call, and returns the IDs of their sessions. The
+    /// wakes are taken even if the caller does not look at all of them. A later wake is a new one,
+    /// even for the same session.
     pub fn take(&self) -> impl Iterator<Item = usize> + use<> {
         let woken = mem::take(&mut *self.woken());
-        // Here rather than on the way: a target that stays queued can never be woken again.
+        // Done before iterating: a target that stayed queued could never be woken again.
         for target in &woken {
             target.queued.swap(false, Ordering::AcqRel);
         }
@@ -94,7 +96,7 @@ impl Mailbox {
         let mut woken = self.woken();
         woken.push(target);
         let is_first = woken.len() == 1;
-        // Whatever `wake` does, it may use this mailbox.
+        // Unlock first, because `wake` may use this mailbox.
         drop(woken);
         if is_first {
             self.wake.wake();

@@ -1,10 +1,10 @@
-//! Messages that end with a delimiter of any length.
+//! A framing for messages that end with a delimiter of any length.
 
 use crate::error::ProtocolError;
 use crate::framing::search::{checked_length, find, find_from};
 use crate::framing::{Decoder, Encoder, Frame};
 
-/// Messages that end with a delimiter of one or more bytes, which no message may hold.
+/// Messages that end with a delimiter of one or more bytes. A message cannot contain the delimiter.
 #[derive(Clone, Debug)]
 pub struct Delimited {
     delimiter: Box<[u8]>,
@@ -13,10 +13,10 @@ pub struct Delimited {
 }
 
 impl Delimited {
-    /// Messages of at most `max` bytes before each `delimiter`.
+    /// Creates a framing for messages of at most `max` bytes, not counting the `delimiter`.
     ///
     /// # Panics
-    /// When `delimiter` is empty.
+    /// Panics if `delimiter` is empty.
     #[must_use]
     pub fn new(delimiter: impl Into<Box<[u8]>>, max: usize) -> Self {
         let delimiter = delimiter.into();
@@ -30,11 +30,11 @@ impl Delimited {
 }
 
 impl Delimited {
-    /// As [`Decoder::decode`], for use without a [`Framed`](crate::framing::Framed): the message borrows only from
-    /// `data`.
+    /// Works like [`Decoder::decode`], for use without a [`Framed`](crate::framing::Framed). The
+    /// message borrows only from `data`.
     ///
     /// # Errors
-    /// As there.
+    /// Fails like [`Decoder::decode`].
     #[inline]
     pub fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         let Some(end) = find_from(data, &mut self.scanned, &self.delimiter) else {
@@ -44,6 +44,7 @@ impl Delimited {
             }
             return Ok(None);
         };
+
         checked_length(end as u64, self.max)?;
         Ok(Some(Frame {
             message: &data[..end],
@@ -64,13 +65,14 @@ impl Decoder for Delimited {
 impl Encoder for Delimited {
     fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
         checked_length(payload.len() as u64, self.max)?;
-        // The delimiter's own bytes may complete one that the payload's last bytes began.
+        // The delimiter's own bytes may complete a delimiter that the end of the payload began.
         let framed = [payload, &self.delimiter].concat();
         if find(&framed, &self.delimiter) != Some(payload.len()) {
             return Err(ProtocolError::malformed(
                 "a message cannot hold its delimiter",
             ));
         }
+
         write(&framed);
         Ok(())
     }

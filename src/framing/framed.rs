@@ -1,4 +1,4 @@
-//! Protocols written in terms of whole messages.
+//! Protocols that work on whole messages.
 
 use std::time::Instant;
 use std::{fmt, mem};
@@ -7,8 +7,8 @@ use crate::error::{CloseReason, ProtocolError};
 use crate::framing::{Decoder, Encoder, Frame, Framing, Message};
 use crate::session::{Protocol, Transport};
 
-/// A protocol over frames: like [`Protocol`], but what arrives is whole messages, and what is sent
-/// too. Serve it as [`Framed::new(framing, protocol)`](Framed::new).
+/// A protocol over frames. It is like [`Protocol`], but receives and sends whole messages. Serve it
+/// as [`Framed::new(framing, protocol)`](Framed::new).
 ///
 /// ```
 /// use serveloop::ProtocolError;
@@ -28,15 +28,16 @@ use crate::session::{Protocol, Transport};
 /// # let _ = protocol;
 /// ```
 ///
-/// All methods but one have the meaning and the default of their namesakes in [`Protocol`].
+/// Except for `frame_received`, `frame_rejected` and `eof_received`, the methods have the meaning
+/// and the default of their namesakes in [`Protocol`].
 pub trait FrameProtocol {
-    /// How the stream is cut into messages.
+    /// The rule that cuts the stream into messages.
     type Framing: Framing;
 
     /// See [`Protocol::connection_made`].
     ///
     /// # Errors
-    /// As there.
+    /// Fails like [`Protocol::connection_made`].
     fn connection_made(
         &mut self,
         transport: &mut FrameTransport<'_, Self::Framing>,
@@ -45,18 +46,19 @@ pub trait FrameProtocol {
         Ok(())
     }
 
-    /// One message has arrived.
+    /// Called when one message has arrived.
     ///
     /// # Errors
-    /// The message breaks the protocol; the connection is closed after what was written is sent.
+    /// Returns an error if the message breaks the protocol. The connection is then closed after
+    /// everything already written is sent.
     fn frame_received(
         &mut self,
         message: Message<'_, Self::Framing>,
         transport: &mut FrameTransport<'_, Self::Framing>,
     ) -> Result<(), ProtocolError>;
 
-    /// What arrived can be no frame, or one that is too long, or the stream ended inside one. The
-    /// connection will close; this is the place for an error reply.
+    /// Called when the bytes that arrived cannot be a frame, when a frame is too long, or when the
+    /// stream ended inside a frame. The connection will close; an error reply can be sent here.
     fn frame_rejected(
         &mut self,
         error: &ProtocolError,
@@ -65,11 +67,11 @@ pub trait FrameProtocol {
         let _ = (error, transport);
     }
 
-    /// The stream has ended between two messages. By default the connection is closed after what was
-    /// written is sent.
+    /// Called when the stream has ended between two messages. By default, closes the connection
+    /// after everything already written is sent.
     ///
     /// # Errors
-    /// As with [`Protocol::eof_received`].
+    /// Returns an error if the protocol does not allow the stream to end here.
     fn eof_received(
         &mut self,
         transport: &mut FrameTransport<'_, Self::Framing>,
@@ -109,8 +111,8 @@ pub trait FrameProtocol {
     }
 }
 
-/// What a [`FrameProtocol`] can do with its connection: send messages, and through
-/// [`transport`](Self::transport) everything that a [`Transport`] can.
+/// A [`FrameProtocol`]'s view of its connection. It sends messages, and gives access to everything
+/// that a [`Transport`] can do through [`transport`](Self::transport).
 pub struct FrameTransport<'a, F: Framing> {
     encoder: &'a F::Encoder,
     transport: Transport<'a>,
@@ -128,22 +130,22 @@ impl<'a, F: Framing> FrameTransport<'a, F> {
     /// Sends `payload` as one message.
     ///
     /// # Errors
-    /// It does not fit the framing; nothing was sent. Passing the error on with `?` closes the
-    /// connection.
+    /// Returns an error if the payload does not fit the framing. Nothing is sent then. Passing the
+    /// error on with `?` closes the connection.
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), ProtocolError> {
         let transport = &mut self.transport;
         self.encoder.encode(payload, |piece| transport.write(piece))
     }
 
-    /// The connection itself: to close it, pause it, ask for its peer or the time. What is written
-    /// to it directly is sent as it is, between two messages.
+    /// Returns the connection itself, for example to close it, to pause it, or to read its peer or
+    /// the time. Data written to it directly is sent as it is, between two messages.
     #[inline]
     pub fn transport(&mut self) -> &mut Transport<'a> {
         &mut self.transport
     }
 
-    /// The half of the framing that makes messages.
+    /// Returns the half of the framing that encodes messages.
     #[must_use]
     pub fn encoder(&self) -> &F::Encoder {
         self.encoder
@@ -158,17 +160,17 @@ impl<F: Framing> fmt::Debug for FrameTransport<'_, F> {
     }
 }
 
-/// The [`Protocol`] that a [`FrameProtocol`] becomes with its framing.
+/// A [`Protocol`] made of a [`FrameProtocol`] and its framing.
 pub struct Framed<P: FrameProtocol> {
     decoder: <P::Framing as Framing>::Decoder,
     encoder: <P::Framing as Framing>::Encoder,
     protocol: P,
-    /// The stream has ended, but the protocol paused at its last message and does not know yet.
+    /// The stream has ended, but the protocol paused at its last message and has not been told yet.
     end_is_due: bool,
 }
 
 impl<P: FrameProtocol> Framed<P> {
-    /// Cuts the stream by `framing` and gives the messages to `protocol`.
+    /// Creates a protocol that cuts the stream by `framing` and passes the messages to `protocol`.
     #[must_use]
     pub fn new(framing: P::Framing, protocol: P) -> Self {
         let (decoder, encoder) = framing.into_parts();
@@ -180,7 +182,7 @@ impl<P: FrameProtocol> Framed<P> {
         }
     }
 
-    /// The protocol inside, to look at.
+    /// Returns the protocol inside.
     #[must_use]
     pub fn protocol(&self) -> &P {
         &self.protocol
@@ -197,7 +199,7 @@ impl<P: FrameProtocol> Framed<P> {
         event(&mut self.protocol, &mut transport)
     }
 
-    /// Tells the end of the stream, unless the last message made the protocol pause or close.
+    /// Tells the protocol of the end of the stream, unless its last message made it pause or close.
     fn tell_end(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         if transport.is_paused() || transport.is_closing() || !mem::take(&mut self.end_is_due) {
             return Ok(());
@@ -205,8 +207,8 @@ impl<P: FrameProtocol> Framed<P> {
         self.call(transport, P::eof_received)
     }
 
-    /// Tells the end of the stream if the protocol has ended its pause. An end that breaks the
-    /// protocol closes like one that does not: an error has nowhere to go from here.
+    /// Tells the protocol of the end of the stream if its pause has ended. The callers cannot
+    /// return an error, so one from the protocol just closes the connection.
     fn tell_late_end(&mut self, transport: &mut Transport<'_>) {
         if self.end_is_due && self.tell_end(transport).is_err() {
             transport.close();
@@ -214,7 +216,7 @@ impl<P: FrameProtocol> Framed<P> {
     }
 }
 
-/// Gives the message that was found, or the reason why there is none, to the protocol.
+/// Passes the message that was found, or the reason why there is none, to the protocol.
 #[inline]
 fn deliver<P: FrameProtocol>(
     protocol: &mut P,

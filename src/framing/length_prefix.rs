@@ -1,10 +1,10 @@
-//! Messages that follow their length.
+//! A framing for messages that follow their length.
 
 use crate::error::ProtocolError;
 use crate::framing::search::checked_length;
 use crate::framing::{Decoder, Encoder, Frame};
 
-/// The order of the bytes of a length.
+/// The byte order of a length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteOrder {
     /// The most significant byte first, as is usual in network protocols.
@@ -13,8 +13,8 @@ pub enum ByteOrder {
     LittleEndian,
 }
 
-/// A message after its length: an unsigned integer of 1, 2, 4 or 8 bytes that counts the message
-/// alone. A length with the sign bit set is simply too long.
+/// Messages preceded by their length: an unsigned integer of 1, 2, 4 or 8 bytes that counts the
+/// message alone. A length with the sign bit set has no special meaning and is simply large.
 #[derive(Clone, Copy, Debug)]
 pub struct LengthPrefix {
     width: usize,
@@ -23,10 +23,10 @@ pub struct LengthPrefix {
 }
 
 impl LengthPrefix {
-    /// A length of `width` bytes, for messages of at most `max` bytes.
+    /// Creates a framing with lengths of `width` bytes, for messages of at most `max` bytes.
     ///
     /// # Panics
-    /// When `width` is not 1, 2, 4 or 8.
+    /// Panics if `width` is not 1, 2, 4 or 8.
     #[must_use]
     pub fn new(width: usize, order: ByteOrder, max: usize) -> Self {
         assert!(
@@ -36,7 +36,8 @@ impl LengthPrefix {
         Self { width, order, max }
     }
 
-    /// The most common one: four bytes, big-endian.
+    /// Creates the most common framing: a length of four bytes, big-endian, for messages of at most
+    /// `max` bytes.
     #[must_use]
     pub fn u32(max: usize) -> Self {
         Self::new(4, ByteOrder::BigEndian, max)
@@ -56,11 +57,11 @@ impl LengthPrefix {
 }
 
 impl LengthPrefix {
-    /// As [`Decoder::decode`], for use without a [`Framed`](crate::framing::Framed): the message borrows only from
-    /// `data`.
+    /// Works like [`Decoder::decode`], for use without a [`Framed`](crate::framing::Framed). The
+    /// message borrows only from `data`.
     ///
     /// # Errors
-    /// As there.
+    /// Fails like [`Decoder::decode`].
     #[inline]
     pub fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         let Some((header, rest)) = data.split_at_checked(self.width) else {
@@ -93,6 +94,7 @@ impl Encoder for LengthPrefix {
             self.max
                 .min(usize::try_from(self.largest()).unwrap_or(usize::MAX)),
         )?;
+
         match self.order {
             ByteOrder::BigEndian => write(&length.to_be_bytes()[8 - self.width..]),
             ByteOrder::LittleEndian => write(&length.to_le_bytes()[..self.width]),

@@ -1,11 +1,11 @@
-//! Messages that end with a line feed.
+//! A framing for messages that end with a line feed.
 
 use crate::error::ProtocolError;
 use crate::framing::search::{checked_length, find_from};
 use crate::framing::{Decoder, Encoder, Frame};
 
-/// Lines that end with LF or CRLF; what a protocol sees has neither, what it sends gets LF. A CR
-/// elsewhere and NUL are ordinary bytes. No encoding is assumed.
+/// Lines that end with LF or CRLF. A protocol receives them without the ending, and LF is added to
+/// lines that it sends. NUL, and a CR elsewhere, are ordinary bytes. No encoding is assumed.
 #[derive(Clone, Debug)]
 pub struct Lines {
     max: usize,
@@ -14,7 +14,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Lines of at most `max` bytes, their end not counted.
+    /// Creates a framing for lines of at most `max` bytes, not counting the ending.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self {
@@ -24,8 +24,8 @@ impl Lines {
         }
     }
 
-    /// Takes what the stream ends with as a line though its end is missing. Not the default: half a
-    /// command can be a different command.
+    /// Accepts an unterminated last line at the end of the stream. This is off by default, because
+    /// half a command can be a different command.
     #[must_use]
     pub fn accept_unterminated(mut self) -> Self {
         self.last_unterminated = true;
@@ -34,20 +34,21 @@ impl Lines {
 }
 
 impl Lines {
-    /// As [`Decoder::decode`], for use without a [`Framed`](crate::framing::Framed): the message borrows only from
-    /// `data`.
+    /// Works like [`Decoder::decode`], for use without a [`Framed`](crate::framing::Framed). The
+    /// message borrows only from `data`.
     ///
     /// # Errors
-    /// As there.
+    /// Fails like the method of [`Decoder`].
     #[inline]
     pub fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         let Some(end) = find_from(data, &mut self.scanned, b"\n") else {
-            // One more than the limit may be the CR of an end that has not arrived.
+            // One byte beyond the limit may be the CR of an ending that has not arrived completely.
             if data.len() > self.max.saturating_add(1) {
                 checked_length(data.len() as u64, self.max)?;
             }
             return Ok(None);
         };
+
         let line = &data[..end];
         let payload = line.strip_suffix(b"\r").unwrap_or(line);
         checked_length(payload.len() as u64, self.max)?;
@@ -57,10 +58,10 @@ impl Lines {
         }))
     }
 
-    /// As [`Decoder::decode_eof`]; the message borrows only from `unread`.
+    /// Works like [`Decoder::decode_eof`]. The message borrows only from `unread`.
     ///
     /// # Errors
-    /// As there.
+    /// Fails like the method of [`Decoder`].
     pub fn decode_eof<'a>(
         &mut self,
         unread: &'a [u8],

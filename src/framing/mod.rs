@@ -1,9 +1,9 @@
-//! Where one message ends and the next begins, in a stream that may be cut anywhere.
+//! Framings: where one message ends and the next begins, in a stream that may be cut anywhere.
 //!
-//! A [`Framing`] is a [`Decoder`] and an [`Encoder`]. The decoder looks at unread bytes and says
-//! which of them are the first message; it copies nothing, allocates nothing because of a length
-//! that a peer announced, and scans no byte twice. A protocol over messages implements
-//! [`FrameProtocol`] and is served through [`Framed`].
+//! A [`Framing`] is a [`Decoder`] and an [`Encoder`]. The decoder looks at unread bytes and finds
+//! the first message. It copies nothing, allocates nothing because of a length that a peer
+//! announced, and scans no byte twice. A protocol over messages implements [`FrameProtocol`] and is
+//! served through [`Framed`].
 //!
 //! | framing | on the wire |
 //! |---|---|
@@ -48,28 +48,28 @@ use crate::error::ProtocolError;
 /// assert_eq!(Triples.decode(b"abcd").unwrap().unwrap().message, b"abc");
 /// ```
 pub trait Decoder {
-    /// What a protocol is given: usually the bytes of the message, `&'a [u8]`, or what the decoder
+    /// The message as the protocol receives it: usually its bytes, `&'a [u8]`, or what the decoder
     /// found in them, so that nothing is parsed twice. It may borrow from the unread bytes and from
     /// the decoder.
     type Message<'a>
     where
         Self: 'a;
 
-    /// Finds the first message in `data`, which is all that is unread. `None` if it is incomplete:
-    /// the next call shows the same bytes and more.
+    /// Finds the first message in `data`, which holds all unread bytes. Returns `None` if the
+    /// message is incomplete; the next call shows the same bytes and more.
     ///
     /// # Errors
-    /// The message is longer than allowed, or the bytes cannot be a message.
+    /// Returns an error if the message is longer than allowed, or if the bytes cannot be a message.
     fn decode<'a>(
         &'a mut self,
         data: &'a [u8],
     ) -> Result<Option<Frame<Self::Message<'a>>>, ProtocolError>;
 
-    /// Finds the last message, when the stream has ended and `unread` is left of it. By default
-    /// there is none.
+    /// Finds the last message when the stream has ended with `unread` left over. By default there
+    /// is no such message.
     ///
     /// # Errors
-    /// By default [`ProtocolError::Truncated`] if anything is left.
+    /// By default, returns [`ProtocolError::Truncated`] if `unread` is not empty.
     fn decode_eof<'a>(
         &'a mut self,
         unread: &'a [u8],
@@ -81,27 +81,27 @@ pub trait Decoder {
     }
 }
 
-/// Turns messages into bytes for the stream.
+/// Encodes messages for the stream.
 pub trait Encoder {
-    /// Hands what makes `payload` a message on the wire to `write`, piece by piece.
+    /// Passes the encoded form of `payload` to `write`, piece by piece.
     ///
     /// # Errors
-    /// The payload does not fit this framing: it is longer than allowed, or holds the delimiter.
-    /// Nothing was handed to `write` then.
+    /// Returns an error if the payload does not fit this framing, because it is longer than allowed
+    /// or contains the delimiter. `write` is not called then.
     fn encode(&self, payload: &[u8], write: impl FnMut(&[u8])) -> Result<(), ProtocolError>;
 }
 
-/// A rule that cuts a stream into messages: a decoder for what arrives, an encoder for what is sent.
+/// A rule that cuts a stream into messages: a decoder for input and an encoder for output.
 ///
-/// Every type that is both, and `Clone`, is a framing. Implement this trait for a framing whose two
-/// halves are types of their own.
+/// Every type that implements [`Decoder`], [`Encoder`] and `Clone` is a framing. Implement this
+/// trait for a framing whose two halves are different types.
 pub trait Framing {
-    /// Finds messages in what arrives.
+    /// The half that finds messages in the input.
     type Decoder: Decoder;
-    /// Makes messages of what is sent.
+    /// The half that encodes messages for the output.
     type Encoder: Encoder;
 
-    /// The two halves, for one connection.
+    /// Returns the two halves, for one connection.
     fn into_parts(self) -> (Self::Decoder, Self::Encoder);
 }
 
@@ -114,7 +114,7 @@ impl<T: Decoder + Encoder + Clone> Framing for T {
     }
 }
 
-/// The messages that a framing finds, for signatures.
+/// The type of the messages that a framing finds, for use in signatures.
 pub type Message<'a, F> = <<F as Framing>::Decoder as Decoder>::Message<'a>;
 
 /// One message, found in unread bytes.
@@ -122,6 +122,6 @@ pub type Message<'a, F> = <<F as Framing>::Decoder as Decoder>::Message<'a>;
 pub struct Frame<M> {
     /// The message, without header or delimiter.
     pub message: M,
-    /// How many unread bytes it takes up, header and delimiter included.
+    /// How many unread bytes the message takes up, including its header or delimiter.
     pub taken: usize,
 }

@@ -1,4 +1,4 @@
-//! What the framings share: searching for the end of a message, and checking a length.
+//! Functions that the framings share: finding the end of a message, and checking its length.
 
 use crate::error::ProtocolError;
 
@@ -9,10 +9,11 @@ pub(super) fn checked_length(length: u64, limit: usize) -> Result<usize, Protoco
         .ok_or(ProtocolError::TooLong { length, limit })
 }
 
-/// Finds `needle`, going on from where the last search of the same unread bytes stopped.
+/// Finds `needle`, and continues where the last search of the same unread bytes stopped.
 #[inline]
 pub(super) fn find_from(data: &[u8], scanned: &mut usize, needle: &[u8]) -> Option<usize> {
     let from = (*scanned).min(data.len());
+
     match find(&data[from..], needle) {
         Some(at) => {
             *scanned = 0;
@@ -29,6 +30,7 @@ pub(super) fn find(data: &[u8], needle: &[u8]) -> Option<usize> {
     if let [byte] = needle {
         return find_byte(data, *byte);
     }
+
     let mut from = 0;
     while let Some(at) = find_byte(&data[from..], needle[0]) {
         from += at;
@@ -40,7 +42,8 @@ pub(super) fn find(data: &[u8], needle: &[u8]) -> Option<usize> {
     None
 }
 
-/// Sixteen bytes at a time, which the compiler turns into vector instructions.
+/// Finds `byte`, comparing sixteen bytes at a time, which the compiler turns into vector
+/// instructions.
 #[inline]
 fn find_byte(data: &[u8], byte: u8) -> Option<usize> {
     let mut chunks = data.chunks_exact(16);
@@ -57,6 +60,7 @@ fn find_byte(data: &[u8], byte: u8) -> Option<usize> {
         }
         done += 16;
     }
+
     let rest = chunks.remainder();
     rest.iter()
         .position(|other| *other == byte)

@@ -1,6 +1,6 @@
-//! Protocols around protocols: what watches, limits or changes what another protocol sees.
+//! Protocols that wrap other protocols, to watch, limit or change what these see.
 //!
-//! [`Observed`] watches the calls that a protocol gets, and changes nothing.
+//! [`Observed`] watches the calls that a protocol gets and changes nothing.
 //!
 //! This room imports `address`, `error` and `session`, and knows no socket, thread or clock.
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 use crate::error::{CloseReason, ProtocolError};
 use crate::session::{Protocol, Transport};
 
-/// One call of a protocol, as an observer sees it. Each is told before the protocol is called,
-/// except [`Taken`](Self::Taken), which is told after.
+/// One call of a protocol, as an observer sees it. The observer is told before the protocol is
+/// called, except for [`Taken`](Self::Taken), which comes after the call.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -14,15 +14,15 @@ pub enum Event<'a> {
     ConnectionMade,
     /// [`Protocol::data_received`] with these bytes.
     DataReceived(&'a [u8]),
-    /// The protocol took these bytes of what it was shown: the front of it, or nothing.
+    /// The protocol took these bytes from the front of what it was shown, possibly none.
     Taken(&'a [u8]),
-    /// [`Protocol::eof_received`], with what was left unread.
+    /// [`Protocol::eof_received`] with these unread bytes.
     EofReceived(&'a [u8]),
     /// [`Protocol::resume_writing`].
     ResumeWriting,
     /// [`Protocol::handle_timeout`].
     HandleTimeout {
-        /// What the protocol's `poll_timeout` says.
+        /// The result of the protocol's `poll_timeout`.
         due: Option<Instant>,
         /// The driver's time.
         now: Instant,
@@ -31,15 +31,15 @@ pub enum Event<'a> {
     Woken,
     /// [`Protocol::shutdown_requested`].
     ShutdownRequested,
-    /// [`Protocol::connection_lost`], for this reason.
+    /// [`Protocol::connection_lost`] with this reason.
     ConnectionLost(&'a CloseReason),
 }
 
-/// Watches what happens to a protocol: for logs, counters and tests.
+/// Watches the calls of a protocol, for logs, counters and tests.
 ///
 /// A closure `|event: Event<'_>| ...` is an observer.
 pub trait Observe {
-    /// The protocol is called, or was.
+    /// Called for each event of the protocol.
     fn observe(&mut self, event: Event<'_>);
 }
 
@@ -49,7 +49,7 @@ impl<F: FnMut(Event<'_>)> Observe for F {
     }
 }
 
-/// A protocol that behaves like the one inside, and whose calls an observer sees.
+/// A protocol that behaves like the one inside and reports its calls to an observer.
 ///
 /// ```
 /// use serveloop::layer::{Event, Observed};
@@ -77,19 +77,19 @@ pub struct Observed<P, O> {
 }
 
 impl<P, O> Observed<P, O> {
-    /// Has `observer` see the calls of `protocol`.
+    /// Wraps `protocol` so that `observer` sees its calls.
     #[must_use]
     pub fn new(protocol: P, observer: O) -> Self {
         Self { protocol, observer }
     }
 
-    /// The protocol inside.
+    /// Returns the protocol inside.
     #[must_use]
     pub fn protocol(&self) -> &P {
         &self.protocol
     }
 
-    /// The observer.
+    /// Returns the observer.
     #[must_use]
     pub fn observer(&self) -> &O {
         &self.observer

@@ -1,7 +1,7 @@
 use crate::error::ProtocolError;
 use crate::session::{Protocol, Transport};
 
-/// Takes everything and answers nothing (RFC 863).
+/// Takes all input and sends nothing (RFC 863).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Discard;
 

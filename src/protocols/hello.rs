@@ -4,12 +4,13 @@ use crate::error::ProtocolError;
 use crate::framing::{FrameProtocol, FrameTransport, Lines};
 use crate::session::{Protocol, Transport};
 
-/// Says `Welcome!`, answers `NAME` with `Hello,NAME` after a delay, and closes on `exit`.
+/// Sends `Welcome!`, answers `NAME` with `Hello,NAME` after a delay, and closes on `exit`.
 ///
-/// The delay is a timeout of the session, so that nobody else waits. Until the reply is sent nothing
-/// more is read. As a [`Protocol`] it takes each piece that arrives as one name, less a trailing
-/// newline; as a [`FrameProtocol`], for example over [`Lines`](crate::framing::Lines), each frame. A datagram
-/// is answered at once and without `Welcome!`.
+/// The delay is a timeout of the session, so other connections do not wait. No more input is read
+/// until the reply is sent. As a [`Protocol`], it takes each piece of input that arrives as one
+/// name, without a trailing newline. As a [`FrameProtocol`], for example over
+/// [`Lines`](crate::framing::Lines), it takes each frame as one name. A datagram is answered at
+/// once and without `Welcome!`.
 #[derive(Debug)]
 pub struct Hello {
     delay: Duration,
@@ -17,7 +18,7 @@ pub struct Hello {
     finishing: bool,
 }
 
-/// What to do about a name.
+/// How to answer a name.
 enum Answer {
     Now(Vec<u8>),
     Later,
@@ -25,7 +26,7 @@ enum Answer {
 }
 
 impl Hello {
-    /// Answers each name after `delay`; at once if it is zero.
+    /// Creates a protocol that answers each name after `delay`, or at once if it is zero.
     #[must_use]
     pub fn new(delay: Duration) -> Self {
         Self {
@@ -39,11 +40,13 @@ impl Hello {
         if name == b"exit" {
             return Answer::Exit;
         }
+
         let reply = [b"Hello,", name].concat();
         if self.delay.is_zero() || transport.peer().is_datagram() {
             return Answer::Now(reply);
         }
-        // A delay beyond the end of time never ends.
+
+        // If no `Instant` can express the moment, the reply never becomes due.
         self.reply = transport
             .now()
             .checked_add(self.delay)
@@ -54,7 +57,7 @@ impl Hello {
         Answer::Later
     }
 
-    /// The reply that is due, after which the next name is read.
+    /// Returns the reply that is due, and resumes reading for the next name.
     fn reply(&mut self, transport: &mut Transport<'_>) -> Vec<u8> {
         transport.resume_reading();
         transport.charge(0);

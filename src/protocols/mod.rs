@@ -1,7 +1,8 @@
-//! Ready-made protocols, and the three shapes that protocols have: bytes ([`Echo`], [`Discard`]),
-//! messages with state and time ([`Hello`]), frames ([`Framed`](crate::framing::Framed)).
+//! Ready-made protocols, which also show the three shapes of a protocol: bytes ([`Echo`],
+//! [`Discard`]), messages with state and time ([`Hello`]), and frames
+//! ([`Framed`](crate::framing::Framed)).
 //!
-//! A protocol comes in here if it is useful to many servers or shows a shape. It is written with what
+//! A protocol belongs here if it is useful to many servers or shows a shape. It uses only what
 //! users have: this room imports `error`, `framing` and `session`.
 
 mod discard;

@@ -1,19 +1,19 @@
-//! Bytes that wait: what a protocol left unread, or what a socket did not take yet. And where in
-//! their pages the buffers begin between which bytes are copied.
+//! Buffers for unread input and for output that a socket has not taken yet, and where in a memory
+//! page each kind of buffer begins.
 
 use std::ops::{Deref, DerefMut};
 
-/// The size of a page, which decides how fast a copy is: some processors copy many times slower where
-/// the destination lies 1 to 31 bytes behind the source, modulo this size. Large heap blocks all begin
-/// 16 bytes into a page, so that two of them, or a slice of one and another, meet that easily.
+/// The page size that determines how fast a copy is. Some processors copy many times slower if the
+/// destination begins 1 to 31 bytes after the source, modulo this size. Large heap blocks all begin
+/// 16 bytes into a page, so two of them, or a slice of one and another, easily end up like that.
 const PAGE: usize = 4_096;
 
-/// From this size on a buffer begins at a place of its own. Smaller ones are copied fast anywhere, and
-/// would waste memory.
+/// A buffer of at least this size is placed in its page. Smaller buffers are copied fast anywhere,
+/// and placing them would waste memory.
 const PLACED_FROM: usize = 16 * 1024;
 
-/// Where in its page a buffer begins, in bytes: far from the beginnings of the others and from that of
-/// a large heap block.
+/// The offset in bytes at which a buffer begins in its page: far from the offsets of the other
+/// kinds and from that of a large heap block.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Input = 64,
@@ -22,29 +22,30 @@ enum Place {
 }
 
 impl Place {
-    /// How many bytes to leave out at the front of a block.
+    /// Returns how many bytes to skip at the front of a block.
     fn offset(self, block: *const u8) -> usize {
         (self as usize).wrapping_sub(block.addr()) % PAGE
     }
 }
 
-/// The most that one growth adds beyond what is needed, so that a buffer follows what really
-/// arrived and not what a peer announced.
+/// The most that one growth adds beyond what is needed, so that a buffer's size follows the bytes
+/// that arrived and not the length that a peer announced.
 const GROWTH: usize = 64 * 1024;
 
-/// How many taken bytes may stay in front before the rest moves up. Larger would waste memory on
-/// a slow reader, smaller would move often.
+/// How many taken bytes may stay at the front before the rest moves up. A larger value would waste
+/// memory on a slow reader, and a smaller one would move bytes often.
 const SLACK: usize = 4 * 1024;
 
-/// The most memory that a driver's own buffer keeps from one turn to the next.
+/// The most memory, in bytes, that a driver's shared buffer keeps from one turn to the next.
 const SCRATCH_MOST: usize = 256 * 1024;
 
-/// A queue of bytes: appended at the end, taken from the front, shown as one slice.
+/// A queue of bytes that appends at the end, takes from the front, and shows its content as one
+/// slice.
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Vec<u8>,
     head: usize,
-    /// How many bytes at the front are left out, so that the others begin at their place.
+    /// How many bytes at the front are skipped, so that the content begins at its place.
     start: usize,
     place: Place,
 }
@@ -56,13 +57,13 @@ impl Default for Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer that owns no memory yet.
+    /// Creates an empty buffer that owns no memory yet.
     #[must_use]
     pub const fn new() -> Self {
         Self::at(Place::Output)
     }
 
-    /// The same for what a protocol left unread, whose bytes are often copied to the output.
+    /// Creates an empty buffer for unread input, which is often copied to the output.
     pub(super) const fn unread() -> Self {
         Self::at(Place::Unread)
     }
@@ -76,33 +77,33 @@ impl Buffer {
         }
     }
 
-    /// How many bytes wait.
+    /// Returns how many bytes wait.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         debug_assert!(self.head <= self.bytes.len(), "the head is inside");
-        // Asked for several times per message, and checked above where checks cost nothing.
+        // Unchecked, because this runs several times per message. Debug builds check it above.
         self.bytes.len().wrapping_sub(self.head)
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no bytes wait.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.len() == self.head
     }
 
-    /// How many bytes of memory the buffer holds on to.
+    /// Returns how many bytes of memory the buffer owns.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// How much memory is held by bytes that wait.
+    /// Returns how many bytes of memory the buffer owns, or 0 if no bytes wait.
     pub(super) fn held(&self) -> usize {
         if self.is_empty() { 0 } else { self.capacity() }
     }
 
-    /// All that waits, oldest first.
+    /// Returns all bytes that wait, oldest first.
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
@@ -121,7 +122,7 @@ impl Buffer {
     /// Drops the first `count` bytes.
     ///
     /// # Panics
-    /// When fewer than `count` bytes wait.
+    /// Panics if fewer than `count` bytes wait.
     #[inline]
     pub fn consume(&mut self, count: usize) {
         let waiting = self.len();
@@ -135,7 +136,7 @@ impl Buffer {
         self.head += count;
     }
 
-    /// Drops everything and keeps the memory.
+    /// Drops all bytes and keeps the memory.
     #[inline]
     pub fn clear(&mut self) {
         if self.start > 0 {
@@ -145,14 +146,15 @@ impl Buffer {
         self.head = 0;
     }
 
-    /// Drops everything but what brings the next byte to its place.
+    /// Drops all bytes but those that bring the next byte to its place.
     #[cold]
     fn rewind(&mut self) {
         self.bytes.truncate(self.start);
         self.head = self.start;
     }
 
-    /// The buffer emptied, to be lent again; `None` if it has grown too large to be kept.
+    /// Empties the buffer so that it can be lent again. Returns `None` if it has grown too large to
+    /// keep.
     pub(super) fn into_scratch(mut self: Box<Self>) -> Option<Box<Self>> {
         self.clear();
         (self.capacity() <= SCRATCH_MOST + PAGE).then_some(self)
@@ -182,18 +184,20 @@ impl Buffer {
         }
     }
 
-    /// Moves what waits to its place in the page, where growing has brought it elsewhere. A large block
-    /// that grows usually keeps its offset.
+    /// Moves the waiting bytes to their place in the page if growing has moved them elsewhere. A
+    /// large block that grows usually keeps its offset.
     fn settle(&mut self) {
         let start = self.place.offset(self.bytes.as_ptr());
         if start == self.start {
             return;
         }
+
         let waiting = self.len();
         let end = start + waiting;
         if end > self.bytes.len() {
             self.bytes.resize(end, 0);
         }
+
         self.bytes
             .copy_within(self.head..self.head + waiting, start);
         self.bytes.truncate(end);
@@ -201,7 +205,7 @@ impl Buffer {
     }
 }
 
-/// What a driver reads into: of a fixed length, and at its place in the page.
+/// A buffer that a driver reads into, with a fixed length and its own place in the page.
 #[derive(Debug)]
 pub(crate) struct Input {
     block: Box<[u8]>,
@@ -246,6 +250,7 @@ mod tests {
             let data: Vec<u8> = (0..round % 97).map(|n| (n + round) as u8).collect();
             buffer.push(&data);
             expected.extend(data);
+
             let taken = (round * 31 % 101).min(buffer.len());
             buffer.consume(taken);
             expected.drain(..taken);
@@ -296,6 +301,7 @@ mod tests {
         for (capacity, kept) in [(256 * 1024, true), (256 * 1024 + 1, false)] {
             let mut buffer = Box::new(Buffer::new());
             buffer.push(&vec![0; capacity]);
+
             let scratch = buffer.into_scratch();
             assert_eq!(scratch.as_ref().is_some(), kept);
             let scratch = scratch.unwrap_or_default();
@@ -309,12 +315,13 @@ mod tests {
         bytes.as_ptr().addr() % PAGE
     }
 
-    /// The place at which copies from one to another are fast, whatever a buffer went through.
+    /// Copies between any two buffers stay fast, whatever the buffers went through.
     #[test]
     fn no_two_buffers_begin_where_copies_between_them_are_slow() {
         for length in [1, 4_097, 65_536, 1 << 20] {
             assert_eq!(offset(&Input::new(length)), 64, "{length}");
         }
+
         for (make, place) in [
             (Buffer::new as fn() -> Buffer, 2_112),
             (Buffer::unread, 1_088),
@@ -328,6 +335,7 @@ mod tests {
                 assert_eq!(offset(buffer.as_slice()), place, "{length} after another");
             }
         }
+
         let heap_block = 16_usize;
         let places = [heap_block, 64, 1_088, 2_112];
         for (source, to) in places
@@ -344,22 +352,25 @@ mod tests {
         let mut buffer = Buffer::new();
         let mut expected = Vec::new();
         let mut count = 0_u32;
-        // Grows from nothing to a megabyte in pieces of all sizes, and is taken from in between.
+        // Grow from nothing to a megabyte in pieces of all sizes, and take some bytes in between.
         while buffer.len() < 1 << 20 {
             count += 1;
             let piece: Vec<u8> = count.to_le_bytes().repeat(count as usize % 1_501 + 1);
             buffer.push(&piece);
             expected.extend_from_slice(&piece);
+
             if count % 5 == 0 {
                 let taken = piece.len().min(buffer.len() - 1);
                 buffer.consume(taken);
                 expected.drain(..taken);
             }
+
             assert!(buffer.as_slice() == expected, "after {count} pieces");
             let start = offset(&buffer.bytes[buffer.start..]);
             assert!(buffer.capacity() < PLACED_FROM || start == 2_112);
         }
-        // What is left moves up when enough was taken.
+
+        // The rest moves up when enough was taken.
         buffer.consume(1 << 19);
         let capacity = buffer.capacity();
         buffer.push(&vec![0; capacity - buffer.bytes.len() + 1]);

@@ -1,12 +1,12 @@
-//! Time as drivers hand it down: read once a turn, kept in eight bytes.
+//! Time as drivers pass it down: read once per turn, stored in eight bytes.
 
 use std::time::{Duration, Instant};
 
-/// How soon a deadline that was acted on can come again.
+/// The shortest time after which a deadline that was acted on can pass again.
 pub(crate) const REPEAT: Duration = Duration::from_millis(1);
 
-/// A moment, in nanoseconds since a driver's [`Clock`] began. Half the size of an `Instant`, which
-/// matters where every idle connection keeps several.
+/// A moment, in nanoseconds since a driver's [`Clock`] began. It has half the size of an `Instant`,
+/// which matters because every idle connection stores several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(u64);
 
@@ -14,21 +14,22 @@ impl Tick {
     /// The moment at which the clock began.
     pub const ZERO: Self = Self(0);
 
-    /// This long after `self`; a duration without end saturates and is never reached.
+    /// Returns the moment `duration` after `self`. The sum saturates, and a saturated moment is
+    /// never reached.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// Returns how long after `earlier` this moment is, or zero if it is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// The time that a driver works with: an origin, and the moment of the last reading. It never
-/// reads the system's clock itself, so that tests and simulations bring their own time.
+/// A driver's time: an origin and the last reading. It never reads the system's clock itself, so
+/// that tests and simulations can provide their own time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
@@ -37,7 +38,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that begins at `now`.
+    /// Creates a clock that begins at `now`.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -47,7 +48,7 @@ impl Clock {
         }
     }
 
-    /// Takes over a new reading. One that lies before the last is ignored: time does not go back.
+    /// Sets a new reading. A reading earlier than the last one is ignored, so time never goes back.
     #[inline]
     pub fn set(&mut self, now: Instant) {
         if now > self.now {
@@ -56,21 +57,21 @@ impl Clock {
         }
     }
 
-    /// The last reading.
+    /// Returns the last reading.
     #[must_use]
     #[inline]
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// The last reading as a tick.
+    /// Returns the last reading as a tick.
     #[must_use]
     #[inline]
     pub fn tick(&self) -> Tick {
         self.tick
     }
 
-    /// The tick of an instant; what lies before the origin is the origin.
+    /// Returns the tick of an instant. An instant before the origin becomes the origin.
     #[must_use]
     pub fn tick_of(&self, instant: Instant) -> Tick {
         Tick(nanos(instant.saturating_duration_since(self.origin)))
@@ -94,6 +95,7 @@ mod tests {
         let mut clock = Clock::new(start);
         clock.set(start + Duration::from_secs(2));
         clock.set(start + Duration::from_secs(1));
+
         assert_eq!(clock.tick().since(Tick::ZERO), Duration::from_secs(2));
         assert_eq!(
             clock.tick().after(Duration::MAX).after(Duration::MAX),

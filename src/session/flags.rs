@@ -1,4 +1,4 @@
-//! Yes-or-no facts, at most thirty-two of them, so that one test answers for several of them.
+//! Up to 32 boolean flags in one `u32`, so that several can be tested at once.
 
 use std::ops::BitOr;
 
@@ -16,7 +16,8 @@ impl Flags {
         Self(self.0 | other.0)
     }
 
-    /// These if `condition` holds, else none; without a branch, since events are unpredictable.
+    /// Returns `self` if `condition` holds, and no flags otherwise. It has no branch, because
+    /// events are unpredictable.
     #[inline]
     pub(crate) fn when(self, condition: bool) -> Self {
         Self(self.0 * u32::from(condition))
@@ -37,7 +38,7 @@ impl Flags {
         self.0 &= !these.0;
     }
 
-    /// Clears `these` and says whether any was set.
+    /// Clears `these` and returns whether any of them was set.
     #[inline]
     pub(crate) fn take(&mut self, these: Self) -> bool {
         let any = self.any(these);

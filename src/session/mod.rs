@@ -1,10 +1,12 @@
-//! The rules that every driver shares: order of calls, unread bytes, limits, deadlines, the end.
+//! One connection without its socket: the order of calls, unread bytes, limits, deadlines and the
+//! end.
 //!
-//! One connection without its socket: a [`Session`] is the only caller of a [`Protocol`], through the
-//! [`Transport`] that it lends. What comes in here is what every way of serving has to do alike, as bytes
-//! handed in and moments handed down: no socket, thread or clock.
+//! A [`Session`] is the only caller of a [`Protocol`], through the [`Transport`] that it lends.
+//! This room holds what every way of serving must do alike. Bytes and moments are passed in; it
+//! knows no socket, thread or clock.
 //!
-//! This room imports the values (`address`, `config`, `error`, `statistics`, `waker`) and nothing else.
+//! This room imports the values (`address`, `config`, `error`, `statistics`, `waker`) and nothing
+//! else.
 
 mod buffer;
 mod clock;
@@ -33,13 +35,14 @@ use crate::session::state::{
 };
 use crate::session::unwind::{Caught, take};
 
-/// Room beside `max_frame` for the header or the delimiter of an incomplete message.
+/// Bytes allowed in addition to `max_frame` for the header or delimiter of an incomplete message.
 const HEADER_ROOM: usize = 1024;
 
-/// One connection's protocol and everything that does not depend on how its bytes travel.
+/// One connection's protocol and all state that does not depend on how its bytes travel.
 ///
-/// The only caller of a [`Protocol`]. A driver (the event loop, a thread, a test) moves bytes between
-/// a socket and a session, and tells it the time; a session knows of no socket, thread or clock.
+/// A session is the only caller of its [`Protocol`]. A driver (the event loop, a thread, a test)
+/// moves bytes between a socket and the session, and passes it the time. The session knows no
+/// socket, thread or clock.
 ///
 /// - **A driver asks**: [`wants_input`](Self::wants_input), [`has_more`](Self::has_more),
 ///   [`is_closing`](Self::is_closing), [`is_aborted`](Self::is_aborted),
@@ -61,8 +64,8 @@ pub struct Session<P> {
 }
 
 impl<P: Protocol> Session<P> {
-    /// A session that begins at `now`. The first-message deadline runs for peers that came in by a
-    /// listener, not for those that we connected to.
+    /// Creates a session that begins at `now`. The first-message deadline applies to peers that a
+    /// listener accepted, not to connections that this process opened.
     #[must_use]
     pub fn new(protocol: P, peer: Peer, now: Tick) -> Self {
         Self {
@@ -72,71 +75,72 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// The other side.
+    /// Returns the peer.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.state.peer
     }
 
-    /// The protocol, to look at.
+    /// Returns the protocol.
     #[must_use]
     pub fn protocol(&self) -> &P {
         &self.protocol.0
     }
 
-    /// Whether the driver should read from the peer.
+    /// Returns whether the driver should read from the peer.
     #[must_use]
     #[inline]
     pub fn wants_input(&self) -> bool {
         !self.state.flags.any(BLOCKED | EOF | PENDING)
     }
 
-    /// Whether [`handle_more`](Self::handle_more) has something to do without new input.
+    /// Returns whether [`handle_more`](Self::handle_more) has work to do without new input.
     #[must_use]
     #[inline]
     pub fn has_more(&self) -> bool {
         self.state.flags.any(PENDING) && !self.state.flags.any(BLOCKED)
     }
 
-    /// Whether nothing is to be done without new input, and nothing is held.
+    /// Returns whether the session has no work without new input, and holds no bytes.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         !self.state.flags.any(BUSY) && self.state.output.is_none()
     }
 
-    /// Whether the connection is to be finished when all output is sent.
+    /// Returns whether the driver is to end the connection when all output is sent.
     #[must_use]
     #[inline]
     pub fn is_closing(&self) -> bool {
         self.state.flags.any(CLOSING)
     }
 
-    /// Whether the connection is to be ended at once, dropping what the peer did not get yet.
+    /// Returns whether the driver is to end the connection at once and drop unsent output.
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         self.state.flags.any(ABORTED)
     }
 
-    /// Whether our side of the stream is to be ended when all output is sent, while the peer's goes on.
+    /// Returns whether the driver is to end our side of the stream when all output is sent, while
+    /// the peer's side stays open.
     #[must_use]
     #[inline]
     pub fn is_finished(&self) -> bool {
         self.state.flags.any(FINISHED)
     }
 
-    /// Whether the end of the peer's stream was seen.
+    /// Returns whether the peer has ended its stream.
     #[must_use]
     pub fn is_eof(&self) -> bool {
         self.state.flags.any(EOF)
     }
 
-    /// Whether the protocol wrote anything, if only an empty datagram.
+    /// Returns whether the protocol wrote anything, including an empty datagram.
     #[must_use]
     pub fn has_replied(&self) -> bool {
         self.state.flags.any(WROTE)
     }
 
-    /// What is to be sent.
+    /// Returns the output that is to be sent.
     #[must_use]
     #[inline]
     pub fn output(&self) -> &[u8] {
@@ -146,7 +150,7 @@ impl<P: Protocol> Session<P> {
             .map_or(&[], |output| output.as_slice())
     }
 
-    /// The connection stands.
+    /// Tells the protocol that the connection is established.
     pub fn handle_open(&mut self, context: &Context<'_>) {
         self.state.flags.set(RETIME);
         self.state.activity = context.clock.tick();
@@ -155,7 +159,8 @@ impl<P: Protocol> Session<P> {
             .call(&mut self.state, context, Protocol::connection_made);
     }
 
-    /// Bytes came. The session shows them to the protocol and keeps what it leaves.
+    /// Handles bytes that arrived: shows them to the protocol and keeps those that it does not
+    /// take.
     #[inline]
     pub fn handle_data(&mut self, data: &[u8], context: &Context<'_>) {
         self.state.activity = context.clock.tick();
@@ -163,6 +168,7 @@ impl<P: Protocol> Session<P> {
             self.keep(data);
             return self.show_unread(context);
         }
+
         let taken = self.show(data, context);
         if taken < data.len() {
             self.keep(&data[taken..]);
@@ -170,7 +176,8 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// Shows unread bytes, or the end of the stream, again: a pause has ended or a turn has passed.
+    /// Shows unread bytes, or the end of the stream, again after a pause has ended or a turn has
+    /// passed.
     pub fn handle_more(&mut self, context: &Context<'_>) {
         self.state.end_pending();
         self.show_unread(context);
@@ -179,20 +186,20 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// The peer ended its stream.
+    /// Handles the end of the peer's stream.
     pub fn handle_eof(&mut self, context: &Context<'_>) {
         self.state.flags.set(EOF);
         self.tell_eof(context);
     }
 
-    /// A deadline may have come: the protocol's own, or one of the limits. The driver should have
-    /// tried to read and write before, so that nobody is cut off who did move.
+    /// Handles deadlines that may have passed: the protocol's own and the configured ones. The
+    /// driver should try to read and write first, so that a peer that did move is not cut off.
     pub fn handle_timeout(&mut self, context: &Context<'_>) {
         self.handle_deadlines(context, false);
     }
 
-    /// The same; while more of what the peer sent `waits` to be read, it is not blamed for not
-    /// sending.
+    /// Works like `handle_timeout`, but if some of the peer's bytes wait to be read (`waits`), the
+    /// peer is not blamed for silence.
     pub(crate) fn handle_deadlines(&mut self, context: &Context<'_>, waits: bool) {
         let now = context.clock.tick();
         if self.protocol_deadline(context).is_some_and(|at| at <= now) {
@@ -204,21 +211,23 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// A waker of this session was used.
+    /// Tells the protocol that a waker of this session was used.
     pub fn handle_woken(&mut self, context: &Context<'_>) {
         self.tell(context, P::woken);
     }
 
-    /// The server is shutting down.
+    /// Tells the protocol that the server is shutting down.
     pub fn handle_shutdown(&mut self, context: &Context<'_>) {
         self.state.flags.set(SHUTDOWN);
         self.tell(context, P::shutdown_requested);
     }
 
-    /// Runs a whole session on one datagram: its output is the reply, if it
-    /// [`has_replied`](Self::has_replied). What remains is [`handle_lost`](Self::handle_lost).
+    /// Runs a whole session on one datagram. Its output is the reply, if the session
+    /// [`has_replied`](Self::has_replied). The driver then only calls
+    /// [`handle_lost`](Self::handle_lost).
     pub fn handle_datagram(&mut self, data: &[u8], context: &Context<'_>) {
         self.handle_open(context);
+
         let mut rest = data;
         loop {
             let taken = self.show(rest, context);
@@ -227,6 +236,7 @@ impl<P: Protocol> Session<P> {
                 break;
             }
         }
+
         self.state.flags.set(EOF | EOF_TOLD);
         self.protocol
             .call(&mut self.state, context, |protocol, transport| {
@@ -235,7 +245,7 @@ impl<P: Protocol> Session<P> {
         self.state.close();
     }
 
-    /// The peer took the first `count` bytes of the output.
+    /// Notes that the peer took the first `count` bytes of the output.
     #[inline]
     pub fn output_sent(&mut self, count: usize, context: &Context<'_>) {
         let (now, low_water) = (context.clock.tick(), context.config.low_water);
@@ -244,12 +254,14 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// The connection cannot go on, for `reason`. Drops its output, unless that is a protocol error.
+    /// Ends the connection for `reason`. Drops waiting output, unless the reason is a protocol
+    /// error.
     pub fn fail(&mut self, reason: CloseReason) {
         self.state.fail(reason);
     }
 
-    /// The connection is over. Tells the protocol and gives the reason back, once; `None` after that.
+    /// Tells the protocol that the connection is over, and returns the reason. Returns `None` on
+    /// later calls.
     pub fn handle_lost(&mut self) -> Option<Box<CloseReason>> {
         if self.state.flags.any(LOST) {
             return None;
@@ -257,13 +269,14 @@ impl<P: Protocol> Session<P> {
         self.state.flags.set(LOST | CLOSING);
         (self.state.output, self.unread) = (None, None);
         self.state.charge(0);
+
         let reason = self.state.reason.take();
         let reason = reason.unwrap_or_else(|| Box::new(CloseReason::Closed));
         self.protocol.lose(&mut self.state, &reason);
         Some(reason)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) should be called, if at all.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) should be called, or `None` for never.
     pub fn deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
         self.state.flags.clear(RETIME);
         let limit = self.state.limit(context.config, false).map(|(at, _)| at);
@@ -271,8 +284,8 @@ impl<P: Protocol> Session<P> {
         limit.into_iter().chain(own).min()
     }
 
-    /// Whether [`deadline`](Self::deadline) may have become earlier than when it was last asked.
-    /// Mere activity moves it later, which a driver finds out when the old one has come.
+    /// Returns whether [`deadline`](Self::deadline) may be earlier than when it was last queried.
+    /// Activity alone makes it later, which a driver notices when the old deadline passes.
     #[inline]
     pub fn deadline_changed(&mut self) -> bool {
         self.state.flags.any(RETIME | CLOSING)
@@ -280,21 +293,21 @@ impl<P: Protocol> Session<P> {
             || self.is_closing()
     }
 
-    /// Lends the driver's one output buffer for a turn, so that an idle session owns none.
+    /// Lends the driver's shared output buffer for a turn, so that an idle session owns none.
     #[inline]
     pub fn lend(&mut self, scratch: &mut Option<Box<Buffer>>) {
         self.state.lend(scratch);
     }
 
-    /// Takes the lent buffer back. Output that is left over moves to a buffer of its own, of just
-    /// the size it needs.
+    /// Takes the lent buffer back. Remaining output moves to the session's own buffer of just the
+    /// size that it needs.
     #[inline]
     pub fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, context: &Context<'_>) {
         self.state.reclaim(scratch, context.clock.tick());
     }
 
-    /// The driver is about to wait for the peer to take output, from when on `write_timeout` runs.
-    /// [`reclaim`](Self::reclaim) says it by itself.
+    /// Notes that the driver begins to wait for the peer to take output, which starts
+    /// `write_timeout`. [`reclaim`](Self::reclaim) does this by itself.
     pub fn note_stalled(&mut self, context: &Context<'_>) {
         self.state.note_stalled(context.clock.tick());
     }
@@ -329,14 +342,15 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// Shows `data` to the protocol until it is all taken, incomplete, blocked, or the turn's calls
-    /// are spent. Returns how much was taken.
+    /// Shows `data` to the protocol until all of it is taken, the message is incomplete, the input
+    /// is blocked, or the turn's calls are used up. Returns how many bytes were taken.
     #[inline]
     fn show(&mut self, data: &[u8], context: &Context<'_>) -> usize {
         let Self {
             protocol, state, ..
         } = self;
         let mut taken = 0;
+
         let outcome = catch(|| {
             for _ in 0..context.config.messages_per_turn {
                 if state.flags.any(BLOCKED) {
@@ -354,6 +368,7 @@ impl<P: Protocol> Session<P> {
             }
             Ok(true)
         });
+
         match outcome {
             Some(Ok(false)) if taken == data.len() => state.flags.clear(FIRST | INCOMPLETE),
             Some(Ok(pending)) => self.left_over(taken, pending, context),
@@ -369,6 +384,7 @@ impl<P: Protocol> Session<P> {
         if taken > 0 {
             flags.clear(FIRST | INCOMPLETE);
         }
+
         if pending {
             flags.clear(INCOMPLETE);
             flags.set(PENDING);
@@ -388,10 +404,12 @@ impl<P: Protocol> Session<P> {
             self.state.flags.set(PENDING);
             return;
         }
+
         self.state.flags.set(EOF_TOLD);
         self.state.flags.clear(FIRST | INCOMPLETE);
         let unread = self.unread.take();
         let unread = unread.as_ref().map_or(&[][..], |unread| unread.as_slice());
+
         let end = |protocol: &mut P, transport: &mut Transport<'_>| {
             protocol.eof_received(unread, transport)
         };

@@ -1,4 +1,4 @@
-//! What a user writes: a protocol, and the factory that makes one for each peer.
+//! The traits that users implement: a protocol, and the factory that makes one for each peer.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use crate::statistics::Statistics;
 /// A protocol as a state machine: bytes in, bytes out. One value serves one connection, or one
 /// datagram.
 ///
-/// Method names in the past participle tell what happened; what to do about it is said to the
-/// [`Transport`]. The order of the calls:
+/// A method named by a past participle reports that something happened. The protocol responds
+/// through the [`Transport`]. The methods are called in this order:
 ///
 /// ```text
 /// connection_made (data_received | resume_writing | handle_timeout | woken | shutdown_requested)*
 /// [eof_received (resume_writing | handle_timeout | woken | shutdown_requested)*] connection_lost
 /// ```
 ///
-/// `connection_lost` comes exactly once, also after a panic. A connection that could not be made, or
-/// that the system does not let the loop watch, has no `connection_made`. After `close`, `abort` or an error nothing but
-/// `connection_lost` follows.
+/// `connection_lost` is called exactly once, even after a panic. `connection_made` is not called
+/// for a connection that could not be made or that the system does not let the loop watch. After
+/// `close`, `abort` or an error, only `connection_lost` follows.
 ///
 /// The smallest protocol:
 ///
@@ -37,46 +37,52 @@ use crate::statistics::Statistics;
 /// }
 /// ```
 ///
-/// No method may block: on a loop it would hold up every other connection. A panic ends this one
-/// connection, as long as panics unwind: a program that is built with `panic = "abort"` ends as a whole
-/// with the first one, except where each connection has a process
-/// ([`serve_forking`](crate::Server::serve_forking)), which then ends alone and counts as killed.
+/// No method may block: on a loop, it would hold up every other connection.
+///
+/// A panic ends only its own connection, as long as panics unwind. A program built with
+/// `panic = "abort"` ends as a whole at the first panic. The exception is a server that gives each
+/// connection a process ([`serve_forking`](crate::Server::serve_forking)): only that process ends,
+/// and it counts as killed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Protocol`",
     note = "a `FrameProtocol` becomes one with its framing: `Framed::new(Lines::new(1_000), ...)`"
 )]
 pub trait Protocol {
-    /// The connection stands. For a protocol whose server speaks first.
+    /// Called when the connection is established. A protocol whose server speaks first writes here.
     ///
     /// # Errors
-    /// An error closes the connection after what was written is sent; so with every method.
+    /// An error closes the connection after everything already written is sent. This holds for
+    /// every method that returns a `Result`.
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         let _ = transport;
         Ok(())
     }
 
-    /// `data` is everything that arrived and was not taken yet. Returns how many of its bytes were
-    /// taken, from the front; the rest is shown again. Never empty, except for an empty datagram.
+    /// Called with `data`, all bytes that have arrived and were not taken yet. Returns how many
+    /// bytes were taken from the front; the rest is shown again. `data` is never empty, except for
+    /// an empty datagram.
     ///
-    /// `Ok(0)` says that the message is *incomplete*: the call is repeated when more has come.
-    /// After a message is taken and something is left, the call is repeated at once, so that taking
-    /// one message per call is the natural way. To take nothing *for now*, whatever comes, use
-    /// [`Transport::pause_reading`].
+    /// `Ok(0)` means that the message is *incomplete*: the method is called again when more bytes
+    /// have arrived. When a message is taken and bytes are left, the method is called again at
+    /// once, so the natural way is to take one message per call. To take nothing *for now*,
+    /// whatever arrives, use [`Transport::pause_reading`].
     ///
     /// # Errors
-    /// What the peer sent breaks the protocol. Taking more than there is counts as a panic.
+    /// Returns an error if the peer's bytes break the protocol. Returning more than `data.len()`
+    /// counts as a panic.
     fn data_received(
         &mut self,
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError>;
 
-    /// The peer ended its stream, `unread` was left of it. The other direction still stands: replies
-    /// can be sent, now or later. By default the connection is closed after what was written is
-    /// sent; for a datagram this is its natural end.
+    /// Called when the peer has ended its stream, with the bytes that are left `unread`. The other
+    /// direction is still open, so replies can be sent now or later. By default, closes the
+    /// connection after everything already written is sent. For a datagram, this is the natural
+    /// end.
     ///
     /// # Errors
-    /// By default [`ProtocolError::Truncated`] if anything was unread.
+    /// By default, returns [`ProtocolError::Truncated`] if anything is unread.
     fn eof_received(
         &mut self,
         unread: &[u8],
@@ -87,40 +93,43 @@ pub trait Protocol {
                 unread: unread.len(),
             });
         }
+
         transport.close();
         Ok(())
     }
 
-    /// Waiting output has fallen to the low mark after it had been full, or after
-    /// [`Transport::write_some`] had no room for everything. For producers.
+    /// Called when waiting output has fallen to `low_water` after it was full, or after
+    /// [`Transport::write_some`] had no room for all of its data. Producers continue here.
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
         let _ = transport;
     }
 
-    /// When `handle_timeout` is to be called, if at all. Asked after every call, so a protocol keeps
-    /// the moment in a field. A moment in the past is now.
+    /// Returns when `handle_timeout` is to be called, or `None` for never. It is queried after
+    /// every call, so a protocol keeps the moment in a field. A moment in the past means now.
     fn poll_timeout(&self) -> Option<Instant> {
         None
     }
 
-    /// The moment of `poll_timeout` has come. The protocol moves or clears it; one that does not is
-    /// called again a millisecond later. By default the connection is closed.
+    /// Called when the moment of `poll_timeout` has come. The protocol moves or clears that moment;
+    /// otherwise this is called again a millisecond later. By default, closes the connection.
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
         transport.close();
     }
 
-    /// A [`Waker`](crate::Waker) of this connection was used. Can come without a cause.
+    /// Called after a [`Waker`](crate::Waker) of this connection was used. It may also be called
+    /// without a cause.
     fn woken(&mut self, transport: &mut Transport<'_>) {
         let _ = transport;
     }
 
-    /// The server is shutting down: finish what is owed, and close before the drain's deadline. By
-    /// default the connection is closed after what was written is sent.
+    /// Called when the server begins to shut down. The protocol should send what it still owes and
+    /// close before the drain's deadline. By default, closes the connection after everything
+    /// already written is sent.
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         transport.close();
     }
 
-    /// The connection has ended. Comes exactly once, last, whatever the reason.
+    /// Called once, as the last method, when the connection has ended for any reason.
     fn connection_lost(&mut self, reason: &CloseReason) {
         let _ = reason;
     }
@@ -172,28 +181,29 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
     }
 }
 
-/// Makes a protocol for each peer, and hears of what concerns the server as a whole.
+/// Makes a protocol for each peer, and has hooks for events that concern the server as a whole.
 ///
-/// A closure `|_: &Peer| Some(Echo)` is a factory (the parameter's type must be written); so is a
-/// function. Implement the trait for the other two hooks. A panic in any of them is contained, unless
-/// the program is built with `panic = "abort"`.
+/// A closure `|_: &Peer| Some(Echo)` is a factory (the parameter's type must be written), and so is
+/// a function. Implement the trait to use the other two hooks. A panic in any of the methods is
+/// caught, unless the program is built with `panic = "abort"`.
 pub trait Factory {
-    /// The protocol that this factory makes. For several, on several listeners, use
-    /// `Box<dyn Protocol>`.
+    /// The protocol that this factory makes. To serve several protocols, for example on several
+    /// listeners, use `Box<dyn Protocol>`.
     type Protocol: Protocol;
 
-    /// A protocol for this peer, or `None` to refuse it: its connection is closed at once and
-    /// counted.
+    /// Returns a protocol for `peer`, or `None` to refuse it. A refused connection is closed at
+    /// once and counted.
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol>;
 
-    /// A connection ended with an error ([`CloseReason::is_error`]). Comes after its
-    /// `connection_lost`. The loop itself logs such ends too, each kind at most once a second as a
-    /// warning, and [those of every day](CloseReason::is_ordinary) at the level debug.
+    /// Called after the `connection_lost` of a connection that ended with an error
+    /// ([`CloseReason::is_error`]). The loop also logs such ends itself: as a warning, at most once
+    /// a second for each kind, and at the level debug for [ordinary
+    /// ends](CloseReason::is_ordinary).
     fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
         let _ = (peer, reason);
     }
 
-    /// Called once per turn of the loop, after the connections were served.
+    /// Called once per turn of the loop, after the connections have been served.
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
         let _ = actions;
     }
@@ -222,31 +232,31 @@ pub struct Actions<'a, P> {
 }
 
 impl<P> Actions<'_, P> {
-    /// The time of this turn.
+    /// Returns the time of this turn.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// The loop's counters.
+    /// Returns the loop's counters.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
         self.statistics
     }
 
-    /// Opens a connection to `address` at the end of the turn; failure is told to the protocol, by
-    /// `connection_lost`.
+    /// Opens a connection to `address` at the end of the turn. If it fails, `connection_lost` tells
+    /// the protocol.
     pub fn connect(&mut self, address: Address, protocol: P) {
         self.connects.push((address, protocol));
     }
 
-    /// Asks for another turn after `delay` at the latest, though nothing else may happen by then.
+    /// Requests another turn within `delay`, even if no event occurs before then.
     pub fn call_again(&mut self, delay: Duration) {
         let at = self.now.checked_add(delay);
         *self.again = (*self.again).into_iter().chain(at).min();
     }
 
-    /// Shuts the server down, as a [`ShutdownHandle`](crate::ShutdownHandle) does.
+    /// Shuts the server down, like [`ShutdownHandle`](crate::ShutdownHandle).
     pub fn shutdown(&mut self) {
         *self.shutdown = true;
     }

@@ -1,4 +1,4 @@
-//! What a session knows of its connection beside the protocol.
+//! The state of a session's connection, apart from the protocol.
 
 use crate::address::Peer;
 use crate::config::Config;
@@ -7,51 +7,52 @@ use crate::session::buffer::Buffer;
 use crate::session::clock::Tick;
 use crate::session::flags::Flags;
 
-/// The protocol wants no input until it says so.
+/// The protocol has paused its input.
 pub(super) const PAUSED: Flags = Flags::bit(0);
 /// Output has reached the high mark and not yet fallen to the low one.
 pub(super) const FULL: Flags = Flags::bit(1);
-/// Nothing more is taken or written; what waits is still sent.
+/// No more input is taken and no more output written; waiting output is still sent.
 pub(super) const CLOSING: Flags = Flags::bit(2);
-/// Nothing more is sent either; implies `CLOSING`.
+/// Waiting output is not sent either. Implies `CLOSING`.
 pub(super) const ABORTED: Flags = Flags::bit(3);
-/// Unread bytes are to be shown again without new input, as soon as nothing blocks.
+/// Unread bytes are to be shown again without new input, as soon as nothing blocks them.
 pub(super) const PENDING: Flags = Flags::bit(4);
-/// Unread bytes are the beginning of a message whose rest the peer owes us.
+/// Unread bytes are the beginning of a message, and the peer owes the rest.
 pub(super) const INCOMPLETE: Flags = Flags::bit(5);
-/// No message was complete yet.
+/// No message has been complete yet.
 pub(super) const FIRST: Flags = Flags::bit(6);
 /// The peer ended its stream.
 pub(super) const EOF: Flags = Flags::bit(7);
-/// The protocol knows of the end.
+/// The protocol has been told of the end of the stream.
 pub(super) const EOF_TOLD: Flags = Flags::bit(8);
 /// The protocol was asked to finish.
 pub(super) const SHUTDOWN: Flags = Flags::bit(9);
-/// The protocol wrote something, if only an empty datagram.
+/// The protocol wrote something, possibly an empty datagram.
 pub(super) const WROTE: Flags = Flags::bit(10);
 /// A deadline may have become earlier.
 pub(super) const RETIME: Flags = Flags::bit(11);
-/// Output was left over that the socket did not take.
+/// The socket did not take all output.
 pub(super) const STALLED: Flags = Flags::bit(12);
 /// The protocol was told that the connection is lost.
 pub(super) const LOST: Flags = Flags::bit(13);
-/// The protocol panicked when it was told so.
+/// The protocol panicked when it was told of the loss.
 pub(super) const PANICKED: Flags = Flags::bit(14);
 /// Our side of the stream ends when all output is sent; input goes on.
 pub(super) const FINISHED: Flags = Flags::bit(15);
 /// The protocol has more to send once output has fallen to the low mark.
 pub(super) const WANTED: Flags = Flags::bit(16);
 
-/// The protocol keeps memory of its own that counts.
+/// The protocol has charged memory of its own.
 pub(super) const CHARGED: Flags = Flags::bit(17);
 
-/// What makes writing do nothing.
+/// The flags with which writing does nothing.
 pub(super) const MUTE: Flags = CLOSING.or(FINISHED);
 
-/// What keeps input from being shown: the protocol's wish, waiting output, or the end.
+/// The flags that keep input from being shown: the protocol's wish, waiting output, or the end.
 pub(super) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
 
-/// What is more than waiting for the next message. Unread bytes are there only with one of these.
+/// The flags of a session that does more than wait for the next message. A session has unread bytes
+/// only with one of these.
 pub(super) const BUSY: Flags = CLOSING.or(FINISHED).or(PENDING).or(INCOMPLETE).or(CHARGED);
 
 /// The part of a session that a [`Transport`](crate::Transport) acts on.
@@ -62,12 +63,12 @@ pub(super) struct State {
     pub(super) reason: Option<Box<CloseReason>>,
     /// When a byte last moved.
     pub(super) activity: Tick,
-    /// Since when we wait for the rest of a message.
+    /// When the wait for the rest of a message began.
     pub(super) message: Tick,
-    /// When the peer last took output, or output began to wait.
+    /// When the peer last took output, or when output began to wait.
     pub(super) progress: Tick,
     pub(super) flags: Flags,
-    /// Bytes that the protocol keeps itself. Half of a `usize`, since every idle connection has it.
+    /// How many bytes the protocol keeps itself. A `u32`, because every idle connection stores it.
     pub(super) charged: u32,
 }
 
@@ -78,6 +79,7 @@ impl State {
         } else {
             Flags::NONE
         };
+
         Self {
             peer,
             output: None,
@@ -97,8 +99,8 @@ impl State {
         self.flags.set(CHARGED.when(bytes > 0));
     }
 
-    /// What was noted at the moment `from` really happened at `to`, or just before: the driver read the
-    /// clock before work that took long.
+    /// Moves times noted as `from` to `to`, close to when the events really happened. The driver
+    /// read the clock before work that took long.
     pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
         let stamps = [&mut self.activity, &mut self.message, &mut self.progress];
         for stamp in stamps.into_iter().filter(|stamp| **stamp == from) {
@@ -118,24 +120,26 @@ impl State {
         self.flags.set(CLOSING);
     }
 
-    /// Ends the connection for a failure, which outweighs an orderly reason given before. Waiting
-    /// output is sent after a protocol error, and dropped after anything else; what dropped it keeps
-    /// its reason.
+    /// Ends the connection after a failure, which replaces an orderly reason given before. Waiting
+    /// output is sent after a protocol error, and dropped after any other failure. The reason for
+    /// which output was dropped is never replaced.
     pub(super) fn fail(&mut self, reason: CloseReason) {
         if self.flags.any(ABORTED) {
             return;
         }
+
         if !matches!(reason, CloseReason::Protocol(_)) {
             self.flags.set(ABORTED);
             self.output = None;
         }
+
         if !self.reason.as_ref().is_some_and(|reason| reason.is_error()) {
             self.reason = Some(Box::new(reason));
         }
         self.flags.set(CLOSING);
     }
 
-    /// Input is welcome again: what the peer owes us, it owes from now on.
+    /// Accepts input again. The time that the peer has for what it owes begins now.
     pub(super) fn unblock(&mut self, flag: Flags, now: Tick) {
         if self.flags.take(flag) {
             self.message = now;
@@ -147,20 +151,21 @@ impl State {
         }
     }
 
-    /// Unread bytes are shown again now, and so what the peer owes runs again.
+    /// Notes that unread bytes are shown again, so that deadlines for the peer's input run again.
     pub(super) fn end_pending(&mut self) {
         self.flags.clear(PENDING);
         self.flags.set(RETIME);
     }
 
-    /// The earliest of the configured deadlines that run now; those of the peer's input do not while
-    /// some of it `waits` to be read.
+    /// Returns the earliest of the configured deadlines that run now. Those for the peer's input do
+    /// not run while some of it waits to be read (`waits`).
     pub(super) fn limit(&self, config: &Config, waits: bool) -> Option<(Tick, Deadline)> {
         let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF);
         let first = owed && self.flags.any(FIRST);
         let begun = owed && self.flags.any(INCOMPLETE) && !self.flags.any(FIRST);
         let idle = !waits && !self.flags.any(PAUSED);
         let stalled = self.flags.any(STALLED);
+
         let deadlines = [
             (
                 first,
@@ -188,7 +193,8 @@ impl State {
             .min_by_key(|(at, _)| *at)
     }
 
-    /// The peer took output. True if it had been full, and now no longer is.
+    /// Notes that the peer took output. Returns true if the protocol can write again after it was
+    /// full.
     #[inline]
     pub(super) fn output_sent(&mut self, count: usize, now: Tick, low_water: usize) -> bool {
         let Some(output) = &mut self.output else {
@@ -206,6 +212,7 @@ impl State {
         if waiting == 0 {
             self.flags.clear(STALLED);
         }
+
         let resumes = waiting <= low_water && self.flags.any(FULL | WANTED);
         if resumes {
             self.flags.clear(WANTED);
@@ -232,8 +239,8 @@ impl State {
         }
     }
 
-    /// The rare cases: output is left over, a buffer of its own has become empty, or the lent one
-    /// was dropped with a failed connection.
+    /// Handles the rare cases: output is left over, the session's own buffer has become empty, or
+    /// the lent buffer was dropped with a failed connection.
     #[cold]
     fn settle_output(&mut self, scratch: &mut Option<Box<Buffer>>, now: Tick) {
         let output = self.output.take().filter(|output| !output.is_empty());
@@ -245,6 +252,7 @@ impl State {
                 self.output = Some(own);
             }
         }
+
         match scratch {
             Some(_) => self.output = output,
             None => *scratch = Some(output.and_then(Buffer::into_scratch).unwrap_or_default()),

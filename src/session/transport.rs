@@ -1,4 +1,4 @@
-//! What a protocol can do with its connection.
+//! A protocol's view of its connection.
 
 use std::time::Instant;
 use std::{fmt, io};
@@ -10,16 +10,16 @@ use crate::session::clock::Clock;
 use crate::session::state::{CLOSING, FINISHED, FULL, MUTE, PAUSED, State, WANTED, WROTE};
 use crate::waker::{Waker, Wakers};
 
-/// What a driver lends a session for one call.
+/// What a driver lends to a session for one call.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The driver's time.
     pub clock: &'a Clock,
     /// The limits in force.
     pub config: &'a Config,
-    /// What makes wakers.
+    /// Makes wakers for the session.
     pub wakers: &'a dyn Wakers,
-    /// What the driver knows the session by; a waker carries it.
+    /// The driver's number for the session; a waker carries it.
     pub id: usize,
 }
 
@@ -33,15 +33,15 @@ impl fmt::Debug for Context<'_> {
 
 /// A protocol's view of its connection, for the duration of one call.
 ///
-/// Nothing here blocks or fails: output waits in memory until the socket takes it, and failures are
-/// told by [`connection_lost`](crate::Protocol::connection_lost).
+/// No method blocks or fails. Output waits in memory until the socket takes it, and
+/// [`connection_lost`](crate::Protocol::connection_lost) reports a failure.
 pub struct Transport<'a> {
     pub(super) state: &'a mut State,
     pub(super) context: &'a Context<'a>,
 }
 
 impl Transport<'_> {
-    /// The same transport for a shorter time.
+    /// Returns the same transport with a shorter lifetime.
     #[inline]
     pub(crate) fn reborrow(&mut self) -> Transport<'_> {
         Transport {
@@ -50,12 +50,12 @@ impl Transport<'_> {
         }
     }
 
-    /// Sends `data` after all that was written before; on a datagram it becomes part of the one
-    /// reply. Written data is sent together at the end of the turn.
+    /// Sends `data` after everything written before. For a datagram, the data becomes part of the
+    /// one reply. Written data is sent together at the end of the turn.
     ///
-    /// When `high_water` bytes wait, the peer's input is no longer read; when more than
-    /// `max_output` would, the connection is ended with [`CloseReason::Overflow`]. After
-    /// [`close`](Self::close) or [`finish`](Self::finish) writing does nothing.
+    /// While `high_water` bytes or more wait, the peer's input is not read. If more than
+    /// `max_output` bytes would wait, the connection is ended with [`CloseReason::Overflow`]. After
+    /// [`close`](Self::close) or [`finish`](Self::finish), writing does nothing.
     #[inline]
     pub fn write(&mut self, data: &[u8]) {
         if self.state.flags.any(MUTE) {
@@ -69,23 +69,25 @@ impl Transport<'_> {
         output.push(data);
     }
 
-    /// Sends as much of `data` as there is room for below `high_water`, and says how much; if that
-    /// is not all, [`resume_writing`](crate::Protocol::resume_writing) is called when waiting output
-    /// has fallen to `low_water`.
+    /// Sends as much of `data` as fits below `high_water`, and returns how many bytes that is. If
+    /// it is not all, [`resume_writing`](crate::Protocol::resume_writing) is called when waiting
+    /// output has fallen to `low_water`.
     ///
-    /// Unlike [`write`](Self::write) it never stops the peer's input. That is for a relay: its peer
-    /// may take no more output before it has got rid of its own. After [`close`](Self::close) or
-    /// [`finish`](Self::finish) everything is taken and nothing sent.
+    /// Unlike [`write`](Self::write), this never stops the peer's input. A relay needs that,
+    /// because its peer may not accept output before it has sent its own. After
+    /// [`close`](Self::close) or [`finish`](Self::finish), all data is taken and nothing is sent.
     pub fn write_some(&mut self, data: &[u8]) -> usize {
         if self.state.flags.any(MUTE) {
             return data.len();
         }
+
         self.state.flags.set(WROTE);
         let output = self.state.output.get_or_insert_with(Box::default);
         let room = self.context.config.high_water.saturating_sub(output.len());
         if data.len() > room {
             self.state.flags.set(WANTED);
         }
+
         let data = &data[..data.len().min(room)];
         output.push(data);
         data.len()
@@ -101,64 +103,65 @@ impl Transport<'_> {
         self.state.flags.set(FULL);
     }
 
-    /// Ends the connection when all that was written is sent; no more input is shown. The peer
-    /// sees the end of the stream.
+    /// Ends the connection when all written data is sent, and shows no more input. The peer sees
+    /// the end of the stream.
     pub fn close(&mut self) {
         self.state.close();
     }
 
-    /// Ends our side of the stream alone, when all that was written is sent: the peer sees its end,
-    /// and what the peer sends is still shown, until it ends its side too.
+    /// Ends only our side of the stream, when all written data is sent. The peer sees the end of
+    /// the stream. Its input is still shown, until it ends its side too.
     pub fn finish(&mut self) {
         self.state.flags.set(FINISHED);
     }
 
-    /// Ends the connection at once and drops what was not sent yet; the peer of a TCP connection
-    /// sees a reset.
+    /// Ends the connection at once and drops output that was not sent yet. The peer of a TCP
+    /// connection sees a reset.
     pub fn abort(&mut self) {
         self.state.fail(CloseReason::Aborted);
     }
 
-    /// No input, and no end of the stream, is shown until [`resume_reading`](Self::resume_reading).
-    /// Nothing is lost: unread bytes are kept, and the peer is slowed down.
+    /// Stops showing input, and the end of the stream, until
+    /// [`resume_reading`](Self::resume_reading). Nothing is lost: unread bytes are kept, and the
+    /// peer is slowed down.
     pub fn pause_reading(&mut self) {
         self.state.flags.set(PAUSED);
     }
 
-    /// Input is shown again, beginning with what was unread, without waiting for more.
+    /// Shows input again, beginning with the unread bytes, without waiting for more.
     pub fn resume_reading(&mut self) {
         self.state.unblock(PAUSED, self.context.clock.tick());
     }
 
-    /// Whether reading was paused by [`pause_reading`](Self::pause_reading).
+    /// Returns whether [`pause_reading`](Self::pause_reading) has paused reading.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.state.flags.any(PAUSED)
     }
 
-    /// Whether so much output waits that a producer should stop until
-    /// [`resume_writing`](crate::Protocol::resume_writing).
+    /// Returns whether a producer should stop until
+    /// [`resume_writing`](crate::Protocol::resume_writing), because too much output waits.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.state.flags.any(FULL)
     }
 
-    /// Whether the connection is about to end: closed, aborted, or failed.
+    /// Returns whether the connection is about to end: closed, aborted, or failed.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.state.flags.any(CLOSING)
     }
 
-    /// Says that the protocol itself keeps `bytes` bytes of memory for this connection, in a queue or a
-    /// cache of its own: they count like unread input and waiting output in what
-    /// [`max_buffered`](crate::Config::max_buffered) limits, and a connection that keeps the most is
-    /// the first to be [shed](crate::CloseReason::Shed).
+    /// Reports that the protocol itself keeps `bytes` bytes of memory for this connection, for
+    /// example in a queue or a cache. They count like unread input and waiting output towards
+    /// [`max_buffered`](crate::Config::max_buffered). The connection that keeps the most is the
+    /// first to be [shed](crate::CloseReason::Shed).
     ///
-    /// Sets the whole amount, replacing the one before, so that nothing can be added twice or
-    /// forgotten: call it whenever the amount has changed, with 0 when nothing is kept any more. It
-    /// starts at 0 and ends with the connection by itself. It counts from the end of the turn, on a
-    /// thread or in a process of the connection's own from the end of the call. More than 4 GiB count
-    /// as 4 GiB; for a datagram, which ends at once, it does nothing.
+    /// Each call sets the whole amount and replaces the one before, so that nothing is added twice
+    /// or forgotten. Call it whenever the amount changes, with 0 when nothing is kept any more. The
+    /// amount starts at 0 and ends with the connection. It takes effect at the end of the turn; on
+    /// a thread or in a process that serves only this connection, at the end of the call. More than
+    /// 4 GiB counts as 4 GiB. For a datagram, whose session ends at once, this does nothing.
     ///
     /// ```
     /// use serveloop::testing::MemorySession;
@@ -188,31 +191,31 @@ impl Transport<'_> {
         self.state.charge(bytes);
     }
 
-    /// How many bytes of output wait to be sent.
+    /// Returns how many bytes of output wait to be sent.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.state.output.as_ref().map_or(0, |output| output.len())
     }
 
-    /// The driver's time, read once a turn. Virtual in tests.
+    /// Returns the driver's time, which is read once per turn. It is virtual in tests.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.context.clock.now()
     }
 
-    /// The other side.
+    /// Returns the peer.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.state.peer
     }
 
-    /// The limits in force.
+    /// Returns the limits in force.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.context.config
     }
 
-    /// A handle by which other threads, connections or processes have
+    /// Returns a handle with which other threads, connections or processes have
     /// [`woken`](crate::Protocol::woken) called on this session. A datagram's session ends at once,
     /// so its waker does nothing.
     #[must_use]
@@ -222,7 +225,7 @@ impl Transport<'_> {
 }
 
 impl io::Write for Transport<'_> {
-    /// As [`Transport::write`]; never fails and always takes everything.
+    /// Works like [`Transport::write`]: never fails and always takes all of `data`.
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         Transport::write(self, data);
         Ok(data.len())

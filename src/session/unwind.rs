@@ -1,4 +1,4 @@
-//! The boundary to user code: a panic there concerns one connection.
+//! The boundary to user code: a panic there affects only its own connection.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use crate::session::protocol::Protocol;
 use crate::session::state::{CLOSING, PANICKED, State};
 use crate::session::transport::{Context, Transport};
 
-/// A protocol whose errors and panics end its own connection and nothing else.
+/// A protocol whose errors and panics end its own connection and no other.
 #[derive(Debug)]
 pub(super) struct Caught<P>(pub(super) P);
 
@@ -24,6 +24,7 @@ impl<P: Protocol> Caught<P> {
         if state.flags.any(CLOSING) {
             return;
         }
+
         match catch(|| event(&mut self.0, &mut Transport { state, context })) {
             Some(Ok(())) => {}
             Some(Err(error)) => state.fail(CloseReason::Protocol(error)),
@@ -31,7 +32,7 @@ impl<P: Protocol> Caught<P> {
         }
     }
 
-    /// The same for what cannot fail.
+    /// Works like `call`, for events that cannot fail.
     pub(super) fn tell(
         &mut self,
         state: &mut State,
@@ -44,8 +45,9 @@ impl<P: Protocol> Caught<P> {
         });
     }
 
-    /// Asks for the protocol's deadline; not for one whose connection is closing, which a caller on the
-    /// way of every message has looked at already.
+    /// Asks for the protocol's deadline. Callers must not ask if the connection is closing. This
+    /// method does not check that, because one caller runs for every message and has checked it
+    /// already.
     #[inline]
     pub(super) fn poll_timeout(&self, state: &mut State) -> Option<Instant> {
         catch(|| self.0.poll_timeout()).unwrap_or_else(|| {
@@ -54,7 +56,7 @@ impl<P: Protocol> Caught<P> {
         })
     }
 
-    /// Tells the end. A panic changes nothing about it any more.
+    /// Tells the protocol that the connection has ended. A panic no longer changes the reason.
     pub(super) fn lose(&mut self, state: &mut State, reason: &CloseReason) {
         if catch(|| self.0.connection_lost(reason)).is_none() {
             state.flags.set(PANICKED);
@@ -62,7 +64,8 @@ impl<P: Protocol> Caught<P> {
     }
 }
 
-/// Runs user code; `None` if it panicked. The panic's payload is dropped with the same care.
+/// Runs user code and returns `None` if it panicked. A panic while the payload is dropped is caught
+/// too.
 #[inline]
 pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -76,7 +79,7 @@ pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// Shows data to a protocol, and checks what it says it took.
+/// Shows data to a protocol and checks the count that it returns.
 #[inline]
 pub(super) fn take<P: Protocol>(
     protocol: &mut P,
