@@ -1,4 +1,4 @@
-//! One listener on the loop: takes connections in.
+//! One listener on the loop, from which connections are accepted.
 
 mod admission;
 mod peer_limit;
@@ -17,6 +17,7 @@ use crate::session::Factory;
 #[derive(Debug)]
 pub(super) struct Acceptor<L> {
     pub(super) listener: L,
+    /// A listener with its address and its accept readiness.
     pub(crate) address: Address,
     pub(super) source: Source,
 }
@@ -30,9 +31,10 @@ impl<L> Acceptor<L> {
         }
     }
 
-    /// Takes connections in until none waits, accepting has to pause, or `most` were taken.
+    /// Accepts connections until none waits, accepting has to pause, or `most` were accepted.
     ///
     /// # Errors
+    ///
     /// The listener itself has failed.
     pub(super) fn drive<F, N>(
         &mut self,
@@ -48,12 +50,14 @@ impl<L> Acceptor<L> {
             if !self.source.is_ready() {
                 return Ok(());
             }
+
             if admission.is_full() {
                 if admission.hub.net.has_connection(&mut self.listener) {
                     admission.warn_full(&self.address);
                 }
                 return Ok(());
             }
+
             match admission.hub.net.accept(&mut self.listener) {
                 Ok((stream, address)) => {
                     self.source.note_taken();

@@ -1,4 +1,4 @@
-//! One datagram socket on the loop.
+//! One datagram socket on the loop, whose datagrams are answered.
 
 mod answer;
 mod reply_limit;
@@ -18,6 +18,7 @@ use crate::session::Factory;
 
 #[derive(Debug)]
 pub(super) struct Responder<D> {
+    /// A datagram socket with its address and its readiness.
     pub(super) socket: D,
     pub(crate) address: Address,
     pub(super) source: Source,
@@ -35,6 +36,7 @@ impl<D> Responder<D> {
     /// Answers datagrams until none waits or the turn's budget is spent.
     ///
     /// # Errors
+    ///
     /// The socket itself has failed.
     pub(super) fn drive<F, N>(
         &mut self,
@@ -49,12 +51,14 @@ impl<D> Responder<D> {
             if !self.source.is_ready() {
                 return Ok(());
             }
+
             if admission.is_full() {
                 if admission.hub.net.has_datagram(&mut self.socket) {
                     admission.warn_full(&self.address);
                 }
                 return Ok(());
             }
+
             let Hub { net, input, .. } = &mut admission.hub;
             match net.receive(&mut self.socket, &mut input[..=DATAGRAM_MOST]) {
                 Ok((count, from)) => {
@@ -70,7 +74,7 @@ impl<D> Responder<D> {
     fn handle_error<N: Net>(&mut self, error: io::Error, hub: &mut Hub<'_, N>) -> io::Result<()> {
         match self.source.note_error(&error, hub) {
             Consequence::Wait => {}
-            // An earlier reply was refused on its way, or a signal came.
+            // An earlier reply was rejected on its way, or a signal arrived.
             Consequence::Skip => log::debug!(target: LOG_TARGET, "{}: {error}", self.address),
             Consequence::Pause => {
                 hub.warn(
