@@ -379,7 +379,6 @@ impl Child {
     /// Forks. Returns `None` in the child, which has to end with [`exit`].
     ///
     /// # Errors
-    ///
     /// More than one thread runs: the child would inherit the locks that other threads hold, and
     /// could never take them. Or the system has no room for another process.
     pub(crate) fn fork() -> io::Result<Option<Self>> {

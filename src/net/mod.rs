@@ -68,7 +68,6 @@ pub trait Net {
     /// `events`. A signal ends the wait without events and without an error.
     ///
     /// # Errors
-    ///
     /// The loop cannot go on.
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
 
@@ -76,21 +75,18 @@ pub trait Net {
     /// this once.
     ///
     /// # Errors
-    ///
     /// The system has no descriptor for it.
     fn waker(&mut self, token: usize) -> io::Result<Box<dyn Wake>>;
 
     /// Makes `handle` end waits when it is used, with an event for `token`.
     ///
     /// # Errors
-    ///
     /// The system cannot watch the handle.
     fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()>;
 
     /// Opens a listener, registers it with `token`, and returns the address that it really has.
     ///
     /// # Errors
-    ///
     /// The address cannot be bound; the message names it.
     fn listen(
         &mut self,
@@ -102,7 +98,6 @@ pub trait Net {
     /// Accepts one waiting connection. The stream is not registered yet.
     ///
     /// # Errors
-    ///
     /// The errors of accept(2).
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)>;
 
@@ -126,7 +121,6 @@ pub trait Net {
     /// Begins to connect.
     ///
     /// # Errors
-    ///
     /// The attempt has failed already. `WouldBlock` means that it cannot begin now, although
     /// nothing is wrong; the loop then tries again until `connect_timeout`.
     fn connect(&mut self, to: &Address, config: &Config) -> io::Result<Self::Stream>;
@@ -134,28 +128,24 @@ pub trait Net {
     /// Returns `Ok` if the connection is established.
     ///
     /// # Errors
-    ///
     /// `WouldBlock` if it is not established yet; otherwise the reason why it failed.
     fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
     /// Registers a stream with `token`, for reading and writing, until it is closed.
     ///
     /// # Errors
-    ///
     /// The system cannot watch the stream.
     fn register(&mut self, stream: &mut Self::Stream, token: usize) -> io::Result<()>;
 
     /// Reads what has arrived. 0 bytes mean the end of the stream.
     ///
     /// # Errors
-    ///
     /// The errors of read(2).
     fn read(&mut self, stream: &mut Self::Stream, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes as much as there is room for.
     ///
     /// # Errors
-    ///
     /// The errors of write(2).
     fn write(&mut self, stream: &mut Self::Stream, data: &[u8]) -> io::Result<usize>;
 
@@ -169,7 +159,6 @@ pub trait Net {
     /// Ends our side of the stream, after what was written.
     ///
     /// # Errors
-    ///
     /// The errors of shutdown(2).
     fn finish(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
@@ -180,7 +169,6 @@ pub trait Net {
     /// has.
     ///
     /// # Errors
-    ///
     /// The address cannot be bound; the message names it.
     fn bind(
         &mut self,
@@ -192,7 +180,6 @@ pub trait Net {
     /// Receives one waiting datagram into `buffer`, and returns its length and its sender.
     ///
     /// # Errors
-    ///
     /// The errors of recvfrom(2).
     fn receive(
         &mut self,
@@ -204,7 +191,6 @@ pub trait Net {
     /// with several addresses sends it from the one that the datagram was sent to.
     ///
     /// # Errors
-    ///
     /// The errors of sendto(2).
     fn send(&mut self, socket: &mut Self::Datagram, data: &[u8], to: &Address) -> io::Result<()>;
 

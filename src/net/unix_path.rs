@@ -141,7 +141,7 @@ fn is_dead(path: &Path, kind: Type, grace: impl FnOnce()) -> io::Result<bool> {
 }
 
 /// Removes this one file and no other. If another server has replaced it in the meantime, that
-/// server's file is moved back.
+/// server's file is moved back, and the call fails.
 fn remove_only(path: &Path, stale: Identity) -> io::Result<()> {
     let mut aside = OsString::from(path);
     aside.push(format!(".{}.stale", process::id()));

@@ -117,12 +117,12 @@ impl<'a, N> Hub<'a, N> {
         self.env.clock.tick()
     }
 
-    /// Returns whether connections hold so much memory together that some have to end.
+    /// Returns whether connections hold more than 95 % of `max_buffered`, so that some have to end.
     pub(super) fn is_crowded(&self) -> bool {
         self.effects.held > self.env.config.max_buffered - self.env.config.max_buffered / 20
     }
 
-    /// Returns whether enough of them have ended.
+    /// Returns whether enough of them have ended: the rest holds less than 90 % of `max_buffered`.
     pub(super) fn is_relieved(&self) -> bool {
         self.effects.held < self.env.config.max_buffered - self.env.config.max_buffered / 10
     }

@@ -89,7 +89,7 @@ impl Linger {
     }
 
     /// Returns whether to close. The peer must have taken all of our `unsent` bytes, and have been
-    /// quiet for long enough or sent too much. After `linger_limit` neither counts any more.
+    /// quiet for long enough or sent too much. After `linger_limit` the wait ends in any case.
     pub(crate) fn is_over(
         &self,
         unsent: usize,

@@ -25,7 +25,6 @@ impl<N: Net> Listeners<N> {
     /// Returns the number of the next listener.
     ///
     /// # Errors
-    ///
     /// There are too many.
     pub(super) fn next_number(&self) -> io::Result<u16> {
         number_below(FIRST_OF_MODEL, self.all.len())
@@ -118,8 +117,8 @@ impl<N: Net> Listeners<N> {
         self.all.iter().flatten()
     }
 }
-/// A listener for connections or for datagrams.
 
+/// A listener for connections or for datagrams.
 pub(super) enum Listener<N: Net> {
     Acceptor(Acceptor<N::Listener>),
     Responder(Responder<N::Datagram>),

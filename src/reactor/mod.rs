@@ -97,7 +97,7 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     again: Option<Instant>,
     shutdown: Shutdown,
     /// How long the last turn's work took, and whether the next turn follows at once. If it does
-    /// not, the time since the last turn is measured anew before the wait.
+    /// not, `took` is measured anew before the wait.
     took: Duration,
     follows: bool,
     /// A turn that takes longer than this is examined more closely.
@@ -110,7 +110,6 @@ impl<F: Factory> Reactor<F> {
     /// Creates a loop on the operating system's network, without listeners.
     ///
     /// # Errors
-    ///
     /// `InvalidInput` if the configuration makes no sense. Otherwise the system has no descriptor
     /// left for the poller.
     pub fn new(factory: F, config: Config) -> io::Result<Self> {
@@ -152,7 +151,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Creates a loop on any network, for example a simulated one.
     ///
     /// # Errors
-    ///
     /// The same as for [`new`](Reactor::new).
     pub fn with_net(mut net: N, factory: F, mut config: Config) -> io::Result<Self> {
         config.validate()?;
@@ -189,7 +187,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// [`Peer::listener`](crate::Peer::listener).
     ///
     /// # Errors
-    ///
     /// The address cannot be bound, and the message names it; or there are too many listeners
     /// (`InvalidInput`).
     pub fn listen(&mut self, at: &Address) -> io::Result<Address> {
@@ -217,8 +214,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Opens a connection to `to`, which `protocol` serves like any other. The next turn begins it.
     /// Success is reported by `connection_made`. Failure, even an immediate one, is reported by
-    /// `connection_lost` alone, with [`ConnectFailed`](crate::CloseReason::ConnectFailed) or, after
-    /// `connect_timeout`, a timeout.
+    /// `connection_lost` alone: with [`ConnectFailed`](crate::CloseReason::ConnectFailed), with
+    /// [`TimedOut`](crate::CloseReason::TimedOut) after `connect_timeout`, or with
+    /// [`Shutdown`](crate::CloseReason::Shutdown) if the loop shuts down.
     pub fn connect(&mut self, to: Address, protocol: F::Protocol) {
         self.connects.push((to, protocol));
     }
@@ -226,7 +224,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Lets `handle` shut this loop down from any thread.
     ///
     /// # Errors
-    ///
     /// The system cannot watch the handle.
     pub fn obey(&mut self, handle: ShutdownHandle) -> io::Result<()> {
         self.net.watch_shutdown(&handle, SHUTDOWN)?;
@@ -243,7 +240,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// connection, and no call that the factory asked for.
     ///
     /// # Errors
-    ///
     /// The poller failed, or the last listener did.
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_finished() {
@@ -267,7 +263,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// deadline passes), then serves once everything that is ready.
     ///
     /// # Errors
-    ///
     /// The poller failed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.wait(timeout)?;

@@ -14,8 +14,8 @@ use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
 use crate::session::{Actions, Factory, catch};
 
-/// Waits for events, up to `timeout` or the loop's own next deadline.
 impl<F: Factory, N: Net> Reactor<F, N> {
+    /// Waits for events, up to `timeout` or the loop's own next deadline.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if !mem::take(&mut self.follows) {
             // The caller may have spent time elsewhere since the last turn.
@@ -166,6 +166,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.net.now().saturating_duration_since(began)
     }
 
+    /// Counts a slow turn, and logs it.
     #[cold]
     fn warn_slow(&mut self, took: Duration) {
         self.effects.statistics.slow_turns += 1;
@@ -199,6 +200,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Lends the parts of the reactor that serving needs.
     fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
         let hub = Hub::new(
             &mut self.net,
@@ -249,6 +251,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.shutdown.has_begun() || self.postponed.is_due(self.env.clock.tick())
     }
 
+    /// Begins the outbound connections that were requested or postponed.
     #[cold]
     pub(super) fn begin_connects(&mut self) {
         let now = self.env.clock.tick();
@@ -272,6 +275,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Logs failures, and reports them to the factory.
     #[cold]
     fn report_failures(&mut self) {
         for (peer, reason) in mem::take(&mut self.effects.failures) {
@@ -296,6 +300,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Returns whether the model can take no further connections for now.
     fn is_full(&self) -> bool {
         self.model.as_ref().is_some_and(|model| model.is_full())
     }
@@ -313,6 +318,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Starts the drain at the first request, and ends everything at the second.
     fn obey_request(&mut self) {
         if self.shutdown.has_begun() {
             self.shutdown.note_end();
@@ -334,6 +340,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.connections.note_shutdown();
     }
 
+    /// Logs how many connections are open when the shutdown begins.
     fn say_shutdown(&mut self) {
         let here = self.connections.len();
         let elsewhere = self.model.as_ref().map_or(Some(0), |model| model.open());
@@ -343,6 +350,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Ends everything that is being served, here and in the model.
     pub(super) fn end_all(&mut self, at_once: bool) {
         let now = self.env.clock.tick();
         self.model

@@ -50,7 +50,6 @@ pub(super) fn is_any(ip: IpAddr) -> bool {
 /// do not know the destination of datagrams that are already waiting.
 ///
 /// # Errors
-///
 /// The system does not report destinations. Replies then come from an address that it chooses.
 pub(super) fn watch(socket: impl AsFd, ip: IpAddr) -> io::Result<()> {
     let socket = socket.as_fd();
@@ -67,7 +66,6 @@ pub(super) fn watch(socket: impl AsFd, ip: IpAddr) -> io::Result<()> {
 /// reports it.
 ///
 /// # Errors
-///
 /// The errors of recvmsg(2).
 pub(super) fn receive(
     socket: impl AsFd,
@@ -87,7 +85,6 @@ pub(super) fn receive(
 /// Sends one datagram to `to`, from `source` if there is one.
 ///
 /// # Errors
-///
 /// The errors of sendmsg(2), for example that the address is no longer ours.
 pub(super) fn send(
     socket: impl AsFd,

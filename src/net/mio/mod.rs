@@ -78,7 +78,6 @@ impl Mio {
     /// Creates a poller.
     ///
     /// # Errors
-    ///
     /// The system has no descriptor for it.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
@@ -131,7 +130,7 @@ impl Mio {
         self.registrations.rearm(registry, descriptor, interest);
     }
 
-    /// Does the same if the outcome of a call shows that nothing more can be done.
+    /// Rearms a descriptor if the outcome of a call shows that nothing more can be done.
     fn rearm_after<T>(
         &self,
         descriptor: BorrowedFd<'_>,

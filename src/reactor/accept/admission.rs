@@ -152,8 +152,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
     /// Begins an outbound connection. The protocol is told of a failure as of everything else.
     /// Returns the connection to be tried again if the system cannot begin it yet, for example
-    /// because the queue of a Unix socket is full, and the time `until` which it may be tried has
-    /// not passed.
+    /// because the queue of a Unix socket is full, and `until` has not passed.
     pub(in crate::reactor) fn connect(
         &mut self,
         to: Address,

@@ -14,10 +14,10 @@ use crate::reactor::hub::Hub;
 use crate::reactor::source::{Consequence, Source};
 use crate::session::Factory;
 
+/// A listener with its address and its accept readiness.
 #[derive(Debug)]
 pub(super) struct Acceptor<L> {
     pub(super) listener: L,
-    /// A listener with its address and its accept readiness.
     pub(crate) address: Address,
     pub(super) source: Source,
 }
@@ -34,7 +34,6 @@ impl<L> Acceptor<L> {
     /// Accepts connections until none waits, accepting has to pause, or `most` were accepted.
     ///
     /// # Errors
-    ///
     /// The listener itself has failed.
     pub(super) fn drive<F, N>(
         &mut self,

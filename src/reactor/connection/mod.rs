@@ -183,6 +183,7 @@ impl<S, P: Protocol> Connection<S, P> {
         self.readiness.any(ERROR) && !self.session.wants_input()
     }
 
+    /// Decides what the connection needs next.
     #[cold]
     fn next_turn<N>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.readiness.any(CONNECTING) {
@@ -210,6 +211,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
+    /// Reads once and passes the input on, or lets the session go on with what it has.
     #[inline]
     fn receive<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) {
         if !self.readiness.any(READABLE) || !self.session.wants_input() {
@@ -236,6 +238,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
+    /// Writes up to `most` bytes of the session's output.
     #[inline]
     fn send<N: Net<Stream = S>>(
         &mut self,
@@ -270,6 +273,7 @@ impl<S, P: Protocol> Connection<S, P> {
         self.session.is_finished() && !self.readiness.any(FINISHED)
     }
 
+    /// Ends the session with a socket's error, unless the call only has to be tried again later.
     #[cold]
     fn fail_or_wait(&mut self, error: io::Error, readiness: Flags) {
         match error.kind() {
@@ -361,6 +365,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
+    /// Returns when the connection has to be served if no event comes before.
     #[cold]
     fn deadline<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Option<Tick> {
         let now = hub.now();

@@ -1,4 +1,4 @@
-//! All connections of a loop: finding them, which have work, and the next deadline.
+//! The table of a loop's connections: by token, by pending work, and by deadline.
 
 mod properties;
 

@@ -16,9 +16,9 @@ use crate::reactor::hub::{DATAGRAM_MOST, Hub};
 use crate::reactor::source::{Consequence, Source};
 use crate::session::Factory;
 
+/// A datagram socket with its address and its readiness.
 #[derive(Debug)]
 pub(super) struct Responder<D> {
-    /// A datagram socket with its address and its readiness.
     pub(super) socket: D,
     pub(crate) address: Address,
     pub(super) source: Source,
@@ -36,7 +36,6 @@ impl<D> Responder<D> {
     /// Answers datagrams until none waits or the turn's budget is spent.
     ///
     /// # Errors
-    ///
     /// The socket itself has failed.
     pub(super) fn drive<F, N>(
         &mut self,
