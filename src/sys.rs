@@ -1,4 +1,4 @@
-//! The few things that only the C library offers: the one module with unsafe code.
+//! Calls into the C library that no dependency offers. This is the one module with unsafe code.
 #![expect(
     unsafe_code,
     reason = "calls into the C library that no dependency wraps"
@@ -15,7 +15,7 @@ use socket2::{SockAddr, SockRef, Socket};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::fd::{FromRawFd, OwnedFd};
 
-/// The soft and the hard limit of descriptors of this process.
+/// Returns the soft and the hard limit on this process's descriptors.
 pub(crate) fn descriptor_limits() -> io::Result<libc::rlimit> {
     let mut limits = libc::rlimit {
         rlim_cur: 0,
@@ -28,12 +28,13 @@ pub(crate) fn descriptor_limits() -> io::Result<libc::rlimit> {
     }
 }
 
-/// Raises the soft limit of descriptors to the hard limit.
+/// Raises the soft limit on descriptors to the hard limit.
 pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
     let mut limits = descriptor_limits()?;
     if limits.rlim_cur == limits.rlim_max {
         return Ok(());
     }
+
     limits.rlim_cur = limits.rlim_max;
     // SAFETY: the pointer is to a live, initialised rlimit.
     match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) } {
@@ -42,19 +43,20 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
     }
 }
 
-/// The user whose permissions count for this process.
+/// Returns the effective user of this process, whose permissions count.
 pub(crate) fn effective_user() -> u32 {
     // SAFETY: geteuid has no arguments and cannot fail.
     unsafe { libc::geteuid() }
 }
 
-/// Waits until one of the descriptors has something to tell, at most for `timeout` (rounded up to
-/// a millisecond). A signal ends the wait with `Interrupted`.
+/// Waits until one of the descriptors is ready, for up to `timeout`, rounded up to a millisecond. A
+/// signal ends the wait with `Interrupted`.
 pub(crate) fn poll(waits: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
     let millis = timeout.map_or(-1, |timeout| {
         let rounded = timeout.saturating_add(Duration::from_nanos(999_999));
         libc::c_int::try_from(rounded.as_millis()).unwrap_or(libc::c_int::MAX)
     });
+
     let count = waits.len() as libc::nfds_t;
     // SAFETY: the pointer and the count describe one live, writable slice.
     match unsafe { libc::poll(waits.as_mut_ptr(), count, millis) } {
@@ -63,7 +65,8 @@ pub(crate) fn poll(waits: &mut [libc::pollfd], timeout: Option<Duration>) -> io:
     }
 }
 
-/// What poll is to wait for on one descriptor, if there is one.
+/// Describes what poll(2) is to wait for on one descriptor. Without a descriptor the entry is
+/// ignored.
 pub(crate) fn wait_for(descriptor: Option<BorrowedFd<'_>>, events: libc::c_short) -> libc::pollfd {
     libc::pollfd {
         fd: descriptor.map_or(-1, |descriptor| descriptor.as_raw_fd()),
@@ -72,27 +75,28 @@ pub(crate) fn wait_for(descriptor: Option<BorrowedFd<'_>>, events: libc::c_short
     }
 }
 
-/// Whether something can be read from a descriptor now.
+/// Returns whether something can be read from a descriptor now.
 pub(crate) fn has_input(descriptor: BorrowedFd<'_>) -> bool {
     let mut waits = [wait_for(Some(descriptor), libc::POLLIN)];
     poll(&mut waits, Some(Duration::ZERO)).is_ok() && waits[0].revents != 0
 }
 
-/// The flag of every send: a peer that is gone is an error of this call alone, and never SIGPIPE,
-/// which would end a process that neither ignores nor catches it.
+/// The flag for every send. A write to a peer that is gone fails with an error, and never raises
+/// SIGPIPE, which would end a process that neither ignores nor catches it.
 pub(crate) const QUIETLY: libc::c_int = libc::MSG_NOSIGNAL;
 
-/// Sends what a socket takes, as write(2) does, without SIGPIPE. A signal handler may call it.
+/// Sends as much as a socket takes, like write(2), but without SIGPIPE. A signal handler may call
+/// it.
 pub(crate) fn send(socket: impl AsFd, data: &[u8]) -> io::Result<usize> {
     SockRef::from(&socket).send_with_flags(data, QUIETLY)
 }
 
-/// Sends everything by a blocking socket.
+/// Sends everything through a blocking socket.
 pub(crate) fn send_all(socket: impl AsFd, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         match send(&socket, data) {
             Ok(count) => data = &data[count..],
-            // Some filters of system calls interrupt each.
+            // Some system call filters interrupt every call; do not keep the processor busy.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -102,12 +106,12 @@ pub(crate) fn send_all(socket: impl AsFd, mut data: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends what a blocking socket takes without waiting for its peer.
+/// Sends as much as a blocking socket takes without waiting for its peer.
 pub(crate) fn send_at_once(stream: &Socket, data: &[u8]) -> io::Result<usize> {
     stream.send_with_flags(data, libc::MSG_DONTWAIT | QUIETLY)
 }
 
-/// Turns an option of a socket on that is one integer.
+/// Turns on a socket option that is one integer.
 pub(crate) fn enable(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
@@ -120,13 +124,14 @@ pub(crate) fn enable(
         let (socket, on) = (socket.as_raw_fd(), (&raw const on).cast());
         libc::setsockopt(socket, level, option, on, length)
     };
+
     match outcome {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// A datagram that was received: how long it is, the length of its control messages, its sender.
+/// A received datagram: its length, the length of its control messages, and its sender.
 pub(crate) struct Message {
     pub(crate) count: usize,
     pub(crate) control: usize,
@@ -143,16 +148,18 @@ pub(crate) fn receive_message(
         iov_base: data.as_mut_ptr().cast(),
         iov_len: data.len(),
     };
+
     // SAFETY: all zeroes are a valid msghdr, without any part.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = control.len() as _;
+
     let receive = |name: *mut _, length: *mut libc::socklen_t| {
         message.msg_name = name as *mut libc::c_void;
-        // SAFETY: the length is live, and says how much room the name has; data and control are
-        // live and writable, and the message tells their lengths.
+        // SAFETY: the length is live and gives the size of the name; data and control are live and
+        // writable, and the message holds their lengths.
         let count = unsafe {
             message.msg_namelen = *length;
             let count = libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0);
@@ -161,7 +168,8 @@ pub(crate) fn receive_message(
         };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     };
-    // SAFETY: the call wrote a name of this length, or none of length 0.
+
+    // SAFETY: the call wrote a name of this length, or none and the length 0.
     let (count, from) = unsafe { SockAddr::try_init(receive)? };
     Ok(Message {
         count,
@@ -170,25 +178,25 @@ pub(crate) fn receive_message(
     })
 }
 
-/// A counter of the system's that is readable while it is not zero: a read takes all of it, a write
-/// of eight bytes adds to it. Neither blocks.
+/// Creates a counter in the system that is readable while it is not zero. A read takes all of it,
+/// and a write of eight bytes adds to it. Neither blocks.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: eventfd takes plain numbers.
     match unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) } {
         -1 => Err(io::Error::last_os_error()),
-        // SAFETY: the descriptor is new, and nobody else's.
+        // SAFETY: the descriptor is new, and nothing else owns it.
         descriptor => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
     }
 }
 
-/// Whether the system had no memory for a moment, which says nothing about the connection.
+/// Returns whether the system had no memory for a moment, which is not the connection's fault.
 pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// How many bytes a stream socket holds that the other side has not taken yet; 0 if the system does
-/// not tell.
+/// Returns how many bytes a stream socket holds that the other side has not taken yet, or 0 if the
+/// system does not tell.
 pub(crate) fn unsent(descriptor: BorrowedFd<'_>) -> usize {
     let mut count: libc::c_int = 0;
     // SAFETY: the request writes one integer, to a live, writable one.
@@ -200,28 +208,29 @@ pub(crate) fn unsent(descriptor: BorrowedFd<'_>) -> usize {
     }
 }
 
-/// The signal that ends a blocking system call of another thread or process. By default it is
-/// ignored, so that it does no harm where nobody waits for it.
+/// The signal that interrupts a blocking system call of another thread or process. It is ignored by
+/// default, so it does no harm where no call is waiting for it.
 const INTERRUPT: libc::c_int = libc::SIGURG;
 
-/// An interrupt came that nobody has looked at yet.
+/// Whether an interrupt came that has not been looked at yet.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// This process is a child of a server's.
+/// Whether this process is a child of a server process.
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
 
-/// This process is a child that was asked to end.
+/// Whether this process is a child that was asked to end.
 static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
 
-/// Has [`INTERRUPT`] end blocking system calls of this thread, of those that it starts, and of the
-/// processes that it forks, though whoever started this process keeps the signal back.
+/// Lets [`INTERRUPT`] end blocking system calls of this thread, of the threads it starts, and of
+/// the processes it forks, even if the process was started with the signal blocked.
 pub(crate) fn allow_interrupts() -> io::Result<()> {
     extern "C" fn note(_: libc::c_int) {
         note_interrupted();
     }
     catch(INTERRUPT, note)?;
 
-    // SAFETY: all zeroes are a valid set, which is live for the calls; no former set is asked for.
+    // SAFETY: all zeroes are a valid set, which is live for the calls; the former set is not
+    // requested.
     let failed = unsafe {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -234,8 +243,8 @@ pub(crate) fn allow_interrupts() -> io::Result<()> {
     }
 }
 
-/// Has the system keep a child's number until it is waited for. Where SIGCHLD is ignored, as some
-/// programs leave it to those that they start, the number is free for another process at once.
+/// Makes the system reserve a child's process id until it is waited for. Where SIGCHLD is ignored,
+/// which some programs pass on to what they start, another process may get the id at once.
 pub(crate) fn keep_children() -> io::Result<()> {
     let mut action = action_of(libc::SIGCHLD)?;
     if action.sa_sigaction == libc::SIG_IGN {
@@ -245,14 +254,14 @@ pub(crate) fn keep_children() -> io::Result<()> {
     }
     action.sa_flags &= !libc::SA_NOCLDWAIT;
 
-    // SAFETY: the action is what the system said, with the default or the same handler.
+    // SAFETY: the action came from the system, with the default or the same handler.
     match unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// What this process does about a signal.
+/// Returns what this process does about a signal.
 fn action_of(signal: libc::c_int) -> io::Result<libc::sigaction> {
     // SAFETY: all zeroes are a valid sigaction, which is live for the call; no new one is set.
     unsafe {
@@ -264,38 +273,40 @@ fn action_of(signal: libc::c_int) -> io::Result<libc::sigaction> {
     }
 }
 
-/// Notes that somebody wants to be noticed, as an interrupt does.
+/// Records an interrupt, as the signal does.
 pub(crate) fn note_interrupted() {
     INTERRUPTED.store(true, Ordering::SeqCst);
 }
 
-/// Whether an interrupt came since the last call.
+/// Returns whether an interrupt came since the last call.
 pub(crate) fn take_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed) && INTERRUPTED.swap(false, Ordering::SeqCst)
 }
 
-/// Has the signals that ask a process to end finish a child's one session, where the parent would
-/// finish all: a terminal and a service manager send them to both.
+/// Makes the signals that ask a process to end finish only a child's own session, where the parent
+/// would finish all of them. A terminal and a service manager send them to both.
 fn catch_end_in_child() {
     extern "C" fn note(_: libc::c_int) {
         ASKED_TO_END.store(true, Ordering::SeqCst);
         note_interrupted();
     }
+
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        // What the parent ignores would otherwise finish its children alone.
+        // A signal that the parent ignores would otherwise finish only its children.
         if action_of(signal).is_ok_and(|action| action.sa_sigaction != libc::SIG_IGN) {
-            // The signals exist and can be caught; a child that cannot still is its parent's to end.
+            // The signals exist and can be caught. If that fails, the parent can still end the
+            // child.
             let _ = catch(signal, note);
         }
     }
 }
 
-/// Whether this process is a child that was asked to end.
+/// Returns whether this process is a child that was asked to end.
 pub(crate) fn is_asked_to_end() -> bool {
     ASKED_TO_END.load(Ordering::SeqCst)
 }
 
-/// Keeps all signals back, and returns which were before.
+/// Blocks all signals, and returns the set that was blocked before.
 fn block_signals() -> libc::sigset_t {
     // SAFETY: all zeroes are a valid set, and both are live for the calls, which cannot fail then.
     unsafe {
@@ -307,11 +318,11 @@ fn block_signals() -> libc::sigset_t {
 }
 
 fn unblock_signals(before: &libc::sigset_t) {
-    // SAFETY: the set came from the system, and no former set is asked for.
+    // SAFETY: the set came from the system, and the former set is not requested.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
 }
 
-/// `handler` must do nothing but what is safe in a signal handler.
+/// Sets the handler of a signal. `handler` must only do what is safe in a signal handler.
 fn catch(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
     // SAFETY: all zeroes are a valid sigaction: no flags, so that calls are not restarted.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -323,15 +334,15 @@ fn catch(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result
     }
 }
 
-/// A thread while it does what others may interrupt.
+/// A thread that can be interrupted during a piece of work.
 #[derive(Debug, Default)]
 pub(crate) struct Interruptible {
-    /// As a number, since some systems have a pointer for it, which could not be shared.
+    /// The thread as a number, since some systems use a pointer, which could not be shared.
     thread: Mutex<Option<usize>>,
 }
 
 impl Interruptible {
-    /// Does `work`, during which this thread can be interrupted.
+    /// Runs `work`, during which this thread can be interrupted.
     pub(crate) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         // SAFETY: pthread_self has no arguments and cannot fail.
         *self.thread() = Some(unsafe { libc::pthread_self() } as usize);
@@ -339,10 +350,10 @@ impl Interruptible {
         work()
     }
 
-    /// Ends the blocking system call that the thread is in, if it is in one.
+    /// Ends the blocking system call that the thread is in, if any.
     pub(crate) fn interrupt(&self) {
         if let Some(thread) = *self.thread() {
-            // SAFETY: the thread is still inside `run`, which waits for this lock before it returns.
+            // SAFETY: the thread is still in `run`, which takes this lock before it returns.
             unsafe { libc::pthread_kill(thread as libc::pthread_t, INTERRUPT) };
         }
     }
@@ -360,50 +371,56 @@ impl Drop for Over<'_> {
     }
 }
 
-/// A child process that is not waited for yet, so that its number is not another's.
+/// A child process that has not been waited for, so that no other process has its id.
 #[derive(Debug)]
 pub(crate) struct Child(libc::pid_t);
 
 impl Child {
-    /// Forks. `None` in the child, which has to end by [`exit`].
+    /// Forks. Returns `None` in the child, which has to end with [`exit`].
     ///
     /// # Errors
-    /// More than one thread runs: the child would have the locks that others hold and nobody to
-    /// release them. Or the system has no room for another process.
+    /// More than one thread runs: the child would inherit the locks that other threads hold, and
+    /// could never take them. Or the system has no room for another process.
     pub(crate) fn fork() -> io::Result<Option<Self>> {
         check_single_thread()?;
+
         let before = block_signals();
         // SAFETY: this is the only thread, so the child can go on like any process.
         let outcome = match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                // Before that a signal would be handled as the parent handles it, on what they share.
+                // Until here signals are blocked; the parent's handlers would act on what both
+                // share.
                 catch_end_in_child();
                 IS_CHILD.store(true, Ordering::SeqCst);
                 Ok(None)
             }
             pid => Ok(Some(Self(pid))),
         };
+
         unblock_signals(&before);
         outcome
     }
 
+    /// Ends the blocking system call that the child is in, if any.
     pub(crate) fn interrupt(&self) {
         self.signal(INTERRUPT);
     }
 
+    /// Ends the child at once.
     pub(crate) fn kill(&self) {
         self.signal(libc::SIGKILL);
     }
 
     fn signal(&self, signal: libc::c_int) {
-        // SAFETY: kill takes plain numbers; the number is our child's until it is waited for.
+        // SAFETY: kill takes plain numbers, and the id is our child's until it is waited for.
         unsafe { libc::kill(self.0, signal) };
     }
 
-    /// Whether it has ended, by itself or by a signal. Not to be called again after it has.
+    /// Returns whether the child has ended, by itself or by a signal. Must not be called again
+    /// after that.
     pub(crate) fn has_ended(&self) -> bool {
-        // SAFETY: no status is asked for, and the number is our child's until it is waited for.
+        // SAFETY: no status is requested, and the id is our child's until it is waited for.
         match unsafe { libc::waitpid(self.0, std::ptr::null_mut(), libc::WNOHANG) } {
             0 => false,
             -1 => io::Error::last_os_error().kind() != io::ErrorKind::Interrupted,
@@ -411,10 +428,11 @@ impl Child {
         }
     }
 
-    /// Waits for its end, however long that takes. Not to be called after it has ended.
+    /// Waits until the child has ended, however long that takes. Must not be called after it has
+    /// ended.
     pub(crate) fn wait(&self) {
         loop {
-            // SAFETY: no status is asked for, and the number is our child's until it is waited for.
+            // SAFETY: no status is requested, and the id is our child's until it is waited for.
             let waited = unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) };
             let interrupted = || io::Error::last_os_error().kind() == io::ErrorKind::Interrupted;
             if waited != -1 || !interrupted() {
@@ -424,18 +442,18 @@ impl Child {
     }
 }
 
-/// Whether a server forked this process off to serve one connection.
+/// Returns whether a server forked this process to serve one connection.
 pub(crate) fn is_child() -> bool {
     IS_CHILD.load(Ordering::SeqCst)
 }
 
-/// Ends this process at once: no destructor runs, which would undo what the parent still uses.
+/// Ends this process at once. No destructor runs, since it would undo what the parent still uses.
 pub(crate) fn exit(status: libc::c_int) -> ! {
     // SAFETY: _exit takes a plain number and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// Checks that nobody else runs in this process, where the system tells.
+/// Returns an error if more than one thread runs in this process, where the system tells.
 pub(crate) fn check_single_thread() -> io::Result<()> {
     match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
         Ok(threads) if threads > 1 => Err(io::Error::other(format!(

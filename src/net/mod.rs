@@ -1,10 +1,10 @@
-//! The seam to the operating system: everything that the loop asks of it.
+//! The interface to the operating system: everything that the loop asks of it.
 //!
-//! [`Net`] is the seam, and [`Mio`] the real network behind it. What differs from one operating system to
-//! the next comes in here: bound sockets, the source address of a reply, the files of Unix sockets. What
-//! a server does with its connections does not.
+//! [`Net`] is the interface, and [`Mio`] the real network behind it. Whatever differs between
+//! operating systems belongs in this room: bound sockets, the source address of a reply, the files
+//! of Unix sockets. What a server does with its connections belongs elsewhere.
 //!
-//! This room imports the values, `shutdown` and `sys`; it knows no session.
+//! This room imports the values, `shutdown` and `sys`; it does not know sessions.
 
 mod destination;
 mod mio;
@@ -23,31 +23,36 @@ use crate::config::Config;
 use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 
-/// What happened to one socket since the last poll. Hints: each may be false or late, and a socket
-/// that turns out not to be ready answers `WouldBlock`.
+/// What happened to one socket since the last poll.
+///
+/// All fields are hints. Each may be false or late, and a call on a socket that turns out not to be
+/// ready returns `WouldBlock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The token that the socket was registered with.
     pub token: usize,
-    /// There may be something to read or to accept.
+    /// There may be something to read or a connection to accept.
     pub readable: bool,
-    /// There may be room to write, or a connect has ended.
+    /// There may be room to write, or an attempt to connect has ended.
     pub writable: bool,
-    /// The peer has ended its stream, or sent an urgent byte: from now on a short read does not mean
-    /// that nothing waits.
+    /// The peer has ended its stream or sent an urgent byte. From now on a short read does not mean
+    /// that nothing is left.
     pub closed: bool,
-    /// The socket has failed; the next read says how.
+    /// The socket has failed. The next read returns the error.
     pub error: bool,
 }
 
-/// What the operating system does for a loop: the time, readiness, sockets.
+/// What the operating system does for a loop: time, readiness and sockets.
 ///
-/// [`Mio`] is the real one. Another implementation can simulate a network, with the same
-/// loop on top. Handles are owned by the loop and given back to be closed. All calls return at once,
-/// with `WouldBlock` where nothing can be done now, except [`poll`](Self::poll). Readiness is
-/// edge-triggered: a new event comes only after a call said `WouldBlock`, or read or wrote less than
-/// asked for; after a read from a Unix stream only `WouldBlock` counts, since more may wait behind one
-/// that ended early. Errors carry the system's number ([`io::Error::raw_os_error`]).
+/// [`Mio`] is the real network. Another implementation can simulate one, with the same loop on top.
+/// The loop owns the handles, and gives them back to be closed.
+///
+/// Every call except [`poll`](Self::poll) returns at once, with `WouldBlock` if nothing can be done
+/// now. Errors carry the system's number ([`io::Error::raw_os_error`]).
+///
+/// Readiness is edge-triggered: a new event comes only after a call returned `WouldBlock`, or read
+/// or wrote less than it was asked to. A Unix stream is an exception: after a read only
+/// `WouldBlock` counts, since more may wait behind a read that ended early.
 pub trait Net {
     /// A connection.
     type Stream;
@@ -56,29 +61,30 @@ pub trait Net {
     /// A datagram socket.
     type Datagram;
 
-    /// The time, from a clock that never goes back.
+    /// Returns the time, from a clock that never goes back.
     fn now(&mut self) -> Instant;
 
-    /// Waits for events, at most for `timeout`; `None` waits until one comes. Appends to `events`. A
-    /// signal ends the wait without events and without an error.
+    /// Waits for events for up to `timeout`, or without limit if it is `None`, and appends them to
+    /// `events`. A signal ends the wait without events and without an error.
     ///
     /// # Errors
     /// The loop cannot go on.
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// A handle that ends a wait from any thread, with an event for `token`. Asked for once.
+    /// Returns a handle that ends a wait from any thread, with an event for `token`. The loop calls
+    /// this once.
     ///
     /// # Errors
     /// The system has no descriptor for it.
     fn waker(&mut self, token: usize) -> io::Result<Box<dyn Wake>>;
 
-    /// Ends waits when `handle` is used, with an event for `token`.
+    /// Makes `handle` end waits when it is used, with an event for `token`.
     ///
     /// # Errors
-    /// The system does not let us watch it.
+    /// The system cannot watch the handle.
     fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()>;
 
-    /// Opens a listener, registered with `token`, and says where it really listens.
+    /// Opens a listener, registers it with `token`, and returns the address that it really has.
     ///
     /// # Errors
     /// The address cannot be bound; the message names it.
@@ -89,21 +95,21 @@ pub trait Net {
         token: usize,
     ) -> io::Result<(Self::Listener, Address)>;
 
-    /// Takes one connection that waits. It is not registered yet.
+    /// Accepts one waiting connection. The stream is not registered yet.
     ///
     /// # Errors
-    /// What accept(2) says.
+    /// The errors of accept(2).
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)>;
 
-    /// Whether a connection waits to be accepted, for a warning that it has to; false where the
-    /// system does not tell.
+    /// Returns whether a connection is waiting to be accepted, for a warning that it has to wait.
+    /// False where the system does not tell.
     fn has_connection(&mut self, listener: &mut Self::Listener) -> bool {
         let _ = listener;
         false
     }
 
-    /// Whether a datagram waits to be received, for a warning that it has to; false where the system
-    /// does not tell.
+    /// Returns whether a datagram is waiting to be received, for a warning that it has to wait.
+    /// False where the system does not tell.
     fn has_datagram(&mut self, socket: &mut Self::Datagram) -> bool {
         let _ = socket;
         false
@@ -115,50 +121,52 @@ pub trait Net {
     /// Begins to connect.
     ///
     /// # Errors
-    /// It failed already. `WouldBlock`: it cannot begin now, though nothing is wrong; the loop tries
-    /// again until `connect_timeout`.
+    /// The attempt has failed already. `WouldBlock` means that it cannot begin now, although
+    /// nothing is wrong; the loop then tries again until `connect_timeout`.
     fn connect(&mut self, to: &Address, config: &Config) -> io::Result<Self::Stream>;
 
-    /// Asks whether a connect has ended.
+    /// Returns `Ok` if the connection is established.
     ///
     /// # Errors
-    /// `WouldBlock`: not yet. Anything else: why it failed.
+    /// `WouldBlock` if it is not established yet; otherwise the reason why it failed.
     fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
-    /// Watches a stream for reading and writing, until it is closed.
+    /// Registers a stream with `token`, for reading and writing, until it is closed.
     ///
     /// # Errors
-    /// The system does not let us.
+    /// The system cannot watch the stream.
     fn register(&mut self, stream: &mut Self::Stream, token: usize) -> io::Result<()>;
 
-    /// Reads what has arrived. 0 is the end of the stream.
+    /// Reads what has arrived. 0 bytes mean the end of the stream.
     ///
     /// # Errors
-    /// What read(2) says.
+    /// The errors of read(2).
     fn read(&mut self, stream: &mut Self::Stream, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes as much as there is room for.
     ///
     /// # Errors
-    /// What write(2) says.
+    /// The errors of write(2).
     fn write(&mut self, stream: &mut Self::Stream, data: &[u8]) -> io::Result<usize>;
 
-    /// The error that an event announced, if there is one.
+    /// Returns the error that an event announced, if there is one.
     fn error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
 
-    /// How many bytes were written that the peer's system has not taken yet; 0 where nobody tells.
+    /// Returns how many written bytes the peer's system has not taken yet, or 0 where that is
+    /// unknown.
     fn unsent(&mut self, stream: &mut Self::Stream) -> usize;
 
     /// Ends our side of the stream, after what was written.
     ///
     /// # Errors
-    /// What shutdown(2) says.
+    /// The errors of shutdown(2).
     fn finish(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
-    /// Closes a stream; with `abort` the peer is told by a reset, where the transport has one.
+    /// Closes a stream. With `abort` the peer sees a reset, if the transport has one.
     fn close(&mut self, stream: Self::Stream, abort: bool);
 
-    /// Opens a datagram socket, registered with `token`, and says where it really is.
+    /// Opens a datagram socket, registers it with `token`, and returns the address that it really
+    /// has.
     ///
     /// # Errors
     /// The address cannot be bound; the message names it.
@@ -169,34 +177,34 @@ pub trait Net {
         token: usize,
     ) -> io::Result<(Self::Datagram, Address)>;
 
-    /// Takes one datagram that waits, and says who sent it.
+    /// Receives one waiting datagram into `buffer`, and returns its length and its sender.
     ///
     /// # Errors
-    /// What recvfrom(2) says.
+    /// The errors of recvfrom(2).
     fn receive(
         &mut self,
         socket: &mut Self::Datagram,
         buffer: &mut [u8],
     ) -> io::Result<(usize, Address)>;
 
-    /// Sends one datagram: the reply to the last one that was received here, which leaves from the
-    /// address that was asked, where the socket has several.
+    /// Sends `data` to `to`, as the reply to the last datagram received on this socket. A socket
+    /// with several addresses sends it from the one that the datagram was sent to.
     ///
     /// # Errors
-    /// What sendto(2) says.
+    /// The errors of sendto(2).
     fn send(&mut self, socket: &mut Self::Datagram, data: &[u8], to: &Address) -> io::Result<()>;
 
     /// Closes a datagram socket.
     fn close_datagram(&mut self, socket: Self::Datagram);
 
-    /// Whether an IP address is this machine's. Asked only of datagrams that come from a port which
-    /// is bound here for all of them; loopback addresses are, if nobody knows better.
+    /// Returns whether an IP address belongs to this machine. Called only for datagrams whose
+    /// source port is bound here on all addresses. The default knows loopback addresses only.
     fn is_local(&mut self, ip: IpAddr) -> bool {
         ip.is_loopback()
     }
 
-    /// As [`is_local`](Self::is_local), where an interface belongs to the address: of link-local
-    /// addresses each interface has its own. The port means nothing here.
+    /// Returns the same as [`is_local`](Self::is_local) for an address with its interface, since
+    /// every interface has link-local addresses of its own. The port has no meaning here.
     fn is_local_in_scope(&mut self, addr: SocketAddr) -> bool {
         self.is_local(addr.ip())
     }

@@ -1,4 +1,4 @@
-//! Sockets that are bound to an address, ready for any way of serving them.
+//! Sockets bound to an address, for any way of serving them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::net::destination;
 use crate::net::unix_path::SocketFile;
 
-/// A socket with an address of its own, and its file if it has one.
+/// A socket that is bound to an address, with its file if it has one.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(super) socket: Socket,
@@ -21,7 +21,7 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Binds without listening yet.
+    /// Binds a socket to `at`, without listening yet.
     pub(crate) fn new(at: &Address, config: &Config) -> io::Result<Self> {
         Self::try_new(at, config).map_err(|error| about(at, &error))
     }
@@ -40,11 +40,12 @@ impl Bound {
                     socket.set_only_v6(true)?;
                 }
                 if at.is_datagram() && destination::is_any(addr.ip()) {
-                    // Without it the system chooses where replies leave from, as it does elsewhere.
+                    // If this fails, the system chooses the source of replies, as on other systems.
                     if let Err(error) = destination::watch(&socket, addr.ip()) {
                         log::debug!(target: LOG_TARGET, "{at}: destinations are not told: {error}");
                     }
                 }
+
                 socket.bind(&(*addr).into())?;
                 let address = local_address(&socket, at)?;
                 Ok(Self {
@@ -60,6 +61,7 @@ impl Bound {
                 } else {
                     Some(SocketFile::bind(&socket, path)?)
                 };
+
                 Ok(Self {
                     socket,
                     address: at.clone(),
@@ -69,8 +71,8 @@ impl Bound {
         }
     }
 
-    /// A second socket at the same address: of its own where the system spreads clients among
-    /// several, and the same one where it does not.
+    /// Returns a second socket at the same address. Where the system spreads clients among several
+    /// sockets it is a new one; otherwise it is the same socket.
     pub(crate) fn twin(&self, config: &Config) -> io::Result<Self> {
         match self.address {
             Address::Tcp(_) | Address::Udp(_) => Self::new(&self.address, config),
@@ -85,7 +87,7 @@ impl Bound {
         }
     }
 
-    /// Lets a stream socket take connections.
+    /// Makes a stream socket accept connections. Does nothing for datagrams.
     pub(crate) fn listen(&self, backlog: i32) -> io::Result<()> {
         if self.address.is_datagram() {
             return Ok(());
@@ -96,19 +98,19 @@ impl Bound {
     }
 }
 
-/// Whether several machines have an address, as for a broadcast.
+/// Returns whether an address belongs to several machines, like a broadcast address.
 fn is_of_several(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip.is_multicast() || ip == Ipv4Addr::BROADCAST
 }
 
-/// Whether a path is a name outside the file system, which goes with its socket.
+/// Returns whether a path is a name outside the file system, which goes away with its socket.
 fn is_name(path: &Path) -> bool {
     let has_names = cfg!(target_os = "linux");
     has_names && path.as_os_str().as_encoded_bytes().starts_with(b"\0")
 }
 
-/// A socket for `at`, with its options, not bound and not connected.
+/// Opens a socket for `at` and sets its options. It is neither bound nor connected.
 pub(super) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
     let socket = match at {
         Address::Tcp(addr) => Socket::new(
@@ -122,6 +124,7 @@ pub(super) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
         Address::Unix(_) => Socket::new(Domain::UNIX, Type::STREAM, None)?,
         Address::Unixgram(_) => Socket::new(Domain::UNIX, Type::DGRAM, None)?,
     };
+
     if matches!(at, Address::Tcp(_)) {
         socket.set_tcp_nodelay(config.nodelay)?;
     }
@@ -129,18 +132,18 @@ pub(super) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Has writes to an accepted connection whose peer is gone raise no SIGPIPE, on systems where older
-/// releases ignore [`MSG_NOSIGNAL`](crate::sys::QUIETLY).
+/// Makes writes to an accepted connection whose peer is gone raise no SIGPIPE, on systems whose
+/// older releases ignore [`MSG_NOSIGNAL`](crate::sys::QUIETLY).
 #[cfg(target_vendor = "apple")]
 pub(super) fn silence(socket: &Socket) {
-    // It fails for a connection that has ended already, which the next read tells.
+    // This fails if the connection has ended already, which the next read reports.
     let _ = socket.set_nosigpipe(true);
 }
 
 #[cfg(not(target_vendor = "apple"))]
 pub(super) fn silence(_: &Socket) {}
 
-/// Sets the sizes of the system's buffers, where the configuration names them.
+/// Sets the sizes of the system's buffers that the configuration gives.
 pub(super) fn set_buffers(socket: &Socket, config: &Config) -> io::Result<()> {
     if let Some(size) = config.send_buffer {
         socket.set_send_buffer_size(size)?;
@@ -151,7 +154,7 @@ pub(super) fn set_buffers(socket: &Socket, config: &Config) -> io::Result<()> {
     Ok(())
 }
 
-/// The address for connect(2) and sendto(2).
+/// Converts an address for connect(2) and sendto(2).
 pub(super) fn system_address(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Tcp(addr) | Address::Udp(addr) => Ok((*addr).into()),

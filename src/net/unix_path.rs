@@ -1,4 +1,4 @@
-//! The file of a Unix socket: who may use it, and whose it is.
+//! The file of a Unix socket: its permissions, its owner, and the removal of stale ones.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions};
@@ -13,36 +13,41 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{LOG_TARGET, sys};
 
-/// The permissions of a socket file: its owner's alone.
+/// The permissions of a socket file: for its owner only.
 const SOCKET_MODE: u32 = 0o600;
 
-/// How long a socket has to refuse connections before its server counts as dead: another process may
-/// be about to listen.
+/// How long a socket has to refuse connections before its server counts as dead. Another process
+/// may be about to listen on it.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// The file of a Unix socket. Dropping it removes the file, if it is still the one we made.
+/// The file of a Unix socket. Dropping this removes the file, unless another one has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     identity: Identity,
-    /// The process that made it. A child that serves one connection has a copy, and removes nothing.
+    /// The process that made the file. A forked child has a copy of this, and removes nothing.
     process: u32,
 }
 
 impl SocketFile {
-    /// Binds `socket` to `path`, with the owner's permissions from the first moment. A socket that
-    /// a dead server left there is replaced; anything else is left alone and an error.
+    /// Binds `socket` to `path`, with the owner's permissions from the first moment. Replaces a
+    /// socket file that a dead server left behind. Anything else at `path` is an error, and stays.
     pub(super) fn bind(socket: &Socket, path: &Path) -> io::Result<Self> {
-        // Held until the file is among them: nobody else of this process takes it for a dead one's.
+        // Locked until the new file is listed, so that no other thread takes it for a dead
+        // server's.
         let mut own = own_files();
+
         remove_stale(socket, path, &own)?;
         restrict(socket);
         socket.bind(&SockAddr::unix(path)?)?;
+
         let found = fs::symlink_metadata(path)?;
         if found.mode() & 0o777 & !SOCKET_MODE != 0 {
-            // Only where the system ignores the socket's own mode; nobody can connect before listen.
+            // Needed only where the system ignores the socket's own mode. No client can connect
+            // before the socket listens.
             fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
         }
+
         let identity = identity(&found);
         own.push(identity);
         Ok(Self {
@@ -58,6 +63,7 @@ impl Drop for SocketFile {
         if sys::is_child() && process::id() != self.process {
             return;
         }
+
         own_files().retain(|identity| *identity != self.identity);
         let found = fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| identity(&found) == self.identity) {
@@ -68,49 +74,55 @@ impl Drop for SocketFile {
     }
 }
 
-/// A file's device and number, which no other file has as long as its socket is open.
+/// A file's device and inode number. No other file has them while its socket is open.
 type Identity = (u64, u64);
 
 fn identity(found: &Metadata) -> Identity {
     (found.dev(), found.ino())
 }
 
-/// The socket files of this process. A stream socket that is bound and does not listen yet looks
-/// like one that a dead server left behind.
+/// Returns the socket files of this process. A stream socket that is bound and does not listen yet
+/// looks like one that a dead server left behind.
 fn own_files() -> MutexGuard<'static, Vec<Identity>> {
     static OWN: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives the socket the mode that Linux then gives its file.
+/// Sets the socket's mode, which Linux then gives to its file.
 fn restrict(socket: &Socket) {
     if let Ok(descriptor) = socket.as_fd().try_clone_to_owned() {
-        // Elsewhere this fails, and the file's mode is set after binding.
+        // On other systems this fails, and the file's mode is set after binding.
         let _ = File::from(descriptor).set_permissions(Permissions::from_mode(SOCKET_MODE));
     }
 }
 
+/// Removes a socket file that a dead server left at `path`; returns an error for any other file.
 fn remove_stale(socket: &Socket, path: &Path, own: &[Identity]) -> io::Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else {
         return Ok(());
     };
+
     if !found.file_type().is_socket() {
         return in_use("the path exists and is no socket");
     }
+
     if found.uid() != sys::effective_user() {
         return in_use("the socket belongs to another user");
     }
+
     if own.contains(&identity(&found)) {
         return in_use("another server of this process is bound there");
     }
+
     if !is_dead(path, socket.r#type()?, || thread::sleep(GRACE))? {
         return in_use("another server listens there");
     }
+
     log::info!(target: LOG_TARGET, "replacing {}, which a server left behind", path.display());
     remove_only(path, identity(&found))
 }
 
-/// Whether nobody listens there, nor does after `grace`.
+/// Returns whether no server listens there, neither now nor after `grace`.
 fn is_dead(path: &Path, kind: Type, grace: impl FnOnce()) -> io::Result<bool> {
     let refuses = || {
         let probe = Socket::new(Domain::UNIX, kind, None)?;
@@ -119,15 +131,17 @@ fn is_dead(path: &Path, kind: Type, grace: impl FnOnce()) -> io::Result<bool> {
         let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
         io::Result::Ok(outcome.is_err_and(refused))
     };
+
     if !refuses()? {
         return Ok(false);
     }
+
     grace();
     refuses()
 }
 
-/// Removes one file and no other: meanwhile another server may have replaced it by its own, which
-/// gets its path back.
+/// Removes this one file and no other. If another server has replaced it in the meantime, that
+/// server's file is moved back, and the call fails.
 fn remove_only(path: &Path, stale: Identity) -> io::Result<()> {
     let mut aside = OsString::from(path);
     aside.push(format!(".{}.stale", process::id()));
@@ -150,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// A path of its own for a test, whose file goes with it.
+    /// A path for one test, whose file is removed with it.
     struct Place(PathBuf);
 
     impl Place {
@@ -181,13 +195,16 @@ mod tests {
         let place = Place::new("quicker");
         drop(UnixListener::bind(&place.0).unwrap());
         let stale = identity(&fs::symlink_metadata(&place.0).unwrap());
-        // Kept under another name, so that its number is not given away again.
+
+        // Keep the file under another name, so that its inode number is not used again.
         let kept = Place::new("kept");
         fs::rename(&place.0, &kept.0).unwrap();
+
         let quicker = UnixListener::bind(&place.0).unwrap();
         let error = remove_only(&place.0, stale).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         let _client = std::os::unix::net::UnixStream::connect(&place.0).unwrap();
+
         drop(quicker);
         assert!(remove_only(&kept.0, stale).is_ok());
         assert!(!kept.0.exists());

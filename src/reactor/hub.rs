@@ -1,4 +1,4 @@
-//! What the reactor lends a connection or a responder while it is served.
+//! What the reactor lends to a connection or responder while serving it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,15 +15,16 @@ use crate::session::{Buffer, Clock, Context, Input, Protocol, Session, Tick, cat
 use crate::statistics::Statistics;
 use crate::waker::Mailbox;
 
-/// The longest datagram, in bytes: what fits into UDP, and a limit for Unix sockets, which take more.
+/// The longest datagram, in bytes. UDP cannot carry more; Unix sockets could, and are limited to
+/// it.
 pub(super) const DATAGRAM_MOST: usize = 65_536;
 
-/// What a loop knows while it serves, and what nothing that is served changes.
+/// What a loop knows while it serves, and what serving does not change.
 pub(crate) struct Env {
     pub(crate) config: Config,
     pub(super) clock: Clock,
     pub(super) mailbox: Arc<Mailbox>,
-    /// How often a connection may be read from in a turn, and how many bytes each time.
+    /// How many times a connection may be read from in one turn, and how many bytes each time.
     pub(super) reads: usize,
     pub(super) read_size: usize,
 }
@@ -40,23 +41,23 @@ impl Env {
         }
     }
 
-    /// A buffer for what is read: a stream's bytes or one datagram.
+    /// Returns a buffer for reading: a stream's bytes or one datagram.
     pub(super) fn input(&self) -> Input {
         Input::new(self.read_size.max(DATAGRAM_MOST + 1))
     }
 }
 
-/// What serving leaves behind: counts, lines of the log, ends to report, limits that are used up.
+/// What serving leaves behind: counters, log limits, failures to report, and limits used up.
 pub(crate) struct Effects {
     pub(crate) statistics: Statistics,
     pub(super) log_limit: LogLimit,
-    /// Ends that the factory is to hear of.
+    /// Failures that the factory is to be told about.
     pub(crate) failures: Vec<(Peer, Box<CloseReason>)>,
     pub(super) peer_limit: PeerLimit,
     pub(crate) reply_limit: ReplyLimit,
-    /// Bytes that the buffers of all connections hold.
+    /// How many bytes all connections hold together.
     pub(super) held: usize,
-    /// The one buffer that sessions write into while they are served.
+    /// The buffer that sessions write into while they are served.
     pub(super) output: Option<Box<Buffer>>,
 }
 
@@ -74,14 +75,14 @@ impl Effects {
     }
 }
 
-/// What the reactor lends to whatever it serves: the network, what is known, and what is left behind.
+/// The network, what the loop knows, and what serving leaves behind, as lent to what is served.
 pub(crate) struct Hub<'a, N> {
     pub(crate) net: &'a mut N,
     pub(crate) env: &'a Env,
     pub(crate) effects: &'a mut Effects,
-    /// The one buffer that everything is read into.
+    /// The buffer that everything is read into.
     pub(crate) input: &'a mut [u8],
-    /// The server is shutting down.
+    /// Whether the server is shutting down.
     pub(crate) draining: bool,
 }
 
@@ -116,17 +117,17 @@ impl<'a, N> Hub<'a, N> {
         self.env.clock.tick()
     }
 
-    /// Whether connections hold so much together that some have to end.
+    /// Returns whether connections hold more than 95 % of `max_buffered`, so that some have to end.
     pub(super) fn is_crowded(&self) -> bool {
         self.effects.held > self.env.config.max_buffered - self.env.config.max_buffered / 20
     }
 
-    /// Whether enough of them have ended.
+    /// Returns whether enough of them have ended: the rest holds less than 90 % of `max_buffered`.
     pub(super) fn is_relieved(&self) -> bool {
         self.effects.held < self.env.config.max_buffered - self.env.config.max_buffered / 10
     }
 
-    /// Drops what holds a user's protocol, whose `Drop` may panic.
+    /// Drops a value that holds a user's protocol, whose `Drop` may panic.
     pub(crate) fn drop_caught<T>(&mut self, value: T) {
         if catch(|| drop(value)).is_none() {
             self.effects.statistics.panics += 1;
@@ -137,7 +138,8 @@ impl<'a, N> Hub<'a, N> {
         }
     }
 
-    /// Logs a warning that peers can cause, at most once a second for each `cause`.
+    /// Logs a warning that peers can provoke, at most once a second for each `cause`, and at debug
+    /// level otherwise.
     pub(crate) fn warn(&mut self, cause: &'static str, message: fmt::Arguments<'_>) {
         if !self
             .effects
@@ -148,7 +150,7 @@ impl<'a, N> Hub<'a, N> {
         }
     }
 
-    /// Adds what was counted elsewhere.
+    /// Adds counters that were kept elsewhere.
     pub(crate) fn add_counts(&mut self, counted: &Statistics) {
         self.effects.statistics.add(counted);
         if counted.datagrams_amplified > 0 {
@@ -156,7 +158,7 @@ impl<'a, N> Hub<'a, N> {
         }
     }
 
-    /// Says why a reply did not leave.
+    /// Warns that a reply was dropped because it is too long.
     #[cold]
     pub(super) fn warn_amplified(&mut self, whose: fmt::Arguments<'_>) {
         self.warn(
@@ -165,12 +167,12 @@ impl<'a, N> Hub<'a, N> {
         );
     }
 
-    /// A connection has ended that had come in.
+    /// Counts an inbound connection of the peer as ended.
     pub(crate) fn leave(&mut self, peer: &Peer) {
         self.effects.peer_limit.leave(peer, &self.env.config);
     }
 
-    /// Whether a thread or a process could be made for the peer; if not, that is logged.
+    /// Returns whether a thread or process was started for the peer, and logs the failure if not.
     pub(crate) fn check_spawned(&mut self, peer: &Peer, spawned: io::Result<()>) -> bool {
         if let Err(error) = &spawned {
             self.warn(
@@ -181,20 +183,23 @@ impl<'a, N> Hub<'a, N> {
         spawned.is_ok()
     }
 
-    /// Tells a protocol that its connection is lost, and counts why. Returns whether the peer should
-    /// see a reset rather than an orderly end.
+    /// Tells a protocol that its connection is lost, and counts the reason. Returns whether the
+    /// peer should see a reset rather than an orderly close.
     pub(super) fn lose<P: Protocol>(&mut self, session: &mut Session<P>) -> bool {
         let Some(reason) = session.handle_lost() else {
             return false;
         };
+
         self.effects.statistics.panics += u64::from(session.has_panicked_last());
         let hard = reason.is_hard();
         self.effects.statistics.count_close(&reason);
+
         if reason.is_error() {
             self.effects.failures.push((session.peer().clone(), reason));
         } else {
             log::debug!(target: LOG_TARGET, event = "ended"; "{}: {reason}", session.peer());
         }
+
         hard
     }
 }

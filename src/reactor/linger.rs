@@ -1,5 +1,5 @@
-//! The wait for the peer's end after ours. Closing while input is unread or on its way has the
-//! system send a reset, and drop what the peer has not taken yet: the last reply, of all things.
+//! The wait for the peer to close after us. If we closed while input is unread or on its way, the
+//! system would send a reset and drop what the peer has not taken yet, such as the last reply.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -10,12 +10,13 @@ use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{Next, READABLE, RETIME, Readiness, SOON};
 use crate::session::Tick;
 
-/// How soon to look again whether the peer has taken everything, which no event tells.
+/// How soon to check again whether the peer has taken everything, which no event announces.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// The end of our stream counts like a byte until the peer has taken note of it.
+/// The end of our stream counts as one byte until the peer has acknowledged it.
 const OUR_END: usize = 1;
 
+/// The state of one wait.
 #[derive(Debug)]
 pub(crate) struct Linger {
     since: Tick,
@@ -32,7 +33,7 @@ impl Linger {
         }
     }
 
-    /// See [`State::catch_up`](crate::link::State::catch_up).
+    /// Moves times that were noted at `from`, the start of a long turn, to its end `to`.
     pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
         for stamp in [&mut self.since, &mut self.heard] {
             if *stamp == from {
@@ -41,7 +42,7 @@ impl Linger {
         }
     }
 
-    /// Throws away what the peer still sends, until it ends its side or has had its time.
+    /// Discards what the peer still sends, until the peer closes its side or its time is over.
     pub(super) fn drive<N: Net>(
         &mut self,
         stream: &mut N::Stream,
@@ -49,6 +50,7 @@ impl Linger {
         hub: &mut Hub<'_, N>,
     ) -> Next {
         let now = hub.now();
+
         if self.reads() && readiness.any(READABLE) {
             let room = &mut hub.input[..hub.env.read_size];
             match hub.net.read(stream, room) {
@@ -65,27 +67,29 @@ impl Linger {
                 _ => return Next::Reap,
             }
         }
+
         let unsent = hub.net.unsent(stream);
         if self.is_over(unsent, now, &hub.env.config, hub.draining) {
             return Next::Reap;
         }
+
         readiness.set(RETIME);
         Next::Wait
     }
 
-    /// Whether input is still to be thrown away. When it was too much, the peer has to wait.
+    /// Returns whether to go on discarding input. After too much of it, it is left unread.
     pub(crate) fn reads(&self) -> bool {
         self.bytes_left > 0
     }
 
-    /// Input came and was thrown away.
+    /// Records that input arrived and was discarded.
     pub(crate) fn hear(&mut self, count: usize, now: Tick) {
         self.heard = now;
         self.bytes_left = self.bytes_left.saturating_sub(count);
     }
 
-    /// Whether to close, where the peer has `unsent` bytes of ours still to take: not before it has
-    /// them, unless it has had its time.
+    /// Returns whether to close. The peer must have taken all of our `unsent` bytes, and have been
+    /// quiet for long enough or sent too much. After `linger_limit` the wait ends in any case.
     pub(crate) fn is_over(
         &self,
         unsent: usize,
@@ -97,7 +101,7 @@ impl Linger {
         (enough && unsent <= OUR_END) || now >= self.since.after(config.linger_limit)
     }
 
-    /// When to look again, if nothing is heard before.
+    /// Returns when to check again, if nothing arrives before.
     pub(crate) fn deadline(&self, now: Tick, config: &Config, draining: bool) -> Tick {
         let quiet_end = self.quiet_end(config, draining);
         let waits = !self.reads() || now >= quiet_end;

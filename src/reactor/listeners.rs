@@ -1,4 +1,4 @@
-//! What connections and datagrams come in by.
+//! All listeners of a loop, for connections and for datagrams.
 
 use std::io;
 
@@ -11,8 +11,8 @@ use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::source::Source;
 use crate::session::{Factory, Tick};
 
-/// All listeners of a loop. A listener's number, which is also its token, is its place; it stays
-/// when another one is gone.
+/// The listeners of a loop, each at the place of its number, which is also its token. A number does
+/// not change when another listener closes.
 pub(super) struct Listeners<N: Net> {
     all: Vec<Option<Listener<N>>>,
 }
@@ -22,7 +22,7 @@ impl<N: Net> Listeners<N> {
         Self { all: Vec::new() }
     }
 
-    /// The number of the next listener.
+    /// Returns the number of the next listener.
     ///
     /// # Errors
     /// There are too many.
@@ -48,7 +48,7 @@ impl<N: Net> Listeners<N> {
         }
     }
 
-    /// Looks at each again, whatever events said: one may be on its way.
+    /// Marks every listener as readable, whatever the events said: one may still be on its way.
     pub(super) fn note_all_readable(&mut self) {
         self.all
             .iter_mut()
@@ -56,13 +56,13 @@ impl<N: Net> Listeners<N> {
             .for_each(|listener| listener.source_mut().note_readable());
     }
 
-    /// Whether one has work that no event will announce.
+    /// Returns whether a listener has work that no event will announce.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
         self.iter().any(|listener| listener.source().is_ready())
     }
 
-    /// When one is to be looked at though nothing happens.
+    /// Returns when a listener's pause ends, if one is paused.
     pub(super) fn deadline(&self) -> Option<Tick> {
         self.iter()
             .filter_map(|listener| listener.source().deadline())
@@ -76,8 +76,8 @@ impl<N: Net> Listeners<N> {
             .for_each(|listener| listener.source_mut().expire(now));
     }
 
-    /// Serves what waits at each, at most so many connections. One whose socket fails is closed;
-    /// returns its error if it was the last.
+    /// Serves what waits at each listener, up to `accepts` connections each. A listener whose
+    /// socket fails is closed. Returns the error if that was the last one.
     #[cold]
     pub(super) fn drive<F: Factory>(
         &mut self,
@@ -85,6 +85,7 @@ impl<N: Net> Listeners<N> {
         accepts: usize,
     ) -> Option<io::Error> {
         let mut last_error = None;
+
         for (number, place) in (0..=u16::MAX).zip(&mut self.all) {
             let Some(listener) = place
                 .as_mut()
@@ -92,6 +93,7 @@ impl<N: Net> Listeners<N> {
             else {
                 continue;
             };
+
             if let Err(error) = listener.drive(admission, number, accepts) {
                 log::error!(target: LOG_TARGET, "{}: stopped listening: {error}", listener.address());
                 if let Some(listener) = place.take() {
@@ -100,6 +102,7 @@ impl<N: Net> Listeners<N> {
                 last_error = Some(error);
             }
         }
+
         last_error.filter(|_| self.is_empty())
     }
 
@@ -115,6 +118,7 @@ impl<N: Net> Listeners<N> {
     }
 }
 
+/// A listener for connections or for datagrams.
 pub(super) enum Listener<N: Net> {
     Acceptor(Acceptor<N::Listener>),
     Responder(Responder<N::Datagram>),
@@ -162,7 +166,8 @@ impl<N: Net> Listener<N> {
     }
 }
 
-/// `place` as a listener's number, which is a token too, and so has to stay below those of others.
+/// Converts `place` to a listener's number, which is also a token and so has to stay below those of
+/// others.
 fn number_below(end: usize, place: usize) -> io::Result<u16> {
     u16::try_from(place)
         .ok()
@@ -174,14 +179,14 @@ fn number_below(end: usize, place: usize) -> io::Result<u16> {
 mod tests {
     use super::*;
 
-    /// With 32 bits a token has 16 for all that is no connection: a listener, a child, a waker.
+    /// With 32 bits, 16 bits of tokens are left for listeners, children and wakers.
     #[test]
     fn no_listener_has_the_token_of_something_else() {
         let first_of_model = 1 << 15;
         assert_eq!(number_below(first_of_model, 0).ok(), Some(0));
         assert_eq!(number_below(first_of_model, 32_767).ok(), Some(32_767));
         assert!(number_below(first_of_model, 32_768).is_err());
-        // With 64 bits a listener's number is what ends first.
+        // With 64 bits the type of a listener's number is the limit.
         assert_eq!(number_below(1 << 31, 65_535).ok(), Some(65_535));
         assert!(number_below(1 << 31, 65_536).is_err());
     }

@@ -1,4 +1,4 @@
-//! Log lines that a peer can cause, at most one a second for each cause.
+//! Log lines that a peer can provoke, at most one a second for each cause.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,8 +21,8 @@ struct Cause {
 }
 
 impl LogLimit {
-    /// Logs a warning. False if that is too soon after another one of the same cause: it is counted
-    /// for the next, and the caller's to log at a lower level.
+    /// Logs a warning. Returns false if another one of the same cause came less than a second ago:
+    /// this one is then counted for the next line, and the caller may log it at a lower level.
     pub(super) fn warn(
         &mut self,
         name: &'static str,
@@ -41,22 +41,25 @@ impl LogLimit {
                 });
                 self.causes.len() - 1
             });
+
         let cause = &mut self.causes[index];
         if now < cause.quiet_until {
             cause.left_out += 1;
             return false;
         }
+
         cause.quiet_until = now.after(INTERVAL);
         match std::mem::take(&mut cause.left_out) {
             0 => log::warn!(target: LOG_TARGET, "{message}"),
             left_out => log::warn!(target: LOG_TARGET, "{message} (and {left_out} more like it)"),
         }
+
         true
     }
 }
 
 impl Drop for LogLimit {
-    /// No further warning comes, and the last second's silence must not look as if nothing happened.
+    /// Reports what was left out since the last line of each cause, since no further line will.
     fn drop(&mut self) {
         for cause in &self.causes {
             let (left_out, name) = (cause.left_out, cause.name);

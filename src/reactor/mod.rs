@@ -1,9 +1,10 @@
-//! The event loop: one thread, all connections.
+//! The event loop: one thread serves all connections.
 //!
-//! A turn has seven phases, each a line of [`Reactor::turn`]. What comes in here is what the loop does for
-//! any connection, on any [`Net`]: readiness, budgets, timers, accepting, limits on peers, datagrams, the
-//! end; and the seam to the other models, `Model`. Calling a protocol is the session's, and what only one
-//! operating system does is `net`'s.
+//! A turn of the loop has seven phases, one line each in [`Reactor::turn`]. This room holds what
+//! the loop does for any connection on any [`Net`]: readiness, budgets, timers, accepting, limits
+//! on peers, datagrams and endings. It also defines `Model`, the interface to other ways of serving
+//! a connection. Calling a protocol belongs to `session`, and what only one operating system does
+//! belongs to `net`.
 //!
 //! This room imports the values, `session`, `shutdown`, `net` and `sys`.
 
@@ -50,18 +51,19 @@ use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Waker, Wakers};
 
-/// Tokens below the first connection's are the listeners', counted from 0, and these.
+/// Tokens below those of connections belong to the listeners, counted from 0, to a model's own
+/// events, and to these two.
 const WAKER: usize = FIRST_TOKEN - 1;
 const SHUTDOWN: usize = FIRST_TOKEN - 2;
 
-/// A turn that takes longer than this has its end for the moment at which things happened.
+/// After a turn that takes longer than this, its events count as having happened at its end.
 const LONG: Duration = Duration::from_millis(10);
 
-/// One thread, one loop, any number of listeners and connections.
+/// A loop on one thread, with any number of listeners and connections.
 ///
-/// [`run`](Self::run) serves until it is shut down; or call [`turn`](Self::turn) yourself, and watch
-/// the loop's descriptor ([`AsRawFd`]) in a poller of your own, for at most
-/// [`timeout`](Self::timeout) at a time. For the usual server there is [`Server`](crate::Server).
+/// Call [`run`](Self::run) to serve until shutdown. To embed the loop in another one, watch its
+/// descriptor ([`AsRawFd`]) for up to [`timeout`](Self::timeout) and then call
+/// [`turn`](Self::turn). Most servers use [`Server`](crate::Server) instead.
 ///
 /// ```
 /// use serveloop::{Address, Config, Peer, Reactor};
@@ -79,55 +81,56 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     factory: F,
     env: Env,
     effects: Effects,
-    /// The one buffer that everything is read into.
+    /// The buffer that everything is read into.
     input: Input,
     connections: Connections<N::Stream, F::Protocol>,
     listeners: Listeners<N>,
-    /// Where connections are served, if not here.
+    /// Serves connections in place of the loop, if there is one.
     model: Option<Box<dyn Model<N, F::Protocol>>>,
     events: Vec<Event>,
     busy_poll: BusyPoll,
     /// Outbound connections to be opened.
     connects: Vec<(Address, F::Protocol)>,
-    /// Those that could not be opened yet.
+    /// Outbound connections that the system could not begin yet.
     postponed: Postponed<F::Protocol>,
-    /// When the factory wants to be asked again.
+    /// When the factory asked to be called again.
     again: Option<Instant>,
     shutdown: Shutdown,
-    /// How long the last turn's work took, after which the loop waits; and whether the next turn
-    /// follows at once, so that it still is that time.
+    /// How long the last turn's work took, and whether the next turn follows at once. If it does
+    /// not, `took` is measured anew before the wait.
     took: Duration,
     follows: bool,
-    /// What takes longer is looked at more closely.
+    /// A turn that takes longer than this is examined more closely.
     most: Duration,
     /// Why the last listener failed.
     failure: Option<io::Error>,
 }
 
 impl<F: Factory> Reactor<F> {
-    /// A loop on the operating system's network, without listeners yet.
+    /// Creates a loop on the operating system's network, without listeners.
     ///
     /// # Errors
-    /// `InvalidInput` for a configuration that makes no sense; otherwise the system has no
-    /// descriptor for the poller.
+    /// `InvalidInput` if the configuration makes no sense. Otherwise the system has no descriptor
+    /// left for the poller.
     pub fn new(factory: F, config: Config) -> io::Result<Self> {
         Self::with_net(Mio::new()?, factory, config)
     }
 
-    /// Has connections served elsewhere.
+    /// Lets `model` serve the connections.
     pub(crate) fn set_model(&mut self, model: Box<dyn Model<Mio, F::Protocol>>) {
         self.model = Some(model);
     }
 
-    /// A waker of the loop itself.
+    /// Returns a waker of the loop itself.
     pub(crate) fn waker(&self) -> Waker {
         self.env.mailbox.waker(WAKER)
     }
 
-    /// Serves a socket that is bound already.
+    /// Serves a socket that is already bound.
     pub(crate) fn adopt(&mut self, bound: Bound) -> io::Result<()> {
         let number = self.listeners.next_number()?;
         let address = bound.address.clone();
+
         let listener = if address.is_datagram() {
             self.effects.reply_limit.add_own(address.clone());
             let socket = self.net.adopt_datagram(bound, number.into())?;
@@ -138,22 +141,25 @@ impl<F: Factory> Reactor<F> {
                 .adopt_listener(bound, &self.env.config, number.into())?;
             Listener::Acceptor(Acceptor::new(listener, address))
         };
+
         self.listeners.push(listener);
         Ok(())
     }
 }
 
 impl<F: Factory, N: Net> Reactor<F, N> {
-    /// A loop on any network, for example a simulated one.
+    /// Creates a loop on any network, for example a simulated one.
     ///
     /// # Errors
-    /// As [`new`](Reactor::new).
+    /// The same as for [`new`](Reactor::new).
     pub fn with_net(mut net: N, factory: F, mut config: Config) -> io::Result<Self> {
         config.validate()?;
         config.cap(CONNECTIONS_MOST, TOKENS_OF_MODEL);
+
         let most = config.slow_turn.map_or(LONG, |slow| slow.min(LONG));
         let mailbox = Mailbox::new(net.waker(WAKER)?);
         let env = Env::new(config, net.now(), mailbox);
+
         Ok(Self {
             connections: Connections::new(env.config.max_connections),
             busy_poll: BusyPoll::new(env.config.busy_poll),
@@ -176,14 +182,17 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         })
     }
 
-    /// Serves one more address, and says which it really is: port 0 has become a number. Listeners
-    /// are numbered from 0 in this order; see [`Peer::listener`](crate::Peer::listener).
+    /// Listens at one more address, and returns the actual one, with a real port in place of 0.
+    /// Listeners are numbered from 0 in the order of these calls; see
+    /// [`Peer::listener`](crate::Peer::listener).
     ///
     /// # Errors
-    /// The address cannot be bound; the message names it.
+    /// The address cannot be bound, and the message names it; or there are too many listeners
+    /// (`InvalidInput`).
     pub fn listen(&mut self, at: &Address) -> io::Result<Address> {
         let number = self.listeners.next_number()?;
         let token = number.into();
+
         let (listener, address) = if at.is_datagram() {
             let (socket, address) = self.net.bind(at, &self.env.config, token)?;
             self.effects.reply_limit.add_own(address.clone());
@@ -198,34 +207,37 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 address,
             )
         };
+
         self.listeners.push(listener);
         Ok(address)
     }
 
-    /// Opens a connection to `to`, served by `protocol` like any other. Its establishment is told by
-    /// `connection_made`; its failure, also an immediate one, by `connection_lost` alone, with
-    /// [`ConnectFailed`](crate::CloseReason::ConnectFailed) or after `connect_timeout`.
+    /// Opens a connection to `to`, which `protocol` serves like any other. The next turn begins it.
+    /// Success is reported by `connection_made`. Failure, even an immediate one, is reported by
+    /// `connection_lost` alone: with [`ConnectFailed`](crate::CloseReason::ConnectFailed), with
+    /// [`TimedOut`](crate::CloseReason::TimedOut) after `connect_timeout`, or with
+    /// [`Shutdown`](crate::CloseReason::Shutdown) if the loop shuts down.
     pub fn connect(&mut self, to: Address, protocol: F::Protocol) {
         self.connects.push((to, protocol));
     }
 
-    /// Lets `handle` shut this loop down, from anywhere.
+    /// Lets `handle` shut this loop down from any thread.
     ///
     /// # Errors
-    /// The system does not let us watch it.
+    /// The system cannot watch the handle.
     pub fn obey(&mut self, handle: ShutdownHandle) -> io::Result<()> {
         self.net.watch_shutdown(&handle, SHUTDOWN)?;
         self.shutdown.obey(handle);
         Ok(())
     }
 
-    /// Shuts down: the first call drains, the second ends everything with the next turn.
+    /// Shuts down. The first call starts the drain; the second ends everything in the next turn.
     pub fn shutdown(&mut self) {
         self.shutdown.request();
     }
 
-    /// Serves until a shutdown is complete, or until nothing is left that could ever happen: no
-    /// listener, no connection, no call that the factory asked for.
+    /// Serves until a shutdown is complete, or until nothing can happen any more: no listener, no
+    /// connection, and no call that the factory asked for.
     ///
     /// # Errors
     /// The poller failed, or the last listener did.
@@ -237,7 +249,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Whether [`run`](Self::run) would return.
+    /// Returns whether [`run`](Self::run) would return now.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         let over = self.shutdown.has_begun() || self.again.is_none();
@@ -247,8 +259,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         over && nobody && self.listeners.is_empty()
     }
 
-    /// One turn of the loop: waits at most for `timeout` (`None`: until something happens), then
-    /// serves everything that is ready once.
+    /// Runs one turn of the loop: waits up to `timeout` (`None`: until something happens or a
+    /// deadline passes), then serves once everything that is ready.
     ///
     /// # Errors
     /// The poller failed.
@@ -264,59 +276,60 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         Ok(())
     }
 
-    /// How long a poller of your own may wait for the loop's descriptor before the next turn; `None`
-    /// for as long as it takes.
+    /// Returns how long your own poller may wait for the loop's descriptor before the next turn.
+    /// `None` means without limit.
     pub fn timeout(&mut self) -> Option<Duration> {
         self.now();
         self.took = Duration::ZERO;
         self.patience()
     }
 
-    /// The loop's counters.
+    /// Returns the loop's counters.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
         &self.effects.statistics
     }
 
-    /// How many connections are open, those included that wait for their peer's end.
+    /// Returns how many connections are open, including those that wait for their peer to close.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// How many bytes of memory the connections' buffers have and their protocols
-    /// [charged](crate::Transport::charge), which `max_buffered` limits.
+    /// Returns how many bytes of memory the connections hold: their buffers and what their
+    /// protocols [charged](crate::Transport::charge). `max_buffered` limits it.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.effects.held
     }
 
-    /// The same counted anew: what each connection has added to it, and what each holds.
+    /// Returns the same number counted twice: as the sum of what each connection added, and as the
+    /// sum of what each holds now.
     #[cfg(feature = "testing")]
     pub(crate) fn recount(&self) -> (usize, usize) {
         self.connections.held()
     }
 
-    /// Where the loop listens, in the order of the listeners' numbers.
+    /// Returns the addresses of the listeners, in the order of their numbers.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         self.listeners.addresses()
     }
 
-    /// The network.
+    /// Returns the network.
     pub fn net(&mut self) -> &mut N {
         &mut self.net
     }
 
-    /// The factory.
+    /// Returns the factory.
     pub fn factory(&mut self) -> &mut F {
         &mut self.factory
     }
 }
 
 impl<F: Factory, N: Net> Drop for Reactor<F, N> {
-    /// Ends what is still open: every protocol hears of the end.
+    /// Ends everything that is still open, and tells every protocol.
     fn drop(&mut self) {
-        // Connections that were asked for are not begun any more, and hear that too.
+        // Requested connections are not begun any more, and their protocols are told too.
         self.shutdown.begin(None);
         self.begin_connects();
         self.end_all(true);
@@ -327,8 +340,8 @@ impl<F: Factory, N: Net> Drop for Reactor<F, N> {
 }
 
 impl<F: Factory, N: Net + AsRawFd> AsRawFd for Reactor<F, N> {
-    /// Readable when the next turn has something to do; a deadline is told by
-    /// [`timeout`](Reactor::timeout) alone.
+    /// Returns a descriptor that is readable when the next turn has events to handle. Deadlines do
+    /// not make it readable: see [`timeout`](Reactor::timeout).
     fn as_raw_fd(&self) -> RawFd {
         self.net.as_raw_fd()
     }

@@ -1,23 +1,24 @@
-//! Who counts as one peer, for the limits on each.
+//! What counts as one peer, for the limits per peer.
 
 use std::net::IpAddr;
 
 use crate::address::Address;
 use crate::config::Config;
 
-/// What one machine, or one household, sends from.
+/// The network that one machine or one household sends from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PeerNetwork {
     /// An IPv4 address.
     V4(u32),
-    /// A network of IPv6 addresses (/64): its upper half.
+    /// A /64 network of IPv6 addresses, by its upper half.
     V6(u64),
-    /// Everybody on this machine who uses Unix sockets.
+    /// All clients on this machine that use Unix sockets.
     Unix,
 }
 
 impl PeerNetwork {
-    /// Where `address` is; `None` for this machine's own clients, unless they are limited too.
+    /// Returns the network of `address`. `None` for clients on this machine, unless they are
+    /// limited too.
     pub(super) fn of(address: &Address, config: &Config) -> Option<Self> {
         let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
         let is_here = ip.is_none_or(|ip| ip.is_loopback());
@@ -63,10 +64,12 @@ mod tests {
             "unix:///run/some",
             "unixgram:///run/other",
         ];
+
         for uri in here {
             assert_eq!(peer_network(uri, false), None, "{uri}");
             assert!(peer_network(uri, true).is_some(), "{uri}");
         }
+
         assert_eq!(peer_network(here[3], true), peer_network(here[4], true));
         assert_ne!(
             peer_network("tcp://127.0.0.2:1", true),

@@ -1,4 +1,4 @@
-//! The seven phases of a turn, in their order.
+//! The seven phases of a turn, in order.
 
 use std::time::Duration;
 use std::{fmt, io, mem};
@@ -15,25 +15,30 @@ use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
 use crate::session::{Actions, Factory, catch};
 
 impl<F: Factory, N: Net> Reactor<F, N> {
+    /// Waits for events, up to `timeout` or the loop's own next deadline.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if !mem::take(&mut self.follows) {
-            // Whoever turns the loop may have had other things to do.
+            // The caller may have spent time elsewhere since the last turn.
             self.took = self.elapsed();
         }
+
         let timeout = match (self.patience(), timeout) {
             (Some(own), Some(asked)) => Some(own.min(asked)),
             (own, asked) => own.or(asked),
         };
+
         self.events.clear();
         self.busy_poll
             .poll(&mut self.net, &mut self.events, timeout)
     }
 
+    /// Reads the clock, once for the whole turn.
     pub(crate) fn now(&mut self) {
         let now = self.net.now();
         self.env.clock.set(now);
     }
 
+    /// Passes each event to its connection, listener or model, and starts a requested shutdown.
     pub(super) fn dispatch(&mut self) {
         let events = mem::take(&mut self.events);
         for event in &events {
@@ -43,12 +48,14 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 self.effects.statistics.stale_events += 1;
             }
         }
+
         self.events = events;
         if self.shutdown.is_requested() {
             self.obey_request();
         }
     }
 
+    /// Acts on deadlines that have passed.
     pub(super) fn expire(&mut self) {
         let now = self.env.clock.tick();
         let most = self.env.config.timeouts_per_turn;
@@ -59,6 +66,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Serves the connections that have work, then accepts new ones.
     pub(super) fn drive(&mut self) {
         let (mut admission, _) = self.lend();
         admission.connections.drive(&mut admission.hub);
@@ -67,6 +75,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Calls the factory, and begins the outbound connections that are due.
     pub(crate) fn service_actions(&mut self) {
         let mut shutdown = false;
         self.again = self.again.filter(|at| *at > self.env.clock.now());
@@ -77,18 +86,22 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             again: &mut self.again,
             shutdown: &mut shutdown,
         };
+
         let factory = &mut self.factory;
         if catch(|| factory.service_actions(&mut actions)).is_none() {
             self.effects.statistics.panics += 1;
         }
+
         if shutdown {
             self.shutdown.request_all();
         }
+
         if !self.connects.is_empty() || (!self.postponed.is_empty() && self.is_due_again()) {
             self.begin_connects();
         }
     }
 
+    /// Frees what has ended, and reports failures to the factory.
     pub(super) fn reap(&mut self) {
         self.check_pace();
         if let Some(model) = &mut self.model {
@@ -105,25 +118,28 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             };
             model.reap(&mut hub, leave);
         }
+
         let cleans = self.connections.has_changed();
         if cleans {
             let (mut admission, _) = self.lend();
             admission.connections.reap(&mut admission.hub);
         }
+
         let reports = !self.effects.failures.is_empty();
         if reports {
             self.report_failures();
         }
+
         if cleans || reports || self.model.is_some() {
             self.took = self.elapsed();
         }
     }
 }
 
-/// What the phases are made of.
+/// Steps of the phases.
 impl<F: Factory, N: Net> Reactor<F, N> {
-    /// Looks how long the turn's work took. A connection is blamed if no other was served; reading
-    /// the clock for each would cost every message.
+    /// Measures how long the turn's work took. A slow turn is blamed on a connection only if it
+    /// served no other, since reading the clock for each one would slow every message.
     fn check_pace(&mut self) {
         self.took = self.elapsed();
         if self.took > self.most {
@@ -137,29 +153,32 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if took > LONG {
             self.connections.catch_up(began, began.after(took));
         }
-        // A model may serve a whole connection within a turn.
+        // A model may serve a whole connection within one turn.
         let most = self.env.config.slow_turn.filter(|_| self.model.is_none());
         if most.is_some_and(|most| took > most) {
             self.warn_slow(took);
         }
     }
 
-    /// How long ago the turn's time was read.
+    /// Returns how much time has passed since the turn's clock was read.
     fn elapsed(&mut self) -> Duration {
         let began = self.env.clock.now();
         self.net.now().saturating_duration_since(began)
     }
 
+    /// Counts a slow turn, and logs it.
     #[cold]
     fn warn_slow(&mut self, took: Duration) {
         self.effects.statistics.slow_turns += 1;
         let now = self.env.clock.tick();
         let took = took.as_millis();
+
         let mut warn = |problem: fmt::Arguments<'_>| {
             if !self.effects.log_limit.warn("slow turn", now, problem) {
                 log::debug!(target: LOG_TARGET, "{problem}");
             }
         };
+
         match self.connections.served() {
             (_, Some(peer)) => warn(format_args!("{peer}: kept the loop busy for {took} ms")),
             (count, None) => warn(format_args!(
@@ -168,7 +187,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
-    /// Notes an event that is no connection's.
+    /// Handles an event that is not a connection's.
     fn note(&mut self, token: usize) {
         match token {
             WAKER => {
@@ -181,6 +200,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Lends the parts of the reactor that serving needs.
     fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
         let hub = Hub::new(
             &mut self.net,
@@ -189,6 +209,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             &mut self.input,
             self.shutdown.has_begun(),
         );
+
         let admission = Admission {
             hub,
             factory: &mut self.factory,
@@ -198,13 +219,14 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         (admission, &mut self.listeners)
     }
 
-    /// How long nothing is to be done unless something happens.
+    /// Returns how long the loop may wait if no event comes; `None` means without limit.
     pub(super) fn patience(&self) -> Option<Duration> {
         let accepts = self.listeners.is_ready() && !self.is_full();
         let begins = !self.connects.is_empty() || self.shutdown.is_requested();
         if accepts || begins || self.connections.is_busy() {
             return Some(Duration::ZERO);
         }
+
         let next = [
             self.listeners.deadline(),
             self.shutdown.deadline(),
@@ -212,32 +234,37 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.again.map(|at| self.env.clock.tick_of(at)),
             self.postponed.deadline(),
         ];
+
         let first = self.connections.deadline();
         let next = next.into_iter().fold(first, |one, other| match other {
             Some(at) if one.is_none_or(|one| at < one) => other,
             _ => one,
         });
+
         let now = self.env.clock.tick().after(self.took);
         next.map(|at| at.since(now))
     }
 
-    /// Whether connections that could not be opened are to be tried again, or told of the shutdown.
+    /// Returns whether postponed connections are to be tried again, or told of the shutdown.
     #[cold]
     fn is_due_again(&self) -> bool {
         self.shutdown.has_begun() || self.postponed.is_due(self.env.clock.tick())
     }
 
+    /// Begins the outbound connections that were requested or postponed.
     #[cold]
     pub(super) fn begin_connects(&mut self) {
         let now = self.env.clock.tick();
         let timeout = self.env.config.connect_timeout;
         let until = timeout.map(|timeout| now.after(timeout));
+
         let begun = mem::take(&mut self.connects);
         let begun = begun.into_iter().map(|connect| (connect, until));
         let all = self.postponed.take().chain(begun).collect::<Vec<_>>();
+
         let mut full = None;
         for ((to, protocol), until) in all {
-            // Who finds a queue full speaks for all who want to get into it.
+            // A queue that is full for one connection is full for all others to the same address.
             let has_time = !self.shutdown.has_begun() && until.is_none_or(|until| now < until);
             if has_time && full.as_ref() == Some(&to) {
                 self.postponed.push(((to, protocol), until), now);
@@ -248,6 +275,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Logs failures, and reports them to the factory.
     #[cold]
     fn report_failures(&mut self) {
         for (peer, reason) in mem::take(&mut self.effects.failures) {
@@ -259,22 +287,26 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             } else if !log_limit.warn(reason.name(), now, format_args!("{peer}: {reason}")) {
                 log::debug!(target: LOG_TARGET, event = "ended"; "{peer}: {reason}");
             }
+
             let factory = &mut self.factory;
             if catch(|| factory.handle_error(&peer, &reason)).is_none() {
                 self.effects.statistics.panics += 1;
             }
-            // It may hold a user's error.
+
+            // The reason may hold a user's error, whose `Drop` may panic.
             if catch(|| drop(reason)).is_none() {
                 self.effects.statistics.panics += 1;
             }
         }
     }
 
+    /// Returns whether the model can take no further connections for now.
     fn is_full(&self) -> bool {
         self.model.as_ref().is_some_and(|model| model.is_full())
     }
 
-    /// Serves the listeners. When the last of them has failed, the loop ends with its error.
+    /// Serves the listeners. When the last one has failed, the loop shuts down and returns its
+    /// error.
     #[cold]
     fn accept(&mut self, most: usize) {
         let (mut admission, listeners) = self.lend();
@@ -286,18 +318,21 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Starts the drain at the first request, and ends everything at the second.
     fn obey_request(&mut self) {
         if self.shutdown.has_begun() {
             self.shutdown.note_end();
             return self.end_all(true);
         }
+
         self.say_shutdown();
         let now = self.env.clock.tick();
         let timeout = self.env.config.drain_timeout;
         self.shutdown
             .begin(timeout.map(|timeout| now.after(timeout)));
-        // Who was connected before the shutdown is served, though not yet accepted. The system's
-        // queue holds one more than it was asked to.
+
+        // Clients that connected before the shutdown are served though not yet accepted. The
+        // system's queue holds one more than it was asked to.
         let most = usize::try_from(self.env.config.backlog).unwrap_or(0) + 1;
         self.listeners.note_all_readable();
         self.accept(most);
@@ -305,6 +340,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.connections.note_shutdown();
     }
 
+    /// Logs how many connections are open when the shutdown begins.
     fn say_shutdown(&mut self) {
         let here = self.connections.len();
         let elsewhere = self.model.as_ref().map_or(Some(0), |model| model.open());
@@ -314,6 +350,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
+    /// Ends everything that is being served, here and in the model.
     pub(super) fn end_all(&mut self, at_once: bool) {
         let now = self.env.clock.tick();
         self.model

@@ -1,5 +1,5 @@
-//! Outbound connections that the system could not begin yet, and that no event will announce: the
-//! queue of a Unix socket is full.
+//! Outbound connections that the system could not begin yet, because the queue of a Unix socket is
+//! full. No event announces room in it.
 
 use std::mem;
 use std::time::Duration;
@@ -7,15 +7,16 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::session::Tick;
 
-/// How soon each is tried again.
+/// How soon to try again.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// One connection to be opened, and until when.
+/// One connection to be opened, and how long it may be tried.
 type Connect<P> = ((Address, P), Option<Tick>);
 
+/// The connections that are waiting to be tried again.
 pub(super) struct Postponed<P> {
     connects: Vec<Connect<P>>,
-    /// When they are tried again, if there are any.
+    /// When to try again, if there are any.
     again: Tick,
 }
 
@@ -35,7 +36,7 @@ impl<P> Postponed<P> {
         self.again <= now
     }
 
-    /// When to try again.
+    /// Returns when to try again.
     pub(super) fn deadline(&self) -> Option<Tick> {
         (!self.is_empty()).then_some(self.again)
     }
@@ -45,7 +46,7 @@ impl<P> Postponed<P> {
         self.again = now.after(AGAIN);
     }
 
-    /// Takes all of them, each to be tried.
+    /// Takes all connections, to try each of them.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Connect<P>> + use<P> {
         mem::take(&mut self.connects).into_iter()
     }

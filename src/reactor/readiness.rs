@@ -1,4 +1,4 @@
-//! Why a connection has to be looked at.
+//! The reasons to look at a connection, as flags.
 
 use std::ops::{Deref, DerefMut};
 
@@ -9,63 +9,63 @@ use crate::session::Flags;
 pub(super) const READABLE: Flags = Flags::bit(0);
 /// The socket may have room to write.
 pub(super) const WRITABLE: Flags = Flags::bit(1);
-/// A short read does not mean that nothing is left: the peer has ended its stream or sent an urgent
-/// byte, or the socket is a Unix socket.
+/// A short read does not mean that nothing is left, because the peer has ended its stream or sent
+/// an urgent byte, or because it is a Unix socket.
 pub(super) const HANGUP: Flags = Flags::bit(2);
 /// An event announced that the socket has failed.
 pub(super) const ERROR: Flags = Flags::bit(3);
-/// Waits in the ready queue.
+/// The connection is in the ready queue.
 pub(super) const QUEUED: Flags = Flags::bit(4);
-/// An outbound connection that does not stand yet.
+/// An outbound connection is not established yet.
 pub(super) const CONNECTING: Flags = Flags::bit(5);
-/// A deadline may have come.
+/// A deadline may have passed.
 pub(super) const DUE: Flags = Flags::bit(6);
 /// The session's waker was used.
 pub(super) const WOKEN: Flags = Flags::bit(7);
-/// The session is to be told of the shutdown once it has taken what had arrived.
+/// The session is to be told of the shutdown, once it has taken what had already arrived.
 pub(super) const DRAINING: Flags = Flags::bit(8);
-/// The session has ended; we wait for the peer's end.
+/// The session has ended, and the socket waits for the peer to close.
 pub(super) const LINGERING: Flags = Flags::bit(9);
-/// Close with a reset.
+/// The socket is to be closed with a reset.
 pub(super) const ABORT: Flags = Flags::bit(10);
 /// A deadline may have become earlier.
 pub(super) const RETIME: Flags = Flags::bit(11);
 /// The connection is to be reaped.
 pub(super) const ENDED: Flags = Flags::bit(12);
-/// The system had no memory to send; a deadline, not an event, says when to try again.
+/// The system had no memory to send. A deadline, not an event, says when to try again.
 pub(super) const RETRY: Flags = Flags::bit(13);
-/// Our side of the stream has been ended, before the connection.
+/// Our side of the stream is closed, while the connection goes on.
 pub(super) const FINISHED: Flags = Flags::bit(14);
 
-/// What the session holds is part of what all connections hold.
+/// What the session holds is included in the total of all connections.
 pub(super) const HOLDING: Flags = Flags::bit(15);
 
-/// A call was interrupted and is to be tried again after a moment, by a deadline and not at once: what
-/// interrupts every call must not keep the loop busy.
+/// A call was interrupted and is to be tried again after a moment, at a deadline. Trying again at
+/// once would keep the loop busy if every call is interrupted.
 pub(super) const SOON: Flags = Flags::bit(16);
 
-/// What is seen to before reading.
+/// Flags to act on before reading.
 pub(super) const BEFORE: Flags = ERROR
     .or(CONNECTING)
     .or(WOKEN)
     .or(LINGERING)
     .or(ENDED)
     .or(HOLDING);
-/// What is seen to between reading and writing.
+/// Flags to act on between reading and writing.
 pub(super) const AFTER: Flags = DUE.or(DRAINING);
 
 /// What a connection needs after it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// An event or a deadline.
+    /// Wait for an event or a deadline.
     Wait,
-    /// Another turn: its budget was spent before its work.
+    /// Serve it again in another turn: its budget is spent, its work is not done.
     Again,
-    /// The same, or another round in this turn: there is more to read, and nothing left to send.
+    /// Serve it again in this turn or the next: there is more to read, and nothing left to send.
     More,
-    /// Another turn, and first of all that others end: all connections hold too much.
+    /// Serve it again in another turn, but first end other connections: all together hold too much.
     Crowded,
-    /// To be reaped.
+    /// Reap it.
     Reap,
 }
 
@@ -78,7 +78,7 @@ impl Readiness {
         Self(flags)
     }
 
-    /// Notes an event. True if the connection is to be queued for it.
+    /// Records an event. Returns true if the connection is to be queued for it.
     #[inline]
     pub(super) fn note(&mut self, event: &Event) -> bool {
         let mut news = READABLE.when(event.readable) | WRITABLE.when(event.writable);
@@ -94,20 +94,22 @@ impl Readiness {
         self.queue()
     }
 
-    /// A deadline may have come. Before anybody is cut off, one look at whether they moved.
+    /// Records that a deadline may have passed. Before a peer is cut off, its socket is tried once
+    /// more.
     pub(super) fn note_due(&mut self) -> bool {
         self.0.clear(SOON);
         self.0.set(DUE | READABLE | WRITABLE);
         self.queue()
     }
 
-    /// The server is shutting down. What has arrived already is still served.
+    /// Records that the server is shutting down. What has already arrived is still served.
     pub(super) fn note_shutdown(&mut self) -> bool {
         self.0.set(DRAINING | READABLE | RETIME);
         self.queue()
     }
 
-    /// True if the connection was not in the ready queue and now has to be put there.
+    /// Marks the connection as queued. Returns true if it was not, and now has to be put in the
+    /// queue.
     #[inline]
     pub(super) fn queue(&mut self) -> bool {
         let rests = !self.0.any(QUEUED | ENDED);

@@ -1,5 +1,5 @@
-//! What comes in by a socket, connections or datagrams: whether any waits, and what a failure to take
-//! one concerns: that one alone, the system, or the socket.
+//! Accept and receive readiness of one socket, and its errors: skip this connection or datagram,
+//! pause, or give the socket up.
 
 use std::io;
 
@@ -7,16 +7,17 @@ use crate::net::Net;
 use crate::reactor::hub::Hub;
 use crate::session::Tick;
 
-/// How many tries in a row may fail before the socket has to pause, whatever the errors are. Each may
-/// have taken a connection or a datagram away, and then the next is better tried at once; an error that
-/// stays would otherwise keep the loop busy without end.
+/// How many attempts in a row may fail before the socket has to pause, whatever the errors are. An
+/// attempt that fails may still have taken a connection or datagram off the queue, so the next one
+/// follows at once; a permanent error would keep the loop busy that way.
 const FRUITLESS_MOST: u8 = 16;
 
+/// The state of one socket that connections or datagrams arrive at.
 #[derive(Debug)]
 pub(super) struct Source {
     readable: bool,
     paused_until: Option<Tick>,
-    /// How many tries failed since something was taken or nothing waited.
+    /// How many attempts failed since something was taken or the queue was empty.
     fruitless: u8,
 }
 
@@ -33,29 +34,29 @@ impl Source {
         self.readable = true;
     }
 
-    /// Whether something may wait that can be taken now.
+    /// Returns whether something may be waiting that can be taken now.
     pub(super) fn is_ready(&self) -> bool {
         self.readable && self.paused_until.is_none()
     }
 
-    /// When a pause ends.
+    /// Returns when a pause ends.
     pub(super) fn deadline(&self) -> Option<Tick> {
         self.paused_until
     }
 
-    /// Ends a pause whose time has come. No event tells that descriptors are free again, so the
-    /// socket counts as readable all the while.
+    /// Ends a pause whose time is over. No event announces that descriptors are free again, so the
+    /// socket counts as readable throughout.
     pub(super) fn expire(&mut self, now: Tick) {
         self.paused_until = self.paused_until.filter(|until| now < *until);
     }
 
-    /// Something was taken.
+    /// Resets the count of failed attempts after something was taken.
     pub(super) fn note_taken(&mut self) {
         self.fruitless = 0;
     }
 
-    /// Takes note of a failure, and says what it concerns: the whole system too when the same socket
-    /// only fails.
+    /// Records a failure and returns its consequence. Too many failures in a row pause the socket
+    /// even if each would be skipped.
     pub(super) fn note_error<N: Net>(
         &mut self,
         error: &io::Error,
@@ -66,40 +67,45 @@ impl Source {
             Consequence::Skip if self.fruitless > FRUITLESS_MOST => Consequence::Pause,
             consequence => consequence,
         };
+
         match consequence {
             Consequence::Wait => {
                 self.readable = false;
                 self.fruitless = 0;
             }
             Consequence::Pause => {
-                // The turn may have begun long ago, and then the pause would be over at once.
+                // The turn may have begun long ago; a pause counted from there would be over at
+                // once.
                 let now = hub.env.clock.tick_of(hub.net.now());
                 self.paused_until = Some(now.after(hub.env.config.accept_pause));
             }
             Consequence::Skip | Consequence::Fail => {}
         }
+
         consequence
     }
 }
 
+/// What a failure means for the socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Consequence {
-    /// Nothing waits.
+    /// Nothing is waiting.
     Wait,
-    /// One connection or datagram was lost, for a reason of its own.
+    /// One connection or datagram was lost; the next may be fine.
     Skip,
-    /// The system has no descriptor or memory left, or does not let anything be taken.
+    /// The system has no descriptor or memory left, or permits nothing to be taken.
     Pause,
-    /// The socket is of no use any more.
+    /// The socket can no longer be used.
     Fail,
 }
 
-/// See the errors of accept(2) on Linux, which passes pending network errors of the new connection
-/// on, and of accept(2) in POSIX.
+/// Classifies an error. See accept(2) on Linux, which also reports pending network errors of the
+/// new connection, and accept(2) in POSIX.
 fn consequence(error: &io::Error) -> Consequence {
     if error.kind() == io::ErrorKind::WouldBlock {
         return Consequence::Wait;
     }
+
     match error.raw_os_error() {
         Some(
             libc::ECONNABORTED

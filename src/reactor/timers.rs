@@ -1,16 +1,16 @@
-//! One deadline per slot, the nearest first.
+//! One deadline for each slot, the nearest first.
 
 use crate::session::Tick;
 
-/// Where a slot that has no entry stands.
+/// The place of a slot that has no entry.
 const NOWHERE: u32 = u32::MAX;
 
-/// An indexed binary heap: at most one entry per slot, so that it never holds more entries than
-/// there are connections, however often their deadlines change.
+/// An indexed binary heap. It has at most one entry per slot, so it never grows beyond the number
+/// of connections, however often their deadlines change.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: Vec<Entry>,
-    /// For each slot, where its entry stands in the heap.
+    /// For each slot, the place of its entry in the heap.
     places: Vec<u32>,
 }
 
@@ -28,12 +28,12 @@ impl Timers {
         }
     }
 
-    /// The nearest deadline.
+    /// Returns the nearest deadline.
     pub(super) fn next(&self) -> Option<Tick> {
         self.heap.first().map(|entry| entry.at)
     }
 
-    /// Takes a slot whose deadline has come, the longest overdue first.
+    /// Removes and returns a slot whose deadline has passed, the longest overdue first.
     pub(super) fn pop(&mut self, now: Tick) -> Option<usize> {
         let entry = *self.heap.first().filter(|entry| entry.at <= now)?;
         self.remove(entry.slot as usize);
@@ -45,6 +45,7 @@ impl Timers {
         if self.places.len() <= slot {
             self.places.resize(slot + 1, NOWHERE);
         }
+
         let mut place = self.places[slot] as usize;
         match self.heap.get_mut(place) {
             Some(entry) if entry.at <= at => return,
@@ -57,19 +58,23 @@ impl Timers {
                 });
             }
         }
+
         self.rise(place);
     }
 
-    /// Drops the slot's deadline, if it has one.
+    /// Removes the slot's deadline, if it has one.
     pub(super) fn remove(&mut self, slot: usize) {
         let Some(place) = self.places.get(slot).map(|place| *place as usize) else {
             return;
         };
+
         if place >= self.heap.len() {
             return;
         }
+
         self.places[slot] = NOWHERE;
         self.heap.swap_remove(place);
+
         if place < self.heap.len() {
             let place = self.rise(place);
             self.sink(place);
@@ -100,6 +105,7 @@ impl Timers {
             if self.heap[place].at <= self.heap[least].at {
                 break;
             }
+
             self.heap.swap(place, least);
             self.note(place);
             place = least;
@@ -132,7 +138,7 @@ mod tests {
         Pop(u64),
     }
 
-    /// Few slots and few moments, so that deadlines replace each other and coincide.
+    /// Uses few slots and few moments, so that deadlines replace each other and coincide.
     fn changes() -> impl Strategy<Value = Vec<Change>> {
         let change = prop_oneof![
             4 => (0..24_usize, 0..40_u64).prop_map(|(slot, at)| Change::SetEarlier(slot, at)),
@@ -167,6 +173,7 @@ mod tests {
         fn agrees_with_a_map_over_many_changes(changes in changes()) {
             let mut timers = Timers::default();
             let mut model = BTreeMap::new();
+
             for change in changes {
                 match change {
                     Change::SetEarlier(slot, at) => {

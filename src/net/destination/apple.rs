@@ -1,4 +1,4 @@
-//! Interrupt messages of macOS and its relatives: a length of 32 bits, aligned to as many.
+//! Control messages of macOS and related systems: a 32-bit length and an alignment of 32 bits.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ const LENGTH: usize = 4;
 const HEADER: usize = LENGTH + 8;
 const ALIGN: usize = 4;
 
-/// Enough for one message of 20 bytes.
+/// Room for one message with 20 bytes of content.
 pub(super) const ROOM: usize = HEADER + 24;
 
 pub(super) const WATCH_V4: i32 = libc::IP_PKTINFO;
@@ -25,13 +25,14 @@ pub(super) fn join(level: i32, kind: i32, content: &[u8]) -> ([u8; ROOM], usize)
     header::join::<ROOM, LENGTH, HEADER, ALIGN>(level, kind, content)
 }
 
-/// The structure `in_pktinfo`: interface, address of ours, destination. Those two differ for
-/// broadcasts. Of a datagram that came before the option was set, only the destination is known.
+/// Reads the structure `in_pktinfo`: interface, local address, destination. The last two differ for
+/// broadcasts. For a datagram that came before the option was set, only the destination is known.
 pub(super) fn read_v4(content: &[u8]) -> Option<Ipv4Addr> {
     let ip = |at: usize| {
         let octets: [u8; 4] = content.get(at..at + 4)?.try_into().ok()?;
         Some(Ipv4Addr::from(octets))
     };
+
     let (local, destination) = (ip(4)?, ip(8)?);
     Some(if local.is_unspecified() {
         destination
@@ -40,7 +41,7 @@ pub(super) fn read_v4(content: &[u8]) -> Option<Ipv4Addr> {
     })
 }
 
-/// The interface is left to the route, and the destination is ignored.
+/// Leaves the interface to the route; the destination is ignored.
 pub(super) fn content_v4(source: Ipv4Addr) -> [u8; 12] {
     let mut content = [0; 12];
     content[4..8].copy_from_slice(&source.octets());

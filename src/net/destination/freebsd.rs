@@ -1,4 +1,4 @@
-//! Interrupt messages of FreeBSD: a length of 32 bits; content and messages are aligned to a word.
+//! Control messages of FreeBSD: a 32-bit length, with content and messages aligned to a word.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ const LENGTH: usize = 4;
 const ALIGN: usize = size_of::<usize>();
 const HEADER: usize = (LENGTH + 8).next_multiple_of(ALIGN);
 
-/// Enough for one message of 20 bytes.
+/// Room for one message with 20 bytes of content.
 pub(super) const ROOM: usize = HEADER + 24;
 
 pub(super) const WATCH_V4: i32 = libc::IP_RECVDSTADDR;
@@ -25,7 +25,7 @@ pub(super) fn join(level: i32, kind: i32, content: &[u8]) -> ([u8; ROOM], usize)
     header::join::<ROOM, LENGTH, HEADER, ALIGN>(level, kind, content)
 }
 
-/// The destination alone.
+/// Reads the destination, which is the whole content.
 pub(super) fn read_v4(content: &[u8]) -> Option<Ipv4Addr> {
     let octets: [u8; 4] = content.get(..4)?.try_into().ok()?;
     Some(Ipv4Addr::from(octets))

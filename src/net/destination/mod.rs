@@ -1,9 +1,10 @@
-//! The address that a datagram was sent to, which its reply has to leave from.
+//! The address that a datagram was sent to, which its reply has to be sent from.
 //!
-//! A socket that is bound to one address answers from there. One that is bound to all addresses of
-//! this machine leaves the choice to the system, which goes by the route to the peer: a client that
-//! asked a different address drops the reply, and so do firewalls and address translation. The
-//! system tells each datagram's destination in a control message, and takes a source in another.
+//! A socket that is bound to one address replies from it. A socket that is bound to all addresses
+//! of this machine leaves the choice to the system, which follows the route to the peer. A client
+//! that sent its datagram to another address drops such a reply, and so do firewalls and address
+//! translation. The system reports a datagram's destination in one control message, and accepts a
+//! source in another.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -27,59 +28,64 @@ use crate::sys;
 )]
 mod layout;
 
-/// Room for the control messages of one datagram, in bytes: those asked for here, and some that
-/// others may have asked for on a socket that was handed to us.
+/// Room for the control messages of one datagram, in bytes. It holds those requested here, and some
+/// that others may have requested on a socket that was passed to us.
 const CONTROL_MOST: usize = 256;
 
-/// The address of ours that a datagram was sent to.
+/// The local address that a datagram was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
     V4(Ipv4Addr),
-    /// With the number of the interface, if the address means something there only; otherwise 0.
+    /// The number is the interface of an address that is valid on that interface only, and
+    /// otherwise 0.
     V6(Ipv6Addr, u32),
 }
 
-/// Whether a socket bound to `ip` receives datagrams for several addresses.
+/// Returns whether a socket bound to `ip` receives datagrams for several addresses.
 pub(super) fn is_any(ip: IpAddr) -> bool {
     ip.to_canonical().is_unspecified()
 }
 
-/// Lets [`receive`] learn the destination of datagrams. Best done before binding: of what waits
-/// already, not all systems know it.
+/// Makes [`receive`] report the destinations of datagrams. Call this before binding: some systems
+/// do not know the destination of datagrams that are already waiting.
 ///
 /// # Errors
-/// The system does not tell. ReplyLimit then leave from an address that it chooses.
+/// The system does not report destinations. Replies then come from an address that it chooses.
 pub(super) fn watch(socket: impl AsFd, ip: IpAddr) -> io::Result<()> {
     let socket = socket.as_fd();
     if ip.is_ipv6() {
-        // Also for IPv4, where the socket takes both: a broadcast is told apart this way only.
+        // Needed for IPv4 too, if the socket takes both: it is the only way to recognise a
+        // broadcast.
         let _ = sys::enable(socket, libc::IPPROTO_IP, layout::WATCH_V4);
         return sys::enable(socket, libc::IPPROTO_IPV6, layout::WATCH_V6);
     }
     sys::enable(socket, libc::IPPROTO_IP, layout::WATCH_V4)
 }
 
-/// Receives one datagram: its length, its sender, and its destination if the system told.
+/// Receives one datagram, and returns its length, its sender, and its destination if the system
+/// reports it.
 ///
 /// # Errors
-/// What recvmsg(2) says.
+/// The errors of recvmsg(2).
 pub(super) fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],
 ) -> io::Result<(usize, SocketAddr, Option<Destination>)> {
     let mut control = [0; CONTROL_MOST];
     let message = sys::receive_message(socket.as_fd(), buffer, &mut control)?;
+
     let from = message
         .from
         .as_socket()
         .ok_or(io::ErrorKind::AddrNotAvailable)?;
+
     Ok((message.count, from, find(&control[..message.control])))
 }
 
 /// Sends one datagram to `to`, from `source` if there is one.
 ///
 /// # Errors
-/// What sendmsg(2) says, for example that the address is not ours any more.
+/// The errors of sendmsg(2), for example that the address is no longer ours.
 pub(super) fn send(
     socket: impl AsFd,
     data: &[u8],
@@ -89,23 +95,26 @@ pub(super) fn send(
     let (to, parts) = (SockAddr::from(to), [io::IoSlice::new(data)]);
     let (control, length) = source.map_or(([0; layout::ROOM], 0), write);
     let mut message = MsgHdr::new().with_addr(&to).with_buffers(&parts);
+
     if length > 0 {
         message = message.with_control(&control[..length]);
     }
+
     SockRef::from(&socket).sendmsg(&message, sys::QUIETLY)
 }
 
-/// The destination in the control messages of a datagram. One that is cut short is none.
+/// Finds the destination in a datagram's control messages. A message that is cut short is ignored.
 fn find(mut control: &[u8]) -> Option<Destination> {
     let mut found = None;
     while let Some((level, kind, content, rest)) = layout::split(control) {
         control = rest;
         if level == libc::IPPROTO_IP && kind == layout::TOLD_V4 {
-            // Told of a socket for both families too, where it is the better one of two.
+            // A socket for both families reports this too, and it is the better of the two.
             return layout::read_v4(content)
                 .filter(|ip| is_ours(IpAddr::V4(*ip)))
                 .map(Destination::V4);
         }
+
         if level == libc::IPPROTO_IPV6 && kind == libc::IPV6_PKTINFO {
             found = read_v6(content);
         }
@@ -113,7 +122,7 @@ fn find(mut control: &[u8]) -> Option<Destination> {
     found
 }
 
-/// The structure in6_pktinfo, the same on all systems.
+/// Reads the structure `in6_pktinfo`, which is the same on all systems.
 fn read_v6(content: &[u8]) -> Option<Destination> {
     let (ip, interface) = content.split_at_checked(16)?;
     let ip = Ipv6Addr::from(<[u8; 16]>::try_from(ip).ok()?);
@@ -126,7 +135,7 @@ fn read_v6(content: &[u8]) -> Option<Destination> {
     is_ours(IpAddr::V6(ip)).then_some(Destination::V6(ip, interface))
 }
 
-/// Whether a reply can leave from `ip`: not from one that several machines have.
+/// Returns whether a reply can be sent from `ip`, and not if several machines share that address.
 fn is_ours(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast()),
@@ -134,7 +143,7 @@ fn is_ours(ip: IpAddr) -> bool {
     }
 }
 
-/// The control message for a source, and its length.
+/// Builds the control message for a source, and returns it with its length.
 fn write(source: Destination) -> ([u8; layout::ROOM], usize) {
     match source {
         Destination::V4(ip) => {
@@ -174,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A socket of both families, asked over IPv4 at an address that is not the usual one.
+    /// A socket for both families receives over IPv4, at an address that is not the usual one.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_socket_of_both_families_answers_from_the_address_that_was_asked() {
@@ -202,7 +211,7 @@ mod tests {
         assert_eq!((count, destination), (5, asked));
         assert!(from.ip().to_canonical().is_ipv4());
 
-        // Told the other way, it is the same.
+        // The mapped form of the address works as well.
         let mapped = Destination::V6("::ffff:127.0.0.2".parse().unwrap(), 0);
         for source in [destination, Some(mapped)] {
             send(&both, &buffer[..count], from, source).unwrap();

@@ -1,10 +1,10 @@
-//! A system whose control messages nobody has looked up: it chooses where replies leave from.
+//! Systems whose control messages are not known here. They choose the source of replies themselves.
 
 use std::net::Ipv4Addr;
 
 pub(super) const ROOM: usize = 1;
 
-/// Options that no system has.
+/// Option numbers that no system has.
 pub(super) const WATCH_V4: i32 = -1;
 pub(super) const WATCH_V6: i32 = -1;
 pub(super) const TOLD_V4: i32 = -1;

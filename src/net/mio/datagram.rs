@@ -1,4 +1,4 @@
-//! A datagram socket of the real network.
+//! A datagram socket of the operating system.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
@@ -24,15 +24,15 @@ pub struct Datagram {
 
 #[derive(Debug)]
 enum Kind {
-    /// Bound to one address, which replies leave from.
+    /// Bound to one address, which replies are sent from.
     Udp(UdpSocket),
-    /// Bound to all addresses, with the one that the last datagram was sent to.
+    /// Bound to all addresses, with the destination of the last datagram.
     UdpAny(UdpSocket, Option<Destination>),
     Unix(UnixDatagram),
 }
 
 impl Datagram {
-    /// Takes over a socket that is bound already.
+    /// Wraps a socket that is already bound.
     pub(super) fn new(bound: Bound) -> io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
         let kind = match &bound.address {
@@ -42,14 +42,15 @@ impl Datagram {
                 _ => Kind::Udp(bound.socket.into()),
             },
         };
+
         Ok(Self {
             kind,
             _file: bound.file,
         })
     }
 
-    /// The same socket for a thread of its own, which answers the last datagram. It does not own the
-    /// socket's file.
+    /// Returns the same socket for another thread, which replies to the last datagram. The copy
+    /// does not own the socket's file.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         let kind = match &self.kind {
             Kind::Udp(socket) => Kind::Udp(socket.try_clone()?),
@@ -59,6 +60,7 @@ impl Datagram {
         Ok(Self { kind, _file: None })
     }
 
+    /// Receives one datagram, and remembers its destination for the reply.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
         match &mut self.kind {
             Kind::Udp(socket) => socket
@@ -85,13 +87,14 @@ impl Datagram {
                 destination::send(socket, data, *addr, *asked)
             }
             (Kind::Unix(socket), Address::Unixgram(path)) => {
-                // A name outside the file system begins with a NUL, which is no path to the standard
-                // library.
+                // A name outside the file system begins with a NUL, which the standard library does
+                // not accept in a path.
                 let to = SockAddr::unix(path)?;
                 SockRef::from(socket).send_to_with_flags(data, &to, sys::QUIETLY)
             }
             _ => Err(ErrorKind::InvalidInput.into()),
         };
+
         sent.map(drop)
     }
 
@@ -103,15 +106,16 @@ impl Datagram {
     }
 }
 
-/// Whether an address is this machine's: nothing else can be bound. Where that cannot be tried for
-/// want of descriptors or memory it is: a datagram that is dropped does less harm than a server
-/// that answers itself for as long as the want lasts.
+/// Returns whether an address belongs to this machine, by binding to it. If that fails for lack of
+/// descriptors or memory, the address counts as local: dropping a datagram does less harm than a
+/// server that replies to itself for as long as the shortage lasts.
 pub(super) fn is_local(mut addr: SocketAddr) -> bool {
     addr.set_port(0);
     let ip = addr.ip().to_canonical();
     if ip != addr.ip() {
         addr = SocketAddr::new(ip, 0);
     }
+
     match UdpSocket::bind(addr) {
         Ok(_) => true,
         Err(error) => matches!(

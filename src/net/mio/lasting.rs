@@ -1,5 +1,5 @@
-//! Registrations with a poller that tells of each change (epoll, kqueue): made once, they last until
-//! the descriptor is closed.
+//! Registrations with a poller that reports each change once (epoll, kqueue). They are made once
+//! and last until the descriptor is closed.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -50,7 +50,7 @@ impl Registrations {
 }
 
 impl AsRawFd for Mio {
-    /// Readable when [`Net::poll`](crate::net::Net::poll) has events to bring.
+    /// Returns a descriptor that is readable when [`Net::poll`](crate::net::Net::poll) has events.
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()
     }

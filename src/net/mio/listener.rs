@@ -1,4 +1,4 @@
-//! A listening socket of the real network.
+//! A listening socket of the operating system.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,12 +25,12 @@ pub struct Listener {
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    /// Buffer sizes are not inherited from a Unix listener, so it keeps the configuration.
+    /// Connections do not inherit buffer sizes from a Unix listener, so it keeps the configuration.
     Unix(UnixListener, Box<Config>),
 }
 
 impl Listener {
-    /// Takes over a socket that listens already.
+    /// Wraps a socket that already listens.
     pub(super) fn new(bound: Bound, config: &Config) -> io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
         let kind = match bound.address {
@@ -40,6 +40,7 @@ impl Listener {
             ),
             _ => Kind::Tcp(TcpListener::from_std(bound.socket.into())),
         };
+
         Ok(Self {
             kind,
             _file: bound.file,
@@ -74,13 +75,13 @@ impl Listener {
     }
 }
 
-/// The path of a Unix socket, or its name behind a NUL; empty if it has neither.
+/// Returns the path of a Unix socket, or its name behind a NUL, or an empty path if it has neither.
 pub(super) fn path_of(addr: &UnixAddr) -> PathBuf {
     let path = addr.as_pathname().map(PathBuf::from);
     path.or_else(|| abstract_name(addr)).unwrap_or_default()
 }
 
-/// A name outside the file system, behind a NUL.
+/// Returns a name outside the file system, behind a NUL.
 #[cfg(target_os = "linux")]
 fn abstract_name(addr: &UnixAddr) -> Option<PathBuf> {
     use std::ffi::OsStr;

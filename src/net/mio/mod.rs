@@ -1,4 +1,4 @@
-//! The real network: the seam on mio.
+//! The operating system's network: [`Net`] on top of mio.
 
 mod datagram;
 mod listener;
@@ -54,19 +54,19 @@ use crate::{LOG_TARGET, sys};
 pub use self::datagram::Datagram;
 pub use self::listener::Listener;
 
-/// The most events that one wait brings.
+/// The most events that one wait returns.
 const EVENTS: usize = 1_024;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// What a stream is watched for. A read ends before an urgent byte, which is no sign that nothing is
-/// left: where the system tells of such bytes, it is to do so.
+/// What a stream is watched for. A read ends before an urgent byte, so a short read does not mean
+/// that nothing is left. Where the system can report urgent bytes, it is asked to.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const STREAM: Interest = BOTH.add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const STREAM: Interest = BOTH;
 
-/// The operating system's network, through mio.
+/// The operating system's network, built on mio.
 #[derive(Debug)]
 pub struct Mio {
     poll: Poll,
@@ -75,7 +75,7 @@ pub struct Mio {
 }
 
 impl Mio {
-    /// A new poller.
+    /// Creates a poller.
     ///
     /// # Errors
     /// The system has no descriptor for it.
@@ -87,7 +87,7 @@ impl Mio {
         })
     }
 
-    /// Watches a socket that listens already.
+    /// Wraps and watches a socket that already listens.
     pub(crate) fn adopt_listener(
         &self,
         bound: Bound,
@@ -99,14 +99,14 @@ impl Mio {
         Ok(listener)
     }
 
-    /// Watches a datagram socket that is bound already.
+    /// Wraps and watches a datagram socket that is already bound.
     pub(crate) fn adopt_datagram(&self, bound: Bound, token: usize) -> io::Result<Datagram> {
         let datagram = Datagram::new(bound)?;
         self.watch(datagram.descriptor(), token, Interest::READABLE)?;
         Ok(datagram)
     }
 
-    /// Wakes the loop with `token` when a child process has something to say.
+    /// Ends a wait with an event for `token` when a child process reports something.
     pub(crate) fn watch_child(&self, report: BorrowedFd<'_>, token: usize) -> io::Result<()> {
         self.watch(report, token, Interest::READABLE)?;
         self.registrations.keep_armed(report);
@@ -124,13 +124,13 @@ impl Mio {
             .add(registry, descriptor, token, interest)
     }
 
-    /// Nothing more can be done now with a descriptor: the next event counts.
+    /// Asks for the next event of a descriptor on which nothing more can be done now.
     fn rearm(&self, descriptor: BorrowedFd<'_>, interest: Interest) {
         let registry = self.poll.registry();
         self.registrations.rearm(registry, descriptor, interest);
     }
 
-    /// The same, if that is what a call found.
+    /// Rearms a descriptor if the outcome of a call shows that nothing more can be done.
     fn rearm_after<T>(
         &self,
         descriptor: BorrowedFd<'_>,
@@ -142,6 +142,7 @@ impl Mio {
             Ok(done) => is_short(done),
             Err(error) => error.kind() == ErrorKind::WouldBlock,
         };
+
         if nothing_more {
             self.rearm(descriptor, interest);
         }
@@ -177,11 +178,13 @@ impl Net for Mio {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             outcome => outcome?,
         }
+
         if REARMS {
             for event in &self.events {
                 self.registrations.note(event);
             }
         }
+
         events.extend(self.events.iter().map(|event| Event {
             token: event.token().0,
             readable: event.is_readable(),
@@ -253,6 +256,7 @@ impl Net for Mio {
         if let Some(error) = stream.take_error()? {
             return Err(error);
         }
+
         match stream.peer_addr() {
             Err(error) if error.kind() == ErrorKind::NotConnected => {
                 self.rearm(stream.as_fd(), Interest::WRITABLE);
@@ -301,7 +305,7 @@ impl Net for Mio {
     fn close(&mut self, stream: Socket, abort: bool) {
         self.forget(stream.as_fd());
         if abort {
-            // Without the reset it is a plain close, which is as final.
+            // If this fails, the connection ends with a plain close, which is as final.
             let _ = stream.set_linger(Some(Duration::ZERO));
         }
         drop(stream);
@@ -324,11 +328,13 @@ impl Net for Mio {
         buffer: &mut [u8],
     ) -> io::Result<(usize, Address)> {
         let received = socket.receive(buffer);
+
         if REARMS {
             self.rearm_after(socket.descriptor(), Interest::READABLE, &received, |_| {
                 false
             });
         }
+
         received
     }
 

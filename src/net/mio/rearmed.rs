@@ -1,8 +1,8 @@
-//! Registrations with a poller without memory (poll): it would tell of the same thing in every wait,
-//! so mio forgets what it has told, and is reminded when a call found nothing more. It also keeps
-//! descriptors that are closed, and so has to be told.
+//! Registrations with a poller that reports readiness in every wait (poll). To avoid repetition,
+//! mio forgets what it has reported, and has to be reminded when a call found nothing more. The
+//! poller also keeps closed descriptors, so they have to be deregistered.
 //!
-//! Such a poller has no descriptor: a loop cannot be watched by another poller.
+//! Such a poller has no descriptor of its own, so another poller cannot watch the loop.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use crate::LOG_TARGET;
 /// Whether a registration has to be renewed after an event.
 pub(super) const REARMS: bool = true;
 
-/// How long a wait may take while a descriptor stays readable, and has more to tell.
+/// How long a wait may last while a descriptor stays readable and may have more to report.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Default)]
@@ -29,22 +29,22 @@ pub(super) struct Registrations(RefCell<State>);
 struct State {
     entries: HashMap<RawFd, Entry>,
     descriptors: HashMap<usize, RawFd>,
-    /// Those to be armed again before the next wait.
+    /// Descriptors to arm again before the next wait.
     due: Vec<RawFd>,
-    /// One that stays readable has been told of.
+    /// Whether an event came for a descriptor that stays readable.
     looks_often: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     token: usize,
-    /// What mio has not told of since it was asked.
+    /// What mio has not reported since it was asked.
     armed: Option<Interest>,
-    /// What is watched at all.
+    /// Everything that is watched.
     interest: Interest,
     keep_armed: bool,
     look_often: bool,
-    /// Mio does not know it any more, as after the end of both sides.
+    /// Whether mio no longer knows the descriptor, as after the end of both sides.
     is_forgotten: bool,
 }
 
@@ -61,14 +61,16 @@ impl Registrations {
         interest: Interest,
     ) -> io::Result<()> {
         let descriptor = descriptor.as_raw_fd();
-        // A descriptor of this number may have been closed without our knowledge.
+        // A descriptor with this number may have been closed without our knowledge.
         let _ = registry.deregister(&mut SourceFd(&descriptor));
         registry.register(&mut SourceFd(&descriptor), Token(token), interest)?;
+
         let state = &mut *self.0.borrow_mut();
         if let Some(former) = state.entries.remove(&descriptor) {
             state.descriptors.remove(&former.token);
         }
         state.descriptors.insert(token, descriptor);
+
         let entry = Entry {
             token,
             armed: Some(interest),
@@ -78,25 +80,26 @@ impl Registrations {
             is_forgotten: false,
         };
         state.entries.insert(descriptor, entry);
+
         Ok(())
     }
 
-    /// Has a descriptor armed before every wait: what it has is always taken.
+    /// Arms a descriptor before every wait. Its input is always read to the end.
     pub(super) fn keep_armed(&self, descriptor: BorrowedFd<'_>) {
         if let Some(entry) = self.0.borrow_mut().entries.get_mut(&descriptor.as_raw_fd()) {
             entry.keep_armed = true;
         }
     }
 
-    /// Has waits be short from the first event of a descriptor on: what it has is never taken, so
-    /// that more does not show.
+    /// Makes waits short after the first event of a descriptor. Its input is never read, so further
+    /// input causes no event.
     pub(super) fn look_often(&self, descriptor: BorrowedFd<'_>) {
         if let Some(entry) = self.0.borrow_mut().entries.get_mut(&descriptor.as_raw_fd()) {
             entry.look_often = true;
         }
     }
 
-    /// A call found nothing more: the next event counts.
+    /// Asks for the next event, after a call found nothing more.
     pub(super) fn rearm(&self, registry: &Registry, descriptor: BorrowedFd<'_>, what: Interest) {
         let descriptor = descriptor.as_raw_fd();
         if let Some(entry) = self.0.borrow_mut().entries.get_mut(&descriptor) {
@@ -104,7 +107,7 @@ impl Registrations {
         }
     }
 
-    /// The descriptor is about to be closed.
+    /// Forgets a descriptor that is about to be closed.
     pub(super) fn remove(&self, registry: &Registry, descriptor: BorrowedFd<'_>) {
         let descriptor = descriptor.as_raw_fd();
         let state = &mut *self.0.borrow_mut();
@@ -112,12 +115,12 @@ impl Registrations {
             if state.descriptors.get(&entry.token) == Some(&descriptor) {
                 state.descriptors.remove(&entry.token);
             }
-            // It may have forgotten it by itself.
+            // Mio may have forgotten the descriptor by itself.
             let _ = registry.deregister(&mut SourceFd(&descriptor));
         }
     }
 
-    /// Mio has told of this, and will not again.
+    /// Records an event, which mio will not report again.
     pub(super) fn note(&self, event: &Event) {
         let state = &mut *self.0.borrow_mut();
         let Some(descriptor) = state.descriptors.get(&event.token().0) else {
@@ -126,6 +129,7 @@ impl Registrations {
         let Some(entry) = state.entries.get_mut(descriptor) else {
             return;
         };
+
         for (told, what) in [
             (event.is_readable(), Interest::READABLE),
             (event.is_writable(), Interest::WRITABLE),
@@ -134,16 +138,18 @@ impl Registrations {
                 entry.armed = entry.armed.and_then(|armed| armed.remove(what));
             }
         }
+
         if event.is_error() || event.is_write_closed() {
             entry.is_forgotten = true;
             entry.armed = None;
         } else if entry.keep_armed {
             state.due.push(*descriptor);
         }
+
         state.looks_often |= entry.look_often;
     }
 
-    /// Gets ready for a wait; returns how long it may take.
+    /// Prepares for a wait, and returns how long it may last.
     pub(super) fn prepare(
         &self,
         registry: &Registry,
@@ -155,6 +161,7 @@ impl Registrations {
                 entry.rearm(registry, descriptor, Interest::READABLE);
             }
         }
+
         if state.looks_often {
             return Some(timeout.map_or(LOOK_AGAIN, |timeout| timeout.min(LOOK_AGAIN)));
         }
@@ -171,16 +178,19 @@ impl Entry {
         if is_armed {
             return;
         }
+
         let mut armed = self.armed.map_or(what, |armed| armed.add(what));
         if readable && self.interest.is_priority() {
             armed = armed.add(Interest::PRIORITY);
         }
+
         let mut source = SourceFd(&descriptor);
         let outcome = if self.is_forgotten {
             registry.register(&mut source, Token(self.token), armed)
         } else {
             registry.reregister(&mut source, Token(self.token), armed)
         };
+
         match outcome {
             Ok(()) => (self.armed, self.is_forgotten) = (Some(armed), false),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! Who gets in: the way from a new socket to a session on the loop, inbound and outbound.
+//! Admission: the way from a new socket to a session on the loop, inbound and outbound.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::reactor::hub::{DATAGRAM_MOST, Hub};
 use crate::reactor::model::Model;
 use crate::session::{Factory, Session, Tick, catch};
 
-/// What the reactor lends its listeners, and itself for outbound connections.
+/// What the reactor lends to its listeners, and uses itself for outbound connections.
 pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
     pub(in crate::reactor) hub: Hub<'a, N>,
     pub(in crate::reactor) factory: &'a mut F,
@@ -21,21 +21,24 @@ pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
 }
 
 impl<F: Factory, N: Net> Admission<'_, F, N> {
-    /// Takes in a connection that was accepted, unless there is no room or the factory refuses it.
+    /// Admits an accepted connection, or closes it if there is no room or the factory refuses it.
     pub(super) fn admit(&mut self, stream: N::Stream, peer: Peer) {
         let Some(protocol) = self.protocol_for(&peer) else {
             return self.hub.net.close(stream, false);
         };
+
         log::debug!(target: LOG_TARGET, event = "accepted"; "{peer}: accepted");
+
         match &mut self.model {
             None => self.watch(stream, protocol, peer),
             Some(model) => {
-                // Counted before, since a connection that is served here has ended after.
+                // Count first: a connection that is served right here has ended when this returns.
                 self.hub.effects.statistics.accepted += 1;
                 self.hub
                     .effects
                     .peer_limit
                     .enter(&peer, &self.hub.env.config);
+
                 let name = peer.clone();
                 if !model.process(stream, protocol, peer, &mut self.hub) {
                     self.hub.leave(&name);
@@ -51,12 +54,14 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         self.hub.effects.statistics.accepted += 1;
         let token = self.connections.next_token();
         let mut session = Session::new(protocol, peer, self.hub.now());
+
         match self.hub.net.register(&mut stream, token) {
             Ok(()) => {
                 self.hub
                     .effects
                     .peer_limit
                     .enter(session.peer(), &self.hub.env.config);
+
                 let hub = &mut self.hub;
                 self.connections.accept(stream, session, token, hub);
             }
@@ -81,10 +86,12 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         if !self.is_answerable(count, &peer) {
             return;
         }
+
         let Some(protocol) = self.build(&peer).flatten() else {
             self.hub.effects.statistics.datagrams_dropped += 1;
             return;
         };
+
         match &mut self.model {
             None => answer_on_loop(socket, count, protocol, peer, &mut self.hub),
             Some(model) => {
@@ -95,7 +102,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         }
     }
 
-    /// Whether a datagram of `count` bytes may be shown to a protocol, which may answer it.
+    /// Returns whether a datagram of `count` bytes may be passed to a protocol, which may answer
+    /// it.
     fn is_answerable(&mut self, count: usize, peer: &Peer) -> bool {
         let hub = &mut self.hub;
         let from = peer.address();
@@ -128,12 +136,12 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         false
     }
 
-    /// Whether what waits has to wait on. Once the server shuts down it cannot: its queue goes.
+    /// Returns whether clients have to wait. During a shutdown they cannot: their queue goes away.
     pub(in crate::reactor) fn is_full(&self) -> bool {
         !self.hub.draining && self.model.as_ref().is_some_and(|model| model.is_full())
     }
 
-    /// Says that clients wait at `address`, as long as they do and at most once a second.
+    /// Warns that clients wait at `address`, at most once a second while they do.
     pub(in crate::reactor) fn warn_full(&mut self, address: &Address) {
         let most = self.hub.env.config.max_children;
         self.hub.warn(
@@ -142,9 +150,9 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         );
     }
 
-    /// Begins an outbound connection. Its failure is told to the protocol, like everything else. Gives
-    /// it back if the system cannot begin it yet, as for a Unix socket whose queue is full, and there
-    /// is time left `until` it has failed.
+    /// Begins an outbound connection. The protocol is told of a failure as of everything else.
+    /// Returns the connection to be tried again if the system cannot begin it yet, for example
+    /// because the queue of a Unix socket is full, and `until` has not passed.
     pub(in crate::reactor) fn connect(
         &mut self,
         to: Address,
@@ -161,8 +169,10 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             }
             outcome => outcome,
         };
+
         self.hub.effects.statistics.connected += 1;
         let mut session = Session::new(protocol, Peer::new(to, None), self.hub.now());
+
         match stream {
             Ok(stream) => self
                 .connections
@@ -173,9 +183,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
                 self.hub.drop_caught(session);
             }
         }
+
         None
     }
 
+    /// Asks for a protocol for an accepted connection, or counts why it is refused.
     fn protocol_for(&mut self, peer: &Peer) -> Option<F::Protocol> {
         let most = self.hub.env.config.max_connections;
         if self.open_connections() >= most {
@@ -186,6 +198,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             );
             return None;
         }
+
         if self.model.as_ref().is_some_and(|model| !model.has_room()) {
             self.hub.effects.statistics.refused_max_connections += 1;
             self.hub.warn(
@@ -194,6 +207,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             );
             return None;
         }
+
         if !self
             .hub
             .effects
@@ -208,15 +222,17 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             );
             return None;
         }
+
         let Some(built) = self.build(peer) else {
             self.hub.effects.statistics.refused_by_panic += 1;
             return None;
         };
+
         self.hub.effects.statistics.refused_by_factory += u64::from(built.is_none());
         built
     }
 
-    /// Asks the factory; the outer `None` is a panic.
+    /// Calls the factory. The outer `None` means that it panicked.
     fn build(&mut self, peer: &Peer) -> Option<Option<F::Protocol>> {
         let factory = &mut *self.factory;
         let built = catch(|| factory.build_protocol(peer));
@@ -232,19 +248,23 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         if self.hub.draining {
             return Err(CloseReason::Shutdown);
         }
+
         if to.is_datagram() {
             let error = io::Error::new(io::ErrorKind::Unsupported, "only streams can be connected");
             return Err(CloseReason::ConnectFailed(error));
         }
+
         if self.open_connections() >= self.hub.env.config.max_connections {
             let error = io::Error::other("max_connections are open");
             return Err(CloseReason::ConnectFailed(error));
         }
+
         let Hub { net, env, .. } = &mut self.hub;
         let config = &env.config;
         let mut stream = net
             .connect(to, config)
             .map_err(CloseReason::ConnectFailed)?;
+
         match net.register(&mut stream, token) {
             Ok(()) => Ok(stream),
             Err(error) => {
@@ -255,7 +275,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     }
 }
 
-/// Whether a connect can be tried again: nothing is wrong, and no event will tell when it succeeds.
+/// Returns whether a connect can be tried again: nothing is wrong, and no event will announce that
+/// it would succeed now.
 fn is_postponed(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! One listener on the loop: takes connections in.
+//! One listener on the loop, from which connections are accepted.
 
 mod admission;
 mod peer_limit;
@@ -14,6 +14,7 @@ use crate::reactor::hub::Hub;
 use crate::reactor::source::{Consequence, Source};
 use crate::session::Factory;
 
+/// A listener with its address and its accept readiness.
 #[derive(Debug)]
 pub(super) struct Acceptor<L> {
     pub(super) listener: L,
@@ -30,7 +31,7 @@ impl<L> Acceptor<L> {
         }
     }
 
-    /// Takes connections in until none waits, accepting has to pause, or `most` were taken.
+    /// Accepts connections until none waits, accepting has to pause, or `most` were accepted.
     ///
     /// # Errors
     /// The listener itself has failed.
@@ -48,12 +49,14 @@ impl<L> Acceptor<L> {
             if !self.source.is_ready() {
                 return Ok(());
             }
+
             if admission.is_full() {
                 if admission.hub.net.has_connection(&mut self.listener) {
                     admission.warn_full(&self.address);
                 }
                 return Ok(());
             }
+
             match admission.hub.net.accept(&mut self.listener) {
                 Ok((stream, address)) => {
                     self.source.note_taken();

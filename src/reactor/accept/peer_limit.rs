@@ -1,4 +1,4 @@
-//! How many connections each peer has.
+//! The limit on connections for each peer.
 
 use std::collections::HashMap;
 
@@ -6,13 +6,13 @@ use crate::address::Peer;
 use crate::config::Config;
 use crate::reactor::peer_network::PeerNetwork;
 
-/// One entry for each peer that has a connection and is limited, and so never more of them than
+/// The number of connections of each limited peer that has any. There are never more entries than
 /// `max_connections`.
 #[derive(Debug, Default)]
 pub(in crate::reactor) struct PeerLimit(HashMap<PeerNetwork, usize>);
 
 impl PeerLimit {
-    /// Whether the peer may have one more.
+    /// Returns whether the peer may open one more connection.
     pub(super) fn has_room(&self, peer: &Peer, config: &Config) -> bool {
         let Some(peer_network) = PeerNetwork::of(peer.address(), config) else {
             return true;
@@ -22,23 +22,26 @@ impl PeerLimit {
             .is_none_or(|count| *count < config.max_per_peer)
     }
 
-    /// A connection of the peer's begins.
+    /// Counts a connection that begins.
     pub(super) fn enter(&mut self, peer: &Peer, config: &Config) {
         if let Some(peer_network) = counted(peer, config) {
             *self.0.entry(peer_network).or_default() += 1;
         }
     }
 
-    /// A connection has ended.
+    /// Counts a connection that has ended.
     pub(in crate::reactor) fn leave(&mut self, peer: &Peer, config: &Config) {
         let Some(peer_network) = counted(peer, config) else {
             return;
         };
+
         let count = self
             .0
             .get_mut(&peer_network)
             .expect("who leaves has entered");
+
         *count -= 1;
+
         if *count == 0 {
             self.0.remove(&peer_network);
         }
@@ -49,7 +52,8 @@ impl PeerLimit {
     }
 }
 
-/// Connections that we opened do not count, and datagrams have a limit of their own.
+/// Returns the peer to count, if any: connections that we opened do not count, and datagrams have
+/// their own limit.
 fn counted(peer: &Peer, config: &Config) -> Option<PeerNetwork> {
     let counts = peer.listener().is_some() && !peer.is_datagram();
     counts
@@ -67,14 +71,17 @@ mod tests {
             max_per_peer: 2,
             ..Config::default()
         };
+
         let peer = |uri: &str| Peer::new(uri.parse().unwrap(), Some(0));
         let (one, again) = (peer("tcp://192.0.2.1:5"), peer("tcp://192.0.2.1:6"));
+
         let mut peer_limit = PeerLimit::default();
         peer_limit.enter(&one, &config);
         assert!(peer_limit.has_room(&again, &config));
         peer_limit.enter(&again, &config);
         assert!(!peer_limit.has_room(&one, &config));
         assert!(peer_limit.has_room(&peer("tcp://192.0.2.9:5"), &config));
+
         peer_limit.leave(&one, &config);
         assert!(peer_limit.has_room(&one, &config));
         peer_limit.leave(&again, &config);
@@ -86,6 +93,7 @@ mod tests {
         let config = Config::default();
         let mut peer_limit = PeerLimit::default();
         let address = |uri: &str| uri.parse().unwrap();
+
         for peer in [
             Peer::new(address("tcp://192.0.2.1:5"), None),
             Peer::new(address("udp://192.0.2.1:5"), Some(0)),

@@ -1,4 +1,4 @@
-//! How a connection ends: flushed, told, finished on our side, and the peer's end awaited.
+//! How a connection ends: send what is left, tell the session, close our side, wait for the peer's.
 
 use std::mem;
 
@@ -11,7 +11,7 @@ use crate::reactor::readiness::{ABORT, ENDED, HOLDING, LINGERING, Next, READABLE
 use crate::session::Protocol;
 
 impl<S, P: Protocol> Connection<S, P> {
-    /// Ends the session for `reason`, whatever it was doing.
+    /// Ends the session for `reason`, whatever state it is in.
     #[cold]
     pub(in crate::reactor) fn end<N>(&mut self, reason: CloseReason, hub: &mut Hub<'_, N>) {
         self.release(hub);
@@ -20,7 +20,7 @@ impl<S, P: Protocol> Connection<S, P> {
         self.readiness.set(ENDED);
     }
 
-    /// Gives the socket back. The protocol is dropped with the same care as it is called.
+    /// Returns the socket to the network. A panic while dropping the protocol is caught.
     pub(in crate::reactor) fn dismantle<N: Net<Stream = S>>(mut self, hub: &mut Hub<'_, N>) {
         self.release(hub);
         let Self {
@@ -29,18 +29,19 @@ impl<S, P: Protocol> Connection<S, P> {
             readiness,
             ..
         } = self;
+
         hub.leave(session.peer());
         hub.drop_caught(session);
         hub.net.close(stream, readiness.any(ABORT));
     }
 
-    /// Closes the socket in a process that was forked off, while the session lives on in the parent.
+    /// Closes the socket in a forked child process, while the session lives on in the parent.
     pub(in crate::reactor) fn abandon<N: Net<Stream = S>>(self, net: &mut N) {
         mem::forget(self.session);
         net.close(self.stream, false);
     }
 
-    /// The session is closing: ends the connection once everything is sent.
+    /// Ends a closing session once everything is sent.
     #[cold]
     pub(super) fn finish<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.readiness.any(LINGERING | ENDED) {
@@ -53,11 +54,13 @@ impl<S, P: Protocol> Connection<S, P> {
         if !self.session.output().is_empty() {
             return self.next_turn(hub);
         }
+
         self.lose(hub);
         let lingers = hub.env.config.linger_timeout.is_some() && !self.session.is_eof();
         if !lingers || hub.net.finish(&mut self.stream).is_err() {
             return self.reap();
         }
+
         self.release(hub);
         let linger = Linger::new(hub.now(), &hub.env.config);
         self.aside = Some(Box::new(Aside::Linger(linger)));
@@ -72,6 +75,7 @@ impl<S, P: Protocol> Connection<S, P> {
         let Some(Aside::Linger(linger)) = self.aside.as_deref_mut() else {
             return Next::Wait;
         };
+
         match linger.drive(&mut self.stream, &mut self.readiness, hub) {
             Next::Reap => self.reap(),
             next => next,
@@ -84,8 +88,9 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Adds what the session holds to what all hold, and keeps how much that was: the session may hold
-    /// something else by the time it is subtracted. True if all hold too much.
+    /// Adds what the session holds to the total of all connections, and remembers how much that
+    /// was, because the session may hold something else when it is subtracted. Returns true if the
+    /// total is too much.
     pub(super) fn hold<N>(&mut self, hub: &mut Hub<'_, N>) -> bool {
         self.release(hub);
         let held = self.session.held().min(usize::MAX - hub.effects.held);
@@ -99,7 +104,7 @@ impl<S, P: Protocol> Connection<S, P> {
         hub.is_crowded()
     }
 
-    /// Subtracts what was added.
+    /// Subtracts what `hold` added.
     pub(super) fn release<N>(&mut self, hub: &mut Hub<'_, N>) {
         if !self.readiness.take(HOLDING) {
             return;
@@ -109,7 +114,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// How many bytes of what all connections hold are this one's.
+    /// Returns how many bytes of the total are this connection's.
     pub(in crate::reactor) fn share(&self) -> usize {
         match self.aside.as_deref() {
             Some(Aside::Held(held)) => *held,

@@ -15,7 +15,7 @@ use crate::reactor::readiness::{
 use crate::session::{Context, Flags, Protocol, REPEAT, Session, Tick};
 use crate::sys;
 
-/// How many turns a connection may still take input after the shutdown began.
+/// How many turns a connection may still take input after the shutdown has begun.
 const DRAINING_TURNS: u8 = 16;
 
 #[derive(Debug)]
@@ -28,16 +28,16 @@ pub(super) struct Connection<S, P> {
     turns_left: u8,
 }
 
-/// What only few connections have at a time, one of the two.
+/// State that few connections have at a time, and then only one of the two.
 #[derive(Debug)]
 enum Aside {
-    /// How many bytes were added to what all connections hold, which is what will be subtracted.
+    /// How many bytes were added to the total of all connections, and will be subtracted.
     Held(usize),
     Linger(Linger),
 }
 
 impl<S, P: Protocol> Connection<S, P> {
-    /// A connection that stands.
+    /// Wraps an established connection.
     pub(super) fn accepted(stream: S, session: Session<P>, generation: u32) -> Self {
         let news = WRITABLE | RETIME | HANGUP.when(session.has_gaps());
         Self {
@@ -50,7 +50,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// A connection that was begun and does not stand yet.
+    /// Wraps a connection that is still being established.
     pub(super) fn connecting(stream: S, session: Session<P>, generation: u32) -> Self {
         let mut connection = Self::accepted(stream, session, generation);
         connection.readiness.clear(WRITABLE);
@@ -66,13 +66,14 @@ impl<S, P: Protocol> Connection<S, P> {
         &self.session
     }
 
-    /// Tells the session that the connection stands; what it says at once is sent in the next turn.
+    /// Tells the session that the connection is established. Its first output is sent in the next
+    /// turn.
     pub(super) fn open<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Next {
         self.session.handle_open(context);
         self.next_turn(hub)
     }
 
-    /// Serves the connection: one round, or some of them if it sends a lot.
+    /// Serves the connection: one round, or several if it sends a lot.
     #[inline]
     pub(super) fn drive<N: Net<Stream = S>>(
         &mut self,
@@ -99,6 +100,7 @@ impl<S, P: Protocol> Connection<S, P> {
             let Some(left) = usize::try_from(left).ok().filter(|left| *left > 0) else {
                 break;
             };
+
             match self.round(hub, context, left) {
                 Next::More => {}
                 next => return next,
@@ -107,7 +109,7 @@ impl<S, P: Protocol> Connection<S, P> {
         Next::Again
     }
 
-    /// At most one read, and one write of at most so many bytes.
+    /// Reads at most once, and writes at most once, up to `write_most` bytes.
     #[inline]
     fn round<N: Net<Stream = S>>(
         &mut self,
@@ -117,6 +119,7 @@ impl<S, P: Protocol> Connection<S, P> {
     ) -> Next {
         self.readiness.clear(QUEUED);
         let goes_on = !self.readiness.any(BEFORE) || self.prepare(hub, context);
+
         self.session.lend(&mut hub.effects.output);
         if goes_on {
             self.receive(hub, context);
@@ -125,6 +128,7 @@ impl<S, P: Protocol> Connection<S, P> {
             }
             self.send(hub, context, write_most);
         }
+
         self.session.reclaim(&mut hub.effects.output, context);
         if self.rests() {
             return Next::Wait;
@@ -132,8 +136,7 @@ impl<S, P: Protocol> Connection<S, P> {
         self.settle(hub)
     }
 
-    /// When the connection is to be looked at though nothing happens, if that may have become
-    /// earlier.
+    /// Returns the connection's deadline, if it may have become earlier.
     #[inline]
     pub(super) fn earlier_deadline<N>(
         &mut self,
@@ -146,7 +149,7 @@ impl<S, P: Protocol> Connection<S, P> {
         self.deadline(hub, context)
     }
 
-    /// What was noted in a turn that took long happened at its end, or just before.
+    /// Moves times that were noted at `from`, the start of a long turn, to its end `to`.
     pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
         self.session.catch_up(from, to);
         if let Some(Aside::Linger(linger)) = self.aside.as_deref_mut() {
@@ -154,13 +157,13 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Whether nothing is left to be done until something happens: the usual case.
+    /// Returns whether there is nothing to do until the next event or deadline, as is usual.
     #[inline]
     fn rests(&self) -> bool {
         !self.readiness.any(READABLE | DRAINING) && self.session.is_quiet()
     }
 
-    /// What a connection needs that does not rest.
+    /// Does what is left after a round: finishes a closing session or decides on the next turn.
     #[cold]
     fn settle<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.session.is_closing() {
@@ -168,17 +171,19 @@ impl<S, P: Protocol> Connection<S, P> {
         }
         if self.owes_end() && self.session.output().is_empty() {
             self.readiness.set(FINISHED);
-            // A socket that has failed says so to the next read, with the reason.
+            // If the socket has failed, the next read reports the reason.
             let _ = hub.net.finish(&mut self.stream);
         }
         self.next_turn(hub)
     }
 
-    /// Whether the socket has failed and no read will tell, since the protocol wants no input now.
+    /// Returns whether the socket has failed and no read will report it, since the protocol takes
+    /// no input now.
     fn is_failed_unread(&self) -> bool {
         self.readiness.any(ERROR) && !self.session.wants_input()
     }
 
+    /// Decides what the connection needs next.
     #[cold]
     fn next_turn<N>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.readiness.any(CONNECTING) {
@@ -187,6 +192,7 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.hold(hub) {
             return Next::Crowded;
         }
+
         let reads = self.readiness.any(READABLE) && self.session.wants_input();
         let writes = self.readiness.any(WRITABLE) && !self.session.output().is_empty();
         let ends = self.session.is_closing() || self.owes_end();
@@ -194,8 +200,10 @@ impl<S, P: Protocol> Connection<S, P> {
         let drains = self.readiness.any(DRAINING) && !self.readiness.any(SOON);
         let again = writes || ends && sent || self.session.has_more() || drains;
         let again = again || self.is_failed_unread();
+
         // A deadline is acted on once a turn.
         let more = reads && sent && !self.readiness.any(DUE);
+
         match (again, reads) {
             (false, true) if more => Next::More,
             (false, false) => Next::Wait,
@@ -203,6 +211,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
+    /// Reads once and passes the input on, or lets the session go on with what it has.
     #[inline]
     fn receive<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) {
         if !self.readiness.any(READABLE) || !self.session.wants_input() {
@@ -211,6 +220,7 @@ impl<S, P: Protocol> Connection<S, P> {
             }
             return;
         }
+
         let room = &mut hub.input[..hub.env.read_size];
         match hub.net.read(&mut self.stream, room) {
             Ok(0) => {
@@ -228,6 +238,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
+    /// Writes up to `most` bytes of the session's output.
     #[inline]
     fn send<N: Net<Stream = S>>(
         &mut self,
@@ -239,6 +250,7 @@ impl<S, P: Protocol> Connection<S, P> {
         if output.is_empty() || !self.readiness.any(WRITABLE) {
             return;
         }
+
         let output = &output[..output.len().min(most)];
         match hub.net.write(&mut self.stream, output) {
             Ok(count) if count > 0 => {
@@ -256,11 +268,12 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// Whether our side of the stream is still to be ended though the peer's goes on.
+    /// Returns whether our side of the stream still has to be ended while the peer's goes on.
     fn owes_end(&self) -> bool {
         self.session.is_finished() && !self.readiness.any(FINISHED)
     }
 
+    /// Ends the session with a socket's error, unless the call only has to be tried again later.
     #[cold]
     fn fail_or_wait(&mut self, error: io::Error, readiness: Flags) {
         match error.kind() {
@@ -276,32 +289,37 @@ impl<S, P: Protocol> Connection<S, P> {
         }
     }
 
-    /// What comes before reading. False if there is nothing to read or write this time.
+    /// Does what comes before reading. Returns false if there is nothing to read or write this
+    /// time.
     #[cold]
     fn prepare<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> bool {
         self.release(hub);
         if self.readiness.any(LINGERING | ENDED) {
             return false;
         }
+
         self.session.lend(&mut hub.effects.output);
         if self.readiness.any(CONNECTING) && !self.connect(hub, context) {
             return false;
         }
+
         if self.is_failed_unread() {
             self.readiness.clear(ERROR);
             if let Some(error) = hub.net.error(&mut self.stream) {
                 self.session.fail(CloseReason::Io(error));
             }
         }
+
         if self.readiness.take(WOKEN) {
             self.session.handle_woken(context);
         }
         true
     }
 
-    /// Looks whether an outbound connection stands now. False if not.
+    /// Checks whether an outbound connection is established. Returns false if not.
     fn connect<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> bool {
         let gone = hub.draining || self.readiness.any(DRAINING);
+
         match hub.net.connected(&mut self.stream) {
             Ok(()) => {
                 self.readiness.clear(CONNECTING);
@@ -329,7 +347,7 @@ impl<S, P: Protocol> Connection<S, P> {
         false
     }
 
-    /// What comes between reading and writing: deadlines, and the news of a shutdown.
+    /// Does what comes between reading and writing: deadlines and the news of a shutdown.
     #[cold]
     fn attend(&mut self, context: &Context<'_>) {
         if self.readiness.any(DRAINING) && !self.readiness.any(SOON) {
@@ -340,18 +358,21 @@ impl<S, P: Protocol> Connection<S, P> {
                 self.session.handle_shutdown(context);
             }
         }
+
         if self.readiness.any(DUE) {
             let waits = self.readiness.any(READABLE | SOON) && self.session.wants_input();
             self.session.handle_deadlines(context, waits);
         }
     }
 
+    /// Returns when the connection has to be served if no event comes before.
     #[cold]
     fn deadline<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Option<Tick> {
         let now = hub.now();
         let was_due = self.readiness.take(DUE);
         self.readiness.clear(RETIME);
         let soon = self.readiness.any(SOON).then(|| now.after(REPEAT));
+
         let at = if let Some(Aside::Linger(linger)) = self.aside.as_deref() {
             Some(linger.deadline(now, &hub.env.config, hub.draining))
         } else if self.readiness.any(CONNECTING) {
@@ -367,7 +388,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 .then(|| now.after(hub.env.config.accept_pause));
             let ends = self.session.is_closing() && self.session.output().is_empty();
             if self.session.is_aborted() {
-                // The protocol panicked when it was asked: what waited is gone.
+                // The protocol panicked when asked for its deadline: what the session held is gone.
                 self.hold(hub);
             }
             deadline
@@ -376,6 +397,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 .chain(ends.then_some(now))
                 .min()
         };
+
         at.into_iter().chain(soon).min().map(|at| {
             if was_due {
                 at.max(now.after(REPEAT))

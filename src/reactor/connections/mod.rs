@@ -1,4 +1,4 @@
-//! All connections of a loop: where they are found, which have work, and which deadline is next.
+//! The table of a loop's connections: by token, by pending work, and by deadline.
 
 mod properties;
 
@@ -16,28 +16,28 @@ use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
 use crate::session::{Protocol, Session, Tick};
 
-/// A token is a slot in its lower half and a generation in its upper. The generation changes with
-/// every connection, so that what was meant for an earlier owner of a slot is recognised.
-/// Generation 0 is nobody's: tokens below [`FIRST_TOKEN`] are free for others.
+/// A token holds a slot in its lower half and a generation in its upper. The generation changes
+/// with every connection, so that an event for an earlier owner of the slot is recognised.
+/// Generation 0 is never used: tokens below [`FIRST_TOKEN`] are free for others.
 const SLOT_BITS: u32 = usize::BITS / 2;
 const SLOT_MASK: usize = FIRST_TOKEN - 1;
 pub(super) const FIRST_TOKEN: usize = 1 << SLOT_BITS;
 
-/// The most connections that have a slot each, which is what a system of 32 bits limits.
+/// The most connections that can have a slot each. It matters only on 32-bit systems.
 pub(crate) const CONNECTIONS_MOST: usize = FIRST_TOKEN - 1;
 
-/// How much address space is set aside for connections from the start. An allocator maps blocks of
-/// this size by themselves: what is not touched takes no memory, and growing leaves no smaller
-/// blocks behind, which would add a fifth to the memory of a few thousand connections.
+/// How much address space to reserve for connections at the start. Allocators map blocks of this
+/// size directly, so untouched parts take no memory. Growing later would leave smaller blocks
+/// behind, which add a fifth to the memory of a few thousand connections.
 const RESERVED_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Connections<S, P> {
     slots: Slab<Connection<S, P>>,
     timers: Timers,
-    /// Tokens of connections that have work, and those that were served in this turn.
+    /// Tokens of connections that have work, and of those served in this turn.
     ready: Vec<usize>,
     running: Vec<usize>,
-    /// Tokens of connections that came in this turn.
+    /// Tokens of connections that arrived in this turn.
     fresh: Vec<usize>,
     /// Slots to be freed at the end of the turn.
     ended: Vec<usize>,
@@ -45,9 +45,10 @@ pub(super) struct Connections<S, P> {
 }
 
 impl<S, P: Protocol> Connections<S, P> {
-    /// An empty table that will hold `most` connections or fewer.
+    /// Creates an empty table for up to `most` connections.
     pub(super) fn new(most: usize) -> Self {
         let reserved = most.min(RESERVED_BYTES / size_of::<Connection<S, P>>());
+
         Self {
             slots: Slab::with_capacity(reserved),
             timers: Timers::with_capacity(reserved),
@@ -67,24 +68,24 @@ impl<S, P: Protocol> Connections<S, P> {
         self.slots.is_empty()
     }
 
-    /// Whether a connection has work that no event will announce.
+    /// Returns whether a connection has work that no event will announce.
     pub(super) fn is_busy(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// The nearest deadline of all connections.
+    /// Returns the nearest deadline of all connections.
     pub(super) fn deadline(&self) -> Option<Tick> {
         self.timers.next()
     }
 
-    /// The token that the next connection will have.
+    /// Returns the token of the next connection.
     pub(super) fn next_token(&mut self) -> usize {
         self.generation = (self.generation + 1) % FIRST_TOKEN;
         self.generation = self.generation.max(1);
         self.generation << SLOT_BITS | self.slots.vacant_key()
     }
 
-    /// Takes in a connection that stands, and opens its session.
+    /// Adds an established connection, and opens its session.
     pub(super) fn accept<N>(
         &mut self,
         stream: S,
@@ -93,12 +94,13 @@ impl<S, P: Protocol> Connections<S, P> {
         hub: &mut Hub<'_, N>,
     ) {
         let mut connection = Connection::accepted(stream, session, generation(token));
+
         let context = hub.context(token);
         let next = connection.open(hub, &context);
         self.insert(connection, next, token, hub);
     }
 
-    /// Takes in a connection that was begun.
+    /// Adds a connection that is still being established.
     pub(super) fn connect<N>(
         &mut self,
         stream: S,
@@ -110,7 +112,7 @@ impl<S, P: Protocol> Connections<S, P> {
         self.insert(connection, Next::Wait, token, hub);
     }
 
-    /// Notes an event. False if it was meant for a connection that is gone.
+    /// Records an event. Returns false if it was meant for a connection that is gone.
     #[inline]
     pub(super) fn note(&mut self, event: &Event) -> bool {
         let Some(connection) = find(&mut self.slots, event.token) else {
@@ -122,7 +124,7 @@ impl<S, P: Protocol> Connections<S, P> {
         true
     }
 
-    /// Notes a wake, if the connection still is there.
+    /// Records a wake, if the connection still exists.
     pub(super) fn note_woken(&mut self, token: usize) {
         if find(&mut self.slots, token).is_some_and(|connection| connection.readiness.note_woken())
         {
@@ -130,7 +132,7 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
-    /// Has every connection asked to finish.
+    /// Queues every connection to be told of the shutdown.
     pub(super) fn note_shutdown(&mut self) {
         for (slot, connection) in &mut self.slots {
             if connection.readiness.note_shutdown() {
@@ -139,7 +141,7 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
-    /// Has connections looked at whose deadline has come, at most so many.
+    /// Queues up to `most` connections whose deadline has passed.
     pub(super) fn expire(&mut self, now: Tick, most: usize) {
         for _ in 0..most {
             let Some(slot) = self.timers.pop(now) else {
@@ -152,7 +154,7 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
-    /// Serves every connection that has work: once, or in some rounds what sends a lot.
+    /// Serves every connection that has work: one round each, or several for one that sends a lot.
     pub(super) fn drive<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
         let Self {
             slots,
@@ -162,9 +164,11 @@ impl<S, P: Protocol> Connections<S, P> {
             ended,
             ..
         } = self;
+
         running.clear();
         mem::swap(ready, running);
         let mut context = hub.context(0);
+
         for &token in running.iter() {
             let Some(connection) = find(slots, token) else {
                 continue;
@@ -186,13 +190,14 @@ impl<S, P: Protocol> Connections<S, P> {
                     }
                 }
             }
+
             if let Some(at) = connection.earlier_deadline(hub, &context) {
                 timers.set_earlier(token & SLOT_MASK, at);
             }
         }
     }
 
-    /// How many connections were served in this turn, and the peer if it was one.
+    /// Returns how many connections were served in this turn, and the peer if there was only one.
     pub(super) fn served(&self) -> (usize, Option<&Peer>) {
         let sole = match self.running[..] {
             [token] => self.slots.get(token & SLOT_MASK),
@@ -212,12 +217,13 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
-    /// Frees what has ended, and gives the sockets back.
+    /// Frees the connections that have ended, and returns their sockets to the network.
     pub(super) fn reap<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
         for slot in self.ended.drain(..) {
             self.timers.remove(slot);
             self.slots.remove(slot).dismantle(hub);
         }
+
         self.fresh.clear();
         debug_assert!(
             hub.effects.held == 0 || !self.slots.is_empty(),
@@ -226,13 +232,13 @@ impl<S, P: Protocol> Connections<S, P> {
         );
     }
 
-    /// Whether [`reap`](Self::reap) has something to do.
+    /// Returns whether [`reap`](Self::reap) has something to do.
     pub(super) fn has_changed(&self) -> bool {
         !(self.ended.is_empty() && self.fresh.is_empty())
     }
 
-    /// The turn that began at `from` ends at `to` only: no deadline may count the time between as the
-    /// fault of those that were served in it.
+    /// Moves times that were noted at `from`, the start of a long turn, to its end `to`: no
+    /// deadline may hold the turn's length against the connections that were served in it.
     #[cold]
     pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
         for token in self.running.iter().chain(&self.fresh) {
@@ -242,7 +248,7 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
-    /// What all connections hold: as it was added up, and counted anew.
+    /// Returns what all connections hold, as it was added up and as counted anew.
     #[cfg(feature = "testing")]
     pub(super) fn held(&self) -> (usize, usize) {
         let connections = self.slots.iter().map(|(_, connection)| connection);
@@ -254,7 +260,7 @@ impl<S, P: Protocol> Connections<S, P> {
         })
     }
 
-    /// Closes all sockets in a process that was forked off, which ends without this table.
+    /// Closes all sockets in a forked child process, which exits without using this table.
     pub(super) fn abandon<N: Net<Stream = S>>(&mut self, net: &mut N) {
         self.slots
             .drain()
@@ -272,24 +278,27 @@ impl<S, P: Protocol> Connections<S, P> {
         if let Some(at) = connection.earlier_deadline(hub, &context) {
             self.timers.set_earlier(token & SLOT_MASK, at);
         }
+
         self.fresh.push(token);
         if next != Next::Wait && connection.readiness.queue() {
             self.ready.push(token);
         }
+
         let slot = self.slots.insert(connection);
         assert_eq!(
             slot,
             token & SLOT_MASK,
             "a connection stands where its token says"
         );
+
         if next == Next::Crowded {
             shed(&mut self.slots, &mut self.ended, hub);
         }
     }
 }
 
-/// Ends those that hold the most, until all together hold little enough; of equals the one with the
-/// lower slot.
+/// Ends the connections that hold the most until all together hold little enough. Of two that hold
+/// the same, the one in the lower slot ends first.
 #[cold]
 fn shed<S, P: Protocol, N>(
     slots: &mut Slab<Connection<S, P>>,
@@ -299,9 +308,11 @@ fn shed<S, P: Protocol, N>(
     let holders = slots
         .iter()
         .map(|(slot, connection)| (connection.share(), slot));
+
     let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
     let sum: usize = holders.iter().map(|(held, _)| held).sum();
     debug_assert_eq!(sum, hub.effects.held, "what is held is what each holds");
+
     holders.sort_unstable_by_key(|(held, slot)| (Reverse(*held), *slot));
     for (_, slot) in holders {
         if hub.is_relieved() {
@@ -339,10 +350,10 @@ mod tests {
     use super::*;
     use crate::protocols::Echo;
 
-    /// What an idle connection costs in memory: its place in the slab, and its timer (20 bytes).
+    /// The memory of an idle connection: its entry in the slab and its timer (20 bytes).
     #[test]
     fn an_idle_connection_fits_into_160_bytes() {
-        /// As in the slab, whose own is private.
+        /// Mirrors the slab's entry type, which is private.
         #[expect(dead_code, reason = "only its size counts")]
         enum Entry<T> {
             Vacant(usize),

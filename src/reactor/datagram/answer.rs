@@ -1,4 +1,4 @@
-//! One datagram: a session that ends at once, and whose output is the one reply.
+//! Answering one datagram: a session that ends at once, with its output as the one reply.
 
 use std::io::{self, ErrorKind};
 
@@ -12,11 +12,11 @@ use crate::reactor::peer_network::PeerNetwork;
 use crate::session::{Buffer, Context, Protocol, Session, catch};
 use crate::statistics::Statistics;
 
-/// How often a reply is tried whose sending is interrupted, before it is dropped like one that the
-/// system does not take.
+/// How many times to try to send a reply that is interrupted, before it is dropped like any other
+/// that the system does not take.
 const TRIES: usize = 16;
 
-/// A datagram's session ends before anybody could wake it.
+/// A waker token that no connection has: a datagram's session ends before anything could wake it.
 pub(crate) const NOBODY: usize = usize::MAX;
 
 /// Answers the datagram that is in the first `count` bytes of the turn's input.
@@ -61,7 +61,8 @@ pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
     }
 }
 
-/// Runs a datagram's session and sends its reply. Returns what an operator wants to hear of it.
+/// Runs a datagram's session and sends its reply. Returns the session's error, if an operator
+/// should hear of it.
 pub(crate) fn answer_with<P: Protocol>(
     (protocol, peer): (P, Peer),
     data: &[u8],
@@ -71,19 +72,23 @@ pub(crate) fn answer_with<P: Protocol>(
     send: impl FnMut(&[u8], &Address) -> io::Result<()>,
 ) -> Option<(Peer, Box<CloseReason>)> {
     let mut session = Session::new(protocol, peer, context.clock.tick());
+
     session.lend(scratch);
     session.handle_datagram(data, context);
     if session.has_replied() && !session.is_aborted() {
         reply(&session, data.len(), (context.config, statistics), send);
     }
+
     session.output_sent(session.output().len(), context);
     session.reclaim(scratch, context);
+
     let reason = session.handle_lost()?;
     statistics.panics += u64::from(matches!(*reason, CloseReason::Panicked));
     statistics.panics += u64::from(session.has_panicked_last());
     statistics.datagrams_failed += u64::from(reason.is_error());
     let failure = reason.is_error().then(|| (session.peer().clone(), reason));
     statistics.panics += u64::from(catch(|| drop(session)).is_none());
+
     failure
 }
 
@@ -95,10 +100,12 @@ fn reply<P: Protocol>(
 ) {
     let to = session.peer().address();
     let most = asked.saturating_mul(config.reply_factor);
+
     if session.output().len() > most && PeerNetwork::of(to, config).is_some() {
         statistics.datagrams_amplified += 1;
         return;
     }
+
     let mut sent = send(session.output(), to);
     for _ in 1..TRIES {
         let interrupted = |error: &io::Error| error.kind() == ErrorKind::Interrupted;
@@ -107,6 +114,7 @@ fn reply<P: Protocol>(
         }
         sent = send(session.output(), to);
     }
+
     match sent {
         Ok(()) => statistics.datagrams_sent += 1,
         Err(error) => {

@@ -1,4 +1,4 @@
-//! One datagram socket on the loop.
+//! One datagram socket on the loop, whose datagrams are answered.
 
 mod answer;
 mod reply_limit;
@@ -16,6 +16,7 @@ use crate::reactor::hub::{DATAGRAM_MOST, Hub};
 use crate::reactor::source::{Consequence, Source};
 use crate::session::Factory;
 
+/// A datagram socket with its address and its readiness.
 #[derive(Debug)]
 pub(super) struct Responder<D> {
     pub(super) socket: D,
@@ -49,12 +50,14 @@ impl<D> Responder<D> {
             if !self.source.is_ready() {
                 return Ok(());
             }
+
             if admission.is_full() {
                 if admission.hub.net.has_datagram(&mut self.socket) {
                     admission.warn_full(&self.address);
                 }
                 return Ok(());
             }
+
             let Hub { net, input, .. } = &mut admission.hub;
             match net.receive(&mut self.socket, &mut input[..=DATAGRAM_MOST]) {
                 Ok((count, from)) => {
@@ -70,7 +73,7 @@ impl<D> Responder<D> {
     fn handle_error<N: Net>(&mut self, error: io::Error, hub: &mut Hub<'_, N>) -> io::Result<()> {
         match self.source.note_error(&error, hub) {
             Consequence::Wait => {}
-            // An earlier reply was refused on its way, or a signal came.
+            // An earlier reply was rejected on its way, or a signal arrived.
             Consequence::Skip => log::debug!(target: LOG_TARGET, "{}: {error}", self.address),
             Consequence::Pause => {
                 hub.warn(

@@ -1,4 +1,4 @@
-//! Whom a datagram may be answered, and how often: its sender's address may be somebody else's.
+//! Limits on replies to datagrams, whose source address may be forged.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,27 +12,28 @@ use crate::session::Tick;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Ports below this are those of services, some of which answer everything, and not of clients.
+/// Ports below this belong to services, some of which answer everything, and not to clients.
 const CLIENT_PORTS: u16 = 1_024;
 
-/// The replies of this second, and the sockets that they leave by.
+/// The replies of the current second, and the sockets that they are sent from.
 #[derive(Debug, Default)]
 pub(crate) struct ReplyLimit {
     own: Vec<Address>,
     second_ends: Option<Tick>,
-    /// At most `max_connections` peers.
+    /// Replies to each peer, for at most `max_connections` peers.
     counts: HashMap<PeerNetwork, usize>,
-    /// What the other peers of this second have together.
+    /// Replies to all other peers of this second together.
     others: usize,
 }
 
 impl ReplyLimit {
-    /// A datagram socket of our own.
+    /// Adds a datagram socket of this server.
     pub(in crate::reactor) fn add_own(&mut self, address: Address) {
         self.own.push(address);
     }
 
-    /// Whether an answer to `from` could be answered in turn, by ourselves or by a service.
+    /// Returns whether an answer to `from` might be answered in turn, by this server or by a
+    /// service.
     pub(in crate::reactor) fn is_reflected<N: Net>(&self, from: &Address, net: &mut N) -> bool {
         let Some(addr) = from.socket_addr() else {
             return self.own.contains(from);
@@ -41,7 +42,7 @@ impl ReplyLimit {
         addr.port() < CLIENT_PORTS || own.any(|own| is_same(own, addr, net))
     }
 
-    /// Whether a peer may be answered once more.
+    /// Returns whether a peer may be answered once more in this second.
     pub(in crate::reactor) fn has_room(
         &mut self,
         to: &Address,
@@ -53,11 +54,12 @@ impl ReplyLimit {
             self.counts.clear();
             self.others = 0;
         }
+
         PeerNetwork::of(to, config)
             .is_none_or(|to| *self.count_of(to, config) < config.replies_per_second)
     }
 
-    /// A peer is answered.
+    /// Counts a reply to a peer.
     pub(crate) fn count(&mut self, to: &Address, config: &Config) {
         if let Some(to) = PeerNetwork::of(to, config) {
             *self.count_of(to, config) += 1;
@@ -73,7 +75,7 @@ impl ReplyLimit {
     }
 }
 
-/// Whether `from` is our own socket, bound to all addresses of this machine perhaps.
+/// Returns whether `from` is our own socket, which may be bound to all addresses of this machine.
 fn is_same<N: Net>(own: SocketAddr, from: SocketAddr, net: &mut N) -> bool {
     let (own_ip, ip) = (own.ip().to_canonical(), from.ip().to_canonical());
     let all = own_ip.is_unspecified();

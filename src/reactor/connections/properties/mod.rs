@@ -1,4 +1,4 @@
-//! The table beside a map from tokens to connections.
+//! Property tests: the table behaves like a map from tokens to connections.
 #![cfg(test)]
 
 mod sockets;
@@ -25,13 +25,13 @@ use crate::waker::Mailbox;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A connection comes, which ends by itself after so many milliseconds.
+    /// A connection arrives, and ends by itself after this many milliseconds.
     Accept(Option<u64>),
-    /// A byte, or the end, of one of the connections that there ever were.
+    /// A byte, or the end of the stream, for any connection so far.
     Data(Index),
     End(Index),
     Wake(Index),
-    /// An event for one of their slots under a generation so much later.
+    /// An event for the slot of one, with a generation this much later.
     Stray(Index, usize),
     Wait(u64),
     Turn,
@@ -60,7 +60,7 @@ proptest! {
         ..ProptestConfig::with_cases(150)
     })]
 
-    /// Also where generations begin again.
+    /// Runs across the wrap-around of the generation too.
     #[test]
     fn a_token_finds_its_connection_and_no_other(
         steps in steps(), generation in prop_oneof![Just(0), FIRST_TOKEN - 20..FIRST_TOKEN],
@@ -73,7 +73,7 @@ proptest! {
     }
 }
 
-/// What each connection was told, by its number.
+/// The calls that each connection received, by its number.
 type Told = Rc<RefCell<Vec<(usize, &'static str)>>>;
 
 struct Telltale {
@@ -111,7 +111,7 @@ impl Protocol for Telltale {
     }
 }
 
-/// What the model knows of a connection that lives.
+/// What the model knows of a live connection.
 #[derive(Default)]
 struct Known {
     number: usize,
@@ -129,7 +129,7 @@ struct Run {
     sockets: Sockets,
     told: Told,
     model: HashMap<usize, Known>,
-    /// All tokens that there ever were.
+    /// All tokens so far.
     tokens: Vec<usize>,
 }
 
@@ -141,9 +141,11 @@ impl Run {
             linger_timeout: None,
             ..Config::default()
         };
+
         let mut table = Connections::new(4);
         table.generation = generation;
         let env = Env::new(config, Instant::now(), Mailbox::silent());
+
         Self {
             table,
             input: env.input(),
@@ -178,6 +180,7 @@ impl Run {
         assert!(!self.tokens.contains(&token), "a token comes again");
         let number = self.tokens.len();
         let deadline = millis.map(|millis| self.env.clock.now() + Duration::from_millis(millis));
+
         let protocol = Telltale {
             number,
             told: Rc::clone(&self.told),
@@ -192,6 +195,7 @@ impl Run {
             &mut self.input,
             false,
         );
+
         self.table.accept(number, session, token, &mut hub);
         self.tokens.push(token);
         let known = Known {
@@ -204,7 +208,7 @@ impl Run {
 
     fn token(&self, index: &Index) -> usize {
         let known = self.tokens.len();
-        // Where there is none yet, one of nobody.
+        // Before the first connection, a token that no connection has.
         *self.tokens.get(index.index(known.max(1))).unwrap_or(&0)
     }
 
@@ -215,6 +219,7 @@ impl Run {
         let Some(known) = known else {
             return;
         };
+
         let waiting = if end {
             known.end = true;
             &mut self.sockets.ended
@@ -222,6 +227,7 @@ impl Run {
             known.data = true;
             &mut self.sockets.readable
         };
+
         waiting.insert(known.number);
     }
 
@@ -239,7 +245,7 @@ impl Run {
         assert_eq!(self.table.note(&event(token, false)), is_known);
     }
 
-    /// A turn of the loop, with as many looks as it takes to see what has come.
+    /// A turn of the loop, with enough rounds to handle everything that has arrived.
     fn turn(&mut self) {
         let now = self.env.clock.tick();
         let expired = self.env.clock.now();
@@ -255,6 +261,7 @@ impl Run {
             self.table.drive(&mut hub);
             self.table.reap(&mut hub);
         }
+
         let mut expected = HashSet::new();
         self.model.retain(|_, known| {
             let due = known.deadline.is_some_and(|at| at <= expired);
@@ -265,6 +272,7 @@ impl Run {
             (known.data, known.woken) = (false, false);
             !ends
         });
+
         self.compare(&expected);
     }
 
@@ -278,12 +286,13 @@ impl Run {
         );
         self.table.end_all(&mut hub, || CloseReason::Shutdown);
         self.table.reap(&mut hub);
+
         let expected = self.model.drain().map(|(_, known)| (known.number, "lost"));
         let expected = expected.collect();
         self.compare(&expected);
     }
 
-    /// Each was told once of what concerned it, and nobody of anything else.
+    /// Each connection received exactly one call for each thing that happened to it.
     fn compare(&self, expected: &HashSet<(usize, &'static str)>) {
         let told = self.told.take();
         assert_eq!(told.len(), expected.len(), "{told:?} and not {expected:?}");

@@ -1,4 +1,4 @@
-//! The network as far as a table needs it.
+//! The part of a network that a table needs.
 #![cfg(test)]
 
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use crate::net::{Event, Net};
 use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 
-/// Sockets that are numbers, with a byte or the end to be read.
+/// Sockets represented by numbers, each with a byte or the end of the stream to read.
 #[derive(Default)]
 pub(super) struct Sockets {
     pub(super) readable: HashSet<usize>,
