@@ -1,4 +1,4 @@
-//! A client's socket.
+//! The socket of a client.
 
 use serveloop::Address;
 use socket2::{Domain, SockAddr, Socket, Type};

@@ -1,12 +1,12 @@
-//! The side that is tested: an echo on every transport, in one model. Who connects to the last of its
-//! sockets ends it.
+//! The server under test: an echo on every transport, in one model. A connection to its last socket
+//! shuts it down.
 
 use serveloop::protocols::Echo;
 use serveloop::{Address, Config, Factory, Peer, Protocol, Server, ShutdownHandle};
 use std::path::Path;
 use std::time::Duration;
 
-/// Deadlines that come often, and not for clients that move.
+/// Short deadlines, which clients that keep sending never meet.
 fn config(model: &str) -> Config {
     Config {
         first_message_timeout: Some(Duration::from_secs(5)),
@@ -30,7 +30,7 @@ fn addresses(model: &str, directory: &Path) -> Vec<Address> {
     ]
 }
 
-/// Loops that share a port have to agree on one first.
+/// Returns a free port. Loops that share a port have to agree on one first.
 fn free_port() -> u16 {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     socket.local_addr().expect("it is bound").port()

@@ -1,4 +1,4 @@
-//! What the clients have done and seen.
+//! Counts of what the clients did and saw.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
