@@ -40,6 +40,7 @@ impl FrameProtocol for Member {
         let name = format!("{}: ", self.number);
         let line: Rc<[u8]> = [name.as_bytes(), text, b"\n"].concat().into();
         let mut room = self.room.borrow_mut();
+
         for (_, seat) in room.iter_mut().filter(|(to, _)| **to != self.number) {
             if seat.queue.len() == QUEUE_LINES {
                 seat.queue.pop_front();
@@ -74,13 +75,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let at = std::env::args().nth(1);
     let at = at.unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
+
     let config = Config {
         first_message_timeout: None,
         idle_timeout: None,
         ..Config::default()
     };
+
     let server = Server::bind(&[at.parse()?], config)?;
     println!("listening on {}", server.addresses()[0]);
+
     let (members, mut number) = (Rc::default(), 0);
     server.serve_forever(move |_| {
         let room = Rc::clone(&members);

@@ -29,6 +29,7 @@ impl Protocol for Client {
         if data.len() < GREETING.len() {
             return Ok(0);
         }
+
         self.answered
             .set(self.answered.get() + usize::from(data == GREETING));
         transport.close();
@@ -48,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .nth(1)
         .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
     let address: Address = at.parse()?;
+
     let answered = Rc::new(Cell::new(0));
     // There are no inbound connections, so the factory never builds a protocol.
     let mut reactor = Reactor::new(|_: &Peer| None::<Client>, Config::default())?;
@@ -59,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             },
         );
     }
+
     reactor.run()?;
     println!("{} of {CLIENTS} were answered", answered.get());
     Ok(())

@@ -30,6 +30,7 @@ impl FrameProtocol for Hello {
         frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         let name = String::from_utf8(line.to_vec()).map_err(ProtocolError::other)?;
+
         if name == "exit" {
             frames.transport().close();
         } else {

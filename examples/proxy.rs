@@ -49,10 +49,12 @@ impl Protocol for End {
         mine.pipe = mine.pipe.split_off(sent);
         let wakes = other.waker.iter().filter(|_| sent > 0);
         wakes.for_each(Waker::wake);
+
         match other.pipe.len() < transport.config().high_water {
             true => transport.resume_reading(),
             false => transport.pause_reading(),
         }
+
         match mine.ended && mine.pipe.is_empty() {
             _ if other.broken => transport.abort(),
             true if other.ended => transport.close(),

@@ -52,6 +52,7 @@ fn sent(messages: &[Vec<u8>]) -> io::Result<TcpStream> {
 /// Reads into one buffer after another, and prints what each read returns.
 fn read(mut stream: TcpStream, sizes: &[usize]) -> io::Result<Vec<Vec<u8>>> {
     print!("  reads: ");
+
     let mut pieces = Vec::new();
     for size in sizes {
         let mut buffer = vec![0; *size];
@@ -59,6 +60,7 @@ fn read(mut stream: TcpStream, sizes: &[usize]) -> io::Result<Vec<Vec<u8>>> {
         print(&buffer[..count]);
         pieces.push(buffer[..count].to_vec());
     }
+
     println!();
     Ok(pieces)
 }

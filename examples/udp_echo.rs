@@ -25,10 +25,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         format!("udp://127.0.0.1:{port}").parse()?,
         format!("tcp://127.0.0.1:{port}").parse()?,
     ];
+
     let server = Server::bind(&addresses, Config::default())?;
     for address in server.addresses() {
         println!("listening on {address}");
     }
+
     server.serve_forever(|peer| {
         println!(
             "{} {peer}",

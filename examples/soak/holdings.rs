@@ -21,9 +21,11 @@ impl Holdings {
             |what: &str| read_dir(format!("/proc/{process}/{what}")).map_or(0, Iterator::count);
         let children = format!("/proc/{process}/task/{process}/children");
         let children = read_to_string(children).unwrap_or_default();
+
         let status = read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+
         Self {
             descriptors: count("fd"),
             threads: count("task"),

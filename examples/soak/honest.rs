@@ -22,6 +22,7 @@ pub(crate) fn honest(number: u64, servers: &[Served], tally: &Tally, over: &Atom
         // have no address to reply to.
         let at = &server.addresses[keyed.below(3)];
         let key = keyed.number();
+
         match exchange(at, key) {
             Ok(Some(bytes)) => tally.bytes.fetch_add(bytes, Relaxed),
             Ok(None) => {
@@ -36,6 +37,7 @@ pub(crate) fn honest(number: u64, servers: &[Served], tally: &Tally, over: &Atom
                 tally.failures.fetch_add(1, Relaxed)
             }
         };
+
         tally.exchanges.fetch_add(1, Relaxed);
     }
 }
@@ -56,6 +58,7 @@ fn exchange(to: &Address, key: u64) -> io::Result<Option<u64>> {
     } else {
         length
     };
+
     let mut left = length;
     while left > 0 {
         let piece = 1 + keyed.below(PIECE_MOST);
@@ -65,6 +68,7 @@ fn exchange(to: &Address, key: u64) -> io::Result<Option<u64>> {
             left.min(piece)
         });
         socket.write_all(&sent)?;
+
         let mut back = vec![0; sent.len()];
         socket.read_exact(&mut back)?;
         if back != sent {
@@ -75,6 +79,7 @@ fn exchange(to: &Address, key: u64) -> io::Result<Option<u64>> {
     if to.is_datagram() {
         return Ok(Some(length as u64));
     }
+
     socket.shutdown(Shutdown::Write)?;
     let silent = socket.read(&mut [0])? == 0;
     Ok(silent.then_some(length as u64))

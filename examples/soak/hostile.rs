@@ -27,6 +27,7 @@ fn attack(to: &Address, keyed: &mut Keyed) -> io::Result<()> {
     let mut socket = connect(to)?;
     socket.set_write_timeout(Some(Duration::from_millis(300)))?;
     socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+
     let junk = keyed.bytes(PIECE_MOST);
     match keyed.below(5) {
         0 => {

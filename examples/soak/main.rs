@@ -41,6 +41,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     env_logger::init();
     let arguments: Vec<String> = env::args().skip(1).collect();
+
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", model, directory] => server::serve(model, directory),
         ["--minutes", minutes] => {

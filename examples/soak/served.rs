@@ -25,13 +25,16 @@ impl Served {
             .args(["serve", model])
             .arg(directory)
             .stdout(Stdio::piped());
+
         let mut child = command.spawn().expect("this program");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+
         let lines = output.by_ref().lines().map_while(Result::ok);
         let lines = lines.take_while(|line| line != "ready");
         let addresses = lines
             .map(|line| line.parse().expect("an address"))
             .collect();
+
         let start = Holdings::of(child.id());
         Self {
             model,

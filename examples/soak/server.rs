@@ -59,9 +59,11 @@ pub(crate) fn serve(model: &str, directory: &str) {
     let server = Server::bind(&addresses, config(model)).expect("its sockets");
     server.addresses().iter().for_each(|at| println!("{at}"));
     println!("ready");
+
     let last = addresses.len() - 1;
     let handle = server.shutdown_handle();
     let service = Service { last, handle };
+
     let statistics = match model {
         "event-loop" => server.with(service).serve_forever(),
         "workers" => server.with(service).serve_workers(2),
@@ -69,6 +71,7 @@ pub(crate) fn serve(model: &str, directory: &str) {
         "forking" => server.with(service).serve_forking(),
         _ => server.with(service).serve_sequential(),
     };
+
     let statistics = statistics.expect("a server that serves");
     let open = statistics.accepted - statistics.closed();
     println!("{} accepted, {open} of them open", statistics.accepted);

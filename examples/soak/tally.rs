@@ -30,6 +30,7 @@ impl fmt::Display for Tally {
             &self.lost,
         ]
         .map(|count| count.load(Relaxed));
+
         let mib = mib >> 20;
         write!(
             f,

@@ -44,6 +44,7 @@ pub(super) fn understand(described: &[u8]) -> Option<CloseReason> {
         }),
         _ => None,
     };
+
     let text = || CloseReason::Process(String::from_utf8_lossy(rest).into_owned());
     Some(reason.unwrap_or_else(text))
 }

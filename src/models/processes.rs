@@ -89,6 +89,7 @@ impl<P: Protocol> Processes<P> {
         sys::check_single_thread()?;
         sys::allow_interrupts()?;
         sys::keep_children()?;
+
         Ok(Self {
             config,
             handle,
@@ -171,6 +172,7 @@ impl<P: Protocol> Processes<P> {
                 // The parent still owns the original protocol, so run no destructor here.
                 mem::forget(errand.protocol);
             }
+
             self.serve_errand(errand, &Arc::new(to_parent));
         });
         sys::exit(0)
@@ -184,6 +186,7 @@ impl<P: Protocol> Processes<P> {
             reported.set(true);
             report::send(to_parent, statistics, failure.map(|(_, reason)| reason));
         };
+
         catch(|| self.work(errand, to_parent, &mut statistics, report));
         if !reported.get() {
             report::send(to_parent, &mut statistics, None);
@@ -213,10 +216,11 @@ impl<P: Protocol> Processes<P> {
         }
     }
 
-    /// Reads from a child's report without blocking. Treats any other failure than an interruption
-    /// as the end of the report.
+    /// Reads from a child's report without blocking. Treats any failure other than an
+    /// interruption as the end of the report.
     fn hear(served: &mut Served) -> Heard {
         let mut piece = [0; 1_024];
+
         loop {
             match served.report.read(&mut piece) {
                 Ok(0) => return Heard::All,
@@ -272,6 +276,7 @@ impl<P: Protocol> Processes<P> {
             let Some(errand) = self.waiting.pop_front() else {
                 return;
             };
+
             if self.kill_at.is_some() {
                 Self::refuse(errand, hub);
             } else {
@@ -284,6 +289,7 @@ impl<P: Protocol> Processes<P> {
     /// told.
     fn refuse(errand: Errand<P>, hub: &mut Hub<'_, Mio>) {
         let reason = CloseReason::TimedOut(Deadline::Drain);
+
         match errand.work {
             Work::Connection(stream) => {
                 hub.effects.statistics.count_close(&reason);
@@ -293,6 +299,7 @@ impl<P: Protocol> Processes<P> {
             }
             Work::Datagram(..) => hub.effects.statistics.datagrams_dropped += 1,
         }
+
         hub.drop_caught(errand.protocol);
     }
 }
@@ -303,6 +310,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             hub.drop_caught(protocol);
             return false;
         }
+
         let work = Work::Connection(stream);
         self.waiting.push_back(Errand {
             work,
@@ -329,9 +337,11 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
                 return false;
             }
         };
+
         hub.effects
             .reply_limit
             .count(peer.address(), &hub.env.config);
+
         let work = Work::Datagram(socket, hub.input[..count].to_vec());
         self.waiting.push_back(Errand {
             work,

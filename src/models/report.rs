@@ -80,12 +80,14 @@ mod tests {
         let report = write(&statistics, &ending::describe(&CloseReason::Panicked));
         let told = [&[TOLD][..], &report].concat();
         let told_late = [&report[..], &[TOLD]].concat();
+
         for heard in [&report, &told, &told_late] {
             let (counted, reason) = read(heard).unwrap();
             assert_eq!(counted, statistics);
             let reason = reason.expect("a reason").to_string();
             assert_eq!(reason, "in its own process: the protocol panicked");
         }
+
         assert!(!is_told(&report));
         assert!(is_told(&told));
         assert!(is_told(&told_late));

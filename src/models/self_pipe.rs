@@ -60,10 +60,12 @@ impl SelfPipe {
         if let Some(made) = self.made.get() {
             return Ok(made);
         }
+
         let exhausted = || io::Error::from_raw_os_error(libc::EMFILE);
         let taken = self.descriptors.take().ok_or_else(exhausted)?;
         let ring = Arc::new(Ring::new()?);
         let mailbox = Mailbox::new(Box::new(Arc::clone(&ring)));
+
         let made = Made {
             mailbox,
             ring,

@@ -60,10 +60,12 @@ impl Sequential {
             serving: Mutex::default(),
             drain_timeout,
         });
+
         let (watched, for_thread) = (handle.clone(), Arc::clone(&watch));
         let watcher = thread::Builder::new()
             .name("serveloop-watcher".to_owned())
             .spawn(move || for_thread.run(&watched, &asked))?;
+
         Ok(Self {
             handle,
             watch,
@@ -78,6 +80,7 @@ impl Sequential {
         let Some((took, _)) = self.last.filter(|(_, ended)| ended.elapsed() < SOON) else {
             return;
         };
+
         if took >= LONG {
             let seconds = took.as_secs();
             hub.warn(

@@ -76,6 +76,7 @@ impl Threads {
             held: Arc::default(),
             descriptors: Arc::new(Descriptors::new(descriptors)),
         });
+
         Ok(Self {
             shared,
             interrupt_at: None,
@@ -141,9 +142,11 @@ impl Threads {
                 target: LOG_TARGET, "{}: its protocol hangs, its thread is given up",
                 running.peer
             );
+
             if !running.peer.is_datagram() {
                 hub.effects.statistics.count_close(&reason);
             }
+
             hub.leave(&running.peer);
             hub.effects.failures.push((running.peer, Box::new(reason)));
         }
@@ -183,6 +186,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                 failures.extend(served.serve());
             })
         });
+
         hub.check_spawned(&name, spawned)
     }
 
@@ -226,6 +230,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                 failures.extend(answer);
             })
         });
+
         hub.effects
             .reply_limit
             .count(name.address(), &hub.env.config);

@@ -30,6 +30,7 @@ pub(crate) fn run<T: Send, L>(
         let made = make(part)?;
         // The receiver is gone if another loop has failed.
         let _ = ready.send(());
+
         drop(ready);
 
         let goes = *gate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,6 +93,7 @@ fn add_up(workers: Vec<ScopedJoinHandle<'_, io::Result<Statistics>>>) -> io::Res
         let outcome = worker
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+
         total = match (total, outcome) {
             (Ok(mut total), Ok(counted)) => {
                 total.add(&counted);
@@ -121,6 +123,7 @@ mod tests {
             let mut waits = [sys::wait_for(Some(handle.as_fd()), libc::POLLIN)];
             sys::poll(&mut waits, Some(PATIENCE))?;
         }
+
         assert!(handle.requests() > 0, "never shut down");
         Ok(Statistics {
             accepted: 1,
@@ -154,12 +157,14 @@ mod tests {
                 served.fetch_add(1, Ordering::SeqCst);
                 serve(&handle)
             };
+
             let error = run(vec![0, 1, 2], &handle, make, serve).unwrap_err();
             let expected = if panics {
                 "a worker panicked"
             } else {
                 "part 1 is broken"
             };
+
             assert_eq!(error.to_string(), expected);
             assert_eq!(served.into_inner(), 0);
         }
@@ -174,12 +179,14 @@ mod tests {
                 1 => Err(broken(part)),
                 _ => serve(&handle),
             };
+
             let error = run(vec![0, 1, 2], &handle, Ok, serve).unwrap_err();
             let expected = if panics {
                 "a worker panicked"
             } else {
                 "part 1 is broken"
             };
+
             assert_eq!(error.to_string(), expected);
         }
     }

@@ -69,6 +69,7 @@ impl<P: Protocol> MemorySession<P> {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
+
         let clock = Clock::new(Instant::now());
         let mut this = Self {
             session: Session::new(protocol, peer, clock.tick()),
@@ -83,6 +84,7 @@ impl<P: Protocol> MemorySession<P> {
             window: usize::MAX,
             reason: None,
         };
+
         this.call(Session::handle_open);
         this.run();
         this
@@ -117,6 +119,7 @@ impl<P: Protocol> MemorySession<P> {
             self.clock.set(due.max(now));
             self.call(Session::handle_timeout);
             self.run();
+
             let now = self.clock.now();
             if self.deadline().is_some_and(|next| next <= now) {
                 // As on the event loop, a deadline that did not move repeats after a short delay.
@@ -126,6 +129,7 @@ impl<P: Protocol> MemorySession<P> {
                 self.clock.set(now + REPEAT);
             }
         }
+
         self.clock.set(end);
     }
 

@@ -51,6 +51,7 @@ where
             write_timeout: None,
             ..Config::default()
         };
+
         Self {
             make,
             config,
@@ -120,6 +121,7 @@ where
             let wait = due.saturating_duration_since(session.now());
             session.advance(wait.max(REPEAT));
         }
+
         Trace {
             output: session.sent(),
             calls: session.protocol().observer().calls.clone(),

@@ -194,6 +194,7 @@ fn faces(sources: &[Source]) -> BTreeMap<(String, String), String> {
     for source in sources.iter().filter(|it| it.path.ends_with("mod.rs")) {
         let folder = source.module();
         let text: Vec<_> = source.code().collect();
+
         for shown in text.join("\n").split("use self::").skip(1) {
             let tree = shown.split(';').next().unwrap_or_default();
             for path in flatten(tree) {
@@ -265,13 +266,16 @@ fn cycle(graph: &Graph) -> Option<Vec<String>> {
             return false;
         }
         way.push(at);
+
         let next = graph.get(at).into_iter().flatten();
         let found = next.into_iter().any(|next| search(next, graph, way, done));
+
         if !found {
             way.pop();
         }
         found
     }
+
     let mut done = BTreeSet::new();
     graph.keys().find_map(|start| {
         let mut way = Vec::new();
@@ -350,6 +354,7 @@ fn the_core_knows_of_no_system() {
         if !sans_io || source.path == "address.rs" {
             continue;
         }
+
         for line in source.code() {
             let words = |name: &&&str| {
                 line.match_indices(**name).any(|(at, _)| {
@@ -358,6 +363,7 @@ fn the_core_knows_of_no_system() {
                         && line[at + name.len()..].starts_with("::")
                 })
             };
+
             let found = OUTSIDE.iter().find(words);
             assert_eq!(found, None, "{}: {line}", source.path);
         }
@@ -399,6 +405,7 @@ fn unsafe_code_is_where_it_has_to_be() {
             let mut words = source
                 .code()
                 .flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || c == '_')));
+
             let found = words.any(|word| word == "unsafe");
             let may = UNSAFE.contains(&(directory, source.path.as_str()));
             assert!(may || !found, "unsafe code in {}", source.path);
@@ -411,6 +418,7 @@ fn names_of_files_say_what_is_in_them() {
     let vague = [
         "utils", "util", "common", "types", "helpers", "prelude", "misc",
     ];
+
     for directory in [
         "src",
         "cli/src",
@@ -448,6 +456,7 @@ fn files_are_short() {
                 ));
             }
         }
+
         lengths.sort_unstable();
         let median = lengths[lengths.len() / 2];
         assert!(
@@ -455,6 +464,7 @@ fn files_are_short() {
             "the median in {directory} is {median} lines"
         );
     }
+
     assert!(long.is_empty(), "{long:#?}");
 }
 
@@ -537,6 +547,7 @@ fn functions_are_short() {
         "only {} functions found",
         lengths.len()
     );
+
     lengths.sort_unstable();
     let ninth = lengths[lengths.len() * 9 / 10];
     assert!(

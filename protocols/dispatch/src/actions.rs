@@ -72,6 +72,7 @@ impl Actions {
             let parameters = typed(parameters)?;
             encode(&handler(parameters).map_err(|error| error.0)?)
         };
+
         self.insert(name, help, Box::new(untyped))
     }
 

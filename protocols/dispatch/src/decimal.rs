@@ -182,6 +182,7 @@ fn counted_exponent(text: &str) -> Result<i64, i64> {
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     // The sign is parsed separately, so that only leading zeros can make the digits long.
+
     let signed = |value: i64| if is_negative { -value } else { value };
     match digits.parse() {
         Ok(value) if value <= EXPONENT_MOST => Ok(signed(value)),
@@ -316,11 +317,13 @@ mod tests {
             let numbers: Vec<Number> = serde_json::from_str(&text).unwrap();
             assert_eq!(sum_exactly(&numbers), None, "{text}");
         }
+
         check(&format!("[1e-{farthest}]"), &format!("1e-{farthest}"));
         check(
             &format!("[12.5e-{farthest}, 5e-{farthest}]"),
             &format!("1.75e-{}", farthest - 1),
         );
+
         check("[0e-999999999999999999999, 1]", "1");
         check("[1e-0000000000000000000000000000001]", "0.1");
         check("[1E+0000000000000000000000000000001]", "10");

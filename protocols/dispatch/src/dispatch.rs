@@ -119,10 +119,12 @@ impl Protocol for Dispatch {
             let Some(end) = found.map_err(|problem| reject(&problem, transport))? else {
                 return Ok(0);
             };
+
             self.answer(&data[..end], transport)
                 .map_err(|problem| reject(&problem, transport))?;
             count = end + count_blanks(&data[end..]);
         }
+
         self.taken += count as u64;
         Ok(count)
     }

@@ -57,6 +57,7 @@ fn unclear(
     if let Err(error) = serde_json::from_slice::<Value>(text) {
         return no_json(&error, text);
     }
+
     match check_numbers(text) {
         Ok(()) => Rejection::Value(Problem::of_value(code, message(error), pointer)),
         Err(rejection) => rejection,
@@ -192,10 +193,12 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
                 entries.next_value::<IgnoredAny>()?;
                 return self.0.next_number();
             };
+
             if key == NUMBER_KEY {
                 self.0.code.set("reserved_key");
                 return Err(A::Error::custom(format_args!("no object may have {key:?}")));
             }
+
             let value = entries.next_value_seed(self)?;
             match object.entry(key) {
                 Entry::Vacant(entry) => entry.insert(value),

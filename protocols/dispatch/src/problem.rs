@@ -64,6 +64,7 @@ pub(crate) fn pointer(path: &Path) -> String {
             Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
             Segment::Enum { .. } | Segment::Unknown => continue,
         };
+
         pointer.push('/');
         pointer.push_str(&token);
     }

@@ -409,6 +409,7 @@ pub(super) fn answer<P: Protocol>(
     let clock = Clock::new(Instant::now());
     let wakers = Mailbox::silent();
     let context = context(&clock, config, &wakers);
+
     let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
     answer_with(served, data, &context, statistics, &mut None, send)
 }

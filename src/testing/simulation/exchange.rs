@@ -76,12 +76,14 @@ impl Exchange {
         if !in_turns {
             return self.sends.len();
         }
+
         let mut needed = 0;
         let open = self.rounds.iter().take_while(|(_, expected)| {
             let is_open = needed <= received;
             needed = *expected;
             is_open
         });
+
         open.last().map_or(0, |(sends, _)| *sends)
     }
 }

@@ -117,6 +117,7 @@ impl Faults {
     /// Draws the rates of one run.
     pub(super) fn swarm(&self, random: &mut Random) -> Self {
         let mut faults = self.clone();
+
         for rate in faults.rates_mut() {
             *rate = match random.below(6) {
                 0..3 => 0,

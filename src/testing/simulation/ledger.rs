@@ -160,6 +160,7 @@ impl Ledger {
         if let Some(problem) = &self.violation {
             return Err(problem.clone());
         }
+
         for (number, account) in self.accounts.iter().enumerate() {
             account.judge().map_err(|problem| {
                 let address = &account.address;

@@ -47,8 +47,8 @@ const CLIENTS_MOST: usize = 8;
 /// - The loop never stalls, never turns more than ten times without waiting or moving anything, and
 ///   never retries at once what has failed many times in a row.
 /// - Each protocol's methods are called in the order that [`Protocol`](crate::Protocol) promises.
-///   `connection_lost` is called exactly once, and nothing after it. Deadlines are never handled too
-///   early, and the loop never waits beyond one.
+///   `connection_lost` is called exactly once, and nothing after it. Deadlines are never handled
+///   too early, and the loop never waits beyond one.
 /// - Budgets and limits are kept, counters add up, and every socket is closed. At the end of each
 ///   turn, the account of memory matches what all connections hold.
 ///
@@ -304,6 +304,7 @@ impl fmt::Display for Failure {
             problem,
             faults,
         } = self;
+
         match choices {
             Choices::Seed(seed) => write!(
                 f,
@@ -316,6 +317,7 @@ impl fmt::Display for Failure {
                 bytes.escape_ascii()
             ),
         }?;
+
         write!(f, "\nfaults of 1,000: {faults}")
     }
 }

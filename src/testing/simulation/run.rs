@@ -80,6 +80,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         if network.open() > 0 {
             return Err(format!("{} sockets were not given back", network.open()));
         }
+
         let statistics = *self.reactor.statistics();
         let network = self.reactor.net().as_mut();
         Ok(Report {

@@ -28,6 +28,7 @@ impl<F: Factory> Factory for Witnessed<F> {
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
         let protocol = self.factory.build_protocol(peer)?;
+
         let number = self.ledger.borrow().number(peer.address());
         Some(Witness::new(protocol, number, &self.ledger))
     }
@@ -119,10 +120,12 @@ impl<P> Witness<P> {
         let Some(number) = self.number.get() else {
             return;
         };
+
         let mut ledger = self.ledger.borrow_mut();
         let account = &ledger.accounts[number];
         let from = account.told;
         let sent = account.exchange.sends.get(from..from + data.len());
+
         if sent != Some(data) {
             let problem = format!("byte {from} on: the protocol was shown what was not sent");
             ledger.object_to(number, &problem);
@@ -165,6 +168,7 @@ impl<P: Protocol> Protocol for Witness<P> {
     ) -> Result<usize, ProtocolError> {
         self.check("data_received", Stage::Open, Stage::Open);
         self.check_shown(data);
+
         let taken = self.protocol.data_received(data, transport);
         let taken = self.settle(taken, transport)?;
         self.note_taken(taken);

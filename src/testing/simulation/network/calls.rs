@@ -71,6 +71,7 @@ impl Net for Network {
         self.open += 1;
         self.progress.has_moved = true;
         self.note(2, wire);
+
         let mut ledger = self.ledger.borrow_mut();
         let account = &mut ledger.accounts[self.wires[wire].number];
         account.began = self.elapsed;

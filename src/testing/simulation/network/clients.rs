@@ -138,6 +138,7 @@ impl Network {
         if self.wires[wire].is_done || self.misbehaves(wire) {
             return;
         }
+
         let it = &mut self.wires[wire];
         let ledger = self.ledger.borrow();
         let account = &ledger.accounts[it.number];
@@ -169,6 +170,7 @@ impl Network {
         let is_all = it.up.sent == exchange.sends.len();
         let has_all = it.down.taken >= exchange.expects.len();
         drop(ledger);
+
         if is_all && !it.up.ended && (it.habits.ends_first || has_all) {
             it.up.ended = true;
             self.send_up(wire, Segment::End);
@@ -182,6 +184,7 @@ impl Network {
             return;
         }
         let it = &mut self.wires[wire];
+
         let most = it.down.waiting().min(it.habits.bite);
         if most > 0 {
             let count = self.random.between(1, most);
@@ -192,12 +195,14 @@ impl Network {
             }
         }
         let it = &mut self.wires[wire];
+
         if it.down.waiting() > 0 {
             self.plan_take(wire);
         } else if it.down.end_arrived {
             it.is_done = true;
             self.excuse_late(wire);
         }
+
         self.client_ends(wire);
         self.encourage_sender(wire);
     }
@@ -267,6 +272,7 @@ impl Network {
 
     fn reach_server(&mut self, wire: usize, segment: Segment) {
         let it = &mut self.wires[wire];
+
         match segment {
             Segment::Bytes(count) => it.up.arrived = it.up.arrived.max(count),
             Segment::End => it.up.end_arrived = true,
@@ -278,15 +284,18 @@ impl Network {
                 }
             }
         }
+
         let it = &mut self.wires[wire];
         if it.is_closed && matches!(segment, Segment::Bytes(_)) && it.broken == Broken::No {
             self.cut(wire);
         }
+
         self.change(wire);
     }
 
     fn reach_client(&mut self, wire: usize, segment: Segment) {
         let it = &mut self.wires[wire];
+
         match segment {
             Segment::Reset => it.is_done = true,
             _ if it.is_cut => {}
@@ -353,6 +362,7 @@ impl Network {
         if it.broken == Broken::No || it.token.is_none() || is_prompt {
             return;
         }
+
         let mut ledger = self.ledger.borrow_mut();
         if !ledger.accounts[it.number]
             .justifications
@@ -370,14 +380,17 @@ impl Network {
         let Some(listener) = self.listener.take() else {
             return;
         };
+
         for wire in listener.backlog {
             self.wires[wire].is_closed = true;
             self.cut(wire);
         }
+
         let mut ledger = self.ledger.borrow_mut();
         if !ledger.may_close {
             ledger.object("the listener was closed though nothing was wrong with it".to_owned());
         }
+
         for wire in self.wires.iter().filter(|wire| !wire.is_done) {
             ledger.accounts[wire.number].justification(Justification::Shutdown);
         }

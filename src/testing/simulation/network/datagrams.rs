@@ -144,6 +144,7 @@ impl DatagramQueue {
         for packet in &self.packets {
             let due = usize::from(packet.question.reply.is_some());
             let right = packet.replies == due;
+
             if packet.fate == Fate::Received && !right {
                 let Packet { from, replies, .. } = packet;
                 return Err(format!(
@@ -151,6 +152,7 @@ impl DatagramQueue {
                 ));
             }
         }
+
         Ok(())
     }
 }

@@ -297,6 +297,7 @@ impl Network {
                 return;
             }
         };
+
         ledger.object(problem.to_owned());
     }
 }

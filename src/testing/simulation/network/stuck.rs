@@ -48,13 +48,16 @@ impl Network {
         error: i32,
     ) -> io::Result<()> {
         self.note(9, usize::try_from(error).unwrap_or(0));
+
         if matches!(call, Call::Accept | Call::Receive) {
             self.note_fruitless(call);
         }
+
         if let Some(wire) = wire {
             let most = self.ledger.borrow().config.accept_pause;
             self.hold_up(wire, most);
         }
+
         Err(io::Error::from_raw_os_error(error))
     }
 
@@ -80,6 +83,7 @@ impl Network {
         if !self.random.chance(self.faults.stuck_calls) {
             return;
         }
+
         let from = Duration::from_millis(self.random.below(200) as u64);
         let lasts = Duration::from_millis(self.random.between(100, 3_000) as u64);
         self.trouble.stuck = Some(Stuck {

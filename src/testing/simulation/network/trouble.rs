@@ -226,6 +226,7 @@ impl Network {
         if blocks && random.chance(faults.would_block) {
             return Some(libc::EAGAIN);
         }
+
         match call {
             Call::Accept => self.draw_for_accept(),
             Call::Register => random
