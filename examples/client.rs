@@ -1,7 +1,8 @@
 //! Outbound connections on one event loop: five hundred clients of an echo server on one thread.
 //!
-//! Start `cargo run --example echo` in one terminal, then run `cargo run --example client --
-//! tcp://127.0.0.1:9999` in another. It prints how many clients were answered.
+//! Start `cargo run --example echo` in one terminal, then run
+//! `cargo run --example client -- tcp://127.0.0.1:9999` in another. It prints how many clients were
+//! answered.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -1,5 +1,5 @@
-//! A custom driver that moves bytes between a socket and a session. Run `cargo run --example
-//! driver`, which serves one connection.
+//! A custom driver that moves bytes between a socket and a session. Run
+//! `cargo run --example driver`, which serves one connection.
 //!
 //! This driver has no deadlines, so its clock does not advance. A driver with deadlines sets the
 //! clock before each call, waits no longer than `Session::deadline`, and then calls

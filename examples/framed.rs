@@ -2,8 +2,8 @@
 //!
 //! Each message is a length of four bytes, big-endian, followed by that many bytes. The reply is
 //! the sum of the bytes as a decimal number, framed the same way. Run `cargo run --example framed`,
-//! then `printf '\0\0\0\2\1\2' | nc -N 127.0.0.1 9999 | xxd`. Run its tests with `cargo test
-//! --example framed`.
+//! then `printf '\0\0\0\2\1\2' | nc -N 127.0.0.1 9999 | xxd`. Run its tests with
+//! `cargo test --example framed`.
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
 use serveloop::{Config, ProtocolError, Server};

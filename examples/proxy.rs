@@ -2,8 +2,9 @@
 //! slow side slows the other down. A side that fails or never connects resets the other, because
 //! half a stream must not look complete.
 //!
-//! With the echo example running, start `cargo run --example proxy -- tcp://127.0.0.1:8888
-//! tcp://127.0.0.1:9999`. Then `nc 127.0.0.1 8888` talks to the echo server.
+//! With the echo example running, start
+//! `cargo run --example proxy -- tcp://127.0.0.1:8888 tcp://127.0.0.1:9999`. Then
+//! `nc 127.0.0.1 8888` talks to the echo server.
 
 use serveloop::{Actions, Address, CloseReason, Config, Factory, Peer, Protocol};
 use serveloop::{ProtocolError, Server, Transport, Waker};

@@ -1,5 +1,5 @@
-//! A protocol on a simulated network that does its worst. Run `cargo run --release --example
-//! simulate`.
+//! A protocol on a simulated network that does its worst. Run
+//! `cargo run --release --example simulate`.
 //!
 //! Each seed is another run, with other clients, cuts, delays, lost events, failing calls and clock
 //! jumps. Every byte is accounted for, or the run says what is wrong and how to replay it.

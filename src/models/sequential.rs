@@ -157,8 +157,8 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
             hub.drop_caught(protocol);
             return false;
         }
-        self.say_waited(&peer, hub);
 
+        self.say_waited(&peer, hub);
         let began = Instant::now();
         let name = peer.clone();
         let interrupt = Arc::new(Interrupt::default());

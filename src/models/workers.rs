@@ -30,7 +30,6 @@ pub(crate) fn run<T: Send, L>(
         let made = make(part)?;
         // The receiver is gone if another loop has failed.
         let _ = ready.send(());
-
         drop(ready);
 
         let goes = *gate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,6 +66,7 @@ pub(crate) fn run<T: Send, L>(
                 }
             }
         }
+
         drop(ready);
         *open = failure.is_none() && all_ready(&prepared, most);
         drop(open);

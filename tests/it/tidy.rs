@@ -265,8 +265,8 @@ fn cycle(graph: &Graph) -> Option<Vec<String>> {
         if !done.insert(at) {
             return false;
         }
-        way.push(at);
 
+        way.push(at);
         let next = graph.get(at).into_iter().flatten();
         let found = next.into_iter().any(|next| search(next, graph, way, done));
 

@@ -45,7 +45,7 @@
 //!
 //! | code | what is wrong |
 //! |---|---|
-//! | `invalid_json` | not JSON: NaN, a lone surrogate, a number that no `f64` holds, trailing data |
+//! | `invalid_json` | not JSON: NaN, a lone surrogate, a number no `f64` holds, trailing data |
 //! | `too_deep` | more levels of arrays and objects than allowed |
 //! | `too_long` | a value of more than `max_frame` bytes |
 //! | `truncated` | the stream ended inside a value |

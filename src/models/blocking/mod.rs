@@ -259,8 +259,8 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if reads && !sends && self.self_pipe.descriptor().is_none() {
             return true;
         }
-        let timeout = self.until_deadline();
 
+        let timeout = self.until_deadline();
         let handle = (!self.is_told()).then(|| self.handle.as_fd());
         let idle = !reads && !sends;
         let stream = (!idle || !self.hung_up).then(|| self.stream.as_fd());

@@ -115,8 +115,8 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         }
 
         self.check_account()?;
-        let network = self.reactor.net().as_mut();
 
+        let network = self.reactor.net().as_mut();
         let problem = if network.is_stalled() {
             "a stall: nothing is waited for"
         } else if self.turns > TURNS_MOST || network.elapsed() > TIME_MOST {

@@ -145,7 +145,7 @@ impl Wire {
     }
 }
 
-/// The behavior of a client and the properties of its connection.
+/// How a client behaves, and the properties of its connection.
 #[derive(Debug)]
 pub(super) struct Habits {
     /// The most bytes the client sends and takes at a time, and the longest time between.

@@ -249,8 +249,8 @@ impl<P: Protocol> Protocol for Witness<P> {
         if let Some(number) = self.number.get() {
             ledger.note_lost(number, reason);
         }
-        drop(ledger);
 
+        drop(ledger);
         if slip == Some(Slip::AsksAfterEnd) {
             let _ = self.poll_timeout();
         }

@@ -183,8 +183,8 @@ impl Network {
         if it.is_done || self.misbehaves(wire) {
             return;
         }
-        let it = &mut self.wires[wire];
 
+        let it = &mut self.wires[wire];
         let most = it.down.waiting().min(it.habits.bite);
         if most > 0 {
             let count = self.random.between(1, most);
@@ -194,8 +194,8 @@ impl Network {
                 self.change(wire);
             }
         }
-        let it = &mut self.wires[wire];
 
+        let it = &mut self.wires[wire];
         if it.down.waiting() > 0 {
             self.plan_take(wire);
         } else if it.down.end_arrived {
@@ -344,8 +344,8 @@ impl Network {
                 self.justification(number, Justification::Refused);
             }
         }
-        let it = &self.wires[wire];
 
+        let it = &self.wires[wire];
         match it.standing {
             Standing::Stands if it.broken != Broken::No => {}
             Standing::Stands if abort || it.up.waiting() > 0 => self.cut(wire),
