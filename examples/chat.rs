@@ -1,8 +1,8 @@
-//! A chat room: what one member says, all others read. `cargo run --example chat`, then
-//! `nc 127.0.0.1 9999` in two terminals or more, and type: each line appears in the others.
+//! A chat room: each line that a member types goes to all others. Run `cargo run --example chat`,
+//! then `nc 127.0.0.1 9999` in two or more terminals, and type.
 //!
-//! A speaker never waits for a reader. Each member has a queue of its own, and one whose queue is
-//! full loses the oldest lines; one who takes nothing at all is cut off by `write_timeout`.
+//! A sender never waits for a reader. Each member has a separate queue, and a member whose queue is
+//! full loses the oldest lines. `write_timeout` disconnects a member that reads nothing at all.
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::{CloseReason, Config};
@@ -15,7 +15,7 @@ const QUEUE_LINES: usize = 256;
 
 type Outcome = Result<(), ProtocolError>;
 
-/// What the others know of a member.
+/// The queue and the waker of a member, which the others use.
 struct Seat {
     queue: VecDeque<Rc<[u8]>>,
     waker: Waker,
@@ -40,6 +40,7 @@ impl FrameProtocol for Member {
         let name = format!("{}: ", self.number);
         let line: Rc<[u8]> = [name.as_bytes(), text, b"\n"].concat().into();
         let mut room = self.room.borrow_mut();
+
         for (_, seat) in room.iter_mut().filter(|(to, _)| **to != self.number) {
             if seat.queue.len() == QUEUE_LINES {
                 seat.queue.pop_front();
@@ -74,13 +75,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let at = std::env::args().nth(1);
     let at = at.unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
+
     let config = Config {
         first_message_timeout: None,
         idle_timeout: None,
         ..Config::default()
     };
+
     let server = Server::bind(&[at.parse()?], config)?;
     println!("listening on {}", server.addresses()[0]);
+
     let (members, mut number) = (Rc::default(), 0);
     server.serve_forever(move |_| {
         let room = Rc::clone(&members);

@@ -1,7 +1,8 @@
-//! Outbound connections on the same loop: five hundred clients of an echo server, on one thread.
+//! Outbound connections on one event loop: five hundred clients of an echo server on one thread.
 //!
 //! Start `cargo run --example echo` in one terminal, then run
-//! `cargo run --example client -- tcp://127.0.0.1:9999` in another: it says how many were answered.
+//! `cargo run --example client -- tcp://127.0.0.1:9999` in another. It prints how many clients were
+//! answered.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -29,6 +30,7 @@ impl Protocol for Client {
         if data.len() < GREETING.len() {
             return Ok(0);
         }
+
         self.answered
             .set(self.answered.get() + usize::from(data == GREETING));
         transport.close();
@@ -48,8 +50,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .nth(1)
         .unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
     let address: Address = at.parse()?;
+
     let answered = Rc::new(Cell::new(0));
-    // Nobody connects to us, so the factory never builds anything.
+    // There are no inbound connections, so the factory never builds a protocol.
     let mut reactor = Reactor::new(|_: &Peer| None::<Client>, Config::default())?;
     for _ in 0..CLIENTS {
         reactor.connect(
@@ -59,6 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             },
         );
     }
+
     reactor.run()?;
     println!("{} of {CLIENTS} were answered", answered.get());
     Ok(())

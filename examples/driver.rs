@@ -1,6 +1,9 @@
-//! A driver of your own moves bytes between a socket and a session: `cargo run --example driver` serves
-//! one connection. It keeps no deadlines, so its clock stands still; one that does sets the clock before
-//! each call, waits no longer than `Session::deadline`, and then calls `Session::handle_timeout`.
+//! A custom driver that moves bytes between a socket and a session. Run
+//! `cargo run --example driver`, which serves one connection.
+//!
+//! This driver has no deadlines, so its clock does not advance. A driver with deadlines sets the
+//! clock before each call, waits no longer than `Session::deadline`, and then calls
+//! `Session::handle_timeout`.
 
 use serveloop::driver::{Clock, Context, Mailbox, Session, Wake};
 use serveloop::{Address, Config, Peer, protocols::Echo};

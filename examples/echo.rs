@@ -1,8 +1,8 @@
-//! The smallest server: what comes in goes out.
+//! The smallest server: sends back whatever it receives.
 //!
-//! Run `cargo run --example echo`, then `nc 127.0.0.1 9999` and type. Another address can be given:
-//! `cargo run --example echo -- unix:///tmp/echo.sock`. With `RUST_LOG=serveloop=debug` in its environment
-//! it says who comes and goes.
+//! Run `cargo run --example echo`, then `nc 127.0.0.1 9999` and type. To use another address, pass
+//! it: `cargo run --example echo -- unix:///tmp/echo.sock`. With `RUST_LOG=serveloop=debug` in the
+//! environment, it logs each connection.
 
 use serveloop::{Config, Protocol, ProtocolError, Server, Transport};
 

@@ -1,8 +1,8 @@
-//! A protocol of one's own over frames, and how it is tested without a network.
+//! A custom protocol over frames, and tests for it that need no network.
 //!
-//! Each message is four bytes of length, big-endian, and that many bytes; the reply is the sum of
-//! the bytes as a decimal number, framed the same way. Run `cargo run --example framed`, then
-//! `printf '\0\0\0\2\1\2' | nc -N 127.0.0.1 9999 | xxd`. Its tests run with
+//! Each message is a length of four bytes, big-endian, followed by that many bytes. The reply is
+//! the sum of the bytes as a decimal number, framed the same way. Run `cargo run --example framed`,
+//! then `printf '\0\0\0\2\1\2' | nc -N 127.0.0.1 9999 | xxd`. Run its tests with
 //! `cargo test --example framed`.
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};

@@ -1,5 +1,5 @@
-//! A conversation with state and time: `Welcome!`, then each name is answered one second later,
-//! while everybody else is served; `exit` closes.
+//! A conversation with state and time: the server says `Welcome!` and answers each name one second
+//! later, while it serves other clients. `exit` closes the connection.
 //!
 //! Run `cargo run --example hello`, then `nc 127.0.0.1 9999` and type names.
 
@@ -10,7 +10,7 @@ use serveloop::{Config, ProtocolError, Server};
 
 #[derive(Default)]
 struct Hello {
-    /// The name that is to be answered, and when.
+    /// The name to answer, and when.
     greeting: Option<(String, Instant)>,
 }
 
@@ -30,10 +30,11 @@ impl FrameProtocol for Hello {
         frames: &mut FrameTransport<'_, Lines>,
     ) -> Result<(), ProtocolError> {
         let name = String::from_utf8(line.to_vec()).map_err(ProtocolError::other)?;
+
         if name == "exit" {
             frames.transport().close();
         } else {
-            // Nothing may block here: the delay is a timeout, and until then nothing more is read.
+            // Nothing may block here, so the delay is a timeout. Until then, reading is paused.
             self.greeting = Some((name, frames.transport().now() + Duration::from_secs(1)));
             frames.transport().pause_reading();
         }

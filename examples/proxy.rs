@@ -1,7 +1,10 @@
-//! A TCP proxy, `proxy LISTEN TARGET`: bytes and ends of streams pass in both directions, and a side
-//! that is slow slows the other one down. With the echo example running, start `cargo run --example
-//! proxy -- tcp://127.0.0.1:8888 tcp://127.0.0.1:9999`, and `nc 127.0.0.1 8888` talks to the echo. A
-//! side that fails, or never connects, resets the other: half a stream must not look like all of it.
+//! A TCP proxy, `proxy LISTEN TARGET`. Bytes and ends of streams pass in both directions, and a
+//! slow side slows the other down. A side that fails or never connects resets the other, because
+//! half a stream must not look complete.
+//!
+//! With the echo example running, start
+//! `cargo run --example proxy -- tcp://127.0.0.1:8888 tcp://127.0.0.1:9999`. Then
+//! `nc 127.0.0.1 8888` talks to the echo server.
 
 use serveloop::{Actions, Address, CloseReason, Config, Factory, Peer, Protocol};
 use serveloop::{ProtocolError, Server, Transport, Waker};
@@ -10,13 +13,13 @@ type Outcome<T = ()> = Result<T, ProtocolError>;
 
 #[derive(Default)]
 struct Side {
-    pipe: Vec<u8>, // what it is to send, put there by the other
+    pipe: Vec<u8>, // output that the other side has put here
     ended: bool,
     broken: bool,
     waker: Option<Waker>,
 }
 
-struct End(Rc<RefCell<Side>>, Rc<RefCell<Side>>); // its own side, the other
+struct End(Rc<RefCell<Side>>, Rc<RefCell<Side>>); // this side, the other side
 struct Proxy(Address, Vec<End>);
 
 impl Protocol for End {
@@ -47,10 +50,12 @@ impl Protocol for End {
         mine.pipe = mine.pipe.split_off(sent);
         let wakes = other.waker.iter().filter(|_| sent > 0);
         wakes.for_each(Waker::wake);
+
         match other.pipe.len() < transport.config().high_water {
             true => transport.resume_reading(),
             false => transport.pause_reading(),
         }
+
         match mine.ended && mine.pipe.is_empty() {
             _ if other.broken => transport.abort(),
             true if other.ended => transport.close(),

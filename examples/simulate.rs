@@ -1,9 +1,11 @@
-//! Your protocol under a network that does its worst: `cargo run --release --example simulate`. Each
-//! seed is another run: other clients, other cuts, delays, lost events, failing calls, jumps of time.
-//! Whatever happens, every byte is accounted for, or the run says what is wrong and how to replay it.
+//! A protocol on a simulated network that does its worst. Run
+//! `cargo run --release --example simulate`.
 //!
-//! Expected: `2000 runs, and every byte accounted for`. Take less than there is in `data_received`
-//! without leaving it for the next call, and see what happens.
+//! Each seed is another run, with other clients, cuts, delays, lost events, failing calls and clock
+//! jumps. Every byte is accounted for, or the run says what is wrong and how to replay it.
+//!
+//! Expected output: `2000 runs, and every byte accounted for`. To see a failure, change a protocol
+//! so that its `data_received` drops bytes instead of leaving them for the next call.
 
 use serveloop::framing::{FrameProtocol, FrameTransport};
 use serveloop::framing::{Framed, Lines};
@@ -11,7 +13,7 @@ use serveloop::testing::{Exchange, Simulation};
 use serveloop::{Peer, ProtocolError, protocols::Hello};
 use std::time::Duration;
 
-/// Adds the numbers of a line.
+/// Replies to each line with the sum of its numbers.
 struct Sum;
 
 impl FrameProtocol for Sum {
@@ -36,7 +38,7 @@ fn main() {
         .client(Exchange::new("1 2 3\n", "6\n").then("-4\n\n", "-4\n0\n"))
         .run(0..runs);
 
-    // Time is simulated too: these sessions last for seconds or minutes, and take no time at all.
+    // Time is simulated too, so these sessions of seconds or minutes take almost no real time.
     let slow = || Framed::new(Lines::new(100), Hello::new(Duration::from_secs(5)));
     Simulation::new(|| move |_: &Peer| Some(slow()))
         .client(Exchange::new("bob\nexit\n", "Welcome!\nHello,bob\n").stays_open())

@@ -1,6 +1,6 @@
-//! Sticky packets: on a stream, messages that were sent one by one arrive glued together or torn
-//! apart, since a stream has bytes and no messages. A framing puts the boundaries back; a datagram
-//! never loses them. `cargo run --example sticky` shows what each read gave, and the frames in it.
+//! Sticky packets: messages that are sent one by one over a stream may arrive joined or cut, since
+//! a stream consists of bytes, not messages. Framing restores the boundaries. Datagrams never lose
+//! them. Run `cargo run --example sticky` to see what each read returns, and the frames in it.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -11,7 +11,7 @@ use serveloop::testing::MemorySession;
 
 type Outcome = Result<(), ProtocolError>;
 const MESSAGES: [&str; 3] = ["hello", "world", "egon"];
-/// The sizes of the receiver's buffers: room for everything, and for a little at first.
+/// The sizes of the receiver's buffers: one that holds everything, or small ones first.
 const READS: [&[usize]; 2] = [&[1024], &[1, 5, 1024]];
 
 /// Prints each message.
@@ -34,7 +34,8 @@ fn print(bytes: &[u8]) {
     print!(" \"{}\"", bytes.escape_ascii());
 }
 
-/// The receiving end of a connection on which each of `messages` was sent, by a call of its own.
+/// Returns the receiving end of a connection over which each of `messages` was sent in a separate
+/// call.
 fn sent(messages: &[Vec<u8>]) -> io::Result<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut sender = TcpStream::connect(listener.local_addr()?)?;
@@ -42,15 +43,16 @@ fn sent(messages: &[Vec<u8>]) -> io::Result<TcpStream> {
     for message in messages {
         sender.write_all(message)?;
     }
-    // A receiver that is slower than the sender, as sooner or later every receiver is.
+    // Wait for everything, as a receiver does that is slower than the sender.
     let total = messages.concat().len();
     while receiver.peek(&mut vec![0; total])? < total {}
     Ok(receiver)
 }
 
-/// Reads into one buffer after the other, and prints what each read gave.
+/// Reads into one buffer after another, and prints what each read returns.
 fn read(mut stream: TcpStream, sizes: &[usize]) -> io::Result<Vec<Vec<u8>>> {
     print!("  reads: ");
+
     let mut pieces = Vec::new();
     for size in sizes {
         let mut buffer = vec![0; *size];
@@ -58,6 +60,7 @@ fn read(mut stream: TcpStream, sizes: &[usize]) -> io::Result<Vec<Vec<u8>>> {
         print(&buffer[..count]);
         pieces.push(buffer[..count].to_vec());
     }
+
     println!();
     Ok(pieces)
 }
@@ -67,6 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for sizes in READS {
         read(sent(&MESSAGES.map(Vec::from))?, sizes)?;
     }
+
     println!("over TCP, each message after its length:");
     let framing = LengthPrefix::u32(1024);
     let mut framed = [const { Vec::new() }; 3];
@@ -80,6 +84,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         pieces.iter().for_each(|piece| session.receive(piece));
         println!();
     }
+
     println!("over UDP, with an empty message among them:");
     let sender = UdpSocket::bind("127.0.0.1:0")?;
     let receiver = UdpSocket::bind("127.0.0.1:0")?;

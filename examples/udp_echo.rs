@@ -1,5 +1,5 @@
-//! The same protocol for datagrams and for streams: over UDP each datagram is a session of its own,
-//! and what is written during it is the one reply.
+//! One protocol for datagrams and streams. Over UDP each datagram is a separate session, and
+//! everything written in that session is one reply.
 //!
 //! Run `cargo run --example udp_echo`, then `nc -u 127.0.0.1 9999` and type.
 
@@ -25,10 +25,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         format!("udp://127.0.0.1:{port}").parse()?,
         format!("tcp://127.0.0.1:{port}").parse()?,
     ];
+
     let server = Server::bind(&addresses, Config::default())?;
     for address in server.addresses() {
         println!("listening on {address}");
     }
+
     server.serve_forever(|peer| {
         println!(
             "{} {peer}",

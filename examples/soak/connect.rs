@@ -1,4 +1,4 @@
-//! A client's socket.
+//! The socket of a client.
 
 use serveloop::Address;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -17,6 +17,7 @@ pub(crate) fn connect(to: &Address) -> io::Result<Socket> {
     } else {
         Type::STREAM
     };
+
     let socket = Socket::new(domain, kind, None)?;
     let patience = if to.is_datagram() {
         LOST_AFTER
@@ -25,6 +26,7 @@ pub(crate) fn connect(to: &Address) -> io::Result<Socket> {
     };
     socket.set_read_timeout(Some(patience))?;
     socket.set_write_timeout(Some(PATIENCE))?;
+
     socket.connect(&address)?;
     Ok(socket)
 }

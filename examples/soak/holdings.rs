@@ -1,11 +1,12 @@
-//! What the system says that a process holds.
+//! The resources that a process holds, according to the system.
 
 use std::fs::{read_dir, read_to_string};
 
-/// What a server may keep, for allocators keep what they once had: that does not grow with time.
+/// How much memory a server may keep, in KiB. Allocators keep some of what was freed, but that does
+/// not grow with time.
 const GROWTH_KIB: u64 = 32 * 1_024;
 
-/// What a process holds.
+/// The resources that a process holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Holdings {
     descriptors: usize,
@@ -20,9 +21,11 @@ impl Holdings {
             |what: &str| read_dir(format!("/proc/{process}/{what}")).map_or(0, Iterator::count);
         let children = format!("/proc/{process}/task/{process}/children");
         let children = read_to_string(children).unwrap_or_default();
+
         let status = read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+
         Self {
             descriptors: count("fd"),
             threads: count("task"),

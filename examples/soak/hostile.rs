@@ -1,4 +1,4 @@
-//! Clients that do what servers fear.
+//! Hostile clients.
 
 use crate::connect::connect;
 use crate::honest::PIECE_MOST;
@@ -11,13 +11,13 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Resets, stalls, floods, dribbles and vanishes until it is over.
+/// Attacks servers with resets, stalls, floods and dribbles until `over` is set.
 pub(crate) fn hostile(number: u64, servers: &[Served], tally: &Tally, over: &AtomicBool) {
     let mut keyed = Keyed::new(number + 1_000);
     while !over.load(Relaxed) {
-        // One connection at a time is no contest.
+        // Skip the sequential server, which one stalled client could block.
         let server = &servers[keyed.below(servers.len() - 1)];
-        // Whatever comes of it is the attacker's own affair.
+        // The outcome does not matter to the attacker.
         let _ = attack(&server.addresses[keyed.below(2)], &mut keyed);
         tally.attacks.fetch_add(1, Relaxed);
     }
@@ -27,13 +27,14 @@ fn attack(to: &Address, keyed: &mut Keyed) -> io::Result<()> {
     let mut socket = connect(to)?;
     socket.set_write_timeout(Some(Duration::from_millis(300)))?;
     socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+
     let junk = keyed.bytes(PIECE_MOST);
     match keyed.below(5) {
         0 => {
             socket.write_all(&junk)?;
             socket.set_linger(Some(Duration::ZERO))
         }
-        // Never reads, until the server stops reading too.
+        // Never reads, so that the server stops reading too.
         1 => {
             let mut flood = (0..200).map(|_| socket.write_all(&junk));
             flood.find(Result::is_err).unwrap_or(Ok(()))

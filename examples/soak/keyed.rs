@@ -1,5 +1,5 @@
-//! Streams of bytes that a key determines, so that any byte that is lost, doubled, moved or somebody
-//! else's is noticed.
+//! Pseudo-random streams of bytes that a key determines. They reveal any byte that is lost,
+//! duplicated, moved or from another stream.
 
 /// xorshift64* (Vigna, 2016).
 pub(crate) struct Keyed(u64);

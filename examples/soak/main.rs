@@ -1,11 +1,14 @@
-//! Servers of every model under churn, for as long as you like, with every byte checked:
-//! `cargo run --release --example soak -- --minutes 10`. Honest clients send keyed pseudo-random
-//! streams through every transport and must get each byte back once and in order; hostile ones reset, stall,
-//! never read, send and vanish. Each server is a process of its own, whose descriptors, threads,
-//! children and memory are printed every ten seconds and at the end, when they have to be what they
-//! were at the start. The exit status is 1 if anything was lost, or did not come back.
+//! A soak test: servers of every model under load for as long as you like, with every byte checked.
+//! Run `cargo run --release --example soak -- --minutes 10`.
 //!
-//! Expected, at the end: `0 mismatches, 0 failures`, and a line for each server that ends in `flat`.
+//! Honest clients send keyed pseudo-random streams through every transport and must get each byte
+//! back once and in order. Hostile clients reset, stall, never read, or send and vanish. Each
+//! server is a separate process. Its descriptors, threads, children and memory are printed every
+//! ten seconds and at the end, when they must be back to what they were at the start. The exit
+//! status is 1 if anything was lost or was not released.
+//!
+//! Expected output at the end: `0 mismatches, 0 failures`, and a line for each server that ends in
+//! `flat`.
 
 mod connect;
 mod holdings;
@@ -38,6 +41,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     env_logger::init();
     let arguments: Vec<String> = env::args().skip(1).collect();
+
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", model, directory] => server::serve(model, directory),
         ["--minutes", minutes] => {
@@ -55,12 +59,14 @@ fn main() -> ExitCode {
 fn soak(length: Duration) -> ExitCode {
     let directory = env::temp_dir().join(format!("soak-{}", std::process::id()));
     std::fs::create_dir(&directory).expect("a directory for sockets");
+
     let mut servers: Vec<_> = MODELS
         .iter()
         .map(|model| Served::start(model, &directory))
         .collect();
     try_all(&servers).expect("servers that serve");
     servers.iter_mut().for_each(Served::note_start);
+
     let (tally, over) = (Tally::default(), AtomicBool::new(false));
     thread::scope(|scope| {
         for number in 0..HONEST {
@@ -71,6 +77,7 @@ fn soak(length: Duration) -> ExitCode {
             let (servers, tally, over) = (&servers, &tally, &over);
             scope.spawn(move || hostile(number, servers, tally, over));
         }
+
         let end = Instant::now() + length;
         while Instant::now() < end {
             thread::sleep(REPORT_EVERY.min(end.saturating_duration_since(Instant::now())));
@@ -79,6 +86,7 @@ fn soak(length: Duration) -> ExitCode {
         }
         over.store(true, Ordering::Relaxed);
     });
+
     println!("\nat the end: {tally}");
     let flat = servers
         .iter_mut()

@@ -1,4 +1,4 @@
-//! A server as a process, and what the system says of it.
+//! A server in its own process, and the resources that the system says it holds.
 
 use crate::holdings::Holdings;
 use serveloop::Address;
@@ -25,13 +25,16 @@ impl Served {
             .args(["serve", model])
             .arg(directory)
             .stdout(Stdio::piped());
+
         let mut child = command.spawn().expect("this program");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+
         let lines = output.by_ref().lines().map_while(Result::ok);
         let lines = lines.take_while(|line| line != "ready");
         let addresses = lines
             .map(|line| line.parse().expect("an address"))
             .collect();
+
         let start = Holdings::of(child.id());
         Self {
             model,
@@ -42,7 +45,7 @@ impl Served {
         }
     }
 
-    /// Notes what it holds once it serves, to which it has to come back.
+    /// Records what the server holds once it is stable. It must return to this at the end.
     pub(crate) fn note_start(&mut self) {
         let mut before = None;
         while before
@@ -54,13 +57,15 @@ impl Served {
         }
     }
 
-    /// Waits until what clients took is given back, ends the server, and says whether all is well.
+    /// Waits until the server has released what clients used, then ends it. Returns whether all is
+    /// well.
     pub(crate) fn finish(&mut self) -> bool {
         let patience = Instant::now() + Duration::from_secs(20);
         let is_back = || Holdings::of(self.child.id()).is_back_at(&self.start);
         while !is_back() && Instant::now() < patience {
             std::thread::sleep(Duration::from_millis(100));
         }
+
         let flat = is_back();
         print!("  {self}; ");
         let end = self
@@ -69,6 +74,7 @@ impl Served {
             .and_then(Address::path)
             .expect("a path");
         drop(UnixStream::connect(end));
+
         let mut counted = String::new();
         let _ = self.output.read_line(&mut counted);
         let ended = self.child.wait().is_ok_and(|status| status.success());

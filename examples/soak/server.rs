@@ -1,12 +1,12 @@
-//! The side that is tested: an echo on every transport, in one model. Who connects to the last of its
-//! sockets ends it.
+//! The server under test: an echo on every transport, in one model. A connection to its last socket
+//! shuts it down.
 
 use serveloop::protocols::Echo;
 use serveloop::{Address, Config, Factory, Peer, Protocol, Server, ShutdownHandle};
 use std::path::Path;
 use std::time::Duration;
 
-/// Deadlines that come often, and not for clients that move.
+/// Short deadlines, which clients that keep sending never meet.
 fn config(model: &str) -> Config {
     Config {
         first_message_timeout: Some(Duration::from_secs(5)),
@@ -30,7 +30,7 @@ fn addresses(model: &str, directory: &Path) -> Vec<Address> {
     ]
 }
 
-/// Loops that share a port have to agree on one first.
+/// Returns a free port. Loops that share a port have to agree on one first.
 fn free_port() -> u16 {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     socket.local_addr().expect("it is bound").port()
@@ -59,9 +59,11 @@ pub(crate) fn serve(model: &str, directory: &str) {
     let server = Server::bind(&addresses, config(model)).expect("its sockets");
     server.addresses().iter().for_each(|at| println!("{at}"));
     println!("ready");
+
     let last = addresses.len() - 1;
     let handle = server.shutdown_handle();
     let service = Service { last, handle };
+
     let statistics = match model {
         "event-loop" => server.with(service).serve_forever(),
         "workers" => server.with(service).serve_workers(2),
@@ -69,6 +71,7 @@ pub(crate) fn serve(model: &str, directory: &str) {
         "forking" => server.with(service).serve_forking(),
         _ => server.with(service).serve_sequential(),
     };
+
     let statistics = statistics.expect("a server that serves");
     let open = statistics.accepted - statistics.closed();
     println!("{} accepted, {open} of them open", statistics.accepted);

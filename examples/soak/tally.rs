@@ -1,4 +1,4 @@
-//! What the clients have done and seen.
+//! Counts of what the clients did and saw.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -30,6 +30,7 @@ impl fmt::Display for Tally {
             &self.lost,
         ]
         .map(|count| count.load(Relaxed));
+
         let mib = mib >> 20;
         write!(
             f,

@@ -1,20 +1,20 @@
-//! How a child process tells its parent why a connection ended with an error.
+//! The wire format in which a child process tells its parent why a connection ended.
 
 use std::io;
 
 use crate::error::{CloseReason, Deadline, ProtocolError};
 
-/// What follows is a text.
+/// Followed by a text.
 const TEXT: u8 = 0;
-/// What follows is the system's number of an error of the connection.
+/// Followed by the `errno` of the connection's error.
 const IO: u8 = 1;
-/// Nothing follows: no complete first message came in time.
+/// Followed by nothing. No complete first message came in time.
 const SILENT: u8 = 2;
-/// What follows is how many bytes of a message had arrived when the stream ended.
+/// Followed by the number of bytes of an incomplete message at the end of the stream.
 const TRUNCATED: u8 = 3;
 
-/// A reason as bytes. Those that are ordinary keep what they are, so that the parent logs them as
-/// every model does; of the others a text is left.
+/// Encodes a reason. Ordinary reasons keep their kind, so that the parent logs them as every model
+/// does. Any other reason is reduced to its text.
 pub(super) fn describe(reason: &CloseReason) -> Vec<u8> {
     match reason {
         CloseReason::TimedOut(Deadline::FirstMessage) => vec![SILENT],
@@ -29,7 +29,7 @@ pub(super) fn describe(reason: &CloseReason) -> Vec<u8> {
     }
 }
 
-/// The reason that a child described; `None` if it described none.
+/// Decodes a reason that a child encoded. Returns `None` if it is empty.
 pub(super) fn understand(described: &[u8]) -> Option<CloseReason> {
     let (tag, rest) = described.split_first()?;
     let reason = match *tag {
@@ -44,6 +44,7 @@ pub(super) fn understand(described: &[u8]) -> Option<CloseReason> {
         }),
         _ => None,
     };
+
     let text = || CloseReason::Process(String::from_utf8_lossy(rest).into_owned());
     Some(reason.unwrap_or_else(text))
 }

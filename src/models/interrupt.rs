@@ -1,4 +1,4 @@
-//! What a server and a connection's thread know of each other.
+//! State shared between the server and the thread of a connection: interrupts, shutdown and limits.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -8,17 +8,16 @@ use std::time::Duration;
 use crate::sys;
 use crate::sys::Interruptible;
 
-/// How soon an interrupt that came too early, between two system calls, is sent again.
+/// How soon to repeat an interrupt. One that arrives between two system calls has no effect.
 pub(super) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
 
-/// How long after the drain's deadline a thread is given up, or a process killed, that has not ended
-/// itself.
+/// How long after the drain's deadline to abandon a thread, or kill a process, that has not ended.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// What a process says to its parent when its session knows of the shutdown.
+/// The byte a process sends to its parent when its session knows of the shutdown.
 pub(super) const TOLD: u8 = 1;
 
-/// How many descriptors connections may have together, and how many they have.
+/// A shared limit on the descriptors of all connections.
 #[derive(Debug)]
 pub(super) struct Descriptors {
     most: usize,
@@ -31,14 +30,14 @@ impl Descriptors {
         Self { most, taken }
     }
 
-    /// Sets one aside; `None` if all are taken.
+    /// Reserves a descriptor. Returns `None` if all are taken.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let taken = Taken(Arc::clone(self));
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
         (before < self.most).then_some(taken)
     }
 
-    /// Whether one is left.
+    /// Returns whether a descriptor is left.
     pub(super) fn has_room(&self) -> bool {
         self.taken.load(Ordering::Relaxed) < self.most
     }
@@ -50,7 +49,7 @@ impl Default for Descriptors {
     }
 }
 
-/// A descriptor that is set aside until this is dropped.
+/// A reserved descriptor, given back on drop.
 #[derive(Debug)]
 pub(super) struct Taken(Arc<Descriptors>);
 
@@ -60,26 +59,26 @@ impl Drop for Taken {
     }
 }
 
-/// One connection, as both sides see it.
+/// One connection, as seen by both the server and its thread.
 #[derive(Debug, Default)]
 pub(super) struct Interrupt {
     pub(super) thread: Interruptible,
     /// The session knows of the shutdown.
     told: AtomicBool,
-    /// The session is to end now.
+    /// The session must end now.
     ended: AtomicBool,
     /// How many bytes the session's buffers hold.
     held: AtomicUsize,
-    /// How many those of all sessions hold, itself included.
+    /// How many bytes the buffers of all sessions hold, including this one.
     held_by_all: Arc<AtomicUsize>,
-    /// What the session takes its descriptors from.
+    /// The descriptors that the session takes from.
     pub(super) descriptors: Arc<Descriptors>,
-    /// The parent process, which wants to hear when the session knows of the shutdown.
+    /// The parent process, which is told when the session knows of the shutdown.
     parent: Option<Arc<UnixStream>>,
 }
 
 impl Interrupt {
-    /// One of several connections that have a limit together.
+    /// Creates the state of one of several connections that share limits.
     pub(super) fn sharing(held_by_all: &Arc<AtomicUsize>, descriptors: &Arc<Descriptors>) -> Self {
         let mut interrupt = Self::default();
         interrupt.held_by_all = Arc::clone(held_by_all);
@@ -87,15 +86,15 @@ impl Interrupt {
         interrupt
     }
 
-    /// The one connection of a process.
+    /// Creates the state of the only connection of a child process.
     pub(super) fn of_child(parent: &Arc<UnixStream>) -> Self {
         let mut interrupt = Self::default();
         interrupt.parent = Some(Arc::clone(parent));
         interrupt
     }
 
-    /// Takes note of how many bytes the session holds. False if it now holds more than before, and
-    /// all together more than `most`.
+    /// Records how many bytes the session holds. Returns false if it holds more than before and all
+    /// sessions together hold more than `most`.
     pub(super) fn note_held(&self, held: usize, most: usize) -> bool {
         let before = self.held.swap(held, Ordering::Relaxed);
         if held <= before {
@@ -106,12 +105,12 @@ impl Interrupt {
         self.held_by_all.fetch_add(more, Ordering::Relaxed) + more <= most
     }
 
-    /// Has a session end that has not begun yet.
+    /// Marks a session that has not begun yet to end at once.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
     }
 
-    /// Has the thread look at the shutdown, unless it knows of it; or end now.
+    /// Interrupts the thread if it does not know of the shutdown, or if it must `end` now.
     pub(super) fn interrupt(&self, end: bool) {
         self.ended.fetch_or(end, Ordering::SeqCst);
         if end || !self.told.load(Ordering::SeqCst) {
@@ -119,7 +118,7 @@ impl Interrupt {
         }
     }
 
-    /// Whether the session knows of the shutdown.
+    /// Returns whether the session knows of the shutdown.
     pub(super) fn is_told(&self) -> bool {
         self.told.load(Ordering::SeqCst)
     }
@@ -129,7 +128,7 @@ impl Interrupt {
             return;
         }
         if let Some(parent) = &self.parent {
-            // A parent that does not hear it interrupts us again, or is gone.
+            // If the parent misses this, it interrupts us again, or it is gone.
             let _ = sys::send(&**parent, &[TOLD]);
         }
     }

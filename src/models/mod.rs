@@ -1,10 +1,10 @@
-//! The other ways of serving a connection that was accepted: on the loop's own thread, one at a time
-//! (`sequential`), on a thread each (`threads`), in a process each (`processes`); and several loops
-//! (`workers`).
+//! Ways of serving an accepted connection other than on the event loop: one at a time on the loop's
+//! own thread (`sequential`), one thread each (`threads`) or one process each (`processes`). A
+//! fourth way runs several loops (`workers`).
 //!
-//! The first three are a `Model` around one blocking driver, `blocking`. What comes in here is how a
-//! connection gets its thread or process, and how that is ended and counted. Accepting, refusing and
-//! limits are the reactor's, and no model calls a protocol.
+//! The first three implement `Model` around one blocking driver, `blocking`. This room holds how a
+//! connection gets its thread or process, and how that is ended and counted. The reactor accepts,
+//! refuses and enforces limits. Protocols are called only through their session.
 //!
 //! This room imports `reactor` and what is below it.
 

@@ -1,4 +1,4 @@
-//! A process for each connection, and for each datagram.
+//! The process model: one child process per connection or datagram.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -26,18 +26,18 @@ use crate::statistics::Statistics;
 use crate::sys;
 use crate::sys::Child;
 
-/// How often a server that has all its processes looks whether clients wait, to say so.
+/// How often a server at its limit of processes checks for waiting clients, to log a warning.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Processes<P> {
     config: Config,
     handle: ShutdownHandle,
     children: Slab<Served>,
-    /// What was accepted and has no process yet: it gets one at the end of the turn, when nobody
-    /// else uses what the loop has open, or as soon as there is room. Beyond that room clients wait
-    /// in the system's queue, but once the server shuts down, here.
+    /// Accepted work that has no process yet. It gets one at the end of the turn, when nothing else
+    /// uses the descriptors that the loop has open, or as soon as there is room. Further clients
+    /// wait in the system's queue, but once the server shuts down they wait here.
     waiting: VecDeque<Errand<P>>,
-    /// Children that something was heard of.
+    /// Slots of the children whose report may be readable.
     noted: Vec<usize>,
     look_again: Option<Tick>,
     say_again: Option<Tick>,
@@ -45,7 +45,7 @@ pub(crate) struct Processes<P> {
     kill_at: Option<Tick>,
 }
 
-/// What a process is made for.
+/// The work for one child process.
 struct Errand<P> {
     work: Work,
     protocol: P,
@@ -54,31 +54,31 @@ struct Errand<P> {
 
 enum Work {
     Connection(Socket),
-    /// The socket to answer by, and what was received.
+    /// The socket to reply through, and the received data.
     Datagram(Datagram, Vec<u8>),
 }
 
-/// A connection that is served by a child.
+/// A connection or datagram that a child process serves.
 struct Served {
     child: Child,
     peer: Peer,
-    /// Where the child says what it counted, before it ends.
+    /// The stream on which the child reports its counts before it ends.
     report: UnixStream,
     heard: Vec<u8>,
-    /// Whether it is a connection, or only a datagram.
+    /// True for a connection, false for a datagram.
     stream: bool,
 }
 
-/// How much of what a child says has been heard.
+/// How much of a child's report has been read.
 enum Heard {
     All,
     Part,
-    /// It has to be asked again.
+    /// The read was interrupted and must be retried.
     Interrupted,
 }
 
 impl Served {
-    /// Whether its session knows of the shutdown.
+    /// Returns whether the child's session knows of the shutdown.
     fn is_told(&self) -> bool {
         report::is_told(&self.heard)
     }
@@ -89,6 +89,7 @@ impl<P: Protocol> Processes<P> {
         sys::check_single_thread()?;
         sys::allow_interrupts()?;
         sys::keep_children()?;
+
         Ok(Self {
             config,
             handle,
@@ -102,8 +103,8 @@ impl<P: Protocol> Processes<P> {
         })
     }
 
-    /// Serves a connection, or answers a datagram, in a child. Returns in the parent, which has a
-    /// copy of the protocol that is still a protocol.
+    /// Forks a child that serves the connection or answers the datagram. Returns only in the
+    /// parent, which drops its own copy of the protocol.
     fn spawn(
         &mut self,
         errand: Errand<P>,
@@ -126,20 +127,23 @@ impl<P: Protocol> Processes<P> {
                 hub.effects.statistics.datagrams_dropped += 1;
             }
         }
-        // The descriptor goes first: a protocol may take its time to go.
+        // Close the descriptor first, because dropping a protocol may take a while.
         drop(errand.work);
         hub.drop_caught(errand.protocol);
     }
 
-    /// Makes a child. Gives it, and it alone, its way to the parent.
+    /// Forks a child. Returns `Some` in the child, with its stream to the parent, and `None` in the
+    /// parent.
     fn fork(&mut self, peer: &Peer, stream: bool, net: &Mio) -> io::Result<Option<UnixStream>> {
         let (report, to_parent) = UnixStream::pair()?;
         report.set_nonblocking(true)?;
+
         let slot = self.children.vacant_key();
         net.watch_child(report.as_fd(), FIRST_OF_MODEL + slot)?;
         let Some(child) = Child::fork()? else {
             return Ok(Some(to_parent));
         };
+
         self.children.insert(Served {
             child,
             peer: peer.clone(),
@@ -150,7 +154,7 @@ impl<P: Protocol> Processes<P> {
         Ok(None)
     }
 
-    /// The life of a child, which begins with dropping what is the parent's.
+    /// Runs the child: drops what belongs to the parent, does the work and exits.
     fn run_child(
         &mut self,
         to_parent: UnixStream,
@@ -158,22 +162,23 @@ impl<P: Protocol> Processes<P> {
         net: &mut Mio,
         leave: &mut dyn FnMut(&mut Mio),
     ) -> ! {
-        // Nothing may unwind into what is the parent's. Without a report the parent counts this process
-        // as killed, which is all it can do.
+        // Nothing may unwind into the parent's frames. Without a report, the parent counts this
+        // process as killed, which is all it can do.
         catch(|| {
             leave(net);
             self.children.clear();
             for errand in self.waiting.drain(..) {
                 drop(errand.work);
-                // It lives on in the parent.
+                // The parent still owns the original protocol, so run no destructor here.
                 mem::forget(errand.protocol);
             }
+
             self.serve_errand(errand, &Arc::new(to_parent));
         });
         sys::exit(0)
     }
 
-    /// Does in a child what it was made for, and reports.
+    /// Does the child's work and sends the report.
     fn serve_errand(&self, errand: Errand<P>, to_parent: &Arc<UnixStream>) {
         let mut statistics = Statistics::default();
         let reported = Cell::new(false);
@@ -181,14 +186,15 @@ impl<P: Protocol> Processes<P> {
             reported.set(true);
             report::send(to_parent, statistics, failure.map(|(_, reason)| reason));
         };
+
         catch(|| self.work(errand, to_parent, &mut statistics, report));
         if !reported.get() {
             report::send(to_parent, &mut statistics, None);
         }
     }
 
-    /// Serves the connection, or answers the datagram. The report does not wait for the peer's end: a
-    /// process that only lingers may be killed.
+    /// Serves the connection or answers the datagram. The report is sent before lingering starts,
+    /// so a process that only lingers may be killed.
     fn work(
         &self,
         errand: Errand<P>,
@@ -210,16 +216,18 @@ impl<P: Protocol> Processes<P> {
         }
     }
 
-    /// Reads what a child reports. Says whether it has said everything, as far as that can be told.
+    /// Reads from a child's report without blocking. Treats any failure other than an
+    /// interruption as the end of the report.
     fn hear(served: &mut Served) -> Heard {
         let mut piece = [0; 1_024];
+
         loop {
             match served.report.read(&mut piece) {
                 Ok(0) => return Heard::All,
                 Ok(count) => served.heard.extend_from_slice(&piece[..count]),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Heard::Part,
-                    // Some filters of system calls interrupt each.
+                    // Some system-call filters interrupt every call.
                     io::ErrorKind::Interrupted => return Heard::Interrupted,
                     _ => return Heard::All,
                 },
@@ -227,7 +235,7 @@ impl<P: Protocol> Processes<P> {
         }
     }
 
-    /// Counts what a child that has ended reported.
+    /// Adds the counts that an ended child reported. A child without a report counts as killed.
     fn collect(served: Served, hub: &mut Hub<'_, Mio>) {
         let report = report::read(&served.heard);
         let (counted, failure) = report.unwrap_or_else(|| {
@@ -238,6 +246,7 @@ impl<P: Protocol> Processes<P> {
             let killed = CloseReason::Process("killed".to_owned());
             (counted, Some(killed))
         });
+
         hub.add_counts(&counted);
         hub.leave(&served.peer);
         if let Some(reason) = failure {
@@ -245,26 +254,29 @@ impl<P: Protocol> Processes<P> {
         }
     }
 
-    /// Sees to it that children that are blocked notice the shutdown, and that none outstays it.
+    /// Interrupts children that do not know of the shutdown yet, and kills those that outlast it.
     fn hurry(&mut self, now: Tick) {
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill();
             self.kill_at = Some(now.after(GRACE));
         }
+
         if self.interrupt_at.is_some_and(|at| at > now) {
             return;
         }
+
         let unaware = || self.children.iter().filter(|(_, served)| !served.is_told());
         unaware().for_each(|(_, served)| served.child.interrupt());
         self.interrupt_at = unaware().next().map(|_| now.after(INTERRUPT_AGAIN));
     }
 
-    /// Serves those that wait, as far as there is room, or refuses them when it is too late.
+    /// Starts children for waiting work while there is room, or refuses it once the drain is over.
     fn serve_waiting(&mut self, hub: &mut Hub<'_, Mio>, leave: &mut dyn FnMut(&mut Mio)) {
         while self.kill_at.is_some() || self.children.len() < self.config.max_children {
             let Some(errand) = self.waiting.pop_front() else {
                 return;
             };
+
             if self.kill_at.is_some() {
                 Self::refuse(errand, hub);
             } else {
@@ -273,9 +285,11 @@ impl<P: Protocol> Processes<P> {
         }
     }
 
-    /// The drain is over. The session has not begun, so there is nobody to tell but the factory.
+    /// Refuses work because the drain is over. Its session has not begun, so only the factory is
+    /// told.
     fn refuse(errand: Errand<P>, hub: &mut Hub<'_, Mio>) {
         let reason = CloseReason::TimedOut(Deadline::Drain);
+
         match errand.work {
             Work::Connection(stream) => {
                 hub.effects.statistics.count_close(&reason);
@@ -285,6 +299,7 @@ impl<P: Protocol> Processes<P> {
             }
             Work::Datagram(..) => hub.effects.statistics.datagrams_dropped += 1,
         }
+
         hub.drop_caught(errand.protocol);
     }
 }
@@ -295,6 +310,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             hub.drop_caught(protocol);
             return false;
         }
+
         let work = Work::Connection(stream);
         self.waiting.push_back(Errand {
             work,
@@ -313,7 +329,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         hub: &mut Hub<'_, Mio>,
     ) -> bool {
         let socket = match socket.try_clone() {
-            // Once the server shuts down, what waits may be more than it should.
+            // During a shutdown, more work than `max_children` may wait.
             Ok(socket) if hub.draining || !self.is_full() => socket,
             cloned => {
                 hub.check_spawned(&peer, cloned.map(drop));
@@ -321,9 +337,11 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
                 return false;
             }
         };
+
         hub.effects
             .reply_limit
             .count(peer.address(), &hub.env.config);
+
         let work = Work::Datagram(socket, hub.input[..count].to_vec());
         self.waiting.push_back(Errand {
             work,
@@ -358,8 +376,9 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             let Some(served) = self.children.get_mut(slot) else {
                 continue;
             };
+
             let heard = match Self::hear(served) {
-                // What cannot be heard until then is given up.
+                // After the deadline, give up a report that cannot be read.
                 Heard::Interrupted if self.kill_at.is_some_and(|at| at <= hub.now()) => Heard::All,
                 heard => heard,
             };
@@ -371,7 +390,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
                 Heard::All | Heard::Interrupted => unfinished.push(slot),
             }
         }
-        // A process closes its descriptors a moment before it can be waited for.
+        // A process closes its descriptors shortly before it can be waited for.
         self.look_again = (!unfinished.is_empty()).then(|| hub.now().after(REPEAT));
         self.noted = unfinished;
 
@@ -387,7 +406,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         if at_once {
             self.kill();
         }
-        // A child ends itself at the deadline, and tells its protocol; one that hangs is killed.
+        // A child ends itself at the deadline and tells its protocol. A child that hangs is killed.
         self.kill_at.get_or_insert(now.after(GRACE));
     }
 }
@@ -401,7 +420,7 @@ impl<P> Processes<P> {
 }
 
 impl<P> Drop for Processes<P> {
-    /// No child outlives its server, and none becomes a zombie.
+    /// Kills and reaps all children, so that none outlives the server or becomes a zombie.
     fn drop(&mut self) {
         self.kill();
         for (_, served) in &self.children {

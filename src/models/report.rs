@@ -1,4 +1,4 @@
-//! What a process tells its parent of the connection that it served, as bytes.
+//! The report that a child process sends to its parent about the connection it served.
 
 use std::os::unix::net::UnixStream;
 
@@ -9,10 +9,10 @@ use crate::session::catch;
 use crate::statistics::Statistics;
 use crate::sys;
 
-/// What the longest message begins with. [`TOLD`] may come before or after it.
+/// The first byte of a report. [`TOLD`] may come before or after the report.
 const REPORT: u8 = 2;
 
-/// Sends what a process says at its end, and drops the reason, which may hold a user's error.
+/// Sends the final report of a process, and drops the reason, which may hold a user's error.
 pub(super) fn send(
     to_parent: &UnixStream,
     statistics: &mut Statistics,
@@ -20,14 +20,14 @@ pub(super) fn send(
 ) {
     let described = reason.as_deref().map(ending::describe);
     statistics.panics += u64::from(catch(|| drop(reason)).is_none());
-    // A parent that is gone counts nothing any more.
+    // Ignore a failure, since a parent that is gone counts nothing.
     let _ = sys::send_all(
         to_parent,
         &write(statistics, &described.unwrap_or_default()),
     );
 }
 
-/// The counters, and why the connection ended if that is an error.
+/// Encodes the counters and the reason, which is empty unless the connection failed.
 fn write(statistics: &Statistics, reason: &[u8]) -> Vec<u8> {
     let counts = statistics.iter().flat_map(|(_, count)| count.to_le_bytes());
     let mut report = vec![REPORT];
@@ -37,7 +37,8 @@ fn write(statistics: &Statistics, reason: &[u8]) -> Vec<u8> {
     report
 }
 
-/// The counters, and why the connection ended or nothing; `None` if the process did not come to say it.
+/// Decodes the counters, and the reason if the connection failed. Returns `None` if the report is
+/// missing or incomplete.
 pub(super) fn read(heard: &[u8]) -> Option<(Statistics, Option<CloseReason>)> {
     let report = heard.strip_prefix(&[TOLD]).unwrap_or(heard);
     let (counts, reason, _) = split(report)?;
@@ -49,7 +50,7 @@ pub(super) fn read(heard: &[u8]) -> Option<(Statistics, Option<CloseReason>)> {
     Some((counted, ending::understand(reason)))
 }
 
-/// The counters, the reason, and what comes after the report; `None` if it is not complete.
+/// Splits a report into counters, reason and what follows. Returns `None` if it is incomplete.
 fn split(report: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let report = report.strip_prefix(&[REPORT])?;
     let length = Statistics::default().iter().count() * size_of::<u64>();
@@ -60,7 +61,7 @@ fn split(report: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((counts, reason, rest))
 }
 
-/// Whether the process has said that its session knows of the shutdown.
+/// Returns whether the process has said that its session knows of the shutdown.
 pub(super) fn is_told(heard: &[u8]) -> bool {
     heard.first() == Some(&TOLD) || split(heard).is_some_and(|(.., rest)| !rest.is_empty())
 }
@@ -79,12 +80,14 @@ mod tests {
         let report = write(&statistics, &ending::describe(&CloseReason::Panicked));
         let told = [&[TOLD][..], &report].concat();
         let told_late = [&report[..], &[TOLD]].concat();
+
         for heard in [&report, &told, &told_late] {
             let (counted, reason) = read(heard).unwrap();
             assert_eq!(counted, statistics);
             let reason = reason.expect("a reason").to_string();
             assert_eq!(reason, "in its own process: the protocol panicked");
         }
+
         assert!(!is_told(&report));
         assert!(is_told(&told));
         assert!(is_told(&told_late));

@@ -1,4 +1,4 @@
-//! How the one session of a thread is woken while the thread waits.
+//! The self-pipe that wakes a thread while it waits for its one session.
 
 use std::cell::{Cell, OnceCell};
 use std::io;
@@ -9,12 +9,12 @@ use self::ring::Ring;
 use crate::models::interrupt::{Descriptors, Taken};
 use crate::waker::{Mailbox, Wake, Waker, Wakers};
 
-/// Makes wakers for one session, and is what its waits listen to. Costs nothing until the first
-/// waker is asked for.
+/// Makes wakers for one session and holds the descriptor that its waits poll. Costs nothing until
+/// the first waker is requested.
 pub(super) struct SelfPipe {
     made: OnceCell<Made>,
     descriptors: Arc<Descriptors>,
-    /// Why there is none, until the session ends for it.
+    /// The error of the last waker that could not be made, until the session takes it.
     failure: Cell<Option<io::Error>>,
 }
 
@@ -25,7 +25,7 @@ struct Made {
 }
 
 impl SelfPipe {
-    /// A bell that takes what it needs from `descriptors`.
+    /// Creates a self-pipe that will take its descriptor from `descriptors`.
     pub(super) fn new(descriptors: &Arc<Descriptors>) -> Self {
         Self {
             made: OnceCell::new(),
@@ -34,23 +34,24 @@ impl SelfPipe {
         }
     }
 
-    /// What becomes readable when somebody wakes the session; `None` as long as nobody can.
+    /// Returns the descriptor that becomes readable on a wake, or `None` while no waker exists.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.made.get().map(|made| made.ring.descriptor())
     }
 
-    /// Whether the session was woken since the last call.
+    /// Returns whether the session was woken since the last call.
     pub(super) fn take(&self) -> bool {
         let Some(made) = self.made.get() else {
             return false;
         };
-        // The bell is silenced before the mailbox is emptied: a wake in between rings for nothing,
-        // and the other way round it would not be heard at all.
+        // Silence the ring before emptying the mailbox. A wake in between then only causes a
+        // spurious wakeup. In the reverse order it would be lost.
         made.ring.silence();
         made.mailbox.take().count() > 0
     }
 
-    /// Why the session has a waker that does nothing, once: it cannot go on.
+    /// Returns, once, why a waker could not be made. The session holds a waker that does nothing
+    /// and cannot go on.
     pub(super) fn take_failure(&self) -> Option<io::Error> {
         self.failure.take()
     }
@@ -59,10 +60,12 @@ impl SelfPipe {
         if let Some(made) = self.made.get() {
             return Ok(made);
         }
+
         let exhausted = || io::Error::from_raw_os_error(libc::EMFILE);
         let taken = self.descriptors.take().ok_or_else(exhausted)?;
         let ring = Arc::new(Ring::new()?);
         let mailbox = Mailbox::new(Box::new(Arc::clone(&ring)));
+
         let made = Made {
             mailbox,
             ring,
@@ -73,7 +76,8 @@ impl SelfPipe {
 }
 
 impl Wakers for SelfPipe {
-    /// When the system has no descriptor left, the waker does nothing, and the connection ends.
+    /// Returns a waker for `id`. If no descriptor is left, the waker does nothing and the session
+    /// ends with the failure.
     fn waker(&self, id: usize) -> Waker {
         match self.make() {
             Ok(made) => made.mailbox.waker(id),
@@ -93,7 +97,7 @@ impl Wake for Arc<Ring> {
     }
 }
 
-/// A counter of the system's, which is one descriptor.
+/// An `eventfd`, which needs only one descriptor.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod ring {
     use std::fs::File;
@@ -114,7 +118,7 @@ mod ring {
         }
 
         pub(super) fn ring(&self) {
-            // A full counter has been rung already.
+            // If the counter is full, a wake is already pending.
             let _ = (&self.0).write(&1_u64.to_ne_bytes());
         }
 
@@ -125,7 +129,7 @@ mod ring {
     }
 }
 
-/// Two ends of a stream, where the system has no such counter.
+/// A pair of connected sockets, for systems without `eventfd`.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod ring {
     use std::io::{self, Read};
@@ -152,7 +156,7 @@ mod ring {
         }
 
         pub(super) fn ring(&self) {
-            // A full stream has been rung already.
+            // If the stream is full, a wake is already pending.
             let _ = sys::send(&self.rung, &[0]);
         }
 

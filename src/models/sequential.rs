@@ -1,4 +1,4 @@
-//! One connection at a time, on the server's own thread.
+//! The sequential model: one connection at a time, on the server's own thread.
 
 use std::io::{self, ErrorKind};
 use std::mem;
@@ -20,10 +20,10 @@ use crate::session::{Protocol, Tick};
 use crate::shutdown::ShutdownHandle;
 use crate::{LOG_TARGET, sys};
 
-/// A connection that is served for longer keeps others waiting so that it is worth a word.
+/// Log that a client was kept waiting if the connection before it took at least this long.
 const LONG: Duration = Duration::from_secs(1);
 
-/// A client that comes this soon after a connection's end was there before.
+/// A client accepted this soon after a connection ended had been waiting for it.
 const SOON: Duration = Duration::from_millis(5);
 
 pub(crate) struct Sequential {
@@ -35,7 +35,7 @@ pub(crate) struct Sequential {
     last: Option<(Duration, Instant)>,
 }
 
-/// What the watcher knows of the connection that is being served.
+/// State shared with the watcher thread.
 struct Watch {
     serving: Mutex<Serving>,
     drain_timeout: Option<Duration>,
@@ -44,15 +44,15 @@ struct Watch {
 #[derive(Default)]
 struct Serving {
     interrupt: Option<Arc<Interrupt>>,
-    /// The log says that the server shuts down.
+    /// The shutdown has been logged.
     said: bool,
-    /// The drain is over: whoever comes next from the system's queue ends at once.
+    /// The drain is over. Clients still in the system's queue are ended at once.
     over: bool,
 }
 
 impl Sequential {
-    /// Serves on this thread. A second one only watches for the shutdown, which the first cannot
-    /// notice while it is blocked.
+    /// Creates the model, and a thread that only watches for the shutdown. The serving thread
+    /// cannot notice it while it is blocked.
     pub(crate) fn new(handle: ShutdownHandle, drain_timeout: Option<Duration>) -> io::Result<Self> {
         sys::allow_interrupts()?;
         let (quit, asked) = UnixStream::pair()?;
@@ -60,10 +60,12 @@ impl Sequential {
             serving: Mutex::default(),
             drain_timeout,
         });
+
         let (watched, for_thread) = (handle.clone(), Arc::clone(&watch));
         let watcher = thread::Builder::new()
             .name("serveloop-watcher".to_owned())
             .spawn(move || for_thread.run(&watched, &asked))?;
+
         Ok(Self {
             handle,
             watch,
@@ -73,11 +75,12 @@ impl Sequential {
         })
     }
 
-    /// Says that a peer was kept waiting, if it was there as soon as the last connection had ended.
+    /// Logs that a peer probably waited, if it was accepted as soon as a long connection had ended.
     fn say_waited(&self, peer: &Peer, hub: &mut Hub<'_, Mio>) {
         let Some((took, _)) = self.last.filter(|(_, ended)| ended.elapsed() < SOON) else {
             return;
         };
+
         if took >= LONG {
             let seconds = took.as_secs();
             hub.warn(
@@ -108,14 +111,16 @@ impl Watch {
                 .map(|descriptor| sys::wait_for(descriptor, libc::POLLIN));
             if let Err(error) = sys::poll(&mut waits, rung.then_some(INTERRUPT_AGAIN)) {
                 if error.kind() != ErrorKind::Interrupted {
-                    // For want of memory, for example: later perhaps.
+                    // Out of memory, for example. It may work later.
                     thread::sleep(INTERRUPT_AGAIN);
                 }
                 continue;
             }
+
             if waits[0].revents != 0 {
                 return;
             }
+
             if rung {
                 self.say_shutdown();
                 let drained = rung_at.get_or_insert_with(Instant::now).elapsed();
@@ -125,7 +130,7 @@ impl Watch {
         }
     }
 
-    /// Says that the server shuts down while a connection holds up the loop, which would say it.
+    /// Logs the shutdown while a connection blocks the loop, which would otherwise log it.
     fn say_shutdown(&self) {
         let mut serving = self.serving();
         if serving.interrupt.is_some() && !mem::replace(&mut serving.said, true) {
@@ -152,6 +157,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
             hub.drop_caught(protocol);
             return false;
         }
+
         self.say_waited(&peer, hub);
         let began = Instant::now();
         let name = peer.clone();
@@ -166,6 +172,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         hub.effects
             .failures
             .extend(interrupt.thread.run(|| served.serve()));
+
         self.watch.serve(None);
         self.last = Some((began.elapsed(), Instant::now()));
         hub.leave(&name);
@@ -200,8 +207,9 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
 
 impl Drop for Sequential {
     fn drop(&mut self) {
-        // Unlike a byte, the end of the stream is heard in any case.
+        // The end of the stream always arrives, while writing a byte could fail.
         let _ = self.quit.shutdown(Shutdown::Both);
+
         if let Some(watcher) = self.watcher.take() {
             let _ = watcher.join();
         }

@@ -1,4 +1,4 @@
-//! A thread for each connection, and for each datagram.
+//! The thread model: one thread per connection or datagram.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,27 +31,27 @@ pub(crate) struct Threads {
 struct Shared {
     config: Config,
     handle: ShutdownHandle,
-    /// Has the server look at what has ended.
+    /// Wakes the server to collect ended threads.
     waker: Waker,
     state: Mutex<State>,
-    /// How many bytes the buffers of all connections hold.
+    /// How many bytes are held in the buffers of all connections.
     held: Arc<AtomicUsize>,
-    /// What all connections and their wakers take descriptors from.
+    /// The descriptors that connections and their wakers share.
     descriptors: Arc<Descriptors>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The threads that live: each takes itself out as the last thing it does.
+    /// The running threads. Each removes itself as its last step.
     threads: Slab<Running>,
-    /// The threads that have nothing left to do but to end.
+    /// The threads that have finished and only need to be joined.
     ended: Vec<(Peer, JoinHandle<()>)>,
-    /// What those have counted that ended, until the server collects it.
+    /// The counts of ended threads, until the server collects them.
     statistics: Statistics,
     failures: Vec<(Peer, Box<CloseReason>)>,
 }
 
-/// A thread that serves a connection, or a datagram.
+/// A thread that serves a connection or a datagram.
 struct Running {
     interrupt: Arc<Interrupt>,
     peer: Peer,
@@ -59,7 +59,7 @@ struct Running {
 }
 
 impl Threads {
-    /// Serves on threads, which may have `descriptors` together.
+    /// Creates the model. All threads together may use up to `descriptors` descriptors.
     pub(crate) fn new(
         config: Config,
         handle: ShutdownHandle,
@@ -76,6 +76,7 @@ impl Threads {
             held: Arc::default(),
             descriptors: Arc::new(Descriptors::new(descriptors)),
         });
+
         Ok(Self {
             shared,
             interrupt_at: None,
@@ -83,7 +84,7 @@ impl Threads {
         })
     }
 
-    /// Runs `work` on a thread that the server can interrupt, count and wait for.
+    /// Runs `work` on a new thread that the server can interrupt, count and join.
     fn spawn(
         &self,
         peer: &Peer,
@@ -94,7 +95,7 @@ impl Threads {
         let interrupt = Interrupt::sharing(&self.shared.held, &self.shared.descriptors);
         let interrupt = Arc::new(interrupt);
         let (shared, for_thread) = (Arc::clone(&self.shared), Arc::clone(&interrupt));
-        // The thread waits for the lock before it takes out what is not in there yet.
+        // Hold the lock until the entry is inserted. The thread needs it to remove that entry.
         let mut state = self.shared.state();
         let entry = state.threads.vacant_entry();
         let key = entry.key();
@@ -103,13 +104,15 @@ impl Threads {
             let run = || work(&shared, &for_thread, &mut counted);
             catch(|| for_thread.thread.run(run));
             shared.state().collect(key, counted);
-            // The server may have room for a client that waits as soon as it is woken.
+            // Give the descriptor back before waking the server, which may then have room for a
+            // client.
             drop(taken);
             shared.waker.wake();
         };
-        // Without a thread the protocol is dropped here.
+        // If there is no thread, the protocol is dropped here, and its destructor may panic.
         let spawned = catch(|| thread::Builder::new().spawn(run));
         let thread = spawned.unwrap_or_else(|| Err(io::Error::other("a protocol panicked")))?;
+
         let peer = peer.clone();
         entry.insert(Running {
             interrupt,
@@ -119,7 +122,8 @@ impl Threads {
         Ok(())
     }
 
-    /// Interrupts the threads that do not know what to do. Whether there are any.
+    /// Interrupts the threads that do not know of the shutdown, or all of them once they must end.
+    /// Returns whether there were any.
     fn interrupt(&self) -> bool {
         let ends = self.give_up_at.is_some();
         let mut unaware = false;
@@ -130,7 +134,7 @@ impl Threads {
         unaware
     }
 
-    /// Leaves threads to themselves that even now have not ended: their protocols hang.
+    /// Abandons the threads that have still not ended, because their protocols hang.
     fn give_up(&self, hub: &mut Hub<'_, Mio>) {
         for running in self.shared.state().threads.drain() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
@@ -138,9 +142,11 @@ impl Threads {
                 target: LOG_TARGET, "{}: its protocol hangs, its thread is given up",
                 running.peer
             );
+
             if !running.peer.is_datagram() {
                 hub.effects.statistics.count_close(&reason);
             }
+
             hub.leave(&running.peer);
             hub.effects.failures.push((running.peer, Box::new(reason)));
         }
@@ -155,7 +161,7 @@ impl Shared {
 
 impl State {
     fn collect(&mut self, key: usize, counted: Self) {
-        // Otherwise it was given up and is accounted for.
+        // If the entry is gone, the thread was given up and has already been counted.
         let Some(running) = self.threads.try_remove(key) else {
             return;
         };
@@ -180,6 +186,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                 failures.extend(served.serve());
             })
         });
+
         hub.check_spawned(&name, spawned)
     }
 
@@ -191,7 +198,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         peer: Peer,
         hub: &mut Hub<'_, Mio>,
     ) -> bool {
-        // Datagrams are not refused like connections, and are as many as their senders like.
+        // Datagrams are not refused as connections are, so their number needs a limit here.
         let most = hub.env.config.max_connections;
         if self.shared.state().threads.len() >= most {
             hub.warn(
@@ -200,6 +207,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             );
             return false;
         }
+
         if !self.shared.descriptors.has_room() {
             hub.warn(
                 "no thread",
@@ -207,7 +215,9 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             );
             return false;
         }
+
         let (data, name) = (hub.input[..count].to_vec(), peer.clone());
+
         let spawned = socket.try_clone().and_then(|socket| {
             self.spawn(&name, move |shared, _, counted| {
                 let State {
@@ -220,13 +230,14 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                 failures.extend(answer);
             })
         });
+
         hub.effects
             .reply_limit
             .count(name.address(), &hub.env.config);
         hub.check_spawned(&name, spawned)
     }
 
-    /// Threads count until they are joined, and with them what they counted.
+    /// Returns the number of threads not yet joined, whose counts are still to be collected.
     fn len(&self) -> usize {
         let state = self.shared.state();
         state.threads.len() + state.ended.len()
@@ -247,18 +258,22 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         let nobody = state.threads.is_empty();
         let ended = mem::take(&mut state.ended);
         drop(state);
+
         for (peer, thread) in ended {
             hub.leave(&peer);
             // A panic has been caught before.
             let _ = thread.join();
         }
+
         if nobody {
             (self.interrupt_at, self.give_up_at) = (None, None);
             return;
         }
+
         if self.give_up_at.is_some_and(|at| at <= hub.now()) {
             return self.give_up(hub);
         }
+
         if hub.draining && self.interrupt_at.is_none_or(|at| at <= hub.now()) {
             let again = || hub.now().after(INTERRUPT_AGAIN);
             self.interrupt_at = self.interrupt().then(again);
@@ -272,8 +287,8 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
 }
 
 impl Drop for Threads {
-    /// Where the loop itself has failed, connections are still served. They end now, and whoever
-    /// waited for the server finds none of its threads, unless a protocol hangs.
+    /// Ends all threads. If the loop itself failed, some still serve connections. When this
+    /// returns, no thread is left unless a protocol hangs.
     fn drop(&mut self) {
         let mut patience = GRACE;
         while !self.shared.state().threads.is_empty() && !patience.is_zero() {

@@ -1,4 +1,5 @@
-//! Several loops, each on a thread of its own: all of them begin, or none, and they end together.
+//! Several event loops, one per thread. Either all of them start or none does, and they end
+//! together.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -9,26 +10,28 @@ use std::thread::{self, ScopedJoinHandle};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 
-/// Prepares a loop from each of `parts` on a thread of its own by `make`, and has `run` serve it.
-/// What fails or panics in one ends the others by `handle`. Counts are added up.
+/// Builds a loop from each of `parts` with `make`, on a thread of its own, and serves it with
+/// `run`. An error or a panic in one loop ends the others through `handle`. Returns the sum of all
+/// counts.
 ///
 /// # Errors
-/// The first one of a loop, or no thread can be made.
+/// Returns the first error of a loop, or the error of a thread that could not be created.
 pub(crate) fn run<T: Send, L>(
     parts: Vec<T>,
     handle: &ShutdownHandle,
     make: impl Fn(T) -> io::Result<L> + Sync,
     run: impl Fn(L) -> io::Result<Statistics> + Sync,
 ) -> io::Result<Statistics> {
-    // Held until every loop is prepared. True if they are to serve.
+    // Locked until every loop is prepared. True if the loops should serve.
     let gate = Mutex::new(false);
     let (ready, prepared) = mpsc::channel();
 
     let work = |part: T, ready: mpsc::Sender<()>| {
         let made = make(part)?;
-        // Nobody listens any more if another one has failed.
+        // The receiver is gone if another loop has failed.
         let _ = ready.send(());
         drop(ready);
+
         let goes = *gate.lock().unwrap_or_else(PoisonError::into_inner);
         if goes {
             run(made)
@@ -36,6 +39,7 @@ pub(crate) fn run<T: Send, L>(
             Ok(Statistics::default())
         }
     };
+
     // Whatever ends one loop ends the others.
     let work = |part, ready| {
         let outcome = catch_unwind(AssertUnwindSafe(|| work(part, ready)));
@@ -50,6 +54,7 @@ pub(crate) fn run<T: Send, L>(
         let most = parts.len();
         let mut workers = Vec::with_capacity(most);
         let mut failure = None;
+
         for part in parts {
             let (ready, work) = (ready.clone(), &work);
             let worker = thread::Builder::new().name(format!("worker {}", workers.len()));
@@ -61,6 +66,7 @@ pub(crate) fn run<T: Send, L>(
                 }
             }
         }
+
         drop(ready);
         *open = failure.is_none() && all_ready(&prepared, most);
         drop(open);
@@ -75,18 +81,19 @@ fn no_thread(made: usize, most: usize, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), problem)
 }
 
-/// Waits until `most` loops are prepared. False if one has failed instead.
+/// Waits until `most` loops are prepared. Returns false if one of them failed instead.
 fn all_ready(prepared: &Receiver<()>, most: usize) -> bool {
     prepared.iter().take(most).count() == most
 }
 
-/// The counts of all workers, or what went wrong first.
+/// Joins all workers and returns the sum of their counts, or the first error.
 fn add_up(workers: Vec<ScopedJoinHandle<'_, io::Result<Statistics>>>) -> io::Result<Statistics> {
     let mut total = Ok(Statistics::default());
     for worker in workers {
         let outcome = worker
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+
         total = match (total, outcome) {
             (Ok(mut total), Ok(counted)) => {
                 total.add(&counted);
@@ -109,13 +116,14 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// A loop that serves until it is shut down.
+    /// Serves until the handle is shut down.
     fn serve(handle: &ShutdownHandle) -> io::Result<Statistics> {
         let begin = Instant::now();
         while handle.requests() == 0 && begin.elapsed() < PATIENCE {
             let mut waits = [sys::wait_for(Some(handle.as_fd()), libc::POLLIN)];
             sys::poll(&mut waits, Some(PATIENCE))?;
         }
+
         assert!(handle.requests() > 0, "never shut down");
         Ok(Statistics {
             accepted: 1,
@@ -149,12 +157,14 @@ mod tests {
                 served.fetch_add(1, Ordering::SeqCst);
                 serve(&handle)
             };
+
             let error = run(vec![0, 1, 2], &handle, make, serve).unwrap_err();
             let expected = if panics {
                 "a worker panicked"
             } else {
                 "part 1 is broken"
             };
+
             assert_eq!(error.to_string(), expected);
             assert_eq!(served.into_inner(), 0);
         }
@@ -169,12 +179,14 @@ mod tests {
                 1 => Err(broken(part)),
                 _ => serve(&handle),
             };
+
             let error = run(vec![0, 1, 2], &handle, Ok, serve).unwrap_err();
             let expected = if panics {
                 "a worker panicked"
             } else {
                 "part 1 is broken"
             };
+
             assert_eq!(error.to_string(), expected);
         }
     }

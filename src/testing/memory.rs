@@ -1,3 +1,5 @@
+//! One session in memory, driven by a test.
+
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use crate::error::CloseReason;
 use crate::session::{Buffer, Clock, Context, Protocol, REPEAT, Session};
 use crate::waker::Mailbox;
 
-/// A session whose peer is the test: it sends, takes the output, lets time pass.
+/// A session in memory whose peer is the test, which sends input, takes output and lets time pass.
 ///
 /// ```
 /// use serveloop::protocols::Hello;
@@ -35,38 +37,39 @@ pub struct MemorySession<P> {
     eof: bool,
     sent: Vec<u8>,
     scratch: Option<Box<Buffer>>,
-    /// How much of the output the peer takes at once, and how much it still takes for now.
+    /// How many bytes of output the peer takes at a time, and how many more it takes for now.
     step: usize,
     window: usize,
     reason: Option<Box<CloseReason>>,
 }
 
 impl<P: Protocol> MemorySession<P> {
-    /// A session with the default limits, and a peer that came in over TCP by listener 0.
+    /// Opens a session with the default limits and a TCP peer that was accepted by listener 0.
     #[must_use]
     pub fn new(protocol: P) -> Self {
         Self::with_config(protocol, Config::default())
     }
 
-    /// The same, with other limits.
+    /// Opens a session like [`new`](Self::new), with the limits in `config`.
     ///
     /// # Panics
-    /// When the configuration makes no sense.
+    /// Panics if the configuration is invalid.
     #[must_use]
     pub fn with_config(protocol: P, config: Config) -> Self {
         let address = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         Self::with_peer(protocol, config, Peer::new(address, Some(0)))
     }
 
-    /// The same, with another peer.
+    /// Opens a session with the limits in `config` and the given peer.
     ///
     /// # Panics
-    /// When the configuration makes no sense.
+    /// Panics if the configuration is invalid.
     #[must_use]
     pub fn with_peer(protocol: P, config: Config, peer: Peer) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
+
         let clock = Clock::new(Instant::now());
         let mut this = Self {
             session: Session::new(protocol, peer, clock.tick()),
@@ -81,13 +84,14 @@ impl<P: Protocol> MemorySession<P> {
             window: usize::MAX,
             reason: None,
         };
+
         this.call(Session::handle_open);
         this.run();
         this
     }
 
-    /// The peer sends `data`, which is shown as one piece. Nothing is lost if the session does not
-    /// read now.
+    /// Sends `data` from the peer as one piece. If the session does not read now, the piece is kept
+    /// until it does. Empty data is ignored.
     pub fn receive(&mut self, data: &[u8]) {
         if !data.is_empty() {
             self.incoming.push_back(data.to_vec());
@@ -95,19 +99,19 @@ impl<P: Protocol> MemorySession<P> {
         self.run();
     }
 
-    /// The peer ends its stream.
+    /// Ends the peer's side of the stream.
     pub fn receive_eof(&mut self) {
         self.eof = true;
         self.run();
     }
 
-    /// The server shuts down.
+    /// Tells the session that the server is shutting down.
     pub fn shutdown(&mut self) {
         self.call(Session::handle_shutdown);
         self.run();
     }
 
-    /// Time passes: every deadline on the way is acted on at its moment.
+    /// Advances the clock by `by`. Each deadline on the way is handled at its own time.
     pub fn advance(&mut self, by: Duration) {
         let end = self.clock.now() + by;
         while let Some(due) = self.deadline().filter(|due| *due <= end) {
@@ -115,19 +119,22 @@ impl<P: Protocol> MemorySession<P> {
             self.clock.set(due.max(now));
             self.call(Session::handle_timeout);
             self.run();
+
             let now = self.clock.now();
             if self.deadline().is_some_and(|next| next <= now) {
-                // As on the loop, a deadline that was acted on comes again after a moment.
+                // As on the event loop, a deadline that did not move repeats after a short delay.
                 if now + REPEAT > end {
                     break;
                 }
                 self.clock.set(now + REPEAT);
             }
         }
+
         self.clock.set(end);
     }
 
-    /// When something would happen though the peer does nothing.
+    /// Returns when the session would next act without the peer, or `None` if it has no deadline or
+    /// has ended.
     pub fn deadline(&mut self) -> Option<Instant> {
         if self.reason.is_some() {
             return None;
@@ -137,72 +144,75 @@ impl<P: Protocol> MemorySession<P> {
         self.clock.now().checked_add(at.since(self.clock.tick()))
     }
 
-    /// The session's time.
+    /// Returns the current virtual time.
     pub fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// What the peer has got since the last call.
+    /// Returns the bytes that the peer received since the last call.
     pub fn sent(&mut self) -> Vec<u8> {
         mem::take(&mut self.sent)
     }
 
-    /// How many bytes of output wait for the peer to take them.
+    /// Returns how many bytes of output wait for the peer to take them.
     pub fn waiting(&self) -> usize {
         self.session.output().len()
     }
 
-    /// How many bytes of memory the session keeps: unread input, waiting output, and what the protocol
-    /// [charged](crate::Transport::charge). On a loop this is the connection's part of what
-    /// [`max_buffered`](Config::max_buffered) limits; here it ends the session alone, past 95 % of it.
+    /// Returns how many bytes of memory the session holds: unread input, waiting output, and what
+    /// the protocol [charged](crate::Transport::charge). On an event loop this is the connection's
+    /// share of [`max_buffered`](Config::max_buffered). Here a session that holds more than 95 % of
+    /// that limit ends.
     pub fn held(&self) -> usize {
         self.session.held()
     }
 
-    /// Whether the peer has seen the end of the session's output, though the session may live on.
+    /// Returns whether the peer has seen the end of the session's output. The session may still
+    /// read.
     pub fn is_finished(&self) -> bool {
         self.session.is_finished() && self.session.output().is_empty()
     }
 
-    /// From now on the peer takes nothing, until [`take`](Self::take).
+    /// Stops the peer from taking output, until [`take`](Self::take) or
+    /// [`take_in_steps`](Self::take_in_steps).
     pub fn stop_taking(&mut self) {
         self.window = 0;
     }
 
-    /// The peer takes up to `count` bytes more than it has.
+    /// Lets the peer take up to `count` more bytes of output.
     pub fn take(&mut self, count: usize) {
         self.window = self.window.saturating_add(count);
         self.run();
     }
 
-    /// The peer takes everything, but at most `step` bytes at a time.
+    /// Lets the peer take all output, at most `step` bytes at a time. A `step` of 0 counts as 1.
     pub fn take_in_steps(&mut self, step: usize) {
         self.step = step.max(1);
         self.window = usize::MAX;
         self.run();
     }
 
-    /// The connection fails in the way given.
+    /// Fails the connection with `reason`.
     pub fn fail(&mut self, reason: CloseReason) {
         self.session.fail(reason);
         self.run();
     }
 
-    /// How the session ended; none while it lives.
+    /// Returns how the session ended, or `None` while it is open.
     pub fn reason(&self) -> Option<&CloseReason> {
         self.reason.as_deref()
     }
 
-    /// The protocol, to look at.
+    /// Returns the protocol for inspection.
     pub fn protocol(&self) -> &P {
         self.session.protocol()
     }
 
-    /// Does all that can be done without time passing or the peer doing anything. Wakes are noticed
-    /// here, so a test that used a [`Waker`](crate::Waker) calls this.
+    /// Runs the session until it needs time to pass or the peer to act. Wakes are noticed here, so
+    /// a test that uses a [`Waker`](crate::Waker) must call this.
     ///
     /// # Panics
-    /// When the session does not come to rest.
+    /// Panics if the session does not come to rest.
     pub fn run(&mut self) {
         for _ in 0..10_000_000 {
             if !self.turn() {
@@ -212,7 +222,7 @@ impl<P: Protocol> MemorySession<P> {
         panic!("the session does not come to rest");
     }
 
-    /// What a driver does in one turn. False if there was nothing to do.
+    /// Runs one turn of a driver. Returns false if there was nothing to do.
     fn turn(&mut self) -> bool {
         if self.reason.is_some() {
             return false;
@@ -222,13 +232,16 @@ impl<P: Protocol> MemorySession<P> {
         if woken {
             self.call(Session::handle_woken);
         }
+
         let moved = self.read() | self.write() | woken;
         let context = context(&self.config, &self.clock, &self.mailbox);
         self.session.reclaim(&mut self.scratch, &context);
+
         let most = self.config.max_buffered;
         if self.session.held() > most - most / 20 {
             self.session.fail(CloseReason::Shed);
         }
+
         let over = self.session.is_closing() && self.session.output().is_empty();
         if over || self.session.is_aborted() {
             self.reason = self.session.handle_lost();
@@ -256,6 +269,7 @@ impl<P: Protocol> MemorySession<P> {
         if count == 0 {
             return false;
         }
+
         self.sent.extend_from_slice(&self.session.output()[..count]);
         if self.window != usize::MAX {
             self.window -= count;

@@ -1,11 +1,11 @@
-//! Tools for testing protocols: no socket, no thread, no sleeping.
+//! Tools for testing protocols without sockets, threads or sleeps.
 //!
-//! [`MemorySession`] runs a protocol under virtual time; [`SplitChecker`] shows that it gives the
-//! same answers however its input is cut and however slowly its output is taken; [`Simulation`] runs
-//! a whole server under a network that fails in every way a seed can think of.
+//! [`MemorySession`] runs one protocol under virtual time. [`SplitChecker`] checks that a protocol
+//! gives the same answers however its input is cut and however slowly its output is taken.
+//! [`Simulation`] runs a whole server on a simulated network whose faults are drawn from a seed.
 //!
-//! A tool comes in here if users can test their own protocols with it. This room imports `reactor` and
-//! what is below it; nothing imports this room.
+//! A tool belongs here if users can test their own protocols with it. This room imports `reactor`
+//! and what is below it. Nothing imports this room.
 
 mod simulation;
 

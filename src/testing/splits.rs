@@ -1,3 +1,5 @@
+//! Checks that a protocol does not depend on how its input is cut.
+
 use std::fmt;
 use std::time::Duration;
 
@@ -7,16 +9,19 @@ use crate::layer::{Event, Observe, Observed};
 use crate::session::{Protocol, REPEAT};
 use crate::testing::MemorySession;
 
-/// How long a session may go on after the end of its input, in virtual time.
+/// How long a session may run after the end of its input, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Checks that a protocol gives the same answers however its input is cut.
 ///
-/// The messages are sent one by one, all glued together, cut in two at every place, one byte at a
-/// time; each of it with an output that is taken at once and three bytes at a time under low marks,
-/// and with and without time passing between the pieces. Every run must give the same output, the
-/// same end, and show the protocol the same messages: the pieces that `data_received` took. Costs as
-/// many runs as there are bytes, so choose short messages, and all that are special.
+/// The messages are sent one by one, all in one piece, cut in two at every position, and one byte
+/// at a time. Each of these cuts runs four times: with output taken at once or three bytes at a
+/// time under low water marks, and with or without pauses between the pieces. Every run must
+/// produce the same output, end in the same way and show the protocol the same messages, that is,
+/// the pieces that `data_received` consumed.
+///
+/// The number of runs grows with the number of bytes, so choose short messages, and include every
+/// special one.
 ///
 /// ```
 /// use serveloop::protocols::Echo;
@@ -35,8 +40,9 @@ where
     M: Fn() -> P,
     P: Protocol,
 {
-    /// A checker for the protocols that `make` makes: each time a new one, with no state left over
-    /// from the last, which would look like an answer that depends on the cut.
+    /// Creates a checker for the protocols that `make` returns. Each call must return a fresh
+    /// protocol. State left over from an earlier run would look like an answer that depends on the
+    /// cut.
     pub fn new(make: M) -> Self {
         let config = Config {
             first_message_timeout: None,
@@ -45,6 +51,7 @@ where
             write_timeout: None,
             ..Config::default()
         };
+
         Self {
             make,
             config,
@@ -52,24 +59,27 @@ where
         }
     }
 
-    /// The protocol takes bytes as they come, not messages: only their sequence must be the same.
+    /// Treats the protocol as a byte stream without messages. Only the sequence of consumed bytes
+    /// must be the same in every run.
     #[must_use]
     pub fn stream(mut self) -> Self {
         self.stream = true;
         self
     }
 
-    /// Runs all cuts.
+    /// Runs all cuts of `messages`.
     ///
     /// # Panics
-    /// When two runs differ: the message shows how the input was cut and both traces.
+    /// Panics if two runs differ. The message shows how the input was cut, and both traces.
     #[track_caller]
     pub fn check(&self, messages: &[&[u8]]) {
         let glued = messages.concat();
         let whole: Vec<&[u8]> = messages.to_vec();
         let expected = self.run(&whole, Pace::default());
+
         let mut cuts = vec![whole, vec![&glued[..]], glued.chunks(1).collect()];
         cuts.extend((1..glued.len()).map(|at| vec![&glued[..at], &glued[at..]]));
+
         for pieces in &cuts {
             for pace in Pace::ALL {
                 let trace = self.run(pieces, pace);
@@ -87,6 +97,7 @@ where
         if pace.slow_output {
             (config.high_water, config.low_water) = (16, 8);
         }
+
         let recorder = Recorder {
             calls: Vec::new(),
             stream: self.stream,
@@ -96,18 +107,21 @@ where
         if pace.slow_output {
             session.take_in_steps(3);
         }
+
         for piece in pieces {
             session.receive(piece);
             if pace.pauses {
                 session.advance(Duration::from_millis(1));
             }
         }
+
         session.receive_eof();
         let end = session.now() + PATIENCE;
         while let Some(due) = session.deadline().filter(|due| *due < end) {
             let wait = due.saturating_duration_since(session.now());
             session.advance(wait.max(REPEAT));
         }
+
         Trace {
             output: session.sent(),
             calls: session.protocol().observer().calls.clone(),
@@ -196,7 +210,7 @@ impl fmt::Debug for Call {
     }
 }
 
-/// Notes what a protocol is shown.
+/// Records the events that a protocol sees.
 struct Recorder {
     calls: Vec<Call>,
     stream: bool,
@@ -223,7 +237,8 @@ impl Observe for Recorder {
     }
 }
 
-/// The kind of an end: how far a message had come may depend on the cut, and its error's text too.
+/// Returns the kind of a close reason. The progress of a message and the text of its error may
+/// depend on the cut, so they are left out.
 fn kind(reason: &CloseReason) -> &'static str {
     match reason {
         CloseReason::Protocol(ProtocolError::Malformed(_)) => "malformed",
@@ -238,7 +253,7 @@ mod tests {
     use super::*;
     use crate::session::Transport;
 
-    /// Takes whatever is there for one message, as many do who are new to streams.
+    /// Takes each piece for one message, a common mistake of those new to streams.
     struct Naive;
 
     impl Protocol for Naive {
@@ -259,7 +274,7 @@ mod tests {
         SplitChecker::new(|| Naive).stream().check(&[b"ab"]);
     }
 
-    /// Answers right, but keeps what it saw and not what it took.
+    /// Answers correctly, but counts the bytes it saw instead of those it consumed.
     #[derive(Default)]
     struct Forgetful(usize);
 

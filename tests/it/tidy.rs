@@ -1,20 +1,20 @@
-//! The shape of the source: who imports whom, how long files and functions are, where the clock and
-//! unsafe code may be. Style that nobody checks does not last.
+//! Checks of the source's structure: imports between modules, the length of files and functions,
+//! and where the clock and unsafe code may be used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lines of code in a file: neither comments, blank lines, nor tests.
+/// The most lines of code in a file, without comments, blank lines and tests.
 const FILE_MOST: usize = 400;
 const FILE_MEDIAN: usize = 200;
 const EXAMPLE_MOST: usize = 90;
 const FUNCTION_MOST: usize = 70;
-/// Nine of ten functions are shorter than this.
+/// Nine of ten functions must be shorter than this.
 const FUNCTION_USUAL: usize = 30;
 
-/// The rooms of the library and of the command, each of which may import only those before it in
-/// its list. A room is a folder or a file directly below `src`.
+/// The rooms of the library. Each may import only those before it. A room is a folder or a file
+/// directly below `src`.
 const LIBRARY: [&str; 17] = [
     "address",
     "error",
@@ -35,7 +35,7 @@ const LIBRARY: [&str; 17] = [
     "service",
 ];
 
-/// Rooms that know of no system: no socket, no thread, no clock.
+/// Rooms that do no I/O: no sockets, threads or clocks.
 const SANS_IO: [&str; 9] = [
     "address",
     "error",
@@ -48,7 +48,7 @@ const SANS_IO: [&str; 9] = [
     "protocols",
 ];
 
-/// What a module without a system has no business with.
+/// Names that a module without I/O must not use.
 const OUTSIDE: [&str; 11] = [
     "std::fs",
     "std::net",
@@ -63,7 +63,8 @@ const OUTSIDE: [&str; 11] = [
     "UnixStream",
 ];
 
-/// Where unsafe code may be: what only the C library offers, and a signal handler's registration.
+/// Files that may contain unsafe code, for calls that only the C library offers and to register
+/// signal handlers.
 const UNSAFE: [(&str, &str); 4] = [
     ("src", "sys.rs"),
     ("cli/src", "signals.rs"),
@@ -71,7 +72,8 @@ const UNSAFE: [(&str, &str); 4] = [
     ("cli/src", "sys/timer.rs"),
 ];
 
-/// The drivers, which read the clock and pass the time down; and what signal handlers call.
+/// Files that may read the clock: the drivers, which pass the time down, and `shutdown.rs`, which
+/// signal handlers call.
 const CLOCKS: [&str; 6] = [
     "models/blocking/mod.rs",
     "models/sequential.rs",
@@ -85,14 +87,15 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// One source file, with its path below the directory that was searched.
+/// One source file, with its path below the searched directory.
 struct Source {
     path: String,
     text: String,
 }
 
 impl Source {
-    /// Code lines: neither comments nor the tests at the file's end, or the whole of a file of tests.
+    /// Returns the lines of code, without comments and without the tests at the end of the file. A
+    /// file of tests has none.
     fn code(&self) -> impl Iterator<Item = &str> {
         self.text
             .lines()
@@ -100,7 +103,8 @@ impl Source {
             .filter(|line| !line.trim_start().starts_with("//"))
     }
 
-    /// The file's module, as a path: `reactor/timers`. A folder's is its `mod.rs`.
+    /// Returns the file's module as a path, such as `reactor/timers`. For a `mod.rs` it is the
+    /// folder.
     fn module(&self) -> String {
         let module = self.path.trim_end_matches(".rs");
         module.trim_end_matches("/mod").to_owned()
@@ -121,6 +125,7 @@ fn sources(directory: &str) -> Vec<Source> {
             }
         }
     }
+
     let base = root().join(directory);
     let mut found = Vec::new();
     collect(&base, &base, &mut found);
@@ -129,7 +134,7 @@ fn sources(directory: &str) -> Vec<Source> {
     found
 }
 
-/// The paths that a `use` tree names, each as its segments: `{a::B, c}` names two.
+/// Returns the paths that a `use` tree names, each as its segments: `{a::B, c}` names two.
 fn flatten(tree: &str) -> Vec<Vec<String>> {
     let tree = tree.trim();
     let Some(open) = tree.find('{') else {
@@ -159,16 +164,17 @@ fn segments(path: &str) -> Vec<String> {
         .collect()
 }
 
-/// The paths below `crate` that a source names, in `use` items or in its code.
+/// Returns the paths below `crate` that a source names, in `use` items or in its code.
 fn named(source: &Source) -> Vec<Vec<String>> {
     let text: Vec<_> = source.code().collect();
     let text = text.join("\n");
     let mut found = Vec::new();
     for (at, _) in text.match_indices("crate::") {
-        // The place where an item is visible, `pub(in crate::reactor)`, imports nothing.
+        // A visibility such as `pub(in crate::reactor)` is not an import.
         if text[..at].ends_with("(in ") {
             continue;
         }
+
         let rest = &text[at + "crate::".len()..];
         let is_use = text[..at].ends_with("use ");
         let path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
@@ -182,12 +188,13 @@ fn named(source: &Source) -> Vec<Vec<String>> {
     found
 }
 
-/// What the `mod.rs` of each folder shows of its modules: (folder, name) to module.
+/// Maps the names that the `mod.rs` of each folder re-exports, as (folder, name), to their modules.
 fn faces(sources: &[Source]) -> BTreeMap<(String, String), String> {
     let mut faces = BTreeMap::new();
     for source in sources.iter().filter(|it| it.path.ends_with("mod.rs")) {
         let folder = source.module();
         let text: Vec<_> = source.code().collect();
+
         for shown in text.join("\n").split("use self::").skip(1) {
             let tree = shown.split(';').next().unwrap_or_default();
             for path in flatten(tree) {
@@ -204,7 +211,8 @@ fn faces(sources: &[Source]) -> BTreeMap<(String, String), String> {
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// Which module imports which; what a folder only shows is imported from the module that has it.
+/// Builds the graph of imports between modules. A name that a folder re-exports counts as imported
+/// from the module that defines it.
 fn graph(directory: &str) -> Graph {
     let sources = sources(directory);
     let modules: BTreeSet<_> = sources.iter().map(Source::module).collect();
@@ -215,19 +223,21 @@ fn graph(directory: &str) -> Graph {
         if matches!(own.as_str(), "lib" | "main") {
             continue;
         }
+
         let edges = graph.entry(own.clone()).or_default();
         for path in named(source) {
             let known = |length: &usize| modules.contains(&path[..*length].join("/"));
             let Some(length) = (1..=path.len()).rev().find(known) else {
                 continue;
             };
+
             let mut module = path[..length].join("/");
             let mut name = path.get(length).cloned().unwrap_or_default();
             while let Some(shown) = faces.get(&(module.clone(), name.clone())) {
                 module = shown.clone();
                 name = name.clone();
             }
-            // A folder and its files are one thing: a part may name what the whole is.
+            // A file may use names of the folder that contains it.
             if module != own && !own.starts_with(&format!("{module}/")) {
                 edges.insert(module);
             }
@@ -240,7 +250,7 @@ fn room(module: &str) -> &str {
     module.split('/').next().unwrap_or(module)
 }
 
-/// A way from a module back to itself, if there is one.
+/// Returns a cycle in the graph, if there is one.
 fn cycle(graph: &Graph) -> Option<Vec<String>> {
     fn search<'g>(
         at: &'g str,
@@ -255,14 +265,17 @@ fn cycle(graph: &Graph) -> Option<Vec<String>> {
         if !done.insert(at) {
             return false;
         }
+
         way.push(at);
         let next = graph.get(at).into_iter().flatten();
         let found = next.into_iter().any(|next| search(next, graph, way, done));
+
         if !found {
             way.pop();
         }
         found
     }
+
     let mut done = BTreeSet::new();
     graph.keys().find_map(|start| {
         let mut way = Vec::new();
@@ -291,8 +304,10 @@ fn a_cycle_would_be_found() {
         graph
     };
     assert_eq!(cycle(&graph(&[("a", "b"), ("a", "c"), ("b", "c")])), None);
+
     let round = cycle(&graph(&[("a", "b"), ("b", "c"), ("c", "b")]));
     assert_eq!(round.unwrap(), ["a", "b", "c", "b"]);
+
     let paths = flatten("{net::{Event, Net}, sys}");
     assert_eq!(
         paths,
@@ -321,7 +336,7 @@ fn rooms_import_only_what_is_below_them() {
     }
 }
 
-/// Protocols are what users write, so they use only what users have.
+/// Users write protocols, so the built-in ones use only what users can.
 #[test]
 fn protocols_see_only_what_a_user_sees() {
     let graph = graph("src");
@@ -339,6 +354,7 @@ fn the_core_knows_of_no_system() {
         if !sans_io || source.path == "address.rs" {
             continue;
         }
+
         for line in source.code() {
             let words = |name: &&&str| {
                 line.match_indices(**name).any(|(at, _)| {
@@ -347,6 +363,7 @@ fn the_core_knows_of_no_system() {
                         && line[at + name.len()..].starts_with("::")
                 })
             };
+
             let found = OUTSIDE.iter().find(words);
             assert_eq!(found, None, "{}: {line}", source.path);
         }
@@ -369,7 +386,7 @@ fn time_is_read_by_the_drivers_only() {
         let reads = source.code().any(|line| line.contains("Instant::now"));
         let may = CLOCKS.contains(&source.path.as_str());
         assert!(may || !reads, "{} reads the clock", source.path);
-        // Nobody's deadline moves with the calendar.
+        // Deadlines must not move with the wall clock.
         let calendar = source.code().any(|line| line.contains("SystemTime"));
         assert!(!calendar, "{} reads the wall clock", source.path);
     }
@@ -388,6 +405,7 @@ fn unsafe_code_is_where_it_has_to_be() {
             let mut words = source
                 .code()
                 .flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || c == '_')));
+
             let found = words.any(|word| word == "unsafe");
             let may = UNSAFE.contains(&(directory, source.path.as_str()));
             assert!(may || !found, "unsafe code in {}", source.path);
@@ -400,6 +418,7 @@ fn names_of_files_say_what_is_in_them() {
     let vague = [
         "utils", "util", "common", "types", "helpers", "prelude", "misc",
     ];
+
     for directory in [
         "src",
         "cli/src",
@@ -437,6 +456,7 @@ fn files_are_short() {
                 ));
             }
         }
+
         lengths.sort_unstable();
         let median = lengths[lengths.len() / 2];
         assert!(
@@ -444,10 +464,11 @@ fn files_are_short() {
             "the median in {directory} is {median} lines"
         );
     }
+
     assert!(long.is_empty(), "{long:#?}");
 }
 
-/// The functions of a file as rustfmt writes them: name and number of lines.
+/// Returns the name and the number of lines of each function in a file that rustfmt has formatted.
 fn functions(text: &str) -> Vec<(String, usize)> {
     let lines: Vec<_> = text.lines().collect();
     let mut found = Vec::new();
@@ -456,6 +477,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let Some((before, after)) = code.split_once("fn ") else {
             continue;
         };
+
         let qualifies = |word: &str| {
             matches!(word, "const" | "unsafe" | "async" | "extern" | "\"C\"")
                 || word.starts_with("pub")
@@ -463,6 +485,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         if !before.split_whitespace().all(qualifies) {
             continue;
         }
+
         let end = format!("{}}}", &line[..line.len() - code.len()]);
         let declared = |line: &str| line.ends_with(';');
         let signature = lines[start..]
@@ -471,6 +494,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let Some(signature) = signature.map(|at| start + at) else {
             continue;
         };
+
         let length = match lines[signature] {
             body if body.ends_with(';') => continue,
             body if body.ends_with('}') => signature - start + 1,
@@ -523,6 +547,7 @@ fn functions_are_short() {
         "only {} functions found",
         lengths.len()
     );
+
     lengths.sort_unstable();
     let ninth = lengths[lengths.len() * 9 / 10];
     assert!(

@@ -1,3 +1,5 @@
+//! The registry of actions and the errors that they return.
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,21 +11,21 @@ use serde_json::{Map, Value};
 use crate::decimal::unify;
 use crate::problem::{Problem, pointer};
 
-/// The name under which a request has the name of its action.
+/// The request member that names the action.
 const ACTION: &str = "action";
 
-/// The action that every registry has.
+/// The name of the action that every registry has.
 const HELP: &str = "help";
 
-/// What `serde_json` calls a number that does not fit its type.
+/// The error text of `serde_json` for a number that does not fit its type.
 const INVALID_NUMBER: &str = "invalid number";
 
 type Handler = Box<dyn Fn(Value) -> Result<Vec<u8>, Problem> + Send + Sync>;
 
-/// What can be called, by name.
+/// The registry of actions that clients can call by name.
 ///
-/// Every registry has the action `help`, which answers with an object of all names and their help
-/// texts.
+/// Every registry has the action `help`, which returns an object that maps each name to its help
+/// text.
 pub struct Actions {
     registered: BTreeMap<String, Action>,
 }
@@ -34,13 +36,13 @@ struct Action {
 }
 
 impl Actions {
-    /// A registry with the action `help` alone.
+    /// Creates a registry that holds only the action `help`.
     #[must_use]
     pub fn new() -> Self {
         let actions = Self {
             registered: BTreeMap::new(),
         };
-        // What it does needs the whole registry, so its handler is never called.
+        // `help` needs the whole registry, so `call` handles it and never runs this handler.
         actions.insert(
             HELP,
             "all actions and what they do",
@@ -48,17 +50,17 @@ impl Actions {
         )
     }
 
-    /// Adds an action. The parameters are all that the request holds beside its `action`; for an
-    /// action without parameters take [`IgnoredAny`](serde::de::IgnoredAny). The handler runs on the
-    /// thread of the event loop, so it must not block.
+    /// Adds an action called `name`. Its parameters are all members of the request except `action`.
+    /// For an action without parameters, use [`IgnoredAny`](serde::de::IgnoredAny). The handler
+    /// runs on the thread of the event loop, so it must not block.
     ///
-    /// A handler that takes a [`Value`] gets every number with the digits and in the form that it has
-    /// in the request. A [`Number`](serde_json::Number) within another type has the exact value; an
-    /// `f64` is the nearest one; an integer type refuses what is not written as an integer, or does not
-    /// fit it.
+    /// A handler that takes a [`Value`] gets every number exactly as it is written in the request.
+    /// A [`Number`](serde_json::Number) within another type has the exact value, and an `f64` is
+    /// the nearest one. An integer type rejects a number that is not written as an integer or does
+    /// not fit.
     ///
     /// # Panics
-    /// When there is an action of that name.
+    /// Panics if there is already an action of that name.
     #[must_use]
     pub fn register<P, R, H>(self, name: &str, help: &str, handler: H) -> Self
     where
@@ -70,6 +72,7 @@ impl Actions {
             let parameters = typed(parameters)?;
             encode(&handler(parameters).map_err(|error| error.0)?)
         };
+
         self.insert(name, help, Box::new(untyped))
     }
 
@@ -82,16 +85,18 @@ impl Actions {
         self
     }
 
-    /// Calls the action that `request` names. Gives its result as JSON.
+    /// Calls the action that `request` names, and returns its result as JSON.
     pub(crate) fn call(&self, request: Value) -> Result<Vec<u8>, Problem> {
         let Value::Object(mut parameters) = request else {
             let message = "expected an object: {\"action\": \"NAME\", ...}";
             return Err(Problem::of_value("not_an_object", message, String::new()));
         };
+
         let name = name(&mut parameters)?;
         if name == HELP {
             return encode(&self.help());
         }
+
         let Some(action) = self.registered.get(&name) else {
             let message = format!("no action {name:?}; the action help lists those there are");
             return Err(Problem::of_value("unknown_action", message, at_action()));
@@ -119,44 +124,45 @@ impl fmt::Debug for Actions {
     }
 }
 
-/// Why an action has no result: told to the client, whose connection goes on.
+/// The error of an action. The client receives it, and the connection stays open.
 #[derive(Debug)]
 pub struct ActionError(Problem);
 
 impl ActionError {
-    /// An error with the code `failed` and a message for people.
+    /// Creates an error with the code `failed` and a message for people.
     #[must_use]
     pub fn new(message: impl fmt::Display) -> Self {
         Self(Problem::of_value("failed", message, String::new()))
     }
 
-    /// The same with another code, for programs: lower case, words joined by `_`.
+    /// Sets the code, which is meant for programs: lower case, with words joined by `_`.
     #[must_use]
     pub fn with_code(mut self, code: &'static str) -> Self {
         self.0.code = code;
         self
     }
 
-    /// The same about one parameter: a JSON pointer, for example `/numbers/0`.
+    /// Sets the parameter that the error is about, as a JSON pointer such as `/numbers/0`.
     #[must_use]
     pub fn at(self, pointer: &str) -> Self {
         Self(self.0.at(pointer.to_owned()))
     }
 }
 
-/// What an action takes, from what the request holds.
+/// Converts the members of a request into the parameters of an action.
 fn typed<P: DeserializeOwned + 'static>(parameters: Value) -> Result<P, Problem> {
     let parameters: Box<dyn Any> = Box::new(parameters);
     let parameters = match parameters.downcast::<P>() {
         Ok(parameters) => return Ok(*parameters),
         Err(parameters) => parameters.downcast::<Value>(),
     };
+
     let mut parameters = parameters.map(|it| *it).unwrap_or_default();
     unify(&mut parameters);
     serde_path_to_error::deserialize(&parameters).map_err(|error| {
         let at = pointer(error.path());
         let message = match parameters.pointer(&at) {
-            // The parser does not say which.
+            // The parser's message does not contain the number.
             Some(Value::Number(number)) if error.inner().to_string() == INVALID_NUMBER => {
                 format!("{number} is not a number that is taken here")
             }
@@ -166,7 +172,7 @@ fn typed<P: DeserializeOwned + 'static>(parameters: Value) -> Result<P, Problem>
     })
 }
 
-/// Takes the action's name out of the request.
+/// Removes the action's name from the request and returns it.
 fn name(parameters: &mut Map<String, Value>) -> Result<String, Problem> {
     match parameters.remove(ACTION) {
         Some(Value::String(name)) => Ok(name),
@@ -208,7 +214,7 @@ mod tests {
         number: u8,
     }
 
-    /// Several kinds of values, by more than one way in which they are recognised.
+    /// Several kinds of values, which serde distinguishes in more than one way.
     #[derive(Debug, Deserialize, Serialize)]
     struct Kinds {
         either: Either,

@@ -1,28 +1,29 @@
-//! Numbers of JSON by their exact value.
+//! Exact decimal arithmetic on JSON numbers.
 
 use std::fmt::Write;
 
 use serde_json::{Number, Value};
 
-/// The most digits of an exact sum. What an `f64` can be has fewer than 800 of them.
+/// The most digits of an exact sum. An `f64` has fewer than 800.
 const DIGITS_MOST: usize = 1_100;
 
-/// The largest exponent that is counted: far from the ends of 64 bits, so that the length of a text can
-/// be added.
+/// The largest exponent that is counted. It is far from the limits of 64 bits, so that the length
+/// of a text can be added to it.
 const EXPONENT_MOST: i64 = (i32::MAX as i64) << 16;
 
-/// A whole number has at most this many digits before it is written with an exponent, and a fraction
-/// at most this many zeros behind its point.
+/// The most digits of a whole number, and the most zeros after the point of a fraction, before an
+/// exponent is used.
 const PLAIN_MOST: usize = 40;
 
-/// Adds numbers exactly, as the decimal numbers that their texts say: 0.1 and 0.2 are 0.3.
+/// Adds numbers exactly, by the decimal values that they are written with: 0.1 and 0.2 are 0.3.
 ///
-/// The result has no more digits than it needs: a whole sum is written as an integer, one of more than
-/// 40 digits with an exponent.
+/// The result has no more digits than it needs. A whole sum is written as an integer, or with an
+/// exponent if it has more than 40 digits.
 ///
 /// # Errors
-/// `None`: the numbers are so far apart that their sum would need more than 1,100 digits, or one of
-/// them, not zero, has an exponent beyond about 140 million millions (2 to the 47).
+/// Returns `None` if the numbers are so far apart that their sum would need more than 1,100 digits,
+/// or if one of them is not zero and has an exponent beyond about 140 million millions (2 to the
+/// 47).
 ///
 /// ```
 /// let numbers: Vec<serde_json::Number> = serde_json::from_str("[18446744073709551616, -1, 0.50]").unwrap();
@@ -36,15 +37,17 @@ pub fn sum_exactly(numbers: &[Number]) -> Option<Number> {
     if decimals.iter().any(|decimal| decimal.is_beyond) {
         return None;
     }
+
     let others = || decimals.iter().filter(|decimal| !decimal.is_zero());
     let lowest = others().map(|it| it.exponent).min().unwrap_or(0);
     let highest = others().map(Decimal::end).max().unwrap_or(0);
 
-    // Carries of more numbers than fit into memory need no more than 20 digits.
+    // Twenty more digits hold the carries of more numbers than fit into memory.
     let width = usize::try_from(highest.checked_sub(lowest)?).ok()?;
     if width > DIGITS_MOST {
         return None;
     }
+
     let mut columns = vec![0_i64; width + 20];
     for decimal in others() {
         let offset = usize::try_from(decimal.exponent - lowest).ok()?;
@@ -53,9 +56,9 @@ pub fn sum_exactly(numbers: &[Number]) -> Option<Number> {
     Some(number(&columns, lowest))
 }
 
-/// Writes numbers with a fraction or an exponent as an `f64` is written, if they have exactly that
-/// value: `1.10` becomes `1.1`. Without that, types that accept several kinds of values would not
-/// recognise them. All others stay as they are.
+/// Rewrites numbers that have a fraction or an exponent the way an `f64` is written, if the value
+/// stays exactly the same: `1.10` becomes `1.1`. Without this, types that accept several kinds of
+/// values would not recognise them. All other numbers stay unchanged.
 pub(crate) fn unify(value: &mut Value) {
     match value {
         Value::Number(number) => unify_number(number),
@@ -71,6 +74,7 @@ fn unify_number(number: &mut Number) {
     if is_whole(text) {
         return;
     }
+
     let unified = text.parse().ok().and_then(Number::from_f64);
     let is_equal = |unified: &Number| Decimal::of(unified.as_str()) == Decimal::of(text);
     if let Some(unified) = unified.filter(is_equal) {
@@ -78,25 +82,25 @@ fn unify_number(number: &mut Number) {
     }
 }
 
-/// The digits of a number without zeros at either end, and the power of ten that the last one counts.
+/// The digits of a number without zeros at either end, and the power of ten of the last digit.
 #[derive(Debug)]
 struct Decimal<'t> {
     is_negative: bool,
-    /// Whether the exponent is not the true one, but the farthest that is counted.
+    /// True if the real exponent is larger than the one that is counted.
     is_beyond: bool,
-    /// Before and behind the point.
+    /// The digits before and after the point.
     parts: [&'t [u8]; 2],
     exponent: i64,
 }
 
 impl<'t> Decimal<'t> {
-    /// Reads the text of a JSON number. Of an exponent that is too large to be counted only the sign is
-    /// kept.
+    /// Parses a JSON number. If the exponent is too large to be counted, only its sign is kept.
     fn of(text: &'t str) -> Self {
         let (is_negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
         };
+
         let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
         let counted = counted_exponent(exponent);
@@ -122,6 +126,7 @@ impl<'t> Decimal<'t> {
                 break;
             }
         }
+
         for part in [0, 1] {
             while let [b'0', rest @ ..] = self.parts[part] {
                 self.parts[part] = rest;
@@ -136,13 +141,13 @@ impl<'t> Decimal<'t> {
         self.parts == [b"", b""]
     }
 
-    /// The power of ten above the first digit.
+    /// Returns the power of ten above the first digit.
     fn end(&self) -> i64 {
         let digits = self.parts[0].len() + self.parts[1].len();
         self.exponent + i64::try_from(digits).unwrap_or(i64::MAX >> 1)
     }
 
-    /// All digits, the last one first.
+    /// Returns all digits, the last one first.
     fn digits(&self) -> impl Iterator<Item = i64> {
         let [whole, fraction] = self.parts;
         let digits = fraction.iter().rev().chain(whole.iter().rev());
@@ -161,7 +166,7 @@ impl PartialEq for Decimal<'_> {
         if self.is_zero() || other.is_zero() {
             return self.is_zero() && other.is_zero();
         }
-        // Two that are beyond may differ.
+        // Two numbers beyond the counted exponents may differ.
         let is_known = !self.is_beyond && !other.is_beyond;
         is_known
             && (self.is_negative, self.exponent) == (other.is_negative, other.exponent)
@@ -169,13 +174,15 @@ impl PartialEq for Decimal<'_> {
     }
 }
 
-/// The value of an exponent's text; or the farthest on its side of zero, if it lies beyond.
+/// Returns the value of an exponent, or as an error the largest counted one with the same sign if
+/// it lies beyond.
 fn counted_exponent(text: &str) -> Result<i64, i64> {
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    // Its sign apart, so that leading zeros are all that can make it long.
+    // The sign is parsed separately, so that only leading zeros can make the digits long.
+
     let signed = |value: i64| if is_negative { -value } else { value };
     match digits.parse() {
         Ok(value) if value <= EXPONENT_MOST => Ok(signed(value)),
@@ -183,7 +190,8 @@ fn counted_exponent(text: &str) -> Result<i64, i64> {
     }
 }
 
-/// The number whose digits are the sums of `columns`, the first of which counts 10 to the `lowest`.
+/// Builds the number whose digits are the sums of `columns`. The first column counts 10 to the
+/// `lowest`.
 fn number(columns: &[i64], lowest: i64) -> Number {
     let positive = carry(columns.iter().copied());
     let (is_negative, digits) = match positive {
@@ -209,7 +217,7 @@ fn number(columns: &[i64], lowest: i64) -> Number {
     Number::from_string_unchecked(sign.to_owned() + &written(&digits, exponent))
 }
 
-/// The digits of the columns, the lowest first; nothing if the sum is negative.
+/// Returns the digits of the columns, the lowest first, or `None` if the sum is negative.
 fn carry(columns: impl Iterator<Item = i64>) -> Option<Vec<u8>> {
     let mut carry = 0;
     let mut digits = Vec::new();
@@ -221,11 +229,12 @@ fn carry(columns: impl Iterator<Item = i64>) -> Option<Vec<u8>> {
     (carry == 0).then_some(digits)
 }
 
-/// `digits` times 10 to the `exponent`, as JSON writes it.
+/// Formats `digits` times 10 to the `exponent` as a JSON number.
 fn written(digits: &str, exponent: i64) -> String {
     let count = i64::try_from(digits.len()).unwrap_or(i64::MAX >> 1);
     let most = i64::try_from(PLAIN_MOST).unwrap_or_default();
     let end = count + exponent;
+
     if (0..=most).contains(&exponent) && end <= most {
         return digits.to_owned() + &"0".repeat(usize::try_from(exponent).unwrap_or_default());
     }
@@ -237,6 +246,7 @@ fn written(digits: &str, exponent: i64) -> String {
         let zeros = "0".repeat(usize::try_from(-end).unwrap_or_default());
         return format!("0.{zeros}{digits}");
     }
+
     let (first, rest) = digits.split_at(1);
     let point = if rest.is_empty() { "" } else { "." };
     let mut text = format!("{first}{point}{rest}");
@@ -291,7 +301,7 @@ mod tests {
         check("[1e300, 1, -1e300]", "1");
     }
 
-    /// As if they were the farthest that is counted, which they are not.
+    /// They must not be treated as if they had the largest counted exponent.
     #[test]
     fn sums_of_numbers_with_exponents_beyond_count_are_refused() {
         let farthest = EXPONENT_MOST;
@@ -307,11 +317,13 @@ mod tests {
             let numbers: Vec<Number> = serde_json::from_str(&text).unwrap();
             assert_eq!(sum_exactly(&numbers), None, "{text}");
         }
+
         check(&format!("[1e-{farthest}]"), &format!("1e-{farthest}"));
         check(
             &format!("[12.5e-{farthest}, 5e-{farthest}]"),
             &format!("1.75e-{}", farthest - 1),
         );
+
         check("[0e-999999999999999999999, 1]", "1");
         check("[1e-0000000000000000000000000000001]", "0.1");
         check("[1E+0000000000000000000000000000001]", "10");

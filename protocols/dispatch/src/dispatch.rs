@@ -1,3 +1,5 @@
+//! The protocol: finds the values in a stream and answers each.
+
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -8,22 +10,23 @@ use crate::parse::{DEPTH_MOST, Rejection, parse};
 use crate::problem::Problem;
 use crate::scanner::{Misfit, Scanner, count_blanks};
 
-/// How many levels of arrays and objects a value has at most, if nothing else is said.
+/// The default limit on the levels of arrays and objects in a value.
 const DEPTH_USUAL: usize = 32;
 
-/// The most bytes of a UDP datagram by IPv4. By IPv6 there are twenty more.
+/// The most bytes of a UDP datagram over IPv4. IPv6 allows twenty more.
 const UDP_MOST: usize = 65_507;
 
-/// The protocol: answers each JSON value with what the action that it names makes of it.
+/// The protocol, which answers each JSON value with the result of the action that it names.
 ///
-/// A value is at most `max_frame` bytes long, and a reply fits `max_output`, both fields of
-/// [`Config`](serveloop::Config), and a UDP datagram if that was the question. What the crate's documentation calls wrong with the text ends the
-/// connection, after a reply, as [`CloseReason::Protocol`](serveloop::CloseReason::Protocol).
+/// A value has at most `max_frame` bytes, and a reply must fit `max_output`. Both are fields of
+/// [`Config`](serveloop::Config). The reply to a UDP datagram must also fit one datagram. An error
+/// in the text itself, as listed in the crate's documentation, ends the connection after a reply,
+/// as [`CloseReason::Protocol`](serveloop::CloseReason::Protocol).
 #[derive(Debug)]
 pub struct Dispatch {
     actions: Arc<Actions>,
     scanner: Scanner,
-    /// Bytes before those that are unread.
+    /// How many bytes of the stream came before the unread ones.
     taken: u64,
 }
 
@@ -34,7 +37,7 @@ struct Refusal<'a> {
 }
 
 impl Dispatch {
-    /// Serves `actions`, to values of at most 32 levels.
+    /// Creates a protocol that serves `actions` and accepts values of at most 32 levels.
     #[must_use]
     pub fn new(actions: Arc<Actions>) -> Self {
         Self {
@@ -44,21 +47,22 @@ impl Dispatch {
         }
     }
 
-    /// Takes arrays and objects of up to `levels` in each other; more than 126 are 126.
+    /// Sets how many levels arrays and objects may be nested. More than 126 counts as 126.
     #[must_use]
     pub fn with_max_depth(mut self, levels: usize) -> Self {
         self.scanner = Scanner::new(levels.min(DEPTH_MOST));
         self
     }
 
-    /// The length of the value that `data` begins with, if it is complete.
+    /// Returns the length of the value at the start of `data`, if it is complete.
     fn find(&mut self, data: &[u8], limit: usize) -> Result<Option<usize>, Problem> {
-        // What is beyond the first byte too many may not have come, and so must not matter.
+        // Bytes beyond the first excess one may not have arrived yet, so they must not matter.
         let data = &data[..data.len().min(limit.saturating_add(1))];
         let found = self.scanner.scan(data).map_err(|misfit| match misfit {
             Misfit::Unexpected(at) => self.problem("invalid_json", "no value begins like this", at),
             Misfit::TooDeep(at) => self.problem("too_deep", "too many levels", at),
         })?;
+
         if found.unwrap_or(data.len()) > limit {
             return Err(self.problem(
                 "too_long",
@@ -69,7 +73,7 @@ impl Dispatch {
         Ok(found)
     }
 
-    /// Answers one value. The error is about its text, and the last reply.
+    /// Answers one value. Returns an error if its text is invalid, which ends the connection.
     fn answer(&self, text: &[u8], transport: &mut Transport<'_>) -> Result<(), Problem> {
         let result = match parse(text) {
             Ok(request) => self.actions.call(request),
@@ -78,10 +82,12 @@ impl Dispatch {
                 return Err(self.problem("invalid_json", message, at));
             }
         };
+
         let reply = match result {
             Ok(result) => [b"{\"ok\":true,\"result\":", &*result, b"}\n"].concat(),
             Err(problem) => refusal(&problem),
         };
+
         let room = reply_most(transport).saturating_sub(transport.waiting());
         if reply.len() > room {
             let problem = Problem::of_value(
@@ -113,10 +119,12 @@ impl Protocol for Dispatch {
             let Some(end) = found.map_err(|problem| reject(&problem, transport))? else {
                 return Ok(0);
             };
+
             self.answer(&data[..end], transport)
                 .map_err(|problem| reject(&problem, transport))?;
             count = end + count_blanks(&data[end..]);
         }
+
         self.taken += count as u64;
         Ok(count)
     }
@@ -130,6 +138,7 @@ impl Protocol for Dispatch {
             transport.close();
             return Ok(());
         }
+
         if !self.scanner.ends_here() {
             let message = "the stream ended inside a value";
             let problem = self.problem("truncated", message, unread.len());
@@ -137,6 +146,7 @@ impl Protocol for Dispatch {
             let unread = unread.len();
             return Err(ProtocolError::Truncated { unread });
         }
+
         self.answer(unread, transport)
             .map_err(|problem| reject(&problem, transport))?;
         transport.close();
@@ -144,7 +154,7 @@ impl Protocol for Dispatch {
     }
 }
 
-/// The most bytes that can be replied, in all that is not sent yet.
+/// Returns how many bytes of replies may be unsent in total.
 fn reply_most(transport: &Transport<'_>) -> usize {
     let most = transport.config().max_output;
     let peer = transport.peer();
@@ -152,19 +162,19 @@ fn reply_most(transport: &Transport<'_>) -> usize {
     if is_udp { most.min(UDP_MOST) } else { most }
 }
 
-/// Says what is wrong, and ends the connection.
+/// Replies with what is wrong, and returns the error that ends the connection.
 fn reject(problem: &Problem, transport: &mut Transport<'_>) -> ProtocolError {
     transport.write(&refusal(problem));
     ProtocolError::malformed(problem.message().to_owned())
 }
 
-/// A reply that is no result, as a line.
+/// Formats an error reply as a line.
 fn refusal(problem: &Problem) -> Vec<u8> {
     let refusal = Refusal {
         ok: false,
         error: problem,
     };
-    // Strings and a number can always be written.
+    // Serializing strings and a number cannot fail.
     let mut line = serde_json::to_vec(&refusal).unwrap_or_default();
     line.push(b'\n');
     line

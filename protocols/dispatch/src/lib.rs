@@ -1,9 +1,9 @@
-//! JSON values in, JSON values out: a protocol of [`serveloop`] that calls actions by their name.
+//! JSON values in, JSON values out: a [`serveloop`] protocol that calls actions by name.
 //!
-//! A client sends `{"action": "NAME", ...}`; what else the object holds are the action's parameters.
-//! Only what was registered can be called. Values may be cut into any number of segments, and several
-//! may share one, with or without whitespace between them. Replies come in the order of the requests,
-//! one line each.
+//! A client sends `{"action": "NAME", ...}`. The other members of the object are the action's
+//! parameters. Only registered actions can be called. Values may be cut into any number of
+//! segments, and several may share one, with or without whitespace between them. Replies come in
+//! the order of the requests, one line each.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -35,49 +35,53 @@
 //! ```
 //!
 //! # Replies
-//! A result is `{"ok":true,"result":...}`, anything else
-//! `{"ok":false,"error":{"code":"...","message":"...","at":...}}`. The message is for people; `at` is
-//! a number or a string, by the kind of the error.
+//! The reply to a request that succeeds is `{"ok":true,"result":...}`. Any other reply is
+//! `{"ok":false,"error":{"code":"...","message":"...","at":...}}`. The message is for people. `at`
+//! is a number or a string, depending on the kind of error.
 //!
-//! What is wrong with the text itself closes the connection after the reply, since nobody can tell
-//! where the next value begins. `at` is the byte, counted from 0 at the beginning of the connection,
-//! where it was noticed:
+//! An error in the text itself closes the connection after the reply, since the start of the next
+//! value is unknown. `at` is the byte where the error was noticed, counted from 0 at the start of
+//! the connection:
 //!
 //! | code | what is wrong |
 //! |---|---|
-//! | `invalid_json` | no JSON: NaN, half a surrogate pair, a number that no `f64` holds, trailing data |
+//! | `invalid_json` | not JSON: NaN, a lone surrogate, a number no `f64` holds, trailing data |
 //! | `too_deep` | more levels of arrays and objects than allowed |
 //! | `too_long` | a value of more than `max_frame` bytes |
 //! | `truncated` | the stream ended inside a value |
 //!
-//! What is wrong with the meaning of a value concerns that value alone. `at` is a JSON pointer
-//! (RFC 6901) into it, `""` being the whole:
+//! An error in the meaning of a value concerns only that value. `at` is a JSON pointer (RFC 6901)
+//! into it. The pointer `""` is the whole value:
 //!
 //! | code | what is wrong |
 //! |---|---|
-//! | `duplicate_key` | an object, at the pointer, has a key twice, and the value is JSON otherwise |
-//! | `reserved_key` | a key by which `serde_json` itself marks numbers, and the value is JSON otherwise |
-//! | `not_an_object` | the value is no object |
+//! | `duplicate_key` | the object at the pointer has a key twice, and the value is otherwise JSON |
+//! | `reserved_key` | a key that marks numbers in `serde_json`, and the value is otherwise JSON |
+//! | `not_an_object` | the value is not an object |
 //! | `missing_action` | the object has no `action` |
-//! | `wrong_type` | a parameter is missing, or not what the action takes, or `action` is no string |
+//! | `wrong_type` | a parameter is missing or of the wrong type, or `action` is not a string |
 //! | `unknown_action` | no action of that name is registered |
-//! | `failed`, or a code of its own | the action itself says so |
-//! | `reply_too_long` | the reply does not fit `max_output`, or a UDP datagram: 65,507 bytes |
+//! | `failed`, or another code | the action returned an error |
+//! | `reply_too_long` | the reply does not fit `max_output`, or a UDP datagram of 65,507 bytes |
 //!
-//! A message, or a pointer, of more than 256 bytes is cut and ends in `...`.
+//! A message or a pointer of more than 256 bytes is cut and ends in `...`.
 //!
 //! # Values
-//! A value is an object, an array, a string, a number, `true`, `false` or `null`; the first two and
-//! strings end with their last character, the others with the next one that cannot belong to them,
-//! or with the stream. Numbers keep the digits that they were sent with, until a type of an action
-//! takes them: an `f64` is the nearest one, an integer is exact or refused, a
-//! [`serde_json::Value`] has them as they are. [`sum_exactly`] adds them. A datagram holds
-//! values as a stream does, most simply one, and what they reply comes back in one datagram.
+//! A value is an object, an array, a string, a number, `true`, `false` or `null`. Objects, arrays
+//! and strings end with their last character. The others end with the next character that cannot
+//! belong to them, or with the stream.
 //!
-//! A value is read, and its action run, in one go, while the other connections of an event loop wait;
-//! how long that takes is in proportion to its length, whatever keys were chosen, so that `max_frame`
-//! says how long they wait at most. Values of many small parts cost the most: at its 1 MiB more than
-//! 100 ms.
+//! Numbers keep the digits that they were sent with until an action's type converts them. An `f64`
+//! is the nearest one, an integer is exact or rejected, and a [`serde_json::Value`] keeps them as
+//! they are. [`sum_exactly`] adds them.
+//!
+//! A datagram holds values as a stream does, usually one, and all replies to it come back in one
+//! datagram.
+//!
+//! A value is parsed and its action runs in one go, while the other connections of an event loop
+//! wait. The time for parsing is proportional to the length of the value, whatever keys the client
+//! chose, so `max_frame` limits the wait. Values of many small parts cost the most. At the default
+//! of 1 MiB, one can take more than 100 ms.
 
 mod actions;
 mod decimal;

@@ -1,8 +1,8 @@
-//! The numbers of a JSON text as they are written there.
+//! The numbers of a JSON text, exactly as they are written.
 
 use std::str;
 
-/// Goes through a text that is JSON, or the beginning of one, from number to number.
+/// Steps through the numbers of a text that is JSON or the beginning of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Numbers<'t> {
     text: &'t [u8],
@@ -14,12 +14,12 @@ impl<'t> Numbers<'t> {
         Self { text, at: 0 }
     }
 
-    /// The byte after the number that was given last.
+    /// Returns the position after the last number returned.
     pub(crate) fn position(&self) -> usize {
         self.at
     }
 
-    /// The next number outside of strings.
+    /// Returns the next number outside of strings.
     pub(crate) fn next(&mut self) -> Option<&'t str> {
         loop {
             match *self.text.get(self.at)? {
@@ -28,6 +28,7 @@ impl<'t> Numbers<'t> {
                 _ => self.at += 1,
             }
         }
+
         let rest = &self.text[self.at..];
         let is_part =
             |byte: &u8| matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E') || byte.is_ascii_digit();

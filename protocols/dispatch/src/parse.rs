@@ -1,4 +1,4 @@
-//! One JSON value from its text, in which no object has a key twice.
+//! Parses one JSON value and rejects duplicate keys.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,24 +12,24 @@ use serde_path_to_error::Track;
 use crate::numbers::Numbers;
 use crate::problem::{Problem, pointer};
 
-/// The deepest nesting, whatever was asked for: the parser takes one level more, which is what a reply
-/// adds, so that a client with the same parser can read it.
+/// The deepest nesting that can be allowed. The parser takes one level more, which the reply adds,
+/// so that a client with the same parser can read it.
 pub(crate) const DEPTH_MOST: usize = 126;
 
-/// The key under which the parser hands a number over as text. An object that has it would be taken
-/// for a number wherever a value is converted, so that no request may use it.
+/// The key under which the parser passes a number as text. Conversions would take an object with
+/// this key for a number, so no request may use it.
 const NUMBER_KEY: &str = "$serde_json::private::Number";
 
-/// Why a text is no value that can be worked with.
+/// Why a value is rejected.
 #[derive(Debug)]
 pub(crate) enum Rejection {
-    /// It is no JSON, as was noticed at a byte of the text.
+    /// The text is not JSON. Holds a message and the position of the error in bytes.
     Text(String, usize),
-    /// It is, but its meaning is not clear.
+    /// The text is JSON, but its meaning is not clear.
     Value(Problem),
 }
 
-/// Reads one value. Numbers keep the text that they have there, digit by digit.
+/// Parses one value. Numbers keep the text that they were sent with, digit by digit.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Rejection> {
     let reading = Reading::new(text);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -46,7 +46,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Rejection> {
     Ok(value)
 }
 
-/// A key came twice, or must not come. What follows it was not read, and comes first if it is no JSON.
+/// Returns the rejection of a duplicate or reserved key. The parser stopped there, so if the rest
+/// is not JSON, that error takes precedence.
 fn unclear(
     code: &'static str,
     error: &serde_json::Error,
@@ -56,13 +57,14 @@ fn unclear(
     if let Err(error) = serde_json::from_slice::<Value>(text) {
         return no_json(&error, text);
     }
+
     match check_numbers(text) {
         Ok(()) => Rejection::Value(Problem::of_value(code, message(error), pointer)),
         Err(rejection) => rejection,
     }
 }
 
-/// Refuses a number that no `f64` can hold: most clients could not read it back.
+/// Rejects a number that no `f64` can hold, since most clients could not read it back.
 fn check_numbers(text: &[u8]) -> Result<(), Rejection> {
     let mut numbers = Numbers::new(text);
     while let Some(number) = numbers.next() {
@@ -84,7 +86,7 @@ fn no_json(error: &serde_json::Error, text: &[u8]) -> Rejection {
     Rejection::Text(message(error), at.min(text.len()))
 }
 
-/// The parser's message without the place, which it knows in lines of this text alone.
+/// Returns the parser's message without the position, which it counts in lines of this text alone.
 fn message(error: &serde_json::Error) -> String {
     let mut message = error.to_string();
     if let Some(end) = message.rfind(" at line ") {
@@ -93,11 +95,11 @@ fn message(error: &serde_json::Error) -> String {
     message
 }
 
-/// The text that is being read, and how far its numbers were.
+/// The text being parsed, and how far its numbers have been read.
 struct Reading<'t> {
     text: &'t [u8],
     numbers: Cell<Numbers<'t>>,
-    /// What to call an error about the meaning.
+    /// The code for an error in the meaning.
     code: Cell<&'static str>,
 }
 
@@ -110,7 +112,8 @@ impl<'t> Reading<'t> {
         }
     }
 
-    /// The next number of the text, as it is written there. The parser would write `1E2` as `1e+2`.
+    /// Returns the next number of the text as it is written. The parser would write `1E2` as
+    /// `1e+2`.
     fn next_number<E: Error>(&self) -> Result<Value, E> {
         let mut numbers = self.numbers.get();
         let number = numbers.next().ok_or_else(|| E::custom("no number"))?;
@@ -119,13 +122,15 @@ impl<'t> Reading<'t> {
         Ok(Value::Number(number))
     }
 
-    /// Whether a key is the parser's way to announce a number. That one is not a part of the text.
+    /// Returns whether the parser made up this key to announce a number. Such a key is not part of
+    /// the text.
     fn announces_number(&self, key: &str) -> bool {
         key == NUMBER_KEY && !self.text.as_ptr_range().contains(&key.as_ptr())
     }
 }
 
-/// A value whose objects have no key twice. (A `Value` keeps the last one.)
+/// Deserializes a value whose objects have no duplicate keys. (`Value` alone would keep the last
+/// one.)
 #[derive(Clone, Copy)]
 struct Unique<'r, 't>(&'r Reading<'t>);
 
@@ -180,7 +185,7 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
         Ok(Value::Array(array))
     }
 
-    /// An object, or a number, which the parser shows as one.
+    /// Visits an object, or a number, which the parser presents as an object.
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = entries.next_key_seed(Key(self.0))? {
@@ -188,10 +193,12 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
                 entries.next_value::<IgnoredAny>()?;
                 return self.0.next_number();
             };
+
             if key == NUMBER_KEY {
                 self.0.code.set("reserved_key");
                 return Err(A::Error::custom(format_args!("no object may have {key:?}")));
             }
+
             let value = entries.next_value_seed(self)?;
             match object.entry(key) {
                 Entry::Vacant(entry) => entry.insert(value),
@@ -207,7 +214,7 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
     }
 }
 
-/// A key of an object; none in place of the one that announces a number.
+/// Deserializes a key of an object, or `None` for the key that announces a number.
 struct Key<'r, 't>(&'r Reading<'t>);
 
 impl<'de> DeserializeSeed<'de> for Key<'_, '_> {

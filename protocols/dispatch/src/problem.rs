@@ -1,11 +1,11 @@
-//! What a client is told that gets no result.
+//! The error object of a reply.
 
 use std::fmt::Display;
 
 use serde::Serialize;
 use serde_path_to_error::{Path, Segment};
 
-/// The most bytes of a message, or a pointer, parts of which the client chose.
+/// The most bytes of a message or a pointer, since the client chooses parts of both.
 const TEXT_MOST: usize = 256;
 
 const CUT: &str = "...";
@@ -20,14 +20,14 @@ pub(crate) struct Problem {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Place {
-    /// In the stream, counted from its beginning.
+    /// A byte of the stream, counted from its start.
     Byte(u64),
-    /// In the value.
+    /// A JSON pointer into the value.
     Pointer(String),
 }
 
 impl Problem {
-    /// Something is wrong with the text.
+    /// Creates a problem with the text itself, at a byte of the stream.
     pub(crate) fn of_text(code: &'static str, message: impl Display, byte: u64) -> Self {
         Self {
             code,
@@ -36,7 +36,7 @@ impl Problem {
         }
     }
 
-    /// Something is wrong with what the text means.
+    /// Creates a problem with the meaning of a value, at a JSON pointer.
     pub(crate) fn of_value(code: &'static str, message: impl Display, pointer: String) -> Self {
         Self {
             code,
@@ -55,7 +55,7 @@ impl Problem {
     }
 }
 
-/// A path as a JSON pointer of RFC 6901.
+/// Formats a path as a JSON pointer (RFC 6901).
 pub(crate) fn pointer(path: &Path) -> String {
     let mut pointer = String::new();
     for segment in path {
@@ -64,6 +64,7 @@ pub(crate) fn pointer(path: &Path) -> String {
             Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
             Segment::Enum { .. } | Segment::Unknown => continue,
         };
+
         pointer.push('/');
         pointer.push_str(&token);
     }

@@ -1,12 +1,11 @@
-//! Where one JSON value ends, in text that arrives in pieces.
+//! Finds where a JSON value ends in text that arrives in pieces.
 
-/// Finds the end of the first value, and goes on where it stopped when more has come, so that no
-/// byte is looked at twice. It knows brackets and quotes alone: whether a value is right is for the
-/// parser to say.
+/// Finds the end of the first value. Scanning resumes where it stopped, so no byte is read twice.
+/// The scanner only knows brackets and quotes. The parser decides whether a value is valid.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     max_depth: usize,
-    /// How much of the unread text is behind us.
+    /// How much of the unread text has been scanned.
     scanned: usize,
     depth: usize,
     inside: Inside,
@@ -16,7 +15,7 @@ pub(crate) struct Scanner {
 enum Inside {
     /// Before the first byte of a value.
     Nothing,
-    /// A number, `true`, `false`, `null`, or what looks like one.
+    /// A number, `true`, `false`, `null`, or something that looks like one.
     Word,
     /// An array or an object.
     Brackets,
@@ -25,7 +24,7 @@ enum Inside {
     Escape,
 }
 
-/// Why there is no value, and at which byte of the text that was noticed.
+/// Why there is no value, with the byte of the text where that was noticed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Misfit {
     /// No value begins like this.
@@ -43,8 +42,8 @@ impl Scanner {
         }
     }
 
-    /// The length of the value that `text` begins with, if it is complete. `text` is all that is
-    /// unread, without whitespace in front.
+    /// Returns the length of the value at the start of `text`, if it is complete. `text` must be
+    /// everything that is unread, without leading whitespace.
     pub(crate) fn scan(&mut self, text: &[u8]) -> Result<Option<usize>, Misfit> {
         for (at, byte) in text.iter().enumerate().skip(self.scanned) {
             if let Some(end) = self.step(*byte, at)? {
@@ -56,7 +55,7 @@ impl Scanner {
         Ok(None)
     }
 
-    /// Whether the end of the stream completes what was scanned last.
+    /// Returns whether the end of the stream completes the value that was scanned last.
     pub(crate) fn ends_here(&self) -> bool {
         self.inside == Inside::Word
     }
@@ -65,7 +64,7 @@ impl Scanner {
         *self = Self::new(self.max_depth);
     }
 
-    /// Goes past one byte; gives the end of the value if that completes it.
+    /// Scans one byte. Returns the end of the value if this byte completes it.
     fn step(&mut self, byte: u8, at: usize) -> Result<Option<usize>, Misfit> {
         match (self.inside, byte) {
             (Inside::Nothing | Inside::Brackets, b'{' | b'[') => self.open(at)?,
@@ -96,13 +95,14 @@ impl Scanner {
     }
 }
 
-/// What JSON calls whitespace.
+/// Counts the leading whitespace of JSON.
 pub(crate) fn count_blanks(text: &[u8]) -> usize {
     let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     text.iter().take_while(is_blank).count()
 }
 
-/// Letters beyond those of JSON's words are taken too, so that a mistake is shown whole.
+/// Returns whether a byte belongs to a word. All letters do, so that a misspelled word is reported
+/// whole.
 fn is_of_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_')
 }

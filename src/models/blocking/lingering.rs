@@ -1,4 +1,4 @@
-//! What comes after our end of a connection: the peer's end is awaited.
+//! Lingering on a blocking socket: after we close our side, wait for the peer to close too.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
@@ -15,7 +15,7 @@ use crate::session::{Clock, Input, Tick};
 use crate::shutdown::ShutdownHandle;
 use crate::sys;
 
-/// A connection whose session has ended, and been counted.
+/// A connection whose session has ended and has been counted.
 pub(super) struct Lingering<'a> {
     pub(super) stream: &'a Socket,
     pub(super) config: &'a Config,
@@ -23,16 +23,17 @@ pub(super) struct Lingering<'a> {
     pub(super) interrupt: &'a Interrupt,
     pub(super) clock: Clock,
     pub(super) input: Input,
-    /// Ends a drain that takes too long, where nobody else does.
+    /// When the drain times out, if this session keeps that deadline itself.
     pub(super) drained: Option<Tick>,
 }
 
 impl Lingering<'_> {
-    /// Waits for the peer's end after ours.
+    /// Closes our side and discards input until the peer closes or a deadline passes.
     pub(super) fn linger(mut self) {
         if self.config.linger_timeout.is_none() || self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
+
         let mut linger = Linger::new(self.clock.tick(), self.config);
         while !self.is_ended() {
             let draining = self.interrupt.is_told() || self.handle.is_rung();
@@ -48,6 +49,7 @@ impl Lingering<'_> {
                 thread::sleep(LOOK_AGAIN);
                 read_clock(&mut self.clock);
             }
+
             let unsent = sys::unsent(self.stream.as_fd());
             if linger.is_over(unsent, self.clock.tick(), self.config, draining) {
                 return;
@@ -55,12 +57,13 @@ impl Lingering<'_> {
         }
     }
 
-    /// Throws input away, if any comes before `until`. False at the end of the stream.
+    /// Discards input that arrives before `until`. Returns false if nothing more can come.
     fn discard(&mut self, linger: &mut Linger, until: Tick) -> bool {
         let timeout = until.since(self.clock.tick()).max(WAIT_LEAST);
         if self.stream.set_read_timeout(Some(timeout)).is_err() {
             return false;
         }
+
         let mut stream = self.stream;
         let received = stream.read(&mut self.input);
         read_clock(&mut self.clock);
@@ -80,7 +83,7 @@ impl Lingering<'_> {
     }
 }
 
-/// Whether a blocked call ended for a signal or a deadline alone.
+/// Returns whether a blocking call failed only because of a signal or a timeout.
 pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,5 +1,7 @@
-//! One connection on a thread of its own: plain blocking reads, and writes that wait only for a
-//! peer that is slow, as one would write them by hand, around the same session as everywhere.
+//! The blocking driver: one connection per thread, around the same session that the event loop
+//! uses.
+//!
+//! It reads with plain blocking calls and waits to write only if the peer is slow.
 
 mod lingering;
 
@@ -25,19 +27,19 @@ use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Wakers};
 use crate::{LOG_TARGET, sys};
 
-/// How many turns a session may still take input after the shutdown began.
+/// How many turns of the loop a session may still take input after the shutdown began.
 const DRAINING_TURNS: u8 = 16;
 
-/// The shortest wait, since the system takes zero for no limit at all.
+/// The shortest wait. The system treats a timeout of zero as no timeout.
 const WAIT_LEAST: Duration = Duration::from_millis(1);
 
-/// How long a call is left alone that was interrupted. Some filters of system calls interrupt each.
+/// How long to pause after an interrupted call. Some system-call filters interrupt every call.
 const TRY_AGAIN: Duration = Duration::from_millis(1);
 
-/// What an operator wants to hear of a session.
+/// The peer and the reason of a session that ended with an error.
 pub(super) type Failure = Option<(Peer, Box<CloseReason>)>;
 
-/// Serves a session on a blocking socket until its end; one of them at a time on each thread.
+/// Serves one session on a blocking socket until it ends. A thread runs one at a time.
 pub(super) struct Blocking<'a, P> {
     stream: &'a Socket,
     session: Session<P>,
@@ -49,17 +51,17 @@ pub(super) struct Blocking<'a, P> {
     self_pipe: SelfPipe,
     input: Input,
     read_timeout: Option<Duration>,
-    /// The socket took all that it was given.
+    /// The socket accepted everything in the last write.
     writable: bool,
-    /// The last read left nothing behind.
+    /// The last read emptied the socket.
     dry: bool,
-    /// The peer is gone, which poll would say again and again.
+    /// The peer has hung up. Polling the socket again would report that at once, every time.
     hung_up: bool,
-    /// Our side of the stream has been ended, before the connection.
+    /// Our side of the stream is closed.
     finished: bool,
-    /// How many turns are left in which input is taken though the server shuts down.
+    /// How many more turns may take input during the shutdown.
     turns_left: u8,
-    /// Ends a drain that takes too long, where nobody else does.
+    /// When the drain times out, once the session knows of the shutdown.
     drained: Option<Tick>,
 }
 
@@ -91,13 +93,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         }
     }
 
-    /// Serves the session to its end, and returns what an operator wants to hear of it.
+    /// Serves the session to its end. Returns the failure if it ended with an error.
     pub(super) fn serve(self) -> Failure {
         self.serve_and(|_, failure| failure)
     }
 
-    /// Serves the session to its end. `tell` has its counters, and what an operator wants to hear of
-    /// it, when nothing is left but to wait for the peer's end.
+    /// Serves the session to its end. Calls `tell` with the counts and the failure before it
+    /// lingers for the peer's close.
     pub(super) fn serve_and<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
         self.call(Session::handle_open);
         while !self.is_over() {
@@ -110,6 +112,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             } else if !self.is_over() && self.wait() {
                 self.receive();
             }
+
             let held = self.session.held();
             if !self.interrupt.note_held(held, self.config.max_buffered) {
                 self.session.fail(CloseReason::Shed);
@@ -123,30 +126,33 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         self.session.is_closing() && sent
     }
 
-    /// What comes between reading and writing: wakes, the server's shutdown, deadlines.
+    /// Handles what is due between reads and writes: wakes, the server's shutdown and deadlines.
     fn attend(&mut self) {
         if self.self_pipe.take() {
             self.call(Session::handle_woken);
         }
+
         if self.is_ended() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
             return self.session.fail(reason);
         }
+
         if !self.is_told() && self.is_rung() {
             self.interrupt.note_told();
             let timeout = self.config.drain_timeout;
             self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
             self.turns_left = DRAINING_TURNS;
         }
+
         if self.turns_left > 0 {
             self.drain();
         }
+
         let waits = !self.dry;
         self.call(|session, context| session.handle_deadlines(context, waits));
     }
 
-    /// The server is shutting down: what has arrived is still taken, then the session is asked to
-    /// finish.
+    /// Takes input that has already arrived, then asks the session to finish.
     #[cold]
     fn drain(&mut self) {
         self.turns_left -= 1;
@@ -166,22 +172,24 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         late || self.interrupt.is_ended()
     }
 
-    /// Whether the server shuts down. Asks the system only after a signal, for a process that the
-    /// parent's memory does not reach.
+    /// Returns whether the server is shutting down. A child process does not share the parent's
+    /// memory, so it asks the system, but only after a signal.
     fn is_rung(&self) -> bool {
         self.handle.requests() > 0 || (sys::take_interrupted() && self.handle.is_rung())
     }
 
-    /// Sends what the socket takes at once, which is all of it unless the peer is slow.
+    /// Sends as much as the socket accepts at once, which is everything unless the peer is slow.
     fn send(&mut self) {
         let output = self.session.output();
         if output.is_empty() || !self.writable {
             return;
         }
+
         let output = &output[..output.len().min(self.config.write_per_turn)];
         let length = output.len();
         let sent = sys::send_at_once(self.stream, output);
         self.now();
+
         match sent {
             Ok(count) => {
                 self.writable = count == length;
@@ -195,12 +203,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
                 _ => self.session.fail(CloseReason::Io(error)),
             },
         }
+
         if !self.session.output().is_empty() {
             self.call(|session, context| session.note_stalled(context));
         }
     }
 
-    /// Reads within the deadlines.
+    /// Reads once, and waits no longer than the next deadline.
     fn receive(&mut self) {
         let timeout = self.until_deadline();
         if timeout != self.read_timeout {
@@ -208,11 +217,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             // A socket that refuses the option fails with the read.
             let _ = self.stream.set_read_timeout(timeout);
         }
+
         let mut stream = self.stream;
         let received = stream.read(&mut self.input);
         self.now();
         let (most, gaps) = (self.input.len(), self.session.has_gaps());
         self.dry = !matches!(received, Ok(count) if count == most || (gaps && count > 0));
+
         match received {
             Ok(0) => self.call(Session::handle_eof),
             Ok(count) => self.take(count),
@@ -228,15 +239,17 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         self.check_bell();
     }
 
-    /// Ends a session whose protocol asked for a waker and got one that does nothing.
+    /// Fails the session if its protocol requested a waker that could not be made.
     fn check_bell(&mut self) {
         if let Some(error) = self.self_pipe.take_failure() {
             self.session.fail(CloseReason::Io(error));
         }
     }
 
-    /// Waits, where that is not left to the read itself: the protocol wants no input now, or output
-    /// waits for the peer, or somebody has a waker. True if it is time to read.
+    /// Waits until there is something to do. Returns true if it is time to read.
+    ///
+    /// Returns at once if the read itself can do the waiting. It cannot if the protocol wants no
+    /// input now, output waits for the peer, or a waker exists.
     fn wait(&mut self) -> bool {
         let reads = self.session.wants_input();
         let sends = !self.session.output().is_empty();
@@ -246,6 +259,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if reads && !sends && self.self_pipe.descriptor().is_none() {
             return true;
         }
+
         let timeout = self.until_deadline();
         let handle = (!self.is_told()).then(|| self.handle.as_fd());
         let idle = !reads && !sends;
@@ -257,6 +271,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             sys::wait_for(handle, libc::POLLIN),
             sys::wait_for(stream, input | output),
         ];
+
         let outcome = sys::poll(&mut waits, timeout);
         self.now();
         if let Err(error) = outcome {
@@ -266,9 +281,11 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             }
             return false;
         }
+
         if waits[1].revents != 0 {
             sys::note_interrupted();
         }
+
         let ready = waits[2].revents;
         if idle && ready != 0 {
             self.hang_up();
@@ -280,8 +297,8 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         !self.dry
     }
 
-    /// The connection failed while the protocol wanted no input, or the peer closed it altogether;
-    /// in that case what it had sent still counts.
+    /// Notes that the connection failed, or that the peer closed it, while the protocol wanted no
+    /// input. After a clean close, the input already received still counts.
     #[cold]
     fn hang_up(&mut self) {
         self.hung_up = true;
@@ -290,12 +307,12 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         }
     }
 
-    /// Ends our side of the stream, if the protocol has and all output is sent.
+    /// Closes our side of the stream once the protocol has finished and all output is sent.
     fn end_output(&mut self) {
         let ends = self.session.is_finished() && self.session.output().is_empty();
         if ends && !self.finished {
             self.finished = true;
-            // A socket that has failed says so to the next read, with the reason.
+            // If the socket has failed, the next read returns the reason.
             let _ = self.stream.shutdown(Shutdown::Write);
         }
     }
@@ -308,11 +325,12 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if !reason.is_error() {
             log::debug!(target: LOG_TARGET, event = "ended"; "{}: {reason}", self.session.peer());
         }
+
         self.statistics.count_close(&reason);
         self.statistics.panics += u64::from(self.session.has_panicked_last());
         self.interrupt.note_held(0, self.config.max_buffered);
         if !lingers && reason.is_hard() {
-            // Without the reset it is a plain close, which is as final.
+            // If this fails, the result is a plain close, which is as final.
             let _ = self.stream.set_linger(Some(Duration::ZERO));
         }
 
@@ -338,7 +356,8 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         told
     }
 
-    /// How long a wait may take from now on, since the protocol may have taken its time.
+    /// Returns how long the next wait may take. Reads the clock first, because the protocol may
+    /// have taken a while.
     fn until_deadline(&mut self) -> Option<Duration> {
         self.now();
         let context = context(&self.clock, self.config, &self.self_pipe);
@@ -362,14 +381,14 @@ fn read_clock(clock: &mut Clock) {
     clock.set(Instant::now());
 }
 
-/// Sees to it that a call which is always interrupted is not tried as fast as can be.
+/// Pauses after an interrupted call, so that retrying it does not become a busy loop.
 fn pause_if_interrupted(error: &io::Error) {
     if error.kind() == ErrorKind::Interrupted {
         thread::sleep(TRY_AGAIN);
     }
 }
 
-/// There is one session, so that nobody asks for its number.
+/// Returns the context of the only session, whose id is never used.
 fn context<'a>(clock: &'a Clock, config: &'a Config, wakers: &'a dyn Wakers) -> Context<'a> {
     Context {
         clock,
@@ -379,7 +398,7 @@ fn context<'a>(clock: &'a Clock, config: &'a Config, wakers: &'a dyn Wakers) -> 
     }
 }
 
-/// Answers one datagram, away from the loop.
+/// Answers one datagram outside the event loop.
 pub(super) fn answer<P: Protocol>(
     socket: &Datagram,
     data: &[u8],
@@ -390,6 +409,7 @@ pub(super) fn answer<P: Protocol>(
     let clock = Clock::new(Instant::now());
     let wakers = Mailbox::silent();
     let context = context(&clock, config, &wakers);
+
     let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
     answer_with(served, data, &context, statistics, &mut None, send)
 }

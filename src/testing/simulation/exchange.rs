@@ -1,9 +1,9 @@
-//! What a client sends and what it has to get.
+//! The conversation of one simulated client: what it sends and what it must receive.
 
-/// One client's conversation with the server: what it sends, and what has to come back for it.
+/// One client's conversation with the server: what it sends, and what it must receive.
 ///
-/// How its bytes are cut, how fast it sends and takes, whether it ends its side at once or waits
-/// for the reply, is the simulation's to vary, and must not matter.
+/// The simulation varies how the bytes are cut, how fast the client sends and takes, and whether it
+/// closes its side at once or waits for the reply. None of this may change the result.
 ///
 /// ```
 /// use serveloop::testing::Exchange;
@@ -14,7 +14,7 @@
 pub struct Exchange {
     pub(super) sends: Vec<u8>,
     pub(super) expects: Vec<u8>,
-    /// How much is sent in each round, and how much is to be received before the next.
+    /// For each round, how many bytes have been sent and must have been received by its end.
     pub(super) rounds: Vec<(usize, usize)>,
     pub(super) in_turns: bool,
     pub(super) stays: bool,
@@ -23,12 +23,14 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// A client that sends `sends` and has to get exactly `expects`, greeting included.
+    /// Creates a client that sends `sends` and must receive exactly `expects`, including any
+    /// greeting.
     pub fn new(sends: impl AsRef<[u8]>, expects: impl AsRef<[u8]>) -> Self {
         Self::default().then(sends, expects)
     }
 
-    /// One more round. A client may send it before it has the last one's reply.
+    /// Adds a round. A client may send it before it has the reply to the last, unless
+    /// [`in_turns`](Self::in_turns) is set.
     #[must_use]
     pub fn then(mut self, sends: impl AsRef<[u8]>, expects: impl AsRef<[u8]>) -> Self {
         self.sends.extend_from_slice(sends.as_ref());
@@ -37,48 +39,51 @@ impl Exchange {
         self
     }
 
-    /// The client never sends a round before it has the reply to the last.
+    /// Makes the client wait for the reply to each round before it sends the next.
     #[must_use]
     pub fn in_turns(mut self) -> Self {
         self.in_turns = true;
         self
     }
 
-    /// The client never ends its side of the stream before it has everything. For protocols that
-    /// take the end of the stream for the end of all interest.
+    /// Keeps the client's side of the stream open until it has received everything. Use this for a
+    /// protocol that drops its reply when the peer closes.
     #[must_use]
     pub fn stays_open(mut self) -> Self {
         self.stays = true;
         self
     }
 
-    /// The client always ends its side of the stream when it has sent everything, because the reply
-    /// depends on the end.
+    /// Makes the client close its side of the stream as soon as it has sent everything, for a reply
+    /// that depends on the end.
     #[must_use]
     pub fn ends_first(mut self) -> Self {
         self.ends_first = true;
         self
     }
 
-    /// The server may end the connection before the client has everything, as it does when a handler
-    /// panics. What comes until then still has to be right.
+    /// Allows the server to end the connection before the client has everything, as it does when a
+    /// handler panics. The bytes that do arrive must still be right.
     #[must_use]
     pub fn may_be_cut(mut self) -> Self {
         self.may_be_cut = true;
         self
     }
 
-    /// How much may have been sent by who has received so much, and waits for replies if `in_turns`.
+    /// Returns how many bytes may be sent by a client that has received `received`, and waits for
+    /// replies if `in_turns`.
     pub(super) fn may_send(&self, received: usize, in_turns: bool) -> usize {
         if !in_turns {
             return self.sends.len();
         }
+
         let mut needed = 0;
         let open = self.rounds.iter().take_while(|(_, expected)| {
             let is_open = needed <= received;
             needed = *expected;
             is_open
         });
+
         open.last().map_or(0, |(sends, _)| *sends)
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, and how often.
+//! The faults of a simulation and their rates.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use crate::testing::simulation::random::Random;
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $field:ident: $usual:literal,)*) => {
-        /// How often each kind of fault happens: in so many of 1,000 occasions. 0 is never.
+        /// The rate of each kind of fault, per 1,000 occasions. A rate of 0 turns it off.
         ///
-        /// A run does not have them all: its seed switches each kind off or on, and makes it rarer or
-        /// more frequent (swarm testing; Groce et al., ISSTA 2012), since some bugs show only where
-        /// other faults do not end the connection first.
+        /// A run does not have all faults. Its seed turns each kind off or on, and makes it rarer
+        /// or more frequent (swarm testing; Groce et al., ISSTA 2012), since some bugs show only
+        /// where other faults do not end the connection first.
         ///
         /// ```
         /// use serveloop::testing::Faults;
@@ -22,13 +22,14 @@ macro_rules! faults {
         pub struct Faults { $($(#[$doc])* pub $field: u16,)* }
 
         impl Faults {
-            /// Every kind, at its usual rate.
+            /// Returns every kind of fault at its usual rate.
             #[must_use]
             pub fn all() -> Self {
                 Self { $($field: $usual,)* }
             }
 
-            /// None: a network without faults, which still cuts and delays what it carries.
+            /// Returns rates of 0 for all faults. The network still cuts and delays what it
+            /// carries.
             #[must_use]
             pub fn none() -> Self {
                 Self { $($field: 0,)* }
@@ -46,41 +47,42 @@ macro_rules! faults {
 }
 
 faults! {
-    /// A read brings fewer bytes than have arrived.
+    /// A read returns fewer bytes than have arrived.
     short_reads: 200,
-    /// A write takes fewer bytes than there is room for.
+    /// A write accepts fewer bytes than there is room for.
     short_writes: 200,
-    /// A call says `WouldBlock` though it could do something; readiness is announced again later.
+    /// A call returns `WouldBlock` although it could do something. Readiness is announced again
+    /// later.
     would_block: 100,
     /// A call is interrupted by a signal.
     interrupted: 100,
-    /// A wait is ended by a signal, without events.
+    /// A signal ends a wait without events.
     interrupted_waits: 50,
-    /// An event comes later than what it tells.
+    /// An event comes later than the change it announces.
     delayed_events: 200,
-    /// An event tells of a readiness that is not there.
+    /// An event announces readiness that does not exist.
     spurious_events: 100,
     /// An event comes twice.
     duplicate_events: 100,
-    /// An event comes for a connection that is closed.
+    /// An event comes for a connection that is already closed.
     stale_events: 100,
-    /// Events come in another order than they happened, once per wait.
+    /// Events come out of order. Drawn once per wait.
     shuffled_events: 500,
-    /// A wait brings one or two events only.
+    /// A wait returns only one or two events.
     small_batches: 300,
-    /// A connection's buffers in the system hold a few bytes only.
+    /// A connection's system buffers hold only a few bytes.
     tiny_buffers: 500,
-    /// A client resets its connection somewhere on the way.
+    /// A client resets its connection at some point.
     client_resets: 100,
-    /// A client stops for good without a word.
+    /// A client vanishes without closing its connection.
     client_vanishes: 60,
-    /// A client takes its time: it may miss every deadline.
+    /// A client is so slow that it may miss every deadline.
     slow_clients: 100,
-    /// The process is stopped for up to a hundred seconds, once per wait.
+    /// The process is stopped for up to 100 seconds. Drawn once per wait.
     clock_jumps: 2,
-    /// Accepting fails, for want of descriptors or memory, or because the client is gone.
+    /// Accepting fails because descriptors or memory ran out, or because the client is gone.
     accept_errors: 100,
-    /// There are fewer descriptors than clients, once per run.
+    /// There are fewer descriptors than clients. Drawn once per run.
     out_of_descriptors: 300,
     /// A new connection cannot be registered.
     register_errors: 40,
@@ -88,33 +90,34 @@ faults! {
     read_errors: 5,
     /// A write fails.
     write_errors: 5,
-    /// A write fails for want of memory, or takes nothing, and succeeds later.
+    /// A write fails because memory ran out, and succeeds later.
     out_of_memory: 50,
-    /// Our end of the stream cannot be sent.
+    /// Closing our side of the stream fails.
     finish_errors: 50,
     /// An outbound connection is refused or never answered.
     connect_errors: 200,
-    /// A datagram or the reply to it is lost.
+    /// A datagram or its reply is lost.
     lost_datagrams: 50,
     /// A call on a datagram socket fails.
     datagram_errors: 50,
-    /// Budgets, marks and the number of connections are small, once per run.
+    /// Budgets, water marks and connection limits are small. Drawn once per run.
     small_limits: 500,
-    /// The server is shut down on the way, once per run.
+    /// The server is shut down during the run. Drawn once per run.
     shutdowns: 200,
-    /// A client comes over a Unix socket and passes descriptors: a read ends behind each of them though
-    /// more waits, and no event tells.
+    /// A client connects over a Unix socket and passes descriptors. A read stops after each of them
+    /// although more bytes wait, and no event announces the rest.
     passed_descriptors: 200,
-    /// For up to three seconds nothing can be accepted, or received, whatever is tried, once per run.
+    /// Every accept, or every receive, fails for up to three seconds. Drawn once per run.
     stuck_calls: 150,
-    /// A method of the protocol computes for up to half a second.
+    /// A protocol method computes for up to half a second.
     slow_handlers: 10,
 }
 
 impl Faults {
-    /// Those of one run.
+    /// Draws the rates of one run.
     pub(super) fn swarm(&self, random: &mut Random) -> Self {
         let mut faults = self.clone();
+
         for rate in faults.rates_mut() {
             *rate = match random.below(6) {
                 0..3 => 0,
@@ -128,7 +131,7 @@ impl Faults {
 }
 
 impl fmt::Display for Faults {
-    /// The kinds that happen, with their rates.
+    /// Writes the kinds that can happen, with their rates.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on: Vec<_> = self
             .rates()

@@ -1,5 +1,5 @@
-//! The account of every byte: what each client sent and got, what the protocol was told, and what
-//! may excuse that something is missing.
+//! The ledger of a simulation: what each client sent and received, what its protocol saw, and which
+//! faults excuse missing bytes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -12,36 +12,37 @@ use crate::error::{CloseReason, Deadline};
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::random::Random;
 
-/// A fault of the loop itself that is re-enacted, to see whether it is found.
+/// A bug in the event loop that is re-enacted on purpose, to check that the simulation finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Slip {
-    /// What a connection kept that ended by a panic is never subtracted from what all keep.
+    /// The memory of a connection that panicked is never subtracted from the total.
     KeepsAccount,
-    /// A protocol is asked for its deadline after it was told of its end.
+    /// A protocol is asked for its deadline after `connection_lost`.
     AsksAfterEnd,
 }
 
-/// Kept by the network and by the witness of each protocol; read by the simulation at the end.
+/// The ledger, shared by the network, the witness of each protocol, and the simulation, which
+/// judges it.
 pub(super) type SharedLedger = Rc<RefCell<Ledger>>;
 
-/// The number of a session's account, known once there is one.
+/// The number of a session's account, once it is known.
 pub(super) type Number = Rc<Cell<Option<usize>>>;
 
-/// Something that the network did to a connection, after which it need not be complete.
+/// Something that happened to a connection and excuses it from being complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Justification {
-    /// The client reset it.
+    /// The client reset the connection.
     Reset,
     /// The client stopped for good.
     Vanished,
-    /// The client took longer than deadlines allow.
+    /// The client was slower than the deadlines allow, or may have been kept waiting that long.
     Slow,
-    /// Time jumped.
+    /// The clock jumped.
     Jump,
-    /// A call failed, by this name.
+    /// The named call failed.
     Failed(&'static str),
-    /// It was closed before it was registered.
+    /// The server closed it before it was registered.
     Refused,
     /// The server was shut down.
     Shutdown,
@@ -51,31 +52,32 @@ pub(super) enum Justification {
 pub(super) struct Ledger {
     pub(in crate::testing) config: Config,
     pub(super) accounts: Vec<ConnectionRecord>,
-    /// The time since the beginning.
+    /// The time since the run began.
     pub(in crate::testing) now: Duration,
-    /// The first thing that must not be.
+    /// The first violation found.
     pub(super) violation: Option<String>,
     numbers: HashMap<Address, usize>,
-    /// Outbound sessions whose connections the loop has not asked for yet.
+    /// Outbound sessions that the loop has not connected yet.
     pub(super) connecting: VecDeque<Number>,
-    /// Whether listeners may be closed: the server was told to end, or they were made to fail.
+    /// Whether listeners may be closed, because the server was told to shut down or an error made
+    /// them unusable.
     pub(super) may_close: bool,
-    /// Sessions that began, and those that were told of their end.
+    /// How many sessions began, and how many were told that they ended.
     pub(super) sessions: u64,
     pub(super) lost: u64,
-    /// How long protocols have computed since the network last looked, and what decides for how long
-    /// they do.
+    /// How long protocols have computed since the network last checked, and the source and rate of
+    /// such delays.
     pub(super) computed: Duration,
     pub(super) computing: Option<(Random, u16)>,
-    /// What each open session said when it was last asked for its deadline.
+    /// The deadline that each open session last returned.
     pub(super) deadlines: HashMap<u64, Instant>,
-    /// The loop's own fault that is re-enacted, and what it has left behind.
+    /// The bug that is re-enacted, and how many bytes it has left in the account.
     pub(super) slip: Option<Slip>,
     pub(super) slipped: usize,
 }
 
-/// The longest that a protocol computes, in milliseconds. Shorter than the least is no different from
-/// not at all.
+/// The range of a protocol's computing time, in milliseconds. A shorter time would make no
+/// difference.
 const COMPUTES_LEAST: usize = 20;
 const COMPUTES_MOST: usize = 500;
 
@@ -94,7 +96,7 @@ impl Ledger {
         number
     }
 
-    /// A protocol's method runs, and may take its time.
+    /// Draws how long a protocol's method computes.
     pub(super) fn compute(&mut self) {
         let Some((random, rate)) = &mut self.computing else {
             return;
@@ -105,7 +107,7 @@ impl Ledger {
         }
     }
 
-    /// The account of the client at an address.
+    /// Returns the account number of the client at an address.
     pub(super) fn number(&self, address: &Address) -> Option<usize> {
         self.numbers.get(address).copied()
     }
@@ -114,14 +116,14 @@ impl Ledger {
         self.violation.get_or_insert(problem);
     }
 
-    /// Objects to something about one client.
+    /// Records a violation that concerns one client.
     pub(super) fn object_to(&mut self, number: usize, problem: &str) {
         let address = &self.accounts[number].address;
         let problem = format!("client {number} ({address}): {problem}");
         self.object(problem);
     }
 
-    /// Notes that the protocol was told the end.
+    /// Records that the protocol was told its connection ended.
     pub(super) fn note_lost(&mut self, number: usize, reason: &CloseReason) {
         let account = &self.accounts[number];
         if let Some(problem) = account.early(reason, self.now, &self.config) {
@@ -131,7 +133,7 @@ impl Ledger {
         account.end = Some(End::of(reason));
     }
 
-    /// The connections that are still open, and how far each has come.
+    /// Describes the connections that are still open and the progress of each.
     pub(super) fn open_ones(&self) -> String {
         let open = self.accounts.iter().filter(|it| it.end.is_none());
         let lines = open.map(|it| {
@@ -150,14 +152,15 @@ impl Ledger {
         lines.collect()
     }
 
-    /// Looks at what has become of every client.
+    /// Checks the outcome of every client.
     ///
     /// # Errors
-    /// What must not be.
+    /// Returns the first violation.
     pub(super) fn judge(&self) -> Result<(), String> {
         if let Some(problem) = &self.violation {
             return Err(problem.clone());
         }
+
         for (number, account) in self.accounts.iter().enumerate() {
             account.judge().map_err(|problem| {
                 let address = &account.address;
@@ -168,7 +171,7 @@ impl Ledger {
     }
 }
 
-/// How a connection ended, as its protocol was told.
+/// How a connection ended, as reported to its protocol.
 #[derive(Clone, Debug)]
 pub(super) struct End {
     text: String,
@@ -194,19 +197,19 @@ impl End {
     }
 }
 
-/// One client's account.
+/// The account of one client.
 #[derive(Debug)]
 pub(super) struct ConnectionRecord {
     pub(in crate::testing) address: Address,
     pub(super) exchange: Rc<Exchange>,
     pub(super) justifications: Vec<Justification>,
-    /// Bytes that the loop read, those that the protocol took, those that the loop wrote, and those
-    /// that the client took.
+    /// The bytes that the loop read, the protocol consumed, the loop wrote, and the client
+    /// received.
     pub(super) read: usize,
     pub(super) told: usize,
     pub(super) written: usize,
     pub(super) received: usize,
-    /// When it was accepted, when a byte last moved, and when output last moved.
+    /// When the connection was accepted, when a byte last moved, and when output last moved.
     pub(super) began: Duration,
     pub(super) moved: Duration,
     pub(super) wrote: Duration,
@@ -236,7 +239,7 @@ impl ConnectionRecord {
         }
     }
 
-    /// What is wrong with a deadline that has passed, if it has not.
+    /// Returns a problem if the session timed out before its deadline.
     fn early(&self, reason: &CloseReason, now: Duration, config: &Config) -> Option<String> {
         let CloseReason::TimedOut(deadline) = reason else {
             return None;
@@ -248,6 +251,7 @@ impl ConnectionRecord {
             Deadline::Write => (self.wrote, config.write_timeout),
             Deadline::Connect | Deadline::Drain => return None,
         };
+
         let passed = now - since;
         let early = timeout.is_none_or(|timeout| passed < timeout);
         early.then(|| format!("{reason}, but only {passed:?} had passed"))
@@ -263,6 +267,7 @@ impl ConnectionRecord {
                 end.text
             ));
         }
+
         if received == due || self.exchange.may_be_cut || self.is_excused() {
             return Ok(());
         }
@@ -273,7 +278,7 @@ impl ConnectionRecord {
         ))
     }
 
-    /// Whether what happened to the connection explains how it ended.
+    /// Returns whether the recorded events explain how the connection ended.
     fn is_excused(&self) -> bool {
         self.justifications
             .iter()
@@ -282,7 +287,7 @@ impl ConnectionRecord {
                 | Justification::Vanished
                 | Justification::Failed(_)
                 | Justification::Refused => true,
-                // A client can be late after our end too, in taking what was sent before.
+                // The client may also be too slow after we close, to take what was sent before.
                 Justification::Slow | Justification::Jump => self
                     .end
                     .as_ref()

@@ -1,4 +1,4 @@
-//! A server under a network, a clock and clients that a seed determines.
+//! Whole-server simulation: a network, a clock and clients that a seed determines.
 
 mod exchange;
 mod faults;
@@ -33,24 +33,24 @@ pub use faults::Faults;
 pub use ledger::Slip;
 pub use network::{Call, Handle, Network};
 
-/// The most clients and datagrams of one run, unless said otherwise.
+/// The most clients and the most datagrams of one run by default.
 const CLIENTS_MOST: usize = 8;
 
-/// Runs a server, the real loop and the real protocol, under a simulated network.
+/// Runs a server, with the real event loop and the real protocol, on a simulated network.
 ///
-/// Give it the protocol and what clients say and expect. A run's seed decides how many clients there
-/// are and what they do, how the network cuts, delays and loses what they send, which calls fail and
-/// with which error, how time passes: see [`Faults`]. Whatever happens,
+/// Give it the protocol, and what clients send and expect. The seed of a run decides how many
+/// clients there are and what they do, how the network cuts, delays and loses what they send, which
+/// calls fail and with which error, and how time passes (see [`Faults`]). In every run:
 ///
-/// - every byte is accounted for: delivered once and in order, both ways, or the connection was ended
-///   by something that really happened to it;
-/// - the loop never stalls, never turns more than ten times without waiting or moving anything, and
-///   tries nothing again at once that has failed many times in a row;
-/// - each protocol's methods are called in the order that [`Protocol`](crate::Protocol) promises,
-///   none after `connection_lost`, which comes exactly once; deadlines are never too early, and the loop
-///   never waits beyond one;
-/// - budgets and limits are kept, counters add up, every socket is given back, and at the end of each
-///   turn the account of what all connections keep is what they keep.
+/// - Every byte is accounted for. It was delivered once and in order, in both directions, or the
+///   connection was ended by something that really happened to it.
+/// - The loop never stalls, never turns more than ten times without waiting or moving anything, and
+///   never retries at once what has failed many times in a row.
+/// - Each protocol's methods are called in the order that [`Protocol`](crate::Protocol) promises.
+///   `connection_lost` is called exactly once, and nothing after it. Deadlines are never handled
+///   too early, and the loop never waits beyond one.
+/// - Budgets and limits are kept, counters add up, and every socket is closed. At the end of each
+///   turn, the account of memory matches what all connections hold.
 ///
 /// ```
 /// use serveloop::testing::{Exchange, Simulation};
@@ -61,8 +61,8 @@ const CLIENTS_MOST: usize = 8;
 ///     .run(0..100);
 /// ```
 ///
-/// It is fast: hundreds of runs a second for a small exchange, thousands in a release build. The same
-/// seed gives the same run, in any build, on any machine.
+/// A small exchange runs hundreds of times a second, or thousands in a release build. The same seed
+/// gives the same run in any build on any machine.
 pub struct Simulation<M> {
     make: M,
     config: Config,
@@ -78,7 +78,7 @@ where
     M: FnMut() -> F,
     F: Factory,
 {
-    /// A simulation of a server whose protocols come from what `make` makes, anew for each run.
+    /// Creates a simulation of a server. `make` returns a new factory for each run.
     pub fn new(make: M) -> Self {
         Self {
             make,
@@ -91,43 +91,46 @@ where
         }
     }
 
-    /// The server's limits, of which some runs make some smaller. The default has all deadlines on;
-    /// with a deadline off, clients that vanish would stay for ever, so that none does.
+    /// Sets the server's limits. Some runs use smaller values for some of them. The default has all
+    /// deadlines on. Without an idle or a write timeout, a client that vanishes would keep its
+    /// connection open without end, so no client vanishes then.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
 
-    /// Which faults there are at all. By default all, at their usual rates.
+    /// Sets which faults can happen. By default all can, at their usual rates.
     #[must_use]
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
     }
 
-    /// The most clients, and the most datagrams, of one run. Default 8.
+    /// Sets the most clients, and the most datagrams, of one run. The default is 8, and 0 counts as
+    /// 1.
     #[must_use]
     pub fn at_most(mut self, clients: usize) -> Self {
         self.clients_most = clients.max(1);
         self
     }
 
-    /// One kind of client. With several, each run draws.
+    /// Adds a kind of client. If there are several, each run draws from them.
     #[must_use]
     pub fn client(mut self, exchange: Exchange) -> Self {
         self.clients.push(Rc::new(exchange));
         self
     }
 
-    /// Somebody to whom the server can connect: what that one sends, and has to get.
+    /// Adds a peer that the server can connect to. The exchange says what that peer sends and must
+    /// receive.
     #[must_use]
     pub fn remote(mut self, address: Address, exchange: Exchange) -> Self {
         self.remotes.push((address, Rc::new(exchange)));
         self
     }
 
-    /// One kind of datagram, and its reply; `None` if there must be none.
+    /// Adds a kind of datagram and its reply, or `None` if there must be no reply.
     #[must_use]
     pub fn datagram(mut self, request: impl AsRef<[u8]>, reply: Option<&[u8]>) -> Self {
         self.datagrams.push(Rc::new(Question {
@@ -137,10 +140,11 @@ where
         self
     }
 
-    /// Runs every seed.
+    /// Runs every seed in `seeds`.
     ///
     /// # Panics
-    /// At the first that shows something wrong; the message says what, and how to replay it.
+    /// Panics at the first seed that finds a problem. The message says what is wrong and how to
+    /// replay it.
     #[track_caller]
     pub fn run(&mut self, seeds: Range<u64>) {
         for seed in seeds {
@@ -153,25 +157,26 @@ where
     /// Runs one seed.
     ///
     /// # Errors
-    /// Something is wrong.
+    /// Returns what is wrong and how to replay it.
     pub fn check(&mut self, seed: u64) -> Result<Report, Failure> {
         self.check_through(seed, |network| network)
     }
 
-    /// Runs what `bytes` decide, for a fuzzer: each is one choice in the order in which a run makes
-    /// them, and beyond their end a hash of them is the seed.
+    /// Runs one simulation whose choices come from `bytes`, for a fuzzer. Each byte decides one
+    /// choice, in the order in which the run makes them. When the bytes run out, a hash of them is
+    /// the seed.
     ///
     /// # Errors
-    /// Something is wrong.
+    /// Returns what is wrong and how to replay it.
     pub fn check_bytes(&mut self, bytes: &[u8]) -> Result<Report, Failure> {
         self.simulate(&Choices::Bytes(bytes.to_vec()), |network| network)
     }
 
-    /// Runs one seed on a network that `wrap` has changed: made to lie, for example, to see whether
-    /// that is found, or to have one call fail ([`Network::fail`]).
+    /// Runs one seed on a network that `wrap` has changed. The change may make the network lie, to
+    /// check that the simulation notices, or make one call fail ([`Network::fail`]).
     ///
     /// # Errors
-    /// Something is wrong.
+    /// Returns what is wrong and how to replay it.
     pub fn check_through<N>(
         &mut self,
         seed: u64,
@@ -196,13 +201,16 @@ where
         if self.config.idle_timeout.is_none() || self.config.write_timeout.is_none() {
             faults.client_vanishes = 0;
         }
+
         let config = vary(&self.config, &faults, &mut random);
         let mut ledger = Ledger::new(config.clone());
         ledger.computing = Some((Random::new(random.number()), faults.slow_handlers));
         let ledger: SharedLedger = Rc::new(RefCell::new(ledger));
+
         let shutdown_at = random
             .chance(faults.shutdowns)
             .then(|| random.below(200) as u64);
+
         let network = self.network(random, faults.clone(), &ledger);
         let factory = Witnessed::new((self.make)(), &ledger);
         let run = Run::begin(wrap(network), factory, config, ledger, &self.datagrams);
@@ -225,6 +233,7 @@ where
             .iter()
             .map(|_| random.chance(faults.passed_descriptors))
             .collect();
+
         let mut network = Network::new(random, faults, Instant::now(), ledger);
         network.limit_descriptors(few.unwrap_or(usize::MAX));
         for (address, exchange) in &self.remotes {
@@ -239,6 +248,7 @@ where
             };
             network.add_client(address, exchange);
         }
+
         for (number, question) in datagrams.iter().enumerate() {
             network.add_letter(Address::Udp(client(number)), question);
         }
@@ -255,23 +265,23 @@ impl<M> fmt::Debug for Simulation<M> {
     }
 }
 
-/// What one run was like.
+/// The result of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Sessions that began.
+    /// How many sessions began.
     pub sessions: u64,
-    /// What the loop has counted.
+    /// The counters of the event loop.
     pub statistics: Statistics,
-    /// How long it took, in the simulated time.
+    /// How long the run took, in simulated time.
     pub time: Duration,
-    /// The calls that can be made to fail, in their order, if [`Network::record_calls`] asked.
+    /// The calls that can be made to fail, in order, if [`Network::record_calls`] was called.
     pub calls: Vec<Call>,
-    /// A number that differs if anything went differently.
+    /// A hash of the run. It differs if anything went differently.
     pub trace: u64,
 }
 
-/// Something that must not be, and how to see it again.
+/// A problem that a run found, and how to replay it.
 #[derive(Clone, Debug)]
 pub struct Failure {
     choices: Choices,
@@ -280,7 +290,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// What is wrong.
+    /// Returns what is wrong.
     #[must_use]
     pub fn problem(&self) -> &str {
         &self.problem
@@ -294,6 +304,7 @@ impl fmt::Display for Failure {
             problem,
             faults,
         } = self;
+
         match choices {
             Choices::Seed(seed) => write!(
                 f,
@@ -306,13 +317,14 @@ impl fmt::Display for Failure {
                 bytes.escape_ascii()
             ),
         }?;
+
         write!(f, "\nfaults of 1,000: {faults}")
     }
 }
 
 impl std::error::Error for Failure {}
 
-/// What decides a run.
+/// The source of a run's choices.
 #[derive(Clone, Debug)]
 enum Choices {
     Seed(u64),
@@ -328,7 +340,7 @@ impl Choices {
     }
 }
 
-/// Between one and `most` of what there is, each perhaps several times.
+/// Draws between one and `most` items, with repetition.
 fn draw<T>(from: &[Rc<T>], most: usize, random: &mut Random) -> Vec<Rc<T>> {
     if from.is_empty() {
         return Vec::new();
@@ -344,7 +356,7 @@ fn client(number: usize) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(10, 0, 1, 1), 10_000 + number % 50_000))
 }
 
-/// Limits as small as they may be, in some runs.
+/// Makes limits as small as possible in some runs.
 fn vary(config: &Config, faults: &Faults, random: &mut Random) -> Config {
     let mut config = config.clone();
     if !random.chance(faults.small_limits) {
@@ -356,6 +368,7 @@ fn vary(config: &Config, faults: &Faults, random: &mut Random) -> Config {
         2 => random.between(1, usual.min(1_024)),
         _ => usual,
     };
+
     config.read_per_turn = small(config.read_per_turn, random);
     config.write_per_turn = small(config.write_per_turn, random);
     config.messages_per_turn = small(config.messages_per_turn, random);

@@ -1,9 +1,9 @@
-//! The one source of chance in a simulation.
+//! The only source of randomness in a simulation.
 
 use std::collections::VecDeque;
 
-/// A stream of numbers that a seed determines: SplitMix64 (Steele, Lea and Flood, "Fast splittable
-/// pseudorandom number generators", 2014). Bytes may decide the first ones.
+/// A stream of numbers determined by a seed: SplitMix64 (Steele, Lea and Flood, "Fast splittable
+/// pseudorandom number generators", 2014). The first numbers may come from given bytes instead.
 #[derive(Clone, Debug)]
 pub(super) struct Random {
     state: u64,
@@ -18,8 +18,8 @@ impl Random {
         }
     }
 
-    /// One byte decides each number: 0 makes it the smallest, 255 the largest. When they run out, a
-    /// hash of all of them is the seed.
+    /// Creates a stream whose first numbers come from one byte each: 0 gives the smallest number,
+    /// 255 the largest. When the bytes run out, a hash of all of them is the seed.
     pub(super) fn of_bytes(bytes: &[u8]) -> Self {
         let hash = |seed: u64, byte: &u8| mix(seed.wrapping_add(GOLDEN) ^ u64::from(*byte));
         Self {
@@ -36,18 +36,18 @@ impl Random {
         mix(self.state)
     }
 
-    /// A number from 0 to `end`, which is not among them; 0 if there is none.
+    /// Returns a number from 0 up to but not including `end`, or 0 if `end` is 0.
     pub(super) fn below(&mut self, end: usize) -> usize {
         let wide = u128::from(self.number()) * end as u128;
         usize::try_from(wide >> 64).unwrap_or(0)
     }
 
-    /// A number from `least` to `most`, both included.
+    /// Returns a number from `least` to `most`, inclusive.
     pub(super) fn between(&mut self, least: usize, most: usize) -> usize {
         least + self.below(most - least + 1)
     }
 
-    /// True in so many of 1,000 cases.
+    /// Returns true in `of_thousand` of 1,000 cases.
     pub(super) fn chance(&mut self, of_thousand: u16) -> bool {
         of_thousand > 0 && self.below(1_000) < usize::from(of_thousand)
     }
@@ -57,10 +57,10 @@ impl Random {
     }
 }
 
-/// The odd number next to 2 to the 64th, divided by the golden ratio.
+/// The odd number closest to 2 to the 64th divided by the golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Spreads what differs in one bit over all bits.
+/// Mixes a number, so that a change of one bit affects all bits.
 pub(super) fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -72,13 +72,13 @@ mod tests {
     use super::*;
 
     impl Random {
-        /// The number after so many others.
+        /// Returns the number that follows after `others` earlier ones.
         fn nth(mut self, others: usize) -> Option<u64> {
             (0..=others).map(|_| self.number()).last()
         }
     }
 
-    /// The first numbers for seed 1234567, as the reference implementation gives them.
+    /// Compares the first numbers for seed 1234567 with the reference implementation.
     #[test]
     fn is_splitmix64() {
         let mut random = Random::new(1_234_567);

@@ -1,4 +1,4 @@
-//! One run: the loop from its beginning to its end, and what is checked on the way.
+//! One run of a simulation: drives the event loop from start to end and checks every turn.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -14,11 +14,11 @@ use crate::testing::simulation::network::Question;
 use crate::testing::simulation::witness::Witnessed;
 use crate::testing::simulation::{Network, Report};
 
-/// No run comes near these; one that does goes round and round.
+/// Limits that no run comes near unless it never ends.
 const TURNS_MOST: u64 = 2_000_000;
 const TIME_MOST: Duration = Duration::from_secs(4 * 3_600);
 
-/// A server that runs.
+/// A server under simulation.
 pub(super) struct Run<F: Factory, N: Net> {
     reactor: Reactor<Witnessed<F>, N>,
     ledger: SharedLedger,
@@ -37,10 +37,13 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         datagrams: &[Rc<Question>],
     ) -> Result<Self, String> {
         let most = config.max_connections;
-        // What is too much is noticed once it is there: what one connection did in one turn.
+        // The loop notices an excess only after one connection has caused it in one turn, so allow
+        // that much more.
         let buffered_most = config.max_buffered + config.max_output + config.max_frame;
+
         let reactor = Reactor::with_net(net, factory, config);
         let mut reactor = reactor.map_err(|error| error.to_string())?;
+
         let at = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 9999));
         let mut addresses = vec![Address::Tcp(at)];
         addresses.extend((!datagrams.is_empty()).then_some(Address::Udp(at)));
@@ -59,7 +62,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         })
     }
 
-    /// Runs to the end, and looks at what has become of everything.
+    /// Runs the server to its end and checks the outcome.
     pub(super) fn finish(mut self, shutdown_at: Option<u64>) -> Result<Report, String> {
         while !self.reactor.is_finished() {
             let over = self.reactor.net().as_mut().is_over() && self.reactor.connections() == 0;
@@ -68,13 +71,16 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
             }
             self.turn()?;
         }
+
         self.check_counters()?;
         self.ledger.borrow().judge()?;
         let network = self.reactor.net().as_mut();
         network.judge_datagrams()?;
+
         if network.open() > 0 {
             return Err(format!("{} sockets were not given back", network.open()));
         }
+
         let statistics = *self.reactor.statistics();
         let network = self.reactor.net().as_mut();
         Ok(Report {
@@ -96,6 +102,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         self.reactor
             .turn(None)
             .map_err(|error| format!("the loop ended: {error}"))?;
+
         self.turns += 1;
         if let Some(problem) = &self.ledger.borrow().violation {
             return Err(problem.clone());
@@ -106,7 +113,9 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         if self.reactor.buffered() > self.buffered_most {
             return Err("more than max_buffered is kept".to_owned());
         }
+
         self.check_account()?;
+
         let network = self.reactor.net().as_mut();
         let problem = if network.is_stalled() {
             "a stall: nothing is waited for"
@@ -118,7 +127,8 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         Err(format!("{problem}{}", self.ledger.borrow().open_ones()))
     }
 
-    /// What all connections are said to keep is what each has added, and what each keeps.
+    /// Checks that the memory account of all connections equals what each has added and what each
+    /// holds.
     fn check_account(&self) -> Result<(), String> {
         let (added, held) = self.reactor.recount();
         let sum = self.reactor.buffered() + self.ledger.borrow().slipped;
@@ -137,6 +147,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         let sum = |count: fn(&ConnectionRecord) -> usize| {
             ledger.accounts.iter().map(count).sum::<usize>() as u64
         };
+
         let counted = statistics.refused_by_factory
             + statistics.refused_max_connections
             + statistics.refused_max_per_peer

@@ -1,11 +1,11 @@
-//! What is still to happen in a simulated world, in the order of time.
+//! The timeline of a simulated world: planned actions in the order of their time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// Deeds with their moments, since the beginning of the world. What is to happen at the same moment
-/// happens in the order in which it was planned.
+/// Planned actions and their times since the start. Actions at the same time run in the order in
+/// which they were planned.
 #[derive(Debug)]
 pub(super) struct Timeline<D> {
     planned: BinaryHeap<Reverse<(Duration, u64, D)>>,
@@ -25,12 +25,12 @@ impl<D: Ord> Timeline<D> {
         self.planned.push(Reverse((at, self.count, action)));
     }
 
-    /// When something happens next.
+    /// Returns when the next action is due.
     pub(super) fn next(&self) -> Option<Duration> {
         self.planned.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// The next deed whose moment has come.
+    /// Returns the next action if it is due.
     pub(super) fn pop(&mut self, now: Duration) -> Option<D> {
         let is_due = self.next().is_some_and(|at| at <= now);
         let Reverse((_, _, action)) = is_due.then(|| self.planned.pop()).flatten()?;

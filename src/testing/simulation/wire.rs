@@ -1,4 +1,4 @@
-//! One connection of the simulated network, as both ends see it.
+//! One connection of the simulated network, as seen from both ends.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::net::Event;
 use crate::testing::simulation::faults::Faults;
 use crate::testing::simulation::random::Random;
 
-/// One direction: bytes since the beginning, and the end of the stream behind them.
+/// One direction of a connection: byte positions since its start, and the end of the stream.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     pub(super) sent: usize,
@@ -16,7 +16,7 @@ pub(super) struct Flow {
     pub(super) capacity: usize,
     pub(super) ended: bool,
     pub(super) end_arrived: bool,
-    /// When all that is under way will have arrived.
+    /// When everything in flight will have arrived.
     pub(super) horizon: Duration,
 }
 
@@ -32,27 +32,27 @@ impl Flow {
         self.capacity - (self.sent - self.taken)
     }
 
-    /// Bytes that have arrived and were not taken.
+    /// Returns how many bytes have arrived and were not taken.
     pub(super) fn waiting(&self) -> usize {
         self.arrived - self.taken
     }
 
-    /// What has not arrived yet, the end included.
+    /// Returns how many bytes are in flight, plus one for the end of the stream.
     pub(super) fn under_way(&self) -> usize {
         self.sent - self.arrived + usize::from(self.ended && !self.end_arrived)
     }
 }
 
-/// What travels.
+/// A segment in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Segment {
-    /// All bytes up to this one.
+    /// All bytes up to this position.
     Bytes(usize),
     End,
     Reset,
 }
 
-/// How far an outbound connection has come.
+/// The state of an outbound connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Waits,
@@ -60,7 +60,7 @@ pub(super) enum Standing {
     Stands,
 }
 
-/// A reset or another failure that the server's end has, and whether a call has told it.
+/// Whether the server's end has failed, and whether a call has reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
     No,
@@ -70,9 +70,9 @@ pub(super) enum Broken {
 
 #[derive(Debug)]
 pub(super) struct Wire {
-    /// The client's account.
+    /// The number of the client's account.
     pub(super) number: usize,
-    /// From the client to the server, and back.
+    /// The direction from the client to the server, and back.
     pub(super) up: Flow,
     pub(super) down: Flow,
     pub(super) habits: Habits,
@@ -80,22 +80,23 @@ pub(super) struct Wire {
     pub(super) standing: Standing,
     pub(super) broken: Broken,
     pub(super) broken_since: Duration,
-    /// For how long, in all, events and calls were held back.
+    /// How long events and calls were delayed in total.
     pub(super) held_up: Duration,
-    /// Its state has changed and no event has told so.
+    /// Its state has changed, and no event has announced that.
     pub(super) is_changed: bool,
-    /// A write found no room, so that an event tells when there is some.
+    /// A write found no room, so an event is due when there is some.
     pub(super) is_starved: bool,
-    /// The client waits for room or for a reply before it sends on, or has planned to take.
+    /// Whether the client waits for room or a reply before it sends on, and whether its next take
+    /// is planned.
     pub(super) sender_waits: bool,
     pub(super) taker_planned: bool,
-    /// A read may end anywhere though more waits, without an event for the rest.
+    /// A read may stop anywhere although more bytes wait, and no event announces the rest.
     pub(super) has_gaps: bool,
-    /// The client came to the server, not the other way round.
+    /// The client connected to the server, not the reverse.
     pub(super) is_inbound: bool,
-    /// A reset is on its way to the client, and nothing else arrives there any more.
+    /// A reset is on its way to the client, and nothing else will arrive.
     pub(super) is_cut: bool,
-    /// The server has closed its end, and the client is through.
+    /// Whether the server has closed its end, and whether the client is done.
     pub(super) is_closed: bool,
     pub(super) is_done: bool,
 }
@@ -124,7 +125,7 @@ impl Wire {
         }
     }
 
-    /// What epoll(7) would say of the server's end now.
+    /// Returns the event that epoll(7) would report for the server's end now.
     pub(super) fn event(&self, token: usize) -> Event {
         let broken = self.broken != Broken::No || self.standing == Standing::Refused;
         let stands = self.standing == Standing::Stands;
@@ -137,17 +138,17 @@ impl Wire {
         }
     }
 
-    /// Whether a fresh registration is announced.
+    /// Returns whether a new registration would be announced.
     pub(super) fn has_news(&self) -> bool {
         let event = self.event(0);
         event.readable || event.writable
     }
 }
 
-/// How a client behaves, and how its connection is.
+/// How a client behaves, and the properties of its connection.
 #[derive(Debug)]
 pub(super) struct Habits {
-    /// The most that it sends and takes at a time, in bytes, and the longest time between.
+    /// The most bytes the client sends and takes at a time, and the longest time between.
     pub(super) chunk: usize,
     pub(super) bite: usize,
     pub(super) send_gap: Duration,
@@ -157,13 +158,13 @@ pub(super) struct Habits {
     pub(super) down_capacity: usize,
     pub(super) in_turns: bool,
     pub(super) ends_first: bool,
-    /// After how many bytes in both directions it resets, or vanishes.
+    /// After how many bytes in both directions the client resets or vanishes.
     pub(super) resets_at: Option<usize>,
     pub(super) vanishes_at: Option<usize>,
     pub(super) is_slow: bool,
 }
 
-/// The most pieces that a conversation is cut into, lest a run take too long.
+/// The most pieces to cut a conversation into, so that a run does not take too long.
 const PIECES: usize = 64;
 
 impl Habits {
@@ -179,6 +180,7 @@ impl Habits {
                 _ => most + 1,
             }
         };
+
         let tiny = random.chance(faults.tiny_buffers);
         let capacity = |most: usize, random: &mut Random| {
             if tiny {
@@ -187,6 +189,7 @@ impl Habits {
                 most.max(1 << 16)
             }
         };
+
         let somewhere = |rate: u16, random: &mut Random| {
             random
                 .chance(rate)

@@ -1,4 +1,4 @@
-//! Stands between the loop and the protocol under test, and checks what the loop tells it.
+//! A wrapper around the protocol under test that checks every call the loop makes.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::session::{Actions, Factory, Protocol, Transport};
 use crate::testing::simulation::ledger::Slip;
 use crate::testing::simulation::ledger::{Number, SharedLedger};
 
-/// The factory under test, whose protocols are watched.
+/// The factory under test, which wraps each protocol that it builds in a witness.
 pub(super) struct Witnessed<F> {
     factory: F,
     ledger: SharedLedger,
@@ -28,6 +28,7 @@ impl<F: Factory> Factory for Witnessed<F> {
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
         let protocol = self.factory.build_protocol(peer)?;
+
         let number = self.ledger.borrow().number(peer.address());
         Some(Witness::new(protocol, number, &self.ledger))
     }
@@ -45,6 +46,7 @@ impl<F: Factory> Factory for Witnessed<F> {
             again: &mut *actions.again,
             shutdown: &mut *actions.shutdown,
         });
+
         self.ledger.borrow_mut().may_close |= *actions.shutdown;
         for (to, protocol) in connects {
             let witness = Witness::new(protocol, None, &self.ledger);
@@ -55,7 +57,7 @@ impl<F: Factory> Factory for Witnessed<F> {
     }
 }
 
-/// How far a session has come.
+/// The stage of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     New,
@@ -67,12 +69,12 @@ enum Stage {
 pub(super) struct Witness<P> {
     protocol: P,
     ledger: SharedLedger,
-    /// The other side's account; a datagram has none.
+    /// The number of the client's account. Datagrams have none.
     number: Number,
     stage: Stage,
-    /// What it is known by where accounts are not: a datagram has none.
+    /// The session's id, which datagrams have too.
     id: u64,
-    /// Its connection is to end, so that only the end may follow.
+    /// The connection is closing, so only `connection_lost` may follow.
     is_closing: Cell<bool>,
 }
 
@@ -90,7 +92,7 @@ impl<P> Witness<P> {
         }
     }
 
-    /// A call is in order at the stages from `first` to `last`.
+    /// Objects if a call comes outside the stages from `first` to `last`.
     fn check(&self, call: &str, first: Stage, last: Stage) {
         self.ledger.borrow_mut().compute();
         let is_over = self.is_closing.get() && last != Stage::Lost;
@@ -100,7 +102,7 @@ impl<P> Witness<P> {
         }
     }
 
-    /// Looks whether the connection is to end after a call.
+    /// Records whether the connection is closing after a call.
     fn settle<T>(
         &self,
         outcome: Result<T, ProtocolError>,
@@ -113,15 +115,17 @@ impl<P> Witness<P> {
         outcome
     }
 
-    /// What is shown to the protocol is what the client sent, from where it took the last.
+    /// Checks that the protocol sees exactly what the client sent, starting where it last stopped.
     fn check_shown(&self, data: &[u8]) {
         let Some(number) = self.number.get() else {
             return;
         };
+
         let mut ledger = self.ledger.borrow_mut();
         let account = &ledger.accounts[number];
         let from = account.told;
         let sent = account.exchange.sends.get(from..from + data.len());
+
         if sent != Some(data) {
             let problem = format!("byte {from} on: the protocol was shown what was not sent");
             ledger.object_to(number, &problem);
@@ -164,6 +168,7 @@ impl<P: Protocol> Protocol for Witness<P> {
     ) -> Result<usize, ProtocolError> {
         self.check("data_received", Stage::Open, Stage::Open);
         self.check_shown(data);
+
         let taken = self.protocol.data_received(data, transport);
         let taken = self.settle(taken, transport)?;
         self.note_taken(taken);
@@ -200,14 +205,17 @@ impl<P: Protocol> Protocol for Witness<P> {
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
         self.check("handle_timeout", Stage::Open, Stage::Ended);
+
         let early = self
             .protocol
             .poll_timeout()
             .is_none_or(|at| at > transport.now());
+
         if early {
             let problem = "handle_timeout was called before its time".to_owned();
             self.ledger.borrow_mut().object(problem);
         }
+
         self.protocol.handle_timeout(transport);
         let _ = self.settle(Ok(()), transport);
     }
@@ -231,6 +239,7 @@ impl<P: Protocol> Protocol for Witness<P> {
         let mut ledger = self.ledger.borrow_mut();
         ledger.lost += 1;
         ledger.deadlines.remove(&self.id);
+
         let slip = ledger.slip;
         let panicked = matches!(reason, CloseReason::Panicked);
         ledger.slipped += usize::from(panicked && slip == Some(Slip::KeepsAccount));
@@ -240,6 +249,7 @@ impl<P: Protocol> Protocol for Witness<P> {
         if let Some(number) = self.number.get() {
             ledger.note_lost(number, reason);
         }
+
         drop(ledger);
         if slip == Some(Slip::AsksAfterEnd) {
             let _ = self.poll_timeout();

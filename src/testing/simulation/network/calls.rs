@@ -1,4 +1,4 @@
-//! The calls of a loop.
+//! The calls that an event loop makes: the `Net` implementation of the simulated network.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -16,7 +16,7 @@ use crate::testing::simulation::network::{Call, Handle, Listener, Network};
 use crate::testing::simulation::wire::{Broken, Segment, Standing, Wire};
 use crate::waker::Wake;
 
-/// How much of what differs is shown, in bytes.
+/// The most bytes of a mismatch to show.
 const EXCERPT_MOST: usize = 40;
 
 impl Net for Network {
@@ -64,12 +64,14 @@ impl Net for Network {
             .listener
             .as_mut()
             .and_then(|listener| listener.backlog.pop_front());
+
         let wire = taken.ok_or(ErrorKind::WouldBlock)?;
         self.trouble.note_success();
         self.progress.accepts += 1;
         self.open += 1;
         self.progress.has_moved = true;
         self.note(2, wire);
+
         let mut ledger = self.ledger.borrow_mut();
         let account = &mut ledger.accounts[self.wires[wire].number];
         account.began = self.elapsed;
@@ -84,14 +86,17 @@ impl Net for Network {
         let session = self.ledger.borrow_mut().connecting.pop_front();
         self.inject(Call::Connect, None)?;
         self.progress.has_moved = true;
+
         let known = self.remotes.iter().find(|(address, _)| address == to);
         let Some((address, exchange)) = known else {
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         };
         let account = ConnectionRecord::new(address.clone(), Rc::clone(exchange));
+
         let wire = self.add_wire(account, Standing::Waits);
         session.inspect(|number| number.set(Some(self.wires[wire].number)));
         self.open += 1;
+
         let at = self.elapsed + self.latency(wire);
         if !self.random.chance(self.faults.connect_errors) {
             self.timeline.plan(at, Action::Stand(wire));
@@ -117,6 +122,7 @@ impl Net for Network {
 
     fn register(&mut self, stream: &mut Handle, token: usize) -> io::Result<()> {
         self.inject(Call::Register, Some(stream.0))?;
+
         self.wires[stream.0].token = Some(token);
         self.wires[stream.0].broken_since = self.elapsed;
         if self.wires[stream.0].has_news() {
@@ -144,6 +150,7 @@ impl Net for Network {
                 Err(ErrorKind::WouldBlock.into())
             };
         }
+
         let count = self.read_some(wire, buffer);
         self.progress.note_read(wire, count);
         self.note(3, count);
@@ -165,6 +172,7 @@ impl Net for Network {
             self.wires[wire].is_starved = true;
             return Err(ErrorKind::WouldBlock.into());
         }
+
         let count = self.write_some(wire, data);
         self.progress.note_written(wire, count);
         self.note(4, count);
@@ -172,6 +180,7 @@ impl Net for Network {
             down, is_starved, ..
         } = &mut self.wires[wire];
         *is_starved = count < data.len() && down.room() == 0;
+
         let sent = down.sent;
         if count < data.len() && !*is_starved {
             self.change(wire);
@@ -234,6 +243,7 @@ impl Net for Network {
             self.datagram_queue.note_interrupted(to);
             return outcome;
         }
+
         let noted = self.datagram_queue.note_reply(data, to, outcome.is_err());
         noted.unwrap_or_else(|problem| self.ledger.borrow_mut().object(problem));
         outcome
@@ -250,9 +260,9 @@ impl Net for Network {
     }
 }
 
-/// What the calls are made of.
+/// The steps that the calls are made of.
 impl Network {
-    /// What the server's end of a broken wire says: the failure once, and then that it is gone.
+    /// Returns what a call on a broken wire reports: the failure the first time, and then `later`.
     fn tell_broken(&mut self, wire: usize, later: i32) -> Option<io::Error> {
         let broken = &mut self.wires[wire].broken;
         let number = match broken {
@@ -278,13 +288,15 @@ impl Network {
         let mut ledger = self.ledger.borrow_mut();
         let now = self.elapsed;
         let account = &mut ledger.accounts[number];
+
         let from = self.wires[wire].up.taken;
         buffer[..count].copy_from_slice(&account.exchange.sends[from..from + count]);
         account.moved = now;
-        // What is read after the end was told is thrown away.
+        // Bytes that are read after the session has ended are discarded.
         if account.end.is_none() {
             account.read += count;
         }
+
         self.wires[wire].up.taken += count;
         count
     }
@@ -300,11 +312,13 @@ impl Network {
         };
         let mut ledger = self.ledger.borrow_mut();
         let account = &mut ledger.accounts[*number];
+
         let from = account.written;
         let right = account.exchange.expects.get(from..from + count) == Some(&data[..count]);
         account.written += count;
         account.moved = self.elapsed;
         account.wrote = self.elapsed;
+
         if !right {
             let end = account.exchange.expects.len().min(from + EXCERPT_MOST);
             let expected = account.exchange.expects[from.min(end)..end].escape_ascii();
@@ -312,6 +326,7 @@ impl Network {
             let problem = format!("byte {from} on: \"{written}\" was written, not \"{expected}\"");
             ledger.object_to(*number, &problem);
         }
+
         down.sent += count;
         count
     }

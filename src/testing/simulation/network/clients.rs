@@ -1,4 +1,4 @@
-//! What the clients do, and what travels between them and the server.
+//! The simulated clients, and the segments that travel between them and the server.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,31 +9,30 @@ use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::Network;
 use crate::testing::simulation::wire::{Broken, Habits, Segment, Standing, Wire};
 
-/// What happens in the world. The numbers are wires, or datagrams.
+/// An action on the simulation's timeline. The numbers are those of wires or datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Action {
-    /// A client connects, sends some bytes, takes some.
+    /// A client connects, sends some bytes, or takes some.
     Begin(usize),
     Send(usize),
     Take(usize),
     ToServer(usize, Segment),
     ToClient(usize, Segment),
-    /// An outbound connection stands, or is refused.
+    /// An outbound connection is established or refused.
     Stand(usize),
     Refuse(usize),
-    /// An event that was held back.
+    /// Announces an event that was delayed.
     Announce(usize),
     AnnounceDoor,
     AnnouncePost,
     Packet(usize),
 }
 
-/// How soon a loop notices that a connection was reset, though it may have to take a thousand bytes
-/// one by one before.
+/// How soon a loop must notice a reset. It may first have to read a thousand bytes one by one.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Network {
-    /// A client that connects at some moment soon.
+    /// Adds a client that connects soon after the start.
     pub(in crate::testing::simulation) fn add_client(
         &mut self,
         address: Address,
@@ -44,11 +43,12 @@ impl Network {
         let wire = self.add_wire(account, Standing::Stands);
         self.wires[wire].is_inbound = true;
         self.wires[wire].has_gaps = is_unix;
+
         let at = Duration::from_micros(self.random.below(200_000) as u64);
         self.timeline.plan(at, Action::Begin(wire));
     }
 
-    /// Somebody whom the server can connect to, any number of times.
+    /// Adds a remote peer that the server can connect to any number of times.
     pub(in crate::testing::simulation) fn add_remote(
         &mut self,
         address: Address,
@@ -61,7 +61,7 @@ impl Network {
         self.descriptors = most;
     }
 
-    /// Whether every client is through with the server.
+    /// Returns whether every client is done with the server.
     pub(in crate::testing::simulation) fn is_over(&self) -> bool {
         self.wires.iter().all(|wire| wire.is_done) && self.datagram_queue.is_over()
     }
@@ -73,6 +73,7 @@ impl Network {
         habits.in_turns |= exchange.in_turns;
         habits.ends_first = (habits.ends_first || exchange.ends_first) && !exchange.stays;
         habits.in_turns &= !exchange.ends_first;
+
         let is_slow = habits.is_slow;
         let number = self.ledger.borrow_mut().open(account);
         if is_slow {
@@ -82,7 +83,7 @@ impl Network {
         self.wires.len() - 1
     }
 
-    /// Lets everything happen whose moment has come.
+    /// Runs all actions that are due.
     pub(super) fn happen(&mut self) {
         while let Some(action) = self.timeline.pop(self.elapsed) {
             self.act(action);
@@ -137,6 +138,7 @@ impl Network {
         if self.wires[wire].is_done || self.misbehaves(wire) {
             return;
         }
+
         let it = &mut self.wires[wire];
         let ledger = self.ledger.borrow();
         let account = &ledger.accounts[it.number];
@@ -146,6 +148,7 @@ impl Network {
         let most = (may - it.up.sent).min(it.up.room()).min(it.habits.chunk);
         let is_all = it.up.sent == account.exchange.sends.len();
         drop(ledger);
+
         it.sender_waits = most == 0;
         if most > 0 {
             it.up.sent += self.random.between(1, most);
@@ -158,7 +161,8 @@ impl Network {
         }
     }
 
-    /// The client ends its side once it has sent all, and has got all if it waits for that.
+    /// Closes the client's side once everything is sent, and everything received if the client
+    /// waits for that.
     fn client_ends(&mut self, wire: usize) {
         let it = &mut self.wires[wire];
         let ledger = self.ledger.borrow();
@@ -166,6 +170,7 @@ impl Network {
         let is_all = it.up.sent == exchange.sends.len();
         let has_all = it.down.taken >= exchange.expects.len();
         drop(ledger);
+
         if is_all && !it.up.ended && (it.habits.ends_first || has_all) {
             it.up.ended = true;
             self.send_up(wire, Segment::End);
@@ -178,6 +183,7 @@ impl Network {
         if it.is_done || self.misbehaves(wire) {
             return;
         }
+
         let it = &mut self.wires[wire];
         let most = it.down.waiting().min(it.habits.bite);
         if most > 0 {
@@ -188,6 +194,7 @@ impl Network {
                 self.change(wire);
             }
         }
+
         let it = &mut self.wires[wire];
         if it.down.waiting() > 0 {
             self.plan_take(wire);
@@ -195,11 +202,12 @@ impl Network {
             it.is_done = true;
             self.excuse_late(wire);
         }
+
         self.client_ends(wire);
         self.encourage_sender(wire);
     }
 
-    /// A client that has seen the end sends no more; a polite one ends its side too.
+    /// Closes the side of a client that has seen the end of the stream, and so sends no more.
     fn excuse_late(&mut self, wire: usize) {
         if !self.wires[wire].up.ended {
             self.wires[wire].up.ended = true;
@@ -207,11 +215,12 @@ impl Network {
         }
     }
 
-    /// Whether the client has reset its connection now, or vanished.
+    /// Returns whether the client resets its connection or vanishes now.
     fn misbehaves(&mut self, wire: usize) -> bool {
         let it = &mut self.wires[wire];
         let moved = it.up.sent + it.down.taken;
         let number = it.number;
+
         if it.habits.resets_at.is_some_and(|at| moved >= at) {
             it.is_done = true;
             self.justification(number, Justification::Reset);
@@ -220,6 +229,7 @@ impl Network {
                 .plan(at, Action::ToServer(wire, Segment::Reset));
             return true;
         }
+
         if it.habits.vanishes_at.is_some_and(|at| moved >= at) {
             it.is_done = true;
             self.justification(number, Justification::Vanished);
@@ -228,7 +238,7 @@ impl Network {
         false
     }
 
-    /// Room or a reply has come for a client that waits for it.
+    /// Schedules the next send of a client that was waiting for room or a reply.
     pub(super) fn encourage_sender(&mut self, wire: usize) {
         let it = &mut self.wires[wire];
         if std::mem::take(&mut it.sender_waits) {
@@ -262,6 +272,7 @@ impl Network {
 
     fn reach_server(&mut self, wire: usize, segment: Segment) {
         let it = &mut self.wires[wire];
+
         match segment {
             Segment::Bytes(count) => it.up.arrived = it.up.arrived.max(count),
             Segment::End => it.up.end_arrived = true,
@@ -273,15 +284,18 @@ impl Network {
                 }
             }
         }
+
         let it = &mut self.wires[wire];
         if it.is_closed && matches!(segment, Segment::Bytes(_)) && it.broken == Broken::No {
             self.cut(wire);
         }
+
         self.change(wire);
     }
 
     fn reach_client(&mut self, wire: usize, segment: Segment) {
         let it = &mut self.wires[wire];
+
         match segment {
             Segment::Reset => it.is_done = true,
             _ if it.is_cut => {}
@@ -296,7 +310,7 @@ impl Network {
         }
     }
 
-    /// Resets the connection: what is under way to the client is lost, and what it has not taken when
+    /// Resets the connection. The client loses what is in flight, and what it has not taken when
     /// the reset arrives.
     pub(super) fn cut(&mut self, wire: usize) {
         if !std::mem::replace(&mut self.wires[wire].is_cut, true) {
@@ -306,7 +320,7 @@ impl Network {
         }
     }
 
-    /// Ends the server's side, behind what was written.
+    /// Closes the server's side, after everything that was written.
     pub(super) fn end_down(&mut self, wire: usize) {
         if !std::mem::replace(&mut self.wires[wire].down.ended, true) {
             self.progress.has_moved = true;
@@ -320,6 +334,7 @@ impl Network {
         self.note(8, wire);
         self.check_prompt(wire);
         let it = &mut self.wires[wire];
+
         it.is_closed = true;
         match it.token {
             Some(token) => self.gone.push(token),
@@ -329,6 +344,7 @@ impl Network {
                 self.justification(number, Justification::Refused);
             }
         }
+
         let it = &self.wires[wire];
         match it.standing {
             Standing::Stands if it.broken != Broken::No => {}
@@ -338,7 +354,7 @@ impl Network {
         }
     }
 
-    /// A connection that was reset does not stay.
+    /// Objects if the loop took too long to notice a reset.
     fn check_prompt(&self, wire: usize) {
         let it = &self.wires[wire];
         let took = self.elapsed - it.broken_since;
@@ -346,6 +362,7 @@ impl Network {
         if it.broken == Broken::No || it.token.is_none() || is_prompt {
             return;
         }
+
         let mut ledger = self.ledger.borrow_mut();
         if !ledger.accounts[it.number]
             .justifications
@@ -358,19 +375,22 @@ impl Network {
         }
     }
 
-    /// Stops listening. Who waits to be accepted is reset.
+    /// Stops listening. Clients that wait to be accepted are reset.
     pub(super) fn close_door(&mut self) {
         let Some(listener) = self.listener.take() else {
             return;
         };
+
         for wire in listener.backlog {
             self.wires[wire].is_closed = true;
             self.cut(wire);
         }
+
         let mut ledger = self.ledger.borrow_mut();
         if !ledger.may_close {
             ledger.object("the listener was closed though nothing was wrong with it".to_owned());
         }
+
         for wire in self.wires.iter().filter(|wire| !wire.is_done) {
             ledger.accounts[wire.number].justification(Justification::Shutdown);
         }

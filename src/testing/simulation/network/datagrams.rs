@@ -1,4 +1,4 @@
-//! Datagrams: what is sent to the server's one socket, and what comes back.
+//! Simulated datagrams: what clients send to the server's one socket, and the replies.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -8,24 +8,24 @@ use crate::address::Address;
 use crate::testing::simulation::network::Network;
 use crate::testing::simulation::network::clients::Action;
 
-/// One datagram, and what has to come back for it.
+/// One datagram, and the reply that must come back.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(in crate::testing::simulation) request: Vec<u8>,
     pub(in crate::testing::simulation) reply: Option<Vec<u8>>,
 }
 
-/// After so many signals in a row a server may drop a reply.
+/// How many interrupted sends in a row allow a server to drop a reply.
 const INTERRUPTED_MOST: u32 = 16;
 
-/// Every datagram of a run, and the server's socket.
+/// All datagrams of a run, and the server's socket.
 #[derive(Debug, Default)]
 pub(super) struct DatagramQueue {
     packets: Vec<Packet>,
     waiting: VecDeque<usize>,
     token: Option<usize>,
     was_closed: bool,
-    /// How often in a row a reply could not be sent for a signal.
+    /// How many sends in a row a signal has interrupted.
     interrupted: u32,
     is_changed: bool,
 }
@@ -41,10 +41,10 @@ struct Packet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     UnderWay,
-    /// Waits in the socket, or is with the server.
+    /// It waits in the server's socket.
     Arrived,
     Received,
-    /// It was lost, or the reply to it.
+    /// It, or the reply to it, was lost.
     Lost,
 }
 
@@ -75,7 +75,7 @@ impl DatagramQueue {
         self.is_changed = true;
     }
 
-    /// The token that an event is due for, once.
+    /// Returns, once, the token for which an event is due.
     pub(super) fn take_change(&mut self) -> Option<usize> {
         std::mem::take(&mut self.is_changed).then_some(self.token)?
     }
@@ -98,13 +98,15 @@ impl DatagramQueue {
         let packet = &mut self.packets[self.waiting.pop_front()?];
         packet.fate = Fate::Received;
         self.interrupted = 0;
+
         let data = &packet.question.request;
         let count = data.len().min(buffer.len());
         buffer[..count].copy_from_slice(&data[..count]);
         Some((count, packet.from.clone()))
     }
 
-    /// A reply was not sent for a signal. One that is tried often in vain may be dropped.
+    /// Records that a signal interrupted a reply. A reply that is interrupted too often may be
+    /// dropped.
     pub(super) fn note_interrupted(&mut self, to: &Address) {
         self.interrupted += 1;
         let packet = self.packets.iter_mut().find(|packet| packet.from == *to);
@@ -113,10 +115,10 @@ impl DatagramQueue {
         }
     }
 
-    /// Looks at a reply, which is lost on its way or not.
+    /// Checks a reply. `lost` says whether it is lost on its way.
     ///
     /// # Errors
-    /// It must not be.
+    /// Returns a problem if the reply is unexpected or wrong.
     pub(super) fn note_reply(
         &mut self,
         data: &[u8],
@@ -130,6 +132,7 @@ impl DatagramQueue {
         if Some(data) != packet.question.reply.as_deref() {
             return Err(format!("{to}: the reply is \"{}\"", data.escape_ascii()));
         }
+
         packet.replies += 1;
         if lost {
             packet.fate = Fate::Lost;
@@ -141,6 +144,7 @@ impl DatagramQueue {
         for packet in &self.packets {
             let due = usize::from(packet.question.reply.is_some());
             let right = packet.replies == due;
+
             if packet.fate == Fate::Received && !right {
                 let Packet { from, replies, .. } = packet;
                 return Err(format!(
@@ -148,12 +152,13 @@ impl DatagramQueue {
                 ));
             }
         }
+
         Ok(())
     }
 }
 
 impl Network {
-    /// A datagram that is sent at some moment soon.
+    /// Adds a datagram that is sent soon after the start.
     pub(in crate::testing::simulation) fn add_letter(
         &mut self,
         from: Address,
@@ -166,14 +171,15 @@ impl Network {
             fate: Fate::UnderWay,
             replies: 0,
         });
+
         let at = Duration::from_micros(self.random.below(200_000) as u64);
         self.timeline.plan(at, Action::Packet(number));
     }
 
-    /// Looks at what has become of every datagram.
+    /// Checks the outcome of every datagram.
     ///
     /// # Errors
-    /// What must not be.
+    /// Returns the first violation.
     pub(in crate::testing::simulation) fn judge_datagrams(&self) -> Result<(), String> {
         self.datagram_queue.judge()
     }

@@ -1,4 +1,4 @@
-//! Waiting: how time passes, which events come of it, and whether the loop behaved in between.
+//! Waiting for events: advances the clock, announces events, and checks how the loop behaved.
 
 use std::mem;
 use std::sync::atomic::Ordering;
@@ -9,27 +9,28 @@ use crate::testing::simulation::ledger::Justification;
 use crate::testing::simulation::network::Network;
 use crate::testing::simulation::network::clients::Action;
 
-/// How often in a row a loop may look for events without waiting, finding or doing anything.
+/// How often in a row a loop may poll without waiting, receiving events or doing anything.
 const IDLE_TURNS_MOST: u32 = 10;
 
-/// How long events may be held back, in all, before a deadline may pass for it.
+/// How long events may be delayed in total before that excuses a missed deadline.
 const HELD_UP_MOST: Duration = Duration::from_secs(1);
 
-/// How long protocols may compute, in all, before a deadline may pass for it.
+/// How long protocols may compute in total before that excuses a missed deadline.
 const COMPUTED_MOST: Duration = Duration::from_secs(5);
 
-/// How late a protocol's deadline may be, which is how soon one is repeated that was not moved.
+/// How late a protocol's deadline may be handled. A deadline that did not move repeats after this
+/// time.
 const LATE_MOST: Duration = Duration::from_millis(2);
 
-/// What happened since the last wait began.
+/// What the loop did since the last wait began.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// A call has moved something or was made to fail, the wait took time, events came.
+    /// A call moved something or was made to fail, the wait took time, or events came.
     pub(super) has_moved: bool,
     has_waited: bool,
     had_events: bool,
     pub(super) accepts: usize,
-    /// Bytes by wire.
+    /// Bytes read and written, by wire.
     read: Vec<(usize, usize)>,
     written: Vec<(usize, usize)>,
     idle_turns: u32,
@@ -66,10 +67,11 @@ fn add(counts: &mut Vec<(usize, usize)>, wire: usize, count: usize) {
 }
 
 impl Network {
-    /// Lets the world go on until there is something to tell, at most for `timeout`.
+    /// Runs the simulated world until there is an event, for at most `timeout`.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) {
         self.check_turn();
         self.progress.begin(timeout != Some(Duration::ZERO));
+
         if self.random.chance(self.faults.interrupted_waits) {
             self.progress.had_events = true;
             return;
@@ -81,7 +83,7 @@ impl Network {
         self.happen();
         while !self.has_news() && end.is_none_or(|end| self.elapsed < end) {
             let Some(next) = self.timeline.next().into_iter().chain(end).min() else {
-                // Once all clients are through, the simulation has the next word.
+                // Once all clients are done, the simulation decides what to do next.
                 self.is_stalled = !self.is_over() || mem::replace(&mut self.has_rested, true);
                 return;
             };
@@ -91,13 +93,14 @@ impl Network {
         }
     }
 
-    /// Protocols may have computed since somebody last looked at the time.
+    /// Adds the time that protocols computed since the clock was last read.
     pub(super) fn absorb(&mut self) {
         let mut ledger = self.ledger.borrow_mut();
         let computed = mem::take(&mut ledger.computed);
         self.elapsed += computed;
         ledger.now = self.elapsed;
         drop(ledger);
+
         self.progress.has_waited |= !computed.is_zero();
         self.computed += computed;
         if self.has_computed_long() && !computed.is_zero() {
@@ -107,20 +110,22 @@ impl Network {
         }
     }
 
-    /// Whether the server's own work explains that somebody had to wait.
+    /// Returns whether the protocols' own computing explains a delay.
     pub(super) fn has_computed_long(&self) -> bool {
         self.computed > COMPUTED_MOST
     }
 
-    /// A loop that is about to wait does not do so beyond a protocol's deadline.
+    /// Objects if the loop is about to wait beyond a protocol's deadline.
     pub(super) fn check_wait(&self, timeout: Option<Duration>) {
         let mut ledger = self.ledger.borrow_mut();
         let Some(first) = ledger.deadlines.values().min() else {
             return;
         };
+
         let due = first.saturating_duration_since(self.origin);
         let latest = due.max(self.elapsed) + LATE_MOST;
         let end = timeout.map(|timeout| self.elapsed.saturating_add(timeout));
+
         if end.is_none_or(|end| end > latest) {
             let now = self.elapsed;
             let problem =
@@ -135,13 +140,14 @@ impl Network {
         } else {
             usize::MAX
         };
+
         self.announce_wires(events, most);
         self.announce_others(events);
         self.invent(events);
         self.progress.had_events |= !events.is_empty();
     }
 
-    /// The wire's state has changed: that makes an edge.
+    /// Marks a wire as changed, which causes an edge-triggered event.
     pub(super) fn change(&mut self, wire: usize) {
         let it = &mut self.wires[wire];
         if it.token.is_some() && !it.is_closed && !mem::replace(&mut it.is_changed, true) {
@@ -149,7 +155,7 @@ impl Network {
         }
     }
 
-    /// Holds an event back. Who is held up for long in all may well miss a deadline.
+    /// Delays an event. A client that is delayed for long in total may miss a deadline.
     pub(super) fn announce_later(&mut self, wire: usize, by: Duration) {
         self.timeline
             .plan(self.elapsed + by, Action::Announce(wire));
@@ -178,7 +184,7 @@ impl Network {
                 .is_some_and(|(handle, _)| handle.requests() > 0)
     }
 
-    /// The process stood still, and the world went on.
+    /// Jumps the clock, as if the process had been stopped while the world went on.
     fn jump(&mut self) {
         self.elapsed += Duration::from_millis(self.random.below(100_000) as u64);
         self.progress.has_waited = true;
@@ -194,6 +200,7 @@ impl Network {
                 changed.swap(last, self.random.below(last + 1));
             }
         }
+
         for wire in changed {
             if events.len() >= most {
                 self.changed.push(wire);
@@ -227,6 +234,7 @@ impl Network {
         if let Some((_, token)) = self.watched.take_if(|(handle, _)| handle.requests() > 0) {
             events.push(readable(token));
         }
+
         let delayed = self.faults.delayed_events;
         let later = self.elapsed + Duration::from_micros(self.random.below(50_000) as u64);
         if let Some(listener) = self
@@ -241,12 +249,13 @@ impl Network {
                 events.push(readable(listener.token));
             }
         }
+
         if let Some(token) = self.datagram_queue.take_change() {
             events.push(readable(token));
         }
     }
 
-    /// Events that nothing has caused.
+    /// Adds events that have no cause.
     fn invent(&mut self, events: &mut Vec<Event>) {
         if self.random.chance(self.faults.spurious_events) && !self.wires.is_empty() {
             let it = &self.wires[self.random.below(self.wires.len())];
@@ -257,6 +266,7 @@ impl Network {
                 });
             }
         }
+
         if self.random.chance(self.faults.stale_events) && !self.gone.is_empty() {
             let token = self.random.pick(&self.gone);
             events.push(Event {
@@ -269,7 +279,7 @@ impl Network {
         }
     }
 
-    /// Whether the loop kept its budgets, and did not spin.
+    /// Objects if the loop exceeded its budgets or spins.
     fn check_turn(&self) {
         let mut ledger = self.ledger.borrow_mut();
         let problem = {
@@ -287,6 +297,7 @@ impl Network {
                 return;
             }
         };
+
         ledger.object(problem.to_owned());
     }
 }

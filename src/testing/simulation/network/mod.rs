@@ -1,4 +1,4 @@
-//! The simulated network: what an operating system does for a loop, as a seed decides.
+//! The simulated network: what an operating system does for an event loop, driven by a seed.
 
 mod calls;
 mod clients;
@@ -32,11 +32,12 @@ pub use trouble::Call;
 
 pub(crate) use datagrams::Question;
 
-/// A network that exists in memory only, with its clients, its clock and its faults.
+/// A network that exists only in memory, with its clients, clock and faults.
 ///
-/// Made by a [`Simulation`](crate::testing::Simulation). It keeps the contract of [`Net`](crate::net::Net) to the
-/// letter, at its worst: an event comes once for each change and as late as it may, each call can
-/// fail in every way that the system's may, and what is closed with unread input is reset.
+/// A [`Simulation`](crate::testing::Simulation) creates it. It keeps the contract of
+/// [`Net`](crate::net::Net) but in the least convenient way allowed. An event comes once for each
+/// change and as late as it may, each call can fail in every way that a system call may, and a
+/// socket that is closed with unread input resets its connection.
 pub struct Network {
     random: Random,
     faults: Faults,
@@ -44,14 +45,14 @@ pub struct Network {
     timeline: Timeline<Action>,
     origin: Instant,
     elapsed: Duration,
-    /// For how long protocols have computed.
+    /// How long protocols have computed in total.
     computed: Duration,
     wires: Vec<Wire>,
     listener: Option<Listener>,
     datagram_queue: DatagramQueue,
-    /// Whom the server can connect to.
+    /// The peers that the server can connect to.
     remotes: Vec<(Address, Rc<Exchange>)>,
-    /// Wires that have changed, and the tokens of some that are closed.
+    /// Wires with an event due, and the tokens of closed ones.
     changed: Vec<usize>,
     gone: Vec<usize>,
     descriptors: usize,
@@ -67,7 +68,7 @@ pub struct Network {
     trace: u64,
 }
 
-/// Where connections come in.
+/// The listening socket.
 #[derive(Debug)]
 struct Listener {
     token: usize,
@@ -84,7 +85,7 @@ impl Wake for Arc<Wakeup> {
     }
 }
 
-/// What a loop knows one of the network's sockets by.
+/// A socket of the simulated network.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Handle(usize);
 
@@ -123,19 +124,19 @@ impl Network {
         }
     }
 
-    /// How many connections were closed before they were registered.
+    /// Returns how many inbound connections were closed before they were registered.
     pub(super) fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// How many sockets the loop has not given back.
+    /// Returns how many sockets the loop still has open.
     pub(super) fn open(&self) -> usize {
         self.open
             + usize::from(self.listener.is_some())
             + usize::from(self.datagram_queue.is_open())
     }
 
-    /// Whether the loop waited without end though nothing was going to happen.
+    /// Returns whether the loop waits without a timeout although nothing can happen any more.
     pub(super) fn is_stalled(&self) -> bool {
         self.is_stalled
     }
@@ -144,32 +145,34 @@ impl Network {
         self.elapsed
     }
 
-    /// A number that differs if anything went differently.
+    /// Returns a hash of the run. It differs if anything went differently.
     pub(super) fn trace(&self) -> u64 {
         self.trace
     }
 
-    /// Which calls can be made to fail, in the order in which they were made.
+    /// Returns the recorded calls in the order in which they were made.
     pub(super) fn calls(&self) -> &[Call] {
         &self.trouble.calls
     }
 
-    /// Notes every call that can be made to fail, for the [`Report`](crate::testing::Report).
+    /// Records every call that can be made to fail, for
+    /// [`Report::calls`](crate::testing::Report::calls).
     pub fn record_calls(&mut self) {
         self.trouble.records = true;
     }
 
-    /// Has the call with that number, counted from 0, fail with the system's number of an error.
+    /// Makes call number `call`, counted from 0, fail with the `errno` value `error`.
     pub fn fail(&mut self, call: usize, error: i32) {
         self.trouble.failing = Some((call, error));
     }
 
-    /// The same with every such call from that one on, for two seconds. Who waits goes on waiting.
+    /// Makes every call of that kind fail for two seconds of simulated time, starting with call
+    /// number `call`. Waiting clients keep waiting.
     pub fn fail_for_long(&mut self, call: usize, error: i32) {
         self.trouble.sticking = Some((call, error));
     }
 
-    /// Re-enacts a fault of the loop itself, which no network could have caused.
+    /// Re-enacts a bug in the event loop, which no network could cause.
     pub fn slip(&mut self, slip: Slip) {
         self.ledger.borrow_mut().slip = Some(slip);
     }
@@ -187,7 +190,7 @@ impl Network {
         Duration::from_micros(self.random.below(usize::try_from(most).unwrap_or(0) + 1) as u64)
     }
 
-    /// Sends something to the client, behind all that was sent before.
+    /// Sends a segment to the client, after everything that was sent before.
     fn send_down(&mut self, wire: usize, segment: Segment) {
         let at = self.elapsed + self.latency(wire);
         let flow = &mut self.wires[wire].down;

@@ -1,15 +1,15 @@
-//! Calls that fail for some time, whatever a loop does: trying again at once is in vain.
+//! Calls that keep failing for some time, so that an immediate retry is useless.
 
 use std::io;
 use std::time::Duration;
 
 use crate::testing::simulation::network::{Call, Network};
 
-/// How often in a row, without time passing, a loop may try again what only fails: each try may have
-/// concerned one connection or datagram alone.
+/// How often in a row, without time passing, a loop may retry a call that only fails. Each failure
+/// might have concerned only one connection or datagram.
 const FRUITLESS_MOST: u32 = 17;
 
-/// Calls of one kind that all fail for some time.
+/// A period in which all calls of one kind fail.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stuck {
     pub(super) call: Call,
@@ -18,7 +18,7 @@ pub(super) struct Stuck {
     pub(super) until: Duration,
 }
 
-/// Errors that may stay, whatever a loop does.
+/// Errors that may persist whatever the loop does.
 const STUCK_ERRORS: &[i32] = &[
     libc::EPERM,
     libc::EPROTO,
@@ -29,18 +29,18 @@ const STUCK_ERRORS: &[i32] = &[
     libc::EACCES,
 ];
 
-/// For how long the calls fail that a test has chosen.
+/// How long calls fail that a test made to fail for long.
 pub(super) const STICKS_FOR: Duration = Duration::from_secs(2);
 
 impl Network {
-    /// Whether a client waits to be accepted.
+    /// Returns whether a client waits to be accepted.
     pub(super) fn has_line(&self) -> bool {
         self.listener
             .as_ref()
             .is_some_and(|listener| !listener.backlog.is_empty())
     }
 
-    /// Fails a call like all of its kind, without harm to anybody but that they wait.
+    /// Fails a call as part of a stuck period. The only harm is that clients wait.
     pub(super) fn stay_stuck(
         &mut self,
         call: Call,
@@ -48,23 +48,27 @@ impl Network {
         error: i32,
     ) -> io::Result<()> {
         self.note(9, usize::try_from(error).unwrap_or(0));
+
         if matches!(call, Call::Accept | Call::Receive) {
             self.note_fruitless(call);
         }
+
         if let Some(wire) = wire {
             let most = self.ledger.borrow().config.accept_pause;
             self.hold_up(wire, most);
         }
+
         Err(io::Error::from_raw_os_error(error))
     }
 
-    /// Trying is no progress, however often.
+    /// Counts a useless retry. Retries are not progress, and too many of them are a violation.
     fn note_fruitless(&mut self, call: Call) {
         let passed = self.elapsed - self.trouble.fruitless_since;
         if self.trouble.fruitless == 0 || passed >= Duration::from_millis(1) {
             self.trouble.fruitless_since = self.elapsed;
             self.trouble.fruitless = 0;
         }
+
         self.trouble.fruitless += 1;
         self.progress.has_moved |= self.trouble.fruitless < FRUITLESS_MOST;
         if self.trouble.fruitless > FRUITLESS_MOST {
@@ -74,11 +78,12 @@ impl Network {
         }
     }
 
-    /// Draws whether, when and how the server is kept from accepting or receiving.
+    /// Draws whether, when and how accepting or receiving gets stuck.
     pub(in crate::testing::simulation) fn draw_stuck(&mut self) {
         if !self.random.chance(self.faults.stuck_calls) {
             return;
         }
+
         let from = Duration::from_millis(self.random.below(200) as u64);
         let lasts = Duration::from_millis(self.random.between(100, 3_000) as u64);
         self.trouble.stuck = Some(Stuck {

@@ -1,4 +1,4 @@
-//! The calls that fail, each in every way that the system's may.
+//! Injected failures: which calls fail, and with which errors.
 
 use std::io;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use crate::testing::simulation::network::stuck::{STICKS_FOR, Stuck};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// accept(2)
+    /// `accept(2)`
     Accept,
-    /// Registering a connection, as with epoll_ctl(2).
+    /// Registering a connection, as with `epoll_ctl(2)`.
     Register,
-    /// connect(2)
+    /// `connect(2)`
     Connect,
-    /// Asking how a connect ended.
+    /// Checking the outcome of a connect.
     Connected,
-    /// read(2)
+    /// `read(2)`
     Read,
-    /// write(2)
+    /// `write(2)`
     Write,
-    /// shutdown(2)
+    /// `shutdown(2)`
     Finish,
-    /// recvfrom(2)
+    /// `recvfrom(2)`
     Receive,
-    /// sendto(2)
+    /// `sendto(2)`
     Send,
 }
 
 impl Call {
-    /// The system's numbers of the errors that the call can give.
+    /// Returns the `errno` values that the call can fail with.
     #[must_use]
     pub fn errors(self) -> &'static [i32] {
         match self {
@@ -64,7 +64,7 @@ impl Call {
     }
 }
 
-// The first two, where they are there, are no errors but ways to say "not now".
+// EAGAIN and EINTR come first where they are possible. They only mean "not now".
 const ACCEPT_ERRORS: &[i32] = &[
     libc::EAGAIN,
     libc::EINTR,
@@ -140,7 +140,7 @@ const SEND_ERRORS: &[i32] = &[
     libc::EINVAL,
 ];
 
-/// Which call is to fail, and which there were.
+/// Which call must fail, and the calls that were made.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) failing: Option<(usize, i32)>,
@@ -164,7 +164,7 @@ impl Plan {
         (number + 1 == self.count).then_some(error)
     }
 
-    /// Begins to be stuck with this call, if it is the one.
+    /// Begins a stuck period if this is the chosen call.
     fn stick(&mut self, call: Call, now: Duration) {
         let begins = |(number, _): &(usize, i32)| *number + 1 == self.count;
         if let Some((_, error)) = self.sticking.filter(begins) {
@@ -184,19 +184,19 @@ impl Plan {
         is_now.then_some(stuck.error)
     }
 
-    /// Something was accepted or received.
+    /// Records that something was accepted or received.
     pub(super) fn note_success(&mut self) {
         self.fruitless = 0;
     }
 }
 
-/// How soon a readiness that a call denied is announced again, at the latest, in microseconds.
+/// The longest delay, in microseconds, before readiness that a call denied is announced again.
 const DENIED_MOST: usize = 5_000;
 
 const LACK: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
 
 impl Network {
-    /// Fails a call, if that is its lot.
+    /// Fails the call if the plan or chance says so.
     pub(super) fn inject(&mut self, call: Call, wire: Option<usize>) -> io::Result<()> {
         self.absorb();
         let planned = self.trouble.count(call);
@@ -206,11 +206,12 @@ impl Network {
                 return self.stay_stuck(call, wire, error);
             }
         }
+
         let Some(error) = planned.or_else(|| self.draw(call)) else {
             return Ok(());
         };
         self.note(7, usize::try_from(error).unwrap_or(0));
-        // To run into the same lack at once again is no progress.
+        // Running into the same shortage again is not progress.
         self.progress.has_moved |= !LACK.contains(&error);
         self.apply_fault(call, wire, error);
         Err(io::Error::from_raw_os_error(error))
@@ -225,6 +226,7 @@ impl Network {
         if blocks && random.chance(faults.would_block) {
             return Some(libc::EAGAIN);
         }
+
         match call {
             Call::Accept => self.draw_for_accept(),
             Call::Register => random
@@ -260,19 +262,22 @@ impl Network {
         if listener.backlog.is_empty() {
             return None;
         }
+
         if self.open >= self.descriptors {
             return Some(libc::EMFILE);
         }
+
         let errors = &Call::Accept.errors()[3..12];
         self.random
             .chance(self.faults.accept_errors)
             .then(|| self.random.pick(errors))
     }
 
-    /// What a failure does to who is concerned.
+    /// Applies the consequences of a failure to the wire or listener it concerns.
     fn apply_fault(&mut self, call: Call, wire: Option<usize>, error: i32) {
         let denied = Duration::from_micros(self.random.below(DENIED_MOST) as u64);
         let again = self.elapsed + denied;
+
         match (call, wire) {
             (Call::Accept, _) if error == libc::EAGAIN => {
                 self.timeline.plan(again, Action::AnnounceDoor);
@@ -308,7 +313,7 @@ impl Network {
         }
     }
 
-    /// The client that would have been accepted is gone.
+    /// Drops the client that would have been accepted.
     fn lose_first_in_line(&mut self) {
         let taken = self
             .listener
