@@ -1,6 +1,8 @@
 //! How many connections fit into this process, and how many workers into a server.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::sys::limits;
 
 /// No process is given more, whatever the system allows.
 const MOST: u64 = 20_000;
@@ -46,16 +48,20 @@ pub(crate) fn check_workers(
 }
 
 fn hard_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile).maximum;
+    let limit = limits(Resource::Nofile).and_then(|limits| limits.maximum);
     limit.unwrap_or(MOST).min(MOST)
 }
 
 /// Raises the soft limit as far as the hard limit lets us, if `wanted` descriptors need it.
 fn raise(wanted: u64) -> Result<(), String> {
-    let (limit, hard) = (getrlimit(Resource::Nofile), hard_limit());
+    let Some(limit) = limits(Resource::Nofile) else {
+        return Ok(());
+    };
     if limit.current.is_none_or(|soft| soft >= wanted) {
         return Ok(());
     }
+
+    let hard = hard_limit();
     let raised = Rlimit {
         current: Some(hard),
         maximum: limit.maximum,

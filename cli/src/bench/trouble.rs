@@ -6,7 +6,9 @@ use libc::{
     EACCES, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE,
     ENOBUFS, ENOENT, ENOMEM, EPERM, ETIMEDOUT,
 };
-use rustix::process::{Resource, getrlimit};
+use rustix::process::Resource;
+
+use crate::sys::limits;
 use serveloop::{CloseReason, Deadline};
 
 /// What helps where nobody answers.
@@ -90,7 +92,7 @@ fn advice(error: &io::Error) -> Option<String> {
 }
 
 fn descriptors_most() -> String {
-    let soft = getrlimit(Resource::Nofile).current;
+    let soft = limits(Resource::Nofile).and_then(|limits| limits.current);
     soft.map_or("any number of".to_owned(), |soft| soft.to_string())
 }
 

@@ -14,11 +14,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use libc::{EADDRNOTAVAIL, EMFILE};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::Resource;
 use serveloop::{Address, CloseReason, Config, Deadline, Protocol};
 
 use crate::failure::Failure;
 use crate::outbound::happy_eyeballs::Race;
+use crate::sys::limits;
 use crate::threads;
 
 /// How a connection ended, as its protocol tells whoever made it. What is told first counts.
@@ -99,7 +100,7 @@ pub(crate) fn advice(error: &io::Error) -> String {
                 .to_owned()
         }
         Some(EMFILE) => {
-            let most = getrlimit(Resource::Nofile).current;
+            let most = limits(Resource::Nofile).and_then(|limits| limits.current);
             let most = most.map_or("any number of".to_owned(), |most| most.to_string());
             format!(": this process may have {most} descriptors, ulimit -n allows more")
         }

@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::process::Resource;
 use serveloop::Config;
 
 use crate::logger::TARGET;
-use crate::sys::{address_space_limit, data_limit, share_one_heap};
+use crate::sys::{limits, share_one_heap};
 
 /// Buffers may take this part of the memory: code, stacks and tables need the rest.
 const BUFFERS: usize = 2;
@@ -102,13 +103,10 @@ fn fitting(config: &Config, memory: u64, parts: usize) -> Option<(usize, bool)> 
 }
 
 fn limit() -> Option<Memory> {
-    let resources = [
-        (address_space_limit(), "ulimit -v"),
-        (data_limit(), "ulimit -d"),
-    ];
-    let ours = resources.into_iter().filter_map(|(bytes, by)| {
+    let resources = [(Resource::As, "ulimit -v"), (Resource::Data, "ulimit -d")];
+    let ours = resources.into_iter().filter_map(|(resource, by)| {
         Some(Memory {
-            bytes: bytes?,
+            bytes: limits(resource)?.current?,
             by,
             stack: STACK,
         })

@@ -10,7 +10,9 @@ pub(crate) use self::timer::Interrupts;
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
-use std::{fs, io, ptr};
+use std::{fs, io, mem, ptr};
+
+use rustix::process::{Resource, Rlimit};
 
 /// Descriptors that are looked at one by one where the system cannot list them: enough for what a
 /// server has, and quickly done.
@@ -113,33 +115,35 @@ pub(crate) fn share_one_heap() {
     };
 }
 
-/// The most addresses that this process may use, in bytes, as `ulimit -v` sets it. `None` if there is
-/// no limit, or the system does not say.
-pub(crate) fn address_space_limit() -> Option<u64> {
-    // SAFETY: zeros are valid limits, which the call writes.
-    let mut limits = unsafe { std::mem::zeroed::<libc::rlimit>() };
-    // SAFETY: the limits live for the call.
-    let outcome = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limits) };
-    soft(outcome, limits)
+/// Returns the limits of this process on `resource`. `None` if the system does not say, as a sandbox may
+/// have it, or for a resource that is not asked for here. Unlike rustix's `getrlimit` it never panics.
+pub(crate) fn limits(resource: Resource) -> Option<Rlimit> {
+    // SAFETY: zeros are valid limits.
+    let mut found = unsafe { mem::zeroed::<libc::rlimit>() };
+    let to = &raw mut found;
+    // SAFETY: the limits live for the call, which writes them.
+    let outcome = unsafe {
+        match resource {
+            Resource::As => libc::getrlimit(libc::RLIMIT_AS, to),
+            Resource::Core => libc::getrlimit(libc::RLIMIT_CORE, to),
+            Resource::Cpu => libc::getrlimit(libc::RLIMIT_CPU, to),
+            Resource::Data => libc::getrlimit(libc::RLIMIT_DATA, to),
+            Resource::Fsize => libc::getrlimit(libc::RLIMIT_FSIZE, to),
+            Resource::Nofile => libc::getrlimit(libc::RLIMIT_NOFILE, to),
+            _ => return None,
+        }
+    };
+
+    let limit = |limit| (limit != libc::RLIM_INFINITY).then_some(number(limit)?);
+    (outcome == 0).then(|| Rlimit {
+        current: limit(found.rlim_cur),
+        maximum: limit(found.rlim_max),
+    })
 }
 
-/// The same for the memory of its data, as `ulimit -d` sets it.
-pub(crate) fn data_limit() -> Option<u64> {
-    // SAFETY: as above.
-    let mut limits = unsafe { std::mem::zeroed::<libc::rlimit>() };
-    // SAFETY: as above.
-    let outcome = unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limits) };
-    soft(outcome, limits)
-}
-
-fn soft(outcome: c_int, limits: libc::rlimit) -> Option<u64> {
-    // Of another type on each system.
-    fn number(limit: impl TryInto<u64>) -> Option<u64> {
-        limit.try_into().ok()
-    }
-
-    let is_limit = outcome == 0 && limits.rlim_cur != libc::RLIM_INFINITY;
-    number(limits.rlim_cur).filter(|_| is_limit)
+/// A limit as a number: it has another type on each system.
+fn number(limit: impl TryInto<u64>) -> Option<u64> {
+    limit.try_into().ok()
 }
 
 #[cfg(test)]

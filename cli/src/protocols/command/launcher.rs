@@ -16,13 +16,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
+use rustix::process::{Resource, Rlimit, setrlimit, setsid};
 use rustix::stdio::dup2_stdin;
 use signal_hook::consts::FORBIDDEN;
 
 use crate::protocols::command::allowed::PATH;
 use crate::protocols::command::platform;
-use crate::sys::{close_on_exec_from, execv, unblock_signals};
+use crate::sys::{close_on_exec_from, execv, limits, unblock_signals};
 
 /// By this name in place of its own our binary knows what it was started for.
 const MARK: &str = "serveloop: becoming a program";
@@ -82,7 +82,8 @@ impl Confinement {
 }
 
 fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
-    let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let most = limits(resource).and_then(|limits| limits.maximum);
+    let most = most.unwrap_or(u64::MAX);
     let limits = Rlimit {
         current: Some(soft.min(most)),
         maximum: Some(hard.min(most)),
