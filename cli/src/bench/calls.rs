@@ -1,6 +1,7 @@
-//! System calls per message, counted by strace in runs of their own: it slows a server too much for
-//! anything else to be measured meanwhile. The count is the difference of two runs, which leaves the
-//! beginning and the end out.
+//! System calls per message, counted by strace in separate runs, because strace slows a server too
+//! much for anything else to be measured.
+//!
+//! The count is the difference between two runs, which leaves out the start and the end.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,10 +14,10 @@ use crate::bench::round::Ground;
 use crate::bench::scenario::{Pace, Scenario};
 use crate::bench::server::Server;
 
-/// Messages of the shorter run, at least; the other has twice as many.
+/// The fewest messages of the shorter run. The longer run has twice as many as the shorter.
 const MESSAGES: u64 = 1_000;
 
-/// Whether strace can be run at all.
+/// Returns whether strace can be run at all.
 pub(crate) fn are_countable() -> bool {
     Command::new("strace")
         .arg("-V")
@@ -26,10 +27,11 @@ pub(crate) fn are_countable() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// `None` for an open loop: under strace it would not keep its rate.
+/// Counts the system calls per message. Returns `None` for an open loop, which would not keep its
+/// rate under strace.
 ///
 /// # Errors
-/// The server fails under strace, or a signal came.
+/// Fails if the server fails under strace, or after a signal.
 pub(crate) fn count(
     ground: Ground<'_>,
     model: Model,
@@ -38,6 +40,7 @@ pub(crate) fn count(
     if let Pace::Open(_) = scenario.pace {
         return Ok(None);
     }
+
     let connections = scenario.connections as u64;
     let messages = MESSAGES.max(4 * connections * scenario.depth as u64);
     let less = traced(ground, model, scenario, messages)?;
@@ -47,10 +50,11 @@ pub(crate) fn count(
     Ok(Some(each))
 }
 
-/// All system calls of a server that answers so many messages.
+/// Counts all system calls of a server that answers `messages` messages.
 fn traced(ground: Ground<'_>, model: Model, scenario: &Scenario, messages: u64) -> io::Result<u64> {
     let summary = Summary::new();
     let tracer = summary.tracer();
+
     let server = Server::start(model, scenario, ground.cores, &tracer, ground.interrupt)?;
     let load = Load::new(
         scenario,
@@ -59,8 +63,9 @@ fn traced(ground: Ground<'_>, model: Model, scenario: &Scenario, messages: u64) 
         ground.interrupt,
     );
     let exchanged = load.and_then(|mut load| exchange(&mut load, scenario, messages));
+
     match exchanged {
-        // Its connections still stand, so that their ends are the same in both runs.
+        // The connections are still open, so that they end in the same way in both runs.
         Ok(()) => server.end_traced()?,
         Err(error) => return Err(server.explain(error)),
     }
@@ -76,13 +81,14 @@ fn exchange(load: &mut Load<'_>, scenario: &Scenario, messages: u64) -> io::Resu
     load.run_messages(messages)
 }
 
-/// All calls in strace's table: share, seconds, microseconds per call, calls, errors if any, name.
+/// Returns the total number of calls in strace's table, whose columns are share, seconds,
+/// microseconds per call, calls, errors (if any) and name.
 fn total(table: &str) -> Option<u64> {
     let line = table.lines().find(|line| line.ends_with(" total"))?;
     line.split_whitespace().nth(3)?.parse().ok()
 }
 
-/// The file that strace writes, which goes with it.
+/// The file that strace writes. It is removed on drop.
 struct Summary(PathBuf);
 
 impl Summary {
@@ -99,7 +105,7 @@ impl Summary {
 
 impl Drop for Summary {
     fn drop(&mut self) {
-        // It is not there if strace failed.
+        // There is no file if strace failed.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -1,38 +1,38 @@
-//! Charts as SVG, drawn for the width of a phone: a row for each server, in groups by the number of
-//! connections. The page's style gives the colours.
+//! Charts as SVG, drawn for the width of a phone. Each server has a row, and rows are grouped by
+//! the number of connections. The style of the page sets the colours.
 
 use std::fmt::Write;
 
 use crate::bench::figure::{Figure, time};
 
-/// All in units of the drawing; it is shown at the width that there is.
+/// The width of the drawing. All lengths are in its units, and it is scaled to the available width.
 const WIDTH: f64 = 360.0;
 const LEFT: f64 = 98.0;
 const RIGHT: f64 = 286.0;
 const ROW: f64 = 20.0;
 const TITLE: f64 = 24.0;
 const BAR: f64 = 12.0;
-/// Letters of a server's name that fit to the left of its bar.
+/// The most letters of a server's name that fit to the left of its bar.
 const NAME_MOST: usize = 14;
-/// How many colours there are.
+/// The number of colours.
 const COLOURS: usize = 6;
 
-/// The rows of one number of connections.
+/// The rows for one number of connections.
 pub(crate) struct Group<T> {
     pub(crate) title: String,
     pub(crate) rows: Vec<Row<T>>,
 }
 
-/// One server.
+/// The row of one server.
 pub(crate) struct Row<T> {
     pub(crate) name: String,
-    /// What is shown, or why there is nothing.
+    /// The value, or why there is none.
     pub(crate) value: Result<T, String>,
-    /// The value in words.
+    /// The value as text.
     pub(crate) text: String,
 }
 
-/// Times of one server in microseconds.
+/// The latencies of one server, in microseconds.
 #[derive(Clone, Copy)]
 pub(crate) struct Strip {
     pub(crate) p50: f64,
@@ -42,7 +42,7 @@ pub(crate) struct Strip {
     pub(crate) max: f64,
 }
 
-/// A bar for each value, with a line from the smallest round to the largest.
+/// Draws a bar for each median, with a line from the smallest round to the largest.
 pub(crate) fn bars(title: &str, groups: &[Group<Figure>]) -> String {
     let largest = values(groups).map(|figure| figure.most).fold(0.0, f64::max);
     let place = |value: f64| LEFT + (RIGHT - LEFT) * value / largest.max(f64::MIN_POSITIVE);
@@ -59,27 +59,31 @@ pub(crate) fn bars(title: &str, groups: &[Group<Figure>]) -> String {
     })
 }
 
-/// A line from the median to the maximum for each row, on a logarithmic scale.
+/// Draws a line from the median to the maximum for each row, on a logarithmic scale.
 pub(crate) fn strips(title: &str, groups: &[Group<Strip>]) -> String {
     let least = values(groups)
         .map(|strip| strip.p50)
         .fold(f64::INFINITY, f64::min);
     let most = values(groups).map(|strip| strip.max).fold(0.0, f64::max);
+
     if !least.is_finite() {
         return String::new();
     }
+
     let first = least.max(0.001).log10().floor();
     let last = most.max(0.001).log10().ceil().max(first + 1.0);
     let place = |micros: f64| {
         let part = (micros.max(0.001).log10() - first) / (last - first);
         LEFT + (RIGHT - LEFT) * part.clamp(0.0, 1.0)
     };
+
     let bottom = height(groups);
     let mut svg = draw(title, groups, ROW, |svg, strip, y| {
         stroke(svg, "path", (place(strip.p50), y), (place(strip.max), y));
         for tick in [strip.p90, strip.p999] {
             stroke(svg, "path", (place(tick), y - 4.0), (place(tick), y + 4.0));
         }
+
         let (from, to) = (place(strip.p50), place(strip.max));
         let _ = write!(
             svg,
@@ -89,6 +93,7 @@ pub(crate) fn strips(title: &str, groups: &[Group<Strip>]) -> String {
             svg,
             r#"<circle class="hollow" cx="{to:.1}" cy="{y}" r="3.5"/>"#
         );
+
         let (middle, size) = (place(strip.p99), 5.0);
         let _ = write!(
             svg,
@@ -99,6 +104,7 @@ pub(crate) fn strips(title: &str, groups: &[Group<Strip>]) -> String {
             y + size
         );
     });
+
     svg.truncate(svg.len() - "</svg>".len());
     decades(&mut svg, first, last, bottom, place);
     svg + "</svg>"
@@ -115,8 +121,8 @@ fn height<T>(groups: &[Group<T>]) -> f64 {
     rows as f64 * ROW + groups.len() as f64 * TITLE
 }
 
-/// The frame of every chart: names to the left, values to the right, and between them what `mark`
-/// draws at a height. `below` is left free at the bottom.
+/// Draws the frame of a chart: names on the left, values on the right, and what `mark` draws
+/// between them at the height of the row. Leaves a space of `below` at the bottom.
 fn draw<T: Copy>(
     title: &str,
     groups: &[Group<T>],
@@ -127,6 +133,7 @@ fn draw<T: Copy>(
     let mut svg = format!(
         r#"<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}"><title>{title}</title>"#
     );
+
     let mut y = 0.0;
     for group in groups {
         let _ = write!(
@@ -136,6 +143,7 @@ fn draw<T: Copy>(
             escape(&group.title)
         );
         y += TITLE;
+
         for (place, row) in group.rows.iter().enumerate() {
             let middle = y + ROW / 2.0;
             name(&mut svg, &row.name, middle);
@@ -154,14 +162,16 @@ fn draw<T: Copy>(
     svg + "</svg>"
 }
 
-/// Lines at the powers of ten, with their names below. Behind everything they would be prettier, but
-/// then they would cross the reasons.
+/// Draws ticks at powers of ten, with labels below. Full lines behind the rows would cross the
+/// reasons.
 fn decades(svg: &mut String, first: f64, last: f64, bottom: f64, place: impl Fn(f64) -> f64) {
     stroke(svg, "axis", (LEFT, bottom + 2.0), (RIGHT, bottom + 2.0));
+
     let mut power = first;
     while power <= last {
         let x = place(10_f64.powf(power));
         stroke(svg, "axis", (x, bottom), (x, bottom + 5.0));
+
         let round = time(10_f64.powf(power))
             .replace(".00", "")
             .replace(".0", "");
@@ -187,7 +197,8 @@ fn name(svg: &mut String, name: &str, y: f64) {
     text(svg, "name", (0.0, y), &shown);
 }
 
-/// Letters stand on their line, so that their middle is a third of their size above it.
+/// Writes text vertically centred on `y`. Letters are drawn on their baseline, so they are moved
+/// down by a third of their size.
 fn text(svg: &mut String, class: &str, (x, y): (f64, f64), text: &str) {
     let (y, text) = (y + 4.0, escape(text));
     let _ = write!(
@@ -203,7 +214,7 @@ fn stroke(svg: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f
     );
 }
 
-/// Text as it can stand in HTML and SVG, also within quotes.
+/// Escapes text for HTML and SVG, including quoted attributes.
 pub(crate) fn escape(text: &str) -> String {
     text.chars().fold(String::new(), |mut escaped, letter| {
         match letter {
@@ -278,8 +289,9 @@ mod tests {
             max: 1_000.0,
         };
         let svg = strips("latency", &group(vec![Ok(strip)]));
-        // Two decades between 98 and 286: the 99th percentile is in the middle.
+        // There are two decades between 98 and 286, so the 99th percentile is in the middle.
         assert!(svg.contains(r#"<circle class="mark" cx="98.0""#), "{svg}");
+
         assert!(svg.contains("L192.0 "), "{svg}");
         assert!(
             svg.contains(r#"<circle class="hollow" cx="286.0""#),

@@ -1,4 +1,4 @@
-//! One connection of the load.
+//! One connection of the load, as a protocol.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,50 +12,56 @@ use crate::bench::tally::Tally;
 use crate::bench::trouble::told;
 
 /// Sends messages and checks what comes back. The first message of every connection is a visit: it
-/// shows that the server echoes, and has the connection used before its memory is looked at.
+/// shows that the server echoes, and makes sure that the connection has been used before the
+/// server's memory is read.
 #[derive(Debug)]
 pub(crate) struct Client {
     course: Rc<Course>,
     number: usize,
     outgoing: Place,
     incoming: Place,
-    /// Bytes of the message that has begun to come back.
+    /// How many bytes of the current message have come back.
     partial: usize,
-    /// Messages, the visit included.
+    /// Messages sent, including the visit.
     sent: u64,
     answered: u64,
-    /// When each message under way was sent, by its number modulo the depth; with churn, when the
-    /// connection was begun.
+    /// When each message in flight was sent, indexed by its number modulo the depth. With churn,
+    /// when the connection was started.
     moments: Box<[Instant]>,
 }
 
-/// What all clients of a load go by, and where they note what they have done.
+/// The settings and state that all clients of a load share.
 #[derive(Debug)]
 pub(crate) struct Course {
     pub(crate) pattern: Pattern,
-    /// Bytes of a message.
+    /// The size of a message, in bytes.
     pub(crate) size: usize,
-    /// Messages under way at a time on each connection, at most.
+    /// The most messages in flight on each connection.
     pub(crate) depth: usize,
     /// Whether each connection ends with its first message.
     pub(crate) churn: bool,
-    /// How many connections go on after the visit; those with a higher number stand idle.
+    /// How many connections send after the visit. Those with a higher number stay idle.
     pub(crate) active: usize,
-    /// Messages that may still be sent after the visits; with churn, connections to be made.
+    /// Messages that may still be sent after the visits, or with churn, connections that may still
+    /// be made.
     pub(crate) budget: Cell<u64>,
-    /// When messages are to be sent, in an open loop; set when all connections stand.
+    /// When messages are to be sent in an open loop. It is set once all connections are
+    /// established.
     pub(crate) schedule: Cell<Option<Schedule>>,
-    /// When the run was over: nothing more is sent or counted, but for messages still missing.
+    /// When the run ended. From then on nothing is sent or counted, except messages that are still
+    /// missing.
     pub(crate) over: Cell<Option<Instant>>,
     pub(crate) tally: RefCell<Tally>,
-    /// What has active clients look for something to send, with their numbers.
+    /// Wakes the active clients, which then look for something to send. Each has its client's
+    /// number.
     pub(crate) wakers: RefCell<Vec<(usize, Waker)>>,
-    /// The time, which a loop has only once a turn: too coarse for a message.
+    /// Returns the current time. The loop reads the clock only once per turn, which is too coarse
+    /// to time messages.
     pub(crate) time: fn(&Transport<'_>) -> Instant,
 }
 
 impl Client {
-    /// A client whose connection begins now.
+    /// Returns a client whose connection starts now.
     pub(crate) fn new(course: &Rc<Course>, number: usize, now: Instant) -> Self {
         Self {
             course: Rc::clone(course),
@@ -73,7 +79,7 @@ impl Client {
         self.number < self.course.active
     }
 
-    /// Notes that so many bytes more came back. Returns how many messages they completed.
+    /// Notes that `bytes` more bytes came back. Returns how many messages they completed.
     #[inline]
     fn complete(&mut self, bytes: usize) -> u64 {
         self.partial += bytes;
@@ -85,7 +91,7 @@ impl Client {
         complete
     }
 
-    /// The first message has come back.
+    /// Handles the return of the first message.
     #[cold]
     fn settle(&mut self, now: Instant, transport: &mut Transport<'_>) {
         self.answered = 1;
@@ -113,11 +119,11 @@ impl Client {
         }
     }
 
-    /// The moment from which the time of a message counts.
+    /// Returns the moment from which a message is timed.
     #[inline]
     fn since(&self, message: u64) -> Instant {
         match self.course.schedule.get() {
-            // The visit is not part of the schedule.
+            // The schedule does not include the visit.
             Some(schedule) => schedule.intended(self.number as u64, message - 1),
             None => self.moments[self.slot(message)],
         }
@@ -131,7 +137,7 @@ impl Client {
         }
     }
 
-    /// Sends what is due, as far as the depth and the budget allow.
+    /// Sends the messages that are due, as far as the depth and the budget allow.
     #[inline]
     fn advance(&mut self, now: Instant, transport: &mut Transport<'_>) {
         let mut count = self.course.depth as u64 - (self.sent - self.answered);
@@ -152,7 +158,7 @@ impl Client {
             self.moments[slot] = now;
         }
         self.sent += count;
-        // At most the depth, which is a usize.
+        // The count is at most the depth, which is a `usize`.
         let mut rest = usize::try_from(count).unwrap_or(0) * self.course.size;
         while rest > 0 {
             let piece = self.course.pattern.take(&mut self.outgoing, rest);
@@ -161,7 +167,7 @@ impl Client {
         }
     }
 
-    /// Why the run is worth nothing now.
+    /// Returns why the loss of this connection makes the run invalid.
     fn failure(&self, reason: &CloseReason) -> String {
         let (number, why) = (self.number + 1, told(reason));
         match reason {
@@ -173,7 +179,7 @@ impl Client {
         }
     }
 
-    /// Counts for how long the messages have been missing that should have been sent by the end.
+    /// Records how long the messages have been missing that were due by the end.
     fn account_missing(&mut self, over: Instant) {
         let Some(schedule) = self.course.schedule.get() else {
             return;
@@ -209,6 +215,7 @@ impl Protocol for Client {
         if !self.course.pattern.matches(&mut self.incoming, data) {
             return Err(ProtocolError::malformed("the echo is not what was sent"));
         }
+
         let complete = self.complete(data.len());
         let now = (self.course.time)(transport);
         if self.answered == 0 {
@@ -222,17 +229,18 @@ impl Protocol for Client {
         Ok(data.len())
     }
 
-    /// The load begins, or a message is due.
+    /// Called when the load begins or a message is due.
     fn woken(&mut self, transport: &mut Transport<'_>) {
         let now = (self.course.time)(transport);
         self.advance(now, transport);
     }
 
-    /// The load is over.
+    /// Called when the load is over.
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         if let Some(over) = self.course.over.get().filter(|_| self.is_active()) {
             self.account_missing(over);
         }
+
         transport.close();
     }
 
@@ -272,7 +280,7 @@ mod tests {
         })
     }
 
-    /// A client whose visit is over.
+    /// Returns a client whose visit is over.
     fn settled(course: &Rc<Course>) -> MemorySession<Client> {
         let mut session = MemorySession::new(Client::new(course, 0, Instant::now()));
         let visit = session.sent();
@@ -295,10 +303,12 @@ mod tests {
         wake(&course, &mut session);
         let under_way = session.sent();
         assert_eq!(under_way.len(), 30);
+
         session.advance(MILLI);
         session.receive(&under_way[..25]);
         assert_eq!(course.tally.borrow().messages, 2);
         assert_eq!(session.sent().len(), 20);
+
         session.advance(MILLI);
         session.receive(&under_way[25..]);
         let tally = course.tally.borrow();
@@ -340,6 +350,7 @@ mod tests {
         let echo = session.sent();
         assert_eq!(echo.len(), 40);
         session.receive(&echo);
+
         let echo = session.sent();
         assert_eq!(echo.len(), 20);
         session.receive(&echo);
@@ -347,8 +358,8 @@ mod tests {
         assert_eq!(course.tally.borrow().messages, 6);
     }
 
-    /// A server that answers within a millisecond, but for one stall of 100 ms in a second: of 1,000
-    /// messages one in ten waits, though only one is under way when it happens.
+    /// The server answers within a millisecond, except for one stall of 100 ms in a second. One
+    /// message in ten of 1,000 waits, though only one is in flight when the stall begins.
     #[test]
     fn a_stall_is_counted_for_every_message_that_it_delays() {
         let course = course(10, 1);
@@ -386,6 +397,7 @@ mod tests {
         session.advance(Duration::from_millis(99));
         course.over.set(Some(session.now()));
         session.shutdown();
+
         let tally = course.tally.borrow();
         assert_eq!(tally.messages, 0);
         let latency = tally.latency();

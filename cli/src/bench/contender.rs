@@ -1,4 +1,5 @@
-//! Who is measured: a way of serving, as a server of our own, or a server that runs already.
+//! The servers that are measured: one of the command's own models, or a server that is already
+//! running.
 
 use std::fmt;
 use std::io;
@@ -15,13 +16,13 @@ use crate::bench::scenario::{Pace, Scenario};
 use crate::bench::trouble::TIMED_OUT;
 use crate::threads;
 
-/// Longer than any measurement, in which connections may stand idle.
+/// A timeout longer than any measurement, since connections may be idle throughout.
 const DEADLINE: &str = "3h";
-/// How long an address of several is waited for alone.
+/// How long one address of several is tried before the next one is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How soon a signal, or that the next address is due, is noticed.
+/// The interval at which signals and the next address's turn are checked.
 const STEP: Duration = Duration::from_millis(20);
-/// More processes than this at a time take most machines to their limits.
+/// The most processes that are started. More would exhaust most machines.
 const PROCESSES_MOST: usize = 2_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(crate) enum Contender {
     Target(Target),
 }
 
-/// A way of serving, by the command's own echo server.
+/// A model of the command's own echo server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
     EventLoop,
@@ -40,20 +41,20 @@ pub(crate) enum Model {
     Sequential,
 }
 
-/// A server that runs already.
+/// A server that is already running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     uri: String,
-    /// All that a name has.
+    /// All addresses that the name resolves to.
     addresses: Vec<Address>,
 }
 
 impl Contender {
-    /// Why this server cannot take such a load, if it cannot.
+    /// Returns why this server cannot take the load, or `None` if it can.
     pub(crate) fn objection(&self, scenario: &Scenario) -> Option<&'static str> {
         let total = scenario.total();
         match self {
-            // Churning clients wait in the system's queue for their turn.
+            // With churn, clients wait in the system's queue for their turn.
             Self::Model(Model::Sequential) if total > 1 && scenario.pace != Pace::Churn => {
                 Some("serves one connection at a time")
             }
@@ -66,13 +67,14 @@ impl Contender {
 }
 
 impl Model {
-    /// The arguments of a server of this kind that takes such a load. All limits and deadlines are
-    /// on, and raised only as far as the load needs.
+    /// Returns the arguments that start a server of this model for the load. All limits and
+    /// deadlines are on, and raised only as far as the load needs.
     pub(crate) fn arguments(self, scenario: &Scenario) -> Vec<String> {
         let most = scenario.standing_most().to_string();
         let mut arguments: Vec<String> = ["serve", "echo"].map(str::to_owned).into();
         for listener in 1..=scenario.listeners() {
-            // Linux alone has all of 127.0.0.0/8; elsewhere the ports tell the listeners apart.
+            // Only Linux accepts all of 127.0.0.0/8. Elsewhere, the ports distinguish the
+            // listeners.
             let host = if cfg!(target_os = "linux") {
                 listener
             } else {
@@ -80,6 +82,7 @@ impl Model {
             };
             arguments.extend(["--listen".to_owned(), format!("tcp://127.0.0.{host}:0")]);
         }
+
         let (model, workers) = match self {
             Self::Workers(count) => ("event-loop", count.get()),
             Self::EventLoop => ("event-loop", 1),
@@ -102,12 +105,12 @@ impl Model {
         arguments
     }
 
-    /// Whether the server's work is done by processes that it makes.
+    /// Returns whether child processes do the server's work.
     pub(crate) fn forks(self) -> bool {
         self == Self::Forking
     }
 
-    /// How many cores it can keep busy out of so many.
+    /// Returns how many of `cores` cores the server can keep busy.
     pub(crate) fn cores_used(self, cores: usize) -> usize {
         match self {
             Self::EventLoop | Self::Sequential => 1,
@@ -118,12 +121,13 @@ impl Model {
 }
 
 impl Target {
-    /// Where it is; of several addresses, the first at which somebody answers within `patience`. One
-    /// that is silent holds the next one up for a moment only. Where nobody answers, it is one that
-    /// says why not.
+    /// Returns the address of the server. A single address is returned untried. Of several, it is
+    /// the first that accepts a connection within `patience`. An address that does not answer
+    /// delays the next one only briefly. If none accepts, it is the first that refuses, so that the
+    /// benchmark reports the reason.
     ///
     /// # Errors
-    /// All are silent for as long as `patience` lasts, or a signal came.
+    /// Fails if none of several addresses answers within `patience`, or after a signal.
     pub(crate) fn address(
         &self,
         patience: Duration,
@@ -132,6 +136,7 @@ impl Target {
         if let [only] = &self.addresses[..] {
             return Ok(only);
         }
+
         let deadline = Instant::now() + patience;
         let (tell, told) = mpsc::channel();
         let mut waiting = self.addresses.iter().enumerate();
@@ -145,6 +150,7 @@ impl Target {
                 try_out(number, address, deadline - now, tell.clone());
                 (pending, due) = (pending + 1, now + HEAD_START);
             }
+
             match told.recv_timeout(STEP) {
                 Ok((number, Answer::Here)) => return Ok(&self.addresses[number]),
                 Ok((number, Answer::Refused)) => {
@@ -154,6 +160,7 @@ impl Target {
                 Ok((_, Answer::Silent)) => pending -= 1,
                 Err(_) => {}
             }
+
             let is_over = Instant::now() >= deadline;
             if is_over || pending == 0 && waiting.len() == 0 {
                 return refusing
@@ -170,7 +177,7 @@ impl Target {
     }
 }
 
-/// What an address says to an attempt to connect.
+/// The outcome of an attempt to connect to an address.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     Here,
@@ -178,7 +185,8 @@ enum Answer {
     Silent,
 }
 
-/// Connects from a thread, and tells what came of it. Without a thread there is no answer.
+/// Connects in a thread and sends the outcome. If no thread can be started, the outcome is
+/// `Refused`.
 fn try_out(
     number: usize,
     address: &Address,
@@ -196,6 +204,7 @@ fn try_out(
         };
         let _ = tell.send((number, answer));
     };
+
     if threads::spawn("an address", attempt).is_err() {
         let _ = untold.send((number, Answer::Refused));
     }
@@ -302,6 +311,7 @@ mod tests {
             Contender::Target(target("tcp://127.0.0.1:7").unwrap()).to_string(),
             "tcp://127.0.0.1:7"
         );
+
         assert!(target("unix:///tmp/echo").is_ok());
         for uri in ["udp://127.0.0.1:7", "unixgram:///tmp/echo"] {
             let problem = target(uri).unwrap_err();
@@ -324,6 +334,7 @@ mod tests {
         assert!(!objection(Model::Forking, PROCESSES_MOST));
         assert!(objection(Model::Forking, PROCESSES_MOST + 1));
         assert!(!objection(Model::Threaded, 15_000));
+
         let churn = Scenario {
             pace: Pace::Churn,
             ..scenario(10)

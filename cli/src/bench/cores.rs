@@ -1,10 +1,11 @@
-//! Where servers and the generator run.
+//! The cores that the servers and the load generator run on.
 
 use std::{fmt, io};
 
 use crate::bench::platform::{allowed_cores, pin};
 
-/// The generator has one core to itself where there are two; servers have the others.
+/// The division of the cores. The generator has one core to itself if there are at least two, and
+/// the servers have the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cores {
     pub(crate) servers: Vec<usize>,
@@ -12,10 +13,10 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// Divides the cores that this process may use, and puts this thread on the generator's.
+    /// Divides the cores that this process may use, and pins this thread to the generator's core.
     ///
     /// # Errors
-    /// The system does not let us choose.
+    /// Fails if the system does not report or set the affinity.
     pub(crate) fn divide() -> io::Result<Self> {
         let cores = Self::among(allowed_cores()?);
         pin(&[cores.generator])?;
@@ -48,6 +49,7 @@ impl fmt::Display for Cores {
         if self.are_shared() {
             return write!(f, "servers and generator share core {}", self.generator);
         }
+
         let plural = if servers.len() == 1 { "" } else { "s" };
         let (servers, generator) = (servers.join(","), self.generator);
         write!(
@@ -66,9 +68,11 @@ mod tests {
         let one = Cores::among(vec![3]);
         assert!(one.are_shared());
         assert_eq!(one.to_string(), "servers and generator share core 3");
+
         let two = Cores::among(vec![0, 1]);
         assert!(!two.are_shared());
         assert_eq!(two.to_string(), "servers on core 0, generator on core 1");
+
         let four = Cores::among(vec![0, 2, 4, 6]);
         assert_eq!(
             four.to_string(),

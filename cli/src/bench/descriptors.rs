@@ -1,21 +1,22 @@
-//! How many connections fit into this process, and how many workers into a server.
+//! The limits on descriptors: how many connections fit into this process, and how many workers into
+//! a server.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::sys::limits;
 
-/// No process is given more, whatever the system allows.
+/// The most descriptors for one process, whatever the system allows.
 const MOST: u64 = 20_000;
-/// Descriptors for everything but connections, here and in the servers.
+/// Descriptors reserved for everything except connections, here and in the servers.
 const OTHERS: u64 = 64;
-/// Descriptors of one worker besides its listeners: its poller and what wakes it.
+/// Descriptors of one worker besides its listeners: its poller and its waker.
 const OF_WORKER: u64 = 2;
 
-/// Makes room for so many connections: raises the soft limit as far as the hard limit lets us.
-/// Servers that are started later inherit it.
+/// Makes room for `connections` by raising the soft limit to the hard limit, if they need it.
+/// Servers started later inherit the limit.
 ///
 /// # Errors
-/// They do not fit; the text says how many do.
+/// Fails if they do not fit, with a message that says how many do.
 pub(crate) fn check(connections: usize) -> Result<(), String> {
     let hard = hard_limit();
     let fit = hard.saturating_sub(OTHERS);
@@ -30,7 +31,7 @@ pub(crate) fn check(connections: usize) -> Result<(), String> {
 /// Makes room for a server of `workers` loops, each with `listeners`, and for `connections`.
 ///
 /// # Errors
-/// They do not fit; the text says how many workers do.
+/// Fails if they do not fit, with a message that says how many workers do.
 pub(crate) fn check_workers(
     workers: usize,
     listeners: usize,
@@ -38,6 +39,7 @@ pub(crate) fn check_workers(
 ) -> Result<(), String> {
     let hard = hard_limit();
     let (others, each) = (connections as u64 + OTHERS, OF_WORKER + listeners as u64);
+
     let fit = hard.saturating_sub(others) / each;
     if workers as u64 > fit {
         return Err(format!(
@@ -52,7 +54,7 @@ fn hard_limit() -> u64 {
     limit.unwrap_or(MOST).min(MOST)
 }
 
-/// Raises the soft limit as far as the hard limit lets us, if `wanted` descriptors need it.
+/// Raises the soft limit to the hard limit, if `wanted` descriptors need it.
 fn raise(wanted: u64) -> Result<(), String> {
     let Some(limit) = limits(Resource::Nofile) else {
         return Ok(());

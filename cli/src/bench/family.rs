@@ -1,33 +1,34 @@
-//! What the system says of a server's process, and of those that it made: time and memory.
+//! The processor time and memory of a server's process and of its children, as the system reports
+//! them.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::bench::platform::processor_time;
 
-/// The unit of the times in /proc/PID/stat, which Linux fixes for user space at 100 a second.
+/// The unit of the times in `/proc/PID/stat`, which Linux fixes for user space at 100 per second.
 const TICK: Duration = Duration::from_millis(10);
 const KIB: u64 = 1_024;
 
-/// A server's process, and, if it forks, all others of its process group, which it leads.
+/// A server's process and, if it forks, all other processes of the group that it leads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Family {
     pub(crate) leader: u32,
     pub(crate) forks: bool,
 }
 
-/// A line of /proc/PID/stat.
+/// The fields used of a line of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     parent: u32,
     group: u32,
-    /// Processor time of children that ended.
+    /// The processor time of children that have ended.
     gone: Duration,
 }
 
 impl Family {
-    /// Processor time of all of them, children included that have ended. `None` where the system
-    /// does not say.
+    /// Returns the processor time of all processes, including children that have ended, or `None`
+    /// if the system does not report it.
     pub(crate) fn processor_time(self) -> Option<Duration> {
         if !self.forks {
             return processor_time(self.leader);
@@ -37,7 +38,7 @@ impl Family {
         Some(live.sum::<Duration>() + gone)
     }
 
-    /// Resident memory of all of them in bytes, what they share counted once.
+    /// Returns the resident memory of all processes in bytes, with shared pages counted once.
     pub(crate) fn memory(self) -> Option<u64> {
         if !self.forks {
             return memory(self.leader);
@@ -46,7 +47,7 @@ impl Family {
         (!each.is_empty()).then(|| each.iter().sum())
     }
 
-    /// The first process that the leader made, which for a tracer is the server.
+    /// Returns the first child of the leader, which is the server if the leader is a tracer.
     pub(crate) fn first_child(self) -> Option<u32> {
         let child = |id: &u32| Stat::of(*id).is_some_and(|stat| stat.parent == self.leader);
         self.members().into_iter().find(child)
@@ -68,7 +69,8 @@ impl Stat {
         Self::parse(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
     }
 
-    /// The name in parentheses may contain blanks; the fields are counted from its end.
+    /// Parses a line. The name in parentheses may contain spaces, so fields are counted from its
+    /// end.
     fn parse(line: &str) -> Option<Self> {
         let (_, fields) = line.rsplit_once(')')?;
         let fields: Vec<_> = fields.split_whitespace().collect();
@@ -81,12 +83,12 @@ impl Stat {
     }
 }
 
-/// Processor time of this process.
+/// Returns the processor time of this process.
 pub(crate) fn own_processor_time() -> Option<Duration> {
     processor_time(std::process::id())
 }
 
-/// How long this thread could have run and had to wait for its core, because of others.
+/// Returns how long this thread was ready to run but waited for its core because of others.
 pub(crate) fn own_waiting_time() -> Option<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let nanos = text.split_whitespace().nth(1)?.parse().ok()?;
@@ -118,6 +120,7 @@ mod tests {
             gone: Duration::from_millis(420),
         };
         assert_eq!(stat, expected);
+
         assert_eq!(Stat::parse("12 (a"), None);
         let rollup =
             "5600-7fff ---p 0 00:00 0 [rollup]\nRss:  1688 kB\nPss:   295 kB\nPss_Dirty: 1 kB\n";

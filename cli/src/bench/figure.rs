@@ -1,4 +1,4 @@
-//! A figure that was measured several times: the median, and how far the rounds lie apart.
+//! A figure measured in several rounds: its median and its range, and how figures are printed.
 
 use serde::Serialize;
 
@@ -10,16 +10,18 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    /// `None` without a value.
+    /// Returns the median, the smallest and the largest of `values`, or `None` if there are none.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<_> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
+
         let upper = values.len() / 2;
         let median = match values.len() % 2 {
             1 => values[upper],
             _ => f64::midpoint(values[upper - 1], values[upper]),
         };
+
         Some(Self {
             median,
             least,
@@ -27,7 +29,8 @@ impl Figure {
         })
     }
 
-    /// The distance of the round that lies farthest from the median, as a part of the median.
+    /// Returns the distance from the median to the round farthest from it, as a fraction of the
+    /// median.
     pub(crate) fn spread(self) -> f64 {
         if self.median == 0.0 {
             return 0.0;
@@ -36,7 +39,7 @@ impl Figure {
     }
 }
 
-/// Three digits, or the whole number if it has more, in groups of three.
+/// Formats a number with three digits, or as a whole number in groups of three digits.
 pub(crate) fn number(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
@@ -46,7 +49,7 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// A time that is given in microseconds.
+/// Formats a time given in microseconds.
 pub(crate) fn time(micros: f64) -> String {
     match micros {
         micros if micros < 999.5 => format!("{} us", number(micros)),
@@ -55,7 +58,7 @@ pub(crate) fn time(micros: f64) -> String {
     }
 }
 
-/// A number of bytes.
+/// Formats a number of bytes.
 pub(crate) fn bytes(value: f64) -> String {
     const KIB: f64 = 1_024.0;
     match value {
@@ -66,7 +69,7 @@ pub(crate) fn bytes(value: f64) -> String {
     }
 }
 
-/// A part of a whole, with its sign, as a spread is written.
+/// Formats a fraction as a spread, in percent.
 pub(crate) fn spread(part: f64) -> String {
     format!("±{:.0}%", part * 100.0)
 }

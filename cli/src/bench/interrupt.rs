@@ -1,4 +1,5 @@
-//! A signal ends the whole benchmark, with every server that it started; what was measured is kept.
+//! Signal handling: a signal ends the whole benchmark with every server that it started, but keeps
+//! what was measured.
 
 use std::process::{self, ExitCode};
 use std::sync::Arc;
@@ -13,30 +14,31 @@ use crate::interrupt::Leftover;
 use crate::signals::{BY_SIGNAL, asks_to_end};
 use crate::threads;
 
-/// How long the orderly end may take. Servers end with this process, whatever ends it.
+/// How long an orderly end may take. Servers end with this process, however it ends.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Notes the signals; whatever takes time asks it.
+/// Records signals. Everything that takes time checks it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt {
     signal: Arc<AtomicUsize>,
-    /// Whether a signal ends the process at once.
+    /// Whether a signal now ends the process at once.
     released: Arc<AtomicBool>,
     leftover: Leftover,
 }
 
 impl Interrupt {
-    /// Has the signals end the benchmark in order from now on, or after a moment in any case: it may
-    /// be waiting for a terminal that is stopped. One that is ignored, as after `nohup`, stays
-    /// ignored.
+    /// Catches the signals that ask a program to end. From now on, they end the benchmark in order,
+    /// or after a grace period in any case, since it may be waiting for a stopped terminal. A
+    /// signal that is ignored, as after `nohup`, stays ignored.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if the system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
         let interrupt = Self::default();
         let ended_by = asks_to_end();
 
-        // First the thread that ends a benchmark which waits: no signal may find only the flags.
+        // Start the thread that ends a waiting benchmark first, so that no signal finds only the
+        // flags.
         let mut signals = Signals::new(&ended_by)?;
         let leftover = interrupt.leftover.clone();
         let end = move || {
@@ -46,11 +48,11 @@ impl Interrupt {
                 process::exit(BY_SIGNAL + signal);
             }
         };
-        // Without the thread the signals still end the benchmark, unless it waits for a terminal.
+        // Without the thread, signals still end the benchmark unless it is waiting for a terminal.
         let _ = threads::spawn("signals", end);
 
         for &signal in &ended_by {
-            // One without a name is always noted first.
+            // A signal without a name never ends the process at once. It is recorded first.
             if low_level::signal_name(signal).is_some() {
                 flag::register_conditional_default(signal, Arc::clone(&interrupt.released))?;
             }
@@ -60,19 +62,19 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// What must not be left behind when a signal cuts the orderly end short.
+    /// Returns the files to remove when a signal cuts the orderly end short.
     pub(crate) fn leftover(&self) -> &Leftover {
         &self.leftover
     }
 
-    /// Lets signals end the process at once from now on: only output that may wait for its reader
-    /// is left to do.
+    /// Makes signals end the process at once from now on. Use it when only output that may wait for
+    /// its reader is left.
     pub(crate) fn release(&self) {
         self.released.store(true, Ordering::SeqCst);
     }
 
     /// # Errors
-    /// `Interrupted` after a signal.
+    /// Returns `Interrupted` after a signal.
     #[inline]
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.signal.load(Ordering::Relaxed) {
@@ -81,13 +83,13 @@ impl Interrupt {
         }
     }
 
-    /// The exit status after a signal.
+    /// Returns the exit status after a signal, or `None` if none came.
     pub(crate) fn exit_code(&self) -> Option<ExitCode> {
         let status = u8::try_from(BY_SIGNAL + self.signal()?).ok()?;
         Some(ExitCode::from(status))
     }
 
-    /// Which signal came, in words.
+    /// Returns the signal that came, as text.
     pub(crate) fn reason(&self) -> Option<String> {
         let signal = self.signal()?;
         let name = low_level::signal_name(signal).map(str::to_owned);
@@ -111,6 +113,7 @@ mod tests {
         interrupt.check().unwrap();
         assert_eq!(interrupt.exit_code(), None);
         assert_eq!(interrupt.reason(), None);
+
         interrupt.signal.store(2, Ordering::Relaxed);
         let error = interrupt.check().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);

@@ -1,5 +1,5 @@
-//! The first moments of a server's process, before it becomes the server: it goes to its cores, and
-//! sees to it that it never outlives the benchmark.
+//! The start of a server's process, before it becomes the server. It pins itself to its cores and
+//! makes sure that it never outlives the benchmark.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,16 +8,19 @@ use std::process::{self, Command};
 
 use crate::bench::platform::{end_with_parent, pin};
 
-/// In place of the benchmark's number, under a tracer: it ends with its parent, whoever that is.
+/// Stands in for the benchmark's process number if the server runs under a tracer. The server then
+/// ends with its parent, whichever process that is.
 const ANY_PARENT: u32 = 0;
 
-/// Options of the command that start `server` with a first moment of this kind.
+/// Returns the options of the command that prepare a process and then start `server`, which follows
+/// them.
 pub(crate) fn arguments(under_tracer: bool, cores: &[usize]) -> Vec<OsString> {
     let parent = if under_tracer {
         ANY_PARENT
     } else {
         process::id()
     };
+
     let cores: Vec<_> = cores.iter().map(usize::to_string).collect();
     [
         "bench",
@@ -30,7 +33,7 @@ pub(crate) fn arguments(under_tracer: bool, cores: &[usize]) -> Vec<OsString> {
     .into()
 }
 
-/// Becomes `server`; comes back only if that fails.
+/// Becomes `server`. Returns only if that fails.
 pub(crate) fn launch(options: &[String], server: &[OsString]) -> io::Error {
     prepare(options)
         .err()
@@ -41,8 +44,10 @@ fn prepare(options: &[String]) -> io::Result<()> {
     let [parent, cores] = options else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+
     let parent: u32 = number(parent)?;
     end_with_parent((parent != ANY_PARENT).then_some(parent))?;
+
     let cores = cores
         .split(',')
         .map(number)

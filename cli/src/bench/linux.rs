@@ -1,5 +1,6 @@
-//! What only Linux offers, or each system in a way of its own: cores, the end of the parent, the
-//! processor time of a process. `elsewhere.rs` has the same functions for other systems.
+//! Facilities that only Linux has, or that differ between systems: cores, the death of the parent,
+//! and the processor time of a process. `other_systems.rs` has the same functions for other
+//! systems.
 
 use std::io;
 
@@ -8,20 +9,20 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 pub(crate) use crate::sys::processor_time;
 
-/// The cores that this thread may use.
+/// Returns the cores that this thread may use.
 ///
 /// # Errors
-/// The system does not say.
+/// Fails if the system does not report them.
 pub(crate) fn allowed_cores() -> io::Result<Vec<usize>> {
     let allowed = sched_getaffinity(None::<Pid>)?;
     let cores = 0..CpuSet::MAX_CPU;
     Ok(cores.filter(|core| allowed.is_set(*core)).collect())
 }
 
-/// Puts this thread, and those that it starts, on these cores.
+/// Pins this thread, and the threads and processes that it starts later, to these cores.
 ///
 /// # Errors
-/// There is none of them.
+/// Fails if none of the cores is available.
 pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     let possible = |core: &&usize| **core < CpuSet::MAX_CPU;
@@ -31,13 +32,14 @@ pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
-/// Has this process killed when its parent ends. The parent has to be `expected`, if that is given.
+/// Makes the system kill this process when its parent ends. The parent must be `expected`, if that
+/// is given.
 ///
 /// # Errors
-/// The parent has ended already.
+/// Fails if the expected parent has already ended.
 pub(crate) fn end_with_parent(expected: Option<u32>) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have ended before we asked to be told.
+    // The parent may have ended before the request.
     let found = getppid().map_or(0, |found| found.as_raw_pid().unsigned_abs());
     match expected {
         Some(expected) if expected != found => Err(io::Error::other("the benchmark has ended")),

@@ -1,4 +1,4 @@
-//! The load generator: many clients on one loop.
+//! The load generator, which runs many clients on one loop.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,39 +15,40 @@ use crate::bench::schedule::Schedule;
 use crate::bench::tally::{Latency, Tally};
 use crate::bench::trouble::explained;
 
-/// Connections that are being opened at a time: fewer than any server's queue holds.
+/// The most connections being opened at a time, which is less than any server's queue holds.
 const OPENING_MOST: usize = 64;
-/// Connections that may still be ending while new ones begin.
+/// How many connections may still be closing while new ones open.
 const SLACK: usize = 64;
 const READ_BUFFER: usize = 256 * 1024;
-/// How soon the end and silence are noticed.
+/// The longest wait of a turn, which bounds how late the end and silence are noticed.
 const STEP: Duration = Duration::from_millis(20);
-/// How long connections may take to end in order.
+/// How long connections may take to close in order.
 const ENDING: Duration = Duration::from_secs(1);
-/// The part of the patience in which a connection has to be established.
+/// The fraction of the patience within which a connection must be established.
 const CONNECTING: f64 = 0.9;
-/// The system's timers are this coarse, so that the last stretch before a message is due is spun.
+/// The resolution of the system's timers. The loop spins for the last stretch before a message is
+/// due.
 const COARSE: Duration = Duration::from_millis(2);
 
-/// Nobody connects to us, so nothing is ever built.
+/// The factory for incoming connections. There is no listener, so it never makes anything.
 type Nobody = fn(&Peer) -> Option<Client>;
 
 pub(crate) struct Load<'a> {
     reactor: Reactor<Nobody>,
     course: Rc<Course>,
     pace: Pace,
-    /// Where the server is, in all its places.
+    /// All addresses that the server listens at.
     addresses: &'a [Address],
     opened: usize,
-    /// By the number of the connection.
+    /// The wakers of active clients, ordered by connection number.
     wakers: Vec<Waker>,
-    /// Messages of the schedule for which somebody was woken.
+    /// How many messages of the schedule clients have been woken for.
     woken: u64,
     silence: Silence,
     interrupt: &'a Interrupt,
 }
 
-/// Notices that nothing comes back any more.
+/// Detects that the server has stopped sending messages back.
 struct Silence {
     patience: Duration,
     since: Instant,
@@ -56,7 +57,7 @@ struct Silence {
 
 impl<'a> Load<'a> {
     /// # Errors
-    /// The system has no descriptor for the poller.
+    /// Fails if the system has no descriptor for the poller.
     pub(crate) fn new(
         scenario: &Scenario,
         addresses: &'a [Address],
@@ -76,6 +77,7 @@ impl<'a> Load<'a> {
             wakers: RefCell::default(),
             time: |_| Instant::now(),
         };
+
         let config = config(scenario, patience);
         Ok(Self {
             reactor: Reactor::new((|_| None) as Nobody, config).map_err(explained)?,
@@ -94,10 +96,10 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// Opens connections until so many stand, and waits until each has been used once.
+    /// Opens connections until `connections` are open, and waits until each has been used once.
     ///
     /// # Errors
-    /// One of them fails, or a signal came.
+    /// Fails if a connection fails, if nothing comes back in time, or after a signal.
     pub(crate) fn settle(&mut self, connections: usize) -> io::Result<()> {
         self.silence.forget(Instant::now());
         loop {
@@ -105,22 +107,26 @@ impl<'a> Load<'a> {
             if settled >= connections {
                 return Ok(());
             }
+
             while self.opened < connections && self.opened - settled < OPENING_MOST {
                 self.open();
             }
+
             self.turn(STEP)?;
             self.silence
                 .check(settled as u64, "sent back the first message")?;
         }
     }
 
-    /// Lets everybody go, with so many messages to send in all.
+    /// Starts all active clients, with a total of `budget` messages to send, or with churn,
+    /// connections to make.
     pub(crate) fn begin(&mut self, connections: usize, budget: u64) {
         self.course.budget.set(budget);
         let mut wakers = mem::take(&mut *self.course.wakers.borrow_mut());
         wakers.sort_by_key(|(number, _)| *number);
         self.wakers = wakers.into_iter().map(|(_, waker)| waker).collect();
         self.silence.forget(Instant::now());
+
         match self.pace {
             Pace::Closed => self.wakers.iter().for_each(Waker::wake),
             Pace::Open(rate) => {
@@ -135,10 +141,10 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Goes on for `duration`.
+    /// Runs the load for `duration`.
     ///
     /// # Errors
-    /// A connection fails, nothing comes back, or a signal came.
+    /// Fails if a connection fails, if nothing comes back in time, or after a signal.
     pub(crate) fn run(&mut self, duration: Duration) -> io::Result<()> {
         let start = Instant::now();
         loop {
@@ -147,14 +153,15 @@ impl<'a> Load<'a> {
             if elapsed >= duration {
                 return Ok(());
             }
+
             let pause = self.pause(now).min(duration - elapsed);
             self.turn(pause)?;
             self.silence.check(self.messages(), "sent back a message")?;
         }
     }
 
-    /// Counts for `duration`, and on until one message at least has come back. Returns how long that
-    /// really was.
+    /// Counts messages for `duration`, and then until at least one has come back. Returns how long
+    /// that took.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -166,7 +173,7 @@ impl<'a> Load<'a> {
         Ok(start.elapsed())
     }
 
-    /// Goes on until so many messages have come back.
+    /// Runs the load until `count` messages have come back.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -183,20 +190,21 @@ impl<'a> Load<'a> {
         self.course.tally.borrow_mut().reset();
     }
 
-    /// How many messages came back.
+    /// Returns how many messages have come back since the count was last reset.
     pub(crate) fn messages(&self) -> u64 {
         self.course.tally.borrow().messages
     }
 
-    /// Ends the load, and says how long messages took; in an open loop those included that should
-    /// have been sent and are still missing.
+    /// Ends the load and returns how long messages took. In an open loop, this includes messages
+    /// that were due and are still missing.
     ///
     /// # Errors
-    /// The poller fails, or a signal came.
+    /// Fails if the poller fails, or after a signal.
     pub(crate) fn finish(&mut self) -> io::Result<Latency> {
         let over = Instant::now();
         self.course.over.set(Some(over));
         self.reactor.shutdown();
+
         while !self.reactor.is_finished() && over.elapsed() < ENDING {
             self.interrupt.check()?;
             self.reactor.turn(Some(STEP))?;
@@ -214,6 +222,7 @@ impl<'a> Load<'a> {
     fn turn(&mut self, most: Duration) -> io::Result<()> {
         self.interrupt.check()?;
         self.reactor.turn(Some(most))?;
+
         let mut tally = self.course.tally.borrow_mut();
         if let Some(failure) = tally.failure.take() {
             return Err(io::Error::other(failure));
@@ -224,19 +233,22 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Wakes those whose message is due. Returns how long nothing will be.
+    /// Wakes the clients whose messages are due. Returns how long the loop may sleep before the
+    /// next message is due.
     fn pause(&mut self, now: Instant) -> Duration {
         let Some(schedule) = self.course.schedule.get() else {
             return STEP;
         };
         let (due, connections) = (schedule.due(now), self.wakers.len() as u64);
-        // Whoever is woken sends all that is due, so once each is enough.
+
+        // A client that is woken sends all that is due, so waking each client once is enough.
         self.woken = self.woken.max(due.saturating_sub(connections));
         while self.woken < due {
             let place = usize::try_from(self.woken % connections).unwrap_or(0);
             self.wakers[place].wake();
             self.woken += 1;
         }
+
         let next = schedule.moment(due).saturating_duration_since(now);
         next.saturating_sub(COARSE).min(STEP)
     }
@@ -254,6 +266,7 @@ impl Silence {
             self.since = Instant::now();
             return Ok(());
         }
+
         if self.since.elapsed() < self.patience {
             return Ok(());
         }
@@ -264,8 +277,9 @@ impl Silence {
 }
 
 fn config(scenario: &Scenario, patience: Duration) -> Config {
-    // Twice what is under way at most, so that our own output never stops our reading.
+    // Twice the most bytes in flight, so that our own output never stops us from reading.
     let output = 2 * scenario.size * scenario.depth + 1;
+
     let usual = Config::default();
     Config {
         max_connections: scenario.total() + SLACK,
@@ -274,11 +288,11 @@ fn config(scenario: &Scenario, patience: Duration) -> Config {
         high_water: output,
         low_water: output / 2,
         max_output: output,
-        // What is under way on all connections is our own doing, and limited by the plan.
+        // The plan limits what is in flight on all connections.
         max_buffered: usual
             .max_buffered
             .max(output.saturating_mul(2 * scenario.total())),
-        // Sooner than the silence is noticed, which says less.
+        // Earlier than the silence check, whose error says less.
         connect_timeout: Some(patience.mul_f64(CONNECTING)),
         first_message_timeout: None,
         message_timeout: None,

@@ -1,4 +1,4 @@
-//! On what it was measured.
+//! The machine that the benchmark ran on.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
-    /// Those that the benchmark may use.
+    /// The number of cores that the benchmark uses.
     pub(crate) cores: usize,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) system: String,

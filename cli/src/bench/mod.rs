@@ -1,7 +1,7 @@
-//! `serveloop bench`: from the command line to the results.
+//! `serveloop bench`: measures how fast servers echo, and what it costs them.
 //!
-//! Everything that measures comes in here: what is planned, the servers as processes of their own, the
-//! load, and the results as a table, JSON and a page. What only one operating system offers is in
+//! This room holds everything that measures: the plan, the servers as child processes, the load,
+//! and the results as a table, JSON and a page. Facilities of a single operating system are in
 //! `linux.rs` and `other_systems.rs`. No other command imports this room.
 
 mod calls;
@@ -56,7 +56,7 @@ use crate::destination::Target;
 use crate::failure::Failure;
 use crate::unblocked::write_in_full;
 
-/// In place of a file: standard output.
+/// The file name that means standard output.
 const DASH: &str = "-";
 
 /// Measures how fast servers send back what they get, and what it costs them.
@@ -118,13 +118,15 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Measures everything. Returns the status to exit with.
+    /// Measures everything. Returns the exit status.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         if let Some(launched) = &self.options.launch {
             return Err(launch(launched, &self.options.server).into());
         }
+
         let plan = Plan::new(&self.options)?;
         self.check_files()?;
+
         let interrupt = Interrupt::catch()?;
         let outcome = self.measure(&plan, &interrupt);
         match (outcome, interrupt.exit_code()) {
@@ -133,7 +135,8 @@ impl Bench {
         }
     }
 
-    /// Nobody wants to hear after an hour that the results cannot be written.
+    /// Checks the output files before anything is measured, so that an hour's results are not lost
+    /// to a file that cannot be written.
     fn check_files(&self) -> Result<(), Failure> {
         let json = self.json_file().map(target_of).transpose()?;
         let report = self.report_file().map(target_of).transpose()?;
@@ -150,16 +153,19 @@ impl Bench {
     fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
         let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let cores = Cores::divide()?;
+
         let ground = Ground {
             plan,
             cores: &cores,
             interrupt,
         };
+
         let progress = progress(plan);
         let countable = plan.syscalls.then(calls::are_countable);
         let mut outcomes = Vec::new();
         let complete = measure_all(ground, countable == Some(true), &progress, &mut outcomes);
         progress.finish_and_clear();
+
         let results = Results {
             format: 1,
             command: command_line(),
@@ -176,6 +182,7 @@ impl Bench {
             ended: complete.as_ref().err().map(|error| reason(ground, error)),
             results: outcomes,
         };
+
         let told = self.tell(&results, &cores, interrupt);
         match (complete, told) {
             (Ok(()), told) => Ok(told?),
@@ -187,7 +194,7 @@ impl Bench {
         }
     }
 
-    /// Where the results go as JSON, unless that is standard output.
+    /// Returns the file for the JSON results, unless they go to standard output.
     fn json_file(&self) -> Option<&Path> {
         let path = self.options.json.as_deref();
         path.filter(|path| *path != Path::new(DASH))
@@ -197,12 +204,13 @@ impl Bench {
         self.options.report.as_deref()
     }
 
-    /// Writes everything that can be written, whatever fails; files first, since standard output may
-    /// wait for its reader.
+    /// Writes all results that can be written, even if some fail. Files come first, since standard
+    /// output may wait for its reader.
     fn tell(&self, results: &Results, cores: &Cores, interrupt: &Interrupt) -> io::Result<()> {
         let json = serde_json::to_string_pretty(results)? + "\n";
         let page = self.report_file().map(|path| (path, page(results)));
         let json_file = self.json_file().map(|path| (path, json.clone()));
+
         let files = json_file.into_iter().chain(page);
         let (regular, special): (Vec<_>, Vec<_>) =
             files.partition(|(path, _)| matches!(Target::of(path), Ok(Target::File(_))));
@@ -210,6 +218,7 @@ impl Bench {
             let written = target_of(path)?.write(text.as_bytes(), interrupt.leftover());
             written.map_err(|error| named(path, &error))
         };
+
         let written: Vec<_> = regular.iter().map(write).collect();
         interrupt.release();
         let special: Vec<_> = special.iter().map(write).collect();
@@ -230,7 +239,7 @@ impl Bench {
     }
 }
 
-/// Where results go that are for `path`. Its errors have the name.
+/// Resolves `path` to a target. Errors contain the path.
 fn target_of(path: &Path) -> io::Result<Target> {
     Target::of(path).map_err(|error| named(path, &error))
 }
@@ -239,14 +248,14 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Why not everything was measured, on one line.
+/// Returns why the benchmark ended early, on one line.
 fn reason(ground: Ground<'_>, error: &io::Error) -> String {
     let text = || error.to_string().lines().next().unwrap_or_default().into();
     ground.interrupt.reason().unwrap_or_else(text)
 }
 
-/// Measures everything, until something fails. Everything that was to be measured is in `outcomes`
-/// afterwards; what was not, with the reason.
+/// Measures everything until something fails. Afterwards `outcomes` has an entry for everything
+/// that was planned, with the reason if it was not measured.
 fn measure_all(
     ground: Ground<'_>,
     count: bool,
@@ -259,15 +268,18 @@ fn measure_all(
         if complete.is_ok() {
             complete = measure_scenario(ground, scenario, progress, &mut samples);
         }
+
         let outcome = |(contender, samples): (&Contender, &Vec<Sample>)| {
             Outcome::new(contender, scenario, samples)
         };
         let contenders = ground.plan.contenders.iter();
         let mut measured: Vec<_> = contenders.zip(&samples).map(outcome).collect();
+
         if complete.is_ok() && count {
             progress.set_message(format!("system calls, {scenario}"));
             complete = count_calls(ground, scenario, &mut measured);
         }
+
         if let Err(error) = &complete {
             let why = reason(ground, error);
             let rounds = ground.plan.rounds;
@@ -278,8 +290,8 @@ fn measure_all(
     complete
 }
 
-/// Measures every server once a round. Who begins changes, so that nobody always comes after the
-/// same neighbour.
+/// Measures every server once per round. The first server changes from round to round, so that no
+/// server always follows the same neighbour.
 fn measure_scenario(
     ground: Ground<'_>,
     scenario: &Scenario,
@@ -315,20 +327,22 @@ fn count_calls(
     Ok(())
 }
 
-/// A bar on the terminal, if standard error is one. It is drawn between measurements alone.
+/// Returns a progress bar, which is shown if standard error is a terminal. It is drawn only between
+/// measurements.
 fn progress(plan: &Plan) -> ProgressBar {
     let bar = ProgressBar::new(plan.measurements() as u64);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (left: {eta}) {msg}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// As it was typed, as far as that can be told.
+/// Returns the command line as it was typed, as far as it can be reconstructed.
 fn command_line() -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=,.:/@%+".contains(letter);
     let quote = |argument: String| match argument.chars().all(plain) && !argument.is_empty() {
         true => argument,
         false => format!("'{}'", argument.replace('\'', r"'\''")),
     };
+
     let arguments = env::args_os().skip(1);
     let arguments = arguments.map(|argument| quote(argument.to_string_lossy().into_owned()));
     let words: Vec<_> = ["serveloop".to_owned()]
@@ -338,7 +352,7 @@ fn command_line() -> String {
     words.join(" ")
 }
 
-/// A reader that has gone away got what it wanted.
+/// Prints to standard output. A reader that closed it early is no error.
 fn print(text: &str) -> io::Result<()> {
     match write_in_full(io::stdout(), text.as_bytes()) {
         Err((_, error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),

@@ -1,10 +1,10 @@
-//! In place of `linux.rs`: nothing is pinned, and what a server costs is not known. A server ends
-//! with the benchmark unless that is killed.
+//! The counterpart of `linux.rs` for other systems. Nothing is pinned, and the processor time of a
+//! server is not known. A server outlives the benchmark only if the benchmark is killed.
 
 use std::time::Duration;
 use std::{io, thread};
 
-/// The numbers are only counted.
+/// Returns one number for each available core. They do not identify real cores.
 pub(crate) fn allowed_cores() -> io::Result<Vec<usize>> {
     let count = thread::available_parallelism().map_or(1, usize::from);
     Ok((0..count).collect())
@@ -20,7 +20,7 @@ pub(crate) fn end_with_parent(_: Option<u32>) -> io::Result<()> {
     Ok(())
 }
 
-/// Not known.
+/// Returns `None`.
 pub(crate) fn processor_time(_: u32) -> Option<Duration> {
     None
 }

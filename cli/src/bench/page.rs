@@ -1,4 +1,4 @@
-//! The results as one page of HTML that needs nothing else: no network, no script.
+//! The results as one self-contained HTML page, without scripts or network access.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::bench::table::{groups, notes};
 
 const STYLE: &str = include_str!("page.css");
 
-/// The most characters of a reason in a chart.
+/// The most characters of a reason shown in a chart.
 const REASON_MOST: usize = 60;
 
 const HEADINGS: [&str; 11] = [
@@ -39,6 +39,7 @@ pub(crate) fn page(results: &Results) -> String {
         results.machine.cores,
         escape(&results.date),
     );
+
     html += &warnings(results);
     let families = results
         .results
@@ -58,7 +59,7 @@ fn title(results: &Results) -> String {
     }
 }
 
-/// All charts of one size, depth and pace.
+/// Writes the charts and tables of all scenarios with the same size, depth and pace.
 fn section(html: &mut String, family: &[Outcome]) {
     let scenario = family[0].scenario;
     let (unit, name) = (scenario.unit(), escape(&scenario.family()));
@@ -67,9 +68,11 @@ fn section(html: &mut String, family: &[Outcome]) {
         html,
         "<section>\n<h2>Messages of {name}</h2>\n<div class=\"charts\">\n"
     );
+
     let rate = bar_groups(family, |measured| Some(measured.per_second), number);
     let caption = format!("{unit} per second; more is better");
     figure(html, "Throughput", &caption, &bars("Throughput", &rate));
+
     let caption = "&#9679; p50, | p90, &#9670; p99, | p99.9, &#9675; maximum; less is better. \
                    The figure is p99, the scale logarithmic";
     figure(
@@ -78,11 +81,13 @@ fn section(html: &mut String, family: &[Outcome]) {
         caption,
         &strips("Latency", &strip_groups(family)),
     );
+
     let processor = bar_groups(family, |it| it.server_microseconds_per_message, time);
     if !processor.is_empty() {
         let caption = format!("processor time of the server per {one}; less is better");
         figure(html, "CPU", &caption, &bars("CPU", &processor));
     }
+
     let memory = chart_groups(family, |outcome, measured| {
         Some((measured.server_bytes_per_connection?, outcome.memory()?))
     });
@@ -91,6 +96,7 @@ fn section(html: &mut String, family: &[Outcome]) {
             "resident memory of the server per connection that was used once; less is better";
         figure(html, "Memory", caption, &bars("Memory", &memory));
     }
+
     *html += "</div>\n<details>\n<summary>All figures</summary>\n<div class=\"wide\">\n";
     rows_by_scenario(family).for_each(|rows| table(html, rows));
     *html += "</div>\n</details>\n</section>\n";
@@ -132,7 +138,7 @@ fn strip_groups(family: &[Outcome]) -> Vec<Group<Strip>> {
     })
 }
 
-/// Numbers of connections for which nothing is known are left out.
+/// Makes one group per number of connections. Leaves out those without any value.
 fn chart_groups<T>(
     family: &[Outcome],
     value: impl Fn(&Outcome, &Measured) -> Option<(T, String)>,
@@ -162,7 +168,7 @@ fn chart_groups<T>(
         .collect()
 }
 
-/// As much of a reason as a chart has room for; the tables have all of it.
+/// Shortens a reason to what fits into a chart. The tables show all of it.
 fn shortened(reason: &str) -> String {
     match reason.char_indices().nth(REASON_MOST) {
         Some((end, _)) => format!("{}...", &reason[..end]),
@@ -188,6 +194,7 @@ fn table(html: &mut String, outcomes: &[Outcome]) {
         let _ = write!(html, "<th scope=\"col\">{heading}</th>");
     }
     *html += "</tr>\n";
+
     for outcome in outcomes {
         let _ = write!(html, "<tr><td>{}</td>", escape(&outcome.server));
         match &outcome.measured {
@@ -244,6 +251,7 @@ fn method(results: &Results) -> String {
     let memory = machine
         .memory_bytes
         .map_or("unknown".to_owned(), |it| bytes(it as f64));
+
     let cores: Vec<_> = method.server_cores.iter().map(usize::to_string).collect();
     let facts = [
         (
@@ -268,10 +276,12 @@ fn method(results: &Results) -> String {
             ),
         ),
     ];
+
     let mut html = String::from("<section>\n<h2>How it was measured</h2>\n<dl>\n");
     for (name, fact) in facts {
         let _ = writeln!(html, "<dt>{name}</dt><dd>{fact}</dd>");
     }
+
     let scenario = groups(results).next().map(|group| group[0].load);
     html += "</dl>\n";
     for paragraph in paragraphs(scenario.unwrap_or_default()) {
@@ -321,10 +331,10 @@ mod tests {
     use super::*;
     use crate::bench::results::tests::results;
 
-    /// Elements that have no end.
+    /// Elements without an end tag.
     const EMPTY: [&str; 5] = ["meta", "rect", "circle", "line", "path"];
 
-    /// Checks that every element is closed in its turn. Gives how often each occurs.
+    /// Checks that the elements are properly nested and closed. Returns how often each occurs.
     fn elements(html: &str) -> Vec<(String, usize)> {
         let (mut open, mut counts) = (Vec::new(), Vec::<(String, usize)>::new());
         for tag in html.split('<').skip(2) {
@@ -342,6 +352,7 @@ mod tests {
                 open.push(name);
             }
         }
+
         assert_eq!(open, [""; 0]);
         counts
     }
@@ -354,11 +365,13 @@ mod tests {
             let found = counts.iter().find(|(known, _)| known == name);
             found.map_or(0, |(_, count)| *count)
         };
+
         assert_eq!(count("svg"), 4);
         assert_eq!(count("table"), 2);
         // Throughput and CPU of three, memory of one.
         assert_eq!(count("rect"), 3 + 3 + 1);
         assert_eq!(count("circle"), 2 * 3);
+
         assert!(html.contains("<dd>Some Processor, 2 cores</dd>"));
         assert!(html.contains("Linux 6.1 x86_64"));
         assert!(html.contains("2026-01-02T03:04:05Z"));

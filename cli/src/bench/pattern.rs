@@ -1,14 +1,15 @@
-//! The bytes that go around: each connection has its own place in one stream that does not repeat
-//! soon, so that an echo that is shifted, torn or another connection's is seen.
+//! The bytes that clients send. Each connection starts at its own place in one stream with a long
+//! period, so that a shifted or torn echo, or the echo of another connection, is detected.
 
-/// A prime, so that no usual message size fits into it, and larger than the number of connections:
-/// each begins at a place of its own.
+/// The period of the stream, in bytes. It is a prime, so that it is not a multiple of any usual
+/// message size, and it exceeds the number of connections, so that each starts at a different
+/// place.
 const PERIOD: usize = 65_521;
 
-/// How much of the stream can be had in one piece from any place.
+/// The most bytes that can be taken in one piece, from any place.
 const PIECE: usize = 64 * 1024;
 
-/// How far apart two neighbours begin: far from small messages' sizes.
+/// The distance between the starts of two neighbours, far from the sizes of small messages.
 const STRIDE: usize = 40_503;
 
 #[derive(Debug)]
@@ -16,13 +17,13 @@ pub(crate) struct Pattern {
     bytes: Box<[u8]>,
 }
 
-/// Where in the stream one direction of one connection is.
+/// The position in the stream of one direction of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(usize);
 
 impl Pattern {
     pub(crate) fn new() -> Self {
-        // Xorshift: the bytes need to be different, not unpredictable.
+        // Xorshift. The bytes need to differ, not to be unpredictable.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut bytes: Vec<u8> = Vec::with_capacity(PERIOD + PIECE);
         bytes.extend((0..PERIOD).map(|_| {
@@ -31,6 +32,7 @@ impl Pattern {
             state ^= state << 17;
             state.to_be_bytes()[0]
         }));
+
         bytes.extend_from_within(..PERIOD.min(PIECE));
         let missing = PERIOD + PIECE - bytes.len();
         bytes.extend_from_within(..missing);
@@ -39,12 +41,13 @@ impl Pattern {
         }
     }
 
-    /// Where the connection with that number begins.
+    /// Returns the place at which connection `number` starts.
     pub(crate) fn begin(number: usize) -> Place {
         Place(number % PERIOD * STRIDE % PERIOD)
     }
 
-    /// The next at most `count` bytes of the stream, in one piece; `place` moves behind them.
+    /// Returns up to `count` of the next bytes of the stream in one piece, and moves `place` past
+    /// them.
     #[inline]
     pub(crate) fn take(&self, place: &mut Place, count: usize) -> &[u8] {
         let count = count.min(PIECE);
@@ -56,7 +59,7 @@ impl Pattern {
         piece
     }
 
-    /// Whether `data` is what comes next; `place` moves behind it.
+    /// Returns whether `data` is what comes next in the stream, and moves `place` past it.
     #[inline]
     pub(crate) fn matches(&self, place: &mut Place, mut data: &[u8]) -> bool {
         while !data.is_empty() {
@@ -83,6 +86,7 @@ mod tests {
         while stream.len() < 5 * PERIOD {
             stream.extend_from_slice(pattern.take(&mut from, 1 << 20));
         }
+
         for cut in [1, 64, 1_000, 65_536, 300_000] {
             let mut place = Pattern::begin(7);
             let right = stream
@@ -99,10 +103,12 @@ mod tests {
             let mut place = Pattern::begin(number);
             pattern.take(&mut place, 256).to_vec()
         };
+
         let own = bytes(3);
         assert!(pattern.matches(&mut Pattern::begin(3), &own));
         assert!(!pattern.matches(&mut Pattern::begin(3), &own[1..]));
         assert!(!pattern.matches(&mut Pattern::begin(3), &bytes(4)));
+
         let mut torn = own;
         torn.drain(64..128);
         assert!(!pattern.matches(&mut Pattern::begin(3), &torn));

@@ -1,4 +1,4 @@
-//! Everything that is to be measured, checked before the first server starts.
+//! The plan of a benchmark, checked before the first server starts.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use crate::bench::options::Options;
 use crate::bench::scenario::{Pace, Scenario};
 use crate::failure::Failure;
 
-/// What is compared if nothing is said.
+/// The models that are compared by default.
 const USUAL: [Model; 3] = [Model::EventLoop, Model::Threaded, Model::Forking];
 const USUAL_CONNECTIONS: [usize; 2] = [1, 100];
 
-/// Bytes under way on one connection, and on all of them together.
+/// The most bytes in flight on one connection, and on all connections together.
 const UNDER_WAY_MOST: usize = 16 << 20;
 const ALL_UNDER_WAY_MOST: usize = 1 << 30;
 const DEPTH_MOST: usize = 1_024;
 const RATE_MOST: u64 = 10_000_000;
 const ROUNDS_MOST: usize = 1_000;
 const SHORTEST: Duration = Duration::from_millis(10);
-/// Longer than the pauses in which nothing is sent.
+/// The shortest patience, which is longer than the pauses in which nothing is sent.
 const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3_600);
 
@@ -31,14 +31,14 @@ pub(crate) struct Plan {
     /// How long one measurement takes, and how long the load runs before it.
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
-    /// How long nothing may come back.
+    /// How long a server may send nothing before it counts as failed.
     pub(crate) patience: Duration,
     pub(crate) syscalls: bool,
 }
 
 impl Plan {
     /// # Errors
-    /// What was asked for makes no sense, or does not fit into the process's descriptors.
+    /// Fails if the options make no sense, or need more descriptors than the process can have.
     pub(crate) fn new(options: &Options) -> Result<Self, Failure> {
         let plan = Self::collect(options).map_err(Failure::Usage)?;
         let total = plan.scenarios.iter().map(Scenario::total).max();
@@ -61,7 +61,7 @@ impl Plan {
         Ok(())
     }
 
-    /// How often something is measured.
+    /// Returns the total number of measurements.
     pub(crate) fn measurements(&self) -> usize {
         let possible = |scenario: &Scenario| {
             let able = |contender: &&Contender| contender.objection(scenario).is_none();
@@ -80,6 +80,7 @@ impl Plan {
             patience: options.timeout.into(),
             syscalls: options.syscalls,
         };
+
         if !(1..=ROUNDS_MOST).contains(&plan.rounds) {
             return Err(format!("--rounds: expected 1 to {ROUNDS_MOST}"));
         }
@@ -89,6 +90,7 @@ impl Plan {
         if !(LEAST_PATIENCE..=LONGEST).contains(&plan.patience) {
             return Err("--timeout: expected 100ms to 1h".to_owned());
         }
+
         plan.scenarios.iter().try_for_each(check)?;
         Ok(plan)
     }
@@ -101,6 +103,7 @@ fn contenders(options: &Options) -> Result<Vec<Contender>, String> {
     if contenders.is_empty() {
         contenders.extend(USUAL.map(Contender::Model));
     }
+
     for (place, contender) in contenders.iter().enumerate() {
         if contenders[..place].contains(contender) {
             return Err(format!("{contender} is to be measured twice"));
@@ -115,6 +118,7 @@ fn scenarios(options: &Options) -> Result<Vec<Scenario>, String> {
         [] => &USUAL_CONNECTIONS,
         connections => connections,
     };
+
     let mut scenarios = Vec::new();
     for &size in &options.size {
         for &depth in &options.depth {
@@ -154,6 +158,7 @@ fn check(scenario: &Scenario) -> Result<(), String> {
     if scenario.size == 0 {
         return Err("--size: expected 1 or more".to_owned());
     }
+
     let under_way = scenario.size.saturating_mul(scenario.depth);
     if under_way > UNDER_WAY_MOST {
         return Err("--size times --depth: at most 16MiB".to_owned());

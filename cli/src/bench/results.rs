@@ -1,4 +1,4 @@
-//! What came out, in the form in which all that is shown is made from it.
+//! The results, in the form from which the table, the JSON and the page are made.
 
 use serde::Serialize;
 
@@ -8,28 +8,28 @@ use crate::bench::machine::Machine;
 use crate::bench::round::Sample;
 use crate::bench::scenario::Scenario;
 
-/// From this part of its core's time on the generator is busy.
+/// The generator counts as busy from this fraction of its core's time.
 const BUSY: f64 = 0.95;
 /// The unit in which the system gives memory to processes, in bytes.
 const PAGE: f64 = 4_096.0;
-/// Below this part of its cores' time a server had time left.
+/// A server below this fraction of its cores' time had time to spare.
 const HAS_TIME: f64 = 0.85;
-/// An open loop that reached less of its rate than this did not keep it.
+/// An open loop below this fraction of its rate did not keep it.
 const KEPT: f64 = 0.99;
 
-/// Everything, as `--json` writes it.
+/// All results, as `--json` writes them.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Results {
-    /// Changes when a field changes its meaning or goes.
+    /// The version of the format. It changes when a field changes its meaning or is removed.
     pub(crate) format: u32,
     pub(crate) command: String,
-    /// When the benchmark began, UTC.
+    /// When the benchmark began, in UTC.
     pub(crate) date: String,
     pub(crate) machine: Machine,
     pub(crate) method: Method,
     /// Why the benchmark ended before everything was measured, if it did.
     pub(crate) ended: Option<String>,
-    /// In the order in which they are shown: one for each scenario and server.
+    /// One for each scenario and server, in the order in which they are shown.
     pub(crate) results: Vec<Outcome>,
 }
 
@@ -40,7 +40,8 @@ pub(crate) struct Method {
     pub(crate) warm_up_seconds: f64,
     pub(crate) server_cores: Vec<usize>,
     pub(crate) generator_core: usize,
-    /// Whether system calls were to be counted, and strace could be run.
+    /// Whether system calls were counted. It is `None` if they were not to be counted, and false if
+    /// strace could not be run.
     pub(crate) system_calls_counted: Option<bool>,
 }
 
@@ -48,15 +49,15 @@ pub(crate) struct Method {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) server: String,
-    /// closed, open or churn.
+    /// "closed", "open" or "churn".
     pub(crate) load: &'static str,
     pub(crate) connections: usize,
     pub(crate) idle: usize,
     pub(crate) size: usize,
     pub(crate) depth: usize,
-    /// Messages per second that were asked for, in an open loop.
+    /// The messages per second that an open loop asks for.
     pub(crate) rate: Option<u64>,
-    /// Why it was not measured, or not in all rounds, if it was not.
+    /// Why it was not measured, or not in all rounds.
     pub(crate) skipped: Option<String>,
     pub(crate) measured: Option<Measured>,
     #[serde(skip)]
@@ -65,26 +66,27 @@ pub(crate) struct Outcome {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {
-    /// The rounds that the figures are of.
+    /// How many rounds the figures are based on.
     pub(crate) rounds: usize,
-    /// Messages, or with churn connections.
+    /// Messages per second, or with churn, connections per second.
     pub(crate) per_second: Figure,
     pub(crate) latency_microseconds: Times,
     pub(crate) server_microseconds_per_message: Option<Figure>,
     pub(crate) server_bytes_per_connection: Option<Figure>,
     pub(crate) system_calls_per_message: Option<f64>,
-    /// Parts of the time of the cores that they could use.
+    /// The fractions that the generator and the server used of the time of the cores available to
+    /// them.
     pub(crate) generator_busy: f64,
     pub(crate) server_busy: Option<f64>,
-    /// The part of the time for which the generator waited for its core, because of other processes.
+    /// The fraction of the time that the generator waited for its core because of other processes.
     pub(crate) generator_waited: f64,
-    /// The server could have done more.
+    /// Whether the generator was the bottleneck, so that the server could have done more.
     pub(crate) generator_was_the_limit: bool,
-    /// Whether an open loop reached its rate.
+    /// Whether an open loop kept its rate. It is `None` for other loads.
     pub(crate) rate_was_kept: Option<bool>,
 }
 
-/// The percentiles of each round, and the longest time of all rounds.
+/// The percentiles over all rounds, and the longest time of any round.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Times {
     pub(crate) p50: Figure,
@@ -96,7 +98,8 @@ pub(crate) struct Times {
 }
 
 impl Outcome {
-    /// What the rounds gave; nothing, for a server that cannot take the load.
+    /// Summarizes the rounds. Without samples, as for a server that cannot take the load, nothing
+    /// is measured.
     pub(crate) fn new(contender: &Contender, scenario: &Scenario, samples: &[Sample]) -> Self {
         Self {
             server: contender.to_string(),
@@ -114,7 +117,7 @@ impl Outcome {
 }
 
 impl Outcome {
-    /// Notes why the benchmark ended, if rounds of this server are missing.
+    /// Notes why the benchmark ended early, if rounds of this server are missing.
     pub(crate) fn end(&mut self, rounds: usize, why: &str) {
         let done = self.measured.as_ref().map_or(0, |measured| measured.rounds);
         if self.skipped.is_some() || done == rounds {
@@ -126,8 +129,8 @@ impl Outcome {
         });
     }
 
-    /// The memory of a connection in words. The system counts whole pages, so that few connections
-    /// show no more than that each takes less than its part of one.
+    /// Formats the memory per connection. The system counts whole pages, so with few connections it
+    /// is only known that each takes less than its share of one page.
     pub(crate) fn memory(&self) -> Option<String> {
         let figure = self.measured.as_ref()?.server_bytes_per_connection?;
         let others = self
@@ -135,8 +138,10 @@ impl Outcome {
             .total()
             .checked_sub(1)
             .filter(|count| *count > 0)?;
+
         #[expect(clippy::cast_precision_loss, reason = "at most 20,000 connections")]
         let least = PAGE / others as f64;
+
         if figure.median < least {
             return Some(format!("< {}", bytes(least)));
         }
@@ -151,14 +156,17 @@ impl Measured {
             let values: Option<Vec<_>> = samples.iter().map(value).collect();
             Figure::of(values?)
         };
+
         let per_second = figure(|sample| sample.rate)?;
         let generator_busy = figure(|sample| sample.generator_busy)?.median;
         let server_busy = known(|sample| sample.server_busy).map(|figure| figure.median);
         #[expect(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
         let asked = scenario.pace.rate().map(|rate| rate as f64);
+
         let rate_was_kept = asked.map(|asked| per_second.median >= asked * KEPT);
-        // An open loop spins until the next message is due, so it is busy all the time.
+        // An open loop spins until the next message is due, so it is always busy.
         let gave_all = generator_busy >= BUSY && rate_was_kept != Some(true);
+
         Some(Self {
             rounds: samples.len(),
             per_second,
@@ -216,7 +224,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Two servers over two loads, of which one server can take but one.
+    /// Results of two servers under two loads, of which one server can take only one.
     pub(crate) fn results() -> Results {
         let models = [(Model::EventLoop, 1e5), (Model::Sequential, 0.5e5)];
         let outcomes = [1, 100].map(|connections| {
@@ -230,6 +238,7 @@ pub(crate) mod tests {
                 Outcome::new(&contender, &load, &samples)
             })
         });
+
         Results {
             format: 1,
             command: "serveloop bench --json '<file>'".to_owned(),
@@ -253,7 +262,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What is promised in the help: names may be added, but none may change or go.
+    /// The help promises these names: names may be added, but none may change or be removed.
     #[test]
     fn the_names_of_the_json_stay() {
         let json = serde_json::to_value(results()).unwrap();
@@ -296,6 +305,7 @@ pub(crate) mod tests {
             let found = json.pointer(path);
             assert!(found.is_some_and(|value| !value.is_null()), "{path}");
         }
+
         for path in [
             "/method/system_calls_counted",
             "/ended",
@@ -319,9 +329,11 @@ pub(crate) mod tests {
             outcome.skipped
         };
         assert_eq!(told(0).as_deref(), Some("ended by SIGINT"));
+
         let partial = "only 2 of 3 rounds: ended by SIGINT";
         assert_eq!(told(2).as_deref(), Some(partial));
         assert_eq!(told(3), None);
+
         let mut unable = results().results[3].clone();
         unable.end(1, "ended by SIGINT");
         let reason = "serves one connection at a time";
@@ -373,6 +385,7 @@ pub(crate) mod tests {
                 server_busy,
                 ..sample(rate)
             };
+
             let measured = Measured::new(&scenario(pace, 1), &[sample]).unwrap();
             measured.generator_was_the_limit
         };

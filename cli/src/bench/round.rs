@@ -1,4 +1,4 @@
-//! One measurement of one server.
+//! One measurement of one server under one load.
 
 use std::io;
 use std::time::Duration;
@@ -13,28 +13,28 @@ use crate::bench::scenario::{Pace, Scenario};
 use crate::bench::server::Server;
 use crate::bench::tally::Latency;
 
-/// Time for a server to come to rest before its memory is looked at.
+/// How long a server may settle before its memory is read.
 const REST: Duration = Duration::from_millis(50);
 
-/// What one measurement gave. What the system does not say of a server is left out.
+/// The figures of one measurement. A figure that the system does not report is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Sample {
-    /// Messages, or with churn connections, per second.
+    /// Messages per second, or with churn, connections per second.
     pub(crate) rate: f64,
     pub(crate) latency: Latency,
-    /// Microseconds of the server's processor time for each of them.
+    /// The processor time of the server per message, in microseconds.
     pub(crate) processor: Option<f64>,
-    /// Bytes of the server's memory for each connection.
+    /// The memory of the server per connection, in bytes.
     pub(crate) memory: Option<f64>,
-    /// The part of its core's time that the generator used, from 0 to 1.
+    /// The fraction of its core's time that the generator used, from 0 to 1.
     pub(crate) generator_busy: f64,
-    /// The part of the time for which the generator had to wait for its core, because of others.
+    /// The fraction of the time that the generator waited for its core because of other processes.
     pub(crate) generator_waited: f64,
-    /// The part of the time of all cores that it can use that the server used.
+    /// The fraction that the server used of the time of all cores available to it.
     pub(crate) server_busy: Option<f64>,
 }
 
-/// What every measurement needs.
+/// What all measurements share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ground<'a> {
     pub(crate) plan: &'a Plan,
@@ -44,7 +44,7 @@ pub(crate) struct Ground<'a> {
 
 impl Ground<'_> {
     /// # Errors
-    /// The server fails, or does not echo; or a signal came.
+    /// Fails if the server fails or does not echo, or after a signal.
     pub(crate) fn measure(self, contender: &Contender, scenario: &Scenario) -> io::Result<Sample> {
         match contender {
             Contender::Model(model) => self.measure_model(*model, scenario),
@@ -85,13 +85,16 @@ impl Ground<'_> {
             Pace::Churn => None,
             Pace::Closed | Pace::Open(_) => fill(&mut load, scenario.total(), family)?,
         };
+
         load.begin(scenario.connections, u64::MAX);
         load.run(self.plan.warm_up)?;
+
         let time = || family.and_then(Family::processor_time);
         let (before, own_before, waited_before) =
             (time(), own_processor_time(), own_waiting_time());
         let elapsed = load.measure(self.plan.duration)?.as_secs_f64();
         let (after, own_after, waited_after) = (time(), own_processor_time(), own_waiting_time());
+
         let messages = load.messages();
         let latency = load.finish()?;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
@@ -103,7 +106,7 @@ impl Ground<'_> {
             processor: used.map(|used| used * 1e6 / messages),
             memory,
             generator_busy: seconds(own_before, own_after).unwrap_or(0.0) / elapsed,
-            // What was waited for before is noted when the wait is over, so it can be more than all.
+            // The system adds a wait only when it ends, so the sum can exceed the elapsed time.
             generator_waited: (seconds(waited_before, waited_after).unwrap_or(0.0) / elapsed)
                 .min(1.0),
             server_busy: used.map(|used| used / elapsed / cores),
@@ -115,7 +118,8 @@ fn seconds(before: Option<Duration>, after: Option<Duration>) -> Option<f64> {
     Some(after?.saturating_sub(before?).as_secs_f64())
 }
 
-/// Opens all connections. Returns what each but the first costs the server, in bytes.
+/// Opens all connections. Returns the memory that each one after the first costs the server, in
+/// bytes, or `None` if that is not known or there is only one.
 #[expect(
     clippy::cast_precision_loss,
     reason = "no server has 2^52 bytes of memory"
@@ -130,6 +134,7 @@ fn fill(load: &mut Load<'_>, total: usize, family: Option<Family>) -> io::Result
     let before = memory();
     load.settle(total)?;
     load.run(REST)?;
+
     let grown = match (before, memory()) {
         (Some(before), Some(after)) => after.saturating_sub(before),
         _ => return Ok(None),

@@ -1,48 +1,49 @@
-//! One kind of load.
+//! One kind of load that servers are measured under.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::units::Size;
 
-/// Connections that ended keep their port for a minute; a server at so many addresses has ports
-/// for all that are made meanwhile.
+/// How many addresses a server listens at with churn. A port stays in use for a minute after its
+/// connection, and this many addresses provide enough ports for that time.
 const CHURN_LISTENERS: usize = 16;
 
-/// Connections that a server may still have to end while as many new ones come.
+/// How many ended connections a server may still hold while as many new ones arrive.
 const SLACK: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scenario {
     pub(crate) pace: Pace,
-    /// Connections that are active.
+    /// The number of active connections.
     pub(crate) connections: usize,
-    /// Connections beside them that were used once and stand idle.
+    /// The number of additional connections, which are used once and then idle.
     pub(crate) idle: usize,
-    /// Bytes of a message.
+    /// The size of a message, in bytes.
     pub(crate) size: usize,
-    /// Messages under way at a time on each connection, at most.
+    /// The most messages in flight on each connection.
     pub(crate) depth: usize,
 }
 
 /// When the next message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// When one has come back.
+    /// When the previous one has come back.
     Closed,
-    /// At a moment of its own; so many messages a second.
+    /// At a steady rate of this many messages per second.
     Open(u64),
-    /// With a new connection, when one has come back.
+    /// On a new connection, when the previous message has come back.
     Churn,
 }
 
 impl Scenario {
-    /// All connections that stand at a time.
+    /// Returns how many connections are open at a time.
     pub(crate) fn total(&self) -> usize {
         self.connections + self.idle
     }
 
-    /// All connections that a server may see at a time: with churn it hears late that some ended.
+    /// Returns how many connections a server may see at a time. With churn, it learns late that
+    /// some have ended.
     pub(crate) fn standing_most(&self) -> usize {
         match self.pace {
             Pace::Churn => 2 * self.total() + SLACK,
@@ -50,7 +51,7 @@ impl Scenario {
         }
     }
 
-    /// At how many addresses a server of ours listens.
+    /// Returns at how many addresses one of the command's own servers listens.
     pub(crate) fn listeners(&self) -> usize {
         match self.pace {
             Pace::Churn => CHURN_LISTENERS,
@@ -58,7 +59,7 @@ impl Scenario {
         }
     }
 
-    /// What a message is called: with churn it is a whole connection.
+    /// Returns what the load counts: messages, or with churn, connections.
     pub(crate) fn unit(&self) -> &'static str {
         match self.pace {
             Pace::Churn => "connections",
@@ -66,12 +67,13 @@ impl Scenario {
         }
     }
 
-    /// What is the same whatever the number of connections.
+    /// Describes the load without its number of active connections.
     pub(crate) fn family(&self) -> String {
         let mut text = format!("{} B", self.size);
         if self.size >= 1_024 {
             text = Size::from(self.size).to_string();
         }
+
         if self.depth > 1 {
             text += &format!(", depth {}", self.depth);
         }
@@ -96,13 +98,14 @@ impl Pace {
         }
     }
 
-    /// How long nothing may be sent because nothing is due.
+    /// Returns the interval between two messages of an open loop, during which nothing is sent. It
+    /// is zero for other loads.
     pub(crate) fn distance(self) -> Duration {
         let nanos = self.rate().map(|rate| 1_000_000_000 / rate);
         Duration::from_nanos(nanos.unwrap_or(0))
     }
 
-    /// Messages per second that were asked for.
+    /// Returns the messages per second that an open loop asks for.
     pub(crate) fn rate(self) -> Option<u64> {
         match self {
             Self::Open(rate) => Some(rate),

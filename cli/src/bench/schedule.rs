@@ -1,16 +1,16 @@
-//! When messages are meant to be sent, whatever the server does: the open loop.
+//! The schedule of an open loop: when messages are to be sent, whatever the server does.
 
 use std::time::{Duration, Instant};
 
-/// Messages at even distances, dealt to the connections in turn.
+/// Messages at even intervals, dealt to the connections in turn.
 ///
-/// Latency counts from the intended moment. A server that stalls delays the messages behind it too;
-/// a generator that waits with it and counts from the actual sending would leave their waiting out
-/// (coordinated omission).
+/// Latency is measured from the intended moment. A server that stalls also delays the messages
+/// after the one that it is processing. A generator that waits and measures from the actual sending
+/// would leave out that delay (coordinated omission).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
     start: Instant,
-    /// Messages per second.
+    /// The rate, in messages per second.
     rate: u64,
     connections: u64,
 }
@@ -24,20 +24,20 @@ impl Schedule {
         }
     }
 
-    /// When the message with that number, counted over all connections, is to be sent.
+    /// Returns when message `number`, counted over all connections, is to be sent.
     #[inline]
     pub(crate) fn moment(&self, number: u64) -> Instant {
         let nanos = u128::from(number) * 1_000_000_000 / u128::from(self.rate);
         self.start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// When a connection is to send its message with that number.
+    /// Returns when `connection` is to send its message `number`.
     #[inline]
     pub(crate) fn intended(&self, connection: u64, number: u64) -> Instant {
         self.moment(number * self.connections + connection)
     }
 
-    /// How many messages all connections together should have sent by now.
+    /// Returns how many messages all connections together should have sent by now.
     #[inline]
     pub(crate) fn due(&self, now: Instant) -> u64 {
         let Some(elapsed) = now.checked_duration_since(self.start) else {
@@ -47,7 +47,7 @@ impl Schedule {
         u64::try_from(number).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// How many messages a connection should have sent by now.
+    /// Returns how many messages `connection` should have sent by now.
     #[inline]
     pub(crate) fn due_of(&self, connection: u64, now: Instant) -> u64 {
         let due = self.due(now);
@@ -68,8 +68,10 @@ mod tests {
         assert_eq!(schedule.intended(3, 0), after(3));
         assert_eq!(schedule.intended(0, 1), after(4));
         assert_eq!(schedule.intended(2, 250), after(1_002));
+
         assert_eq!(schedule.due(start), 1);
         assert_eq!(schedule.due(after(9)), 10);
+
         let dealt = |millis| [0, 1, 2, 3].map(|of| schedule.due_of(of, after(millis)));
         assert_eq!(dealt(0), [1, 0, 0, 0]);
         assert_eq!(dealt(5), [2, 2, 1, 1]);

@@ -1,4 +1,4 @@
-//! A server of our own as a child process.
+//! One of the command's own servers, as a child process.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -23,16 +23,16 @@ use crate::bench::trouble::explained;
 use crate::serving::VARIABLES;
 use crate::threads;
 
-/// How long a server may take until it listens, or to end when it was asked to.
+/// How long a server may take to listen, or to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a server that stopped answering may take to be gone.
+/// How long a server that stopped answering may take to end.
 const DYING: Duration = Duration::from_secs(1);
-/// How soon a signal or an end is noticed where nothing else wakes us.
+/// The interval at which signals and the end of the server are checked.
 const STEP: Duration = Duration::from_millis(20);
-/// So much of its log is shown when it fails.
+/// How many lines of the server's log are shown when it fails.
 const LAST_LINES: usize = 8;
 
-/// A server that runs until it is dropped, with everything that it started.
+/// A server process. Dropping it kills the server and everything that it started.
 #[derive(Debug)]
 pub(crate) struct Server {
     model: Model,
@@ -43,11 +43,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server, and waits until it listens. With `tracer`, a program and its arguments, it
-    /// runs under that.
+    /// Starts a server and waits until it listens. If `tracer`, a program and its arguments, is not
+    /// empty, the server runs under it.
     ///
     /// # Errors
-    /// It does not start; or a signal came.
+    /// Fails if the server does not start or listen in time, or after a signal.
     pub(crate) fn start(
         model: Model,
         scenario: &Scenario,
@@ -73,6 +73,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+
         let child = command.spawn().map_err(|error| {
             let error = explained(error);
             io::Error::new(
@@ -80,6 +81,7 @@ impl Server {
                 format!("cannot start the {model} server: {error}"),
             )
         })?;
+
         let mut server = Self {
             model,
             child,
@@ -88,7 +90,7 @@ impl Server {
             addresses: Vec::new(),
         };
 
-        // From here on the child is ended whatever fails.
+        // From here on, every failure drops `server` and so ends the child.
         let announced = lines(server.child.stdout.take())?;
         server.log = server.child.stderr.take().map(last_lines).transpose()?;
         match server.wait(&announced, scenario.listeners(), interrupt) {
@@ -104,17 +106,20 @@ impl Server {
         }
     }
 
-    /// Adds to an error what the server said last, if that may be its cause.
+    /// Adds the server's exit status and the end of its log to an error. Returns an `Interrupted`
+    /// error unchanged, since the server is not its cause.
     pub(crate) fn explain(mut self, error: io::Error) -> io::Error {
         if error.kind() == io::ErrorKind::Interrupted {
             return error;
         }
+
         let status = self.end_within(DYING);
         self.kill();
         let log = self.log.take().and_then(|log| log.join().ok());
         let end = status.map_or(String::new(), |status| {
             format!(", which ended with {status}")
         });
+
         let mut text = format!("{error}, from the {} server{end}", self.model);
         for line in log.unwrap_or_default() {
             text += "\n  | ";
@@ -123,14 +128,15 @@ impl Server {
         io::Error::new(error.kind(), text)
     }
 
-    /// Ends the server so that a tracer still writes down what it has counted.
+    /// Ends a traced server in order, so that the tracer still writes its counts.
     ///
     /// # Errors
-    /// It does not end.
+    /// Fails if the server cannot be found, or does not end in time.
     pub(crate) fn end_traced(mut self) -> io::Result<()> {
         let server = self.family().first_child().and_then(process);
         let server = server.ok_or_else(|| io::Error::other("the tracer runs no server"))?;
         kill_process(server, Signal::TERM)?;
+
         match self.end_within(PATIENCE) {
             Some(_) => Ok(()),
             None => Err(io::Error::other("the traced server does not end")),
@@ -166,7 +172,8 @@ impl Server {
         }
     }
 
-    /// Once: later the number may be another's. What can fail is that they have ended already.
+    /// Kills the process group and reaps the child. It does so only once, since the system may
+    /// reuse the number later. Killing fails only if all of its processes have already ended.
     fn kill(&mut self) {
         if mem::replace(&mut self.is_killed, true) {
             return;
@@ -193,7 +200,7 @@ fn address(line: &str) -> io::Result<Address> {
     Ok(uri.parse::<Address>()?)
 }
 
-/// Lines as they come.
+/// Sends the lines of `source` as they come.
 fn lines(source: Option<impl Read + Send + 'static>) -> io::Result<Receiver<String>> {
     let (sender, receiver) = mpsc::channel();
     if let Some(source) = source {
@@ -205,7 +212,8 @@ fn lines(source: Option<impl Read + Send + 'static>) -> io::Result<Receiver<Stri
     Ok(receiver)
 }
 
-/// Reads to the end, so that the server never waits for us.
+/// Keeps the last lines of `source`. It reads to the end, so that the server never blocks on
+/// writing.
 fn last_lines(source: impl Read + Send + 'static) -> io::Result<JoinHandle<VecDeque<String>>> {
     threads::spawn("a server's log", move || {
         let mut last = VecDeque::new();

@@ -20,18 +20,20 @@ const COLUMNS: [(&str, usize); 12] = [
     ("calls", 6),
 ];
 
-/// From this part of the time on that the generator waited for its core, figures mean little.
+/// The fraction of the time that the generator may wait for its core before figures mean little.
 const DISTURBED: f64 = 0.05;
 
-/// The table, and after it what one has to know to read it.
+/// Formats the results as a table, followed by the notes needed to read it.
 pub(crate) fn table(results: &Results) -> String {
     let mut text = String::new();
     for group in groups(results) {
         let scenario = group[0].scenario;
         let _ = writeln!(text, "{scenario}");
+
         let mut titles = COLUMNS.map(|(title, _)| title.to_owned());
         titles[1] = format!("{}/s", scenario.unit());
         text += &line(titles);
+
         let base = group.iter().find_map(rate);
         for outcome in group {
             text += &row(outcome, base);
@@ -44,18 +46,19 @@ pub(crate) fn table(results: &Results) -> String {
     text
 }
 
-/// The outcomes of each scenario.
+/// Groups the outcomes by scenario.
 pub(crate) fn groups(results: &Results) -> impl Iterator<Item = &[Outcome]> {
     results
         .results
         .chunk_by(|one, other| one.scenario == other.scenario)
 }
 
-/// What one has to know to read the figures, a sentence each.
+/// Returns the notes that a reader needs to judge the figures, one sentence each.
 pub(crate) fn notes(results: &Results) -> Vec<String> {
     let ended = results.ended.as_ref();
     let ended = ended.map(|why| format!("not everything was measured: {why}"));
     let mut notes: Vec<_> = ended.into_iter().collect();
+
     for outcome in &results.results {
         let Some(measured) = &outcome.measured else {
             continue;
@@ -71,6 +74,7 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
             notes.push(format!("{what}: {}", limit(measured)));
         }
     }
+
     if results.method.system_calls_counted == Some(false) {
         notes.push("system calls: not available, strace cannot be run".to_owned());
     }
@@ -86,7 +90,7 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
     notes
 }
 
-/// Whether other processes took the generator's core.
+/// Returns a note if other processes took the generator's core for too long.
 fn disturbance(results: &Results) -> Option<String> {
     let measured = results.results.iter().filter_map(|it| it.measured.as_ref());
     let waited = measured.map(|measured| measured.generator_waited);
@@ -100,7 +104,7 @@ fn disturbance(results: &Results) -> Option<String> {
     })
 }
 
-/// How the generator was the limit.
+/// Describes how far the generator was the limit.
 fn limit(measured: &Measured) -> String {
     let percent = |part: f64| format!("{:.0} %", part * 100.0);
     let generator = percent(measured.generator_busy);
@@ -123,6 +127,7 @@ fn row(outcome: &Outcome, base: Option<f64>) -> String {
         let (name, width) = (&outcome.server, COLUMNS[0].1);
         return format!("{name:<width$} {:>13}  {reason}\n", "-");
     };
+
     let times = &measured.latency_microseconds;
     let rate = measured.per_second;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -182,6 +187,7 @@ mod tests {
             lines[3].starts_with("sequential          50,000     ±0%   0.50"),
             "{text}"
         );
+
         assert_eq!(lines[5], "100 connections, 64 B");
         assert_eq!(
             lines[8],
@@ -194,6 +200,7 @@ mod tests {
     fn what_makes_figures_doubtful_is_said() {
         let mut results = results();
         assert_eq!(notes(&results), [""; 0]);
+
         let slow = Sample {
             generator_busy: 0.99,
             generator_waited: 0.25,
@@ -205,6 +212,7 @@ mod tests {
         results.results = vec![Outcome::new(&contender, &load, &[slow])];
         results.method.server_cores = vec![1];
         results.method.system_calls_counted = Some(false);
+
         let notes = notes(&results);
         for (place, part) in [
             "the rate was not kept",

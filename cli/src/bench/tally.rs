@@ -1,29 +1,29 @@
-//! What the clients of a load have done so far.
+//! Counts and times collected by the clients of a load.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// The longest time that is told apart, in nanoseconds: an hour.
+/// The longest time that can be recorded, in nanoseconds: one hour.
 const LONGEST: u64 = 3_600_000_000_000;
-/// Three digits: times are right within a tenth of a percent.
+/// The significant digits of recorded times, which are exact to within a tenth of a percent.
 const DIGITS: u8 = 3;
 
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// Messages that came back whole; with churn, connections.
+    /// Messages that came back in full, or with churn, connections.
     pub(crate) messages: u64,
     /// Connections whose first message came back.
     pub(crate) settled: usize,
-    /// Connections that are to be replaced by new ones.
+    /// Connections to be replaced by new ones.
     pub(crate) reopen: usize,
-    /// Why the run is worth nothing, if it is.
+    /// Why the run is invalid, if it is.
     pub(crate) failure: Option<String>,
     times: Histogram<u64>,
 }
 
-/// How long messages took, in microseconds.
+/// Percentiles of how long messages took, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
@@ -46,27 +46,27 @@ impl Tally {
         }
     }
 
-    /// One message more came back, so long after it was sent or should have been.
+    /// Counts a message that came back, `time` after it was sent or should have been sent.
     #[inline]
     pub(crate) fn record(&mut self, time: Duration) {
         self.messages += 1;
         self.record_time(time);
     }
 
-    /// A message has not come back for so long.
+    /// Records a time without counting a message, for a message that is still missing after `time`.
     #[inline]
     pub(crate) fn record_time(&mut self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(LONGEST);
         self.times.saturating_record(nanos);
     }
 
-    /// Forgets what was counted, not what went wrong.
+    /// Resets the counts and times, but keeps the failure.
     pub(crate) fn reset(&mut self) {
         self.messages = 0;
         self.times.reset();
     }
 
-    /// Keeps the first failure: those that follow are its consequences.
+    /// Records a failure. Only the first is kept, since those that follow are its consequences.
     #[cold]
     pub(crate) fn fail(&mut self, why: impl FnOnce() -> String) {
         self.failure.get_or_insert_with(why);

@@ -1,4 +1,4 @@
-//! What errors of the system mean for a benchmark, and what helps.
+//! Explanations of system errors for the user, with advice on what helps.
 
 use std::io;
 
@@ -11,11 +11,12 @@ use rustix::process::Resource;
 use crate::sys::limits;
 use serveloop::{CloseReason, Deadline};
 
-/// What helps where nobody answers.
+/// Advice for a connection attempt that was not answered in time.
 pub(crate) const TIMED_OUT: &str = "nothing answers there: check the address, whether a firewall drops what is sent, and whether \
      the server accepts connections; --timeout allows more time";
 
-/// Why a connection of the load could not be made or ended, with what helps where that is known.
+/// Describes why a connection of the load could not be made or was lost, with advice if there is
+/// any.
 pub(crate) fn told(reason: &CloseReason) -> String {
     let advice = match reason {
         CloseReason::ConnectFailed(error) => advice_on_connecting(error),
@@ -29,7 +30,7 @@ pub(crate) fn told(reason: &CloseReason) -> String {
     }
 }
 
-/// The same error, with what helps where that is known.
+/// Returns the same error, with advice if there is any.
 pub(crate) fn explained(error: io::Error) -> io::Error {
     match advice(&error) {
         Some(advice) => io::Error::new(error.kind(), format!("{error}: {advice}")),
@@ -37,7 +38,7 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
     }
 }
 
-/// What an error says that `connect` alone has, or means by itself.
+/// Returns advice on an error of `connect`, some of which mean something else in other calls.
 fn advice_on_connecting(error: &io::Error) -> Option<String> {
     let text = match error.raw_os_error()? {
         EADDRNOTAVAIL => {
@@ -67,7 +68,7 @@ fn advice_on_connecting(error: &io::Error) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// What an error means in any call.
+/// Returns advice on an error of any other call.
 fn advice(error: &io::Error) -> Option<String> {
     match error.raw_os_error()? {
         EMFILE => Some(format!(
@@ -125,6 +126,7 @@ mod tests {
             assert!(text.contains(&format!("(os error {code}): ")), "{text}");
             assert!(text.contains(part), "{text}");
         }
+
         assert!(!connect(libc::EINVAL).contains("): "));
         let late = told(&CloseReason::TimedOut(Deadline::Connect));
         assert!(late.contains("--timeout"), "{late}");

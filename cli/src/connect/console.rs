@@ -1,4 +1,4 @@
-//! The user's side of a connection: what is typed, and what is printed.
+//! The console: the user's side of a connection, with standard input and output.
 
 use std::io::{self, BufReader, ErrorKind, IsTerminal};
 
@@ -9,26 +9,27 @@ use crate::connect::screen::Screen;
 use crate::outbound::Ending;
 use crate::patient::Patient;
 
-/// Standard input and output, each with its thread. The one that reads may be waiting for a line
-/// when all is over, and ends with the process.
+/// Standard input and output, each with its own thread. The reading thread may still be waiting for
+/// a line when the conversation is over. It ends with the process.
 #[derive(Debug)]
 pub(crate) struct Console {
     keyboard: Keyboard,
     screen: Screen,
-    /// What was asked for is not there yet.
+    /// Whether a piece of input was requested and has not come yet.
     is_asked: bool,
 }
 
 impl Console {
-    /// Begins to work for the session of `waker`.
+    /// Starts the threads, which wake the session of `waker`.
     ///
     /// # Errors
-    /// The system has no thread or descriptor.
+    /// Fails if the system has no thread or descriptor left.
     pub(crate) fn start(unit: Unit, prompt: Option<String>, waker: Waker) -> io::Result<Self> {
         let prompt = prompt.filter(|_| io::stdin().is_terminal());
         let (input, out) = (Patient::new(io::stdin()), Patient::new(io::stdout()));
         let input = input.map_err(|error| named("standard input", &error))?;
         let out = out.map_err(|error| named("standard output", &error))?;
+
         let printed = waker.clone();
         let typed = move || waker.wake();
         Ok(Self {
@@ -38,8 +39,8 @@ impl Console {
         })
     }
 
-    /// Asks for the next piece of input, unless that was done. It comes by
-    /// [`attend`](Self::attend).
+    /// Requests the next piece of input, unless a request is pending. [`attend`](Self::attend)
+    /// returns it.
     pub(crate) fn ask(&mut self) {
         if !self.is_asked {
             self.is_asked = true;
@@ -47,9 +48,9 @@ impl Console {
         }
     }
 
-    /// Does what there is to do after anything happened: has the peer wait while enough waits to be
-    /// printed, and gives what was typed. Ends the connection when either side of the user is gone,
-    /// which `ending` then tells.
+    /// Handles whatever has happened: pauses the peer while the screen is full, and returns the
+    /// input that was typed, if any. Ends the connection if standard input or output has failed,
+    /// and reports that to `ending`.
     pub(crate) fn attend(
         &mut self,
         ending: &Ending,
@@ -60,11 +61,13 @@ impl Console {
             transport.abort();
             return None;
         }
+
         match (self.screen.is_full(), transport.is_paused()) {
             (true, false) => transport.pause_reading(),
             (false, true) => transport.resume_reading(),
             _ => {}
         }
+
         let typed = self.keyboard.typed()?;
         self.is_asked = false;
         match typed {
@@ -77,7 +80,7 @@ impl Console {
         }
     }
 
-    /// Whether somebody types at a terminal.
+    /// Returns whether a person types at a terminal.
     pub(crate) fn has_person(&self) -> bool {
         io::stdin().is_terminal()
     }
@@ -86,7 +89,8 @@ impl Console {
         &self.screen
     }
 
-    /// The connection is over: waits until everything is printed, and tells `ending` if that fails.
+    /// Waits until everything is printed, after the end of the connection. Reports to `ending` if
+    /// that fails.
     pub(crate) fn finish(self, ending: &Ending) {
         if let Some(error) = self.screen.finish() {
             tell(&error, ending);
@@ -100,7 +104,7 @@ fn named(what: &str, error: &io::Error) -> io::Error {
 
 fn tell(error: &io::Error, ending: &Ending) {
     match error.kind() {
-        // Nobody reads on: they have what they wanted.
+        // The reader closed standard output because it has what it wanted.
         ErrorKind::BrokenPipe => ending.succeed(),
         _ => ending.fail(format_args!("cannot write to standard output: {error}")),
     }

@@ -1,9 +1,9 @@
-//! What one message is, in both directions of a conversation.
+//! The framing of messages, in both directions of a conversation.
 
 use serveloop::ProtocolError;
 use serveloop::framing::{Decoder, Encoder, Frame, LengthPrefix, Lines};
 
-/// How what is typed becomes bytes, and bytes what is printed.
+/// How input becomes bytes to send, and received bytes become messages to print.
 #[derive(Clone, Debug)]
 pub(crate) enum WireFraming {
     /// Bytes, as they come.
@@ -15,7 +15,7 @@ pub(crate) enum WireFraming {
 }
 
 impl WireFraming {
-    /// What is printed after each message.
+    /// Returns what is printed after each message.
     pub(crate) fn line_end(&self) -> &'static [u8] {
         match self {
             Self::Raw => b"",
@@ -25,7 +25,7 @@ impl WireFraming {
 }
 
 impl WireFraming {
-    /// As in [`Decoder`], and the message borrows from the bytes alone.
+    /// Decodes as [`Decoder`] does, but the message borrows only from `data`.
     pub(crate) fn decode<'a>(
         &mut self,
         data: &'a [u8],

@@ -1,32 +1,32 @@
-//! Standard input, read by a thread of its own: one piece at a time, and only when it is asked for.
+//! Standard input, read by a separate thread: one piece at a time, and only on request.
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use crate::threads;
 
-/// How much is read at once where lines do not matter, in bytes.
+/// How much is read at once if lines do not matter, in bytes.
 const PIECE: usize = 32 << 10;
 
-/// What came of asking.
+/// The answer to a request for input.
 #[derive(Debug)]
 pub(crate) enum Typed {
-    /// Bytes as they came, or a line without its end.
+    /// Bytes as they came, or a line without its line end.
     Piece(Vec<u8>),
-    /// Nothing more comes.
+    /// The end of the input.
     End,
 }
 
-/// What one piece is.
+/// What one piece of input is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// What is there; on a terminal, a line with its end.
+    /// The bytes that are available. On a terminal, that is a line with its line end.
     Bytes,
-    /// A line without its end, of at most so many bytes.
+    /// A line without its line end, of at most this many bytes.
     Line(usize),
 }
 
-/// Asks the thread that reads. It ends when nobody asks any more, or with the process.
+/// A handle to the thread that reads. The thread ends once this is dropped, or with the process.
 #[derive(Debug)]
 pub(crate) struct Keyboard {
     asks: Sender<()>,
@@ -34,11 +34,11 @@ pub(crate) struct Keyboard {
 }
 
 impl Keyboard {
-    /// Reads `input` in pieces of `unit`; before each, `prompt` goes to standard error. `woken` is
-    /// called when there is an answer.
+    /// Starts a thread that reads `input` in pieces of `unit` and writes `prompt` to standard error
+    /// before each. It calls `woken` when there is an answer.
     ///
     /// # Errors
-    /// The system has no thread.
+    /// Fails if the system has no thread left.
     pub(crate) fn start(
         mut input: impl BufRead + Send + 'static,
         unit: Unit,
@@ -49,7 +49,7 @@ impl Keyboard {
         let (answers, typed) = mpsc::channel();
         let read_on = move || {
             for () in asked {
-                // Who does not see the prompt can type all the same.
+                // Input works even if the prompt cannot be shown.
                 let text = prompt.as_deref().unwrap_or_default();
                 let _ = io::stderr().write_all(text.as_bytes());
                 if answers.send(read(&mut input, unit)).is_err() {
@@ -58,17 +58,18 @@ impl Keyboard {
                 woken();
             }
         };
+
         threads::spawn("standard input", read_on)?;
         Ok(Self { asks, typed })
     }
 
-    /// Asks for the next piece. There is one answer to each call.
+    /// Requests the next piece. Each call gets one answer.
     pub(crate) fn ask(&self) {
-        // A thread that is gone has answered with the end.
+        // A thread that has ended has already answered with the end.
         let _ = self.asks.send(());
     }
 
-    /// The answer, if it is there.
+    /// Returns the next answer, if there is one.
     pub(crate) fn typed(&self) -> Option<io::Result<Typed>> {
         self.typed.try_recv().ok()
     }
@@ -104,15 +105,17 @@ fn read_bytes(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 
 fn read_line(input: &mut impl BufRead, most: usize) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    // Its end, CRLF, is not counted.
+    // The line end, up to CR LF, does not count.
     let room = (most as u64).saturating_add(2);
     if input.take(room).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
+
     if line.ends_with(b"\n") {
         line.pop();
         line.pop_if(|last| *last == b'\r');
     }
+
     if line.len() > most {
         let problem = format!("a line of more than {most} bytes");
         return Err(io::Error::new(ErrorKind::InvalidData, problem));
@@ -151,9 +154,11 @@ mod tests {
         for line in [b"a", b"b"] {
             keyboard.ask();
             wakes.recv().unwrap();
+
             let typed = keyboard.typed();
             assert!(matches!(typed, Some(Ok(Typed::Piece(piece))) if piece == line));
         }
+
         keyboard.ask();
         wakes.recv().unwrap();
         assert!(matches!(keyboard.typed(), Some(Ok(Typed::End))));

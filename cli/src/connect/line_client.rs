@@ -1,4 +1,4 @@
-//! The client halves of the protocols in which a line is answered by one reply.
+//! The client side of the protocols in which each line gets one reply.
 
 use std::mem;
 use std::time::Duration;
@@ -8,14 +8,18 @@ use serveloop::ProtocolError;
 
 use crate::protocols::{READY, Wire};
 
-/// A length in digits has no end of its own: it is complete when nothing has followed for so long.
-/// The server sends nothing after it until it is told to, and sends it in one piece; a piece that is
-/// late is taken for a part of the output, and found out by its being too much, for which as long is
-/// waited after the output. Also when there is none: a server that takes what it reads for one message
-/// has to read `ready` before the next command comes.
+/// How long nothing must follow a length in digits for it to be complete, since it has no
+/// terminator.
+///
+/// The server sends the length in one piece, and then nothing until it is told to go on. A piece
+/// that is late is taken for a part of the output, and detected because the output is then too
+/// long. To detect that, the client waits just as long after the output.
+///
+/// It also waits if the output is empty: a server that takes whatever it reads for one message must
+/// read `ready` before the next command arrives.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// More digits than any length has.
+/// The most digits of a length. No valid length has more.
 const DIGITS_MOST: usize = 20;
 
 /// Whom one talks to.
@@ -33,7 +37,7 @@ pub(crate) enum LineClient {
     Command,
 }
 
-/// What a line that was typed is to lead to.
+/// What to do with a line that was typed.
 #[derive(Debug)]
 pub(crate) enum Saying {
     Skip,
@@ -44,34 +48,34 @@ pub(crate) enum Saying {
 /// The part of a reply that is still to come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// So many bytes, printed as a line.
+    /// This many bytes, printed as a line.
     Line(u64),
-    /// So many bytes, printed as they are.
+    /// This many bytes, printed as they are.
     Output(Wire, u64),
-    /// A length, and then the output: so far, its first bytes.
+    /// A length, followed by the output. The bytes are those of the length so far.
     Header(Wire, Vec<u8>),
-    /// Whatever comes, printed as a line.
+    /// The next piece that comes, printed as a line.
     Piece,
-    /// The peer's end.
+    /// The end of the connection by the peer.
     End,
 }
 
-/// What is to be done about a reply after some of it came.
+/// What to do after some of a reply has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Receive,
-    /// Unless more comes for so long, call [`Reply::quiet`].
+    /// If nothing more comes for this long, call [`Reply::quiet`].
     Await(Duration),
     Done,
 }
 
 impl LineClient {
-    /// What the server says before it is asked.
+    /// Returns the reply that the server sends before any request.
     pub(crate) fn greeting(self) -> Option<Reply> {
         (self == Self::Hello).then_some(Reply::Line(b"Welcome!".len() as u64))
     }
 
-    /// Whether the other side may say something unasked.
+    /// Returns whether the server may send messages unasked.
     pub(crate) fn is_spontaneous(self) -> bool {
         self == Self::Operator
     }
@@ -97,15 +101,15 @@ impl LineClient {
         if self != Self::Command || wire != Wire::Framed {
             return line.to_vec();
         }
-        // Lines are far shorter: `Unit::Line` sees to that.
+        // Lines are far shorter, since `Unit::Line` limits them.
         let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
         [&length.to_be_bytes(), line].concat()
     }
 }
 
 impl Reply {
-    /// Takes from the front of `data` what belongs to this reply, and puts into `printed` what is to
-    /// be printed. Output of more than `most` bytes is refused.
+    /// Takes the bytes of this reply from the front of `data`, and appends to `printed` what is to
+    /// be printed. Refuses output of more than `most` bytes.
     pub(crate) fn receive(
         &mut self,
         data: &mut &[u8],
@@ -146,8 +150,8 @@ impl Reply {
         }
     }
 
-    /// Nothing came for as long as was asked for: a length in digits is complete, or an output after
-    /// one. Gives what is to be sent.
+    /// Handles silence for as long as [`Next::Await`] said: a length in digits, or the output after
+    /// one, is complete. Returns what to send, and what to do next.
     pub(crate) fn quiet(&mut self, most: usize) -> Result<(&'static [u8], Next), ProtocolError> {
         let Self::Header(_, digits) = self else {
             return Ok((b"", Next::Done));
@@ -156,9 +160,11 @@ impl Reply {
             length: u64::MAX,
             limit: most,
         };
+
         let length = String::from_utf8_lossy(digits).parse();
         let length = checked(length.map_err(|_| too_long)?, most)?;
         *self = Self::Output(Wire::Ready, length);
+
         let next = match length {
             0 => Next::Await(QUIET),
             _ => Next::Receive,
@@ -167,7 +173,8 @@ impl Reply {
     }
 }
 
-/// Moves up to `left` bytes. True if that was all.
+/// Moves up to `left` bytes from `data` to `printed`, and reduces `left` by their number. Returns
+/// whether none are left.
 fn pass(data: &mut &[u8], printed: &mut Vec<u8>, left: &mut u64) -> bool {
     let most = usize::try_from(*left).unwrap_or(usize::MAX);
     let (piece, rest) = data.split_at(data.len().min(most));
@@ -184,6 +191,7 @@ fn read_digits(data: &mut &[u8], digits: &mut Vec<u8>) -> Result<Next, ProtocolE
         let text = format!("expected a length in digits, found \"{found}\"");
         return Err(ProtocolError::malformed(text));
     }
+
     digits.extend_from_slice(piece);
     if digits.len() > DIGITS_MOST {
         return Err(ProtocolError::malformed("a length of too many digits"));
@@ -213,7 +221,7 @@ mod tests {
 
     const MOST: usize = 1_000;
 
-    /// Shows `pieces` to what follows `line`; gives what is printed until the reply is complete.
+    /// Passes `pieces` to the reply to `line`. Returns what is printed until the reply is complete.
     #[track_caller]
     fn printed(talk: LineClient, wire: Wire, line: &str, pieces: &[&[u8]]) -> String {
         let Saying::Send(_, mut reply) = talk.say(line.as_bytes(), wire) else {
@@ -227,6 +235,7 @@ mod tests {
                 assert_eq!(request.is_empty(), then == Next::Done);
                 next = then;
             }
+
             let mut data = *piece;
             while !data.is_empty() {
                 assert_ne!(next, Next::Done, "there is more");
@@ -237,7 +246,7 @@ mod tests {
         String::from_utf8(printed).unwrap()
     }
 
-    /// Each reply whole, and cut in two at every place.
+    /// Checks a reply as a whole, and cut in two at every place.
     #[track_caller]
     fn check(talk: LineClient, wire: Wire, line: &str, reply: &[u8], expected: &str) {
         assert_eq!(printed(talk, wire, line, &[reply]), expected);
@@ -264,6 +273,7 @@ mod tests {
             "\u{e9}t\u{e9}".as_bytes(),
             "\u{e9}t\u{e9}\n",
         );
+
         let stamped = "[Thu Jan  1 00:00:00 1970] hi";
         check(
             LineClient::Timestamp,
@@ -294,7 +304,7 @@ mod tests {
         check(LineClient::Command, Wire::Struct, "true", b"\0\0\0\0", "");
     }
 
-    /// An empty piece stands for the quiet after the digits.
+    /// An empty piece represents the silence after the digits.
     #[test]
     fn digits_end_when_nothing_follows() {
         let pieces: [&[&[u8]]; 3] = [
@@ -319,6 +329,7 @@ mod tests {
         let mut printed = Vec::new();
         let next = reply.receive(&mut &b"2"[..], &mut printed, MOST).unwrap();
         assert_eq!(next, Next::Await(QUIET));
+
         let more = reply.receive(&mut &b"hello, world"[..], &mut printed, MOST);
         let problem = more.unwrap_err().to_string();
         assert_eq!(problem, "malformed: 12 bytes more than the length said");

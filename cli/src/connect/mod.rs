@@ -1,7 +1,7 @@
-//! `serveloop connect`: from the command line to a conversation and to its end.
+//! `serveloop connect`: a conversation with a server from the terminal.
 //!
-//! The user's side of a connection comes in here: the keyboard, the screen, and who speaks when. The
-//! connection itself is `outbound`'s.
+//! This room holds the user's side of a connection: the keyboard, the screen, and whose turn it is.
+//! The connection itself is in `outbound`.
 
 mod datagrams;
 mod framing;
@@ -32,16 +32,16 @@ use crate::outbound::{resolve, visit};
 use crate::protocols::Wire;
 use crate::units::{Size, Timeout};
 
-/// The longest message of a framing, in bytes.
+/// The default limit of a framed message, in bytes.
 const FRAME_MOST: usize = 1 << 20;
 
-/// The longest output of a command, in bytes. It passes through, whatever its length.
+/// The default limit of a command's output, in bytes. The output is not collected in memory.
 const OUTPUT_MOST: usize = 1 << 30;
 
-/// How long a datagram's reply is waited for.
+/// How long to wait for the reply to a datagram by default.
 const DATAGRAM_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a server may take to note our end when we are the first to close.
+/// How long a server may take to close after we close first.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Talks to a server: what is typed is sent, what comes back is printed.
@@ -139,12 +139,14 @@ enum FrameKind {
 }
 
 impl Connect {
-    /// Talks until one side ends it. Returns the status to exit with.
+    /// Talks until one side ends the conversation. Returns the exit status.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let leftover = Leftover::watch()?;
         let patience = self.config().connect_timeout;
         let addresses = resolve(&self.uri, patience).map_err(Failure::of_input)?;
+
         self.check(&addresses)?;
+
         if addresses.iter().any(Address::is_datagram) {
             let patience = self.timeout.map_or(Some(DATAGRAM_PATIENCE), Into::into);
             datagrams::exchange(&self.uri, &addresses, self.prompt, patience, &leftover)?;
@@ -162,7 +164,7 @@ impl Connect {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Refuses what makes no sense together.
+    /// Refuses options and addresses that make no sense together.
     fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
         let is_cut = self.protocol.is_some() || self.framing != FrameKind::Raw;
         let is_datagram = addresses.iter().any(Address::is_datagram);
@@ -170,15 +172,18 @@ impl Connect {
             let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
             ip.is_some_and(|ip| ip.is_multicast() || ip == Ipv4Addr::BROADCAST)
         };
+
         if let Some(address) = addresses.iter().find(several) {
             let problem = format!("{address}: several machines have this address, none to talk to");
             return Err(Failure::Usage(problem));
         }
+
         let has_no_port = |it: &&Address| it.socket_addr().is_some_and(|addr| addr.port() == 0);
         if let Some(address) = addresses.iter().find(has_no_port) {
             let problem = format!("{address}: nobody can be talked to at port 0");
             return Err(Failure::Usage(problem));
         }
+
         let problem = if is_cut && is_datagram {
             "over datagrams each line is a message: --framing and --protocol are for streams"
         } else if self.keep_open && is_datagram {
@@ -202,7 +207,7 @@ impl Connect {
             write_timeout: idle,
             linger_timeout: Some(FAREWELL),
             max_frame: message,
-            // It has to have room for the message, whose buffer grows in steps.
+            // There must be room for the message, whose buffer grows in steps.
             max_buffered: usual.max_buffered.max(message.saturating_mul(2)),
             ..usual
         }
@@ -254,6 +259,7 @@ mod tests {
         assert_eq!(config(&[]).max_buffered, usual.max_buffered);
         let config = |size| config(&["--framing", "length", "--max-message", size]);
         assert_eq!(config("8MiB").max_buffered, usual.max_buffered);
+
         let large = config("512MiB");
         assert_eq!(large.max_frame, 512 << 20);
         assert!(large.max_buffered >= large.max_frame / 9 * 10);

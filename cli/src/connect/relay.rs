@@ -1,5 +1,4 @@
-//! A conversation in which both sides speak when they like: what is typed is sent, what comes is
-//! printed.
+//! A free conversation: input is sent as it is typed, and messages are printed as they come.
 
 use serveloop::driver::Buffer;
 use serveloop::framing::Decoder;
@@ -11,8 +10,8 @@ use crate::connect::framing::WireFraming;
 use crate::connect::keyboard::{Typed, Unit};
 use crate::outbound::Ending;
 
-/// Relays between the console and one connection, until the peer ends it. Neither side is read
-/// while it would only fill memory.
+/// Relays between the console and one connection until the peer ends it. Neither side is read while
+/// its data would only fill memory.
 #[derive(Debug)]
 pub(crate) struct Relay {
     cut: WireFraming,
@@ -20,16 +19,16 @@ pub(crate) struct Relay {
     prompt: Option<String>,
     ending: Ending,
     console: Option<Console>,
-    /// What was typed and found no room yet.
+    /// Input that the transport has had no room for yet.
     unsent: Buffer,
     input_ended: bool,
-    /// Our side does not end with the input.
+    /// Whether our side stays open at the end of the input.
     keeps_open: bool,
     /// What the peer has said so far.
     said: Said,
 }
 
-/// What has come of messages.
+/// How much of the peer's messages has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
@@ -40,7 +39,8 @@ enum Said {
 }
 
 impl Relay {
-    /// A relay of messages cut by `cut`, typed in pieces of `unit`, each after `prompt`.
+    /// Returns a relay for messages framed by `cut`. Input comes in pieces of `unit`, with `prompt`
+    /// before each.
     pub(crate) fn new(
         cut: WireFraming,
         unit: Unit,
@@ -60,13 +60,13 @@ impl Relay {
         }
     }
 
-    /// Does not end our side at the end of the input, if that `is_wanted`.
+    /// Keeps our side open at the end of the input, if `is_wanted`.
     pub(crate) fn keep_open(mut self, is_wanted: bool) -> Self {
         self.keeps_open = is_wanted;
         self
     }
 
-    /// Does what can be done, after anything happened.
+    /// Does whatever is possible now. Call this after every event.
     fn settle(&mut self, transport: &mut Transport<'_>) {
         let Some(console) = &mut self.console else {
             return;
@@ -79,7 +79,8 @@ impl Relay {
         self.send(transport);
     }
 
-    /// Whether all was said on both sides, as far as one can know who keeps the connection open.
+    /// Returns whether both sides have said everything, as far as that can be known while the
+    /// connection stays open.
     fn has_waited_enough(&self, reason: &CloseReason) -> bool {
         let all_sent = self.keeps_open && self.input_ended && self.unsent.is_empty();
         let is_silent = matches!(reason, CloseReason::TimedOut(Deadline::Idle));
@@ -98,18 +99,21 @@ impl Relay {
         if transport.is_closing() {
             return;
         }
-        // Not `write`, which would stop the peer's output until it has taken ours.
+
+        // `write` would stop the peer's output until it has taken ours.
         let sent = transport.write_some(self.unsent.as_slice());
         self.unsent.consume(sent);
         if !self.unsent.is_empty() {
             return;
         }
+
         if self.input_ended {
             if !self.keeps_open {
                 transport.finish();
             }
             return;
         }
+
         if let Some(console) = &mut self.console {
             console.ask();
         }
@@ -134,6 +138,7 @@ impl Protocol for Relay {
             self.said = Said::Half;
             return Ok(0);
         };
+
         self.said = Said::Whole;
         if let Some(console) = &self.console {
             let end = self.cut.line_end();
@@ -165,6 +170,7 @@ impl Protocol for Relay {
         if let Some(console) = self.console.take() {
             console.finish(&self.ending);
         }
+
         if self.has_waited_enough(reason) {
             self.ending.succeed();
         }

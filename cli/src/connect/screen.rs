@@ -1,5 +1,5 @@
-//! Standard output, written by a thread of its own: who reads it slowly slows the peer's sending
-//! down, and nothing else.
+//! Standard output, written by a separate thread. A slow reader slows down the peer's sending, and
+//! nothing else.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 use crate::escaped::for_terminal;
 use crate::threads;
 
-/// From this many unwritten bytes on, no more should be printed.
+/// How many unwritten bytes fill the screen, so that no more should be printed.
 const FULL: usize = 64 << 10;
 
-/// Asks the thread that writes.
+/// A handle to the thread that writes.
 #[derive(Debug)]
 pub(crate) struct Screen {
     is_terminal: bool,
@@ -29,10 +29,11 @@ struct State {
 }
 
 impl Screen {
-    /// Writes to `out`. `woken` is called after each piece that was written, and when writing failed.
+    /// Starts a thread that writes to `out`. It calls `woken` after each piece that it has written,
+    /// and when writing fails.
     ///
     /// # Errors
-    /// The system has no thread.
+    /// Fails if the system has no thread left.
     pub(crate) fn start(
         out: impl Write + Send + 'static,
         woken: impl Fn() + Send + 'static,
@@ -49,8 +50,8 @@ impl Screen {
         })
     }
 
-    /// Has `piece` written after all that was printed before, without what could command a terminal if
-    /// standard output is one.
+    /// Queues `piece` to be written after everything printed before. If standard output is a
+    /// terminal, the piece is escaped so that it cannot control it.
     pub(crate) fn print(&self, piece: Vec<u8>) {
         if piece.is_empty() {
             return;
@@ -60,30 +61,31 @@ impl Screen {
         } else {
             piece
         };
+
         self.state.waiting.fetch_add(piece.len(), Ordering::SeqCst);
-        // The thread ends after a failure only, which everybody can see.
+        // The thread ends early only after a failure, which `failure` reports.
         let _ = self.sender.send(piece);
     }
 
-    /// Whether so much waits to be written that the peer should be slowed down.
+    /// Returns whether so many bytes are waiting that the peer should be slowed down.
     pub(crate) fn is_full(&self) -> bool {
         self.state.waiting.load(Ordering::SeqCst) >= FULL
     }
 
-    /// Whether everything is written.
+    /// Returns whether everything is written.
     pub(crate) fn is_drained(&self) -> bool {
         self.state.waiting.load(Ordering::SeqCst) == 0
     }
 
-    /// Why nothing more is written.
+    /// Returns why writing has failed, if it has.
     pub(crate) fn failure(&self) -> Option<&io::Error> {
         self.state.failure.get()
     }
 
-    /// Waits until everything is written, or writing has failed; gives the reason, if it has.
+    /// Waits until everything is written or writing has failed. Returns the error, if there is one.
     pub(crate) fn finish(self) -> Option<io::Error> {
         drop(self.sender);
-        // Its panic was told by itself.
+        // The thread has reported its own panic.
         let _ = self.thread.join();
         Arc::into_inner(self.state)?.failure.into_inner()
     }
@@ -93,7 +95,7 @@ impl State {
     fn write(&self, mut out: impl Write, pieces: Receiver<Vec<u8>>, woken: impl Fn()) {
         for piece in pieces {
             if let Err(error) = out.write_all(&piece) {
-                // It fails once.
+                // Writing fails only once, so the value is not set yet.
                 let _ = self.failure.set(error);
                 return woken();
             }

@@ -1,4 +1,5 @@
-//! A conversation in turns: a line is typed and sent, its reply is printed, and then the next one.
+//! A conversation in turns: a line is typed and sent, its reply is printed, and then the next line
+//! is typed.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,14 @@ use crate::connect::line_client::{LineClient, Next, Reply, Saying};
 use crate::outbound::Ending;
 use crate::protocols::Wire;
 
-/// What is wrong with a peer that ends its side while a line has no reply.
+/// The error if a peer ends its side before it has replied to a line.
 const NO_REPLY: &str = "closed before the reply was complete";
 
-/// How long the end of the input is waited for after the peer's end: what is there is read by then.
+/// How long to wait for the end of the input after the peer's end. Input that is already available
+/// is read by then.
 const INPUT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How one talks.
+/// The settings of a conversation in turns.
 #[derive(Clone, Debug)]
 pub(crate) struct Manners {
     pub(crate) talk: LineClient,
@@ -27,16 +29,17 @@ pub(crate) struct Manners {
     pub(crate) prompt: Option<String>,
 }
 
-/// Talks in turns over one connection, until nothing more is typed or the peer ends it.
+/// Talks in turns over one connection, until the input or the peer ends.
 #[derive(Debug)]
 pub(crate) struct Turns {
     manners: Manners,
     ending: Ending,
     console: Option<Console>,
-    /// What the peer owes us.
+    /// The reply that the peer still owes.
     reply: Option<Reply>,
     quiet_at: Option<Instant>,
-    /// The peer has ended its side, and it is not known yet whether there is another line for it.
+    /// Whether the peer has ended its side, and it is not known yet whether there is another line
+    /// for it.
     is_alone: bool,
 }
 
@@ -52,7 +55,7 @@ impl Turns {
         }
     }
 
-    /// Does what can be done, after anything happened.
+    /// Does whatever is possible now. Call this after every event.
     fn settle(&mut self, transport: &mut Transport<'_>) {
         let Some(console) = &mut self.console else {
             return;
@@ -67,7 +70,8 @@ impl Turns {
         }
     }
 
-    /// Whose turn is it? A prompt comes after the whole reply.
+    /// Requests the next line if it is the user's turn: after the whole reply has been printed, so
+    /// that the prompt follows it.
     fn ask(&mut self) {
         let Some(console) = &mut self.console else {
             return;
@@ -109,19 +113,21 @@ impl Turns {
                 let problem = format!("{} bytes more than the reply", data.len());
                 return Err(ProtocolError::malformed(problem));
             };
+
             let next = reply.receive(data, printed, self.manners.output_most)?;
             self.go_on(next, now);
         }
         Ok(())
     }
 
-    /// The peer has ended its side, and neither a line nor the end of the input has come since.
+    /// Handles the case that the peer has ended its side, and neither a line nor the end of the
+    /// input has come since.
     fn stop_waiting(&mut self, transport: &mut Transport<'_>) {
         let is_drained = |console: &Console| console.screen().is_drained();
         if self.console.as_ref().is_none_or(is_drained) {
             self.fail("closed before the input ended", transport);
         } else {
-            // Nobody was asked for a line yet: whoever reads our output is slow.
+            // No line was requested yet, because the reader of our output is slow.
             self.quiet_at = Some(transport.now() + INPUT_PATIENCE);
         }
     }
@@ -156,6 +162,7 @@ impl Protocol for Turns {
         if let Some(console) = &self.console {
             console.screen().print(printed);
         }
+
         outcome?;
         self.settle(transport);
         Ok(count)
@@ -166,19 +173,19 @@ impl Protocol for Turns {
         _: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        // An output that is there needs no quiet after it any more.
+        // A complete output no longer needs to be followed by silence.
         let is_missing = |reply| !matches!(reply, Reply::End | Reply::Output(_, 0));
         if self.reply.take().is_some_and(is_missing) {
             return Err(ProtocolError::other(NO_REPLY));
         }
         self.quiet_at = None;
         if transport.is_closing() || self.console.as_ref().is_none_or(Console::has_person) {
-            // A person sees that it is over, and types nothing more.
+            // A person sees that the conversation is over, and types nothing more.
             transport.close();
             return Ok(());
         }
 
-        // Whether a line came too late for this end must not depend on who is faster.
+        // The result must not depend on whether a last line or the peer's end came first.
         self.is_alone = true;
         self.quiet_at = Some(transport.now() + INPUT_PATIENCE);
         self.settle(transport);
@@ -196,6 +203,7 @@ impl Protocol for Turns {
         let Some(reply) = &mut self.reply else {
             return;
         };
+
         match reply.quiet(self.manners.output_most) {
             Ok((request, next)) => {
                 transport.write(request);

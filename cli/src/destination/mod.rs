@@ -1,5 +1,5 @@
-//! Where output goes: to standard output, to a file that has it when it is complete, or to what is
-//! written as the output comes.
+//! Destinations of output: standard output, a file that is replaced once its content is complete,
+//! or a pipe or device that is written as the output comes.
 
 mod part;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -23,26 +23,26 @@ use crate::escaped::for_terminal;
 use crate::interrupt::Leftover;
 use crate::patient::Patient;
 
-/// How many links may lead to one another, as on Linux.
+/// The most symbolic links that are followed in a row, as on Linux.
 const LINKS_MOST: usize = 40;
 
-/// Where output is to go.
+/// A destination of output.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     Stdout,
     Stderr,
-    /// A file that gets all of it at once.
+    /// A file that gets all of the output at once.
     File(PathBuf),
-    /// What is written as the output comes: a pipe, a device, a descriptor by its name.
+    /// A pipe, a device or the name of a descriptor, which is written as the output comes.
     Special(PathBuf),
 }
 
 impl Target {
-    /// What `path` stands for; `-` is standard output. A link stands for its file, also where that
-    /// is not there yet. Makes nothing, and changes nothing.
+    /// Returns the target that `path` names. `-` is standard output. A symbolic link means the file
+    /// that it leads to, even if that does not exist yet. Creates and changes nothing.
     ///
     /// # Errors
-    /// Nothing can be written there.
+    /// Fails if nothing can be written there.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Stdout);
@@ -56,7 +56,7 @@ impl Target {
         }
     }
 
-    /// Whether both are one file, by one name or by two.
+    /// Returns whether both are the same file, by one name or by two.
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         let (Self::File(one), Self::File(other)) = (self, other) else {
             return false;
@@ -68,7 +68,8 @@ impl Target {
         }
     }
 
-    /// A name of something that is open already is not opened anew, which would begin at its front.
+    /// Returns a target for a special file. The names of our own standard output and error are not
+    /// opened again, since that would write from the start of the file.
     fn special(path: &Path, is_socket: bool) -> io::Result<Self> {
         match own_descriptor(path).as_deref().and_then(Path::to_str) {
             Some("1") => return Ok(Self::Stdout),
@@ -78,21 +79,22 @@ impl Target {
         if is_socket {
             return Err(io::Error::new(ErrorKind::InvalidInput, "a socket"));
         }
-        // Opening a pipe would wait for its reader.
+        // This does not open the file, since opening a pipe waits for its reader.
         access(path, Access::WRITE_OK)?;
         Ok(Self::Special(path.to_owned()))
     }
 
     fn old_file(path: &Path) -> io::Result<Self> {
-        // One that may not be written is not replaced either.
+        // A file that may not be written is not replaced either.
         match File::options().write(true).open(path) {
-            // A program that runs can be replaced, if not written.
+            // A running program can be replaced, but not written.
             Err(error) if error.kind() != ErrorKind::ExecutableFileBusy => Err(error),
             _ => Ok(Self::File(fs::canonicalize(path)?)),
         }
     }
 
-    /// The system has followed the links already, and allowed it: nothing is at their end.
+    /// Returns a target for a file that does not exist yet. The system has already followed the
+    /// links without an error other than that nothing is at their end.
     fn new_file(path: &Path) -> io::Result<Self> {
         let mut file = path.to_owned();
         for _ in 0..LINKS_MOST {
@@ -101,6 +103,7 @@ impl Target {
             };
             file = directory_of(&file).join(next);
         }
+
         let problem = if is_descriptor(&file) {
             "no such open descriptor"
         } else if file.as_os_str().as_bytes().ends_with(b"/") || file.file_name().is_none() {
@@ -108,18 +111,20 @@ impl Target {
         } else {
             let directory = directory_of(&file);
             access(directory, Access::WRITE_OK | Access::EXEC_OK)?;
-            // Some have the right to write there, and still no file can be made, as below /proc.
+            // In some directories, such as those below /proc, no file can be created in spite of
+            // the right to write.
             tempfile::tempfile_in(directory)?;
             return Ok(Self::File(file));
         };
+
         Err(io::Error::new(ErrorKind::NotFound, problem))
     }
 
-    /// Opens it for output that comes now. A file that is made meanwhile is a `leftover`. A named pipe
-    /// is waited for until it has a reader, for as long as `patience` lasts.
+    /// Opens the target for output. A temporary file that it makes is a `leftover`. For a named
+    /// pipe, waits for a reader for up to `patience`.
     ///
     /// # Errors
-    /// The system refuses, or `patience` is over.
+    /// Fails if the system refuses, or if `patience` has run out.
     pub(crate) fn open(&self, leftover: &Leftover, patience: Option<Duration>) -> io::Result<Out> {
         let file = match self {
             Self::Stdout => Patient::new(io::stdout())?,
@@ -130,10 +135,11 @@ impl Target {
         Ok(Out::Open(file))
     }
 
-    /// Writes `content` as the whole of it.
+    /// Writes `content` as the whole output.
     ///
     /// # Errors
-    /// The system refuses. Unless the error says otherwise, what was there before is still there.
+    /// Fails if the system refuses. Unless the error says otherwise, the old content is still
+    /// there.
     pub(crate) fn write(&self, content: &[u8], leftover: &Leftover) -> io::Result<()> {
         let mut out = self.open(leftover, None)?;
         out.write_all(content)?;
@@ -151,7 +157,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// A target that was opened.
+/// An open target.
 #[derive(Debug)]
 pub(crate) enum Out {
     Open(Patient),
@@ -159,7 +165,7 @@ pub(crate) enum Out {
 }
 
 impl Out {
-    /// Writes a piece of the output. A terminal gets nothing that could command it.
+    /// Writes a piece of the output. For a terminal, it is escaped so that it cannot control it.
     ///
     /// # Errors
     /// The system refuses.
@@ -171,7 +177,7 @@ impl Out {
         }
     }
 
-    /// The output is complete.
+    /// Completes the output.
     ///
     /// # Errors
     /// The system refuses.
@@ -183,7 +189,7 @@ impl Out {
     }
 }
 
-/// Where a file that is not there yet will be.
+/// Returns the path at which a file that does not exist yet will be.
 fn place(path: &Path) -> PathBuf {
     let directory = fs::canonicalize(directory_of(path));
     directory.map_or_else(

@@ -1,4 +1,5 @@
-//! A file as long as it is incomplete: beside the one that it will be, or where there is room for it.
+//! An incomplete file. It is next to the file that it will replace, or wherever there is room for
+//! it.
 
 use std::env;
 use std::fs::{self, File, Metadata, Permissions};
@@ -11,20 +12,21 @@ use tempfile::NamedTempFile;
 use crate::destination::platform;
 use crate::interrupt::Leftover;
 
-/// What a new file may be, less what the process's mask takes away.
+/// The mode of a new file, before the process's mask is applied.
 const MODE: u32 = 0o666;
 
-/// What a part may be of a file that is there: its owner and group may be other than ours, so that
-/// nobody else may read it yet.
+/// The mode of a part while it is to replace an existing file. That file may have a different owner
+/// and group, so no other user may read the part yet.
 const MODE_MEANWHILE: u32 = 0o600;
 
-/// Where what has no name may be, if not where the environment says.
+/// The places for a file without a name, if there is no room in the temporary directory.
 const PLACES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// Rights to read, write and run. A file that is ours now does not run as its former owner.
+/// The mode bits that are kept: the rights to read, write and execute. A file that we now own must
+/// not run as its former owner.
 const MODE_KEPT: u32 = 0o777;
 
-/// What is missing for a file to be complete, or all of it.
+/// The incomplete content of a file.
 #[derive(Debug)]
 pub(crate) struct Part {
     target: PathBuf,
@@ -33,17 +35,17 @@ pub(crate) struct Part {
 
 #[derive(Debug)]
 enum Content {
-    /// A file with a name of its own in the target's directory, which can take the target's place.
+    /// A temporary file in the target's directory, which can replace the target.
     Beside(NamedTempFile),
-    /// A file without a name somewhere else, which is copied.
+    /// A file without a name in another place, whose content is copied to the target.
     Elsewhere(File),
 }
 
 impl Part {
-    /// An empty part of the file at `target`. Its name is a `leftover`.
+    /// Makes an empty part of the file at `target`. Its temporary name is a `leftover`.
     ///
     /// # Errors
-    /// There is no place for it.
+    /// Fails if there is no place for it.
     pub(super) fn make(target: &Path, leftover: &Leftover) -> io::Result<Self> {
         let is_new = !target.exists();
         let beside = leftover.make(|| {
@@ -56,7 +58,8 @@ impl Part {
         });
         let content = match beside {
             Ok(part) => Content::Beside(part),
-            // What is there may be written, as was seen before, though nothing new can be made.
+            // The existing file can be written, as was checked before, although no new file can be
+            // created next to it.
             Err(_) if !is_new => Content::Elsewhere(without_name()?),
             Err(error) => return Err(error),
         };
@@ -66,40 +69,45 @@ impl Part {
         })
     }
 
-    /// Adds to its end.
+    /// Appends `content`.
     ///
     /// # Errors
     /// The system refuses.
     pub(super) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
         match &mut self.content {
-            // Its own error would have the name, which nobody knows.
+            // The error of `NamedTempFile` would contain the temporary name, which means nothing to
+            // the user.
             Content::Beside(part) => part.as_file_mut().write_all(content),
             Content::Elsewhere(part) => part.write_all(content),
         }
     }
 
-    /// It is complete, and takes the place of its target; if that is not possible without the loss of
-    /// more than the target's content, that alone is replaced.
+    /// Completes the file by moving the part to its target. If that would lose more than the
+    /// target's old content, only the content of the target is replaced.
     ///
     /// # Errors
-    /// The system refuses. What was there before is still there, unless the error says otherwise.
+    /// Fails if the system refuses. Unless the error says otherwise, the old content is still
+    /// there.
     pub(super) fn finish(self) -> io::Result<()> {
         let Self { target, content } = self;
         let part = match content {
             Content::Elsewhere(part) => return overwrite(&target, &part),
             Content::Beside(part) => part,
         };
+
         match fs::metadata(&target) {
             Ok(old) if !resemble(part.as_file(), &old, &target) => {
                 return overwrite(&target, part.as_file());
             }
             _ => {}
         }
-        // A name must not outlive a crash that its content does not.
+
+        // After a crash, the new name must not be there without its content.
         part.as_file().sync_all()?;
+
         match part.persist(&target) {
             Ok(_) => Ok(()),
-            // A mount point, or somebody else's file in a directory like /tmp.
+            // The target may be a mount point, or another user's file in a directory like /tmp.
             Err(failed) if is_refused(&failed.error) || is_busy(&failed.error) => {
                 overwrite(&target, failed.file.as_file())
             }
@@ -108,33 +116,37 @@ impl Part {
     }
 }
 
-/// Gives `part` what makes `old` more than its content. False if that is not possible.
+/// Gives `part` the owner, the group and the mode of `old`. Returns false if that is not possible,
+/// or if `old` has more that would be lost.
 fn resemble(part: &File, old: &Metadata, target: &Path) -> bool {
     let has_other_names = old.nlink() > 1;
     if has_other_names || platform::has_more(target, part) {
         return false;
     }
-    // Before the mode, which would give more rights to those in the list.
+    // The list must go before the mode is set, which would give more rights to the users in it.
     if platform::remove_access_list(part).is_err() {
         return false;
     }
+
     let is_ours = part
         .metadata()
         .is_ok_and(|ours| (ours.uid(), ours.gid()) == (old.uid(), old.gid()));
     if !is_ours && fchown(part, Some(old.uid()), Some(old.gid())).is_err() {
         return false;
     }
+
     let mode = Permissions::from_mode(old.mode() & MODE_KEPT);
     part.set_permissions(mode).is_ok()
 }
 
-/// Gives the file at `target` the content of `part`. What makes it longer is written first, since there
-/// may be no room for it: then it is cut off again, and nothing has changed.
+/// Replaces the content of the file at `target` with that of `part`. The bytes beyond the old
+/// length are written first, since there may be no room for them. If that fails, they are cut off
+/// again and nothing has changed.
 fn overwrite(target: &Path, part: &File) -> io::Result<()> {
     let mut file = File::options().write(true).open(target)?;
     let old = file.metadata()?;
     if old.mode() & !MODE_KEPT & 0o7777 != 0 {
-        // The system does this itself for whoever is neither the owner nor root.
+        // The system does this itself unless the writer is the owner or root.
         let _ = file.set_permissions(Permissions::from_mode(old.mode() & MODE_KEPT));
     }
 
@@ -146,6 +158,7 @@ fn overwrite(target: &Path, part: &File) -> io::Result<()> {
             return Err(error);
         }
     }
+
     copy(part, &mut file, 0, is.min(was))
         .and_then(|()| {
             if is < was {
@@ -159,7 +172,7 @@ fn overwrite(target: &Path, part: &File) -> io::Result<()> {
         })
 }
 
-/// Has the system write it down, where it writes down anything.
+/// Flushes the file to the disk, if the file system supports that.
 fn sync(file: &File) -> io::Result<()> {
     match file.sync_all() {
         Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
@@ -167,7 +180,7 @@ fn sync(file: &File) -> io::Result<()> {
     }
 }
 
-/// Copies `count` bytes to the place that they came from, `at`.
+/// Copies `count` bytes from offset `at` to the same offset.
 fn copy(mut from: &File, to: &mut File, at: u64, count: u64) -> io::Result<()> {
     from.seek(SeekFrom::Start(at))?;
     to.seek(SeekFrom::Start(at))?;
@@ -178,7 +191,7 @@ fn copy(mut from: &File, to: &mut File, at: u64, count: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A file that is gone when it is closed, where there is room for one.
+/// Makes a file without a name, which disappears when it is closed, wherever there is room for one.
 fn without_name() -> io::Result<File> {
     let usual = env::temp_dir();
     let made = tempfile::tempfile_in(&usual).or_else(|error| {
@@ -191,7 +204,8 @@ fn without_name() -> io::Result<File> {
     })
 }
 
-/// A new file. Its error does not have the name, which nobody knows.
+/// Creates a new file. The error does not contain its temporary name, which means nothing to the
+/// user.
 fn create(path: &Path, is_new: bool) -> io::Result<File> {
     let mode = if is_new { MODE } else { MODE_MEANWHILE };
     let mut options = File::options();
@@ -210,7 +224,7 @@ fn is_refused(error: &io::Error) -> bool {
     )
 }
 
-/// Something else is at that name, or on another file system.
+/// Returns whether something else is mounted at that name, or the name is on another file system.
 fn is_busy(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -218,7 +232,7 @@ fn is_busy(error: &io::Error) -> bool {
     )
 }
 
-/// Where a file is.
+/// Returns the directory of a file.
 pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(directory) if directory != Path::new("") => directory,

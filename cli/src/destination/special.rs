@@ -1,4 +1,4 @@
-//! What is written as the output comes: pipes, devices, and descriptors by their names.
+//! Files that are written as the output comes: pipes, devices, and the names of descriptors.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::destination::part::directory_of;
 
-/// The descriptors that a process has open, as files of Linux and of others.
+/// The directories that list the descriptors of this process, on Linux and on other systems.
 const OPEN_FILES: [&str; 3] = ["/proc/self/fd", "/proc/thread-self/fd", "/dev/fd"];
 
-/// How soon a reader of a pipe is noticed.
+/// The interval at which a pipe is checked for a reader.
 const STEP: Duration = Duration::from_millis(20);
 
-/// Opens `path`, at its end in case that it is a descriptor of a file: what else writes there keeps
-/// its place. A pipe that nobody reads fails after `patience`.
+/// Opens `path` for appending. If it names a descriptor of a file, what others write to it is thus
+/// not overwritten. For a pipe without a reader, fails after `patience`.
 pub(super) fn open(path: &Path, patience: Option<Duration>) -> io::Result<File> {
     let mut options = File::options();
     options.append(true);
@@ -32,6 +32,7 @@ pub(super) fn open(path: &Path, patience: Option<Duration>) -> io::Result<File> 
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
             outcome => return outcome,
         }
+
         if began.elapsed() >= patience {
             let patience = humantime::format_duration(patience);
             let problem = format!("nobody has opened the pipe to read it for {patience}");
@@ -41,22 +42,22 @@ pub(super) fn open(path: &Path, patience: Option<Duration>) -> io::Result<File> 
     }
 }
 
-/// Whether `path` is a name of a descriptor that a process has open, of this process or another.
+/// Returns whether `path` names an open descriptor, of this process or of another.
 pub(super) fn is_descriptor(path: &Path) -> bool {
     let of_any =
         |(directory, _): &(PathBuf, PathBuf)| is_own(directory) || is_of_process(directory);
     names(path).iter().any(of_any)
 }
 
-/// The number of this process's descriptor that `path` is a name of, also by way of links:
-/// `/dev/stdout`.
+/// Returns the number of this process's descriptor that `path` names, directly or through symbolic
+/// links such as `/dev/stdout`.
 pub(super) fn own_descriptor(path: &Path) -> Option<PathBuf> {
     let names = names(path).into_iter();
     let mut own = names.filter(|(directory, _)| is_own(directory));
     own.next().map(|(_, number)| number)
 }
 
-/// The directories and the names in them that `path` leads through, by way of links.
+/// Returns the directory and the name of each step that `path` leads through, by symbolic links.
 fn names(path: &Path) -> Vec<(PathBuf, PathBuf)> {
     let mut path = path.to_owned();
     let mut names = Vec::new();
@@ -64,10 +65,13 @@ fn names(path: &Path) -> Vec<(PathBuf, PathBuf)> {
         let Ok(directory) = fs::canonicalize(directory_of(&path)) else {
             break;
         };
+
         let Some(name) = path.file_name() else {
             break;
         };
+
         names.push((directory.clone(), name.into()));
+
         let Ok(next) = fs::read_link(&path) else {
             break;
         };
@@ -81,7 +85,7 @@ fn is_own(directory: &Path) -> bool {
     OPEN_FILES.into_iter().any(is_it)
 }
 
-/// Whether a directory has the form `/proc/1/fd` or `/proc/1/task/1/fd`.
+/// Returns whether a directory has the form `/proc/1/fd` or `/proc/1/task/1/fd`.
 fn is_of_process(directory: &Path) -> bool {
     let names: Vec<_> = directory
         .components()
@@ -90,6 +94,7 @@ fn is_of_process(directory: &Path) -> bool {
             _ => None,
         })
         .collect();
+
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     match names[..] {
         ["proc", process, "fd"] => is_number(process),

@@ -1,9 +1,9 @@
-//! The part of a URL that says where its server is, and the zones of IPv6 addresses in it.
+//! The authority of a URL, and the zones of IPv6 addresses in it.
 
 use std::ops::Range;
 
-/// The part of a URL that says where its server is, with its place in `text`. One slash before it is
-/// enough where there is a scheme; without one it takes two.
+/// Returns the range in `text` of a URL's authority, which says where its server is. After a
+/// scheme, one slash before it is enough; without a scheme, it needs two.
 pub(crate) fn authority(text: &str) -> Option<Range<usize>> {
     let is_slash = |letter| matches!(letter, '/' | '\\');
     let (scheme, slashes) = match text.split_once(':') {
@@ -19,7 +19,8 @@ pub(crate) fn authority(text: &str) -> Option<Range<usize>> {
     (count >= least).then_some(start..start + length)
 }
 
-/// A URL without the zone of its IPv6 address, and that zone: `[fe80::1%25eth0]` or `[fe80::1%eth0]`.
+/// Splits a URL into the URL without the zone of its IPv6 address, and the zone. The zone is
+/// written as in `[fe80::1%25eth0]` or `[fe80::1%eth0]`.
 pub(crate) fn split_zone(text: &str) -> (String, Option<String>) {
     let found = || {
         let at = authority(text)?;
@@ -34,7 +35,7 @@ pub(crate) fn split_zone(text: &str) -> (String, Option<String>) {
     found().unwrap_or_else(|| (text.to_owned(), None))
 }
 
-/// A host with the zone of its address, as the library reads it.
+/// Adds the zone to a host, in the form that the library parses.
 pub(crate) fn zoned(host: &str, zone: Option<&str>) -> String {
     match (zone, host.strip_suffix(']')) {
         (Some(zone), Some(address)) => format!("{address}%{zone}]"),

@@ -1,49 +1,50 @@
-//! Where the body of an HTTP response ends, and what of it is content.
+//! The end and the content of the body of an HTTP response.
 
 use serveloop::ProtocolError;
 use serveloop::framing::Lines;
 
 use super::lines::without_cr;
 
-/// The longest line that announces a chunk, its extensions included, in bytes.
+/// The longest line that announces a chunk, including its extensions, in bytes.
 const SIZE_LINE_MOST: usize = 300 << 10;
 
-/// The most bytes of all lines after the last chunk, without their ends: as many as of a head.
+/// The most bytes of all lines after the last chunk, without their line ends. A head has the same
+/// limit.
 const TRAILERS_MOST: usize = 300 << 10;
 
-/// The longest line end after a chunk, in bytes: more carriage returns than anybody sends.
+/// The longest line end after a chunk, in bytes. No server sends that many carriage returns.
 const DATA_END_MOST: usize = 16;
 
-/// A body, as far as it is still to come.
+/// The part of a body that is still to come.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// So many bytes.
+    /// This many bytes.
     Sized(u64),
     /// Chunks, each after its size.
     Chunked(Part),
-    /// Everything until the connection ends.
+    /// All bytes until the connection ends.
     ToEnd,
 }
 
-/// What comes next of a body in chunks.
+/// The next element of a chunked body.
 #[derive(Debug)]
 pub(crate) enum Part {
     /// The line that announces a chunk.
     Size(Lines),
-    /// So many bytes of a chunk.
+    /// This many more bytes of a chunk.
     Data(u64),
     /// The line end after a chunk.
     DataEnd,
-    /// The lines after the last chunk, and how many bytes of them are allowed.
+    /// The lines after the last chunk, and how many more bytes of them are allowed.
     Trailer(Lines, usize),
     Nothing,
 }
 
-/// What was found at the front of unread bytes.
+/// A piece found at the front of unread bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Piece<'a> {
     pub(crate) content: &'a [u8],
-    /// How many unread bytes are used up; none if too few are there.
+    /// How many unread bytes the piece uses up. It is 0 if too few are there.
     pub(crate) taken: usize,
 }
 
@@ -52,15 +53,15 @@ impl Body {
         Self::Chunked(Part::size())
     }
 
-    /// Whether nothing more is to come.
+    /// Returns whether the body is complete.
     pub(crate) fn is_complete(&self) -> bool {
         matches!(self, Self::Sized(0) | Self::Chunked(Part::Nothing))
     }
 
-    /// Finds the next piece at the front of `data`, which is all that is unread.
+    /// Decodes the next piece at the front of `data`, which is all that is unread.
     ///
     /// # Errors
-    /// The chunks are not what they should be.
+    /// Fails if the chunks are malformed.
     pub(crate) fn decode<'a>(&mut self, data: &'a [u8]) -> Result<Piece<'a>, ProtocolError> {
         match self {
             Self::Sized(left) => Ok(take(data, left)),
@@ -72,10 +73,10 @@ impl Body {
         }
     }
 
-    /// The connection has ended.
+    /// Handles the end of the connection.
     ///
     /// # Errors
-    /// It should not have.
+    /// Fails if the body is not complete.
     pub(crate) fn end(&self) -> Result<(), ProtocolError> {
         match self {
             Self::ToEnd => Ok(()),
@@ -139,12 +140,12 @@ impl Part {
         })
     }
 
-    /// A line came.
+    /// Processes a line, without its end.
     fn advance(&mut self, line: &[u8]) -> Result<(), ProtocolError> {
         *self = match self {
             Self::Trailer(..) if line.is_empty() => Self::Nothing,
             Self::Trailer(_, most) => {
-                // Each counts, so that there cannot be any number of short ones.
+                // All lines share one limit, which also bounds many short ones.
                 let most = most.saturating_sub(line.len());
                 Self::Trailer(Lines::new(most), most)
             }
@@ -156,7 +157,7 @@ impl Part {
         Ok(())
     }
 
-    /// What is wrong with a line that does not end.
+    /// Returns the error for a line that is too long.
     fn too_long(&self) -> ProtocolError {
         ProtocolError::malformed(match self {
             Self::Trailer(..) => {
@@ -167,7 +168,7 @@ impl Part {
     }
 }
 
-/// The length of the line end at the front of `data`; 0 if it is not complete.
+/// Returns the length of the line end at the front of `data`, or 0 if it is incomplete.
 fn data_end(data: &[u8]) -> Result<usize, ProtocolError> {
     let end = data.iter().position(|byte| *byte != b'\r');
     match end.map(|at| (at, data[at])) {
@@ -179,7 +180,7 @@ fn data_end(data: &[u8]) -> Result<usize, ProtocolError> {
     }
 }
 
-/// As many of the bytes that are `left` as there are.
+/// Takes up to `left` bytes from the front of `data`, and reduces `left` by their number.
 fn take<'a>(data: &'a [u8], left: &mut u64) -> Piece<'a> {
     let most = usize::try_from(*left).unwrap_or(usize::MAX);
     let content = &data[..data.len().min(most)];
@@ -190,8 +191,8 @@ fn take<'a>(data: &'a [u8], left: &mut u64) -> Piece<'a> {
     }
 }
 
-/// The size that a line announces, in hexadecimal digits before its extensions, or before a blank and
-/// whatever follows it.
+/// Parses the size that a line announces: hexadecimal digits, which end at an extension or a blank.
+/// Anything may follow a blank.
 fn chunk_size(line: &[u8]) -> Result<u64, ProtocolError> {
     let is_end = |byte: &u8| matches!(byte, b';' | b' ' | b'\t');
     let digits = line.split(is_end).next().unwrap_or_default();
@@ -199,13 +200,16 @@ fn chunk_size(line: &[u8]) -> Result<u64, ProtocolError> {
         let line = String::from_utf8_lossy(line);
         ProtocolError::malformed(format!("no size of a chunk: \"{line}\""))
     };
-    // `from_str_radix` takes a sign, too.
+
+    // `from_str_radix` also accepts a sign.
     if !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(problem());
     }
+
     let digits = std::str::from_utf8(digits).map_err(|_| problem())?;
     let size = u64::from_str_radix(digits, 16).map_err(|_| problem())?;
-    // No file is larger.
+
+    // No file can be larger.
     if i64::try_from(size).is_err() {
         return Err(problem());
     }
@@ -216,7 +220,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, ProtocolError> {
 mod tests {
     use super::*;
 
-    /// All of a body's content, shown byte by byte as a session would show it.
+    /// Returns the content of a whole body, decoded byte by byte as a session would.
     fn content(mut body: Body, bytes: &[u8]) -> Result<Vec<u8>, String> {
         let (mut content, mut from) = (Vec::new(), 0);
         for to in 1..=bytes.len() {
@@ -287,7 +291,7 @@ mod tests {
         assert!(error.contains("longer than its size says"), "{error}");
     }
 
-    /// Shown at once: byte by byte would take its time.
+    /// Decodes everything at once, since going byte by byte would take too long.
     #[test]
     fn what_is_no_content_has_a_limit_that_nobody_meets() {
         let end = |bytes: &str| {
@@ -301,12 +305,14 @@ mod tests {
             }
             body.end().map_err(|error| error.to_string())
         };
+
         let extension = "x".repeat(SIZE_LINE_MOST - 2);
         let trailers = "a: b\r\n".repeat(5_000);
         assert_eq!(
             end(&format!("5;{extension}\r\nhello\r\n0\r\n{trailers}\r\n")),
             Ok(())
         );
+
         let error = end(&format!("5;{extension}xx")).unwrap_err();
         assert!(error.contains("for the size of a chunk"), "{error}");
         let error = end(&format!(

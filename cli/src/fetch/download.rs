@@ -1,4 +1,4 @@
-//! What becomes of a response: its head is shown, its body goes where it was meant to go.
+//! Where a response goes: its head to standard error, its body to the target.
 
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
@@ -11,18 +11,18 @@ use crate::fetch::head::Head;
 use crate::fetch::http::Recipient;
 use crate::interrupt::Leftover;
 
-/// How a download is shown while it goes on, with and without a known length.
+/// Templates of the progress bar, with and without a known length.
 const BAR: &str = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const SPINNER: &str = "{spinner} {bytes} {bytes_per_sec}";
 
-/// The body that is being received.
+/// The download of one body.
 #[derive(Debug)]
 pub(crate) struct Download {
     target: Target,
     leftover: Leftover,
-    /// The longest body, in bytes.
+    /// The size limit of the body, in bytes.
     max_size: Option<u64>,
-    /// How long a named pipe may be without a reader.
+    /// How long to wait for a reader if the target is a named pipe.
     patience: Option<Duration>,
     shows_head: bool,
     shows_progress: bool,
@@ -50,38 +50,39 @@ impl Download {
         }
     }
 
-    /// Refuses bodies of more than `bytes`.
+    /// Refuses a body of more than `bytes`, or accepts any size if it is `None`.
     pub(crate) fn limit(mut self, bytes: Option<u64>) -> Self {
         self.max_size = bytes;
         self
     }
 
-    /// Fails when a named pipe has had no reader for so long.
+    /// Sets how long to wait for a reader of a named pipe, before the download fails.
     pub(crate) fn await_reader(mut self, patience: Option<Duration>) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Shows the head, and how the download goes on, on standard error.
+    /// Shows the head and the progress on standard error.
     pub(crate) fn show(mut self, head: bool, progress: bool) -> Self {
         (self.shows_head, self.shows_progress) = (head, progress);
         self
     }
 
-    /// Where else to ask; told once.
+    /// Returns the location of a redirection once, and then `None`.
     pub(crate) fn take_redirect(&mut self) -> Option<String> {
         self.redirect.take()
     }
 
-    /// Whether nobody reads standard output any more.
+    /// Returns whether standard output has lost its reader.
     pub(crate) fn has_lost_reader(&self) -> bool {
         self.reader_gone
     }
 
-    /// The body is complete: gives the file its name, or its content.
+    /// Completes the file: gives it its name, or its content. Call this once the body is complete.
     ///
     /// # Errors
-    /// The system refuses; unless it says otherwise, what was there before is still there.
+    /// Fails if the system refuses. Unless the error says otherwise, the old content is still
+    /// there.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.progress.finish_and_clear();
         self.out.take().map_or(Ok(()), Out::finish)
@@ -105,11 +106,12 @@ impl Download {
             Some(length) => (ProgressBar::new(length), BAR),
             None => (ProgressBar::new_spinner(), SPINNER),
         };
+
         let style = ProgressStyle::with_template(template);
         self.progress = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     }
 
-    /// Names what could not be written, for the user.
+    /// Adds the name of the target to an error.
     fn failed(&mut self, error: io::Error) -> ProtocolError {
         match &self.target {
             Target::Stdout => {
@@ -125,10 +127,11 @@ impl Recipient for Download {
     fn head_received(&mut self, head: Head) -> Result<bool, ProtocolError> {
         if self.shows_head {
             for line in head.lines() {
-                // Who does not see the head gets the body all the same.
+                // Not being able to show the head does not stop the download.
                 let _ = writeln!(io::stderr(), "{line}");
             }
         }
+
         if head.is_redirect() {
             self.redirect = head.location;
             return Ok(false);
@@ -136,6 +139,7 @@ impl Recipient for Download {
         if !head.is_success() {
             return Err(ProtocolError::other(head.to_string()));
         }
+
         self.check_size(head.length.unwrap_or(0))?;
         let out = self.target.open(&self.leftover, self.patience);
         self.out = Some(out.map_err(|error| self.failed(error))?);
@@ -147,6 +151,7 @@ impl Recipient for Download {
         self.received += content.len() as u64;
         self.check_size(self.received)?;
         self.progress.inc(content.len() as u64);
+
         let outcome = self
             .out
             .as_mut()

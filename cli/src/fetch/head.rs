@@ -1,4 +1,4 @@
-//! The head of an HTTP response: what it says of the body that follows.
+//! The head of an HTTP response, and what it says about the body.
 
 use std::fmt;
 
@@ -8,32 +8,32 @@ use super::body::Body;
 use super::lines::{status_line, without_cr};
 use crate::escaped::Escaped;
 
-/// The head of a response, as far as it matters here: a line that says nothing of the body's end or
-/// of another place to ask is ignored, whatever is in it.
+/// The parts of a response's head that matter here. All other lines are ignored, whatever they
+/// contain, unless they concern the end of the body or a redirection.
 #[derive(Debug)]
 pub(crate) struct Head {
     status: u16,
     reason: Vec<u8>,
     lines: Vec<u8>,
-    /// Where else to ask, if it says so.
+    /// The location of a redirection, if there is one.
     pub(crate) location: Option<String>,
-    /// How many bytes the body has, if that is known.
+    /// The length of the body in bytes, if it is known.
     pub(crate) length: Option<u64>,
     is_chunked: bool,
 }
 
 impl Head {
-    /// Reads a head, which ends with its empty line.
+    /// Parses a head, including the empty line that ends it.
     ///
     /// # Errors
-    /// It is none, or contradicts itself about where the body ends.
+    /// Fails if it is not a valid head, or is ambiguous about where the body ends.
     pub(crate) fn parse(head: &[u8]) -> Result<Self, ProtocolError> {
         let mut lines = head.split(|byte| *byte == b'\n').map(without_cr);
         let first = lines.find(|line| !line.is_empty()).unwrap_or_default();
         let (status, reason) = status_line(first)?;
 
         let headers = headers(lines);
-        // What has no body says nothing of its end, whatever it says.
+        // A response without a body has no length either, whatever its headers say.
         let (is_chunked, length) = match status {
             100..200 | 204 | 304 => (false, Some(0)),
             _ => (is_chunked(&headers)?, length(&headers)?),
@@ -54,23 +54,23 @@ impl Head {
         })
     }
 
-    /// Whether the response itself is still to come. After a switch of protocols (101), which was not
-    /// asked for, none does.
+    /// Returns whether this is an interim response, which comes before the final one. A switch of
+    /// protocols (101), which was not requested, does not count: no response follows it.
     pub(crate) fn is_interim(&self) -> bool {
         (100..200).contains(&self.status) && self.status != 101
     }
 
-    /// Whether the whole of what was asked for follows: a part (206) never was.
+    /// Returns whether the complete resource follows. A part (206) was never requested.
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status) && self.status != 206
     }
 
-    /// Whether to ask at `location` instead.
+    /// Returns whether to ask at `location` instead.
     pub(crate) fn is_redirect(&self) -> bool {
         matches!(self.status, 301 | 302 | 303 | 307 | 308) && self.location.is_some()
     }
 
-    /// The body that follows.
+    /// Returns how the body that follows is delimited.
     pub(crate) fn body(&self) -> Body {
         match (self.is_chunked, self.length) {
             (true, _) => Body::chunked(),
@@ -79,7 +79,7 @@ impl Head {
         }
     }
 
-    /// All lines of the head, without what could command a terminal.
+    /// Returns all lines of the head, escaped so that they cannot control a terminal.
     pub(crate) fn lines(&self) -> impl Iterator<Item = Escaped<'_>> {
         let lines = self.lines.split(|byte| *byte == b'\n');
         lines.map(|line| Escaped(without_cr(line)))
@@ -87,7 +87,7 @@ impl Head {
 }
 
 impl fmt::Display for Head {
-    /// The status, as a person wants it told, but not escaped.
+    /// Writes the status and its reason, without escaping them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;
         match self.reason.trim_ascii() {
@@ -97,19 +97,20 @@ impl fmt::Display for Head {
     }
 }
 
-/// A line of the head with a name that can be one.
+/// A header with a valid name.
 struct Header {
     name: Vec<u8>,
     value: Vec<u8>,
 }
 
-/// The headers among `lines`. A line that begins with a blank continues the one before it.
+/// Collects the headers among `lines`. A line that begins with a blank continues the one before it.
 fn headers<'h>(lines: impl Iterator<Item = &'h [u8]>) -> Vec<Header> {
     let mut headers: Vec<Header> = Vec::new();
     let mut continues = false;
     for line in lines {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
-            // Before the first header, or after what is none, it means nothing.
+            // A continuation before the first header, or after a line that is not a header, is
+            // ignored.
             if let Some(last) = headers.last_mut().filter(|_| continues) {
                 last.value.push(b' ');
                 last.value.extend_from_slice(line);
@@ -125,7 +126,7 @@ fn headers<'h>(lines: impl Iterator<Item = &'h [u8]>) -> Vec<Header> {
 
 fn header(line: &[u8]) -> Option<Header> {
     let colon = line.iter().position(|byte| *byte == b':')?;
-    // No blank may come before the colon; where one does, the name is meant without it.
+    // A blank before the colon is invalid, but servers send it, and the name is meant without it.
     let name = line[..colon].trim_ascii_end();
     let is_name = !name.is_empty() && name.iter().all(|byte| is_token(*byte));
     is_name.then(|| Header {
@@ -138,10 +139,10 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The codings that change nothing; the second is none of the standard's, but servers send it.
+/// The codings that change nothing. The second is not in the standard, but servers send it.
 const WITHOUT_EFFECT: [&[u8]; 2] = [b"identity", b"none"];
 
-/// Whether the body comes in chunks. Chunked twice is chunked.
+/// Returns whether the body is chunked. Naming the coding twice means the same as once.
 fn is_chunked(headers: &[Header]) -> Result<bool, ProtocolError> {
     let mut is_chunked = false;
     for coding in elements(headers, "transfer-encoding") {
@@ -160,18 +161,19 @@ fn is_chunked(headers: &[Header]) -> Result<bool, ProtocolError> {
     Ok(is_chunked)
 }
 
-/// The length of the body. Said several times, it must be the same.
+/// Returns the length of the body. If it is given several times, all values must be equal.
 fn length(headers: &[Header]) -> Result<Option<u64>, ProtocolError> {
     let refused = |value: &[u8]| malformed(format!("a Content-Length of \"{}\"", lossy(value)));
     let mut length = None;
     for digits in elements(headers, "content-length") {
         let number = std::str::from_utf8(digits).ok();
-        // `parse` takes a sign, too.
+        // `parse` also accepts a sign.
         let number = number.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
         let number = number.and_then(|digits| digits.parse().ok());
         let number = number.filter(|number| length.is_none_or(|length| length == *number));
         length = Some(number.ok_or_else(|| refused(digits))?);
     }
+
     let is_empty = length.is_none() && values(headers, "content-length").next().is_some();
     if is_empty {
         return Err(refused(b""));
@@ -179,7 +181,7 @@ fn length(headers: &[Header]) -> Result<Option<u64>, ProtocolError> {
     Ok(length)
 }
 
-/// The elements of a list, in one header or several. Empty ones do not count.
+/// Returns the elements of a list in one or several headers. Empty elements are skipped.
 fn elements<'h>(headers: &'h [Header], name: &str) -> impl Iterator<Item = &'h [u8]> {
     values(headers, name)
         .flat_map(|value| value.split(|byte| *byte == b','))
@@ -194,8 +196,8 @@ fn values<'h>(headers: &'h [Header], name: &str) -> impl Iterator<Item = &'h [u8
         .map(|header| &*header.value)
 }
 
-/// A URL as it is in a header. Bytes that a URL cannot have are escaped one by one, whatever text they
-/// may be.
+/// Converts the value of a header to a URL. Bytes that are not ASCII are percent-encoded one by
+/// one, in whatever encoding they are.
 fn reference(value: &[u8]) -> String {
     let bytes = value.trim_ascii().iter();
     let escaped = bytes.map(|byte| match byte {
@@ -333,6 +335,7 @@ mod tests {
         ] {
             assert!(matches!(head(lines).unwrap().body(), Body::Sized(5)));
         }
+
         for lines in [
             "Transfer-Encoding: identity,\r\n\tchunked\r\n",
             "Transfer-Encoding: chunked, chunked\r\n",
@@ -348,6 +351,7 @@ mod tests {
         assert_eq!(head.to_string(), "404 \u{1b}[2J\u{fffd}");
         let head = Head::parse(b"HTTP/1.0 404 \r\n\r\n").unwrap();
         assert_eq!(head.to_string(), "404");
+
         let head = b"HTTP/1.0 404 Not Found\r\nX: \"it's\" \xc2\x9b2J\r\n\r\n";
         let head = Head::parse(head).unwrap();
         assert_eq!(head.to_string(), "404 Not Found");

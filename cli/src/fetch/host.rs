@@ -1,17 +1,17 @@
-//! The host of a URL: an address in any of the ways that it may be written in, or a name.
+//! The host of a URL: an IP address in any of its notations, or a name.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::{fmt, str};
 
 const NO_NAME: &str = "invalid international domain name";
 
-/// The longest part of a name that the domain name system has.
+/// The most characters in a label of the domain name system.
 const LABEL_MOST: usize = 63;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
     Ip(IpAddr),
-    /// In small letters, and in ASCII.
+    /// In lower case and in ASCII.
     Name(String),
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// The bytes that percent signs stand for.
+/// Decodes percent-encoded bytes. A percent sign without two hexadecimal digits stays as it is.
 pub(crate) fn unescaped(text: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((first, after)) = rest.split_first() {
@@ -60,7 +60,8 @@ pub(crate) fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The address that `name` is, if its last part is a number: `127.0.0.1`, `127.1`, `0x7f000001`.
+/// Parses `name` as an IPv4 address if its last part is a number: `127.0.0.1`, `127.1`,
+/// `0x7f000001`.
 fn to_ipv4(name: &str) -> Option<Result<Ipv4Addr, &'static str>> {
     let parts: Vec<_> = name.strip_suffix('.').unwrap_or(name).split('.').collect();
     let last = parts.last()?;
@@ -68,10 +69,12 @@ fn to_ipv4(name: &str) -> Option<Result<Ipv4Addr, &'static str>> {
     if !is_decimal && number(last).is_none() {
         return None;
     }
+
     let address = || {
         let (last, before) = parts.split_last().filter(|_| parts.len() <= 4)?;
         let room = 8 * (4 - u32::try_from(before.len()).ok()?);
         let last = number(last).filter(|last| last >> room == 0)?;
+
         let mut address = last;
         for (place, part) in before.iter().enumerate() {
             let byte = number(part).filter(|byte| *byte <= 0xff)?;
@@ -82,7 +85,8 @@ fn to_ipv4(name: &str) -> Option<Result<Ipv4Addr, &'static str>> {
     Some(address().ok_or("invalid IPv4 address"))
 }
 
-/// A number of the bases that C has. None that is longer than an address is of use.
+/// Parses a decimal, octal (`0`) or hexadecimal (`0x`) number, as in C. Returns `None` for other
+/// text, and for numbers of more than 32 bits.
 fn number(text: &str) -> Option<u64> {
     let hexadecimal = text.strip_prefix("0x");
     let (digits, base) = match (hexadecimal, text.strip_prefix('0')) {
@@ -91,13 +95,14 @@ fn number(text: &str) -> Option<u64> {
         (None, Some(digits)) if !digits.is_empty() => (digits, 8),
         _ => (text, 10),
     };
+
     let is_plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = u64::from_str_radix(digits, base).ok();
     number.filter(|number| is_plain && *number <= u32::MAX.into())
 }
 
-/// One part of a name as the domain name system has it. Letters are not normalized: those that are
-/// composed of several characters, or are another width of a letter, are refused.
+/// Converts a label to its form in the domain name system. Letters are not normalized: letters
+/// composed of several characters, and width variants of letters, are refused.
 fn to_ascii(label: &str) -> Result<String, &'static str> {
     let is_special = |c: char| c <= ' ' || "#%/:<>?@[\\]^|\u{7f}".contains(c);
     let is_variant = |c: char| {
@@ -112,6 +117,7 @@ fn to_ascii(label: &str) -> Result<String, &'static str> {
     if label.contains(|c| is_special(c) || is_variant(c)) {
         return Err(NO_NAME);
     }
+
     let label = label.to_lowercase();
     match label.chars().count() {
         _ if label.is_ascii() => Ok(label),
@@ -120,7 +126,7 @@ fn to_ascii(label: &str) -> Result<String, &'static str> {
     }
 }
 
-/// The ASCII form of other letters (RFC 3492).
+/// Encodes a label that is not ASCII (RFC 3492).
 fn punycode(label: &str) -> String {
     let basic: String = label.chars().filter(char::is_ascii).collect();
     let points: Vec<u32> = label.chars().map(u32::from).collect();
@@ -148,12 +154,12 @@ fn punycode(label: &str) -> String {
     text
 }
 
-/// At most [`LABEL_MOST`], so that no product overflows.
+/// Converts a length, which is at most [`LABEL_MOST`], so that no product overflows.
 fn length(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Appends a number of variable length, whose digits have weights that depend on `bias`.
+/// Appends a variable-length number, whose digits have weights that depend on `bias`.
 fn push_number(text: &mut String, mut number: u32, bias: u32) {
     // Letters come before digits.
     let digit = |value: u32| char::from_digit((value + 10) % 36, 36);
@@ -171,6 +177,7 @@ fn push_number(text: &mut String, mut number: u32, bias: u32) {
 fn adapted(delta: u32, count: u32, is_first: bool) -> u32 {
     let mut delta = delta / if is_first { 700 } else { 2 };
     delta += delta / count;
+
     let mut bias = 0;
     while delta > 455 {
         delta /= 35;
@@ -221,6 +228,7 @@ mod tests {
         ] {
             assert_eq!(shown(text), "invalid IPv4 address", "{text}");
         }
+
         for text in ["[::1", "[]", "[127.0.0.1]", "[::1]a", "[::1%lo]"] {
             assert_eq!(shown(text), "invalid IPv6 address", "{text}");
         }
@@ -246,6 +254,7 @@ mod tests {
         ] {
             assert_eq!(shown(text), name, "{text}");
         }
+
         assert_eq!(shown(""), "empty host");
         for text in [
             "a b",

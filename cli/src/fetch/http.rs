@@ -1,4 +1,4 @@
-//! One HTTP request and its response, as a protocol: bytes in, head and body out.
+//! A protocol for one HTTP request and its response.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,22 +11,22 @@ use crate::fetch::head::Head;
 use crate::fetch::lines::HeadEnd;
 use crate::outbound::Ending;
 
-/// The longest head, in bytes, and how many may come before the response's own.
+/// The longest head, in bytes, and how many interim responses may come before the final one.
 const HEAD_MOST: usize = 300 << 10;
 const INTERIM_MOST: usize = 16;
 
-/// What becomes of a response.
+/// The receiver of a response.
 pub(crate) trait Recipient {
-    /// The head came. Says whether the body is wanted.
+    /// Receives the head. Returns whether the body is wanted.
     ///
     /// # Errors
-    /// The response is not what was asked for.
+    /// Fails if the response is not what was asked for.
     fn head_received(&mut self, head: Head) -> Result<bool, ProtocolError>;
 
-    /// A piece of the body came.
+    /// Receives a piece of the body.
     ///
     /// # Errors
-    /// It cannot be taken; nothing more is read.
+    /// Fails if the piece cannot be written. Nothing more is read then.
     fn body_received(&mut self, content: &[u8]) -> Result<(), ProtocolError>;
 }
 
@@ -40,7 +40,7 @@ impl<R: Recipient> Recipient for Rc<RefCell<R>> {
     }
 }
 
-/// Sends a request and gives the response to `recipient`.
+/// Sends a request and passes the response to `recipient`.
 #[derive(Debug)]
 pub(crate) struct Get<R> {
     request: Vec<u8>,
@@ -49,12 +49,12 @@ pub(crate) struct Get<R> {
     deadline: Option<Instant>,
     interim: usize,
     head_end: HeadEnd,
-    /// None until the head came.
+    /// `None` until the head has come.
     body: Option<Body>,
 }
 
 impl<R: Recipient> Get<R> {
-    /// A request that has to be answered completely at `deadline`.
+    /// Returns a protocol that sends `request`. The response must be complete by `deadline`.
     pub(crate) fn new(
         request: Vec<u8>,
         deadline: Option<Instant>,
@@ -121,6 +121,7 @@ impl<R: Recipient> Protocol for Get<R> {
                 piece.taken
             }
         };
+
         if self.body.as_ref().is_some_and(Body::is_complete) {
             transport.close();
         }
@@ -162,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// What came of a response.
+    /// Records what a recipient was told.
     #[derive(Debug, Default)]
     struct Told(Vec<u8>);
 
@@ -178,7 +179,7 @@ mod tests {
         }
     }
 
-    /// A recipient that in the end must have had the same as every other.
+    /// A recipient that checks on drop that it was told the same as all others.
     struct Compared(Told);
 
     impl Recipient for Compared {
@@ -230,6 +231,7 @@ mod tests {
             assert_eq!(told, "(200 OK)hello", "{response}");
             assert!(reason.starts_with("closed"), "{reason}");
         }
+
         let (told, _) = received("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n");
         assert_eq!(told, "(204 No Content)");
         let (told, _) = received("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -289,6 +291,7 @@ mod tests {
             idle_timeout: None,
             ..Config::default()
         };
+
         let mut session = MemorySession::with_config(get, config);
         session.receive(b"HTTP/1.1 200 OK\r\n");
         session.advance(Duration::from_secs(58));

@@ -1,27 +1,27 @@
-//! The lines of an HTTP head: where the last of them ends, and what the first one says.
+//! The lines of an HTTP head: where the head ends, and what its status line says.
 
 use serveloop::ProtocolError;
 
-/// What every status line begins with.
+/// The start of every status line.
 const NAME: &[u8] = b"HTTP/";
 
-/// Finds where a head ends: at its empty line, whether its lines end in CR LF or in a bare line feed.
-/// Empty lines before the status line are part of it.
+/// Finds the end of a head: its empty line, whether lines end in CR LF or in a bare line feed.
+/// Empty lines before the status line are part of the head.
 #[derive(Debug, Default)]
 pub(crate) struct HeadEnd {
-    /// Where the line begins that is still incomplete.
+    /// The start of the line that is still incomplete.
     line: usize,
-    /// Everything before this is known to hold no line end that was not seen.
+    /// The position up to which the data has been searched for line ends.
     scanned: usize,
     has_status: bool,
 }
 
 impl HeadEnd {
-    /// The length of the head at the front of `data`, which is all that is unread; none until it is
-    /// complete. What follows is another head: begin with a new `HeadEnd`.
+    /// Returns the length of the head at the front of `data`, which is all that is unread, or
+    /// `None` while it is incomplete. Use a new `HeadEnd` for the next head.
     ///
     /// # Errors
-    /// What comes is no HTTP response, however it goes on.
+    /// Fails as soon as the data cannot be an HTTP response.
     pub(crate) fn find(&mut self, data: &[u8]) -> Result<Option<usize>, ProtocolError> {
         while let Some(at) = data[self.scanned..].iter().position(|byte| *byte == b'\n') {
             let line = without_cr(&data[self.line..self.scanned + at]);
@@ -38,7 +38,7 @@ impl HeadEnd {
         }
         self.scanned = data.len();
 
-        // A server of another protocol may have greeted us, and now waits for a reply.
+        // A server of another protocol may have sent a greeting, and is now waiting for a reply.
         if !self.has_status {
             check_name(&data[self.line..])?;
         }
@@ -46,8 +46,9 @@ impl HeadEnd {
     }
 }
 
-/// The status and its reason, in a line such as `HTTP/1.1 200 OK`. The version does not matter, as
-/// long as there is one; neither does how the three are separated.
+/// Parses a line such as `HTTP/1.1 200 OK` into its status and its reason. Any version from 1 to 3
+/// is accepted. One or more blanks must separate it from the status; what separates the reason does
+/// not matter.
 pub(crate) fn status_line(line: &[u8]) -> Result<(u16, &[u8]), ProtocolError> {
     let read = || {
         let (name, rest) = line.split_at_checked(NAME.len())?;
@@ -65,14 +66,15 @@ pub(crate) fn status_line(line: &[u8]) -> Result<(u16, &[u8]), ProtocolError> {
     read().ok_or_else(|| no_response(line))
 }
 
-/// Says at once that the beginning of a line is not that of a status line.
+/// Fails if the beginning of a line cannot be that of a status line.
 fn check_name(begin: &[u8]) -> Result<(), ProtocolError> {
-    // Half of an empty line.
+    // It may be the first half of an empty line.
     let begin = if without_cr(begin).is_empty() {
         b""
     } else {
         begin
     };
+
     let most = begin.len().min(NAME.len());
     if begin[..most].eq_ignore_ascii_case(&NAME[..most]) {
         return Ok(());
@@ -85,8 +87,8 @@ fn no_response(line: &[u8]) -> ProtocolError {
     ProtocolError::malformed(format!("no HTTP response: it begins with \"{begin}\""))
 }
 
-/// A line, whose line feed is gone, without the rest of its end. Programs that take a line for one
-/// that has no end yet send more than one carriage return.
+/// Removes the carriage returns at the end of a line whose line feed is already gone. There may be
+/// several: some programs append a line end to a line that already has one.
 pub(crate) fn without_cr(mut line: &[u8]) -> &[u8] {
     while let Some(shorter) = line.strip_suffix(b"\r") {
         line = shorter;
@@ -146,6 +148,7 @@ mod tests {
             let mut at_once = HeadEnd::default();
             let stream = format!("{head}\n\nmore");
             assert_eq!(at_once.find(stream.as_bytes()).unwrap(), Some(head.len()));
+
             let mut bytewise = HeadEnd::default();
             for end in 1..head.len() {
                 assert_eq!(bytewise.find(&stream.as_bytes()[..end]).unwrap(), None);
@@ -167,6 +170,7 @@ mod tests {
             let error = HeadEnd::default().find(begin.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("no HTTP response"), "{begin:?}");
         }
+
         for begin in ["", "H", "\r", "\r\r", "\n", "htTp/", "HTTP/1.1 x"] {
             assert_eq!(HeadEnd::default().find(begin.as_bytes()).unwrap(), None);
         }

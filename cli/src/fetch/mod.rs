@@ -1,7 +1,8 @@
-//! `serveloop fetch`: from a URL to its resource, in a file or on standard output.
+//! `serveloop fetch`: downloads the resource at a URL to a file or to standard output.
 //!
-//! What HTTP and files need comes in here: the request, the head and the body of a response, proxies, and
-//! a file that is replaced only when it is complete. The connection itself is `outbound`'s.
+//! This room holds what HTTP and downloads need: the request, the head and the body of a response,
+//! proxies, and a file that is replaced only when it is complete. The connection itself is in
+//! `outbound`.
 
 mod authority;
 mod body;
@@ -98,35 +99,40 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// Gets the resource. Returns the status to exit with.
+    /// Downloads the resource. Returns the exit status.
     pub(crate) fn run(self, is_quiet: bool) -> Result<ExitCode, Failure> {
         let resource = Resource::parse(&self.url)?;
         let proxies = self.proxy.proxies();
         proxies.of(resource.url())?;
         let target = self.target()?;
+
         let shown = io::stderr().is_terminal() && !is_quiet;
         let shown = shown && !(matches!(target, Target::Stdout) && io::stdout().is_terminal());
+
         let leftover = Leftover::watch()?;
         if let Some(limit) = Option::from(self.max_time) {
             leftover.end_after(limit, format!("{}: not complete in time", self.url))?;
         }
+
         let download = Download::new(target, leftover)
             .await_reader(self.timeout.into())
             .limit(self.max_size.map(|size| usize::from(size) as u64))
             .show(self.head, shown);
         let download = Rc::new(RefCell::new(download));
+
         let outcome = self.follow(resource, &proxies, &download);
         let mut download = download.borrow_mut();
         if download.has_lost_reader() {
-            // They have what they wanted.
+            // The reader closed standard output because it has what it wanted.
             return Ok(ExitCode::SUCCESS);
         }
+
         outcome?;
         download.finish().map_err(|error| self.named(error))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Asks for `resource`, and wherever that leads to.
+    /// Requests `resource` and follows redirections, up to the limit.
     fn follow(
         &self,
         mut resource: Resource,
@@ -135,6 +141,7 @@ impl Fetch {
     ) -> Result<(), Failure> {
         let limit = Option::from(self.max_time);
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+
         for _ in 0..=self.max_redirects {
             self.get(&resource, proxies, deadline, download)?;
             let Some(location) = download.borrow_mut().take_redirect() else {
@@ -143,6 +150,7 @@ impl Fetch {
             resource = resource.redirect(&location)?;
             log::info!(target: TARGET, "redirected to {resource}");
         }
+
         let problem = format!(
             "{}: more than {} redirections",
             self.url, self.max_redirects
@@ -162,6 +170,7 @@ impl Fetch {
             Some(proxy) => (proxy.place(), format!("{resource} through {proxy}")),
             None => (resource.place(), resource.to_string()),
         };
+
         let (request, config) = (resource.request(proxy.as_ref()), self.config());
         let addresses = resolve(&place, config.connect_timeout)
             .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
@@ -178,7 +187,7 @@ impl Fetch {
             message_timeout: None,
             idle_timeout: patience,
             write_timeout: patience,
-            // What was to be sent was answered.
+            // The server has answered the request, so everything sent has arrived.
             linger_timeout: None,
             ..Config::default()
         }
@@ -191,7 +200,7 @@ impl Fetch {
         }
     }
 
-    /// An error about the output, with its name.
+    /// Adds the name of the output to an error.
     fn named(&self, error: io::Error) -> Failure {
         let name = self.output.as_ref().map(|path| path.display().to_string());
         let name = name.unwrap_or_else(|| "standard output".to_owned());

@@ -1,4 +1,4 @@
-//! Proxies: which one a request goes through, by the options and the environment.
+//! Proxies: the choice of the proxy for a request, from the options and the environment.
 
 use std::net::IpAddr;
 use std::{env, fmt};
@@ -10,14 +10,15 @@ use crate::fetch::authority::{split_zone, zoned};
 use crate::fetch::host::{Host, unescaped};
 use crate::fetch::url::{self, Url, split_scheme};
 
-/// The port of a proxy that does not say it, as with curl.
+/// The port of a proxy whose URL has none, as in curl.
 const PORT: u16 = 1080;
 
-/// Where the environment names a proxy for http:// URLs, the first that is not empty. HTTP_PROXY is
-/// not among them: in a program that a web server runs it is what a client says in a header.
+/// The variables that name a proxy for http:// URLs. The first that is not empty counts. HTTP_PROXY
+/// is not among them: a web server sets it for the programs that it runs, from a header of the
+/// client.
 const NAMES: [&str; 3] = ["http_proxy", "all_proxy", "ALL_PROXY"];
 
-/// Where the environment says whom to ask without a proxy.
+/// The variables that list the hosts to ask without a proxy.
 const EXCEPTIONS: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -41,7 +42,7 @@ pub(crate) struct ProxyOptions {
 }
 
 impl ProxyOptions {
-    /// The proxy that the options name, or else the environment.
+    /// Returns the proxies that the options name, or else the environment.
     pub(crate) fn proxies(&self) -> Proxies {
         let option = self.proxy.clone().map(|url| ("--proxy", url));
         let named = option.or_else(|| environment(&NAMES));
@@ -55,7 +56,7 @@ impl ProxyOptions {
     }
 }
 
-/// The first of these variables that says something.
+/// Returns the name and the value of the first of these variables that is not empty.
 fn environment(names: &[&'static str]) -> Option<(&'static str, String)> {
     let mut values = names.iter().map(|name| (*name, env::var_os(name)));
     values.find_map(|(name, value)| {
@@ -64,19 +65,20 @@ fn environment(names: &[&'static str]) -> Option<(&'static str, String)> {
     })
 }
 
-/// Which hosts are asked by way of a proxy.
+/// The proxy, and the hosts that are asked without it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
-    /// Its URL, after who says so.
+    /// The option or variable that names the proxy, and the proxy's URL.
     named: Option<(&'static str, String)>,
     exceptions: String,
 }
 
 impl Proxies {
-    /// The proxy that a request for `url` goes through; none if it goes to its host directly.
+    /// Returns the proxy for a request for `url`, or `None` if the request goes to the host
+    /// directly.
     ///
     /// # Errors
-    /// The proxy is none that we can talk to.
+    /// Fails if the proxy's URL is invalid or its scheme is not supported.
     pub(crate) fn of(&self, url: &Url) -> Result<Option<Proxy>, Failure> {
         let Some((source, text)) = &self.named else {
             return Ok(None);
@@ -84,20 +86,20 @@ impl Proxies {
         if is_exception(url, &self.exceptions) {
             return Ok(None);
         }
-        // Nobody needs to see its password.
+        // The message must not show the proxy's password.
         let (_, shown) = text.rsplit_once('@').unwrap_or(("", text));
         let usage = |problem| Failure::Usage(format!("{source}: {shown:?}: {problem}"));
         Proxy::parse(text).map(Some).map_err(usage)
     }
 }
 
-/// A server that asks others for us.
+/// A server that forwards requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proxy {
-    /// With the network that an IPv6 address is of, if it says so.
+    /// The host, including the zone of an IPv6 address, if there is one.
     host: String,
     port: u16,
-    /// User and password, in Base64.
+    /// User and password, encoded in Base64.
     credentials: Option<String>,
 }
 
@@ -108,6 +110,7 @@ impl Proxy {
         } else {
             format!("http://{text}")
         };
+
         let (plain, zone) = split_zone(&whole);
         let scheme = split_scheme(&plain).map(|(scheme, _)| scheme);
         if let Some(scheme) = scheme.filter(|scheme| scheme != "http") {
@@ -127,12 +130,12 @@ impl Proxy {
         })
     }
 
-    /// Where it is, as the library writes an address.
+    /// Returns the address of the proxy, in the form that the library parses.
     pub(crate) fn place(&self) -> String {
         format!("tcp://{}:{}", self.host, self.port)
     }
 
-    /// The header that says who we are to it, if it asks that.
+    /// Returns the header with the credentials, or an empty string if there are none.
     pub(crate) fn header(&self) -> String {
         let credentials = self.credentials.as_ref();
         let header = credentials.map(|base64| format!("Proxy-Authorization: Basic {base64}\r\n"));
@@ -141,14 +144,14 @@ impl Proxy {
 }
 
 impl fmt::Display for Proxy {
-    /// Its place, without what nobody needs to know.
+    /// Writes the URL of the proxy without its credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}:{}", self.host, self.port)
     }
 }
 
-/// Whether a proxy begins with the name of a protocol. One slash is enough after those of the web: what
-/// else comes before a slash is a host, whose port is missing.
+/// Returns whether a proxy's URL begins with a scheme. After `http:` and `https:`, one slash is
+/// enough. Anything else before a single slash is a host whose port is missing.
 fn has_scheme(text: &str) -> bool {
     let is_web = |(scheme, rest): (&str, &str)| {
         let is_known = ["http", "https"]
@@ -159,7 +162,7 @@ fn has_scheme(text: &str) -> bool {
     text.contains("://") || text.split_once(':').is_some_and(is_web)
 }
 
-/// Whether one of `hosts` is that of `url`.
+/// Returns whether `hosts` lists the host of `url`.
 fn is_exception(url: &Url, hosts: &str) -> bool {
     let port = url.port().unwrap_or(url::PORT);
     hosts
@@ -176,22 +179,23 @@ fn matches(host: &Host, port: u16, entry: &str) -> bool {
     }
 }
 
-/// Whether `name` is `entry`, or below it.
+/// Returns whether `name` is `entry` or a name below it.
 fn is_below(name: &str, port: u16, entry: &str) -> bool {
     let (entry, only) = split_port(entry);
     let entry = entry.trim_start_matches("*.").trim_matches('.');
     let entry = entry.to_ascii_lowercase();
     let name = name.trim_end_matches('.').to_ascii_lowercase();
+
     let below = name.strip_suffix(&*entry);
     let is_it = below.is_some_and(|below| below.is_empty() || below.ends_with('.'));
     !entry.is_empty() && is_it && only.is_none_or(|only| only == port)
 }
 
-/// Whether `ip` is `entry`, or within that network.
+/// Returns whether `ip` is `entry`, or an address of that network.
 fn is_within(ip: IpAddr, port: u16, entry: &str) -> bool {
     let is_ip = |text: &str| {
         let text = text.trim_start_matches('[').trim_end_matches(']');
-        // In another network the same address is hardly meant.
+        // The zone is ignored: the same address in another zone is hardly meant.
         let text = text.split('%').next().unwrap_or_default();
         text.parse() == Ok(ip)
     };
@@ -199,10 +203,12 @@ fn is_within(ip: IpAddr, port: u16, entry: &str) -> bool {
     if is_ip(entry) || only == Some(port) && is_ip(host) {
         return true;
     }
+
     let network = entry.split_once('/').and_then(|(network, bits)| {
         let network = network.trim_start_matches('[').trim_end_matches(']');
         Some((network.parse().ok()?, bits.parse::<u32>().ok()?))
     });
+
     match (ip, network) {
         (IpAddr::V4(ip), Some((IpAddr::V4(network), bits @ 0..=32))) => {
             let differ = u32::from(ip) ^ u32::from(network);
@@ -216,7 +222,7 @@ fn is_within(ip: IpAddr, port: u16, entry: &str) -> bool {
     }
 }
 
-/// A host, and the port after it if there is one.
+/// Splits an entry into its host and its port, if it has one.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     let split = entry.rsplit_once(':');
     let split = split.filter(|(host, _)| !host.contains(':') || host.ends_with(']'));

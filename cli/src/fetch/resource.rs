@@ -1,4 +1,4 @@
-//! What is asked for: a URL that can be fetched, and the request that says it.
+//! A resource: a URL that can be fetched, and the request for it.
 
 use std::{fmt, io};
 
@@ -8,19 +8,20 @@ use crate::fetch::authority::{split_zone, zoned};
 use crate::fetch::proxy::Proxy;
 use crate::fetch::url::{self, Url};
 
-/// What is at a URL.
+/// The resource at a URL.
 #[derive(Clone, Debug)]
 pub(crate) struct Resource {
     url: Url,
-    /// The network that an IPv6 address is of, if it says so; nobody but this machine knows it.
+    /// The zone of an IPv6 address, if it has one. It is meaningful only on this machine and is
+    /// never sent.
     zone: Option<String>,
 }
 
 impl Resource {
-    /// A resource by its URL.
+    /// Parses the URL of a resource.
     ///
     /// # Errors
-    /// It is none, or cannot be fetched.
+    /// Fails if it is not a URL, or cannot be fetched.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let usage = |problem: &str| Failure::Usage(format!("{text}: {problem}"));
         let (plain, zone) = split_zone(text);
@@ -29,17 +30,17 @@ impl Resource {
         Ok(Self { url, zone })
     }
 
-    /// Where this one says that it is instead.
+    /// Returns the resource at `location`, to which this one redirects.
     ///
     /// # Errors
-    /// That cannot be fetched.
+    /// Fails if that resource cannot be fetched.
     pub(crate) fn redirect(&self, location: &str) -> Result<Self, Failure> {
         let failed = |problem: &str| {
             let location = Quoted(location.as_bytes());
             let problem = format!("{self}: redirected to {location}: {problem}");
             Failure::from(io::Error::other(problem))
         };
-        // With one slash it would be a path.
+        // With one slash, it would be a path.
         let (plain, zone) = match location.contains("//") {
             true => split_zone(location),
             false => (location.to_owned(), None),
@@ -59,17 +60,18 @@ impl Resource {
         &self.url
     }
 
-    /// Where its server is, as the library writes an address.
+    /// Returns the address of the server, in the form that the library parses.
     pub(crate) fn place(&self) -> String {
         let host = self.url.host().to_string();
         let port = self.url.port().unwrap_or(url::PORT);
         format!("tcp://{}:{port}", zoned(&host, self.zone.as_deref()))
     }
 
-    /// The request. A URL that was parsed holds no line end and no space.
+    /// Returns the request. It is safe to insert the URL, since parsing leaves no line end and no
+    /// space in it.
     pub(crate) fn request(&self, proxy: Option<&Proxy>) -> Vec<u8> {
         let host = self.url.authority();
-        // A proxy has to be told whom to ask.
+        // A proxy needs the absolute URL of the resource.
         let (whom, credentials) = match proxy {
             Some(proxy) => (format!("http://{host}"), proxy.header()),
             None => (String::new(), String::new()),

@@ -1,14 +1,16 @@
-//! URLs of the scheme http, as far as a client has to understand them: whom to ask, and for what.
-//! What is asked for is escaped where it has to be, as browsers do it (the URL standard of WHATWG).
+//! URLs with the scheme http, as far as a client needs to understand them: which host to ask, and
+//! for what.
+//!
+//! Targets are escaped where needed, as browsers do it (the WHATWG URL standard).
 
 use std::fmt;
 
 use crate::fetch::host::Host;
 
-/// The port of the scheme.
+/// The default port of the scheme.
 pub(crate) const PORT: u16 = 80;
 
-/// An http:// URL, without its fragment, which concerns nobody else.
+/// An http:// URL without its fragment, which is never sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Url {
     credentials: Option<(String, String)>,
@@ -19,10 +21,10 @@ pub(crate) struct Url {
 }
 
 impl Url {
-    /// The URL that `text` is. Blanks around it, and line ends and tabs within, do not matter.
+    /// Parses a URL. Blanks around it, and line ends and tabs within it, are ignored.
     ///
     /// # Errors
-    /// It is none of the scheme http.
+    /// Fails if `text` is not a valid URL with the scheme http.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let text = trimmed(text);
         let (scheme, rest) = split_scheme(&text).ok_or("a URL begins with http://")?;
@@ -34,10 +36,10 @@ impl Url {
         }
     }
 
-    /// The URL that `text` is at this one: a whole one, or one that leaves out what is the same.
+    /// Resolves `text`, an absolute or relative reference, against this URL.
     ///
     /// # Errors
-    /// That is none of the scheme http.
+    /// Fails if the result is not a valid URL with the scheme http.
     pub(crate) fn join(&self, text: &str) -> Result<Self, &'static str> {
         let text = trimmed(text);
         let rest = match split_scheme(&text) {
@@ -75,7 +77,9 @@ impl Url {
             Some((credentials, place)) => (credentials, place),
             None => ("", authority),
         };
+
         let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+
         let (host, port) = split_port(place)?;
         let (path, query) = split_query(rest);
         Ok(Self {
@@ -87,7 +91,7 @@ impl Url {
         })
     }
 
-    /// User and password, as they are written.
+    /// Returns user and password as they are written, without decoding percent signs.
     pub(crate) fn credentials(&self) -> Option<(&str, &str)> {
         let credentials = self.credentials.as_ref();
         credentials.map(|(user, password)| (&**user, &**password))
@@ -97,12 +101,12 @@ impl Url {
         &self.host
     }
 
-    /// The port, if it is written.
+    /// Returns the port, if the URL has one.
     pub(crate) fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// Host and port as a request names them, without the usual port.
+    /// Returns host and port as a request names them, without the default port.
     pub(crate) fn authority(&self) -> String {
         match self.port {
             Some(port) if port != PORT => format!("{}:{port}", self.host),
@@ -110,7 +114,7 @@ impl Url {
         }
     }
 
-    /// Path and query.
+    /// Returns path and query, as a request names them.
     pub(crate) fn target(&self) -> String {
         match &self.query {
             Some(query) => format!("{}?{query}", self.path),
@@ -130,7 +134,7 @@ fn trimmed(text: &str) -> String {
     text.replace(['\t', '\n', '\r'], "")
 }
 
-/// The scheme in small letters, and what follows its colon.
+/// Splits a URL into its scheme, in lower case, and what follows the colon.
 pub(crate) fn split_scheme(text: &str) -> Option<(String, &str)> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
@@ -138,22 +142,24 @@ pub(crate) fn split_scheme(text: &str) -> Option<(String, &str)> {
     (begins && scheme.chars().all(is_scheme)).then(|| (scheme.to_ascii_lowercase(), rest))
 }
 
-/// Whether `text` begins with this many slashes, of which there are two kinds.
+/// Returns whether `text` begins with at least `count` slashes. A backslash counts as a slash.
 fn has_slashes(text: &str, count: usize) -> bool {
     let slashes = text.bytes().take_while(|byte| matches!(byte, b'/' | b'\\'));
     slashes.count() >= count
 }
 
 fn split_port(place: &str) -> Result<(&str, Option<u16>), &'static str> {
-    // The colons of an address in brackets are its own.
+    // Colons within brackets belong to an IPv6 address.
     let address = if place.starts_with('[') {
         place.rfind(']').unwrap_or(place.len())
     } else {
         0
     };
+
     let Some(colon) = place[address..].find(':').map(|at| address + at) else {
         return Ok((place, None));
     };
+
     let (host, port) = (&place[..colon], &place[colon + 1..]);
     let port = match port {
         "" => None,
@@ -163,7 +169,7 @@ fn split_port(place: &str) -> Result<(&str, Option<u16>), &'static str> {
     Ok((host, port))
 }
 
-/// The path, and the query if there is one; the fragment is left out.
+/// Splits into the path and the query, if there is one. The fragment is dropped.
 fn split_query(text: &str) -> (&str, Option<&str>) {
     let text = text.split('#').next().unwrap_or_default();
     match text.split_once('?') {
@@ -172,7 +178,7 @@ fn split_query(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A path that begins with a slash, without `.` and `..`.
+/// Normalizes a path: it begins with a slash, and `.` and `..` are resolved.
 fn to_path(text: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     let text = text.strip_prefix(['/', '\\']).unwrap_or(text);
@@ -199,7 +205,8 @@ fn to_query(text: &str) -> String {
     escaped(text, b" \"#<>'")
 }
 
-/// `text` with percent signs and numbers for what is no ASCII, does not print, or is among `special`.
+/// Percent-encodes the bytes of `text` that are not ASCII, are control characters, or are in
+/// `special`.
 fn escaped(text: &str, special: &[u8]) -> String {
     text.bytes().fold(String::new(), |mut escaped, byte| {
         if byte.is_ascii() && !byte.is_ascii_control() && !special.contains(&byte) {

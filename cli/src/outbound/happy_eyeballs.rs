@@ -1,4 +1,4 @@
-//! Several addresses of one place: which of them answers first (RFC 8305, "happy eyeballs").
+//! Connecting to the first of several addresses that answers (RFC 8305, "happy eyeballs").
 
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
@@ -12,25 +12,26 @@ use serveloop::{Address, Config, Peer, Protocol, Reactor};
 use crate::outbound::runner::{Answer, Runner};
 use crate::outbound::{End, Ending};
 
-/// How long an address is waited for alone before the next one is tried as well.
+/// How long one address is tried before the next one is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Begins a connection to one address after the other: the next one when the one before it has failed,
-/// or has been silent for 250 ms. The first that is established is served, the others are closed.
+/// Starts connections to one address after another. The next one is tried when the previous one has
+/// failed, or has been silent for 250 ms. The first connection to be established is served, and the
+/// others are closed.
 pub(super) struct Race<M> {
     waiting: VecDeque<Address>,
     config: Config,
     make: M,
     /// When the next address is to be tried.
     due: Instant,
-    /// When one has to have answered.
+    /// When an address must have answered.
     deadline: Option<Instant>,
 }
 
-/// A factory of nothing: these loops have no listener.
+/// The factory for incoming connections. These loops have no listener, so it never makes anything.
 type Nobody<P> = fn(&Peer) -> Option<Runner<P>>;
 
-/// One connection that was begun, with a loop of its own, so that it can be dropped alone.
+/// A connection attempt with its own loop, so that it can be dropped alone.
 struct Attempt<P: Protocol> {
     reactor: Reactor<Nobody<P>>,
     ending: Ending,
@@ -38,8 +39,8 @@ struct Attempt<P: Protocol> {
 }
 
 impl<M> Race<M> {
-    /// A race among `addresses` in which `make` makes the protocols. The `connect_timeout` of `config`
-    /// is for all of it together.
+    /// Returns a race between `addresses`, in which `make` makes the protocols. The
+    /// `connect_timeout` of `config` applies to the race as a whole.
     pub(super) fn new(addresses: Vec<Address>, config: &Config, make: M) -> Self {
         let now = Instant::now();
         let limit = config.connect_timeout;
@@ -52,10 +53,10 @@ impl<M> Race<M> {
         }
     }
 
-    /// Serves the winner to its end, and says how that was.
+    /// Serves the winner to its end, and returns how it ended.
     ///
     /// # Errors
-    /// The system has no descriptor for a poller, or a poller fails.
+    /// Fails if the system has no descriptor for a poller, or if a poller fails.
     pub(super) fn run<P: Protocol>(mut self) -> io::Result<End>
     where
         M: FnMut(Ending) -> P,
@@ -63,6 +64,7 @@ impl<M> Race<M> {
         let mut poll = Poll::new()?;
         let mut attempts = Vec::new();
         let mut unreached = End::Unreached("no address".to_owned());
+
         loop {
             let is_due = attempts.is_empty() || Instant::now() >= self.due;
             if let Some(address) = self.next(is_due) {
@@ -100,7 +102,7 @@ impl<M> Race<M> {
         let left = self
             .deadline
             .map(|deadline| deadline.saturating_duration_since(now));
-        // With little time, every address still gets its turn.
+        // If time is short, every address still gets its turn.
         let turns = u32::try_from(self.waiting.len() + 1).unwrap_or(u32::MAX);
         self.due = now + left.map_or(HEAD_START, |left| HEAD_START.min(left / turns));
 
@@ -109,6 +111,7 @@ impl<M> Race<M> {
             ..self.config.clone()
         };
         let attempt = Attempt::begin(address, config, &mut self.make)?;
+
         let descriptor = attempt.reactor.as_raw_fd();
         let token = Token(self.waiting.len());
         poll.registry()
@@ -116,7 +119,7 @@ impl<M> Race<M> {
         Ok(attempt)
     }
 
-    /// Waits until one of `attempts` has something to do, or the next address is due.
+    /// Waits until one of `attempts` has something to do, or until the next address is due.
     fn wait<P: Protocol>(&self, attempts: &mut [Attempt<P>], poll: &mut Poll) -> io::Result<()> {
         let next = self.due.saturating_duration_since(Instant::now());
         let next = (!self.waiting.is_empty()).then_some(next);
@@ -149,8 +152,8 @@ impl<P: Protocol> Attempt<P> {
         })
     }
 
-    /// Serves the connection to its end, which may have come already. After a failure the peer's end is
-    /// not waited for: there is nothing that it has to get.
+    /// Serves the connection to its end, which may already have come. After a failure, it does not
+    /// wait for the peer to close, since nothing needs to reach the peer.
     fn finish(mut self) -> io::Result<End> {
         while !self.reactor.is_finished() && !self.ending.has_failed() {
             self.reactor.turn(None)?;
@@ -160,7 +163,7 @@ impl<P: Protocol> Attempt<P> {
     }
 }
 
-/// Gives each of `attempts` a turn, until one is established.
+/// Runs a turn of each of `attempts`. Returns the first that is established.
 fn turn<P: Protocol>(attempts: &mut Vec<Attempt<P>>) -> io::Result<Option<Attempt<P>>> {
     for number in 0..attempts.len() {
         let attempt = &mut attempts[number];
@@ -172,8 +175,8 @@ fn turn<P: Protocol>(attempts: &mut Vec<Attempt<P>>) -> io::Result<Option<Attemp
     Ok(None)
 }
 
-/// The addresses in the resolver's order, but of both families by turns: where one family leads
-/// nowhere, every second address still may.
+/// Orders the addresses as the resolver did, but alternates between the families. If one family
+/// does not work, every second address still may.
 fn interleaved(addresses: Vec<Address>) -> VecDeque<Address> {
     let is_ipv6 = |address: &Address| address.socket_addr().is_some_and(|addr| addr.is_ipv6());
     let first = addresses.first().is_some_and(is_ipv6);

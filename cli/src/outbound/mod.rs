@@ -1,7 +1,7 @@
-//! One connection of ours, from its URI to its end.
+//! An outbound connection, from its URI to its end.
 //!
-//! What `connect` and `fetch` share comes in here: looking a name up, trying several addresses, a timeout
-//! for all of it. It knows no protocol and none of the commands.
+//! This room holds what `connect` and `fetch` share: looking up a name, trying several addresses,
+//! and a timeout for all of it. It knows no protocol and no command.
 
 mod happy_eyeballs;
 
@@ -22,20 +22,21 @@ use crate::outbound::happy_eyeballs::Race;
 use crate::sys::limits;
 use crate::threads;
 
-/// How a connection ended, as its protocol tells whoever made it. What is told first counts.
+/// How a connection ended, reported by its protocol to the code that made it. The first report
+/// counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ending(Rc<RefCell<Option<End>>>);
 
 #[derive(Debug)]
 enum End {
     Well,
-    /// There was no connection; another address may be better.
+    /// No connection was established. Another address may work.
     Unreached(String),
     Failed(String),
 }
 
 impl Ending {
-    /// All is done, whatever becomes of the connection now.
+    /// Reports success, however the connection ends from now on.
     pub(crate) fn succeed(&self) {
         self.tell(End::Well);
     }
@@ -44,7 +45,7 @@ impl Ending {
         self.tell(End::Failed(problem.to_string()));
     }
 
-    /// For a protocol's `connection_lost`.
+    /// Reports the reason that a protocol's `connection_lost` receives.
     pub(crate) fn note(&self, reason: &CloseReason) {
         self.tell(match reason {
             CloseReason::Closed | CloseReason::PeerClosed => End::Well,
@@ -61,7 +62,7 @@ impl Ending {
         matches!(*self.0.borrow(), Some(End::Failed(_) | End::Unreached(_)))
     }
 
-    /// What was told, if anything was.
+    /// Takes the report, if there is one.
     fn take(&self) -> Option<End> {
         self.0.take()
     }
@@ -71,11 +72,12 @@ impl Ending {
     }
 }
 
-/// Connects to one of `addresses` and serves the connection by what `make` makes, to its end. Which
-/// one that is, a [`Race`] decides. `name` is what the user calls the place.
+/// Connects to one of `addresses` and serves the connection to its end with a protocol from `make`.
+/// A [`Race`] selects the address. `name` is the user's name for the place.
 ///
 /// # Errors
-/// No address answers within the `connect_timeout` of `config`, or the connection did not end well.
+/// Fails if no address answers within the `connect_timeout` of `config`, or if the connection does
+/// not end well.
 pub(crate) fn visit<P: Protocol>(
     name: &str,
     addresses: Vec<Address>,
@@ -91,7 +93,8 @@ pub(crate) fn visit<P: Protocol>(
     }
 }
 
-/// What helps where the system refuses a connection for a reason of this machine's, after a colon.
+/// Returns advice, after a colon, on an error whose cause lies on this machine. It is empty for all
+/// other errors.
 pub(crate) fn advice(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(EADDRNOTAVAIL) => {
@@ -108,20 +111,21 @@ pub(crate) fn advice(error: &io::Error) -> String {
     }
 }
 
-/// Looks up the addresses of `uri`, for at most `patience`: a name server that is gone is a wait like
-/// any other.
+/// Looks up the addresses of `uri`, for at most `patience`, since a name server may never answer.
 ///
 /// # Errors
-/// `InvalidInput` where it is no URI, `TimedOut`, and what the resolver says.
+/// Returns `InvalidInput` if `uri` is not a URI, `TimedOut` if the lookup takes too long, and
+/// otherwise the error of the resolver.
 pub(crate) fn resolve(uri: &str, patience: Option<Duration>) -> io::Result<Vec<Address>> {
-    // What needs no name server needs no thread.
+    // An address that needs no name server needs no thread.
     if let Ok(address) = uri.parse() {
         return Ok(vec![address]);
     }
+
     let (tell, told) = mpsc::channel();
     let sought = uri.to_owned();
     let ask = move || {
-        // Whoever asked may have lost patience.
+        // The receiver is gone if the lookup took too long.
         let _ = tell.send(Address::resolve(&sought));
     };
     threads::spawn("looking up a name", ask)?;

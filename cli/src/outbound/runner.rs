@@ -1,4 +1,4 @@
-//! A protocol in a race: the first thing that it hears is that its connection is established.
+//! A wrapper around a protocol in a race, which records that its connection is established.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
 
-/// Whether a connection was established.
+/// Whether a connection has been established.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answer(Rc<Cell<bool>>);
 
@@ -16,7 +16,7 @@ impl Answer {
     }
 }
 
-/// The protocol itself, and who is told of its beginning.
+/// A protocol, and the flag that is set once its connection is established.
 #[derive(Debug)]
 pub(super) struct Runner<P> {
     protocol: P,

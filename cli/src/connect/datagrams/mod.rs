@@ -1,4 +1,5 @@
-//! A conversation in datagrams: each line is one, and each that comes is printed as a line.
+//! A conversation in datagrams: each line is sent as a datagram, and each datagram that comes is
+//! printed as a line.
 
 mod socket;
 
@@ -22,25 +23,25 @@ use crate::outbound::advice;
 use crate::patient::Patient;
 use crate::threads;
 
-/// The largest datagram that is sent or received, in bytes: more than UDP has, and Linux' usual for
-/// Unix sockets.
+/// The largest datagram that is sent or received, in bytes. It exceeds the limit of UDP and Linux's
+/// default for Unix sockets.
 const DATAGRAM_MOST: usize = 256 << 10;
 
-/// The most bytes that UDP has room for, over IPv4 and IPv6.
+/// The most payload bytes of a UDP datagram over IPv4 and IPv6.
 const UDP_MOST: [usize; 2] = [65_507, 65_527];
 
-/// How many datagrams may be unanswered before no more are sent: a socket's buffer holds more.
+/// How many datagrams may be unanswered before no more are sent. The buffer of a socket holds more.
 const UNANSWERED_MOST: usize = 16;
 
-/// How soon a datagram is sent again for which there was no room.
+/// How long to wait before a datagram is sent again for which there was no room.
 const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// Sends each line that is typed to one of `addresses`, and prints what comes. At the end of the
-/// input the replies that are missing are waited for, each for `patience`. An address at which
-/// nobody is gives way to the next one, as long as nothing was heard.
+/// input, waits up to `patience` for each missing reply. If there is no peer at an address, the
+/// next one is tried, as long as nothing has been received.
 ///
 /// # Errors
-/// No address can be talked to, a datagram has no reply or is not taken, or standard output fails.
+/// Fails if no address works, a datagram gets no reply or cannot be sent, or standard output fails.
 pub(crate) fn exchange(
     name: &str,
     addresses: &[Address],
@@ -52,22 +53,24 @@ pub(crate) fn exchange(
         let problem = format!("{name}: {error}{}", advice(&error));
         io::Error::new(error.kind(), problem)
     };
+
     let mut places = Places::new(addresses, leftover);
     let socket = places.next(None).map_err(named)?;
     let mut exchange = Exchange::start(socket, places, prompt, patience).map_err(named)?;
     match exchange.run() {
-        // Who reads no more has what they wanted.
+        // The reader closed standard output because it has what it wanted.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome.map_err(named)?),
     }
 }
 
-/// The addresses that have not been tried, and what became of the others.
+/// The addresses that have not been tried, and the errors of the others.
 struct Places<'a> {
     addresses: slice::Iter<'a, Address>,
     leftover: &'a Leftover,
     current: Option<&'a Address>,
-    /// Where the current one sends its replies. A thread that listens holds the socket to the end.
+    /// The file that receives the replies of the current address. The listening thread keeps the
+    /// socket itself open to the end.
     path: Option<TempPath>,
     problems: Vec<(&'a Address, io::Error)>,
 }
@@ -83,7 +86,7 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// The longest datagram that one of them may take, in bytes.
+    /// Returns the longest datagram that one of the addresses may take, in bytes.
     fn longest(&self) -> usize {
         let all = self.current.into_iter().chain(self.addresses.clone());
         let most = |address: &Address| match address.socket_addr() {
@@ -93,11 +96,10 @@ impl<'a> Places<'a> {
         all.map(most).max().unwrap_or(DATAGRAM_MOST)
     }
 
-    /// A socket that talks to the next address that can be talked to, after `problem` with the one
-    /// before.
+    /// Opens a socket to the next address that works. `problem` is the error of the previous one.
     ///
     /// # Errors
-    /// There is none left. Of several, each is named with its reason.
+    /// Fails if none is left. If there were several, the error names each with its reason.
     fn next(&mut self, problem: Option<io::Error>) -> io::Result<Socket> {
         self.problems.extend(self.current.take().zip(problem));
         for address in self.addresses.by_ref() {
@@ -110,6 +112,7 @@ impl<'a> Places<'a> {
                 Err(error) => self.problems.push((address, error)),
             }
         }
+
         if let [_, _, ..] = &*self.problems {
             let all: Vec<_> = self
                 .problems
@@ -118,6 +121,7 @@ impl<'a> Places<'a> {
                 .collect();
             return Err(io::Error::new(self.problems[0].1.kind(), all.join("; ")));
         }
+
         let only = self.problems.pop().map(|(_, error)| error);
         Err(only.unwrap_or_else(|| io::Error::new(ErrorKind::NotFound, "no address")))
     }
@@ -125,7 +129,7 @@ impl<'a> Places<'a> {
 
 enum Event {
     Typed,
-    /// With the number of the socket that it came by.
+    /// The number of the socket, and the datagram.
     Received(usize, Vec<u8>),
     Failed(usize, io::Error),
 }
@@ -141,14 +145,14 @@ struct Exchange<'a> {
     patience: Option<Duration>,
     is_asked: bool,
     input_ended: bool,
-    /// What is to be sent, and since when there has been no room for the first.
+    /// The datagrams to be sent, and since when there has been no room for the first.
     unsent: Vec<Vec<u8>>,
     is_blocked: Option<Instant>,
-    /// What was sent before anything was heard, for the next address.
+    /// What was sent before anything was received, to be sent again to the next address.
     unheard: Option<Vec<Vec<u8>>>,
     unanswered: usize,
     lost: usize,
-    /// When a datagram was last sent or received: patience begins anew with each.
+    /// When a datagram was last sent or received. Each one restarts the patience.
     since: Instant,
 }
 
@@ -161,10 +165,12 @@ impl<'a> Exchange<'a> {
     ) -> io::Result<Self> {
         let (sender, events) = mpsc::sync_channel(UNANSWERED_MOST);
         let prompt = prompt.filter(|_| io::stdin().is_terminal());
+
         let typed = sender.clone();
         let woken = move || drop(typed.send(Event::Typed));
         let input = BufReader::new(Patient::new(io::stdin())?);
         let unit = Unit::Line(places.longest());
+
         let exchange = Self {
             socket: Arc::new(socket),
             number: 0,
@@ -186,7 +192,7 @@ impl<'a> Exchange<'a> {
         Ok(exchange)
     }
 
-    /// Has the socket's datagrams come as events.
+    /// Starts a thread that passes on the datagrams of the socket as events.
     fn listen(&self) -> io::Result<()> {
         let (heard, number) = (Arc::clone(&self.socket), self.number);
         let sender = self.sender.clone();
@@ -205,7 +211,7 @@ impl<'a> Exchange<'a> {
                 Some(Event::Failed(number, error)) if number == self.number => {
                     self.turn_to_next(error)?;
                 }
-                // Of a socket that was given up.
+                // An event of a socket that was given up.
                 Some(_) => {}
                 None if self.is_blocked.is_some() => self.check_blocked()?,
                 None => {
@@ -213,8 +219,10 @@ impl<'a> Exchange<'a> {
                     self.unheard = self.unheard.take().map(|_| Vec::new());
                 }
             }
+
             self.send()?;
         }
+
         match (self.lost, self.patience) {
             (1.., Some(patience)) => Err(io::Error::new(
                 ErrorKind::TimedOut,
@@ -245,11 +253,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// What happens next; `None` when patience is at an end, or a datagram is to be sent again.
+    /// Waits for the next event. Returns `None` when the patience has run out, or when it is time
+    /// to send a datagram again.
     fn next(&self) -> Option<Event> {
         if self.is_blocked.is_some() {
             return self.events.recv_timeout(SEND_AGAIN).ok();
         }
+
         let deadline = self
             .patience
             .and_then(|patience| self.since.checked_add(patience))
@@ -257,6 +267,7 @@ impl<'a> Exchange<'a> {
         let Some(deadline) = deadline else {
             return self.events.recv().ok();
         };
+
         let wait = deadline.saturating_duration_since(Instant::now());
         self.events.recv_timeout(wait).ok()
     }
@@ -270,7 +281,7 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Sends what there is room for.
+    /// Sends as many datagrams as there is room for.
     fn send(&mut self) -> io::Result<()> {
         while let Some(line) = self.unsent.first() {
             match self.socket.send(line) {
@@ -289,7 +300,7 @@ impl<'a> Exchange<'a> {
 
     fn note_sent(&mut self) {
         let line = self.unsent.remove(0);
-        // Without patience their number has no limit, and nobody waits for an answer.
+        // Without patience, their number has no limit and no reply is awaited.
         if let Some(unheard) = self.unheard.as_mut().filter(|_| self.patience.is_some()) {
             unheard.push(line);
         }
@@ -298,7 +309,7 @@ impl<'a> Exchange<'a> {
         self.since = Instant::now();
     }
 
-    /// Whoever has the other socket does not read it: has that lasted too long?
+    /// Fails if the peer has not read its socket for too long.
     fn check_blocked(&self) -> io::Result<()> {
         let patience = self.patience.unwrap_or(DATAGRAM_PATIENCE);
         match self.is_blocked {
@@ -313,13 +324,16 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Nobody is at this address: what was sent there goes to the next.
+    /// Switches to the next address, because there is no peer at this one, and sends there what was
+    /// sent before.
     fn turn_to_next(&mut self, problem: io::Error) -> io::Result<()> {
         let Some(unheard) = self.unheard.take() else {
             return Err(problem);
         };
+
         self.socket = Arc::new(self.places.next(Some(problem))?);
         self.number += 1;
+
         self.unsent.splice(..0, unheard);
         self.unheard = Some(Vec::new());
         self.is_blocked = None;
@@ -332,11 +346,13 @@ impl<'a> Exchange<'a> {
         self.unanswered = self.unanswered.saturating_sub(1);
         self.unheard = None;
         self.since = Instant::now();
+
         let mut out = Patient::new(io::stdout())?;
         let mut line = [datagram, b"\n"].concat();
         if out.is_terminal() {
             line = for_terminal(&line);
         }
+
         let outcome = out.write_all(&line);
         outcome.and_then(|()| out.flush()).map_err(|error| {
             let problem = format!("cannot write to standard output: {error}");
@@ -345,13 +361,13 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// A system's own limit, as a socket's send buffer has it.
+/// Returns the error for a datagram beyond a limit of the system, such as that of the send buffer.
 fn too_long(length: usize) -> io::Error {
     let problem = format!("a line of {length} bytes is longer than a datagram can be there");
     io::Error::new(ErrorKind::InvalidData, problem)
 }
 
-/// Passes on what comes, until nobody listens any more.
+/// Passes on the datagrams that come, until the receiver is gone.
 fn listen(socket: &Socket, number: usize, events: &SyncSender<Event>) {
     let mut room = vec![0; DATAGRAM_MOST];
     loop {

@@ -1,4 +1,4 @@
-//! A socket that talks to one address in datagrams.
+//! A datagram socket that is connected to one address.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -21,7 +21,8 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// A socket that talks to `address`, and the file that replies are sent to, if there is one.
+    /// Opens a socket connected to `address`. For a Unix socket, also returns the path of the file
+    /// that replies are sent to.
     pub(super) fn open(
         address: &Address,
         leftover: &Leftover,
@@ -32,7 +33,7 @@ impl Socket {
         }
     }
 
-    /// Waits for a datagram.
+    /// Waits for a datagram. Returns its length.
     pub(super) fn receive(&self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Udp(socket) => socket.recv(room),
@@ -40,7 +41,7 @@ impl Socket {
         }
     }
 
-    /// Sends a datagram, if there is room for it now.
+    /// Sends a datagram without blocking. Returns `EAGAIN` if there is no room for it now.
     pub(super) fn send(&self, datagram: &[u8]) -> Result<(), Errno> {
         net::send(self.descriptor(), datagram, SendFlags::DONTWAIT).map(drop)
     }
@@ -58,6 +59,7 @@ fn open_udp(to: SocketAddr) -> io::Result<UdpSocket> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
+
     let socket = UdpSocket::bind(any).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
             let problem = format!("no local port is free: {error}");
@@ -65,11 +67,13 @@ fn open_udp(to: SocketAddr) -> io::Result<UdpSocket> {
         }
         _ => error,
     })?;
+
     socket.connect(to)?;
     Ok(socket)
 }
 
-/// Only what has a path gets an answer: one of our own, which nobody else may write to.
+/// Binds the socket to a path, since only a socket with a path gets replies. No other user may
+/// write to it.
 fn open_unix(to: &Path, leftover: &Leftover) -> io::Result<(Socket, Option<TempPath>)> {
     let (socket, path) = leftover.make(|| {
         let usual = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
@@ -77,16 +81,19 @@ fn open_unix(to: &Path, leftover: &Leftover) -> io::Result<(Socket, Option<TempP
             .prefix("serveloop-")
             .suffix(".sock")
             .make(|path| UnixDatagram::bind(path));
+
         umask(usual);
         let (socket, path) = bound?.into_parts();
         let at = path.to_path_buf();
         Ok(((socket, path), at))
     })?;
+
     connect(&socket, to)?;
     Ok((Socket::Unix(socket), Some(path)))
 }
 
-/// A name outside the file system begins with a NUL, which is no path to the standard library.
+/// Connects to a path or to an abstract name. An abstract name begins with a NUL, which the
+/// standard library does not accept in a path.
 fn connect(socket: &UnixDatagram, to: &Path) -> io::Result<()> {
     match to.as_os_str().as_encoded_bytes().strip_prefix(b"\0") {
         #[cfg(target_os = "linux")]
