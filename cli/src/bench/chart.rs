@@ -46,6 +46,7 @@ pub(crate) struct Strip {
 pub(crate) fn bars(title: &str, groups: &[Group<Figure>]) -> String {
     let largest = values(groups).map(|figure| figure.most).fold(0.0, f64::max);
     let place = |value: f64| LEFT + (RIGHT - LEFT) * value / largest.max(f64::MIN_POSITIVE);
+
     draw(title, groups, 0.0, |svg, figure, y| {
         let (top, width) = (y - BAR / 2.0, (place(figure.median) - LEFT).max(1.0));
         let _ = write!(
@@ -194,6 +195,7 @@ fn name(svg: &mut String, name: &str, y: f64) {
                 })
         }
     };
+
     text(svg, "name", (0.0, y), &shown);
 }
 

@@ -101,6 +101,7 @@ impl Client {
             return;
         }
         transport.close();
+
         if self.course.over.get().is_none() {
             tally.record(now.saturating_duration_since(self.moments[0]));
             let budget = self.course.budget.get();
@@ -158,6 +159,7 @@ impl Client {
             self.moments[slot] = now;
         }
         self.sent += count;
+
         // The count is at most the depth, which is a `usize`.
         let mut rest = usize::try_from(count).unwrap_or(0) * self.course.size;
         while rest > 0 {
@@ -366,7 +368,9 @@ mod tests {
         let mut session = settled(&course);
         let schedule = Schedule::new(session.now(), 1_000, 1);
         course.schedule.set(Some(schedule));
+
         let mut owed = Vec::new();
+
         for millis in 0..1_000 {
             wake(&course, &mut session);
             owed.extend(session.sent());

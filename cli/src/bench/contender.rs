@@ -292,6 +292,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Model>().unwrap().to_string(), text);
         }
+
         for text in [
             "workers",
             "workers=0",

@@ -120,6 +120,7 @@ mod tests {
         ] {
             assert_eq!(number(value), text);
         }
+
         assert_eq!(time(12.34), "12.3 us");
         assert_eq!(time(1_250.0), "1.25 ms");
         assert_eq!(time(2_500_000.0), "2.50 s");

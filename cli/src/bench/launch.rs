@@ -8,8 +8,8 @@ use std::process::{self, Command};
 
 use crate::bench::platform::{end_with_parent, pin};
 
-/// Stands in for the benchmark's process number if the server runs under a tracer. The server then
-/// ends with its parent, whichever process that is.
+/// Replaces the benchmark's process number if the server runs under a tracer. The server then ends
+/// with its parent, whichever process that is.
 const ANY_PARENT: u32 = 0;
 
 /// Returns the options of the command that prepare a process and then start `server`, which follows

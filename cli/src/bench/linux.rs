@@ -22,7 +22,7 @@ pub(crate) fn allowed_cores() -> io::Result<Vec<usize>> {
 /// Pins this thread, and the threads and processes that it starts later, to these cores.
 ///
 /// # Errors
-/// Fails if none of the cores is available.
+/// Fails if none of the cores can be used.
 pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     let possible = |core: &&usize| **core < CpuSet::MAX_CPU;

@@ -164,7 +164,7 @@ impl<'a> Load<'a> {
     /// that took.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// The same as for [`run`](Self::run).
     pub(crate) fn measure(&mut self, duration: Duration) -> io::Result<Duration> {
         let start = Instant::now();
         self.reset();
@@ -176,7 +176,7 @@ impl<'a> Load<'a> {
     /// Runs the load until `count` messages have come back.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// The same as for [`run`](Self::run).
     pub(crate) fn run_messages(&mut self, count: u64) -> io::Result<()> {
         while self.messages() < count {
             let pause = self.pause(Instant::now());

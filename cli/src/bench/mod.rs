@@ -306,6 +306,7 @@ fn measure_scenario(
             if contender.objection(scenario).is_some() {
                 continue;
             }
+
             progress.set_message(format!("{contender}, {scenario}"));
             samples[place].push(ground.measure(contender, scenario)?);
             progress.inc(1);

@@ -148,10 +148,12 @@ fn chart_groups<T>(
             .measured
             .as_ref()
             .and_then(|measured| value(outcome, measured));
+
         let reason = || {
             let skipped = outcome.skipped.as_deref();
             shortened(skipped.unwrap_or("not known"))
         };
+
         let (value, text) = shown.unzip();
         Row {
             name: outcome.server.clone(),
@@ -159,6 +161,7 @@ fn chart_groups<T>(
             text: text.unwrap_or_default(),
         }
     };
+
     rows_by_scenario(family)
         .map(|outcomes| Group {
             title: connections(outcomes[0].connections),
@@ -368,7 +371,7 @@ mod tests {
 
         assert_eq!(count("svg"), 4);
         assert_eq!(count("table"), 2);
-        // Throughput and CPU of three, memory of one.
+        // Three bars each for throughput and CPU, and one for memory.
         assert_eq!(count("rect"), 3 + 3 + 1);
         assert_eq!(count("circle"), 2 * 3);
 

@@ -27,7 +27,7 @@ pub(crate) struct Results {
     pub(crate) date: String,
     pub(crate) machine: Machine,
     pub(crate) method: Method,
-    /// Why the benchmark ended before everything was measured, if it did.
+    /// Why the benchmark ended early, if it did.
     pub(crate) ended: Option<String>,
     /// One for each scenario and server, in the order in which they are shown.
     pub(crate) results: Vec<Outcome>,
@@ -45,7 +45,7 @@ pub(crate) struct Method {
     pub(crate) system_calls_counted: Option<bool>,
 }
 
-/// One server under one load.
+/// The results of one server under one load.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) server: String,

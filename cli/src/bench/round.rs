@@ -53,8 +53,10 @@ impl Ground<'_> {
                     io::ErrorKind::Interrupted => error,
                     kind => io::Error::new(kind, format!("{contender}: {error}")),
                 };
+
                 let address = target.address(self.plan.patience, self.interrupt);
                 let addresses = [address.map_err(named)?.clone()];
+
                 let load = Load::new(scenario, &addresses, self.plan.patience, self.interrupt)?;
                 self.run(load, scenario, None, 1).map_err(named)
             }

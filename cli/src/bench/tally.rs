@@ -99,6 +99,7 @@ mod tests {
         for micros in 1..=1_000 {
             tally.record(Duration::from_micros(micros));
         }
+
         let latency = tally.latency();
         for (found, expected) in [
             (latency.p50, 500.0),
@@ -119,6 +120,7 @@ mod tests {
         let mut tally = Tally::new();
         tally.fail(|| "cause".to_owned());
         tally.fail(|| "consequence".to_owned());
+
         tally.reset();
         assert_eq!(tally.failure.as_deref(), Some("cause"));
     }

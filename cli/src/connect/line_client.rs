@@ -94,6 +94,7 @@ impl LineClient {
             (Self::Operator, _) => Reply::Piece,
             (Self::Command, _) => Reply::Header(wire, Vec::new()),
         };
+
         Saying::Send(self.request(line, wire), reply)
     }
 
@@ -131,12 +132,14 @@ impl Reply {
                 (true, Wire::Ready) => Next::Await(QUIET),
                 (true, _) => Next::Done,
             }),
+
             Self::Piece => {
                 printed.extend_from_slice(mem::take(data));
                 printed.push(b'\n');
                 Ok(Next::Done)
             }
             Self::End => Err(ProtocolError::malformed("a reply where there is none")),
+
             Self::Header(Wire::Ready, digits) => read_digits(data, digits),
             Self::Header(wire, header) => {
                 let (wire, count) = (*wire, 4 - header.len().min(4));
@@ -144,6 +147,7 @@ impl Reply {
                 let Ok(header) = <[u8; 4]>::try_from(&header[..]) else {
                     return Ok(Next::Receive);
                 };
+
                 *self = Self::Output(wire, checked(length(header, wire)?, most)?);
                 self.receive(data, printed, most)
             }
@@ -300,6 +304,7 @@ mod tests {
             b"\x03\0\0\0a\nb",
             "a\nb",
         );
+
         check(LineClient::Command, Wire::Framed, "true", b"\0\0\0\0", "");
         check(LineClient::Command, Wire::Struct, "true", b"\0\0\0\0", "");
     }
@@ -312,6 +317,7 @@ mod tests {
             &[b"1", b"2", b"", b"hello,", b" world", b""],
             &[b"00000000000000000012", b"", b"hello, world", b""],
         ];
+
         for pieces in pieces {
             let found = printed(LineClient::Command, Wire::Ready, "greet", pieces);
             assert_eq!(found, "hello, world");
@@ -355,6 +361,7 @@ mod tests {
             refused(Wire::Framed, b"\xff\xff\xff\xff"),
             "message too long: 4294967295 bytes, at most 1000 allowed"
         );
+
         assert!(refused(Wire::Ready, b"1001").starts_with("message too long: 1001 bytes"));
         assert!(refused(Wire::Ready, b"99999999999999999999").starts_with("message too long"));
         assert_eq!(
@@ -375,6 +382,7 @@ mod tests {
         assert!(quits(LineClient::Timestamp, ""));
         assert!(quits(LineClient::Command, "quit"));
         assert!(!quits(LineClient::Echo, "quit"));
+
         for talk in [
             LineClient::Hello,
             LineClient::Echo,

@@ -67,7 +67,7 @@ impl Screen {
         let _ = self.sender.send(piece);
     }
 
-    /// Returns whether so many bytes are waiting that the peer should be slowed down.
+    /// Returns whether enough bytes are waiting that the peer should be slowed down.
     pub(crate) fn is_full(&self) -> bool {
         self.state.waiting.load(Ordering::SeqCst) >= FULL
     }

@@ -168,7 +168,7 @@ impl Out {
     /// Writes a piece of the output. For a terminal, it is escaped so that it cannot control it.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if the system refuses.
     pub(crate) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
         match self {
             Self::Open(file) if file.is_terminal() => file.write_all(&for_terminal(content)),
@@ -180,7 +180,7 @@ impl Out {
     /// Completes the output.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if the system refuses.
     pub(crate) fn finish(self) -> io::Result<()> {
         match self {
             Self::Open(_) => Ok(()),

@@ -48,6 +48,7 @@ impl Part {
     /// Fails if there is no place for it.
     pub(super) fn make(target: &Path, leftover: &Leftover) -> io::Result<Self> {
         let is_new = !target.exists();
+
         let beside = leftover.make(|| {
             let part = tempfile::Builder::new()
                 .prefix(".serveloop-")
@@ -56,6 +57,7 @@ impl Part {
             let at = part.path().to_owned();
             Ok((part, at))
         });
+
         let content = match beside {
             Ok(part) => Content::Beside(part),
             // The existing file can be written, as was checked before, although no new file can be
@@ -63,6 +65,7 @@ impl Part {
             Err(_) if !is_new => Content::Elsewhere(without_name()?),
             Err(error) => return Err(error),
         };
+
         Ok(Self {
             target: target.to_owned(),
             content,
@@ -72,7 +75,7 @@ impl Part {
     /// Appends `content`.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if the system refuses.
     pub(super) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
         match &mut self.content {
             // The error of `NamedTempFile` would contain the temporary name, which means nothing to

@@ -235,6 +235,7 @@ mod tests {
                 }
             }
         }
+
         body.end().map_err(|error| error.to_string())?;
         Ok(content)
     }
@@ -260,6 +261,7 @@ mod tests {
             chunked("C\r\r\nhello, world\r\r\n0\r\r\nA: b\r\r\n\r\r\n"),
             hello
         );
+
         assert_eq!(chunked("0\r\n\r\n"), Ok(String::new()));
     }
 
@@ -281,6 +283,7 @@ mod tests {
                 "{error}"
             );
         }
+
         assert!(chunked("\r\n").unwrap_err().contains("no size of a chunk"));
         assert!(
             chunked("5\r\nhello!\r\n")

@@ -117,6 +117,7 @@ fn headers<'h>(lines: impl Iterator<Item = &'h [u8]>) -> Vec<Header> {
             }
             continue;
         }
+
         let header = header(line);
         continues = header.is_some();
         headers.extend(header);
@@ -149,6 +150,7 @@ fn is_chunked(headers: &[Header]) -> Result<bool, ProtocolError> {
         let has_no_effect = WITHOUT_EFFECT
             .iter()
             .any(|name| coding.eq_ignore_ascii_case(name));
+
         if coding.eq_ignore_ascii_case(b"chunked") {
             is_chunked = true;
         } else if !has_no_effect {
@@ -271,6 +273,7 @@ mod tests {
                 "an unknown Transfer-Encoding: \\u{9b}2J",
             ),
         ];
+
         for (headers, problem) in cases {
             let error = head(headers).unwrap_err();
             assert!(error.contains(problem), "{error}");

@@ -266,6 +266,7 @@ mod tests {
                 "before the last chunk",
             ),
         ];
+
         for (response, problem) in cases {
             let (_, reason) = received(response);
             assert!(reason.contains(problem), "{reason}");

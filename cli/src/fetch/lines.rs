@@ -115,6 +115,7 @@ mod tests {
             let (status, _) = status_line(line.as_bytes()).unwrap();
             assert_eq!(status, 200, "{line:?}");
         }
+
         for line in [
             "",
             "HTTP/",

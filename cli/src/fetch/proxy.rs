@@ -237,6 +237,7 @@ fn base64(bytes: &[u8]) -> String {
     for group in bytes.chunks(3) {
         let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+
         for digit in 0..4 {
             let value = bits >> (18 - 6 * digit) & 0x3f;
             let is_there = digit <= group.len();
@@ -294,10 +295,12 @@ mod tests {
             let proxy = Proxy::parse(text).unwrap();
             assert_eq!(proxy.place(), place, "{text}");
         }
+
         let proxy = Proxy::parse("http://Al%61ddin:open%20sesame@proxy:1").unwrap();
         assert_eq!(proxy.to_string(), "http://proxy:1");
         let header = "Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n";
         assert_eq!(proxy.header(), header);
+
         for text in [
             "socks5://proxy:1",
             "https://proxy",
@@ -335,6 +338,7 @@ mod tests {
         ] {
             assert!(is_exception(url, hosts), "{url} {hosts}");
         }
+
         for (url, hosts) in [
             ("http://example.com/", ""),
             ("http://example.com/", "www.example.com"),

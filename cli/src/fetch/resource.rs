@@ -76,6 +76,7 @@ impl Resource {
             Some(proxy) => (format!("http://{host}"), proxy.header()),
             None => (String::new(), String::new()),
         };
+
         format!(
             "GET {whom}{target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: serveloop/{version}\r\nAccept: */*\r\n{credentials}Connection: close\r\n\r\n",
             target = self.url.target(),

@@ -182,6 +182,7 @@ fn split_query(text: &str) -> (&str, Option<&str>) {
 fn to_path(text: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     let text = text.strip_prefix(['/', '\\']).unwrap_or(text);
+
     let mut parts = text.split(['/', '\\']).peekable();
     while let Some(part) = parts.next() {
         let is_last = parts.peek().is_none();
@@ -198,6 +199,7 @@ fn to_path(text: &str) -> String {
             names.push("");
         }
     }
+
     escaped(&format!("/{}", names.join("/")), b" \"#<>?`{}^")
 }
 
@@ -306,6 +308,7 @@ mod tests {
         ] {
             assert_eq!(base.join(text).unwrap().to_string(), url, "{text}");
         }
+
         for text in ["https://h/", "ftp://h/", "mailto:d", "//", "http://a b/"] {
             assert!(base.join(text).is_err(), "{text}");
         }

@@ -203,8 +203,10 @@ mod tests {
             let order = interleaved(addresses).into_iter();
             order.map(|address| address.to_string()).collect::<Vec<_>>()
         };
+
         let (a, b, c) = ("tcp://[::1]:1", "tcp://[::2]:1", "tcp://[::3]:1");
         let (x, y) = ("tcp://1.0.0.1:1", "tcp://1.0.0.2:1");
+
         assert_eq!(order(&[a, b, c, x, y]), [a, x, b, y, c]);
         assert_eq!(order(&[x, y, a]), [x, a, y]);
         assert_eq!(order(&[x, y]), [x, y]);

@@ -41,7 +41,8 @@ impl Socket {
         }
     }
 
-    /// Sends a datagram without blocking. Returns `EAGAIN` if there is no room for it now.
+    /// Sends a datagram without blocking. Returns `EAGAIN`, `ENOBUFS` or `ENOMEM` if there is no
+    /// room for it now.
     pub(super) fn send(&self, datagram: &[u8]) -> Result<(), Errno> {
         net::send(self.descriptor(), datagram, SendFlags::DONTWAIT).map(drop)
     }
