@@ -118,6 +118,7 @@ mod tests {
             shown("gr\u{fc}n \u{4f60}\u{597d}".as_bytes()),
             "gr\u{fc}n \u{4f60}\u{597d}"
         );
+
         assert_eq!(shown(b"\x1b[2J\r\n\t\0\\"), r"\u{1b}[2J\r\n\t\0\\");
         assert_eq!(
             shown("\u{202e}\u{9b}\u{7f}\u{2028}\u{feff}".as_bytes()),

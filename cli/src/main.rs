@@ -143,6 +143,7 @@ fn refuse_closed_output() {
     let Ok(refusing) = File::open("/dev/null") else {
         return;
     };
+
     // Both arguments are open descriptors, so these calls do not fail.
     if was_closed(1) {
         let _ = dup2_stdout(&refusing);

@@ -63,8 +63,8 @@ fn keep_examples(page: &str) -> String {
         });
 
         kept.push_str(line);
-
         kept.push('\n');
     }
+
     kept
 }

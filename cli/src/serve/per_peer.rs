@@ -26,6 +26,7 @@ impl GivenPerPeer {
         if self.0 || most >= places {
             return None;
         }
+
         let address = addresses.iter().find(|address| is_remote(address))?;
         Some(format!(
             "{address}: at most {most} connections at a time come from one address, and clients \

@@ -45,6 +45,7 @@ impl Execution {
         if self.is_forking() {
             share_budget();
         }
+
         if self.workers.get() == 1 {
             return Ok(());
         }
@@ -52,6 +53,7 @@ impl Execution {
             let problem = "--workers is for the event-loop model";
             return Err(Failure::Usage(problem.to_owned()));
         }
+
         // Setting `reuse_port` for our own loops must not silently share the port with another
         // server.
         if !config.reuse_port {

@@ -121,6 +121,7 @@ mod tests {
         check(&mut lines, b"bob", None);
         check(&mut lines, b"bob\r\nann", Some((b"bob", 5)));
         assert!(lines.decode(b"robert\n").is_err());
+
         let mut sent = Vec::new();
         lines
             .encode(b"robert", |piece| sent.extend_from_slice(piece))

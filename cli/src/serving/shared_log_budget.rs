@@ -133,6 +133,7 @@ mod linux {
                 spent += u64::from(shared_log_budget.spend());
                 asked += 1;
             }
+
             assert_eq!(spent, 20);
             assert_eq!(shared_log_budget.take_left_out(), asked - spent);
             assert_eq!(shared_log_budget.take_left_out(), 0);

@@ -29,6 +29,7 @@ pub(crate) fn unblock_signals() -> io::Result<()> {
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
     };
+
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }

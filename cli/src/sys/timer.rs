@@ -106,6 +106,7 @@ fn unblock_interrupts() -> io::Result<()> {
         libc::sigaddset(&raw mut these, INTERRUPT);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const these, ptr::null_mut())
     };
+
     match error {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
