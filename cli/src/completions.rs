@@ -1,4 +1,4 @@
-//! `serveloop completions`: what a shell needs to complete our command lines.
+//! `serveloop completions`: scripts that let a shell complete our command lines.
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ impl Completions {
     }
 }
 
-/// Prints a whole text. Who closes the other end before it is over has seen enough.
+/// Prints a whole text. A reader that closes the pipe early has seen enough, so that is a success.
 pub(crate) fn print(text: &[u8]) -> Result<ExitCode, Failure> {
     match write_in_full(io::stdout(), text) {
         Err((_, error)) if error.kind() != ErrorKind::BrokenPipe => {

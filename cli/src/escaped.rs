@@ -1,15 +1,15 @@
-//! Bytes of a peer as a terminal, or one line of a log, can show them.
+//! Untrusted bytes, escaped for a terminal or for one line of a log.
 
 use std::fmt;
 
-/// The most bytes between the quotes.
+/// The most bytes between the quotes of a [`Quoted`].
 const QUOTED_MOST: usize = 256;
 
 const CUT: &str = "...";
 
-/// Shows what can be printed as it is, and everything else as an escape, so that whoever sent it has
-/// no say over the terminal: a control character as `\n` or `\u{1b}`, a byte that is no text as
-/// `\xff`, and a backslash as `\\`.
+/// Displays bytes with everything unprintable escaped, so that their sender cannot control the
+/// terminal: a control character as `\n` or `\u{1b}`, a byte that is not UTF-8 as `\xff`, and a
+/// backslash as `\\`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
 
@@ -19,15 +19,15 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The same in double quotes, which are escaped within, and in at most 256 bytes: what is longer
-/// ends in `...`, between two escapes.
+/// Displays the same in double quotes, with quotes inside escaped and at most 256 bytes between
+/// them. A longer text is cut between two escapes and ends in `...`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Excerpt::default();
-        // An excerpt only fails when it is full.
+        // Pushing fails only when the excerpt is full.
         let _ = escape(self.0, |shown| {
             text.push(if shown == "\"" { "\\\"" } else { shown })
         });
@@ -35,7 +35,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Takes whole escapes as long as there is room.
+/// Collects whole escapes as long as there is room.
 #[derive(Default)]
 struct Excerpt(String);
 
@@ -50,10 +50,11 @@ impl Excerpt {
     }
 }
 
-/// A text of our own, which may quote others: what would begin a line or command a terminal is
-/// escaped, also what an argument holds. Backslashes stay, since much is escaped already.
+/// Escapes a message of our own, which may quote an argument: line ends, other control characters
+/// and bidirectional controls. Backslashes stay, since quoted parts are often escaped already.
 pub(crate) fn on_one_line(text: &str) -> String {
     let is_order = |next| matches!(next, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+
     let escaped = text.chars().map(|next| {
         if next.is_control() || is_order(next) {
             next.escape_debug().to_string()
@@ -61,11 +62,12 @@ pub(crate) fn on_one_line(text: &str) -> String {
             next.to_string()
         }
     });
+
     escaped.collect()
 }
 
-/// What a terminal is given of a peer's bytes: line ends (CR LF too), tabs and text as they are, and
-/// everything else escaped. A character that is cut in two is shown as two halves.
+/// Escapes a peer's bytes for a terminal: line ends (CR LF too), tabs and text stay, and everything
+/// else is escaped. A character that is split between two calls shows as two escaped halves.
 pub(crate) fn for_terminal(bytes: &[u8]) -> Vec<u8> {
     let mut shown = Vec::new();
     for chunk in bytes.utf8_chunks() {
@@ -78,6 +80,7 @@ pub(crate) fn for_terminal(bytes: &[u8]) -> Vec<u8> {
                 shown.extend(next.encode_utf8(&mut [0; 4]).bytes());
             }
         }
+
         for byte in chunk.invalid() {
             shown.extend(format!("\\x{byte:02x}").bytes());
         }
@@ -85,7 +88,7 @@ pub(crate) fn for_terminal(bytes: &[u8]) -> Vec<u8> {
     shown
 }
 
-/// Gives `show` what stands for each character, or for each byte that is no text.
+/// Calls `show` with the shown form of each character, or of each byte that is not UTF-8.
 fn escape(bytes: &[u8], mut show: impl FnMut(&str) -> fmt::Result) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for next in chunk.valid().chars() {
@@ -95,6 +98,7 @@ fn escape(bytes: &[u8], mut show: impl FnMut(&str) -> fmt::Result) -> fmt::Resul
                 _ => show(&next.escape_debug().to_string())?,
             }
         }
+
         for byte in chunk.invalid() {
             show(&format!("\\x{byte:02x}"))?;
         }
@@ -114,6 +118,7 @@ mod tests {
             shown("gr\u{fc}n \u{4f60}\u{597d}".as_bytes()),
             "gr\u{fc}n \u{4f60}\u{597d}"
         );
+
         assert_eq!(shown(b"\x1b[2J\r\n\t\0\\"), r"\u{1b}[2J\r\n\t\0\\");
         assert_eq!(
             shown("\u{202e}\u{9b}\u{7f}\u{2028}\u{feff}".as_bytes()),

@@ -1,4 +1,4 @@
-//! Why the command ends without having done what it was asked to.
+//! The errors that end the command, and the exit status of each.
 
 use std::io;
 use std::process::ExitCode;
@@ -10,14 +10,15 @@ use crate::unblocked::{LAST_WAIT, write_within};
 
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line makes no sense, in a way that only shows when it is taken as a whole.
+    /// The options make no sense together, which clap alone cannot see.
     Usage(String),
-    /// The system refused something.
+    /// The system refused a request.
     System(io::Error),
 }
 
 impl Failure {
-    /// An error about what was typed: `InvalidInput` is the user's to mend, all else the system's.
+    /// Sorts an error about typed input: `InvalidInput` is a usage error, and any other kind is the
+    /// system's.
     pub(crate) fn of_input(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::InvalidInput => Self::Usage(error.to_string()),
@@ -25,9 +26,8 @@ impl Failure {
         }
     }
 
-    /// Says why on standard error, and with which status to exit. Whether anybody reads it changes
-    /// nothing but the moment of the end: the signals are caught by now, so nothing else would free us
-    /// from waiting.
+    /// Prints the error on standard error and returns the exit status. Waits at most [`LAST_WAIT`]
+    /// for a slow reader: signals are caught by now, so nothing else would end a longer wait.
     pub(crate) fn report(self) -> ExitCode {
         let (text, status) = match self {
             Self::Usage(problem) => {
@@ -40,6 +40,7 @@ impl Failure {
                 (format!("serveloop: {problem}\n"), ExitCode::FAILURE)
             }
         };
+
         let _ = write_within(io::stderr(), text.as_bytes(), LAST_WAIT);
         status
     }

@@ -1,4 +1,5 @@
-//! The end of commands that hold nothing but a file, from outside: it is removed, whatever happens.
+//! Signals and time limits for commands that leave a file behind: the file is removed however the
+//! command ends.
 
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
@@ -14,47 +15,51 @@ use crate::failure::Failure;
 use crate::signals::{BY_SIGNAL, endings};
 use crate::threads;
 
-/// How much later than its limit a command is ended: the loop sees the limit too, and ends in order
-/// unless something holds it up.
+/// How long after its limit a command is forced to end. The loop sees the limit first and ends in
+/// order, unless something holds it up.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// A file that must not outlive the command, whatever ends it.
+/// A file that must not outlive the command, however it ends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leftover(Arc<Mutex<Option<PathBuf>>>);
 
 impl Leftover {
-    /// Has every signal that would end the command remove the file first, whatever the other threads
-    /// are waiting for. SIGINT, SIGTERM and SIGHUP give the status of the shell, the others end it as
-    /// they would have. Those that were ignored when it began, as by `nohup`, still do nothing.
+    /// Makes every signal that would end the command remove the file first, even while other
+    /// threads wait. SIGINT, SIGTERM and SIGHUP then exit with the shell's status for that signal,
+    /// and the others end the command as they would have. Signals that were ignored at the start,
+    /// as by `nohup`, still do nothing.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if the system refuses.
     pub(crate) fn watch() -> io::Result<Self> {
         let mut signals = Signals::new(endings()).map_err(|error| {
             let problem = format!("cannot listen for signals: {error}");
             io::Error::new(error.kind(), problem)
         })?;
+
         let leftover = Self::default();
         let watched = leftover.clone();
+
         let end = move || {
             if let Some(signal) = signals.forever().next() {
                 watched.remove();
                 if !matches!(signal, SIGINT | SIGTERM | SIGHUP) {
-                    // It only returns where it does not know the signal.
+                    // This returns only for a signal that it does not know.
                     let _ = emulate_default_handler(signal);
                 }
                 process::exit(BY_SIGNAL + signal);
             }
         };
+
         threads::spawn("signals", end)?;
         Ok(leftover)
     }
 
-    /// Has the command fail with `problem` when it takes much longer than `limit`, even while it waits
-    /// for the system: for whoever reads a pipe, or a name's address.
+    /// Makes the command fail with `problem` when it takes much longer than `limit`, even while it
+    /// waits for the system, such as for the reader of a pipe or for name resolution.
     ///
     /// # Errors
-    /// The system has no thread.
+    /// Fails if the system has no thread left.
     pub(crate) fn end_after(&self, limit: Duration, problem: String) -> io::Result<()> {
         let leftover = self.clone();
         let end = move || {
@@ -63,14 +68,16 @@ impl Leftover {
             let _ = Failure::from(io::Error::other(problem)).report();
             process::exit(1);
         };
+
         threads::spawn("a time limit", end)?;
         Ok(())
     }
 
-    /// Makes the file. A signal waits meanwhile, so that it finds the file or comes before it.
+    /// Makes the file and records its path. A signal handler waits for the lock meanwhile, so it
+    /// either finds the file or runs before it exists.
     ///
     /// # Errors
-    /// What `make` says, which also gives the path.
+    /// Returns the error of `make`, which also returns the path.
     pub(crate) fn make<T>(&self, make: impl FnOnce() -> io::Result<(T, PathBuf)>) -> io::Result<T> {
         let mut path = self.path();
         let (made, at) = make()?;
@@ -78,12 +85,12 @@ impl Leftover {
         Ok(made)
     }
 
-    /// Removes it, and keeps all others from being made: the process is about to end.
+    /// Removes the file, and keeps any other from being made because the process is about to end.
     pub(crate) fn remove(&self) {
-        // It stays locked: nobody may make another one now.
+        // The lock is never released, so no other file can be made.
         let path = ManuallyDrop::new(self.path());
         if let Some(path) = path.as_ref() {
-            // It may have its final name by now.
+            // The file may have its final name by now, and then there is nothing to remove.
             let _ = fs::remove_file(path);
         }
     }

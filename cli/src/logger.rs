@@ -1,4 +1,4 @@
-//! The log of the command: the lines of the library and of the command itself, under one name.
+//! The command's logger, which writes lines of the library and of the command under one target.
 
 use std::io::Stderr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,15 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::serving::{LogBudget, SharedLogBudget, shared_log_budget};
 use crate::unblocked::{LAST_WAIT, Unblocked};
 
-/// What every line is filtered by, the library's lines included, wherever it comes from.
+/// The target of every line, including the library's.
 pub(crate) const TARGET: &str = "serveloop";
 
-/// The key that marks the lines about one connection: that it was accepted, that it ended in order,
-/// and what a protocol has to say of it.
+/// The key that marks lines about one connection: that it was accepted, that it ended in order, and
+/// what its protocol notes.
 const EVENT: &str = "event";
 
-/// Writes what the filter lets through. Lines about connections are logged at the level debug, all
-/// of them; where only the level info is wanted, they are written as such, up to a limit in each
-/// second.
+/// Writes the lines that the filter lets through. Lines about connections are logged at the debug
+/// level. Where the filter only allows info, they are raised to info, up to a limit per second.
 pub(crate) struct Logger {
     filter: Filter,
     lines: env_logger::Logger,
@@ -39,7 +38,8 @@ impl Logger {
         }
     }
 
-    /// Logs from now on. There is one log in a process.
+    /// Installs this as the logger of the process. A process has one, so a second call does
+    /// nothing.
     pub(crate) fn start(self) {
         let wanted = self.filter.filter();
         let most = if wanted >= LevelFilter::Info {
@@ -47,12 +47,13 @@ impl Logger {
         } else {
             wanted
         };
+
         if log::set_boxed_logger(Box::new(self)).is_ok() {
             log::set_max_level(most);
         }
     }
 
-    /// Writes a line about a connection at the level info, if there is room for it this second.
+    /// Writes a line about a connection at the info level, if the budget of this second allows it.
     fn note(&self, record: &Record<'_>) {
         if self.spend() {
             self.tell_left_out();
@@ -60,7 +61,7 @@ impl Logger {
         }
     }
 
-    /// Says how many lines about connections are missing here.
+    /// Logs how many lines about connections were left out here.
     fn tell_left_out(&self) {
         let shared = shared_log_budget::shared().map_or(0, SharedLogBudget::take_left_out);
         let count = shared + self.budget().take_left_out();
@@ -73,7 +74,8 @@ impl Logger {
         }
     }
 
-    /// Asks for a line, from the budget that all processes share if they do.
+    /// Takes one line from the budget, which forked processes share where the system can do that.
+    /// Returns false if the budget of this second is spent.
     fn spend(&self) -> bool {
         match shared_log_budget::shared() {
             Some(shared_log_budget) => shared_log_budget.spend(),
@@ -82,7 +84,7 @@ impl Logger {
     }
 
     fn budget(&self) -> MutexGuard<'_, LogBudget> {
-        // The budget is whole whenever a panic may come.
+        // No panic leaves the budget half changed, so a poisoned lock is still good.
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,6 +104,7 @@ impl Log for Logger {
             self.tell_left_out();
             return self.lines.log(record);
         }
+
         let is_event = record.key_values().get(Key::from(EVENT)).is_some();
         if is_event && record.level() == Level::Debug && record.target() == TARGET {
             let raised = at_info(record);
@@ -111,7 +114,7 @@ impl Log for Logger {
         }
     }
 
-    /// Says what was left out, and waits a moment for a reader that is slow.
+    /// Logs how many lines were left out, and waits at most [`LAST_WAIT`] for a slow reader.
     fn flush(&self) {
         self.tell_left_out();
         self.out.finish(LAST_WAIT);

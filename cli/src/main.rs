@@ -92,7 +92,7 @@ enum Command {
 }
 
 impl Command {
-    /// How much is logged if nobody says: a server tells what it does, a client what went wrong.
+    /// Returns the default log level: a server reports what it does, a client only errors.
     fn usual_level(&self) -> LevelFilter {
         match self {
             Self::Serve(_) => LevelFilter::Info,
@@ -105,8 +105,10 @@ fn main() -> ExitCode {
     if let Some(failed) = become_program() {
         return failed;
     }
+
     tell_panics();
     survive_size_limit();
+
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -114,10 +116,12 @@ fn main() -> ExitCode {
             return answer(&quoting(list_commands(error)));
         }
     };
+
     cli.verbosity.start_logging(cli.command.usual_level());
     if !matches!(cli.command, Command::Serve(_)) {
         refuse_closed_output();
     }
+
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Connect(connect) => connect.run(),
@@ -126,19 +130,21 @@ fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(manual) => manual.run(Cli::command()),
     };
+
     let status = outcome.unwrap_or_else(Failure::report);
     log::logger().flush();
     status
 }
 
-/// Has what is written to standard output or standard error fail if they were closed when we began,
-/// as it does in other programs. It would be lost in the /dev/null that is there instead.
+/// Makes writes to standard output or standard error fail if they were closed when we began, as in
+/// other programs. Otherwise the output would be lost in the /dev/null that Rust's runtime opens.
 fn refuse_closed_output() {
-    // What is opened for reading only refuses what is written.
+    // A descriptor that is open only for reading refuses writes.
     let Ok(refusing) = File::open("/dev/null") else {
         return;
     };
-    // They are descriptors, so that this does not fail.
+
+    // Both arguments are open descriptors, so these calls do not fail.
     if was_closed(1) {
         let _ = dup2_stdout(&refusing);
     }
@@ -147,22 +153,24 @@ fn refuse_closed_output() {
     }
 }
 
-/// Has a panic say so without waiting for a reader: it may be in a loop that others need, and
-/// standard error a terminal that is stopped.
+/// Reports panics without waiting for a reader. A panic may happen in a loop that serves others
+/// while standard error is a stopped terminal.
 fn tell_panics() {
     panic::set_hook(Box::new(|panic| {
         let current = thread::current();
         let name = current.name().unwrap_or("without a name");
         let mut text = format!("\nthread '{name}' {panic}\n");
+
         let trace = Backtrace::capture();
         if trace.status() == BacktraceStatus::Captured {
             text += &format!("stack backtrace:\n{trace}");
         }
+
         let _ = write_at_once(io::stderr(), text.as_bytes());
     }));
 }
 
-/// Prints the help that was asked for, or why a command line makes no sense.
+/// Prints the requested help, or explains why a command line makes no sense.
 fn answer(error: &clap::Error) -> ExitCode {
     let shown = |has_colors: bool| {
         let text = error.render();
@@ -172,22 +180,26 @@ fn answer(error: &clap::Error) -> ExitCode {
             text.to_string()
         }
     };
+
     if !error.use_stderr() {
         let text = shown(has_colors(&io::stdout()));
         return print(text.as_bytes()).unwrap_or_else(Failure::report);
     }
+
     let text = shown(has_colors(&io::stderr()));
     let _ = write_within(io::stderr(), text.as_bytes(), LAST_WAIT);
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
-/// The same error, in which nothing that was typed commands the terminal or looks like another line.
+/// Escapes the typed parts of an error, so that they can neither control the terminal nor look like
+/// another line.
 fn quoting(mut error: clap::Error) -> clap::Error {
     let named = [
         ContextKind::InvalidArg,
         ContextKind::InvalidValue,
         ContextKind::InvalidSubcommand,
     ];
+
     for kind in named {
         if let Some(ContextValue::String(typed)) = error.get(kind) {
             let shown = ContextValue::String(on_one_line(typed));
@@ -197,7 +209,7 @@ fn quoting(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Adds to the error about an unknown command, or an unknown protocol, which ones there are.
+/// Adds the list of valid names to the error about an unknown command or protocol.
 fn list_commands(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::InvalidSubcommand {
         let tip = StyledStr::from(format!("there are: {}", known_commands(env::args_os())));
@@ -206,14 +218,16 @@ fn list_commands(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The commands that can follow those which are already there.
+/// Returns the commands that can follow `arguments`, separated by commas.
 fn known_commands(arguments: impl Iterator<Item = OsString>) -> String {
     let mut command = Cli::command();
     command.build();
+
     let mut level = &command;
     for argument in arguments.skip(1) {
         level = level.find_subcommand(argument).unwrap_or(level);
     }
+
     let names: Vec<_> = level
         .get_subcommands()
         .map(clap::Command::get_name)

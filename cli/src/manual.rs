@@ -1,4 +1,4 @@
-//! `serveloop man`: the manual pages, made from what `--help` shows.
+//! `serveloop man`: manual pages made from the help texts.
 
 use std::process::ExitCode;
 
@@ -22,8 +22,9 @@ pub(crate) struct Manual {
 impl Manual {
     pub(crate) fn run(self, root: clap::Command) -> Result<ExitCode, Failure> {
         let mut root = root.disable_help_subcommand(true);
-        // Names, and the options that every command has, are complete only then.
+        // `build` completes names and global options.
         root.build();
+
         let mut command = &root;
         for name in &self.command {
             command = command.find_subcommand(name).ok_or_else(|| {
@@ -35,6 +36,7 @@ impl Manual {
                 Failure::Usage(format!("no command {name:?}; there are: {known}"))
             })?;
         }
+
         let title = command.get_display_name().unwrap_or("serveloop").to_owned();
         let mut page = Vec::new();
         Man::new(command.clone())
@@ -46,10 +48,11 @@ impl Manual {
     }
 }
 
-/// Has indented lines formatted as they are, neither filled nor broken.
+/// Marks indented lines as preformatted, so that they are neither filled nor broken.
 fn keep_examples(page: &str) -> String {
     let mut kept = String::with_capacity(page.len());
     let mut is_example = false;
+
     for line in page.lines() {
         let was_example = is_example;
         is_example = line.starts_with("  ");
@@ -58,8 +61,10 @@ fn keep_examples(page: &str) -> String {
             (true, false) => ".fi\n",
             _ => "",
         });
+
         kept.push_str(line);
         kept.push('\n');
     }
+
     kept
 }

@@ -1,5 +1,5 @@
-//! Standard input and output for threads that may wait: they do, also where another process has made
-//! the descriptor that we share non-blocking.
+//! Blocking standard input and output for threads that may wait, even where another process has
+//! made the shared descriptor non-blocking.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
@@ -8,16 +8,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 
-/// A file past the library's buffers, whose reads and writes block whatever its flags say. Those are
-/// not changed: they are the other process's, too.
+/// An unbuffered file whose reads and writes block whatever its flags say. The flags themselves
+/// stay as they are, because they also apply to the other process.
 #[derive(Debug)]
 pub(crate) struct Patient(File);
 
 impl Patient {
-    /// Another descriptor of the same file as `of`.
+    /// Duplicates the descriptor `of`.
     ///
     /// # Errors
-    /// The system has no descriptor.
+    /// Fails if the system has no descriptor left.
     pub(crate) fn new(of: impl AsFd) -> io::Result<Self> {
         Ok(Self(of.as_fd().try_clone_to_owned()?.into()))
     }

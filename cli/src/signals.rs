@@ -1,6 +1,8 @@
-//! What signals do to this process: those that end a server, those that it only notes, and all
-//! others, none of which may end it by accident. Also what else it inherits that has to be asked for
-//! before Rust's runtime begins.
+//! The process's signals: some end the server, some are only logged, and no other may end it by
+//! accident.
+//!
+//! Also records which standard descriptors were closed at the start, before Rust's runtime opens
+//! others in their place.
 #![expect(
     unsafe_code,
     reason = "what runs in a signal handler, and what the system says of one, is beyond what the compiler can check"
@@ -26,10 +28,10 @@ use crate::sys::unblock_signals;
 use crate::threads;
 
 /// The standard descriptors that were closed when this process began, as bits. Rust's runtime opens
-/// /dev/null in their place before `main`, after which nobody can tell them from one that was given.
+/// /dev/null in their place before `main`, and then they look like any that were inherited.
 static CLOSED: AtomicUsize = AtomicUsize::new(0);
 
-/// Called by the system's loader before anything of Rust's.
+/// Registers [`note_closed`] with the system's loader, which calls it before Rust's runtime starts.
 #[used]
 #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
 #[cfg_attr(
@@ -38,50 +40,50 @@ static CLOSED: AtomicUsize = AtomicUsize::new(0);
 )]
 static NOTE_CLOSED: extern "C" fn() = note_closed;
 
-/// The shell's exit status for a process that a signal ended is this more than its number.
+/// The shell adds this to a signal's number to get the exit status of a process that it ended.
 pub(crate) const BY_SIGNAL: i32 = 128;
 
-/// Ask a server to end. The system sends the last one when the processor time that it allows is
-/// nearly spent.
+/// Signals that ask a server to end. The system sends SIGXCPU when the processor time that it
+/// allows is nearly spent.
 const ENDING: [c_int; 4] = [SIGTERM, SIGINT, SIGQUIT, SIGXCPU];
 
-/// Do nothing to a server, which says so once.
+/// Signals that do nothing to a server, which logs each once.
 const NOTED: [(c_int, &str); 3] = [
     (SIGHUP, "SIGHUP"),
     (SIGUSR1, "SIGUSR1"),
     (SIGUSR2, "SIGUSR2"),
 ];
 
-/// End a program on every system, unless it does something about them.
+/// Signals that end a program on every system unless it handles them.
 const ASKING: [c_int; 10] = [
     SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGXCPU,
 ];
 
-/// Are left as they are: faults of the program, what stops it and lets it go on, what cannot be
-/// caught, and what does nothing by itself or is ignored already.
+/// Signals whose action stays as it is: faults of the program, stopping and continuing it, those
+/// that cannot be caught, and those that do nothing by default or are ignored already.
 const LEFT: [c_int; 15] = [
     SIGABRT, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGILL, SIGKILL, SIGPIPE, SIGSEGV, SIGSTOP, SIGSYS,
     SIGTRAP, SIGTSTP, SIGURG, SIGWINCH,
 ];
 
-/// Stop a process in the background that uses its terminal.
+/// Signals that stop a background process when it uses its terminal.
 const STOPPING: [c_int; 2] = [SIGTTIN, SIGTTOU];
 
-/// End a process on every system. Linux has more, some of which others ignore.
+/// Signals that end a process on every system. Linux has more, some of which other systems ignore.
 const ENDING_EVERYWHERE: [c_int; 10] = [
     SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU, SIGVTALRM, SIGPROF,
 ];
 
-/// The highest number of a signal, those for real time included.
+/// The highest signal number, real-time signals included.
 const LAST: c_int = 64;
 
-/// Which of [`NOTED`] have come, as bits, and were not logged yet.
+/// The signals of [`NOTED`] that arrived and are not logged yet, as bits.
 static HEARD: AtomicUsize = AtomicUsize::new(0);
 
-/// Which of [`NOTED`] have been logged.
+/// The signals of [`NOTED`] that have been logged, as bits.
 static TOLD: AtomicUsize = AtomicUsize::new(0);
 
-/// Catches the signals from now on, and passes them on to a server as soon as there is one.
+/// Catches signals from the start, and passes them to the server as soon as there is one.
 #[derive(Debug)]
 pub(crate) struct Signals {
     shared: Arc<Shared>,
@@ -90,30 +92,31 @@ pub(crate) struct Signals {
 #[derive(Debug)]
 struct Shared {
     server: OnceLock<ShutdownHandle>,
-    /// The process that the server is in: one that it forks has a shutdown of its own.
+    /// The process that the server runs in. A process that it forks has its own shutdown.
     owner: u32,
-    /// Signals that the server was not told of yet.
+    /// The number of signals that the server has not been told of yet.
     untold: AtomicUsize,
     last: AtomicI32,
 }
 
 impl Signals {
-    /// Takes the signals over, before the first socket is bound: one that comes in between must not
-    /// leave a socket's file behind. What was ignored or blocked when this process began does not
-    /// matter: a server that was started in the background still ends when it is asked to.
+    /// Takes over the signals. Call this before the first socket is bound, because a signal in
+    /// between must not leave a socket's file behind. Signals that were ignored or blocked when
+    /// this process began are caught too: a server that was started in the background still ends
+    /// when it is asked to.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Fails if the system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
         let shared = Arc::new(Shared::new());
         for signal in ENDING {
             let shared = Arc::clone(&shared);
-            // SAFETY: the action only uses atomics, asks for this process's number, raises a signal,
-            // looks into a OnceLock, which does not wait, and calls
-            // ShutdownHandle::shutdown_by_signal, which is made for signal handlers; errno is kept
-            // by signal-hook, and none of it panics.
+            // SAFETY: the action only uses atomics, asks for this process's id, raises a signal,
+            // reads a OnceLock, which does not wait, and calls ShutdownHandle::shutdown_by_signal,
+            // which is made for signal handlers. signal-hook keeps errno, and none of this panics.
             unsafe { low_level::register(signal, move || shared.note(signal)) }?;
         }
+
         for (place, (signal, _)) in NOTED.iter().enumerate() {
             let note = move || {
                 HEARD.fetch_or(1 << place, Ordering::SeqCst);
@@ -121,12 +124,13 @@ impl Signals {
             // SAFETY: the action only changes an atomic.
             unsafe { low_level::register(*signal, note) }?;
         }
+
         let is_other = |signal: &c_int| {
             let noted = NOTED.iter().any(|(noted, _)| noted == signal);
             !noted && !ENDING.contains(signal) && !LEFT.contains(signal)
         };
         (1..=LAST).filter(is_other).for_each(ignore);
-        // Programs and processes that end have to be waited for.
+        // An ignored SIGCHLD would keep us from waiting for children.
         if is_ignored(SIGCHLD) {
             set(SIGCHLD, libc::SIG_DFL);
         }
@@ -134,14 +138,14 @@ impl Signals {
         Ok(Self { shared })
     }
 
-    /// Tells `server` of the signals, those included that came before.
+    /// Connects `server` to the signals, including those that arrived before.
     pub(crate) fn tell(&self, server: ShutdownHandle) {
-        // There is one server in a process, so the lock is empty.
+        // A process has one server, so the cell is empty.
         let _ = self.shared.server.set(server);
         self.shared.pass_on();
     }
 
-    /// The exit status, if a second signal cut the shutdown short.
+    /// Returns the exit status if a second signal cut the shutdown short.
     pub(crate) fn exit_code(&self) -> Option<ExitCode> {
         let requests = self.shared.server.get()?.requests();
         let status = BY_SIGNAL + self.shared.last.load(Ordering::SeqCst);
@@ -162,20 +166,24 @@ impl Shared {
 
     fn note(&self, signal: c_int) {
         if process::id() != self.owner {
-            // The library catches this one in its children. Ringing would end the parent.
+            // The library catches SIGTERM in its children. Waking the shutdown handle would end the
+            // parent.
             let _ = low_level::raise(SIGTERM);
             return;
         }
+
         let before = self.last.swap(signal, Ordering::SeqCst);
-        // The system repeats it every second, as if somebody could not wait.
+        // The system repeats SIGXCPU every second. Repeats do not count as a second request.
         if signal == SIGXCPU && before != 0 {
             return;
         }
+
         self.untold.fetch_add(1, Ordering::SeqCst);
         self.pass_on();
     }
 
-    /// The swap gives each signal to exactly one caller, be it a handler or the main program.
+    /// Passes pending signals to the server. The swap gives each to exactly one caller, be it a
+    /// handler or the main program.
     fn pass_on(&self) {
         if let Some(server) = self.server.get() {
             for _ in 0..self.untold.swap(0, Ordering::SeqCst) {
@@ -185,7 +193,7 @@ impl Shared {
     }
 }
 
-/// Logs the signals that came and do nothing, each once. Costs one look at a number if there are
+/// Logs each ignored signal once, the first time that it arrives. Costs one atomic load if there is
 /// none.
 #[inline]
 pub(crate) fn tell_heard() {
@@ -204,10 +212,11 @@ fn tell_new(heard: usize) {
     }
 }
 
-/// Logs them from a thread: for a main thread that does not look.
+/// Starts a thread that logs ignored signals, for servers whose main thread does not return to the
+/// loop after each signal.
 ///
 /// # Errors
-/// The system has no thread or descriptor.
+/// Fails if the system has no thread or descriptor left.
 pub(crate) fn tell_from_a_thread() -> io::Result<()> {
     let signals = signal_hook::iterator::Signals::new(NOTED.map(|(signal, _)| signal));
     let mut signals = signals.map_err(|error| {
@@ -218,16 +227,16 @@ pub(crate) fn tell_from_a_thread() -> io::Result<()> {
     threads::spawn("signals", listen).map(drop)
 }
 
-/// Has a write beyond the limit on a file's size fail, as any other, instead of ending the process.
+/// Makes a write beyond the file size limit fail like any other, instead of ending the process.
 pub(crate) fn survive_size_limit() {
     ignore(libc::SIGXFSZ);
 }
 
-/// The signals that end a program which does nothing about them, without being a fault of it or of what
-/// it writes to; but for those that are ignored, as SIGHUP after `nohup`.
+/// Returns the signals that end a program unless it handles them, without indicating a fault of it
+/// or a broken pipe. Leaves out those that are ignored, such as SIGHUP after `nohup`.
 pub(crate) fn asks_to_end() -> Vec<c_int> {
     let asks = |signal: &c_int| {
-        // Elsewhere some of the others do nothing by themselves.
+        // On other systems some of the remaining signals do nothing by default.
         let is_other = !LEFT.contains(signal) && ![SIGTTIN, SIGTTOU].contains(signal);
         ASKING.contains(signal) || cfg!(target_os = "linux") && is_other
     };
@@ -237,7 +246,7 @@ pub(crate) fn asks_to_end() -> Vec<c_int> {
 
 extern "C" fn note_closed() {
     let is_closed = |descriptor: &c_int| {
-        // SAFETY: this asks for the flags of a descriptor, if it is one.
+        // SAFETY: this reads the flags of a descriptor, or fails if it is not open.
         unsafe { libc::fcntl(*descriptor, libc::F_GETFD) == -1 }
     };
     let closed = (0..=2).filter(is_closed);
@@ -245,12 +254,12 @@ extern "C" fn note_closed() {
     CLOSED.store(bits, Ordering::Relaxed);
 }
 
-/// Whether the standard descriptor with that number was closed when this process began.
+/// Returns whether this standard descriptor was closed when the process began.
 pub(crate) fn was_closed(descriptor: u32) -> bool {
     CLOSED.load(Ordering::Relaxed) & 1 << descriptor != 0
 }
 
-/// Ignores a signal, unless somebody catches it already.
+/// Ignores a signal, unless it has a handler already.
 fn ignore(signal: c_int) {
     if action_of(signal) == Some(libc::SIG_DFL) {
         set(signal, libc::SIG_IGN);
@@ -258,13 +267,13 @@ fn ignore(signal: c_int) {
 }
 
 fn set(signal: c_int, action: libc::sighandler_t) {
-    // SAFETY: both actions that are given are the system's own. What the C library keeps for itself
-    // it refuses.
+    // SAFETY: both actions that callers pass are the system's own. The call refuses the signals
+    // that the C library reserves.
     unsafe { libc::signal(signal, action) };
 }
 
-/// The signals that would end this process as it is: not those that are ignored or caught already,
-/// those of [`LEFT`], and those that stop it.
+/// Returns the signals that would end this process now. Leaves out those that are ignored or caught
+/// already, those of [`LEFT`], and those that stop it.
 pub(crate) fn endings() -> impl Iterator<Item = c_int> {
     (1..=LAST).filter(|signal| {
         let is_ending = ENDING_EVERYWHERE.contains(signal) || cfg!(target_os = "linux");
@@ -273,16 +282,16 @@ pub(crate) fn endings() -> impl Iterator<Item = c_int> {
     })
 }
 
-/// Whether `signal` does nothing to this process, as `nohup` has it for SIGHUP.
+/// Returns whether this process ignores `signal`, as it does SIGHUP under `nohup`.
 pub(crate) fn is_ignored(signal: c_int) -> bool {
     action_of(signal) == Some(libc::SIG_IGN)
 }
 
 fn action_of(signal: c_int) -> Option<libc::sighandler_t> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action this only writes the present one, for which there is room.
+    // SAFETY: without a new action the call only writes the present one, for which there is room.
     let failed = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0;
-    // SAFETY: zeros are a valid action, and so is what the system has written.
+    // SAFETY: zeros are a valid action, and so is what the system wrote.
     (!failed).then(|| unsafe { action.assume_init() }.sa_sigaction)
 }
 
@@ -298,13 +307,16 @@ mod tests {
         };
         shared.note(SIGTERM);
         assert_eq!(signals.exit_code(), None);
+
         let server = ShutdownHandle::new().unwrap();
         signals.tell(server.clone());
         assert_eq!(server.requests(), 1);
         assert_eq!(signals.exit_code(), None);
+
         shared.note(SIGINT);
         assert_eq!(server.requests(), 1);
         assert_eq!(signals.exit_code(), None);
+
         server.shutdown();
         assert_eq!(signals.exit_code(), Some(ExitCode::from(130)));
     }

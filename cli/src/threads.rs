@@ -1,12 +1,12 @@
-//! Threads of the command, each with a name for debuggers and for the error when there is none.
+//! Named threads. The name shows in debuggers, and in the error when the system has no thread left.
 
 use std::io;
 use std::thread::{self, JoinHandle};
 
-/// Starts a thread that does `work`, named for `what` it is about.
+/// Starts a thread named `what` that runs `work`.
 ///
 /// # Errors
-/// The system has no thread; the message says for what.
+/// Fails if the system has no thread left. The message includes `what`.
 pub(crate) fn spawn<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> T + Send + 'static,

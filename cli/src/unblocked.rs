@@ -1,4 +1,4 @@
-//! Output that may never hold up the loop, whatever it goes to.
+//! Output that never holds up the loop, whatever it goes to.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
@@ -14,41 +14,41 @@ use rustix::net::{SendFlags, send};
 
 use crate::sys::Interrupts;
 
-/// How long the end of the command waits for a reader that is slow.
+/// How long the command waits for a slow reader when it ends.
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a write may wait where only an interrupt ends it.
 const AT_MOST: Duration = Duration::from_millis(1);
 
-/// How long nothing is written after such a wait, so that a busy loop loses little time by them.
+/// How long to pause writing after such a wait, so that a busy loop loses little time to waits.
 const REST: Duration = Duration::from_millis(50);
 
-/// The device that makes a new terminal each time it is opened.
+/// The device number of /dev/ptmx, which makes a new terminal each time that it is opened.
 const TERMINAL_MAKER: (u32, u32) = (5, 2);
 
-/// A descriptor that is written to without waiting, or for [`AT_MOST`]. A poll does not suffice for
-/// that: it calls a terminal writable as long as any room is left, and a longer write then sleeps; and
-/// the room in a pipe may be taken by another process that writes to it.
+/// A descriptor that is written to without waiting, or waiting at most for [`AT_MOST`]. Polling
+/// first does not suffice: a terminal polls as writable while it has any room, and a longer write
+/// then sleeps. Another process that writes to the same pipe may also take its room in between.
 #[derive(Debug)]
 struct AtOnce<W> {
     out: W,
     means: Means,
-    /// Nothing is written until then, since the last write had to be interrupted.
+    /// When writing may resume after a write that had to be interrupted.
     rests_until: Cell<Option<Instant>>,
 }
 
 #[derive(Debug)]
 enum Means {
-    /// A socket, to which each call says for itself that it does not wait.
+    /// A socket, where a flag of each call keeps it from waiting.
     Socket,
-    /// The same terminal or pipe, opened once more so that it does not wait. The mode belongs to
-    /// what was opened: on the original it would be everybody's who shares it with us.
+    /// The same terminal or pipe, opened again in non-blocking mode. The mode belongs to the open
+    /// file, so setting it on the original would affect every process that shares it.
     Reopened(OwnedFd),
-    /// A terminal or pipe that may not be opened again: a write that waits is interrupted. To change
-    /// the mode of the original for each write is not safe, since others who share it, our own
-    /// children among them, change it back meanwhile.
+    /// A terminal or pipe that cannot be opened again, where a write that waits is interrupted.
+    /// Changing the mode of the original for each write is not safe, because processes that share
+    /// it, our own children among them, may change it back meanwhile.
     Interrupted,
-    /// A file or a device that has no reader to wait for.
+    /// A file or a device without a reader to wait for.
     Plain,
 }
 
@@ -62,11 +62,12 @@ impl<W: AsFd> AtOnce<W> {
         }
     }
 
-    /// Writes what there is room for now.
+    /// Writes what there is room for now. Fails with `AGAIN` if there is none.
     fn write(&self, text: &[u8]) -> Result<usize, Errno> {
         match &self.means {
             Means::Socket => {
-                // A reader that has gone is an error: this process ignores the signal for it.
+                // A reader that has gone is an error and not a signal, because this process ignores
+                // SIGPIPE.
                 retry_on_intr(|| send(&self.out, text, SendFlags::DONTWAIT))
             }
             Means::Reopened(own) => retry_on_intr(|| write(own, text)),
@@ -81,6 +82,7 @@ impl<W: AsFd> AtOnce<W> {
         if rests || poll(&mut room, Some(&Timespec::default())) != Ok(1) {
             return Err(Errno::AGAIN);
         }
+
         let Ok(interrupts) = Interrupts::every(AT_MOST) else {
             return self.write_switched(text);
         };
@@ -103,7 +105,7 @@ impl<W: AsFd> AtOnce<W> {
         })
     }
 
-    /// How much longer nothing is written.
+    /// Returns how much longer writing is paused.
     fn rest(&self) -> Option<Duration> {
         let left = self
             .rests_until
@@ -112,28 +114,33 @@ impl<W: AsFd> AtOnce<W> {
         left.filter(|left| !left.is_zero())
     }
 
-    /// Where the system has no timer for us. Not safe with others who do the same, but mostly.
+    /// Writes in non-blocking mode, where the system has no timer for us. Another process that
+    /// changes the mode at the same moment can still make this wait.
     fn write_switched(&self, text: &[u8]) -> Result<usize, Errno> {
         let before = fcntl_getfl(&self.out)?;
         fcntl_setfl(&self.out, before | OFlags::NONBLOCK)?;
         let written = retry_on_intr(|| write(&self.out, text));
-        // What could be changed can be changed back.
+        // The mode could be changed above, so it can be changed back.
         let _ = fcntl_setfl(&self.out, before);
         written
     }
 
-    /// Waits for room. False if there is none until `end`.
+    /// Waits for room until `end` at most. Returns false if there is none by then, or if polling
+    /// cannot work.
     fn wait_until(&self, end: Instant) -> bool {
         let left = end.saturating_duration_since(Instant::now());
+
         if let Some(rest) = self.rest() {
             thread::sleep(rest.min(left));
             return Instant::now() < end;
         }
+
         let Ok(left) = Timespec::try_from(left) else {
             return false;
         };
         let ready = poll(&mut [PollFd::new(&self.out, PollFlags::OUT)], Some(&left));
-        // A terminal may have less room than it takes for one more byte, and still call itself ready.
+        // The deadline counts even after a successful poll: a terminal may poll as ready with less
+        // room than one more byte takes.
         Instant::now() < end && ready != Err(Errno::INVAL)
     }
 }
@@ -143,17 +150,20 @@ impl Means {
         let Ok(status) = fstat(out) else {
             return Self::Plain;
         };
+
         let waits = match FileType::from_raw_mode(status.st_mode) {
             FileType::Socket => return Self::Socket,
             FileType::Fifo => true,
             FileType::CharacterDevice => out.as_fd().is_terminal(),
             _ => false,
         };
-        // Opened again, the end of a pipe that only reads would take our own output as its input.
+        // A pipe's read end must not be opened again: writing there would turn our output into our
+        // own input.
         let writes = fcntl_getfl(out).is_ok_and(|mode| mode & OFlags::ACCMODE != OFlags::RDONLY);
         if !waits || !writes {
             return Self::Plain;
         }
+
         if (major(status.st_rdev), minor(status.st_rdev)) == TERMINAL_MAKER {
             return Self::Interrupted;
         }
@@ -162,18 +172,18 @@ impl Means {
 }
 
 fn reopen(out: &impl AsFd) -> Result<OwnedFd, Errno> {
-    // Where there is no such directory, opening /dev/fd would give the original.
+    // Not /dev/fd: where /proc is missing, opening that would return the original.
     let path = format!("/proc/self/fd/{}", out.as_fd().as_raw_fd());
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     open(path, flags, Mode::empty())
 }
 
-/// Writes all of `text`, past any buffer of the library's: what a buffer keeps, it writes at the
-/// end of the process, and waits.
+/// Writes all of `text`, unbuffered. A buffer would keep a part and write it at the end of the
+/// process, which may wait.
 ///
 /// # Errors
-/// `WouldBlock` when nobody reads the other end or the terminal is stopped, else what the system
-/// says. A part may have been written.
+/// Fails with `WouldBlock` when the reader takes nothing or the terminal is stopped, otherwise with
+/// the system's error. A part may have been written.
 pub(crate) fn write_at_once(out: impl AsFd, text: &[u8]) -> io::Result<()> {
     write_within(out, text, Duration::ZERO)
 }
@@ -181,11 +191,12 @@ pub(crate) fn write_at_once(out: impl AsFd, text: &[u8]) -> io::Result<()> {
 /// Writes all of `text`, and waits for its reader at most for `patience`.
 ///
 /// # Errors
-/// As [`write_at_once`].
+/// Fails as [`write_at_once`] does.
 pub(crate) fn write_within(out: impl AsFd, text: &[u8], patience: Duration) -> io::Result<()> {
     let out = AtOnce::new(out);
     let end = Instant::now() + patience;
     let mut rest = text;
+
     while !rest.is_empty() {
         match out.write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -198,10 +209,10 @@ pub(crate) fn write_within(out: impl AsFd, text: &[u8], patience: Duration) -> i
     Ok(())
 }
 
-/// Writes all of `text`, for as long as that takes: for output that is the command's purpose.
+/// Writes all of `text`, however long that takes, for output that is the command's purpose.
 ///
 /// # Errors
-/// What the system says, with the number of bytes that were not written.
+/// Returns the system's error, with the number of bytes that were not written.
 pub(crate) fn write_in_full(out: impl AsFd, text: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut rest = text;
     while !rest.is_empty() {
@@ -209,7 +220,7 @@ pub(crate) fn write_in_full(out: impl AsFd, text: &[u8]) -> Result<(), (usize, i
             Ok(0) => return Err((rest.len(), io::ErrorKind::WriteZero.into())),
             Ok(count) => rest = &rest[count..],
             Err(Errno::INTR) => {}
-            // Another process that shares it with us may have made it so.
+            // Another process that shares the descriptor may have made it non-blocking.
             Err(Errno::AGAIN) => {
                 let _ = poll(&mut [PollFd::new(&out, PollFlags::OUT)], None);
             }
@@ -219,19 +230,18 @@ pub(crate) fn write_in_full(out: impl AsFd, text: &[u8]) -> Result<(), (usize, i
     Ok(())
 }
 
-/// Writes the lines of a log that can be written at once. What cannot, because nobody reads the
-/// other end, the disk is full or the terminal is stopped, is dropped and counted. Copies write to
-/// the same place.
+/// Writes log lines that can be written at once. Drops and counts the others, such as when the
+/// reader is slow, the disk is full or the terminal is stopped. Clones share one destination.
 #[derive(Debug)]
 pub(crate) struct Unblocked<W>(Arc<Mutex<Lines<W>>>);
 
 #[derive(Debug)]
 struct Lines<W> {
     out: AtOnce<W>,
-    /// The end of a line of which there was room for the beginning only.
+    /// The rest of a line that was only written in part.
     rest: Vec<u8>,
     dropped: u64,
-    /// The process that this is about: one that was forked off has nothing to finish.
+    /// The process that wrote `rest` and counted `dropped`. A forked process starts without either.
     owner: u32,
 }
 
@@ -245,8 +255,8 @@ impl<W: AsFd> Unblocked<W> {
         })))
     }
 
-    /// Says what is left to say: the end of a line that was cut, and how many were dropped. Waits
-    /// for a slow reader at most for `patience`.
+    /// Writes what is pending: the rest of a line that was cut, and the number of dropped lines.
+    /// Waits for a slow reader at most for `patience`.
     pub(crate) fn finish(&self, patience: Duration) {
         let end = Instant::now() + patience;
         let mut lines = self.lock();
@@ -265,7 +275,7 @@ impl<W> Clone for Unblocked<W> {
 }
 
 impl<W: AsFd> Lines<W> {
-    /// Writes what comes before the next line. False if there is no room for all of it.
+    /// Writes what comes before the next line. Returns false if there is no room for all of it.
     fn catch_up(&mut self) -> bool {
         if self.owner != process::id() {
             self.owner = process::id();
@@ -297,8 +307,8 @@ impl<W: AsFd> Lines<W> {
         begun
     }
 
-    /// Writes a line, or its beginning; its end then comes before everything else. False if there is
-    /// no room for a byte of it.
+    /// Writes a line or its beginning, whose rest then comes before everything else. Returns false
+    /// if there is not even room for one byte.
     fn begin(&mut self, line: &[u8]) -> bool {
         let count = self.out.write(line).unwrap_or(0);
         if count > 0 {
@@ -310,7 +320,7 @@ impl<W: AsFd> Lines<W> {
 }
 
 impl<W: AsFd> Write for Unblocked<W> {
-    /// Takes one line whole; never fails.
+    /// Takes one whole line, and never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut lines = self.lock();
         if !(lines.catch_up() && lines.begin(line)) {
@@ -342,19 +352,22 @@ mod tests {
         for _ in 0..3 {
             log.write_all(b"nobody reads this\n").unwrap();
         }
+
         let mut filling = vec![0; 1 << 20];
         reader.set_nonblocking(true).unwrap();
         while reader.read(&mut filling).is_ok() {}
+
         log.write_all(b"somebody reads this\n").unwrap();
         drop(log);
         let mut text = String::new();
         reader.set_nonblocking(false).unwrap();
         reader.read_to_string(&mut text).unwrap();
+
         let expected = "(3 lines of the log were dropped)\nsomebody reads this\n";
         assert_eq!(text, expected);
     }
 
-    /// What is left in the pipe of a line that found room for its beginning only is written first.
+    /// The rest of a line that was only written in part comes before everything else.
     #[test]
     fn a_line_is_written_whole_or_not_at_all() {
         let (mut reader, writer) = io::pipe().unwrap();
@@ -363,11 +376,13 @@ mod tests {
         for _ in 0..20 {
             log.write_all(&long).unwrap();
         }
+
         let mut text = vec![0; 1 << 20];
         let mut count = reader.read(&mut text).unwrap();
         log.finish(Duration::ZERO);
         drop(log);
         count += reader.read(&mut text[count..]).unwrap();
+
         let lines: Vec<_> = text[..count]
             .split_inclusive(|byte| *byte == b'\n')
             .collect();
@@ -384,17 +399,19 @@ mod tests {
         let mut log = Unblocked::new(out);
         log.write_all(b"nobody reads this\n").unwrap();
         log.finish(Duration::ZERO);
+
         reader.set_nonblocking(true).unwrap();
         let mut filling = vec![0; 1 << 20];
         while reader.read(&mut filling).is_ok() {}
         log.finish(Duration::ZERO);
+
         drop(log);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "(1 lines of the log were dropped)\n");
     }
 
-    /// A terminal whose owner is another user cannot be opened again.
+    /// Another user's terminal cannot be opened again.
     #[test]
     fn a_terminal_that_cannot_be_opened_again_is_not_waited_for_either() {
         let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -405,12 +422,14 @@ mod tests {
             .write(true)
             .open(name.to_str().unwrap())
             .unwrap();
+
         let mut out = AtOnce::new(&terminal);
         out.means = Means::Interrupted;
         let mut taken = 0;
         while let Ok(count) = out.write(&[b'.'; 1_000]) {
             taken += count;
         }
+
         assert!(taken > 1_000);
         assert_eq!(out.write(b"no room"), Err(Errno::AGAIN));
         let mode = fcntl_getfl(&terminal).unwrap();
@@ -421,10 +440,12 @@ mod tests {
     fn what_has_no_reader_is_left_as_it_is() {
         let null = File::options().write(true).open("/dev/null").unwrap();
         assert!(matches!(Means::of(&null), Means::Plain));
+
         let (_reader, writer) = io::pipe().unwrap();
         assert!(matches!(Means::of(&writer), Means::Reopened(_)));
         let (socket, _other) = UnixStream::pair().unwrap();
         assert!(matches!(Means::of(&socket), Means::Socket));
+
         let (reader, _writer) = io::pipe().unwrap();
         assert!(matches!(Means::of(&reader), Means::Plain));
     }

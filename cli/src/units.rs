@@ -1,4 +1,4 @@
-//! The values of options: numbers with their units, as they are typed and shown.
+//! Option values: numbers with units, as they are typed and shown.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,10 +11,11 @@ const UNITS: [(&str, usize); 4] = [
     ("B", 1),
 ];
 
-/// What the system counts in an `int`, such as a socket's buffer, ends here.
+/// The largest value that the system's `int` holds, which counts such things as a socket's buffer.
 const INT_MOST: usize = i32::MAX as usize;
 
-/// Longer durations are not meant, and added to a moment they would pass the end of time.
+/// The longest duration accepted. Nobody means a longer one, and adding it to an `Instant` could
+/// overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// A number of bytes: `4096`, `4KiB`, `1MiB`, `1GiB`.
@@ -28,6 +29,7 @@ impl FromStr for Size {
         let split = text
             .find(|letter: char| !letter.is_ascii_digit())
             .unwrap_or(text.len());
+
         let (digits, unit) = text.split_at(split);
         let factor = match unit.trim_start() {
             "" => 1,
@@ -36,9 +38,11 @@ impl FromStr for Size {
                 .find_map(|(name, factor)| name.eq_ignore_ascii_case(unit).then_some(*factor))
                 .ok_or("expected bytes, for example 4096, 64KiB, 1MiB or 1GiB")?,
         };
+
         if digits.is_empty() {
             return Err("expected a number first, for example 64KiB".to_owned());
         }
+
         let number = digits.parse::<usize>().ok();
         number
             .and_then(|number| number.checked_mul(factor))
@@ -48,7 +52,7 @@ impl FromStr for Size {
 }
 
 impl fmt::Display for Size {
-    /// In the largest unit that gives a whole number.
+    /// Writes the size in the largest unit that gives a whole number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = |(_, factor): &&(&str, usize)| *factor > 1 && self.0.is_multiple_of(*factor);
         match UNITS.iter().find(whole) {
@@ -70,7 +74,8 @@ impl From<Size> for usize {
     }
 }
 
-/// The size of a buffer of the system's, which has one of its own choice: `system`.
+/// The size of one of the system's buffers: a number of bytes, or `system` for the system's
+/// default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SystemBuffer(Option<usize>);
 
@@ -109,7 +114,7 @@ impl From<SystemBuffer> for Option<usize> {
     }
 }
 
-/// How many connections a listener may queue: a number that fits the system's `int`.
+/// The number of connections that a listener may queue, which fits the system's `int`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Backlog(i32);
 
@@ -177,7 +182,7 @@ impl From<Span> for Duration {
     }
 }
 
-/// A deadline as a [`Span`], where `0` is none.
+/// An optional deadline, written as a [`Span`], where `0` means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timeout(Option<Duration>);
 

@@ -1,4 +1,4 @@
-//! How much is logged, and where it goes.
+//! Log levels and filters, from the command line or `RUST_LOG`.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -22,7 +22,8 @@ pub(crate) struct Verbosity {
 }
 
 impl Verbosity {
-    /// Logs to standard error from now on, at `usual` unless somebody asks for more or less.
+    /// Starts logging to standard error, at level `usual` unless `-v`, `-q` or `RUST_LOG` says
+    /// otherwise.
     pub(crate) fn start_logging(&self, usual: LevelFilter) {
         let mut filter = FilterBuilder::new();
         filter.filter_level(usual);
@@ -31,16 +32,21 @@ impl Verbosity {
             Some(level) => drop(filter.filter_level(level)),
             None => mistakes = add_directives(&mut filter),
         }
+
         let out = Unblocked::new(io::stderr());
+
         let mut lines = Builder::new();
-        // What is written is the filter's to say; this only gives lines their form.
+        // The filter decides what is written. This logger only formats lines, so it takes all of
+        // them.
         lines
             .filter_level(LevelFilter::Trace)
             .write_style(write_style())
             .target(Target::Pipe(Box::new(out.clone())));
+
         if let Ok(style) = env::var("RUST_LOG_STYLE") {
             lines.parse_write_style(&style);
         }
+
         Logger::new(filter.build(), lines.build(), out).start();
         for mistake in mistakes {
             log::warn!(target: TARGET, "RUST_LOG: {mistake}, ignoring it");
@@ -51,7 +57,7 @@ impl Verbosity {
         self.quiet
     }
 
-    /// The level that the command line asks for, if it does.
+    /// Returns the level that the command line asks for, if any.
     fn level(&self) -> Option<LevelFilter> {
         match (self.quiet, self.verbose) {
             (true, _) => Some(LevelFilter::Error),
@@ -62,36 +68,43 @@ impl Verbosity {
     }
 }
 
-/// Adds what RUST_LOG says, and gives what is wrong with it: the filter itself would print that, and
-/// wait for a reader, and panic where there is none.
+/// Adds the directives of `RUST_LOG` and returns what is wrong with them. The filter itself would
+/// print mistakes, which waits for a reader and panics where there is none.
 fn add_directives(filter: &mut FilterBuilder) -> Vec<String> {
     let Some(given) = env::var_os("RUST_LOG") else {
         return Vec::new();
     };
+
     let given = given.to_string_lossy();
     let (directives, pattern) = match given.split_once('/') {
         Some((directives, pattern)) => (directives, format!("/{pattern}")),
         None => (&*given, String::new()),
     };
+
     let is_wrong = |directive: &&str| FilterBuilder::new().try_parse(directive).is_err();
     let (wrong, mut right): (Vec<_>, Vec<_>) = directives.split(',').partition(is_wrong);
+
     let mut mistakes: Vec<_> = wrong
         .iter()
         .map(|directive| format!("cannot understand {directive:?}"))
         .collect();
+
     if right.iter().all(|directive| directive.is_empty()) {
         right.clear();
     }
+
     let right = right.join(",");
     if filter.try_parse(&format!("{right}{pattern}")).is_err() {
         mistakes.push(format!("cannot understand {pattern:?}"));
-        // Each of them was understood before.
+        // Each directive parsed on its own above.
         let _ = filter.try_parse(&right);
     }
+
     mistakes
 }
 
-/// The logger sees a pipe where we see a terminal, so the choice is ours.
+/// Chooses whether to colour lines. The logger writes to a pipe of ours, so it cannot detect the
+/// terminal itself.
 fn write_style() -> WriteStyle {
     if has_colors(&io::stderr()) {
         WriteStyle::Always
@@ -100,7 +113,7 @@ fn write_style() -> WriteStyle {
     }
 }
 
-/// Whether `out` is a terminal whose user wants colours that it can show.
+/// Returns whether `out` is a terminal that can show colours and whose user has not refused them.
 pub(crate) fn has_colors(out: &impl IsTerminal) -> bool {
     let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_dumb = env::var_os("TERM").is_none_or(|value| value == "dumb");

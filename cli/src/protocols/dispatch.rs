@@ -1,4 +1,4 @@
-//! `serve dispatch`: actions called by their names, in JSON.
+//! `serve dispatch`: named actions, called in JSON.
 
 use std::io;
 use std::sync::Arc;
@@ -64,7 +64,8 @@ impl DispatchOptions {
         let alarm = Alarm::default();
         execution.serve(server, move |peer: &Peer| {
             let dispatch = Dispatch::new(Arc::clone(&actions)).with_max_depth(self.max_depth);
-            // No method of HTTP is a value, so that the protocol refuses it before anything else.
+            // An HTTP method is not a JSON value, so `Dispatch` refuses such a stream before it
+            // acts.
             Some(Screened::new(peer, &alarm, usize::MAX, dispatch).answering())
         })
     }
@@ -79,7 +80,7 @@ struct Sum {
 struct Time {
     /// Seconds since 1970.
     unix: i64,
-    /// The local time, by RFC 3339.
+    /// The local time, as in RFC 3339.
     local: String,
 }
 
@@ -98,8 +99,8 @@ fn time(now: &Zoned) -> Time {
     Time { unix, local }
 }
 
-/// The exact sum. One that no `f64` holds is refused, as such a number is in a request, and so is one
-/// of more digits than anybody means.
+/// Returns the exact sum. Refuses one that is beyond the range of `f64`, as such a number in a
+/// request is, and one with more digits than anybody needs.
 fn sum(Sum { numbers }: Sum) -> Result<Number, ActionError> {
     let refused = |code, message| Err(ActionError::new(message).with_code(code).at("/numbers"));
     let Some(sum) = sum_exactly(&numbers) else {
@@ -136,6 +137,7 @@ mod tests {
             sum_of(json!([u64::MAX, 1])).unwrap().to_string(),
             "18446744073709551616"
         );
+
         assert_eq!(sum_of(json!([0.1, 0.2])).unwrap().to_string(), "0.3");
         assert!(sum_of(json!([f64::MAX, f64::MAX])).is_err());
     }

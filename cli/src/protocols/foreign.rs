@@ -1,8 +1,9 @@
-//! Other protocols that a browser speaks to whatever port a web page names: HTTP, TLS and STUN.
+//! Detection of the other protocols that a browser speaks to whatever port a web page names: HTTP,
+//! TLS and STUN.
 //!
-//! A page of any site can send a request to a server on its reader's own machine, and choose most of
-//! what is in it. A protocol that acts on lines would skip the head as so many mistakes and act on the
-//! body. So whoever begins like this is cut off before anything is done.
+//! A page of any site can send a request to a server on its reader's own machine, and choose most
+//! of its content. A protocol that acts on lines would skip each line of the head as a mistake and
+//! act on the body. So a client that begins like this is cut off before anything is done.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
 
 use crate::logger::TARGET;
 
-/// How many bytes say which protocol it is, blanks in front not counted.
+/// The number of bytes that tell which protocol it is, leading blanks not counted.
 const ENOUGH: usize = 16;
 
-/// The methods of HTTP/1.1 and WebDAV, and the word that HTTP/2 begins with.
+/// The methods of HTTP/1.1 and WebDAV, and the first word of HTTP/2.
 const METHODS: [&[u8]; 18] = [
     b"GET",
     b"HEAD",
@@ -38,19 +39,20 @@ const METHODS: [&[u8]; 18] = [
     b"REPORT",
 ];
 
-/// What follows the first words of a message of another text protocol.
+/// What a version begins with in the first line of a message of HTTP and related protocols.
 const VERSIONS: [&[u8]; 3] = [b"HTTP/", b"RTSP/", b"SIP/"];
 
-/// Where STUN over TCP has these four bytes: after its header's beginning, or after a length too.
+/// The magic cookie of STUN, and its offsets over TCP: with and without a length in front of the
+/// header.
 const STUN_MARK: &[u8] = &[0x21, 0x12, 0xa4, 0x42];
 const STUN_PLACES: [usize; 2] = [4, 6];
 
-/// What a peer speaks that is none of ours.
+/// A protocol that this server does not speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Foreign {
     /// The first line of a request.
     Request,
-    /// A line of a request's head.
+    /// A header line of a request.
     Header,
     Tls,
     Stun,
@@ -68,33 +70,37 @@ impl fmt::Display for Foreign {
 }
 
 impl Foreign {
-    /// Whether a line belongs to HTTP or one of its relatives, in place of the words of a request.
+    /// Recognises a line of HTTP or a related protocol that came in place of a request.
     pub(crate) fn of_line(line: &[u8]) -> Option<Self> {
-        // Others take a CR alone for the end of a line.
+        // Other implementations also end a line at a CR alone.
         let mut lines = line.split(|byte| *byte == b'\r').map(<[u8]>::trim_ascii);
         let line = lines.find(|line| !line.is_empty())?;
+
         let mut words = line
             .split(|byte| matches!(byte, b' ' | b'\t'))
             .filter(|word| !word.is_empty());
         let first = words.next()?;
+
         if METHODS.contains(&first) || is_versioned(words) || is_version(first) {
             return Some(Self::Request);
         }
         is_field_name(line).then_some(Self::Header)
     }
 
-    /// What a stream is that begins with `bytes`, its leading blanks left out. A part of a method is
-    /// one if it has at least `method_least` bytes.
+    /// Judges a stream by its first `bytes`, without leading blanks. An incomplete method counts if
+    /// it has at least `method_least` bytes.
     fn of_beginning(bytes: &[u8], method_least: usize) -> Judgement {
         match bytes {
             [] | [0x16] => return Judgement::Open,
             [0x16, 3, ..] => return Judgement::Foreign(Self::Tls),
             _ => {}
         }
+
         let has_mark = |place: usize| bytes.get(place..place + 4) == Some(STUN_MARK);
         if STUN_PLACES.into_iter().any(has_mark) {
             return Judgement::Foreign(Self::Stun);
         }
+
         for method in METHODS {
             let common = method.iter().zip(bytes).take_while(|(a, b)| a == b).count();
             let follows = bytes.get(common).is_none_or(u8::is_ascii_whitespace);
@@ -103,6 +109,7 @@ impl Foreign {
                 return Judgement::Foreign(Self::Request);
             }
         }
+
         if bytes.len() < ENOUGH {
             Judgement::Open
         } else {
@@ -111,7 +118,7 @@ impl Foreign {
     }
 }
 
-/// Whether a method, whatever it is, has a target and a version behind it. `words` are those behind it.
+/// Returns whether `words`, which follow a method of any name, are a target and a version.
 fn is_versioned<'a>(words: impl Iterator<Item = &'a [u8]>) -> bool {
     let words: Vec<_> = words.collect();
     let [target, .., version] = words[..] else {
@@ -129,7 +136,7 @@ fn is_version(word: &[u8]) -> bool {
     })
 }
 
-/// Whether a line begins with a name, a colon and a blank, as those of a head do.
+/// Returns whether a line begins with a name, a colon and a blank, as header lines do.
 fn is_field_name(line: &[u8]) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let length = line.iter().take_while(|byte| is_part(byte)).count();
@@ -137,16 +144,16 @@ fn is_field_name(line: &[u8]) -> bool {
     length > 0 && matches!(rest, [b':'] | [b':', b' ' | b'\t', ..])
 }
 
-/// What is known of the beginning of a stream.
+/// A judgement of a stream's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Judgement {
     Foreign(Foreign),
-    /// More has to come.
+    /// Not clear yet: more bytes have to come.
     Open,
     Ours,
 }
 
-/// The first bytes of a stream, however they are cut.
+/// The first bytes of a stream, however they arrive in pieces.
 #[derive(Clone, Copy, Debug, Default)]
 struct Beginning {
     bytes: [u8; ENOUGH],
@@ -154,7 +161,7 @@ struct Beginning {
 }
 
 impl Beginning {
-    /// Adds bytes behind those that there are, as far as they matter.
+    /// Appends bytes, up to [`ENOUGH`] in all.
     fn extend(&mut self, data: &[u8]) {
         let data = match self.length {
             0 => data.trim_ascii_start(),
@@ -170,12 +177,13 @@ impl Beginning {
     }
 }
 
-/// Says once for each server what a web page tried.
+/// Warns once per server that a web page may have tried to reach it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Alarm(Arc<AtomicBool>);
 
 impl Alarm {
-    /// Reports `foreign` from `peer`, and gives the error that ends its connection.
+    /// Warns about `foreign` from `peer`, unless it warned before, and returns the error that ends
+    /// the connection.
     pub(crate) fn raise(&self, peer: &Peer, foreign: Foreign) -> ProtocolError {
         if !self.0.swap(true, Ordering::Relaxed) {
             log::warn!(
@@ -187,22 +195,23 @@ impl Alarm {
     }
 }
 
-/// A protocol that never sees the streams of browsers.
+/// A wrapper that keeps browsers' streams from its protocol.
 #[derive(Debug)]
 pub(crate) struct Screened<P> {
     protocol: P,
     peer: Peer,
     alarm: Alarm,
     method_least: usize,
-    /// None when it is clear what the stream is.
+    /// `None` once it is clear what the stream is.
     beginning: Option<Beginning>,
-    /// The protocol ends such a stream by itself.
+    /// Whether the protocol ends such a stream itself.
     answers: bool,
 }
 
 impl<P: Protocol> Screened<P> {
-    /// Serves `protocol` to `peer`. Where fewer than `method_least` bytes of a message cannot be acted
-    /// on, that many bytes of a method are enough to recognise it.
+    /// Wraps `protocol` for `peer`. An incomplete HTTP method is recognised once it has `method_least`
+    /// bytes, which must be so few only where the protocol acts on nothing shorter than that.
+    /// `usize::MAX` recognises whole methods only.
     pub(crate) fn new(peer: &Peer, alarm: &Alarm, method_least: usize, protocol: P) -> Self {
         let is_stream = !peer.is_datagram();
         Self {
@@ -215,7 +224,8 @@ impl<P: Protocol> Screened<P> {
         }
     }
 
-    /// Leaves the end of such a stream to the protocol, which acts on none of it and has a reply for it.
+    /// Leaves ending such a stream to the protocol, which must act on none of it and may send a
+    /// reply.
     pub(crate) fn answering(self) -> Self {
         Self {
             answers: true,
@@ -223,12 +233,13 @@ impl<P: Protocol> Screened<P> {
         }
     }
 
-    /// Looks at what has come, as long as nothing is known.
+    /// Checks the arrived bytes until it is clear what the stream is.
     fn screen(&mut self, data: &[u8]) -> Result<(), ProtocolError> {
         let Some(mut seen) = self.beginning else {
             return Ok(());
         };
         seen.extend(data);
+
         match Foreign::of_beginning(seen.as_slice(), self.method_least) {
             Judgement::Foreign(foreign) => {
                 self.beginning = None;
@@ -256,6 +267,7 @@ impl<P: Protocol> Protocol for Screened<P> {
     ) -> Result<usize, ProtocolError> {
         self.screen(data)?;
         let taken = self.protocol.data_received(data, transport)?;
+
         if let Some(beginning) = &mut self.beginning {
             beginning.extend(&data[..taken.min(data.len())]);
         }

@@ -1,4 +1,4 @@
-//! `serve greet`: says `connected`, and that is all.
+//! `serve greet`: sends `connected` and closes.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::serving::Execution;
 
 const GREETING: &[u8] = b"connected";
 
-/// Says connected and closes: nine bytes, no newline, whatever the client sends.
+/// Sends `connected` and closes: nine bytes without a newline, whatever the client sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Greet;
 

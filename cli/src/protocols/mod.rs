@@ -1,7 +1,7 @@
 //! The protocols that `serve` offers, each with its options and an example.
 //!
-//! A file or folder for each protocol. What several protocols need is in `serving`; how a server is
-//! limited and started is in `serve`, which imports this room.
+//! Each protocol is a file or a folder. What several protocols share is in `serving`. Limits and
+//! the start of a server are in `serve`, which imports this room.
 
 mod command;
 mod operator;
@@ -112,7 +112,8 @@ pub(crate) struct HelloOptions {
 }
 
 impl Protocol {
-    /// Refuses what cannot be served at one of `addresses`, or in this way.
+    /// Returns an error if this protocol cannot be served at one of `addresses`, or with this
+    /// model.
     pub(crate) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
         match self {
             Self::Hello(options) => options.check(addresses),
@@ -122,7 +123,7 @@ impl Protocol {
         }
     }
 
-    /// What the options of the protocol need of a server's limits.
+    /// Returns the limits that the protocol's options need.
     pub(crate) fn needs(&self) -> Vec<Need> {
         match self {
             Self::Command(options) => options.needs(),
@@ -130,7 +131,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a reply can be longer than what it answers.
+    /// Returns whether a reply can be longer than what it answers.
     pub(crate) fn has_long_replies(&self) -> bool {
         matches!(
             self,
@@ -138,7 +139,7 @@ impl Protocol {
         )
     }
 
-    /// Serves until the end of the server.
+    /// Serves until the server ends.
     pub(crate) fn serve(
         self,
         server: Server,

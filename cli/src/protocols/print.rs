@@ -1,4 +1,4 @@
-//! `serve print`: what clients send is on standard output.
+//! `serve print`: prints what clients send on standard output.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
 use crate::serving::{AccessLog, Execution, Outflow, StdoutQueue};
 
-/// Once the server was told to end, a client is done when so long nothing comes. More of what it
-/// sent before may still be on its way through the system, since it may have had to wait.
+/// How long a client must be silent during a shutdown to count as done. Bytes that it sent earlier
+/// may still be on their way through the system.
 const SILENCE: Duration = Duration::from_millis(100);
 
 /// Prints what arrives and answers nothing.
 #[derive(Debug)]
 pub(crate) struct Print {
     outflow: Outflow,
-    /// The server is shutting down.
+    /// Whether the server is shutting down.
     finishing: bool,
-    /// When all that arrived before is taken to have been printed, unless more shows up.
+    /// When the client counts as done, unless more arrives.
     finished_at: Option<Instant>,
 }
 
@@ -37,7 +37,8 @@ impl Print {
         }
     }
 
-    /// Prints a datagram, which nobody can be asked to send again later.
+    /// Prints a datagram. One that finds no room is dropped, because its sender cannot be told to
+    /// wait.
     fn print_datagram(&mut self, data: &[u8], peer: &Peer) -> Result<usize, ProtocolError> {
         if !self.outflow.offer(data, || None)? {
             let problem = "standard output is read too slowly, a datagram was dropped";
@@ -57,11 +58,13 @@ impl Protocol for Print {
         if transport.peer().is_datagram() {
             return self.print_datagram(data, transport.peer());
         }
+
         if !self.outflow.offer(data, || Some(transport.waker()))? {
             self.finished_at = None;
             transport.pause_reading();
             return Ok(0);
         }
+
         self.wait_for_silence(transport);
         Ok(data.len())
     }

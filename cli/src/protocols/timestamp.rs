@@ -1,4 +1,4 @@
-//! `serve timestamp`: an echo that says when.
+//! `serve timestamp`: an echo with the time in front.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use serveloop::{Peer, ProtocolError, Server, Statistics};
 use crate::logger::TARGET;
 use crate::serving::{Execution, MessageKind, Messages};
 
-/// How C's `ctime` writes a moment, less its newline: 24 characters, the day padded with a space.
+/// The format of C's `ctime` without its newline: 24 characters, the day padded with a space.
 const CTIME: &str = "%a %b %e %H:%M:%S %Y";
 
 /// Answers each message with the time and the message.
@@ -21,7 +21,7 @@ pub(crate) struct Timestamp<C> {
 }
 
 impl<C: Fn() -> Zoned> Timestamp<C> {
-    /// Takes the time from `clock`.
+    /// Makes a protocol that takes the time from `clock`.
     pub(crate) fn new(clock: C) -> Self {
         Self { clock }
     }
@@ -76,6 +76,7 @@ impl TimestampOptions {
         execution: Execution,
     ) -> io::Result<Statistics> {
         check_zone();
+
         execution.serve(server, move |_: &Peer| {
             let messages = Messages::new(self.framing, max_line);
             Some(Framed::new(messages, Timestamp::new(Zoned::now)))
@@ -83,7 +84,7 @@ impl TimestampOptions {
     }
 }
 
-/// Warns if there is no local time to tell.
+/// Warns if the local time zone is not known, so that times are in UTC.
 pub(super) fn check_zone() {
     if let Err(error) = TimeZone::try_system() {
         log::warn!(target: TARGET, "no local time zone, times are in UTC: {error}");
@@ -125,6 +126,7 @@ mod tests {
             ),
             (date(2023, 12, 5).at(7, 8, 9, 0), "Tue Dec  5 07:08:09 2023"),
         ];
+
         for (moment, expected) in moments {
             let zoned = moment.to_zoned(TimeZone::UTC).unwrap();
             assert_eq!(zoned.strftime(CTIME).to_string(), expected);

@@ -1,4 +1,4 @@
-//! The limits of a server as options, one for each field of [`Config`].
+//! A server's limits as command-line options, one for each field of [`Config`].
 
 use std::io;
 
@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::serving::{Need, make_room};
 use crate::units::{Backlog, Size, Span, SystemBuffer, Timeout};
 
-/// Makes an option of each field, with the default of the library. A field that is not named here
-/// does not compile.
+/// Makes an option of each field, with the library's default. `collect` builds a [`Config`] without
+/// `..`, so a field that is missing here does not compile.
 macro_rules! limits {
     ($($heading:literal { $($(#[$help:meta])* $field:ident: $value:ty, $name:literal;)* })*) => {
         #[derive(Args, Clone, Debug)]
@@ -137,17 +137,17 @@ limits! {
     }
 }
 
-/// The limits, and which of them were given.
+/// The limits, and which of them the user set.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     values: Values,
-    /// By the names of their fields.
+    /// The names of the fields that were set.
     given: Vec<&'static str>,
 }
 
 impl Limits {
-    /// The configuration that the options say. Limits that were not given move to where those have
-    /// room that were, and what the protocol `needs`.
+    /// Returns the configuration that the options describe. Limits that were not set move to make
+    /// room for those that were and for what the protocol `needs`.
     pub(crate) fn config(&self, needs: &[Need]) -> Result<Config, Failure> {
         let mut config = self.values.collect();
         make_room(&mut config, &self.given, needs)
@@ -167,7 +167,7 @@ impl Limits {
         Self::FIELDS.iter().filter(is_given).copied().collect()
     }
 
-    /// A message with the names of options in place of those of fields.
+    /// Replaces the names of fields in a message with those of their options.
     fn by_options(message: &str) -> String {
         let words = message.split(' ').map(|word| {
             let is_field = Self::FIELDS.contains(&word) || word.contains('_');
@@ -177,6 +177,7 @@ impl Limits {
                 word.to_owned()
             }
         });
+
         words.collect::<Vec<_>>().join(" ")
     }
 }
@@ -215,7 +216,7 @@ mod tests {
 
     type Change = fn(&mut Config);
 
-    /// Each option with a value that is not its default, and what it does to the configuration.
+    /// Each option with a value other than its default, and its effect on the configuration.
     const OPTIONS: [(&str, &str, Change); 39] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-per-peer", "8", |to| to.max_per_peer = 8),
@@ -285,7 +286,7 @@ mod tests {
         Limits::from_arg_matches(&matches).unwrap()
     }
 
-    /// The names of the fields of `Config`, as its `Debug` gives them.
+    /// Returns the names of the fields of `Config`, as its `Debug` output lists them.
     fn fields() -> Vec<String> {
         let shown = format!("{:#?}", Config::default());
         let names = shown.lines().filter_map(|line| {
@@ -319,6 +320,7 @@ mod tests {
         let arguments: Vec<_> = command().get_arguments().map(shown).collect();
         assert_eq!(arguments.len(), OPTIONS.len());
         assert_eq!(parse(&arguments).config(&[]).unwrap(), Config::default());
+
         let help = command().render_long_help().to_string();
         assert_eq!(help.matches("[default: ").count(), OPTIONS.len());
     }
@@ -356,6 +358,7 @@ mod tests {
         ] {
             let options: Vec<_> = nonsense.split(' ').map(str::to_owned).collect();
             let limits = parse(&options);
+
             let Err(Failure::Usage(problem)) = limits.config(&[]) else {
                 panic!("{nonsense} is taken");
             };

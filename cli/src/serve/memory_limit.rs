@@ -1,5 +1,5 @@
-//! How much memory the system lets this process have, and buffers that fit into it: a server that
-//! ends some connections goes on serving the others, and one that is killed serves nobody.
+//! The memory limit of this process, and buffers that fit into it: a server that ends a few
+//! connections keeps serving the others, and one that is killed serves none.
 
 use std::fs;
 use std::path::Path;
@@ -10,30 +10,30 @@ use serveloop::Config;
 use crate::logger::TARGET;
 use crate::sys::{limits, share_one_heap};
 
-/// Buffers may take this part of the memory: code, stacks and tables need the rest.
+/// Buffers may take one part in this many of the memory. Code, stacks and tables need the rest.
 const BUFFERS: usize = 2;
-/// And this one where threads of connections need the same once more.
+/// The same with a thread for each connection, because threads may take half of the memory.
 const BUFFERS_WITH_THREADS: usize = 4;
-/// What a limit on addresses counts for a thread: its stack, and what guards it.
+/// What one thread counts towards a limit on addresses: its stack and guard pages.
 const STACK: usize = (2 << 20) + (64 << 10);
-/// What a thread really uses.
+/// What one thread really uses of its stack.
 const STACK_IN_USE: usize = 128 << 10;
-/// Systems write "no limit" as a number of this size.
+/// Larger limits mean "no limit": systems write it as a very large number.
 const UNLIMITED: u64 = 1 << 60;
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The least of the limits, and what set it.
+/// The lowest memory limit, and its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Memory {
     bytes: u64,
     by: &'static str,
-    /// How much of it one thread takes.
+    /// The bytes of it that one thread takes.
     stack: usize,
 }
 
-/// Lowers the defaults of `max_buffered` and, for a thread to each connection, of `max_connections` to
-/// what fits, and warns of values that were chosen and do not. Each of the server's `loops` may
-/// buffer as much.
+/// Lowers the defaults of `max_buffered` and, with a thread for each connection, of
+/// `max_connections` to what fits the memory limit. Warns about values that were chosen and do not
+/// fit. Each of the server's `loops` may buffer up to `max_buffered`.
 pub(crate) fn fit(config: &mut Config, loops: usize, has_threads: bool) {
     let Some(memory) = limit() else {
         return;
@@ -88,14 +88,15 @@ pub(crate) fn fit(config: &mut Config, loops: usize, has_threads: bool) {
     }
 }
 
-/// How many threads the half of the memory suffices for.
+/// Returns the number of threads that half of the memory suffices for, at least one.
 fn threads(memory: Memory) -> usize {
     let room = usize::try_from(memory.bytes / 2).unwrap_or(usize::MAX);
     (room / memory.stack).max(1)
 }
 
-/// What `max_buffered` may be where it does not fit into one of so many parts of the memory, and
-/// whether that is safe: it has to have room for one output.
+/// Returns the `max_buffered` that fits into one of `parts` equal parts of the memory, and whether
+/// it is safe, or `None` if the present value fits. It always has room for one `max_output`, which
+/// is not safe where the part is smaller.
 fn fitting(config: &Config, memory: u64, parts: usize) -> Option<(usize, bool)> {
     let room = usize::try_from(memory).unwrap_or(usize::MAX) / parts;
     let fitting = room.max(config.max_output);
@@ -111,6 +112,7 @@ fn limit() -> Option<Memory> {
             stack: STACK,
         })
     });
+
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = of_groups(&groups, |path| fs::read_to_string(path).ok());
     let group = group.map(|bytes| Memory {
@@ -118,13 +120,14 @@ fn limit() -> Option<Memory> {
         by: "its control group",
         stack: STACK_IN_USE,
     });
+
     ours.chain(group)
         .filter(|memory| memory.bytes < UNLIMITED)
         .min_by_key(|memory| memory.bytes)
 }
 
-/// The least limit of the control groups in `text`, the lines of /proc/self/cgroup, and of those above
-/// them. `read` gives the content of a file.
+/// Returns the lowest limit of the control groups in `text`, the lines of /proc/self/cgroup, and of
+/// the groups above them. `read` returns the content of a file.
 fn of_groups(text: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let limits = text.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -134,11 +137,13 @@ fn of_groups(text: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> 
             "memory" => (format!("{CGROUPS}/memory"), "memory.limit_in_bytes"),
             _ => return None,
         };
+
         let path = Path::new(path.trim_start_matches('/'));
         let limit = |group: &Path| {
             let text = read(&Path::new(&mount).join(group).join(file))?;
             text.trim().parse::<u64>().ok()
         };
+
         path.ancestors().filter_map(limit).min()
     });
     limits.min()
@@ -163,6 +168,7 @@ mod tests {
             let found = files.iter().find(|(at, _)| Path::new(at) == path);
             found.map(|(_, text)| (*text).to_owned())
         };
+
         assert_eq!(of_groups("0::/a/b\n", read), Some(500));
         assert_eq!(of_groups("0::/\n", read), None);
         let old = "5:cpu:/c\n4:memory:/c\n";

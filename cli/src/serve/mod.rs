@@ -1,7 +1,7 @@
 //! `serveloop serve`: from the command line to a server and to its end.
 //!
-//! What is the same for all protocols comes in here: addresses, limits as options, how much memory there
-//! is, what is said at the start and at the end. Protocols are in `protocols`, and what they share with
+//! What all protocols have in common is here: addresses, limits as options, the memory limit, and
+//! what the server prints at its start and end. Protocols are in `protocols`. What they share with
 //! this room is in `serving`, which does not import it.
 
 mod limits;
@@ -74,28 +74,33 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    /// Serves until a signal ends it. Returns the status to exit with.
+    /// Serves until a signal ends the server. Returns the exit status.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config(&self.protocol.needs())?;
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
         let mut places = resolve(&self.listen).map_err(Failure::of_input)?;
         self.protocol.check(&places.concat(), self.execution)?;
+
         let signals = Signals::catch()?;
+
         self.execution.prepare(&mut places, &mut config)?;
         let server = Server::bind_places(&places, config.clone())?;
         signals.tell(server.shutdown_handle());
+
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
                 target: TARGET, "replies to other machines' datagrams are dropped if they are longer than these: \
                  --reply-factor allows more"
             );
         }
+
         let places = self.execution.places(&config);
         let limited = self.given.warning(server.addresses(), &config, places);
         for warning in activation::warning().into_iter().chain(limited) {
             log::warn!(target: TARGET, "{warning}");
         }
+
         announce(server.addresses());
         let statistics = self.protocol.serve(server, &config, self.execution)?;
         log::info!(target: TARGET, "{}", summary(&statistics));
@@ -103,13 +108,14 @@ impl Serve {
     }
 }
 
-/// The addresses of each URI: a name may have several, of which one that works suffices.
+/// Resolves each URI. A name may have several addresses, and the server needs only one of them to
+/// work.
 fn resolve(uris: &[String]) -> io::Result<Vec<Vec<Address>>> {
     uris.iter().map(|uri| Address::resolve(uri)).collect()
 }
 
-/// Whether a reply that is longer than its datagram may not leave by one of `addresses`, as nobody
-/// who serves short requests expects.
+/// Returns whether the server drops replies that are longer than their datagram at one of
+/// `addresses`, which would surprise the user of a protocol that has such replies.
 fn drops_long_replies(addresses: &[Address], config: &Config) -> bool {
     let is_exempt = |address: &Address| {
         let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
@@ -119,8 +125,8 @@ fn drops_long_replies(addresses: &[Address], config: &Config) -> bool {
     config.reply_factor == 1 && addresses.iter().any(is_limited)
 }
 
-/// Says where clients can connect. Whoever started us may not listen; clients still come, and
-/// signals too.
+/// Prints where clients can connect. A failure is only logged: clients and signals can still come
+/// even if the process that started us does not read this.
 fn announce(addresses: &[Address]) {
     let lines: String = addresses
         .iter()
@@ -131,13 +137,15 @@ fn announce(addresses: &[Address]) {
     }
 }
 
-/// What happened, by the names of the counters. What did not happen is left out.
+/// Lists the counters and their values. Leaves out those that are 0, except the traffic counters,
+/// and those that tell a user little.
 fn summary(statistics: &Statistics) -> String {
     let told = |(name, count): &(&str, u64)| match *name {
         "accepted" | "bytes_read" | "bytes_written" => true,
         "turns" | "stale_events" => false,
         _ => *count > 0,
     };
+
     let counts: Vec<_> = statistics
         .iter()
         .filter(told)
@@ -156,10 +164,12 @@ mod tests {
             let addresses = Address::resolve(uri).expect("an address");
             drops_long_replies(&addresses, config)
         };
+
         let usual = Config::default();
         assert!(drops("udp://0.0.0.0:9", &usual));
         assert!(drops("udp://[::]:9", &usual));
         assert!(drops("udp://192.0.2.1:9", &usual));
+
         for uri in [
             "udp://127.0.0.2:9",
             "udp://[::1]:9",
@@ -168,11 +178,13 @@ mod tests {
         ] {
             assert!(!drops(uri, &usual), "{uri}");
         }
+
         let strict = Config {
             limit_loopback: true,
             ..Config::default()
         };
         assert!(drops("udp://127.0.0.1:9", &strict));
+
         let generous = Config {
             reply_factor: 2,
             ..Config::default()
@@ -187,6 +199,7 @@ mod tests {
             summary(&statistics),
             "accepted 0, bytes_read 0, bytes_written 0"
         );
+
         statistics.accepted = 2;
         statistics.bytes_read = 10;
         statistics.closed_by_peer = 2;

@@ -1,21 +1,21 @@
-//! The limit on connections of one peer, of which a server behind a load balancer has to know.
+//! The warning about the connection limit per peer, which matters behind a load balancer.
 
 use clap::error::Result;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serveloop::{Address, Config};
 
-/// The field of the limits that is looked at.
+/// The field of the limits that this warning is about.
 const OPTION: &str = "max_per_peer";
 
-/// Whether the limit was given on the command line, so that its user knows of it.
+/// Whether the limit was set on the command line, so that the user knows about it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GivenPerPeer(bool);
 
 impl GivenPerPeer {
-    /// What to warn of: clients that share an address are refused from a number on that nobody
-    /// chose. Loopback is exempt, so that no first trial shows it. `places` is how many connections
-    /// there can be.
+    /// Returns a warning if clients that share an address may be refused by a limit that the user
+    /// did not choose. Loopback is exempt from the limit, so a first trial on one machine does not
+    /// show it. `places` is the number of connections that the server allows in all.
     pub(crate) fn warning(
         self,
         addresses: &[Address],
@@ -26,6 +26,7 @@ impl GivenPerPeer {
         if self.0 || most >= places {
             return None;
         }
+
         let address = addresses.iter().find(|address| is_remote(address))?;
         Some(format!(
             "{address}: at most {most} connections at a time come from one address, and clients \
@@ -34,7 +35,7 @@ impl GivenPerPeer {
     }
 }
 
-/// Whether other machines can connect.
+/// Returns whether other machines can connect to `address`.
 fn is_remote(address: &Address) -> bool {
     let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
     !address.is_datagram() && ip.is_some_and(|ip| !ip.is_loopback())
@@ -53,7 +54,7 @@ impl FromArgMatches for GivenPerPeer {
 }
 
 impl Args for GivenPerPeer {
-    /// It looks at an option of others.
+    /// Adds no option. The one that it looks at belongs to the limits.
     fn augment_args(command: Command) -> Command {
         command
     }

@@ -1,16 +1,16 @@
-//! What a protocol has to say of one connection, for the log.
+//! Log lines of a protocol about one connection.
 
 use std::fmt::Arguments;
 
 use crate::logger::TARGET;
 
-/// Notes lines about connections, besides those of the library: that one was accepted, and how it
-/// ended. All of them together have a limit in each second.
+/// Notes lines about connections, in addition to the library's, which say that one was accepted and
+/// how it ended. All of them together share a limit per second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct AccessLog;
 
 impl AccessLog {
-    /// Logs a line, if there is room for it this second.
+    /// Logs a line, if this second's budget allows it.
     pub(crate) fn note(self, line: Arguments<'_>) {
         log::debug!(target: TARGET, event = "noted"; "{line}");
     }

@@ -6,13 +6,14 @@ use std::{env, fs, process};
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType, getsockname, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-/// The number of the first descriptor that is passed.
+/// The number of the first passed descriptor.
 const FIRST: i32 = 3;
 
-/// The most descriptors that are named.
+/// The most descriptors that the warning names.
 const NAMED_MOST: i32 = 16;
 
-/// What tells a process of them. Its children have other numbers, and do not get these.
+/// The environment variables that describe them. Children have other process ids and do not inherit
+/// the descriptors, so they must not see these.
 pub(crate) const VARIABLES: [&str; 4] = [
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -20,17 +21,19 @@ pub(crate) const VARIABLES: [&str; 4] = [
     "LISTEN_PIDFDID",
 ];
 
-/// What to warn of: descriptors that were passed to this process are not served, so that their
-/// clients wait for an answer that never comes.
+/// Returns a warning if descriptors were passed to this process. They are not served, so their
+/// clients wait in vain.
 pub(crate) fn warning() -> Option<String> {
     let number = |name| env::var(name).ok()?.trim().parse::<i64>().ok();
     if number("LISTEN_PID")? != i64::from(process::id()) {
         return None;
     }
+
     let count = i32::try_from(number("LISTEN_FDS")?).unwrap_or(i32::MAX);
     if count <= 0 {
         return None;
     }
+
     let named: Vec<_> = (FIRST..FIRST.saturating_add(count.min(NAMED_MOST)))
         .map(describe)
         .collect();
@@ -38,6 +41,7 @@ pub(crate) fn warning() -> Option<String> {
         1.. => format!(" and {} more", count - NAMED_MOST),
         _ => String::new(),
     };
+
     Some(format!(
         "descriptors that were activation (LISTEN_FDS={count}) are not served, and their clients wait in \
          vain: {}{more}; only --listen says where to serve",
@@ -45,7 +49,7 @@ pub(crate) fn warning() -> Option<String> {
     ))
 }
 
-/// The number, the kind and the address of a descriptor of this process.
+/// Describes a descriptor of this process by its number, kind and address.
 fn describe(number: i32) -> String {
     let found = copy_of(number).and_then(|copy| describe_socket(&copy));
     let found = found.or_else(|| {
@@ -58,7 +62,7 @@ fn describe(number: i32) -> String {
     }
 }
 
-/// Another descriptor of the same thing, for looking at it.
+/// Duplicates a descriptor, to look at it safely.
 fn copy_of(number: i32) -> Option<OwnedFd> {
     let this = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
     pidfd_getfd(this, number, PidfdGetfdFlags::empty()).ok()
@@ -67,6 +71,7 @@ fn copy_of(number: i32) -> Option<OwnedFd> {
 fn describe_socket(socket: &impl AsFd) -> Option<String> {
     let kind = sockopt::socket_type(socket).ok()?;
     let address = getsockname(socket).ok()?;
+
     let at = if address.address_family() == AddressFamily::UNIX {
         let scheme = match kind {
             SocketType::STREAM => "unix",
@@ -83,6 +88,7 @@ fn describe_socket(socket: &impl AsFd) -> Option<String> {
         let at = std::net::SocketAddr::try_from(address).ok()?;
         format!("{scheme}://{at}")
     };
+
     let accepts = sockopt::socket_acceptconn(socket).unwrap_or(false);
     Some(match (kind, accepts) {
         (SocketType::STREAM, false) => format!("a connection of {at}"),

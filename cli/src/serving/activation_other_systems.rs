@@ -1,9 +1,9 @@
-//! In place of `passed.rs`: no service manager passes descriptors in this way.
+//! Replaces `activation.rs` where no service manager passes descriptors in this way.
 
-/// What systemd tells a process of descriptors that it passes.
+/// The variables that describe passed descriptors: none on this system.
 pub(crate) const VARIABLES: [&str; 0] = [];
 
-/// There is nothing to warn of.
+/// Returns `None`, since there is nothing to warn about.
 pub(crate) fn warning() -> Option<String> {
     None
 }

@@ -1,4 +1,4 @@
-//! How connections are served: the options `--model` and `--workers`.
+//! Execution models: the options `--model` and `--workers`.
 
 use std::num::NonZero;
 use std::{io, slice};
@@ -36,7 +36,7 @@ enum Model {
 }
 
 impl Execution {
-    /// Refuses what makes no sense, and sets up what this way needs.
+    /// Refuses combinations that make no sense, and prepares what this model needs.
     pub(crate) fn prepare(
         self,
         places: &mut [Vec<Address>],
@@ -45,6 +45,7 @@ impl Execution {
         if self.is_forking() {
             share_budget();
         }
+
         if self.workers.get() == 1 {
             return Ok(());
         }
@@ -52,9 +53,12 @@ impl Execution {
             let problem = "--workers is for the event-loop model";
             return Err(Failure::Usage(problem.to_owned()));
         }
-        // Sharing the port among our loops must not mean sharing it with another server unawares.
+
+        // Setting `reuse_port` for our own loops must not silently share the port with another
+        // server.
         if !config.reuse_port {
-            // All at a time, so that none is taken twice by ourselves.
+            // The trials all stay bound until the end, so that an address that is given twice is
+            // found.
             let mut trials = Vec::new();
             for place in places {
                 drop_taken(place, config, &mut trials)?;
@@ -64,7 +68,7 @@ impl Execution {
         Ok(())
     }
 
-    /// How many connections are served at a time, where no limit is set for those of one peer.
+    /// Returns how many connections are served at a time, without the limit per peer.
     pub(crate) fn places(self, config: &Config) -> usize {
         match self.model {
             Model::EventLoop | Model::Threaded => config.max_connections,
@@ -73,28 +77,29 @@ impl Execution {
         }
     }
 
-    /// How many loops have buffers of their own in this process, and whether each connection has a
-    /// thread.
+    /// Returns the number of loops in this process, each with its own buffers, and whether each
+    /// connection has a thread.
     pub(crate) fn parts(self) -> (usize, bool) {
         (self.workers.get(), self.model == Model::Threaded)
     }
 
-    /// Whether each connection is served by a process that ends with it.
+    /// Returns whether each connection is served by a process that ends with it.
     pub(crate) fn is_forking(self) -> bool {
         self.model == Model::Forking
     }
 
-    /// Serves until the end of the server.
+    /// Serves until the server ends.
     pub(crate) fn serve<F>(self, server: Server, factory: F) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send,
         F::Protocol: Send + 'static,
     {
         let server = server.with(Attentive(factory));
-        // In these the main thread does not come back to the loop with each signal.
+        // With these models the main thread does not return to the loop at each signal.
         if self.workers.get() > 1 || self.model == Model::Sequential {
             tell_from_a_thread()?;
         }
+
         match self.model {
             Model::EventLoop if self.workers.get() > 1 => server.serve_workers(self.workers.get()),
             Model::EventLoop => server.serve_forever(),
@@ -105,15 +110,15 @@ impl Execution {
     }
 }
 
-/// Gives the processes of all connections one budget of log lines. A server without it serves, and
-/// logs more.
+/// Makes the processes of all connections share one budget of log lines. Without it the server
+/// works and logs more.
 fn share_budget() {
     if let Err(error) = shared_log_budget::share(LINES_PER_SECOND) {
         log::debug!(target: TARGET, "each process has a budget of log lines of its own: {error}");
     }
 }
 
-/// A factory that also logs which signals came.
+/// A factory that also logs ignored signals.
 #[derive(Clone)]
 struct Attentive<F>(F);
 
@@ -134,7 +139,8 @@ impl<F: Factory> Factory for Attentive<F> {
     }
 }
 
-/// Leaves those of a place's addresses whose port nobody has. Adds what holds them to `trials`.
+/// Keeps the addresses of a place whose port is free, and adds the servers that hold them to
+/// `trials`. Fails if none is free.
 fn drop_taken(
     place: &mut Vec<Address>,
     config: &Config,
@@ -143,6 +149,7 @@ fn drop_taken(
     let mut problems = Vec::new();
     place.retain(|address| {
         let has_port = address.socket_addr().is_some_and(|addr| addr.port() != 0);
+
         let trial = has_port.then(|| Server::bind_only(slice::from_ref(address), config.clone()));
         match trial.transpose() {
             Ok(server) => {
@@ -155,6 +162,7 @@ fn drop_taken(
             }
         }
     });
+
     match problems.first() {
         Some(first) if place.is_empty() => {
             let all: Vec<_> = problems.iter().map(io::Error::to_string).collect();

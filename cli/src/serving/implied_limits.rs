@@ -1,26 +1,25 @@
-//! Limits that contain one another: what is raised or lowered by an option takes along those that
-//! nobody has said anything about.
+//! Limits that imply others: raising or lowering one moves those that were not set.
 
 use serveloop::Config;
 
-/// How much larger a budget is than the largest thing in it, whose buffer grows in steps.
+/// How many times larger a budget is than the largest thing in it, whose buffer grows in steps.
 const SPARE: usize = 2;
 
 /// A limit that an option of the protocol needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Need {
-    /// The option, as a field would be called.
+    /// The option, spelled like a field.
     pub(crate) option: &'static str,
     pub(crate) bytes: usize,
-    /// The limit, by its field.
+    /// The name of the limit's field.
     pub(crate) limit: &'static str,
 }
 
-/// Moves the limits of `config` that were not `given`, so that those have room that were, and what
-/// the protocol `needs`.
+/// Moves the limits of `config` that were not `given`, to make room for those that were and for
+/// what the protocol `needs`.
 ///
 /// # Errors
-/// Two that were given contradict each other: both names.
+/// Fails if two given limits contradict each other. The message names both.
 pub(crate) fn make_room(config: &mut Config, given: &[&str], needs: &[Need]) -> Result<(), String> {
     let is_given = |name: &str| given.contains(&name);
     let need = |limit: &str| {
@@ -37,7 +36,7 @@ pub(crate) fn make_room(config: &mut Config, given: &[&str], needs: &[Need]) -> 
             .max(config.low_water.saturating_mul(SPARE));
     }
     if !is_given("max_output") {
-        // Replies are at least as long as messages: an echo of it, a greeting.
+        // A reply is at least as long as its message, such as an echo of it or a greeting.
         let usual = Config::default().max_frame;
         let reply = Some(config.max_frame).filter(|frame| *frame > usual);
         let largest = config.high_water.max(reply.unwrap_or(0));
@@ -49,7 +48,8 @@ pub(crate) fn make_room(config: &mut Config, given: &[&str], needs: &[Need]) -> 
         config.max_buffered = config.max_buffered.max(largest.saturating_mul(SPARE));
     }
 
-    // What is small makes small what is in it; a message that finds no room is told from its length.
+    // A small limit lowers those that must fit into it. `max_frame` stays, because a message that
+    // finds no room is recognised by its length.
     if !is_given("max_output") {
         config.max_output = config.max_output.min(config.max_buffered);
     }
@@ -70,6 +70,7 @@ fn check(config: &Config, is_given: impl Fn(&str) -> bool, needs: &[Need]) -> Re
         ("max_output", config.max_output),
         ("max_buffered", config.max_buffered),
     ];
+
     let pairs = [
         ("max_line", "max_frame"),
         ("high_water", "max_output"),
@@ -77,13 +78,14 @@ fn check(config: &Config, is_given: impl Fn(&str) -> bool, needs: &[Need]) -> Re
         ("max_output", "max_buffered"),
         ("max_frame", "max_buffered"),
     ];
+
     for whole in ["max_output", "max_buffered"] {
         let bytes = fields.iter().find(|(field, _)| *field == whole);
         let bytes = bytes.map_or(0, |(_, bytes)| *bytes);
         if is_given(whole) && bytes == 0 {
             return Err(format!("{whole} must be at least 1"));
         }
-        // Between them is `high_water`, of which nobody has said anything.
+        // `high_water` lies between the two, and it was not set.
         let has_part = is_given("low_water") && !is_given("high_water");
         if is_given(whole) && has_part && config.low_water >= bytes {
             return Err(format!("{whole} must be more than low_water"));
@@ -94,12 +96,15 @@ fn check(config: &Config, is_given: impl Fn(&str) -> bool, needs: &[Need]) -> Re
 
     let pairs = pairs.iter().filter(|(part, _)| is_given(part));
     let pairs = pairs.map(|(part, whole)| (*part, value(part), *whole));
+
     let needs = needs
         .iter()
         .map(|need| (need.option, need.bytes, need.limit));
+
     let contradiction = pairs
         .chain(needs)
         .find(|(_, bytes, whole)| is_given(whole) && *bytes > value(whole));
+
     match contradiction {
         Some((part, _, whole)) => Err(format!("{whole} must be at least {part}")),
         None => Ok(()),
@@ -215,6 +220,7 @@ mod tests {
                 "max_buffered must be more than low_water",
             ),
         ];
+
         for (given, change, problem) in cases {
             let mut config = Config::default();
             change(&mut config);
@@ -236,12 +242,14 @@ mod tests {
                 limit: "max_buffered",
             },
         ];
+
         let mut config = Config::default();
         make_room(&mut config, &[], &needs).unwrap();
         assert_eq!(
             (config.max_frame, config.max_buffered),
             (4 * MIB, 1_024 * MIB)
         );
+
         for (given, problem) in [
             ("max_frame", "max_frame must be at least max_request"),
             (

@@ -1,15 +1,15 @@
-//! How much may be said about connections.
+//! The limit on log lines about connections.
 
 use std::mem;
 use std::time::{Duration, Instant};
 
-/// Whoever reads the log follows less than this; a flood of clients would hide everything else in
-/// it, and fill the disk.
+/// The most lines per second. A reader cannot follow more, and a flood of clients would hide
+/// everything else in the log and fill the disk.
 pub(crate) const LINES_PER_SECOND: u32 = 100;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts the lines that were written in the current second, and those that were not.
+/// Counts the lines written in the current second, and those left out.
 #[derive(Debug, Default)]
 pub(crate) struct LogBudget {
     second: Option<Instant>,
@@ -18,24 +18,27 @@ pub(crate) struct LogBudget {
 }
 
 impl LogBudget {
-    /// Asks for a line at `now`, and counts it as left out if it may not be written.
+    /// Takes one line at `now`. Returns false and counts it as left out if the budget is spent.
     pub(crate) fn spend(&mut self, now: Instant) -> bool {
         let current = self
             .second
             .is_some_and(|began| now.saturating_duration_since(began) < SECOND);
+
         if !current {
             self.second = Some(now);
             self.lines = 0;
         }
+
         if self.lines == LINES_PER_SECOND {
             self.left_out += 1;
             return false;
         }
+
         self.lines += 1;
         true
     }
 
-    /// How many were left out since the last call.
+    /// Returns the number of lines left out since the last call.
     pub(crate) fn take_left_out(&mut self) -> u64 {
         mem::take(&mut self.left_out)
     }
@@ -52,10 +55,12 @@ mod tests {
         for _ in 0..LINES_PER_SECOND {
             assert!(budget.spend(begin));
         }
+
         let end = begin + SECOND;
         for _ in 0..3 {
             assert!(!budget.spend(end - Duration::from_nanos(1)));
         }
+
         assert!(budget.spend(end));
         assert_eq!(budget.take_left_out(), 3);
         assert_eq!(budget.take_left_out(), 0);

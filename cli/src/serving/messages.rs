@@ -1,4 +1,4 @@
-//! What one message is, for protocols that leave the choice: the option `--framing`.
+//! Message framing for protocols that let the user choose it: the option `--framing`.
 
 use clap::ValueEnum;
 use serveloop::ProtocolError;
@@ -7,10 +7,10 @@ use serveloop::framing::{Decoder, Encoder, Frame, Lines};
 /// Cuts a stream into the pieces in which it arrives, or into lines.
 #[derive(Clone, Debug)]
 pub(crate) enum Messages {
-    /// Each piece as it arrives, less a newline at its end; what is sent gets none. An empty
+    /// Each piece as it arrives, without a newline at its end. Sent pieces get none. An empty
     /// datagram is an empty message.
     Pieces,
-    /// Each line; what is sent becomes a line, of any length.
+    /// Each line. What is sent becomes a line, of any length.
     Lines(Lines),
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum MessageKind {
 }
 
 impl Messages {
-    /// The messages that `cut` says; lines of at most `max_line` bytes.
+    /// Cuts messages as `cut` says, with lines of at most `max_line` bytes.
     pub(crate) fn new(cut: MessageKind, max_line: usize) -> Self {
         match cut {
             MessageKind::Raw => Self::Pieces,
@@ -33,7 +33,7 @@ impl Messages {
 }
 
 impl Messages {
-    /// As in [`Decoder`], and the message borrows from the bytes alone.
+    /// Decodes as in [`Decoder`], with a message that borrows only from `data`.
     pub(crate) fn decode<'a>(
         &mut self,
         data: &'a [u8],
@@ -52,7 +52,7 @@ impl Messages {
         }
     }
 
-    /// As in [`Decoder`], and the message borrows from the bytes alone.
+    /// Decodes as in [`Decoder`], with a message that borrows from `self` or `unread`.
     pub(crate) fn decode_eof<'a>(
         &'a mut self,
         unread: &'a [u8],
@@ -107,6 +107,7 @@ mod tests {
     fn a_piece_is_a_message_less_one_newline() {
         let mut pieces = Messages::new(MessageKind::Raw, 1);
         check(&mut pieces, b"", Some((b"", 0)));
+
         check(&mut pieces, b"bob", Some((b"bob", 3)));
         check(&mut pieces, b"bob\n", Some((b"bob", 4)));
         check(&mut pieces, b"bob\r\n", Some((b"bob", 5)));
@@ -120,6 +121,7 @@ mod tests {
         check(&mut lines, b"bob", None);
         check(&mut lines, b"bob\r\nann", Some((b"bob", 5)));
         assert!(lines.decode(b"robert\n").is_err());
+
         let mut sent = Vec::new();
         lines
             .encode(b"robert", |piece| sent.extend_from_slice(piece))

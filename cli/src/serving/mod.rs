@@ -1,8 +1,8 @@
-//! What `serve` and its protocols share: the model that serves connections, message framings, limits that
-//! move along with others, the budgets of the log, standard output that clients write to, descriptors
-//! that a service manager passed.
+//! What `serve` and its protocols share: execution models, message framings, limits that move along
+//! with others, log budgets, standard output that clients write to, and descriptors that a service
+//! manager passed.
 //!
-//! Something comes in here if more than one protocol, or a protocol and `serve`, needs it. This room
+//! Code belongs here if more than one protocol needs it, or a protocol and `serve`. This room
 //! imports neither.
 
 mod access_log;

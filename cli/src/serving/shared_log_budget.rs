@@ -1,19 +1,19 @@
-//! The budget of log lines that a server and its processes have together.
+//! The budget of log lines that a server and its forked processes share.
 //!
-//! What a process counts in its memory the others do not see, so the count is kept in what they all
-//! have from their parent: a pipe with a byte for each line of this second, and two counters of the
-//! system's. None of it ever waits, and a process that is killed takes at most its one byte along.
+//! Processes do not see each other's memory, so the count lives in descriptors that they all
+//! inherit: a pipe with one byte for each line left this second, an event counter and a timer. No
+//! operation waits, and a process that is killed takes at most one byte with it.
 
 use std::io;
 use std::sync::OnceLock;
 
-/// The tokens of this process and of those that it forks, once they have them together.
+/// The budget of this process and of those that it forks, once they share one.
 static SHARED: OnceLock<SharedLogBudget> = OnceLock::new();
 
-/// Has this process and those that it forks share one budget of `lines` in a second.
+/// Makes this process and those that it forks share one budget of `lines` per second.
 ///
 /// # Errors
-/// The system has no descriptors for it.
+/// Fails if the system has no descriptors left, or does not offer what this takes.
 pub(crate) fn share(lines: u32) -> io::Result<()> {
     if SHARED.get().is_none() {
         let shared_log_budget = SharedLogBudget::new(lines)?;
@@ -22,7 +22,7 @@ pub(crate) fn share(lines: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The budget that several processes share; `None` if this process has one of its own.
+/// Returns the budget that several processes share, or `None` if this process has its own.
 pub(crate) fn shared() -> Option<&'static SharedLogBudget> {
     SHARED.get()
 }
@@ -51,12 +51,13 @@ mod linux {
     #[derive(Debug)]
     pub(crate) struct SharedLogBudget {
         lines: u32,
-        /// A byte for each line that may still be written this second, and where they come from.
+        /// The pipe's read end. Holds one byte for each line that may still be written this second.
         left: OwnedFd,
+        /// The pipe's write end.
         refill: OwnedFd,
         /// Counts the lines that were left out.
         left_out: OwnedFd,
-        /// Tells one process that a new second has begun: whichever reads it first.
+        /// A timer that tells one process of each new second: the first that reads it.
         second: OwnedFd,
     }
 
@@ -83,20 +84,20 @@ mod linux {
             Ok(shared_log_budget)
         }
 
-        /// Asks for a line, and counts it as left out if it may not be written.
+        /// Takes one line. Returns false and counts it as left out if the budget is spent.
         pub(crate) fn spend(&self) -> bool {
             if read(&self.second, &mut [0; 8]).is_ok() {
                 self.fill_up();
             }
             let spent = read(&self.left, &mut [0; 1]).is_ok_and(|count| count == 1);
             if !spent {
-                // Nothing is lost but the count, when it is beyond what eight bytes hold.
+                // This fails only when the count would overflow, and loses only the count.
                 let _ = write(&self.left_out, &1_u64.to_ne_bytes());
             }
             spent
         }
 
-        /// How many were left out since the last call, by all processes.
+        /// Returns the number of lines that all processes left out since the last call.
         pub(crate) fn take_left_out(&self) -> u64 {
             let mut count = [0; 8];
             match read(&self.left_out, &mut count) {
@@ -105,12 +106,13 @@ mod linux {
             }
         }
 
-        /// Makes the tokens as many as a second has. What is taken meanwhile is not replaced.
+        /// Refills the pipe to one byte for each line of a second. Bytes that are taken meanwhile
+        /// are not replaced.
         fn fill_up(&self) {
             let left = ioctl_fionread(&self.left).unwrap_or_else(|_| self.lines.into());
             let missing = u64::from(self.lines).saturating_sub(left);
             let missing = usize::try_from(missing).unwrap_or_default();
-            // A pipe has room for thousands.
+            // A pipe has room for thousands of bytes.
             let _ = write(&self.refill, &vec![0; missing]);
         }
     }
@@ -131,6 +133,7 @@ mod linux {
                 spent += u64::from(shared_log_budget.spend());
                 asked += 1;
             }
+
             assert_eq!(spent, 20);
             assert_eq!(shared_log_budget.take_left_out(), asked - spent);
             assert_eq!(shared_log_budget.take_left_out(), 0);
@@ -138,7 +141,7 @@ mod linux {
     }
 }
 
-/// Where the system offers no such thing, each process has a budget of its own.
+/// Replaces the shared budget where the system does not offer it. Each process then has its own.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[derive(Debug)]
 pub(crate) struct SharedLogBudget(std::convert::Infallible);

@@ -1,4 +1,4 @@
-//! Standard output as a place where clients' bytes go, which may take them slowly, or never.
+//! Standard output for clients' bytes, whose reader may be slow or never read.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,26 +15,27 @@ use crate::logger::TARGET;
 use crate::threads;
 use crate::unblocked::{LAST_WAIT, write_in_full};
 
-/// How many bytes wait at most, beside as many that are being written. A longer piece is taken when
-/// nothing else waits.
+/// The most bytes that wait, in addition to as many that are being written. A longer piece is taken
+/// when nothing else waits.
 const WAITING_MOST: usize = 128 * 1024;
 
-/// Writes whole pieces to standard output: those of one connection in their order, none of them
-/// with a part of another inside.
+/// Writes whole pieces to standard output. The pieces of one connection stay in order, and no piece
+/// interrupts another.
 #[derive(Clone, Debug)]
 pub(crate) enum StdoutQueue {
-    /// A thread writes what waits in a queue of limited length, and nobody else ever waits.
+    /// A thread writes from a queue of limited length, and no other thread waits.
     Queued(Arc<Queue>),
-    /// Whoever has a piece writes it, and waits: for a process that serves one connection alone.
+    /// The connection writes each piece itself and waits, in a process that serves only that
+    /// connection.
     Direct,
 }
 
 impl StdoutQueue {
-    /// The outlet of a server; `forks` says whether each connection has a process of its own, which
-    /// the thread of a queue would not survive.
+    /// Makes the queue of a server. `forks` says whether each connection has its own process, where
+    /// the thread of a queue would not run.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// Fails if the system has no thread left.
     pub(crate) fn new(forks: bool) -> io::Result<Self> {
         if forks {
             return Ok(Self::Direct);
@@ -45,7 +46,7 @@ impl StdoutQueue {
         Ok(Self::Queued(queue))
     }
 
-    /// Waits until everything is written, if that is soon, and says what is not.
+    /// Waits at most [`LAST_WAIT`] until everything is written, and logs how many bytes are not.
     pub(crate) fn finish(&self) {
         let Self::Queued(queue) = self else {
             return;
@@ -57,13 +58,13 @@ impl StdoutQueue {
     }
 }
 
-/// One connection's way to the outlet.
+/// One connection's access to the queue.
 #[derive(Debug)]
 pub(crate) struct Outflow {
     stdout_queue: StdoutQueue,
-    /// The connection's place among those that wait for room.
+    /// The connection's key among those that wait for room.
     place: Option<u64>,
-    /// Standard output is a terminal, which nobody but its user may command.
+    /// Whether standard output is a terminal, which clients must not control.
     is_terminal: bool,
 }
 
@@ -76,11 +77,12 @@ impl Outflow {
         }
     }
 
-    /// Gives `piece` to be written, without what could command a terminal if it goes to one. False if there is no room: nothing was taken, and the `waker`,
-    /// if there is one, is used when it is worth another try.
+    /// Offers `piece` to be written, escaped for a terminal if it goes to one. Returns false if
+    /// there is no room: nothing is taken, and `waker`, if it returns one, is woken when there is
+    /// room again.
     ///
     /// # Errors
-    /// Standard output is closed or broken, now and for ever.
+    /// Fails if standard output is closed or broken, which is permanent.
     pub(crate) fn offer(
         &mut self,
         piece: &[u8],
@@ -107,7 +109,7 @@ impl Drop for Outflow {
     }
 }
 
-/// What waits to be written, and who waits for room.
+/// Bytes that wait to be written, and connections that wait for room.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -117,7 +119,7 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Bytes that the writer has taken out and not written yet.
+    /// The number of bytes that the writer has taken out and not written yet.
     writing: usize,
     wakers: BTreeMap<u64, Waker>,
     next_place: u64,
@@ -135,21 +137,24 @@ impl Queue {
         if let Some(failure) = &state.failure {
             return Err(refusal(failure));
         }
+
         if !state.waiting.is_empty() && state.waiting.len() + piece.len() > WAITING_MOST {
             state.wait(place, waker);
             return Ok(false);
         }
+
         state.waiting.extend_from_slice(piece);
         drop(state);
         self.changed.notify_all();
         Ok(true)
     }
 
-    /// Writes what is offered, until that fails.
+    /// Writes what is offered until a write fails.
     fn write_to(&self, out: &impl AsFd) {
         loop {
             let piece = self.take();
             let written = write_in_full(out, &piece);
+
             let mut state = self.lock();
             state.writing = 0;
             if let Err((rest, error)) = written {
@@ -157,6 +162,7 @@ impl Queue {
                 state.failure = Some(error.to_string());
                 log::error!(target: TARGET, "cannot write to standard output: {error}; {lost} bytes were lost");
             }
+
             let failed = state.failure.is_some();
             drop(state);
             self.changed.notify_all();
@@ -166,25 +172,27 @@ impl Queue {
         }
     }
 
-    /// Waits for something to write, and takes it all out, which makes room.
+    /// Waits until there is something to write and takes it all, which makes room.
     fn take(&self) -> Vec<u8> {
         let state = self.lock();
         let waited = self.changed.wait_while(state, |it| it.waiting.is_empty());
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         state.writing = state.waiting.len();
         let piece = mem::take(&mut state.waiting);
+
         drop(state);
         self.wake();
         piece
     }
 
-    /// Who waits for room may try again, in the order in which they began to wait.
+    /// Wakes the connections that wait for room, in the order in which they began to wait.
     fn wake(&self) {
         let wakers = mem::take(&mut self.lock().wakers);
         wakers.values().for_each(Waker::wake);
     }
 
-    /// How many bytes are still not written after at most `patience`.
+    /// Waits at most `patience` until everything is written, and returns the number of bytes that
+    /// are not.
     fn wait_until_empty(&self, patience: Duration) -> usize {
         let end = Instant::now() + patience;
         let mut state = self.lock();
@@ -196,6 +204,7 @@ impl Queue {
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+
         state.waiting.len() + state.writing
     }
 
@@ -209,7 +218,7 @@ impl State {
         !self.waiting.is_empty() || self.writing > 0
     }
 
-    /// Keeps the place of who is already waiting.
+    /// Registers a waker. A connection that waits already keeps its place.
     fn wait(&mut self, place: &mut Option<u64>, waker: impl FnOnce() -> Option<Waker>) {
         if place.is_some_and(|place| self.wakers.contains_key(&place)) {
             return;
@@ -255,7 +264,8 @@ mod tests {
         (StdoutQueue::Queued(Arc::clone(&queue)), queue, thread)
     }
 
-    /// Two ends of a stream of which the first takes nothing until so many bytes are read.
+    /// Returns two ends of a stream whose first takes nothing until the returned number of bytes is
+    /// read from the second.
     fn clogged() -> (UnixStream, UnixStream, usize) {
         let (mut out, reader) = UnixStream::pair().unwrap();
         out.set_nonblocking(true).unwrap();
@@ -267,13 +277,14 @@ mod tests {
         (out, reader, filled)
     }
 
-    /// Offers pieces to a writer that gets nowhere until there is no room; returns how many bytes
-    /// were taken.
+    /// Offers pieces to a writer that is stuck until there is no room. Returns how many bytes were
+    /// taken.
     fn fill(outflow: &mut Outflow, queue: &Queue, waker: impl Fn() -> Option<Waker>) -> usize {
         assert!(outflow.offer(b".", &waker).unwrap());
         while queue.lock().writing == 0 {
             thread::yield_now();
         }
+
         let piece = [b'.'; WAITING_MOST / 2];
         let mut taken = 1;
         while outflow.offer(&piece, &waker).unwrap() {
@@ -289,15 +300,18 @@ mod tests {
         let (stdout_queue, queue, thread) = start(out);
         let rung = Arc::new(AtomicUsize::new(0));
         let mailbox = Mailbox::new(Box::new(Bell(Arc::clone(&rung))));
+
         let mut outflow = Outflow::new(&stdout_queue);
         let taken = fill(&mut outflow, &queue, || Some(mailbox.waker(7)));
         assert_eq!(taken, 1 + WAITING_MOST);
         assert_eq!(rung.load(Ordering::SeqCst), 0);
+
         let mut found = vec![0; filled + taken];
         reader.read_exact(&mut found).unwrap();
         assert_eq!(queue.wait_until_empty(PATIENCE), 0);
         assert_eq!(rung.load(Ordering::SeqCst), 1);
         assert_eq!(mailbox.take().collect::<Vec<_>>(), [7]);
+
         assert!(outflow.offer(b"room", || None).unwrap());
         drop(reader);
         let _ = outflow.offer(b"the writer ends", || None);
@@ -310,6 +324,7 @@ mod tests {
         let (stdout_queue, queue, thread) = start(out);
         let mailbox = Mailbox::new(Box::new(Bell(Arc::default())));
         let mut outflow = Outflow::new(&stdout_queue);
+
         fill(&mut outflow, &queue, || Some(mailbox.waker(0)));
         for _ in 0..100 {
             let mut other = Outflow::new(&stdout_queue);
@@ -325,6 +340,7 @@ mod tests {
             );
             assert_eq!(queue.lock().wakers.len(), 2);
         }
+
         assert_eq!(queue.lock().wakers.len(), 1);
         drop(reader);
         thread.join().unwrap();
@@ -335,9 +351,11 @@ mod tests {
         let (out, reader) = UnixStream::pair().unwrap();
         let (stdout_queue, queue, thread) = start(out);
         drop(reader);
+
         let mut outflow = Outflow::new(&stdout_queue);
         assert!(outflow.offer(b"lost", || None).unwrap());
         thread.join().unwrap();
+
         let error = outflow.offer(b"refused", || None).unwrap_err().to_string();
         assert!(
             error.starts_with("cannot write to standard output: "),
@@ -356,6 +374,7 @@ mod tests {
                 .unwrap()
         );
         assert_eq!(queue.wait_until_empty(Duration::from_millis(20)), 8);
+
         let mut found = vec![0; filled + 8];
         reader.read_exact(&mut found).unwrap();
         assert_eq!(&found[filled..], b"patience");

@@ -1,4 +1,4 @@
-//! The few calls of the system that no safe function offers.
+//! System calls that no safe function offers.
 #![expect(
     unsafe_code,
     reason = "calls of the C library, whose conditions the compiler cannot check"
@@ -14,39 +14,42 @@ use std::{fs, io, mem, ptr};
 
 use rustix::process::{Resource, Rlimit};
 
-/// Descriptors that are looked at one by one where the system cannot list them: enough for what a
-/// server has, and quickly done.
+/// The descriptors to check one by one where the system cannot list them: enough for a server, and
+/// quick.
 const DESCRIPTORS_MOST: c_int = 1 << 16;
 
-/// Unblocks every signal for this thread, and so for the threads and programs that it starts.
+/// Unblocks every signal for this thread, and so for the threads and programs that it starts later.
 ///
 /// # Errors
-/// The system refuses.
+/// Fails if the system refuses.
 pub(crate) fn unblock_signals() -> io::Result<()> {
     let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the first call writes the set that the second one reads. No handler is added.
+    // SAFETY: the first call writes the set that the second one reads. Neither adds a handler.
     let error = unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
     };
+
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
     Ok(())
 }
 
-/// Becomes the program at `path`, with `words` as its arguments, the zeroth included. Returns only if
-/// that fails. Unlike the standard library's `exec`, it never has a shell run what the system cannot.
+/// Replaces this process with the program at `path`, whose arguments are `words`, the zeroth
+/// included. Returns only on failure. Unlike the standard library's `exec`, it never falls back to
+/// a shell for a file that the system cannot run.
 pub(crate) fn execv(path: &CStr, words: &[CString]) -> io::Error {
     let pointers = words.iter().map(|word| word.as_ptr());
     let pointers: Vec<*const c_char> = pointers.chain([ptr::null()]).collect();
-    // SAFETY: path and words end with a zero, their list with a null pointer, and all of them live
-    // until the call returns.
+    // SAFETY: path and words end with a zero, their list ends with a null pointer, and all of them
+    // live until the call returns.
     unsafe { libc::execv(path.as_ptr(), pointers.as_ptr()) };
     io::Error::last_os_error()
 }
 
-/// Has every open descriptor from `first` on closed when this process becomes another program.
+/// Marks every open descriptor from `first` on to be closed when this process becomes another
+/// program.
 pub(crate) fn close_on_exec_from(first: c_int) {
     if !close_range_on_exec(first) {
         close_listed_on_exec(first);
@@ -54,12 +57,14 @@ pub(crate) fn close_on_exec_from(first: c_int) {
 }
 
 fn close_listed_on_exec(first: c_int) {
-    // A list that is made up, as on a FreeBSD without fdescfs, ends with standard error.
+    // Without fdescfs, FreeBSD lists only descriptors up to standard error, so a list with nothing
+    // from `first` on is not trusted.
     let listed = fs::read_dir("/dev/fd").map(|entries| {
         let names = entries.flatten().map(|entry| entry.file_name());
         let numbers = names.filter_map(|name| name.to_str()?.parse().ok());
         numbers.collect::<Vec<c_int>>()
     });
+
     match listed {
         Ok(listed) if listed.iter().any(|descriptor| *descriptor >= first) => {
             let others = listed.into_iter().filter(|descriptor| *descriptor >= first);
@@ -74,11 +79,12 @@ fn close_on_exec(descriptor: c_int) {
     unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
-/// False if the system is older than Linux 5.11. The C library has this function only lately.
+/// Returns false on Linux before 5.11. Makes the raw system call because only recent C libraries
+/// have the function.
 #[cfg(target_os = "linux")]
 fn close_range_on_exec(first: c_int) -> bool {
     let flags = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: with this flag the call closes nothing, it changes a flag of descriptors that are open.
+    // SAFETY: with this flag the call closes nothing. It only sets a flag of open descriptors.
     unsafe { libc::syscall(libc::SYS_close_range, first, c_int::MAX, flags) == 0 }
 }
 
@@ -87,36 +93,40 @@ fn close_range_on_exec(_: c_int) -> bool {
     false
 }
 
-/// Processor time of all threads of a process, those included that have ended; in nanoseconds, unlike
-/// /proc/PID/stat. `None` if there is no such process.
+/// Returns the processor time of all threads of a process, including those that have ended. It has
+/// nanosecond resolution, unlike /proc/PID/stat. Returns `None` if there is no such process.
 #[cfg(target_os = "linux")]
 pub(crate) fn processor_time(process: u32) -> Option<std::time::Duration> {
     let process = libc::pid_t::try_from(process).ok()?;
     let mut clock = MaybeUninit::zeroed();
     let mut time = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: the first call writes the clock that the second one reads, if it succeeds.
+    // SAFETY: the first call writes the clock that the second one reads, and the second runs only
+    // if the first succeeds.
     let failed = unsafe {
         libc::clock_getcpuclockid(process, clock.as_mut_ptr()) != 0
             || libc::clock_gettime(clock.assume_init(), time.as_mut_ptr()) != 0
     };
-    // SAFETY: zeros are a valid time, and so is what the system has written.
+    // SAFETY: zeros are a valid time, and so is what the system wrote.
     let time = unsafe { time.assume_init() };
+
     let seconds = u64::try_from(time.tv_sec).ok()?;
     let nanos = u32::try_from(time.tv_nsec).ok()?;
     (!failed).then(|| std::time::Duration::new(seconds, nanos))
 }
 
-/// Has threads share one heap. Otherwise each reserves 64 MiB of addresses for its own.
+/// Makes all threads share one heap. Otherwise glibc reserves 64 MiB of addresses for each thread's
+/// own.
 pub(crate) fn share_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the call sets a number. Without it the heaps are as they were.
+    // SAFETY: the call sets a number. If it fails, the heaps stay as they were.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1)
     };
 }
 
-/// Returns the limits of this process on `resource`. `None` if the system does not say, as a sandbox may
-/// have it, or for a resource that is not asked for here. Unlike rustix's `getrlimit` it never panics.
+/// Returns this process's limits on `resource`. Returns `None` if the system does not tell, as in
+/// some sandboxes, or for a resource that is not listed here. Unlike rustix's `getrlimit`, it never
+/// panics.
 pub(crate) fn limits(resource: Resource) -> Option<Rlimit> {
     // SAFETY: zeros are valid limits.
     let mut found = unsafe { mem::zeroed::<libc::rlimit>() };
@@ -141,7 +151,7 @@ pub(crate) fn limits(resource: Resource) -> Option<Rlimit> {
     })
 }
 
-/// A limit as a number: it has another type on each system.
+/// Converts a limit, whose type differs between systems.
 fn number(limit: impl TryInto<u64>) -> Option<u64> {
     limit.try_into().ok()
 }
@@ -154,7 +164,8 @@ mod tests {
 
     use super::*;
 
-    /// Other tests' descriptors have the flag anyway, as all that the standard library opens.
+    /// Setting the flag on other tests' descriptors does no harm: the standard library opens all of
+    /// its own with it.
     #[test]
     fn descriptors_are_closed_when_the_program_changes() {
         let files = [(); 2].map(|()| fs::File::open("/dev/null").unwrap());
@@ -163,6 +174,7 @@ mod tests {
             for file in &files {
                 fcntl_setfd(file, FdFlags::empty()).unwrap();
             }
+
             let from = first.as_raw_fd().max(second.as_raw_fd());
             close(from);
             for file in &files {
@@ -182,6 +194,7 @@ mod tests {
             libc::sigaddset(one.as_mut_ptr(), libc::SIGUSR1);
             libc::pthread_sigmask(libc::SIG_BLOCK, one.as_ptr(), ptr::null_mut());
         }
+
         let mask = || {
             status()
                 .lines()
@@ -189,6 +202,7 @@ mod tests {
                 .map(str::to_owned)
         };
         let before = mask();
+
         unblock_signals().unwrap();
         if cfg!(target_os = "linux") {
             assert_ne!(before, mask());
@@ -204,7 +218,7 @@ mod tests {
             assert!(begun.elapsed().as_secs() < 10);
         }
         assert_eq!(processor_time(u32::MAX), None);
-        // One more than the highest number that a process can have.
+        // One more than the highest process id.
         assert_eq!(processor_time((1 << 22) + 1), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A timer of one thread, which interrupts its system calls.
+//! A timer that interrupts one thread's system calls.
 #![cfg_attr(
     target_os = "linux",
     expect(
@@ -14,17 +14,17 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 use std::{ffi::c_int, mem::zeroed, ptr, sync::OnceLock};
 
-/// What [`Interrupts`] send, as nothing else does.
+/// The signal that [`Interrupts`] sends. Nothing else sends it.
 #[cfg(target_os = "linux")]
 const INTERRUPT: c_int = libc::SIGVTALRM;
 
-/// Interrupts the calling thread again and again while this lives, so that a system call of it that
-/// waits ends with an error. The first interrupt may come before the call does.
+/// Interrupts the calling thread repeatedly while this value lives, so that a system call that
+/// waits ends with an error. The first interrupt may come before the call begins.
 #[derive(Debug)]
 pub(crate) struct Interrupts {
     #[cfg(target_os = "linux")]
     timer: libc::timer_t,
-    /// It is the thread's that made it.
+    /// Keeps this value on the thread that made it.
     _unsent: PhantomData<*const ()>,
 }
 
@@ -36,7 +36,7 @@ impl Interrupts {
         catch_interrupts()?;
         unblock_interrupts()?;
 
-        // SAFETY: zeros are a valid event and a valid timer; both live for the calls.
+        // SAFETY: zeros are a valid event and a valid timer, and both live for the calls.
         let (mut event, mut timer) = unsafe { (zeroed::<libc::sigevent>(), zeroed()) };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = INTERRUPT;
@@ -82,8 +82,8 @@ fn catch_interrupts() -> io::Result<()> {
     static CAUGHT: OnceLock<bool> = OnceLock::new();
 
     let caught = CAUGHT.get_or_init(|| {
-        // SAFETY: zeros are a valid action: no flags, so that calls are not begun again, and no signal
-        // blocked. The handler does nothing.
+        // SAFETY: zeros are a valid action: no flags, so that interrupted calls are not restarted,
+        // and no signal blocked. The handler does nothing.
         unsafe {
             let mut action = zeroed::<libc::sigaction>();
             action.sa_sigaction = nothing as *const () as libc::sighandler_t;
@@ -95,16 +95,18 @@ fn catch_interrupts() -> io::Result<()> {
         .ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
-/// Unblocks [`INTERRUPT`] for this thread: the process that started this one may have blocked it.
+/// Unblocks [`INTERRUPT`] for this thread, because the process that started this one may have
+/// blocked it.
 #[cfg(target_os = "linux")]
 fn unblock_interrupts() -> io::Result<()> {
-    // SAFETY: the set is made empty, and lives for the calls.
+    // SAFETY: the set is initialized as empty and lives for the calls.
     let error = unsafe {
         let mut these = zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut these);
         libc::sigaddset(&raw mut these, INTERRUPT);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const these, ptr::null_mut())
     };
+
     match error {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),

@@ -1,4 +1,4 @@
-//! Which programs a client may run.
+//! The programs that a client may run.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// Where programs are looked for, and what they get as their own `PATH`.
+/// The directories where programs are searched, which is also the `PATH` that they get.
 pub(super) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// A program as `--allow` names it, found once and for all when the server starts.
+/// A program named by `--allow`. It is looked up once, when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
     name: OsString,
@@ -22,16 +22,16 @@ impl Allowed {
         &self.path
     }
 
-    /// Whether a request's first word is this program: by the very name of `--allow`, or the path
-    /// that it stands for.
+    /// Returns whether a request's first word means this program: exactly the name given to
+    /// `--allow`, or the path found for it.
     pub(super) fn is_called(&self, word: &OsStr) -> bool {
         word == self.name || word == self.path.as_os_str()
     }
 
-    /// Finds the program: at an absolute path, or by its name in [`PATH`]. Neither has to be text.
+    /// Finds the program: at an absolute path, or by its name in [`PATH`]. Neither has to be UTF-8.
     ///
     /// # Errors
-    /// There is none that can be run, which the text says more of.
+    /// Fails with a message if there is no such program, or it cannot be run.
     pub(super) fn find(name: OsString) -> Result<Self, String> {
         let bytes = name.as_bytes();
         let path = if bytes.starts_with(b"/") {
@@ -41,6 +41,7 @@ impl Allowed {
         } else {
             search(&name).ok_or_else(|| format!("no such program in {PATH}"))?
         };
+
         check(&path)?;
         Ok(Self { name, path })
     }

@@ -1,4 +1,4 @@
-//! One program to run, between the connection that wants it and the thread that runs it.
+//! A program to run, shared by the connection that asks for it and the thread that runs it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -19,34 +19,35 @@ use crate::protocols::command::outcome::{Outcome, Report};
 use crate::protocols::command::shlex;
 use crate::protocols::command::shlex::Unsplit;
 
-/// The first process of a container, to which the system leaves all orphans.
+/// The process id that inherits all orphans, such as that of the first process of a container.
 const FIRST_PROCESS: u32 = 1;
 
-/// How long to wait for orphans that were killed, and how often to look.
+/// How long to wait for killed orphans, and how often to check.
 const ORPHANS_MOST: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// How much output comes before the connection is told of it again.
+/// How many more bytes of output come before the connection is woken to count them.
 const TOLD_EACH: usize = 64 << 10;
 
-/// A program that a request names, and what becomes of it. The connection is woken when there is a
-/// report, and while output comes that it has to answer for.
+/// A requested program and its result. Wakes its connection when there is a report, and while
+/// output comes that counts towards the connection's memory.
 ///
-/// It keeps the request and not its words: each of those takes several times the memory of a letter.
+/// Keeps the request and not its words, because each word takes several times the memory of its
+/// letters.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) program: PathBuf,
     request: Box<[u8]>,
     waker: Waker,
     asked: Instant,
-    /// How many bytes of output there are.
+    /// The number of bytes of output so far.
     collected: AtomicUsize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The child, from when it was started until it is reaped: as long as its id is its own.
+    /// The child from its start until it is reaped, as long as its id is its own.
     child: Option<Pid>,
     is_cancelled: bool,
     report: Option<Report>,
@@ -64,28 +65,29 @@ impl Job {
         }
     }
 
-    /// The program's arguments, the zeroth included.
+    /// Returns the program's arguments, the zeroth included.
     pub(super) fn words(&self) -> Result<Vec<OsString>, Unsplit> {
         shlex::split(&self.request)
     }
 
-    /// The words, as far as one line can show them.
+    /// Returns the words joined by spaces, for the log.
     pub(super) fn request(&self) -> Vec<u8> {
         let words = self.words().unwrap_or_default();
         words.join(OsStr::new(" ")).into_vec()
     }
 
-    /// How many bytes of memory it takes, its output not counted.
+    /// Returns the bytes of memory that this takes, its output not counted.
     pub(super) fn kept(&self) -> usize {
         size_of::<Self>() + self.program.as_os_str().len() + self.request.len()
     }
 
-    /// How many bytes of output the program has written, as far as that is known.
+    /// Returns the bytes of output that the program has written, as last noted by
+    /// [`Job::note_collected`].
     pub(super) fn collected(&self) -> usize {
         self.collected.load(Ordering::Relaxed)
     }
 
-    /// Notes how many bytes of output there are, and tells the connection now and then.
+    /// Notes the bytes of output so far, and wakes the connection for every [`TOLD_EACH`] more.
     pub(super) fn note_collected(&self, bytes: usize) {
         if bytes >= self.collected() + TOLD_EACH {
             self.collected.store(bytes, Ordering::Relaxed);
@@ -93,7 +95,7 @@ impl Job {
         }
     }
 
-    /// Kills the program with all its processes now, or when it starts. Does not wait.
+    /// Kills the program and all its processes, now or as soon as it starts. Does not wait.
     pub(super) fn cancel(&self) {
         let mut state = self.state();
         state.is_cancelled = true;
@@ -104,7 +106,7 @@ impl Job {
         self.state().is_cancelled
     }
 
-    /// The child runs. If nobody wants it any more, not for long.
+    /// Notes the started child, and kills it at once if the job is cancelled already.
     pub(super) fn note_started(&self, child: Pid) {
         let mut state = self.state();
         state.child = Some(child);
@@ -113,46 +115,47 @@ impl Job {
         }
     }
 
-    /// Asks all processes of the program to end.
+    /// Sends SIGTERM to all processes of the program.
     pub(super) fn terminate(&self) {
         if let Some(child) = self.state().child {
-            // It has no group of its own yet if it has just been started.
+            // A child that has just started is not in its own group yet.
             if kill_process_group(child, Signal::TERM).is_err() {
                 let _ = kill_process(child, Signal::TERM);
             }
         }
     }
 
-    /// Ends all processes of the program.
+    /// Kills all processes of the program.
     pub(super) fn kill(&self) {
         kill(self.state().child);
     }
 
-    /// Takes the status of a child that has ended, and ends what it left behind. That comes first:
-    /// the group's number can be somebody else's as soon as the child is reaped.
+    /// Kills what an ended child left behind, then reaps it and returns its status. In this order,
+    /// because another group may get the same number as soon as the child is reaped.
     pub(super) fn reap(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let mut state = self.state();
         kill(state.child.take());
         let status = child.wait();
         drop(state);
+
         if process::id() == FIRST_PROCESS {
             reap_orphans(Pid::from_child(child));
         }
         status
     }
 
-    /// Nothing more happens. Wakes the connection.
+    /// Stores the report and wakes the connection.
     pub(super) fn finish(&self, report: Report) {
         self.state().report = Some(report);
         self.waker.wake();
     }
 
-    /// What became of it, once.
+    /// Takes the report, if there is one.
     pub(super) fn take_report(&self) -> Option<Report> {
         self.state().report.take()
     }
 
-    /// What to say of it when nobody waits for its report.
+    /// Returns the report of a job whose connection has ended.
     pub(super) fn abandoned(&self) -> Report {
         Report {
             outcome: Outcome::Abandoned,
@@ -167,12 +170,13 @@ impl Job {
     }
 }
 
-/// Takes notice of the ends of those in a group that was killed, whom a dead parent left to us, but
-/// does not wait for ever: others of the session can join the group at any time. While we have a
-/// child in it, its number is nobody else's.
+/// Reaps the orphans of a killed group that their dead parent left to us. Gives up after
+/// [`ORPHANS_MOST`], because other processes of the session can join the group at any time. While
+/// the group has a child of ours, no other group gets its number.
 fn reap_orphans(group: Pid) {
     let due = Instant::now() + ORPHANS_MOST;
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+
     while Instant::now() < due {
         match waitid(WaitId::Pgid(Some(group)), look) {
             Ok(Some(_)) | Err(Errno::INTR) => {}
@@ -185,8 +189,8 @@ fn reap_orphans(group: Pid) {
     }
 }
 
-/// First the process itself, which is in no group of its own until it has made one, and then can
-/// start no others any more.
+/// Kills the process first and then its group. The process is not in its own group until it has
+/// made one, and once killed it can start no others.
 fn kill(child: Option<Pid>) {
     if let Some(child) = child {
         let _ = kill_process(child, Signal::KILL);

@@ -1,6 +1,6 @@
-//! Between the server and a program: our own binary once more, which sets what a program may not
-//! go beyond and then becomes the program. So the limits concern nobody else, and no code runs
-//! between `fork` and `exec` in a process that has threads.
+//! The step between the server and a program: our own binary runs again, sets the program's limits
+//! and then becomes the program. That way the limits affect nothing else, and no code runs between
+//! `fork` and `exec` in a process that has threads.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
@@ -24,38 +24,39 @@ use crate::protocols::command::allowed::PATH;
 use crate::protocols::command::platform;
 use crate::sys::{close_on_exec_from, execv, limits, unblock_signals};
 
-/// By this name in place of its own our binary knows what it was started for.
+/// The name, in place of its own, that tells our binary what it was started for.
 const MARK: &str = "serveloop: becoming a program";
 
-/// What a program finds in its environment, and nothing else.
+/// The whole environment of a program.
 const ENVIRONMENT: [(&str, &str); 2] = [("PATH", PATH), ("LANG", "C.UTF-8")];
 
-/// From the usual and the real-time signals; what the system does not have is skipped.
+/// All standard and real-time signals. Those that the system does not have are skipped.
 const SIGNALS: RangeInclusive<i32> = 1..=64;
 
-/// The descriptor after standard input, output and error.
+/// The first descriptor after standard input, output and error.
 const FIRST_OTHER: i32 = 3;
 
-/// The shell's status for what could not be started; nobody gets to see it.
+/// The shell's status for a program that could not be started. The server does not report it.
 const NOT_STARTED: u8 = 127;
 
-/// What one program may use, checked by the system.
+/// The limits on one program, which the system enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Confinement {
-    /// Time of the processor; whole seconds, rounded up.
+    /// Processor time, in whole seconds, rounded up.
     pub(super) cpu_time: Duration,
-    /// The longest file that it may write, in bytes.
+    /// The longest file that the program may write, in bytes.
     pub(super) file_size: u64,
-    /// Open descriptors.
+    /// The most open descriptors.
     pub(super) descriptors: u64,
 }
 
 impl Confinement {
-    /// A command that becomes `program` with `words` as its arguments, the zeroth included. Its
-    /// standard input must be a pipe, by which it says why it could not.
+    /// Returns a command that becomes `program` with `words` as its arguments, the zeroth included.
+    /// Its standard input must be a pipe, to which it writes why it could not.
     pub(super) fn command(&self, program: &Path, words: &[OsString]) -> io::Result<Command> {
         let mut command = Command::new(platform::own_binary()?);
         let seconds = self.cpu_time.as_millis().div_ceil(1_000);
+
         command
             .arg0(MARK)
             .arg(process::id().to_string())
@@ -70,10 +71,10 @@ impl Confinement {
         Ok(command)
     }
 
-    /// Sets the limits for this process; none is ever raised.
+    /// Applies the limits to this process. Never raises one.
     fn apply(&self) -> io::Result<()> {
         let seconds = self.cpu_time.as_secs();
-        // A second between the signal that can be caught and the one that cannot.
+        // Leaves a second between the signal that can be caught and the one that cannot.
         limit(Resource::Cpu, seconds, seconds.saturating_add(1))?;
         limit(Resource::Fsize, self.file_size, self.file_size)?;
         limit(Resource::Core, 0, 0)?;
@@ -84,6 +85,7 @@ impl Confinement {
 fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
     let most = limits(resource).and_then(|limits| limits.maximum);
     let most = most.unwrap_or(u64::MAX);
+
     let limits = Rlimit {
         current: Some(soft.min(most)),
         maximum: Some(hard.min(most)),
@@ -91,18 +93,19 @@ fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
     Ok(setrlimit(resource, limits)?)
 }
 
-/// Becomes the program that this process was started for, if it was started for one. Returns only
-/// if that fails.
+/// Becomes the program that this process was started for. Returns `None` if it was not started for
+/// one, and an exit status if that fails.
 pub(crate) fn become_program() -> Option<ExitCode> {
     let mut arguments = env::args_os();
     if arguments.next()? != OsStr::new(MARK) {
         return None;
     }
+
     let failure = match fcntl_dupfd_cloexec(io::stdin(), FIRST_OTHER) {
         Ok(status) => tell(File::from(status), start(arguments)),
         Err(error) => Err(error.into()),
     };
-    // The pipe is gone or never was one, so that a person may have typed this.
+    // The pipe is gone or never was one, so a person may have typed this.
     if let Err(error) = failure {
         let _ = writeln!(io::stderr(), "serveloop: {error}");
     }
@@ -113,7 +116,7 @@ fn tell(mut status: File, error: io::Error) -> io::Result<()> {
     status.write_all(error.to_string().as_bytes())
 }
 
-/// Only ever returns an error.
+/// Becomes the program. Returns only if that fails.
 fn start(arguments: impl Iterator<Item = OsString>) -> io::Error {
     match prepare(arguments) {
         Ok(program) => execv(&program.path, &program.words),
@@ -152,13 +155,13 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Program>
     Ok(Program { path, words })
 }
 
-/// What was ignored when the server was started would stay ignored. A handler does not: the system
-/// puts the default in its place when this process becomes the program. What was blocked then would
-/// stay blocked, too.
+/// Restores the default actions and unblocks all signals. Ignored and blocked signals would stay so
+/// in the program. A handler does not: the system replaces it with the default when this process
+/// becomes the program.
 fn reset_signals() -> io::Result<()> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in SIGNALS.filter(|signal| !FORBIDDEN.contains(signal)) {
-        // The C library keeps two of them for itself.
+        // This fails for the two that the C library reserves.
         let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
     }
     unblock_signals()

@@ -1,4 +1,4 @@
-//! What only Linux offers.
+//! Calls that only Linux offers.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,25 +10,25 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
-/// Our own binary, also when the file has been replaced by a newer one since we started.
+/// Returns our own binary, even if its file has been replaced since we started.
 pub(super) fn own_binary() -> io::Result<PathBuf> {
     Ok(PathBuf::from("/proc/self/exe"))
 }
 
-/// Keeps this process's environment, memory and descriptors from programs that run as the same user
-/// and look into `/proc`, unless that user is root.
+/// Hides this process's environment, memory and descriptors in `/proc` from programs that run as
+/// the same user, unless that user is root.
 ///
 /// # Errors
-/// The system refuses.
+/// Fails if the system refuses.
 pub(super) fn hide_from_programs() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Has this process killed when the thread of the server that started it ends, however it ends, and
-/// keeps it from gaining rights, by which it could get out of that.
+/// Makes the system kill this process when the server's thread that started it ends, however it
+/// ends. Also keeps the process from gaining privileges, which would undo that.
 ///
 /// # Errors
-/// The server has ended already.
+/// Fails if the server has ended already, or the system refuses.
 pub(super) fn bind_to_parent(server: u64) -> io::Result<()> {
     set_no_new_privs(true)?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -39,8 +39,8 @@ pub(super) fn bind_to_parent(server: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor that becomes readable when a child of ours has ended; none where the system is too
-/// old for it.
+/// Returns a descriptor that becomes readable when the child ends, or `None` if there is none, such
+/// as on an old system.
 pub(super) fn exit_of(child: Pid) -> Option<OwnedFd> {
     pidfd_open(child, PidfdFlags::empty()).ok()
 }

@@ -1,9 +1,9 @@
-//! How much output of programs is kept that clients have not taken.
+//! The memory quota for program output that clients have not taken yet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The memory for the output of all programs of a server together, in bytes.
+/// The memory for the output of all programs of a server, in bytes.
 #[derive(Debug)]
 pub(super) struct MemoryQuota {
     max: usize,
@@ -24,7 +24,7 @@ impl MemoryQuota {
         self.held.load(Ordering::Relaxed) >= self.max
     }
 
-    /// An empty part of it.
+    /// Returns a share that holds nothing yet.
     pub(super) fn share(self: &Arc<Self>) -> Share {
         Share {
             store: Arc::clone(self),
@@ -33,8 +33,8 @@ impl MemoryQuota {
     }
 }
 
-/// The part of a store that one program's output takes. Dropped with the reply, be it sent or lost,
-/// it is given back.
+/// The part of the quota that one program's output takes. Dropping it, with the reply, gives the
+/// part back.
 #[derive(Debug)]
 pub(super) struct Share {
     store: Arc<MemoryQuota>,
@@ -42,7 +42,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Takes `wanted` bytes more, or what is left, and says how many.
+    /// Takes `wanted` more bytes, or as many as are left, and returns how many.
     pub(super) fn grow(&mut self, wanted: usize) -> usize {
         let room = |held: usize| wanted.min(self.store.max - held);
         let grow = |held| Some(held + room(held));
@@ -55,14 +55,14 @@ impl Share {
         taken
     }
 
-    /// Gives `bytes` of it back.
+    /// Gives `bytes` back, or all of the share if it is less.
     pub(super) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         self.store.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// What the whole store holds at most.
+    /// Returns the size of the whole quota.
     pub(super) fn max(&self) -> usize {
         self.store.max
     }
@@ -87,13 +87,16 @@ mod tests {
         assert_eq!(second.grow(6), 4);
         assert!(store.is_full());
         assert_eq!(first.grow(1), 0);
+
         drop(first);
         assert!(!store.is_full());
         assert_eq!(second.grow(9), 6);
+
         second.shrink(4);
         assert!(!store.is_full());
         second.shrink(100);
         assert_eq!(store.share().grow(11), 10);
+
         drop(second);
         assert_eq!(store.share().grow(11), 10);
     }

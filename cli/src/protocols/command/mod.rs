@@ -1,9 +1,9 @@
-//! `serveloop serve command`: programs that clients run, within limits.
+//! `serve command`: runs programs for clients, within limits.
 //!
-//! Nothing here is a shell. A request is split into words; the first must be a program that was
-//! allowed when the server was started, the others are its arguments, passed as they are. What this
-//! does not protect from is what an allowed program does with its arguments: an interpreter, `env`,
-//! `find` or an editor runs whatever it is told to. The library contains nothing of this.
+//! There is no shell here. A request is split into words. The first must be a program that was
+//! allowed when the server started, and the others are its arguments, passed unchanged. This does
+//! not protect from what an allowed program does with its arguments: an interpreter, `env`, `find`
+//! or an editor runs whatever it is told to. The library contains none of this.
 
 mod launcher;
 mod memory_quota;
@@ -48,18 +48,19 @@ use crate::units::{Size, Span, Timeout};
 pub(crate) use self::launcher::become_program;
 pub(crate) use self::wire::{READY, Wire};
 
-/// The longest request, and the most output of a program, if nobody says otherwise, in bytes.
+/// The defaults of the longest request and the most output of a program, in bytes.
 const REQUEST: usize = 8 << 10;
 const COMMAND_OUTPUT: usize = 1 << 20;
 
-/// A reply has a length that fits a signed integer of 4 bytes, with room for what is said of its
-/// end.
+/// The most output that can be allowed. A reply's length must fit a signed integer of 4 bytes, with
+/// room for the last line.
 const OUTPUT_MOST: usize = 1 << 30;
 
-/// Text in place of a request's length, be it line ends, is a larger number than this.
+/// The longest request that can be allowed. Text in place of a length, even line ends, is a larger
+/// number and so refused.
 const REQUEST_MOST: usize = 128 << 20;
 
-/// Starting a program takes one beside the three that it finds.
+/// Starting a program takes one descriptor in addition to its standard three.
 const DESCRIPTORS_LEAST: u64 = 4;
 
 /// Runs programs that were allowed by name, never a shell, and sends back what they print.
@@ -175,7 +176,7 @@ pub(crate) struct CommandOptions {
 }
 
 impl CommandOptions {
-    /// Refuses what is unsafe or cannot be served.
+    /// Returns an error for what is unsafe or cannot be served.
     pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
         let problem = if self.allow.is_empty() {
             "no program is allowed; for example: serveloop serve command --allow ls --allow date"
@@ -203,10 +204,11 @@ impl CommandOptions {
         } else {
             return Ok(());
         };
+
         Err(Failure::Usage(problem))
     }
 
-    /// What was asked for beyond the usual needs as much of the server's limits.
+    /// Returns the needs of options that exceed their defaults.
     pub(super) fn needs(&self) -> Vec<Need> {
         let (request, output) = (self.max_request.into(), self.max_command_output.into());
         let all = [
@@ -214,6 +216,7 @@ impl CommandOptions {
             ("max_command_output", output, COMMAND_OUTPUT, "max_buffered"),
         ];
         let beyond = all.into_iter().filter(|(_, bytes, usual, _)| bytes > usual);
+
         beyond
             .map(|(option, bytes, _, limit)| Need {
                 option,
@@ -223,12 +226,13 @@ impl CommandOptions {
             .collect()
     }
 
-    /// The first address that clients of other machines could reach.
+    /// Returns the first address that other machines could reach, unless that is allowed.
     fn forbidden<'a>(&self, addresses: &'a [Address]) -> Option<&'a Address> {
         let is_remote = |address: &&Address| {
             let addr = address.socket_addr();
             addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
         };
+
         let mut addresses = addresses.iter();
         addresses.find(|address| !self.allow_remote_without_authentication && is_remote(address))
     }
@@ -242,8 +246,10 @@ impl CommandOptions {
         if geteuid().is_root() {
             log::warn!(target: TARGET, "the programs run as root, as this server does");
         }
+
         keep_children()?;
         platform::hide_from_programs()?;
+
         let service = Arc::new(self.service(config));
         let (pool, tally) = (Arc::clone(&service.pool), Arc::clone(&service.tally));
         let served = execution.serve(server, move |peer: &Peer| {
@@ -251,6 +257,7 @@ impl CommandOptions {
             let method_least = service.wire.length_size().unwrap_or(usize::MAX);
             Some(Screened::new(peer, &service.alarm, method_least, commands))
         });
+
         pool.end();
         log::info!(target: TARGET, "{}", tally.as_ref());
         served

@@ -1,4 +1,4 @@
-//! What Linux offers, as far as other systems have it.
+//! Substitutes for the calls that only Linux offers.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -6,22 +6,22 @@ use std::{env, io};
 
 use rustix::process::Pid;
 
-/// Our own binary.
+/// Returns our own binary.
 pub(super) fn own_binary() -> io::Result<PathBuf> {
     env::current_exe()
 }
 
-/// What a program can see of a process of the same user is up to the system here.
+/// Does nothing. The system decides what a program sees of a process of the same user.
 pub(super) fn hide_from_programs() -> io::Result<()> {
     Ok(())
 }
 
-/// Nothing ends a process here because its parent has been killed.
+/// Does nothing. The system cannot end a process because its parent was killed.
 pub(super) fn bind_to_parent(_server: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// There is no such descriptor here.
+/// Returns `None`, because the system has no such descriptor.
 pub(super) fn exit_of(_child: Pid) -> Option<OwnedFd> {
     None
 }

@@ -1,4 +1,4 @@
-//! What came of a request, and how the reply says it.
+//! The outcome of a request, and how the reply tells it.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -10,35 +10,36 @@ use crate::protocols::command::memory_quota::Share;
 use crate::protocols::command::shlex::Unsplit;
 use crate::units::{Size, Span};
 
-/// How a request ended. Its text is the last line of the reply, in brackets, unless the program
-/// ended well.
+/// How a request ended. Displayed in brackets on the last line of the reply, unless the program
+/// exited with status 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Exited(i32),
     Killed(i32),
     /// It wrote more than this many bytes.
     CutOff(usize),
-    /// It was cut off at so many bytes, since all output together is this much.
+    /// It was cut off after the first number of bytes, because all output together reached the
+    /// second.
     Crowded(usize, usize),
     TimedOut(Duration),
-    /// It may be for nobody any more.
+    /// The client's stream has ended, so the client may be gone.
     Stopped,
-    /// The connection has ended, so that nobody hears of it.
+    /// The connection has ended, so no reply is sent.
     Abandoned,
     NotStarted(String),
     NotAllowed(Vec<u8>),
     Malformed(Unsplit),
     TooLong(u64, usize),
-    /// So many programs run and wait already.
+    /// This many programs run and wait already.
     Busy(usize),
-    /// So many bytes of output wait to be taken already.
+    /// This many bytes of output wait to be taken already.
     Full(usize),
-    /// So many requests of one connection wait already.
+    /// This many requests of one connection wait already.
     Flooded(usize),
 }
 
 impl Outcome {
-    /// How a process ended by itself.
+    /// Returns how a process ended by itself.
     pub(super) fn of_process(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Exited(code),
@@ -89,19 +90,19 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What a request leads to: the program's output, and how it ended.
+/// The result of a request: the program's output, and how it ended.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) outcome: Outcome,
     pub(super) output: Vec<u8>,
-    /// What of the memory for all output this takes.
+    /// The share of the memory quota that the output takes.
     pub(super) share: Option<Share>,
-    /// How long the program ran; none if there was none.
+    /// How long the program ran, or `None` if no program ran.
     pub(super) took: Option<Duration>,
 }
 
 impl Report {
-    /// A request that no program was run for.
+    /// Returns the report of a request that no program was run for.
     pub(super) fn refused(outcome: Outcome) -> Self {
         Self {
             outcome,
@@ -111,16 +112,18 @@ impl Report {
         }
     }
 
-    /// The reply: the output as it came, and a line of its own that says what is not well.
+    /// Returns the reply: the output as it came, then a line that tells how the program ended,
+    /// unless it ended well.
     pub(super) fn into_reply(self) -> Vec<u8> {
         let mut reply = self.output;
         if self.outcome.is_well() {
             return reply;
         }
+
         let is_open = reply.last().is_some_and(|byte| *byte != b'\n');
         let begin = if is_open { "\n" } else { "" };
         let end = format!("{begin}[{}]\n", self.outcome);
-        // The output may take much of the memory that there is.
+        // Reserves exactly, because the output may already take much of the memory.
         reply.reserve_exact(end.len());
         reply.extend(end.bytes());
         reply
@@ -154,6 +157,7 @@ mod tests {
             reply("a\n", Outcome::Killed(9)),
             "a\n[killed by signal 9]\n"
         );
+
         assert_eq!(reply("a", Outcome::Exited(1)), "a\n[exit status 1]\n");
         let text = reply("a", Outcome::CutOff(1 << 20));
         assert_eq!(text, "a\n[output cut off at 1MiB]\n");

@@ -1,4 +1,4 @@
-//! How many programs run at a time, and who waits for how long.
+//! A pool that limits how many programs run and wait.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,11 @@ use crate::protocols::command::memory_quota::MemoryQuota;
 use crate::protocols::command::outcome::{Outcome, Report};
 use crate::protocols::command::run::{Rules, run};
 
-/// How long to wait for programs that were killed.
+/// How long to wait for killed programs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs programs, each on a thread of its own, at most so many at a time. Further ones wait in the
-/// order in which they came, at most so many too.
+/// Runs up to `max_running` programs, each on its own thread. Up to `max_waiting` more wait in the
+/// order in which they came.
 #[derive(Debug)]
 pub(super) struct Pool {
     rules: Rules,
@@ -32,7 +32,7 @@ struct State {
 }
 
 impl Pool {
-    /// Together the programs' output, until it is taken, may be `max_kept` bytes.
+    /// Makes a pool whose programs' output, until clients take it, may be `max_kept` bytes in all.
     pub(super) fn new(
         rules: Rules,
         max_running: usize,
@@ -49,11 +49,13 @@ impl Pool {
         })
     }
 
-    /// Runs a program, now or when it is its turn. The job is told what became of it.
+    /// Runs a program now, or queues it. The job gets the report. Returns the outcome if the
+    /// program can neither run nor wait.
     pub(super) fn submit(self: &Arc<Self>, job: &Arc<Job>) -> Result<(), Outcome> {
         if self.store.is_full() {
             return Err(Outcome::Full(self.store.max()));
         }
+
         let mut state = self.state();
         if state.running.len() < self.max_running {
             let pool = Arc::clone(self);
@@ -71,13 +73,15 @@ impl Pool {
         Ok(())
     }
 
-    /// Kills the program if it runs, and forgets it if it waits. Does not wait for its end.
+    /// Kills the program if it runs, or removes it from the queue if it waits. Does not wait for
+    /// its end.
     pub(super) fn cancel(&self, job: &Arc<Job>) {
         let waits = |state: &mut State| {
             let before = state.waiting.len();
             state.waiting.retain(|other| !Arc::ptr_eq(other, job));
             state.waiting.len() < before
         };
+
         if waits(&mut self.state()) {
             job.finish(Report::refused(Outcome::Stopped));
         } else {
@@ -85,7 +89,7 @@ impl Pool {
         }
     }
 
-    /// Kills everything, and waits until all of it is reaped.
+    /// Kills all programs, and waits at most [`PATIENCE`] until they are reaped.
     pub(super) fn end(&self) {
         let mut state = self.state();
         state.waiting.clear();
@@ -97,19 +101,20 @@ impl Pool {
         drop(waited);
     }
 
-    /// One thread's work. It outlives the programs that it starts: on Linux they are killed when it
-    /// ends.
+    /// Runs jobs on one thread until none waits. The thread outlives the programs that it starts,
+    /// because on Linux they are killed when it ends.
     fn work(&self, first: Arc<Job>) {
         let mut next = Some(first);
         while let Some(job) = next {
             let report = run(&job, &self.rules, self.store.share());
-            // Whoever hears that it is over may come with another one.
+            // Replaces the job first, because a client that gets the report may send another
+            // request at once.
             next = self.replace(&job);
             job.finish(report);
         }
     }
 
-    /// Puts the one that has waited longest in the place of a job that is over.
+    /// Replaces a finished job with the one that has waited the longest.
     fn replace(&self, job: &Arc<Job>) -> Option<Arc<Job>> {
         let mut state = self.state();
         state.running.retain(|other| !Arc::ptr_eq(other, job));

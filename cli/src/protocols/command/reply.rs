@@ -1,27 +1,27 @@
-//! What is sent for a request, from the end of its program until the client takes it.
+//! A reply, from the end of its program until the client has taken it.
 
 use serveloop::Transport;
 
 use crate::protocols::command::memory_quota::Share;
 use crate::protocols::command::outcome::Report;
 
-/// A reply, and how much of it the connection has taken over.
+/// A reply, and how much of it the connection has taken.
 #[derive(Debug)]
 pub(super) struct Reply {
     bytes: Vec<u8>,
     sent: usize,
-    /// What it takes of the memory for all output, given back as it is sent.
+    /// The share of the memory quota that the reply takes, given back as it is sent.
     share: Option<Share>,
 }
 
-/// A smaller part of a reply that was sent is not worth moving the rest for.
+/// The least sent part that is worth moving the rest of the reply for.
 const SENT_LEAST: usize = 64 << 10;
 
 impl Reply {
     pub(super) fn new(mut report: Report) -> Self {
         let share = report.share.take();
         let mut bytes = report.into_reply();
-        // It may wait for long.
+        // The reply may wait for a long time.
         bytes.shrink_to_fit();
         Self {
             bytes,
@@ -30,31 +30,31 @@ impl Reply {
         }
     }
 
-    /// In bytes.
+    /// Returns the length in bytes.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// How many bytes of memory it takes.
+    /// Returns the bytes of memory that the reply takes.
     pub(super) fn kept(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// The same with `header` before it.
+    /// Puts `header` before the reply.
     pub(super) fn after(mut self, header: &[u8]) -> Self {
         self.bytes.reserve_exact(header.len());
         self.bytes.splice(0..0, header.iter().copied());
         self
     }
 
-    /// Sends what the client can take of it, and says whether that was the last.
+    /// Sends what the client can take of the reply. Returns whether all of it is sent.
     pub(super) fn pour(&mut self, transport: &mut Transport<'_>) -> bool {
         self.sent += transport.write_some(&self.bytes[self.sent..]);
         self.forget_sent();
         self.sent == self.bytes.len()
     }
 
-    /// Gives the memory of what was sent back, if that is at least half.
+    /// Frees the memory of the sent part, if that is at least half of the reply and [`SENT_LEAST`].
     fn forget_sent(&mut self) {
         if self.sent < SENT_LEAST.max(self.bytes.len() / 2) {
             return;

@@ -1,4 +1,4 @@
-//! One program from its start to its end, on a thread that has nothing else to do.
+//! The run of one program, on a thread that does nothing else.
 
 use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,48 +16,49 @@ use crate::protocols::command::memory_quota::Share;
 use crate::protocols::command::outcome::{Outcome, Report};
 use crate::protocols::command::platform;
 
-/// What every program is held to.
+/// The limits that apply to every program.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// How long a program may run; none: until its connection ends.
+    /// How long a program may run, or `None` for as long as its connection lasts.
     pub(super) timeout: Option<Duration>,
-    /// How long it may take to end when it was asked to.
+    /// How long a program may take to end after SIGTERM.
     pub(super) kill_after: Duration,
     /// The most bytes of output.
     pub(super) max_output: usize,
     pub(super) confinement: Confinement,
 }
 
-/// How often to look whether a program has ended, where the system does not say it by itself, and
-/// to kill again what does not die.
+/// How often to check whether a program has ended where the system has no descriptor that tells,
+/// and to kill again what does not die.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
-/// Nobody waits for this moment.
+/// A timeout that is never reached.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// A pipe holds no more than this, so that one read takes it all.
+/// The capacity of a pipe, so that one read can take all of it.
 const PIECE: usize = 64 << 10;
 
-/// How long to read what was written before the end, while somebody who left the group holds the
-/// pipe open.
+/// How long to read the output that was written before the program's end, while a process that left
+/// the group holds the pipe open.
 const REST: Duration = Duration::from_millis(100);
 
-/// Runs a program to its end. Its output takes from `share` as it comes.
+/// Runs a program until it ends. Its output takes from `share` as it comes.
 pub(super) fn run(job: &Job, rules: &Rules, share: Share) -> Report {
     let began = Instant::now();
     let mut report = match Running::start(job, rules, share, began) {
         Ok(running) => running.supervise(),
         Err(error) => Report::refused(Outcome::NotStarted(error.to_string())),
     };
+
     report.took = Some(began.elapsed());
     report
 }
 
-/// Has the system keep children that have ended until they are reaped. Whoever started us may have
-/// SIGCHLD ignored, and then it does not: a child's number could be somebody else's at any time.
+/// Makes the system keep ended children until they are reaped. If the process that started us had
+/// SIGCHLD ignored, the system does not, and another process could get a child's id at any time.
 ///
 /// # Errors
-/// The system refuses.
+/// Fails if the system refuses.
 pub(super) fn keep_children() -> io::Result<()> {
     signal_hook::flag::register(SIGCHLD, Arc::default())?;
     Ok(())
@@ -68,20 +69,20 @@ struct Running<'a> {
     rules: &'a Rules,
     child: Child,
     pid: Pid,
-    /// Becomes readable when the child has ended, where there is such a thing.
+    /// Becomes readable when the child has ended, where the system has such a descriptor.
     exit: Option<OwnedFd>,
-    /// Standard output and standard error, which is why their order is that of arrival; none when
-    /// nothing more comes, or is wanted.
+    /// Standard output and standard error in one pipe, so that their order is that of arrival.
+    /// `None` when nothing more comes or is wanted.
     output: Option<PipeReader>,
-    /// Says why the program could not be started. Its end is closed by the start.
+    /// Tells why the program could not be started. The child's end closes when the program starts.
     status: PipeReader,
     collected: Vec<u8>,
-    /// What of the memory for all output `collected` takes.
+    /// The share of the memory quota that `collected` takes.
     share: Share,
-    /// When to do something about a program that still runs.
+    /// When to act on a program that still runs.
     due: Instant,
     timed_out: bool,
-    /// Why its output is not all there.
+    /// Why the output is incomplete.
     cut_off: Option<Outcome>,
 }
 
@@ -92,16 +93,19 @@ impl<'a> Running<'a> {
         let words = job
             .words()
             .map_err(|error| io::Error::other(error.to_string()))?;
+
         let mut command = rules.confinement.command(&job.program, &words)?;
         command
             .stdin(status_writer)
             .stdout(writer.try_clone()?)
             .stderr(writer);
+
         let child = command.spawn()?;
-        // It holds the pipes' other ends.
+        // The command holds the other ends of the pipes.
         drop(command);
         let pid = Pid::from_child(&child);
         job.note_started(pid);
+
         Ok(Self {
             job,
             rules,
@@ -126,12 +130,14 @@ impl<'a> Running<'a> {
                 self.collect(&mut piece);
             }
         }
+
         let status = self.job.reap(&mut self.child);
         self.collect_rest(&mut piece);
         let outcome = match status {
             Ok(status) => self.judge(Outcome::of_process(status)),
             Err(error) => Outcome::NotStarted(error.to_string()),
         };
+
         Report {
             outcome,
             output: self.collected,
@@ -140,22 +146,23 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Whether the child has ended. It is not reaped by that.
+    /// Returns whether the child has ended, without reaping it.
     fn has_ended(&self) -> bool {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         match waitid(WaitId::Pid(self.pid), look) {
             Ok(status) => status.is_some(),
-            // There is nothing to wait for, which reaping will say too.
+            // There is no such child, which reaping will report too.
             Err(error) => error != rustix::io::Errno::INTR,
         }
     }
 
-    /// First the program is asked to end, then it is made to.
+    /// Sends SIGTERM at the first deadline, and SIGKILL repeatedly after the next.
     fn enforce_deadline(&mut self) {
         let now = Instant::now();
         if now < self.due {
             return;
         }
+
         if self.timed_out {
             self.job.kill();
             self.due = now + LOOK_AGAIN;
@@ -166,12 +173,14 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Waits for output or the end, at most until `due`. True if there is something to read.
+    /// Waits for output or the child's end, at most until `due`. Returns whether there is something
+    /// to read.
     fn wait(&self, due: Instant) -> bool {
         let mut patience = due.saturating_duration_since(Instant::now());
         if self.exit.is_none() {
             patience = patience.min(LOOK_AGAIN);
         }
+
         let sources = [
             self.output.as_ref().map(AsFd::as_fd),
             self.exit.as_ref().map(AsFd::as_fd),
@@ -181,7 +190,7 @@ impl<'a> Running<'a> {
             .flatten()
             .map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN))
             .collect();
-        // Longer than the system can wait is for ever, as far as one program is concerned.
+        // A wait that is too long for the system to express has no timeout.
         let timeout = Timespec::try_from(patience).ok();
         let ready = poll(&mut polled, timeout.as_ref()).is_ok_and(|count| count > 0);
         ready && self.output.is_some() && !polled[0].revents().is_empty()
@@ -205,8 +214,10 @@ impl<'a> Running<'a> {
             self.share.shrink(fits);
             fits = 0;
         }
+
         self.collected.extend(&piece[..fits]);
         self.job.note_collected(self.collected.len());
+
         if fits < piece.len() {
             self.cut_off = Some(if fits == room {
                 Outcome::CutOff(self.rules.max_output)
@@ -218,15 +229,16 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Makes room for `more` bytes of at most `most` that can come. A vector left to itself would take up
-    /// to twice the memory, and end the server where the system has none. False: there is none.
+    /// Reserves room for `more` bytes, of at most `most` that can still come. Returns false if
+    /// there is no memory. A vector that grows by itself would take up to twice the memory, and
+    /// abort the server when there is none.
     fn make_room(&mut self, more: usize, most: usize) -> bool {
         let spare = self.collected.capacity() - self.collected.len();
         let wanted = more.max(PIECE.min(most));
         spare >= more || self.collected.try_reserve_exact(wanted).is_ok()
     }
 
-    /// Reads what is left in the pipe, though its end may never come.
+    /// Reads what is left in the pipe, for at most [`REST`], because its end may never come.
     fn collect_rest(&mut self, piece: &mut [u8]) {
         self.exit = None;
         let due = Instant::now() + REST;
@@ -237,11 +249,13 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// What is to be said of a process that ended as `ended`: what was done to it comes first.
+    /// Returns the outcome of a process that ended as `ended`. What the server did to it takes
+    /// precedence.
     fn judge(&mut self, ended: Outcome) -> Outcome {
         let mut problem = String::new();
-        // An error leaves the text empty, or makes it shorter.
+        // A read error leaves the text empty or incomplete.
         let _ = self.status.read_to_string(&mut problem);
+
         if !problem.is_empty() {
             Outcome::NotStarted(problem)
         } else if let Some(cut_off) = self.cut_off.take() {

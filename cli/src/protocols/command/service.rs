@@ -1,4 +1,5 @@
-//! What all connections of a server share: what may be run, and where it is run.
+//! The state that all connections of a server share: the allowed programs, and the pool that runs
+//! them.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use crate::protocols::command::wire::Wire;
 use crate::protocols::foreign::{Alarm, Foreign};
 use crate::serving::AccessLog;
 
-/// What a connection has to know of its server.
+/// What a connection needs to know about its server.
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) wire: Wire,
@@ -26,16 +27,16 @@ pub(super) struct Service {
     pub(super) access_log: AccessLog,
     pub(super) alarm: Alarm,
     pub(super) tally: Arc<Tally>,
-    /// In bytes.
+    /// The longest request, in bytes.
     pub(super) max_request: usize,
-    /// How long a program may go on when the client's stream has ended.
+    /// How long a program may keep running after the client's stream has ended.
     pub(super) grace: Duration,
-    /// How often to say that the connection is not idle: a program runs for it.
+    /// How often to reset the idle deadline of a connection whose program runs.
     pub(super) beat: Option<Duration>,
 }
 
 impl Service {
-    /// The program that a request names.
+    /// Returns the program that a request names.
     pub(super) fn choose(&self, request: &[u8]) -> Result<PathBuf, Outcome> {
         let words = shlex::split(request).map_err(Outcome::Malformed)?;
         let mut allowed = self.allowed.iter();
@@ -45,18 +46,18 @@ impl Service {
         }
     }
 
-    /// What a line is that came in place of a request, wherever in a stream: browsers do not begin with
-    /// anything else, but what hands their requests on may.
+    /// Recognises a foreign protocol in a line that came in place of a request, anywhere in a
+    /// stream. Browsers only begin streams this way, but proxies may send it later.
     pub(super) fn foreign(&self, line: &[u8]) -> Option<Foreign> {
         if self.wire == Wire::Framed {
             return None;
         }
         let is_header = |foreign: &Foreign| *foreign == Foreign::Header;
-        // A program may have a colon in its name.
+        // A program's name may contain a colon.
         Foreign::of_line(line).filter(|it| !is_header(it) || self.choose(line).is_err())
     }
 
-    /// Counts a request by what came of it, and logs both on one line.
+    /// Counts a request by its outcome, and logs both on one line.
     pub(super) fn note(&self, peer: &Peer, request: &[u8], report: &Report) {
         self.tally.count(report);
         let (request, outcome) = (Quoted(request), &report.outcome);
@@ -65,6 +66,7 @@ impl Service {
                 .access_log
                 .note(format_args!("{peer}: {request}: {outcome}"));
         };
+
         let (bytes, took) = (report.output.len(), took.as_millis());
         self.access_log.note(format_args!(
             "{peer}: {request}: {outcome}, {bytes} bytes of output, {took} ms"

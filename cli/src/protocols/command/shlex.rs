@@ -1,4 +1,4 @@
-//! A request as words: spaces and quotes, and nothing else of what a shell does.
+//! Splitting a request into words: spaces and quotes, and nothing else that a shell does.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -10,12 +10,12 @@ use std::{fmt, mem};
 /// - `'...'` keeps everything as it is. `"..."` does too, but for `\"` and `\\`.
 /// - Elsewhere `\` takes the special meaning away from the byte after it.
 ///
-/// Those are the rules of Python's `shlex.split`. Everything else is an ordinary byte of its word:
-/// `$`, `*`, `~`, `;`, `|`, `>`, `#` and backquotes mean nothing here, nor does any encoding.
+/// These are the rules of Python's `shlex.split`. Everything else is an ordinary byte of its word:
+/// `$`, `*`, `~`, `;`, `|`, `>`, `#` and backquotes have no meaning, and neither has any encoding.
 ///
 /// # Errors
-/// A quote that is not closed, a `\` with nothing after it, a NUL byte, which no program can be
-/// given, and a request without any word.
+/// Fails for a quote that is not closed, a `\` with nothing after it, a NUL byte, which no argument
+/// can contain, and a request without a word.
 pub(super) fn split(request: &[u8]) -> Result<Vec<OsString>, Unsplit> {
     let mut splitter = Splitter::default();
     for (at, byte) in request.iter().enumerate() {
@@ -27,14 +27,14 @@ pub(super) fn split(request: &[u8]) -> Result<Vec<OsString>, Unsplit> {
     splitter.finish()
 }
 
-/// Why a request is no command line. Offsets are counted in bytes, from 0.
+/// Why a request cannot be split. Offsets are in bytes, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsplit {
     Empty,
     Nul(usize),
-    /// The quote that was opened there is not closed.
+    /// The quote that opens here is not closed.
     Open(usize),
-    /// The backslash there is the last byte.
+    /// The backslash here is the last byte.
     Backslash(usize),
 }
 
@@ -52,10 +52,10 @@ impl fmt::Display for Unsplit {
 #[derive(Debug, Default)]
 struct Splitter {
     words: Vec<OsString>,
-    /// The word that was begun; an empty one is a word too, if it has quotes.
+    /// The word that has begun. An empty one counts if it has quotes.
     word: Option<Vec<u8>>,
     quote: Option<Quote>,
-    /// Where the backslash is that concerns the next byte.
+    /// The offset of the backslash that applies to the next byte.
     escape: Option<usize>,
 }
 
@@ -111,6 +111,7 @@ impl Splitter {
         if let Some(at) = self.escape {
             return Err(Unsplit::Backslash(at));
         }
+
         self.end_word();
         match mem::take(&mut self.words) {
             words if words.is_empty() => Err(Unsplit::Empty),

@@ -1,11 +1,11 @@
-//! How many requests came to what, for the log.
+//! Counts of requests by outcome, for the log.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::protocols::command::outcome::{Outcome, Report};
 
-/// Counts requests by what came of them.
+/// Counts requests by their outcome.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     run: AtomicU64,
@@ -14,7 +14,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Counts a request by its report; one that waited until its client was gone is refused, too.
+    /// Counts a request by its report. A request that waited until its client was gone counts as
+    /// refused.
     pub(super) fn count(&self, report: &Report) {
         let counter = match (&report.outcome, report.took) {
             (Outcome::NotStarted(_), _) => &self.not_started,

@@ -1,13 +1,13 @@
-//! The three ways in which requests and replies travel.
+//! The three wire formats of requests and replies.
 
 use clap::ValueEnum;
 use serveloop::ProtocolError;
 use serveloop::framing::{Frame, LengthPrefix};
 
-/// What the client says in the `ready` form when it knows the length.
+/// The word with which the client asks for a reply in the `ready` format, once it knows the length.
 pub(crate) const READY: &[u8] = b"ready";
 
-/// How long the length before a framed request is, in bytes.
+/// The size of the length before a framed request, in bytes.
 const LENGTH_SIZE: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -24,10 +24,10 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
-    /// The first request in what has arrived; `None` while it is incomplete.
+    /// Returns the first request in `data`, or `None` while it is incomplete.
     ///
     /// # Errors
-    /// It is longer than `max` bytes.
+    /// Fails if the request is longer than `max` bytes.
     pub(super) fn cut(
         self,
         data: &[u8],
@@ -39,12 +39,12 @@ impl Wire {
         }
     }
 
-    /// How many bytes of a length come before a request, if it has one.
+    /// Returns the size of the length before a request, if the format has one.
     pub(super) fn length_size(self) -> Option<usize> {
         (self == Self::Framed).then_some(LENGTH_SIZE)
     }
 
-    /// What has arrived of the first `max` bytes of a request that is longer.
+    /// Returns what has arrived of the first `max` bytes of a request that is too long.
     pub(super) fn beginning(self, data: &[u8], max: usize) -> &[u8] {
         let request = match self {
             Self::Framed => data.get(LENGTH_SIZE..).unwrap_or_default(),
@@ -53,10 +53,10 @@ impl Wire {
         &request[..request.len().min(max)]
     }
 
-    /// What goes before a reply of `length` bytes.
+    /// Returns the bytes that go before a reply of `length` bytes.
     ///
     /// # Panics
-    /// A reply is longer than its output may be.
+    /// Panics if `length` exceeds an `i32`, which the limit on output excludes.
     pub(super) fn header(self, length: usize) -> Vec<u8> {
         let length = i32::try_from(length).expect("the output is limited to 1 GiB");
         match self {
@@ -67,7 +67,8 @@ impl Wire {
     }
 }
 
-/// The first line, whose end may be missing: who sends no line ends sends one request at a time.
+/// Returns the first line, whose end may be missing: a client that sends no line ends sends one
+/// request at a time.
 fn cut_line(data: &[u8], max: usize) -> Result<Frame<&[u8]>, ProtocolError> {
     let end = data.iter().position(|byte| *byte == b'\n');
     let line = &data[..end.unwrap_or(data.len())];
@@ -77,6 +78,7 @@ fn cut_line(data: &[u8], max: usize) -> Result<Frame<&[u8]>, ProtocolError> {
             limit: max,
         });
     }
+
     Ok(Frame {
         message: line.strip_suffix(b"\r").unwrap_or(line),
         taken: end.map_or(data.len(), |end| end + 1),

@@ -1,4 +1,4 @@
-//! Between those who wait for a reply and the person who types them.
+//! The exchange between clients that wait for a reply and the person who types it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Read};
@@ -10,24 +10,24 @@ use serveloop::Waker;
 use crate::logger::TARGET;
 use crate::protocols::operator::typed::{Mistake, Typed};
 
-/// Replies to one client that it has not got yet.
+/// The most replies that wait to be sent to one client.
 const REPLIES_MOST: usize = 16;
 
-/// Who is connected, who waits for a reply, and what was typed for whom.
+/// The connected clients, those that wait for a reply, and the replies typed for each.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
     state: Mutex<State>,
-    /// Somebody has begun to wait for a reply.
+    /// Notified when a client begins to wait for a reply.
     asked: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     clients: BTreeMap<u64, Client>,
-    /// Who waits for a reply, the longest first.
+    /// The clients that wait for a reply, the longest-waiting first.
     waiting: VecDeque<u64>,
     last_number: u64,
-    /// Nothing more will be typed.
+    /// Whether the input has ended, so that nothing more is typed.
     closed: bool,
 }
 
@@ -38,7 +38,7 @@ struct Client {
 }
 
 impl Console {
-    /// A client is there. Gives its number, by which it is called from now on.
+    /// Adds a client and returns the number that identifies it from now on.
     pub(crate) fn join(&self, waker: Waker) -> u64 {
         let mut state = self.lock();
         state.last_number += 1;
@@ -48,7 +48,7 @@ impl Console {
         number
     }
 
-    /// A client has left. Gives how many replies it did not get.
+    /// Removes a client and returns the number of replies that it did not get.
     pub(crate) fn leave(&self, number: u64) -> usize {
         let mut state = self.lock();
         state.waiting.retain(|other| *other != number);
@@ -56,30 +56,32 @@ impl Console {
         client.map_or(0, |client| client.replies.len())
     }
 
-    /// A client has said something and waits for a reply. False if there will be none.
+    /// Notes that a client waits for a reply. Returns false if there will be none, because the
+    /// input has ended.
     pub(crate) fn ask(&self, number: u64) -> bool {
         let mut state = self.lock();
         if state.closed {
             return false;
         }
+
         state.waiting.push_back(number);
         drop(state);
         self.asked.notify_all();
         true
     }
 
-    /// The next reply that a client gets.
+    /// Takes the next reply for a client.
     pub(crate) fn take_reply(&self, number: u64) -> Option<Vec<u8>> {
         self.lock().clients.get_mut(&number)?.replies.pop_front()
     }
 
-    /// Whether nothing more will be typed.
+    /// Returns whether the input has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Takes lines from `input` to its end. With `patience` a line for nobody in particular is kept
-    /// until somebody waits for a reply.
+    /// Reads lines from `input` until it ends. With `patience`, a line without a number waits until
+    /// a client waits for a reply.
     pub(crate) fn read(&self, input: &mut impl BufRead, max_line: usize, patience: bool) {
         loop {
             match read_line(input, max_line) {
@@ -92,11 +94,12 @@ impl Console {
                 }
             }
         }
+
         log::info!(target: TARGET, "standard input has ended: what clients say is shown, and nobody answers");
         self.close();
     }
 
-    /// A line was typed.
+    /// Handles a typed line.
     fn hear(&self, line: &[u8], patience: bool) -> Result<(), Mistake> {
         let Some(Typed { to, text }) = Typed::parse(line)? else {
             return Ok(());
@@ -106,6 +109,7 @@ impl Console {
             let waited = self.asked.wait_while(state, |it| it.waiting.is_empty());
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
+
         let waker = state.reply(to, text)?;
         drop(state);
         waker.wake();
@@ -134,23 +138,25 @@ impl Console {
 }
 
 impl State {
-    /// Puts a reply where its client finds it, and gives what wakes that client.
+    /// Queues a reply for its client, and returns what wakes that client.
     fn reply(&mut self, to: Option<u64>, text: &[u8]) -> Result<Waker, Mistake> {
         let number = match to {
             Some(number) => number,
             None => self.addressee()?,
         };
+
         let client = self.clients.get_mut(&number);
         let client = client.ok_or(Mistake::NotConnected(number))?;
         if client.replies.len() == REPLIES_MOST {
             return Err(Mistake::TooManyReplies(number));
         }
+
         client.replies.push_back(text.to_vec());
         self.waiting.retain(|other| *other != number);
         Ok(client.waker.clone())
     }
 
-    /// Who waits the longest, or who is there alone.
+    /// Returns the client that waits the longest, or the only client.
     fn addressee(&self) -> Result<u64, Mistake> {
         let mut clients = self.clients.keys();
         match (self.waiting.front(), clients.next(), clients.next()) {
@@ -160,23 +166,26 @@ impl State {
     }
 }
 
-/// The next line without its end, or why it is none to send; nothing at the end of the input.
+/// Reads the next line, without its end. Returns a mistake in place of a line that is too long, and
+/// `None` at the end of the input.
 fn read_line(
     input: &mut impl BufRead,
     limit: usize,
 ) -> io::Result<Option<Result<Vec<u8>, Mistake>>> {
     let mut line = Vec::new();
-    // Room for the line's end, of two bytes at most.
+    // Leaves room for the line's end, which takes up to two bytes.
     let most = limit.saturating_add(2) as u64;
     if input.by_ref().take(most).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
+
     if line.ends_with(b"\n") {
         line.pop();
         line.pop_if(|last| *last == b'\r');
     } else if line.len() as u64 == most {
         input.skip_until(b'\n')?;
     }
+
     let line = (line.len() <= limit).then_some(line);
     Ok(Some(line.ok_or(Mistake::TooLong(limit))))
 }
@@ -195,7 +204,7 @@ mod tests {
         fn wake(&self) {}
     }
 
-    /// A console with so many clients, and where their wakes arrive.
+    /// Returns a console with this many clients, and the mailbox where their wakes arrive.
     fn console(clients: usize) -> (Console, Arc<Mailbox>) {
         let console = Console::default();
         let mailbox = Mailbox::new(Box::new(Silent));
@@ -217,6 +226,7 @@ mod tests {
     #[test]
     fn who_waits_the_longest_is_answered_first() {
         let (console, mailbox) = console(3);
+
         for number in [2, 3, 1] {
             assert!(console.ask(number));
         }
@@ -225,6 +235,7 @@ mod tests {
             assert_eq!(woken(&mailbox), [number as usize]);
             assert_eq!(reply(&console, number).unwrap(), "your turn");
         }
+
         let nobody = console.hear(b"hello?", false).unwrap_err();
         assert_eq!(nobody, Mistake::NobodyWaits(vec![1, 2, 3]));
     }
@@ -236,6 +247,7 @@ mod tests {
         console.ask(2);
         console.hear(b"@2 you", false).unwrap();
         console.hear(b"you too", false).unwrap();
+
         assert_eq!(woken(&mailbox), [2, 1]);
         assert_eq!(reply(&console, 2).unwrap(), "you");
         assert_eq!(reply(&console, 1).unwrap(), "you too");
@@ -291,6 +303,7 @@ mod tests {
         while let Some(line) = read_line(&mut input, 5).unwrap() {
             lines.push(line);
         }
+
         let full = || Ok(b"12345".to_vec());
         let long = || Err(Mistake::TooLong(5));
         assert_eq!(lines, [full(), long(), full(), long(), Ok(vec![]), full()]);

@@ -1,4 +1,4 @@
-//! A terminal that another job has for now.
+//! Reading a terminal that another job may have in the foreground.
 
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
@@ -9,11 +9,12 @@ use rustix::io::Errno;
 use rustix::process::getpgrp;
 use rustix::termios::tcgetpgrp;
 
-/// How often to look whether the terminal is ours again.
+/// How often to check whether the terminal is ours again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Reads a terminal, and waits while this process is in the background. A server ignores the signal
-/// that would stop it then, and its clients with it, so that the system refuses such a read instead.
+/// that would stop it then, so the system refuses the read instead. Stopping would also hold up its
+/// clients.
 #[derive(Debug)]
 pub(crate) struct Foreground<R>(pub(crate) R);
 
@@ -31,7 +32,7 @@ impl<R: Read + AsFd> Read for Foreground<R> {
 }
 
 impl<R: AsFd> Foreground<R> {
-    /// A terminal that has hung up is no job's.
+    /// Returns whether another job has the terminal. A terminal that has hung up belongs to no job.
     fn is_in_background(&self) -> bool {
         let theirs = tcgetpgrp(&self.0).is_ok_and(|job| job != getpgrp());
         theirs && self.0.as_fd().is_terminal()

@@ -1,4 +1,4 @@
-//! `serve operator`: a person at the server's terminal answers.
+//! `serve operator`: a person at the server's terminal answers clients.
 
 mod console;
 mod foreground;
@@ -24,29 +24,30 @@ use crate::serving::{AccessLog, Execution, MessageKind, Messages, Outflow, Stdou
 use crate::threads;
 use crate::units::Timeout;
 
-/// A client that left without a word keeps its place until then, for want of being listened to.
+/// The default of `--reply-timeout`. A client that waits for a reply is not read from, so one that
+/// left without a word keeps its place until then.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// One client's part in the conversation: shows a message, waits for the reply, and then takes the
+/// One client's side of the conversation: shows a message, waits for the reply, and then takes the
 /// next message.
 #[derive(Debug)]
 pub(crate) struct Operator {
     console: Arc<Console>,
     outflow: Outflow,
     messages: Messages,
-    /// What the person at the terminal calls this client; 0 before it is there.
+    /// The number by which the operator addresses this client, or 0 before it is connected.
     number: u64,
-    /// Whether a message was shown and not answered yet.
+    /// Whether a message is shown and not answered yet.
     asked: bool,
     timeout: Option<Duration>,
-    /// When this client has waited for long enough.
+    /// When this client is disconnected if it has no reply.
     give_up_at: Option<Instant>,
-    /// A reply that finds no room on standard output, where it is shown before it is sent.
+    /// A reply that waits for room on standard output, where it is shown before it is sent.
     held: Option<Vec<u8>>,
 }
 
 impl Operator {
-    /// Shows a line of the conversation. False if there is no room for it now.
+    /// Shows a line of the conversation. Returns false if there is no room for it now.
     fn show(
         &mut self,
         who: &str,
@@ -58,18 +59,19 @@ impl Operator {
             .offer(line.as_bytes(), || Some(transport.waker()))
     }
 
-    /// Sends the replies that were typed, as long as there is room for them.
+    /// Sends the typed replies, as long as there is room for them.
     fn deliver(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         while !transport.is_full() {
             let typed = || self.console.take_reply(self.number);
             let Some(reply) = self.held.take().or_else(typed) else {
                 break;
             };
-            // Where nothing can be shown any more, there is still somebody who waits.
+            // Standard output may have failed, but the client still waits, so the reply is sent.
             if !self.show("reply", &reply, transport).unwrap_or(true) {
                 self.held = Some(reply);
                 break;
             }
+
             self.asked = false;
             self.messages
                 .encode(&reply, |piece| transport.write(piece))?;
@@ -81,6 +83,7 @@ impl Operator {
         if self.deliver(transport).is_err() {
             return transport.close();
         }
+
         let closed = self.asked && self.held.is_none() && self.console.is_closed();
         if closed || !self.asked {
             self.asked = false;
@@ -103,11 +106,13 @@ impl Protocol for Operator {
         let Some(message) = self.messages.decode(data)? else {
             return Ok(0);
         };
+
         let who = address_of(transport.peer());
         if !self.show(&who, message.message, transport)? {
             transport.pause_reading();
             return Ok(0);
         }
+
         self.asked = self.console.ask(self.number);
         if self.asked {
             let now = transport.now();
@@ -146,7 +151,7 @@ impl Protocol for Operator {
     }
 }
 
-/// The address as short as it is clear.
+/// Returns the peer's address in its shortest clear form.
 fn address_of(peer: &Peer) -> String {
     match peer.address().socket_addr() {
         Some(address) => address.to_string(),
@@ -200,7 +205,7 @@ pub(crate) struct OperatorOptions {
 }
 
 impl OperatorOptions {
-    /// Refuses what leaves no way from the terminal to the client.
+    /// Returns an error for addresses or models that leave no way from the terminal to the client.
     pub(crate) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
         if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
             let problem = format!(
@@ -208,6 +213,7 @@ impl OperatorOptions {
             );
             return Err(Failure::Usage(problem));
         }
+
         if execution.is_forking() {
             let problem = "operator needs another model than forking: \
                            its processes would not hear what is typed";
@@ -225,6 +231,7 @@ impl OperatorOptions {
         let stdout_queue = StdoutQueue::new(execution.is_forking())?;
         let console = Arc::new(Console::default());
         listen_to_input(Arc::clone(&console), max_line)?;
+
         let factory_outlet = stdout_queue.clone();
         let served = execution.serve(server, move |_: &Peer| {
             let operator = Operator {
@@ -239,13 +246,14 @@ impl OperatorOptions {
             };
             Some(operator)
         });
+
         stdout_queue.finish();
         served
     }
 }
 
-/// Reads what is typed on a thread of its own, which ends with the process: nothing ends the wait
-/// for a person.
+/// Starts a thread that reads standard input. It ends only with the process, because nothing
+/// interrupts the wait for a person.
 fn listen_to_input(console: Arc<Console>, max_line: usize) -> io::Result<()> {
     let input = Patient::new(io::stdin())?;
     let read = move || {

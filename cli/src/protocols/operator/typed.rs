@@ -1,19 +1,19 @@
-//! What the person at the terminal may type.
+//! Lines that the operator types.
 
 use std::fmt;
 
-/// The most clients that are named in one message.
+/// The most clients that one message lists.
 const LISTED_MOST: usize = 16;
 
-/// A line that was typed: a text, and for whom.
+/// A typed line: a text and its addressee.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Typed<'a> {
-    /// The client's number; none is whoever waits the longest.
+    /// The client's number, or `None` for the client that waits the longest.
     pub(crate) to: Option<u64>,
     pub(crate) text: &'a [u8],
 }
 
-/// Why a line went nowhere.
+/// Why a line was not sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     NoNumber,
@@ -25,7 +25,7 @@ pub(crate) enum Mistake {
 }
 
 impl<'a> Typed<'a> {
-    /// Takes a line apart; an empty one says nothing.
+    /// Parses a line. Returns `None` for an empty one.
     pub(crate) fn parse(line: &'a [u8]) -> Result<Option<Self>, Mistake> {
         let Some(rest) = line.strip_prefix(b"@") else {
             let typed = Self {
@@ -34,16 +34,19 @@ impl<'a> Typed<'a> {
             };
             return Ok((!line.is_empty()).then_some(typed));
         };
+
         if rest.starts_with(b"@") {
             return Ok(Some(Self {
                 to: None,
                 text: rest,
             }));
         }
+
         let end = rest.iter().position(|byte| *byte == b' ');
         let (number, text) = rest.split_at(end.unwrap_or(rest.len()));
         let number = str::from_utf8(number).ok().and_then(|it| it.parse().ok());
         let number = number.ok_or(Mistake::NoNumber)?;
+
         match text.strip_prefix(b" ") {
             None | Some(b"") => Err(Mistake::NoText(number)),
             Some(text) => Ok(Some(Self {
@@ -81,7 +84,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// As many numbers as one looks at.
+/// Lists up to [`LISTED_MOST`] numbers, and counts the others.
 fn listed(clients: &[u64]) -> String {
     let (first, others) = clients.split_at(clients.len().min(LISTED_MOST));
     match others.len() {
@@ -134,6 +137,7 @@ mod tests {
                 "{line}"
             );
         }
+
         for line in ["@2", "@2 "] {
             assert_eq!(
                 Typed::parse(line.as_bytes()),

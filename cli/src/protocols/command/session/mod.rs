@@ -1,4 +1,4 @@
-//! One connection: requests in, replies out, one program at a time.
+//! One connection: takes requests and sends replies, running one program at a time.
 
 #[cfg(test)]
 mod tests;
@@ -16,13 +16,14 @@ use crate::protocols::command::reply::Reply;
 use crate::protocols::command::service::Service;
 use crate::protocols::command::wire::{READY, Wire};
 
-/// So many requests of one connection wait; one more is the last.
+/// The most requests of one connection that wait. One more is refused and is the last.
 const WAITING_MOST: usize = 16;
 
-/// What a request that waits takes besides its own bytes: its place, and what an allocator adds.
+/// The bytes that a waiting request takes in addition to its own: its place in the queue, and the
+/// allocator's overhead.
 const REQUEST_SIZE: usize = 48;
 
-/// A line of the log shows no more of a request than this.
+/// The most bytes of a request that are kept for the log.
 const SHOWN_MOST: usize = 512;
 
 /// The requests of one connection, answered in their order.
@@ -32,15 +33,16 @@ pub(super) struct Commands {
     peer: Peer,
     waiting: VecDeque<Box<[u8]>>,
     work: Work,
-    /// When a program is stopped that may be for nobody.
+    /// When to stop the program of a client whose stream has ended.
     stop_at: Option<Instant>,
+    /// When to reset the idle deadline again while a program runs.
     beat_at: Option<Instant>,
-    /// A request that cannot be taken, and why: its reply is the last one. What comes after it is
-    /// read and dropped, so that the end of the stream is seen.
+    /// A request that cannot be taken, and why. Its reply is the last one. Input after it is read
+    /// and dropped, so that the end of the stream is noticed.
     refused: Option<(Vec<u8>, Outcome)>,
-    /// No more requests come.
+    /// Whether no more requests are taken.
     is_last: bool,
-    /// The client's stream has ended.
+    /// Whether the client's stream has ended.
     is_ended: bool,
 }
 
@@ -48,7 +50,7 @@ pub(super) struct Commands {
 enum Work {
     Idle,
     Running(Arc<Job>),
-    /// The client knows the length of this reply and has to say that it is ready.
+    /// The client has been told the length of this reply and has to send `ready`.
     Announced(Reply),
     Sending(Reply),
 }
@@ -68,8 +70,8 @@ impl Commands {
         }
     }
 
-    /// Takes the next request. With many waiting it goes on reading: who is not read from cannot be
-    /// seen to go.
+    /// Takes the next request. Keeps reading even when many wait, because otherwise the end of the
+    /// stream would go unnoticed.
     fn take_request(
         &mut self,
         data: &[u8],
@@ -84,10 +86,12 @@ impl Commands {
             transport.pause_reading();
             return Ok(0);
         }
+
         let line = data.split(|byte| *byte == b'\n').next().unwrap_or(data);
         if let Some(foreign) = self.service.foreign(line) {
             return Err(self.service.alarm.raise(&self.peer, foreign));
         }
+
         match self.service.wire.cut(data, self.service.max_request) {
             Ok(None) => Ok(0),
             Ok(Some(frame)) if self.waiting.len() == WAITING_MOST => {
@@ -96,7 +100,7 @@ impl Commands {
                 Ok(data.len())
             }
             Ok(Some(frame)) => {
-                // The line end that a person types after ready is no request.
+                // A person who types `ready` ends the line, and that line end is not a request.
                 if !one_by_one || !frame.message.is_empty() {
                     self.waiting.push_back(frame.message.into());
                     self.go_on(transport);
@@ -104,7 +108,7 @@ impl Commands {
                 Ok(frame.taken)
             }
             Err(ProtocolError::TooLong { length, limit }) => {
-                // Where the next request begins is not known, or not worth the wait.
+                // The next request's beginning is unknown, or not worth waiting for.
                 let beginning = self.service.wire.beginning(data, limit);
                 let outcome = Outcome::TooLong(length, limit);
                 self.refused = Some((shown(beginning).to_vec(), outcome));
@@ -115,7 +119,7 @@ impl Commands {
         }
     }
 
-    /// The client has to say that it is ready for the reply, and nothing else.
+    /// Takes `ready`, the only input that is valid while a reply is announced.
     fn hear_ready(
         &mut self,
         data: &[u8],
@@ -128,6 +132,7 @@ impl Commands {
             let problem = "expected ready after the reply's length";
             return Err(ProtocolError::malformed(problem));
         }
+
         self.work = match mem::replace(&mut self.work, Work::Idle) {
             Work::Announced(reply) => Work::Sending(reply),
             work => work,
@@ -136,7 +141,7 @@ impl Commands {
         Ok(READY.len())
     }
 
-    /// Does everything that can be done without waiting for a program or for the client.
+    /// Makes all progress that needs no wait for a program or for the client.
     fn go_on(&mut self, transport: &mut Transport<'_>) {
         loop {
             self.pour(transport);
@@ -154,6 +159,7 @@ impl Commands {
         }
         // An idle connection keeps no memory.
         self.waiting = VecDeque::new();
+
         if self.is_last {
             transport.close();
         } else {
@@ -175,6 +181,7 @@ impl Commands {
             Ok(program) => program,
             Err(outcome) => return self.refuse(&request, outcome, transport),
         };
+
         let job = Arc::new(Job::new(program, request, transport.waker()));
         match self.service.pool.submit(&job) {
             Ok(()) => {
@@ -187,14 +194,14 @@ impl Commands {
         }
     }
 
-    /// Says how much memory this connection takes. Output counts nine tenths of its size: so a program
-    /// that writes is stopped, as all output together is as much as is allowed, before connections have
-    /// to end for it.
+    /// Charges the connection for its memory. Output counts for nine tenths of its size, so that
+    /// when all output together reaches its limit, programs that write are stopped before
+    /// connections have to be closed.
     fn account(&self, transport: &mut Transport<'_>) {
         transport.charge(self.kept());
     }
 
-    /// How many bytes there are that the client has us keep.
+    /// Returns the bytes that are kept for the client.
     fn kept(&self) -> usize {
         let waiting = self
             .waiting
@@ -204,11 +211,13 @@ impl Commands {
             .refused
             .as_ref()
             .map_or(0, |(request, _)| request.len());
+
         let (work, output) = match &self.work {
             Work::Idle => (0, 0),
             Work::Running(job) => (job.kept(), job.collected()),
             Work::Announced(reply) | Work::Sending(reply) => (0, reply.kept()),
         };
+
         waiting.sum::<usize>() + refused + work + (output - output / 10)
     }
 
@@ -221,9 +230,10 @@ impl Commands {
     fn answer(&mut self, report: Report, transport: &mut Transport<'_>) {
         let reply = Reply::new(report);
         let header = self.service.wire.header(reply.len());
+
         self.work = if self.service.wire == Wire::Ready {
             transport.write(&header);
-            // The client may have said it before it was asked.
+            // The client may have sent `ready` already.
             transport.resume_reading();
             Work::Announced(reply)
         } else {
@@ -232,7 +242,7 @@ impl Commands {
     }
 }
 
-/// What is kept of a request that is only to be logged.
+/// Returns the part of a request that is kept for the log.
 fn shown(request: &[u8]) -> &[u8] {
     &request[..request.len().min(SHOWN_MOST)]
 }
@@ -248,12 +258,14 @@ impl Protocol for Commands {
         } else {
             self.take_request(data, transport)
         };
+
         self.account(transport);
         taken
     }
 
-    /// What was asked before is answered, though over TCP a client that is gone looks just like one
-    /// that has no further request. In the `ready` form nobody is left to say it.
+    /// Answers the requests that came before the end, although over TCP a client that is gone looks
+    /// the same as one that has no further request. In the `ready` format a reply that is not asked
+    /// for by now never will be.
     fn eof_received(
         &mut self,
         unread: &[u8],
@@ -264,11 +276,13 @@ impl Protocol for Commands {
                 unread: unread.len(),
             });
         }
+
         let sends = matches!(self.work, Work::Sending(_));
         if self.service.wire == Wire::Ready && !sends {
             transport.close();
             return Ok(());
         }
+
         self.is_last = true;
         self.is_ended = true;
         self.stop_at = Some(transport.now() + self.service.grace);
@@ -293,6 +307,7 @@ impl Protocol for Commands {
         let Work::Running(job) = &self.work else {
             return;
         };
+
         let now = transport.now();
         if self.stop_at.is_some_and(|at| at <= now) {
             self.stop_at = None;
@@ -300,17 +315,18 @@ impl Protocol for Commands {
         }
         if self.beat_at.is_some_and(|at| at <= now) {
             self.beat_at = self.service.beat.map(|beat| now + beat);
-            // A pause that ends starts the idle deadline anew.
+            // The end of a pause restarts the idle deadline.
             transport.pause_reading();
             transport.resume_reading();
         }
     }
 
-    /// The program that runs for this connection has written more, or ended, or another wake came late.
+    /// Called when the running program has written more or has ended, and for wakes that come late.
     fn woken(&mut self, transport: &mut Transport<'_>) {
         let Work::Running(job) = &self.work else {
             return;
         };
+
         if let Some(report) = job.take_report() {
             self.service.note(&self.peer, &job.request(), &report);
             self.answer(report, transport);
@@ -329,6 +345,7 @@ impl Protocol for Commands {
         let Work::Running(job) = &self.work else {
             return;
         };
+
         let report = job.take_report().unwrap_or_else(|| job.abandoned());
         self.service.pool.cancel(job);
         self.service.note(&self.peer, &job.request(), &report);

@@ -1,4 +1,4 @@
-//! Requests and replies of one connection, in memory.
+//! Tests of requests and replies of one connection, in memory.
 
 use clap::Parser;
 use serveloop::Config;
@@ -13,7 +13,7 @@ struct Typed {
     options: CommandOptions,
 }
 
-/// No program is allowed, so that none is needed to see what becomes of requests.
+/// Makes a connection for which no program is allowed, so that these tests need none.
 fn session(wire: &str) -> Commands {
     let typed = Typed::parse_from(["command", "--max-request", "20", "--wire", wire]);
     let service = Arc::new(typed.options.service(&Config::default()));
@@ -30,8 +30,10 @@ fn framed_requests_can_be_cut_anywhere() {
         b"\0\0\0\x02\0s",
     ];
     SplitChecker::new(|| session("framed")).check(&requests);
+
     let long = [requests[0], b"\0\0\0\x15"];
     SplitChecker::new(|| session("framed")).check(&long);
+
     let mut memory = MemorySession::new(session("framed"));
     memory.receive(&requests.concat());
     let sent = String::from_utf8(memory.sent()).unwrap();
@@ -47,6 +49,7 @@ fn raw_pieces_and_lines_are_requests() {
     let mut memory = MemorySession::new(session("struct"));
     memory.receive(b"a");
     assert_eq!(memory.sent(), b"\x13\0\0\0[not allowed: \"a\"]\n");
+
     memory.receive(b"a\nb\r\nc");
     let sent = memory.sent();
     for (reply, name) in sent.chunks(23).zip(["a", "b", "c"]) {
