@@ -43,7 +43,7 @@ pub(crate) fn warning() -> Option<String> {
     };
 
     Some(format!(
-        "descriptors that were activation (LISTEN_FDS={count}) are not served, and their clients wait in \
+        "descriptors that were passed (LISTEN_FDS={count}) are not served, and their clients wait in \
          vain: {}{more}; only --listen says where to serve",
         named.join(", ")
     ))
