@@ -201,7 +201,11 @@ impl<F: Factory> Factory for Watched<F> {
 
 /// A TCP connection that fails rather than waits for ever.
 pub(crate) fn client(address: &Address) -> TcpStream {
-    let stream = TcpStream::connect(address.socket_addr().unwrap()).unwrap();
+    patient(TcpStream::connect(address.socket_addr().unwrap()).unwrap())
+}
+
+/// Makes a connection fail rather than wait for ever.
+pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();

@@ -40,7 +40,7 @@ pub(crate) fn is_ignored(signal: Signal) -> bool {
     set.is_some_and(|set| set & 1 << (signal.as_raw() - 1) != 0)
 }
 
-/// How a message ends that has this error: the words before the number are the C library's.
+/// How a message ends that has this error, whose words before the number differ between C libraries.
 pub(crate) fn number_of(error: Errno) -> String {
     format!("(os error {})", error.raw_os_error())
 }

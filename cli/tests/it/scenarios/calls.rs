@@ -154,7 +154,9 @@ fn a_listener_that_is_taken_away_closes_alone_and_the_last_one_ends_the_server()
     if !is_possible() {
         return;
     }
-    for error in ["EBADF", "EINVAL", "ENOTSOCK"] {
+    // musl tries again with another call when this one is EINVAL.
+    let also = (!cfg!(target_env = "musl")).then_some("EINVAL");
+    for error in ["EBADF", "ENOTSOCK"].into_iter().chain(also) {
         let directory = Directory::new();
         let unix = directory.uri("unix", "socket");
         let both = [&ECHO[..], &["--listen", &unix]].concat();

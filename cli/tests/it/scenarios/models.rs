@@ -27,6 +27,13 @@ const MODELS: [&[&str]; 5] = [
 /// Less than the default time that a drain may take.
 const PROMPT: Duration = Duration::from_secs(8);
 
+/// The call that a C library makes a thread with.
+const THREAD: &str = if cfg!(target_env = "musl") {
+    "clone"
+} else {
+    "clone3"
+};
+
 /// The command under `strace`, which makes calls fail, and the server our child.
 fn strace(what: &str, arguments: &[&str]) -> Command {
     let (trace, inject) = (
@@ -142,19 +149,21 @@ fn a_server_that_cannot_begin_says_why_in_one_line() {
     if !is_possible() {
         return;
     }
+    let first = format!("{THREAD}:error=EAGAIN:when=1");
+    let third = format!("{THREAD}:error=EAGAIN:when=3");
     let calls = [
         ("epoll_create1:error=EMFILE", "event loop"),
         ("socketpair:error=EMFILE", "cannot make"),
         ("eventfd2:error=ENFILE", "event loop"),
-        ("clone3:error=EAGAIN:when=1", "cannot make"),
-        ("clone3:error=EAGAIN:when=3", "cannot make worker 2 of 3"),
+        (&*first, "cannot make"),
+        (&*third, "cannot make worker 2 of 3"),
         ("epoll_ctl:error=ENOSPC:when=2", "cannot watch a listener"),
     ];
     for (what, why) in calls {
         for model in MODELS {
             let workers = model[0] == "--workers";
             let threads = workers || model[1] == "sequential";
-            if what.starts_with("clone3") && (!threads || (why.contains("of 3") && !workers)) {
+            if what.starts_with(THREAD) && (!threads || (why.contains("of 3") && !workers)) {
                 continue;
             }
             let began = Instant::now();
@@ -489,7 +498,7 @@ fn a_connection_that_cannot_be_handed_over_is_refused_alone() {
         ("forking", watch),
         ("forking", format!("{process}:error=EAGAIN:when=1")),
         ("forking", format!("{process}:error=ENOMEM:when=1")),
-        ("threaded", "clone3:error=EAGAIN:when=1".to_owned()),
+        ("threaded", format!("{THREAD}:error=EAGAIN:when=1")),
     ];
     for (model, what) in cases {
         let arguments = ["echo", TCP[0], TCP[1], "--model", model];
@@ -527,7 +536,7 @@ fn a_protocol_without_its_thread_says_so_in_one_line() {
         ("operator", 2, "a thread for standard input"),
     ];
     for (protocol, when, why) in cases {
-        let what = format!("clone3:error=EAGAIN:when={when}");
+        let what = format!("{THREAD}:error=EAGAIN:when={when}");
         let outcome = Outcome::of(strace(&what, &[protocol, TCP[0], TCP[1]]));
         assert_eq!(outcome.code, Some(1), "{protocol} {}", outcome.stderr);
         assert_eq!(
