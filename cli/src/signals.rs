@@ -223,7 +223,12 @@ pub(crate) fn tell_from_a_thread() -> io::Result<()> {
         let problem = format!("cannot watch for signals: {error}");
         io::Error::new(error.kind(), problem)
     })?;
-    let listen = move || signals.forever().for_each(|_| tell_heard());
+    let listen = move || {
+        // What came before the line above has woken nobody.
+        tell_heard();
+        signals.forever().for_each(|_| tell_heard());
+    };
+
     threads::spawn("signals", listen).map(drop)
 }
 
