@@ -14,8 +14,10 @@ use socket2::{MsgHdr, SockAddr, SockRef};
 
 use crate::sys;
 
-#[cfg_attr(any(target_os = "linux", target_os = "android"), path = "linux.rs")]
-#[cfg_attr(target_vendor = "apple", path = "apple.rs")]
+#[cfg_attr(
+    any(target_os = "linux", target_os = "android", target_vendor = "apple"),
+    path = "pktinfo.rs"
+)]
 #[cfg_attr(target_os = "freebsd", path = "freebsd.rs")]
 #[cfg_attr(
     not(any(

@@ -3,21 +3,6 @@
 mod datagram;
 mod listener;
 #[cfg_attr(
-    not(any(
-        mio_unsupported_force_poll_poll,
-        target_os = "aix",
-        target_os = "cygwin",
-        target_os = "espidf",
-        target_os = "fuchsia",
-        target_os = "haiku",
-        target_os = "hurd",
-        target_os = "nto",
-        target_os = "nuttx",
-        target_os = "vita"
-    )),
-    path = "lasting.rs"
-)]
-#[cfg_attr(
     any(
         mio_unsupported_force_poll_poll,
         target_os = "aix",

@@ -1,13 +1,19 @@
-//! Control messages of macOS and related systems: a 32-bit length and an alignment of 32 bits.
+//! Control messages of Linux, macOS and related systems: see cmsg(3), ip(7) and ipv6(7).
 
 use std::net::Ipv4Addr;
 
 #[path = "header.rs"]
 mod header;
 
-const LENGTH: usize = 4;
+/// The size of the length in a header. In the kernel of Linux it is one word, even where the C
+/// library declares something shorter and padding; on macOS it has 32 bits.
+const LENGTH: usize = if cfg!(target_vendor = "apple") {
+    4
+} else {
+    size_of::<usize>()
+};
 const HEADER: usize = LENGTH + 8;
-const ALIGN: usize = 4;
+const ALIGN: usize = LENGTH;
 
 /// Room for one message with 20 bytes of content.
 pub(super) const ROOM: usize = HEADER + 24;
