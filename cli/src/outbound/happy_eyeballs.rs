@@ -1,15 +1,17 @@
 //! Connecting to the first of several addresses that answers (RFC 8305, "happy eyeballs").
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use serveloop::layer::{Event, Observe, Observed};
 use serveloop::{Address, Config, Peer, Protocol, Reactor};
 
-use crate::outbound::runner::{Answer, Runner};
 use crate::outbound::{End, Ending};
 
 /// How long one address is tried before the next one is tried as well.
@@ -28,12 +30,24 @@ pub(super) struct Race<M> {
     deadline: Option<Instant>,
 }
 
+/// Whether a connection has been established. Observes the protocol of that connection.
+#[derive(Clone, Debug, Default)]
+struct Answer(Rc<Cell<bool>>);
+
+impl Observe for Answer {
+    fn observe(&mut self, event: Event<'_>) {
+        if matches!(event, Event::ConnectionMade) {
+            self.0.set(true);
+        }
+    }
+}
+
 /// The factory for incoming connections. These loops have no listener, so it never makes anything.
-type Nobody<P> = fn(&Peer) -> Option<Runner<P>>;
+type NoFactory<P> = fn(&Peer) -> Option<Observed<P, Answer>>;
 
 /// A connection attempt with its own loop, so that it can be dropped alone.
 struct Attempt<P: Protocol> {
-    reactor: Reactor<Nobody<P>>,
+    reactor: Reactor<NoFactory<P>>,
     ending: Ending,
     answer: Answer,
 }
@@ -141,8 +155,8 @@ impl<P: Protocol> Attempt<P> {
         make: &mut impl FnMut(Ending) -> P,
     ) -> io::Result<Self> {
         let (ending, answer) = (Ending::default(), Answer::default());
-        let protocol = Runner::new(make(ending.clone()), answer.clone());
-        let factory: Nobody<P> = |_| None;
+        let protocol = Observed::new(make(ending.clone()), answer.clone());
+        let factory: NoFactory<P> = |_| None;
         let mut reactor = Reactor::new(factory, config)?;
         reactor.connect(address, protocol);
         Ok(Self {
@@ -168,7 +182,7 @@ fn turn<P: Protocol>(attempts: &mut Vec<Attempt<P>>) -> io::Result<Option<Attemp
     for number in 0..attempts.len() {
         let attempt = &mut attempts[number];
         attempt.reactor.turn(Some(Duration::ZERO))?;
-        if attempt.answer.has_come() {
+        if attempt.answer.0.get() {
             return Ok(Some(attempts.swap_remove(number)));
         }
     }

@@ -5,8 +5,6 @@
 
 mod happy_eyeballs;
 
-mod runner;
-
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;

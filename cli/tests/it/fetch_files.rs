@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::outside::skip;
 use crate::running::{Running, run};
 use crate::scripts::Scripted;
-use crate::served::{PATIENCE, is_ignored, serveloop};
+use crate::served::{PATIENCE, by_script, is_ignored, serveloop};
 use crate::sockets::{Directory, clogged};
 
 /// Reads a request to its end, which is an empty line.
@@ -434,17 +434,8 @@ fn a_descriptor_by_its_number_is_written_at_its_end() {
     let server = stalling(SIZED);
     let url = format!("http://{}/", server.at());
     let script = "exec 3>\"$1\"; echo before >&3; \"$0\" fetch \"$2\" -o \"/proc/$$/fd/3\"";
-    let mut shell = Command::new("sh");
-    shell.args(["-c", script]).arg(serveloop(&[]).get_program());
+    let mut shell = by_script(script);
     shell.arg(directory.path("log")).arg(&url);
-    shell
-        .env_remove("http_proxy")
-        .env_remove("all_proxy")
-        .env_remove("ALL_PROXY");
-    shell
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
     Running::spawn(shell).end().well();
     server.end();
     let log = fs::read_to_string(directory.path("log")).unwrap();
@@ -607,17 +598,8 @@ fn the_names_of_open_files_are_not_opened_anew() {
         let url = format!("http://{}/", server.at());
         let script =
             "exec >\"$3\" 2>&1; echo before; \"$0\" fetch \"$1\" -o \"$2\"; echo; echo after";
-        let mut shell = Command::new("sh");
-        shell.args(["-c", script]).arg(serveloop(&[]).get_program());
+        let mut shell = by_script(script);
         shell.arg(&url).arg(name).arg(directory.path("log"));
-        shell
-            .env_remove("http_proxy")
-            .env_remove("all_proxy")
-            .env_remove("ALL_PROXY");
-        shell
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
         Running::spawn(shell).end().well();
         server.end();
         let log = fs::read_to_string(directory.path("log")).unwrap();

@@ -16,9 +16,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The command, with nothing inherited that would change what it logs or whom it asks.
 pub(crate) fn serveloop(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_serveloop"));
+    let mut command = piped(env!("CARGO_BIN_EXE_serveloop"));
+    command.args(arguments);
     command
-        .args(arguments)
+}
+
+/// A shell that runs `script`, in which `$0` is the command. It inherits as little.
+pub(crate) fn by_script(script: &str) -> Command {
+    let mut command = piped("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_serveloop")]);
+    command
+}
+
+fn piped(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command
         .env_remove("RUST_LOG")
         .env_remove("http_proxy")
         .env_remove("all_proxy")
@@ -48,16 +60,8 @@ pub(crate) fn number_of(error: Errno) -> String {
 /// The command as a shell starts it that was told to `prepare` what it inherits. The process is the
 /// same.
 pub(crate) fn by_shell(prepare: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("sh");
-    command
-        .arg("-c")
-        .arg(format!("{prepare}\nexec \"$0\" \"$@\""))
-        .arg(env!("CARGO_BIN_EXE_serveloop"))
-        .args(arguments)
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let mut command = by_script(&format!("{prepare}\nexec \"$0\" \"$@\""));
+    command.args(arguments);
     command
 }
 
