@@ -115,7 +115,11 @@ pub struct Config {
 
     /// How long an outbound connection may take to be established. Default 10 s.
     pub connect_timeout: Option<Duration>,
-    /// How long an accepted connection may take to send its first complete message. Default 10 s.
+    /// How long the handshake of a [layer](crate::layer), for example of TLS, may take. Default
+    /// 10 s.
+    pub handshake_timeout: Option<Duration>,
+    /// How long an accepted connection may take to send its first complete message. With a layer
+    /// the time begins when the handshake is done. Default 10 s.
     pub first_message_timeout: Option<Duration>,
     /// How long each later message, or any message on an outbound connection, may take from its
     /// first byte to its last. Default 30 s.
@@ -281,6 +285,7 @@ impl Default for Config {
             replies_per_second: 1_000,
 
             connect_timeout: Some(Duration::from_secs(10)),
+            handshake_timeout: Some(Duration::from_secs(10)),
             first_message_timeout: Some(Duration::from_secs(10)),
             message_timeout: Some(Duration::from_secs(30)),
             idle_timeout: Some(Duration::from_secs(60)),

@@ -127,6 +127,8 @@ pub type Result<T = (), E = ProtocolError> = std::result::Result<T, E>;
 pub enum Deadline {
     /// `connect_timeout`: an outbound connection was not established.
     Connect,
+    /// `handshake_timeout`: a [layer](crate::layer) had not finished its handshake.
+    Handshake,
     /// `first_message_timeout`: no complete message arrived after the connection was made.
     FirstMessage,
     /// `message_timeout`: a message began and was not completed.
@@ -143,6 +145,7 @@ impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "not connected in time",
+            Self::Handshake => "the handshake was not completed in time",
             Self::FirstMessage => "no complete first message in time",
             Self::Message => "a message was not completed in time",
             Self::Idle => "idle for too long",
@@ -163,6 +166,13 @@ pub enum CloseReason {
     PeerClosed,
     /// The protocol aborted the connection.
     Aborted,
+    /// The peer ended its stream without the end mark that its [layer](crate::layer) has, so an
+    /// attacker may have cut it short. Many clients end like this, so it is not an error, but
+    /// `eof_received` is not called.
+    Truncated,
+    /// The connection was refused after it was accepted: by a factory inside a
+    /// [layer](crate::layer), or because the client that a proxy named has too many.
+    Refused,
     /// The server is shutting down, and all output owed to the peer was handed to the system.
     Shutdown,
     /// A deadline passed.
@@ -196,6 +206,8 @@ impl CloseReason {
             Self::Closed
                 | Self::PeerClosed
                 | Self::Aborted
+                | Self::Truncated
+                | Self::Refused
                 | Self::Shutdown
                 | Self::TimedOut(Deadline::Idle)
         )
@@ -223,7 +235,7 @@ impl CloseReason {
     pub fn is_ordinary(&self) -> bool {
         match self {
             Self::Io(error) => is_of_the_network(error.kind()),
-            Self::TimedOut(Deadline::FirstMessage)
+            Self::TimedOut(Deadline::FirstMessage | Deadline::Handshake)
             | Self::Protocol(ProtocolError::Truncated { .. }) => true,
             _ => !self.is_error(),
         }
@@ -249,6 +261,8 @@ impl CloseReason {
             Self::Closed => "closed",
             Self::PeerClosed => "peer closed",
             Self::Aborted => "aborted",
+            Self::Truncated => "unterminated",
+            Self::Refused => "refused",
             Self::Shutdown => "shutdown",
             Self::TimedOut(_) => "timed out",
             Self::Overflow => "overflow",
@@ -294,6 +308,8 @@ impl fmt::Display for CloseReason {
             Self::Closed => f.write_str("closed"),
             Self::PeerClosed => f.write_str("closed by the peer"),
             Self::Aborted => f.write_str("aborted"),
+            Self::Truncated => f.write_str("ended by the peer without the end mark of its layer"),
+            Self::Refused => f.write_str("refused"),
             Self::Shutdown => f.write_str("closed by the server's shutdown"),
             Self::TimedOut(deadline) => write!(f, "timed out: {deadline}"),
             Self::Overflow => f.write_str("too much output that the peer did not take"),

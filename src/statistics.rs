@@ -113,10 +113,16 @@ counters! {
         closed_by_peer,
         /// Connections that the protocol aborted: [`CloseReason::Aborted`].
         closed_aborted,
+        /// Connections that ended without the end mark of their layer: [`CloseReason::Truncated`].
+        closed_unterminated,
+        /// Connections refused after they were accepted: [`CloseReason::Refused`].
+        closed_refused,
         /// Connections closed by a shutdown: [`CloseReason::Shutdown`].
         closed_by_shutdown,
         /// Connections ended by `connect_timeout`.
         closed_timeout_connect,
+        /// Connections ended by `handshake_timeout`.
+        closed_timeout_handshake,
         /// Connections ended by `first_message_timeout`.
         closed_timeout_first_message,
         /// Connections ended by `message_timeout`.
@@ -181,9 +187,12 @@ impl Statistics {
             CloseReason::Closed => &mut self.closed_by_protocol,
             CloseReason::PeerClosed => &mut self.closed_by_peer,
             CloseReason::Aborted => &mut self.closed_aborted,
+            CloseReason::Truncated => &mut self.closed_unterminated,
+            CloseReason::Refused => &mut self.closed_refused,
             CloseReason::Shutdown => &mut self.closed_by_shutdown,
             CloseReason::TimedOut(deadline) => match deadline {
                 Deadline::Connect => &mut self.closed_timeout_connect,
+                Deadline::Handshake => &mut self.closed_timeout_handshake,
                 Deadline::FirstMessage => &mut self.closed_timeout_first_message,
                 Deadline::Message => &mut self.closed_timeout_message,
                 Deadline::Idle => &mut self.closed_timeout_idle,

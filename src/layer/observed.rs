@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::error::{CloseReason, ProtocolError};
-use crate::session::{Protocol, Transport};
+use crate::session::{Protocol, Tick, Transport};
 
 /// One call of a protocol, as an observer sees it. The observer is told before the protocol is
 /// called, except for [`Taken`](Self::Taken), which comes after the call.
@@ -156,5 +156,9 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
     fn connection_lost(&mut self, reason: &CloseReason) {
         self.observer.observe(Event::ConnectionLost(reason));
         self.protocol.connection_lost(reason);
+    }
+
+    fn catch_up(&mut self, from: Tick, to: Tick) {
+        self.protocol.catch_up(from, to);
     }
 }

@@ -119,6 +119,24 @@ impl Buffer {
         self.bytes.extend_from_slice(data);
     }
 
+    /// Removes and returns all bytes after the first `count` that wait.
+    pub(super) fn split_off(&mut self, count: usize) -> Vec<u8> {
+        self.bytes
+            .split_off((self.head + count).min(self.bytes.len()))
+    }
+
+    /// Appends up to `most` bytes that `fill` writes. `fill` returns how many it wrote.
+    pub(super) fn push_with(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
+        if most > self.bytes.capacity().wrapping_sub(self.bytes.len()) {
+            self.make_room(most);
+        }
+
+        let end = self.bytes.len();
+        self.bytes.resize(end + most, 0);
+        let count = fill(&mut self.bytes[end..]).min(most);
+        self.bytes.truncate(end + count);
+    }
+
     /// Drops the first `count` bytes.
     ///
     /// # Panics

@@ -76,6 +76,11 @@ impl Clock {
     pub fn tick_of(&self, instant: Instant) -> Tick {
         Tick(nanos(instant.saturating_duration_since(self.origin)))
     }
+
+    /// Returns the instant of a tick, or `None` if the system cannot represent it.
+    pub(crate) fn instant_of(&self, tick: Tick) -> Option<Instant> {
+        self.origin.checked_add(Duration::from_nanos(tick.0))
+    }
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -1,9 +1,19 @@
 //! What drivers ask of a session apart from moving bytes: its memory, and when it began.
 
 use crate::address::Address;
-use crate::session::Session;
 use crate::session::clock::Tick;
 use crate::session::state::PANICKED;
+use crate::session::{Protocol, Session, catch};
+
+impl<P: Protocol> Session<P> {
+    /// Moves times noted as `from` to `to`, also those of a session inside a layer. See
+    /// [`State::catch_up`](crate::session::state::State::catch_up).
+    pub(crate) fn catch_up(&mut self, from: Tick, to: Tick) {
+        self.state.catch_up(from, to);
+        let inside = &mut self.protocol.0;
+        let _ = catch(|| inside.catch_up(from, to));
+    }
+}
 
 impl<P> Session<P> {
     /// Returns how many bytes of memory the connection uses beyond an idle one: the capacity of the
@@ -21,11 +31,6 @@ impl<P> Session<P> {
     /// a TCP socket it ends early only at an urgent byte, which events report.
     pub(crate) fn has_gaps(&self) -> bool {
         !matches!(self.state.peer.address(), Address::Tcp(_))
-    }
-
-    /// See [`State::catch_up`](crate::session::state::State::catch_up).
-    pub(crate) fn catch_up(&mut self, from: Tick, to: Tick) {
-        self.state.catch_up(from, to);
     }
 
     /// Returns when the session was made, while it is not open yet.

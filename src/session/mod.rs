@@ -11,6 +11,7 @@
 mod buffer;
 mod clock;
 mod flags;
+mod nested;
 mod protocol;
 mod state;
 mod transport;
@@ -30,13 +31,17 @@ mod driver;
 use crate::address::Peer;
 use crate::error::{CloseReason, ProtocolError};
 use crate::session::state::{
-    ABORTED, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, PENDING,
-    RETIME, SHUTDOWN, State, WROTE,
+    ABORTED, AGAIN, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LAYERED,
+    LOST, PENDING, RETIME, SHUTDOWN, State, WAITS, WROTE,
 };
 use crate::session::unwind::{Caught, take};
 
 /// Bytes allowed in addition to `max_frame` for the header or delimiter of an incomplete message.
 const HEADER_ROOM: usize = 1024;
+
+/// The longest unit of a layer, in bytes, if `max_frame` is shorter. `max_frame` limits the
+/// messages inside.
+const LAYER_UNIT_MOST: usize = 64 * 1024;
 
 /// One connection's protocol and all state that does not depend on how its bytes travel.
 ///
@@ -98,7 +103,8 @@ impl<P: Protocol> Session<P> {
     #[must_use]
     #[inline]
     pub fn has_more(&self) -> bool {
-        self.state.flags.any(PENDING) && !self.state.flags.any(BLOCKED)
+        let flags = self.state.flags;
+        flags.any(PENDING) && !flags.any(BLOCKED) || flags.any(AGAIN) && !flags.any(CLOSING)
     }
 
     /// Returns whether the session has no work without new input, and holds no bytes.
@@ -176,9 +182,16 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// Shows unread bytes, or the end of the stream, again after a pause has ended or a turn has
-    /// passed.
+    /// Calls the protocol again if it asked for that. Shows unread bytes, or the end of the stream,
+    /// again after a pause has ended or a turn has passed.
     pub fn handle_more(&mut self, context: &Context<'_>) {
+        if self.state.flags.take(AGAIN) {
+            self.tell(context, P::woken);
+        }
+        if !self.state.flags.any(PENDING) {
+            return;
+        }
+
         self.state.end_pending();
         self.show_unread(context);
         if self.state.flags.any(EOF) {
@@ -203,7 +216,9 @@ impl<P: Protocol> Session<P> {
     pub(crate) fn handle_deadlines(&mut self, context: &Context<'_>, waits: bool) {
         let now = context.clock.tick();
         if self.protocol_deadline(context).is_some_and(|at| at <= now) {
+            self.state.flags.set(WAITS.when(waits));
             self.tell(context, P::handle_timeout);
+            self.state.flags.clear(WAITS);
         }
         let limit = self.state.limit(context.config, waits);
         if let Some((_, deadline)) = limit.filter(|(at, _)| *at <= now) {
@@ -334,7 +349,11 @@ impl<P: Protocol> Session<P> {
     }
 
     fn check_length(&mut self, unread: usize, context: &Context<'_>) {
-        let limit = context.config.max_frame;
+        let mut limit = context.config.max_frame;
+        if self.state.flags.any(LAYERED) {
+            limit = limit.max(LAYER_UNIT_MOST);
+        }
+
         if self.state.flags.any(INCOMPLETE) && unread > limit.saturating_add(HEADER_ROOM) {
             let length = unread as u64;
             let error = ProtocolError::TooLong { length, limit };

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, ProtocolError};
+use crate::session::clock::Tick;
 use crate::session::transport::Transport;
 use crate::statistics::Statistics;
 
@@ -133,6 +134,13 @@ pub trait Protocol {
     fn connection_lost(&mut self, reason: &CloseReason) {
         let _ = reason;
     }
+
+    /// Called when a turn took long: a protocol that holds a session moves the times that the
+    /// session noted at the turn's beginning to its end. No other protocol needs it.
+    #[doc(hidden)]
+    fn catch_up(&mut self, from: Tick, to: Tick) {
+        let _ = (from, to);
+    }
 }
 
 impl<P: Protocol + ?Sized> Protocol for Box<P> {
@@ -178,6 +186,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn connection_lost(&mut self, reason: &CloseReason) {
         (**self).connection_lost(reason);
+    }
+
+    fn catch_up(&mut self, from: Tick, to: Tick) {
+        (**self).catch_up(from, to);
     }
 }
 

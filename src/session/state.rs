@@ -44,16 +44,31 @@ pub(super) const WANTED: Flags = Flags::bit(16);
 
 /// The protocol has charged memory of its own.
 pub(super) const CHARGED: Flags = Flags::bit(17);
+/// The protocol is called again in the next turn, and shown nothing before that.
+pub(super) const AGAIN: Flags = Flags::bit(18);
+/// The session is inside a layer: deadlines for idle peers and for waiting output are the business
+/// of the session outside.
+pub(super) const NESTED: Flags = Flags::bit(19);
+/// The protocol is a layer, whose units have a limit of their own.
+pub(super) const LAYERED: Flags = Flags::bit(20);
+/// Some of the peer's bytes wait to be read while deadlines are handled.
+pub(super) const WAITS: Flags = Flags::bit(21);
 
 /// The flags with which writing does nothing.
 pub(super) const MUTE: Flags = CLOSING.or(FINISHED);
 
-/// The flags that keep input from being shown: the protocol's wish, waiting output, or the end.
-pub(super) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING);
+/// The flags that keep input from being shown: the protocol's wish, waiting output, a call that
+/// comes first, or the end.
+pub(super) const BLOCKED: Flags = PAUSED.or(FULL).or(CLOSING).or(AGAIN);
 
 /// The flags of a session that does more than wait for the next message. A session has unread bytes
 /// only with one of these.
-pub(super) const BUSY: Flags = CLOSING.or(FINISHED).or(PENDING).or(INCOMPLETE).or(CHARGED);
+pub(super) const BUSY: Flags = CLOSING
+    .or(FINISHED)
+    .or(PENDING)
+    .or(INCOMPLETE)
+    .or(CHARGED)
+    .or(AGAIN);
 
 /// The part of a session that a [`Transport`](crate::Transport) acts on.
 #[derive(Debug)]
@@ -116,7 +131,12 @@ impl State {
         } else {
             CloseReason::Closed
         };
-        self.reason.get_or_insert_with(|| Box::new(reason));
+        self.close_for(Box::new(reason));
+    }
+
+    /// Ends the connection when all output is sent, for `reason` unless there is one already.
+    pub(super) fn close_for(&mut self, reason: Box<CloseReason>) {
+        self.reason.get_or_insert(reason);
         self.flags.set(CLOSING);
     }
 
@@ -129,14 +149,24 @@ impl State {
         }
 
         if !matches!(reason, CloseReason::Protocol(_)) {
-            self.flags.set(ABORTED);
-            self.output = None;
+            self.drop_output();
         }
 
         if !self.reason.as_ref().is_some_and(|reason| reason.is_error()) {
             self.reason = Some(Box::new(reason));
         }
         self.flags.set(CLOSING);
+    }
+
+    /// Ends the connection after a failure and drops waiting output, whatever the reason is.
+    pub(super) fn end_at_once(&mut self, reason: CloseReason) {
+        self.fail(reason);
+        self.drop_output();
+    }
+
+    fn drop_output(&mut self) {
+        self.flags.set(ABORTED);
+        self.output = None;
     }
 
     /// Accepts input again. The time that the peer has for what it owes begins now.
@@ -163,7 +193,7 @@ impl State {
         let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF);
         let first = owed && self.flags.any(FIRST);
         let begun = owed && self.flags.any(INCOMPLETE) && !self.flags.any(FIRST);
-        let idle = !waits && !self.flags.any(PAUSED);
+        let idle = !waits && !self.flags.any(PAUSED | NESTED);
         let stalled = self.flags.any(STALLED);
 
         let deadlines = [

@@ -7,7 +7,7 @@ use crate::address::Peer;
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::session::clock::Clock;
-use crate::session::state::{CLOSING, FINISHED, FULL, MUTE, PAUSED, State, WANTED, WROTE};
+use crate::session::state::{AGAIN, CLOSING, FINISHED, FULL, MUTE, PAUSED, State, WANTED, WROTE};
 use crate::waker::{Waker, Wakers};
 
 /// What a driver lends to a session for one call.
@@ -137,6 +137,41 @@ impl Transport<'_> {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.state.flags.any(PAUSED)
+    }
+
+    /// Has [`woken`](crate::Protocol::woken) called in the next turn, before any more input is
+    /// shown. A protocol with much to do does a part of it per call, so that other connections
+    /// have their turns in between.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Protocol, Result, Transport};
+    ///
+    /// /// Answers each byte with a countdown from its value, one number per turn.
+    /// struct Countdown(u8);
+    ///
+    /// impl Protocol for Countdown {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         self.0 = data[0];
+    ///         transport.call_again();
+    ///         Ok(1)
+    ///     }
+    ///
+    ///     fn woken(&mut self, transport: &mut Transport<'_>) {
+    ///         transport.write(&[self.0]);
+    ///         if self.0 > 0 {
+    ///             self.0 -= 1;
+    ///             transport.call_again();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::new(Countdown(0));
+    /// session.receive(&[2, 1]);
+    /// assert_eq!(session.sent(), [2, 1, 0, 1, 0]);
+    /// ```
+    pub fn call_again(&mut self) {
+        self.state.flags.set(AGAIN);
     }
 
     /// Returns whether a producer should stop until

@@ -4,16 +4,20 @@
 //! gives the same answers however its input is cut and however slowly its output is taken.
 //! [`Simulation`] runs a whole server on a simulated network whose faults are drawn from a seed.
 //!
+//! [`Identity`] and [`Scrambled`] are [layers](crate::layer) to run all of this through.
+//!
 //! A tool belongs here if users can test their own protocols with it. This room imports `reactor`
 //! and what is below it. Nothing imports this room.
 
 mod simulation;
 
+mod layers;
 mod memory;
 mod splits;
 
 pub use crate::testing::simulation::{
     Call, Exchange, Failure, Faults, Handle, Network, Report, Simulation, Slip,
 };
+pub use layers::{Identity, Scrambled};
 pub use memory::MemorySession;
 pub use splits::SplitChecker;

@@ -2,10 +2,12 @@
 //!
 //! As a command, for as many runs as you like:
 //! `cargo test --release --test simulation -- --seeds 100000 [--from SEED] [--system NAME]`.
+//! `--system /` is all systems inside a layer, and `--system echo/marked` one of them.
 
 mod alone;
 mod bugs;
 mod calls;
+mod layers;
 mod proxy;
 mod systems;
 
@@ -22,9 +24,13 @@ use serveloop::{Config, Peer, Statistics};
 use bugs::{BUGS, Bug, Faulty};
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 9] = [
+const TESTS: [(&str, fn()); 10] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
+        assert_eq!(tally.failures, 0);
+    }),
+    ("four_thousand_runs_in_layers", || {
+        let tally = Tally::of(0..4_000, Some(layers::IN_LAYERS));
         assert_eq!(tally.failures, 0);
     }),
     ("each_call_fails_in_every_way", || {
@@ -109,16 +115,12 @@ impl Tally {
     /// Runs seeds, each of one system or all systems in turn, and says what came of it.
     fn of(seeds: std::ops::Range<u64>, only: Option<&str>) -> Self {
         let begin = Instant::now();
-        let mut systems: Vec<_> = SYSTEMS
-            .iter()
-            .filter(|(name, _)| only.is_none_or(|only| only == *name))
-            .map(|(name, make)| (*name, make()))
-            .collect();
+        let mut systems = checks(only);
         assert!(!systems.is_empty(), "there is no such system");
         let mut tally = Self::default();
         for seed in seeds {
-            let (name, system) = of_seed(&mut systems, seed);
-            tally.note(name, system.check(seed));
+            let (name, check) = of_seed(&mut systems, seed);
+            tally.note(name, check(seed));
         }
         let Self {
             runs,
@@ -152,6 +154,28 @@ impl Tally {
             }
         }
     }
+}
+
+/// Runs one seed of one system.
+type Check = Box<dyn FnMut(u64) -> Result<Report, Failure>>;
+
+/// Returns the systems that `only` names: one of them, those in layers, or all without a layer.
+fn checks(only: Option<&str>) -> Vec<(String, Check)> {
+    let plain = SYSTEMS.iter().map(|(name, make)| {
+        let mut system = make();
+        let check: Check = Box::new(move |seed| system.check(seed));
+        ((*name).to_owned(), check)
+    });
+
+    let all: Vec<_> = plain.chain(layers::checks()).collect();
+    let is_chosen = |name: &str| match only {
+        None => !name.contains(layers::IN_LAYERS),
+        Some(layers::IN_LAYERS) => name.contains(layers::IN_LAYERS),
+        Some(only) => name == only,
+    };
+    all.into_iter()
+        .filter(|(name, _)| is_chosen(name))
+        .collect()
 }
 
 /// The systems take turns.

@@ -102,6 +102,8 @@ limits! {
     "Deadlines" {
         /// Until an outbound connection stands; 0: none
         connect_timeout: Timeout, "DURATION";
+        /// Until the handshake of a layer such as TLS is complete; 0: none
+        handshake_timeout: Timeout, "DURATION";
         /// From the connection's beginning to its first complete message; 0: none
         first_message_timeout: Timeout, "DURATION";
         /// From a later message's first byte to its last; 0: none

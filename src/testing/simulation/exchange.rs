@@ -70,6 +70,30 @@ impl Exchange {
         self
     }
 
+    /// Returns the same conversation as it goes over the wire: `seal` returns the bytes for a part
+    /// of what is sent, and `expect` those for the beginning of what is expected.
+    pub(super) fn on_wire(
+        &self,
+        seal: impl Fn(&[u8]) -> Vec<u8>,
+        expect: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Self {
+        let mut wire = Self {
+            rounds: Vec::new(),
+            sends: Vec::new(),
+            expects: expect(&self.expects),
+            ..self.clone()
+        };
+
+        let mut sent = 0;
+        for (sends, expects) in &self.rounds {
+            wire.sends.extend(seal(&self.sends[sent..*sends]));
+            sent = *sends;
+            let expected = expect(&self.expects[..*expects]).len();
+            wire.rounds.push((wire.sends.len(), expected));
+        }
+        wire
+    }
+
     /// Returns how many bytes may be sent by a client that has received `received`, and waits for
     /// replies if `in_turns`.
     pub(super) fn may_send(&self, received: usize, in_turns: bool) -> usize {

@@ -249,7 +249,7 @@ impl ConnectionRecord {
             Deadline::Message => (self.began, config.message_timeout),
             Deadline::Idle => (self.moved, config.idle_timeout),
             Deadline::Write => (self.wrote, config.write_timeout),
-            Deadline::Connect | Deadline::Drain => return None,
+            Deadline::Connect | Deadline::Handshake | Deadline::Drain => return None,
         };
 
         let passed = now - since;

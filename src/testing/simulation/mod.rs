@@ -6,6 +6,7 @@ mod ledger;
 mod network;
 mod random;
 mod run;
+mod through;
 mod timeline;
 mod wire;
 mod witness;

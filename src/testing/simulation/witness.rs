@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::address::Peer;
 use crate::error::{CloseReason, ProtocolError};
-use crate::session::{Actions, Factory, Protocol, Transport};
+use crate::session::{Actions, Factory, Protocol, Tick, Transport};
 use crate::testing::simulation::ledger::Slip;
 use crate::testing::simulation::ledger::{Number, SharedLedger};
 
@@ -255,5 +255,9 @@ impl<P: Protocol> Protocol for Witness<P> {
             let _ = self.poll_timeout();
         }
         self.protocol.connection_lost(reason);
+    }
+
+    fn catch_up(&mut self, from: Tick, to: Tick) {
+        self.protocol.catch_up(from, to);
     }
 }

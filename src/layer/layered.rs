@@ -1,0 +1,303 @@
+//! A protocol inside a layer: one connection whose bytes are transformed on their way.
+
+use std::panic::resume_unwind;
+use std::time::Instant;
+
+use crate::address::Peer;
+use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::layer::{Layer, Received, Wire, WireEnd};
+use crate::session::{Context, Protocol, Session, Tick, Transport};
+
+/// A protocol whose connection goes through a [`Layer`].
+///
+/// [`layered`] makes a factory of them for a server, and [`around`](Self::around) one for an
+/// outbound connection. It serves like any other protocol, in every model, in a
+/// `MemorySession` and in a simulation.
+///
+/// The protocol inside has a transport like any other. Its water marks, `max_output` and `waiting`
+/// count the bytes on the wire.
+#[derive(Debug)]
+pub struct Layered<L, B, P> {
+    layer: L,
+    inside: Inside<B, P>,
+    /// When the handshake has to be done or the session inside has a deadline.
+    due: Option<Instant>,
+    /// Whether the session inside is to be called again.
+    again: bool,
+    /// Whether the layer has ended our side of the stream.
+    ended: bool,
+}
+
+/// The protocol inside a layer, or what it is made from when the handshake is done.
+#[derive(Debug)]
+enum Inside<B, P> {
+    Awaited(B),
+    Given(P),
+    Open(Session<P>),
+    None,
+}
+
+/// Returns a factory that puts each connection into a layer of its own.
+///
+/// `layer` returns the layer for a peer, or `None` to refuse the connection. When the layer is
+/// open, `build` returns the protocol inside, from the peer and from what the handshake has shown
+/// ([`Layer::Info`]), or `None` to refuse it then ([`CloseReason::Refused`]).
+///
+/// ```
+/// use serveloop::layer::layered;
+/// use serveloop::protocols::Echo;
+/// use serveloop::testing::Scrambled;
+/// use serveloop::{Config, Peer, Server};
+///
+/// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+/// server.shutdown_handle().shutdown();
+/// server.serve_forever(layered(
+///     |_: &Peer| Some(Scrambled::new(7)),
+///     |_: &Peer, (): &()| Some(Echo),
+/// ))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn layered<L, B, P>(
+    mut layer: impl FnMut(&Peer) -> Option<L> + Clone,
+    build: B,
+) -> impl FnMut(&Peer) -> Option<Layered<L, B, P>> + Clone
+where
+    L: Layer,
+    B: FnMut(&Peer, &L::Info) -> Option<P> + Clone,
+    P: Protocol,
+{
+    move |peer: &Peer| Some(Layered::new(layer(peer)?, build.clone()))
+}
+
+impl<L, B, P> Layered<L, B, P>
+where
+    L: Layer,
+    B: FnMut(&Peer, &L::Info) -> Option<P>,
+    P: Protocol,
+{
+    /// Creates the protocol of one connection. `build` is called once, when `layer` is open.
+    #[must_use]
+    pub fn new(layer: L, build: B) -> Self {
+        Self::with(layer, Inside::Awaited(build))
+    }
+
+    fn with(layer: L, inside: Inside<B, P>) -> Self {
+        Self {
+            layer,
+            inside,
+            due: None,
+            again: false,
+            ended: false,
+        }
+    }
+
+    /// Creates the protocol inside when the layer is open, and tells it so.
+    fn open(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        let Some(info) = self.layer.opened() else {
+            return Ok(());
+        };
+        let peer = transport.peer().clone();
+        let protocol = match std::mem::replace(&mut self.inside, Inside::None) {
+            Inside::Given(protocol) => Some(protocol),
+            Inside::Awaited(mut build) => build(&peer, &info),
+            open => {
+                self.inside = open;
+                return Ok(());
+            }
+        };
+
+        let Some(protocol) = protocol else {
+            transport.fail(CloseReason::Refused);
+            return Ok(());
+        };
+        let now = transport.context().clock.tick();
+        self.inside = Inside::Open(Session::nested(protocol, peer, now));
+        self.due = None;
+        self.call(transport, Session::handle_open)
+    }
+
+    /// Calls the session inside, sends what it wrote through the layer, and passes on what it
+    /// wants. Does nothing before the layer is open.
+    #[inline]
+    fn call(
+        &mut self,
+        transport: &mut Transport<'_>,
+        event: impl FnOnce(&mut Session<P>, &Context<'_>),
+    ) -> Result<(), ProtocolError> {
+        let Inside::Open(session) = &mut self.inside else {
+            return Ok(());
+        };
+
+        let before = session.call_inside(transport, event);
+        if !L::PASSES_OUTPUT && transport.waiting() > before {
+            let plain = transport.split_output(before);
+            self.layer.send(&plain, &mut Wire::of(transport))?;
+        }
+
+        if session.is_coupled(transport) || self.due.is_some() || session.deadline_changed() {
+            self.settle(transport);
+        }
+        Ok(())
+    }
+
+    /// Acts on what the session inside wants: an end of its side, its deadline, a call to come.
+    #[cold]
+    fn settle(&mut self, transport: &mut Transport<'_>) {
+        let Inside::Open(session) = &mut self.inside else {
+            return;
+        };
+
+        self.due = session.due(transport.context());
+        session.couple(transport, self.layer.held());
+        self.again |= transport.is_called_again();
+
+        let end = session.take_end();
+        let finishes = session.is_finished() || end.as_ref().is_some_and(|end| !end.at_once);
+        if finishes && !self.ended {
+            self.ended = true;
+            self.layer.end(&mut Wire::of(transport));
+            transport.finish_if(session.is_finished());
+        }
+        if let Some(end) = end {
+            transport.end(end);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.inside, Inside::Open(_))
+    }
+
+    /// Works like `call`, where an error of the layer cannot be returned.
+    fn tell(
+        &mut self,
+        transport: &mut Transport<'_>,
+        event: impl FnOnce(&mut Session<P>, &Context<'_>),
+    ) {
+        if let Err(error) = self.call(transport, event) {
+            transport.fail(CloseReason::Protocol(error));
+        }
+    }
+}
+
+impl<L, I, P> Layered<L, fn(&Peer, &I) -> Option<P>, P>
+where
+    L: Layer<Info = I>,
+    P: Protocol,
+{
+    /// Puts a protocol that exists already into a layer, for an outbound connection. The protocol
+    /// also learns of an end before the layer was open, for example that the connection could not
+    /// be made.
+    #[must_use]
+    pub fn around(layer: L, protocol: P) -> Self {
+        Self::with(layer, Inside::Given(protocol))
+    }
+}
+
+impl<L, B, P> Protocol for Layered<L, B, P>
+where
+    L: Layer,
+    B: FnMut(&Peer, &L::Info) -> Option<P>,
+    P: Protocol,
+{
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        transport.note_layered();
+        let timeout = transport.config().handshake_timeout;
+        self.due = timeout.and_then(|timeout| transport.now().checked_add(timeout));
+
+        self.layer.begin(&mut Wire::of(transport))?;
+        self.open(transport)
+    }
+
+    #[inline]
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let Received { taken, plain, end } = self.layer.received(data, &mut Wire::of(transport))?;
+        if !self.is_open() {
+            self.open(transport)?;
+        }
+
+        if let Some(plain) = plain {
+            self.call(transport, |session, context| {
+                session.handle_data(&plain, context);
+            })?;
+        }
+        if end {
+            self.call(transport, Session::handle_eof)?;
+        }
+        Ok(taken)
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        match self.layer.wire_ended() {
+            WireEnd::Clean if unread.is_empty() && self.is_open() => {
+                self.call(transport, Session::handle_eof)?;
+            }
+            WireEnd::Clean if unread.is_empty() => transport.close(),
+            _ => transport.close_for(CloseReason::Truncated),
+        }
+        Ok(())
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.tell(transport, Session::handle_resumed);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        if !self.is_open() {
+            return transport.fail(CloseReason::TimedOut(Deadline::Handshake));
+        }
+        let waits = transport.has_input();
+        self.tell(transport, |session, context| {
+            session.handle_deadlines(context, waits);
+        });
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        // A waker may be used while another call is still to come.
+        if self.again && !transport.is_called_again() {
+            self.again = false;
+            self.tell(transport, Session::handle_more);
+        } else {
+            self.tell(transport, Session::handle_woken);
+        }
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        if self.is_open() {
+            self.tell(transport, Session::handle_shutdown);
+        } else {
+            transport.close();
+        }
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        match &mut self.inside {
+            Inside::Given(protocol) => protocol.connection_lost(reason),
+            Inside::Open(session) => {
+                session.handle_lost_outside(reason);
+                if session.has_panicked_last() {
+                    // The session outside counts the panic of its protocol.
+                    resume_unwind(Box::new("the protocol inside a layer panicked"));
+                }
+            }
+            Inside::Awaited(_) | Inside::None => {}
+        }
+    }
+
+    fn catch_up(&mut self, from: Tick, to: Tick) {
+        if let Inside::Open(session) = &mut self.inside {
+            session.catch_up(from, to);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A session inside another one: the output that both share, and what each tells the other.
+//!
+//! A [layer](crate::layer) transforms bytes between the two. The outer session belongs to a driver
+//! and its protocol is the layer; the inner one belongs to the layer and holds the protocol that
+//! users write. The outer session alone has deadlines for idle peers and for waiting output, and
+//! it is the one that is counted. The inner one has deadlines for messages.
+
+use std::mem;
+use std::time::Instant;
+
+use crate::address::Peer;
+use crate::error::CloseReason;
+use crate::session::state::{
+    ABORTED, AGAIN, CHARGED, CLOSING, FINISHED, FULL, INCOMPLETE, LAYERED, LOST, NESTED, PAUSED,
+    PENDING, RETIME, State, WAITS, WANTED, WROTE,
+};
+use crate::session::{Context, Flags, Protocol, Session, Tick, Transport};
+
+/// The flags of either session that have to be passed on to the other.
+const TOLD: Flags = CLOSING
+    .or(FINISHED)
+    .or(PAUSED)
+    .or(FULL)
+    .or(WANTED)
+    .or(AGAIN)
+    .or(PENDING)
+    .or(INCOMPLETE)
+    .or(CHARGED)
+    .or(RETIME);
+
+impl<P: Protocol> Session<P> {
+    /// Creates the session inside a layer. Its first-message deadline begins now.
+    pub(crate) fn nested(protocol: P, peer: Peer, now: Tick) -> Self {
+        let mut session = Self::new(protocol, peer, now);
+        session.state.flags.set(NESTED);
+        session
+    }
+
+    /// Calls the session with the output of the one outside, so that marks and limits hold for
+    /// both together. Returns how many bytes waited before: what follows them in the output
+    /// afterwards is this session's.
+    #[inline]
+    pub(crate) fn call_inside(
+        &mut self,
+        outer: &mut Transport<'_>,
+        event: impl FnOnce(&mut Self, &Context<'_>),
+    ) -> usize {
+        let before = outer.waiting();
+        mem::swap(&mut self.state.output, &mut outer.state.output);
+        event(self, outer.context);
+        mem::swap(&mut self.state.output, &mut outer.state.output);
+
+        outer
+            .state
+            .flags
+            .set(WROTE.when(self.state.flags.any(WROTE)));
+        before
+    }
+
+    /// Returns whether anything has to be passed on between this session and the one outside,
+    /// which is rare.
+    #[inline]
+    pub(crate) fn is_coupled(&self, outer: &Transport<'_>) -> bool {
+        self.state.flags.any(TOLD) || outer.state.flags.any(PAUSED.or(FULL).or(CHARGED))
+    }
+
+    /// Passes pauses, full output and work that is left on to the session outside, which acts on
+    /// them. Charges it with what is kept here, and with the `held` bytes of the layer.
+    pub(crate) fn couple(&mut self, outer: &mut Transport<'_>, held: usize) {
+        let now = outer.context.clock.tick();
+        let inner = &mut self.state;
+
+        if inner.flags.any(PAUSED) {
+            outer.state.flags.set(PAUSED);
+        } else {
+            outer.state.unblock(PAUSED, now);
+        }
+
+        let full = inner.flags.any(FULL) || outer.state.flags.any(FULL);
+        inner.flags.set(FULL.when(full));
+        outer.state.flags.set(FULL.when(full));
+        outer.state.flags.set(WANTED.when(inner.flags.any(WANTED)));
+
+        let kept = self.unread.as_ref().map_or(0, |unread| unread.held());
+        let charged = self.state.charged as usize;
+        outer.charge(kept.saturating_add(charged).saturating_add(held));
+        if self.has_more() {
+            outer.call_again();
+        }
+    }
+
+    /// Tells the protocol inside that the output has fallen to the low mark.
+    pub(crate) fn handle_resumed(&mut self, context: &Context<'_>) {
+        self.state.flags.clear(WANTED);
+        self.state.unblock(FULL, context.clock.tick());
+        self.tell(context, P::resume_writing);
+    }
+
+    /// Returns the session's deadline as an instant, for the protocol outside to report.
+    pub(crate) fn due(&mut self, context: &Context<'_>) -> Option<Instant> {
+        let at = self.deadline(context)?;
+        context.clock.instant_of(at)
+    }
+
+    /// Tells the protocol inside why the connection of the session outside has ended.
+    pub(crate) fn handle_lost_outside(&mut self, reason: &CloseReason) {
+        if self.state.flags.any(LOST) {
+            return;
+        }
+        self.state.flags.set(LOST | CLOSING);
+        (self.state.output, self.unread) = (None, None);
+        self.protocol.lose(&mut self.state, reason);
+    }
+
+    /// Takes the reason for which this session is closing, and whether waiting output is dropped.
+    pub(crate) fn take_end(&mut self) -> Option<End> {
+        if !self.is_closing() {
+            return None;
+        }
+        Some(End {
+            reason: self.state.reason.take()?,
+            at_once: self.state.flags.any(ABORTED),
+        })
+    }
+}
+
+/// Why a session inside a layer ends, on its way to the session outside.
+pub(crate) struct End {
+    reason: Box<CloseReason>,
+    /// Whether waiting output is dropped.
+    pub(crate) at_once: bool,
+}
+
+/// What a layer needs of the transport of the session outside.
+impl<'a> Transport<'a> {
+    /// Lets the session outside accept units that are longer than `max_frame`.
+    pub(crate) fn note_layered(&mut self) {
+        self.state.flags.set(LAYERED);
+    }
+
+    pub(crate) fn context(&self) -> &'a Context<'a> {
+        self.context
+    }
+
+    /// Removes and returns all output after the first `count` bytes.
+    pub(crate) fn split_output(&mut self, count: usize) -> Vec<u8> {
+        let output = self.state.output.as_mut();
+        output
+            .map(|output| output.split_off(count))
+            .unwrap_or_default()
+    }
+
+    /// Sends up to `most` bytes that `fill` writes, like [`write`](Self::write) but in place.
+    pub(crate) fn write_with(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
+        self.state.write_with(most, self.context.config, fill);
+    }
+
+    /// Ends our side of the stream if `finishes`, when all written data is sent.
+    pub(crate) fn finish_if(&mut self, finishes: bool) {
+        self.state.flags.set(FINISHED.when(finishes));
+    }
+
+    /// Ends the connection for the reason that a session inside gave.
+    pub(crate) fn end(&mut self, end: End) {
+        if end.at_once {
+            self.state.end_at_once(*end.reason);
+        } else if end.reason.is_error() {
+            self.state.fail(*end.reason);
+        } else {
+            self.state.close_for(end.reason);
+        }
+    }
+
+    /// Ends the connection for `reason`. See [`State::fail`] for what happens to the output.
+    pub(crate) fn fail(&mut self, reason: CloseReason) {
+        self.state.fail(reason);
+    }
+
+    /// Ends the connection for `reason` when all output is sent.
+    pub(crate) fn close_for(&mut self, reason: CloseReason) {
+        self.state.close_for(Box::new(reason));
+    }
+
+    /// Returns whether a call that was asked for with [`call_again`](Self::call_again) is still to
+    /// come.
+    pub(crate) fn is_called_again(&self) -> bool {
+        self.state.flags.any(AGAIN)
+    }
+
+    /// Returns whether some of the peer's bytes wait to be read, during `handle_timeout`.
+    pub(crate) fn has_input(&self) -> bool {
+        self.state.flags.any(WAITS)
+    }
+}
+
+impl State {
+    fn write_with(
+        &mut self,
+        most: usize,
+        config: &crate::config::Config,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) {
+        if self.flags.any(super::state::MUTE) {
+            return;
+        }
+        self.flags.set(WROTE);
+        let output = self.output.get_or_insert_with(Box::default);
+        output.push_with(most, fill);
+
+        let waiting = output.len();
+        if waiting > config.max_output {
+            self.fail(CloseReason::Overflow);
+        } else if waiting >= config.high_water {
+            self.flags.set(FULL);
+        }
+    }
+}
