@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::{fmt, io};
+use std::{fmt, io, mem};
 
 /// An address to listen on or to connect to, or the address of a peer.
 ///
@@ -174,6 +174,7 @@ impl From<AddressError> for io::Error {
 pub struct Peer {
     address: Address,
     listener: Option<u16>,
+    via: Option<Box<Address>>,
 }
 
 impl Peer {
@@ -181,7 +182,11 @@ impl Peer {
     /// this process opened the connection.
     #[must_use]
     pub fn new(address: Address, listener: Option<u16>) -> Self {
-        Self { address, listener }
+        Self {
+            address,
+            listener,
+            via: None,
+        }
     }
 
     /// Returns the peer's address.
@@ -195,6 +200,28 @@ impl Peer {
     #[must_use]
     pub fn listener(&self) -> Option<usize> {
         self.listener.map(usize::from)
+    }
+
+    /// Returns the address of the proxy that the connection comes from, if one has named the peer
+    /// as its client. [`address`](Self::address) is the client's then.
+    #[must_use]
+    pub fn via(&self) -> Option<&Address> {
+        self.via.as_deref()
+    }
+
+    /// Names `client` as the one that this peer is a proxy for. The address so far is the proxy's
+    /// if drivers know it (`is_known`), and otherwise only the one before it.
+    pub(crate) fn stand_for(&mut self, client: Address, is_known: bool) {
+        let proxy = mem::replace(&mut self.address, client);
+        if is_known {
+            self.via = Some(Box::new(proxy));
+        }
+    }
+
+    /// Returns the peer as it was before a proxy named its client.
+    pub(crate) fn before(&self) -> Option<Self> {
+        let address = self.via.as_deref()?.clone();
+        Some(Self::new(address, self.listener))
     }
 
     /// Returns whether this session is one datagram and its reply.

@@ -188,6 +188,10 @@ impl<P: FrameProtocol> Framed<P> {
         &self.protocol
     }
 
+    pub(crate) fn protocol_mut(&mut self) -> &mut P {
+        &mut self.protocol
+    }
+
     /// Calls the protocol with a transport for messages.
     #[inline]
     fn call<T>(

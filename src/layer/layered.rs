@@ -200,7 +200,7 @@ where
     P: Protocol,
 {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        transport.note_layered();
+        transport.make_unit_room();
         let timeout = transport.config().handshake_timeout;
         self.due = timeout.and_then(|timeout| transport.now().checked_add(timeout));
 

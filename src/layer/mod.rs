@@ -3,11 +3,16 @@
 //! - [`Observed`] watches the calls that a protocol gets and changes nothing.
 //! - [`Layered`] transforms the bytes of a connection on their way, in both directions, as TLS or
 //!   compression do. A [`Layer`] is the transformation.
+//! - [`Prefaced`] reads what comes first on a connection, for example a PROXY header, and then lets
+//!   the protocol go on alone.
+//! - [`Upgradable`] hands a connection over to another protocol, as HTTP does to WebSocket.
 //!
-//! This room imports `address`, `error` and `session`, and knows no socket, thread or clock.
+//! This room imports `address`, `error`, `session` and `framing`, and knows no socket, thread or clock.
 
 mod layered;
 mod observed;
+mod prefaced;
+mod upgradable;
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -18,6 +23,8 @@ use crate::session::Transport;
 
 pub use self::layered::{Layered, layered};
 pub use self::observed::{Event, Observe, Observed};
+pub use self::prefaced::{Preface, Prefaced, Prelude, prefaced};
+pub use self::upgradable::{Upgradable, Upgrade};
 
 /// A transformation of a connection's bytes, without I/O: what arrives on the wire becomes plain
 /// bytes for the protocol inside, and what that writes becomes bytes for the wire.

@@ -172,6 +172,19 @@ impl<'a, N> Hub<'a, N> {
         self.effects.peer_limit.leave(peer, &self.env.config);
     }
 
+    /// Counts an inbound connection for the client that its peer has named, and no longer for the
+    /// peer. Returns false if the client has too many; the connection then counts for it until it
+    /// ends.
+    pub(super) fn reseat(&mut self, peer: &Peer) -> bool {
+        if let Some(before) = peer.before() {
+            self.leave(&before);
+        }
+        let limit = &mut self.effects.peer_limit;
+        let has_room = limit.has_room(peer, &self.env.config);
+        limit.enter(peer, &self.env.config);
+        has_room
+    }
+
     /// Returns whether a thread or process was started for the peer, and logs the failure if not.
     pub(crate) fn check_spawned(&mut self, peer: &Peer, spawned: io::Result<()>) -> bool {
         if let Err(error) = &spawned {

@@ -2,7 +2,7 @@
 
 use crate::address::Address;
 use crate::session::clock::Tick;
-use crate::session::state::PANICKED;
+use crate::session::state::{PANICKED, REPLACED};
 use crate::session::{Protocol, Session, catch};
 
 impl<P: Protocol> Session<P> {
@@ -31,6 +31,11 @@ impl<P> Session<P> {
     /// a TCP socket it ends early only at an urgent byte, which events report.
     pub(crate) fn has_gaps(&self) -> bool {
         !matches!(self.state.peer.address(), Address::Tcp(_))
+    }
+
+    /// Returns whether the peer has become another one since the last call.
+    pub(crate) fn take_replaced(&mut self) -> bool {
+        self.state.flags.take(REPLACED)
     }
 
     /// Returns when the session was made, while it is not open yet.

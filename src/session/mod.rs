@@ -31,17 +31,17 @@ mod driver;
 use crate::address::Peer;
 use crate::error::{CloseReason, ProtocolError};
 use crate::session::state::{
-    ABORTED, AGAIN, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LAYERED,
-    LOST, PENDING, RETIME, SHUTDOWN, State, WAITS, WROTE,
+    ABORTED, AGAIN, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST,
+    PENDING, RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS, WROTE,
 };
 use crate::session::unwind::{Caught, take};
 
 /// Bytes allowed in addition to `max_frame` for the header or delimiter of an incomplete message.
 const HEADER_ROOM: usize = 1024;
 
-/// The longest unit of a layer, in bytes, if `max_frame` is shorter. `max_frame` limits the
-/// messages inside.
-const LAYER_UNIT_MOST: usize = 64 * 1024;
+/// The longest unit of a layer, or the longest preface, in bytes. `max_frame` limits the messages
+/// inside or after it.
+const UNIT_MOST: usize = 64 * 1024;
 
 /// One connection's protocol and all state that does not depend on how its bytes travel.
 ///
@@ -187,9 +187,9 @@ impl<P: Protocol> Session<P> {
     pub fn handle_more(&mut self, context: &Context<'_>) {
         if self.state.flags.take(AGAIN) {
             self.tell(context, P::woken);
-        }
-        if !self.state.flags.any(PENDING) {
-            return;
+            if !self.state.flags.any(PENDING) {
+                return;
+            }
         }
 
         self.state.end_pending();
@@ -349,12 +349,14 @@ impl<P: Protocol> Session<P> {
     }
 
     fn check_length(&mut self, unread: usize, context: &Context<'_>) {
-        let mut limit = context.config.max_frame;
-        if self.state.flags.any(LAYERED) {
-            limit = limit.max(LAYER_UNIT_MOST);
-        }
+        let limit = context.config.max_frame;
+        let room = if self.state.flags.any(UNIT_ROOM) {
+            HEADER_ROOM + UNIT_MOST
+        } else {
+            HEADER_ROOM
+        };
 
-        if self.state.flags.any(INCOMPLETE) && unread > limit.saturating_add(HEADER_ROOM) {
+        if self.state.flags.any(INCOMPLETE) && unread > limit.saturating_add(room) {
             let length = unread as u64;
             let error = ProtocolError::TooLong { length, limit };
             self.fail(CloseReason::Protocol(error));

@@ -8,11 +8,11 @@
 use std::mem;
 use std::time::Instant;
 
-use crate::address::Peer;
+use crate::address::{Address, Peer};
 use crate::error::CloseReason;
 use crate::session::state::{
-    ABORTED, AGAIN, CHARGED, CLOSING, FINISHED, FULL, INCOMPLETE, LAYERED, LOST, NESTED, PAUSED,
-    PENDING, RETIME, State, WAITS, WANTED, WROTE,
+    ABORTED, AGAIN, CHARGED, CLOSING, FINISHED, FULL, INCOMPLETE, LOST, NESTED, PAUSED, PENDING,
+    REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Flags, Protocol, Session, Tick, Transport};
 
@@ -133,9 +133,27 @@ pub(crate) struct End {
 
 /// What a layer needs of the transport of the session outside.
 impl<'a> Transport<'a> {
-    /// Lets the session outside accept units that are longer than `max_frame`.
-    pub(crate) fn note_layered(&mut self) {
-        self.state.flags.set(LAYERED);
+    /// Lets the session keep the unit of a layer, or a preface, in addition to `max_frame`.
+    pub(crate) fn make_unit_room(&mut self) {
+        self.state.flags.set(UNIT_ROOM);
+    }
+
+    /// Takes back what `make_unit_room` allowed.
+    pub(crate) fn end_unit_room(&mut self) {
+        self.state.flags.clear(UNIT_ROOM);
+    }
+
+    /// Shows unread bytes once more, to a protocol that has not seen them.
+    pub(crate) fn show_again(&mut self) {
+        let flags = &mut self.state.flags;
+        flags.set(PENDING.when(flags.any(INCOMPLETE)));
+    }
+
+    /// Makes `client` the address of the session's peer. The driver learns of it after the call.
+    pub(crate) fn replace_peer(&mut self, client: Address) {
+        let is_known = !self.state.flags.any(REPLACED);
+        self.state.peer.stand_for(client, is_known);
+        self.state.flags.set(REPLACED);
     }
 
     pub(crate) fn context(&self) -> &'a Context<'a> {

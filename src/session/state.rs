@@ -49,10 +49,12 @@ pub(super) const AGAIN: Flags = Flags::bit(18);
 /// The session is inside a layer: deadlines for idle peers and for waiting output are the business
 /// of the session outside.
 pub(super) const NESTED: Flags = Flags::bit(19);
-/// The protocol is a layer, whose units have a limit of their own.
-pub(super) const LAYERED: Flags = Flags::bit(20);
+/// A layer's unit, or a preface, may be kept in addition to `max_frame`.
+pub(super) const UNIT_ROOM: Flags = Flags::bit(20);
 /// Some of the peer's bytes wait to be read while deadlines are handled.
 pub(super) const WAITS: Flags = Flags::bit(21);
+/// The peer is another one than before, and the driver does not know it yet.
+pub(super) const REPLACED: Flags = Flags::bit(22);
 
 /// The flags with which writing does nothing.
 pub(super) const MUTE: Flags = CLOSING.or(FINISHED);
@@ -68,7 +70,8 @@ pub(super) const BUSY: Flags = CLOSING
     .or(PENDING)
     .or(INCOMPLETE)
     .or(CHARGED)
-    .or(AGAIN);
+    .or(AGAIN)
+    .or(REPLACED);
 
 /// The part of a session that a [`Transport`](crate::Transport) acts on.
 #[derive(Debug)]

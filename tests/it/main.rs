@@ -23,6 +23,7 @@ mod frames;
 mod framing;
 mod half_close;
 mod late_turns;
+mod layers;
 mod log_fields;
 mod loop_budget;
 mod loop_calls;

@@ -41,7 +41,7 @@ fn run_all(model: Model) {
         let unix = scratch.uri("unix", "socket");
         for at in ["tcp://127.0.0.1:0", "tcp://[::1]:0", &unix] {
             println!("{model:?} {} {at}", transcript.name);
-            let (build, config) = (transcript.build, transcript.config.clone());
+            let (build, config) = (transcript.build.clone(), transcript.config.clone());
             let mut server = ModelServer::new(model, &[at], config, move |_: &Peer| Some(build()));
             transcript.play(&mut server);
             let statistics = server.end();

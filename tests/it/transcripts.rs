@@ -1,9 +1,12 @@
 //! Dialogues between a client and a server, and how each ends.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use serveloop::framing::{Framed, Lines};
+use serveloop::layer::Layered;
 use serveloop::protocols::{Discard, Echo, Hello};
+use serveloop::testing::Scrambled;
 use serveloop::{Address, Config, Statistics};
 use socket2::Socket;
 
@@ -37,10 +40,13 @@ pub(crate) enum Step {
 
 use Step::{Error, Expect, Finish, Send as Say, Shutdown};
 
+/// Makes the server's protocol.
+pub(crate) type Build = Arc<dyn Fn() -> Any + Send + Sync>;
+
 pub(crate) struct Transcript {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) config: Config,
-    pub(crate) build: fn() -> Any,
+    pub(crate) build: Build,
     pub(crate) steps: Vec<Step>,
     pub(crate) end: End,
     pub(crate) counter: &'static str,
@@ -68,9 +74,9 @@ fn plain(
     counter: &'static str,
 ) -> Transcript {
     Transcript {
-        name,
+        name: name.to_owned(),
         config: timeless(),
-        build,
+        build: Arc::new(build),
         steps,
         end: End::Eof,
         counter,
@@ -247,7 +253,7 @@ fn ends() -> Vec<Transcript> {
         hard(limited(
             plain(
                 "stalled",
-                || writing(1 << 20),
+                || writing(900_000),
                 vec![Error],
                 "closed_timeout_write",
             ),
@@ -307,7 +313,36 @@ impl Transcript {
             ends(),
             deadlines(),
         ];
-        parts.into_iter().flatten().collect()
+        let plain: Vec<Self> = parts.into_iter().flatten().collect();
+        let layered = plain.iter().map(Self::in_layer);
+        let layered: Vec<Self> = layered.collect();
+        plain.into_iter().chain(layered).collect()
+    }
+
+    /// The same dialogue through a layer that changes all bytes.
+    fn in_layer(&self) -> Self {
+        let layer = Scrambled::new(100);
+        let mut heard = Vec::new();
+        let mut on_wire = |step: &Step| match step {
+            Say(bytes) => Say(layer.seal(bytes)),
+            Expect(bytes) => {
+                let before = layer.expect(&heard).len();
+                heard.extend_from_slice(bytes);
+                Expect(layer.expect(&heard).split_off(before))
+            }
+            Finish => Finish,
+            Error => Error,
+            Shutdown => Shutdown,
+        };
+
+        let build = Arc::clone(&self.build);
+        Self {
+            name: format!("{} in a layer", self.name),
+            config: self.config.clone(),
+            steps: self.steps.iter().map(&mut on_wire).collect(),
+            build: Arc::new(move || Box::new(Layered::around(layer, build()))),
+            ..*self
+        }
     }
 
     /// The client's part.

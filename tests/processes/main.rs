@@ -184,7 +184,7 @@ fn serve(model: &str, what: &str, uris: &[String]) {
 fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
     if let Ok(number) = what.parse::<usize>() {
         let transcript = Transcript::all().swap_remove(number);
-        return (transcript.config, Box::new(transcript.build));
+        return (transcript.config, Box::new(move || (transcript.build)()));
     }
     let mut words = what.split(',');
     let (name, children) = (words.next().unwrap(), words.next().unwrap_or("400"));

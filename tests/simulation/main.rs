@@ -2,7 +2,7 @@
 //!
 //! As a command, for as many runs as you like:
 //! `cargo test --release --test simulation -- --seeds 100000 [--from SEED] [--system NAME]`.
-//! `--system /` is all systems inside a layer, and `--system echo/marked` one of them.
+//! `--system /` is all systems inside a layer, and `--system echo/scrambled` one of them.
 
 mod alone;
 mod bugs;

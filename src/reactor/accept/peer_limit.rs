@@ -13,7 +13,7 @@ pub(in crate::reactor) struct PeerLimit(HashMap<PeerNetwork, usize>);
 
 impl PeerLimit {
     /// Returns whether the peer may open one more connection.
-    pub(super) fn has_room(&self, peer: &Peer, config: &Config) -> bool {
+    pub(in crate::reactor) fn has_room(&self, peer: &Peer, config: &Config) -> bool {
         let Some(peer_network) = PeerNetwork::of(peer.address(), config) else {
             return true;
         };
@@ -23,7 +23,7 @@ impl PeerLimit {
     }
 
     /// Counts a connection that begins.
-    pub(super) fn enter(&mut self, peer: &Peer, config: &Config) {
+    pub(in crate::reactor) fn enter(&mut self, peer: &Peer, config: &Config) {
         if let Some(peer_network) = counted(peer, config) {
             *self.0.entry(peer_network).or_default() += 1;
         }

@@ -166,6 +166,10 @@ impl<S, P: Protocol> Connection<S, P> {
     /// Does what is left after a round: finishes a closing session or decides on the next turn.
     #[cold]
     fn settle<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) -> Next {
+        if self.session.take_replaced() && !hub.reseat(self.session.peer()) {
+            self.session.fail(CloseReason::Refused);
+        }
+
         if self.session.is_closing() {
             return self.finish(hub);
         }

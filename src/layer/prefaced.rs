@@ -1,0 +1,251 @@
+//! A protocol whose connection begins with a preface, for example with a PROXY header.
+
+use std::time::Instant;
+
+use crate::address::{Address, Peer};
+use crate::error::{CloseReason, ProtocolError};
+use crate::session::{Protocol, Tick, Transport};
+
+/// Reads what comes first on a connection and is not part of its protocol.
+pub trait Preface {
+    /// What the preface says, for the making of the protocol that follows. `()` if nothing.
+    type Info;
+
+    /// Called with all bytes that have arrived, until the preface is complete. Returns what it
+    /// says, or `None` if it is incomplete. At most 64 KiB can be a preface.
+    ///
+    /// # Errors
+    /// Returns an error if the bytes cannot be a preface. It closes the connection.
+    fn read(
+        &mut self,
+        data: &[u8],
+        peer: &Peer,
+    ) -> Result<Option<Prelude<Self::Info>>, ProtocolError>;
+}
+
+/// A complete preface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prelude<I> {
+    /// How many bytes it has. The protocol is shown what follows them.
+    pub length: usize,
+    /// The client that a proxy named, if it did. From now on it is the address of the connection's
+    /// [`Peer`], which limits, logs and `handle_error` see, and the proxy's is [`Peer::via`].
+    pub client: Option<Address>,
+    /// What the protocol is made from.
+    pub info: I,
+}
+
+/// A protocol whose connection begins with a [`Preface`]. After it the protocol runs as if it were
+/// alone: the same session, no cost per byte. [`prefaced`] makes a factory of them.
+///
+/// The preface and the first message share one `first_message_timeout`. Pauses, deadlines and the
+/// end are the protocol's as soon as it is made.
+#[derive(Debug)]
+pub struct Prefaced<H, B, P> {
+    stage: Stage<H, B, P>,
+    /// How many bytes of the preface are still shown before the protocol's, because no message
+    /// was complete yet.
+    shown: usize,
+}
+
+#[derive(Debug)]
+enum Stage<H, B, P> {
+    Reading(H, B),
+    Open(P),
+    Refused,
+}
+
+/// Returns a factory of protocols whose connections begin with a preface.
+///
+/// `preface` returns the reader for a peer, or `None` to refuse the connection. `build` returns the
+/// protocol, from the peer that the preface names and from what else it says, or `None` to refuse
+/// the connection then ([`CloseReason::Refused`]).
+///
+/// ```
+/// use serveloop::layer::{Preface, Prefaced, Prelude, prefaced};
+/// use serveloop::protocols::Echo;
+/// use serveloop::testing::MemorySession;
+/// use serveloop::{Peer, Result};
+///
+/// /// The client has to say a word first.
+/// #[derive(Clone)]
+/// struct Password;
+///
+/// impl Preface for Password {
+///     type Info = ();
+///
+///     fn read(&mut self, data: &[u8], _: &Peer) -> Result<Option<Prelude<()>>> {
+///         let word = b"sesame\n";
+///         let seen = data.len().min(word.len());
+///         if data[..seen] != word[..seen] {
+///             return Err("that is not the password".into());
+///         }
+///         let prelude = Prelude { length: word.len(), client: None, info: () };
+///         Ok((seen == word.len()).then_some(prelude))
+///     }
+/// }
+///
+/// let mut factory = prefaced(|_: &Peer| Some(Password), |_: &Peer, (): &()| Some(Echo));
+/// # let peer = Peer::new("tcp://127.0.0.1:1".parse().unwrap(), Some(0));
+/// let mut session = MemorySession::new(factory(&peer).unwrap());
+/// session.receive(b"sesa");
+/// session.receive(b"me\nhello");
+/// assert_eq!(session.sent(), b"hello");
+/// ```
+pub fn prefaced<H, B, P>(
+    mut preface: impl FnMut(&Peer) -> Option<H> + Clone,
+    build: B,
+) -> impl FnMut(&Peer) -> Option<Prefaced<H, B, P>> + Clone
+where
+    H: Preface,
+    B: FnMut(&Peer, &H::Info) -> Option<P> + Clone,
+    P: Protocol,
+{
+    move |peer: &Peer| Some(Prefaced::new(preface(peer)?, build.clone()))
+}
+
+impl<H, B, P> Prefaced<H, B, P>
+where
+    H: Preface,
+    B: FnMut(&Peer, &H::Info) -> Option<P>,
+    P: Protocol,
+{
+    /// Creates the protocol of one connection. `build` is called once, after the preface.
+    #[must_use]
+    pub fn new(preface: H, build: B) -> Self {
+        Self {
+            stage: Stage::Reading(preface, build),
+            shown: 0,
+        }
+    }
+
+    /// Reads the preface. Returns whether the protocol can be shown what follows.
+    #[cold]
+    fn begin(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<bool, ProtocolError> {
+        let Stage::Reading(preface, build) = &mut self.stage else {
+            return Ok(false);
+        };
+        let Some(prelude) = preface.read(data, transport.peer())? else {
+            return Ok(false);
+        };
+
+        self.shown = prelude.length.min(data.len());
+        if let Some(client) = prelude.client {
+            transport.replace_peer(client);
+        }
+        let Some(mut protocol) = build(transport.peer(), &prelude.info) else {
+            self.stage = Stage::Refused;
+            transport.fail(CloseReason::Refused);
+            return Ok(false);
+        };
+
+        let made = protocol.connection_made(transport);
+        self.stage = Stage::Open(protocol);
+        made?;
+        Ok(!transport.is_closing())
+    }
+
+    /// Shows the protocol what follows the preface, which counts as taken with the first message.
+    fn show(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize, ProtocolError> {
+        let Stage::Open(protocol) = &mut self.stage else {
+            return Ok(0);
+        };
+        let rest = &data[self.shown..];
+        if rest.is_empty() && self.shown > 0 {
+            return Ok(0);
+        }
+
+        let taken = protocol.data_received(rest, transport)?;
+        assert!(taken <= rest.len(), "a protocol took more than there is");
+        if taken == 0 {
+            return Ok(0);
+        }
+        transport.end_unit_room();
+        Ok(std::mem::take(&mut self.shown) + taken)
+    }
+
+    fn tell(&mut self, event: impl FnOnce(&mut P)) {
+        if let Stage::Open(protocol) = &mut self.stage {
+            event(protocol);
+        }
+    }
+}
+
+impl<H, B, P> Protocol for Prefaced<H, B, P>
+where
+    H: Preface,
+    B: FnMut(&Peer, &H::Info) -> Option<P>,
+    P: Protocol,
+{
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        transport.make_unit_room();
+        Ok(())
+    }
+
+    #[inline]
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        match &mut self.stage {
+            Stage::Open(protocol) if self.shown == 0 => protocol.data_received(data, transport),
+            Stage::Reading(..) => match self.begin(data, transport)? {
+                true => self.show(data, transport),
+                false => Ok(0),
+            },
+            _ => self.show(data, transport),
+        }
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        match &mut self.stage {
+            Stage::Open(protocol) => protocol.eof_received(&unread[self.shown..], transport),
+            _ if unread.is_empty() => {
+                transport.close();
+                Ok(())
+            }
+            _ => Err(ProtocolError::Truncated {
+                unread: unread.len(),
+            }),
+        }
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.tell(|protocol| protocol.resume_writing(transport));
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Open(protocol) => protocol.poll_timeout(),
+            _ => None,
+        }
+    }
+
+    fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+        self.tell(|protocol| protocol.handle_timeout(transport));
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        self.tell(|protocol| protocol.woken(transport));
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        match &mut self.stage {
+            Stage::Open(protocol) => protocol.shutdown_requested(transport),
+            _ => transport.close(),
+        }
+    }
+
+    fn connection_lost(&mut self, reason: &CloseReason) {
+        self.tell(|protocol| protocol.connection_lost(reason));
+    }
+
+    fn catch_up(&mut self, from: Tick, to: Tick) {
+        self.tell(|protocol| protocol.catch_up(from, to));
+    }
+}
