@@ -7,9 +7,7 @@ use clap::{Args, ValueEnum};
 use serveloop::{Actions, Address, CloseReason, Config, Factory, Peer, Server, Statistics};
 
 use crate::failure::Failure;
-use crate::logger::TARGET;
-use crate::serving::log_budget::LINES_PER_SECOND;
-use crate::serving::shared_log_budget;
+use crate::logger::{self, LINES_PER_SECOND, TARGET};
 use crate::signals::{tell_from_a_thread, tell_heard};
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -113,7 +111,7 @@ impl Execution {
 /// Makes the processes of all connections share one budget of log lines. Without it the server
 /// works and logs more.
 fn share_budget() {
-    if let Err(error) = shared_log_budget::share(LINES_PER_SECOND) {
+    if let Err(error) = logger::share_log_budget(LINES_PER_SECOND) {
         log::debug!(target: TARGET, "each process has a budget of log lines of its own: {error}");
     }
 }

@@ -1,6 +1,6 @@
 //! What `serve` and its protocols share: execution models, message framings, limits that move along
-//! with others, log budgets, standard output that clients write to, and descriptors that a service
-//! manager passed.
+//! with others, log lines about clients, standard output that clients write to, and descriptors
+//! that a service manager passed.
 //!
 //! Code belongs here if more than one protocol needs it, or a protocol and `serve`. This room
 //! imports neither.
@@ -10,16 +10,12 @@ mod access_log;
 pub(crate) mod activation;
 mod execution;
 mod implied_limits;
-mod log_budget;
 mod messages;
-pub(crate) mod shared_log_budget;
 mod stdout_queue;
 
 pub(crate) use self::access_log::AccessLog;
 pub(crate) use self::activation::VARIABLES;
 pub(crate) use self::execution::Execution;
 pub(crate) use self::implied_limits::{Need, make_room};
-pub(crate) use self::log_budget::LogBudget;
 pub(crate) use self::messages::{MessageKind, Messages};
-pub(crate) use self::shared_log_budget::SharedLogBudget;
 pub(crate) use self::stdout_queue::{Outflow, StdoutQueue};

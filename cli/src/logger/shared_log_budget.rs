@@ -14,7 +14,7 @@ static SHARED: OnceLock<SharedLogBudget> = OnceLock::new();
 ///
 /// # Errors
 /// Fails if the system has no descriptors left, or does not offer what this takes.
-pub(crate) fn share(lines: u32) -> io::Result<()> {
+pub(crate) fn share_log_budget(lines: u32) -> io::Result<()> {
     if SHARED.get().is_none() {
         let shared_log_budget = SharedLogBudget::new(lines)?;
         SHARED.get_or_init(|| shared_log_budget);

@@ -1,4 +1,10 @@
-//! The command's logger, which writes lines of the library and of the command under one target.
+//! The command's logger, which writes lines of the library and of the command under one target, and
+//! the budget of lines about connections.
+//!
+//! Records of the crate `log` come in. This room imports `unblocked` only.
+
+mod log_budget;
+mod shared_log_budget;
 
 use std::io::Stderr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,8 +14,12 @@ use env_filter::Filter;
 use log::kv::Key;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::serving::{LogBudget, SharedLogBudget, shared_log_budget};
+use crate::logger::log_budget::LogBudget;
+use crate::logger::shared_log_budget::SharedLogBudget;
 use crate::unblocked::{LAST_WAIT, Unblocked};
+
+pub(crate) use self::log_budget::LINES_PER_SECOND;
+pub(crate) use self::shared_log_budget::share_log_budget;
 
 /// The target of every line, including the library's.
 pub(crate) const TARGET: &str = "serveloop";
