@@ -33,6 +33,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 use rustix::stdio::{dup2_stderr, dup2_stdout};
+use serveloop_command::become_program;
 
 use crate::bench::Bench;
 use crate::completions::{Completions, print};
@@ -41,7 +42,6 @@ use crate::escaped::on_one_line;
 use crate::failure::Failure;
 use crate::fetch::Fetch;
 use crate::manual::Manual;
-use crate::protocols::become_program;
 use crate::serve::Serve;
 use crate::signals::{survive_size_limit, was_closed};
 use crate::unblocked::{LAST_WAIT, write_at_once, write_within};

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use shlex::bytes as shell;
 
-#[path = "../../cli/src/protocols/command/shlex.rs"]
+#[path = "../../protocols/command/src/shlex.rs"]
 mod splitter;
 
 use splitter::{Unsplit, split};

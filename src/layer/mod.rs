@@ -1,6 +1,7 @@
 //! Protocols that wrap other protocols, to watch, limit or change what these see.
 //!
-//! - [`Observed`] watches the calls that a protocol gets and changes nothing.
+//! - [`Observed`] shows the calls that a protocol gets to an observer, which can also refuse data.
+//! - [`Screen`] is an observer that keeps browsers from a protocol.
 //! - [`Layered`] transforms the bytes of a connection on their way, in both directions, as TLS or
 //!   compression do. A [`Layer`] is the transformation.
 //! - [`Prefaced`] reads what comes first on a connection, for example a PROXY header, and then lets
@@ -9,9 +10,11 @@
 //!
 //! This room imports `address`, `error`, `session` and `framing`, and knows no socket, thread or clock.
 
+mod foreign;
 mod layered;
 mod observed;
 mod prefaced;
+mod screen;
 mod upgradable;
 
 use std::borrow::Cow;
@@ -21,6 +24,8 @@ use crate::address::Peer;
 use crate::error::ProtocolError;
 use crate::session::Transport;
 
+pub use self::foreign::Foreign;
+pub use self::screen::{Alarm, Screen};
 pub use self::layered::{Layered, layered};
 pub use self::observed::{Event, Observe, Observed};
 pub use self::prefaced::{Preface, Prefaced, Prelude, prefaced};

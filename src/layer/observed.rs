@@ -35,10 +35,21 @@ pub enum Event<'a> {
     ConnectionLost(&'a CloseReason),
 }
 
-/// Watches the calls of a protocol, for logs, counters and tests.
+/// Watches the calls of a protocol, for logs, counters and tests, and may refuse what arrives.
 ///
-/// A closure `|event: Event<'_>| ...` is an observer.
+/// A closure `|event: Event<'_>| ...` is an observer that refuses nothing.
 pub trait Observe {
+    /// Called with the bytes that are about to be shown to the protocol, which includes those that it
+    /// has left unread before. An error ends the connection: then the protocol is not shown the bytes,
+    /// and there is no [`Event::DataReceived`].
+    ///
+    /// # Errors
+    /// Fails if the protocol must not see the bytes. By default it never does.
+    fn admit(&mut self, data: &[u8]) -> Result<(), ProtocolError> {
+        let _ = data;
+        Ok(())
+    }
+
     /// Called for each event of the protocol.
     fn observe(&mut self, event: Event<'_>);
 }
@@ -49,7 +60,8 @@ impl<F: FnMut(Event<'_>)> Observe for F {
     }
 }
 
-/// A protocol that behaves like the one inside and reports its calls to an observer.
+/// A protocol that behaves like the one inside and reports its calls to an observer. Only data that
+/// the observer does not [admit](Observe::admit) is kept from the protocol inside.
 ///
 /// ```
 /// use serveloop::layer::{Event, Observed};
@@ -107,6 +119,7 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
+        self.observer.admit(data)?;
         self.observer.observe(Event::DataReceived(data));
         let count = self.protocol.data_received(data, transport)?;
 

@@ -53,6 +53,7 @@ mod properties;
 mod protocols;
 mod regression;
 mod scenarios;
+mod screens;
 mod scripted;
 mod session;
 mod short_reads;

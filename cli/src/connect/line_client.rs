@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serveloop::ProtocolError;
+use serveloop_command::READY;
 
-use crate::protocols::{READY, Wire};
+use crate::protocols::Wire;
 
 /// How long nothing must follow a length in digits for it to be complete, since it has no
 /// terminator.

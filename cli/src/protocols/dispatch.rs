@@ -9,10 +9,10 @@ use jiff::Zoned;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
+use serveloop::layer::{Alarm, Observed, Screen};
 use serveloop::{Peer, Server, Statistics};
 use serveloop_dispatch::{ActionError, Actions, Dispatch, sum_exactly};
 
-use crate::protocols::foreign::{Alarm, Screened};
 use crate::protocols::timestamp::check_zone;
 use crate::serving::Execution;
 
@@ -66,7 +66,10 @@ impl DispatchOptions {
             let dispatch = Dispatch::new(Arc::clone(&actions)).with_max_depth(self.max_depth);
             // An HTTP method is not a JSON value, so `Dispatch` refuses such a stream before it
             // acts.
-            Some(Screened::new(peer, &alarm, usize::MAX, dispatch).answering())
+            Some(Observed::new(
+                dispatch,
+                Screen::new(peer, &alarm).answering(),
+            ))
         })
     }
 }

@@ -3,11 +3,10 @@
 //! Each protocol is a file or a folder. What several protocols share is in `serving`. Limits and
 //! the start of a server are in `serve`, which imports this room.
 
-mod command;
 mod operator;
 
+mod command;
 mod dispatch;
-mod foreign;
 mod greet;
 mod print;
 mod timestamp;
@@ -30,7 +29,7 @@ use crate::protocols::timestamp::TimestampOptions;
 use crate::serving::{Execution, MessageKind, Need};
 use crate::units::Span;
 
-pub(crate) use self::command::{READY, Wire, become_program};
+pub(crate) use self::command::Wire;
 
 #[derive(Debug, Subcommand)]
 #[command(

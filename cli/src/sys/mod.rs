@@ -8,15 +8,10 @@ mod timer;
 
 pub(crate) use self::timer::Interrupts;
 
-use std::ffi::{CStr, CString, c_char, c_int};
-use std::mem::MaybeUninit;
-use std::{fs, io, mem, ptr};
+use std::mem::{self, MaybeUninit};
+use std::{io, ptr};
 
 use rustix::process::{Resource, Rlimit};
-
-/// The descriptors to check one by one where the system cannot list them: enough for a server, and
-/// quick.
-const DESCRIPTORS_MOST: c_int = 1 << 16;
 
 /// Unblocks every signal for this thread, and so for the threads and programs that it starts later.
 ///
@@ -34,63 +29,6 @@ pub(crate) fn unblock_signals() -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(error));
     }
     Ok(())
-}
-
-/// Replaces this process with the program at `path`, whose arguments are `words`, the zeroth
-/// included. Returns only on failure. Unlike the standard library's `exec`, it never falls back to
-/// a shell for a file that the system cannot run.
-pub(crate) fn execv(path: &CStr, words: &[CString]) -> io::Error {
-    let pointers = words.iter().map(|word| word.as_ptr());
-    let pointers: Vec<*const c_char> = pointers.chain([ptr::null()]).collect();
-    // SAFETY: path and words end with a zero, their list ends with a null pointer, and all of them
-    // live until the call returns.
-    unsafe { libc::execv(path.as_ptr(), pointers.as_ptr()) };
-    io::Error::last_os_error()
-}
-
-/// Marks every open descriptor from `first` on to be closed when this process becomes another
-/// program.
-pub(crate) fn close_on_exec_from(first: c_int) {
-    if !close_range_on_exec(first) {
-        close_listed_on_exec(first);
-    }
-}
-
-fn close_listed_on_exec(first: c_int) {
-    // Without fdescfs, FreeBSD lists only descriptors up to standard error, so a list with nothing
-    // from `first` on is not trusted.
-    let listed = fs::read_dir("/dev/fd").map(|entries| {
-        let names = entries.flatten().map(|entry| entry.file_name());
-        let numbers = names.filter_map(|name| name.to_str()?.parse().ok());
-        numbers.collect::<Vec<c_int>>()
-    });
-
-    match listed {
-        Ok(listed) if listed.iter().any(|descriptor| *descriptor >= first) => {
-            let others = listed.into_iter().filter(|descriptor| *descriptor >= first);
-            others.for_each(close_on_exec);
-        }
-        _ => (first..DESCRIPTORS_MOST).for_each(close_on_exec),
-    }
-}
-
-fn close_on_exec(descriptor: c_int) {
-    // SAFETY: this changes a flag of the descriptor, or fails if it is not open.
-    unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
-}
-
-/// Returns false on Linux before 5.11. Makes the raw system call because only recent C libraries
-/// have the function.
-#[cfg(target_os = "linux")]
-fn close_range_on_exec(first: c_int) -> bool {
-    let flags = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: with this flag the call closes nothing. It only sets a flag of open descriptors.
-    unsafe { libc::syscall(libc::SYS_close_range, first, c_int::MAX, flags) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn close_range_on_exec(_: c_int) -> bool {
-    false
 }
 
 /// Returns the processor time of all threads of a process, including those that have ended. It has
@@ -135,10 +73,7 @@ pub(crate) fn limits(resource: Resource) -> Option<Rlimit> {
     let outcome = unsafe {
         match resource {
             Resource::As => libc::getrlimit(libc::RLIMIT_AS, to),
-            Resource::Core => libc::getrlimit(libc::RLIMIT_CORE, to),
-            Resource::Cpu => libc::getrlimit(libc::RLIMIT_CPU, to),
             Resource::Data => libc::getrlimit(libc::RLIMIT_DATA, to),
-            Resource::Fsize => libc::getrlimit(libc::RLIMIT_FSIZE, to),
             Resource::Nofile => libc::getrlimit(libc::RLIMIT_NOFILE, to),
             _ => return None,
         }
@@ -158,31 +93,9 @@ fn number(limit: impl TryInto<u64>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
-    use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+    use std::fs;
 
     use super::*;
-
-    /// Setting the flag on other tests' descriptors does no harm: the standard library opens all of
-    /// its own with it.
-    #[test]
-    fn descriptors_are_closed_when_the_program_changes() {
-        let files = [(); 2].map(|()| fs::File::open("/dev/null").unwrap());
-        let [first, second] = &files;
-        for close in [close_on_exec_from, close_listed_on_exec] {
-            for file in &files {
-                fcntl_setfd(file, FdFlags::empty()).unwrap();
-            }
-
-            let from = first.as_raw_fd().max(second.as_raw_fd());
-            close(from);
-            for file in &files {
-                let is_closed = fcntl_getfd(file).unwrap() == FdFlags::CLOEXEC;
-                assert_eq!(is_closed, file.as_raw_fd() >= from);
-            }
-        }
-    }
 
     #[test]
     fn no_signal_stays_blocked() {

@@ -11,7 +11,7 @@ use rustix::process::{
 use rustix::thread::set_no_new_privs;
 
 /// Returns our own binary, even if its file has been replaced since we started.
-pub(super) fn own_binary() -> io::Result<PathBuf> {
+pub(crate) fn own_binary() -> io::Result<PathBuf> {
     Ok(PathBuf::from("/proc/self/exe"))
 }
 
@@ -20,7 +20,7 @@ pub(super) fn own_binary() -> io::Result<PathBuf> {
 ///
 /// # Errors
 /// Fails if the system refuses.
-pub(super) fn hide_from_programs() -> io::Result<()> {
+pub(crate) fn hide_from_programs() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
@@ -29,7 +29,7 @@ pub(super) fn hide_from_programs() -> io::Result<()> {
 ///
 /// # Errors
 /// Fails if the server has ended already, or the system refuses.
-pub(super) fn bind_to_parent(server: u64) -> io::Result<()> {
+pub(crate) fn bind_to_parent(server: u64) -> io::Result<()> {
     set_no_new_privs(true)?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let parent = getppid().map(|parent| parent.as_raw_nonzero().get());
@@ -41,6 +41,6 @@ pub(super) fn bind_to_parent(server: u64) -> io::Result<()> {
 
 /// Returns a descriptor that becomes readable when the child ends, or `None` if there is none, such
 /// as on an old system.
-pub(super) fn exit_of(child: Pid) -> Option<OwnedFd> {
+pub(crate) fn exit_of(child: Pid) -> Option<OwnedFd> {
     pidfd_open(child, PidfdFlags::empty()).ok()
 }

@@ -1,25 +1,28 @@
 //! The three wire formats of requests and replies.
 
-use clap::ValueEnum;
 use serveloop::ProtocolError;
 use serveloop::framing::{Frame, LengthPrefix};
 
-/// The word with which the client asks for a reply in the `ready` format, once it knows the length.
-pub(crate) const READY: &[u8] = b"ready";
+/// The word with which a client asks for a reply in the format [`Wire::Ready`], once it knows the
+/// length.
+pub const READY: &[u8] = b"ready";
 
 /// The size of the length before a framed request, in bytes.
 const LENGTH_SIZE: usize = 4;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Wire {
-    /// A length (4 bytes, big-endian) before each request and each reply
+/// How requests and replies travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wire {
+    /// A length (4 bytes, big-endian) before each request and each reply. The only format that keeps
+    /// requests apart however they arrive.
     #[default]
     Framed,
-    /// The bare request, a piece of its own; a length (4 bytes, signed, little-endian) before its
-    /// reply
+    /// The bare request, a segment or a line of its own. A length (4 bytes, signed, little-endian)
+    /// before its reply.
     Struct,
-    /// The bare request, a piece of its own; the length as decimal digits, which the client answers
-    /// with ready, and then the reply
+    /// The bare request, a segment or a line of its own. The reply's length as decimal digits, which
+    /// the client answers with [`READY`], and then the reply.
     Ready,
 }
 
@@ -28,7 +31,7 @@ impl Wire {
     ///
     /// # Errors
     /// Fails if the request is longer than `max` bytes.
-    pub(super) fn cut(
+    pub(crate) fn cut(
         self,
         data: &[u8],
         max: usize,
@@ -40,12 +43,12 @@ impl Wire {
     }
 
     /// Returns the size of the length before a request, if the format has one.
-    pub(super) fn length_size(self) -> Option<usize> {
+    pub(crate) fn length_size(self) -> Option<usize> {
         (self == Self::Framed).then_some(LENGTH_SIZE)
     }
 
     /// Returns what has arrived of the first `max` bytes of a request that is too long.
-    pub(super) fn beginning(self, data: &[u8], max: usize) -> &[u8] {
+    pub(crate) fn beginning(self, data: &[u8], max: usize) -> &[u8] {
         let request = match self {
             Self::Framed => data.get(LENGTH_SIZE..).unwrap_or_default(),
             Self::Struct | Self::Ready => data,
@@ -57,7 +60,7 @@ impl Wire {
     ///
     /// # Panics
     /// Panics if `length` exceeds an `i32`, which the limit on output excludes.
-    pub(super) fn header(self, length: usize) -> Vec<u8> {
+    pub(crate) fn header(self, length: usize) -> Vec<u8> {
         let length = i32::try_from(length).expect("the output is limited to 1 GiB");
         match self {
             Self::Framed => length.to_be_bytes().to_vec(),

@@ -16,7 +16,7 @@ use std::{fmt, mem};
 /// # Errors
 /// Fails for a quote that is not closed, a `\` with nothing after it, a NUL byte, which no argument
 /// can contain, and a request without a word.
-pub(super) fn split(request: &[u8]) -> Result<Vec<OsString>, Unsplit> {
+pub(crate) fn split(request: &[u8]) -> Result<Vec<OsString>, Unsplit> {
     let mut splitter = Splitter::default();
     for (at, byte) in request.iter().enumerate() {
         if *byte == 0 {
@@ -29,7 +29,7 @@ pub(super) fn split(request: &[u8]) -> Result<Vec<OsString>, Unsplit> {
 
 /// Why a request cannot be split. Offsets are in bytes, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unsplit {
+pub(crate) enum Unsplit {
     Empty,
     Nul(usize),
     /// The quote that opens here is not closed.

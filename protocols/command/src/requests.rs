@@ -1,8 +1,5 @@
 //! One connection: takes requests and sends replies, running one program at a time.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
@@ -10,11 +7,11 @@ use std::time::Instant;
 
 use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
 
-use crate::protocols::command::job::Job;
-use crate::protocols::command::outcome::{Outcome, Report};
-use crate::protocols::command::reply::Reply;
-use crate::protocols::command::service::Service;
-use crate::protocols::command::wire::{READY, Wire};
+use crate::job::Job;
+use crate::outcome::{Outcome, Report};
+use crate::reply::Reply;
+use crate::service::Service;
+use crate::wire::{READY, Wire};
 
 /// The most requests of one connection that wait. One more is refused and is the last.
 const WAITING_MOST: usize = 16;
@@ -26,9 +23,11 @@ const REQUEST_SIZE: usize = 48;
 /// The most bytes of a request that are kept for the log.
 const SHOWN_MOST: usize = 512;
 
-/// The requests of one connection, answered in their order.
+/// The protocol of one connection: its requests, answered in their order. [`Commands`] makes it.
+///
+/// [`Commands`]: crate::Commands
 #[derive(Debug)]
-pub(super) struct Commands {
+pub struct Requests {
     service: Arc<Service>,
     peer: Peer,
     waiting: VecDeque<Box<[u8]>>,
@@ -55,8 +54,8 @@ enum Work {
     Sending(Reply),
 }
 
-impl Commands {
-    pub(super) fn new(service: &Arc<Service>, peer: &Peer) -> Self {
+impl Requests {
+    pub(crate) fn new(service: &Arc<Service>, peer: &Peer) -> Self {
         Self {
             service: Arc::clone(service),
             peer: peer.clone(),
@@ -77,7 +76,7 @@ impl Commands {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        let one_by_one = self.service.wire == Wire::Ready;
+        let one_by_one = self.service.settings.wire == Wire::Ready;
         let idle = matches!(self.work, Work::Idle);
         if self.refused.is_some() {
             return Ok(data.len());
@@ -92,7 +91,12 @@ impl Commands {
             return Err(self.service.alarm.raise(&self.peer, foreign));
         }
 
-        match self.service.wire.cut(data, self.service.max_request) {
+        match self
+            .service
+            .settings
+            .wire
+            .cut(data, self.service.settings.max_request)
+        {
             Ok(None) => Ok(0),
             Ok(Some(frame)) if self.waiting.len() == WAITING_MOST => {
                 let outcome = Outcome::Flooded(WAITING_MOST);
@@ -109,7 +113,7 @@ impl Commands {
             }
             Err(ProtocolError::TooLong { length, limit }) => {
                 // The next request's beginning is unknown, or not worth waiting for.
-                let beginning = self.service.wire.beginning(data, limit);
+                let beginning = self.service.settings.wire.beginning(data, limit);
                 let outcome = Outcome::TooLong(length, limit);
                 self.refused = Some((shown(beginning).to_vec(), outcome));
                 self.go_on(transport);
@@ -186,7 +190,9 @@ impl Commands {
         match self.service.pool.submit(&job) {
             Ok(()) => {
                 let now = transport.now();
-                self.stop_at = self.is_ended.then(|| now + self.service.grace);
+                self.stop_at = self
+                    .is_ended
+                    .then(|| now + self.service.settings.grace_after_eof);
                 self.beat_at = self.service.beat.map(|beat| now + beat);
                 self.work = Work::Running(job);
             }
@@ -229,9 +235,9 @@ impl Commands {
 
     fn answer(&mut self, report: Report, transport: &mut Transport<'_>) {
         let reply = Reply::new(report);
-        let header = self.service.wire.header(reply.len());
+        let header = self.service.settings.wire.header(reply.len());
 
-        self.work = if self.service.wire == Wire::Ready {
+        self.work = if self.service.settings.wire == Wire::Ready {
             transport.write(&header);
             // The client may have sent `ready` already.
             transport.resume_reading();
@@ -247,7 +253,7 @@ fn shown(request: &[u8]) -> &[u8] {
     &request[..request.len().min(SHOWN_MOST)]
 }
 
-impl Protocol for Commands {
+impl Protocol for Requests {
     fn data_received(
         &mut self,
         data: &[u8],
@@ -278,14 +284,14 @@ impl Protocol for Commands {
         }
 
         let sends = matches!(self.work, Work::Sending(_));
-        if self.service.wire == Wire::Ready && !sends {
+        if self.service.settings.wire == Wire::Ready && !sends {
             transport.close();
             return Ok(());
         }
 
         self.is_last = true;
         self.is_ended = true;
-        self.stop_at = Some(transport.now() + self.service.grace);
+        self.stop_at = Some(transport.now() + self.service.settings.grace_after_eof);
         self.go_on(transport);
         self.account(transport);
         Ok(())
@@ -349,5 +355,109 @@ impl Protocol for Commands {
         let report = job.take_report().unwrap_or_else(|| job.abandoned());
         self.service.pool.cancel(job);
         self.service.note(&self.peer, &job.request(), &report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serveloop::Config;
+    use serveloop::testing::{MemorySession, SplitChecker};
+
+    use super::*;
+    use crate::settings::Settings;
+
+    /// Makes a connection for which no program is allowed, so that these tests need none.
+    fn session(wire: Wire) -> Requests {
+        let settings = Settings {
+            wire,
+            max_request: 20,
+            ..Settings::default()
+        };
+        let service = Arc::new(Service::new(settings, &Config::default()));
+        let address = "tcp://127.0.0.1:1".parse().unwrap();
+        Requests::new(&service, &Peer::new(address, Some(0)))
+    }
+
+    #[test]
+    fn framed_requests_can_be_cut_anywhere() {
+        let requests: [&[u8]; 4] = [
+            b"\0\0\0\x05rm -r",
+            b"\0\0\0\0",
+            b"\0\0\0\x03'ls",
+            b"\0\0\0\x02\0s",
+        ];
+        SplitChecker::new(|| session(Wire::Framed)).check(&requests);
+
+        let long = [requests[0], b"\0\0\0\x15"];
+        SplitChecker::new(|| session(Wire::Framed)).check(&long);
+
+        let mut memory = MemorySession::new(session(Wire::Framed));
+        memory.receive(&requests.concat());
+        let sent = String::from_utf8(memory.sent()).unwrap();
+        let expected = "\0\0\0\u{14}[not allowed: \"rm\"]\n\
+                        \0\0\0\u{23}[bad request: no program is named]\n\
+                        \0\0\0\u{31}[bad request: the quote at byte 0 is not closed]\n\
+                        \0\0\0\u{1d}[bad request: NUL at byte 0]\n";
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn raw_pieces_and_lines_are_requests() {
+        let mut memory = MemorySession::new(session(Wire::Struct));
+        memory.receive(b"a");
+        assert_eq!(memory.sent(), b"\x13\0\0\0[not allowed: \"a\"]\n");
+
+        memory.receive(b"a\nb\r\nc");
+        let sent = memory.sent();
+        for (reply, name) in sent.chunks(23).zip(["a", "b", "c"]) {
+            let expected = format!("\x13\0\0\0[not allowed: \"{name}\"]\n");
+            assert_eq!(reply, expected.as_bytes());
+        }
+        assert_eq!(sent.len(), 3 * 23);
+    }
+
+    #[test]
+    fn ready_can_be_cut_anywhere() {
+        for cut in 0..=READY.len() {
+            let mut memory = MemorySession::new(session(Wire::Ready));
+            for _ in 0..2 {
+                memory.receive(b"rm\n");
+                assert_eq!(memory.sent(), b"20");
+                memory.receive(&READY[..cut]);
+                memory.receive(&READY[cut..]);
+                assert_eq!(memory.sent(), b"[not allowed: \"rm\"]\n");
+                memory.receive(b"\r\n");
+                assert_eq!(memory.sent(), b"");
+            }
+        }
+    }
+
+    #[test]
+    fn anything_but_ready_breaks_the_protocol() {
+        for word in [&b"Ready"[..], b"r3", b"read!", b"\n", b"rm"] {
+            let mut memory = MemorySession::new(session(Wire::Ready));
+            memory.receive(b"rm");
+            memory.receive(word);
+            let reason = memory.reason().expect("it has ended");
+            assert!(matches!(reason, CloseReason::Protocol(_)), "{reason}");
+            assert_eq!(memory.sent(), b"20");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_gets_the_last_reply() {
+        let text = "[request too long: 21 bytes, at most 20 allowed]\n";
+        let long = b"123456789012345678901";
+        let mut memory = MemorySession::new(session(Wire::Struct));
+        memory.receive(long);
+        let expected = [&[49, 0, 0, 0], text.as_bytes()].concat();
+        assert_eq!(memory.sent(), expected);
+        assert!(memory.reason().is_some());
+
+        let mut memory = MemorySession::new(session(Wire::Ready));
+        memory.receive(long);
+        memory.receive(READY);
+        assert_eq!(memory.sent(), format!("49{text}").as_bytes());
+        assert!(memory.reason().is_some());
     }
 }

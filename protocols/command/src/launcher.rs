@@ -12,17 +12,17 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Command, ExitCode};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Resource, Rlimit, setrlimit, setsid};
+use rustix::process::setsid;
 use rustix::stdio::dup2_stdin;
 use signal_hook::consts::FORBIDDEN;
 
-use crate::protocols::command::allowed::PATH;
-use crate::protocols::command::platform;
-use crate::sys::{close_on_exec_from, execv, limits, unblock_signals};
+use crate::allowed::PATH;
+use crate::confinement::Confinement;
+use crate::platform;
+use crate::sys::{close_on_exec_from, execv, unblock_signals};
 
 /// The name, in place of its own, that tells our binary what it was started for.
 const MARK: &str = "serveloop: becoming a program";
@@ -39,63 +39,55 @@ const FIRST_OTHER: i32 = 3;
 /// The shell's status for a program that could not be started. The server does not report it.
 const NOT_STARTED: u8 = 127;
 
-/// The limits on one program, which the system enforces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Confinement {
-    /// Processor time, in whole seconds, rounded up.
-    pub(super) cpu_time: Duration,
-    /// The longest file that the program may write, in bytes.
-    pub(super) file_size: u64,
-    /// The most open descriptors.
-    pub(super) descriptors: u64,
+/// Whether the program's `main` has asked [`become_program`].
+static IS_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Returns a command that becomes `program` with `words` as its arguments, the zeroth included. Its
+/// standard input must be a pipe, to which it writes why it could not.
+pub(crate) fn command(
+    confinement: &Confinement,
+    program: &Path,
+    words: &[OsString],
+) -> io::Result<Command> {
+    let mut command = Command::new(platform::own_binary()?);
+    command
+        .arg0(MARK)
+        .arg(process::id().to_string())
+        .args(confinement.arguments())
+        .arg(program)
+        .args(words)
+        .env_clear()
+        .envs(ENVIRONMENT)
+        .current_dir("/");
+    Ok(command)
 }
 
-impl Confinement {
-    /// Returns a command that becomes `program` with `words` as its arguments, the zeroth included.
-    /// Its standard input must be a pipe, to which it writes why it could not.
-    pub(super) fn command(&self, program: &Path, words: &[OsString]) -> io::Result<Command> {
-        let mut command = Command::new(platform::own_binary()?);
-        let seconds = self.cpu_time.as_millis().div_ceil(1_000);
-
-        command
-            .arg0(MARK)
-            .arg(process::id().to_string())
-            .arg(seconds.to_string())
-            .arg(self.file_size.to_string())
-            .arg(self.descriptors.to_string())
-            .arg(program)
-            .args(words)
-            .env_clear()
-            .envs(ENVIRONMENT)
-            .current_dir("/");
-        Ok(command)
-    }
-
-    /// Applies the limits to this process. Never raises one.
-    fn apply(&self) -> io::Result<()> {
-        let seconds = self.cpu_time.as_secs();
-        // Leaves a second between the signal that can be caught and the one that cannot.
-        limit(Resource::Cpu, seconds, seconds.saturating_add(1))?;
-        limit(Resource::Fsize, self.file_size, self.file_size)?;
-        limit(Resource::Core, 0, 0)?;
-        limit(Resource::Nofile, self.descriptors, self.descriptors)
-    }
-}
-
-fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
-    let most = limits(resource).and_then(|limits| limits.maximum);
-    let most = most.unwrap_or(u64::MAX);
-
-    let limits = Rlimit {
-        current: Some(soft.min(most)),
-        maximum: Some(hard.min(most)),
-    };
-    Ok(setrlimit(resource, limits)?)
+/// Returns whether [`become_program`] was called. Otherwise this binary, started for a program, would
+/// run its whole `main` again.
+pub(crate) fn is_ready() -> bool {
+    IS_ASKED.load(Ordering::Relaxed)
 }
 
 /// Becomes the program that this process was started for. Returns `None` if it was not started for
 /// one, and an exit status if that fails.
-pub(crate) fn become_program() -> Option<ExitCode> {
+///
+/// Programs are started through the server's own binary, so the `main` of a server calls this
+/// before anything else:
+///
+/// ```
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     if let Some(failed) = serveloop_command::become_program() {
+///         return failed;
+///     }
+///     // The server.
+///     ExitCode::SUCCESS
+/// }
+/// ```
+#[must_use]
+pub fn become_program() -> Option<ExitCode> {
+    IS_ASKED.store(true, Ordering::Relaxed);
     let mut arguments = env::args_os();
     if arguments.next()? != OsStr::new(MARK) {
         return None;
@@ -137,11 +129,7 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Program>
         number.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
     };
     let server = number()?;
-    let confinement = Confinement {
-        cpu_time: Duration::from_secs(number()?),
-        file_size: number()?,
-        descriptors: number()?,
-    };
+    let confinement = Confinement::read(&mut number)?;
     let path = CString::new(next()?.into_vec())?;
     let words = arguments.map(|word| CString::new(word.into_vec()));
     let words = words.collect::<Result<_, _>>()?;

@@ -5,10 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::protocols::command::job::Job;
-use crate::protocols::command::memory_quota::MemoryQuota;
-use crate::protocols::command::outcome::{Outcome, Report};
-use crate::protocols::command::run::{Rules, run};
+use crate::job::Job;
+use crate::memory_quota::MemoryQuota;
+use crate::outcome::{Outcome, Report};
+use crate::running::run;
+use crate::settings::Settings;
 
 /// How long to wait for killed programs.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -16,10 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Runs up to `max_running` programs, each on its own thread. Up to `max_waiting` more wait in the
 /// order in which they came.
 #[derive(Debug)]
-pub(super) struct Pool {
-    rules: Rules,
-    max_running: usize,
-    max_waiting: usize,
+pub(crate) struct Pool {
+    settings: Arc<Settings>,
     store: Arc<MemoryQuota>,
     state: Mutex<State>,
     idle: Condvar,
@@ -33,16 +32,9 @@ struct State {
 
 impl Pool {
     /// Makes a pool whose programs' output, until clients take it, may be `max_kept` bytes in all.
-    pub(super) fn new(
-        rules: Rules,
-        max_running: usize,
-        max_waiting: usize,
-        max_kept: usize,
-    ) -> Arc<Self> {
+    pub(crate) fn new(settings: Arc<Settings>, max_kept: usize) -> Arc<Self> {
         Arc::new(Self {
-            rules,
-            max_running,
-            max_waiting,
+            settings,
             store: MemoryQuota::new(max_kept),
             state: Mutex::default(),
             idle: Condvar::new(),
@@ -51,13 +43,13 @@ impl Pool {
 
     /// Runs a program now, or queues it. The job gets the report. Returns the outcome if the
     /// program can neither run nor wait.
-    pub(super) fn submit(self: &Arc<Self>, job: &Arc<Job>) -> Result<(), Outcome> {
+    pub(crate) fn submit(self: &Arc<Self>, job: &Arc<Job>) -> Result<(), Outcome> {
         if self.store.is_full() {
             return Err(Outcome::Full(self.store.max()));
         }
 
         let mut state = self.state();
-        if state.running.len() < self.max_running {
+        if state.running.len() < self.settings.max_running {
             let pool = Arc::clone(self);
             let first = Arc::clone(job);
             thread::Builder::new()
@@ -65,7 +57,7 @@ impl Pool {
                 .spawn(move || pool.work(first))
                 .map_err(|error| Outcome::NotStarted(error.to_string()))?;
             state.running.push(Arc::clone(job));
-        } else if state.waiting.len() < self.max_waiting {
+        } else if state.waiting.len() < self.settings.max_waiting {
             state.waiting.push_back(Arc::clone(job));
         } else {
             return Err(Outcome::Busy(state.running.len() + state.waiting.len()));
@@ -75,7 +67,7 @@ impl Pool {
 
     /// Kills the program if it runs, or removes it from the queue if it waits. Does not wait for
     /// its end.
-    pub(super) fn cancel(&self, job: &Arc<Job>) {
+    pub(crate) fn cancel(&self, job: &Arc<Job>) {
         let waits = |state: &mut State| {
             let before = state.waiting.len();
             state.waiting.retain(|other| !Arc::ptr_eq(other, job));
@@ -90,7 +82,7 @@ impl Pool {
     }
 
     /// Kills all programs, and waits at most [`PATIENCE`] until they are reaped.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut state = self.state();
         state.waiting.clear();
         for job in &state.running {
@@ -106,7 +98,7 @@ impl Pool {
     fn work(&self, first: Arc<Job>) {
         let mut next = Some(first);
         while let Some(job) = next {
-            let report = run(&job, &self.rules, self.store.share());
+            let report = run(&job, &self.settings, self.store.share());
             // Replaces the job first, because a client that gets the report may send another
             // request at once.
             next = self.replace(&job);

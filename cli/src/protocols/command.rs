@@ -1,67 +1,46 @@
 //! `serve command`: runs programs for clients, within limits.
 //!
-//! There is no shell here. A request is split into words. The first must be a program that was
-//! allowed when the server started, and the others are its arguments, passed unchanged. This does
-//! not protect from what an allowed program does with its arguments: an interpreter, `env`, `find`
-//! or an editor runs whatever it is told to. The library contains none of this.
+//! The protocol is the crate `serveloop-command`. Its options are here, and what a server is refused
+//! for.
 
-mod launcher;
-mod memory_quota;
-mod session;
-mod shlex;
-
-mod allowed;
-mod job;
-mod outcome;
-#[cfg_attr(target_os = "linux", path = "linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "other_systems.rs")]
-mod platform;
-mod pool;
-mod reply;
-mod run;
-mod service;
-mod tally;
-mod wire;
-
+use std::ffi::OsString;
 use std::io;
 use std::num::NonZero;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, value_parser};
-use rustix::process::geteuid;
-use serveloop::{Address, Config, Peer, Server, Statistics};
+use clap::{Args, ValueEnum, value_parser};
+use serveloop::{Address, Config, Server, Statistics};
+use serveloop_command::{Allowed, Commands, Settings};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
-use crate::protocols::command::allowed::Allowed;
-use crate::protocols::command::launcher::Confinement;
-use crate::protocols::command::pool::Pool;
-use crate::protocols::command::run::{Rules, keep_children};
-use crate::protocols::command::service::Service;
-use crate::protocols::command::session::Commands;
-use crate::protocols::foreign::{Alarm, Screened};
-use crate::serving::{AccessLog, Execution, Need};
+use crate::serving::{Execution, Need};
 use crate::units::{Size, Span, Timeout};
 
-pub(crate) use self::launcher::become_program;
-pub(crate) use self::wire::{READY, Wire};
+/// The option `--wire`, with the help of each format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wire {
+    /// A length (4 bytes, big-endian) before each request and each reply
+    #[default]
+    Framed,
+    /// The bare request, a piece of its own; a length (4 bytes, signed, little-endian) before its
+    /// reply
+    Struct,
+    /// The bare request, a piece of its own; the length as decimal digits, which the client answers
+    /// with ready, and then the reply
+    Ready,
+}
 
-/// The defaults of the longest request and the most output of a program, in bytes.
-const REQUEST: usize = 8 << 10;
-const COMMAND_OUTPUT: usize = 1 << 20;
-
-/// The most output that can be allowed. A reply's length must fit a signed integer of 4 bytes, with
-/// room for the last line.
-const OUTPUT_MOST: usize = 1 << 30;
-
-/// The longest request that can be allowed. Text in place of a length, even line ends, is a larger
-/// number and so refused.
-const REQUEST_MOST: usize = 128 << 20;
-
-/// Starting a program takes one descriptor in addition to its standard three.
-const DESCRIPTORS_LEAST: u64 = 4;
+impl From<Wire> for serveloop_command::Wire {
+    fn from(wire: Wire) -> Self {
+        match wire {
+            Wire::Framed => Self::Framed,
+            Wire::Struct => Self::Struct,
+            Wire::Ready => Self::Ready,
+        }
+    }
+}
 
 /// Runs programs that were allowed by name, never a shell, and sends back what they print.
 ///
@@ -133,41 +112,41 @@ pub(crate) struct CommandOptions {
     #[arg(
         long,
         value_name = "PROGRAM",
-        value_parser = OsStringValueParser::new().try_map(Allowed::find)
+        value_parser = OsStringValueParser::new().try_map(find)
     )]
     allow: Vec<Allowed>,
     /// How long a program may run; then all its processes get SIGTERM. 0: no limit
-    #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
+    #[arg(long, value_name = "DURATION", default_value_t = Settings::default().timeout.into())]
     command_timeout: Timeout,
     /// How long after that they get SIGKILL
-    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(2).into())]
+    #[arg(long, value_name = "DURATION", default_value_t = Settings::default().kill_after.into())]
     kill_after: Span,
     /// The most output of a program; one that writes more is killed. So are those that write while
     /// the output that clients have not taken is --max-buffered in all. Requests that wait count there too
-    #[arg(long, value_name = "SIZE", default_value_t = COMMAND_OUTPUT.into())]
+    #[arg(long, value_name = "SIZE", default_value_t = Settings::default().max_output.into())]
     max_command_output: Size,
     /// The most programs that run at a time
     #[arg(long, value_name = "NUMBER", default_value = "8")]
     max_commands: NonZero<usize>,
     /// The most programs that wait for one of those to end, first come, first served; beyond that
     /// clients are told that the server is busy
-    #[arg(long, value_name = "NUMBER", default_value_t = 64)]
+    #[arg(long, value_name = "NUMBER", default_value_t = Settings::default().max_waiting)]
     max_waiting_commands: usize,
     /// The most time of a processor that each process of a program may use, in whole seconds
-    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(10).into())]
+    #[arg(long, value_name = "DURATION", default_value_t = Settings::default().max_cpu_time.into())]
     command_cpu_time: Span,
     /// The longest file that a program may write
     #[arg(long, value_name = "SIZE", default_value_t = (16 << 20).into())]
     command_file_size: Size,
     /// The most descriptors that each process of a program may have open
-    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = value_parser!(u64).range(DESCRIPTORS_LEAST..))]
+    #[arg(long, value_name = "NUMBER", default_value_t = Settings::default().max_descriptors, value_parser = value_parser!(u64).range(Settings::MAX_DESCRIPTORS_LEAST..))]
     command_descriptors: u64,
     /// The longest request
-    #[arg(long, value_name = "SIZE", default_value_t = REQUEST.into())]
+    #[arg(long, value_name = "SIZE", default_value_t = Settings::default().max_request.into())]
     max_request: Size,
     /// How long a program may go on when the client's stream has ended. Over TCP a client that is
     /// gone looks just like one that only has nothing more to say. 0: not at all
-    #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(1).into())]
+    #[arg(long, value_name = "DURATION", default_value_t = Settings::default().grace_after_eof.into())]
     grace_after_eof: Span,
     /// Listen at other addresses than loopback and Unix sockets, though whoever can connect can run
     /// the programs: nobody is asked who they are, and nothing is encrypted
@@ -193,9 +172,9 @@ impl CommandOptions {
                  authentication; listen at 127.0.0.1, [::1] or a Unix socket, or accept that with \
                  --allow-remote-without-authentication"
             )
-        } else if usize::from(self.max_command_output) > OUTPUT_MOST {
+        } else if usize::from(self.max_command_output) > Settings::MAX_OUTPUT_MOST {
             "--max-command-output must be at most 1GiB".to_owned()
-        } else if usize::from(self.max_request) > REQUEST_MOST {
+        } else if usize::from(self.max_request) > Settings::MAX_REQUEST_MOST {
             "--max-request must be at most 128MiB".to_owned()
         } else if Duration::from(self.command_cpu_time).is_zero()
             || usize::from(self.max_request) == 0
@@ -211,9 +190,15 @@ impl CommandOptions {
     /// Returns the needs of options that exceed their defaults.
     pub(super) fn needs(&self) -> Vec<Need> {
         let (request, output) = (self.max_request.into(), self.max_command_output.into());
+        let usual = Settings::default();
         let all = [
-            ("max_request", request, REQUEST, "max_frame"),
-            ("max_command_output", output, COMMAND_OUTPUT, "max_buffered"),
+            ("max_request", request, usual.max_request, "max_frame"),
+            (
+                "max_command_output",
+                output,
+                usual.max_output,
+                "max_buffered",
+            ),
         ];
         let beyond = all.into_iter().filter(|(_, bytes, usual, _)| bytes > usual);
 
@@ -243,56 +228,75 @@ impl CommandOptions {
         config: &Config,
         execution: Execution,
     ) -> io::Result<Statistics> {
-        if geteuid().is_root() {
-            log::warn!(target: TARGET, "the programs run as root, as this server does");
-        }
-
-        keep_children()?;
-        platform::hide_from_programs()?;
-
-        let service = Arc::new(self.service(config));
-        let (pool, tally) = (Arc::clone(&service.pool), Arc::clone(&service.tally));
-        let served = execution.serve(server, move |peer: &Peer| {
-            let commands = Commands::new(&service, peer);
-            let method_least = service.wire.length_size().unwrap_or(usize::MAX);
-            Some(Screened::new(peer, &service.alarm, method_least, commands))
-        });
-
-        pool.end();
-        log::info!(target: TARGET, "{}", tally.as_ref());
+        let commands = Commands::new(self.settings(), config)?;
+        let served = execution.serve(server, commands.clone());
+        commands.end();
+        log::info!(target: TARGET, "{}", commands.tally());
         served
     }
 
-    fn service(self, config: &Config) -> Service {
-        let pool = Pool::new(
-            self.rules(),
-            self.max_commands.get(),
-            self.max_waiting_commands,
-            config.max_buffered,
-        );
-        Service {
-            wire: self.wire,
+    fn settings(self) -> Settings {
+        Settings {
+            wire: self.wire.into(),
             allowed: self.allow,
-            pool,
-            access_log: AccessLog,
-            alarm: Alarm::default(),
-            tally: Arc::default(),
-            max_request: self.max_request.into(),
-            grace: self.grace_after_eof.into(),
-            beat: config.idle_timeout.map(|timeout| timeout / 2),
-        }
-    }
-
-    fn rules(&self) -> Rules {
-        Rules {
             timeout: self.command_timeout.into(),
             kill_after: self.kill_after.into(),
             max_output: self.max_command_output.into(),
-            confinement: Confinement {
-                cpu_time: self.command_cpu_time.into(),
-                file_size: usize::from(self.command_file_size) as u64,
-                descriptors: self.command_descriptors,
-            },
+            max_running: self.max_commands.get(),
+            max_waiting: self.max_waiting_commands,
+            max_cpu_time: self.command_cpu_time.into(),
+            max_file_size: usize::from(self.command_file_size) as u64,
+            max_descriptors: self.command_descriptors,
+            max_request: self.max_request.into(),
+            grace_after_eof: self.grace_after_eof.into(),
         }
+    }
+}
+
+/// Finds a program of `--allow`. The message is for clap, which names it.
+fn find(name: OsString) -> Result<Allowed, String> {
+    Allowed::find(name).map_err(|error| error.problem().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        options: CommandOptions,
+    }
+
+    #[test]
+    fn what_is_not_typed_is_as_the_crate_has_it() {
+        let typed = Typed::parse_from(["command"]);
+        assert_eq!(typed.options.settings(), Settings::default());
+    }
+
+    #[test]
+    fn what_is_typed_becomes_a_setting() {
+        let typed = "command --wire ready --allow ls --command-timeout 0 --kill-after 1s \
+                     --max-command-output 2KiB --max-commands 3 --max-waiting-commands 4 \
+                     --command-cpu-time 5s --command-file-size 6KiB --command-descriptors 7 \
+                     --max-request 8KiB --grace-after-eof 9s";
+        let typed = Typed::parse_from(typed.split_whitespace());
+        let expected = Settings {
+            wire: serveloop_command::Wire::Ready,
+            allowed: vec![Allowed::find("ls").unwrap()],
+            timeout: None,
+            kill_after: Duration::from_secs(1),
+            max_output: 2 << 10,
+            max_running: 3,
+            max_waiting: 4,
+            max_cpu_time: Duration::from_secs(5),
+            max_file_size: 6 << 10,
+            max_descriptors: 7,
+            max_request: 8 << 10,
+            grace_after_eof: Duration::from_secs(9),
+        };
+        assert_eq!(typed.options.settings(), expected);
     }
 }

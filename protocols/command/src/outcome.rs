@@ -5,15 +5,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::escaped::Quoted;
-use crate::protocols::command::memory_quota::Share;
-use crate::protocols::command::shlex::Unsplit;
-use crate::units::{Size, Span};
+use humantime::format_duration;
+
+use crate::memory_quota::Share;
+use crate::quoted::Quoted;
+use crate::shlex::Unsplit;
+use crate::size::Size;
 
 /// How a request ended. Displayed in brackets on the last line of the reply, unless the program
 /// exited with status 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Exited(i32),
     Killed(i32),
     /// It wrote more than this many bytes.
@@ -40,7 +42,7 @@ pub(super) enum Outcome {
 
 impl Outcome {
     /// Returns how a process ended by itself.
-    pub(super) fn of_process(status: ExitStatus) -> Self {
+    pub(crate) fn of_process(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Exited(code),
             (None, signal) => Self::Killed(signal.unwrap_or_default()),
@@ -57,14 +59,14 @@ impl fmt::Display for Outcome {
         match self {
             Self::Exited(code) => write!(f, "exit status {code}"),
             Self::Killed(signal) => write!(f, "killed by signal {signal}"),
-            Self::CutOff(most) => write!(f, "output cut off at {}", Size::from(*most)),
+            Self::CutOff(most) => write!(f, "output cut off at {}", Size(*most)),
             Self::Crowded(kept, most) => write!(
                 f,
                 "output cut off at {}: {} wait to be taken",
-                Size::from(*kept),
-                Size::from(*most)
+                Size(*kept),
+                Size(*most)
             ),
-            Self::TimedOut(after) => write!(f, "timed out after {}", Span::from(*after)),
+            Self::TimedOut(after) => write!(f, "timed out after {}", format_duration(*after)),
             Self::Stopped => f.write_str("stopped: the client's stream has ended"),
             Self::Abandoned => f.write_str("killed, its connection has ended"),
             Self::NotStarted(problem) => write!(f, "could not be started: {problem}"),
@@ -78,7 +80,7 @@ impl fmt::Display for Outcome {
             }
             Self::Busy(count) => write!(f, "busy: {count} programs run or wait already"),
             Self::Full(most) => {
-                write!(f, "busy: {} of output wait to be taken", Size::from(*most))
+                write!(f, "busy: {} of output wait to be taken", Size(*most))
             }
             Self::Flooded(count) => {
                 write!(
@@ -92,18 +94,18 @@ impl fmt::Display for Outcome {
 
 /// The result of a request: the program's output, and how it ended.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) outcome: Outcome,
-    pub(super) output: Vec<u8>,
+pub(crate) struct Report {
+    pub(crate) outcome: Outcome,
+    pub(crate) output: Vec<u8>,
     /// The share of the memory quota that the output takes.
-    pub(super) share: Option<Share>,
+    pub(crate) share: Option<Share>,
     /// How long the program ran, or `None` if no program ran.
-    pub(super) took: Option<Duration>,
+    pub(crate) took: Option<Duration>,
 }
 
 impl Report {
     /// Returns the report of a request that no program was run for.
-    pub(super) fn refused(outcome: Outcome) -> Self {
+    pub(crate) fn refused(outcome: Outcome) -> Self {
         Self {
             outcome,
             output: Vec::new(),
@@ -114,7 +116,7 @@ impl Report {
 
     /// Returns the reply: the output as it came, then a line that tells how the program ended,
     /// unless it ended well.
-    pub(super) fn into_reply(self) -> Vec<u8> {
+    pub(crate) fn into_reply(self) -> Vec<u8> {
         let mut reply = self.output;
         if self.outcome.is_well() {
             return reply;

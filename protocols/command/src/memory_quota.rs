@@ -5,27 +5,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The memory for the output of all programs of a server, in bytes.
 #[derive(Debug)]
-pub(super) struct MemoryQuota {
+pub(crate) struct MemoryQuota {
     max: usize,
     held: AtomicUsize,
 }
 
 impl MemoryQuota {
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
         let held = AtomicUsize::new(0);
         Arc::new(Self { max, held })
     }
 
-    pub(super) fn max(&self) -> usize {
+    pub(crate) fn max(&self) -> usize {
         self.max
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.held.load(Ordering::Relaxed) >= self.max
     }
 
     /// Returns a share that holds nothing yet.
-    pub(super) fn share(self: &Arc<Self>) -> Share {
+    pub(crate) fn share(self: &Arc<Self>) -> Share {
         Share {
             store: Arc::clone(self),
             bytes: 0,
@@ -36,14 +36,14 @@ impl MemoryQuota {
 /// The part of the quota that one program's output takes. Dropping it, with the reply, gives the
 /// part back.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     store: Arc<MemoryQuota>,
     bytes: usize,
 }
 
 impl Share {
     /// Takes `wanted` more bytes, or as many as are left, and returns how many.
-    pub(super) fn grow(&mut self, wanted: usize) -> usize {
+    pub(crate) fn grow(&mut self, wanted: usize) -> usize {
         let room = |held: usize| wanted.min(self.store.max - held);
         let grow = |held| Some(held + room(held));
         let before = self
@@ -56,14 +56,14 @@ impl Share {
     }
 
     /// Gives `bytes` back, or all of the share if it is less.
-    pub(super) fn shrink(&mut self, bytes: usize) {
+    pub(crate) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         self.store.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Returns the size of the whole quota.
-    pub(super) fn max(&self) -> usize {
+    pub(crate) fn max(&self) -> usize {
         self.store.max
     }
 }

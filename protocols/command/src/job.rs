@@ -15,9 +15,9 @@ use rustix::process::{
 };
 use serveloop::Waker;
 
-use crate::protocols::command::outcome::{Outcome, Report};
-use crate::protocols::command::shlex;
-use crate::protocols::command::shlex::Unsplit;
+use crate::outcome::{Outcome, Report};
+use crate::shlex;
+use crate::shlex::Unsplit;
 
 /// The process id that inherits all orphans, such as that of the first process of a container.
 const FIRST_PROCESS: u32 = 1;
@@ -35,8 +35,8 @@ const TOLD_EACH: usize = 64 << 10;
 /// Keeps the request and not its words, because each word takes several times the memory of its
 /// letters.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) program: PathBuf,
+pub(crate) struct Job {
+    pub(crate) program: PathBuf,
     request: Box<[u8]>,
     waker: Waker,
     asked: Instant,
@@ -54,7 +54,7 @@ struct State {
 }
 
 impl Job {
-    pub(super) fn new(program: PathBuf, request: Box<[u8]>, waker: Waker) -> Self {
+    pub(crate) fn new(program: PathBuf, request: Box<[u8]>, waker: Waker) -> Self {
         Self {
             program,
             request,
@@ -66,29 +66,29 @@ impl Job {
     }
 
     /// Returns the program's arguments, the zeroth included.
-    pub(super) fn words(&self) -> Result<Vec<OsString>, Unsplit> {
+    pub(crate) fn words(&self) -> Result<Vec<OsString>, Unsplit> {
         shlex::split(&self.request)
     }
 
     /// Returns the words joined by spaces, for the log.
-    pub(super) fn request(&self) -> Vec<u8> {
+    pub(crate) fn request(&self) -> Vec<u8> {
         let words = self.words().unwrap_or_default();
         words.join(OsStr::new(" ")).into_vec()
     }
 
     /// Returns the bytes of memory that this takes, its output not counted.
-    pub(super) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         size_of::<Self>() + self.program.as_os_str().len() + self.request.len()
     }
 
     /// Returns the bytes of output that the program has written, as last noted by
     /// [`Job::note_collected`].
-    pub(super) fn collected(&self) -> usize {
+    pub(crate) fn collected(&self) -> usize {
         self.collected.load(Ordering::Relaxed)
     }
 
     /// Notes the bytes of output so far, and wakes the connection for every [`TOLD_EACH`] more.
-    pub(super) fn note_collected(&self, bytes: usize) {
+    pub(crate) fn note_collected(&self, bytes: usize) {
         if bytes >= self.collected() + TOLD_EACH {
             self.collected.store(bytes, Ordering::Relaxed);
             self.waker.wake();
@@ -96,18 +96,18 @@ impl Job {
     }
 
     /// Kills the program and all its processes, now or as soon as it starts. Does not wait.
-    pub(super) fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         let mut state = self.state();
         state.is_cancelled = true;
         kill(state.child);
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.state().is_cancelled
     }
 
     /// Notes the started child, and kills it at once if the job is cancelled already.
-    pub(super) fn note_started(&self, child: Pid) {
+    pub(crate) fn note_started(&self, child: Pid) {
         let mut state = self.state();
         state.child = Some(child);
         if state.is_cancelled {
@@ -116,7 +116,7 @@ impl Job {
     }
 
     /// Sends SIGTERM to all processes of the program.
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         if let Some(child) = self.state().child {
             // A child that has just started is not in its own group yet.
             if kill_process_group(child, Signal::TERM).is_err() {
@@ -126,13 +126,13 @@ impl Job {
     }
 
     /// Kills all processes of the program.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         kill(self.state().child);
     }
 
     /// Kills what an ended child left behind, then reaps it and returns its status. In this order,
     /// because another group may get the same number as soon as the child is reaped.
-    pub(super) fn reap(&self, child: &mut Child) -> io::Result<ExitStatus> {
+    pub(crate) fn reap(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let mut state = self.state();
         kill(state.child.take());
         let status = child.wait();
@@ -145,18 +145,18 @@ impl Job {
     }
 
     /// Stores the report and wakes the connection.
-    pub(super) fn finish(&self, report: Report) {
+    pub(crate) fn finish(&self, report: Report) {
         self.state().report = Some(report);
         self.waker.wake();
     }
 
     /// Takes the report, if there is one.
-    pub(super) fn take_report(&self) -> Option<Report> {
+    pub(crate) fn take_report(&self) -> Option<Report> {
         self.state().report.take()
     }
 
     /// Returns the report of a job whose connection has ended.
-    pub(super) fn abandoned(&self) -> Report {
+    pub(crate) fn abandoned(&self) -> Report {
         Report {
             outcome: Outcome::Abandoned,
             output: Vec::new(),

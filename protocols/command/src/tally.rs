@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::protocols::command::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Report};
 
-/// Counts requests by their outcome.
+/// Counts requests by their outcome. Displayed as in `programs run 2, not started 0; requests refused
+/// 1`.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     run: AtomicU64,
     not_started: AtomicU64,
     refused: AtomicU64,
@@ -16,7 +17,7 @@ pub(super) struct Tally {
 impl Tally {
     /// Counts a request by its report. A request that waited until its client was gone counts as
     /// refused.
-    pub(super) fn count(&self, report: &Report) {
+    pub(crate) fn count(&self, report: &Report) {
         let counter = match (&report.outcome, report.took) {
             (Outcome::NotStarted(_), _) => &self.not_started,
             (_, None) => &self.refused,

@@ -10,23 +10,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::SIGCHLD;
 
-use crate::protocols::command::job::Job;
-use crate::protocols::command::launcher::Confinement;
-use crate::protocols::command::memory_quota::Share;
-use crate::protocols::command::outcome::{Outcome, Report};
-use crate::protocols::command::platform;
-
-/// The limits that apply to every program.
-#[derive(Clone, Debug)]
-pub(super) struct Rules {
-    /// How long a program may run, or `None` for as long as its connection lasts.
-    pub(super) timeout: Option<Duration>,
-    /// How long a program may take to end after SIGTERM.
-    pub(super) kill_after: Duration,
-    /// The most bytes of output.
-    pub(super) max_output: usize,
-    pub(super) confinement: Confinement,
-}
+use crate::confinement::Confinement;
+use crate::job::Job;
+use crate::launcher;
+use crate::memory_quota::Share;
+use crate::outcome::{Outcome, Report};
+use crate::platform;
+use crate::settings::Settings;
 
 /// How often to check whether a program has ended where the system has no descriptor that tells,
 /// and to kill again what does not die.
@@ -42,31 +32,10 @@ const PIECE: usize = 64 << 10;
 /// the group holds the pipe open.
 const REST: Duration = Duration::from_millis(100);
 
-/// Runs a program until it ends. Its output takes from `share` as it comes.
-pub(super) fn run(job: &Job, rules: &Rules, share: Share) -> Report {
-    let began = Instant::now();
-    let mut report = match Running::start(job, rules, share, began) {
-        Ok(running) => running.supervise(),
-        Err(error) => Report::refused(Outcome::NotStarted(error.to_string())),
-    };
-
-    report.took = Some(began.elapsed());
-    report
-}
-
-/// Makes the system keep ended children until they are reaped. If the process that started us had
-/// SIGCHLD ignored, the system does not, and another process could get a child's id at any time.
-///
-/// # Errors
-/// Fails if the system refuses.
-pub(super) fn keep_children() -> io::Result<()> {
-    signal_hook::flag::register(SIGCHLD, Arc::default())?;
-    Ok(())
-}
-
+/// A program that has been started, until it is reaped.
 struct Running<'a> {
     job: &'a Job,
-    rules: &'a Rules,
+    settings: &'a Settings,
     child: Child,
     pid: Pid,
     /// Becomes readable when the child has ended, where the system has such a descriptor.
@@ -86,15 +55,38 @@ struct Running<'a> {
     cut_off: Option<Outcome>,
 }
 
+/// Runs a program until it ends. Its output takes from `share` as it comes.
+pub(crate) fn run(job: &Job, settings: &Settings, share: Share) -> Report {
+    let began = Instant::now();
+    let mut report = match Running::start(job, settings, share, began) {
+        Ok(running) => running.supervise(),
+        Err(error) => Report::refused(Outcome::NotStarted(error.to_string())),
+    };
+
+    report.took = Some(began.elapsed());
+    report
+}
+
+/// Makes the system keep ended children until they are reaped. If the process that started us had
+/// SIGCHLD ignored, the system does not, and another process could get a child's id at any time.
+///
+/// # Errors
+/// Fails if the system refuses.
+pub(crate) fn keep_children() -> io::Result<()> {
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
+    Ok(())
+}
+
 impl<'a> Running<'a> {
-    fn start(job: &'a Job, rules: &'a Rules, share: Share, now: Instant) -> io::Result<Self> {
+    fn start(job: &'a Job, settings: &'a Settings, share: Share, now: Instant) -> io::Result<Self> {
         let (output, writer) = io::pipe()?;
         let (status, status_writer) = io::pipe()?;
         let words = job
             .words()
             .map_err(|error| io::Error::other(error.to_string()))?;
 
-        let mut command = rules.confinement.command(&job.program, &words)?;
+        let confinement = Confinement::of(settings);
+        let mut command = launcher::command(&confinement, &job.program, &words)?;
         command
             .stdin(status_writer)
             .stdout(writer.try_clone()?)
@@ -108,7 +100,7 @@ impl<'a> Running<'a> {
 
         Ok(Self {
             job,
-            rules,
+            settings,
             child,
             pid,
             exit: platform::exit_of(pid),
@@ -116,7 +108,7 @@ impl<'a> Running<'a> {
             status,
             collected: Vec::new(),
             share,
-            due: now + rules.timeout.unwrap_or(NEVER),
+            due: now + settings.timeout.unwrap_or(NEVER),
             timed_out: false,
             cut_off: None,
         })
@@ -169,7 +161,7 @@ impl<'a> Running<'a> {
         } else {
             self.timed_out = true;
             self.job.terminate();
-            self.due = now + self.rules.kill_after;
+            self.due = now + self.settings.kill_after;
         }
     }
 
@@ -208,7 +200,7 @@ impl<'a> Running<'a> {
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        let room = self.rules.max_output - self.collected.len();
+        let room = self.settings.max_output - self.collected.len();
         let mut fits = self.share.grow(piece.len().min(room));
         if !self.make_room(fits, room) {
             self.share.shrink(fits);
@@ -220,7 +212,7 @@ impl<'a> Running<'a> {
 
         if fits < piece.len() {
             self.cut_off = Some(if fits == room {
-                Outcome::CutOff(self.rules.max_output)
+                Outcome::CutOff(self.settings.max_output)
             } else {
                 Outcome::Crowded(self.collected.len(), self.share.max())
             });
@@ -260,7 +252,7 @@ impl<'a> Running<'a> {
             Outcome::NotStarted(problem)
         } else if let Some(cut_off) = self.cut_off.take() {
             cut_off
-        } else if let Some(timeout) = self.rules.timeout.filter(|_| self.timed_out) {
+        } else if let Some(timeout) = self.settings.timeout.filter(|_| self.timed_out) {
             Outcome::TimedOut(timeout)
         } else if self.job.is_cancelled() {
             Outcome::Stopped

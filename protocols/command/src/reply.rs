@@ -2,12 +2,12 @@
 
 use serveloop::Transport;
 
-use crate::protocols::command::memory_quota::Share;
-use crate::protocols::command::outcome::Report;
+use crate::memory_quota::Share;
+use crate::outcome::Report;
 
 /// A reply, and how much of it the connection has taken.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     bytes: Vec<u8>,
     sent: usize,
     /// The share of the memory quota that the reply takes, given back as it is sent.
@@ -18,7 +18,7 @@ pub(super) struct Reply {
 const SENT_LEAST: usize = 64 << 10;
 
 impl Reply {
-    pub(super) fn new(mut report: Report) -> Self {
+    pub(crate) fn new(mut report: Report) -> Self {
         let share = report.share.take();
         let mut bytes = report.into_reply();
         // The reply may wait for a long time.
@@ -31,24 +31,24 @@ impl Reply {
     }
 
     /// Returns the length in bytes.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Returns the bytes of memory that the reply takes.
-    pub(super) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.bytes.capacity()
     }
 
     /// Puts `header` before the reply.
-    pub(super) fn after(mut self, header: &[u8]) -> Self {
+    pub(crate) fn after(mut self, header: &[u8]) -> Self {
         self.bytes.reserve_exact(header.len());
         self.bytes.splice(0..0, header.iter().copied());
         self
     }
 
     /// Sends what the client can take of the reply. Returns whether all of it is sent.
-    pub(super) fn pour(&mut self, transport: &mut Transport<'_>) -> bool {
+    pub(crate) fn pour(&mut self, transport: &mut Transport<'_>) -> bool {
         self.sent += transport.write_some(&self.bytes[self.sent..]);
         self.forget_sent();
         self.sent == self.bytes.len()
