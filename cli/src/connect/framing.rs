@@ -24,12 +24,10 @@ impl WireFraming {
     }
 }
 
-impl WireFraming {
-    /// Decodes as [`Decoder`] does, but the message borrows only from `data`.
-    pub(crate) fn decode<'a>(
-        &mut self,
-        data: &'a [u8],
-    ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
+impl Decoder for WireFraming {
+    type Message<'a> = &'a [u8];
+
+    fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         match self {
             Self::Raw => Ok(Some(Frame {
                 message: data,
@@ -38,14 +36,6 @@ impl WireFraming {
             Self::Line(lines) => lines.decode(data),
             Self::Length(length) => length.decode(data),
         }
-    }
-}
-
-impl Decoder for WireFraming {
-    type Message<'a> = &'a [u8];
-
-    fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
-        Self::decode(self, data)
     }
 }
 

@@ -134,6 +134,7 @@ impl Protocol for Relay {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
+        let end = self.cut.line_end();
         let Some(frame) = self.cut.decode(data)? else {
             self.said = Said::Half;
             return Ok(0);
@@ -141,11 +142,11 @@ impl Protocol for Relay {
 
         self.said = Said::Whole;
         if let Some(console) = &self.console {
-            let end = self.cut.line_end();
             console.screen().print([frame.message, end].concat());
         }
+        let taken = frame.taken;
         self.settle(transport);
-        Ok(frame.taken)
+        Ok(taken)
     }
 
     fn eof_received(

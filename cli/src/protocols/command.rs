@@ -18,30 +18,6 @@ use crate::logger::TARGET;
 use crate::serving::{Execution, Need};
 use crate::units::{Size, Span, Timeout};
 
-/// The option `--wire`, with the help of each format.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Wire {
-    /// A length (4 bytes, big-endian) before each request and each reply
-    #[default]
-    Framed,
-    /// The bare request, a piece of its own; a length (4 bytes, signed, little-endian) before its
-    /// reply
-    Struct,
-    /// The bare request, a piece of its own; the length as decimal digits, which the client answers
-    /// with ready, and then the reply
-    Ready,
-}
-
-impl From<Wire> for serveloop_command::Wire {
-    fn from(wire: Wire) -> Self {
-        match wire {
-            Wire::Framed => Self::Framed,
-            Wire::Struct => Self::Struct,
-            Wire::Ready => Self::Ready,
-        }
-    }
-}
-
 /// Runs programs that were allowed by name, never a shell, and sends back what they print.
 ///
 /// A request is a command line: words, and quotes as in Python's shlex.split. The first word must
@@ -249,6 +225,30 @@ impl CommandOptions {
             max_descriptors: self.command_descriptors,
             max_request: self.max_request.into(),
             grace_after_eof: self.grace_after_eof.into(),
+        }
+    }
+}
+
+/// The option `--wire`, with the help of each format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wire {
+    /// A length (4 bytes, big-endian) before each request and each reply
+    #[default]
+    Framed,
+    /// The bare request, a piece of its own; a length (4 bytes, signed, little-endian) before its
+    /// reply
+    Struct,
+    /// The bare request, a piece of its own; the length as decimal digits, which the client answers
+    /// with ready, and then the reply
+    Ready,
+}
+
+impl From<Wire> for serveloop_command::Wire {
+    fn from(wire: Wire) -> Self {
+        match wire {
+            Wire::Framed => Self::Framed,
+            Wire::Struct => Self::Struct,
+            Wire::Ready => Self::Ready,
         }
     }
 }

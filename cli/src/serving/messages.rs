@@ -32,12 +32,10 @@ impl Messages {
     }
 }
 
-impl Messages {
-    /// Decodes as in [`Decoder`], with a message that borrows only from `data`.
-    pub(crate) fn decode<'a>(
-        &mut self,
-        data: &'a [u8],
-    ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
+impl Decoder for Messages {
+    type Message<'a> = &'a [u8];
+
+    fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         match self {
             Self::Pieces => {
                 let piece = data.strip_suffix(b"\n").unwrap_or(data);
@@ -52,8 +50,7 @@ impl Messages {
         }
     }
 
-    /// Decodes as in [`Decoder`], with a message that borrows from `self` or `unread`.
-    pub(crate) fn decode_eof<'a>(
+    fn decode_eof<'a>(
         &'a mut self,
         unread: &'a [u8],
     ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
@@ -62,21 +59,6 @@ impl Messages {
             Self::Pieces => self.decode(unread),
             Self::Lines(lines) => lines.decode_eof(unread),
         }
-    }
-}
-
-impl Decoder for Messages {
-    type Message<'a> = &'a [u8];
-
-    fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
-        Self::decode(self, data)
-    }
-
-    fn decode_eof<'a>(
-        &'a mut self,
-        unread: &'a [u8],
-    ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
-        Self::decode_eof(self, unread)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serveloop::framing::Encoder;
+use serveloop::framing::{Decoder, Encoder};
 use serveloop::{
     Address, CloseReason, Peer, Protocol, ProtocolError, Server, Statistics, Transport,
 };
@@ -48,13 +48,7 @@ pub(crate) struct Operator {
 
 impl Operator {
     /// Shows a line of the conversation. Returns false if there is no room for it now.
-    fn show(
-        &mut self,
-        who: &str,
-        text: &[u8],
-        transport: &Transport<'_>,
-    ) -> Result<bool, ProtocolError> {
-        let line = format!("[{}] {who}: {}\n", self.number, Escaped(text));
+    fn show(&mut self, line: &str, transport: &Transport<'_>) -> Result<bool, ProtocolError> {
         self.outflow
             .offer(line.as_bytes(), || Some(transport.waker()))
     }
@@ -67,7 +61,8 @@ impl Operator {
                 break;
             };
             // Standard output may have failed, but the client still waits, so the reply is sent.
-            if !self.show("reply", &reply, transport).unwrap_or(true) {
+            let line = line_of(self.number, "reply", &reply);
+            if !self.show(&line, transport).unwrap_or(true) {
                 self.held = Some(reply);
                 break;
             }
@@ -107,8 +102,10 @@ impl Protocol for Operator {
             return Ok(0);
         };
 
+        let taken = message.taken;
         let who = address_of(transport.peer());
-        if !self.show(&who, message.message, transport)? {
+        let line = line_of(self.number, &who, message.message);
+        if !self.show(&line, transport)? {
             transport.pause_reading();
             return Ok(0);
         }
@@ -119,7 +116,7 @@ impl Protocol for Operator {
             self.give_up_at = self.timeout.and_then(|timeout| now.checked_add(timeout));
             transport.pause_reading();
         }
-        Ok(message.taken)
+        Ok(taken)
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
@@ -149,6 +146,11 @@ impl Protocol for Operator {
             log::warn!(target: TARGET, "client {} left before it got {lost} replies", self.number);
         }
     }
+}
+
+/// Returns a line of the conversation with a client.
+fn line_of(number: u64, who: &str, text: &[u8]) -> String {
+    format!("[{number}] {who}: {}\n", Escaped(text))
 }
 
 /// Returns the peer's address in its shortest clear form.
