@@ -16,14 +16,11 @@ use crate::launcher;
 use crate::memory_quota::Share;
 use crate::outcome::{Outcome, Report};
 use crate::platform;
-use crate::settings::Settings;
+use crate::settings::{NEVER, Settings};
 
 /// How often to check whether a program has ended where the system has no descriptor that tells,
 /// and to kill again what does not die.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
-
-/// A timeout that is never reached.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The capacity of a pipe, so that one read can take all of it.
 const PIECE: usize = 64 << 10;

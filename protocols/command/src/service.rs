@@ -13,7 +13,7 @@ use crate::LOG_TARGET;
 use crate::outcome::{Outcome, Report};
 use crate::pool::Pool;
 use crate::quoted::Quoted;
-use crate::settings::Settings;
+use crate::settings::{NEVER, Settings};
 use crate::shlex;
 use crate::tally::Tally;
 use crate::wire::Wire;
@@ -32,13 +32,13 @@ pub(crate) struct Service {
 impl Service {
     /// Makes the state of a server with these limits on its connections.
     pub(crate) fn new(settings: Settings, config: &Config) -> Self {
-        let settings = Arc::new(settings);
+        let settings = Arc::new(settings.with_times_that_end());
         Self {
             pool: Pool::new(Arc::clone(&settings), config.max_buffered),
             settings,
             alarm: Alarm::default(),
             tally: Tally::default(),
-            beat: config.idle_timeout.map(|timeout| timeout / 2),
+            beat: config.idle_timeout.map(|timeout| timeout.min(NEVER) / 2),
         }
     }
 

@@ -7,6 +7,9 @@ use crate::allowed::Allowed;
 use crate::size::Size;
 use crate::wire::Wire;
 
+/// 100 years, a time that is never over. Longer ones could overflow an `Instant`.
+pub(crate) const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// What a server runs for its clients, and within which limits. By default nothing is allowed.
 ///
 /// Each limit applies to one program, unless its documentation says otherwise.
@@ -126,6 +129,16 @@ impl Settings {
         };
 
         Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
+    }
+
+    /// Returns the same settings with no time longer than [`NEVER`].
+    pub(crate) fn with_times_that_end(self) -> Self {
+        Self {
+            timeout: self.timeout.map(|timeout| timeout.min(NEVER)),
+            kill_after: self.kill_after.min(NEVER),
+            grace_after_eof: self.grace_after_eof.min(NEVER),
+            ..self
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use serveloop_command::{Allowed, Commands, Settings, Wire, become_program};
 /// How long a reply may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const TESTS: [(&str, fn()); 7] = [
+const TESTS: [(&str, fn()); 8] = [
     ("what_is_allowed_runs", what_is_allowed_runs),
     ("threads_run_programs_too", threads_run_programs_too),
     ("each_format_has_its_length", each_format_has_its_length),
@@ -31,6 +31,10 @@ const TESTS: [(&str, fn()); 7] = [
     (
         "no_program_is_left_at_the_end",
         no_program_is_left_at_the_end,
+    ),
+    (
+        "times_without_an_end_overflow_nothing",
+        times_without_an_end_overflow_nothing,
     ),
     ("datagrams_are_refused", datagrams_are_refused),
     ("wrong_settings_are_refused", wrong_settings_are_refused),
@@ -82,7 +86,14 @@ struct Running {
 
 impl Running {
     fn start(settings: Settings, serve: fn(Serving<Commands>) -> Outcome) -> Self {
-        let config = Config::default();
+        Self::with_config(settings, Config::default(), serve)
+    }
+
+    fn with_config(
+        settings: Settings,
+        config: Config,
+        serve: fn(Serving<Commands>) -> Outcome,
+    ) -> Self {
         let commands = Commands::new(settings, &config).unwrap();
         let server = Server::bind(&["tcp://127.0.0.1:0".parse().unwrap()], config).unwrap();
 
@@ -215,6 +226,29 @@ fn no_program_is_left_at_the_end() {
     let counts = "programs run 1, not started 0; requests refused 0";
     assert_eq!(running.end(), counts);
     assert_eq!(wait(WaitOptions::NOHANG).unwrap_err(), Errno::CHILD);
+}
+
+fn times_without_an_end_overflow_nothing() {
+    let settings = Settings {
+        timeout: Some(Duration::MAX),
+        kill_after: Duration::MAX,
+        max_cpu_time: Duration::MAX,
+        grace_after_eof: Duration::MAX,
+        ..allowing(&["echo"])
+    };
+    let config = Config {
+        idle_timeout: Some(Duration::MAX),
+        ..Config::default()
+    };
+    let running = Running::with_config(settings, config, Serving::serve_forever);
+
+    let mut stream = running.connect();
+    stream.write_all(b"\0\0\0\x07echo hi").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    assert_eq!(reply, b"\0\0\0\x03hi\n");
+    running.end();
 }
 
 fn datagrams_are_refused() {
