@@ -25,10 +25,10 @@ use crate::error::ProtocolError;
 use crate::session::Transport;
 
 pub use self::foreign::Foreign;
-pub use self::screen::{Alarm, Screen};
 pub use self::layered::{Layered, layered};
 pub use self::observed::{Event, Observe, Observed};
 pub use self::prefaced::{Preface, Prefaced, Prelude, prefaced};
+pub use self::screen::{Alarm, Screen};
 pub use self::upgradable::{Upgradable, Upgrade};
 
 /// A transformation of a connection's bytes, without I/O: what arrives on the wire becomes plain

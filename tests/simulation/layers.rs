@@ -14,8 +14,8 @@ pub(crate) fn checks() -> impl Iterator<Item = (String, Check)> {
         let mut identity = make().through(|| Identity, <[u8]>::to_vec, <[u8]>::to_vec);
         let layer = Scrambled::new(200);
         let (seal, expect) = (
-            |part: &[u8]| layer.seal(part),
-            |all: &[u8]| layer.expect(all),
+            move |part: &[u8]| layer.seal(part),
+            move |all: &[u8]| layer.expect(all),
         );
         let mut scrambled = make().through(move || layer, seal, expect);
         let identity: Check = Box::new(move |seed| identity.check(seed));
