@@ -11,6 +11,8 @@ mod mio;
 mod socket;
 mod unix_path;
 
+pub use crate::address::{IpNetwork, NetworkError, NetworkList};
+
 pub use self::mio::{Datagram, Listener, Mio};
 pub(crate) use self::socket::Bound;
 

@@ -44,6 +44,7 @@ mod models;
 mod models_rules;
 #[cfg(target_os = "linux")]
 mod namespace;
+mod networks;
 mod outside;
 mod panics_abort;
 mod pauses;

@@ -1,4 +1,11 @@
-//! Addresses of servers and peers.
+//! Addresses of servers and peers, and networks of them.
+//!
+//! This room imports nothing but the standard library, and opens no socket. Only
+//! [`Address::resolve`] asks the system, for the addresses of a name.
+
+mod network;
+
+pub use self::network::{IpNetwork, NetworkError, NetworkList};
 
 use std::borrow::Cow;
 use std::net::{SocketAddr, ToSocketAddrs};
