@@ -12,6 +12,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
+use serveloop::layer::proxy::{Header, tlv};
 use serveloop::protocols::Echo;
 use serveloop::testing::MemorySession;
 use serveloop::{Config, Peer, ProtocolError, Reactor};
@@ -148,4 +149,29 @@ fn an_echoed_frame_costs_no_allocation() {
     an_echoed_message_costs_no_allocation(|_: &Peer| {
         Some(Framed::new(LengthPrefix::u32(1 << 20), EchoFrames))
     });
+}
+
+/// A header is read where it arrived. Only the paths of Unix sockets are copied.
+#[test]
+fn a_proxy_header_costs_no_allocation_but_for_paths() {
+    let client = |uri: &str| Header::proxied(uri.parse().unwrap(), uri.parse().unwrap()).unwrap();
+    let mut line = Vec::new();
+    client("tcp://192.0.2.7:1").encode_v1(&mut line).unwrap();
+    let (mut ip, mut unix) = (Vec::new(), Vec::new());
+    client("tcp://[2001:db8::7]:1")
+        .with_tlv(tlv::AUTHORITY, b"example.com")
+        .and_then(Header::with_checksum)
+        .unwrap()
+        .encode_v2(&mut ip);
+    client("unix:///run/client").encode_v2(&mut unix);
+
+    for (data, expected) in [(&line, 0), (&ip, 0), (&unix, 2)] {
+        let (calls, _) = cost(|| {
+            for cut in [1, 10, 20, data.len()] {
+                let parsed = Header::parse(&data[..cut]).unwrap();
+                assert_eq!(parsed.is_some(), cut == data.len());
+            }
+        });
+        assert_eq!(calls, expected);
+    }
 }

@@ -13,6 +13,7 @@ mod escaped;
 pub mod framings;
 pub mod http;
 mod input;
+pub mod proxy_header;
 pub mod session;
 pub mod simulation;
 pub mod words;
@@ -26,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dispatch", dispatch::target),
     ("framings", framings::target),
     ("http", http::target),
+    ("proxy_header", proxy_header::target),
     ("session", session::target),
     ("simulation", simulation::target),
     ("words", words::target),

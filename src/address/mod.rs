@@ -8,7 +8,9 @@ mod network;
 pub use self::network::{IpNetwork, NetworkError, NetworkList};
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{fmt, io, mem};
@@ -295,6 +297,20 @@ fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
         Some(name) if HAS_NAMES => Ok(PathBuf::from(format!("\0{name}"))),
         _ => Ok(PathBuf::from(rest)),
     }
+}
+
+/// Returns the path of a Unix socket whose `sun_path` is `field`, filled up with NULs: the path up
+/// to the first NUL, or a name outside the file system behind a NUL. It is empty for an unnamed
+/// socket.
+pub(crate) fn unix_path(field: &[u8]) -> PathBuf {
+    let name = match field.first() {
+        Some(0) => {
+            let last = field.iter().rposition(|byte| *byte != 0);
+            &field[..last.map_or(0, |last| last + 1)]
+        }
+        _ => field.split(|byte| *byte == 0).next().unwrap_or_default(),
+    };
+    OsStr::from_bytes(name).into()
 }
 
 /// Whether Unix sockets can have names outside the file system.

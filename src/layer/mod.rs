@@ -7,6 +7,7 @@
 //! - [`Prefaced`] reads what comes first on a connection, for example a PROXY header, and then lets
 //!   the protocol go on alone.
 //! - [`Upgradable`] hands a connection over to another protocol, as HTTP does to WebSocket.
+//! - [`proxy`] reads and writes the header in which a load balancer states the client's address.
 //!
 //! This room imports `address`, `error`, `session` and `framing`, and knows no socket, thread or clock.
 
@@ -14,6 +15,7 @@ mod foreign;
 mod layered;
 mod observed;
 mod prefaced;
+pub mod proxy;
 mod screen;
 mod upgradable;
 
