@@ -1,7 +1,13 @@
 //! The PROXY protocol: the specification's headers, wrong ones, and headers beside other parsers.
 
 use std::env;
-use std::path::PathBuf;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Program, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +17,8 @@ use serveloop::layer::proxy::{
 use serveloop::{Address, ProtocolError};
 use serveloop_fuzz::proxy_header::{self, DIFFERENCES, Oracle};
 
-use crate::support::cases;
+use crate::outside;
+use crate::support::{Scratch, cases};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -768,6 +775,137 @@ fn headers_are_written_as_the_specification_shows_them() {
     let header = Header::proxied(udp.clone(), udp).unwrap();
     header.encode_v1(&mut output).unwrap();
     assert_eq!(output, b"PROXY UNKNOWN\r\n");
+}
+
+/// A HAProxy that says in its response what it read in the header. Ended when this is dropped.
+struct Reader {
+    haproxy: Child,
+    socket: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Reader {
+    fn start() -> Self {
+        let scratch = Scratch::new();
+        let (socket, config) = (scratch.path("reader"), scratch.path("haproxy.cfg"));
+        let text = format!(
+            "defaults\n mode http\n timeout client 10s\n timeout connect 10s\n timeout server 10s\n\
+             frontend reader\n bind unix@{} accept-proxy\n\
+             http-request return status 200 content-type text/plain lf-string \
+             \"%[src] %[src_port] %[dst] %[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]\"\n",
+            socket.display()
+        );
+        fs::write(&config, text).unwrap();
+        let haproxy = Program::new("haproxy")
+            .args(["-db", "-f"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for(&socket);
+        Self {
+            haproxy,
+            socket,
+            _scratch: scratch,
+        }
+    }
+
+    /// The body of the response to a request behind `header`, if there is a response.
+    fn read(&self, header: &[u8]) -> Option<String> {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let request = [header, b"GET / HTTP/1.0\r\n\r\n"].concat();
+        stream.write_all(&request).unwrap();
+        let mut response = String::new();
+        // A connection with a wrong header is reset.
+        let _ = stream.read_to_string(&mut response);
+        let (_, body) = response.split_once("\r\n\r\n")?;
+        Some(body.trim().to_owned())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.haproxy.kill();
+        let _ = self.haproxy.wait();
+    }
+}
+
+#[track_caller]
+fn wait_for(socket: &Path) {
+    let begun = Instant::now();
+    while UnixStream::connect(socket).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no HAProxy");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn haproxy_reads_what_is_written() {
+    if !outside::require("haproxy") {
+        return;
+    }
+    let reader = Reader::start();
+    for (client, server, read) in [
+        (
+            "tcp://192.0.2.7:4711",
+            "tcp://198.51.100.1:443",
+            "192.0.2.7 4711 198.51.100.1 443",
+        ),
+        (
+            "tcp://0.0.0.0:1",
+            "tcp://255.255.255.255:65535",
+            "0.0.0.0 1 255.255.255.255 65535",
+        ),
+        (
+            "tcp://[2001:db8::7]:4711",
+            "tcp://[::1]:443",
+            "2001:db8::7 4711 ::1 443",
+        ),
+        (
+            "tcp://[1:2:3:4:5:6:7:8]:1",
+            "tcp://[::]:2",
+            "1:2:3:4:5:6:7:8 1 :: 2",
+        ),
+    ] {
+        let header = Header::proxied(client.parse().unwrap(), server.parse().unwrap()).unwrap();
+        let mut output = Vec::new();
+        header.encode_v1(&mut output).unwrap();
+        assert_eq!(reader.read(&output).unwrap(), read, "{header:?}");
+
+        let header = header
+            .with_tlv(tlv::ALPN, b"h2")
+            .and_then(|header| header.with_tlv(tlv::AUTHORITY, b"example.com"))
+            .and_then(Header::with_checksum)
+            .and_then(|header| header.with_tlv(tlv::UNIQUE_ID, b"id-4711"))
+            .and_then(|header| header.with_tlv(tlv::SSL, b"\x01\0\0\0\0\x21\0\x07TLSv1.3"))
+            .unwrap();
+        output.clear();
+        header.encode_v2(&mut output);
+        let read = format!("{read} example.com id-4711");
+        assert_eq!(reader.read(&output).unwrap(), read, "{header:?}");
+
+        // It is HAProxy that looks at the checksum.
+        output[20] ^= 1;
+        assert_eq!(reader.read(&output), None);
+        assert!(Header::parse(&output).is_err());
+    }
+
+    let mut output = Vec::new();
+    Header::local().encode_v2(&mut output);
+    let local = reader.read(&output).unwrap();
+    assert_eq!(
+        local.replace([' ', '0', '-'], ""),
+        "",
+        "addresses of a Unix socket"
+    );
+    output.clear();
+    Header::local().encode_v1(&mut output).unwrap();
+    assert_eq!(reader.read(&output).unwrap(), local);
 }
 
 #[test]

@@ -24,16 +24,16 @@
 //! ```
 //!
 //! # Trust
-//! **A header is a claim, and anybody can make it.** A client that can reach the server without the
-//! balancer could write a header of its own, and with it the address that logs, access lists and
-//! limits per peer see. So two rules hold (sections 2 and 5 of the specification):
+//! **A header is a claim that every client can make.** A client that can reach the server without
+//! the balancer could write a header of its own, and with it the address that logs, access lists
+//! and limits per peer see. So two rules hold (sections 2 and 5 of the specification):
 //!
 //! - Read a header only from a peer that you trust: compare the address of the *connection*, not
 //!   that of the header, with a list such as [`NetworkList`](crate::net::NetworkList). Do not read
-//!   one from anybody else, not even to ignore it.
-//! - Never guess. A listener either expects a header from a trusted peer, and a connection without
-//!   one is closed, or does not read headers at all. "If it looks like a header, it is one" lets a
-//!   client choose its address.
+//!   one from other peers, not even to ignore it.
+//! - Do not guess whether there is a header. A listener that expects headers from its trusted peers
+//!   closes a connection of theirs that has none. "If it looks like a header, it is one" lets the
+//!   clients behind a proxy that sends no headers choose their addresses.
 //!
 //! The checksum of version 2 protects from damage, not from forgery.
 //!
@@ -197,11 +197,11 @@ impl<'a> Header<'a> {
         self.command
     }
 
-    /// Returns the address of the client, if the header states it. Otherwise the peer of the
-    /// connection is the client as far as anybody knows: for the command LOCAL, and if the proxy
-    /// does not know or cannot state the address (UNKNOWN in version 1, UNSPEC in version 2).
+    /// Returns the address of the client, if the header states it. Otherwise use the address of the
+    /// connection's peer. That concerns the command LOCAL, and clients whose address the proxy does
+    /// not know or cannot state (UNKNOWN in version 1, UNSPEC in version 2).
     ///
-    /// The address is the proxy's word. Its text in a URI is escaped, like that of all addresses.
+    /// The address is only as true as the proxy is trusted.
     #[must_use]
     pub fn source(&self) -> Option<&Address> {
         self.addresses.as_ref().map(|(source, _)| source)
