@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::LOG_TARGET;
+use crate::address::NetworkList;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -36,6 +37,12 @@ pub struct Config {
     /// address or an IPv6 /64 network, all of which a single machine may control. A connection
     /// beyond the limit is refused like one beyond `max_connections`. Default 256.
     pub max_per_peer: usize,
+    /// The load balancers and proxies whose connections do not count towards `max_per_peer`, since
+    /// many clients come through each of them. When a header has named the client (see
+    /// [`layer::proxy`](crate::layer::proxy)), the connection counts for that client, and ends if
+    /// the client has too many ([`Refused`](crate::CloseReason::Refused)). Where threads or
+    /// processes serve the connections, it then counts for nobody. Default none.
+    pub trusted_proxies: NetworkList,
     /// Also applies the limits per peer (`max_per_peer`, `reply_factor`, `replies_per_second`) to
     /// clients on this machine: those with loopback addresses, and those of Unix sockets, which all
     /// count as one peer. When this is off, a single forged datagram can make two servers on
@@ -259,6 +266,7 @@ impl Default for Config {
         Self {
             max_connections: 10_000,
             max_per_peer: 256,
+            trusted_proxies: NetworkList::default(),
             limit_loopback: false,
             max_children: 40,
             reserved_descriptors: 32,

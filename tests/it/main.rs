@@ -52,6 +52,7 @@ mod peers;
 mod probe;
 mod properties;
 mod protocols;
+mod proxied;
 mod proxy_header;
 mod regression;
 mod scenarios;

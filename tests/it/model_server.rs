@@ -102,11 +102,11 @@ impl ModelServer {
         connect(&self.addresses[0])
     }
 
-    /// Waits until the factory hears of an error.
+    /// Waits until the factory hears of an error, and returns the peer and the reason.
     #[track_caller]
-    pub(crate) fn await_error(&self) {
+    pub(crate) fn await_error(&self) -> String {
         let error = self.errors.recv_timeout(PATIENCE);
-        error.expect("the factory hears of an error");
+        error.expect("the factory hears of an error")
     }
 
     /// Shuts the server down, waits for it to drain, and checks what holds in every model.
@@ -165,7 +165,7 @@ impl<F: Factory> Factory for Counting<F> {
 
     fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
         // Not every test waits for it.
-        let _ = self.errors.send(reason.to_string());
+        let _ = self.errors.send(format!("{peer}: {reason}"));
         self.factory.handle_error(peer, reason);
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serveloop::Config;
+use serveloop::net::NetworkList;
 
 use crate::failure::Failure;
 use crate::serving::{Need, make_room};
@@ -33,7 +34,11 @@ macro_rules! limits {
 
         impl Values {
             fn collect(&self) -> Config {
-                Config { $($($field: self.$field.into(),)*)* }
+                Config {
+                    // `--trust` sets it, where the headers of proxies are read.
+                    trusted_proxies: NetworkList::default(),
+                    $($($field: self.$field.into(),)*)*
+                }
             }
         }
 

@@ -76,10 +76,12 @@
 mod binary;
 mod checksum;
 mod error;
+mod preface;
 mod text;
 pub mod tlv;
 
 pub use self::error::ProxyError;
+pub use self::preface::{Proxy, Reader};
 pub use self::tlv::{Ssl, Tlvs};
 
 use std::borrow::Cow;

@@ -14,7 +14,7 @@ pub(in crate::reactor) struct PeerLimit(HashMap<PeerNetwork, usize>);
 impl PeerLimit {
     /// Returns whether the peer may open one more connection.
     pub(in crate::reactor) fn has_room(&self, peer: &Peer, config: &Config) -> bool {
-        let Some(peer_network) = PeerNetwork::of(peer.address(), config) else {
+        let Some(peer_network) = counted(peer, config) else {
             return true;
         };
         self.0
@@ -52,10 +52,12 @@ impl PeerLimit {
     }
 }
 
-/// Returns the peer to count, if any: connections that we opened do not count, and datagrams have
-/// their own limit.
+/// Returns the peer to count, if any: connections that we opened do not count, nor those of trusted
+/// proxies, and datagrams have their own limit.
 fn counted(peer: &Peer, config: &Config) -> Option<PeerNetwork> {
-    let counts = peer.listener().is_some() && !peer.is_datagram();
+    let counts = peer.listener().is_some()
+        && !peer.is_datagram()
+        && !config.trusted_proxies.contains(peer.address());
     counts
         .then(|| PeerNetwork::of(peer.address(), config))
         .flatten()

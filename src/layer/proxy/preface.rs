@@ -1,0 +1,132 @@
+//! The header as the preface of a connection, and which peers it is believed from.
+
+use std::sync::Arc;
+
+use crate::address::{NetworkList, Peer};
+use crate::error::ProtocolError;
+use crate::layer::proxy::Header;
+use crate::layer::{Preface, Prelude};
+
+/// Which connections begin with a header, for [`prefaced`](crate::layer::prefaced).
+///
+/// Trusted proxies always send a header: their connections end without one, and after a header that
+/// breaks a rule. What the others do depends on the constructor. A clone shares the list.
+///
+/// Tell the server's [`Config::trusted_proxies`](crate::Config::trusted_proxies) the same list.
+/// Otherwise all clients behind a proxy count as one peer until their header has arrived, and the
+/// proxy soon has as many connections as `max_per_peer` allows.
+///
+/// ```
+/// use serveloop::layer::{prefaced, proxy::Proxy};
+/// use serveloop::net::NetworkList;
+/// use serveloop::{Config, Peer, Server, protocols::Echo};
+///
+/// let balancers: NetworkList = "10.0.0.0/8,unix".parse()?;
+/// let config = Config { trusted_proxies: balancers.clone(), ..Config::default() };
+/// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], config)?;
+/// server.shutdown_handle().shutdown();
+///
+/// let proxy = Proxy::required(balancers);
+/// server.serve_forever(prefaced(
+///     move |peer: &Peer| proxy.reader(peer),
+///     |client: &Peer, _: &Option<_>| {
+///         println!("{client} by {:?}", client.via());
+///         Some(Echo)
+///     },
+/// ))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    trusted: Arc<NetworkList>,
+    others: Others,
+}
+
+/// What is done with peers that are not trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    Refused,
+    Direct,
+}
+
+impl Proxy {
+    /// Serves the `trusted` proxies only. Other peers are refused when they connect.
+    #[must_use]
+    pub fn required(trusted: NetworkList) -> Self {
+        Self {
+            trusted: Arc::new(trusted),
+            others: Others::Refused,
+        }
+    }
+
+    /// Serves the `trusted` proxies, and clients that come directly from elsewhere. Those send no
+    /// header. If one of them sends something that begins like a header, its connection ends with
+    /// an error, since nobody else should think that the header was believed.
+    #[must_use]
+    pub fn optional(trusted: NetworkList) -> Self {
+        Self {
+            trusted: Arc::new(trusted),
+            others: Others::Direct,
+        }
+    }
+
+    /// Returns the reader for a connection from `peer`, or `None` if the peer is refused.
+    #[must_use]
+    pub fn reader(&self, peer: &Peer) -> Option<Reader> {
+        let is_trusted = self.trusted.contains(peer.address());
+        (is_trusted || self.others == Others::Direct).then_some(Reader { is_trusted })
+    }
+}
+
+/// Reads the header of one connection, or sees that there is none.
+///
+/// What the protocol is made from is the header, of which the TLVs can be read, or `None` for a
+/// client that came directly. The protocol's peer has the client's address if the header states it.
+/// With the command LOCAL, or UNKNOWN, the peer stays the proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    is_trusted: bool,
+}
+
+impl Preface for Reader {
+    type Info = Option<Header<'static>>;
+
+    fn read(
+        &mut self,
+        data: &[u8],
+        peer: &Peer,
+    ) -> Result<Option<Prelude<Self::Info>>, ProtocolError> {
+        if !self.is_trusted {
+            return direct(data, peer).map(Some);
+        }
+
+        let Some((header, length)) = Header::parse(data)? else {
+            return Ok(None);
+        };
+        Ok(Some(Prelude {
+            length,
+            client: header.source().cloned(),
+            info: Some(header.into_owned()),
+        }))
+    }
+}
+
+/// The beginnings of headers, which no client sends that comes directly.
+const BEGINNINGS: [&[u8]; 4] = [
+    b"PROXY TCP4 ",
+    b"PROXY TCP6 ",
+    b"PROXY UNKNOWN",
+    b"\r\n\r\n\0\r\nQUIT\n",
+];
+
+/// Lets a client in that is no trusted proxy, unless it claims to be one.
+fn direct(data: &[u8], peer: &Peer) -> Result<Prelude<Option<Header<'static>>>, ProtocolError> {
+    if BEGINNINGS.iter().any(|begin| data.starts_with(begin)) {
+        return Err(format!("{peer} is no trusted proxy and sent a PROXY header").into());
+    }
+    Ok(Prelude {
+        length: 0,
+        client: None,
+        info: None,
+    })
+}
