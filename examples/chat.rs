@@ -5,7 +5,7 @@
 //! full loses the oldest lines. `write_timeout` disconnects a member that reads nothing at all.
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
-use serveloop::{CloseReason, Config};
+use serveloop::{Config, Ended};
 use serveloop::{ProtocolError, Server, Waker};
 use std::collections::{BTreeMap, VecDeque};
 use std::{cell::RefCell, rc::Rc};
@@ -66,7 +66,7 @@ impl FrameProtocol for Member {
         self.woken(frames);
     }
 
-    fn connection_lost(&mut self, _: &CloseReason) {
+    fn connection_lost(&mut self, _: &Ended<'_>) {
         self.room.borrow_mut().remove(&self.number);
     }
 }

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use serveloop::{Address, CloseReason, Config, Peer, Protocol, ProtocolError, Reactor, Transport};
+use serveloop::{Address, Config, Ended, Peer, Protocol, ProtocolError, Reactor, Transport};
 
 const CLIENTS: usize = 500;
 const GREETING: &[u8] = b"hello from a client";
@@ -37,7 +37,8 @@ impl Protocol for Client {
         Ok(data.len())
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        let reason = ended.reason();
         if reason.is_error() {
             eprintln!("{reason}");
         }

@@ -22,11 +22,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut stream, address) = listener.accept()?;
 
     let (clock, config) = (&Clock::new(Instant::now()), &Config::default());
-    let (wakers, id) = (&Mailbox::new(Box::new(Nobody)), 0);
+    let (driver, id) = (&Mailbox::new(Box::new(Nobody)), 0);
     let context = &Context {
         clock,
         config,
-        wakers,
+        driver,
         id,
     };
     let peer = Peer::new(Address::Tcp(address), Some(0));
@@ -46,6 +46,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stream.write_all(session.output())?;
         session.output_sent(session.output().len(), context);
     }
-    println!("{:?}", session.handle_lost());
+    println!("{:?}", session.handle_lost(context));
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! `cargo run --example proxy -- tcp://127.0.0.1:8888 tcp://127.0.0.1:9999`. Then
 //! `nc 127.0.0.1 8888` talks to the echo server.
 
-use serveloop::{Actions, Address, CloseReason, Config, Factory, Peer, Protocol};
+use serveloop::{Actions, Address, Config, Ended, Factory, Peer, Protocol};
 use serveloop::{ProtocolError, Server, Transport, Waker};
 use std::{cell::RefCell, env, rc::Rc};
 type Outcome<T = ()> = Result<T, ProtocolError>;
@@ -64,7 +64,7 @@ impl Protocol for End {
         }
     }
 
-    fn connection_lost(&mut self, _: &CloseReason) {
+    fn connection_lost(&mut self, _: &Ended<'_>) {
         let (mut mine, other) = (self.0.borrow_mut(), self.1.borrow());
         mine.broken = !(mine.ended && mine.pipe.is_empty() && other.ended);
         other.waker.iter().for_each(Waker::wake);

@@ -155,8 +155,8 @@ impl fmt::Display for Deadline {
     }
 }
 
-/// The reason for which a connection ended, passed to
-/// [`connection_lost`](crate::Protocol::connection_lost) once.
+/// The reason for which a connection ended: [`Ended::reason`](crate::Ended::reason), which
+/// [`connection_lost`](crate::Protocol::connection_lost) is told once.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {

@@ -58,13 +58,13 @@ mod sys;
 pub mod testing;
 mod waker;
 
-pub use address::{Address, AddressError, Peer};
+pub use address::{Address, AddressError, Credentials, Peer};
 pub use config::Config;
 pub use error::{CloseReason, Deadline, ProtocolError, Result};
 pub use reactor::Reactor;
 pub use server::{Server, Serving};
-pub use session::Transport;
 pub use session::{Actions, Factory, Protocol};
+pub use session::{Ended, Transport};
 pub use shutdown::ShutdownHandle;
 pub use statistics::Statistics;
 pub use waker::Waker;
@@ -80,7 +80,7 @@ pub(crate) const LOG_TARGET: &str = "serveloop";
 /// Parts for writing a driver: the session that a driver moves bytes in and out of, and the values
 /// that it lends to the session.
 pub mod driver {
-    pub use crate::session::{Buffer, Clock, Context, Session, Tick};
+    pub use crate::session::{Buffer, Clock, Context, Driver, End, Session, Tick};
     pub use crate::waker::{Mailbox, Wake, Wakers};
 }
 

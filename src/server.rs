@@ -188,7 +188,7 @@ impl Server {
     /// `serve_*` method instead.
     ///
     /// ```
-    /// use serveloop::{CloseReason, Config, Factory, Peer, Server, protocols::Echo};
+    /// use serveloop::{Config, Ended, Factory, Peer, Server, protocols::Echo};
     ///
     /// struct Watched;
     ///
@@ -199,8 +199,8 @@ impl Server {
     ///         Some(Echo)
     ///     }
     ///
-    ///     fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
-    ///         eprintln!("{peer}: {reason}");
+    ///     fn handle_error(&mut self, ended: &Ended<'_>) {
+    ///         eprintln!("{} ({}): {}", ended.peer(), ended.peer().id(), ended.reason());
     ///     }
     /// }
     ///

@@ -5,12 +5,14 @@
 )]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{SockAddr, SockRef, Socket};
+
+use crate::address::Credentials;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -205,6 +207,58 @@ pub(crate) fn unsent(descriptor: BorrowedFd<'_>) -> usize {
         usize::try_from(count).unwrap_or(0)
     } else {
         0
+    }
+}
+
+/// Returns the local address of a socket. A number that is not a socket's is an error.
+pub(crate) fn local_address(socket: RawFd) -> io::Result<SockAddr> {
+    // SAFETY: getsockname writes an address of at most the given length, and its length.
+    let told = unsafe {
+        SockAddr::try_init(|storage, length| {
+            match libc::getsockname(socket, storage.cast(), length) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    };
+    told.map(|((), address)| address)
+}
+
+/// Returns who is at the other end of a Unix stream.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn peer_credentials(socket: RawFd) -> io::Result<Credentials> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the pointers are to a live, writable ucred and its length.
+    let told = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    if told != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // A process that cannot be seen from here has the number 0.
+    let pid = u32::try_from(peer.pid).ok().filter(|pid| *pid != 0);
+    Ok(Credentials::new(peer.uid, peer.gid, pid))
+}
+
+/// Returns who is at the other end of a Unix stream.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn peer_credentials(socket: RawFd) -> io::Result<Credentials> {
+    let (mut uid, mut gid) = (0, 0);
+    // SAFETY: the pointers are to live, writable numbers.
+    match unsafe { libc::getpeereid(socket, &raw mut uid, &raw mut gid) } {
+        0 => Ok(Credentials::new(uid, gid, None)),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -218,7 +218,7 @@ impl Protocol for Nervous {
         transport.close();
     }
 
-    fn connection_lost(&mut self, _: &serveloop::CloseReason) {
+    fn connection_lost(&mut self, _: &serveloop::Ended<'_>) {
         self.panic_at(2);
     }
 }

@@ -211,7 +211,7 @@ fn idle(options: &Options, cores: Cores) -> io::Result<()> {
         .collect::<io::Result<Vec<_>>>()?;
     let beside = theirs.join(", ");
     let what = "resident bytes per idle connection, used once";
-    number(what, Target::Most(160.0), ours as f64, 0, &beside);
+    number(what, Target::Most(176.0), ours as f64, 0, &beside);
     Ok(())
 }
 

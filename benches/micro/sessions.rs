@@ -107,7 +107,7 @@ impl<P: Protocol> Step<P> {
         let context = Context {
             clock,
             config,
-            wakers: mailbox,
+            driver: mailbox,
             id: 0,
         };
         session.lend(scratch);

@@ -108,7 +108,7 @@ impl Run {
         let context = Context {
             clock: &self.clock,
             config: &self.config,
-            wakers: &self.mailbox,
+            driver: &self.mailbox,
             id: 0,
         };
         event(&mut self.session, &context);
@@ -267,7 +267,8 @@ impl Run {
     fn lost(&mut self) {
         let was_lost = self.model().lost;
         self.model().begin(Event::Lost);
-        let reason = self.session.handle_lost();
+        let mut reason = None;
+        self.call(|session, context| reason = session.handle_lost(context));
         let mut model = self.model();
         let calls = model.calls;
         let once = calls == usize::from(!was_lost) && reason.is_some() != was_lost;

@@ -13,7 +13,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::{fmt, io, mem};
+use std::{fmt, io};
 
 /// An address to listen on or to connect to, or the address of a peer.
 ///
@@ -178,71 +178,173 @@ impl From<AddressError> for io::Error {
     }
 }
 
-/// The peer of a session, and the listener that accepted it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    address: Address,
-    listener: Option<u16>,
-    via: Option<Box<Address>>,
+/// Who the peer of a Unix stream is, as the system knows it: the user, the group and the process
+/// that connected, or that listened if this process connected. What the process became later does
+/// not change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// The effective user.
+    pub uid: u32,
+    /// The effective group.
+    pub gid: u32,
+    /// The process. `None` if the system does not tell, or if the process cannot be seen from this
+    /// one's namespace.
+    pub pid: Option<u32>,
 }
+
+impl Credentials {
+    /// Creates credentials, for tests and for drivers.
+    #[must_use]
+    pub fn new(uid: u32, gid: u32, pid: Option<u32>) -> Self {
+        Self { uid, gid, pid }
+    }
+}
+
+/// The peer of a session: where it is, which listener accepted it, and the connection's number.
+///
+/// Peers are equal if they have the same address, listener and proxy, whichever connection they are
+/// of. The [`id`](Self::id) tells connections apart.
+///
+/// ```
+/// use serveloop::Peer;
+///
+/// let peer = |id| Ok::<_, serveloop::AddressError>(Peer::new("unix:///run/a.sock".parse()?, Some(0)).with_id(id));
+/// let (one, other) = (peer(7)?, peer(8)?);
+/// assert_eq!(one, other);
+/// assert_ne!(one.id(), other.id());
+/// # Ok::<(), serveloop::AddressError>(())
+/// ```
+#[derive(Clone)]
+pub struct Peer {
+    place: Place,
+    /// The id, and in the lower [`LISTENER_BITS`] the listener's number plus one, or 0 for none.
+    /// Every idle connection stores it.
+    numbers: u64,
+}
+
+/// Where a peer is. No larger than an address, because every idle connection stores it.
+#[derive(Clone)]
+enum Place {
+    Direct(Address),
+    Behind(Box<Proxied>),
+}
+
+/// A client, and the proxy that named it.
+#[derive(Clone)]
+struct Proxied {
+    client: Address,
+    proxy: Address,
+}
+
+/// One bit more than a listener's number has.
+const LISTENER_BITS: u32 = 17;
+const LISTENER_MASK: u64 = (1 << LISTENER_BITS) - 1;
 
 impl Peer {
     /// Creates a peer at `address`, accepted by the listener with that number. `None` means that
-    /// this process opened the connection.
+    /// this process opened the connection. Its id is 0, which no connection of a server has.
     #[must_use]
     pub fn new(address: Address, listener: Option<u16>) -> Self {
-        Self {
-            address,
-            listener,
-            via: None,
-        }
+        let numbers = listener.map_or(0, |listener| u64::from(listener) + 1);
+        let place = Place::Direct(address);
+        Self { place, numbers }
+    }
+
+    /// Returns the same peer with the connection's number, which has at most 47 bits; higher ones
+    /// are dropped. A driver calls this once for each session.
+    #[must_use]
+    pub fn with_id(mut self, id: u64) -> Self {
+        self.numbers = id << LISTENER_BITS | (self.numbers & LISTENER_MASK);
+        self
+    }
+
+    /// Returns the number of the connection or datagram. No other one that this process accepts,
+    /// opens or receives has the same number, on whichever loop, thread or forked process it is
+    /// served. Later connections have greater numbers, with gaps. Lines of the log have it as the
+    /// key `id`.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.numbers >> LISTENER_BITS
     }
 
     /// Returns the peer's address.
     #[must_use]
     pub fn address(&self) -> &Address {
-        &self.address
+        match &self.place {
+            Place::Direct(address) => address,
+            Place::Behind(proxied) => &proxied.client,
+        }
     }
 
     /// Returns the number of the listener that accepted the peer, counted from 0 in the order of
     /// binding. `None` means that this process opened the connection.
     #[must_use]
     pub fn listener(&self) -> Option<usize> {
-        self.listener.map(usize::from)
+        let number = usize::try_from(self.numbers & LISTENER_MASK).ok()?;
+        number.checked_sub(1)
     }
 
     /// Returns the address of the proxy that the connection comes from, if one has named the peer
     /// as its client. [`address`](Self::address) is the client's then.
     #[must_use]
     pub fn via(&self) -> Option<&Address> {
-        self.via.as_deref()
+        match &self.place {
+            Place::Direct(_) => None,
+            Place::Behind(proxied) => Some(&proxied.proxy),
+        }
     }
 
     /// Names `client` as the one that this peer is a proxy for. The address so far is the proxy's
     /// if drivers know it (`is_known`), and otherwise only the one before it.
     pub(crate) fn stand_for(&mut self, client: Address, is_known: bool) {
-        let proxy = mem::replace(&mut self.address, client);
-        if is_known {
-            self.via = Some(Box::new(proxy));
-        }
+        let proxy = match self.via() {
+            _ if is_known => Some(self.address()),
+            earlier => earlier,
+        };
+        self.place = match proxy.cloned() {
+            Some(proxy) => Place::Behind(Box::new(Proxied { client, proxy })),
+            None => Place::Direct(client),
+        };
     }
 
     /// Returns the peer as it was before a proxy named its client.
     pub(crate) fn before(&self) -> Option<Self> {
-        let address = self.via.as_deref()?.clone();
-        Some(Self::new(address, self.listener))
+        let place = Place::Direct(self.via()?.clone());
+        let numbers = self.numbers;
+        Some(Self { place, numbers })
     }
 
     /// Returns whether this session is one datagram and its reply.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
-        self.address.is_datagram()
+        self.address().is_datagram()
+    }
+}
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        (self.address(), self.via(), self.listener())
+            == (other.address(), other.via(), other.listener())
+    }
+}
+
+impl Eq for Peer {}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("address", self.address())
+            .field("via", &self.via())
+            .field("listener", &self.listener())
+            .field("id", &self.id())
+            .finish()
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
+        self.address().fmt(f)
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Instant;
 use std::{fmt, mem};
 
-use crate::error::{CloseReason, ProtocolError};
+use crate::error::ProtocolError;
 use crate::framing::{Decoder, Encoder, Frame, Framing, Message};
-use crate::session::{Protocol, Transport};
+use crate::session::{Ended, Protocol, Transport};
 
 /// A protocol over frames. It is like [`Protocol`], but receives and sends whole messages. Serve it
 /// as [`Framed::new(framing, protocol)`](Framed::new).
@@ -106,8 +106,8 @@ pub trait FrameProtocol {
     }
 
     /// See [`Protocol::connection_lost`].
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        let _ = reason;
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        let _ = ended;
     }
 }
 
@@ -293,8 +293,8 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
         self.tell_late_end(transport);
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.protocol.connection_lost(reason);
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        self.protocol.connection_lost(ended);
     }
 }
 

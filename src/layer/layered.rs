@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::address::Peer;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::layer::{Layer, Received, Wire, WireEnd};
-use crate::session::{Context, Protocol, Session, Tick, Transport};
+use crate::session::{Context, Ended, Protocol, Session, Tick, Transport};
 
 /// A protocol whose connection goes through a [`Layer`].
 ///
@@ -281,11 +281,11 @@ where
         }
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
         match &mut self.inside {
-            Inside::Given(protocol) => protocol.connection_lost(reason),
+            Inside::Given(protocol) => protocol.connection_lost(ended),
             Inside::Open(session) => {
-                session.handle_lost_outside(reason);
+                session.handle_lost_outside(ended);
                 if session.has_panicked_last() {
                     // The session outside counts the panic of its protocol.
                     resume_unwind(Box::new("the protocol inside a layer panicked"));

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::error::{CloseReason, ProtocolError};
-use crate::session::{Protocol, Tick, Transport};
+use crate::error::ProtocolError;
+use crate::session::{Ended, Protocol, Tick, Transport};
 
 /// One call of a protocol, as an observer sees it. The observer is told before the protocol is
 /// called, except for [`Taken`](Self::Taken), which comes after the call.
@@ -31,8 +31,8 @@ pub enum Event<'a> {
     Woken,
     /// [`Protocol::shutdown_requested`].
     ShutdownRequested,
-    /// [`Protocol::connection_lost`] with this reason.
-    ConnectionLost(&'a CloseReason),
+    /// [`Protocol::connection_lost`] with this end.
+    ConnectionLost(&'a Ended<'a>),
 }
 
 /// Watches the calls of a protocol, for logs, counters and tests, and may refuse what arrives.
@@ -166,9 +166,9 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
         self.protocol.shutdown_requested(transport);
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.observer.observe(Event::ConnectionLost(reason));
-        self.protocol.connection_lost(reason);
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        self.observer.observe(Event::ConnectionLost(ended));
+        self.protocol.connection_lost(ended);
     }
 
     fn catch_up(&mut self, from: Tick, to: Tick) {

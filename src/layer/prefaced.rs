@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, ProtocolError};
-use crate::session::{Protocol, Tick, Transport};
+use crate::session::{Ended, Protocol, Tick, Transport};
 
 /// Reads what comes first on a connection and is not part of its protocol.
 pub trait Preface {
@@ -241,8 +241,8 @@ where
         }
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.tell(|protocol| protocol.connection_lost(reason));
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        self.tell(|protocol| protocol.connection_lost(ended));
     }
 
     fn catch_up(&mut self, from: Tick, to: Tick) {

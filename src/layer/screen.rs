@@ -120,7 +120,7 @@ impl Alarm {
     pub fn raise(&self, peer: &Peer, foreign: Foreign) -> ProtocolError {
         if !self.0.swap(true, Ordering::Relaxed) {
             log::warn!(
-                target: LOG_TARGET, "{peer} sent {foreign}: its connection is closed. A web page can make a browser on this \
+                target: LOG_TARGET, id = peer.id(); "{peer} sent {foreign}: its connection is closed. A web page can make a browser on this \
                  machine do that, even to loopback; a Unix socket is out of its reach. (This is said once.)"
             );
         }

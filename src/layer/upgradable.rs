@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::{CloseReason, ProtocolError};
 use crate::framing::{FrameProtocol, Framed};
-use crate::session::{Protocol, Tick, Transport};
+use crate::session::{Ended, Protocol, Tick, Transport};
 
 /// A protocol, or frame protocol, that can hand its connection over.
 pub trait Upgrade {
@@ -209,10 +209,10 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
         );
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
         match &mut self.0 {
-            Stage::First(protocol) => protocol.connection_lost(reason),
-            Stage::Next(protocol) => protocol.connection_lost(reason),
+            Stage::First(protocol) => protocol.connection_lost(ended),
+            Stage::Next(protocol) => protocol.connection_lost(ended),
         }
     }
 

@@ -7,7 +7,7 @@ use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 use socket2::Socket;
@@ -20,7 +20,7 @@ use crate::models::interrupt::{GRACE, INTERRUPT_AGAIN, Interrupt};
 use crate::models::{blocking, report};
 use crate::net::{Datagram, Mio, Net};
 use crate::reactor::{FIRST_OF_MODEL, Hub, Model};
-use crate::session::{Protocol, REPEAT, Tick, catch};
+use crate::session::{End, Protocol, REPEAT, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::sys;
@@ -50,6 +50,7 @@ struct Errand<P> {
     work: Work,
     protocol: P,
     peer: Peer,
+    began: Instant,
 }
 
 enum Work {
@@ -62,6 +63,7 @@ enum Work {
 struct Served {
     child: Child,
     peer: Peer,
+    began: Instant,
     /// The stream on which the child reports its counts before it ends.
     report: UnixStream,
     heard: Vec<u8>,
@@ -113,7 +115,7 @@ impl<P: Protocol> Processes<P> {
     ) {
         let name = errand.peer.clone();
         let stream = matches!(errand.work, Work::Connection(_));
-        let made = self.fork(&name, stream, hub.net);
+        let made = self.fork(&errand, hub.net);
         if let Ok(Some(to_parent)) = made {
             self.run_child(to_parent, errand, hub.net, leave);
         }
@@ -134,7 +136,7 @@ impl<P: Protocol> Processes<P> {
 
     /// Forks a child. Returns `Some` in the child, with its stream to the parent, and `None` in the
     /// parent.
-    fn fork(&mut self, peer: &Peer, stream: bool, net: &Mio) -> io::Result<Option<UnixStream>> {
+    fn fork(&mut self, errand: &Errand<P>, net: &Mio) -> io::Result<Option<UnixStream>> {
         let (report, to_parent) = UnixStream::pair()?;
         report.set_nonblocking(true)?;
 
@@ -146,10 +148,11 @@ impl<P: Protocol> Processes<P> {
 
         self.children.insert(Served {
             child,
-            peer: peer.clone(),
+            peer: errand.peer.clone(),
+            began: errand.began,
             report,
             heard: Vec::new(),
-            stream,
+            stream: matches!(errand.work, Work::Connection(_)),
         });
         Ok(None)
     }
@@ -184,7 +187,7 @@ impl<P: Protocol> Processes<P> {
         let reported = Cell::new(false);
         let report = |statistics: &mut Statistics, failure: blocking::Failure| {
             reported.set(true);
-            report::send(to_parent, statistics, failure.map(|(_, reason)| reason));
+            report::send(to_parent, statistics, failure);
         };
 
         catch(|| self.work(errand, to_parent, &mut statistics, report));
@@ -244,13 +247,16 @@ impl<P: Protocol> Processes<P> {
                 ..Statistics::default()
             };
             let killed = CloseReason::Process("killed".to_owned());
-            (counted, Some(killed))
+            (counted, Some((killed, report::Bytes::default())))
         });
 
         hub.add_counts(&counted);
         hub.leave(&served.peer);
-        if let Some(reason) = failure {
-            hub.effects.failures.push((served.peer, Box::new(reason)));
+        if let Some((reason, bytes)) = failure {
+            let mut traffic = Traffic::until(served.began, hub.instant());
+            bytes.fill(&mut traffic);
+            let end = End::new(served.peer, reason, traffic);
+            hub.effects.failures.push(end);
         }
     }
 
@@ -294,7 +300,9 @@ impl<P: Protocol> Processes<P> {
             Work::Connection(stream) => {
                 hub.effects.statistics.count_close(&reason);
                 hub.leave(&errand.peer);
-                hub.effects.failures.push((errand.peer, Box::new(reason)));
+                let traffic = Traffic::until(errand.began, hub.instant());
+                let end = End::new(errand.peer, reason, traffic);
+                hub.effects.failures.push(end);
                 hub.net.close(stream, true);
             }
             Work::Datagram(..) => hub.effects.statistics.datagrams_dropped += 1,
@@ -316,6 +324,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             work,
             protocol,
             peer,
+            began: hub.instant(),
         });
         true
     }
@@ -347,6 +356,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             work,
             protocol,
             peer,
+            began: hub.instant(),
         });
         true
     }

@@ -83,7 +83,8 @@ impl Sequential {
 
         if took >= LONG {
             let seconds = took.as_secs();
-            hub.warn(
+            hub.warn_of(
+                peer,
                 "waited",
                 format_args!(
                     "{peer}: may have waited for {seconds} s, one connection is served at a time"

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use std::{io, mem};
 
 use slab::Slab;
@@ -16,7 +17,7 @@ use crate::models::blocking::Blocking;
 use crate::models::interrupt::{Descriptors, GRACE, INTERRUPT_AGAIN, Interrupt};
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model};
-use crate::session::{Protocol, Tick, catch};
+use crate::session::{End, Protocol, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::waker::Waker;
@@ -48,13 +49,14 @@ struct State {
     ended: Vec<(Peer, JoinHandle<()>)>,
     /// The counts of ended threads, until the server collects them.
     statistics: Statistics,
-    failures: Vec<(Peer, Box<CloseReason>)>,
+    failures: Vec<End>,
 }
 
 /// A thread that serves a connection or a datagram.
 struct Running {
     interrupt: Arc<Interrupt>,
     peer: Peer,
+    began: Instant,
     thread: JoinHandle<()>,
 }
 
@@ -87,7 +89,7 @@ impl Threads {
     /// Runs `work` on a new thread that the server can interrupt, count and join.
     fn spawn(
         &self,
-        peer: &Peer,
+        (peer, began): (&Peer, Instant),
         work: impl FnOnce(&Shared, &Interrupt, &mut State) + Send + 'static,
     ) -> io::Result<()> {
         let exhausted = || io::Error::from_raw_os_error(libc::EMFILE);
@@ -117,6 +119,7 @@ impl Threads {
         entry.insert(Running {
             interrupt,
             peer,
+            began,
             thread,
         });
         Ok(())
@@ -138,9 +141,10 @@ impl Threads {
     fn give_up(&self, hub: &mut Hub<'_, Mio>) {
         for running in self.shared.state().threads.drain() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
+            let (peer, id) = (&running.peer, running.peer.id());
             log::error!(
-                target: LOG_TARGET, "{}: its protocol hangs, its thread is given up",
-                running.peer
+                target: LOG_TARGET, id = id;
+                "{peer}: its protocol hangs, its thread is given up"
             );
 
             if !running.peer.is_datagram() {
@@ -148,7 +152,9 @@ impl Threads {
             }
 
             hub.leave(&running.peer);
-            hub.effects.failures.push((running.peer, Box::new(reason)));
+            let traffic = Traffic::until(running.began, hub.instant());
+            let end = End::new(running.peer, reason, traffic);
+            hub.effects.failures.push(end);
         }
     }
 }
@@ -173,9 +179,9 @@ impl State {
 
 impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
     fn process(&mut self, stream: Socket, protocol: P, peer: Peer, hub: &mut Hub<'_, Mio>) -> bool {
-        let name = peer.clone();
+        let (name, began) = (peer.clone(), hub.instant());
         let spawned = stream.set_nonblocking(false).and_then(|()| {
-            self.spawn(&name, move |shared, interrupt, counted| {
+            self.spawn((&name, began), move |shared, interrupt, counted| {
                 let State {
                     statistics,
                     failures,
@@ -201,7 +207,8 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         // Datagrams are not refused as connections are, so their number needs a limit here.
         let most = hub.env.config.max_connections;
         if self.shared.state().threads.len() >= most {
-            hub.warn(
+            hub.warn_of(
+                &peer,
                 "no thread",
                 format_args!("{peer}: dropped a datagram, {most} threads serve already"),
             );
@@ -209,17 +216,18 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         }
 
         if !self.shared.descriptors.has_room() {
-            hub.warn(
+            hub.warn_of(
+                &peer,
                 "no thread",
                 format_args!("{peer}: dropped a datagram, no descriptor is left for it"),
             );
             return false;
         }
 
-        let (data, name) = (hub.input[..count].to_vec(), peer.clone());
+        let (data, name, began) = (hub.input[..count].to_vec(), peer.clone(), hub.instant());
 
         let spawned = socket.try_clone().and_then(|socket| {
-            self.spawn(&name, move |shared, _, counted| {
+            self.spawn((&name, began), move |shared, _, counted| {
                 let State {
                     statistics,
                     failures,

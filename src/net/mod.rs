@@ -9,15 +9,19 @@
 mod destination;
 mod mio;
 mod socket;
+mod sockets;
 mod unix_path;
 
 pub use crate::address::{IpNetwork, NetworkError, NetworkList};
 
 pub use self::mio::{Datagram, Listener, Mio};
 pub(crate) use self::socket::Bound;
+pub use self::sockets::Sockets;
+pub(crate) use self::sockets::SystemSockets;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -198,6 +202,27 @@ pub trait Net {
 
     /// Closes a datagram socket.
     fn close_datagram(&mut self, socket: Self::Datagram);
+
+    /// Returns what [`sockets`](Self::sockets) knows a stream by. The default is 0.
+    fn number(&self, stream: &Self::Stream) -> i32 {
+        let _ = stream;
+        0
+    }
+
+    /// Returns what answers questions about open streams while the loop uses the network. The loop
+    /// calls this once. The default knows nothing.
+    fn sockets(&self) -> Box<dyn Sockets> {
+        struct Unknown;
+        impl Sockets for Unknown {}
+        Box::new(Unknown)
+    }
+
+    /// Returns a number for a connection or datagram, which none before it had:
+    /// [`Peer::id`](crate::Peer::id). The default counts from 1 for the whole process.
+    fn next_id(&mut self) -> u64 {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        IDS.fetch_add(1, Ordering::Relaxed)
+    }
 
     /// Returns whether an IP address belongs to this machine. Called only for datagrams whose
     /// source port is bound here on all addresses. The default knows loopback addresses only.

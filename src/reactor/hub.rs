@@ -5,15 +5,17 @@ use std::time::Instant;
 use std::{fmt, io};
 
 use crate::LOG_TARGET;
-use crate::address::Peer;
+use crate::address::{Address, Credentials, Peer};
 use crate::config::Config;
-use crate::error::CloseReason;
+use crate::net::Sockets;
 use crate::reactor::accept::PeerLimit;
 use crate::reactor::datagram::ReplyLimit;
 use crate::reactor::log_limit::LogLimit;
-use crate::session::{Buffer, Clock, Context, Input, Protocol, Session, Tick, catch};
+use crate::reactor::numbers::Numbers;
+use crate::reactor::token::NOBODY;
+use crate::session::{Buffer, Clock, Context, Driver, End, Input, Protocol, Session, Tick, catch};
 use crate::statistics::Statistics;
-use crate::waker::Mailbox;
+use crate::waker::{Mailbox, Waker, Wakers};
 
 /// The longest datagram, in bytes. UDP cannot carry more; Unix sockets could, and are limited to
 /// it.
@@ -24,18 +26,25 @@ pub(crate) struct Env {
     pub(crate) config: Config,
     pub(super) clock: Clock,
     pub(super) mailbox: Arc<Mailbox>,
+    pub(super) sockets: Numbers,
     /// How many times a connection may be read from in one turn, and how many bytes each time.
     pub(super) reads: usize,
     pub(super) read_size: usize,
 }
 
 impl Env {
-    pub(super) fn new(config: Config, now: Instant, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        now: Instant,
+        mailbox: Arc<Mailbox>,
+        sockets: Box<dyn Sockets>,
+    ) -> Self {
         let (reads, read_size) = config.reads_per_turn();
         Self {
             config,
             clock: Clock::new(now),
             mailbox,
+            sockets: Numbers::new(sockets),
             reads,
             read_size,
         }
@@ -47,12 +56,28 @@ impl Env {
     }
 }
 
+impl Wakers for Env {
+    fn waker(&self, id: usize) -> Waker {
+        self.mailbox.waker(id)
+    }
+}
+
+impl Driver for Env {
+    fn local_address(&self, id: usize) -> Option<Address> {
+        self.sockets.local_address(id)
+    }
+
+    fn credentials(&self, id: usize) -> Option<Credentials> {
+        self.sockets.credentials(id)
+    }
+}
+
 /// What serving leaves behind: counters, log limits, failures to report, and limits used up.
 pub(crate) struct Effects {
     pub(crate) statistics: Statistics,
     pub(super) log_limit: LogLimit,
     /// Failures that the factory is to be told about.
-    pub(crate) failures: Vec<(Peer, Box<CloseReason>)>,
+    pub(crate) failures: Vec<End>,
     pub(super) peer_limit: PeerLimit,
     pub(crate) reply_limit: ReplyLimit,
     /// How many bytes all connections hold together.
@@ -108,13 +133,17 @@ impl<'a, N> Hub<'a, N> {
         Context {
             clock: &self.env.clock,
             config: &self.env.config,
-            wakers: &self.env.mailbox,
+            driver: self.env,
             id,
         }
     }
 
     pub(crate) fn now(&self) -> Tick {
         self.env.clock.tick()
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        self.env.clock.now()
     }
 
     /// Returns whether connections hold more than 95 % of `max_buffered`, so that some have to end.
@@ -141,12 +170,22 @@ impl<'a, N> Hub<'a, N> {
     /// Logs a warning that peers can provoke, at most once a second for each `cause`, and at debug
     /// level otherwise.
     pub(crate) fn warn(&mut self, cause: &'static str, message: fmt::Arguments<'_>) {
-        if !self
-            .effects
-            .log_limit
-            .warn(cause, self.env.clock.tick(), message)
-        {
+        let now = self.now();
+        if !self.effects.log_limit.warn(cause, None, now, message) {
             log::debug!(target: LOG_TARGET, "{message}");
+        }
+    }
+
+    /// Works like [`warn`](Self::warn), for a line about one peer.
+    pub(crate) fn warn_of(
+        &mut self,
+        peer: &Peer,
+        cause: &'static str,
+        message: fmt::Arguments<'_>,
+    ) {
+        let (now, id) = (self.now(), peer.id());
+        if !self.effects.log_limit.warn(cause, Some(id), now, message) {
+            log::debug!(target: LOG_TARGET, id = id; "{message}");
         }
     }
 
@@ -154,17 +193,20 @@ impl<'a, N> Hub<'a, N> {
     pub(crate) fn add_counts(&mut self, counted: &Statistics) {
         self.effects.statistics.add(counted);
         if counted.datagrams_amplified > 0 {
-            self.warn_amplified(format_args!("a reply"));
+            self.warn_amplified(None, format_args!("a reply"));
         }
     }
 
     /// Warns that a reply was dropped because it is too long.
     #[cold]
-    pub(super) fn warn_amplified(&mut self, whose: fmt::Arguments<'_>) {
-        self.warn(
-            "amplified",
-            format_args!("{whose} was dropped: longer than reply_factor (--reply-factor) allows"),
-        );
+    pub(super) fn warn_amplified(&mut self, peer: Option<&Peer>, reply: fmt::Arguments<'_>) {
+        let cause = "amplified";
+        let message =
+            format_args!("{reply} was dropped: longer than reply_factor (--reply-factor) allows");
+        match peer {
+            Some(peer) => self.warn_of(peer, cause, message),
+            None => self.warn(cause, message),
+        }
     }
 
     /// Counts an inbound connection of the peer as ended.
@@ -188,7 +230,8 @@ impl<'a, N> Hub<'a, N> {
     /// Returns whether a thread or process was started for the peer, and logs the failure if not.
     pub(crate) fn check_spawned(&mut self, peer: &Peer, spawned: io::Result<()>) -> bool {
         if let Err(error) = &spawned {
-            self.warn(
+            self.warn_of(
+                peer,
                 "spawn",
                 format_args!("{peer}: no thread or process: {error}"),
             );
@@ -199,18 +242,20 @@ impl<'a, N> Hub<'a, N> {
     /// Tells a protocol that its connection is lost, and counts the reason. Returns whether the
     /// peer should see a reset rather than an orderly close.
     pub(super) fn lose<P: Protocol>(&mut self, session: &mut Session<P>) -> bool {
-        let Some(reason) = session.handle_lost() else {
+        let Some(end) = session.handle_lost(&self.context(NOBODY)) else {
             return false;
         };
+        let reason = end.reason();
 
         self.effects.statistics.panics += u64::from(session.has_panicked_last());
         let hard = reason.is_hard();
-        self.effects.statistics.count_close(&reason);
+        self.effects.statistics.count_close(reason);
 
         if reason.is_error() {
-            self.effects.failures.push((session.peer().clone(), reason));
+            self.effects.failures.push(end);
         } else {
-            log::debug!(target: LOG_TARGET, event = "ended"; "{}: {reason}", session.peer());
+            let peer = end.peer();
+            log::debug!(target: LOG_TARGET, event = "ended", id = peer.id(); "{peer}: {reason}");
         }
 
         hard

@@ -21,11 +21,12 @@ struct Cause {
 }
 
 impl LogLimit {
-    /// Logs a warning. Returns false if another one of the same cause came less than a second ago:
+    /// Logs a warning, about the connection with this `id` if it is about one. Returns false if another one of the same cause came less than a second ago:
     /// this one is then counted for the next line, and the caller may log it at a lower level.
     pub(super) fn warn(
         &mut self,
         name: &'static str,
+        id: Option<u64>,
         now: Tick,
         message: fmt::Arguments<'_>,
     ) -> bool {
@@ -50,11 +51,18 @@ impl LogLimit {
 
         cause.quiet_until = now.after(INTERVAL);
         match std::mem::take(&mut cause.left_out) {
-            0 => log::warn!(target: LOG_TARGET, "{message}"),
-            left_out => log::warn!(target: LOG_TARGET, "{message} (and {left_out} more like it)"),
+            0 => log(id, message),
+            left_out => log(id, format_args!("{message} (and {left_out} more like it)")),
         }
 
         true
+    }
+}
+
+fn log(id: Option<u64>, message: fmt::Arguments<'_>) {
+    match id {
+        Some(id) => log::warn!(target: LOG_TARGET, id = id; "{message}"),
+        None => log::warn!(target: LOG_TARGET, "{message}"),
     }
 }
 

@@ -18,16 +18,19 @@ mod linger;
 mod listeners;
 mod log_limit;
 mod model;
+mod numbers;
 mod peer_network;
 mod readiness;
 mod source;
 mod timers;
+mod token;
 
 pub(crate) use self::connections::CONNECTIONS_MOST;
-pub(crate) use self::datagram::{NOBODY, answer_on_loop, answer_with};
+pub(crate) use self::datagram::{answer_on_loop, answer_with};
 pub(crate) use self::hub::Hub;
 pub(crate) use self::linger::{LOOK_AGAIN, Linger};
 pub(crate) use self::model::{FIRST_OF_MODEL, Model, TOKENS_OF_MODEL};
+pub(crate) use self::token::NOBODY;
 
 mod phases;
 mod postponed;
@@ -42,10 +45,11 @@ use crate::config::Config;
 use crate::net::{Bound, Event, Mio, Net};
 use crate::reactor::accept::Acceptor;
 use crate::reactor::busy_poll::BusyPoll;
-use crate::reactor::connections::{Connections, FIRST_TOKEN};
+use crate::reactor::connections::Connections;
 use crate::reactor::datagram::Responder;
 use crate::reactor::hub::{Effects, Env};
 use crate::reactor::listeners::{Listener, Listeners};
+use crate::reactor::token::FIRST_TOKEN;
 use crate::session::{Factory, Input};
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::statistics::Statistics;
@@ -158,7 +162,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
         let most = config.slow_turn.map_or(LONG, |slow| slow.min(LONG));
         let mailbox = Mailbox::new(net.waker(WAKER)?);
-        let env = Env::new(config, net.now(), mailbox);
+        let env = Env::new(config, net.now(), mailbox, net.sockets());
 
         Ok(Self {
             connections: Connections::new(env.config.max_connections),

@@ -5,8 +5,8 @@
 
 use crate::address::Peer;
 use crate::net::Net;
-use crate::reactor::connections::FIRST_TOKEN;
 use crate::reactor::hub::Hub;
+use crate::reactor::token::FIRST_TOKEN;
 use crate::session::Tick;
 
 /// The first token of a model's own events. They come after the listeners' tokens and before the

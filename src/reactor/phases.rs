@@ -7,10 +7,10 @@ use crate::LOG_TARGET;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
-use crate::reactor::connections::FIRST_TOKEN;
 use crate::reactor::hub::Hub;
 use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
+use crate::reactor::token::FIRST_TOKEN;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
 use crate::session::{Actions, Factory, catch};
 
@@ -173,17 +173,21 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let now = self.env.clock.tick();
         let took = took.as_millis();
 
-        let mut warn = |problem: fmt::Arguments<'_>| {
-            if !self.effects.log_limit.warn("slow turn", now, problem) {
+        let mut warn = |id: Option<u64>, problem: fmt::Arguments<'_>| {
+            if !self.effects.log_limit.warn("slow turn", id, now, problem) {
                 log::debug!(target: LOG_TARGET, "{problem}");
             }
         };
 
         match self.connections.served() {
-            (_, Some(peer)) => warn(format_args!("{peer}: kept the loop busy for {took} ms")),
-            (count, None) => warn(format_args!(
-                "a turn took {took} ms, for {count} connections"
-            )),
+            (_, Some(peer)) => warn(
+                Some(peer.id()),
+                format_args!("{peer}: kept the loop busy for {took} ms"),
+            ),
+            (count, None) => warn(
+                None,
+                format_args!("a turn took {took} ms, for {count} connections"),
+            ),
         }
     }
 
@@ -278,23 +282,29 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Logs failures, and reports them to the factory.
     #[cold]
     fn report_failures(&mut self) {
-        for (peer, reason) in mem::take(&mut self.effects.failures) {
+        for end in mem::take(&mut self.effects.failures) {
+            let (peer, reason, id) = (end.peer(), end.reason(), end.peer().id());
             let now = self.env.clock.tick();
             let is_inbound = peer.listener().is_some() && !peer.is_datagram();
             let log_limit = &mut self.effects.log_limit;
             if is_inbound && reason.is_ordinary() {
-                log::debug!(target: LOG_TARGET, "{peer}: {reason}");
-            } else if !log_limit.warn(reason.name(), now, format_args!("{peer}: {reason}")) {
-                log::debug!(target: LOG_TARGET, event = "ended"; "{peer}: {reason}");
+                log::debug!(target: LOG_TARGET, id = id; "{peer}: {reason}");
+            } else if !log_limit.warn(
+                reason.name(),
+                Some(id),
+                now,
+                format_args!("{peer}: {reason}"),
+            ) {
+                log::debug!(target: LOG_TARGET, event = "ended", id = id; "{peer}: {reason}");
             }
 
             let factory = &mut self.factory;
-            if catch(|| factory.handle_error(&peer, &reason)).is_none() {
+            if catch(|| factory.handle_error(&end.ended())).is_none() {
                 self.effects.statistics.panics += 1;
             }
 
             // The reason may hold a user's error, whose `Drop` may panic.
-            if catch(|| drop(reason)).is_none() {
+            if catch(|| drop(end)).is_none() {
                 self.effects.statistics.panics += 1;
             }
         }

@@ -14,11 +14,24 @@ pub(super) struct Timers {
     places: Vec<u32>,
 }
 
+/// Packed, because each idle connection has one.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
 struct Entry {
     at: Tick,
     slot: u32,
 }
+
+impl Entry {
+    /// Returns a copy, since a field that is not aligned cannot be borrowed.
+    fn at(self) -> Tick {
+        self.at
+    }
+}
+
+/// What a connection with a deadline takes: an entry and its place.
+#[cfg(test)]
+pub(super) const TIMER_BYTES: usize = size_of::<Entry>() + size_of::<u32>();
 
 impl Timers {
     pub(super) fn with_capacity(slots: usize) -> Self {
@@ -30,12 +43,12 @@ impl Timers {
 
     /// Returns the nearest deadline.
     pub(super) fn next(&self) -> Option<Tick> {
-        self.heap.first().map(|entry| entry.at)
+        self.heap.first().map(|entry| entry.at())
     }
 
     /// Removes and returns a slot whose deadline has passed, the longest overdue first.
     pub(super) fn pop(&mut self, now: Tick) -> Option<usize> {
-        let entry = *self.heap.first().filter(|entry| entry.at <= now)?;
+        let entry = *self.heap.first().filter(|entry| entry.at() <= now)?;
         self.remove(entry.slot as usize);
         Some(entry.slot as usize)
     }
@@ -48,7 +61,7 @@ impl Timers {
 
         let mut place = self.places[slot] as usize;
         match self.heap.get_mut(place) {
-            Some(entry) if entry.at <= at => return,
+            Some(entry) if entry.at() <= at => return,
             Some(entry) => entry.at = at,
             None => {
                 place = self.heap.len();
@@ -87,7 +100,7 @@ impl Timers {
     }
 
     fn rise(&mut self, mut place: usize) -> usize {
-        while place > 0 && self.heap[place].at < self.heap[(place - 1) / 2].at {
+        while place > 0 && self.heap[place].at() < self.heap[(place - 1) / 2].at() {
             self.heap.swap(place, (place - 1) / 2);
             self.note(place);
             place = (place - 1) / 2;
@@ -99,10 +112,10 @@ impl Timers {
     fn sink(&mut self, mut place: usize) {
         loop {
             let children = 2 * place + 1..self.heap.len().min(2 * place + 3);
-            let Some(least) = children.min_by_key(|child| self.heap[*child].at) else {
+            let Some(least) = children.min_by_key(|child| self.heap[*child].at()) else {
                 break;
             };
-            if self.heap[place].at <= self.heap[least].at {
+            if self.heap[place].at() <= self.heap[least].at() {
                 break;
             }
 
@@ -158,7 +171,7 @@ mod tests {
         for (slot, at) in model {
             let place = timers.places[*slot] as usize;
             assert_eq!(timers.heap[place].slot as usize, *slot);
-            assert_eq!(timers.heap[place].at, *at);
+            assert_eq!(timers.heap[place].at(), *at);
         }
     }
 

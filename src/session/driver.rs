@@ -4,6 +4,11 @@ use crate::address::Address;
 use crate::session::clock::Tick;
 use crate::session::state::{PANICKED, REPLACED};
 use crate::session::{Protocol, Session, catch};
+#[cfg(test)]
+use crate::{
+    address::Peer,
+    session::{Buffer, Flags, state::Cause},
+};
 
 impl<P: Protocol> Session<P> {
     /// Moves times noted as `from` to `to`, also those of a session inside a layer. See
@@ -38,9 +43,40 @@ impl<P> Session<P> {
         self.state.flags.take(REPLACED)
     }
 
-    /// Returns when the session was made, while it is not open yet.
+    /// Drops the output of a closing session, because the system did not take it.
+    pub(crate) fn drop_output(&mut self) {
+        let Some(output) = &mut self.state.output else {
+            return;
+        };
+        let count = output.len();
+        output.consume(count);
+        self.state.note_unsent(count);
+    }
+
+    /// Returns when the session was made.
     pub(crate) fn began(&self) -> Tick {
-        self.state.activity
+        self.state.began
+    }
+
+    /// The fields of a session and their sizes in bytes.
+    #[cfg(test)]
+    pub(crate) fn ledger() -> Vec<(&'static str, usize)> {
+        let buffer = size_of::<Option<Box<Buffer>>>();
+        vec![
+            ("peer", size_of::<Peer>()),
+            ("output", buffer),
+            ("cause", size_of::<Option<Box<Cause>>>()),
+            ("began", size_of::<Tick>()),
+            ("activity", size_of::<Tick>()),
+            ("message", size_of::<Tick>()),
+            ("progress", size_of::<Tick>()),
+            ("received", size_of::<u64>()),
+            ("sent", size_of::<u64>()),
+            ("flags", size_of::<Flags>()),
+            ("charged", size_of::<u32>()),
+            ("unread", buffer),
+            ("protocol", size_of::<P>()),
+        ]
     }
 
     /// Returns whether the protocol panicked in `connection_lost`, which does not change the reason

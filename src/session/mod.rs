@@ -10,6 +10,7 @@
 
 mod buffer;
 mod clock;
+mod ended;
 mod flags;
 mod nested;
 mod protocol;
@@ -21,9 +22,11 @@ pub use self::buffer::Buffer;
 pub(crate) use self::buffer::Input;
 pub(crate) use self::clock::REPEAT;
 pub use self::clock::{Clock, Tick};
+pub(crate) use self::ended::Traffic;
+pub use self::ended::{End, Ended};
 pub(crate) use self::flags::Flags;
 pub use self::protocol::{Actions, Factory, Protocol};
-pub use self::transport::{Context, Transport};
+pub use self::transport::{Context, Driver, Transport};
 pub(crate) use self::unwind::catch;
 
 mod driver;
@@ -170,6 +173,7 @@ impl<P: Protocol> Session<P> {
     #[inline]
     pub fn handle_data(&mut self, data: &[u8], context: &Context<'_>) {
         self.state.activity = context.clock.tick();
+        self.state.received = self.state.received.wrapping_add(data.len() as u64);
         if self.unread.is_some() {
             self.keep(data);
             return self.show_unread(context);
@@ -242,6 +246,7 @@ impl<P: Protocol> Session<P> {
     /// [`handle_lost`](Self::handle_lost).
     pub fn handle_datagram(&mut self, data: &[u8], context: &Context<'_>) {
         self.handle_open(context);
+        self.state.received = data.len() as u64;
 
         let mut rest = data;
         loop {
@@ -275,20 +280,18 @@ impl<P: Protocol> Session<P> {
         self.state.fail(reason);
     }
 
-    /// Tells the protocol that the connection is over, and returns the reason. Returns `None` on
+    /// Tells the protocol that the connection is over, and returns how it ended. Returns `None` on
     /// later calls.
-    pub fn handle_lost(&mut self) -> Option<Box<CloseReason>> {
+    pub fn handle_lost(&mut self, context: &Context<'_>) -> Option<End> {
         if self.state.flags.any(LOST) {
             return None;
         }
-        self.state.flags.set(LOST | CLOSING);
-        (self.state.output, self.unread) = (None, None);
+        self.unread = None;
         self.state.charge(0);
 
-        let reason = self.state.reason.take();
-        let reason = reason.unwrap_or_else(|| Box::new(CloseReason::Closed));
-        self.protocol.lose(&mut self.state, &reason);
-        Some(reason)
+        let end = self.state.end(context.clock);
+        self.protocol.lose(&mut self.state, &end.ended());
+        Some(end)
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) should be called, or `None` for never.

@@ -14,7 +14,7 @@ use crate::session::state::{
     ABORTED, AGAIN, CHARGED, CLOSING, FINISHED, FULL, INCOMPLETE, LOST, NESTED, PAUSED, PENDING,
     REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
-use crate::session::{Context, Flags, Protocol, Session, Tick, Transport};
+use crate::session::{Context, Ended, Flags, Protocol, Session, Tick, Transport};
 
 /// The flags of either session that have to be passed on to the other.
 const TOLD: Flags = CLOSING
@@ -103,30 +103,34 @@ impl<P: Protocol> Session<P> {
     }
 
     /// Tells the protocol inside why the connection of the session outside has ended.
-    pub(crate) fn handle_lost_outside(&mut self, reason: &CloseReason) {
+    pub(crate) fn handle_lost_outside(&mut self, ended: &Ended<'_>) {
         if self.state.flags.any(LOST) {
             return;
         }
         self.state.flags.set(LOST | CLOSING);
         (self.state.output, self.unread) = (None, None);
-        self.protocol.lose(&mut self.state, reason);
+        self.protocol.lose(&mut self.state, ended);
     }
 
     /// Takes the reason for which this session is closing, and whether waiting output is dropped.
-    pub(crate) fn take_end(&mut self) -> Option<End> {
+    pub(crate) fn take_end(&mut self) -> Option<EndInside> {
         if !self.is_closing() {
             return None;
         }
-        Some(End {
-            reason: self.state.reason.take()?,
+        let (reason, unsent) = self.state.cause.take()?.into_parts();
+        Some(EndInside {
+            reason,
+            unsent,
             at_once: self.state.flags.any(ABORTED),
         })
     }
 }
 
 /// Why a session inside a layer ends, on its way to the session outside.
-pub(crate) struct End {
-    reason: Box<CloseReason>,
+pub(crate) struct EndInside {
+    reason: CloseReason,
+    /// How many bytes of output it dropped.
+    unsent: usize,
     /// Whether waiting output is dropped.
     pub(crate) at_once: bool,
 }
@@ -179,14 +183,15 @@ impl<'a> Transport<'a> {
     }
 
     /// Ends the connection for the reason that a session inside gave.
-    pub(crate) fn end(&mut self, end: End) {
+    pub(crate) fn end(&mut self, end: EndInside) {
         if end.at_once {
-            self.state.end_at_once(*end.reason);
+            self.state.end_at_once(end.reason);
         } else if end.reason.is_error() {
-            self.state.fail(*end.reason);
+            self.state.fail(end.reason);
         } else {
             self.state.close_for(end.reason);
         }
+        self.state.note_unsent(end.unsent);
     }
 
     /// Ends the connection for `reason`. See [`State::fail`] for what happens to the output.
@@ -196,7 +201,7 @@ impl<'a> Transport<'a> {
 
     /// Ends the connection for `reason` when all output is sent.
     pub(crate) fn close_for(&mut self, reason: CloseReason) {
-        self.state.close_for(Box::new(reason));
+        self.state.close_for(reason);
     }
 
     /// Returns whether a call that was asked for with [`call_again`](Self::call_again) is still to

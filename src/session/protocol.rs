@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::address::{Address, Peer};
-use crate::error::{CloseReason, ProtocolError};
+use crate::error::ProtocolError;
 use crate::session::clock::Tick;
+use crate::session::ended::Ended;
 use crate::session::transport::Transport;
 use crate::statistics::Statistics;
 
@@ -130,9 +131,10 @@ pub trait Protocol {
         transport.close();
     }
 
-    /// Called once, as the last method, when the connection has ended for any reason.
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        let _ = reason;
+    /// Called once, as the last method, when the connection has ended for any reason: see
+    /// [`Ended::reason`].
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        let _ = ended;
     }
 
     /// Called when a turn took long: a protocol that holds a session moves the times that the
@@ -184,8 +186,8 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
         (**self).shutdown_requested(transport);
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        (**self).connection_lost(reason);
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        (**self).connection_lost(ended);
     }
 
     fn catch_up(&mut self, from: Tick, to: Tick) {
@@ -208,11 +210,11 @@ pub trait Factory {
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol>;
 
     /// Called after the `connection_lost` of a connection that ended with an error
-    /// ([`CloseReason::is_error`]). The loop also logs such ends itself: as a warning, at most once
+    /// ([`CloseReason::is_error`](crate::CloseReason::is_error)). The loop also logs such ends itself: as a warning, at most once
     /// a second for each kind, and at the level debug for [ordinary
-    /// ends](CloseReason::is_ordinary).
-    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
-        let _ = (peer, reason);
+    /// ends](crate::CloseReason::is_ordinary).
+    fn handle_error(&mut self, ended: &Ended<'_>) {
+        let _ = ended;
     }
 
     /// Called once per turn of the loop, after the connections have been served.

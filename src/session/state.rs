@@ -4,7 +4,8 @@ use crate::address::Peer;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::session::buffer::Buffer;
-use crate::session::clock::Tick;
+use crate::session::clock::{Clock, Tick};
+use crate::session::ended::{End, Traffic};
 use crate::session::flags::Flags;
 
 /// The protocol has paused its input.
@@ -78,16 +79,42 @@ pub(super) const BUSY: Flags = CLOSING
 pub(super) struct State {
     pub(super) peer: Peer,
     pub(super) output: Option<Box<Buffer>>,
-    pub(super) reason: Option<Box<CloseReason>>,
+    pub(super) cause: Option<Box<Cause>>,
+    /// When the session was made.
+    pub(super) began: Tick,
     /// When a byte last moved.
     pub(super) activity: Tick,
     /// When the wait for the rest of a message began.
     pub(super) message: Tick,
     /// When the peer last took output, or when output began to wait.
     pub(super) progress: Tick,
+    /// How many bytes came from the peer, and how many bytes of output the system took.
+    pub(super) received: u64,
+    pub(super) sent: u64,
     pub(super) flags: Flags,
     /// How many bytes the protocol keeps itself. A `u32`, because every idle connection stores it.
     pub(super) charged: u32,
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) struct Cause {
+    reason: CloseReason,
+    /// How many bytes of output were dropped.
+    unsent: usize,
+}
+
+impl Cause {
+    /// Returns the reason, and how many bytes of output were dropped.
+    pub(super) fn into_parts(self) -> (CloseReason, usize) {
+        (self.reason, self.unsent)
+    }
+}
+
+impl From<CloseReason> for Box<Cause> {
+    fn from(reason: CloseReason) -> Self {
+        Self::new(Cause { reason, unsent: 0 })
+    }
 }
 
 impl State {
@@ -101,10 +128,13 @@ impl State {
         Self {
             peer,
             output: None,
-            reason: None,
+            cause: None,
+            began: now,
             activity: now,
             message: now,
             progress: now,
+            received: 0,
+            sent: 0,
             flags,
             charged: 0,
         }
@@ -120,7 +150,12 @@ impl State {
     /// Moves times noted as `from` to `to`, close to when the events really happened. The driver
     /// read the clock before work that took long.
     pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
-        let stamps = [&mut self.activity, &mut self.message, &mut self.progress];
+        let stamps = [
+            &mut self.began,
+            &mut self.activity,
+            &mut self.message,
+            &mut self.progress,
+        ];
         for stamp in stamps.into_iter().filter(|stamp| **stamp == from) {
             *stamp = to;
         }
@@ -134,12 +169,12 @@ impl State {
         } else {
             CloseReason::Closed
         };
-        self.close_for(Box::new(reason));
+        self.close_for(reason);
     }
 
     /// Ends the connection when all output is sent, for `reason` unless there is one already.
-    pub(super) fn close_for(&mut self, reason: Box<CloseReason>) {
-        self.reason.get_or_insert(reason);
+    pub(super) fn close_for(&mut self, reason: CloseReason) {
+        self.cause.get_or_insert_with(|| reason.into());
         self.flags.set(CLOSING);
     }
 
@@ -151,25 +186,58 @@ impl State {
             return;
         }
 
-        if !matches!(reason, CloseReason::Protocol(_)) {
-            self.drop_output();
-        }
-
-        if !self.reason.as_ref().is_some_and(|reason| reason.is_error()) {
-            self.reason = Some(Box::new(reason));
+        let keeps = matches!(reason, CloseReason::Protocol(_));
+        match &mut self.cause {
+            Some(cause) if cause.reason.is_error() => {}
+            Some(cause) => cause.reason = reason,
+            None => self.cause = Some(reason.into()),
         }
         self.flags.set(CLOSING);
+
+        if !keeps {
+            self.drop_output();
+        }
+    }
+
+    /// Counts output of a closing connection as dropped.
+    pub(super) fn note_unsent(&mut self, count: usize) {
+        if let Some(cause) = &mut self.cause {
+            cause.unsent = cause.unsent.saturating_add(count);
+        }
+    }
+
+    fn drop_output(&mut self) {
+        self.flags.set(ABORTED);
+        if let Some(output) = self.output.take() {
+            self.note_unsent(output.len());
+        }
+    }
+
+    /// Ends everything, and returns how.
+    pub(super) fn end(&mut self, clock: &Clock) -> End {
+        self.flags.set(LOST | CLOSING);
+        if self.cause.is_none() {
+            self.cause = Some(CloseReason::Closed.into());
+        }
+        let waiting = self.output.take().map_or(0, |output| output.len());
+        self.note_unsent(waiting);
+
+        let cause = self.cause.take().expect("just set");
+        let (reason, unsent) = cause.into_parts();
+        let traffic = Traffic {
+            received: self.received,
+            sent: self.sent,
+            unsent: unsent as u64,
+            began: clock.instant_of(self.began).unwrap_or_else(|| clock.now()),
+            duration: clock.tick().since(self.began),
+        };
+        End::new(self.peer.clone(), reason, traffic)
     }
 
     /// Ends the connection after a failure and drops waiting output, whatever the reason is.
     pub(super) fn end_at_once(&mut self, reason: CloseReason) {
         self.fail(reason);
         self.drop_output();
-    }
-
-    fn drop_output(&mut self) {
-        self.flags.set(ABORTED);
-        self.output = None;
     }
 
     /// Accepts input again. The time that the peer has for what it owes begins now.
@@ -235,6 +303,7 @@ impl State {
         };
         output.consume(count);
         self.activity = now;
+        self.sent = self.sent.wrapping_add(count as u64);
         self.flags.any(FULL | STALLED | WANTED) && self.output_moved(now, low_water)
     }
 

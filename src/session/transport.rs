@@ -1,14 +1,15 @@
 //! A protocol's view of its connection.
 
+use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, io};
 
-use crate::address::Peer;
+use crate::address::{Address, Credentials, Peer};
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::session::clock::Clock;
 use crate::session::state::{AGAIN, CLOSING, FINISHED, FULL, MUTE, PAUSED, State, WANTED, WROTE};
-use crate::waker::{Waker, Wakers};
+use crate::waker::{Mailbox, Waker, Wakers};
 
 /// What a driver lends to a session for one call.
 #[derive(Clone, Copy)]
@@ -17,11 +18,32 @@ pub struct Context<'a> {
     pub clock: &'a Clock,
     /// The limits in force.
     pub config: &'a Config,
-    /// Makes wakers for the session.
-    pub wakers: &'a dyn Wakers,
+    /// Answers what the session asks the driver.
+    pub driver: &'a dyn Driver,
     /// The driver's number for the session; a waker carries it.
     pub id: usize,
 }
+
+/// What a session may ask its driver: a waker, and what the system knows of its socket.
+///
+/// An `Arc<Mailbox>` is a driver that knows no socket.
+pub trait Driver: Wakers {
+    /// Returns the local address of the socket of the session that the driver knows as `id`. `None`
+    /// if it has no stream of its own, or the system does not tell.
+    fn local_address(&self, id: usize) -> Option<Address> {
+        let _ = id;
+        None
+    }
+
+    /// Returns the credentials of the peer of the session that the driver knows as `id`. Called only
+    /// for a peer of a Unix stream.
+    fn credentials(&self, id: usize) -> Option<Credentials> {
+        let _ = id;
+        None
+    }
+}
+
+impl Driver for Arc<Mailbox> {}
 
 impl fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,7 +119,8 @@ impl Transport<'_> {
     fn write_beyond_mark(&mut self, data: &[u8]) {
         let output = self.state.output.get_or_insert_with(Box::default);
         if output.len() + data.len() > self.context.config.max_output {
-            return self.state.fail(CloseReason::Overflow);
+            self.state.fail(CloseReason::Overflow);
+            return self.state.note_unsent(data.len());
         }
         output.push(data);
         self.state.flags.set(FULL);
@@ -244,6 +267,62 @@ impl Transport<'_> {
         &self.state.peer
     }
 
+    /// Returns the connection's number, which no other connection of the process has: the same as
+    /// [`Peer::id`].
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.state.peer.id()
+    }
+
+    /// Returns the address on this machine that the connection uses: of an accepted one, the address
+    /// that the peer connected to, also if the listener is bound to all addresses. The system is
+    /// asked anew in each call. `None` for a datagram, and if the system does not tell, for example
+    /// on some systems after the peer has reset the connection.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Config, Credentials, Peer, Protocol, Result, Transport};
+    ///
+    /// /// Serves its own user only.
+    /// struct Private(u32);
+    ///
+    /// impl Protocol for Private {
+    ///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+    ///         let is_owner = transport.credentials().is_some_and(|peer| peer.uid == self.0);
+    ///         match transport.local_address() {
+    ///             Some(address) if is_owner => transport.write(format!("welcome at {address}").as_bytes()),
+    ///             _ => transport.abort(),
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    ///
+    /// let peer = Peer::new("unix:///run/client.sock".parse()?, Some(0));
+    /// let local = "unix:///run/private.sock".parse()?;
+    /// let user = Credentials::new(1000, 1000, None);
+    /// let mut session = MemorySession::with_socket(Private(1000), Config::default(), peer, Some(local), Some(user));
+    /// assert_eq!(session.sent(), b"welcome at unix:///run/private.sock");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn local_address(&self) -> Option<Address> {
+        self.context.driver.local_address(self.context.id)
+    }
+
+    /// Returns who the peer of a Unix stream is, as the system knows it. The system is asked anew
+    /// in each call. `None` for all other peers.
+    #[must_use]
+    pub fn credentials(&self) -> Option<Credentials> {
+        match self.state.peer.address() {
+            Address::Unix(_) => self.context.driver.credentials(self.context.id),
+            _ => None,
+        }
+    }
+
     /// Returns the limits in force.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -255,7 +334,7 @@ impl Transport<'_> {
     /// so its waker does nothing.
     #[must_use]
     pub fn waker(&self) -> Waker {
-        self.context.wakers.waker(self.context.id)
+        self.context.driver.waker(self.context.id)
     }
 }
 

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::error::{CloseReason, ProtocolError};
+use crate::session::ended::Ended;
 use crate::session::protocol::Protocol;
 use crate::session::state::{CLOSING, PANICKED, State};
 use crate::session::transport::{Context, Transport};
@@ -57,8 +58,8 @@ impl<P: Protocol> Caught<P> {
     }
 
     /// Tells the protocol that the connection has ended. A panic no longer changes the reason.
-    pub(super) fn lose(&mut self, state: &mut State, reason: &CloseReason) {
-        if catch(|| self.0.connection_lost(reason)).is_none() {
+    pub(super) fn lose(&mut self, state: &mut State, ended: &Ended<'_>) {
+        if catch(|| self.0.connection_lost(ended)).is_none() {
             state.flags.set(PANICKED);
         }
     }

@@ -1,16 +1,17 @@
 //! One session in memory, driven by a test.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, mem};
 
-use crate::address::{Address, Peer};
+use crate::address::{Address, Credentials, Peer};
 use crate::config::Config;
 use crate::error::CloseReason;
-use crate::session::{Buffer, Clock, Context, Protocol, REPEAT, Session};
-use crate::waker::Mailbox;
+use crate::session::{Buffer, Clock, Context, Driver, End, Ended, Protocol, REPEAT, Session};
+use crate::waker::{Mailbox, Waker, Wakers};
 
 /// A session in memory whose peer is the test, which sends input, takes output and lets time pass.
 ///
@@ -32,7 +33,7 @@ pub struct MemorySession<P> {
     session: Session<P>,
     config: Config,
     clock: Clock,
-    mailbox: Arc<Mailbox>,
+    socket: Socket,
     incoming: VecDeque<Vec<u8>>,
     eof: bool,
     sent: Vec<u8>,
@@ -40,11 +41,18 @@ pub struct MemorySession<P> {
     /// How many bytes of output the peer takes at a time, and how many more it takes for now.
     step: usize,
     window: usize,
-    reason: Option<Box<CloseReason>>,
+    end: Option<End>,
+}
+
+thread_local! {
+    /// The id of the next session whose peer is not given. A test has a thread of its own, so its
+    /// sessions have the same ids in each run.
+    static NEXT_ID: Cell<u64> = const { Cell::new(1) };
 }
 
 impl<P: Protocol> MemorySession<P> {
-    /// Opens a session with the default limits and a TCP peer that was accepted by listener 0.
+    /// Opens a session with the default limits and a TCP peer that was accepted by listener 0. Its
+    /// [id](crate::Peer::id) is counted from 1 in each thread.
     #[must_use]
     pub fn new(protocol: P) -> Self {
         Self::with_config(protocol, Config::default())
@@ -57,7 +65,9 @@ impl<P: Protocol> MemorySession<P> {
     #[must_use]
     pub fn with_config(protocol: P, config: Config) -> Self {
         let address = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
-        Self::with_peer(protocol, config, Peer::new(address, Some(0)))
+        let id = NEXT_ID.replace(NEXT_ID.get() + 1);
+        let peer = Peer::new(address, Some(0)).with_id(id);
+        Self::with_peer(protocol, config, peer)
     }
 
     /// Opens a session with the limits in `config` and the given peer.
@@ -66,23 +76,45 @@ impl<P: Protocol> MemorySession<P> {
     /// Panics if the configuration is invalid.
     #[must_use]
     pub fn with_peer(protocol: P, config: Config, peer: Peer) -> Self {
+        Self::with_socket(protocol, config, peer, None, None)
+    }
+
+    /// Opens a session like [`with_peer`](Self::with_peer), whose socket has the given
+    /// [local address](crate::Transport::local_address) and
+    /// [credentials](crate::Transport::credentials). Sessions opened otherwise have neither.
+    ///
+    /// # Panics
+    /// Panics if the configuration is invalid.
+    #[must_use]
+    pub fn with_socket(
+        protocol: P,
+        config: Config,
+        peer: Peer,
+        local_address: Option<Address>,
+        credentials: Option<Credentials>,
+    ) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
 
+        let socket = Socket {
+            mailbox: Mailbox::silent(),
+            local_address,
+            credentials,
+        };
         let clock = Clock::new(Instant::now());
         let mut this = Self {
             session: Session::new(protocol, peer, clock.tick()),
             config,
             clock,
-            mailbox: Mailbox::silent(),
+            socket,
             incoming: VecDeque::new(),
             eof: false,
             sent: Vec::new(),
             scratch: None,
             step: usize::MAX,
             window: usize::MAX,
-            reason: None,
+            end: None,
         };
 
         this.call(Session::handle_open);
@@ -136,10 +168,10 @@ impl<P: Protocol> MemorySession<P> {
     /// Returns when the session would next act without the peer, or `None` if it has no deadline or
     /// has ended.
     pub fn deadline(&mut self) -> Option<Instant> {
-        if self.reason.is_some() {
+        if self.end.is_some() {
             return None;
         }
-        let context = context(&self.config, &self.clock, &self.mailbox);
+        let context = context(&self.config, &self.clock, &self.socket);
         let at = self.session.deadline(&context)?;
         self.clock.now().checked_add(at.since(self.clock.tick()))
     }
@@ -200,7 +232,12 @@ impl<P: Protocol> MemorySession<P> {
 
     /// Returns how the session ended, or `None` while it is open.
     pub fn reason(&self) -> Option<&CloseReason> {
-        self.reason.as_deref()
+        self.end.as_ref().map(End::reason)
+    }
+
+    /// Returns how the session ended, with its byte counts and times, or `None` while it is open.
+    pub fn ended(&self) -> Option<Ended<'_>> {
+        self.end.as_ref().map(End::ended)
     }
 
     /// Returns the protocol for inspection.
@@ -224,17 +261,17 @@ impl<P: Protocol> MemorySession<P> {
 
     /// Runs one turn of a driver. Returns false if there was nothing to do.
     fn turn(&mut self) -> bool {
-        if self.reason.is_some() {
+        if self.end.is_some() {
             return false;
         }
         self.session.lend(&mut self.scratch);
-        let woken = self.mailbox.take().count() > 0;
+        let woken = self.socket.mailbox.take().count() > 0;
         if woken {
             self.call(Session::handle_woken);
         }
 
         let moved = self.read() | self.write() | woken;
-        let context = context(&self.config, &self.clock, &self.mailbox);
+        let context = context(&self.config, &self.clock, &self.socket);
         self.session.reclaim(&mut self.scratch, &context);
 
         let most = self.config.max_buffered;
@@ -244,7 +281,7 @@ impl<P: Protocol> MemorySession<P> {
 
         let over = self.session.is_closing() && self.session.output().is_empty();
         if over || self.session.is_aborted() {
-            self.reason = self.session.handle_lost();
+            self.end = self.session.handle_lost(&context);
         }
         moved
     }
@@ -281,16 +318,39 @@ impl<P: Protocol> MemorySession<P> {
     fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
         event(
             &mut self.session,
-            &context(&self.config, &self.clock, &self.mailbox),
+            &context(&self.config, &self.clock, &self.socket),
         );
     }
 }
 
-fn context<'a>(config: &'a Config, clock: &'a Clock, mailbox: &'a Arc<Mailbox>) -> Context<'a> {
+/// What the test says of the session's socket.
+struct Socket {
+    mailbox: Arc<Mailbox>,
+    local_address: Option<Address>,
+    credentials: Option<Credentials>,
+}
+
+impl Wakers for Socket {
+    fn waker(&self, id: usize) -> Waker {
+        self.mailbox.waker(id)
+    }
+}
+
+impl Driver for Socket {
+    fn local_address(&self, _: usize) -> Option<Address> {
+        self.local_address.clone()
+    }
+
+    fn credentials(&self, _: usize) -> Option<Credentials> {
+        self.credentials
+    }
+}
+
+fn context<'a>(config: &'a Config, clock: &'a Clock, driver: &'a Socket) -> Context<'a> {
     Context {
         clock,
         config,
-        wakers: mailbox,
+        driver,
         id: 0,
     }
 }
@@ -298,7 +358,7 @@ fn context<'a>(config: &'a Config, clock: &'a Clock, mailbox: &'a Arc<Mailbox>) 
 impl<P> fmt::Debug for MemorySession<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemorySession")
-            .field("reason", &self.reason)
+            .field("end", &self.end)
             .finish_non_exhaustive()
     }
 }

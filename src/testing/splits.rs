@@ -231,7 +231,7 @@ impl Observe for Recorder {
             Event::ConnectionMade => self.calls.push(Call::Made),
             Event::Taken(data) if !data.is_empty() => self.take(data),
             Event::EofReceived(unread) => self.calls.push(Call::Eof(unread.to_vec())),
-            Event::ConnectionLost(reason) => self.calls.push(Call::Lost(kind(reason))),
+            Event::ConnectionLost(ended) => self.calls.push(Call::Lost(kind(ended.reason()))),
             _ => {}
         }
     }

@@ -369,7 +369,7 @@ fn a_deadline_changes_only_when_something_may_have_made_it_earlier() {
     let context = Context {
         clock: &clock,
         config: &config,
-        wakers: &wakers,
+        driver: &wakers,
         id: 0,
     };
     let peer = Peer::new("tcp://127.0.0.1:1".parse().unwrap(), Some(0));

@@ -10,7 +10,7 @@ use std::time::Instant;
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
 use serveloop::protocols::Echo;
 use serveloop::{
-    Actions, CloseReason, Config, Factory, Peer, Protocol, ProtocolError, Server, Transport,
+    Actions, Config, Ended, Factory, Peer, Protocol, ProtocolError, Server, Transport,
 };
 use socket2::SockRef;
 
@@ -266,7 +266,7 @@ impl Factory for Clumsy {
         }
     }
 
-    fn handle_error(&mut self, _: &Peer, _: &CloseReason) {
+    fn handle_error(&mut self, _: &Ended<'_>) {
         panic_quietly()
     }
 

@@ -13,6 +13,7 @@ mod busy_polling;
 #[cfg(target_os = "linux")]
 mod datagram_destinations;
 mod deadlines;
+mod ended;
 mod errors;
 #[cfg(target_os = "linux")]
 mod examples;
@@ -24,6 +25,7 @@ mod framing;
 mod half_close;
 mod late_turns;
 mod layers;
+mod local_addresses;
 mod log_fields;
 mod loop_budget;
 mod loop_calls;

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use serveloop::layer::{Event, Observe, Observed};
-use serveloop::{Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Statistics};
+use serveloop::{Address, Config, Ended, Factory, Peer, Server, ShutdownHandle, Statistics};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::PATIENCE;
@@ -163,10 +163,11 @@ impl<F: Factory> Factory for Counting<F> {
         Some(Observed::new(protocol, Count(Arc::clone(&self.ends))))
     }
 
-    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
+    fn handle_error(&mut self, ended: &Ended<'_>) {
         // Not every test waits for it.
+        let (peer, reason) = (ended.peer(), ended.reason());
         let _ = self.errors.send(format!("{peer}: {reason}"));
-        self.factory.handle_error(peer, reason);
+        self.factory.handle_error(ended);
     }
 }
 

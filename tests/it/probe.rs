@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
+use serveloop::{Ended, Protocol, ProtocolError, Transport};
 
 /// What a [`Probe`] was called with, in order; shared with the test.
 #[derive(Clone, Debug, Default)]
@@ -207,7 +207,8 @@ impl Protocol for Probe {
         }
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        let reason = ended.reason();
         self.log.push(format!("lost {reason}"));
         if let Some(hook) = &mut self.lost {
             hook();

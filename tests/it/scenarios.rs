@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serveloop::testing::MemorySession;
-use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
+use serveloop::{Ended, Peer, Protocol, ProtocolError, Transport};
 
 use crate::support::{Serving, echoes, millis, panic_quietly, patient, seconds, timeless};
 
@@ -74,7 +74,7 @@ impl Protocol for Countdown {
         self.due = None;
     }
 
-    fn connection_lost(&mut self, _: &CloseReason) {
+    fn connection_lost(&mut self, _: &Ended<'_>) {
         self.step();
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serveloop::protocols::Echo;
 use serveloop::{
-    Actions, Address, CloseReason, Config, Factory, Peer, Protocol, ProtocolError, Reactor, Server,
+    Actions, Address, Config, Ended, Factory, Peer, Protocol, ProtocolError, Reactor, Server,
     ShutdownHandle, Statistics, Transport,
 };
 
@@ -176,9 +176,9 @@ impl Factory for Hooks {
         (asked.len() % 2 == 1).then_some(Fussy)
     }
 
-    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
+    fn handle_error(&mut self, ended: &Ended<'_>) {
         let mut failed = self.failed.lock().unwrap();
-        failed.push((peer.clone(), reason.to_string()));
+        failed.push((ended.peer().clone(), ended.reason().to_string()));
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use serveloop::{
-    Actions, Address, CloseReason, Config, Factory, Peer, Server, ShutdownHandle, Statistics,
+    Actions, Address, Config, Ended, Factory, Peer, Server, ShutdownHandle, Statistics,
 };
 
 use crate::probe::Log;
@@ -187,9 +187,9 @@ impl<F: Factory> Factory for Watched<F> {
         self.factory.build_protocol(peer)
     }
 
-    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
-        self.errors.push(reason.to_string());
-        self.factory.handle_error(peer, reason);
+    fn handle_error(&mut self, ended: &Ended<'_>) {
+        self.errors.push(ended.reason().to_string());
+        self.factory.handle_error(ended);
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {

@@ -18,7 +18,7 @@ use std::time::Instant;
 use std::{env, fmt, fs};
 
 use serveloop::{
-    Actions, Address, CloseReason, Config, Factory, Peer, ProtocolError, Server, ShutdownHandle,
+    Actions, Address, Config, Ended, Factory, Peer, ProtocolError, Server, ShutdownHandle,
     Transport, Waker,
 };
 
@@ -46,7 +46,7 @@ mod support;
 #[path = "../it/transcripts.rs"]
 mod transcripts;
 
-const TESTS: [(&str, fn()); 17] = [
+const TESTS: [(&str, fn()); 18] = [
     (
         "dialogues_are_the_same_in_processes",
         dialogues_are_the_same_in_processes,
@@ -66,6 +66,10 @@ const TESTS: [(&str, fn()); 17] = [
         late_wakes_leave_nothing_behind,
     ),
     ("a_killed_child_is_counted", a_killed_child_is_counted),
+    (
+        "a_child_has_the_id_that_its_parent_gave",
+        a_child_has_the_id_that_its_parent_gave,
+    ),
     (
         "a_child_has_no_other_descriptors",
         a_child_has_no_other_descriptors,
@@ -198,6 +202,7 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         "dropping" => dropping,
         "spoiled" => spoiled,
         "keeper" => keeper,
+        "named" => named,
         "charging" => charging,
         // Built where the server's handle is.
         "stopping" => || unreachable!("needs a handle"),
@@ -237,8 +242,10 @@ impl Factory for Reporting {
         }
     }
 
-    fn handle_error(&mut self, _: &Peer, reason: &CloseReason) {
-        println!("error {reason}");
+    fn handle_error(&mut self, ended: &Ended<'_>) {
+        println!("error {}", ended.reason());
+        let (id, received) = (ended.peer().id(), ended.received());
+        println!("of {id}: {received} {} {}", ended.sent(), ended.unsent());
     }
 }
 
@@ -393,6 +400,34 @@ fn a_killed_child_is_counted() {
     echoes(&mut server.client(), b"still here");
     let statistics = server.end();
     assert_eq!((statistics.accepted, statistics.closed_killed), (6, 5));
+}
+
+/// Says its connection's id, and then fails.
+fn named() -> Any {
+    Box::new(probe().data(|_, transport| {
+        let id = transport.id().to_string();
+        transport.write(id.as_bytes());
+        Err(ProtocolError::other("as asked"))
+    }))
+}
+
+fn a_child_has_the_id_that_its_parent_gave() {
+    let server = Isolated::new("forking", "named", TCP);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let mut client = server.client();
+        client.write_all(b"hello").unwrap();
+        let (id, _) = read_to(&mut client);
+        let id = String::from_utf8(id).unwrap();
+        let told = format!("{id}: 5 {} 0", id.len());
+        assert_eq!(server.line("of "), told, "what the parent tells");
+        ids.push(id.parse::<u64>().unwrap());
+    }
+    assert!(
+        ids[0] > 0 && ids.is_sorted_by(|one, next| one < next),
+        "{ids:?}"
+    );
+    server.end();
 }
 
 fn a_child_has_no_other_descriptors() {

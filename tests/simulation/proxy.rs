@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use serveloop::testing::{Exchange, Simulation};
-use serveloop::{Address, CloseReason, Protocol, ProtocolError, Transport, Waker};
+use serveloop::{Address, Ended, Protocol, ProtocolError, Transport, Waker};
 
 use super::systems::{Any, Simulated, text};
 
@@ -96,7 +96,7 @@ impl Protocol for End {
         }
     }
 
-    fn connection_lost(&mut self, _: &CloseReason) {
+    fn connection_lost(&mut self, _: &Ended<'_>) {
         {
             let (mut own, other) = (self.own.borrow_mut(), self.other.borrow());
             own.broken = !(own.ended && own.pipe.is_empty() && other.ended);

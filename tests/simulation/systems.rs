@@ -331,7 +331,7 @@ fn panicking() -> Simulated {
             Ok(1)
         }
 
-        fn connection_lost(&mut self, _: &serveloop::CloseReason) {
+        fn connection_lost(&mut self, _: &serveloop::Ended<'_>) {
             std::panic::resume_unwind(Box::new("again"));
         }
     }

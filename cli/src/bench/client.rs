@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use serveloop::{CloseReason, Deadline, Protocol, ProtocolError, Transport, Waker};
+use serveloop::{CloseReason, Deadline, Ended, Protocol, ProtocolError, Transport, Waker};
 
 use crate::bench::pattern::{Pattern, Place};
 use crate::bench::schedule::Schedule;
@@ -246,7 +246,8 @@ impl Protocol for Client {
         transport.close();
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        let reason = ended.reason();
         let expected = self.course.over.get().is_some()
             || (matches!(reason, CloseReason::Closed) && self.course.churn);
         if !expected {

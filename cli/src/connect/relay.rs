@@ -3,7 +3,7 @@
 use serveloop::driver::Buffer;
 use serveloop::framing::Decoder;
 use serveloop::framing::Encoder;
-use serveloop::{CloseReason, Deadline, Protocol, ProtocolError, Transport};
+use serveloop::{CloseReason, Deadline, Ended, Protocol, ProtocolError, Transport};
 
 use crate::connect::console::Console;
 use crate::connect::framing::WireFraming;
@@ -167,7 +167,8 @@ impl Protocol for Relay {
         self.settle(transport);
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        let reason = ended.reason();
         if let Some(console) = self.console.take() {
             console.finish(&self.ending);
         }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
+use serveloop::{Ended, Protocol, ProtocolError, Transport};
 
 use crate::connect::console::Console;
 use crate::connect::keyboard::{Typed, Unit};
@@ -218,10 +218,10 @@ impl Protocol for Turns {
         self.settle(transport);
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
         if let Some(console) = self.console.take() {
             console.finish(&self.ending);
         }
-        self.ending.note(reason);
+        self.ending.note(ended.reason());
     }
 }

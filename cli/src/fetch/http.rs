@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
+use serveloop::{Ended, Protocol, ProtocolError, Transport};
 
 use crate::fetch::body::Body;
 use crate::fetch::head::Head;
@@ -148,8 +148,8 @@ impl<R: Recipient> Protocol for Get<R> {
         transport.abort();
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
-        self.ending.note(reason);
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        self.ending.note(ended.reason());
     }
 }
 
@@ -158,8 +158,8 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use serveloop::Config;
     use serveloop::testing::{MemorySession, SplitChecker};
+    use serveloop::{CloseReason, Config};
 
     use super::*;
 

@@ -131,10 +131,11 @@ impl Log for Logger {
     }
 }
 
-fn at_info<'a>(record: &Record<'a>) -> Record<'a> {
+fn at_info<'a>(record: &'a Record<'a>) -> Record<'a> {
     Record::builder()
         .args(*record.args())
         .level(Level::Info)
         .target(TARGET)
+        .key_values(record.key_values())
         .build()
 }

@@ -44,7 +44,7 @@ impl Print {
             let problem = "standard output is read too slowly, a datagram was dropped";
             return Err(ProtocolError::other(problem));
         }
-        AccessLog.note(format_args!("{peer}: a datagram of {} bytes", data.len()));
+        AccessLog.note(peer, format_args!("a datagram of {} bytes", data.len()));
         Ok(data.len())
     }
 }

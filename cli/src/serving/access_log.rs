@@ -2,6 +2,8 @@
 
 use std::fmt::Arguments;
 
+use serveloop::Peer;
+
 use crate::logger::TARGET;
 
 /// Notes lines about connections, in addition to the library's, which say that one was accepted and
@@ -10,8 +12,8 @@ use crate::logger::TARGET;
 pub(crate) struct AccessLog;
 
 impl AccessLog {
-    /// Logs a line, if this second's budget allows it.
-    pub(crate) fn note(self, line: Arguments<'_>) {
-        log::debug!(target: TARGET, event = "noted"; "{line}");
+    /// Logs a line about a connection, if this second's budget allows it.
+    pub(crate) fn note(self, peer: &Peer, line: Arguments<'_>) {
+        log::debug!(target: TARGET, event = "noted", id = peer.id(); "{peer}: {line}");
     }
 }

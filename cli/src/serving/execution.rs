@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::{io, slice};
 
 use clap::{Args, ValueEnum};
-use serveloop::{Actions, Address, CloseReason, Config, Factory, Peer, Server, Statistics};
+use serveloop::{Actions, Address, Config, Ended, Factory, Peer, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
@@ -127,8 +127,8 @@ impl<F: Factory> Factory for Attentive<F> {
         self.0.build_protocol(peer)
     }
 
-    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
-        self.0.handle_error(peer, reason);
+    fn handle_error(&mut self, ended: &Ended<'_>) {
+        self.0.handle_error(ended);
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {

@@ -41,6 +41,9 @@ pub(super) struct Model {
     pub(super) taken: usize,
     pub(super) written: usize,
     pub(super) sent: usize,
+    /// How much of what counts as sent was dropped instead, and what did not even begin to wait.
+    dropped: usize,
+    overflown: usize,
 
     pub(super) opened: bool,
     pub(super) paused: bool,
@@ -87,6 +90,8 @@ impl Model {
             taken: 0,
             written: 0,
             sent: 0,
+            dropped: 0,
+            overflown: 0,
             opened: false,
             paused: false,
             full: false,
@@ -131,6 +136,12 @@ impl Model {
 
     pub(super) fn waiting(&self) -> usize {
         self.written - self.sent
+    }
+
+    /// What is told of the bytes when the connection is lost: received, sent and unsent.
+    pub(super) fn bytes(&self) -> [u64; 3] {
+        let unsent = self.dropped + self.overflown + self.waiting();
+        [self.fed, self.sent - self.dropped, unsent].map(|count| count as u64)
     }
 }
 
@@ -241,6 +252,7 @@ impl Model {
     }
 
     fn drop_output(&mut self) {
+        self.dropped += self.waiting();
         self.sent = self.written;
     }
 
@@ -291,6 +303,7 @@ impl Model {
         self.replied = true;
         let waiting = self.waiting() + count;
         if waiting >= self.config.high_water && waiting > self.config.max_output {
+            self.overflown += count;
             return self.fail(CloseReason::Overflow);
         }
         self.written += count;

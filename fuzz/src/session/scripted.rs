@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use serveloop::{CloseReason, Protocol, ProtocolError, Transport};
+use serveloop::{CloseReason, Ended, Protocol, ProtocolError, Transport};
 
 use super::model::{Event, Model};
 use super::pattern::piece;
@@ -176,16 +176,25 @@ impl Protocol for Scripted {
         self.tell(Event::Shutdown, transport);
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
         let mut model = self.model();
         model.calls += 1;
         let is_end = model.event == Event::Lost && model.calls == 1;
         model.demand(is_end, "lost more than once");
         let expected = model.reason.as_ref().unwrap_or(&CloseReason::Closed);
-        let (expected, reason) = (expected.to_string(), reason.to_string());
+        let (expected, reason) = (expected.to_string(), ended.reason().to_string());
         model.demand(
             expected == reason,
             &format!("{reason} instead of {expected}"),
+        );
+
+        let (expected, bytes) = (
+            model.bytes(),
+            [ended.received(), ended.sent(), ended.unsent()],
+        );
+        model.demand(
+            expected == bytes,
+            &format!("bytes {bytes:?} instead of {expected:?}"),
         );
         drop(model);
         if self.answer().deed() == Deed::Panic {

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serveloop::{CloseReason, Peer, Protocol, ProtocolError, Transport};
+use serveloop::{Ended, Peer, Protocol, ProtocolError, Transport};
 
 use crate::job::Job;
 use crate::outcome::{Outcome, Report};
@@ -347,7 +347,7 @@ impl Protocol for Requests {
         self.account(transport);
     }
 
-    fn connection_lost(&mut self, _reason: &CloseReason) {
+    fn connection_lost(&mut self, _: &Ended<'_>) {
         let Work::Running(job) = &self.work else {
             return;
         };
@@ -360,8 +360,8 @@ impl Protocol for Requests {
 
 #[cfg(test)]
 mod tests {
-    use serveloop::Config;
     use serveloop::testing::{MemorySession, SplitChecker};
+    use serveloop::{CloseReason, Config};
 
     use super::*;
     use crate::settings::Settings;

@@ -68,13 +68,16 @@ impl Service {
         self.tally.count(report);
         let (request, outcome) = (Quoted(request), &report.outcome);
         let Some(took) = report.took else {
-            log::debug!(target: LOG_TARGET, event = "noted"; "{peer}: {request}: {outcome}");
+            log::debug!(
+                target: LOG_TARGET, event = "noted", id = peer.id();
+                "{peer}: {request}: {outcome}"
+            );
             return;
         };
 
         let (bytes, took) = (report.output.len(), took.as_millis());
         log::debug!(
-            target: LOG_TARGET, event = "noted";
+            target: LOG_TARGET, event = "noted", id = peer.id();
             "{peer}: {request}: {outcome}, {bytes} bytes of output, {took} ms"
         );
     }

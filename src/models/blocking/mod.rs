@@ -3,6 +3,7 @@
 //!
 //! It reads with plain blocking calls and waits to write only if the peer is slow.
 
+mod driver;
 mod lingering;
 
 use std::io::{self, ErrorKind, Read};
@@ -16,15 +17,16 @@ use socket2::Socket;
 use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
+use crate::models::blocking::driver::Served;
 use crate::models::blocking::lingering::{Lingering, is_passing};
 use crate::models::interrupt::Interrupt;
 use crate::models::self_pipe::SelfPipe;
 use crate::net::Datagram;
 use crate::reactor::{NOBODY, answer_with};
-use crate::session::{Clock, Context, Input, Protocol, Session, Tick, catch};
+use crate::session::{Clock, Context, Driver, End, Input, Protocol, Session, Tick, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
-use crate::waker::{Mailbox, Wakers};
+use crate::waker::Mailbox;
 use crate::{LOG_TARGET, sys};
 
 /// How many turns of the loop a session may still take input after the shutdown began.
@@ -36,8 +38,8 @@ const WAIT_LEAST: Duration = Duration::from_millis(1);
 /// How long to pause after an interrupted call. Some system-call filters interrupt every call.
 const TRY_AGAIN: Duration = Duration::from_millis(1);
 
-/// The peer and the reason of a session that ended with an error.
-pub(super) type Failure = Option<(Peer, Box<CloseReason>)>;
+/// The end of a session, if it ended with an error.
+pub(super) type Failure = Option<End>;
 
 /// Serves one session on a blocking socket until it ends. A thread runs one at a time.
 pub(super) struct Blocking<'a, P> {
@@ -48,7 +50,7 @@ pub(super) struct Blocking<'a, P> {
     interrupt: &'a Interrupt,
     statistics: &'a mut Statistics,
     clock: Clock,
-    self_pipe: SelfPipe,
+    served: Served<'a>,
     input: Input,
     read_timeout: Option<Duration>,
     /// The socket accepted everything in the last write.
@@ -81,7 +83,10 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             interrupt,
             statistics,
             clock,
-            self_pipe: SelfPipe::new(&interrupt.descriptors),
+            served: Served {
+                stream,
+                self_pipe: SelfPipe::new(&interrupt.descriptors),
+            },
             input: Input::new(config.reads_per_turn().1),
             read_timeout: None,
             writable: true,
@@ -128,7 +133,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
     /// Handles what is due between reads and writes: wakes, the server's shutdown and deadlines.
     fn attend(&mut self) {
-        if self.self_pipe.take() {
+        if self.served.self_pipe.take() {
             self.call(Session::handle_woken);
         }
 
@@ -234,14 +239,14 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
     fn take(&mut self, count: usize) {
         self.statistics.bytes_read += count as u64;
-        let context = context(&self.clock, self.config, &self.self_pipe);
+        let context = context(&self.clock, self.config, &self.served);
         self.session.handle_data(&self.input[..count], &context);
         self.check_bell();
     }
 
     /// Fails the session if its protocol requested a waker that could not be made.
     fn check_bell(&mut self) {
-        if let Some(error) = self.self_pipe.take_failure() {
+        if let Some(error) = self.served.self_pipe.take_failure() {
             self.session.fail(CloseReason::Io(error));
         }
     }
@@ -256,7 +261,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if sends && self.writable {
             return false;
         }
-        if reads && !sends && self.self_pipe.descriptor().is_none() {
+        if reads && !sends && self.served.self_pipe.descriptor().is_none() {
             return true;
         }
 
@@ -267,7 +272,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let input = if reads { libc::POLLIN } else { 0 };
         let output = if sends { libc::POLLOUT } else { 0 };
         let mut waits = [
-            sys::wait_for(self.self_pipe.descriptor(), libc::POLLIN),
+            sys::wait_for(self.served.self_pipe.descriptor(), libc::POLLIN),
             sys::wait_for(handle, libc::POLLIN),
             sys::wait_for(stream, input | output),
         ];
@@ -319,14 +324,17 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
     fn end<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
         let lingers = !self.session.is_aborted() && !self.session.is_eof();
-        let Some(reason) = self.session.handle_lost() else {
+        let context = context(&self.clock, self.config, &self.served);
+        let Some(end) = self.session.handle_lost(&context) else {
             return tell(self.statistics, None);
         };
-        if !reason.is_error() {
-            log::debug!(target: LOG_TARGET, event = "ended"; "{}: {reason}", self.session.peer());
+        let (peer, reason) = (end.peer(), end.reason());
+        let is_error = reason.is_error();
+        if !is_error {
+            log::debug!(target: LOG_TARGET, event = "ended", id = peer.id(); "{peer}: {reason}");
         }
 
-        self.statistics.count_close(&reason);
+        self.statistics.count_close(reason);
         self.statistics.panics += u64::from(self.session.has_panicked_last());
         self.interrupt.note_held(0, self.config.max_buffered);
         if !lingers && reason.is_hard() {
@@ -334,9 +342,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             let _ = self.stream.set_linger(Some(Duration::ZERO));
         }
 
-        let failure = reason
-            .is_error()
-            .then(|| (self.session.peer().clone(), reason));
+        let failure = is_error.then_some(end);
         let (session, statistics) = (self.session, self.statistics);
         statistics.panics += u64::from(catch(|| drop(session)).is_none());
         let told = tell(statistics, failure);
@@ -360,7 +366,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     /// have taken a while.
     fn until_deadline(&mut self) -> Option<Duration> {
         self.now();
-        let context = context(&self.clock, self.config, &self.self_pipe);
+        let context = context(&self.clock, self.config, &self.served);
         let deadline = self.session.deadline(&context);
         let at = deadline.into_iter().chain(self.drained).min();
         at.map(|at| at.since(self.clock.tick()).max(WAIT_LEAST))
@@ -371,7 +377,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     }
 
     fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
-        let context = context(&self.clock, self.config, &self.self_pipe);
+        let context = context(&self.clock, self.config, &self.served);
         event(&mut self.session, &context);
         self.check_bell();
     }
@@ -389,11 +395,11 @@ fn pause_if_interrupted(error: &io::Error) {
 }
 
 /// Returns the context of the only session, whose id is never used.
-fn context<'a>(clock: &'a Clock, config: &'a Config, wakers: &'a dyn Wakers) -> Context<'a> {
+fn context<'a>(clock: &'a Clock, config: &'a Config, driver: &'a dyn Driver) -> Context<'a> {
     Context {
         clock,
         config,
-        wakers,
+        driver,
         id: NOBODY,
     }
 }
@@ -407,8 +413,8 @@ pub(super) fn answer<P: Protocol>(
     statistics: &mut Statistics,
 ) -> Failure {
     let clock = Clock::new(Instant::now());
-    let wakers = Mailbox::silent();
-    let context = context(&clock, config, &wakers);
+    let driver = Mailbox::silent();
+    let context = context(&clock, config, &driver);
 
     let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
     answer_with(served, data, &context, statistics, &mut None, send)

@@ -76,7 +76,7 @@ impl Listener {
 }
 
 /// Returns the path of a Unix socket, or its name behind a NUL, or an empty path if it has neither.
-pub(super) fn path_of(addr: &UnixAddr) -> PathBuf {
+pub(in crate::net) fn path_of(addr: &UnixAddr) -> PathBuf {
     let path = addr.as_pathname().map(PathBuf::from);
     path.or_else(|| abstract_name(addr)).unwrap_or_default()
 }

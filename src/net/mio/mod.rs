@@ -21,7 +21,7 @@ mod registrations;
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
@@ -31,13 +31,14 @@ use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::socket::Bound;
-use crate::net::{Event, Net, socket};
+use crate::net::{Event, Net, Sockets, SystemSockets, socket};
 use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 use crate::{LOG_TARGET, sys};
 
 pub use self::datagram::Datagram;
 pub use self::listener::Listener;
+pub(super) use self::listener::path_of;
 
 /// The most events that one wait returns.
 const EVENTS: usize = 1_024;
@@ -155,6 +156,14 @@ impl Net for Mio {
 
     fn now(&mut self) -> Instant {
         Instant::now()
+    }
+
+    fn number(&self, stream: &Socket) -> i32 {
+        stream.as_raw_fd()
+    }
+
+    fn sockets(&self) -> Box<dyn Sockets> {
+        Box::new(SystemSockets)
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {

@@ -27,7 +27,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             return self.hub.net.close(stream, false);
         };
 
-        log::debug!(target: LOG_TARGET, event = "accepted"; "{peer}: accepted");
+        log::debug!(target: LOG_TARGET, event = "accepted", id = peer.id(); "{peer}: accepted");
 
         match &mut self.model {
             None => self.watch(stream, protocol, peer),
@@ -109,13 +109,15 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let from = peer.address();
         if count > DATAGRAM_MOST {
             hub.effects.statistics.datagrams_dropped += 1;
-            hub.warn(
+            hub.warn_of(
+                peer,
                 "datagram",
                 format_args!("{peer}: a datagram of more than 64 KiB"),
             );
         } else if hub.effects.reply_limit.is_reflected(from, hub.net) {
             hub.effects.statistics.datagrams_reflected += 1;
-            hub.warn(
+            hub.warn_of(
+                peer,
                 "reflected",
                 format_args!("{peer}: dropped a datagram from a service's port or our own"),
             );
@@ -126,7 +128,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         {
             hub.effects.statistics.datagrams_over_rate += 1;
             let most = hub.env.config.replies_per_second;
-            hub.warn(
+            hub.warn_of(
+                peer,
                 "over rate",
                 format_args!("{peer}: dropped a datagram after {most} replies in a second"),
             );
@@ -171,7 +174,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         };
 
         self.hub.effects.statistics.connected += 1;
-        let mut session = Session::new(protocol, Peer::new(to, None), self.hub.now());
+        let peer = Peer::new(to, None).with_id(self.hub.net.next_id());
+        let mut session = Session::new(protocol, peer, self.hub.now());
 
         match stream {
             Ok(stream) => self
@@ -192,7 +196,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let most = self.hub.env.config.max_connections;
         if self.open_connections() >= most {
             self.hub.effects.statistics.refused_max_connections += 1;
-            self.hub.warn(
+            self.hub.warn_of(
+                peer,
                 "refused",
                 format_args!("{peer}: refused, {most} connections are open"),
             );
@@ -201,7 +206,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
         if self.model.as_ref().is_some_and(|model| !model.has_room()) {
             self.hub.effects.statistics.refused_max_connections += 1;
-            self.hub.warn(
+            self.hub.warn_of(
+                peer,
                 "refused",
                 format_args!("{peer}: refused, connections have all descriptors that there are"),
             );
@@ -216,7 +222,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         {
             self.hub.effects.statistics.refused_max_per_peer += 1;
             let most = self.hub.env.config.max_per_peer;
-            self.hub.warn(
+            self.hub.warn_of(
+                peer,
                 "refused per peer",
                 format_args!("{peer}: refused, {most} connections from there are open"),
             );

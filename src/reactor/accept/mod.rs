@@ -60,7 +60,8 @@ impl<L> Acceptor<L> {
             match admission.hub.net.accept(&mut self.listener) {
                 Ok((stream, address)) => {
                     self.source.note_taken();
-                    admission.admit(stream, Peer::new(address, Some(number)));
+                    let id = admission.hub.net.next_id();
+                    admission.admit(stream, Peer::new(address, Some(number)).with_id(id));
                 }
                 Err(error) => self.handle_error(error, &mut admission.hub)?,
             }

@@ -58,6 +58,20 @@ impl<S, P: Protocol> Connection<S, P> {
         connection
     }
 
+    /// The fields of a connection and their sizes in bytes.
+    #[cfg(test)]
+    pub(super) fn ledger() -> Vec<(&'static str, usize)> {
+        let mut fields = Session::<P>::ledger();
+        fields.extend([
+            ("aside", size_of::<Option<Box<Aside>>>()),
+            ("stream", size_of::<S>()),
+            ("generation", size_of::<u32>()),
+            ("readiness", size_of::<Readiness>()),
+            ("turns_left", size_of::<u8>()),
+        ]);
+        fields
+    }
+
     pub(super) fn generation(&self) -> u32 {
         self.generation
     }
@@ -235,7 +249,8 @@ impl<S, P: Protocol> Connection<S, P> {
                 if count < room.len() && !self.readiness.any(HANGUP) {
                     self.readiness.clear(READABLE);
                 }
-                hub.effects.statistics.bytes_read += count as u64;
+                let read = &mut hub.effects.statistics.bytes_read;
+                *read = read.wrapping_add(count as u64);
                 self.session.handle_data(&hub.input[..count], context);
             }
             Err(error) => self.fail_or_wait(error, READABLE),
@@ -261,7 +276,8 @@ impl<S, P: Protocol> Connection<S, P> {
                 if count < output.len() {
                     self.readiness.clear(WRITABLE);
                 }
-                hub.effects.statistics.bytes_written += count as u64;
+                let written = &mut hub.effects.statistics.bytes_written;
+                *written = written.wrapping_add(count as u64);
                 self.session.output_sent(count, context);
             }
             Err(error) if !sys::is_out_of_memory(&error) => self.fail_or_wait(error, WRITABLE),

@@ -14,14 +14,8 @@ use crate::reactor::connection::Connection;
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
+use crate::reactor::token::{FIRST_TOKEN, SLOT_BITS, SLOT_MASK};
 use crate::session::{Protocol, Session, Tick};
-
-/// A token holds a slot in its lower half and a generation in its upper. The generation changes
-/// with every connection, so that an event for an earlier owner of the slot is recognised.
-/// Generation 0 is never used: tokens below [`FIRST_TOKEN`] are free for others.
-const SLOT_BITS: u32 = usize::BITS / 2;
-const SLOT_MASK: usize = FIRST_TOKEN - 1;
-pub(super) const FIRST_TOKEN: usize = 1 << SLOT_BITS;
 
 /// The most connections that can have a slot each. It matters only on 32-bit systems.
 pub(crate) const CONNECTIONS_MOST: usize = FIRST_TOKEN - 1;
@@ -86,13 +80,15 @@ impl<S, P: Protocol> Connections<S, P> {
     }
 
     /// Adds an established connection, and opens its session.
-    pub(super) fn accept<N>(
+    pub(super) fn accept<N: Net<Stream = S>>(
         &mut self,
         stream: S,
         session: Session<P>,
         token: usize,
         hub: &mut Hub<'_, N>,
     ) {
+        let number = hub.net.number(&stream);
+        hub.env.sockets.note(token & SLOT_MASK, number);
         let mut connection = Connection::accepted(stream, session, generation(token));
 
         let context = hub.context(token);
@@ -101,13 +97,15 @@ impl<S, P: Protocol> Connections<S, P> {
     }
 
     /// Adds a connection that is still being established.
-    pub(super) fn connect<N>(
+    pub(super) fn connect<N: Net<Stream = S>>(
         &mut self,
         stream: S,
         session: Session<P>,
         token: usize,
         hub: &mut Hub<'_, N>,
     ) {
+        let number = hub.net.number(&stream);
+        hub.env.sockets.note(token & SLOT_MASK, number);
         let connection = Connection::connecting(stream, session, generation(token));
         self.insert(connection, Next::Wait, token, hub);
     }
@@ -349,17 +347,54 @@ fn token<S, P: Protocol>(slot: usize, connection: &Connection<S, P>) -> usize {
 mod tests {
     use super::*;
     use crate::protocols::Echo;
+    use crate::reactor::numbers::NUMBER_BYTES;
+    use crate::reactor::timers::TIMER_BYTES;
 
-    /// The memory of an idle connection: its entry in the slab and its timer (20 bytes).
+    type Slot = Connection<socket2::Socket, Echo>;
+
+    /// The most that an idle connection of a protocol without fields may cost, in bytes.
+    const IDLE_MOST: usize = 176;
+
     #[test]
-    fn an_idle_connection_fits_into_160_bytes() {
+    fn an_idle_connection_costs_no_more_than_its_ledger_says() {
         /// Mirrors the slab's entry type, which is private.
         #[expect(dead_code, reason = "only its size counts")]
         enum Entry<T> {
             Vacant(usize),
             Occupied(T),
         }
-        let entry = size_of::<Entry<Connection<socket2::Socket, Echo>>>();
-        assert!(entry + 20 <= 160, "{entry} bytes");
+        let fields = Slot::ledger();
+        let sum: usize = fields.iter().map(|(_, bytes)| bytes).sum();
+        let padding = size_of::<Slot>().wrapping_sub(sum);
+        assert!(padding < 8, "a field is missing or too much: {fields:?}");
+
+        let entry = size_of::<Entry<Slot>>();
+        assert_eq!(entry, size_of::<Slot>(), "a slot costs nothing by itself");
+        let all = entry + TIMER_BYTES + NUMBER_BYTES;
+        assert!(
+            all <= IDLE_MOST,
+            "{all} bytes, of which {TIMER_BYTES} are the timer's: {fields:#?}"
+        );
+    }
+
+    /// The table in ARCHITECTURE.md has a row for each field, and the sum.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn the_table_of_the_ledger_is_right() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md");
+        let text = std::fs::read_to_string(path).expect("a readable file");
+        let padding =
+            size_of::<Slot>() - Slot::ledger().iter().map(|(_, bytes)| bytes).sum::<usize>();
+        let rows = Slot::ledger().into_iter().chain([
+            ("padding", padding),
+            ("timer", TIMER_BYTES),
+            ("number", NUMBER_BYTES),
+            ("together", size_of::<Slot>() + TIMER_BYTES + NUMBER_BYTES),
+        ]);
+
+        for (name, bytes) in rows {
+            let row = format!("| `{name}` | {bytes} |");
+            assert!(text.contains(&row), "no row {row}");
+        }
     }
 }

@@ -9,15 +9,13 @@ use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::hub::{Effects, Hub};
 use crate::reactor::peer_network::PeerNetwork;
-use crate::session::{Buffer, Context, Protocol, Session, catch};
+use crate::reactor::token::NOBODY;
+use crate::session::{Buffer, Context, End, Protocol, Session, catch};
 use crate::statistics::Statistics;
 
 /// How many times to try to send a reply that is interrupted, before it is dropped like any other
 /// that the system does not take.
 const TRIES: usize = 16;
-
-/// A waker token that no connection has: a datagram's session ends before anything could wake it.
-pub(crate) const NOBODY: usize = usize::MAX;
 
 /// Answers the datagram that is in the first `count` bytes of the turn's input.
 pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
@@ -57,7 +55,7 @@ pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
         send,
     ));
     if hub.effects.statistics.datagrams_amplified > before {
-        hub.warn_amplified(format_args!("{name}: the reply"));
+        hub.warn_amplified(Some(&name), format_args!("{name}: the reply"));
     }
 }
 
@@ -70,40 +68,42 @@ pub(crate) fn answer_with<P: Protocol>(
     statistics: &mut Statistics,
     scratch: &mut Option<Box<Buffer>>,
     send: impl FnMut(&[u8], &Address) -> io::Result<()>,
-) -> Option<(Peer, Box<CloseReason>)> {
+) -> Option<End> {
     let mut session = Session::new(protocol, peer, context.clock.tick());
 
     session.lend(scratch);
     session.handle_datagram(data, context);
-    if session.has_replied() && !session.is_aborted() {
-        reply(&session, data.len(), (context.config, statistics), send);
+    let replies = session.has_replied() && !session.is_aborted();
+    if replies && reply(&session, data.len(), (context.config, statistics), send) {
+        session.output_sent(session.output().len(), context);
     }
 
-    session.output_sent(session.output().len(), context);
+    session.drop_output();
     session.reclaim(scratch, context);
 
-    let reason = session.handle_lost()?;
-    statistics.panics += u64::from(matches!(*reason, CloseReason::Panicked));
+    let end = session.handle_lost(context)?;
+    let is_error = end.reason().is_error();
+    statistics.panics += u64::from(matches!(end.reason(), CloseReason::Panicked));
     statistics.panics += u64::from(session.has_panicked_last());
-    statistics.datagrams_failed += u64::from(reason.is_error());
-    let failure = reason.is_error().then(|| (session.peer().clone(), reason));
+    statistics.datagrams_failed += u64::from(is_error);
     statistics.panics += u64::from(catch(|| drop(session)).is_none());
 
-    failure
+    is_error.then_some(end)
 }
 
+/// Sends the reply. Returns whether the system took it.
 fn reply<P: Protocol>(
     session: &Session<P>,
     asked: usize,
     (config, statistics): (&Config, &mut Statistics),
     mut send: impl FnMut(&[u8], &Address) -> io::Result<()>,
-) {
+) -> bool {
     let to = session.peer().address();
     let most = asked.saturating_mul(config.reply_factor);
 
     if session.output().len() > most && PeerNetwork::of(to, config).is_some() {
         statistics.datagrams_amplified += 1;
-        return;
+        return false;
     }
 
     let mut sent = send(session.output(), to);
@@ -115,11 +115,13 @@ fn reply<P: Protocol>(
         sent = send(session.output(), to);
     }
 
-    match sent {
+    match &sent {
         Ok(()) => statistics.datagrams_sent += 1,
         Err(error) => {
-            log::debug!(target: LOG_TARGET, "{to}: reply dropped: {error}");
+            let id = session.peer().id();
+            log::debug!(target: LOG_TARGET, id = id; "{to}: reply dropped: {error}");
             statistics.datagrams_dropped += 1;
         }
     }
+    sent.is_ok()
 }

@@ -3,7 +3,7 @@
 mod answer;
 mod reply_limit;
 
-pub(crate) use self::answer::{NOBODY, answer_on_loop, answer_with};
+pub(crate) use self::answer::{answer_on_loop, answer_with};
 pub(in crate::reactor) use self::reply_limit::ReplyLimit;
 
 use std::io;
@@ -62,7 +62,8 @@ impl<D> Responder<D> {
             match net.receive(&mut self.socket, &mut input[..=DATAGRAM_MOST]) {
                 Ok((count, from)) => {
                     self.source.note_taken();
-                    admission.answer(&mut self.socket, count, Peer::new(from, Some(number)));
+                    let peer = Peer::new(from, Some(number)).with_id(net.next_id());
+                    admission.answer(&mut self.socket, count, peer);
                 }
                 Err(error) => self.handle_error(error, &mut admission.hub)?,
             }

@@ -3,9 +3,8 @@
 use std::rc::Rc;
 
 use crate::address::Peer;
-use crate::error::CloseReason;
 use crate::layer::{Layer, Layered};
-use crate::session::{Actions, Factory};
+use crate::session::{Actions, Ended, Factory};
 use crate::testing::Simulation;
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::network::Question;
@@ -32,8 +31,8 @@ where
         Some(Layered::around((self.layer)(), protocol))
     }
 
-    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
-        self.factory.handle_error(peer, reason);
+    fn handle_error(&mut self, ended: &Ended<'_>) {
+        self.factory.handle_error(ended);
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {

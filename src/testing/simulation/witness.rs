@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::address::Peer;
 use crate::error::{CloseReason, ProtocolError};
-use crate::session::{Actions, Factory, Protocol, Tick, Transport};
+use crate::session::{Actions, Ended, Factory, Protocol, Tick, Transport};
 use crate::testing::simulation::ledger::Slip;
 use crate::testing::simulation::ledger::{Number, SharedLedger};
 
@@ -33,8 +33,8 @@ impl<F: Factory> Factory for Witnessed<F> {
         Some(Witness::new(protocol, number, &self.ledger))
     }
 
-    fn handle_error(&mut self, peer: &Peer, reason: &CloseReason) {
-        self.factory.handle_error(peer, reason);
+    fn handle_error(&mut self, ended: &Ended<'_>) {
+        self.factory.handle_error(ended);
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
@@ -232,7 +232,8 @@ impl<P: Protocol> Protocol for Witness<P> {
         let _ = self.settle(Ok(()), transport);
     }
 
-    fn connection_lost(&mut self, reason: &CloseReason) {
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        let reason = ended.reason();
         self.is_closing.set(false);
         self.check("connection_lost", Stage::New, Stage::Ended);
         self.stage = Stage::Lost;
@@ -254,7 +255,7 @@ impl<P: Protocol> Protocol for Witness<P> {
         if slip == Some(Slip::AsksAfterEnd) {
             let _ = self.poll_timeout();
         }
-        self.protocol.connection_lost(reason);
+        self.protocol.connection_lost(ended);
     }
 
     fn catch_up(&mut self, from: Tick, to: Tick) {

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serveloop::framing::{Decoder, Encoder};
-use serveloop::{
-    Address, CloseReason, Peer, Protocol, ProtocolError, Server, Statistics, Transport,
-};
+use serveloop::{Address, Ended, Peer, Protocol, ProtocolError, Server, Statistics, Transport};
 
 use crate::escaped::Escaped;
 use crate::failure::Failure;
@@ -128,11 +126,10 @@ impl Protocol for Operator {
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        AccessLog.note(format_args!(
-            "{}: client {} had no reply in time",
+        AccessLog.note(
             transport.peer(),
-            self.number
-        ));
+            format_args!("client {} had no reply in time", self.number),
+        );
         transport.close();
     }
 
@@ -140,7 +137,7 @@ impl Protocol for Operator {
         self.go_on(transport);
     }
 
-    fn connection_lost(&mut self, _: &CloseReason) {
+    fn connection_lost(&mut self, _: &Ended<'_>) {
         let lost = self.console.leave(self.number) + usize::from(self.held.is_some());
         if lost > 0 {
             log::warn!(target: TARGET, "client {} left before it got {lost} replies", self.number);

@@ -14,13 +14,14 @@ use proptest::sample::Index;
 use proptest::test_runner::RngSeed;
 
 use self::sockets::Sockets;
-use super::{Connections, FIRST_TOKEN, SLOT_BITS};
+use super::Connections;
 use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, ProtocolError};
-use crate::net::Event;
+use crate::net::{Event, Net};
 use crate::reactor::hub::{Effects, Env, Hub};
-use crate::session::{Input, Protocol, Session, Transport};
+use crate::reactor::token::{FIRST_TOKEN, SLOT_BITS};
+use crate::session::{Ended, Input, Protocol, Session, Transport};
 use crate::waker::Mailbox;
 
 #[derive(Clone, Debug)]
@@ -106,7 +107,7 @@ impl Protocol for Telltale {
         self.tell("woken");
     }
 
-    fn connection_lost(&mut self, _: &CloseReason) {
+    fn connection_lost(&mut self, _: &Ended<'_>) {
         self.tell("lost");
     }
 }
@@ -144,14 +145,16 @@ impl Run {
 
         let mut table = Connections::new(4);
         table.generation = generation;
-        let env = Env::new(config, Instant::now(), Mailbox::silent());
+        let sockets = Sockets::default();
+        let unknown = Net::sockets(&sockets);
+        let env = Env::new(config, Instant::now(), Mailbox::silent(), unknown);
 
         Self {
             table,
             input: env.input(),
             effects: Effects::new(),
             env,
-            sockets: Sockets::default(),
+            sockets,
             told: Told::default(),
             model: HashMap::new(),
             tokens: Vec::new(),

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::net::{Event, Net};
+use crate::net::{Event, Net, Sockets};
 use crate::shutdown::ShutdownHandle;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::clients::Action;
@@ -27,6 +28,20 @@ impl Net for Network {
     fn now(&mut self) -> Instant {
         self.absorb();
         self.origin + self.elapsed
+    }
+
+    fn number(&self, stream: &Handle) -> i32 {
+        i32::try_from(stream.0).unwrap_or(-1)
+    }
+
+    fn sockets(&self) -> Box<dyn Sockets> {
+        Box::new(self.local_addresses.clone())
+    }
+
+    /// Counts anew in each run, so that the same seed is the same run.
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
@@ -52,6 +67,7 @@ impl Net for Network {
     fn listen(&mut self, at: &Address, _: &Config, token: usize) -> io::Result<(Handle, Address)> {
         self.listener = Some(Listener {
             token,
+            address: at.clone(),
             backlog: VecDeque::new(),
             is_changed: false,
         });
@@ -71,6 +87,9 @@ impl Net for Network {
         self.open += 1;
         self.progress.has_moved = true;
         self.note(2, wire);
+        if let Some(listener) = &self.listener {
+            self.local_addresses.note(wire, listener.address.clone());
+        }
 
         let mut ledger = self.ledger.borrow_mut();
         let account = &mut ledger.accounts[self.wires[wire].number];
@@ -96,6 +115,7 @@ impl Net for Network {
         let wire = self.add_wire(account, Standing::Waits);
         session.inspect(|number| number.set(Some(self.wires[wire].number)));
         self.open += 1;
+        self.local_addresses.note(wire, local_address(wire));
 
         let at = self.elapsed + self.latency(wire);
         if !self.random.chance(self.faults.connect_errors) {
@@ -330,4 +350,12 @@ impl Network {
         down.sent += count;
         count
     }
+}
+
+/// Returns the address from which the loop opens a connection: of this machine, each with another
+/// port.
+fn local_address(wire: usize) -> Address {
+    let port = 1_024 + wire % 60_000;
+    let port = u16::try_from(port).unwrap_or(u16::MAX);
+    Address::Tcp((Ipv4Addr::LOCALHOST, port).into())
 }

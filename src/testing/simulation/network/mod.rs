@@ -7,7 +7,8 @@ mod events;
 mod stuck;
 mod trouble;
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
+use crate::net::Sockets;
 use crate::shutdown::ShutdownHandle;
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::faults::Faults;
@@ -48,6 +50,8 @@ pub struct Network {
     /// How long protocols have computed in total.
     computed: Duration,
     wires: Vec<Wire>,
+    /// The local address of each wire, once the loop has it.
+    local_addresses: LocalAddresses,
     listener: Option<Listener>,
     datagram_queue: DatagramQueue,
     /// The peers that the server can connect to.
@@ -63,6 +67,8 @@ pub struct Network {
     progress: Progress,
     trouble: trouble::Plan,
     refused: u64,
+    /// The number of the last connection or datagram.
+    last_id: u64,
     is_stalled: bool,
     has_rested: bool,
     trace: u64,
@@ -72,8 +78,26 @@ pub struct Network {
 #[derive(Debug)]
 struct Listener {
     token: usize,
+    address: Address,
     backlog: VecDeque<usize>,
     is_changed: bool,
+}
+
+/// Where the loop's ends of the wires are. Shared with those who ask while the network is in use.
+#[derive(Clone, Debug, Default)]
+struct LocalAddresses(Rc<RefCell<BTreeMap<usize, Address>>>);
+
+impl LocalAddresses {
+    fn note(&self, wire: usize, address: Address) {
+        self.0.borrow_mut().insert(wire, address);
+    }
+}
+
+impl Sockets for LocalAddresses {
+    fn local_address(&self, number: i32) -> Option<Address> {
+        let wire = usize::try_from(number).ok()?;
+        self.0.borrow().get(&wire).cloned()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +129,7 @@ impl Network {
             elapsed: Duration::ZERO,
             computed: Duration::ZERO,
             wires: Vec::new(),
+            local_addresses: LocalAddresses::default(),
             listener: None,
             datagram_queue: DatagramQueue::default(),
             remotes: Vec::new(),
@@ -118,6 +143,7 @@ impl Network {
             progress: Progress::default(),
             trouble: trouble::Plan::default(),
             refused: 0,
+            last_id: 0,
             is_stalled: false,
             has_rested: false,
             trace: 0,

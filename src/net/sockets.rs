@@ -1,0 +1,38 @@
+//! Questions about open streams, which few sessions ask.
+
+use crate::address::{Address, Credentials};
+use crate::net::mio::path_of;
+use crate::sys;
+
+/// What the system knows of open streams. The loop asks only about streams that are open, by the
+/// [number](Net::number) that each had when it was registered.
+pub trait Sockets {
+    /// Returns a stream's address on this machine.
+    fn local_address(&self, number: i32) -> Option<Address> {
+        let _ = number;
+        None
+    }
+
+    /// Returns the credentials of a Unix stream's peer.
+    fn credentials(&self, number: i32) -> Option<Credentials> {
+        let _ = number;
+        None
+    }
+}
+
+/// Asks the system about streams, which are known by their descriptors.
+pub(crate) struct SystemSockets;
+
+impl Sockets for SystemSockets {
+    fn local_address(&self, descriptor: i32) -> Option<Address> {
+        let addr = sys::local_address(descriptor).ok()?;
+        match addr.as_socket() {
+            Some(addr) => Some(Address::Tcp(addr)),
+            None => Some(Address::Unix(path_of(&addr.as_unix()?))),
+        }
+    }
+
+    fn credentials(&self, descriptor: i32) -> Option<Credentials> {
+        sys::peer_credentials(descriptor).ok()
+    }
+}
