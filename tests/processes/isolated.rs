@@ -11,9 +11,9 @@ use std::time::Instant;
 use serveloop::{Address, Statistics};
 use socket2::Socket;
 
-use crate::model_server::{End, connect, finish, read_to, try_connect};
+use crate::support::model_server::{End, connect, finish, read_to, try_connect};
+use crate::support::transcripts::Host;
 use crate::support::{PATIENCE, seconds};
-use crate::transcripts::Host;
 
 /// A server in a process, as its tests see it.
 pub(crate) struct Isolated {

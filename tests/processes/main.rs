@@ -23,28 +23,16 @@ use serveloop::{
 };
 
 use isolated::{Isolated, Usage};
-use model_protocols::{Any, probe};
-use model_server::{End, connect, finish, read_to};
-use outside::skip;
+use support::model_protocols::{Any, probe};
+use support::model_server::{End, connect, finish, read_to};
+use support::outside::skip;
+use support::transcripts::{Host, Transcript};
 use support::{Scratch, echoes, expect, panic_quietly, timeless};
-use transcripts::{Host, Transcript};
 
 mod isolated;
-#[path = "../it/model_protocols.rs"]
-mod model_protocols;
 #[expect(dead_code, reason = "made for several test programs")]
-#[path = "../it/model_server.rs"]
-mod model_server;
-#[path = "../it/outside.rs"]
-mod outside;
-#[expect(dead_code, reason = "made for several test programs")]
-#[path = "../it/probe.rs"]
-mod probe;
-#[expect(dead_code, reason = "made for several test programs")]
-#[path = "../it/support.rs"]
+#[path = "../it/support/mod.rs"]
 mod support;
-#[path = "../it/transcripts.rs"]
-mod transcripts;
 
 const TESTS: [(&str, fn()); 18] = [
     (

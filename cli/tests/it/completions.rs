@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::outside::skip;
-use crate::running::{Running, run};
-use crate::served::serveloop;
+use crate::support::outside::skip;
+use crate::support::running::{Running, run};
+use crate::support::served::serveloop;
 
 const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
 

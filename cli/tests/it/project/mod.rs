@@ -1,0 +1,9 @@
+//! The command as a whole: its command lines and addresses, clients that others wrote, and the table of
+//! docs/RELIABILITY.md.
+
+mod addresses;
+mod clients;
+mod faults;
+mod scenarios;
+mod tutorials;
+mod usage;

@@ -1,0 +1,264 @@
+//! Command lines that make no sense, and those that ask for help.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::support::served::{Outcome, Served};
+use crate::support::sockets::Directory;
+
+/// Runs a command line that makes no sense; gives what is said about it.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let outcome = Outcome::new(arguments);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "");
+    outcome.stderr
+}
+
+#[track_caller]
+fn help(arguments: &[&str]) -> String {
+    let outcome = Outcome::new(arguments);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.stderr, "");
+    outcome.stdout
+}
+
+#[test]
+fn bad_values_are_refused_with_their_option() {
+    let values = [
+        ("--max-frame", "99999999999999999999"),
+        ("--max-frame", "99999999999GiB"),
+        ("--max-frame", "big"),
+        ("--max-connections", "many"),
+        ("--max-connections", "-1"),
+        ("--idle-timeout", "10"),
+        ("--idle-timeout", "soon"),
+        ("--idle-timeout", "99999999999999999999s"),
+        ("--reuse-port", "perhaps"),
+        ("--send-buffer", "4GiB"),
+        ("--backlog", "2147483648"),
+    ];
+    for (option, value) in values {
+        let text = refused(&["serve", "echo", &format!("{option}={value}")]);
+        assert!(text.starts_with("error: invalid value"), "{text}");
+        assert!(text.contains(option) && text.contains(value), "{text}");
+    }
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused() {
+    let text = refused(&["serve", "echo", "--low-water", "1MiB", "--high-water=1MiB"]);
+    assert!(
+        text.contains("--low-water must be less than --high-water"),
+        "{text}"
+    );
+    for (one, other) in [
+        ("--max-frame=512MiB", "--max-buffered=256MiB"),
+        ("--max-line=2MiB", "--max-frame=1MiB"),
+        ("--high-water=2MiB", "--max-output=1MiB"),
+        ("--high-water=2MiB", "--max-buffered=1MiB"),
+        ("--max-output=512MiB", "--max-buffered=256MiB"),
+    ] {
+        let named = |option: &'static str| option.split('=').next().unwrap();
+        let expected = format!("{} must be at least {}", named(other), named(one));
+        for arguments in [["serve", "echo", one, other], ["serve", other, "echo", one]] {
+            let text = refused(&arguments);
+            assert!(text.contains(&expected), "{arguments:?}: {text}");
+        }
+    }
+    for (options, expected) in [
+        (
+            &["--max-output", "0"][..],
+            "--max-output must be at least 1",
+        ),
+        (
+            &["--max-buffered", "0"],
+            "--max-buffered must be at least 1",
+        ),
+        (
+            &["--low-water=2MiB", "--max-output=1MiB"],
+            "--max-output must be more than --low-water",
+        ),
+    ] {
+        let text = refused(&[&["serve", "echo"], options].concat());
+        assert!(text.contains(expected), "{options:?}: {text}");
+        assert!(!text.contains("high-water"), "{options:?}: {text}");
+    }
+    let text = refused(&[
+        "serve",
+        "command",
+        "--allow",
+        "ls",
+        "--max-request",
+        "2MiB",
+        "--max-frame",
+        "1MiB",
+    ]);
+    assert!(
+        text.contains("--max-frame must be at least --max-request"),
+        "{text}"
+    );
+    let text = refused(&["serve", "echo", "--read-per-turn", "1000000GiB"]);
+    assert!(
+        text.contains("--read-per-turn must be at most 1 GiB"),
+        "{text}"
+    );
+}
+
+#[test]
+fn addresses_that_are_none_are_refused() {
+    for uri in [
+        "127.0.0.1:9999",
+        "http://127.0.0.1:80",
+        "tcp://127.0.0.1",
+        "unix://",
+    ] {
+        let text = refused(&["serve", "echo", "--listen", uri]);
+        assert!(text.contains(uri), "{text}");
+    }
+}
+
+#[test]
+fn an_unknown_protocol_is_answered_with_the_known_ones() {
+    let text = refused(&["serve", "gopher"]);
+    assert!(text.contains("gopher"), "{text}");
+    assert!(text.contains("echo, discard, hello"), "{text}");
+    let text = refused(&["server", "echo"]);
+    assert!(text.contains("serve"), "{text}");
+}
+
+#[test]
+fn nothing_to_do_is_a_mistake() {
+    assert!(refused(&[]).contains("Usage:"));
+    assert!(refused(&["serve"]).contains("Usage:"));
+}
+
+#[test]
+fn a_delay_over_datagrams_is_refused() {
+    for uri in ["udp://127.0.0.1:0", "unixgram:///nowhere/socket"] {
+        let text = refused(&["serve", "hello", "--listen", uri]);
+        assert!(
+            text.contains("hello over datagrams needs --delay 0"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn help_teaches_by_example() {
+    assert!(help(&["--help"]).contains("$ nc 127.0.0.1 9999"));
+    assert!(help(&["serve", "--help"]).contains("$ serveloop serve echo --listen"));
+    for command in ["connect", "fetch", "completions", "man"] {
+        let text = help(&[command, "--help"]);
+        assert!(text.contains(&format!("$ serveloop {command}")), "{text}");
+    }
+    for protocol in [
+        "echo",
+        "discard",
+        "hello",
+        "greet",
+        "print",
+        "timestamp",
+        "dispatch",
+    ] {
+        let text = help(&["serve", protocol, "--help"]);
+        assert!(
+            text.contains(&format!("$ serveloop serve {protocol}")),
+            "{text}"
+        );
+        assert!(text.contains("$ nc 127.0.0.1 9999"), "{text}");
+    }
+}
+
+/// The ports and paths of the examples may be another's here; all else is run as it is printed.
+#[test]
+fn examples_work_as_printed() {
+    let pages: [&[&str]; 10] = [
+        &["--help"],
+        &["serve", "--help"],
+        &["serve", "echo", "--help"],
+        &["serve", "discard", "--help"],
+        &["serve", "hello", "--help"],
+        &["serve", "greet", "--help"],
+        &["serve", "print", "--help"],
+        &["serve", "timestamp", "--help"],
+        &["serve", "dispatch", "--help"],
+        &["serve", "operator", "--help"],
+    ];
+    for page in pages {
+        let text = help(page);
+        let examples: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("$ serveloop serve "))
+            .collect();
+        assert!(!examples.is_empty(), "{page:?}");
+        examples.into_iter().for_each(check_example);
+    }
+}
+
+/// The same for the document that leads from tutorials to here. What `command` needs is up to the
+/// machine, so it is left out.
+#[test]
+fn tutorials_work_as_written() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tutorials.md");
+    let text = fs::read_to_string(path).expect("the document");
+    let examples: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("serveloop serve "))
+        .filter(|example| !example.starts_with("command "))
+        .collect();
+    assert!(examples.len() > 10, "{examples:?}");
+    examples.into_iter().for_each(check_example);
+}
+
+/// Runs a server as it is printed, but at addresses of our own.
+#[track_caller]
+fn check_example(example: &str) {
+    let directory = Directory::new();
+    let path = directory.uri("unix", "socket");
+    let datagrams = directory.uri("unixgram", "datagrams");
+    let mut arguments: Vec<_> = example
+        .split(' ')
+        .map(|argument| match argument.split_once("://") {
+            Some(("tcp", _)) => "tcp://127.0.0.1:0",
+            Some(("udp", _)) => "udp://127.0.0.1:0",
+            Some(("unix", _)) => &path,
+            Some(("unixgram", _)) => &datagrams,
+            _ => argument,
+        })
+        .collect();
+    if !arguments.contains(&"--listen") {
+        arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
+    }
+    let served = Served::new(&arguments);
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(0), "{example}");
+}
+
+#[test]
+fn help_is_grouped_and_shows_defaults() {
+    let text = help(&["serve", "echo", "--help"]);
+    let headings = [
+        "Connections:",
+        "Budgets per turn:",
+        "Buffers and messages:",
+        "Deadlines:",
+        "Sockets:",
+    ];
+    for heading in headings {
+        assert!(text.contains(&format!("\n{heading}\n")), "{heading}");
+    }
+    for default in ["10000", "64KiB", "1MiB", "1m", "250ms", "system"] {
+        assert!(text.contains(&format!("[default: {default}]")), "{default}");
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    assert_eq!(
+        help(&["--version"]),
+        concat!("serveloop ", env!("CARGO_PKG_VERSION"))
+    );
+}

@@ -1,0 +1,152 @@
+//! Limits that are given as options are in force.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::served::{PATIENCE, Served};
+
+/// Runs a server on a TCP port of its own.
+#[track_caller]
+fn serve(arguments: &[&str]) -> Served {
+    let listen = ["--listen", "tcp://127.0.0.1:0"];
+    Served::new(&[arguments, &listen].concat())
+}
+
+#[test]
+fn one_connection_too_many_is_closed() {
+    let served = serve(&["echo", "--max-connections", "1"]);
+    let mut first = served.connect();
+    first.send("first");
+    first.expect("first");
+    served.connect().expect_cut();
+    served.logged("refused, 1 connections are open");
+    first.send("still served");
+    first.expect("still served");
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let served = serve(&["echo", "--idle-timeout", "100ms"]);
+    let began = Instant::now();
+    let mut client = served.connect();
+    client.send("once");
+    client.expect("once");
+    client.expect_end();
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    served.signal(Signal::TERM);
+    served.logged("closed_timeout_idle 1");
+}
+
+#[test]
+fn options_may_stand_before_the_protocol() {
+    let served = serve(&["--first-message-timeout", "50ms", "echo"]);
+    served.connect().expect_end();
+}
+
+#[test]
+fn a_line_that_is_too_long_ends_the_connection() {
+    let served = serve(&["hello", "--framing", "line", "--max-line", "8"]);
+    let mut client = served.connect();
+    client.expect("Welcome!\n");
+    client.send("much too long\n");
+    client.expect_end();
+    served.logged("message too long");
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    let served = serve(&["hello", "--delay", "30s", "--drain-timeout", "50ms"]);
+    let mut client = served.connect();
+    client.expect("Welcome!");
+    client.send("bob");
+    served.signal(Signal::TERM);
+    client.expect_cut();
+    served.logged("closed_timeout_drain 1");
+    assert_eq!(served.exit_code(), Some(0));
+}
+
+#[test]
+fn one_peers_connections_are_limited_in_every_model() {
+    for model in ["event-loop", "threaded", "forking"] {
+        let limits = ["--max-per-peer", "1", "--limit-loopback", "true"];
+        let served = serve(&[&["echo", "--model", model], &limits[..]].concat());
+        let mut first = served.connect();
+        first.send("first");
+        first.expect("first");
+        served.connect().expect_cut();
+        served.logged("refused, 1 connections from there are open");
+        first.finish();
+        first.expect_end();
+        drop(first);
+        // Its place is free when its end was noticed.
+        let began = Instant::now();
+        while !served.connect().echoes() {
+            assert!(began.elapsed() < PATIENCE, "{model}");
+        }
+    }
+}
+
+#[test]
+fn all_connections_together_keep_no_more_than_allowed() {
+    for model in ["event-loop", "threaded", "forking"] {
+        let budget = ["--max-buffered", "128KiB", "--max-output", "64KiB"];
+        let lines = ["hello", "--framing", "line", "--max-line", "1MiB"];
+        let model = ["--model", model];
+        let served = serve(&[&lines[..], &budget[..], &model[..]].concat());
+        let mut client = served.connect();
+        // A line that is never complete.
+        client.send_if_wanted(&"x".repeat(1 << 20));
+        served.logged("ended to keep buffers within their limit");
+        served.signal(Signal::TERM);
+        assert_eq!(served.exit_code(), Some(0), "{model:?}");
+    }
+}
+
+/// What an option makes larger than the limit around it takes that along.
+#[test]
+fn limits_that_nobody_gave_make_room() {
+    for option in [
+        "--max-frame=512MiB",
+        "--max-line=512MiB",
+        "--high-water=512MiB",
+        "--high-water=1KiB",
+        "--max-output=512MiB",
+        "--max-output=1KiB",
+        "--max-buffered=16KiB",
+    ] {
+        let served = serve(&["echo", option]);
+        assert!(served.connect().echoes(), "{option}");
+    }
+}
+
+#[test]
+fn a_longer_line_finds_room() {
+    let line = "x".repeat(3 << 20);
+    let served = serve(&[
+        "hello",
+        "--framing",
+        "line",
+        "--delay",
+        "0",
+        "--max-line",
+        "4MiB",
+    ]);
+    let mut client = served.connect();
+    client.expect("Welcome!\n");
+    client.send(&line);
+    client.send("\n");
+    client.expect("Hello,xxx");
+}
+
+#[test]
+fn a_longer_request_finds_room() {
+    let served = serve(&["command", "--allow", "echo", "--max-request", "4MiB"]);
+    // Blanks between words are none of the program's.
+    let request = format!("echo {}hi", " ".repeat(3 << 20));
+    let length = u32::try_from(request.len()).unwrap().to_be_bytes();
+    let mut client = served.connect();
+    client.send_bytes(&length);
+    client.send(&request);
+    client.expect("\0\0\0\x03hi\n");
+}

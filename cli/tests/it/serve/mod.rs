@@ -1,0 +1,8 @@
+//! `serveloop serve`: where it listens, how it serves, what it allows.
+
+mod limits;
+mod listening;
+#[cfg(target_os = "linux")]
+mod memory;
+mod models;
+mod warnings;

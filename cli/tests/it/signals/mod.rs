@@ -1,0 +1,4 @@
+//! What signals do to a server.
+
+mod dispositions;
+pub(crate) mod shutdown;

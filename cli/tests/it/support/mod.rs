@@ -1,0 +1,9 @@
+//! What several themes need: programs, servers and clients for one test.
+
+#[path = "../../../../tests/it/support/outside.rs"]
+pub(crate) mod outside;
+pub(crate) mod running;
+pub(crate) mod scripts;
+pub(crate) mod served;
+pub(crate) mod sockets;
+pub(crate) mod terminal;

@@ -1,0 +1,8 @@
+//! What the system does to sockets, and what the library makes of it.
+
+mod broken_pipes;
+#[cfg(target_os = "linux")]
+mod destination;
+mod files;
+mod local_addresses;
+mod short_reads;

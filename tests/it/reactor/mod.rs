@@ -1,0 +1,19 @@
+//! The loop: what it asks of the system, and what it does for and against its connections.
+
+mod accept_errors;
+mod account;
+mod budget;
+mod busy_polling;
+mod calls;
+mod connect;
+mod datagrams;
+mod echo;
+mod faults;
+mod late_turns;
+mod limits;
+mod log_fields;
+mod peers;
+mod shutdown;
+// A poller without a descriptor cannot be watched by another.
+#[cfg(not(mio_unsupported_force_poll_poll))]
+mod turn;
