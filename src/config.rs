@@ -1,7 +1,8 @@
 //! Limits, deadlines and socket options of a server, each with its unit and its default.
 
-use std::io;
+use std::error::Error;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::LOG_TARGET;
 use crate::address::NetworkList;
@@ -173,12 +174,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks that the limits are valid on their own and consistent with each other. Everything
-    /// that takes a `Config` calls this.
+    /// Checks that the limits are valid on their own and consistent with each other. Servers, loops
+    /// and the tools for tests do this when they are given a `Config`.
     ///
     /// # Errors
-    /// Returns `InvalidInput`, with a message that names the field.
-    pub fn validate(&self) -> io::Result<()> {
+    /// Returns the first problem, with the field that has it.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         let positive = [
             ("max_connections", self.max_connections),
             ("max_per_peer", self.max_per_peer),
@@ -193,43 +194,42 @@ impl Config {
             ("reply_factor", self.reply_factor),
             ("replies_per_second", self.replies_per_second),
         ];
-
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(invalid(format!("{name} must be at least 1")));
+        for (field, value) in positive {
+            expect(value > 0, field, "at least 1", value)?;
         }
 
-        if self.read_per_turn > READ_MOST {
-            return Err(invalid("read_per_turn must be at most 1 GiB".to_owned()));
-        }
-        if self.accept_pause.is_zero() {
-            return Err(invalid("accept_pause must be more than 0".to_owned()));
-        }
-        if self.backlog < 1 {
-            return Err(invalid("backlog must be at least 1".to_owned()));
-        }
+        let (read, pause) = (self.read_per_turn, self.accept_pause);
+        expect(read <= READ_MOST, "read_per_turn", "at most 1 GiB", read)?;
+        expect(
+            !pause.is_zero(),
+            "accept_pause",
+            "more than 0",
+            format_args!("{pause:?}"),
+        )?;
+        expect(self.backlog > 0, "backlog", "at least 1", self.backlog)?;
 
-        let buffers = [
+        self.validate_buffers()
+    }
+
+    fn validate_buffers(&self) -> Result<(), ConfigError> {
+        let systems = [
             ("send_buffer", self.send_buffer),
             ("receive_buffer", self.receive_buffer),
         ];
-        let too_large = |size: Option<usize>| size.is_some_and(|size| i32::try_from(size).is_err());
-        if let Some((name, _)) = buffers.iter().find(|(_, size)| too_large(*size)) {
-            return Err(invalid(format!("{name} must be less than 2 GiB")));
+        for (field, size) in systems {
+            let size = size.unwrap_or(0);
+            expect(i32::try_from(size).is_ok(), field, "less than 2 GiB", size)?;
         }
 
-        if self.low_water >= self.high_water {
-            return Err(invalid("low_water must be less than high_water".to_owned()));
-        }
-        if self.max_output < self.high_water {
-            return Err(invalid("max_output must be at least high_water".to_owned()));
-        }
-        if self.max_buffered < self.max_output {
-            return Err(invalid(
-                "max_buffered must be at least max_output".to_owned(),
-            ));
-        }
+        let (low, high) = (self.low_water, self.high_water);
+        let rule = format_args!("less than high_water ({high})");
+        expect(low < high, "low_water", rule, low)?;
 
-        Ok(())
+        let (output, buffered) = (self.max_output, self.max_buffered);
+        let rule = format_args!("at least high_water ({high})");
+        expect(output >= high, "max_output", rule, output)?;
+        let rule = format_args!("at least max_output ({output})");
+        expect(buffered >= output, "max_buffered", rule, buffered)
     }
 
     /// Lowers `max_connections` and `max_children` to what the system can number, and logs a
@@ -257,8 +257,58 @@ impl Config {
     }
 }
 
-fn invalid(problem: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, problem)
+/// Returns an error about `field` unless its value `holds` to the rule.
+fn expect(
+    holds: bool,
+    field: &'static str,
+    rule: impl fmt::Display,
+    value: impl fmt::Display,
+) -> Result<(), ConfigError> {
+    if holds {
+        return Ok(());
+    }
+
+    let problem = format!("must be {rule}, not {value}");
+    Err(ConfigError { field, problem })
+}
+
+/// A field of a [`Config`] with a value that makes no sense.
+///
+/// ```
+/// use serveloop::{Config, ConfigError, Server};
+///
+/// let config = Config { max_connections: 0, ..Config::default() };
+/// let error = config.validate().unwrap_err();
+/// assert_eq!(error.field, "max_connections");
+/// assert_eq!(error.to_string(), "max_connections must be at least 1, not 0");
+///
+/// // Where a server is made, it is inside an I/O error of the kind `InvalidInput`.
+/// let error = Server::bind(&["tcp://127.0.0.1:0".parse()?], config).unwrap_err();
+/// assert!(error.get_ref().is_some_and(|inner| inner.is::<ConfigError>()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The name of the field.
+    pub field: &'static str,
+    /// What its value must be and what it is, in words that follow the field's name. Sizes are in
+    /// bytes. Other fields that it depends on are named, with their values.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.problem)
+    }
+}
+
+impl Error for ConfigError {}
+
+impl From<ConfigError> for io::Error {
+    fn from(error: ConfigError) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, error)
+    }
 }
 
 impl Default for Config {
@@ -345,56 +395,5 @@ mod tests {
 
             assert_eq!(config.reads_per_turn(), expected);
         }
-    }
-
-    #[test]
-    fn defaults_are_valid_and_nonsense_is_named() {
-        Config::default().validate().unwrap();
-
-        let zero = Config {
-            read_per_turn: 0,
-            ..Config::default()
-        };
-        assert_eq!(
-            zero.validate().unwrap_err().to_string(),
-            "read_per_turn must be at least 1"
-        );
-
-        let crossed = Config {
-            low_water: 9,
-            high_water: 8,
-            ..Config::default()
-        };
-        assert!(
-            crossed
-                .validate()
-                .unwrap_err()
-                .to_string()
-                .starts_with("low_water")
-        );
-
-        let small = Config {
-            max_output: 10,
-            ..Config::default()
-        };
-        assert!(
-            small
-                .validate()
-                .unwrap_err()
-                .to_string()
-                .starts_with("max_output")
-        );
-
-        let scarce = Config {
-            max_buffered: MIB - 1,
-            ..Config::default()
-        };
-        assert!(
-            scarce
-                .validate()
-                .unwrap_err()
-                .to_string()
-                .starts_with("max_buffered")
-        );
     }
 }

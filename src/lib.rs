@@ -59,7 +59,7 @@ pub mod testing;
 mod waker;
 
 pub use address::{Address, AddressError, Credentials, Peer};
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use error::{CloseReason, Deadline, ProtocolError, Result};
 pub use reactor::Reactor;
 pub use server::{Server, Serving};

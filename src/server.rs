@@ -76,7 +76,8 @@ impl Server {
     ///
     /// # Errors
     /// Returns an error that names the address if one of them cannot be bound, and `InvalidInput`
-    /// if `addresses` is empty or `config` is invalid.
+    /// if `addresses` is empty, or if `config` is invalid: then with a
+    /// [`ConfigError`](crate::ConfigError) inside.
     pub fn bind(addresses: &[Address], config: Config) -> io::Result<Self> {
         let server = Self::bind_only(addresses, config)?;
         server.activate()?;

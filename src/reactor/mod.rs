@@ -114,7 +114,8 @@ impl<F: Factory> Reactor<F> {
     /// Creates a loop on the operating system's network, without listeners.
     ///
     /// # Errors
-    /// `InvalidInput` if the configuration makes no sense. Otherwise the system has no descriptor
+    /// `InvalidInput`, with a [`ConfigError`](crate::ConfigError) inside, if the configuration makes
+    /// no sense. Otherwise the system has no descriptor
     /// left for the poller.
     pub fn new(factory: F, config: Config) -> io::Result<Self> {
         Self::with_net(Mio::new()?, factory, config)

@@ -6,6 +6,7 @@
 )]
 
 mod address;
+mod config;
 mod error;
 mod framing;
 mod layer;

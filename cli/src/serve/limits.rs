@@ -1,7 +1,5 @@
 //! A server's limits as command-line options, one for each field of [`Config`].
 
-use std::io;
-
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serveloop::Config;
@@ -159,10 +157,9 @@ impl Limits {
         let mut config = self.values.collect();
         make_room(&mut config, &self.given, needs)
             .map_err(|problem| Failure::Usage(Self::by_options(&problem)))?;
-        config.validate().map_err(|error| {
-            let problem = Self::by_options(&error.to_string());
-            Failure::of_input(io::Error::new(error.kind(), problem))
-        })?;
+        config
+            .validate()
+            .map_err(|error| Failure::Usage(Self::by_options(&error.to_string())))?;
         Ok(config)
     }
 
@@ -348,15 +345,15 @@ mod tests {
         for (nonsense, said) in [
             (
                 "--low-water=1MiB --high-water=1MiB",
-                "--low-water must be less than --high-water",
+                "--low-water must be less than --high-water (1048576), not 1048576",
             ),
             (
                 "--max-connections=0",
-                "--max-connections must be at least 1",
+                "--max-connections must be at least 1, not 0",
             ),
             (
                 "--read-per-turn=2GiB",
-                "--read-per-turn must be at most 1 GiB",
+                "--read-per-turn must be at most 1 GiB, not 2147483648",
             ),
             (
                 "--max-buffered=256MiB --max-frame=512MiB",
@@ -370,6 +367,37 @@ mod tests {
                 panic!("{nonsense} is taken");
             };
             assert_eq!(problem, said);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named_by_its_option() {
+        for (option, value) in [
+            ("max-connections", "0"),
+            ("max-per-peer", "0"),
+            ("max-children", "0"),
+            ("accepts-per-turn", "0"),
+            ("read-per-turn", "0"),
+            ("write-per-turn", "0"),
+            ("messages-per-turn", "0"),
+            ("datagrams-per-turn", "0"),
+            ("timeouts-per-turn", "0"),
+            ("high-water", "0"),
+            ("reply-factor", "0"),
+            ("replies-per-second", "0"),
+            ("accept-pause", "0"),
+            ("read-per-turn", "2GiB"),
+            ("low-water", "1GiB --high-water=1GiB"),
+        ] {
+            let arguments = format!("--{option}={value}");
+            let options: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
+
+            let Err(Failure::Usage(problem)) = parse(&options).config(&[]) else {
+                panic!("{arguments} is taken");
+            };
+            let named = format!("--{option} must be ");
+            assert!(problem.starts_with(&named), "{problem}");
+            assert!(!problem.contains('_'), "{problem}");
         }
     }
 }
