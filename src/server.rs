@@ -1,6 +1,7 @@
 //! The server: binds addresses, then serves them in one of several execution models.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::address::{Address, Peer};
 use crate::config::Config;
@@ -176,6 +177,26 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Returns the sockets that are bound, in the order of [`addresses`](Self::addresses), to set
+    /// options that [`Config`] does not have. Accepted connections inherit most options of their
+    /// listener on Linux.
+    ///
+    /// ```
+    /// use serveloop::{Config, Server};
+    /// use socket2::SockRef;
+    ///
+    /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+    /// for socket in server.sockets() {
+    ///     SockRef::from(&socket).set_keepalive(true)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// With several workers, each has sockets of its own, which do not have these options.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.bound.iter().map(AsFd::as_fd)
     }
 
     /// Returns a handle that stops the server from anywhere, before or while it serves.

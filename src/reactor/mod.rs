@@ -35,14 +35,14 @@ pub(crate) use self::token::NOBODY;
 mod phases;
 mod postponed;
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use self::postponed::Postponed;
 use crate::address::Address;
 use crate::config::Config;
-use crate::net::{Bound, Event, Mio, Net};
+use crate::net::{Bound, EVENTS_MOST, Event, Mio, Net};
 use crate::reactor::accept::Acceptor;
 use crate::reactor::busy_poll::BusyPoll;
 use crate::reactor::connections::Connections;
@@ -65,9 +65,8 @@ const LONG: Duration = Duration::from_millis(10);
 
 /// A loop on one thread, with any number of listeners and connections.
 ///
-/// Call [`run`](Self::run) to serve until shutdown. To embed the loop in another one, watch its
-/// descriptor ([`AsRawFd`]) for up to [`timeout`](Self::timeout) and then call
-/// [`turn`](Self::turn). Most servers use [`Server`](crate::Server) instead.
+/// Call [`run`](Self::run) to serve until shutdown. Most servers use [`Server`](crate::Server)
+/// instead.
 ///
 /// ```
 /// use serveloop::{Address, Config, Peer, Reactor};
@@ -78,6 +77,34 @@ const LONG: Duration = Duration::from_millis(10);
 /// let address = reactor.listen(&"tcp://127.0.0.1:0".parse::<Address>()?)?;
 /// reactor.turn(Some(Duration::ZERO))?;
 /// assert_ne!(address.to_string(), "tcp://127.0.0.1:0");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Inside another loop
+/// To embed the loop in another one, watch its descriptor ([`AsFd`]) until it is readable, for up to
+/// [`timeout`](Self::timeout), and then run one [`turn`](Self::turn). Any poller will do, of levels
+/// or of edges; this is mio's:
+///
+/// ```
+/// use std::os::fd::AsRawFd;
+/// use std::time::Duration;
+///
+/// use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+/// use serveloop::{Config, Server, protocols::Echo};
+///
+/// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+/// # server.shutdown_handle().shutdown();
+/// let mut reactor = server.into_reactor(|_: &_| Some(Echo))?;
+///
+/// let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
+/// let descriptor = reactor.as_raw_fd();
+/// poll.registry().register(&mut SourceFd(&descriptor), Token(0), Interest::READABLE)?;
+///
+/// while !reactor.is_finished() {
+///     // Your own descriptors can be in the same poller.
+///     poll.poll(&mut events, reactor.timeout())?;
+///     reactor.turn(Some(Duration::ZERO))?;
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Reactor<F: Factory, N: Net = Mio> {
@@ -115,8 +142,7 @@ impl<F: Factory> Reactor<F> {
     ///
     /// # Errors
     /// `InvalidInput`, with a [`ConfigError`](crate::ConfigError) inside, if the configuration makes
-    /// no sense. Otherwise the system has no descriptor
-    /// left for the poller.
+    /// no sense. Otherwise the system has no descriptor left for the poller.
     pub fn new(factory: F, config: Config) -> io::Result<Self> {
         Self::with_net(Mio::new()?, factory, config)
     }
@@ -284,6 +310,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Returns how long your own poller may wait for the loop's descriptor before the next turn.
     /// `None` means without limit.
     pub fn timeout(&mut self) -> Option<Duration> {
+        if self.events.len() >= EVENTS_MOST {
+            // More may be left, which a poller of edges has reported already.
+            return Some(Duration::ZERO);
+        }
+
         self.now();
         self.took = Duration::ZERO;
         self.patience()
@@ -344,9 +375,17 @@ impl<F: Factory, N: Net> Drop for Reactor<F, N> {
     }
 }
 
+impl<F: Factory, N: Net + AsFd> AsFd for Reactor<F, N> {
+    /// Returns a descriptor that is readable when the next turn has events to handle, including
+    /// wakes and shutdown requests from other threads. Deadlines, and work that the last turn left,
+    /// do not make it readable: see [`timeout`](Reactor::timeout).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.net.as_fd()
+    }
+}
+
 impl<F: Factory, N: Net + AsRawFd> AsRawFd for Reactor<F, N> {
-    /// Returns a descriptor that is readable when the next turn has events to handle. Deadlines do
-    /// not make it readable: see [`timeout`](Reactor::timeout).
+    /// Returns the number of the descriptor that [`AsFd`] lends.
     fn as_raw_fd(&self) -> RawFd {
         self.net.as_raw_fd()
     }

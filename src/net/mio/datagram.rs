@@ -97,8 +97,12 @@ impl Datagram {
 
         sent.map(drop)
     }
+}
 
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+impl AsFd for Datagram {
+    /// Returns the socket, for example to read its options. The loop alone receives from it and sends
+    /// by it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
             Kind::Udp(socket) | Kind::UdpAny(socket, _) => socket.as_fd(),
             Kind::Unix(socket) => socket.as_fd(),

@@ -66,8 +66,11 @@ impl Listener {
             }
         }
     }
+}
 
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+impl AsFd for Listener {
+    /// Returns the socket, for example to read its options. The loop alone accepts from it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
             Kind::Tcp(listener) => listener.as_fd(),
             Kind::Unix(listener, _) => listener.as_fd(),

@@ -31,7 +31,7 @@ use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::socket::Bound;
-use crate::net::{Event, Net, Sockets, SystemSockets, socket};
+use crate::net::{EVENTS_MOST, Event, Net, Sockets, SystemSockets, socket};
 use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 use crate::{LOG_TARGET, sys};
@@ -39,9 +39,6 @@ use crate::{LOG_TARGET, sys};
 pub use self::datagram::Datagram;
 pub use self::listener::Listener;
 pub(super) use self::listener::path_of;
-
-/// The most events that one wait returns.
-const EVENTS: usize = 1_024;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
@@ -68,7 +65,7 @@ impl Mio {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
-            events: Events::with_capacity(EVENTS),
+            events: Events::with_capacity(EVENTS_MOST),
             registrations: Registrations::new(),
         })
     }
@@ -81,14 +78,14 @@ impl Mio {
         token: usize,
     ) -> io::Result<Listener> {
         let listener = Listener::new(bound, config)?;
-        self.watch(listener.descriptor(), token, Interest::READABLE)?;
+        self.watch(listener.as_fd(), token, Interest::READABLE)?;
         Ok(listener)
     }
 
     /// Wraps and watches a datagram socket that is already bound.
     pub(crate) fn adopt_datagram(&self, bound: Bound, token: usize) -> io::Result<Datagram> {
         let datagram = Datagram::new(bound)?;
-        self.watch(datagram.descriptor(), token, Interest::READABLE)?;
+        self.watch(datagram.as_fd(), token, Interest::READABLE)?;
         Ok(datagram)
     }
 
@@ -217,22 +214,22 @@ impl Net for Mio {
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
         let accepted = listener.accept();
         if REARMS {
-            let descriptor = listener.descriptor();
+            let descriptor = listener.as_fd();
             self.rearm_after(descriptor, Interest::READABLE, &accepted, |_| false);
         }
         accepted
     }
 
     fn has_connection(&mut self, listener: &mut Listener) -> bool {
-        sys::has_input(listener.descriptor())
+        sys::has_input(listener.as_fd())
     }
 
     fn has_datagram(&mut self, socket: &mut Datagram) -> bool {
-        sys::has_input(socket.descriptor())
+        sys::has_input(socket.as_fd())
     }
 
     fn close_listener(&mut self, listener: Listener) {
-        self.forget(listener.descriptor());
+        self.forget(listener.as_fd());
         drop(listener);
     }
 
@@ -324,9 +321,7 @@ impl Net for Mio {
         let received = socket.receive(buffer);
 
         if REARMS {
-            self.rearm_after(socket.descriptor(), Interest::READABLE, &received, |_| {
-                false
-            });
+            self.rearm_after(socket.as_fd(), Interest::READABLE, &received, |_| false);
         }
 
         received
@@ -337,7 +332,7 @@ impl Net for Mio {
     }
 
     fn close_datagram(&mut self, socket: Datagram) {
-        self.forget(socket.descriptor());
+        self.forget(socket.as_fd());
         drop(socket);
     }
 

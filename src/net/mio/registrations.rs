@@ -2,7 +2,7 @@
 //! and last until the descriptor is closed.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use ::mio::event::Event;
@@ -49,9 +49,17 @@ impl Registrations {
     }
 }
 
-impl AsRawFd for Mio {
+impl AsFd for Mio {
     /// Returns a descriptor that is readable when [`Net::poll`](crate::net::Net::poll) has events.
+    /// There is none on systems whose only poller is poll(2).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
+impl AsRawFd for Mio {
+    /// Returns the number of the descriptor that [`AsFd`] lends.
     fn as_raw_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
+        self.as_fd().as_raw_fd()
     }
 }

@@ -8,12 +8,14 @@ mod calls;
 mod connect;
 mod datagrams;
 mod echo;
+// A poller without a descriptor cannot be watched by another.
+#[cfg(not(mio_unsupported_force_poll_poll))]
+mod embedded;
 mod faults;
 mod late_turns;
 mod limits;
 mod log_fields;
 mod peers;
 mod shutdown;
-// A poller without a descriptor cannot be watched by another.
 #[cfg(not(mio_unsupported_force_poll_poll))]
 mod turn;
