@@ -49,6 +49,19 @@ pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
+/// A function without arguments ends a wait too. That of a driver that never waits does nothing:
+///
+/// ```
+/// use serveloop::driver::Mailbox;
+///
+/// let mailbox = Mailbox::new(Box::new(|| ()));
+/// ```
+impl<F: Fn() + Send + Sync> Wake for F {
+    fn wake(&self) {
+        self();
+    }
+}
+
 /// Makes wakers. A driver lends an implementation to its sessions.
 pub trait Wakers {
     /// Returns a waker for the session that the driver knows as `id`.
@@ -73,11 +86,7 @@ impl Mailbox {
 
     /// Creates a mailbox that notifies no driver.
     pub(crate) fn silent() -> Arc<Self> {
-        struct Silent;
-        impl Wake for Silent {
-            fn wake(&self) {}
-        }
-        Self::new(Box::new(Silent))
+        Self::new(Box::new(|| ()))
     }
 
     /// Takes all wakes that arrived since the last call, and returns the IDs of their sessions. The

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serveloop::driver::Wake;
 use serveloop::net::{Event, Net};
-use serveloop::{Address, Config, ShutdownHandle};
+use serveloop::{Address, Config};
 
 const MESSAGE: usize = 64;
 
@@ -66,12 +66,6 @@ impl Planned {
     }
 }
 
-struct Nobody;
-
-impl Wake for Nobody {
-    fn wake(&self) {}
-}
-
 impl Net for Planned {
     type Stream = ();
     type Listener = ();
@@ -89,7 +83,7 @@ impl Net for Planned {
                 readable: true,
                 writable: true,
                 closed: steps.ends,
-                error: false,
+                ..Event::default()
             };
             events.extend(steps.comes.drain(..).map(event));
             if steps.connects > 0 {
@@ -101,11 +95,7 @@ impl Net for Planned {
     }
 
     fn waker(&mut self, _: usize) -> io::Result<Box<dyn Wake>> {
-        Ok(Box::new(Nobody))
-    }
-
-    fn watch_shutdown(&mut self, _: &ShutdownHandle, _: usize) -> io::Result<()> {
-        Ok(())
+        Ok(Box::new(|| ()))
     }
 
     fn listen(&mut self, at: &Address, _: &Config, _: usize) -> io::Result<((), Address)> {
@@ -117,16 +107,6 @@ impl Net for Planned {
             steps.connects = steps.connects.checked_sub(1).ok_or(ErrorKind::WouldBlock)?;
             Ok(((), Address::Unix("".into())))
         })
-    }
-
-    fn close_listener(&mut self, (): ()) {}
-
-    fn connect(&mut self, _: &Address, _: &Config) -> io::Result<()> {
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    fn connected(&mut self, (): &mut ()) -> io::Result<()> {
-        Ok(())
     }
 
     fn register(&mut self, (): &mut (), token: usize) -> io::Result<()> {
@@ -145,32 +125,4 @@ impl Net for Planned {
     fn write(&mut self, (): &mut (), data: &[u8]) -> io::Result<usize> {
         Ok(data.len())
     }
-
-    fn error(&mut self, (): &mut ()) -> Option<io::Error> {
-        None
-    }
-
-    fn unsent(&mut self, (): &mut ()) -> usize {
-        0
-    }
-
-    fn finish(&mut self, (): &mut ()) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn close(&mut self, (): (), _: bool) {}
-
-    fn bind(&mut self, _: &Address, _: &Config, _: usize) -> io::Result<((), Address)> {
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    fn receive(&mut self, (): &mut (), _: &mut [u8]) -> io::Result<(usize, Address)> {
-        Err(ErrorKind::WouldBlock.into())
-    }
-
-    fn send(&mut self, (): &mut (), _: &[u8], _: &Address) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn close_datagram(&mut self, (): ()) {}
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput};
-use serveloop::driver::{Buffer, Clock, Context, Mailbox, Session, Wake};
+use serveloop::driver::{Buffer, Clock, Context, Mailbox, Session};
 use serveloop::framing::{
     FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines, Message,
 };
@@ -67,12 +67,6 @@ where
     }
 }
 
-struct Nobody;
-
-impl Wake for Nobody {
-    fn wake(&self) {}
-}
-
 /// A session and all that a driver lends it.
 struct Step<P> {
     session: Session<P>,
@@ -90,7 +84,7 @@ impl<P: Protocol> Step<P> {
             session: Session::new(protocol, peer, clock.tick()),
             clock,
             config: Config::default(),
-            mailbox: Mailbox::new(Box::new(Nobody)),
+            mailbox: Mailbox::new(Box::new(|| ())),
             scratch: Some(Box::default()),
         }
     }

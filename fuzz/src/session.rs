@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serveloop::driver::{Buffer, Clock, Context, Mailbox, Session, Tick, Wake};
+use serveloop::driver::{Buffer, Clock, Context, Mailbox, Session, Tick};
 use serveloop::{Address, CloseReason, Config, Peer};
 
 use crate::input::Input;
@@ -55,12 +55,6 @@ fn datagram(input: &mut Input<'_>, config: Config) {
     }
 }
 
-struct Nobody;
-
-impl Wake for Nobody {
-    fn wake(&self) {}
-}
-
 /// A session, the model of it, and what its driver keeps.
 struct Run {
     session: Session<Scripted>,
@@ -89,7 +83,7 @@ impl Run {
             protocol,
             config,
             clock,
-            mailbox: Mailbox::new(Box::new(Nobody)),
+            mailbox: Mailbox::new(Box::new(|| ())),
             scratch: Some(Box::default()),
             in_turn: false,
             asked: None,

@@ -36,7 +36,7 @@ pub(crate) const EVENTS_MOST: usize = 1_024;
 ///
 /// All fields are hints. Each may be false or late, and a call on a socket that turns out not to be
 /// ready returns `WouldBlock`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     /// The token that the socket was registered with.
     pub token: usize,
@@ -62,6 +62,79 @@ pub struct Event {
 /// Readiness is edge-triggered: a new event comes only after a call returned `WouldBlock`, or read
 /// or wrote less than it was asked to. A Unix stream is an exception: after a read only
 /// `WouldBlock` counts, since more may wait behind a read that ended early.
+///
+/// # What to implement
+/// Every network has a clock, waits and can be woken: [`now`](Self::now), [`poll`](Self::poll) and
+/// [`waker`](Self::waker). The other methods have defaults, so implement what your network has:
+///
+/// | what there is | methods |
+/// |---|---|
+/// | listeners | [`listen`](Self::listen), [`accept`](Self::accept) |
+/// | connections | [`register`](Self::register), [`read`](Self::read), [`write`](Self::write) |
+/// | outbound connections | [`connect`](Self::connect), and [`connected`](Self::connected) if they take time |
+/// | datagrams | [`bind`](Self::bind), [`receive`](Self::receive), [`send`](Self::send) |
+/// | shutdown from other threads | [`watch_shutdown`](Self::watch_shutdown) |
+///
+/// Without an implementation, these fail with [`Unsupported`](io::ErrorKind::Unsupported), and
+/// nothing else of their row is called. The remaining methods say what their defaults do; they suit
+/// a network in memory. A network that wraps another one passes on every method.
+///
+/// ```
+/// use std::io;
+/// use std::time::{Duration, Instant};
+///
+/// use serveloop::driver::Wake;
+/// use serveloop::net::{Event, Net};
+/// use serveloop::{Address, Config, Peer, Reactor, protocols::Echo};
+///
+/// /// One datagram comes, and what is sent is kept.
+/// struct OneDatagram(Option<&'static str>, Vec<u8>);
+///
+/// impl Net for OneDatagram {
+///     type Stream = ();
+///     type Listener = ();
+///     type Datagram = ();
+///
+///     fn now(&mut self) -> Instant {
+///         Instant::now()
+///     }
+///
+///     fn poll(&mut self, events: &mut Vec<Event>, _: Option<Duration>) -> io::Result<()> {
+///         events.push(Event { token: 0, readable: true, ..Event::default() });
+///         Ok(())
+///     }
+///
+///     fn waker(&mut self, _: usize) -> io::Result<Box<dyn Wake>> {
+///         Ok(Box::new(|| ())) // `poll` never waits.
+///     }
+///
+///     fn bind(&mut self, at: &Address, _: &Config, _: usize) -> io::Result<((), Address)> {
+///         Ok(((), at.clone()))
+///     }
+///
+///     fn receive(&mut self, (): &mut (), buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+///         let data = self.0.take().ok_or(io::ErrorKind::WouldBlock)?.as_bytes();
+///         buffer[..data.len()].copy_from_slice(data);
+///         Ok((data.len(), Address::Udp(([192, 0, 2, 1], 5000).into())))
+///     }
+///
+///     fn send(&mut self, (): &mut (), data: &[u8], _: &Address) -> io::Result<()> {
+///         self.1.extend_from_slice(data);
+///         Ok(())
+///     }
+/// }
+///
+/// let net = OneDatagram(Some("hello"), Vec::new());
+/// let mut reactor = Reactor::with_net(net, |_: &Peer| Some(Echo), Config::default())?;
+/// reactor.listen(&"udp://192.0.2.7:7".parse()?)?;
+/// reactor.turn(None)?;
+/// assert_eq!(reactor.net().1, b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[expect(
+    unused_variables,
+    reason = "parameters have names where defaults ignore them"
+)]
 pub trait Net {
     /// A connection.
     type Stream;
@@ -91,7 +164,9 @@ pub trait Net {
     ///
     /// # Errors
     /// The system cannot watch the handle.
-    fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()>;
+    fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()> {
+        unsupported()
+    }
 
     /// Opens a listener, registers it with `token`, and returns the address that it really has.
     ///
@@ -102,77 +177,100 @@ pub trait Net {
         at: &Address,
         config: &Config,
         token: usize,
-    ) -> io::Result<(Self::Listener, Address)>;
+    ) -> io::Result<(Self::Listener, Address)> {
+        unsupported()
+    }
 
     /// Accepts one waiting connection. The stream is not registered yet.
     ///
     /// # Errors
     /// The errors of accept(2).
-    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)>;
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)> {
+        unsupported()
+    }
 
     /// Returns whether a connection is waiting to be accepted, for a warning that it has to wait.
-    /// False where the system does not tell.
+    /// False where the system does not tell, and by default.
     fn has_connection(&mut self, listener: &mut Self::Listener) -> bool {
-        let _ = listener;
         false
     }
 
     /// Returns whether a datagram is waiting to be received, for a warning that it has to wait.
-    /// False where the system does not tell.
+    /// False where the system does not tell, and by default.
     fn has_datagram(&mut self, socket: &mut Self::Datagram) -> bool {
-        let _ = socket;
         false
     }
 
-    /// Stops listening.
-    fn close_listener(&mut self, listener: Self::Listener);
+    /// Stops listening. The default drops the listener.
+    fn close_listener(&mut self, listener: Self::Listener) {
+        drop(listener);
+    }
 
     /// Begins to connect.
     ///
     /// # Errors
     /// The attempt has failed already. `WouldBlock` means that it cannot begin now, although
     /// nothing is wrong; the loop then tries again until `connect_timeout`.
-    fn connect(&mut self, to: &Address, config: &Config) -> io::Result<Self::Stream>;
+    fn connect(&mut self, to: &Address, config: &Config) -> io::Result<Self::Stream> {
+        unsupported()
+    }
 
-    /// Returns `Ok` if the connection is established.
+    /// Returns `Ok` if the connection is established, as it always is by default.
     ///
     /// # Errors
     /// `WouldBlock` if it is not established yet; otherwise the reason why it failed.
-    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Registers a stream with `token`, for reading and writing, until it is closed.
     ///
     /// # Errors
     /// The system cannot watch the stream.
-    fn register(&mut self, stream: &mut Self::Stream, token: usize) -> io::Result<()>;
+    fn register(&mut self, stream: &mut Self::Stream, token: usize) -> io::Result<()> {
+        unsupported()
+    }
 
     /// Reads what has arrived. 0 bytes mean the end of the stream.
     ///
     /// # Errors
     /// The errors of read(2).
-    fn read(&mut self, stream: &mut Self::Stream, buffer: &mut [u8]) -> io::Result<usize>;
+    fn read(&mut self, stream: &mut Self::Stream, buffer: &mut [u8]) -> io::Result<usize> {
+        unsupported()
+    }
 
     /// Writes as much as there is room for.
     ///
     /// # Errors
     /// The errors of write(2).
-    fn write(&mut self, stream: &mut Self::Stream, data: &[u8]) -> io::Result<usize>;
+    fn write(&mut self, stream: &mut Self::Stream, data: &[u8]) -> io::Result<usize> {
+        unsupported()
+    }
 
-    /// Returns the error that an event announced, if there is one.
-    fn error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
+    /// Returns the error that an event announced, if there is one. The default knows of none.
+    fn error(&mut self, stream: &mut Self::Stream) -> Option<io::Error> {
+        None
+    }
 
     /// Returns how many written bytes the peer's system has not taken yet, or 0 where that is
-    /// unknown.
-    fn unsent(&mut self, stream: &mut Self::Stream) -> usize;
+    /// unknown, as it is by default.
+    fn unsent(&mut self, stream: &mut Self::Stream) -> usize {
+        0
+    }
 
-    /// Ends our side of the stream, after what was written.
+    /// Ends our side of the stream, after what was written. The default does nothing.
     ///
     /// # Errors
     /// The errors of shutdown(2).
-    fn finish(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+    fn finish(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Closes a stream. With `abort` the peer sees a reset, if the transport has one.
-    fn close(&mut self, stream: Self::Stream, abort: bool);
+    /// Closes a stream. With `abort` the peer sees a reset, if the transport has one. The default
+    /// drops the stream.
+    fn close(&mut self, stream: Self::Stream, abort: bool) {
+        drop(stream);
+    }
 
     /// Opens a datagram socket, registers it with `token`, and returns the address that it really
     /// has.
@@ -184,7 +282,9 @@ pub trait Net {
         at: &Address,
         config: &Config,
         token: usize,
-    ) -> io::Result<(Self::Datagram, Address)>;
+    ) -> io::Result<(Self::Datagram, Address)> {
+        unsupported()
+    }
 
     /// Receives one waiting datagram into `buffer`, and returns its length and its sender.
     ///
@@ -194,17 +294,23 @@ pub trait Net {
         &mut self,
         socket: &mut Self::Datagram,
         buffer: &mut [u8],
-    ) -> io::Result<(usize, Address)>;
+    ) -> io::Result<(usize, Address)> {
+        unsupported()
+    }
 
     /// Sends `data` to `to`, as the reply to the last datagram received on this socket. A socket
     /// with several addresses sends it from the one that the datagram was sent to.
     ///
     /// # Errors
     /// The errors of sendto(2).
-    fn send(&mut self, socket: &mut Self::Datagram, data: &[u8], to: &Address) -> io::Result<()>;
+    fn send(&mut self, socket: &mut Self::Datagram, data: &[u8], to: &Address) -> io::Result<()> {
+        unsupported()
+    }
 
-    /// Closes a datagram socket.
-    fn close_datagram(&mut self, socket: Self::Datagram);
+    /// Closes a datagram socket. The default drops it.
+    fn close_datagram(&mut self, socket: Self::Datagram) {
+        drop(socket);
+    }
 
     /// Returns what [`sockets`](Self::sockets) knows a stream by. The default is 0.
     fn number(&self, stream: &Self::Stream) -> i32 {
@@ -238,4 +344,9 @@ pub trait Net {
     fn is_local_in_scope(&mut self, addr: SocketAddr) -> bool {
         self.is_local(addr.ip())
     }
+}
+
+/// The answer of a network to what it has not.
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -6,3 +6,4 @@ mod destination;
 mod files;
 mod local_addresses;
 mod short_reads;
+mod stub;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serveloop::driver::{Clock, Context, Mailbox, Session, Wake};
+use serveloop::driver::{Clock, Context, Mailbox, Session};
 use serveloop::testing::MemorySession;
 use serveloop::{Address, CloseReason, Config, Deadline, Peer, Transport};
 
@@ -365,7 +365,7 @@ fn the_earliest_of_several_deadlines_counts() {
 #[test]
 fn a_deadline_changes_only_when_something_may_have_made_it_earlier() {
     let (clock, config) = (Clock::new(Instant::now()), Config::default());
-    let wakers = Mailbox::new(Box::new(Nobody));
+    let wakers = Mailbox::new(Box::new(|| ()));
     let context = Context {
         clock: &clock,
         config: &config,
@@ -383,10 +383,4 @@ fn a_deadline_changes_only_when_something_may_have_made_it_earlier() {
     assert!(!session.deadline_changed());
     session.fail(CloseReason::Aborted);
     assert!(session.deadline_changed());
-}
-
-struct Nobody;
-
-impl Wake for Nobody {
-    fn wake(&self) {}
 }

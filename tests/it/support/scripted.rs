@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serveloop::driver::Wake;
 use serveloop::net::{Event, Net};
-use serveloop::{Address, Config, ShutdownHandle};
+use serveloop::{Address, Config};
 
 use crate::support::millis;
 
@@ -90,8 +90,7 @@ impl Script {
             token: lines.token,
             readable,
             writable,
-            closed: false,
-            error: false,
+            ..Event::default()
         };
         lines.events.push(event);
     }
@@ -160,12 +159,6 @@ const NEWS: Event = Event {
     error: false,
 };
 
-struct Nobody;
-
-impl Wake for Nobody {
-    fn wake(&self) {}
-}
-
 impl Net for Scripted {
     type Stream = ();
     type Listener = ();
@@ -195,11 +188,7 @@ impl Net for Scripted {
     }
 
     fn waker(&mut self, _: usize) -> io::Result<Box<dyn Wake>> {
-        Ok(Box::new(Nobody))
-    }
-
-    fn watch_shutdown(&mut self, _: &ShutdownHandle, _: usize) -> io::Result<()> {
-        Ok(())
+        Ok(Box::new(|| ()))
     }
 
     fn listen(&mut self, at: &Address, _: &Config, _: usize) -> io::Result<((), Address)> {
@@ -216,16 +205,6 @@ impl Net for Scripted {
             return Ok(((), "tcp://127.0.0.1:1".parse().unwrap()));
         }
         Err(ErrorKind::WouldBlock.into())
-    }
-
-    fn close_listener(&mut self, (): ()) {}
-
-    fn connect(&mut self, _: &Address, _: &Config) -> io::Result<()> {
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    fn connected(&mut self, (): &mut ()) -> io::Result<()> {
-        Ok(())
     }
 
     fn register(&mut self, (): &mut (), token: usize) -> io::Result<()> {
@@ -255,20 +234,6 @@ impl Net for Scripted {
         }
         Ok(lines.takes.pop_front().ok_or(ErrorKind::WouldBlock)?)
     }
-
-    fn error(&mut self, (): &mut ()) -> Option<io::Error> {
-        None
-    }
-
-    fn unsent(&mut self, (): &mut ()) -> usize {
-        0
-    }
-
-    fn finish(&mut self, (): &mut ()) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn close(&mut self, (): (), _: bool) {}
 
     fn bind(&mut self, at: &Address, _: &Config, token: usize) -> io::Result<(usize, Address)> {
         Ok((token, at.clone()))

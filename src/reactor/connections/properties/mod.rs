@@ -319,8 +319,7 @@ fn event(token: usize, closed: bool) -> Event {
     Event {
         token,
         readable: true,
-        writable: false,
         closed,
-        error: false,
+        ..Event::default()
     }
 }

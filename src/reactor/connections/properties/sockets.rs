@@ -5,10 +5,7 @@ use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use crate::address::Address;
-use crate::config::Config;
 use crate::net::{Event, Net};
-use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 
 /// Sockets represented by numbers, each with a byte or the end of the stream to read.
@@ -39,18 +36,6 @@ impl Net for Sockets {
         assert!(self.closed.insert(stream), "closed twice");
     }
 
-    fn unsent(&mut self, _: &mut usize) -> usize {
-        0
-    }
-
-    fn finish(&mut self, _: &mut usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn error(&mut self, _: &mut usize) -> Option<io::Error> {
-        None
-    }
-
     fn now(&mut self) -> Instant {
         unreachable!("a table has no clock")
     }
@@ -63,28 +48,6 @@ impl Net for Sockets {
         unreachable!("a table does not wait")
     }
 
-    fn watch_shutdown(&mut self, _: &ShutdownHandle, _: usize) -> io::Result<()> {
-        unreachable!("a table does not wait")
-    }
-
-    fn listen(&mut self, _: &Address, _: &Config, _: usize) -> io::Result<((), Address)> {
-        unreachable!("a table does not listen")
-    }
-
-    fn accept(&mut self, (): &mut ()) -> io::Result<(usize, Address)> {
-        unreachable!("a table does not listen")
-    }
-
-    fn close_listener(&mut self, (): ()) {}
-
-    fn connect(&mut self, _: &Address, _: &Config) -> io::Result<usize> {
-        unreachable!("a table does not connect")
-    }
-
-    fn connected(&mut self, _: &mut usize) -> io::Result<()> {
-        Ok(())
-    }
-
     fn register(&mut self, _: &mut usize, _: usize) -> io::Result<()> {
         Ok(())
     }
@@ -92,18 +55,4 @@ impl Net for Sockets {
     fn write(&mut self, _: &mut usize, data: &[u8]) -> io::Result<usize> {
         Ok(data.len())
     }
-
-    fn bind(&mut self, _: &Address, _: &Config, _: usize) -> io::Result<((), Address)> {
-        unreachable!("a table has no datagrams")
-    }
-
-    fn receive(&mut self, (): &mut (), _: &mut [u8]) -> io::Result<(usize, Address)> {
-        unreachable!("a table has no datagrams")
-    }
-
-    fn send(&mut self, (): &mut (), _: &[u8], _: &Address) -> io::Result<()> {
-        unreachable!("a table has no datagrams")
-    }
-
-    fn close_datagram(&mut self, (): ()) {}
 }

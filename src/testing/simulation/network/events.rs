@@ -306,8 +306,6 @@ fn readable(token: usize) -> Event {
     Event {
         token,
         readable: true,
-        writable: false,
-        closed: false,
-        error: false,
+        ..Event::default()
     }
 }
