@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// The shortest time after which a deadline that was acted on can pass again.
 pub(crate) const REPEAT: Duration = Duration::from_millis(1);
 
+/// The shortest time that sockets and pollers can be asked to wait for.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
 /// A moment, in nanoseconds since a driver's [`Clock`] began. It has half the size of an `Instant`,
 /// which matters because every idle connection stores several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +72,23 @@ impl Clock {
     #[inline]
     pub fn tick(&self) -> Tick {
         self.tick
+    }
+
+    /// Returns how long a driver may wait from the last reading until `at`. It is at least a
+    /// millisecond, because many waits take zero for no limit.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use serveloop::driver::Clock;
+    ///
+    /// let clock = Clock::new(Instant::now());
+    /// let second = Duration::from_secs(1);
+    /// assert_eq!(clock.until(clock.tick().after(second)), second);
+    /// assert_eq!(clock.until(clock.tick()), Duration::from_millis(1));
+    /// ```
+    #[must_use]
+    pub fn until(&self, at: Tick) -> Duration {
+        at.since(self.tick).max(SHORTEST_WAIT)
     }
 
     /// Returns the tick of an instant. An instant before the origin becomes the origin.

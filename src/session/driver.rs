@@ -1,9 +1,13 @@
-//! What drivers ask of a session apart from moving bytes: its memory, and when it began.
+//! What drivers need of a session beyond its engine: the outcomes of their reads and writes, its memory,
+//! and when it began.
+
+use std::io::{self, ErrorKind};
 
 use crate::address::Address;
+use crate::error::CloseReason;
 use crate::session::clock::Tick;
 use crate::session::state::{PANICKED, REPLACED};
-use crate::session::{Protocol, Session, catch};
+use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
 use crate::{
     address::Peer,
@@ -11,6 +15,52 @@ use crate::{
 };
 
 impl<P: Protocol> Session<P> {
+    /// Handles the outcome of a read: the bytes that arrived, or the end of the stream if there are
+    /// none. `WouldBlock` and `Interrupted` change nothing, and any other error ends the connection.
+    ///
+    /// ```
+    /// # use std::time::Instant;
+    /// # use serveloop::driver::{Clock, Context, Mailbox, Session};
+    /// # use serveloop::{Address, Config, Peer, protocols::Echo};
+    /// # let (clock, config) = (Clock::new(Instant::now()), Config::default());
+    /// # let mailbox = Mailbox::new(Box::new(|| ()));
+    /// # let context = &Context::new(&clock, &config, &mailbox, 0);
+    /// # let peer = Peer::new(Address::Tcp(([127, 0, 0, 1], 1).into()), Some(0));
+    /// let mut session = Session::new(Echo, peer, clock.tick());
+    /// session.handle_open(context);
+    /// session.handle_read(Ok(b"hello"), context);
+    /// assert_eq!(session.output(), b"hello");
+    ///
+    /// session.handle_written(Ok(5), context);
+    /// session.handle_read(Ok(b""), context);
+    /// assert!(session.is_closing());
+    /// ```
+    pub fn handle_read(&mut self, read: io::Result<&[u8]>, context: &Context<'_>) {
+        match read {
+            Ok(b"") => self.handle_eof(context),
+            Ok(data) => self.handle_data(data, context),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => self.fail(CloseReason::Io(error)),
+        }
+    }
+
+    /// Handles the outcome of a write: how many bytes of the output the peer's socket took. The
+    /// peer's `write_timeout` runs while output is left. `WouldBlock` and `Interrupted` count as no
+    /// bytes, and any other error ends the connection. See [`handle_read`](Self::handle_read) for
+    /// an example.
+    pub fn handle_written(&mut self, written: io::Result<usize>, context: &Context<'_>) {
+        match written {
+            Ok(0) => {}
+            Ok(count) => self.output_sent(count, context),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => self.fail(CloseReason::Io(error)),
+        }
+
+        if !self.output().is_empty() {
+            self.note_stalled(context);
+        }
+    }
+
     /// Moves times noted as `from` to `to`, also those of a session inside a layer. See
     /// [`State::catch_up`](crate::session::state::State::catch_up).
     pub(crate) fn catch_up(&mut self, from: Tick, to: Tick) {
@@ -18,6 +68,11 @@ impl<P: Protocol> Session<P> {
         let inside = &mut self.protocol.0;
         let _ = catch(|| inside.catch_up(from, to));
     }
+}
+
+/// Returns whether a call is worth repeating on the same socket.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 impl<P> Session<P> {

@@ -61,6 +61,7 @@ const UNIT_MOST: usize = 64 * 1024;
 ///   [`handle_more`](Self::handle_more), [`handle_eof`](Self::handle_eof),
 ///   [`handle_timeout`](Self::handle_timeout), [`handle_woken`](Self::handle_woken),
 ///   [`handle_shutdown`](Self::handle_shutdown), [`handle_datagram`](Self::handle_datagram),
+///   [`handle_read`](Self::handle_read) and [`handle_written`](Self::handle_written),
 ///   [`output_sent`](Self::output_sent), [`note_stalled`](Self::note_stalled) or
 ///   [`lend`](Self::lend) and [`reclaim`](Self::reclaim), [`fail`](Self::fail),
 ///   [`handle_lost`](Self::handle_lost), which is last.

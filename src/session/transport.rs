@@ -45,6 +45,20 @@ pub trait Driver: Wakers {
 
 impl Driver for Arc<Mailbox> {}
 
+impl<'a> Context<'a> {
+    /// Puts together what the driver lends. It borrows the clock, so a driver makes a new one after
+    /// it has set the clock.
+    #[must_use]
+    pub fn new(clock: &'a Clock, config: &'a Config, driver: &'a dyn Driver, id: usize) -> Self {
+        Self {
+            clock,
+            config,
+            driver,
+            id,
+        }
+    }
+}
+
 impl fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")

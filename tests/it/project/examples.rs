@@ -45,6 +45,28 @@ impl Example {
         Self { child, lines }
     }
 
+    /// Runs it with this `RUST_LOG`. Its lines are the first of its output, and those of its log.
+    #[track_caller]
+    fn logged(name: &str, arguments: &[&str], filter: &str) -> Self {
+        let mut child = Command::new(built(name))
+            .args(arguments)
+            .env("RUST_LOG", filter)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("`cargo test` builds the examples, `cargo test --test it` alone does not");
+        let output = child.stdout.take().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let both = BufReader::new(output).lines().take(1).chain(log.lines());
+            let mut both = both.map_while(Result::ok);
+            both.all(|line| sender.send(line).is_ok())
+        });
+        Self { child, lines }
+    }
+
     /// The next line of its output.
     #[track_caller]
     fn line(&self) -> String {
@@ -129,34 +151,50 @@ fn framed_adds_up_each_message() {
 
 #[test]
 fn driver_serves_one_connection_to_its_end() {
-    let driver = Example::run("driver", &[]);
+    let driver = Example::logged("driver", &[], "info");
     let mut stream = client(&driver.address());
     echoes(&mut stream, &noise(100_000));
     echoes(&mut stream, b"again");
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut stream), b"");
-    assert_eq!(driver.line(), "Some(PeerClosed)");
+    let line = driver.line();
+    assert!(line.contains("INFO  driver] 127.0.0.1:"), "{line}");
+    assert!(line.ends_with(": Some(PeerClosed)"), "{line}");
+}
+
+/// What is read waits for what is written: nothing is lost, and nothing grows.
+#[test]
+fn driver_sends_to_a_client_that_reads_late() {
+    let driver = Example::logged("driver", &[], "info");
+    let mut stream = client(&driver.address());
+    let mut writer = stream.try_clone().unwrap();
+    let data = noise(8 * MIB);
+    let sent = data.clone();
+    let sending = thread::spawn(move || {
+        writer.write_all(&sent).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    thread::sleep(millis(200));
+    assert!(driver.peak_memory() < 16 * MIB);
+    assert!(read_to_end(&mut stream) == data, "bytes were lost");
+    sending.join().unwrap();
+    assert!(driver.line().ends_with(": Some(PeerClosed)"));
+}
+
+#[test]
+fn driver_tells_of_a_reset() {
+    let driver = Example::logged("driver", &[], "info");
+    let mut stream = client(&driver.address());
+    echoes(&mut stream, b"hello");
+    SockRef::from(&stream).set_linger(Some(millis(0))).unwrap();
+    drop(stream);
+    let line = driver.line();
+    assert!(line.contains(": Some(Io(Os { code: 104"), "{line}");
 }
 
 #[test]
 fn examples_log_what_the_environment_asks_for() {
-    let mut child = Command::new(built("echo"))
-        .arg(ANYWHERE)
-        .env("RUST_LOG", "serveloop=debug")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = child.stdout.take().unwrap();
-    let log = BufReader::new(child.stderr.take().unwrap());
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || {
-        let both = BufReader::new(output).lines().take(1).chain(log.lines());
-        let mut both = both.map_while(Result::ok);
-        both.all(|line| sender.send(line).is_ok())
-    });
-
-    let echo = Example { child, lines };
+    let echo = Example::logged("echo", &[ANYWHERE], "serveloop=debug");
     let _client = client(&echo.address());
     let line = echo.line();
     assert!(line.contains("DEBUG serveloop] "), "{line}");

@@ -570,6 +570,15 @@ fn files_are_short() {
     assert!(long.is_empty(), "{long:#?}");
 }
 
+/// Who reads what a driver takes should see it on one page.
+#[test]
+fn a_driver_has_at_most_forty_lines() {
+    let examples = sources("examples");
+    let driver = examples.iter().find(|it| it.path == "driver.rs").unwrap();
+    let length = driver.code().filter(|line| !line.trim().is_empty()).count();
+    assert!(length <= 40, "{length} lines");
+}
+
 /// Returns the name and the number of lines of each function in a file that rustfmt has formatted.
 fn functions(text: &str) -> Vec<(String, usize)> {
     let lines: Vec<_> = text.lines().collect();

@@ -1,6 +1,7 @@
 //! The order of calls, and the end that is told exactly once, however a session ends.
 
 mod deadlines;
+mod drivers;
 mod ended;
 mod half_close;
 mod panics_abort;
