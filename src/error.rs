@@ -8,6 +8,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A violation of the protocol by the peer. When a protocol returns it, the session sends what was
 /// already written and closes that one connection.
+///
+/// ```
+/// use serveloop::ProtocolError;
+///
+/// let error = ProtocolError::malformed("no digit at byte 3");
+/// assert_eq!(error.to_string(), "malformed: no digit at byte 3");
+///
+/// // What `?` converts.
+/// let error: ProtocolError = std::str::from_utf8(b"\xff").map_err(ProtocolError::other).unwrap_err();
+/// assert!(matches!(error, ProtocolError::Other(_)));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -122,6 +133,13 @@ impl Error for ProtocolError {
 pub type Result<T = (), E = ProtocolError> = std::result::Result<T, E>;
 
 /// One of the configured deadlines, as the reason for a timeout.
+///
+/// ```
+/// use serveloop::{CloseReason, Deadline};
+///
+/// let is_ours = |reason: &CloseReason| matches!(reason, CloseReason::TimedOut(Deadline::Write));
+/// assert!(!is_ours(&CloseReason::TimedOut(Deadline::Idle)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Deadline {

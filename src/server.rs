@@ -407,6 +407,16 @@ impl Server {
 
 /// A server and the factory of its protocols, made by [`Server::with`]. It serves in the same
 /// models.
+///
+/// ```
+/// use serveloop::{Config, Peer, Server, Serving, protocols::Echo};
+///
+/// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+/// server.shutdown_handle().shutdown();
+/// let serving: Serving<_> = server.with(|_: &Peer| Some(Echo));
+/// assert_eq!(serving.serve_forever()?.accepted, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Serving<F> {
     server: Server,

@@ -65,6 +65,17 @@ counters! {
     /// sum of all `closed_*`. A refused connection does not count as accepted. A session has ended
     /// when its protocol has been told so, although its socket may still wait for the peer to
     /// close.
+    ///
+    /// ```
+    /// use serveloop::Statistics;
+    ///
+    /// let mut sum = Statistics::default();
+    /// let mut loops = [Statistics::default(); 2];
+    /// loops[0].accepted = 2;
+    /// loops[1].accepted = 1;
+    /// loops.iter().for_each(|one| sum += one);
+    /// assert_eq!(sum.to_string(), "accepted 3");
+    /// ```
     Statistics {
         /// Incoming connections that got a protocol.
         accepted,

@@ -9,6 +9,45 @@ use std::{fmt, mem};
 /// A waker carries no data. The protocol and the caller share a channel or a mutex: the caller puts
 /// something there and then wakes the session. Several wakes before the session runs result in one
 /// call. A waker that outlives its session does nothing.
+///
+/// ```
+/// use serveloop::testing::MemorySession;
+/// use serveloop::{Protocol, Result, Transport, Waker};
+/// use std::sync::{Arc, Mutex};
+///
+/// /// What others put here is sent when they wake the session.
+/// #[derive(Default)]
+/// struct Outbox {
+///     text: String,
+///     waker: Option<Waker>,
+/// }
+///
+/// struct Sender(Arc<Mutex<Outbox>>);
+///
+/// impl Protocol for Sender {
+///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+///         self.0.lock().unwrap().waker = Some(transport.waker());
+///         Ok(())
+///     }
+///
+///     fn woken(&mut self, transport: &mut Transport<'_>) {
+///         transport.write(std::mem::take(&mut self.0.lock().unwrap().text).as_bytes());
+///     }
+///
+///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+///         Ok(data.len())
+///     }
+/// }
+///
+/// let outbox = Arc::<Mutex<Outbox>>::default();
+/// let mut session = MemorySession::new(Sender(Arc::clone(&outbox)));
+/// let waker = outbox.lock().unwrap().waker.clone().unwrap();
+///
+/// outbox.lock().unwrap().text = "news".to_owned();
+/// std::thread::spawn(move || waker.wake()).join().unwrap();
+/// session.run();
+/// assert_eq!(session.sent(), b"news");
+/// ```
 #[derive(Clone)]
 pub struct Waker {
     target: Arc<Target>,
@@ -49,13 +88,7 @@ pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
-/// A function without arguments ends a wait too. That of a driver that never waits does nothing:
-///
-/// ```
-/// use serveloop::driver::Mailbox;
-///
-/// let mailbox = Mailbox::new(Box::new(|| ()));
-/// ```
+/// A function without arguments ends a wait too. For a driver that never waits, it is `|| ()`.
 impl<F: Fn() + Send + Sync> Wake for F {
     fn wake(&self) {
         self();
@@ -69,6 +102,23 @@ pub trait Wakers {
 }
 
 /// A queue of wakes for the driver that serves the sessions.
+///
+/// ```
+/// use serveloop::driver::{Mailbox, Wakers};
+///
+/// let driver = std::thread::current();
+/// let mailbox = Mailbox::new(Box::new(move || driver.unpark()));
+/// let waker = mailbox.waker(7);
+///
+/// std::thread::spawn(move || waker.wake());
+/// let woken = loop {
+///     std::thread::park();
+///     if let Some(id) = mailbox.take().next() {
+///         break id;
+///     }
+/// };
+/// assert_eq!(woken, 7);
+/// ```
 pub struct Mailbox {
     woken: Mutex<Vec<Arc<Target>>>,
     wake: Box<dyn Wake>,

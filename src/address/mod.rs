@@ -149,6 +149,13 @@ impl FromStr for Address {
 }
 
 /// The reason why a text is not an [`Address`]. The message holds the text and the problem.
+///
+/// ```
+/// use serveloop::Address;
+///
+/// let error = "http://127.0.0.1".parse::<Address>().unwrap_err();
+/// assert!(error.to_string().contains("unknown scheme"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
     text: String,

@@ -5,6 +5,16 @@ use crate::framing::search::{checked_length, find, find_from};
 use crate::framing::{Decoder, Encoder, Frame};
 
 /// Messages that end with a delimiter of one or more bytes. A message cannot contain the delimiter.
+///
+/// ```
+/// use serveloop::framing::{Decoder, Delimited};
+///
+/// let mut framing = Delimited::new(*b"--", 80);
+/// let frame = framing.decode(b"one--two-")?.unwrap();
+/// assert_eq!((frame.message, frame.taken), (&b"one"[..], 5));
+/// assert_eq!(framing.decode(b"two-")?, None);
+/// # Ok::<(), serveloop::ProtocolError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Delimited {
     delimiter: Box<[u8]>,

@@ -161,6 +161,18 @@ impl<F: Framing> fmt::Debug for FrameTransport<'_, F> {
 }
 
 /// A [`Protocol`] made of a [`FrameProtocol`] and its framing.
+///
+/// ```
+/// use serveloop::framing::{Framed, Lines};
+/// use serveloop::protocols::Hello;
+/// use serveloop::testing::MemorySession;
+/// use std::time::Duration;
+///
+/// let hello = Hello::new(Duration::ZERO);
+/// let mut session = MemorySession::new(Framed::new(Lines::new(80), hello));
+/// session.receive(b"Ann\r\nBo");
+/// assert_eq!(session.sent(), b"Welcome!\nHello,Ann\n");
+/// ```
 pub struct Framed<P: FrameProtocol> {
     decoder: <P::Framing as Framing>::Decoder,
     encoder: <P::Framing as Framing>::Encoder,

@@ -15,6 +15,16 @@ pub enum ByteOrder {
 
 /// Messages preceded by their length: an unsigned integer of 1, 2, 4 or 8 bytes that counts the
 /// message alone. A length with the sign bit set has no special meaning and is simply large.
+///
+/// ```
+/// use serveloop::framing::{ByteOrder, Decoder, LengthPrefix};
+///
+/// let mut framing = LengthPrefix::new(2, ByteOrder::LittleEndian, 1_000);
+/// let frame = framing.decode(b"\x03\x00one\x03")?.unwrap();
+/// assert_eq!((frame.message, frame.taken), (&b"one"[..], 5));
+/// assert!(framing.decode(b"\xff\xff").is_err(), "longer than allowed");
+/// # Ok::<(), serveloop::ProtocolError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct LengthPrefix {
     width: usize,

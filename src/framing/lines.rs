@@ -6,6 +6,16 @@ use crate::framing::{Decoder, Encoder, Frame};
 
 /// Lines that end with LF or CRLF. A protocol receives them without the ending, and LF is added to
 /// lines that it sends. NUL, and a CR elsewhere, are ordinary bytes. No encoding is assumed.
+///
+/// ```
+/// use serveloop::framing::{Decoder, Lines};
+///
+/// let mut lines = Lines::new(80);
+/// let frame = lines.decode(b"one\r\ntwo")?.unwrap();
+/// assert_eq!((frame.message, frame.taken), (&b"one"[..], 5));
+/// assert_eq!(lines.decode(b"two")?, None);
+/// # Ok::<(), serveloop::ProtocolError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Lines {
     max: usize,

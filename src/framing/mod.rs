@@ -82,6 +82,30 @@ pub trait Decoder {
 }
 
 /// Encodes messages for the stream.
+///
+/// ```
+/// use serveloop::ProtocolError;
+/// use serveloop::framing::Encoder;
+///
+/// /// Messages that end with a semicolon.
+/// struct Statements;
+///
+/// impl Encoder for Statements {
+///     fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
+///         if payload.contains(&b';') {
+///             return Err("a statement has no semicolon".into());
+///         }
+///         write(payload);
+///         write(b";");
+///         Ok(())
+///     }
+/// }
+///
+/// let mut sent = Vec::new();
+/// Statements.encode(b"one", |piece| sent.extend_from_slice(piece))?;
+/// assert_eq!(sent, b"one;");
+/// # Ok::<(), ProtocolError>(())
+/// ```
 pub trait Encoder {
     /// Passes the encoded form of `payload` to `write`, piece by piece.
     ///
@@ -95,6 +119,26 @@ pub trait Encoder {
 ///
 /// Every type that implements [`Decoder`], [`Encoder`] and `Clone` is a framing. Implement this
 /// trait for a framing whose two halves are different types.
+///
+/// ```
+/// use serveloop::framing::{Decoder, Framing, LengthPrefix, Lines};
+///
+/// /// Lines come in, and messages behind their length go out.
+/// struct Gateway;
+///
+/// impl Framing for Gateway {
+///     type Decoder = Lines;
+///     type Encoder = LengthPrefix;
+///
+///     fn into_parts(self) -> (Lines, LengthPrefix) {
+///         (Lines::new(80), LengthPrefix::u32(80))
+///     }
+/// }
+///
+/// let (mut decoder, _) = Gateway.into_parts();
+/// assert_eq!(decoder.decode(b"one\n")?.unwrap().message, b"one");
+/// # Ok::<(), serveloop::ProtocolError>(())
+/// ```
 pub trait Framing {
     /// The half that finds messages in the input.
     type Decoder: Decoder;

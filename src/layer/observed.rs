@@ -38,6 +38,27 @@ pub enum Event<'a> {
 /// Watches the calls of a protocol, for logs, counters and tests, and may refuse what arrives.
 ///
 /// A closure `|event: Event<'_>| ...` is an observer that refuses nothing.
+///
+/// ```
+/// use serveloop::layer::{Event, Observe, Observed};
+/// use serveloop::{protocols::Echo, testing::MemorySession};
+/// use std::sync::mpsc::{Sender, channel};
+///
+/// struct Ends(Sender<String>);
+///
+/// impl Observe for Ends {
+///     fn observe(&mut self, event: Event<'_>) {
+///         if let Event::ConnectionLost(reason) = event {
+///             let _ = self.0.send(reason.to_string());
+///         }
+///     }
+/// }
+///
+/// let (sender, ends) = channel();
+/// let mut session = MemorySession::new(Observed::new(Echo, Ends(sender)));
+/// session.receive_eof();
+/// assert!(ends.try_recv().is_ok());
+/// ```
 pub trait Observe {
     /// Called with the bytes that are about to be shown to the protocol, which includes those that it
     /// has left unread before. An error ends the connection: then the protocol is not shown the bytes,

@@ -2,6 +2,14 @@ use crate::error::ProtocolError;
 use crate::session::{Protocol, Transport};
 
 /// Sends back what it receives (RFC 862).
+///
+/// ```
+/// use serveloop::{protocols::Echo, testing::MemorySession};
+///
+/// let mut session = MemorySession::new(Echo);
+/// session.receive(b"hello");
+/// assert_eq!(session.sent(), b"hello");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 

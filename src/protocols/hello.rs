@@ -11,6 +11,18 @@ use crate::session::{Protocol, Transport};
 /// name, without a trailing newline. As a [`FrameProtocol`], for example over
 /// [`Lines`](crate::framing::Lines), it takes each frame as one name. A datagram is answered at
 /// once and without `Welcome!`.
+///
+/// ```
+/// use serveloop::{protocols::Hello, testing::MemorySession};
+/// use std::time::Duration;
+///
+/// let second = Duration::from_secs(1);
+/// let mut session = MemorySession::new(Hello::new(second));
+/// session.receive(b"Ann");
+/// assert_eq!(session.sent(), b"Welcome!");
+/// session.advance(second);
+/// assert_eq!(session.sent(), b"Hello,Ann");
+/// ```
 #[derive(Debug)]
 pub struct Hello {
     delay: Duration,

@@ -41,6 +41,16 @@ const SCRATCH_MOST: usize = 256 * 1024;
 
 /// A queue of bytes that appends at the end, takes from the front, and shows its content as one
 /// slice.
+///
+/// ```
+/// use serveloop::driver::Buffer;
+///
+/// let mut buffer = Buffer::new();
+/// buffer.push(b"hello, ");
+/// buffer.push(b"world");
+/// buffer.consume(7);
+/// assert_eq!(buffer.as_slice(), b"world");
+/// ```
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Vec<u8>,

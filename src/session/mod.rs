@@ -65,6 +65,29 @@ const UNIT_MOST: usize = 64 * 1024;
 ///   [`output_sent`](Self::output_sent), [`note_stalled`](Self::note_stalled) or
 ///   [`lend`](Self::lend) and [`reclaim`](Self::reclaim), [`fail`](Self::fail),
 ///   [`handle_lost`](Self::handle_lost), which is last.
+///
+/// ```
+/// use serveloop::driver::{Clock, Context, Mailbox, Session};
+/// use serveloop::{Address, Config, Peer, protocols::Echo};
+/// use std::time::Instant;
+///
+/// let (clock, config) = (Clock::new(Instant::now()), Config::default());
+/// let mailbox = Mailbox::new(Box::new(|| ()));
+/// let context = &Context::new(&clock, &config, &mailbox, 0);
+///
+/// let peer = Peer::new("tcp://192.0.2.1:5000".parse::<Address>()?, Some(0));
+/// let mut session = Session::new(Echo, peer, clock.tick());
+/// session.handle_open(context);
+/// session.handle_data(b"hello", context);
+/// assert_eq!(session.output(), b"hello");
+///
+/// session.output_sent(5, context);
+/// session.handle_eof(context);
+/// assert!(session.is_closing() && session.output().is_empty());
+/// let reason = session.handle_lost().unwrap();
+/// assert!(!reason.is_error());
+/// # Ok::<(), serveloop::AddressError>(())
+/// ```
 #[derive(Debug)]
 pub struct Session<P> {
     state: State,

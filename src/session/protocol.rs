@@ -200,6 +200,35 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 /// A closure `|_: &Peer| Some(Echo)` is a factory (the parameter's type must be written), and so is
 /// a function. Implement the trait to use the other two hooks. A panic in any of the methods is
 /// caught, unless the program is built with `panic = "abort"`.
+///
+/// ```
+/// use serveloop::{Actions, Config, Factory, Peer, Server, protocols::Echo};
+/// use std::net::TcpStream;
+///
+/// /// Serves this machine alone, and only its first connection.
+/// struct First;
+///
+/// impl Factory for First {
+///     type Protocol = Echo;
+///
+///     fn build_protocol(&mut self, peer: &Peer) -> Option<Echo> {
+///         let addr = peer.address().socket_addr()?;
+///         addr.ip().is_loopback().then_some(Echo)
+///     }
+///
+///     fn service_actions(&mut self, actions: &mut Actions<'_, Echo>) {
+///         if actions.statistics().closed() > 0 {
+///             actions.shutdown();
+///         }
+///     }
+/// }
+///
+/// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+/// drop(TcpStream::connect(server.addresses()[0].socket_addr().unwrap())?);
+/// let statistics = server.with(First).serve_forever()?;
+/// assert_eq!(statistics.accepted, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Factory {
     /// The protocol that this factory makes. To serve several protocols, for example on several
     /// listeners, use `Box<dyn Protocol>`.

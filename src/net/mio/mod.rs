@@ -50,6 +50,15 @@ const STREAM: Interest = BOTH.add(Interest::PRIORITY);
 const STREAM: Interest = BOTH;
 
 /// The operating system's network, built on mio.
+///
+/// ```
+/// use serveloop::net::Mio;
+/// use serveloop::{Config, Peer, Reactor, protocols::Echo};
+///
+/// let mut reactor = Reactor::with_net(Mio::new()?, |_: &Peer| Some(Echo), Config::default())?;
+/// reactor.listen(&"tcp://127.0.0.1:0".parse()?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Mio {
     poll: Poll,
