@@ -4,6 +4,16 @@ use crate::error::ProtocolError;
 use crate::layer::{Layer, Received, Wire, WireEnd};
 
 /// A layer that passes all bytes unchanged, to measure what a layer costs.
+///
+/// ```
+/// use serveloop::layer::Layered;
+/// use serveloop::protocols::Echo;
+/// use serveloop::testing::{Identity, MemorySession};
+///
+/// let mut session = MemorySession::new(Layered::around(Identity, Echo));
+/// session.receive(b"hello");
+/// assert_eq!(session.sent(), b"hello");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity;
 
