@@ -83,10 +83,28 @@ impl Lingering<'_> {
     }
 }
 
-/// Returns whether a blocking call failed only because of a signal or a timeout.
+/// Returns whether a blocking call failed only because of a signal or of the socket's timeout. The
+/// system reports the latter as `WouldBlock`; `TimedOut` is a connection that it gave up.
 pub(super) fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut
-    )
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_read_may_time_out_but_no_connection() {
+        let (mut stream, _peer) = UnixStream::pair().unwrap();
+        stream.set_read_timeout(Some(WAIT_LEAST)).unwrap();
+        let error = stream.read(&mut [0]).unwrap_err();
+        assert!(is_passing(&error), "{error:?}");
+
+        for number in [libc::ETIMEDOUT, libc::ECONNRESET, libc::EHOSTUNREACH] {
+            assert!(!is_passing(&io::Error::from_raw_os_error(number)));
+        }
+        assert!(is_passing(&io::Error::from_raw_os_error(libc::EINTR)));
+    }
 }
