@@ -15,6 +15,7 @@ const SHOWN_BY: &[(&str, &str)] = &[
     ("framing::ByteOrder", "framing::LengthPrefix"),
     ("framing::Frame", "framing::Decoder"),
     ("framing::FrameTransport", "framing::FrameProtocol"),
+    ("layer::Alarm", "layer::Screen"),
     ("layer::Event", "layer::Observed"),
     ("layer::Layered", "layer::Layer"),
     ("layer::Preface", "layer::prefaced"),
