@@ -17,7 +17,7 @@ use serveloop::layer::proxy::{
 use serveloop::{Address, ProtocolError};
 use serveloop_fuzz::proxy_header::{self, DIFFERENCES, Oracle};
 
-use crate::outside;
+use crate::support::outside;
 use crate::support::{Scratch, cases};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

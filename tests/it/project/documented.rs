@@ -119,9 +119,18 @@ fn public_types() -> BTreeMap<String, String> {
         let face = fs::read_to_string(source().join(name).join("mod.rs")).unwrap();
         let own = face.lines().filter(|line| !line.starts_with(' '));
         let own = own.filter_map(defined).map(str::to_owned);
-        let names = shown(&face).into_iter().map(|(name, _)| name).chain(own);
-        for item in names {
+        for item in own {
             types.insert(format!("{name}::{item}"), room(name));
+        }
+        for (item, module) in shown(&face) {
+            // It may be another room's, or of a module inside this one.
+            let is_room = |path: PathBuf| path.is_dir() || path.with_extension("rs").is_file();
+            let home = if is_room(source().join(&module)) {
+                &*module
+            } else {
+                name
+            };
+            types.insert(format!("{name}::{item}"), room(home));
         }
     }
     types
