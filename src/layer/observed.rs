@@ -48,8 +48,8 @@ pub enum Event<'a> {
 ///
 /// impl Observe for Ends {
 ///     fn observe(&mut self, event: Event<'_>) {
-///         if let Event::ConnectionLost(reason) = event {
-///             let _ = self.0.send(reason.to_string());
+///         if let Event::ConnectionLost(ended) = event {
+///             let _ = self.0.send(ended.reason().to_string());
 ///         }
 ///     }
 /// }

@@ -84,8 +84,8 @@ const UNIT_MOST: usize = 64 * 1024;
 /// session.output_sent(5, context);
 /// session.handle_eof(context);
 /// assert!(session.is_closing() && session.output().is_empty());
-/// let reason = session.handle_lost().unwrap();
-/// assert!(!reason.is_error());
+/// let end = session.handle_lost(context).unwrap();
+/// assert!(!end.reason().is_error());
 /// # Ok::<(), serveloop::AddressError>(())
 /// ```
 #[derive(Debug)]

@@ -27,6 +27,34 @@ pub struct Context<'a> {
 /// What a session may ask its driver: a waker, and what the system knows of its socket.
 ///
 /// An `Arc<Mailbox>` is a driver that knows no socket.
+///
+/// ```
+/// use serveloop::driver::{Driver, Mailbox, Wakers};
+/// use serveloop::{Address, Waker};
+/// use std::net::{TcpListener, TcpStream};
+/// use std::sync::Arc;
+///
+/// /// The driver of one stream.
+/// struct Single(TcpStream, Arc<Mailbox>);
+///
+/// impl Wakers for Single {
+///     fn waker(&self, id: usize) -> Waker {
+///         self.1.waker(id)
+///     }
+/// }
+///
+/// impl Driver for Single {
+///     fn local_address(&self, _: usize) -> Option<Address> {
+///         self.0.local_addr().ok().map(Address::Tcp)
+///     }
+/// }
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let stream = TcpStream::connect(listener.local_addr()?)?;
+/// let driver = Single(stream, Mailbox::new(Box::new(|| ())));
+/// assert!(driver.local_address(0).is_some());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait Driver: Wakers {
     /// Returns the local address of the socket of the session that the driver knows as `id`. `None`
     /// if it has no stream of its own, or the system does not tell.

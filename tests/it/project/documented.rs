@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 /// Types that are shown together with another one, in whose example they are named.
 const SHOWN_BY: &[(&str, &str)] = &[
     ("Actions", "Factory"),
-    ("Peer", "Factory"),
     ("driver::Context", "driver::Session"),
     ("driver::Wake", "net::Net"),
     ("driver::Wakers", "driver::Mailbox"),
@@ -29,6 +28,12 @@ const SHOWN_BY: &[(&str, &str)] = &[
 
 /// Types that no user makes, and why there is nothing to show.
 const HANDED_OUT: &[(&str, &str)] = &[
+    ("Credentials", "`Transport::credentials` returns them"),
+    ("driver::End", "`Session::handle_lost` returns it"),
+    (
+        "net::Sockets",
+        "a network answers by it what the system knows",
+    ),
     (
         "driver::Tick",
         "a clock makes it, and a session takes it back",

@@ -159,7 +159,7 @@ fn driver_serves_one_connection_to_its_end() {
     assert_eq!(read_to_end(&mut stream), b"");
     let line = driver.line();
     assert!(line.contains("INFO  driver] 127.0.0.1:"), "{line}");
-    assert!(line.ends_with(": Some(PeerClosed)"), "{line}");
+    assert!(line.contains("reason: PeerClosed"), "{line}");
 }
 
 /// What is read waits for what is written: nothing is lost, and nothing grows.
@@ -178,7 +178,7 @@ fn driver_sends_to_a_client_that_reads_late() {
     assert!(driver.peak_memory() < 16 * MIB);
     assert!(read_to_end(&mut stream) == data, "bytes were lost");
     sending.join().unwrap();
-    assert!(driver.line().ends_with(": Some(PeerClosed)"));
+    assert!(driver.line().contains("reason: PeerClosed"));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn driver_tells_of_a_reset() {
     SockRef::from(&stream).set_linger(Some(millis(0))).unwrap();
     drop(stream);
     let line = driver.line();
-    assert!(line.contains(": Some(Io(Os { code: 104"), "{line}");
+    assert!(line.contains("reason: Io(Os { code: 104"), "{line}");
 }
 
 #[test]

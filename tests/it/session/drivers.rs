@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serveloop::driver::{Clock, Context, Mailbox, Session};
+use serveloop::driver::{Clock, Context, End, Mailbox, Session};
 use serveloop::{Address, CloseReason, Config, Deadline, Peer};
 
 use crate::support::probe::{Log, Probe};
@@ -60,11 +60,12 @@ impl Driven {
 
     /// Ends the session, and returns the reason, which the protocol was told once.
     #[track_caller]
-    fn end(mut self) -> CloseReason {
+    fn end(mut self) -> End {
         assert!(self.session.is_closing());
-        let reason = self.session.handle_lost().unwrap();
+        let mut end = None;
+        self.tell(|session, context| end = session.handle_lost(context));
         assert_eq!(self.log.count("lost"), 1);
-        *reason
+        end.unwrap()
     }
 }
 
@@ -79,7 +80,7 @@ fn a_read_brings_bytes_nothing_the_end_or_an_error() {
     assert_eq!(driven.session.output(), b"reply");
     driven.read(Ok(b""));
     assert!(driven.session.is_eof());
-    assert!(matches!(driven.end(), CloseReason::PeerClosed));
+    assert!(matches!(driven.end().reason(), CloseReason::PeerClosed));
 
     // A connection that the system gave up is no wait that ended without news.
     for number in [libc::ECONNRESET, libc::ETIMEDOUT] {
@@ -87,7 +88,8 @@ fn a_read_brings_bytes_nothing_the_end_or_an_error() {
         driven.read(Ok(b"hello"));
         driven.read(Err(io::Error::from_raw_os_error(number)));
         assert_eq!(driven.session.output(), b"", "nobody is there to take it");
-        let CloseReason::Io(error) = driven.end() else {
+        let end = driven.end();
+        let CloseReason::Io(error) = end.reason() else {
             panic!("no error of the connection");
         };
         assert_eq!(error.raw_os_error(), Some(number));
@@ -114,7 +116,8 @@ fn a_write_takes_all_some_none_or_fails() {
     driven.read(Ok(b"hello"));
     driven.written(Err(io::Error::from_raw_os_error(libc::EPIPE)));
     assert!(driven.session.output().is_empty());
-    let CloseReason::Io(error) = driven.end() else {
+    let end = driven.end();
+    let CloseReason::Io(error) = end.reason() else {
         panic!("no error of the connection");
     };
     assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
@@ -136,9 +139,9 @@ fn a_peer_that_takes_nothing_runs_out_of_time() {
         assert!(!driven.session.is_closing(), "it took a byte meanwhile");
         driven.written(outcome.map_err(io::Error::from));
         driven.pass(seconds(1));
-        let reason = driven.end();
-        let is_write = matches!(reason, CloseReason::TimedOut(Deadline::Write));
-        assert!(is_write, "{reason}");
+        let end = driven.end();
+        let is_write = matches!(end.reason(), CloseReason::TimedOut(Deadline::Write));
+        assert!(is_write, "{end:?}");
     }
 }
 
