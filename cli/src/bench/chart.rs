@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use crate::bench::figure::{Figure, time};
+use serveloop_measure::Figure;
+use serveloop_measure::figure::time;
 
 /// The width of the drawing. All lengths are in its units, and it is scaled to the available width.
 const WIDTH: f64 = 360.0;

@@ -10,9 +10,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serveloop::Address;
+use serveloop_measure::{Pace, Scenario};
 
 use crate::bench::interrupt::Interrupt;
-use crate::bench::scenario::{Pace, Scenario};
 use crate::bench::trouble::TIMED_OUT;
 use crate::threads;
 
@@ -273,11 +273,8 @@ mod tests {
 
     fn scenario(connections: usize) -> Scenario {
         Scenario {
-            pace: Pace::Closed,
             connections,
-            idle: 0,
-            size: 64,
-            depth: 1,
+            ..Scenario::default()
         }
     }
 

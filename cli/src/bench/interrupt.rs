@@ -103,6 +103,12 @@ impl Interrupt {
     }
 }
 
+impl serveloop_measure::Interrupt for Interrupt {
+    fn check(&self) -> io::Result<()> {
+        Self::check(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

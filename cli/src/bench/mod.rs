@@ -1,35 +1,19 @@
 //! `serveloop bench`: measures how fast servers echo, and what it costs them.
 //!
-//! This room holds everything that measures: the plan, the servers as child processes, the load,
-//! and the results as a table, JSON and a page. Facilities of a single operating system are in
-//! `linux.rs` and `other_systems.rs`. No other command imports this room.
+//! The crate `serveloop-measure` measures. This room holds what is asked of it and what is made of the
+//! figures: the options and the plan, the command's own servers, and the results as a table, JSON and
+//! a page. No other command imports this room.
 
-mod calls;
 mod chart;
-mod client;
 mod contender;
-mod cores;
-mod descriptors;
-mod family;
-mod figure;
 mod interrupt;
-mod launch;
-mod load;
-mod machine;
 mod options;
 mod page;
-mod pattern;
 mod plan;
-#[cfg_attr(target_os = "linux", path = "linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "other_systems.rs")]
-mod platform;
 mod results;
 mod round;
-mod scenario;
-mod schedule;
 mod server;
 mod table;
-mod tally;
 mod trouble;
 
 use std::path::Path;
@@ -39,18 +23,15 @@ use std::{env, io};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use serveloop_measure::{Cores, Machine, Sample, Scenario, Tool, launch, turns};
 
 use crate::bench::contender::Contender;
-use crate::bench::cores::Cores;
 use crate::bench::interrupt::Interrupt;
-use crate::bench::launch::launch;
-use crate::bench::machine::Machine;
 use crate::bench::options::Options;
 use crate::bench::page::page;
 use crate::bench::plan::Plan;
 use crate::bench::results::{Method, Outcome, Results};
-use crate::bench::round::{Ground, Sample};
-use crate::bench::scenario::Scenario;
+use crate::bench::round::Ground;
 use crate::bench::table::table;
 use crate::destination::Target;
 use crate::failure::Failure;
@@ -121,7 +102,7 @@ impl Bench {
     /// Measures everything. Returns the exit status.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         if let Some(launched) = &self.options.launch {
-            return Err(launch(launched, &self.options.server).into());
+            return Err(launch::launch(launched, &self.options.server).into());
         }
 
         let plan = Plan::new(&self.options)?;
@@ -161,7 +142,7 @@ impl Bench {
         };
 
         let progress = progress(plan);
-        let countable = plan.syscalls.then(calls::are_countable);
+        let countable = plan.syscalls.then(|| Tool::Strace.works());
         let mut outcomes = Vec::new();
         let complete = measure_all(ground, countable == Some(true), &progress, &mut outcomes);
         progress.finish_and_clear();
@@ -290,8 +271,7 @@ fn measure_all(
     complete
 }
 
-/// Measures every server once per round. The first server changes from round to round, so that no
-/// server always follows the same neighbour.
+/// Measures every server once per round.
 fn measure_scenario(
     ground: Ground<'_>,
     scenario: &Scenario,
@@ -299,18 +279,15 @@ fn measure_scenario(
     samples: &mut [Vec<Sample>],
 ) -> io::Result<()> {
     let contenders = &ground.plan.contenders;
-    for round in 0..ground.plan.rounds {
-        for turn in 0..contenders.len() {
-            let place = (round + turn) % contenders.len();
-            let contender = &contenders[place];
-            if contender.objection(scenario).is_some() {
-                continue;
-            }
-
-            progress.set_message(format!("{contender}, {scenario}"));
-            samples[place].push(ground.measure(contender, scenario)?);
-            progress.inc(1);
+    for place in turns(ground.plan.rounds, contenders.len()) {
+        let contender = &contenders[place];
+        if contender.objection(scenario).is_some() {
+            continue;
         }
+
+        progress.set_message(format!("{contender}, {scenario}"));
+        samples[place].push(ground.measure(contender, scenario)?);
+        progress.inc(1);
     }
     Ok(())
 }
@@ -322,7 +299,7 @@ fn count_calls(
 ) -> io::Result<()> {
     for (contender, outcome) in ground.plan.contenders.iter().zip(outcomes) {
         if let (Contender::Model(model), Some(measured)) = (contender, &mut outcome.measured) {
-            measured.system_calls_per_message = calls::count(ground, *model, scenario)?;
+            measured.system_calls_per_message = ground.count_calls(*model, scenario)?;
         }
     }
     Ok(())

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use serveloop_measure::Figure;
+use serveloop_measure::figure::{bytes, number, spread, time};
+
 use crate::bench::chart::{Group, Row, Strip, bars, escape, strips};
-use crate::bench::figure::{Figure, bytes, number, spread, time};
 use crate::bench::results::{Measured, Outcome, Results};
 use crate::bench::table::{groups, notes};
 

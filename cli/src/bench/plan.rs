@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use serveloop_measure::{Pace, Scenario, descriptors};
+
 use crate::bench::contender::{Contender, Model};
-use crate::bench::descriptors;
 use crate::bench::options::Options;
-use crate::bench::scenario::{Pace, Scenario};
 use crate::failure::Failure;
 
 /// The models that are compared by default.
@@ -128,6 +128,7 @@ fn scenarios(options: &Options) -> Result<Vec<Scenario>, String> {
                 idle: options.idle,
                 size: size.into(),
                 depth,
+                ..Scenario::default()
             }));
         }
     }

@@ -1,12 +1,10 @@
 //! The results, in the form from which the table, the JSON and the page are made.
 
 use serde::Serialize;
+use serveloop_measure::figure::bytes;
+use serveloop_measure::{Figure, Machine, Sample, Scenario};
 
 use crate::bench::contender::Contender;
-use crate::bench::figure::{Figure, bytes};
-use crate::bench::machine::Machine;
-use crate::bench::round::Sample;
-use crate::bench::scenario::Scenario;
 
 /// The generator counts as busy from this fraction of its core's time.
 const BUSY: f64 = 0.95;
@@ -192,17 +190,15 @@ impl Measured {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use serveloop_measure::{Latency, Pace};
+
     use crate::bench::contender::Model;
-    use crate::bench::scenario::Pace;
-    use crate::bench::tally::Latency;
 
     pub(crate) fn scenario(pace: Pace, connections: usize) -> Scenario {
         Scenario {
             pace,
             connections,
-            idle: 0,
-            size: 64,
-            depth: 1,
+            ..Scenario::default()
         }
     }
 
@@ -217,6 +213,7 @@ pub(crate) mod tests {
                 max: 9e6 / rate,
             },
             processor: Some(2.0),
+            user_share: Some(0.1),
             memory: Some(170.0),
             generator_busy: 0.5,
             generator_waited: 0.0,

@@ -2,23 +2,15 @@
 
 use std::fmt::Write;
 
-use crate::bench::figure::{number, spread, time};
+use serveloop_measure::figure::{number, spread, time};
+use serveloop_measure::line;
+
 use crate::bench::results::{Measured, Outcome, Results};
 
-const COLUMNS: [(&str, usize); 12] = [
-    ("", 12),
-    ("", 13),
-    ("spread", 7),
-    ("ratio", 6),
-    ("p50", 8),
-    ("p90", 8),
-    ("p99", 8),
-    ("p99.9", 8),
-    ("max", 8),
-    ("CPU each", 9),
-    ("per conn", 9),
-    ("calls", 6),
+const TITLES: [&str; 12] = [
+    "", "", "spread", "ratio", "p50", "p90", "p99", "p99.9", "max", "CPU each", "per conn", "calls",
 ];
+const WIDTHS: [usize; TITLES.len()] = [12, 13, 7, 6, 8, 8, 8, 8, 8, 9, 9, 6];
 
 /// The fraction of the time that the generator may wait for its core before figures mean little.
 const DISTURBED: f64 = 0.05;
@@ -30,13 +22,13 @@ pub(crate) fn table(results: &Results) -> String {
         let scenario = group[0].scenario;
         let _ = writeln!(text, "{scenario}");
 
-        let mut titles = COLUMNS.map(|(title, _)| title.to_owned());
+        let mut titles = TITLES.map(str::to_owned);
         titles[1] = format!("{}/s", scenario.unit());
-        text += &line(titles);
+        let _ = writeln!(text, "{}", line(WIDTHS, titles));
 
         let base = group.iter().find_map(rate);
         for outcome in group {
-            text += &row(outcome, base);
+            let _ = writeln!(text, "{}", row(outcome, base));
         }
         text.push('\n');
     }
@@ -124,15 +116,15 @@ fn rate(outcome: &Outcome) -> Option<f64> {
 fn row(outcome: &Outcome, base: Option<f64>) -> String {
     let Some(measured) = &outcome.measured else {
         let reason = outcome.skipped.as_deref().unwrap_or("not measured");
-        let (name, width) = (&outcome.server, COLUMNS[0].1);
-        return format!("{name:<width$} {:>13}  {reason}\n", "-");
+        let (name, width) = (&outcome.server, WIDTHS[0]);
+        return format!("{name:<width$} {:>13}  {reason}", "-");
     };
 
     let times = &measured.latency_microseconds;
     let rate = measured.per_second;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let processor = measured.server_microseconds_per_message;
-    line([
+    let cells = [
         outcome.server.clone(),
         number(rate.median),
         spread(rate.spread()),
@@ -145,28 +137,17 @@ fn row(outcome: &Outcome, base: Option<f64>) -> String {
         or_dash(processor.map(|figure| time(figure.median))),
         or_dash(outcome.memory()),
         or_dash(measured.system_calls_per_message.map(number)),
-    ])
-}
-
-fn line(cells: [String; COLUMNS.len()]) -> String {
-    let mut text = String::new();
-    for (place, (cell, (_, width))) in cells.iter().zip(COLUMNS).enumerate() {
-        let _ = match place {
-            0 => write!(text, "{cell:<width$}"),
-            _ => write!(text, " {cell:>width$}"),
-        };
-    }
-    text.truncate(text.trim_end().len());
-    text + "\n"
+    ];
+    line(WIDTHS, cells)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serveloop_measure::{Pace, Sample};
+
     use crate::bench::contender::{Contender, Model};
     use crate::bench::results::tests::{results, sample, scenario};
-    use crate::bench::round::Sample;
-    use crate::bench::scenario::Pace;
 
     #[test]
     fn every_server_has_a_row_below_its_load() {

@@ -31,27 +31,6 @@ pub(crate) fn unblock_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the processor time of all threads of a process, including those that have ended. It has
-/// nanosecond resolution, unlike /proc/PID/stat. Returns `None` if there is no such process.
-#[cfg(target_os = "linux")]
-pub(crate) fn processor_time(process: u32) -> Option<std::time::Duration> {
-    let process = libc::pid_t::try_from(process).ok()?;
-    let mut clock = MaybeUninit::zeroed();
-    let mut time = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: the first call writes the clock that the second one reads, and the second runs only
-    // if the first succeeds.
-    let failed = unsafe {
-        libc::clock_getcpuclockid(process, clock.as_mut_ptr()) != 0
-            || libc::clock_gettime(clock.assume_init(), time.as_mut_ptr()) != 0
-    };
-    // SAFETY: zeros are a valid time, and so is what the system wrote.
-    let time = unsafe { time.assume_init() };
-
-    let seconds = u64::try_from(time.tv_sec).ok()?;
-    let nanos = u32::try_from(time.tv_nsec).ok()?;
-    (!failed).then(|| std::time::Duration::new(seconds, nanos))
-}
-
 /// Makes all threads share one heap. Otherwise glibc reserves 64 MiB of addresses for each thread's
 /// own.
 pub(crate) fn share_one_heap() {
@@ -121,17 +100,5 @@ mod tests {
             assert_ne!(before, mask());
             assert!(mask().unwrap().ends_with("0000000000000000"));
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn processor_time_is_that_of_the_process() {
-        let begun = std::time::Instant::now();
-        while processor_time(std::process::id()).unwrap().is_zero() {
-            assert!(begun.elapsed().as_secs() < 10);
-        }
-        assert_eq!(processor_time(u32::MAX), None);
-        // One more than the highest process id.
-        assert_eq!(processor_time((1 << 22) + 1), None);
     }
 }

@@ -65,11 +65,12 @@ const OUTSIDE: [&str; 11] = [
 
 /// Files that may contain unsafe code, for calls that only the C library offers and to register
 /// signal handlers.
-const UNSAFE: [(&str, &str); 5] = [
+const UNSAFE: [(&str, &str); 6] = [
     ("src", "sys.rs"),
     ("cli/src", "signals.rs"),
     ("cli/src", "sys/mod.rs"),
     ("cli/src", "sys/timer.rs"),
+    ("measure/src", "sys.rs"),
     ("protocols/command/src", "sys.rs"),
 ];
 
@@ -102,7 +103,7 @@ fn protocol_crates() -> Vec<String> {
 fn crates() -> Vec<String> {
     let protocols = protocol_crates();
     let protocols = protocols.iter().map(|name| format!("protocols/{name}/src"));
-    ["src", "cli/src", "fuzz/src"]
+    ["src", "cli/src", "measure/src", "fuzz/src"]
         .map(str::to_owned)
         .into_iter()
         .chain(protocols)

@@ -1,19 +1,25 @@
-//! The load generator, which runs many clients on one loop.
+//! The load generator: many clients on one loop.
+
+mod client;
+mod pattern;
+mod scenario;
+mod schedule;
+mod tally;
+
+pub use self::scenario::{Pace, Scenario, Shape, Waiting};
+pub use self::tally::Latency;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use std::{io, mem};
+use std::{fmt, io, mem};
 
-use serveloop::{Address, Config, Peer, Reactor, Waker};
+use serveloop::{Address, CloseReason, Config, Peer, Reactor, Waker};
 
-use crate::bench::client::{Client, Course};
-use crate::bench::interrupt::Interrupt;
-use crate::bench::pattern::Pattern;
-use crate::bench::scenario::{Pace, Scenario};
-use crate::bench::schedule::Schedule;
-use crate::bench::tally::{Latency, Tally};
-use crate::bench::trouble::explained;
+use self::client::{Client, Course};
+use self::pattern::Pattern;
+use self::schedule::Schedule;
+use self::tally::Tally;
 
 /// The most connections being opened at a time, which is less than any server's queue holds.
 const OPENING_MOST: usize = 64;
@@ -30,69 +36,115 @@ const CONNECTING: f64 = 0.9;
 /// due.
 const COARSE: Duration = Duration::from_millis(2);
 
+/// The patience with a server, unless the program says otherwise.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// The factory for incoming connections. There is no listener, so it never makes anything.
 type Nobody = fn(&Peer) -> Option<Client>;
 
-pub(crate) struct Load<'a> {
+/// Says whether a measurement is to end before its time.
+pub trait Interrupt: fmt::Debug {
+    /// Is called in every turn of the generator.
+    ///
+    /// # Errors
+    /// An error ends the measurement, which returns it.
+    fn check(&self) -> io::Result<()>;
+}
+
+/// What a load asks of the program that runs it. By default a server has 20 seconds, nothing
+/// interrupts the load, and reasons are told as the library tells them.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// How long a server may send nothing before it counts as failed.
+    pub patience: Duration,
+    /// Whether to go on.
+    pub interrupt: &'a dyn Interrupt,
+    /// Explains why a connection ended.
+    pub explain: fn(&CloseReason) -> String,
+}
+
+/// Never ends a measurement before its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Uninterrupted;
+
+/// Connections to a server, and what they send.
+#[derive(Debug)]
+pub struct Load<'a> {
     reactor: Reactor<Nobody>,
     course: Rc<Course>,
-    pace: Pace,
+    scenario: Scenario,
     /// All addresses that the server listens at.
-    addresses: &'a [Address],
+    addresses: Vec<Address>,
     opened: usize,
-    /// The wakers of active clients, ordered by connection number.
+    /// The wakers of active clients, ordered by their place.
     wakers: Vec<Waker>,
     /// How many messages of the schedule clients have been woken for.
     woken: u64,
     silence: Silence,
-    interrupt: &'a Interrupt,
+    interrupt: &'a dyn Interrupt,
 }
 
 /// Detects that the server has stopped sending messages back.
+#[derive(Debug)]
 struct Silence {
     patience: Duration,
     since: Instant,
     progress: u64,
 }
 
+impl Interrupt for Uninterrupted {
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Default for Terms<'_> {
+    fn default() -> Self {
+        Self {
+            patience: PATIENCE,
+            interrupt: &Uninterrupted,
+            explain: CloseReason::to_string,
+        }
+    }
+}
+
 impl<'a> Load<'a> {
+    /// Prepares the load. No connection is opened yet.
+    ///
     /// # Errors
     /// Fails if the system has no descriptor for the poller.
-    pub(crate) fn new(
-        scenario: &Scenario,
-        addresses: &'a [Address],
-        patience: Duration,
-        interrupt: &'a Interrupt,
-    ) -> io::Result<Self> {
+    pub fn new(scenario: &Scenario, addresses: Vec<Address>, terms: Terms<'a>) -> io::Result<Self> {
         let course = Course {
-            pattern: Pattern::new(),
+            pattern: Pattern::new(scenario.size, scenario.shape),
             size: scenario.size,
             depth: scenario.depth,
             churn: scenario.pace == Pace::Churn,
             active: scenario.connections,
+            stride: scenario.total() / scenario.connections.max(1),
             budget: Cell::new(u64::MAX),
             schedule: Cell::new(None),
             over: Cell::new(None),
             tally: RefCell::new(Tally::new()),
             wakers: RefCell::default(),
+            explain: terms.explain,
             time: |_| Instant::now(),
         };
 
-        let config = config(scenario, patience);
+        let config = config(scenario, terms.patience);
         Ok(Self {
-            reactor: Reactor::new((|_| None) as Nobody, config).map_err(explained)?,
+            reactor: Reactor::new((|_| None) as Nobody, config)?,
             course: Rc::new(course),
-            pace: scenario.pace,
+            scenario: *scenario,
             addresses,
             opened: 0,
             wakers: Vec::new(),
             woken: 0,
             silence: Silence {
-                patience: patience + scenario.pace.distance(),
+                patience: terms.patience + scenario.pace.distance(),
                 since: Instant::now(),
                 progress: 0,
             },
-            interrupt,
+            interrupt: terms.interrupt,
         })
     }
 
@@ -100,7 +152,7 @@ impl<'a> Load<'a> {
     ///
     /// # Errors
     /// Fails if a connection fails, if nothing comes back in time, or after a signal.
-    pub(crate) fn settle(&mut self, connections: usize) -> io::Result<()> {
+    pub fn settle(&mut self, connections: usize) -> io::Result<()> {
         self.silence.forget(Instant::now());
         loop {
             let settled = self.course.tally.borrow().settled;
@@ -119,22 +171,24 @@ impl<'a> Load<'a> {
     }
 
     /// Starts all active clients, with a total of `budget` messages to send, or with churn,
-    /// connections to make.
-    pub(crate) fn begin(&mut self, connections: usize, budget: u64) {
+    /// connections to make. It may be called again when all of these have come back.
+    pub fn begin(&mut self, budget: u64) {
         self.course.budget.set(budget);
         let mut wakers = mem::take(&mut *self.course.wakers.borrow_mut());
-        wakers.sort_by_key(|(number, _)| *number);
-        self.wakers = wakers.into_iter().map(|(_, waker)| waker).collect();
+        wakers.sort_by_key(|(rank, _)| *rank);
+        self.wakers
+            .extend(wakers.into_iter().map(|(_, waker)| waker));
         self.silence.forget(Instant::now());
 
-        match self.pace {
+        let connections = self.scenario.connections as u64;
+        match self.scenario.pace {
             Pace::Closed => self.wakers.iter().for_each(Waker::wake),
             Pace::Open(rate) => {
-                let schedule = Schedule::new(Instant::now(), rate, connections as u64);
+                let schedule = Schedule::new(Instant::now(), rate, connections);
                 self.course.schedule.set(Some(schedule));
             }
             Pace::Churn => {
-                let first = budget.min(connections as u64);
+                let first = budget.min(connections);
                 self.course.budget.set(budget - first);
                 (0..first).for_each(|_| self.open());
             }
@@ -145,7 +199,7 @@ impl<'a> Load<'a> {
     ///
     /// # Errors
     /// Fails if a connection fails, if nothing comes back in time, or after a signal.
-    pub(crate) fn run(&mut self, duration: Duration) -> io::Result<()> {
+    pub fn run(&mut self, duration: Duration) -> io::Result<()> {
         let start = Instant::now();
         loop {
             let now = Instant::now();
@@ -160,12 +214,44 @@ impl<'a> Load<'a> {
         }
     }
 
+    /// Exchanges `count` messages on all active connections together, none of which is under way
+    /// before or afterwards. With churn, it makes as many connections. Opens what is not open yet.
+    ///
+    /// # Errors
+    /// The same as for [`run`](Self::run).
+    pub fn exchange_messages(&mut self, count: u64) -> io::Result<Duration> {
+        if self.scenario.pace != Pace::Churn {
+            self.settle(self.scenario.total())?;
+        }
+
+        self.reset();
+        let start = Instant::now();
+        self.begin(count);
+        self.run_messages(count)?;
+        Ok(start.elapsed())
+    }
+
+    /// Exchanges messages for `duration`, and then waits for those that are under way. Returns how
+    /// long that took. The connections are open, and nothing is under way on them.
+    ///
+    /// # Errors
+    /// The same as for [`run`](Self::run).
+    pub fn exchange(&mut self, duration: Duration) -> io::Result<Duration> {
+        self.reset();
+        let start = Instant::now();
+        self.begin(u64::MAX);
+        self.run(duration)?;
+        let sent = u64::MAX - self.course.budget.replace(0);
+        self.run_messages(sent)?;
+        Ok(start.elapsed())
+    }
+
     /// Counts messages for `duration`, and then until at least one has come back. Returns how long
     /// that took.
     ///
     /// # Errors
     /// The same as for [`run`](Self::run).
-    pub(crate) fn measure(&mut self, duration: Duration) -> io::Result<Duration> {
+    pub fn measure(&mut self, duration: Duration) -> io::Result<Duration> {
         let start = Instant::now();
         self.reset();
         self.run(duration)?;
@@ -177,7 +263,7 @@ impl<'a> Load<'a> {
     ///
     /// # Errors
     /// The same as for [`run`](Self::run).
-    pub(crate) fn run_messages(&mut self, count: u64) -> io::Result<()> {
+    fn run_messages(&mut self, count: u64) -> io::Result<()> {
         while self.messages() < count {
             let pause = self.pause(Instant::now());
             self.turn(pause)?;
@@ -186,12 +272,19 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
+    /// Returns how long the messages took that have come back since the count was last reset.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        self.course.tally.borrow().latency()
+    }
+
     fn reset(&self) {
         self.course.tally.borrow_mut().reset();
     }
 
     /// Returns how many messages have come back since the count was last reset.
-    pub(crate) fn messages(&self) -> u64 {
+    #[must_use]
+    pub fn messages(&self) -> u64 {
         self.course.tally.borrow().messages
     }
 
@@ -200,7 +293,7 @@ impl<'a> Load<'a> {
     ///
     /// # Errors
     /// Fails if the poller fails, or after a signal.
-    pub(crate) fn finish(&mut self) -> io::Result<Latency> {
+    pub fn finish(&mut self) -> io::Result<Latency> {
         let over = Instant::now();
         self.course.over.set(Some(over));
         self.reactor.shutdown();
@@ -221,6 +314,10 @@ impl<'a> Load<'a> {
 
     fn turn(&mut self, most: Duration) -> io::Result<()> {
         self.interrupt.check()?;
+        let most = match self.scenario.waiting {
+            Waiting::Sleep => most,
+            Waiting::Spin => Duration::ZERO,
+        };
         self.reactor.turn(Some(most))?;
 
         let mut tally = self.course.tally.borrow_mut();

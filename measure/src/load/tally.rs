@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 /// The longest time that can be recorded, in nanoseconds: one hour.
 const LONGEST: u64 = 3_600_000_000_000;
@@ -24,14 +23,18 @@ pub(crate) struct Tally {
 }
 
 /// Percentiles of how long messages took, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Latency {
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
-    #[serde(rename = "p99.9")]
-    pub(crate) p999: f64,
-    pub(crate) max: f64,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Latency {
+    /// The median.
+    pub p50: f64,
+    /// The 90th percentile.
+    pub p90: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+    /// The 99.9th percentile.
+    pub p999: f64,
+    /// The longest time.
+    pub max: f64,
 }
 
 impl Tally {

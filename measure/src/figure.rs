@@ -1,17 +1,25 @@
 //! A figure measured in several rounds: its median and its range, and how figures are printed.
 
+use std::fmt;
+
 use serde::Serialize;
 
+/// A figure of several rounds. Displayed, it is the median with the range behind it, as ratios are
+/// shown: `0.98 (0.95..1.02)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Figure {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
+pub struct Figure {
+    /// The value in the middle.
+    pub median: f64,
+    /// The smallest.
+    pub least: f64,
+    /// The largest.
+    pub most: f64,
 }
 
 impl Figure {
     /// Returns the median, the smallest and the largest of `values`, or `None` if there are none.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<_> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
@@ -29,9 +37,18 @@ impl Figure {
         })
     }
 
+    /// Returns the figure of the quotients of each value and the base of the same round, or `None`
+    /// if there are none.
+    #[must_use]
+    pub fn ratio(values: &[f64], bases: &[f64]) -> Option<Self> {
+        let pairs = values.iter().zip(bases);
+        Self::of(pairs.map(|(value, base)| value / base))
+    }
+
     /// Returns the distance from the median to the round farthest from it, as a fraction of the
     /// median.
-    pub(crate) fn spread(self) -> f64 {
+    #[must_use]
+    pub fn spread(self) -> f64 {
         if self.median == 0.0 {
             return 0.0;
         }
@@ -39,8 +56,20 @@ impl Figure {
     }
 }
 
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            median,
+            least,
+            most,
+        } = self;
+        f.pad(&format!("{median:.2} ({least:.2}..{most:.2})"))
+    }
+}
+
 /// Formats a number with three digits, or as a whole number in groups of three digits.
-pub(crate) fn number(value: f64) -> String {
+#[must_use]
+pub fn number(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
         value if value < 9.995 => format!("{value:.2}"),
@@ -50,7 +79,8 @@ pub(crate) fn number(value: f64) -> String {
 }
 
 /// Formats a time given in microseconds.
-pub(crate) fn time(micros: f64) -> String {
+#[must_use]
+pub fn time(micros: f64) -> String {
     match micros {
         micros if micros < 999.5 => format!("{} us", number(micros)),
         micros if micros < 999_500.0 => format!("{} ms", number(micros / 1e3)),
@@ -59,7 +89,8 @@ pub(crate) fn time(micros: f64) -> String {
 }
 
 /// Formats a number of bytes.
-pub(crate) fn bytes(value: f64) -> String {
+#[must_use]
+pub fn bytes(value: f64) -> String {
     const KIB: f64 = 1_024.0;
     match value {
         value if value < KIB => format!("{value:.0} B"),
@@ -69,8 +100,20 @@ pub(crate) fn bytes(value: f64) -> String {
     }
 }
 
+/// Formats a number of bytes exactly, in the largest unit that gives a whole number.
+#[must_use]
+pub fn size(bytes: usize) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let whole = |(factor, _): &&(usize, &str)| bytes > 0 && bytes.is_multiple_of(*factor);
+    match units.iter().find(whole) {
+        Some((factor, name)) => format!("{}{name}", bytes / factor),
+        None => bytes.to_string(),
+    }
+}
+
 /// Formats a fraction as a spread, in percent.
-pub(crate) fn spread(part: f64) -> String {
+#[must_use]
+pub fn spread(part: f64) -> String {
     format!("±{:.0}%", part * 100.0)
 }
 
@@ -104,6 +147,25 @@ mod tests {
         assert!((figure.spread() - 0.1).abs() < 1e-9);
         assert_eq!(spread(figure.spread()), "±10%");
         assert_eq!(Figure::of([0.0, 0.0]).unwrap().spread(), 0.0);
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let ratio = Figure::ratio(&[2.0, 3.0, 8.0], &[1.0, 2.0, 2.0]).unwrap();
+        assert_eq!(ratio.to_string(), "2.00 (1.50..4.00)");
+        assert_eq!(Figure::ratio(&[], &[1.0]), None);
+    }
+
+    #[test]
+    fn sizes_are_exact() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1_500, "1500"),
+            (65_536, "64KiB"),
+            (3 << 20, "3MiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 use std::{fmt, io};
 
-use crate::bench::platform::{allowed_cores, pin};
+use crate::platform::{allowed_cores, pin};
 
 /// The division of the cores. The generator has one core to itself if there are at least two, and
 /// the servers have the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cores {
-    pub(crate) servers: Vec<usize>,
-    pub(crate) generator: usize,
+pub struct Cores {
+    /// The servers' cores, by number.
+    pub servers: Vec<usize>,
+    /// The generator's core.
+    pub generator: usize,
 }
 
 impl Cores {
@@ -17,17 +19,56 @@ impl Cores {
     ///
     /// # Errors
     /// Fails if the system does not report or set the affinity.
-    pub(crate) fn divide() -> io::Result<Self> {
+    pub fn divide() -> io::Result<Self> {
         let cores = Self::among(allowed_cores()?);
         pin(&[cores.generator])?;
         Ok(cores)
     }
 
-    pub(crate) fn are_shared(&self) -> bool {
+    /// Returns the same division with a single core for the servers.
+    #[must_use]
+    pub fn with_one_for_servers(&self) -> Self {
+        Self {
+            servers: self.servers.iter().copied().take(1).collect(),
+            generator: self.generator,
+        }
+    }
+
+    /// Returns the same division where the servers have the generator's core, too.
+    #[must_use]
+    pub fn with_all_for_servers(&self) -> Self {
+        let mut servers = self.servers.clone();
+        servers.push(self.generator);
+        servers.sort_unstable();
+        servers.dedup();
+        Self {
+            servers,
+            generator: self.generator,
+        }
+    }
+
+    /// Moves this thread to the first of the servers' cores, which is the only one from now on.
+    ///
+    /// # Errors
+    /// Fails if the system does not set the affinity.
+    pub fn join(&self) -> io::Result<Self> {
+        let one = self.with_one_for_servers();
+        pin(&one.servers)?;
+        Ok(Self {
+            generator: one.servers.first().copied().unwrap_or(self.generator),
+            ..one
+        })
+    }
+
+    /// Returns whether the generator shares its core with servers.
+    #[must_use]
+    pub fn are_shared(&self) -> bool {
         self.servers.contains(&self.generator)
     }
 
-    pub(crate) fn count(&self) -> usize {
+    /// Returns the number of cores.
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.servers.len() + usize::from(!self.are_shared())
     }
 
@@ -46,7 +87,7 @@ impl Cores {
 impl fmt::Display for Cores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let servers: Vec<_> = self.servers.iter().map(usize::to_string).collect();
-        if self.are_shared() {
+        if self.servers == [self.generator] {
             return write!(f, "servers and generator share core {}", self.generator);
         }
 
@@ -73,10 +114,17 @@ mod tests {
         assert!(!two.are_shared());
         assert_eq!(two.to_string(), "servers on core 0, generator on core 1");
 
+        let all = two.with_all_for_servers();
+        assert_eq!((all.count(), all.are_shared()), (2, true));
+        assert_eq!(all.to_string(), "servers on cores 0,1, generator on core 1");
+
         let four = Cores::among(vec![0, 2, 4, 6]);
         assert_eq!(
             four.to_string(),
             "servers on cores 0,2,4, generator on core 6"
         );
+        let one = four.with_one_for_servers();
+        assert_eq!(one.to_string(), "servers on core 0, generator on core 6");
+        assert_eq!(one.with_all_for_servers().servers, [0, 6]);
     }
 }

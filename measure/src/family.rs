@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::bench::platform::processor_time;
+use crate::platform::processor_time;
 
 /// The unit of the times in `/proc/PID/stat`, which Linux fixes for user space at 100 per second.
 const TICK: Duration = Duration::from_millis(10);
@@ -12,9 +12,11 @@ const KIB: u64 = 1_024;
 
 /// A server's process and, if it forks, all other processes of the group that it leads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Family {
-    pub(crate) leader: u32,
-    pub(crate) forks: bool,
+pub struct Family {
+    /// The number of the server's process.
+    pub leader: u32,
+    /// Whether other processes do the server's work, too.
+    pub forks: bool,
 }
 
 /// The fields used of a line of `/proc/PID/stat`.
@@ -22,24 +24,45 @@ pub(crate) struct Family {
 struct Stat {
     parent: u32,
     group: u32,
-    /// The processor time of children that have ended.
-    gone: Duration,
+    /// The time of the process itself.
+    own: Ticks,
+    /// The time of its children that have ended.
+    gone: Ticks,
+}
+
+/// Processor time as the system attributes it, by looking a hundred times a second where it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticks {
+    user: Duration,
+    system: Duration,
 }
 
 impl Family {
     /// Returns the processor time of all processes, including children that have ended, or `None`
     /// if the system does not report it.
-    pub(crate) fn processor_time(self) -> Option<Duration> {
+    #[must_use]
+    pub fn processor_time(self) -> Option<Duration> {
         if !self.forks {
             return processor_time(self.leader);
         }
         let gone = Stat::of(self.leader)?.gone;
         let live = self.members().into_iter().filter_map(processor_time);
-        Some(live.sum::<Duration>() + gone)
+        Some(live.sum::<Duration>() + gone.total())
+    }
+
+    /// Returns where the processor time was spent, or `None` if the system does not report it.
+    pub(crate) fn ticks(self) -> Option<Ticks> {
+        let leader = Stat::of(self.leader)?;
+        if !self.forks {
+            return Some(leader.own);
+        }
+        let live = self.members().into_iter().filter_map(Stat::of);
+        Some(live.fold(leader.gone, |sum, stat| sum.plus(stat.own)))
     }
 
     /// Returns the resident memory of all processes in bytes, with shared pages counted once.
-    pub(crate) fn memory(self) -> Option<u64> {
+    #[must_use]
+    pub fn memory(self) -> Option<u64> {
         if !self.forks {
             return memory(self.leader);
         }
@@ -75,11 +98,46 @@ impl Stat {
         let (_, fields) = line.rsplit_once(')')?;
         let fields: Vec<_> = fields.split_whitespace().collect();
         let ticks = |place: usize| fields.get(place)?.parse::<u32>().ok();
+        let pair = |place: usize| {
+            Some(Ticks {
+                user: TICK * ticks(place)?,
+                system: TICK * ticks(place + 1)?,
+            })
+        };
+
         Some(Self {
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
-            gone: TICK * (ticks(13)? + ticks(14)?),
+            own: pair(11)?,
+            gone: pair(13)?,
         })
+    }
+}
+
+impl Ticks {
+    fn total(self) -> Duration {
+        self.user + self.system
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            user: self.user + other.user,
+            system: self.system + other.system,
+        }
+    }
+
+    /// Returns which part of the time since `earlier` was spent in user space, from 0 to 1. Without
+    /// a tick in between it is 0.
+    pub(crate) fn user_share(self, earlier: Self) -> f64 {
+        let since = Self {
+            user: self.user.saturating_sub(earlier.user),
+            system: self.system.saturating_sub(earlier.system),
+        };
+        let total = since.total().as_secs_f64();
+        if total == 0.0 {
+            return 0.0;
+        }
+        since.user.as_secs_f64() / total
     }
 }
 
@@ -114,10 +172,15 @@ mod tests {
     fn the_lines_of_proc_are_understood() {
         let line = "12 (a) b (c) S 7 9 9 0 -1 4194304 102 0 0 0 5 6 30 12 20 0 1 0 99 3 0";
         let stat = Stat::parse(line).unwrap();
+        let ticks = |user, system| Ticks {
+            user: TICK * user,
+            system: TICK * system,
+        };
         let expected = Stat {
             parent: 7,
             group: 9,
-            gone: Duration::from_millis(420),
+            own: ticks(5, 6),
+            gone: ticks(30, 12),
         };
         assert_eq!(stat, expected);
 
@@ -125,6 +188,16 @@ mod tests {
         let rollup =
             "5600-7fff ---p 0 00:00 0 [rollup]\nRss:  1688 kB\nPss:   295 kB\nPss_Dirty: 1 kB\n";
         assert_eq!(proportional(rollup), Some(295 * 1_024));
+    }
+
+    #[test]
+    fn the_share_of_user_space_is_that_of_the_time_between() {
+        let ticks = |user, system| Ticks {
+            user: TICK * user,
+            system: TICK * system,
+        };
+        assert_eq!(ticks(6, 9).user_share(ticks(5, 6)), 0.25);
+        assert_eq!(ticks(6, 9).user_share(ticks(6, 9)), 0.0);
     }
 
     #[test]

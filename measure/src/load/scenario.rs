@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::units::Size;
+use crate::figure::size;
 
 /// How many addresses a server listens at with churn. A port stays in use for a minute after its
 /// connection, and this many addresses provide enough ports for that time.
@@ -12,22 +12,28 @@ const CHURN_LISTENERS: usize = 16;
 /// How many ended connections a server may still hold while as many new ones arrive.
 const SLACK: usize = 512;
 
+/// One kind of load. The default is one connection that sends messages of 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Scenario {
-    pub(crate) pace: Pace,
+pub struct Scenario {
+    /// When messages are sent.
+    pub pace: Pace,
     /// The number of active connections.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// The number of additional connections, which are used once and then idle.
-    pub(crate) idle: usize,
+    pub idle: usize,
     /// The size of a message, in bytes.
-    pub(crate) size: usize,
+    pub size: usize,
     /// The most messages in flight on each connection.
-    pub(crate) depth: usize,
+    pub depth: usize,
+    /// What the bytes of a message are.
+    pub shape: Shape,
+    /// What the generator does while no reply is there.
+    pub waiting: Waiting,
 }
 
 /// When the next message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub enum Pace {
     /// When the previous one has come back.
     Closed,
     /// At a steady rate of this many messages per second.
@@ -36,23 +42,60 @@ pub(crate) enum Pace {
     Churn,
 }
 
+/// What makes the bytes of a message one for the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Any bytes.
+    Plain,
+    /// The first four bytes are the length of the rest, the most significant first.
+    Length,
+    /// The last byte is a line feed, and no other.
+    Line,
+}
+
+/// What the generator does while no reply is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Sleeps, so that the system has to wake it.
+    Sleep,
+    /// Asks again at once, so that no measurement contains the time for waking it.
+    Spin,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            pace: Pace::Closed,
+            connections: 1,
+            idle: 0,
+            size: 64,
+            depth: 1,
+            shape: Shape::Plain,
+            waiting: Waiting::Sleep,
+        }
+    }
+}
+
 impl Scenario {
     /// Returns how many connections are open at a time.
-    pub(crate) fn total(&self) -> usize {
+    #[must_use]
+    pub fn total(&self) -> usize {
         self.connections + self.idle
     }
 
     /// Returns how many connections a server may see at a time. With churn, it learns late that
     /// some have ended.
-    pub(crate) fn standing_most(&self) -> usize {
+    #[must_use]
+    pub fn standing_most(&self) -> usize {
         match self.pace {
             Pace::Churn => 2 * self.total() + SLACK,
             Pace::Closed | Pace::Open(_) => self.total() + SLACK,
         }
     }
 
-    /// Returns at how many addresses one of the command's own servers listens.
-    pub(crate) fn listeners(&self) -> usize {
+    /// Returns at how many addresses a server that is started for this load listens.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
         match self.pace {
             Pace::Churn => CHURN_LISTENERS,
             Pace::Closed | Pace::Open(_) => 1,
@@ -60,7 +103,8 @@ impl Scenario {
     }
 
     /// Returns what the load counts: messages, or with churn, connections.
-    pub(crate) fn unit(&self) -> &'static str {
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
         match self.pace {
             Pace::Churn => "connections",
             Pace::Closed | Pace::Open(_) => "messages",
@@ -68,10 +112,11 @@ impl Scenario {
     }
 
     /// Describes the load without its number of active connections.
-    pub(crate) fn family(&self) -> String {
+    #[must_use]
+    pub fn family(&self) -> String {
         let mut text = format!("{} B", self.size);
         if self.size >= 1_024 {
-            text = Size::from(self.size).to_string();
+            text = size(self.size);
         }
 
         if self.depth > 1 {
@@ -90,11 +135,22 @@ impl Scenario {
 }
 
 impl Pace {
-    pub(crate) fn name(self) -> &'static str {
+    /// Returns the name of the pace: closed, open or churn.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Open(_) => "open",
             Self::Churn => "churn",
+        }
+    }
+
+    /// Returns the messages per second that an open loop asks for.
+    #[must_use]
+    pub fn rate(self) -> Option<u64> {
+        match self {
+            Self::Open(rate) => Some(rate),
+            Self::Closed | Self::Churn => None,
         }
     }
 
@@ -103,14 +159,6 @@ impl Pace {
     pub(crate) fn distance(self) -> Duration {
         let nanos = self.rate().map(|rate| 1_000_000_000 / rate);
         Duration::from_nanos(nanos.unwrap_or(0))
-    }
-
-    /// Returns the messages per second that an open loop asks for.
-    pub(crate) fn rate(self) -> Option<u64> {
-        match self {
-            Self::Open(rate) => Some(rate),
-            Self::Closed | Self::Churn => None,
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::sys::limits;
+use crate::sys::Descriptors;
 
 /// The most descriptors for one process, whatever the system allows.
 const MOST: u64 = 20_000;
@@ -17,7 +17,7 @@ const OF_WORKER: u64 = 2;
 ///
 /// # Errors
 /// Fails if they do not fit, with a message that says how many do.
-pub(crate) fn check(connections: usize) -> Result<(), String> {
+pub fn check(connections: usize) -> Result<(), String> {
     let hard = hard_limit();
     let fit = hard.saturating_sub(OTHERS);
     if connections as u64 > fit {
@@ -32,11 +32,7 @@ pub(crate) fn check(connections: usize) -> Result<(), String> {
 ///
 /// # Errors
 /// Fails if they do not fit, with a message that says how many workers do.
-pub(crate) fn check_workers(
-    workers: usize,
-    listeners: usize,
-    connections: usize,
-) -> Result<(), String> {
+pub fn check_workers(workers: usize, listeners: usize, connections: usize) -> Result<(), String> {
     let hard = hard_limit();
     let (others, each) = (connections as u64 + OTHERS, OF_WORKER + listeners as u64);
 
@@ -50,23 +46,23 @@ pub(crate) fn check_workers(
 }
 
 fn hard_limit() -> u64 {
-    let limit = limits(Resource::Nofile).and_then(|limits| limits.maximum);
+    let limit = Descriptors::of_this().and_then(|limits| limits.hard);
     limit.unwrap_or(MOST).min(MOST)
 }
 
 /// Raises the soft limit to the hard limit, if `wanted` descriptors need it.
 fn raise(wanted: u64) -> Result<(), String> {
-    let Some(limit) = limits(Resource::Nofile) else {
+    let Some(limits) = Descriptors::of_this() else {
         return Ok(());
     };
-    if limit.current.is_none_or(|soft| soft >= wanted) {
+    if limits.soft.is_none_or(|soft| soft >= wanted) {
         return Ok(());
     }
 
     let hard = hard_limit();
     let raised = Rlimit {
         current: Some(hard),
-        maximum: limit.maximum,
+        maximum: limits.hard,
     };
     setrlimit(Resource::Nofile, raised)
         .map_err(|error| format!("cannot raise the limit of descriptors to {hard}: {error}"))

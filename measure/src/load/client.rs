@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use serveloop::{CloseReason, Deadline, Ended, Protocol, ProtocolError, Transport, Waker};
 
-use crate::bench::pattern::{Pattern, Place};
-use crate::bench::schedule::Schedule;
-use crate::bench::tally::Tally;
-use crate::bench::trouble::told;
+use crate::load::pattern::{Pattern, Place};
+use crate::load::schedule::Schedule;
+use crate::load::tally::Tally;
 
 /// Sends messages and checks what comes back. The first message of every connection is a visit: it
 /// shows that the server echoes, and makes sure that the connection has been used before the
@@ -18,6 +17,8 @@ use crate::bench::trouble::told;
 pub(crate) struct Client {
     course: Rc<Course>,
     number: usize,
+    /// Its place among the clients that send after the visit, if it is one of them.
+    rank: Option<u64>,
     outgoing: Place,
     incoming: Place,
     /// How many bytes of the current message have come back.
@@ -40,8 +41,11 @@ pub(crate) struct Course {
     pub(crate) depth: usize,
     /// Whether each connection ends with its first message.
     pub(crate) churn: bool,
-    /// How many connections send after the visit. Those with a higher number stay idle.
+    /// How many connections send after the visit.
     pub(crate) active: usize,
+    /// Of as many connections one is active: the active ones are spread out, so that the neighbours
+    /// of each are idle.
+    pub(crate) stride: usize,
     /// Messages that may still be sent after the visits, or with churn, connections that may still
     /// be made.
     pub(crate) budget: Cell<u64>,
@@ -53,11 +57,21 @@ pub(crate) struct Course {
     pub(crate) over: Cell<Option<Instant>>,
     pub(crate) tally: RefCell<Tally>,
     /// Wakes the active clients, which then look for something to send. Each has its client's
-    /// number.
-    pub(crate) wakers: RefCell<Vec<(usize, Waker)>>,
+    /// place among them.
+    pub(crate) wakers: RefCell<Vec<(u64, Waker)>>,
+    /// Explains why a connection ended.
+    pub(crate) explain: fn(&CloseReason) -> String,
     /// Returns the current time. The loop reads the clock only once per turn, which is too coarse
     /// to time messages.
     pub(crate) time: fn(&Transport<'_>) -> Instant,
+}
+
+impl Course {
+    /// Returns the place of connection `number` among the active ones, if it is active.
+    fn rank(&self, number: usize) -> Option<u64> {
+        let (rank, rest) = (number / self.stride, number % self.stride);
+        (rest == 0 && rank < self.active).then_some(rank as u64)
+    }
 }
 
 impl Client {
@@ -66,17 +80,14 @@ impl Client {
         Self {
             course: Rc::clone(course),
             number,
-            outgoing: Pattern::begin(number),
-            incoming: Pattern::begin(number),
+            rank: course.rank(number),
+            outgoing: course.pattern.begin(number),
+            incoming: course.pattern.begin(number),
             partial: 0,
             sent: 0,
             answered: 0,
             moments: vec![now; course.depth].into(),
         }
-    }
-
-    fn is_active(&self) -> bool {
-        self.number < self.course.active
     }
 
     /// Notes that `bytes` more bytes came back. Returns how many messages they completed.
@@ -123,9 +134,9 @@ impl Client {
     /// Returns the moment from which a message is timed.
     #[inline]
     fn since(&self, message: u64) -> Instant {
-        match self.course.schedule.get() {
+        match self.course.schedule.get().zip(self.rank) {
             // The schedule does not include the visit.
-            Some(schedule) => schedule.intended(self.number as u64, message - 1),
+            Some((schedule, rank)) => schedule.intended(rank, message - 1),
             None => self.moments[self.slot(message)],
         }
     }
@@ -142,8 +153,8 @@ impl Client {
     #[inline]
     fn advance(&mut self, now: Instant, transport: &mut Transport<'_>) {
         let mut count = self.course.depth as u64 - (self.sent - self.answered);
-        if let Some(schedule) = self.course.schedule.get() {
-            let due = schedule.due_of(self.number as u64, now) + 1;
+        if let Some((schedule, rank)) = self.course.schedule.get().zip(self.rank) {
+            let due = schedule.due_of(rank, now) + 1;
             count = count.min(due.saturating_sub(self.sent));
         }
         let budget = self.course.budget.get();
@@ -171,7 +182,7 @@ impl Client {
 
     /// Returns why the loss of this connection makes the run invalid.
     fn failure(&self, reason: &CloseReason) -> String {
-        let (number, why) = (self.number + 1, told(reason));
+        let (number, why) = (self.number + 1, (self.course.explain)(reason));
         match reason {
             CloseReason::ConnectFailed(_) | CloseReason::TimedOut(Deadline::Connect) => why,
             CloseReason::PeerClosed | CloseReason::Io(_) if self.answered == 0 => format!(
@@ -183,10 +194,10 @@ impl Client {
 
     /// Records how long the messages have been missing that were due by the end.
     fn account_missing(&mut self, over: Instant) {
-        let Some(schedule) = self.course.schedule.get() else {
+        let Some((schedule, rank)) = self.course.schedule.get().zip(self.rank) else {
             return;
         };
-        let due = schedule.due_of(self.number as u64, over) + 1;
+        let due = schedule.due_of(rank, over) + 1;
         let mut tally = self.course.tally.borrow_mut();
         for message in self.answered..due {
             tally.record_time(over.saturating_duration_since(self.since(message)));
@@ -197,11 +208,9 @@ impl Client {
 
 impl Protocol for Client {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        if self.is_active() && !self.course.churn {
-            self.course
-                .wakers
-                .borrow_mut()
-                .push((self.number, transport.waker()));
+        if let Some(rank) = self.rank.filter(|_| !self.course.churn) {
+            let mut wakers = self.course.wakers.borrow_mut();
+            wakers.push((rank, transport.waker()));
         }
         let began = self.moments[0];
         self.send(1, began, transport);
@@ -239,7 +248,7 @@ impl Protocol for Client {
 
     /// Called when the load is over.
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
-        if let Some(over) = self.course.over.get().filter(|_| self.is_active()) {
+        if let Some(over) = self.course.over.get() {
             self.account_missing(over);
         }
 
@@ -264,21 +273,24 @@ mod tests {
     use serveloop::testing::MemorySession;
 
     use super::*;
+    use crate::load::scenario::Shape;
 
     const MILLI: Duration = Duration::from_millis(1);
 
     fn course(size: usize, depth: usize) -> Rc<Course> {
         Rc::new(Course {
-            pattern: Pattern::new(),
+            pattern: Pattern::new(size, Shape::Plain),
             size,
             depth,
             churn: false,
             active: 1,
+            stride: 1,
             budget: Cell::new(u64::MAX),
             schedule: Cell::new(None),
             over: Cell::new(None),
             tally: RefCell::new(Tally::new()),
             wakers: RefCell::default(),
+            explain: CloseReason::to_string,
             time: |transport| transport.now(),
         })
     }

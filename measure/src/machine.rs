@@ -1,21 +1,28 @@
 //! The machine that the benchmark ran on.
 
+use std::fmt;
 use std::fs;
 
 use rustix::system::uname;
 use serde::Serialize;
 
+/// The machine that a benchmark ran on.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
-    pub(crate) processor: String,
+pub struct Machine {
+    /// The model of the processor, or its kind where the system does not tell the model.
+    pub processor: String,
     /// The number of cores that the benchmark uses.
-    pub(crate) cores: usize,
-    pub(crate) memory_bytes: Option<u64>,
-    pub(crate) system: String,
+    pub cores: usize,
+    /// The memory in bytes, if the system tells.
+    pub memory_bytes: Option<u64>,
+    /// The name of the system, its release and the kind of the processor.
+    pub system: String,
 }
 
 impl Machine {
-    pub(crate) fn of_this(cores: usize) -> Self {
+    /// Describes this machine.
+    #[must_use]
+    pub fn of_this(cores: usize) -> Self {
         let system = uname();
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
         let (name, release) = (text(system.sysname()), text(system.release()));
@@ -26,6 +33,16 @@ impl Machine {
             memory_bytes: memory(),
             system: format!("{name} {release} {kind}"),
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {} cores, {}",
+            self.processor, self.cores, self.system
+        )
     }
 }
 
