@@ -6,23 +6,24 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::machine::{Cores, allow_descriptors};
-use crate::quiet::Quiet;
-use crate::server::Running;
+use serveloop_measure::Cores;
+
+use crate::quiet::{self, p99};
+use crate::server::{Running, allow};
 
 const WAITING: usize = 1_000;
 const ESTABLISHED: usize = 20;
 /// How often descriptors run out and come back.
 const REPEATS: usize = 200;
 
-pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
-    allow_descriptors(2 * WAITING)?;
+pub(crate) fn measure(cores: &Cores, shrink: usize) -> io::Result<()> {
+    allow(2 * WAITING)?;
     let seconds = u64::try_from(60 / shrink.min(20)).unwrap_or(1);
     let server = Running::start("scarce", cores)?;
-    let mut established = Quiet::connect(server.address, ESTABLISHED)?;
+    let mut established = quiet::connect(&server, ESTABLISHED)?;
     let stretch = Duration::from_secs(5).min(Duration::from_secs(seconds));
-    established.slow(stretch / 2)?;
-    let calm = established.slow(stretch)?;
+    p99(&mut established, stretch / 2)?;
+    let calm = p99(&mut established, stretch)?;
 
     let full = exhaust(&server)?;
     let mut waiting = Vec::new();
@@ -31,7 +32,7 @@ pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
         client.write_all(b"x")?;
         waiting.push(client);
     }
-    let crowded = established.slow(stretch)?;
+    let crowded = p99(&mut established, stretch)?;
     server.take_lines();
     let (cpu, begin) = (server.cpu_time()?, Instant::now());
     thread::sleep(Duration::from_secs(seconds));

@@ -7,24 +7,24 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::machine::Cores;
-use crate::quiet::Quiet;
+use serveloop_measure::{Cores, Figure};
+
+use crate::quiet::{self, p99};
 use crate::server::{Running, connect};
-use crate::table::median;
 
 const QUIET: usize = 100;
 const ROUNDS: usize = 9;
 
-pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
+pub(crate) fn measure(cores: &Cores, shrink: usize) -> io::Result<()> {
     let server = Running::start("echo", cores)?;
-    let mut quiet = Quiet::connect(server.address, QUIET)?;
+    let mut quiet = quiet::connect(&server, QUIET)?;
     let stretch = Duration::from_millis(if shrink > 10 { 100 } else { 1_000 });
-    quiet.slow(stretch)?;
+    p99(&mut quiet, stretch)?;
     let (mut calm, mut flooded, mut ratios) = (vec![], vec![], vec![]);
     for _ in 0..ROUNDS / shrink.min(3) {
-        let alone = quiet.slow(stretch)?;
+        let alone = p99(&mut quiet, stretch)?;
         let flooding = Flooding::start(server.address.port())?;
-        let among = quiet.slow(stretch)?;
+        let among = p99(&mut quiet, stretch)?;
         drop(flooding);
         ratios.push(among / alone);
         calm.push(alone);
@@ -32,9 +32,9 @@ pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
     }
     println!(
         "  {QUIET} quiet: p99 {:.0} us alone, {:.0} us beside one who floods, ratio {:.2}",
-        median(calm),
-        median(flooded),
-        median(ratios)
+        median(calm)?,
+        median(flooded)?,
+        median(ratios)?
     );
     drop(quiet);
     let counts = server.end()?;
@@ -43,6 +43,11 @@ pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
         counts["bytes_written"] >> 20
     );
     Ok(())
+}
+
+fn median(values: Vec<f64>) -> io::Result<f64> {
+    let figure = Figure::of(values).ok_or(ErrorKind::InvalidInput)?;
+    Ok(figure.median)
 }
 
 /// Who floods is a process that has a core only while nobody else wants it: what is measured is the

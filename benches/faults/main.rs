@@ -13,10 +13,6 @@ mod flood;
 #[path = "../loopback/logger.rs"]
 mod logger;
 #[cfg(target_os = "linux")]
-#[expect(dead_code, reason = "made for another benchmark")]
-#[path = "../loopback/machine.rs"]
-mod machine;
-#[cfg(target_os = "linux")]
 mod panics;
 #[cfg(target_os = "linux")]
 mod quiet;
@@ -25,18 +21,17 @@ mod server;
 #[cfg(target_os = "linux")]
 mod slow;
 #[cfg(target_os = "linux")]
-#[expect(dead_code, reason = "made for another benchmark")]
-#[path = "../loopback/table.rs"]
-mod table;
-#[cfg(target_os = "linux")]
 mod unread;
 
 #[cfg(target_os = "linux")]
 use std::{env, io, process::ExitCode};
 
+#[cfg(target_os = "linux")]
+use serveloop_measure::{Cores, launch};
+
 /// A measurement; its argument divides all sizes.
 #[cfg(target_os = "linux")]
-type Measure = fn(machine::Cores, usize) -> io::Result<()>;
+type Measure = fn(&Cores, usize) -> io::Result<()>;
 
 #[cfg(target_os = "linux")]
 const MODES: [(&str, Measure); 5] = [
@@ -64,6 +59,9 @@ fn run(arguments: &[String]) -> io::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--serve", what] => return server::serve(what),
         ["--flood", port] => return flood::flood(port),
+        ["--launch", _, _, _, ..] => {
+            return Err(launch::launch(&arguments[1..3], &arguments[4..]));
+        }
         _ => {}
     }
     if arguments.iter().any(|argument| argument == "--list") {
@@ -87,12 +85,12 @@ fn run(arguments: &[String]) -> io::Result<()> {
         let problem = format!("{name} is none of descriptors, slow, unread, flood, panics");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     }
-    let cores = machine::Cores::assign(false);
-    println!("faults, {}, sizes divided by {shrink}", cores.describe());
+    let cores = Cores::divide()?.with_one_for_servers();
+    println!("faults, {cores}, sizes divided by {shrink}");
     for (name, measure) in MODES {
         if names.is_empty() || names.iter().any(|chosen| *chosen == name) {
             println!("\n{name}");
-            measure(cores, shrink)?;
+            measure(&cores, shrink)?;
         }
     }
     Ok(())

@@ -3,8 +3,9 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::machine::Cores;
-use crate::quiet::Quiet;
+use serveloop_measure::Cores;
+
+use crate::quiet;
 use crate::server::Running;
 
 const PANICS: usize = 1_000_000;
@@ -16,11 +17,12 @@ const STRETCH: usize = 200;
 /// On a machine that is busy with other things there are fewer panics.
 const TIME_MOST: Duration = Duration::from_secs(150);
 
-pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
+pub(crate) fn measure(cores: &Cores, shrink: usize) -> io::Result<()> {
     let count = PANICS / shrink;
     let server = Running::start("panicking", cores)?;
-    let mut steady = Quiet::connect(server.address, STEADY)?;
-    let mut exchanged = steady.exchange(Duration::from_millis(10))?.len();
+    let mut steady = quiet::connect(&server, STEADY)?;
+    steady.exchange(Duration::from_millis(10))?;
+    let mut exchanged = steady.messages();
     provoke(&server)?;
     let (before, begin) = (server.memory()?, Instant::now());
     let mut provoked = 0;
@@ -28,7 +30,8 @@ pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
         for _ in 0..STRETCH.min(count / BATCH) {
             provoked += provoke(&server)?;
         }
-        exchanged += steady.exchange(Duration::from_millis(10))?.len();
+        steady.exchange(Duration::from_millis(10))?;
+        exchanged += steady.messages();
     }
     let grown = server.memory()?.saturating_sub(before);
     println!(

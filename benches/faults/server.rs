@@ -2,64 +2,41 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{self, Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{self, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::protocols::Echo;
 use serveloop::{Config, Factory, Peer, Protocol, ProtocolError, Server, Statistics, Transport};
+use serveloop_measure::{Cores, Launched, Uninterrupted, descriptors, launch};
 
 use crate::logger;
-use crate::machine::{Cores, Usage, resident};
 
 /// What nobody waits for in vain.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, until it is dropped.
 pub(crate) struct Running {
-    child: Child,
-    stdin: Option<ChildStdin>,
+    /// What it logs, and at the end its counters, are its lines.
+    process: Launched,
     pub(crate) address: SocketAddr,
-    /// What it logs, and at the end its counters.
-    pub(crate) lines: Receiver<String>,
 }
 
 impl Running {
-    pub(crate) fn start(what: &str, cores: Cores) -> io::Result<Self> {
-        let itself = env::current_exe()?;
-        let mut command = Command::new(&itself);
-        if cores.pinned {
-            command = Command::new("taskset");
-            command.args(["-c", &cores.server.to_string()]).arg(&itself);
-        }
-        let mut child = command
-            .args(["--serve", what])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().ok_or(ErrorKind::BrokenPipe)?;
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            lines.all(|line| sender.send(line).is_ok())
-        });
-        let port = lines.recv_timeout(PATIENCE).map_err(io::Error::other)?;
-        let port: u16 = port.parse().map_err(io::Error::other)?;
-        Ok(Self {
-            child,
-            stdin,
-            address: (Ipv4Addr::LOCALHOST, port).into(),
-            lines,
-        })
+    pub(crate) fn start(what: &str, cores: &Cores) -> io::Result<Self> {
+        let mut command = launch::command(&[], None, &cores.servers)?;
+        command.arg(env::current_exe()?).args(["--serve", what]);
+        let process = Launched::spawn(command.stdin(Stdio::piped()))?;
+        let addresses = process.addresses(1, &Uninterrupted)?;
+        let address = addresses[0].socket_addr().ok_or(ErrorKind::InvalidData)?;
+        Ok(Self { process, address })
     }
 
     pub(crate) fn process(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// A client that fails rather than waits for ever.
@@ -68,23 +45,24 @@ impl Running {
     }
 
     pub(crate) fn cpu_time(&self) -> io::Result<Duration> {
-        Usage::of(self.process()).map(|usage| usage.total)
+        let time = self.process.family().processor_time();
+        Ok(time.ok_or(ErrorKind::NotFound)?)
     }
 
     pub(crate) fn memory(&self) -> io::Result<u64> {
-        resident(self.process())
+        Ok(self.process.family().memory().ok_or(ErrorKind::NotFound)?)
     }
 
     /// How many lines it has logged that nobody has asked for yet.
     pub(crate) fn take_lines(&self) -> usize {
-        self.lines.try_iter().count()
+        self.process.lines.try_iter().count()
     }
 
     /// Shuts it down; gives its counters.
     pub(crate) fn end(mut self) -> io::Result<BTreeMap<String, u64>> {
-        self.stdin = None;
+        self.process.stdin = None;
         let mut counts = BTreeMap::new();
-        for line in self.lines.iter() {
+        for line in &self.process.lines {
             let count = line
                 .strip_prefix("count ")
                 .and_then(|it| it.split_once(' '));
@@ -92,17 +70,13 @@ impl Running {
                 counts.insert(name.to_owned(), number.parse().map_err(io::Error::other)?);
             }
         }
-        self.child.wait()?;
         Ok(counts)
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail only for a child that has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Sees to it that this process, and the servers that it starts, can have so many connections.
+pub(crate) fn allow(connections: usize) -> io::Result<()> {
+    descriptors::check(connections).map_err(io::Error::other)
 }
 
 pub(crate) fn connect(to: SocketAddr) -> io::Result<TcpStream> {
@@ -164,8 +138,7 @@ fn run<F: Factory>(config: Config, factory: F) -> io::Result<()> {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         handle.shutdown();
     });
-    let port = server.addresses()[0].socket_addr().map(|it| it.port());
-    println!("{}", port.unwrap_or_default());
+    println!("listening on {}", server.addresses()[0]);
     let statistics: Statistics = server.with(factory).serve_forever()?;
     for (name, count) in statistics.iter() {
         println!("count {name} {count}");

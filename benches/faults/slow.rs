@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::machine::{Cores, allow_descriptors};
-use crate::quiet::Quiet;
-use crate::server::{PATIENCE, Running};
+use serveloop_measure::Cores;
+
+use crate::quiet::{self, p99};
+use crate::server::{PATIENCE, Running, allow};
 
 const CLIENTS: usize = 10_000;
 const HEALTHY: usize = 20;
@@ -21,14 +22,14 @@ struct Slow {
     ended: Option<Duration>,
 }
 
-pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
+pub(crate) fn measure(cores: &Cores, shrink: usize) -> io::Result<()> {
     let count = CLIENTS / shrink;
-    allow_descriptors(count + 200)?;
+    allow(count + 200)?;
     let server = Running::start("lines", cores)?;
-    let mut healthy = Quiet::connect(server.address, HEALTHY)?;
+    let mut healthy = quiet::connect(&server, HEALTHY)?;
     let stretch = Duration::from_secs(2);
-    healthy.slow(stretch)?;
-    let calm = healthy.slow(stretch)?;
+    p99(&mut healthy, stretch)?;
+    let calm = p99(&mut healthy, stretch)?;
     let before = server.memory()?;
     let begin = Instant::now();
     let mut slow = (0..count)
@@ -36,7 +37,7 @@ pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
         .collect::<io::Result<Vec<_>>>()?;
     let arrival = begin.elapsed();
     slow.iter_mut().for_each(Slow::trickle);
-    let crowded = healthy.slow(stretch)?;
+    let crowded = p99(&mut healthy, stretch)?;
     let memory = server.memory()?.saturating_sub(before) as usize / count;
     let mut rounds = 1;
     while slow.iter().any(|client| client.ended.is_none()) {

@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 
 use serveloop::Config;
 
-use crate::machine::{Cores, allow_descriptors};
-use crate::quiet::Quiet;
-use crate::server::Running;
+use serveloop_measure::Cores;
+
+use crate::quiet::{self, p99};
+use crate::server::{Running, allow};
 
 const CLIENTS: usize = 1_000;
 const HEALTHY: usize = 20;
 const STRETCH: Duration = Duration::from_secs(2);
 
-pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
+pub(crate) fn measure(cores: &Cores, shrink: usize) -> io::Result<()> {
     let count = CLIENTS / shrink;
-    allow_descriptors(count + 200)?;
+    allow(count + 200)?;
     let server = Running::start("patient", cores)?;
-    let mut healthy = Quiet::connect(server.address, HEALTHY)?;
-    healthy.slow(STRETCH)?;
-    let calm = healthy.slow(STRETCH)?;
+    let mut healthy = quiet::connect(&server, HEALTHY)?;
+    p99(&mut healthy, STRETCH)?;
+    let calm = p99(&mut healthy, STRETCH)?;
     let before = server.memory()?;
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -29,7 +30,7 @@ pub(crate) fn measure(cores: Cores, shrink: usize) -> io::Result<()> {
         clients.push(client);
     }
     let (sent, peak) = fill(&clients, &server)?;
-    let crowded = healthy.slow(STRETCH)?;
+    let crowded = p99(&mut healthy, STRETCH)?;
     let memory = peak.max(server.memory()?).saturating_sub(before);
     println!(
         "  {count} clients sent {} MiB, all that buffers take",

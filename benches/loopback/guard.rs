@@ -3,7 +3,9 @@
 
 use std::io;
 
-use crate::counts::{Tool, calls_per_message, instructions_per_message};
+use serveloop_measure::{Cores, Tool};
+
+use crate::counts::{calls_per_message, instructions_per_message, works};
 use crate::options::Options;
 use crate::servers::Kind;
 
@@ -14,14 +16,14 @@ const INSTRUCTIONS_MOST: f64 = 340.0;
 const CALLS_MOST: f64 = 2.05;
 
 /// Fails for a count above its limit; without a tool that works the count is left out, and said so.
-pub(crate) fn guard(options: &Options) -> io::Result<()> {
+pub(crate) fn guard(options: &Options, cores: &Cores) -> io::Result<()> {
     let mut outcome = Ok(());
-    if Tool::Callgrind.works() {
-        let each = instructions_per_message(options, Kind::Serveloop)?;
+    if works(Tool::Callgrind) {
+        let each = instructions_per_message(options, Kind::Serveloop, cores)?;
         outcome = check("user-space instructions", each, INSTRUCTIONS_MOST);
     }
-    if Tool::Strace.works() {
-        let each = calls_per_message(options, Kind::Serveloop)?;
+    if works(Tool::Strace) {
+        let each = calls_per_message(options, Kind::Serveloop, cores)?;
         outcome = outcome.and(check("system calls", each.all, CALLS_MOST));
     }
     outcome

@@ -1,21 +1,19 @@
 //! A server that has run out of descriptors while many clients wait.
 
-use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use serveloop_measure::{Cores, Load, Scenario};
 
-use crate::generator::{Generator, Pattern, Shape};
-use crate::machine::{Cores, allow_descriptors};
+use crate::measure::allow;
 use crate::options::Options;
 use crate::process::Running;
 use crate::servers::Kind;
-use crate::table::{Ratio, median, quantile};
+use crate::table::{figure, ratio};
 
 const DESCRIPTORS: usize = 256;
 /// Fewer than the listener's queue takes, so that all of them connect.
@@ -36,15 +34,19 @@ struct Crowd {
     served: Vec<usize>,
 }
 
-pub(crate) fn limit(options: &Options, cores: Cores) -> io::Result<()> {
-    allow_descriptors(2 * CLIENTS)?;
-    let calm = start(cores)?;
-    let pattern = || Pattern::new(options.size, Shape::Plain);
-    let mut alone = Generator::connect(calm.address, ESTABLISHED, pattern())?;
-    let mut server = start(cores)?;
-    let lines = count_lines(&mut server);
-    let mut established = Generator::connect(server.address, ESTABLISHED, pattern())?;
-    let mut crowd = Crowd::connect(server.address)?;
+pub(crate) fn limit(options: &Options, cores: &Cores) -> io::Result<()> {
+    allow(2 * CLIENTS)?;
+    let scenario = Scenario {
+        connections: ESTABLISHED,
+        size: options.size,
+        ..Scenario::default()
+    };
+    let [calm, server] = [start(cores, &scenario)?, start(cores, &scenario)?];
+    let mut loads = [calm.load(&scenario)?, server.load(&scenario)?];
+    for load in &mut loads {
+        load.settle(ESTABLISHED)?;
+    }
+    let mut crowd = Crowd::connect(server.socket_addr())?;
     while crowd.wait(QUIET)? {}
     println!(
         "\nlimit: {DESCRIPTORS} descriptors, {ESTABLISHED} connections established, {CLIENTS} \
@@ -53,10 +55,17 @@ pub(crate) fn limit(options: &Options, cores: Cores) -> io::Result<()> {
     );
 
     let quiet = options.duration * 10;
-    let (usage, logged) = (server.usage()?, lines.load(Ordering::Relaxed));
+    let time = || {
+        server
+            .process
+            .family()
+            .processor_time()
+            .ok_or(ErrorKind::NotFound)
+    };
+    let logged = || server.process.lines.try_iter().count();
+    let (before, _) = (time()?, logged());
     thread::sleep(quiet);
-    let usage = server.usage()?.since(usage).total.as_secs_f64();
-    let logged = lines.load(Ordering::Relaxed) - logged;
+    let (usage, logged) = ((time()? - before).as_secs_f64(), logged());
     println!(
         "  nothing else to do for {quiet:?}: {:.2} % of a core, {logged} log lines",
         100.0 * usage / quiet.as_secs_f64(),
@@ -64,16 +73,16 @@ pub(crate) fn limit(options: &Options, cores: Cores) -> io::Result<()> {
 
     let (mut rates, mut slow) = ([vec![], vec![]], [vec![], vec![]]);
     for _ in 0..options.rounds {
-        for (place, generator) in [&mut alone, &mut established].into_iter().enumerate() {
-            let (rate, time) = replies(generator)?;
+        for (place, load) in loads.iter_mut().enumerate() {
+            let (rate, time) = replies(load)?;
             rates[place].push(rate);
             slow[place].push(time);
         }
     }
     println!(
         "  the established, beside a server without a crowd: messages/s {}, p99 {}",
-        Ratio::new(&rates[1], &rates[0]),
-        Ratio::new(&slow[1], &slow[0]),
+        ratio(&rates[1], &rates[0]),
+        ratio(&slow[1], &slow[0]),
     );
 
     let mut waits = Vec::new();
@@ -82,45 +91,26 @@ pub(crate) fn limit(options: &Options, cores: Cores) -> io::Result<()> {
         thread::sleep(Duration::from_millis(7 * number % 100));
         waits.push(crowd.replace_one()?);
     }
+    let waits = figure(waits);
     println!(
         "  one leaves, one that waited is answered: after {:.0} ms, at most {:.0} ms",
-        median(waits.clone()) / 1e3,
-        quantile(&waits, 1.0) / 1e3
+        waits.median / 1e3,
+        waits.most / 1e3
     );
     Ok(())
 }
 
-fn start(cores: Cores) -> io::Result<Running> {
+fn start(cores: &Cores, scenario: &Scenario) -> io::Result<Running> {
     let limit = format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}");
-    let list = cores.list();
-    let before = ["taskset", "-c", &list, "prlimit", &limit];
-    let unpinned = &before[3..];
-    let before = if cores.pinned { &before } else { unpinned };
-    Running::start_under(before, Kind::Scarce)
-}
-
-/// Counts the lines that the server logs, from now on.
-fn count_lines(server: &mut Running) -> Arc<AtomicU64> {
-    let count = Arc::new(AtomicU64::new(0));
-    if let Some(output) = server.take_output() {
-        let count = Arc::clone(&count);
-        thread::spawn(move || {
-            for _ in output.lines().map_while(Result::ok) {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-    count
+    Running::start_by(&["prlimit", &limit], Kind::Scarce, cores, None, scenario)
 }
 
 /// Messages per second, and how many microseconds the 99th of 100 replies took.
 #[expect(clippy::cast_precision_loss, reason = "the messages are few")]
-fn replies(generator: &mut Generator) -> io::Result<(f64, f64)> {
-    let start = Instant::now();
-    generator.time_replies();
-    generator.run_messages(MESSAGES)?;
-    let rate = MESSAGES as f64 / start.elapsed().as_secs_f64();
-    Ok((rate, quantile(&generator.reply_times(), 0.99)))
+fn replies(load: &mut Load<'_>) -> io::Result<(f64, f64)> {
+    let elapsed = load.exchange_messages(MESSAGES)?;
+    let rate = MESSAGES as f64 / elapsed.as_secs_f64();
+    Ok((rate, load.latency().p99))
 }
 
 impl Crowd {

@@ -8,23 +8,17 @@
 //! `cargo bench --bench loopback -- --help` lists the options.
 
 #[cfg(target_os = "linux")]
-mod churn;
-#[cfg(target_os = "linux")]
 mod counts;
 #[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
 mod epoll;
 #[cfg(target_os = "linux")]
-mod generator;
-#[cfg(target_os = "linux")]
 mod guard;
 #[cfg(target_os = "linux")]
 mod limit;
 #[cfg(target_os = "linux")]
 mod logger;
-#[cfg(target_os = "linux")]
-mod machine;
 #[cfg(target_os = "linux")]
 mod measure;
 #[cfg(target_os = "linux")]

@@ -1,138 +1,134 @@
 //! One kind of load on several servers that take turns.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::thread;
+use std::io;
 use std::time::Duration;
 
-use crate::churn::Churn;
-use crate::generator::{Done, Generator, Pattern};
-use crate::machine::{Cores, Usage, allow_descriptors};
+use serveloop_measure::{Cores, Pace, Sample, Scenario, Waiting, descriptors, fill, sample, turns};
+
 use crate::options::Options;
 use crate::process::Running;
 use crate::servers::Kind;
-use crate::table::{Row, Sample};
+use crate::table::Row;
 
-/// Time for a server to settle before its memory is looked at.
-const SETTLE: Duration = Duration::from_millis(100);
 /// Time for each connection in a measurement: with very many, for several messages of each.
 const EACH: Duration = Duration::from_micros(150);
-/// Descriptors that a process needs beside its connections.
-const OTHER_DESCRIPTORS: usize = 100;
+const BULK_SIZE: usize = 64 * 1024;
+const BULK_CONNECTIONS: usize = 10;
+const DEPTH: usize = 16;
 
-/// What clients do, for how long it is measured.
+/// What clients do, and for how long it is measured.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    pub(crate) connections: usize,
-    pub(crate) size: usize,
-    pub(crate) depth: usize,
+pub(crate) struct Trial {
+    pub(crate) scenario: Scenario,
     pub(crate) duration: Duration,
-    pub(crate) clients: Clients,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clients {
-    /// Stay, and sleep while there is nothing for them.
-    Stay,
-    /// Stay, and never sleep.
-    Spin,
-    /// Leave after one message.
-    Leave,
-}
-
-impl Load {
+impl Trial {
     pub(crate) fn of(options: &Options, connections: usize) -> Self {
         Self {
-            connections,
-            size: options.size,
-            depth: options.depth,
+            scenario: Scenario {
+                connections,
+                size: options.size,
+                depth: options.depth,
+                ..Scenario::default()
+            },
             duration: options
                 .duration
                 .max(EACH * connections.try_into().unwrap_or(u32::MAX)),
-            clients: Clients::Stay,
         }
     }
 
-    /// Measures every server once a round. Who begins changes, so that nobody always comes after
-    /// the same neighbour.
+    /// With more messages under way.
+    pub(crate) fn deep(self) -> Self {
+        self.with(Scenario {
+            depth: DEPTH,
+            ..self.scenario
+        })
+    }
+
+    /// With long messages on few connections.
+    pub(crate) fn bulk(self) -> Self {
+        self.with(Scenario {
+            connections: BULK_CONNECTIONS,
+            size: BULK_SIZE,
+            depth: 1,
+            ..self.scenario
+        })
+    }
+
+    /// With clients that leave after one message.
+    pub(crate) fn churn(self) -> Self {
+        self.with(Scenario {
+            pace: Pace::Churn,
+            depth: 1,
+            ..self.scenario
+        })
+    }
+
+    /// With clients that never sleep.
+    pub(crate) fn spinning(self) -> Self {
+        self.with(Scenario {
+            waiting: Waiting::Spin,
+            ..self.scenario
+        })
+    }
+
+    fn with(self, scenario: Scenario) -> Self {
+        Self { scenario, ..self }
+    }
+
+    /// Measures every server once a round.
     pub(crate) fn rounds(
         self,
         servers: &[Kind],
-        cores: Cores,
+        cores: &Cores,
         rounds: usize,
     ) -> io::Result<Vec<Row>> {
-        allow_descriptors(self.connections + OTHER_DESCRIPTORS)?;
+        allow(self.scenario.total())?;
         let mut rows: Vec<Row> = servers.iter().map(|kind| Row::new(kind.name())).collect();
-        for round in 0..rounds {
-            for turn in 0..rows.len() {
-                let place = (round + turn) % rows.len();
-                let sample = self.once(servers[place], cores)?;
-                rows[place].samples.push(sample);
-            }
+        for place in turns(rounds, rows.len()) {
+            let sample = self.once(servers[place], cores)?;
+            rows[place].samples.push(sample);
         }
         Ok(rows)
     }
 
-    fn once(self, kind: Kind, cores: Cores) -> io::Result<Sample> {
-        let server = Running::start(kind, cores)?;
-        if self.clients == Clients::Leave {
-            let mut churn = Churn::connect(server.address, self.connections, self.size)?;
-            churn.run(self.duration / 5)?;
-            return observe(&server, || churn.run(self.duration));
+    fn once(self, kind: Kind, cores: &Cores) -> io::Result<Sample> {
+        let scenario = Scenario {
+            shape: kind.shape(),
+            ..self.scenario
+        };
+        let server = Running::start(kind, cores, &scenario)?;
+        let mut load = server.load(&scenario)?;
+        if scenario.pace != Pace::Churn {
+            load.settle(scenario.total())?;
         }
-        let pattern = Pattern::new(self.size, kind.shape());
-        let mut generator = Generator::connect(server.address, self.connections, pattern)?;
-        if self.clients == Clients::Spin {
-            generator.spin();
-        }
-        generator.begin(self.depth)?;
-        generator.run(self.duration / 5, true)?;
-        observe(&server, || generator.run(self.duration, false))
+
+        load.begin(u64::MAX);
+        load.run(self.duration / 5)?;
+        let family = server.process.family();
+        sample(&mut load, Some(family), cores.servers.len(), |load| {
+            load.measure(self.duration)
+        })
     }
 }
 
-/// Resident bytes of a server for each of so many connections that were used once and stand idle.
-pub(crate) fn memory(kind: Kind, cores: Cores, connections: usize) -> io::Result<u64> {
-    allow_descriptors(connections + OTHER_DESCRIPTORS)?;
-    let server = Running::start(kind, cores)?;
-    let _first = visit(&server)?;
-    thread::sleep(SETTLE);
-    let before = server.resident()?;
-    let _idle = (0..connections)
-        .map(|_| visit(&server))
-        .collect::<io::Result<Vec<_>>>()?;
-    thread::sleep(SETTLE);
-    let grown = server.resident()?.saturating_sub(before);
-    Ok(grown / connections as u64)
+/// Resident bytes of a server for each of `idle` connections that were used once.
+pub(crate) fn memory(kind: Kind, cores: &Cores, idle: usize) -> io::Result<f64> {
+    let scenario = Scenario {
+        idle,
+        shape: kind.shape(),
+        ..Scenario::default()
+    };
+    allow(scenario.total())?;
+
+    let server = Running::start(kind, cores, &scenario)?;
+    let mut load = server.load(&scenario)?;
+    let each = fill(&mut load, scenario.total(), Some(server.process.family()))?;
+    each.ok_or_else(|| io::Error::other("the system does not tell the memory of a process"))
 }
 
-fn visit(server: &Running) -> io::Result<TcpStream> {
-    let mut message = [b'x'; 64];
-    let mut stream = TcpStream::connect(server.address)?;
-    stream.write_all(&message)?;
-    stream.read_exact(&mut message)?;
-    Ok(stream)
-}
-
-fn observe(server: &Running, work: impl FnOnce() -> io::Result<Done>) -> io::Result<Sample> {
-    let before = server.usage()?;
-    let done = work()?;
-    let usage = server.usage()?.since(before);
-    if done.messages == 0 {
-        return Err(io::Error::other("the server has answered nothing"));
-    }
-    Ok(sample(done, usage))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "nobody echoes 2^52 messages in a round"
-)]
-fn sample(done: Done, usage: Usage) -> Sample {
-    let messages = done.messages as f64;
-    Sample {
-        rate: messages / done.elapsed.as_secs_f64(),
-        cpu: usage.total.as_secs_f64() * 1e6 / messages,
-        user_share: usage.user_share(),
-    }
+/// Sees to it that this process, and the servers that it starts, can have so many connections.
+pub(crate) fn allow(connections: usize) -> io::Result<()> {
+    descriptors::check(connections).map_err(io::Error::other)
 }

@@ -1,6 +1,7 @@
 //! What the command line asks for.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -81,8 +82,11 @@ pub(crate) struct Options {
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     Measure(Options),
-    /// Be the server; this is how the benchmark starts its own children.
-    Serve(Kind),
+    /// Prepare this process and become the server that follows; this is how the benchmark starts its
+    /// own children.
+    Launch(Vec<String>, Vec<String>),
+    /// Be the server, at this address.
+    Serve(Kind, Ipv4Addr),
     Help,
     Nothing,
 }
@@ -141,10 +145,18 @@ impl Options {
 /// Reads the arguments. `cargo bench` says `--bench`; without it the benchmark is being tested, with
 /// arguments that are meant for a test harness.
 pub(crate) fn parse(arguments: &[String]) -> io::Result<Command> {
-    if let [flag, name] = arguments {
-        if flag == "--serve" {
-            return Ok(Command::Serve(value(flag, Some(name))?));
+    match arguments {
+        [flag, name, host] if flag == "--serve" => {
+            return Ok(Command::Serve(
+                value(flag, Some(name))?,
+                value(flag, Some(host))?,
+            ));
         }
+        [flag, process, cores, _, server @ ..] if flag == "--launch" => {
+            let options = vec![process.clone(), cores.clone()];
+            return Ok(Command::Launch(options, server.to_vec()));
+        }
+        _ => {}
     }
     if arguments.iter().any(|argument| argument == "--list") {
         return Ok(Command::Nothing);

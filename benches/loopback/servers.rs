@@ -4,7 +4,6 @@
 use std::io;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use serveloop::framing::{
 };
 use serveloop::protocols::Echo;
 use serveloop::{Address, Config, Peer, ProtocolError, Server};
+use serveloop_measure::Shape;
 use socket2::{Domain, Socket, Type};
 
 use crate::epoll::{self, Trigger};
-use crate::generator::Shape;
 use crate::{logger, plain, tasks};
 
 const BUSY: Duration = Duration::from_micros(100);
@@ -92,28 +91,27 @@ impl Kind {
         self
     }
 
-    /// Serves until the process is killed. Says its port and its process on standard output first.
-    pub(crate) fn serve(self) -> io::Result<()> {
+    /// Serves at a port of `host` until the process is killed. Says its address on standard output
+    /// first.
+    pub(crate) fn serve(self, host: Ipv4Addr) -> io::Result<()> {
         match self {
-            Self::Epoll => epoll::serve(&listen()?, Trigger::Level),
-            Self::Edge => epoll::serve(&listen()?, Trigger::Edge),
-            Self::Mio => plain::serve(&listen()?),
-            Self::Tokio => tasks::serve(listen()?),
-            Self::Multi => tasks::serve_on_threads(listen()?, 2),
-            _ => self.serve_here(),
+            Self::Epoll => epoll::serve(&listen(host)?, Trigger::Level),
+            Self::Edge => epoll::serve(&listen(host)?, Trigger::Edge),
+            Self::Mio => plain::serve(&listen(host)?),
+            Self::Tokio => tasks::serve(listen(host)?),
+            Self::Multi => tasks::serve_on_threads(listen(host)?, 2),
+            _ => self.serve_here(host),
         }
     }
 
     /// The kinds of this library.
-    fn serve_here(self) -> io::Result<()> {
+    fn serve_here(self, host: Ipv4Addr) -> io::Result<()> {
         if self == Self::Scarce {
             logger::install();
         }
-        let any = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+        let any = Address::Tcp((host, 0).into());
         let server = Server::bind(&[any], self.config())?;
-        if let Address::Tcp(address) = &server.addresses()[0] {
-            announce(*address);
-        }
+        announce(&server.addresses()[0]);
         let echo = |_: &Peer| Some(Echo);
         let end = match self {
             Self::Workers => server.serve_workers(2, echo),
@@ -181,18 +179,18 @@ where
 }
 
 /// The socket that this library would make: accepted connections inherit NODELAY from it.
-fn listen() -> io::Result<TcpListener> {
+fn listen(host: Ipv4Addr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.bind(&SocketAddr::from((host, 0)).into())?;
     socket.listen(BACKLOG)?;
     let listener: TcpListener = socket.into();
-    announce(listener.local_addr()?);
+    announce(&Address::Tcp(listener.local_addr()?));
     Ok(listener)
 }
 
-fn announce(address: SocketAddr) {
-    println!("{} {}", address.port(), process::id());
+fn announce(address: &Address) {
+    println!("listening on {address}");
 }

@@ -1,17 +1,8 @@
-//! Medians, spreads, and how they are printed.
+//! The samples of several rounds, and how they are printed.
 
-use std::fmt;
+use serveloop_measure::{Figure, Sample, line};
 
-/// What one measurement of one server gave.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
-    /// Messages or connections per second.
-    pub(crate) rate: f64,
-    /// Microseconds of the server's processor time for each of them.
-    pub(crate) cpu: f64,
-    /// The part of that time spent in user space, from 0 to 1.
-    pub(crate) user_share: f64,
-}
+const WIDTHS: [usize; 8] = [10, 15, 22, 10, 22, 7, 7, 9];
 
 /// The samples of one server, one per round.
 #[derive(Clone, Debug)]
@@ -32,38 +23,26 @@ impl Row {
     pub(crate) fn of(&self, value: impl Fn(&Sample) -> f64) -> Vec<f64> {
         self.samples.iter().map(value).collect()
     }
-}
 
-/// A median of quotients, with the smallest and the largest.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ratio {
-    pub(crate) median: f64,
-    least: f64,
-    most: f64,
-}
+    /// Messages or connections per second.
+    pub(crate) fn rates(&self) -> Vec<f64> {
+        self.of(|sample| sample.rate)
+    }
 
-impl Ratio {
-    /// Each value to its neighbour in the same round.
-    pub(crate) fn new(values: &[f64], bases: &[f64]) -> Self {
-        let pairs = values.iter().zip(bases);
-        let ratios: Vec<f64> = pairs.map(|(value, base)| value / base).collect();
-        Self {
-            least: ratios.iter().copied().fold(f64::INFINITY, f64::min),
-            most: ratios.iter().copied().fold(0.0, f64::max),
-            median: median(ratios),
-        }
+    /// Microseconds of the server's processor time for each of them.
+    pub(crate) fn times(&self) -> Vec<f64> {
+        self.of(|sample| sample.processor.unwrap_or(f64::NAN))
     }
 }
 
-impl fmt::Display for Ratio {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            median,
-            least,
-            most,
-        } = self;
-        f.pad(&format!("{median:.2} ({least:.2}..{most:.2})"))
-    }
+/// The figure of what was measured in one round at least.
+pub(crate) fn figure(values: Vec<f64>) -> Figure {
+    Figure::of(values).expect("at least one round")
+}
+
+/// Each value to its neighbour in the same round.
+pub(crate) fn ratio(values: &[f64], bases: &[f64]) -> Figure {
+    Figure::ratio(values, bases).expect("at least one round")
 }
 
 /// Prints the rows, each compared round by round with the first. `unit` is what is counted.
@@ -72,66 +51,48 @@ pub(crate) fn print(title: &str, unit: &str, rows: &[Row]) {
         return;
     };
     println!("\n{title}");
-    println!(
-        "{:<10} {:>11} {:>22} {:>10} {:>22} {:>7} {:>7}",
+    let (rate, range) = (format!("{unit}/s"), "ratio (min..max)");
+    let titles = [
         "",
-        format!("{unit}/s"),
-        "ratio (min..max)",
+        &rate,
+        range,
         "CPU us",
-        "ratio (min..max)",
+        range,
         "user",
         "system",
-    );
+        "generator",
+    ];
+    println!("{}", line(WIDTHS, titles));
+
     for row in rows {
-        let cpu = median(row.of(|sample| sample.cpu));
+        let time = figure(row.times()).median;
         // The kernel's ticks are too few in one round for a median.
-        let user = cpu * mean(&row.of(|sample| sample.user_share));
-        println!(
-            "{:<10} {:>11.0} {:>22} {:>10.2} {:>22} {:>7.2} {:>7.2}",
-            row.name,
-            median(row.of(|sample| sample.rate)),
-            ratio(row, base, |sample| sample.rate),
-            cpu,
-            ratio(row, base, |sample| sample.cpu),
-            user,
-            cpu - user,
-        );
+        let user = time * mean(&row.of(|sample| sample.user_share.unwrap_or(f64::NAN)));
+        let beside = |values: fn(&Row) -> Vec<f64>| match row.name == base.name {
+            true => "1.00".to_owned(),
+            false => ratio(&values(row), &values(base)).to_string(),
+        };
+
+        let cells = [
+            row.name.to_owned(),
+            format!("{:.0}", figure(row.rates()).median),
+            beside(Row::rates),
+            format!("{time:.2}"),
+            beside(Row::times),
+            format!("{user:.2}"),
+            format!("{:.2}", time - user),
+            format!("{:.2}", figure(row.of(own_time)).median),
+        ];
+        println!("{}", line(WIDTHS, cells));
     }
 }
 
-fn ratio(row: &Row, base: &Row, value: impl Fn(&Sample) -> f64) -> String {
-    if row.name == base.name {
-        return "1.00".to_owned();
-    }
-    Ratio::new(&row.of(&value), &base.of(&value)).to_string()
+/// Microseconds of the generator's processor time for each message.
+fn own_time(sample: &Sample) -> f64 {
+    sample.generator_busy / sample.rate * 1e6
 }
 
 #[expect(clippy::cast_precision_loss, reason = "there are few rounds")]
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The value that this part of all values, from 0 to 1, does not exceed.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a place in a vector that fits into memory"
-)]
-pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let place = (values.len() as f64 * part).ceil() as usize;
-    let value = values.get(place.saturating_sub(1));
-    value.copied().unwrap_or(f64::NAN)
-}
-
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let upper = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => values[upper],
-        _ => f64::midpoint(values[upper - 1], values[upper]),
-    }
 }

@@ -2,13 +2,14 @@
 
 use std::io;
 
-use crate::counts::{Tool, calls_per_message, instructions_per_message};
+use serveloop_measure::{Cores, Figure, Tool};
+
+use crate::counts::{calls_per_message, instructions_per_message, works};
 use crate::crowd::slowing;
-use crate::machine::Cores;
-use crate::measure::{Clients, Load, memory};
+use crate::measure::{Trial, memory};
 use crate::options::Options;
 use crate::servers::Kind;
-use crate::table::{Ratio, Row, Sample, median};
+use crate::table::{Row, figure, ratio};
 
 const CROWDS: [usize; 3] = [100, 1_000, 10_000];
 /// How many times faster than threads, at each of these numbers of connections.
@@ -24,16 +25,19 @@ enum Target {
     Stated,
 }
 
-pub(crate) fn targets(options: &Options, apart: Cores) -> io::Result<()> {
+pub(crate) fn targets(options: &Options, apart: &Cores) -> io::Result<()> {
     println!("\n| what | target | measured | | beside |\n|---|---|---|---|---|");
-    counts(options)?;
+    counts(options, apart)?;
     for (connections, beyond) in CROWDS.into_iter().zip(BEYOND_THREADS) {
-        let load = Load::of(options, connections);
+        let trial = Trial::of(options, connections);
         let what = format!("messages/s, {connections} connections");
-        throughput(&what, load, Some(beyond), options, apart)?;
+        throughput(&what, trial, Some(beyond), options, apart)?;
     }
-    let few = Load::of(options, options.few());
-    let piped = format!("messages/s, {} connections, 16 under way", few.connections);
+    let few = Trial::of(options, options.few());
+    let piped = format!(
+        "messages/s, {} connections, 16 under way",
+        few.scenario.connections
+    );
     throughput(&piped, few.deep(), None, options, apart)?;
     throughput(
         "messages/s, 10 connections, 64 KiB",
@@ -42,20 +46,20 @@ pub(crate) fn targets(options: &Options, apart: Cores) -> io::Result<()> {
         options,
         apart,
     )?;
-    churn(few.with(Clients::Leave), options, apart)?;
-    workers(few, options, apart.all())?;
+    churn(few.churn(), options, apart)?;
+    workers(few, options, &apart.with_all_for_servers())?;
     busy(options, apart)?;
     crowd(options, apart)?;
     idle(options, apart)?;
-    let together = apart.together();
-    processor_time(few, options, together)?;
-    framing(few, options, together)
+    let together = apart.join()?;
+    processor_time(few, options, &together)?;
+    framing(few, options, &together)
 }
 
-fn counts(options: &Options) -> io::Result<()> {
-    if Tool::Strace.works() {
-        let ours = calls_per_message(options, Kind::Serveloop)?.all;
-        let theirs = calls_per_message(options, Kind::Epoll)?.all;
+fn counts(options: &Options, cores: &Cores) -> io::Result<()> {
+    if works(Tool::Strace) {
+        let ours = calls_per_message(options, Kind::Serveloop, cores)?.all;
+        let theirs = calls_per_message(options, Kind::Epoll, cores)?.all;
         let beside = format!("epoll {theirs:.3}");
         number(
             "system calls per message",
@@ -65,12 +69,12 @@ fn counts(options: &Options) -> io::Result<()> {
             &beside,
         );
     }
-    if Tool::Callgrind.works() {
-        let ours = instructions_per_message(options, Kind::Serveloop)?;
+    if works(Tool::Callgrind) {
+        let ours = instructions_per_message(options, Kind::Serveloop, cores)?;
         let theirs = PEERS
             .iter()
             .map(|kind| {
-                let each = instructions_per_message(options, *kind)?;
+                let each = instructions_per_message(options, *kind, cores)?;
                 Ok(format!("{} {each:.0}", kind.name()))
             })
             .collect::<io::Result<Vec<_>>>()?;
@@ -89,35 +93,35 @@ fn counts(options: &Options) -> io::Result<()> {
 /// Against the best of the peers, and against threads.
 fn throughput(
     what: &str,
-    load: Load,
+    trial: Trial,
     beyond_threads: Option<f64>,
     options: &Options,
-    cores: Cores,
+    cores: &Cores,
 ) -> io::Result<()> {
     let mut servers = vec![Kind::Serveloop, Kind::Epoll];
     servers.extend(PEERS);
     servers.extend(beyond_threads.map(|_| Kind::Threads));
-    let rows = load.rounds(&servers, cores, options.rounds)?;
+    let rows = trial.rounds(&servers, cores, options.rounds)?;
     let ours = &rows[0];
-    let ratio = |row: &Row| Ratio::new(&rates(ours), &rates(row));
+    let rates = |row: &Row| ratio(&ours.rates(), &row.rates());
     let peers = &rows[2..2 + PEERS.len()];
     let best = peers
         .iter()
-        .min_by(|one, other| ratio(one).median.total_cmp(&ratio(other).median));
+        .min_by(|one, other| rates(one).median.total_cmp(&rates(other).median));
     if let Some(best) = best {
-        let others = list(rows[1..2 + PEERS.len()].iter(), &ratio);
-        let beside = format!("{:.0}/s; {others}", median(rates(ours)));
+        let others = list(rows[1..2 + PEERS.len()].iter(), &rates);
+        let beside = format!("{:.0}/s; {others}", figure(ours.rates()).median);
         let what = format!("{what}, to the best of the peers ({})", best.name);
-        line(&what, Target::Least(0.98), ratio(best), &beside);
+        line(&what, Target::Least(0.98), rates(best), &beside);
     }
     if let (Some(beyond), Some(threads)) = (beyond_threads, rows.last()) {
         let what = format!("{what}, to a thread for each");
-        line(&what, Target::Least(beyond), ratio(threads), "");
+        line(&what, Target::Least(beyond), rates(threads), "");
     }
     Ok(())
 }
 
-fn churn(load: Load, options: &Options, cores: Cores) -> io::Result<()> {
+fn churn(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
     let servers = [
         Kind::Serveloop,
         Kind::Epoll,
@@ -125,97 +129,90 @@ fn churn(load: Load, options: &Options, cores: Cores) -> io::Result<()> {
         Kind::Tokio,
         Kind::Threads,
     ];
-    let rows = load.rounds(&servers, cores, options.rounds)?;
-    let ratio = |row: &Row| Ratio::new(&times(&rows[0]), &times(row));
+    let rows = trial.rounds(&servers, cores, options.rounds)?;
+    let ours = &rows[0];
+    let times = |row: &Row| ratio(&ours.times(), &row.times());
     let beside = format!(
         "{:.1} us; {}",
-        median(times(&rows[0])),
-        list(rows[2..4].iter(), &ratio)
+        figure(ours.times()).median,
+        list(rows[2..4].iter(), &times)
     );
     line(
         "CPU per connection in churn, to epoll",
         Target::Most(1.05),
-        ratio(&rows[1]),
+        times(&rows[1]),
         &beside,
     );
     line(
         "connections/s in churn, to a thread for each",
         Target::Least(2.5),
-        Ratio::new(&rates(&rows[0]), &rates(&rows[4])),
+        ratio(&ours.rates(), &rows[4].rates()),
         "",
     );
     Ok(())
 }
 
-fn workers(load: Load, options: &Options, cores: Cores) -> io::Result<()> {
+fn workers(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
     let servers = [Kind::Workers, Kind::Serveloop, Kind::Multi, Kind::Tokio];
-    let rows = load.rounds(&servers, cores, options.rounds)?;
+    let rows = trial.rounds(&servers, cores, options.rounds)?;
     let beside = format!(
         "messages/s {}; tokio's two threads to one: CPU {}",
-        Ratio::new(&rates(&rows[0]), &rates(&rows[1])),
-        Ratio::new(&times(&rows[2]), &times(&rows[3]))
+        ratio(&rows[0].rates(), &rows[1].rates()),
+        ratio(&rows[2].times(), &rows[3].times())
     );
     line(
         "CPU per message, two workers to one loop, all on two cores",
         Target::Stated,
-        Ratio::new(&times(&rows[0]), &times(&rows[1])),
+        ratio(&rows[0].times(), &rows[1].times()),
         &beside,
     );
     Ok(())
 }
 
-fn busy(options: &Options, cores: Cores) -> io::Result<()> {
-    for (clients, name) in [
-        (Clients::Spin, "a client that spins"),
-        (Clients::Stay, "a client that sleeps"),
+fn busy(options: &Options, cores: &Cores) -> io::Result<()> {
+    let one = Trial::of(options, 1);
+    for (trial, target, name) in [
+        (one.spinning(), Target::Most(0.35), "a client that spins"),
+        (one, Target::Stated, "a client that sleeps"),
     ] {
-        let load = Load::of(options, 1).with(clients);
-        let rows = load.rounds(&[Kind::Busy, Kind::Serveloop], cores, options.rounds)?;
+        let rows = trial.rounds(&[Kind::Busy, Kind::Serveloop], cores, options.rounds)?;
         let trip = |row: &Row| row.of(|sample| 1e6 / sample.rate);
         let (on, off) = (trip(&rows[0]), trip(&rows[1]));
         let beside = format!(
             "{:.1} us to {:.1} us",
-            median(on.clone()),
-            median(off.clone())
+            figure(on.clone()).median,
+            figure(off.clone()).median
         );
-        let target = match clients {
-            Clients::Spin => Target::Most(0.35),
-            _ => Target::Stated,
-        };
         let what = format!("round trip of one connection, busy polling on to off, {name}");
-        line(&what, target, Ratio::new(&on, &off), &beside);
+        line(&what, target, ratio(&on, &off), &beside);
     }
     Ok(())
 }
 
-fn crowd(options: &Options, cores: Cores) -> io::Result<()> {
-    let ratio = slowing(Kind::Serveloop, cores, options)?;
+fn crowd(options: &Options, cores: &Cores) -> io::Result<()> {
+    let slowing = slowing(Kind::Serveloop, cores, options)?;
     let (all, few) = (options.crowd, options.few());
     let what = format!("p99 of {few} active among {all} open, to {few} alone");
-    line(&what, Target::Most(1.1), ratio, "");
+    line(&what, Target::Most(1.1), slowing, "");
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "bytes of one connection")]
-fn idle(options: &Options, cores: Cores) -> io::Result<()> {
+fn idle(options: &Options, cores: &Cores) -> io::Result<()> {
     let ours = memory(Kind::Serveloop, cores, options.idle)?;
     let theirs = [Kind::Mio, Kind::Tokio, Kind::Threads]
         .iter()
         .map(|kind| {
-            Ok(format!(
-                "{} {}",
-                kind.name(),
-                memory(*kind, cores, options.idle)?
-            ))
+            let each = memory(*kind, cores, options.idle)?;
+            Ok(format!("{} {each:.0}", kind.name()))
         })
         .collect::<io::Result<Vec<_>>>()?;
     let beside = theirs.join(", ");
     let what = "resident bytes per idle connection, used once";
-    number(what, Target::Most(176.0), ours as f64, 0, &beside);
+    number(what, Target::Most(176.0), ours, 0, &beside);
     Ok(())
 }
 
-fn processor_time(load: Load, options: &Options, cores: Cores) -> io::Result<()> {
+fn processor_time(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
     let servers = [
         Kind::Serveloop,
         Kind::Epoll,
@@ -223,28 +220,29 @@ fn processor_time(load: Load, options: &Options, cores: Cores) -> io::Result<()>
         Kind::Mio,
         Kind::Tokio,
     ];
-    let rows = load.rounds(&servers, cores, options.rounds)?;
-    let ratio = |row: &Row| Ratio::new(&times(&rows[0]), &times(row));
+    let rows = trial.rounds(&servers, cores, options.rounds)?;
+    let ours = &rows[0];
+    let times = |row: &Row| ratio(&ours.times(), &row.times());
     let beside = format!(
         "{:.2} us; {}",
-        median(times(&rows[0])),
-        list(rows[2..].iter(), &ratio)
+        figure(ours.times()).median,
+        list(rows[2..].iter(), &times)
     );
     line(
         "CPU per message on one core, to epoll",
         Target::Most(0.97),
-        ratio(&rows[1]),
+        times(&rows[1]),
         &beside,
     );
     Ok(())
 }
 
-fn framing(load: Load, options: &Options, cores: Cores) -> io::Result<()> {
+fn framing(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
     let servers = [Kind::Serveloop, Kind::Framed, Kind::Lines];
-    let rows = load.rounds(&servers, cores, options.rounds)?;
+    let rows = trial.rounds(&servers, cores, options.rounds)?;
     for row in &rows[1..] {
         let what = format!("CPU per message on one core, {} to raw", row.name);
-        let ratio = Ratio::new(&times(row), &times(&rows[0]));
+        let ratio = ratio(&row.times(), &rows[0].times());
         line(&what, Target::Most(1.1), ratio, "");
     }
     Ok(())
@@ -269,7 +267,7 @@ impl Target {
     }
 }
 
-fn line(what: &str, target: Target, ratio: Ratio, beside: &str) {
+fn line(what: &str, target: Target, ratio: Figure, beside: &str) {
     let verdict = target.judge(ratio.median);
     let target = target.describe();
     println!("| {what} | {target} | {ratio} | {verdict} | {beside} |");
@@ -282,18 +280,9 @@ fn number(what: &str, target: Target, value: f64, digits: usize, beside: &str) {
 }
 
 /// Our ratio to each of `rows`.
-fn list<'a>(rows: impl Iterator<Item = &'a Row>, ratio: &impl Fn(&Row) -> Ratio) -> String {
+fn list<'a>(rows: impl Iterator<Item = &'a Row>, ratio: &impl Fn(&Row) -> Figure) -> String {
     let all: Vec<String> = rows
         .map(|row| format!("to {} {:.2}", row.name, ratio(row).median))
         .collect();
     all.join(", ")
-}
-
-fn rates(row: &Row) -> Vec<f64> {
-    row.of(|sample: &Sample| sample.rate)
-}
-
-/// Microseconds of processor time for each message or connection.
-fn times(row: &Row) -> Vec<f64> {
-    row.of(|sample: &Sample| sample.cpu)
 }
