@@ -226,3 +226,57 @@ fn tell(source: impl Read, sender: &mpsc::Sender<String>) {
     let mut lines = BufReader::new(source).lines().map_while(Result::ok);
     while lines.next().is_some_and(|line| sender.send(line).is_ok()) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Uninterrupted;
+
+    fn shell(script: &str) -> Launched {
+        Launched::spawn(Command::new("sh").args(["-c", script])).unwrap()
+    }
+
+    #[test]
+    fn a_server_says_where_it_listens() {
+        let server =
+            shell("echo listening on tcp://127.0.0.1:9; echo unix:///tmp/a; exec sleep 100");
+        let addresses = server.addresses(2, &Uninterrupted).unwrap();
+        let shown: Vec<_> = addresses.iter().map(Address::to_string).collect();
+        assert_eq!(shown, ["tcp://127.0.0.1:9", "unix:///tmp/a"]);
+    }
+
+    #[test]
+    fn one_that_ends_or_says_something_else_is_an_error() {
+        let error = shell("exit 3").addresses(1, &Uninterrupted).unwrap_err();
+        assert_eq!(error.to_string(), "it does not listen");
+        let server = shell("echo nowhere; exec sleep 100");
+        assert!(server.addresses(1, &Uninterrupted).is_err());
+    }
+
+    /// A killed process may remain in the table, but it has ended.
+    #[test]
+    fn nothing_that_it_started_is_left() {
+        let server = shell("sleep 1000 & echo $!; wait");
+        let child = server.lines.recv_timeout(PATIENCE).unwrap();
+        drop(server);
+
+        let begun = Instant::now();
+        let is_alive = || {
+            let status = std::fs::read_to_string(format!("/proc/{child}/stat"));
+            status.is_ok_and(|line| !line.contains(") Z "))
+        };
+        while is_alive() {
+            assert!(begun.elapsed() < PATIENCE, "{child} is still there");
+            thread::sleep(STEP);
+        }
+    }
+
+    #[test]
+    fn the_options_of_a_launch_are_checked() {
+        let none: [&str; 0] = [];
+        for options in [&["0"][..], &["zero", "0"]] {
+            let options: Vec<_> = options.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(launch(&options, &none).kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}

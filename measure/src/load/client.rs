@@ -333,6 +333,20 @@ mod tests {
     }
 
     #[test]
+    fn active_connections_are_spread_out() {
+        let active = |active, stride, total| {
+            let mut course = Rc::into_inner(course(10, 1)).unwrap();
+            (course.active, course.stride) = (active, stride);
+            let ranks = (0..total).map(|number| course.rank(number));
+            ranks
+                .map(|rank| rank.map_or("-".to_owned(), |rank| rank.to_string()))
+                .collect::<String>()
+        };
+        assert_eq!(active(3, 1, 3), "012");
+        assert_eq!(active(2, 3, 7), "0--1---");
+    }
+
+    #[test]
     fn a_wrong_byte_fails_the_run() {
         let course = course(10, 1);
         let mut session = settled(&course);

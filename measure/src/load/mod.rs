@@ -88,7 +88,8 @@ pub struct Load<'a> {
 #[derive(Debug)]
 struct Silence {
     patience: Duration,
-    since: Instant,
+    /// When it began, if the last turn brought nothing.
+    since: Option<Instant>,
     progress: u64,
 }
 
@@ -141,7 +142,7 @@ impl<'a> Load<'a> {
             woken: 0,
             silence: Silence {
                 patience: terms.patience + scenario.pace.distance(),
-                since: Instant::now(),
+                since: None,
                 progress: 0,
             },
             interrupt: terms.interrupt,
@@ -153,7 +154,7 @@ impl<'a> Load<'a> {
     /// # Errors
     /// Fails if a connection fails, if nothing comes back in time, or after a signal.
     pub fn settle(&mut self, connections: usize) -> io::Result<()> {
-        self.silence.forget(Instant::now());
+        self.silence.forget();
         loop {
             let settled = self.course.tally.borrow().settled;
             if settled >= connections {
@@ -178,7 +179,7 @@ impl<'a> Load<'a> {
         wakers.sort_by_key(|(rank, _)| *rank);
         self.wakers
             .extend(wakers.into_iter().map(|(_, waker)| waker));
-        self.silence.forget(Instant::now());
+        self.silence.forget();
 
         let connections = self.scenario.connections as u64;
         match self.scenario.pace {
@@ -352,19 +353,19 @@ impl<'a> Load<'a> {
 }
 
 impl Silence {
-    fn forget(&mut self, now: Instant) {
-        self.since = now;
+    fn forget(&mut self) {
         self.progress = u64::MAX;
     }
 
     fn check(&mut self, progress: u64, what: &str) -> io::Result<()> {
         if progress != self.progress {
             self.progress = progress;
-            self.since = Instant::now();
+            self.since = None;
             return Ok(());
         }
 
-        if self.since.elapsed() < self.patience {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.patience {
             return Ok(());
         }
         let patience = humantime::format_duration(self.patience);
@@ -397,5 +398,127 @@ fn config(scenario: &Scenario, patience: Duration) -> Config {
         write_timeout: None,
         linger_timeout: None,
         ..usual
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::{self, JoinHandle};
+
+    use serveloop::protocols::{Discard, Echo};
+    use serveloop::{Protocol, Server, ShutdownHandle, Statistics};
+
+    use super::*;
+
+    struct Served {
+        addresses: Vec<Address>,
+        handle: ShutdownHandle,
+        thread: JoinHandle<io::Result<Statistics>>,
+    }
+
+    impl Served {
+        fn new<P: Protocol + Send + 'static>(protocol: fn() -> P) -> Self {
+            let any = "tcp://127.0.0.1:0".parse().unwrap();
+            let server = Server::bind(&[any], Config::default()).unwrap();
+            Self {
+                addresses: server.addresses().to_vec(),
+                handle: server.shutdown_handle(),
+                thread: thread::spawn(move || server.serve_forever(move |_| Some(protocol()))),
+            }
+        }
+
+        fn load(&self, scenario: &Scenario, terms: Terms<'static>) -> Load<'static> {
+            Load::new(scenario, self.addresses.clone(), terms).unwrap()
+        }
+
+        fn end(self) -> Statistics {
+            self.handle.shutdown();
+            self.thread.join().unwrap().unwrap()
+        }
+    }
+
+    fn scenario(connections: usize, idle: usize) -> Scenario {
+        Scenario {
+            connections,
+            idle,
+            depth: 3,
+            ..Scenario::default()
+        }
+    }
+
+    #[test]
+    fn an_exchange_leaves_nothing_under_way() {
+        let server = Served::new(|| Echo);
+        for waiting in [Waiting::Sleep, Waiting::Spin] {
+            let scenario = Scenario {
+                waiting,
+                ..scenario(5, 7)
+            };
+            let mut load = server.load(&scenario, Terms::default());
+            for count in [1, 1_000, 4] {
+                load.exchange_messages(count).unwrap();
+                assert_eq!(load.messages(), count);
+                assert!(load.latency().p50 > 0.0);
+            }
+
+            for _ in 0..2 {
+                load.exchange(Duration::from_millis(10)).unwrap();
+                let count = load.messages();
+                assert!(count > 0);
+                load.run(Duration::from_millis(5)).unwrap();
+                assert_eq!(load.messages(), count);
+            }
+            load.finish().unwrap();
+        }
+        assert_eq!(server.end().accepted, 24);
+    }
+
+    #[test]
+    fn churn_makes_as_many_connections_as_it_is_asked_for() {
+        let server = Served::new(|| Echo);
+        let scenario = Scenario {
+            pace: Pace::Churn,
+            depth: 1,
+            ..scenario(4, 0)
+        };
+        let mut load = server.load(&scenario, Terms::default());
+        load.exchange_messages(50).unwrap();
+        assert_eq!(load.messages(), 50);
+        load.finish().unwrap();
+        assert_eq!(server.end().accepted, 50);
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_has_failed() {
+        let server = Served::new(|| Discard);
+        let terms = Terms {
+            patience: Duration::from_millis(100),
+            ..Terms::default()
+        };
+        let error = server.load(&scenario(2, 0), terms).settle(2).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains("for 100ms"), "{error}");
+        server.end();
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_load() {
+        #[derive(Debug)]
+        struct Now;
+
+        impl Interrupt for Now {
+            fn check(&self) -> io::Result<()> {
+                Err(io::ErrorKind::Interrupted.into())
+            }
+        }
+
+        let server = Served::new(|| Echo);
+        let terms = Terms {
+            interrupt: &Now,
+            ..Terms::default()
+        };
+        let error = server.load(&scenario(1, 0), terms).settle(1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        server.end();
     }
 }
