@@ -12,7 +12,7 @@ usage: cargo bench --bench loopback -- [options]
 
   --mode echo,churn,bulk,memory   what to measure; also: pipelined (16 messages under way), framing,
                                   workers, busy (polling), crowd (few active among many), limit (out of
-                                  descriptors; both need prlimit), counts (needs valgrind and strace),
+                                  descriptors; needs prlimit), counts (needs valgrind and strace),
                                   guard (counts against their limits), targets (all in one table)
   --servers epoll,edge,mio,tokio,serveloop
                                   which servers, of which the first is what the others are compared to;
