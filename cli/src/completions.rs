@@ -9,17 +9,17 @@ use clap_complete::Shell;
 use crate::failure::Failure;
 use crate::unblocked::write_in_full;
 
-/// Prints what a shell needs to complete the command lines of serveloop.
+/// Prints a script with which a shell completes the command lines of serveloop.
 ///
 ///   $ serveloop completions bash > ~/.local/share/bash-completion/completions/serveloop
 ///   $ serveloop completions zsh > /usr/local/share/zsh/site-functions/_serveloop
 ///   $ serveloop completions fish > ~/.config/fish/completions/serveloop.fish
 ///
-/// A new shell then completes commands, options and their values with the Tab key.
+/// In a new shell, the Tab key then completes commands, options and their values.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Completions {
-    /// The shell
+    /// The shell to print the script for
     shell: Shell,
 }
 

@@ -47,7 +47,7 @@ use crate::signals::{survive_size_limit, was_closed};
 use crate::unblocked::{LAST_WAIT, write_at_once, write_within};
 use crate::verbosity::{Verbosity, has_colors};
 
-/// Serves ready-made protocols: one thread, one loop, any number of connections.
+/// Runs ready-made network servers on one event loop, with clients and a benchmark for them.
 ///
 /// Start a server:
 ///
@@ -60,18 +60,18 @@ use crate::verbosity::{Verbosity, has_colors};
 ///   good morning
 ///   good morning
 ///
-/// Or with a client that knows every kind of socket, several framings and protocols:
+/// Or use the built-in client, which supports every kind of socket and several framings and protocols:
 ///
 ///   $ serveloop connect tcp://127.0.0.1:9999
 ///
-/// Serve on several sockets at once, with a limit of your own:
+/// Serve on several sockets at once, with your own limit:
 ///
 ///   $ serveloop serve hello --listen tcp://[::1]:7000 --listen unix:///tmp/hello.sock --idle-timeout 5m
 ///
-/// Ctrl-C lets a server's open connections finish; a second Ctrl-C ends them. The exit status is 0
-/// after an orderly end, 1 after a failure, 2 for a command line that makes no sense, and 129,
-/// 130 or 143 when SIGHUP, SIGINT or SIGTERM ended a client; the latter two also when a second one cut
-/// a server's end short.
+/// Ctrl-C lets a server finish its open connections; a second Ctrl-C ends them. The exit status is 0
+/// after an orderly end, 1 after a failure and 2 for an invalid command line. A client that SIGHUP,
+/// SIGINT or SIGTERM ended has the status 129, 130 or 143. A server has 130 or 143 if a second SIGINT
+/// or SIGTERM cut its shutdown short.
 #[derive(Debug, Parser)]
 #[command(name = "serveloop", version, verbatim_doc_comment)]
 struct Cli {

@@ -8,14 +8,14 @@ use clap_mangen::Man;
 use crate::completions::print;
 use crate::failure::Failure;
 
-/// Prints a manual page: of serveloop as a whole, or of one of its commands.
+/// Prints the manual page of serveloop or of one of its commands.
 ///
 ///   $ serveloop man | man -l -
 ///   $ serveloop man serve echo > serveloop-serve-echo.1
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Manual {
-    /// The command that the page is about, as it is typed
+    /// The command to print the page of, for example: serve echo
     command: Vec<String>,
 }
 

@@ -13,10 +13,10 @@ use crate::unblocked::Unblocked;
 
 #[derive(Args, Debug)]
 pub(crate) struct Verbosity {
-    /// Log more: every connection, and twice (-vv) everything. Overrides RUST_LOG.
+    /// Log more: -v logs every connection, -vv everything. Overrides RUST_LOG.
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
-    /// Log nothing but errors. Overrides RUST_LOG.
+    /// Log only errors. Overrides RUST_LOG.
     #[arg(short, long, global = true)]
     quiet: bool,
 }

@@ -40,57 +40,59 @@ use crate::unblocked::write_in_full;
 /// The file name that means standard output.
 const DASH: &str = "-";
 
-/// Measures how fast servers send back what they get, and what it costs them.
+/// Measures how fast servers echo messages, and what that costs them.
 ///
-/// Compare the ways of serving on this machine; servers are started on loopback and ended again:
+/// Compare the models of serving on this machine. The servers are started on loopback, and ended
+/// afterwards:
 ///
 ///   $ serveloop bench --compare event-loop,workers=2,threaded,forking,sequential --connections 1,100,1000
 ///
-/// Measure a server that runs already, ours or anybody's. It must send back what it gets:
+/// Measure any server that is already running and sends back what it receives:
 ///
 ///   $ serveloop serve echo --listen unix:///tmp/echo.sock
 ///   $ serveloop bench --target unix:///tmp/echo.sock --connections 1,100 --depth 1,16 --size 64,64KiB
 ///
-/// Send at a steady rate, however slow the replies are. Times count from the moment at which a
-/// message was due, so that a stall is seen in all messages that it delays:
+/// Send at a steady rate, however slow the replies are. Times count from the moment at which a message
+/// was due, so that a stall shows in all messages that it delays:
 ///
 ///   $ serveloop bench --compare event-loop,threaded --connections 100 --rate 20000
 ///
-/// A connection for each message; and a few that are active among many that are idle:
+/// Open a connection for each message, or keep many idle connections open besides the active ones:
 ///
 ///   $ serveloop bench --churn --connections 100
 ///   $ serveloop bench --compare event-loop,threaded --connections 100 --idle 2000
 ///
-/// Keep the results, as data and as a page with charts that can be published as it is:
+/// Keep the results as data, and as a page with charts that can be published as it is:
 ///
 ///   $ serveloop bench --json results.json --report results.html
 ///
-/// Servers and the load have cores of their own where there are two, and servers take turns round
-/// by round. Every byte that comes back is compared with what was sent; a wrong one, a connection
-/// that ends and a server that says nothing for --timeout are failures (exit status 1).
+/// The servers and the load generator run on different cores if there are at least two. Servers take
+/// turns, round by round. Every byte that comes back is compared with what was sent. A wrong byte, a
+/// connection that ends, and a server that sends nothing for --timeout are failures (exit status 1).
 ///
-/// The table has, for each server, the medians of all rounds:
+/// For each server the table shows the medians of all rounds:
 ///
-///   messages/s  and how far the farthest round lies from the median; ratio: to the first server
+///   messages/s  the throughput, and how far the most distant round is from the median
+///   ratio       the throughput compared with that of the first server
 ///   p50 ... max how long messages took; the maximum is that of all rounds
-///   CPU each    processor time of the server's processes for each message
-///   per conn    memory of the server's processes for each connection that was used once, without
-///               the system's own
-///   calls       system calls of the server for each message (--syscalls)
+///   CPU each    the server's processor time for each message
+///   per conn    the server's memory for each connection that was used once, without the memory of
+///               the system
+///   calls       the server's system calls for each message (--syscalls)
 ///
-/// A failure, Ctrl-C and every other signal that asks a program to end, end the benchmark, but lose
-/// nothing: the table, the data and the page show what was measured until then, and say of the rest why
-/// it was not. Files are replaced as a whole at the end. One that cannot be replaced, or that would
-/// lose its owner, its access list, its extended attributes or a second name, is overwritten.
+/// A failure, Ctrl-C, or any other signal that asks a program to end, ends the benchmark. Nothing is
+/// lost: the table, the data and the page show what was measured until then, and why the rest was not.
+/// Files are replaced as a whole at the end. A file that cannot be replaced, or that would lose its
+/// owner, its access list, its extended attributes or another hard link, is overwritten instead.
 ///
-/// With --json there is an object with "command", "date", "machine", "method", "ended" (why it ended
-/// early, or null) and "results", a list of objects: "server", "load" (closed, open, churn),
-/// "connections", "idle", "size", "depth", "rate", "skipped" (why not measured, or not in all rounds,
-/// or null) and "measured" (or null): "rounds" (that the figures are of), "per_second",
-/// "latency_microseconds" ("p50", "p90", "p99", "p99.9", "max"), "server_microseconds_per_message",
+/// --json writes an object with "command", "date", "machine", "method", "ended" (why it ended early, or
+/// null) and "results", a list of objects: "server", "load" (closed, open, churn), "connections",
+/// "idle", "size", "depth", "rate", "skipped" (why it was not measured, or not in all rounds, or null)
+/// and "measured" (or null): "rounds" (how many were measured), "per_second", "latency_microseconds"
+/// ("p50", "p90", "p99", "p99.9", "max"), "server_microseconds_per_message",
 /// "server_bytes_per_connection", "system_calls_per_message", "generator_busy", "server_busy",
-/// "generator_waited" (parts of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept".
-/// Figures are objects with "median", "least" and "most"; what is not known is null.
+/// "generator_waited" (fractions of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept".
+/// Figures are objects with "median", "least" and "most"; unknown ones are null.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Bench {

@@ -11,8 +11,8 @@ use crate::units::{Size, Span};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// A server that runs already and sends back what it gets: tcp://HOST:PORT or unix://PATH. Can
-    /// be given several times
+    /// A running server that sends back what it receives: tcp://HOST:PORT or unix://PATH. Can be given
+    /// several times
     #[arg(long, value_name = "URI", help_heading = "What is measured")]
     pub(crate) target: Vec<Target>,
     /// Servers to start and compare: event-loop, workers=NUMBER, threaded, forking, sequential
@@ -25,7 +25,7 @@ pub(crate) struct Options {
     )]
     pub(crate) compare: Vec<Model>,
 
-    /// Connections that are active at a time [default: 1,100]
+    /// How many connections are active at a time [default: 1,100]
     #[arg(
         long,
         value_name = "NUMBERS",
@@ -33,7 +33,7 @@ pub(crate) struct Options {
         help_heading = "Load"
     )]
     pub(crate) connections: Vec<usize>,
-    /// Bytes of a message
+    /// The size of a message
     #[arg(
         long,
         value_name = "SIZES",
@@ -42,7 +42,7 @@ pub(crate) struct Options {
         help_heading = "Load"
     )]
     pub(crate) size: Vec<Size>,
-    /// Messages under way at a time on each connection, at most
+    /// The most messages that are under way on each connection at a time
     #[arg(
         long,
         value_name = "NUMBERS",
@@ -51,14 +51,14 @@ pub(crate) struct Options {
         help_heading = "Load"
     )]
     pub(crate) depth: Vec<usize>,
-    /// Send so many messages a second, whether or not replies come; times count from the moment at
-    /// which a message should have been sent
+    /// Send this many messages a second, whether or not replies arrive. Times count from the moment at
+    /// which a message was due
     #[arg(long, value_name = "NUMBER", help_heading = "Load")]
     pub(crate) rate: Option<u64>,
-    /// Connect, exchange one message, close, and connect again
+    /// Open a connection for each message, and close it after the reply
     #[arg(long, help_heading = "Load")]
     pub(crate) churn: bool,
-    /// So many connections more, which are used once and then stand idle
+    /// How many more connections to open, use once, and leave idle
     #[arg(
         long,
         value_name = "NUMBER",
@@ -67,7 +67,7 @@ pub(crate) struct Options {
     )]
     pub(crate) idle: usize,
 
-    /// How often every server is measured; they take turns
+    /// How many times to measure each server; servers take turns
     #[arg(
         long,
         value_name = "NUMBER",
@@ -75,7 +75,7 @@ pub(crate) struct Options {
         help_heading = "Method"
     )]
     pub(crate) rounds: usize,
-    /// How long one measurement takes, after a fifth of it to warm up
+    /// How long one measurement takes, after a warm-up of a fifth of this
     #[arg(
         long,
         value_name = "DURATION",
@@ -83,7 +83,7 @@ pub(crate) struct Options {
         help_heading = "Method"
     )]
     pub(crate) duration: Span,
-    /// A server that sends nothing back for so long has failed
+    /// A server that sends nothing back for this long has failed
     #[arg(
         long,
         value_name = "DURATION",
@@ -91,11 +91,11 @@ pub(crate) struct Options {
         help_heading = "Method"
     )]
     pub(crate) timeout: Span,
-    /// Count system calls per message, in a short run of its own under strace, if it is installed
+    /// Count system calls per message in a separate short run, under strace if it is installed
     #[arg(long, help_heading = "Method")]
     pub(crate) syscalls: bool,
 
-    /// Write the results as JSON into a file, or on standard output in place of the table
+    /// Write the results as JSON to a file, or to standard output in place of the table
     #[arg(
         long,
         value_name = "FILE",
@@ -104,7 +104,7 @@ pub(crate) struct Options {
         help_heading = "Results"
     )]
     pub(crate) json: Option<PathBuf>,
-    /// Write the results as one page of HTML with charts, which needs nothing else
+    /// Write the results as a self-contained HTML page with charts
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub(crate) report: Option<PathBuf>,
 

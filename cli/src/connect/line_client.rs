@@ -23,18 +23,18 @@ const QUIET: Duration = Duration::from_millis(50);
 /// The most digits of a length. No valid length has more.
 const DIGITS_MOST: usize = 20;
 
-/// Whom one talks to.
+/// The protocol that the server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LineClient {
-    /// Gets Welcome!, then Hello,NAME for each name, until exit
+    /// Replies with Welcome! at first, then with Hello,NAME to each name; exit ends the conversation
     Hello,
-    /// Gets each line back
+    /// Replies with the same line
     Echo,
-    /// Gets each line back after the time; an empty line ends the conversation
+    /// Replies with the time and the same line; an empty line ends the conversation
     Timestamp,
-    /// Gets whatever a person answers, each piece that arrives as a line
+    /// A person replies; each piece of data that arrives is printed as a line
     Operator,
-    /// Gets the output of each command; quit ends the conversation
+    /// Replies with the output of the command; quit ends the conversation
     Command,
 }
 

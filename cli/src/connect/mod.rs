@@ -44,39 +44,39 @@ const DATAGRAM_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a server may take to close after we close first.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Talks to a server: what is typed is sent, what comes back is printed.
+/// Talks to a server: sends what is typed, and prints what comes back.
 ///
-/// With the server of `serveloop serve echo`; the first line is typed, the second comes back:
+/// With `serveloop serve echo` running, type the first line; the second comes back:
 ///
 ///   $ serveloop connect tcp://127.0.0.1:9999
 ///   good morning
 ///   good morning
 ///
-/// At the end of the input (Ctrl-D) our side of the connection ends, and what is still to come is
-/// printed until the server ends its side. So it stands in a pipeline, whatever the size:
+/// At the end of the input (Ctrl-D) our side of the connection is closed, and what still arrives is
+/// printed until the server closes its side. That works in a pipeline, with input of any size:
 ///
 ///   $ serveloop connect tcp://127.0.0.1:9999 < song.flac | cmp - song.flac
 ///
-/// Some servers close the connection as soon as our side ends, and the reply is lost. --keep-open
-/// keeps our side open until the server ends the connection, or until it has been silent for
-/// --timeout. That is an orderly end (status 0) if it has replied, and a failure if it has not:
+/// Some servers close the connection as soon as our side is closed, and the reply is lost. --keep-open
+/// keeps our side open until the server closes the connection, or has been silent for --timeout. That
+/// is a success (status 0) if the server has replied, and a failure if it has not:
 ///
 ///   $ echo ping | serveloop connect tcp://127.0.0.1:7000 --keep-open --timeout 1s
 ///   pong
 ///
-/// Each line can be a message of its own, after its length or with a newline; each message that
-/// comes is printed as a line:
+/// Each line can be sent as a message, with a newline or after its length; each message that arrives is
+/// printed as a line:
 ///
 ///   $ serveloop connect unix:///tmp/sum.sock --framing length
 ///
-/// Over datagrams each line is one, and each that comes is printed as a line. At the end of the
-/// input the replies that are missing are waited for:
+/// Over datagrams, each line is sent as a datagram, and each datagram that arrives is printed as a
+/// line. At the end of the input, missing replies are waited for:
 ///
 ///   $ echo ping | serveloop connect udp://127.0.0.1:9999 --timeout 250ms
 ///   ping
 ///
-/// Some protocols are talked in turns: a line, its reply, the next line. Lines then go without
-/// their newline, empty ones are skipped, and each reply is printed as a line:
+/// In some protocols the two sides take turns: a line, its reply, the next line. With --protocol, lines
+/// are sent without their newline, empty lines are skipped, and each reply is printed as a line:
 ///
 ///   $ printf 'Michael\nexit\n' | serveloop connect tcp://127.0.0.1:9999 --protocol hello
 ///   Welcome!
@@ -85,31 +85,32 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///   $ echo uptime | serveloop connect tcp://127.0.0.1:8080 --protocol command --wire ready
 ///    21:36:45 up 3 days,  2:07,  1 user,  load average: 0.52, 0.58, 0.59
 ///
-/// What comes is printed byte for byte; on a terminal control characters other than line ends and tabs,
-/// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
+/// What arrives is printed byte for byte. On a terminal, control characters other than line ends and
+/// tabs, and bytes that are not UTF-8, are shown as \u{1b} or \xff, so that no server controls the
+/// terminal.
 ///
-/// The exit status is 0 after an orderly end, 1 after a failure (nobody listens there, the
-/// connection was cut, a reply is not complete), 130 after Ctrl-C.
+/// The exit status is 0 after an orderly end, 1 after a failure (no server listens there, the
+/// connection was cut, a reply is incomplete), and 130 after Ctrl-C.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Connect {
-    /// Where the server is: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH
+    /// The server's address: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH
     uri: String,
-    /// What one message is
+    /// What counts as one message
     #[arg(long, value_enum, default_value_t = FrameKind::Raw, conflicts_with = "protocol")]
     framing: FrameKind,
-    /// Keep our side of the connection open at the end of the input, until the server ends the
+    /// Keep our side of the connection open at the end of the input, until the server closes the
     /// connection or is silent for --timeout. Not with --protocol, which waits for every reply anyway
     #[arg(long, conflicts_with = "protocol")]
     keep_open: bool,
-    /// Talk in turns, as the clients of this protocol do
+    /// Take turns, as clients of this protocol do
     #[arg(long, value_enum, value_name = "NAME")]
     protocol: Option<LineClient>,
-    /// How a command and its output travel, with --protocol command. It has to be the server's own:
-    /// if not, both may wait for each other for ever, which --timeout ends [default: framed]
+    /// How commands and their output are sent, with --protocol command. Must be the same as the
+    /// server's --wire: otherwise both sides may wait for each other until --timeout [default: framed]
     #[arg(long, value_enum, requires = "protocol")]
     wire: Option<Wire>,
-    /// Ask for each line with this text, on standard error, if it is typed at a terminal
+    /// Ask for each line with this text, on standard error, if the line is typed at a terminal
     #[arg(
         long,
         value_name = "TEXT",
@@ -118,23 +119,23 @@ pub(crate) struct Connect {
         default_missing_value = "> "
     )]
     prompt: Option<String>,
-    /// How long connecting may take, and then any wait without a byte; 0: for ever. Over datagrams,
-    /// how long a reply is waited for; 0: not at all. [default: 10s to connect, then for ever, and 1s
+    /// How long to wait for the connection, and then for any next byte; 0: no limit. Over datagrams,
+    /// how long to wait for a reply; 0: do not wait [default: 10s for the connection, then no limit; 1s
     /// for a datagram]
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Timeout>,
-    /// The longest message that is taken. [default: 1MiB, and 1GiB for the output of a command]
+    /// The longest message to accept [default: 1MiB, and 1GiB for the output of a command]
     #[arg(long, value_name = "SIZE")]
     max_message: Option<Size>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FrameKind {
-    /// Bytes, as they come and go
+    /// Any bytes, as they come and go
     Raw,
-    /// A line
+    /// Each line
     Line,
-    /// What follows a length of four bytes, big-endian
+    /// The bytes that follow a length (4 bytes, big-endian)
     Length,
 }
 

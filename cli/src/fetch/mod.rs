@@ -36,44 +36,46 @@ use crate::logger::TARGET;
 use crate::outbound::{resolve, visit};
 use crate::units::{Size, Timeout};
 
-/// Gets what is at a URL, by HTTP/1.1 without encryption.
+/// Downloads a URL by HTTP/1.1, without encryption.
 ///
 ///   $ serveloop fetch http://127.0.0.1:8000/notes.txt
 ///   milk, bread, a present for Tracy
 ///
-/// Into a file, which is there under its name when it is complete, and never before; what was
-/// there is replaced as a whole. A file that cannot be replaced, or that would lose its owner, its
-/// access list, its extended attributes or a second name, is overwritten once the download is complete. On a terminal a bar
-/// shows how far it is:
+/// Save the body to a file. On a terminal, a bar shows the progress:
 ///
 ///   $ serveloop fetch http://127.0.0.1:8000/song.flac -o song.flac
 ///
-/// The head of the response goes to standard error, if you want to see it:
+/// The file gets its name, and replaces an older file, only when the download is complete. A file that
+/// cannot be replaced, or that would lose its owner, its access list, its extended attributes or
+/// another hard link, is overwritten instead, also once the download is complete.
+///
+/// Print the head of the response on standard error:
 ///
 ///   $ serveloop fetch --head http://127.0.0.1:8000/notes.txt > notes.txt
 ///   HTTP/1.0 200 OK
 ///   Content-Length: 33
 ///
-/// The body is written byte for byte; on a terminal control characters other than line ends and tabs,
-/// and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no server commands it.
+/// The body is written byte for byte. On a terminal, control characters other than line ends and tabs,
+/// and bytes that are not UTF-8, are shown as \u{1b} or \xff, so that no server controls the terminal.
 ///
 /// Requests go through the proxy that the environment names in http_proxy, or else in all_proxy or
-/// ALL_PROXY, unless no_proxy or NO_PROXY lists the host. HTTP_PROXY in capitals is ignored: in a
-/// program that a web server runs, a client sets it. Only http:// proxies are supported:
+/// ALL_PROXY, unless no_proxy or NO_PROXY lists the host. HTTP_PROXY in capitals is ignored, because in
+/// a program that a web server runs, its clients can set this variable. Only http:// proxies are
+/// supported:
 ///
 ///   $ http_proxy=http://127.0.0.1:3128 serveloop fetch http://example.com/
 ///
-/// A redirection to another http:// URL is followed. Any other status than 2xx, a mere part (206), a
-/// body that is cut off or is not what its head says is a failure with exit status 1; what came until
-/// then went to standard output, but never into FILE. A URL that makes no sense has exit status 2,
-/// Ctrl-C 130.
+/// Redirections to other http:// URLs are followed. Any status other than 2xx, a partial response
+/// (206), and a body that is cut off or does not match its head are failures with exit status 1. Bytes
+/// that arrived before a failure have gone to standard output, but never into FILE. An invalid URL has
+/// the exit status 2, Ctrl-C 130.
 ///
 ///   $ serveloop fetch http://127.0.0.1:8000/nothing
 ///   serveloop: http://127.0.0.1:8000/nothing: 404 File not found
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Fetch {
-    /// What to get: http://HOST[:PORT][/PATH][?QUERY]
+    /// What to download: http://HOST[:PORT][/PATH][?QUERY]
     url: String,
     /// Where to save the body; - is standard output
     #[arg(short, long, value_name = "FILE")]
@@ -81,17 +83,17 @@ pub(crate) struct Fetch {
     /// Print the head of the response on standard error
     #[arg(short = 'i', long)]
     head: bool,
-    /// The longest body that is taken
+    /// The longest body to accept [default: no limit]
     #[arg(long, value_name = "SIZE")]
     max_size: Option<Size>,
-    /// How many redirections are followed
+    /// How many redirections to follow
     #[arg(long, value_name = "NUMBER", default_value_t = 10)]
     max_redirects: u32,
-    /// How long any wait may take: for the connection, for the next byte, or for a reader of the
-    /// named pipe that is FILE; 0: for ever. A reader that pauses is waited for until --max-time
+    /// How long to wait for the connection, for any next byte, or for a reader if FILE is a named
+    /// pipe; 0: no limit. A reader that pauses is waited for until --max-time
     #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
     timeout: Timeout,
-    /// How long all may take together; 0: for ever
+    /// How long the whole download may take; 0: no limit
     #[arg(long, value_name = "DURATION", default_value_t = None.into())]
     max_time: Timeout,
     #[command(flatten)]

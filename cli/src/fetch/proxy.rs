@@ -29,7 +29,7 @@ pub(crate) struct ProxyOptions {
     /// the environment names. An empty URL turns proxies off
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
-    /// Hosts that are asked directly, instead of those that no_proxy lists: names (with all names below
+    /// Hosts to ask without a proxy, instead of those that no_proxy lists: names (with all names below
     /// them), addresses and networks, separated by commas. Without HOSTS, or with *, no proxy is used
     #[arg(
         long,

@@ -18,12 +18,12 @@ use crate::logger::TARGET;
 use crate::serving::{Execution, Need};
 use crate::units::{Size, Span, Timeout};
 
-/// Runs programs that were allowed by name, never a shell, and sends back what they print.
+/// Runs programs that --allow lists, without a shell, and sends back their output.
 ///
-/// A request is a command line: words, and quotes as in Python's shlex.split. The first word must
-/// be a program of --allow, by the name or the path given there; the others are its arguments, as
-/// they are. Variables, wildcards, pipes and ; mean nothing. --wire says how requests and replies
-/// travel:
+/// A request is a command line: words, with quotes as in Python's shlex.split. The first word must
+/// be a program that --allow lists, by the name or path given there. The other words are its
+/// arguments, unchanged. Variables, wildcards, pipes and ; have no special meaning. --wire chooses how
+/// requests and replies are sent:
 ///
 ///   $ serveloop serve command --wire framed --allow ls --allow date
 ///   listening on tcp://127.0.0.1:9999
@@ -33,8 +33,8 @@ use crate::units::{Size, Span, Timeout};
 ///
 ///   $ serveloop serve command --wire struct --allow echo
 ///
-///   client: echo hi                 the command line; what arrives at once is one request,
-///   server: 03 00 00 00 hi          or one for each line. A length (little-endian, signed)
+///   client: echo hi                 the command line: each piece of data, or each line in it
+///   server: 03 00 00 00 hi          a length (little-endian, signed), the output
 ///
 ///   $ serveloop serve command --wire ready --allow echo
 ///
@@ -43,72 +43,73 @@ use crate::units::{Size, Span, Timeout};
 ///   client: ready
 ///   server: hi
 ///
-/// This one can be typed in another terminal:
+/// The last one can be tried from another terminal; type echo hi, then ready:
 ///
 ///   $ nc 127.0.0.1 9999
 ///   echo hi
 ///   3ready
 ///   hi
 ///
-/// With framed and struct a client need not wait for a reply before its next request; its
-/// programs run one after the other, and sixteen requests can wait; one more is answered last, and
-/// ends the connection. Without line ends only framed keeps requests apart.
+/// With framed and struct a client can send its next request before it has the reply. Its programs
+/// run one after the other. Up to sixteen requests can wait; one more is refused with a reply after
+/// the others, and ends the connection. Only framed separates requests that have no line ends.
 ///
-/// The reply is what the program writes to standard output and standard error, as it comes. What
-/// did not go well is said in brackets on a last line:
+/// The reply is what the program writes to standard output and standard error, in the order in which
+/// it arrives. If something went wrong, a last line in brackets says what:
 ///
 ///   [exit status N]          [killed by signal N]       [could not be started: ...]
 ///   [timed out after 30s]    [output cut off at 1MiB]   [stopped: the client's stream has ended]
 ///   [not allowed: "rm"]      [bad request: ...]         [request too long: ...]   [busy: ...]
 ///   [too many requests: ...]
 ///
-/// A program finds PATH and LANG in its environment, / as its directory, nothing on standard input,
-/// and no other descriptor; it has a session of its own, gains no rights by set-user-ID, and dies
-/// with its connection. When it ends, the processes that it left behind are killed; when the server
-/// is killed, on Linux the program is too, but not what it started. --model forking is refused.
-/// Of the server's own environment and descriptors a program sees nothing, unless both are root.
+/// A program runs in the directory /, with only PATH and LANG in its environment, an empty standard
+/// input, and no other open descriptors. It has its own session, gains no rights by set-user-ID, and is
+/// killed when its connection ends. When it ends, the processes that it left behind are killed. When
+/// the server is killed, the program is killed too on Linux, but not what it started. A program cannot
+/// see the server's own environment and descriptors, unless both run as root. --model forking is
+/// refused.
 ///
-/// None of this protects from what an allowed program can be told to do: whoever allows a shell,
-/// an interpreter, env, find, xargs or an editor allows everything, with the rights of the server.
-/// Memory, the number of processes and the network are not limited, and a process that makes a
-/// session of its own escapes. Clients are not asked who they are, so only loopback and Unix
-/// sockets are listened at; the permissions of a Unix socket's directory say who may connect. A web
-/// page can have a browser on this machine connect to loopback: a client that sends HTTP, TLS or STUN
-/// is disconnected before anything runs, but only a Unix socket keeps browsers out. With --wire struct
-/// or ready a request ends where the piece ends that it arrives in, so that HTTP which arrives cut up
-/// within a line is not always known for what it is: prefer --wire framed.
+/// None of this protects from what an allowed program can be told to do. Allowing a shell, an
+/// interpreter, env, find, xargs or an editor allows everything, with the rights of the server. Memory,
+/// the number of processes and the network are not limited, and a process that starts a new session
+/// escapes. Clients are not authenticated, so the server listens only on loopback and Unix sockets; the
+/// permissions of a Unix socket's directory decide who can connect. A web page can make a browser on
+/// this machine connect to loopback. A client that sends HTTP, TLS or STUN is disconnected before
+/// anything runs, but only a Unix socket keeps browsers out. With --wire struct or ready, a request
+/// ends with the piece of data that it arrives in, so HTTP that arrives in pieces within a line is not
+/// always recognised: prefer --wire framed.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment, next_help_heading = "Programs")]
 pub(crate) struct CommandOptions {
-    /// How requests and replies travel
+    /// How requests and replies are sent
     #[arg(long, value_enum, default_value_t)]
     wire: Wire,
-    /// A program that clients may run: a name, which is looked for once in /usr/local/bin, /usr/bin
-    /// and /bin, or an absolute path. Can be given several times; none is allowed by itself
+    /// A program that clients may run: a name, which is looked up once in /usr/local/bin, /usr/bin
+    /// and /bin, or an absolute path. Can be given several times; none is allowed by default
     #[arg(
         long,
         value_name = "PROGRAM",
         value_parser = OsStringValueParser::new().try_map(find)
     )]
     allow: Vec<Allowed>,
-    /// How long a program may run; then all its processes get SIGTERM. 0: no limit
+    /// How long a program may run before all its processes get SIGTERM; 0: no limit
     #[arg(long, value_name = "DURATION", default_value_t = Settings::default().timeout.into())]
     command_timeout: Timeout,
-    /// How long after that they get SIGKILL
+    /// How long after SIGTERM they get SIGKILL
     #[arg(long, value_name = "DURATION", default_value_t = Settings::default().kill_after.into())]
     kill_after: Span,
-    /// The most output of a program; one that writes more is killed. So are those that write while
-    /// the output that clients have not taken is --max-buffered in all. Requests that wait count there too
+    /// The most output of a program; one that writes more is killed. So is one that writes while the
+    /// output and requests that wait, of all clients together, have reached --max-buffered
     #[arg(long, value_name = "SIZE", default_value_t = Settings::default().max_output.into())]
     max_command_output: Size,
     /// The most programs that run at a time
     #[arg(long, value_name = "NUMBER", default_value = "8")]
     max_commands: NonZero<usize>,
-    /// The most programs that wait for one of those to end, first come, first served; beyond that
-    /// clients are told that the server is busy
+    /// The most programs that wait for one of those to end, in the order of their requests; beyond
+    /// that, the reply is [busy: ...]
     #[arg(long, value_name = "NUMBER", default_value_t = Settings::default().max_waiting)]
     max_waiting_commands: usize,
-    /// The most time of a processor that each process of a program may use, in whole seconds
+    /// The most processor time that each process of a program may use, in whole seconds
     #[arg(long, value_name = "DURATION", default_value_t = Settings::default().max_cpu_time.into())]
     command_cpu_time: Span,
     /// The longest file that a program may write
@@ -120,12 +121,12 @@ pub(crate) struct CommandOptions {
     /// The longest request
     #[arg(long, value_name = "SIZE", default_value_t = Settings::default().max_request.into())]
     max_request: Size,
-    /// How long a program may go on when the client's stream has ended. Over TCP a client that is
-    /// gone looks just like one that only has nothing more to say. 0: not at all
+    /// How long a program may keep running after the end of the client's stream; 0: not at all. Over
+    /// TCP a client that is gone looks like one that only has nothing more to send
     #[arg(long, value_name = "DURATION", default_value_t = Settings::default().grace_after_eof.into())]
     grace_after_eof: Span,
-    /// Listen at other addresses than loopback and Unix sockets, though whoever can connect can run
-    /// the programs: nobody is asked who they are, and nothing is encrypted
+    /// Listen on addresses other than loopback and Unix sockets. Any client that can connect can then
+    /// run the programs, without authentication or encryption
     #[arg(long)]
     allow_remote_without_authentication: bool,
 }
@@ -235,11 +236,11 @@ pub(crate) enum Wire {
     /// A length (4 bytes, big-endian) before each request and each reply
     #[default]
     Framed,
-    /// The bare request, a piece of its own; a length (4 bytes, signed, little-endian) before its
+    /// The bare request, in one piece of data; a length (4 bytes, signed, little-endian) before its
     /// reply
     Struct,
-    /// The bare request, a piece of its own; the length as decimal digits, which the client answers
-    /// with ready, and then the reply
+    /// The bare request, in one piece of data; the reply's length in decimal digits, which the client
+    /// answers with ready, and then the reply
     Ready,
 }
 

@@ -16,12 +16,12 @@ use serveloop_dispatch::{ActionError, Actions, Dispatch, sum_exactly};
 use crate::protocols::timestamp::check_zone;
 use crate::serving::Execution;
 
-/// Calls actions by their names: JSON values in, JSON values out.
+/// Calls actions by name: JSON values in, JSON values out.
 ///
 ///   $ serveloop serve dispatch
 ///   listening on tcp://127.0.0.1:9999
 ///
-/// In another terminal; requests are typed, and each is answered with a line:
+/// In another terminal, type requests; each is answered with a line:
 ///
 ///   $ nc 127.0.0.1 9999
 ///   {"action": "sum", "numbers": [1, 2, 3]}
@@ -29,21 +29,22 @@ use crate::serving::Execution;
 ///   {"action": "launch"}
 ///   {"ok":false,"error":{"code":"unknown_action","message":"no action \"launch\"; ...","at":"/action"}}
 ///
-/// Actions: echo gives back its parameters, numbers digit by digit; time tells the time; sum adds the
-/// numbers exactly, as the decimal numbers that they are (0.1 and 0.2 are 0.3); help lists all actions.
+/// The action echo returns its parameters with every digit of their numbers, time returns the time,
+/// sum adds numbers exactly, as decimal numbers (0.1 and 0.2 are 0.3), and help lists all actions.
 ///
-/// A value may come in any number of pieces, and several in one, with or without whitespace
-/// between them. An error tells a code, and where: a JSON pointer into the value, or, when it is
-/// no JSON, the byte of the stream. Then the connection is closed, since nobody can tell where the
-/// next value begins; after all other errors it goes on. A value has at most --max-frame bytes.
+/// A value may arrive in any number of pieces, and a piece may hold several values, with or without
+/// whitespace between them. An error has a code and a place: a JSON pointer into the value, or a byte
+/// of the stream if the value is not JSON. In that case the connection is closed, because it is unclear
+/// where the next value begins; after any other error it stays open. A value has at most --max-frame
+/// bytes.
 ///
-/// Datagrams are answered too, each on its own:
+/// Each datagram is answered with a datagram:
 ///
 ///   $ serveloop serve dispatch --listen udp://127.0.0.1:9999
 ///   $ nc -u 127.0.0.1 9999
 ///
-/// Datagrams of other machines get a reply if --reply-factor is large enough, for example 10: one
-/// that is longer than what it answers is dropped otherwise. No reply has more than 65,507 bytes.
+/// A reply to another machine's datagram is dropped if it is longer than --reply-factor times the
+/// datagram; try --reply-factor 10. No reply has more than 65,507 bytes.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DispatchOptions {

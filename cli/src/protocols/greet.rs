@@ -29,7 +29,7 @@ impl Protocol for Greet {
     }
 }
 
-/// Says connected to whoever comes, and closes.
+/// Sends the word connected, and closes the connection.
 ///
 ///   $ serveloop serve greet
 ///   listening on tcp://127.0.0.1:9999
@@ -39,12 +39,12 @@ impl Protocol for Greet {
 ///   $ nc 127.0.0.1 9999
 ///   connected
 ///
-/// These are nine bytes without a newline, and then the end of the stream; what the client sends
-/// is not looked at, and does not keep the greeting from arriving. Each datagram is answered with
-/// the same nine bytes: on this machine the empty one too, but those of other machines only if they
-/// are nine bytes long, or as many as --reply-factor makes nine of.
+/// The reply is nine bytes without a newline, followed by the end of the stream. Whatever the client
+/// sends is discarded, and does not keep the reply from arriving. Each datagram is answered with the
+/// same nine bytes; but for another machine's datagram the reply is dropped if it is longer than
+/// --reply-factor times the datagram.
 ///
-/// Any number of slow clients at once, with a thread or a process for each:
+/// Serve each client by its own thread or process:
 ///
 ///   $ serveloop serve greet --model threaded
 ///   $ serveloop serve greet --model forking

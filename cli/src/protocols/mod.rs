@@ -42,37 +42,37 @@ pub(crate) enum Protocol {
     ///   $ serveloop serve echo
     ///   listening on tcp://127.0.0.1:9999
     ///
-    /// In another terminal; the first line is typed, the second comes back:
+    /// In another terminal, type the first line; the second comes back:
     ///
     ///   $ nc 127.0.0.1 9999
     ///   good morning
     ///   good morning
     ///
-    /// Each datagram comes back on its own:
+    /// Over UDP, each datagram is sent back as a datagram:
     ///
     ///   $ serveloop serve echo --listen udp://127.0.0.1:9999
     ///   $ nc -u 127.0.0.1 9999
     #[command(verbatim_doc_comment)]
     Echo,
-    /// Takes everything and answers nothing.
+    /// Discards what it receives, and never replies.
     ///
     ///   $ serveloop serve discard
     ///   listening on tcp://127.0.0.1:9999
     ///
-    /// In another terminal; the line is typed, and nothing comes back:
+    /// In another terminal, type a line; nothing comes back:
     ///
     ///   $ nc 127.0.0.1 9999
     ///   good morning
     ///
-    /// How much it was, the server's log says at the end.
+    /// When the server ends, its log says how many bytes it has read.
     #[command(verbatim_doc_comment)]
     Discard,
-    /// Says Welcome!, answers NAME with Hello,NAME after a delay, closes on exit.
+    /// Sends Welcome!, answers NAME with Hello,NAME after a delay, and closes on exit.
     ///
     ///   $ serveloop serve hello --framing line
     ///   listening on tcp://127.0.0.1:9999
     ///
-    /// In another terminal; bob and exit are typed, Hello,bob comes a second later:
+    /// In another terminal, type bob and, after a second, exit:
     ///
     ///   $ nc 127.0.0.1 9999
     ///   Welcome!
@@ -80,16 +80,17 @@ pub(crate) enum Protocol {
     ///   Hello,bob
     ///   exit
     ///
-    /// Without --framing line each piece that arrives is a name, less a newline at its end, and
-    /// replies end with no newline. A delay holds up nobody else; over datagrams there is none:
+    /// Without --framing line, each piece of data that arrives is a name, without the newline at its
+    /// end, and replies have no newline. A delay does not hold up other clients. Over datagrams,
+    /// replies cannot be delayed:
     ///
     ///   $ serveloop serve hello --delay 0 --listen udp://127.0.0.1:9999
     ///   $ nc -u 127.0.0.1 9999
     ///   bob
     ///   Hello,bob
     ///
-    /// Datagrams of other machines get a reply if --reply-factor is large enough, 7 for every name:
-    /// one that is longer than what it answers is dropped otherwise.
+    /// A reply to another machine's datagram is dropped if it is longer than --reply-factor times the
+    /// datagram. With --reply-factor 7 every name gets its reply.
     #[command(verbatim_doc_comment)]
     Hello(HelloOptions),
     Greet(GreetOptions),
@@ -102,10 +103,10 @@ pub(crate) enum Protocol {
 
 #[derive(Args, Debug)]
 pub(crate) struct HelloOptions {
-    /// How long a reply takes
+    /// How long to wait before each reply
     #[arg(long, value_name = "DURATION", default_value_t = Duration::from_secs(1).into())]
     delay: Span,
-    /// What one message is
+    /// What counts as one message
     #[arg(long, value_enum, default_value_t = MessageKind::Raw)]
     framing: MessageKind,
 }

@@ -85,33 +85,33 @@ impl Protocol for Print {
     }
 }
 
-/// Prints what clients send on standard output, and answers nothing.
+/// Prints what clients send on standard output, and never replies.
 ///
 ///   $ serveloop serve print
 ///   listening on tcp://127.0.0.1:9999
 ///   hello from client
 ///
-/// The last line was typed in another terminal:
+/// The last line is what a client typed in another terminal:
 ///
 ///   $ nc 127.0.0.1 9999
 ///   hello from client
 ///
-/// Who comes and goes is in the log, on standard error, and so is each datagram, with its sender
-/// and its length:
+/// The log, on standard error, has a line for each client that connects or leaves, and for each
+/// datagram with its sender and length:
 ///
 ///   $ serveloop serve print --listen udp://127.0.0.1:9999
 ///   $ nc -u 127.0.0.1 9999
 ///
-/// Into a pipe or a file this goes byte for byte. On a terminal control characters other than line
-/// ends and tabs, and bytes that are no UTF-8, are shown as \u{1b} or \xff, so that no client commands
-/// it. Each piece is printed whole as it arrives, with nothing added and nothing of another client
-/// inside; the pieces of several clients follow each other as they come. (With --model forking
-/// each process prints on its own, and in a pipe pieces of more than 4 KiB can mix.)
+/// A pipe or a file gets the bytes unchanged. On a terminal, control characters other than line ends
+/// and tabs, and bytes that are not UTF-8, are shown as \u{1b} or \xff, so that no client controls the
+/// terminal. Each piece of data is printed whole as it arrives, with nothing added and nothing from
+/// other clients inside; pieces from several clients follow each other as they arrive. (With --model
+/// forking each process prints on its own, and in a pipe pieces of more than 4 KiB can mix.)
 ///
-/// When standard output is read too slowly, clients are made to wait, and datagrams are dropped
-/// and counted in the log. When its reader goes away, the log says what was lost, and who sends
-/// something is disconnected; the server goes on. Started with none (>&-), it is /dev/null, and all is
-/// lost.
+/// When standard output is read too slowly, clients have to wait, and datagrams are dropped and
+/// counted in the log. When its reader goes away, the log says how much was lost, and a client that
+/// sends something is disconnected; the server keeps running. If the server is started with standard
+/// output closed (>&-), it prints to /dev/null, and everything is lost.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct PrintOptions {}

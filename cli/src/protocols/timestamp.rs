@@ -40,30 +40,30 @@ impl<C: Fn() -> Zoned> FrameProtocol for Timestamp<C> {
     }
 }
 
-/// Sends back what it receives, after the time: [Thu Jan  1 00:00:00 1970] data.
+/// Sends back what it receives with the time in front: [Thu Jan  1 00:00:00 1970] data.
 ///
 ///   $ serveloop serve timestamp --framing line
 ///   listening on tcp://127.0.0.1:9999
 ///
-/// In another terminal; the first line is typed, the second comes back:
+/// In another terminal, type the first line; the second comes back:
 ///
 ///   $ nc 127.0.0.1 9999
 ///   good morning
 ///   [Thu Jan  1 00:00:00 1970] good morning
 ///
-/// The time is the local one, in the form of C's ctime. Without --framing line each piece that
-/// arrives is a message, less a newline at its end, and replies end with no newline. The connection
-/// stays open until the client ends it. A datagram is a message:
+/// The time is local time, in the format of C's ctime. Without --framing line, each piece of data that
+/// arrives is a message, without the newline at its end, and replies have no newline. The connection
+/// stays open until the client closes it. Each datagram is one message:
 ///
 ///   $ serveloop serve timestamp --listen udp://127.0.0.1:9999
 ///   $ nc -u 127.0.0.1 9999
 ///
-/// Datagrams of other machines get a reply if --reply-factor is large enough, 28 for every message
-/// but the empty one: a reply that is longer than what it answers is dropped otherwise.
+/// A reply to another machine's datagram is dropped if it is longer than --reply-factor times the
+/// datagram. With --reply-factor 28 every message but the empty one gets its reply.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TimestampOptions {
-    /// What one message is
+    /// What counts as one message
     #[arg(long, value_enum, default_value_t = MessageKind::Raw)]
     framing: MessageKind,
 }

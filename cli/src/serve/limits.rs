@@ -48,50 +48,50 @@ macro_rules! limits {
 
 limits! {
     "Connections" {
-        /// The most connections at a time; one more is closed at once
+        /// The most open connections; one more is accepted and closed at once
         max_connections: usize, "NUMBER";
-        /// The most connections at a time from one IPv4 address or IPv6 network (/64)
+        /// The most open connections from one IPv4 address or IPv6 network (/64)
         max_per_peer: usize, "NUMBER";
-        /// Apply limits on single peers to loopback addresses and Unix sockets too. Otherwise one
-        /// forged datagram can make two echo servers of this machine talk for ever
+        /// Apply limits on single peers to loopback addresses and Unix sockets too. Without it, one
+        /// forged datagram can make two echo servers on this machine answer each other without end
         limit_loopback: bool, "BOOL";
         /// The most processes at a time with --model forking; further connections wait
         max_children: usize, "NUMBER";
-        /// Descriptors that connections leave free for everything else
+        /// Descriptors that are kept free for other purposes than connections
         reserved_descriptors: usize, "NUMBER";
-        /// Raise the process's soft limit of descriptors to its hard limit
+        /// Raise the process's soft limit of open descriptors to its hard limit
         raise_descriptor_limit: bool, "BOOL";
-        /// How long a listener waits when the system has no descriptor or memory left
+        /// How long a listener pauses when the system has no descriptor or memory left
         accept_pause: Span, "DURATION";
     }
     "Budgets per turn" {
-        /// Connections accepted per listener and turn of the loop
+        /// The most connections to accept from one listener in one turn of the loop
         accepts_per_turn: usize, "NUMBER";
-        /// Bytes read from one connection per turn, at most 64 KiB at once
+        /// The most bytes to read from one connection in one turn, at most 64 KiB at once
         read_per_turn: Size, "SIZE";
-        /// Bytes written to one connection per turn, after each read
+        /// The most bytes to write to one connection in one turn, after each read
         write_per_turn: Size, "SIZE";
-        /// Messages taken from one connection per turn
+        /// The most messages to take from one connection in one turn
         messages_per_turn: usize, "NUMBER";
-        /// Datagrams answered per socket and turn
+        /// The most datagrams to answer on one socket in one turn
         datagrams_per_turn: usize, "NUMBER";
-        /// Deadlines acted on per turn
+        /// The most deadlines to act on in one turn
         timeouts_per_turn: usize, "NUMBER";
-        /// A turn that takes longer is counted and warned about; 0: do not look
+        /// A turn that takes longer is counted and logged as a warning; 0: never
         slow_turn: Timeout, "DURATION";
-        /// How long to ask for news again and again before sleeping, while that pays; 0: not at all
+        /// How long to poll again and again before sleeping, as long as that pays off; 0: off
         busy_poll: Timeout, "DURATION";
     }
     "Buffers and messages" {
-        /// From this much untaken output on, no more of the peer's input is read
+        /// Stop reading from a peer when this much output waits for it
         high_water: Size, "SIZE";
-        /// Reading goes on when untaken output has fallen to this
+        /// Resume reading when the waiting output has fallen to this
         low_water: Size, "SIZE";
-        /// More untaken output than this ends the connection
+        /// End a connection when more output than this waits for its peer
         max_output: Size, "SIZE";
-        /// What all connections keep together; beyond, those that keep the most are ended
+        /// The most that all connections may buffer together; beyond it, those with most are ended
         max_buffered: Size, "SIZE";
-        /// The longest message, and the most input that is kept while it is incomplete
+        /// The longest message, and the most input to keep while a message is incomplete
         max_frame: Size, "SIZE";
         /// The longest line of a line protocol
         max_line: Size, "SIZE";
@@ -99,45 +99,45 @@ limits! {
     "Datagrams" {
         /// A reply is at most this many times as long as the datagram it answers
         reply_factor: usize, "NUMBER";
-        /// Replies for one IPv4 address or IPv6 network (/64) in a second
+        /// The most replies in a second to one IPv4 address or IPv6 network (/64)
         replies_per_second: usize, "NUMBER";
     }
     "Deadlines" {
-        /// Until an outbound connection stands; 0: none
+        /// How long an outbound connection may take to be established; 0: no limit
         connect_timeout: Timeout, "DURATION";
-        /// Until the handshake of a layer such as TLS is complete; 0: none
+        /// How long the handshake of a layer such as TLS may take; 0: no limit
         handshake_timeout: Timeout, "DURATION";
-        /// From the connection's beginning to its first complete message; 0: none
+        /// From the beginning of a connection to its first complete message; 0: no limit
         first_message_timeout: Timeout, "DURATION";
-        /// From a later message's first byte to its last; 0: none
+        /// From the first to the last byte of a later message; 0: no limit
         message_timeout: Timeout, "DURATION";
-        /// Without a byte in either direction; 0: none
+        /// How long a connection may be idle, without a byte in either direction; 0: no limit
         idle_timeout: Timeout, "DURATION";
-        /// With output waiting of which the peer takes nothing; 0: none
+        /// How long output may wait without the peer accepting any of it; 0: no limit
         write_timeout: Timeout, "DURATION";
-        /// After our end of a connection, until the peer's, without a byte; 0: do not wait
+        /// After we close first: how long a silent peer may take to close too; 0: do not wait
         linger_timeout: Timeout, "DURATION";
-        /// The same wait, however much the peer sends
+        /// The limit of that wait if the peer keeps sending
         linger_limit: Span, "DURATION";
-        /// The same wait, while the server shuts down
+        /// The limit of that wait while the server shuts down
         linger_draining: Span, "DURATION";
-        /// Bytes thrown away during that wait before the connection is closed all the same
+        /// The most input to discard during that wait before the connection is closed anyway
         linger_bytes: Size, "SIZE";
-        /// From the first signal to the end of the connections still open; 0: none
+        /// From the first signal to the end of the connections that are still open; 0: no limit
         drain_timeout: Timeout, "DURATION";
     }
     "Sockets" {
-        /// Connections that the system queues for one listener before they are accepted
+        /// The most connections that the system queues for one listener before they are accepted
         backlog: Backlog, "NUMBER";
-        /// Take over a TCP port whose former connections still linger (SO_REUSEADDR)
+        /// Bind a TCP port even while its earlier connections linger (SO_REUSEADDR)
         reuse_address: bool, "BOOL";
-        /// Share a port with other sockets that say the same (SO_REUSEPORT)
+        /// Share a port with other sockets that set this option too (SO_REUSEPORT)
         reuse_port: bool, "BOOL";
         /// Send small writes at once (TCP_NODELAY)
         nodelay: bool, "BOOL";
-        /// The system's send buffer per socket (SO_SNDBUF)
+        /// Size of the system's send buffer for each socket (SO_SNDBUF)
         send_buffer: SystemBuffer, "SIZE";
-        /// The system's receive buffer per socket (SO_RCVBUF)
+        /// Size of the system's receive buffer for each socket (SO_RCVBUF)
         receive_buffer: SystemBuffer, "SIZE";
     }
 }

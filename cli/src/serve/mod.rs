@@ -25,31 +25,31 @@ use crate::unblocked::write_at_once;
 
 const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 
-/// Serves a protocol on any number of sockets.
+/// Serves a protocol on one or more sockets.
 ///
 ///   $ serveloop serve echo --listen tcp://127.0.0.1:0 --listen unix:///tmp/echo.sock
 ///   listening on tcp://127.0.0.1:40213
 ///   listening on unix:///tmp/echo.sock
 ///
-/// Standard output has one line for each socket, with the real port in place of 0, as soon as
-/// clients can connect. The log goes to standard error.
+/// As soon as clients can connect, one line for each socket is printed on standard output, with the
+/// real port in place of 0. The log goes to standard error.
 ///
-/// SIGTERM, SIGINT (Ctrl-C) and SIGQUIT end the server: nothing more is accepted, replies that are owed
-/// are sent, and what is still open after --drain-timeout is ended. A second signal ends everything
-/// at once, if it comes more than half a second after the first. SIGHUP does nothing.
+/// SIGTERM, SIGINT (Ctrl-C) and SIGQUIT shut the server down: it stops accepting connections, sends
+/// the replies that are still due, and ends the connections that are still open after --drain-timeout.
+/// A second signal, more than half a second after the first, ends them at once. SIGHUP is ignored.
 ///
-/// Everything has a limit, and each is an option; sizes are written 4096, 64KiB, 1MiB, durations
-/// 250ms, 10s, 5m:
+/// Everything has a limit, and every limit is an option. Sizes are written as 4096, 64KiB or 1MiB,
+/// durations as 250ms, 10s or 5m:
 ///
 ///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 128KiB
 ///
-/// A protocol can be served in any way, unless its help says otherwise, for example by a process
-/// for each connection, or by two event loops:
+/// Unless its help says otherwise, a protocol can be served by any model, for example by a process for
+/// each connection, or by two event loops:
 ///
 ///   $ serveloop serve echo --model forking
 ///   $ serveloop serve echo --workers 2
 ///
-/// `serveloop serve PROTOCOL --help` shows a session.
+/// `serveloop serve PROTOCOL --help` shows an example session.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Serve {
@@ -59,7 +59,7 @@ pub(crate) struct Serve {
     #[command(subcommand)]
     protocol: Protocol,
     /// Where to listen: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH. Can be
-    /// given several times. Port 0 lets the system choose.
+    /// given several times. With port 0 the system chooses the port.
     #[arg(
         long,
         value_name = "URI",

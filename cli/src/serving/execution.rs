@@ -15,15 +15,15 @@ pub(crate) struct Execution {
     /// How connections are served
     #[arg(long, global = true, value_enum, default_value_t = Model::EventLoop)]
     model: Model,
-    /// How many event loops, each on a thread of its own, share the clients; with the event-loop
-    /// model only. A limit on connections is each loop's
+    /// How many event loops, each on its own thread, share the clients; only with --model event-loop.
+    /// Limits on connections apply to each loop
     #[arg(long, global = true, value_name = "NUMBER", default_value = "1")]
     workers: NonZero<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Model {
-    /// One loop on one thread
+    /// One event loop on one thread
     EventLoop,
     /// One connection at a time
     Sequential,

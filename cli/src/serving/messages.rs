@@ -16,7 +16,7 @@ pub(crate) enum Messages {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MessageKind {
-    /// Each piece that arrives
+    /// Each piece of data as it arrives
     Raw,
     /// Each line
     Line,

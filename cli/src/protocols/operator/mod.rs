@@ -158,7 +158,7 @@ fn address_of(peer: &Peer) -> String {
     }
 }
 
-/// Shows what clients say, and lets you answer.
+/// Shows what clients send, and lets you answer.
 ///
 ///   $ serveloop serve operator
 ///   listening on tcp://127.0.0.1:9999
@@ -166,39 +166,39 @@ fn address_of(peer: &Peer) -> String {
 ///   yes, one moment
 ///   [1] reply: yes, one moment
 ///
-/// The fourth line was typed. In another terminal, the first line is typed and the second comes
-/// back:
+/// The fourth line is what you typed. In another terminal, the client typed the first line, and the
+/// second came back:
 ///
 ///   $ nc 127.0.0.1 9999
 ///   is anybody there?
 ///   yes, one moment
 ///
-/// What you type goes to the client that waits the longest for a reply, or to the only one that is
-/// connected. To answer another, begin with @ and its number; for a text that begins with @ type
-/// it twice:
+/// What you type goes to the client that has waited longest for a reply, or to the only client that is
+/// connected. To answer another client, begin with @ and its number. For a text that begins with @,
+/// type the @ twice:
 ///
 ///   @2 good morning      to client 2
-///   @@home               @home, to the client that waits the longest
+///   @@home               @home, to the client that has waited longest
 ///
-/// Each client has one message on the screen at a time; its next one is shown when you have
-/// answered. Meanwhile --idle-timeout does not count, but --reply-timeout. That a client has left
-/// is found out when its reply is sent. An empty line is nothing.
+/// Each client has one message on the screen at a time; its next message is shown after you have
+/// answered. Until then --reply-timeout applies to the client, not --idle-timeout. A client that has
+/// left is noticed only when its reply is sent. Empty lines are ignored.
 ///
-/// Standard input can also be a pipe or a file: a line without @ waits until a client waits. When
-/// it ends, or is closed, messages are shown and clients wait no more. On standard output is the
-/// conversation, where control characters of clients are escaped: \n, \u{1b}, \xff; on standard
-/// error is who comes and goes, and why a line was not sent.
+/// Standard input can also be a pipe or a file: a line without @ waits until a client waits. When it
+/// ends or is closed, messages are still shown, and clients no longer wait for replies. Standard output
+/// has the conversation, in which control characters from clients are escaped: \n, \u{1b}, \xff.
+/// Standard error has the log, which says who connects and leaves, and why a line was not sent.
 ///
-/// Each piece that arrives is a message, less a newline at its end, and a reply ends with none;
-/// with --framing line both are lines. Not over datagrams and not with --model forking. With
-/// --model sequential the next client's turn comes when the first one leaves.
+/// Each piece of data that arrives is a message, without the newline at its end, and replies have no
+/// newline; with --framing line both are lines. This protocol works neither over datagrams nor with
+/// --model forking. With --model sequential the next client is served when the first one has left.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct OperatorOptions {
-    /// What one message is
+    /// What counts as one message
     #[arg(long, value_enum, default_value_t = MessageKind::Raw)]
     framing: MessageKind,
-    /// How long a client waits for a reply before it is disconnected; 0: for ever
+    /// How long a client waits for a reply before it is disconnected; 0: no limit
     #[arg(long, value_name = "DURATION", default_value_t = Some(REPLY_TIMEOUT).into())]
     reply_timeout: Timeout,
 }
