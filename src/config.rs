@@ -243,7 +243,7 @@ impl Config {
         for (name, limit, most) in limits {
             if *limit > most {
                 log::warn!(
-                    target: LOG_TARGET, "{name} is {most}, not {limit}: this system has no more numbers for them"
+                    target: LOG_TARGET, "{name} is lowered from {limit} to {most}, the most that this system supports"
                 );
                 *limit = most;
             }

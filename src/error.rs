@@ -167,8 +167,8 @@ impl fmt::Display for Deadline {
             Self::FirstMessage => "no complete first message in time",
             Self::Message => "a message was not completed in time",
             Self::Idle => "idle for too long",
-            Self::Write => "the peer took no output for too long",
-            Self::Drain => "not finished when the server's shutdown had to end",
+            Self::Write => "the peer accepted no output for too long",
+            Self::Drain => "not finished at the end of the server's shutdown",
         })
     }
 }
@@ -330,7 +330,7 @@ impl fmt::Display for CloseReason {
             Self::Refused => f.write_str("refused"),
             Self::Shutdown => f.write_str("closed by the server's shutdown"),
             Self::TimedOut(deadline) => write!(f, "timed out: {deadline}"),
-            Self::Overflow => f.write_str("too much output that the peer did not take"),
+            Self::Overflow => f.write_str("too much output that the peer did not accept"),
             Self::Shed => f.write_str("ended to keep buffers within their limit"),
             Self::Protocol(error) => write!(f, "protocol error: {error}"),
             Self::Io(error) => write!(f, "connection failed: {}", Excerpt::of(error)),

@@ -148,7 +148,7 @@ impl Server {
         if bound.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "no address to listen at",
+                "no address to listen on",
             ));
         }
 
@@ -157,7 +157,7 @@ impl Server {
             bound,
             addresses,
             config,
-            handle: ShutdownHandle::new().map_err(lacking("cannot make a shutdown handle"))?,
+            handle: ShutdownHandle::new().map_err(lacking("cannot create a shutdown handle"))?,
         })
     }
 
@@ -391,7 +391,7 @@ impl Server {
         config.max_connections = config.max_connections.min(spare);
 
         let mut reactor =
-            Reactor::new(factory, config).map_err(lacking("cannot make an event loop"))?;
+            Reactor::new(factory, config).map_err(lacking("cannot create an event loop"))?;
         for bound in self.bound {
             reactor
                 .adopt(bound)
@@ -444,7 +444,7 @@ impl<F: Factory> Serving<F> {
     {
         let Self { server, factory } = self;
         let model = Sequential::new(server.handle.clone(), server.config.drain_timeout).map_err(
-            lacking("cannot make the thread that watches for the shutdown"),
+            lacking("cannot start the thread that watches for the shutdown"),
         )?;
         server.serve_with(factory, |_| Ok(Box::new(model)))
     }

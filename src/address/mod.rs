@@ -87,7 +87,7 @@ impl Address {
         if found.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                format!("{text}: no address"),
+                format!("{text}: the name has no address"),
             ));
         }
         Ok(found)
@@ -398,7 +398,7 @@ fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
         return Err(AddressError::new(text, "no path"));
     }
     if rest.contains('\0') {
-        return Err(AddressError::new(text, "a path cannot hold a NUL"));
+        return Err(AddressError::new(text, "a path cannot contain a NUL"));
     }
 
     match rest.strip_prefix('@') {

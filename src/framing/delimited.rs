@@ -79,7 +79,7 @@ impl Encoder for Delimited {
         let framed = [payload, &self.delimiter].concat();
         if find(&framed, &self.delimiter) != Some(payload.len()) {
             return Err(ProtocolError::malformed(
-                "a message cannot hold its delimiter",
+                "a message cannot contain its delimiter",
             ));
         }
 

@@ -110,7 +110,9 @@ impl Encoder for Lines {
     fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
         checked_length(payload.len() as u64, self.max)?;
         if payload.contains(&b'\n') {
-            return Err(ProtocolError::malformed("a line cannot hold a line feed"));
+            return Err(ProtocolError::malformed(
+                "a line cannot contain a line feed",
+            ));
         }
         write(payload);
         write(b"\n");

@@ -82,7 +82,7 @@ impl Wakers for SelfPipe {
         match self.make() {
             Ok(made) => made.mailbox.waker(id),
             Err(error) => {
-                let problem = format!("no descriptor for a waker: {error}");
+                let problem = format!("cannot create a waker: {error}");
                 self.failure
                     .set(Some(io::Error::new(error.kind(), problem)));
                 Mailbox::silent().waker(id)
@@ -190,7 +190,7 @@ mod tests {
         self_pipe.waker(0).wake();
         assert!(!self_pipe.take());
         let error = self_pipe.take_failure().unwrap().to_string();
-        assert!(error.starts_with("no descriptor for a waker: "), "{error}");
+        assert!(error.starts_with("cannot create a waker: "), "{error}");
         assert!(self_pipe.take_failure().is_none());
     }
 }

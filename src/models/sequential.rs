@@ -87,7 +87,7 @@ impl Sequential {
                 peer,
                 "waited",
                 format_args!(
-                    "{peer}: may have waited for {seconds} s, one connection is served at a time"
+                    "{peer}: may have waited for {seconds} s: one connection is served at a time"
                 ),
             );
         }

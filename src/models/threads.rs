@@ -144,7 +144,7 @@ impl Threads {
             let (peer, id) = (&running.peer, running.peer.id());
             log::error!(
                 target: LOG_TARGET, id = id;
-                "{peer}: its protocol hangs, its thread is given up"
+                "{peer}: the protocol hangs: its thread is abandoned"
             );
 
             if !running.peer.is_datagram() {
@@ -210,7 +210,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             hub.warn_of(
                 &peer,
                 "no thread",
-                format_args!("{peer}: dropped a datagram, {most} threads serve already"),
+                format_args!("{peer}: dropped a datagram: {most} threads are running"),
             );
             return false;
         }
@@ -219,7 +219,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             hub.warn_of(
                 &peer,
                 "no thread",
-                format_args!("{peer}: dropped a datagram, no descriptor is left for it"),
+                format_args!("{peer}: dropped a datagram: no descriptor is left for it"),
             );
             return false;
         }

@@ -77,7 +77,7 @@ pub(crate) fn run<T: Send, L>(
 }
 
 fn no_thread(made: usize, most: usize, error: &io::Error) -> io::Error {
-    let problem = format!("cannot make worker {} of {most}: {error}", made + 1);
+    let problem = format!("cannot start worker {} of {most}: {error}", made + 1);
     io::Error::new(error.kind(), problem)
 }
 

@@ -32,7 +32,7 @@ impl Bound {
         match at {
             Address::Tcp(addr) if is_of_several(addr.ip()) => Err(io::Error::new(
                 io::ErrorKind::AddrNotAvailable,
-                "no stream comes to an address that several machines have",
+                "several machines share this address, so no stream can connect to it",
             )),
             Address::Tcp(addr) | Address::Udp(addr) => {
                 socket.set_reuse_address(config.reuse_address && !at.is_datagram())?;
@@ -43,7 +43,7 @@ impl Bound {
                 if at.is_datagram() && destination::is_any(addr.ip()) {
                     // If this fails, the system chooses the source of replies, as on other systems.
                     if let Err(error) = destination::watch(&socket, addr.ip()) {
-                        log::debug!(target: LOG_TARGET, "{at}: destinations are not told: {error}");
+                        log::debug!(target: LOG_TARGET, "{at}: cannot learn where datagrams were sent to: {error}");
                     }
                 }
 
@@ -182,5 +182,5 @@ fn local_address(socket: &Socket, at: &Address) -> io::Result<Address> {
 }
 
 fn about(at: &Address, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen at {at}: {error}"))
+    io::Error::new(error.kind(), format!("cannot listen on {at}: {error}"))
 }

@@ -103,7 +103,7 @@ fn remove_stale(socket: &Socket, path: &Path, own: &[Identity]) -> io::Result<()
     };
 
     if !found.file_type().is_socket() {
-        return in_use("the path exists and is no socket");
+        return in_use("the path exists and is not a socket");
     }
 
     if found.uid() != sys::effective_user() {
@@ -115,7 +115,7 @@ fn remove_stale(socket: &Socket, path: &Path, own: &[Identity]) -> io::Result<()
     }
 
     if !is_dead(path, socket.r#type()?, || thread::sleep(GRACE))? {
-        return in_use("another server listens there");
+        return in_use("another server is listening there");
     }
 
     log::info!(target: LOG_TARGET, "replacing {}, which a server left behind", path.display());

@@ -233,7 +233,7 @@ impl<'a, N> Hub<'a, N> {
             self.warn_of(
                 peer,
                 "spawn",
-                format_args!("{peer}: no thread or process: {error}"),
+                format_args!("{peer}: cannot start a thread or process: {error}"),
             );
         }
         spawned.is_ok()

@@ -72,7 +72,7 @@ impl Drop for LogLimit {
         for cause in &self.causes {
             let (left_out, name) = (cause.left_out, cause.name);
             if left_out > 0 {
-                log::warn!(target: LOG_TARGET, "(and {left_out} more like the last: {name})");
+                log::warn!(target: LOG_TARGET, "{name}: {left_out} more like the last one");
             }
         }
     }

@@ -88,6 +88,9 @@ pub(super) fn take<P: Protocol>(
     transport: &mut Transport<'_>,
 ) -> Result<usize, ProtocolError> {
     let count = protocol.data_received(data, transport)?;
-    assert!(count <= data.len(), "a protocol took more than there is");
+    assert!(
+        count <= data.len(),
+        "data_received returned more than the length of its data"
+    );
     Ok(count)
 }

@@ -45,7 +45,7 @@ impl Actions {
         // `help` needs the whole registry, so `call` handles it and never runs this handler.
         actions.insert(
             HELP,
-            "all actions and what they do",
+            "lists all actions and what they do",
             Box::new(|_| Ok(Vec::new())),
         )
     }
@@ -98,7 +98,7 @@ impl Actions {
         }
 
         let Some(action) = self.registered.get(&name) else {
-            let message = format!("no action {name:?}; the action help lists those there are");
+            let message = format!("no action {name:?}; the action help lists all actions");
             return Err(Problem::of_value("unknown_action", message, at_action()));
         };
         (action.handler)(Value::Object(parameters))
@@ -164,7 +164,7 @@ fn typed<P: DeserializeOwned + 'static>(parameters: Value) -> Result<P, Problem>
         let message = match parameters.pointer(&at) {
             // The parser's message does not contain the number.
             Some(Value::Number(number)) if error.inner().to_string() == INVALID_NUMBER => {
-                format!("{number} is not a number that is taken here")
+                format!("{number} is not accepted here: wrong kind of number, or out of range")
             }
             _ => error.inner().to_string(),
         };
@@ -177,7 +177,7 @@ fn name(parameters: &mut Map<String, Value>) -> Result<String, Problem> {
     match parameters.remove(ACTION) {
         Some(Value::String(name)) => Ok(name),
         Some(_) => {
-            let message = "the name of an action is a string";
+            let message = "the name of an action must be a string";
             Err(Problem::of_value("wrong_type", message, at_action()))
         }
         None => {
@@ -288,7 +288,7 @@ mod tests {
         let help = actions().call(json!({"action": "help"})).unwrap();
         let expected = json!({
             "first": "the first number",
-            "help": "all actions and what they do",
+            "help": "lists all actions and what they do",
             "kinds": "kinds of values",
             "nothing": "no parameters",
             "value": "any value",
@@ -302,7 +302,7 @@ mod tests {
         let problem = refused(request);
         assert_eq!(problem["code"], "wrong_type");
         assert_eq!(problem["at"], "/rows/1/a~1b~0c");
-        let message = "256 is not a number that is taken here";
+        let message = "256 is not accepted here: wrong kind of number, or out of range";
         assert_eq!(problem["message"], message);
         let problem = refused(json!({"action": "first"}));
         assert_eq!(problem["message"], "missing field `rows`");

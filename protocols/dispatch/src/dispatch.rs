@@ -59,8 +59,8 @@ impl Dispatch {
         // Bytes beyond the first excess one may not have arrived yet, so they must not matter.
         let data = &data[..data.len().min(limit.saturating_add(1))];
         let found = self.scanner.scan(data).map_err(|misfit| match misfit {
-            Misfit::Unexpected(at) => self.problem("invalid_json", "no value begins like this", at),
-            Misfit::TooDeep(at) => self.problem("too_deep", "too many levels", at),
+            Misfit::Unexpected(at) => self.problem("invalid_json", "expected a value", at),
+            Misfit::TooDeep(at) => self.problem("too_deep", "too many nested levels", at),
         })?;
 
         if found.unwrap_or(data.len()) > limit {

@@ -116,7 +116,9 @@ impl<'t> Reading<'t> {
     /// `1e+2`.
     fn next_number<E: Error>(&self) -> Result<Value, E> {
         let mut numbers = self.numbers.get();
-        let number = numbers.next().ok_or_else(|| E::custom("no number"))?;
+        let number = numbers
+            .next()
+            .ok_or_else(|| E::custom("expected a number"))?;
         self.numbers.set(numbers);
         let number = Number::from_string_unchecked(number.to_owned());
         Ok(Value::Number(number))
@@ -196,7 +198,9 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
 
             if key == NUMBER_KEY {
                 self.0.code.set("reserved_key");
-                return Err(A::Error::custom(format_args!("no object may have {key:?}")));
+                return Err(A::Error::custom(format_args!(
+                    "the key {key:?} is reserved"
+                )));
             }
 
             let value = entries.next_value_seed(self)?;

@@ -112,14 +112,14 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             hub.warn_of(
                 peer,
                 "datagram",
-                format_args!("{peer}: a datagram of more than 64 KiB"),
+                format_args!("{peer}: dropped a datagram of more than 64 KiB"),
             );
         } else if hub.effects.reply_limit.is_reflected(from, hub.net) {
             hub.effects.statistics.datagrams_reflected += 1;
             hub.warn_of(
                 peer,
                 "reflected",
-                format_args!("{peer}: dropped a datagram from a service's port or our own"),
+                format_args!("{peer}: dropped a datagram from a port below 1024 or our own socket"),
             );
         } else if !hub
             .effects
@@ -149,7 +149,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let most = self.hub.env.config.max_children;
         self.hub.warn(
             "full",
-            format_args!("{address}: clients wait, {most} processes serve others: max_children (--max-children)"),
+            format_args!("{address}: clients wait: {most} processes are running, as many as max_children (--max-children) allows"),
         );
     }
 
@@ -199,7 +199,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             self.hub.warn_of(
                 peer,
                 "refused",
-                format_args!("{peer}: refused, {most} connections are open"),
+                format_args!("{peer}: refused: {most} connections are open"),
             );
             return None;
         }
@@ -209,7 +209,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             self.hub.warn_of(
                 peer,
                 "refused",
-                format_args!("{peer}: refused, connections have all descriptors that there are"),
+                format_args!("{peer}: refused: connections use all available descriptors"),
             );
             return None;
         }
@@ -225,7 +225,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             self.hub.warn_of(
                 peer,
                 "refused per peer",
-                format_args!("{peer}: refused, {most} connections from there are open"),
+                format_args!("{peer}: refused: {most} connections from this peer are open"),
             );
             return None;
         }
@@ -262,7 +262,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         }
 
         if self.open_connections() >= self.hub.env.config.max_connections {
-            let error = io::Error::other("max_connections are open");
+            let error = io::Error::other("max_connections allows no more connections");
             return Err(CloseReason::ConnectFailed(error));
         }
 

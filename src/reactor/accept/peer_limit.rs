@@ -38,7 +38,7 @@ impl PeerLimit {
         let count = self
             .0
             .get_mut(&peer_network)
-            .expect("who leaves has entered");
+            .expect("a connection is counted before it ends");
 
         *count -= 1;
 

@@ -27,18 +27,18 @@ fn of_a_place_one_address_that_works_suffices() {
         }
         let error = bind(&[&[&good], &[&bad, &worse]]).unwrap_err();
         for address in [&bad, &worse] {
-            let named = format!("cannot listen at {address}: ");
+            let named = format!("cannot listen on {address}: ");
             assert!(error.contains(&named), "{error}");
         }
         let error = bind(&[&[&good], &[&bad]]).unwrap_err();
-        assert!(error.starts_with("cannot listen at "), "{error}");
+        assert!(error.starts_with("cannot listen on "), "{error}");
     }
 }
 
 #[test]
 fn no_place_at_all_is_an_error() {
     for places in [&[][..], &[&[][..]]] {
-        assert_eq!(bind(places).unwrap_err(), "no address to listen at");
+        assert_eq!(bind(places).unwrap_err(), "no address to listen on");
     }
 }
 

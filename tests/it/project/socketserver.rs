@@ -124,7 +124,7 @@ fn an_address_in_use_is_named() {
     let address = &server.addresses()[0];
     let error = bind(address, Config::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
-    let start = format!("cannot listen at {address}: ");
+    let start = format!("cannot listen on {address}: ");
     assert!(error.to_string().starts_with(&start), "{error}");
 }
 

@@ -269,7 +269,7 @@ fn outbound_connections_count_towards_the_limit() {
     drive(&mut reactor, |_| first.count("made") == 1);
     assert_eq!(
         second.entries(),
-        ["lost cannot connect: max_connections are open"]
+        ["lost cannot connect: max_connections allows no more connections"]
     );
 }
 

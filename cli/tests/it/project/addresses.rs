@@ -124,7 +124,7 @@ fn a_name_with_one_address_that_works_is_served() {
             let log = lines.join("\n");
             assert!(status.success(), "{log}");
             let why = io::Error::from(Errno::ADDRNOTAVAIL);
-            let warned = format!("cannot listen at {scheme}://[::1]:4711: {why}");
+            let warned = format!("cannot listen on {scheme}://[::1]:4711: {why}");
             assert_eq!(log.matches(&warned).count(), 1, "{log}");
         }
     }
@@ -142,7 +142,7 @@ fn a_name_without_an_address_that_works_is_an_error_that_names_each() {
         let line = namespace.run(&[&arguments, model].concat(), "").badly();
         for address in ["tcp://[::1]:4711", "tcp://192.0.2.1:4711"] {
             assert!(
-                line.contains(&format!("cannot listen at {address}: {why}")),
+                line.contains(&format!("cannot listen on {address}: {why}")),
                 "{line}"
             );
         }
@@ -427,7 +427,7 @@ fn a_name_of_which_one_address_is_taken_is_served_at_the_other() {
         let log = lines.join("\n");
         assert!(status.success(), "{log}");
         let why = io::Error::from(Errno::ADDRINUSE);
-        let warned = format!("cannot listen at tcp://127.0.0.1:4711: {why}");
+        let warned = format!("cannot listen on tcp://127.0.0.1:4711: {why}");
         assert_eq!(log.matches(&warned).count(), 1, "{log}");
     }
     drop(other);

@@ -105,7 +105,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
     let uri = directory.uri("unix", "notes");
     fs::write(path_of(&uri), "precious").unwrap();
     let line = refused(&uri);
-    assert!(line.contains("is no socket"), "{line}");
+    assert!(line.contains("is not a socket"), "{line}");
     assert_eq!(fs::read_to_string(path_of(&uri)).unwrap(), "precious");
 }
 
@@ -115,7 +115,7 @@ fn a_socket_that_is_served_is_left_alone() {
     let uri = directory.uri("unix", "socket");
     let served = Served::new(&["echo", "--listen", &uri]);
     let line = refused(&uri);
-    assert!(line.contains("another server listens there"), "{line}");
+    assert!(line.contains("another server is listening there"), "{line}");
     let mut client = served.connect();
     client.send("still here");
     client.expect("still here");

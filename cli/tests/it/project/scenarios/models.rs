@@ -153,10 +153,10 @@ fn a_server_that_cannot_begin_says_why_in_one_line() {
     let third = format!("{THREAD}:error=EAGAIN:when=3");
     let calls = [
         ("epoll_create1:error=EMFILE", "event loop"),
-        ("socketpair:error=EMFILE", "cannot make"),
+        ("socketpair:error=EMFILE", "cannot create"),
         ("eventfd2:error=ENFILE", "event loop"),
-        (&*first, "cannot make"),
-        (&*third, "cannot make worker 2 of 3"),
+        (&*first, "cannot start"),
+        (&*third, "cannot start worker 2 of 3"),
         ("epoll_ctl:error=ENOSPC:when=2", "cannot watch a listener"),
     ];
     for (what, why) in calls {
@@ -505,7 +505,7 @@ fn a_connection_that_cannot_be_handed_over_is_refused_alone() {
         let served = Served::spawn(strace(&what, &arguments));
         let mut unlucky = client_of(&served);
         assert_eq!(unlucky.read(&mut [0]).unwrap_or(0), 0, "{model} {what}");
-        let line = served.logged("no thread or process");
+        let line = served.logged("cannot start a thread or process");
         assert!(line.contains("WARN"), "{model} {what} {line}");
         let mut next = client_of(&served);
         echoes(&mut next, b"hello");
