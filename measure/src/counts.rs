@@ -122,7 +122,7 @@ impl Tracer {
     /// Fails if there is no such file, or if it has no summary.
     pub fn calls(&self) -> io::Result<Calls<u64>> {
         calls(&fs::read_to_string(&self.file)?)
-            .ok_or_else(|| io::Error::other("strace wrote no summary"))
+            .ok_or_else(|| io::Error::other("strace wrote no summary of system calls"))
     }
 
     /// Leaves the file, and returns its path.

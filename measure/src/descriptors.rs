@@ -22,7 +22,7 @@ pub fn check(connections: usize) -> Result<(), String> {
     let fit = hard.saturating_sub(OTHERS);
     if connections as u64 > fit {
         return Err(format!(
-            "{connections} connections do not fit into one process: {fit} do, with {hard} descriptors"
+            "{connections} connections are too many for one process: {hard} descriptors allow {fit}"
         ));
     }
     raise(connections as u64 + OTHERS)
@@ -39,7 +39,7 @@ pub fn check_workers(workers: usize, listeners: usize, connections: usize) -> Re
     let fit = hard.saturating_sub(others) / each;
     if workers as u64 > fit {
         return Err(format!(
-            "{workers} workers do not fit into one process: {fit} do, with {hard} descriptors"
+            "{workers} workers are too many for one process: {hard} descriptors allow {fit}"
         ));
     }
     raise(workers as u64 * each + others)
@@ -75,11 +75,8 @@ mod tests {
     #[test]
     fn too_many_connections_are_refused_with_the_number_that_fits() {
         let problem = check(1_000_000).unwrap_err();
-        assert!(problem.contains(" do, with "), "{problem}");
-        let fit = problem
-            .split(": ")
-            .last()
-            .and_then(|text| text.split(' ').next());
+        assert!(problem.contains(" descriptors allow "), "{problem}");
+        let fit = problem.split(' ').last();
         let fit: usize = fit.unwrap().parse().unwrap();
         assert!(check(fit + 1).is_err());
         check(fit).unwrap();
@@ -88,7 +85,7 @@ mod tests {
     #[test]
     fn too_many_workers_are_refused_with_the_number_that_fits() {
         let problem = check_workers(1_000_000, 1, 100).unwrap_err();
-        assert!(problem.contains(" do, with "), "{problem}");
+        assert!(problem.contains(" descriptors allow "), "{problem}");
         check_workers(2, 1, 100).unwrap();
     }
 }

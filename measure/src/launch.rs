@@ -159,7 +159,7 @@ impl Launched {
             match self.lines.recv_timeout(STEP) {
                 Ok(line) => addresses.push(address(&line)?),
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(_) => return Err(io::Error::other("it does not listen")),
+                Err(_) => return Err(io::Error::other("the server does not start to listen")),
             }
         }
         Ok(addresses)
@@ -189,7 +189,7 @@ impl Launched {
 
         match self.end_within(PATIENCE) {
             Some(_) => Ok(()),
-            None => Err(io::Error::other("the traced server does not end")),
+            None => Err(io::Error::other("the server under strace does not end")),
         }
     }
 
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn one_that_ends_or_says_something_else_is_an_error() {
         let error = shell("exit 3").addresses(1, &Uninterrupted).unwrap_err();
-        assert_eq!(error.to_string(), "it does not listen");
+        assert_eq!(error.to_string(), "the server does not start to listen");
         let server = shell("echo nowhere; exec sleep 100");
         assert!(server.addresses(1, &Uninterrupted).is_err());
     }

@@ -59,7 +59,7 @@ impl Contender {
                 Some("serves one connection at a time")
             }
             Self::Model(Model::Forking) if total > PROCESSES_MOST => {
-                Some("more than 2,000 processes are not started")
+                Some("needs more than 2,000 processes")
             }
             _ => None,
         }
@@ -236,7 +236,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         let addresses = Address::resolve(text).map_err(|error| error.to_string())?;
         if addresses.iter().any(Address::is_datagram) {
-            let problem = "datagrams are not measured, only streams: tcp:// or unix://";
+            let problem = "only streams can be measured: tcp:// or unix://";
             return Err(problem.to_owned());
         }
         Ok(Self {
@@ -314,7 +314,7 @@ mod tests {
         for uri in ["udp://127.0.0.1:7", "unixgram:///tmp/echo"] {
             let problem = target(uri).unwrap_err();
             assert!(
-                problem.starts_with("datagrams are not measured"),
+                problem.starts_with("only streams can be measured"),
                 "{problem}"
             );
         }

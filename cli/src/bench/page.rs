@@ -76,7 +76,7 @@ fn section(html: &mut String, family: &[Outcome]) {
     figure(html, "Throughput", &caption, &bars("Throughput", &rate));
 
     let caption = "&#9679; p50, | p90, &#9670; p99, | p99.9, &#9675; maximum; less is better. \
-                   The figure is p99, the scale logarithmic";
+                   The number is p99; the scale is logarithmic";
     figure(
         html,
         "Latency",
@@ -86,7 +86,7 @@ fn section(html: &mut String, family: &[Outcome]) {
 
     let processor = bar_groups(family, |it| it.server_microseconds_per_message, time);
     if !processor.is_empty() {
-        let caption = format!("processor time of the server per {one}; less is better");
+        let caption = format!("the server's processor time per {one}; less is better");
         figure(html, "CPU", &caption, &bars("CPU", &processor));
     }
 
@@ -95,7 +95,7 @@ fn section(html: &mut String, family: &[Outcome]) {
     });
     if !memory.is_empty() {
         let caption =
-            "resident memory of the server per connection that was used once; less is better";
+            "the server's resident memory per connection that was used once; less is better";
         figure(html, "Memory", caption, &bars("Memory", &memory));
     }
 
@@ -276,7 +276,7 @@ fn method(results: &Results) -> String {
         (
             "Each round",
             format!(
-                "{} s, after {} s to warm up",
+                "{} s, after a warm-up of {} s",
                 method.duration_seconds, method.warm_up_seconds
             ),
         ),
@@ -299,33 +299,35 @@ fn paragraphs(load: &str) -> [&'static str; 5] {
     let pace = match load {
         "open" => {
             "Messages were sent at a steady rate. Times count from the moment at which a message \
-             was due, so that a stall is seen in every message that it delayed; those that never \
-             came back are counted with the time that they had been missing."
+             was due, so that a stall shows in every message that it delayed. Messages that never \
+             came back count with the time for which they had been missing."
         }
         "churn" => {
-            "Each connection was made for one message and closed when that had come back. Times \
-             count from the beginning of the connection to the last byte."
+            "Each connection was opened for one message, and closed after its reply. Times count \
+             from the beginning of the connection to the last byte."
         }
         _ => {
-            "Each connection sent its next message when one had come back. Times count from sending \
-             to the last byte, as the load generator sees them: they contain its own queue."
+            "Each connection sent its next message when the previous one had come back. Times count \
+             from sending to the last byte, as the load generator sees them: they include its own \
+             queue."
         }
     };
     [
         pace,
-        "Every server sends back what it gets; every byte was compared with what was sent. Servers \
-         took turns, round by round, and who began changed with every round. Bars show the median of \
-         all rounds, and the thin line on them reaches from the smallest round to the largest; \
-         percentiles are medians of the rounds, the maximum is that of all.",
-        "CPU is the processor time, user and system, of all processes of the server, divided by what \
-         they answered meanwhile. Memory is what these processes grew by, shared pages counted once, \
-         while connections were opened and used once, divided by their number; buffers of the \
-         system's sockets are not in it, and with few connections it is no more than a few pages.",
-        "All traffic stayed on one machine, by loopback: there was no network between, and what the \
-         servers do beside echoing is nothing. The figures compare ways of serving; they do not \
-         foretell a real service.",
-        "Rounds differ by a few percent on a quiet machine, and by more on a virtual one, whose \
-         neighbours nobody sees. A difference that is smaller than the spread, or than 5 %, means \
+        "Every server sends back what it receives, and every byte was compared with what was sent. \
+         Servers took turns, round by round, and a different one began each round. Bars show the \
+         median of all rounds, and the thin line on a bar reaches from the smallest round to the \
+         largest. Percentiles are medians of the rounds; the maximum is that of all rounds.",
+        "CPU is the processor time, user and system, of all processes of the server, divided by the \
+         number of messages that they answered. Memory is the growth of these processes while \
+         connections were opened and used once, divided by their number, with shared pages counted \
+         once. It does not include the system's socket buffers, and with few connections it is only a \
+         few pages.",
+        "All traffic stayed on one machine, over loopback: there was no network, and the servers did \
+         nothing except echo. The figures compare models of serving; they do not predict the speed of \
+         a real service.",
+        "Rounds differ by a few percent on a quiet machine, and by more on a virtual machine, which \
+         shares its hardware with others. A difference smaller than the spread, or than 5 %, means \
          nothing. Processor time per message and memory are steadier than throughput and the higher \
          percentiles.",
     ]

@@ -106,7 +106,7 @@ fn contenders(options: &Options) -> Result<Vec<Contender>, String> {
 
     for (place, contender) in contenders.iter().enumerate() {
         if contenders[..place].contains(contender) {
-            return Err(format!("{contender} is to be measured twice"));
+            return Err(format!("{contender} is given twice"));
         }
     }
     Ok(contenders)
@@ -141,10 +141,10 @@ fn pace(options: &Options) -> Result<Pace, String> {
         (false, Some(rate @ 1..=RATE_MOST)) => Ok(Pace::Open(rate)),
         (false, Some(_)) => Err(format!("--rate: expected 1 to {RATE_MOST}")),
         (true, _) if options.depth.iter().any(|depth| *depth > 1) => {
-            Err("--churn exchanges one message per connection, so --depth is 1".to_owned())
+            Err("--churn exchanges one message per connection: --depth must be 1".to_owned())
         }
-        (true, _) if options.idle > 0 => Err("--churn leaves no connection idle".to_owned()),
-        (true, Some(_)) => Err("--churn has no --rate".to_owned()),
+        (true, _) if options.idle > 0 => Err("--churn cannot be used with --idle".to_owned()),
+        (true, Some(_)) => Err("--churn cannot be used with --rate".to_owned()),
         (true, None) => Ok(Pace::Churn),
     }
 }
@@ -162,10 +162,10 @@ fn check(scenario: &Scenario) -> Result<(), String> {
 
     let under_way = scenario.size.saturating_mul(scenario.depth);
     if under_way > UNDER_WAY_MOST {
-        return Err("--size times --depth: at most 16MiB".to_owned());
+        return Err("--size times --depth: expected at most 16MiB".to_owned());
     }
     if under_way.saturating_mul(scenario.connections) > ALL_UNDER_WAY_MOST {
-        return Err("--size times --depth times --connections: at most 1GiB".to_owned());
+        return Err("--size times --depth times --connections: expected at most 1GiB".to_owned());
     }
     Ok(())
 }
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (arguments, problem) in [
-            ("--churn --depth 2", "--depth is 1"),
+            ("--churn --depth 2", "--depth must be 1"),
             ("--churn --rate 10", "--churn"),
             ("--churn --idle 10", "--churn"),
             ("--rate 0", "--rate"),
@@ -240,7 +240,7 @@ mod tests {
             ("--timeout 50ms", "--timeout"),
             ("--compare threaded,threaded", "twice"),
             ("--compare tokio", "event-loop, workers=NUMBER"),
-            ("--target udp://127.0.0.1:7", "datagrams"),
+            ("--target udp://127.0.0.1:7", "streams"),
             ("--target nowhere", "scheme"),
         ] {
             let error = plan(arguments).unwrap_err();

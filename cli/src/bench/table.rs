@@ -68,7 +68,7 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
     }
 
     if results.method.system_calls_counted == Some(false) {
-        notes.push("system calls: not available, strace cannot be run".to_owned());
+        notes.push("system calls: not counted, because strace cannot be run".to_owned());
     }
     notes.extend(disturbance(results));
     if results
@@ -76,7 +76,7 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
         .server_cores
         .contains(&results.method.generator_core)
     {
-        let note = "servers and generator shared one core: each took time from the other";
+        let note = "servers and generator shared one core, and took time from each other";
         notes.push(note.to_owned());
     }
     notes
@@ -90,8 +90,8 @@ fn disturbance(results: &Results) -> Option<String> {
     let percent = most * 100.0;
     (most >= DISTURBED).then(|| {
         format!(
-            "the machine was busy with other things: the generator waited up to {percent:.0} % of the \
-             time for its core, and the figures mean little"
+            "the machine was busy with other work: the generator waited up to {percent:.0} % of the \
+             time for its core, so the figures mean little"
         )
     })
 }
@@ -102,7 +102,7 @@ fn limit(measured: &Measured) -> String {
     let generator = percent(measured.generator_busy);
     match measured.server_busy {
         Some(server) => format!(
-            "the generator was the limit (it used {generator} of its core, the server {} of what it can use)",
+            "the generator was the limit (it used {generator} of its core, the server {} of its cores)",
             percent(server)
         ),
         None => format!("the generator may have been the limit (it used {generator} of its core)"),
@@ -197,7 +197,7 @@ mod tests {
         let notes = notes(&results);
         for (place, part) in [
             "the rate was not kept",
-            "the generator was the limit (it used 99 % of its core, the server 50 % of",
+            "the generator was the limit (it used 99 % of its core, the server 50 % of its cores)",
             "servers and generator shared one core",
             "strace cannot be run",
             "the generator waited up to 25 % of the time",

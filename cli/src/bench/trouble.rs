@@ -12,7 +12,7 @@ use crate::sys::limits;
 use serveloop::{CloseReason, Deadline};
 
 /// Advice for a connection attempt that was not answered in time.
-pub(crate) const TIMED_OUT: &str = "nothing answers there: check the address, whether a firewall drops what is sent, and whether \
+pub(crate) const TIMED_OUT: &str = "no server answers there: check the address, whether a firewall drops packets, and whether \
      the server accepts connections; --timeout allows more time";
 
 /// Describes why a connection of the load could not be made or was lost, with advice if there is
@@ -42,22 +42,22 @@ pub(crate) fn explained(error: io::Error) -> io::Error {
 fn advice_on_connecting(error: &io::Error) -> Option<String> {
     let text = match error.raw_os_error()? {
         EADDRNOTAVAIL => {
-            "no local port is free. Each connection to one address takes one, and keeps it for a \
-             minute after it was closed (TIME_WAIT): wait for a minute between runs, measure for a \
-             shorter --duration or with fewer --connections, give the system more ports (sysctl \
+            "no local port is free. Each connection to one address takes a port, and keeps it for a \
+             minute after it was closed (TIME_WAIT): wait for a minute between runs, use a shorter \
+             --duration or fewer --connections, allow the system more ports (sysctl \
              net.ipv4.ip_local_port_range), or measure over unix://"
         }
         ECONNREFUSED => {
-            "no server listens there, or its queue is full: start it first, and check the address"
+            "no server listens there, or its queue is full: start the server first, and check the address"
         }
         ENOENT => "there is no such socket file: start the server first, and check the path",
         ETIMEDOUT => TIMED_OUT,
         ENETUNREACH | EHOSTUNREACH => {
-            "this machine has no way to that address: check the address, the route and the interface"
+            "this machine has no route to that address: check the address, the route and the interface"
         }
         EACCES | EPERM => {
-            "the system does not allow it: a Unix socket needs the right to write to its file and to \
-             enter its directories, and a firewall or a route may forbid an address"
+            "the system does not allow it: a Unix socket needs the permission to write to its file and \
+             to enter its directories; a firewall or a route may forbid an address"
         }
         EAGAIN => {
             "the server's queue of new connections is full: it accepts too slowly, so use fewer \
@@ -72,7 +72,7 @@ fn advice_on_connecting(error: &io::Error) -> Option<String> {
 fn advice(error: &io::Error) -> Option<String> {
     match error.raw_os_error()? {
         EMFILE => Some(format!(
-            "this process may have {} descriptors, and each connection takes one: use fewer \
+            "this process may have {} open descriptors, and each connection takes one: use fewer \
              --connections, or raise the limit (ulimit -n)",
             descriptors_most()
         )),

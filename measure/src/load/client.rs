@@ -186,7 +186,7 @@ impl Client {
         match reason {
             CloseReason::ConnectFailed(_) | CloseReason::TimedOut(Deadline::Connect) => why,
             CloseReason::PeerClosed | CloseReason::Io(_) if self.answered == 0 => format!(
-                "connection {number}: {why} before it was used: the server may have a limit on connections"
+                "connection {number}: {why} before its first reply: the server may limit its connections"
             ),
             _ => format!("connection {number}: {why}"),
         }
@@ -224,7 +224,9 @@ impl Protocol for Client {
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
         if !self.course.pattern.matches(&mut self.incoming, data) {
-            return Err(ProtocolError::malformed("the echo is not what was sent"));
+            return Err(ProtocolError::malformed(
+                "the echo differs from what was sent",
+            ));
         }
 
         let complete = self.complete(data.len());
@@ -356,7 +358,7 @@ mod tests {
         session.receive(&echo);
         let failure = course.tally.borrow().failure.clone().unwrap();
         assert!(
-            failure.contains("the echo is not what was sent"),
+            failure.contains("the echo differs from what was sent"),
             "{failure}"
         );
     }

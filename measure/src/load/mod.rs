@@ -369,7 +369,7 @@ impl Silence {
             return Ok(());
         }
         let patience = humantime::format_duration(self.patience);
-        let text = format!("nobody {what} for {patience}: the server must send back what it gets");
+        let text = format!("no server {what} for {patience}: it must send back what it receives");
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     }
 }

@@ -128,7 +128,7 @@ impl Scenario {
             Pace::Churn => text += ", connect, one exchange, close",
         }
         if self.idle > 0 {
-            text += &format!(", beside {} idle", self.idle);
+            text += &format!(", plus {} idle", self.idle);
         }
         text
     }

@@ -152,14 +152,14 @@ fn a_server_that_does_not_echo_is_a_failure() {
     let outcome = bench(&["--target", silent.uri(0), "--timeout", "300ms"]);
     assert_eq!(outcome.code, Some(1));
     let expected =
-        "nobody sent back the first message for 300ms: the server must send back what it gets";
+        "no server sent back the first message for 300ms: it must send back what it receives";
     assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
     assert!(outcome.stderr.contains(silent.uri(0)), "{}", outcome.stderr);
 
     let other = Served::new(&["hello", "--listen", "tcp://127.0.0.1:0"]);
     let outcome = bench(&["--target", other.uri(0)]);
     assert_eq!(outcome.code, Some(1));
-    let expected = "the echo is not what was sent";
+    let expected = "the echo differs from what was sent";
     assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
     assert_eq!(outcome.stdout, "");
 }
@@ -358,21 +358,24 @@ fn what_makes_no_sense_is_refused_before_anything_starts() {
     for (arguments, problem) in [
         (
             &["--target", "udp://127.0.0.1:7"][..],
-            "datagrams are not measured",
+            "only streams can be measured",
         ),
         (
             &["--compare", "tokio"],
             "expected event-loop, workers=NUMBER",
         ),
-        (&["--churn", "--depth", "2"], "--depth is 1"),
+        (&["--churn", "--depth", "2"], "--depth must be 1"),
         (
             &["--connections", "1000000"],
-            "connections do not fit into one process",
+            "connections are too many for one process",
         ),
-        (&["--compare", "threaded,threaded"], "to be measured twice"),
+        (
+            &["--compare", "threaded,threaded"],
+            "threaded is given twice",
+        ),
         (
             &["--compare", "event-loop,workers=9999"],
-            "--compare workers=9999: 9999 workers do not fit into one process",
+            "--compare workers=9999: 9999 workers are too many for one process",
         ),
     ] {
         let outcome = bench(arguments);

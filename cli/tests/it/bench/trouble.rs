@@ -102,7 +102,7 @@ fn an_address_that_never_answers_is_told() {
     let line = failure(&outcome);
     for part in [
         "not connected in time",
-        "nothing answers there",
+        "no server answers there",
         "--timeout",
         &uri,
     ] {
@@ -126,11 +126,11 @@ fn a_target_that_refuses_is_told() {
     for (uri, parts) in [
         (
             format!("tcp://127.0.0.1:{port}"),
-            ["(os error 111)", "start it first"],
+            ["(os error 111)", "start the server first"],
         ),
         (
             directory.uri("unix", "stale"),
-            ["(os error 111)", "start it first"],
+            ["(os error 111)", "start the server first"],
         ),
         (
             directory.uri("unix", "nothing"),
@@ -151,7 +151,7 @@ fn a_server_that_takes_no_more_connections_is_told() {
     let outcome = Outcome::new(&["bench", "--target", server.uri(0), "--connections", "9"]);
     let line = failure(&outcome);
     assert!(line.contains("connection "), "{line}");
-    assert!(line.contains("may have a limit on connections"), "{line}");
+    assert!(line.contains("may limit its connections"), "{line}");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_socket_file_that_is_not_ours_to_use_is_told() {
     let outcome = Outcome::of(command);
     let line = failure(&outcome);
     assert!(line.contains("(os error 13)"), "{line}");
-    assert!(line.contains("right to write to its file"), "{line}");
+    assert!(line.contains("permission to write to its file"), "{line}");
 }
 
 /// Descriptors that go away while it runs: the limit is lowered below what is open.
@@ -215,7 +215,7 @@ fn descriptors_that_are_used_up_are_told() {
         line.contains("(os error 24)") && line.contains("ulimit -n"),
         "{line}"
     );
-    assert!(line.contains("104 descriptors"), "{line}");
+    assert!(line.contains("104 open descriptors"), "{line}");
 }
 
 /// The servers are processes, and the system may have no more of them.
@@ -268,6 +268,6 @@ fn a_server_that_cannot_be_reached_is_told() {
     let outcome = Outcome::of(command);
     let line = failure(&outcome);
     assert!(line.contains("from the event-loop server"), "{line}");
-    let is_known = ["nothing answers there", "no way to that address"];
+    let is_known = ["no server answers there", "no route to that address"];
     assert!(is_known.iter().any(|part| line.contains(part)), "{line}");
 }
