@@ -117,7 +117,7 @@ fn read_line(input: &mut impl BufRead, most: usize) -> io::Result<Option<Vec<u8>
     }
 
     if line.len() > most {
-        let problem = format!("a line of more than {most} bytes");
+        let problem = format!("a line is longer than {most} bytes");
         return Err(io::Error::new(ErrorKind::InvalidData, problem));
     }
     Ok(Some(line))
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_line_that_is_too_long_is_refused() {
         let error = read_line(&mut &b"12345\n"[..], 4).unwrap_err();
-        assert_eq!(error.to_string(), "a line of more than 4 bytes");
+        assert_eq!(error.to_string(), "a line is longer than 4 bytes");
         let mut endless = io::BufReader::new(io::repeat(b'x'));
         assert!(read_line(&mut endless, 4).is_err());
     }

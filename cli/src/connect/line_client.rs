@@ -125,7 +125,7 @@ impl Reply {
                 Ok(if done { Next::Done } else { Next::Receive })
             }
             Self::Output(Wire::Ready, 0) if !data.is_empty() => {
-                let problem = format!("{} bytes more than the length said", data.len());
+                let problem = format!("{} bytes more than the announced length", data.len());
                 Err(ProtocolError::malformed(problem))
             }
             Self::Output(wire, left) => Ok(match (pass(data, printed, left), wire) {
@@ -139,7 +139,7 @@ impl Reply {
                 printed.push(b'\n');
                 Ok(Next::Done)
             }
-            Self::End => Err(ProtocolError::malformed("a reply where there is none")),
+            Self::End => Err(ProtocolError::malformed("an unexpected reply to exit")),
 
             Self::Header(Wire::Ready, digits) => read_digits(data, digits),
             Self::Header(wire, header) => {
@@ -199,7 +199,7 @@ fn read_digits(data: &mut &[u8], digits: &mut Vec<u8>) -> Result<Next, ProtocolE
 
     digits.extend_from_slice(piece);
     if digits.len() > DIGITS_MOST {
-        return Err(ProtocolError::malformed("a length of too many digits"));
+        return Err(ProtocolError::malformed("a length with too many digits"));
     }
     Ok(Next::Await(QUIET))
 }
@@ -210,7 +210,7 @@ fn length(header: [u8; 4], wire: Wire) -> Result<u64, ProtocolError> {
     }
     let length = i32::from_le_bytes(header);
     u64::try_from(length)
-        .map_err(|_| ProtocolError::malformed(format!("a negative length, {length}")))
+        .map_err(|_| ProtocolError::malformed(format!("a negative length: {length}")))
 }
 
 fn checked(length: u64, limit: usize) -> Result<u64, ProtocolError> {
@@ -339,7 +339,10 @@ mod tests {
 
         let more = reply.receive(&mut &b"hello, world"[..], &mut printed, MOST);
         let problem = more.unwrap_err().to_string();
-        assert_eq!(problem, "malformed: 12 bytes more than the length said");
+        assert_eq!(
+            problem,
+            "malformed: 12 bytes more than the announced length"
+        );
     }
 
     #[test]
@@ -352,7 +355,7 @@ mod tests {
         };
         assert_eq!(
             refused(Wire::Struct, b"\xff\xff\xff\xff"),
-            "malformed: a negative length, -1"
+            "malformed: a negative length: -1"
         );
         assert_eq!(
             refused(Wire::Struct, b"\xff\xff\xff\x7f"),
@@ -371,7 +374,7 @@ mod tests {
         );
         assert_eq!(
             refused(Wire::Ready, &[b'0'; 21]),
-            "malformed: a length of too many digits"
+            "malformed: a length with too many digits"
         );
     }
 

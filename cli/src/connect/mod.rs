@@ -175,22 +175,23 @@ impl Connect {
         };
 
         if let Some(address) = addresses.iter().find(several) {
-            let problem = format!("{address}: several machines have this address, none to talk to");
+            let problem =
+                format!("{address}: several machines share this address: use that of one machine");
             return Err(Failure::Usage(problem));
         }
 
         let has_no_port = |it: &&Address| it.socket_addr().is_some_and(|addr| addr.port() == 0);
         if let Some(address) = addresses.iter().find(has_no_port) {
-            let problem = format!("{address}: nobody can be talked to at port 0");
+            let problem = format!("{address}: no server can listen on port 0");
             return Err(Failure::Usage(problem));
         }
 
         let problem = if is_cut && is_datagram {
             "over datagrams each line is a message: --framing and --protocol are for streams"
         } else if self.keep_open && is_datagram {
-            "datagrams have no end that could be kept open: --keep-open is for streams"
+            "a datagram has no end to keep open: --keep-open is for streams"
         } else if self.wire.is_some() && self.protocol != Some(LineClient::Command) {
-            "--wire is for --protocol command"
+            "--wire is only for --protocol command"
         } else {
             return Ok(());
         };

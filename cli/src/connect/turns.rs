@@ -12,7 +12,7 @@ use crate::outbound::Ending;
 use crate::protocols::Wire;
 
 /// The error if a peer ends its side before it has replied to a line.
-const NO_REPLY: &str = "closed before the reply was complete";
+const NO_REPLY: &str = "the server closed before the reply was complete";
 
 /// How long to wait for the end of the input after the peer's end. Input that is already available
 /// is read by then.
@@ -125,7 +125,7 @@ impl Turns {
     fn stop_waiting(&mut self, transport: &mut Transport<'_>) {
         let is_drained = |console: &Console| console.screen().is_drained();
         if self.console.as_ref().is_none_or(is_drained) {
-            self.fail("closed before the input ended", transport);
+            self.fail("the server closed before the input ended", transport);
         } else {
             // No line was requested yet, because the reader of our output is slow.
             self.quiet_at = Some(transport.now() + INPUT_PATIENCE);

@@ -105,9 +105,9 @@ impl Target {
         }
 
         let problem = if is_descriptor(&file) {
-            "no such open descriptor"
+            "there is no such open descriptor"
         } else if file.as_os_str().as_bytes().ends_with(b"/") || file.file_name().is_none() {
-            "no such directory"
+            "there is no such directory"
         } else {
             let directory = directory_of(&file);
             access(directory, Access::WRITE_OK | Access::EXEC_OK)?;

@@ -170,7 +170,7 @@ fn overwrite(target: &Path, part: &File) -> io::Result<()> {
             sync(&file)
         })
         .map_err(|error| {
-            let problem = format!("{error}; it is written in part now");
+            let problem = format!("{error}; the file is now incomplete");
             io::Error::new(error.kind(), problem)
         })
 }
@@ -202,7 +202,10 @@ fn without_name() -> io::Result<File> {
         others.flatten().next().ok_or(error)
     });
     made.map_err(|error| {
-        let problem = format!("{error} (for what is incomplete, in {})", usual.display());
+        let problem = format!(
+            "cannot create a temporary file in {}: {error}",
+            usual.display()
+        );
         io::Error::new(error.kind(), problem)
     })
 }

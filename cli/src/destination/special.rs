@@ -35,7 +35,7 @@ pub(super) fn open(path: &Path, patience: Option<Duration>) -> io::Result<File> 
 
         if began.elapsed() >= patience {
             let patience = humantime::format_duration(patience);
-            let problem = format!("nobody has opened the pipe to read it for {patience}");
+            let problem = format!("no reader opened the pipe within {patience}");
             return Err(io::Error::new(ErrorKind::TimedOut, problem));
         }
         thread::sleep(STEP.min(patience));

@@ -82,7 +82,8 @@ impl Body {
             Self::ToEnd => Ok(()),
             _ if self.is_complete() => Ok(()),
             Self::Sized(left) => {
-                let problem = format!("the connection ended {left} bytes before the body");
+                let problem =
+                    format!("the connection ended {left} bytes before the end of the body");
                 Err(ProtocolError::other(problem))
             }
             Self::Chunked(_) => {
@@ -161,9 +162,9 @@ impl Part {
     fn too_long(&self) -> ProtocolError {
         ProtocolError::malformed(match self {
             Self::Trailer(..) => {
-                format!("more than {TRAILERS_MOST} bytes of lines after the last chunk")
+                format!("more than {TRAILERS_MOST} bytes of trailers after the last chunk")
             }
-            _ => format!("a line of more than {SIZE_LINE_MOST} bytes for the size of a chunk"),
+            _ => format!("the line with a chunk's size is longer than {SIZE_LINE_MOST} bytes"),
         })
     }
 }
@@ -198,7 +199,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, ProtocolError> {
     let digits = line.split(is_end).next().unwrap_or_default();
     let problem = || {
         let line = String::from_utf8_lossy(line);
-        ProtocolError::malformed(format!("no size of a chunk: \"{line}\""))
+        ProtocolError::malformed(format!("expected the size of a chunk, got \"{line}\""))
     };
 
     // `from_str_radix` also accepts a sign.
@@ -279,12 +280,16 @@ mod tests {
         ] {
             let error = chunked(&format!("{size}\r\nhello\r\n")).unwrap_err();
             assert!(
-                error.contains(&format!("no size of a chunk: \"{size}\"")),
+                error.contains(&format!("expected the size of a chunk, got \"{size}\"")),
                 "{error}"
             );
         }
 
-        assert!(chunked("\r\n").unwrap_err().contains("no size of a chunk"));
+        assert!(
+            chunked("\r\n")
+                .unwrap_err()
+                .contains("expected the size of a chunk")
+        );
         assert!(
             chunked("5\r\nhello!\r\n")
                 .unwrap_err()
@@ -317,7 +322,7 @@ mod tests {
         );
 
         let error = end(&format!("5;{extension}xx")).unwrap_err();
-        assert!(error.contains("for the size of a chunk"), "{error}");
+        assert!(error.contains("is longer than"), "{error}");
         let error = end(&format!(
             "0\r\n{}",
             "a: b\r\n".repeat(TRAILERS_MOST / 4 + 1)
@@ -334,7 +339,10 @@ mod tests {
         }
         assert_eq!(content(Body::Sized(5), b"hello").unwrap(), b"hello");
         let error = content(Body::Sized(5), b"hel").unwrap_err();
-        assert_eq!(error, "the connection ended 2 bytes before the body");
+        assert_eq!(
+            error,
+            "the connection ended 2 bytes before the end of the body"
+        );
         assert_eq!(content(Body::ToEnd, b"hel").unwrap(), b"hel");
     }
 }

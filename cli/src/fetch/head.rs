@@ -39,7 +39,8 @@ impl Head {
             _ => (is_chunked(&headers)?, length(&headers)?),
         };
         if is_chunked && length.is_some() {
-            let problem = "both Content-Length and Transfer-Encoding: where does the body end?";
+            let problem =
+                "both Content-Length and Transfer-Encoding: the end of the body is unclear";
             return Err(malformed(problem));
         }
 
@@ -155,7 +156,7 @@ fn is_chunked(headers: &[Header]) -> Result<bool, ProtocolError> {
             is_chunked = true;
         } else if !has_no_effect {
             return Err(malformed(format!(
-                "an unknown Transfer-Encoding: {}",
+                "unknown Transfer-Encoding: {}",
                 lossy(coding)
             )));
         }
@@ -165,7 +166,7 @@ fn is_chunked(headers: &[Header]) -> Result<bool, ProtocolError> {
 
 /// Returns the length of the body. If it is given several times, all values must be equal.
 fn length(headers: &[Header]) -> Result<Option<u64>, ProtocolError> {
-    let refused = |value: &[u8]| malformed(format!("a Content-Length of \"{}\"", lossy(value)));
+    let refused = |value: &[u8]| malformed(format!("bad Content-Length: \"{}\"", lossy(value)));
     let mut length = None;
     for digits in elements(headers, "content-length") {
         let number = std::str::from_utf8(digits).ok();
@@ -246,31 +247,31 @@ mod tests {
                 "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
                 "both Content-Length and",
             ),
-            ("Content-Length: 5, 6\r\n", "a Content-Length of \"6\""),
+            ("Content-Length: 5, 6\r\n", "bad Content-Length: \"6\""),
             (
                 "Content-Length:\r\n five\r\n",
-                "a Content-Length of \"five\"",
+                "bad Content-Length: \"five\"",
             ),
             ("Content-Length : 5\r\nContent-Length: 6\r\n", "\"6\""),
-            ("Content-Length: -5\r\n", "a Content-Length of \"-5\""),
-            ("Content-Length: +5\r\n", "a Content-Length of \"+5\""),
-            ("Content-Length: five\r\n", "a Content-Length of \"five\""),
-            ("Content-Length: \r\n", "a Content-Length of \"\""),
+            ("Content-Length: -5\r\n", "bad Content-Length: \"-5\""),
+            ("Content-Length: +5\r\n", "bad Content-Length: \"+5\""),
+            ("Content-Length: five\r\n", "bad Content-Length: \"five\""),
+            ("Content-Length: \r\n", "bad Content-Length: \"\""),
             (
                 "Content-Length: 99999999999999999999\r\n",
-                "a Content-Length of",
+                "bad Content-Length:",
             ),
             (
                 "Content-Length: 5\r\nContent-Length: 6\r\n",
-                "a Content-Length of \"6\"",
+                "bad Content-Length: \"6\"",
             ),
             (
                 "Transfer-Encoding: gzip, chunked\r\n",
-                "an unknown Transfer-Encoding: gzip",
+                "unknown Transfer-Encoding: gzip",
             ),
             (
                 "Transfer-Encoding: \u{9b}2J\r\n",
-                "an unknown Transfer-Encoding: \\u{9b}2J",
+                "unknown Transfer-Encoding: \\u{9b}2J",
             ),
         ];
 

@@ -133,7 +133,7 @@ impl<R: Recipient> Protocol for Get<R> {
         _: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        let early = ProtocolError::other("the connection ended before the head of a response");
+        let early = ProtocolError::other("the connection ended before the head of the response");
         self.body.as_ref().ok_or(early)?.end()?;
         transport.close();
         Ok(())
@@ -144,7 +144,8 @@ impl<R: Recipient> Protocol for Get<R> {
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        self.ending.fail("not complete in time");
+        self.ending
+            .fail("the download was not complete within --max-time");
         transport.abort();
     }
 
@@ -259,7 +260,7 @@ mod tests {
             ("HTTP/1.1 100 Continue\r\n\r\n", "before the head"),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
-                "4 bytes before the body",
+                "4 bytes before the end of the body",
             ),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
@@ -299,6 +300,6 @@ mod tests {
         assert!(session.reason().is_none());
         session.advance(Duration::from_secs(3));
         assert!(matches!(session.reason(), Some(CloseReason::Aborted)));
-        assert!(format!("{ending:?}").contains("not complete in time"));
+        assert!(format!("{ending:?}").contains("not complete within --max-time"));
     }
 }

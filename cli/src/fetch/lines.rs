@@ -84,7 +84,7 @@ fn check_name(begin: &[u8]) -> Result<(), ProtocolError> {
 
 fn no_response(line: &[u8]) -> ProtocolError {
     let begin = String::from_utf8_lossy(line);
-    ProtocolError::malformed(format!("no HTTP response: it begins with \"{begin}\""))
+    ProtocolError::malformed(format!("not an HTTP response: it begins with \"{begin}\""))
 }
 
 /// Removes the carriage returns at the end of a line whose line feed is already gone. There may be
@@ -132,7 +132,7 @@ mod tests {
             "ICY 200 OK",
         ] {
             let error = status_line(line.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains("no HTTP response"), "{line:?}");
+            assert!(error.contains("not an HTTP response"), "{line:?}");
         }
     }
 
@@ -169,7 +169,10 @@ mod tests {
             "\rH",
         ] {
             let error = HeadEnd::default().find(begin.as_bytes()).unwrap_err();
-            assert!(error.to_string().contains("no HTTP response"), "{begin:?}");
+            assert!(
+                error.to_string().contains("not an HTTP response"),
+                "{begin:?}"
+            );
         }
 
         for begin in ["", "H", "\r", "\r\r", "\n", "htTp/", "HTTP/1.1 x"] {

@@ -113,7 +113,8 @@ impl Fetch {
 
         let leftover = Leftover::watch()?;
         if let Some(limit) = Option::from(self.max_time) {
-            leftover.end_after(limit, format!("{}: not complete in time", self.url))?;
+            let late = "the download was not complete within --max-time";
+            leftover.end_after(limit, format!("{}: {late}", self.url))?;
         }
 
         let download = Download::new(target, leftover)

@@ -115,7 +115,7 @@ impl Proxy {
         let scheme = split_scheme(&plain).map(|(scheme, _)| scheme);
         if let Some(scheme) = scheme.filter(|scheme| scheme != "http") {
             return Err(format!(
-                "only http:// proxies are supported, not {scheme}; --no-proxy asks directly"
+                "only http:// proxies are supported, not {scheme}; --no-proxy connects without a proxy"
             ));
         }
 

@@ -94,7 +94,7 @@ impl fmt::Display for Resource {
 
 fn check(url: &Url) -> Result<(), &'static str> {
     match url.credentials() {
-        Some(_) => Err("a user's name and password are not sent"),
+        Some(_) => Err("a user name and password in a URL are not supported"),
         None => Ok(()),
     }
 }

@@ -27,12 +27,13 @@ impl Url {
     /// Fails if `text` is not a valid URL with the scheme http.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let text = trimmed(text);
-        let (scheme, rest) = split_scheme(&text).ok_or("a URL begins with http://")?;
+        let (scheme, rest) =
+            split_scheme(&text).ok_or("expected a URL that begins with http://")?;
         match &*scheme {
             "http" => Self::after_scheme(rest),
-            "https" => Err("https is not spoken here, there is no encryption: use http://"),
+            "https" => Err("https is not supported, because there is no encryption: use http://"),
             _ if rest.starts_with("//") => Err("only http:// URLs can be fetched"),
-            _ => Err("a URL begins with http://"),
+            _ => Err("expected a URL that begins with http://"),
         }
     }
 
@@ -280,7 +281,7 @@ mod tests {
             ("http://[::1/", "invalid IPv6 address"),
             ("ftp://h/", "only http://"),
             ("file:///a", "only http://"),
-            ("https://h/", "https is not spoken"),
+            ("https://h/", "https is not supported"),
         ] {
             let error = Url::parse(text).unwrap_err();
             assert!(error.contains(problem), "{text}: {error}");

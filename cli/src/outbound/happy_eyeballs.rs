@@ -77,7 +77,7 @@ impl<M> Race<M> {
     {
         let mut poll = Poll::new()?;
         let mut attempts = Vec::new();
-        let mut unreached = End::Unreached("no address".to_owned());
+        let mut unreached = End::Unreached("there is no address to connect to".to_owned());
 
         loop {
             let is_due = attempts.is_empty() || Instant::now() >= self.due;
@@ -172,7 +172,7 @@ impl<P: Protocol> Attempt<P> {
         while !self.reactor.is_finished() && !self.ending.has_failed() {
             self.reactor.turn(None)?;
         }
-        let untold = || End::Failed("its end was not told".to_owned());
+        let untold = || End::Failed("the connection ended without a reason".to_owned());
         Ok(self.ending.take().unwrap_or_else(untold))
     }
 }

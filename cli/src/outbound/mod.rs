@@ -96,14 +96,15 @@ pub(crate) fn visit<P: Protocol>(
 pub(crate) fn advice(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(EADDRNOTAVAIL) => {
-            ": no local port is free, or this machine has no address of that kind. A port is kept for a \
-             minute after its connection (TIME_WAIT); sysctl net.ipv4.ip_local_port_range gives more"
+            ": no local port is free, or this machine has no address of that kind. The system keeps a port \
+             for a minute after its connection (TIME_WAIT); sysctl net.ipv4.ip_local_port_range allows \
+             more ports"
                 .to_owned()
         }
         Some(EMFILE) => {
             let most = limits(Resource::Nofile).and_then(|limits| limits.current);
             let most = most.map_or("any number of".to_owned(), |most| most.to_string());
-            format!(": this process may have {most} descriptors, ulimit -n allows more")
+            format!(": this process may have {most} open descriptors; ulimit -n allows more")
         }
         _ => String::new(),
     }
@@ -129,7 +130,7 @@ pub(crate) fn resolve(uri: &str, patience: Option<Duration>) -> io::Result<Vec<A
     threads::spawn("looking up a name", ask)?;
 
     let late = |_| {
-        let problem = format!("{uri}: the name was not looked up in time");
+        let problem = format!("{uri}: the lookup of the name timed out");
         io::Error::new(io::ErrorKind::TimedOut, problem)
     };
     match patience {

@@ -123,7 +123,9 @@ impl<'a> Places<'a> {
         }
 
         let only = self.problems.pop().map(|(_, error)| error);
-        Err(only.unwrap_or_else(|| io::Error::new(ErrorKind::NotFound, "no address")))
+        Err(only.unwrap_or_else(|| {
+            io::Error::new(ErrorKind::NotFound, "there is no address to send to")
+        }))
     }
 }
 
@@ -227,9 +229,9 @@ impl<'a> Exchange<'a> {
             (1.., Some(patience)) => Err(io::Error::new(
                 ErrorKind::TimedOut,
                 format!(
-                    "no reply within {} to {} datagrams",
-                    humantime::format_duration(patience),
-                    self.lost
+                    "{} datagrams got no reply within {}",
+                    self.lost,
+                    humantime::format_duration(patience)
                 ),
             )),
             _ => Ok(()),
@@ -316,7 +318,7 @@ impl<'a> Exchange<'a> {
             Some(since) if since.elapsed() >= patience => Err(io::Error::new(
                 ErrorKind::TimedOut,
                 format!(
-                    "no room for a datagram within {}: the queue there is full",
+                    "could not send a datagram within {}: the server's queue is full",
                     humantime::format_duration(patience)
                 ),
             )),
@@ -363,7 +365,7 @@ impl<'a> Exchange<'a> {
 
 /// Returns the error for a datagram beyond a limit of the system, such as that of the send buffer.
 fn too_long(length: usize) -> io::Error {
-    let problem = format!("a line of {length} bytes is longer than a datagram can be there");
+    let problem = format!("a line of {length} bytes is too long for a datagram to this address");
     io::Error::new(ErrorKind::InvalidData, problem)
 }
 

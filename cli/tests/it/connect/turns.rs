@@ -274,7 +274,7 @@ fn lengths_that_cannot_be_are_refused() {
             b"\xff\xff\xff\xff",
             "4294967295 bytes, at most 1073741824 allowed",
         ),
-        ("struct", b"\xff\xff\xff\xff", "a negative length, -1"),
+        ("struct", b"\xff\xff\xff\xff", "a negative length: -1"),
         ("ready", b"9999999999", "9999999999 bytes, at most"),
         ("ready", b"-1", "expected a length in digits"),
     ];
@@ -423,7 +423,7 @@ fn more_than_the_length_said_is_a_failure() {
     let said = run(&arguments, "greet\n");
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(
-        said.stderr.contains("more than the length said"),
+        said.stderr.contains("more than the announced length"),
         "{said:?}"
     );
     server.end();

@@ -197,7 +197,10 @@ fn an_output_that_nobody_reads_does_not_outlast_the_limit() {
     let limit = ["--max-time", "100ms"];
     let arguments = ["fetch", &url, "-o", pipe.to_str().unwrap()];
     let text = run(&[&arguments[..], &limit].concat(), "").badly();
-    assert_eq!(text, format!("serveloop: {url}: not complete in time\n"));
+    assert_eq!(
+        text,
+        format!("serveloop: {url}: the download was not complete within --max-time\n")
+    );
     server.end();
 
     let server = stalling(SIZED);
@@ -206,7 +209,10 @@ fn an_output_that_nobody_reads_does_not_outlast_the_limit() {
     let mut command = serveloop(&["fetch", &url]);
     command.args(limit).stdout(stdout);
     let text = Running::spawn(command).end().badly();
-    assert_eq!(text, format!("serveloop: {url}: not complete in time\n"));
+    assert_eq!(
+        text,
+        format!("serveloop: {url}: the download was not complete within --max-time\n")
+    );
     server.end();
 }
 
@@ -453,7 +459,7 @@ fn a_pipe_that_nobody_opens_does_not_outlast_the_timeout() {
     let url = format!("http://{}/", server.at());
     let path = pipe.to_str().unwrap();
     let text = run(&["fetch", &url, "-o", path, "--timeout", "200ms"], "").badly();
-    assert!(text.contains("pipe: nobody has opened"), "{text}");
+    assert!(text.contains("pipe: no reader opened"), "{text}");
     assert!(text.contains("200ms"), "{text}");
     server.end();
 

@@ -188,7 +188,7 @@ fn what_is_no_plain_file_is_left_what_it_is() {
 /// What servers do, by mistake or on purpose, and what is said about it.
 const BROKEN: [(&str, &str); 14] = [
     ("", "the connection ended before the head"),
-    ("SSH-2.0-OpenSSH_9.6\r\n\r\n", "no HTTP response"),
+    ("SSH-2.0-OpenSSH_9.6\r\n\r\n", "not an HTTP response"),
     (
         "HTTP/1.1 200 OK\r\nContent-Le",
         "the connection ended before the head",
@@ -205,7 +205,7 @@ const BROKEN: [(&str, &str); 14] = [
     ),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nx",
-        "a Content-Length of \"-1\"",
+        "bad Content-Length: \"-1\"",
     ),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
@@ -213,11 +213,11 @@ const BROKEN: [(&str, &str); 14] = [
     ),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
-        "ended 4 bytes before the body",
+        "ended 4 bytes before the end of the body",
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\nhello",
-        "no size of a chunk",
+        "expected the size of a chunk",
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
@@ -229,7 +229,7 @@ const BROKEN: [(&str, &str); 14] = [
     ),
     (
         "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1/\r\n\r\n",
-        "https is not spoken here",
+        "https is not supported",
     ),
 ];
 
@@ -274,11 +274,11 @@ fn what_never_ends_is_ended() {
     assert!(text.contains("too many interim responses"), "{text}");
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;";
     let text = endless(chunked, "and so on", &[]);
-    assert!(text.contains("bytes for the size of a chunk"), "{text}");
+    assert!(text.contains("chunk's size is longer than"), "{text}");
     let trailers = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
     let text = endless(trailers, "A: and so on\r\n", &[]);
     assert!(
-        text.contains("bytes of lines after the last chunk"),
+        text.contains("bytes of trailers after the last chunk"),
         "{text}"
     );
     let null = ["-o", "/dev/null", "--max-size", "1MiB"];
@@ -286,7 +286,7 @@ fn what_never_ends_is_ended() {
     assert!(text.contains("at most 1048576 allowed"), "{text}");
     let null = ["-o", "/dev/null", "--max-time", "300ms"];
     let text = endless("HTTP/1.1 200 OK\r\n\r\n", "more", &null);
-    assert!(text.contains("not complete in time"), "{text}");
+    assert!(text.contains("not complete within --max-time"), "{text}");
 }
 
 #[test]
@@ -450,12 +450,12 @@ fn an_interrupt_leaves_no_file() {
 #[test]
 fn what_cannot_be_fetched_is_a_mistake() {
     let cases = [
-        ("https://127.0.0.1/", "https is not spoken here"),
+        ("https://127.0.0.1/", "https is not supported"),
         ("ftp://127.0.0.1/", "only http:// URLs"),
-        ("127.0.0.1/x", "a URL begins with http://"),
+        ("127.0.0.1/x", "a URL that begins with http://"),
         (
             "http://user:secret@127.0.0.1/",
-            "a user's name and password are not sent",
+            "a user name and password in a URL",
         ),
     ];
     for (url, problem) in cases {

@@ -234,7 +234,7 @@ fn several_silent_addresses_have_one_timeout_together() {
     };
     let began = Instant::now();
     let text = Running::spawn(command).end().badly();
-    assert!(text.contains("nothing answers"), "{text}");
+    assert!(text.contains("no server answers there"), "{text}");
     assert!(began.elapsed() < patience * 8 / 5, "{:?}", began.elapsed());
 
     // A signal is noticed meanwhile: sooner than the five seconds that a benchmark has to end.
@@ -308,7 +308,7 @@ fn a_name_server_that_is_silent_does_not_outlast_the_timeout() {
         };
         let began = Instant::now();
         let text = Running::spawn(command).end().badly();
-        assert!(text.contains("not looked up in time"), "{text}");
+        assert!(text.contains("lookup of the name timed out"), "{text}");
         assert!(text.contains(arguments[1].trim_end_matches(":9")), "{text}");
         // The resolver itself would ask twice, for five seconds each.
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
@@ -341,6 +341,6 @@ fn the_network_of_an_address_may_have_a_name() {
     }
     assert!(text.contains("\ntcp\nudp\n"), "{text}");
     // An echo is no web server.
-    let echoed = "no HTTP response: it begins with \"GET";
+    let echoed = "not an HTTP response: it begins with \"GET";
     assert!(text.contains(echoed), "{text}");
 }
