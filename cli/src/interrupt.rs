@@ -33,7 +33,7 @@ impl Leftover {
     /// Fails if the system refuses.
     pub(crate) fn watch() -> io::Result<Self> {
         let mut signals = Signals::new(endings()).map_err(|error| {
-            let problem = format!("cannot listen for signals: {error}");
+            let problem = format!("cannot watch for signals: {error}");
             io::Error::new(error.kind(), problem)
         })?;
 

@@ -158,7 +158,7 @@ fn refuse_closed_output() {
 fn tell_panics() {
     panic::set_hook(Box::new(|panic| {
         let current = thread::current();
-        let name = current.name().unwrap_or("without a name");
+        let name = current.name().unwrap_or("<unnamed>");
         let mut text = format!("\nthread '{name}' {panic}\n");
 
         let trace = Backtrace::capture();
@@ -212,7 +212,7 @@ fn quoting(mut error: clap::Error) -> clap::Error {
 /// Adds the list of valid names to the error about an unknown command or protocol.
 fn list_commands(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::InvalidSubcommand {
-        let tip = StyledStr::from(format!("there are: {}", known_commands(env::args_os())));
+        let tip = StyledStr::from(format!("use one of: {}", known_commands(env::args_os())));
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     }
     error

@@ -33,7 +33,7 @@ impl Manual {
                     .map(clap::Command::get_name)
                     .collect();
                 let known = known.join(", ");
-                Failure::Usage(format!("no command {name:?}; there are: {known}"))
+                Failure::Usage(format!("there is no command {name:?}; use one of: {known}"))
             })?;
         }
 

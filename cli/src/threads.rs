@@ -13,7 +13,7 @@ pub(crate) fn spawn<T: Send + 'static>(
 ) -> io::Result<JoinHandle<T>> {
     let thread = thread::Builder::new().name(what.to_owned());
     thread.spawn(work).map_err(|error| {
-        let problem = format!("cannot make a thread for {what}: {error}");
+        let problem = format!("cannot start a thread for {what}: {error}");
         io::Error::new(error.kind(), problem)
     })
 }

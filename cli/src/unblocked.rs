@@ -299,7 +299,7 @@ impl<W: AsFd> Lines<W> {
         if self.dropped == 0 {
             return true;
         }
-        let report = format!("({} lines of the log were dropped)\n", self.dropped);
+        let report = format!("({} log lines were dropped)\n", self.dropped);
         let begun = self.begin(report.as_bytes());
         if begun {
             self.dropped = 0;
@@ -363,7 +363,7 @@ mod tests {
         reader.set_nonblocking(false).unwrap();
         reader.read_to_string(&mut text).unwrap();
 
-        let expected = "(3 lines of the log were dropped)\nsomebody reads this\n";
+        let expected = "(3 log lines were dropped)\nsomebody reads this\n";
         assert_eq!(text, expected);
     }
 
@@ -388,7 +388,7 @@ mod tests {
             .collect();
         let (report, whole) = lines.split_last().unwrap();
         assert!(whole.iter().all(|line| *line == long));
-        let expected = format!("({} lines of the log were dropped)\n", 20 - whole.len());
+        let expected = format!("({} log lines were dropped)\n", 20 - whole.len());
         assert_eq!(String::from_utf8_lossy(report), expected);
     }
 
@@ -408,7 +408,7 @@ mod tests {
         drop(log);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "(1 lines of the log were dropped)\n");
+        assert_eq!(text, "(1 log lines were dropped)\n");
     }
 
     /// Another user's terminal cannot be opened again.

@@ -36,11 +36,11 @@ impl FromStr for Size {
             unit => UNITS
                 .iter()
                 .find_map(|(name, factor)| name.eq_ignore_ascii_case(unit).then_some(*factor))
-                .ok_or("expected bytes, for example 4096, 64KiB, 1MiB or 1GiB")?,
+                .ok_or("expected a size, for example 4096, 64KiB, 1MiB or 1GiB")?,
         };
 
         if digits.is_empty() {
-            return Err("expected a number first, for example 64KiB".to_owned());
+            return Err("expected a number before the unit, for example 64KiB".to_owned());
         }
 
         let number = digits.parse::<usize>().ok();
@@ -88,7 +88,7 @@ impl FromStr for SystemBuffer {
         }
         match text.parse::<Size>()?.0 {
             bytes @ 0..=INT_MOST => Ok(Self(Some(bytes))),
-            _ => Err(format!("at most {INT_MOST} bytes")),
+            _ => Err(format!("expected at most {INT_MOST} bytes")),
         }
     }
 }
@@ -155,10 +155,11 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let duration = humantime::parse_duration(text)
-            .map_err(|error| format!("{error}; expected for example 250ms, 10s or 5m"))?;
+        let duration = humantime::parse_duration(text).map_err(|error| {
+            format!("{error}; expected a duration, for example 250ms, 10s or 5m")
+        })?;
         if duration > LONGEST {
-            return Err("at most 100 years".to_owned());
+            return Err("expected at most 100 years".to_owned());
         }
         Ok(Self(duration))
     }
@@ -260,7 +261,10 @@ mod tests {
         assert_eq!(buffer("system"), Ok(None));
         assert_eq!(buffer("4KiB"), Ok(Some(4_096)));
         assert_eq!(buffer("2147483647"), Ok(Some(INT_MOST)));
-        assert_eq!(buffer("2GiB"), Err("at most 2147483647 bytes".to_owned()));
+        assert_eq!(
+            buffer("2GiB"),
+            Err("expected at most 2147483647 bytes".to_owned())
+        );
     }
 
     #[test]
@@ -285,7 +289,10 @@ mod tests {
     fn durations_need_a_unit_and_an_end() {
         assert!("10".parse::<Span>().is_err());
         assert!("soon".parse::<Span>().is_err());
-        assert_eq!("200years".parse::<Span>().unwrap_err(), "at most 100 years");
+        assert_eq!(
+            "200years".parse::<Span>().unwrap_err(),
+            "expected at most 100 years"
+        );
         assert!("99999999999999999999s".parse::<Span>().is_err());
     }
 }

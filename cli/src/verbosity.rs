@@ -49,7 +49,7 @@ impl Verbosity {
 
         Logger::new(filter.build(), lines.build(), out).start();
         for mistake in mistakes {
-            log::warn!(target: TARGET, "RUST_LOG: {mistake}, ignoring it");
+            log::warn!(target: TARGET, "RUST_LOG: {mistake}: it is ignored");
         }
     }
 

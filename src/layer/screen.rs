@@ -120,11 +120,11 @@ impl Alarm {
     pub fn raise(&self, peer: &Peer, foreign: Foreign) -> ProtocolError {
         if !self.0.swap(true, Ordering::Relaxed) {
             log::warn!(
-                target: LOG_TARGET, id = peer.id(); "{peer} sent {foreign}: its connection is closed. A web page can make a browser on this \
-                 machine do that, even to loopback; a Unix socket is out of its reach. (This is said once.)"
+                target: LOG_TARGET, id = peer.id(); "{peer}: sent {foreign}: the connection is closed. A web page can make a browser on \
+                 this machine send that, even to loopback, but not to a Unix socket. (Further ones are not warned about.)"
             );
         }
-        ProtocolError::malformed(format!("{foreign} in place of a request of this server"))
+        ProtocolError::malformed(format!("{foreign} instead of a request"))
     }
 }
 

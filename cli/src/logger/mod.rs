@@ -78,7 +78,9 @@ impl Logger {
         if count > 0 {
             self.lines.log(&at_info(
                 &Record::builder()
-                    .args(format_args!("(and {count} more)"))
+                    .args(format_args!(
+                        "({count} lines about connections were left out)"
+                    ))
                     .build(),
             ));
         }

@@ -138,15 +138,15 @@ impl CommandOptions {
             "no program is allowed; for example: serveloop serve command --allow ls --allow date"
                 .to_owned()
         } else if addresses.iter().any(Address::is_datagram) {
-            "command is for streams: a datagram's reply cannot wait for a program".to_owned()
+            "command is for streams: the reply to a datagram cannot wait for a program".to_owned()
         } else if execution.is_forking() {
-            "command needs another model than forking: a process per connection cannot end its \
-             program's children when it is killed itself"
+            "command cannot be served with --model forking: a process for each connection cannot end \
+             its program's children when it is killed itself"
                 .to_owned()
         } else if let Some(remote) = self.forbidden(addresses) {
             format!(
-                "command at {remote}: whoever can connect could run programs without \
-                 authentication; listen at 127.0.0.1, [::1] or a Unix socket, or accept that with \
+                "command on {remote}: any client that can connect could run programs without \
+                 authentication; listen on 127.0.0.1, [::1] or a Unix socket, or accept that with \
                  --allow-remote-without-authentication"
             )
         } else if usize::from(self.max_command_output) > Settings::MAX_OUTPUT_MOST {

@@ -92,9 +92,13 @@ fn actions() -> Actions {
     let echo = |parameters: Value| Ok(parameters);
     let time = |_: IgnoredAny| Ok(time(&Zoned::now()));
     Actions::new()
-        .register("echo", "gives back its parameters: {...}", echo)
+        .register("echo", "returns its parameters: {...}", echo)
         .register("sum", "adds numbers: {\"numbers\": [...]}", sum)
-        .register("time", "the time: seconds since 1970, and local", time)
+        .register(
+            "time",
+            "returns the time: seconds since 1970, and local time",
+            time,
+        )
 }
 
 fn time(now: &Zoned) -> Time {
@@ -111,7 +115,7 @@ fn sum(Sum { numbers }: Sum) -> Result<Number, ActionError> {
         return refused("inexact", "the exact sum has too many digits");
     };
     if sum.as_f64().is_none_or(f64::is_infinite) {
-        return refused("overflow", "the sum is beyond all numbers");
+        return refused("overflow", "the sum is out of range");
     }
     Ok(sum)
 }

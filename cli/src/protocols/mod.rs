@@ -164,7 +164,7 @@ impl HelloOptions {
     fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
         let delay = Duration::from(self.delay);
         if !delay.is_zero() && addresses.iter().any(Address::is_datagram) {
-            let problem = "hello over datagrams needs --delay 0";
+            let problem = "hello over datagrams needs --delay 0: their replies cannot be delayed";
             return Err(Failure::Usage(problem.to_owned()));
         }
         Ok(())

@@ -41,7 +41,7 @@ impl Print {
     /// wait.
     fn print_datagram(&mut self, data: &[u8], peer: &Peer) -> Result<usize, ProtocolError> {
         if !self.outflow.offer(data, || None)? {
-            let problem = "standard output is read too slowly, a datagram was dropped";
+            let problem = "dropped a datagram: standard output is read too slowly";
             return Err(ProtocolError::other(problem));
         }
         AccessLog.note(peer, format_args!("a datagram of {} bytes", data.len()));

@@ -87,7 +87,7 @@ impl TimestampOptions {
 /// Warns if the local time zone is not known, so that times are in UTC.
 pub(super) fn check_zone() {
     if let Err(error) = TimeZone::try_system() {
-        log::warn!(target: TARGET, "no local time zone, times are in UTC: {error}");
+        log::warn!(target: TARGET, "no local time zone: times are in UTC: {error}");
     }
 }
 

@@ -50,13 +50,13 @@ pub(crate) fn fit(config: &mut Config, loops: usize, has_threads: bool) {
         if before == usual.max_connections {
             config.max_connections = threads;
             log::info!(
-                target: TARGET, "--max-connections is {threads}, since each has a thread and this process may have \
-                 {bytes} bytes ({by})"
+                target: TARGET, "--max-connections is lowered to {threads}: each connection has a thread, and this \
+                 process may use {bytes} bytes of memory ({by})"
             );
         } else {
             log::warn!(
-                target: TARGET, "--max-connections is {before}, each has a thread, and this process may have {bytes} \
-                 bytes ({by}): many clients may have it killed; {threads} or less is safe"
+                target: TARGET, "--max-connections is {before}: each connection has a thread, and this process may \
+                 use only {bytes} bytes of memory ({by}), so many clients can get it killed; at most {threads} is safe"
             );
         }
     }
@@ -72,18 +72,21 @@ pub(crate) fn fit(config: &mut Config, loops: usize, has_threads: bool) {
     let before = config.max_buffered;
     if before == usual.max_buffered {
         config.max_buffered = fitting;
-        log::info!(target: TARGET, "--max-buffered is {fitting} bytes, since this process may have {bytes} ({by})");
+        log::info!(
+            target: TARGET, "--max-buffered is lowered to {fitting} bytes: this process may use {bytes} bytes of \
+             memory ({by})"
+        );
     } else if is_safe {
         log::warn!(
-            target: TARGET, "--max-buffered is {before} bytes, and this process may have {bytes} ({by}): slow clients \
-             may have it killed; {fitting} or less is safe"
+            target: TARGET, "--max-buffered is {before} bytes: this process may use only {bytes} bytes of memory \
+             ({by}), so slow clients can get it killed; at most {fitting} is safe"
         );
     }
     if !is_safe {
         let most = config.max_output;
         log::warn!(
-            target: TARGET, "--max-output is {most} bytes, and this process may have {bytes} ({by}): slow clients may \
-             have it killed"
+            target: TARGET, "--max-output is {most} bytes: this process may use only {bytes} bytes of memory ({by}), \
+             so slow clients can get it killed"
         );
     }
 }
@@ -117,7 +120,7 @@ fn limit() -> Option<Memory> {
     let group = of_groups(&groups, |path| fs::read_to_string(path).ok());
     let group = group.map(|bytes| Memory {
         bytes,
-        by: "its control group",
+        by: "control group",
         stack: STACK_IN_USE,
     });
 

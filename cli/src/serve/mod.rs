@@ -90,8 +90,8 @@ impl Serve {
 
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
-                target: TARGET, "replies to other machines' datagrams are dropped if they are longer than these: \
-                 --reply-factor allows more"
+                target: TARGET, "replies to other machines' datagrams are dropped if they are longer than the \
+                 datagrams: --reply-factor allows longer replies"
             );
         }
 

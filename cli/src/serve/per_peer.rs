@@ -29,8 +29,8 @@ impl GivenPerPeer {
 
         let address = addresses.iter().find(|address| is_remote(address))?;
         Some(format!(
-            "{address}: at most {most} connections at a time come from one address, and clients \
-             behind a load balancer, a proxy or NAT all have the same: --max-per-peer allows more"
+            "{address}: at most {most} connections from one address can be open at a time, and clients \
+             behind a load balancer, a proxy or NAT share one address: --max-per-peer allows more"
         ))
     }
 }

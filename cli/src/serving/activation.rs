@@ -43,8 +43,8 @@ pub(crate) fn warning() -> Option<String> {
     };
 
     Some(format!(
-        "descriptors that were passed (LISTEN_FDS={count}) are not served, and their clients wait in \
-         vain: {}{more}; only --listen says where to serve",
+        "passed descriptors (LISTEN_FDS={count}) are not served, and their clients wait without a \
+         reply: {}{more}; use --listen to choose where to serve",
         named.join(", ")
     ))
 }
@@ -76,7 +76,7 @@ fn describe_socket(socket: &impl AsFd) -> Option<String> {
         let scheme = match kind {
             SocketType::STREAM => "unix",
             SocketType::DGRAM => "unixgram",
-            _ => "unix (sequential packets)",
+            _ => "unix (seqpacket)",
         };
         format!("{scheme}://{}", unix_path(address))
     } else {

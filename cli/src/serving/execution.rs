@@ -48,7 +48,7 @@ impl Execution {
             return Ok(());
         }
         if self.model != Model::EventLoop {
-            let problem = "--workers is for the event-loop model";
+            let problem = "--workers is only for --model event-loop";
             return Err(Failure::Usage(problem.to_owned()));
         }
 
@@ -112,7 +112,7 @@ impl Execution {
 /// works and logs more.
 fn share_budget() {
     if let Err(error) = logger::share_log_budget(LINES_PER_SECOND) {
-        log::debug!(target: TARGET, "each process has a budget of log lines of its own: {error}");
+        log::debug!(target: TARGET, "the limit on log lines applies to each process alone: {error}");
     }
 }
 

@@ -65,7 +65,9 @@ impl Decoder for Messages {
 impl Encoder for Messages {
     fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
         if matches!(self, Self::Lines(_)) && payload.contains(&b'\n') {
-            return Err(ProtocolError::malformed("a line cannot hold a line feed"));
+            return Err(ProtocolError::malformed(
+                "a line cannot contain a line feed",
+            ));
         }
         write(payload);
         if matches!(self, Self::Lines(_)) {

@@ -53,7 +53,7 @@ impl StdoutQueue {
         };
         let lost = queue.wait_until_empty(LAST_WAIT);
         if lost > 0 {
-            log::error!(target: TARGET, "{lost} bytes were not written to standard output");
+            log::error!(target: TARGET, "standard output: {lost} bytes were not written in time");
         }
     }
 }

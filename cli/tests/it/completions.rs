@@ -135,7 +135,7 @@ fn every_command_has_its_page() {
     assert_eq!(said.code, Some(2));
     assert!(
         said.stderr
-            .contains("no command \"gopher\"; there are: echo, ")
+            .contains("there is no command \"gopher\"; use one of: echo, ")
     );
 }
 

@@ -110,9 +110,9 @@ fn search(name: &OsStr) -> Option<PathBuf> {
 fn check(path: &Path) -> Result<(), String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
-        return Err("not a file".to_owned());
+        return Err("it is not a file".to_owned());
     }
-    access(path, Access::EXEC_OK).map_err(|_| "not executable".to_owned())
+    access(path, Access::EXEC_OK).map_err(|_| "it is not executable".to_owned())
 }
 
 #[cfg(test)]

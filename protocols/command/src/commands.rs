@@ -49,7 +49,7 @@ impl Commands {
         }
 
         if geteuid().is_root() {
-            log::warn!(target: LOG_TARGET, "the programs run as root, as this server does");
+            log::warn!(target: LOG_TARGET, "the programs run as root, because this server does");
         }
         keep_children()?;
         platform::hide_from_programs()?;

@@ -68,7 +68,7 @@ impl fmt::Display for Outcome {
             ),
             Self::TimedOut(after) => write!(f, "timed out after {}", format_duration(*after)),
             Self::Stopped => f.write_str("stopped: the client's stream has ended"),
-            Self::Abandoned => f.write_str("killed, its connection has ended"),
+            Self::Abandoned => f.write_str("killed: its connection has ended"),
             Self::NotStarted(problem) => write!(f, "could not be started: {problem}"),
             Self::NotAllowed(program) => write!(f, "not allowed: {}", Quoted(program)),
             Self::Malformed(problem) => write!(f, "bad request: {problem}"),

@@ -95,7 +95,7 @@ impl Console {
             }
         }
 
-        log::info!(target: TARGET, "standard input has ended: what clients say is shown, and nobody answers");
+        log::info!(target: TARGET, "standard input has ended: messages are still shown, but cannot be answered");
         self.close();
     }
 

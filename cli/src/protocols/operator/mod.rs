@@ -128,7 +128,7 @@ impl Protocol for Operator {
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
         AccessLog.note(
             transport.peer(),
-            format_args!("client {} had no reply in time", self.number),
+            format_args!("client {} got no reply in time", self.number),
         );
         transport.close();
     }
@@ -140,7 +140,7 @@ impl Protocol for Operator {
     fn connection_lost(&mut self, _: &Ended<'_>) {
         let lost = self.console.leave(self.number) + usize::from(self.held.is_some());
         if lost > 0 {
-            log::warn!(target: TARGET, "client {} left before it got {lost} replies", self.number);
+            log::warn!(target: TARGET, "client {} left: {lost} replies were not sent", self.number);
         }
     }
 }
@@ -208,14 +208,14 @@ impl OperatorOptions {
     pub(crate) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
         if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
             let problem = format!(
-                "operator needs connections, and {address} has none: a datagram cannot wait for a reply"
+                "operator cannot serve {address}: a datagram cannot wait for a typed reply"
             );
             return Err(Failure::Usage(problem));
         }
 
         if execution.is_forking() {
-            let problem = "operator needs another model than forking: \
-                           its processes would not hear what is typed";
+            let problem = "operator cannot be served with --model forking: \
+                           typed replies do not reach the processes";
             return Err(Failure::Usage(problem.to_owned()));
         }
         Ok(())

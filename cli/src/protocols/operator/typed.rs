@@ -61,25 +61,28 @@ impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoNumber => f.write_str(
-                "not sent: after @ comes a client's number and a text, as in @2 good morning; \
-                 type @@ for a text that begins with @",
+                "not sent: after @, type a client's number and a text, for example @2 good morning; \
+                 for a text that begins with @, type @@",
             ),
             Self::NoText(number) => {
-                write!(f, "not sent: no text, as in @{number} good morning")
+                write!(
+                    f,
+                    "not sent: no text after the number, for example @{number} good morning"
+                )
             }
             Self::NobodyWaits(clients) if clients.is_empty() => {
                 f.write_str("not sent: no client is connected")
             }
             Self::NobodyWaits(clients) => write!(
                 f,
-                "not sent: no client waits for a reply; @NUMBER TEXT goes to any of {}",
+                "not sent: no client waits for a reply; @NUMBER TEXT sends to one of {}",
                 listed(clients)
             ),
-            Self::NotConnected(number) => write!(f, "not sent: no client {number} is connected"),
+            Self::NotConnected(number) => write!(f, "not sent: client {number} is not connected"),
             Self::TooManyReplies(number) => {
-                write!(f, "not sent: client {number} takes no more replies for now")
+                write!(f, "not sent: too many replies already wait for client {number}")
             }
-            Self::TooLong(limit) => write!(f, "not sent: a line of more than {limit} bytes"),
+            Self::TooLong(limit) => write!(f, "not sent: the line is longer than {limit} bytes"),
         }
     }
 }
@@ -117,7 +120,7 @@ mod tests {
     #[test]
     fn a_crowd_is_not_listed_whole() {
         let told = |count| Mistake::NobodyWaits((1..=count).collect()).to_string();
-        assert!(told(3).ends_with("goes to any of [1, 2, 3]"));
+        assert!(told(3).ends_with("sends to one of [1, 2, 3]"));
         assert!(told(16).ends_with(", 15, 16]"));
         assert!(told(10_000).ends_with(", 15, 16] and 9984 more"));
     }

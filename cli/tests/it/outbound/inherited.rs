@@ -167,7 +167,7 @@ fn what_a_small_limit_on_descriptors_is_in_the_way_of_is_told() {
                 continue;
             }
             let text = said.badly();
-            let whats = [arguments[1], "cannot listen for signals"];
+            let whats = [arguments[1], "cannot watch for signals"];
             let is_named = |what: &&str| text.starts_with(&format!("serveloop: {what}: "));
             assert!(whats.iter().any(is_named), "{limit} {text}");
         }
@@ -175,5 +175,5 @@ fn what_a_small_limit_on_descriptors_is_in_the_way_of_is_told() {
     let text = end(by_shell("ulimit -n 8", &["fetch", url])).badly();
     let why = io::Error::from(Errno::MFILE);
     assert!(text.contains(&format!("cannot connect: {why}")), "{text}");
-    assert!(text.contains("may have 8 descriptors"), "{text}");
+    assert!(text.contains("may have 8 open descriptors"), "{text}");
 }

@@ -219,15 +219,17 @@ fn at_a_terminal_a_mistake_is_told_at_once() {
     second.send("two");
     served.printed();
     write_line(&mut terminal, "@9 hello");
-    served.logged("not sent: no client 9 is connected");
+    served.logged("not sent: client 9 is not connected");
     write_line(&mut terminal, "@bob hello");
-    served.logged("not sent: after @ comes a client's number and a text, as in @2 good morning");
+    served.logged(
+        "not sent: after @, type a client's number and a text, for example @2 good morning",
+    );
     write_line(&mut terminal, "answer");
     first.expect("answer");
     write_line(&mut terminal, "@2 answer");
     second.expect("answer");
     write_line(&mut terminal, "another");
-    served.logged("not sent: no client waits for a reply; @NUMBER TEXT goes to any of [1, 2]");
+    served.logged("not sent: no client waits for a reply; @NUMBER TEXT sends to one of [1, 2]");
     write_line(&mut terminal, "@1 unasked");
     first.expect("unasked");
     served.signal(Signal::TERM);
@@ -247,7 +249,7 @@ fn who_had_no_reply_in_time_is_let_go() {
     let mut client = served.connect();
     client.send("hello?");
     client.expect_end();
-    served.logged("client 1 had no reply in time");
+    served.logged("client 1 got no reply in time");
 }
 
 /// What cannot be shown is not lost: it waits with its client, and holds up nobody.
@@ -303,7 +305,10 @@ fn what_leaves_no_way_for_a_reply_is_refused() {
             &["--listen", "unixgram:///nowhere/socket"],
             "a datagram cannot wait",
         ),
-        (&["--model", "forking"], "another model than forking"),
+        (
+            &["--model", "forking"],
+            "cannot be served with --model forking",
+        ),
     ];
     for (arguments, expected) in cases {
         let outcome = Outcome::new(&[&["serve", "operator"], arguments].concat());

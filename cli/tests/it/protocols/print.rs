@@ -255,7 +255,7 @@ fn datagrams_without_room_are_dropped_and_counted() {
     for _ in 0..320 {
         client.send(&[b'.'; 1 << 15]).expect("a server");
     }
-    let log = "standard output is read too slowly, a datagram was dropped";
+    let log = "dropped a datagram: standard output is read too slowly";
     printing.served.logged(log);
     printing.served.signal(Signal::TERM);
     drop(printing.output);

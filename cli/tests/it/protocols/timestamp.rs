@@ -119,7 +119,7 @@ fn a_datagram_is_a_message() {
 #[test]
 fn a_time_zone_that_is_none_is_told() {
     let served = serve("Nowhere/At-All", &["--listen", "tcp://127.0.0.1:0"]);
-    served.logged("no local time zone, times are in UTC");
+    served.logged("no local time zone: times are in UTC");
     let mut client = served.connect();
     client.send("data");
     check(&reply(&mut client, "data"), "data", 0);

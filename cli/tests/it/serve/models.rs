@@ -232,7 +232,7 @@ fn workers_are_for_the_event_loop() {
         let outcome = Outcome::new(&["serve", "echo", "--model", model, "--workers", "2"]);
         assert_eq!(outcome.code, Some(2), "{model}");
         assert_eq!(outcome.stdout, "", "{model}");
-        let expected = "error: --workers is for the event-loop model";
+        let expected = "error: --workers is only for --model event-loop";
         assert_eq!(outcome.stderr.trim_end(), expected, "{model}");
     }
     let outcome = Outcome::new(&["serve", "echo", "--workers", "0"]);

@@ -151,7 +151,7 @@ fn what_a_terminal_missed_is_counted() {
     }
     let mut text = Vec::new();
     let mut piece = [0; 4_096];
-    while !String::from_utf8_lossy(&text).contains("lines of the log were dropped)\r\n") {
+    while !String::from_utf8_lossy(&text).contains("log lines were dropped)\r\n") {
         served.connect().expect("connected");
         let count = person.read(&mut piece).expect("a terminal");
         text.extend_from_slice(&piece[..count]);

@@ -277,7 +277,7 @@ fn a_waker_without_a_descriptor_ends_its_own_connection() {
     prlimit(process, Resource::Nofile, tight).expect("our child");
     let mut client = subject.client();
     assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
-    subject.served.logged("no descriptor for a waker");
+    subject.served.logged("cannot create a waker");
     let roomy = Rlimit {
         current: usual.current,
         maximum: usual.maximum,
@@ -418,7 +418,7 @@ fn all_processes_share_one_budget_of_log_lines() {
     let lines = log.iter().filter(about).count();
     assert!(lines <= 100 * seconds, "{lines} lines in {seconds} s");
     let left_out = log.iter().filter_map(|line| {
-        let (_, rest) = line.split_once("(and ")?;
+        let (_, rest) = line.split_once("] (")?;
         rest.split(' ').next()?.parse::<usize>().ok()
     });
     assert_eq!(lines + left_out.sum::<usize>(), 2 * CLIENTS);

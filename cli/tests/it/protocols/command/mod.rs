@@ -329,7 +329,7 @@ fn nothing_unsafe_is_served_unless_it_is_named() {
         ),
         (
             &["--allow", "ls", "--model", "forking"],
-            "command needs another model than forking",
+            "command cannot be served with --model forking",
         ),
         (&["--allow", "ls", "--max-commands", "0"], "--max-commands"),
         (
