@@ -76,7 +76,7 @@ mod tests {
     fn too_many_connections_are_refused_with_the_number_that_fits() {
         let problem = check(1_000_000).unwrap_err();
         assert!(problem.contains(" descriptors allow "), "{problem}");
-        let fit = problem.split(' ').last();
+        let fit = problem.split(' ').next_back();
         let fit: usize = fit.unwrap().parse().unwrap();
         assert!(check(fit + 1).is_err());
         check(fit).unwrap();
