@@ -26,7 +26,7 @@ enum Target {
 }
 
 pub(crate) fn targets(options: &Options, apart: &Cores) -> io::Result<()> {
-    println!("\n| what | target | measured | | beside |\n|---|---|---|---|---|");
+    println!("\n| what | target | measured | | compared with |\n|---|---|---|---|---|");
     counts(options, apart)?;
     for (connections, beyond) in CROWDS.into_iter().zip(BEYOND_THREADS) {
         let trial = Trial::of(options, connections);
