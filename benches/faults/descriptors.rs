@@ -61,7 +61,7 @@ pub(crate) fn measure(cores: &Cores, shrink: usize) -> io::Result<()> {
     lone_clients(&server, REPEATS / shrink.min(50))
 }
 
-/// One client and no descriptor for it, over and over: nobody else's coming wakes the listener.
+/// One client and no descriptor for it, over and over: no other client wakes the listener.
 fn lone_clients(server: &Running, repeats: usize) -> io::Result<()> {
     let mut worst = Duration::ZERO;
     for number in 0..repeats {

@@ -1,4 +1,4 @@
-//! A million connections whose protocols panic, beside some that do not.
+//! A million connections whose protocols panic, next to some that do not.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};

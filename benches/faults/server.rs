@@ -15,7 +15,7 @@ use serveloop_measure::{Cores, Launched, Uninterrupted, descriptors, launch};
 
 use crate::logger;
 
-/// What nobody waits for in vain.
+/// The longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, until it is dropped.
@@ -39,7 +39,7 @@ impl Running {
         self.process.id()
     }
 
-    /// A client that fails rather than waits for ever.
+    /// A client that fails rather than waits without end.
     pub(crate) fn client(&self) -> io::Result<TcpStream> {
         connect(self.address)
     }
@@ -53,7 +53,7 @@ impl Running {
         Ok(self.process.family().memory().ok_or(ErrorKind::NotFound)?)
     }
 
-    /// How many lines it has logged that nobody has asked for yet.
+    /// How many lines it has logged that were not asked for yet.
     pub(crate) fn take_lines(&self) -> usize {
         self.process.lines.try_iter().count()
     }

@@ -1,4 +1,4 @@
-//! Echo over loopback TCP: this library's ways of serving beside loops in the manner of C, a plain mio
+//! Echo over loopback TCP: this library's models compared with loops as in C, a plain mio
 //! loop and tokio.
 //!
 //! Every server runs in a process of its own, pinned to one core, and the generator on another where

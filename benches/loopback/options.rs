@@ -23,7 +23,7 @@ usage: cargo bench --bench loopback -- [options]
   --depth 1                       messages under way per connection
   --rounds 5                      how often every server is measured
   --seconds 0.5                   how long one measurement takes, without its warm-up
-  --idle 5000                     how many connections stand idle (memory)
+  --idle 5000                     how many connections are idle (memory)
   --crowd 15000                   how many connections are open (crowd)
   --messages 40000                how many messages are counted (counts)
   --same-core                     server and generator on one core

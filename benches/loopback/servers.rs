@@ -1,5 +1,5 @@
 //! The servers that are compared. All take their connections from the same kind of listener, so that
-//! its backlog and its options give nobody an advantage.
+//! its backlog and its options give no server an advantage.
 
 use std::io;
 use std::marker::PhantomData;
@@ -83,7 +83,7 @@ impl Kind {
         }
     }
 
-    /// The same server for connections that stand idle for long.
+    /// The same server for connections that stay idle for long.
     pub(crate) fn without_deadlines(self) -> Self {
         if self == Self::Serveloop {
             return Self::Patient;

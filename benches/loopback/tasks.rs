@@ -14,7 +14,7 @@ pub(crate) fn serve(listener: TcpListener) -> io::Result<()> {
     runtime.block_on(accept(listener))
 }
 
-/// On the runtime that moves tasks between so many threads.
+/// On the runtime that moves tasks between this many threads.
 pub(crate) fn serve_on_threads(listener: TcpListener, threads: usize) -> io::Result<()> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(threads)

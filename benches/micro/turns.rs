@@ -38,7 +38,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A loop with so many connections, which have deadlines.
+/// A loop with this many connections, which have deadlines.
 fn serving(plan: &Plan, open: usize) -> Reactor<impl Factory<Protocol = Echo>, Planned> {
     let config = Config {
         max_connections: open + 1,

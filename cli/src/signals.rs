@@ -224,7 +224,7 @@ pub(crate) fn tell_from_a_thread() -> io::Result<()> {
         io::Error::new(error.kind(), problem)
     })?;
     let listen = move || {
-        // What came before the line above has woken nobody.
+        // Signals that came before the line above have woken no thread.
         tell_heard();
         signals.forever().for_each(|_| tell_heard());
     };

@@ -14,7 +14,7 @@ const UNITS: [(&str, usize); 4] = [
 /// The largest value that the system's `int` holds, which counts such things as a socket's buffer.
 const INT_MOST: usize = i32::MAX as usize;
 
-/// The longest duration accepted. Nobody means a longer one, and adding it to an `Instant` could
+/// The longest duration accepted. A longer one is a mistake, and adding it to an `Instant` could
 /// overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 

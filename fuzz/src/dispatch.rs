@@ -1,4 +1,4 @@
-//! JSON dispatch, beside a model that sees the whole stream at once.
+//! JSON dispatch, compared with a model that sees the whole stream at once.
 
 mod model;
 #[path = "../../protocols/dispatch/src/scanner.rs"]
@@ -16,7 +16,7 @@ use serveloop_dispatch::{ActionError, Actions, Dispatch};
 use crate::input::{Input, pieces, spelled};
 use scanner::Scanner;
 
-/// What some bytes stand for in a stream, so that requests are not found by luck alone.
+/// What some bytes mean in a stream, so that requests are not found by luck alone.
 const WORDS: [&str; 8] = [
     "{\"action\":\"echo\"",
     "{\"action\":\"sum\",\"numbers\":[",

@@ -1,4 +1,4 @@
-//! Framings, beside decoders that look at the whole stream at once.
+//! Framings, compared with decoders that look at the whole stream at once.
 
 use serveloop::ProtocolError;
 use serveloop::framing::{ByteOrder, Decoder, Delimited, Encoder, LengthPrefix, Lines};

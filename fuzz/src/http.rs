@@ -1,4 +1,4 @@
-//! HTTP responses, beside a reader that sees the whole of them at once.
+//! HTTP responses, compared with a reader that sees each of them as a whole.
 
 #[path = "../../cli/src/fetch/body.rs"]
 mod body;
@@ -19,7 +19,7 @@ use body::Body;
 use head::Head;
 use lines::HeadEnd;
 
-/// What some bytes stand for in a response.
+/// What some bytes mean in a response.
 const WORDS: [&str; 8] = [
     "HTTP/1.1 200 OK\r\n",
     "Content-Length: ",

@@ -1,6 +1,6 @@
 //! Parts of serveloop against reference models, driven by arbitrary bytes.
 //!
-//! A [`Target`] decodes its bytes into whatever its part takes, runs the part beside a naive model of
+//! A [`Target`] decodes its bytes into whatever its part takes, runs the part and a naive model of
 //! it, and panics where the two differ. The fuzzer searches for such bytes, and the tests run the
 //! same targets on random ones and on the corpus.
 

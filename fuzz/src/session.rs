@@ -1,4 +1,4 @@
-//! A session between a driver and a protocol that both do whatever bytes say, beside a model.
+//! A session between a driver and a protocol that both do whatever bytes say, compared with a model.
 
 mod model;
 mod pattern;
@@ -311,7 +311,7 @@ impl Run {
         let expected = self.expected_deadline();
         let in_time = expected.is_none_or(|at| asked.is_some_and(|asked| asked <= at));
         self.model()
-            .demand(in_time, "an earlier deadline that nobody is told of");
+            .demand(in_time, "an earlier deadline that is not reported");
     }
 
     /// The peer and the protocol do all that is to be done: everything is shown, unless the protocol

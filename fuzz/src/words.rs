@@ -1,4 +1,4 @@
-//! The words of a command line, beside a splitter that others wrote.
+//! The words of a command line, compared with the splitter of another crate.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

@@ -133,7 +133,7 @@ fn lines_do_not_depend_on_the_cut() {
 proptest! {
     #![proptest_config(cases(24))]
 
-    /// Messages that nobody thought of.
+    /// Generated messages.
     #[test]
     fn no_frames_depend_on_the_cut(messages in vec(vec(0..24_u8, 0..10), 1..5)) {
         let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();

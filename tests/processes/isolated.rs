@@ -85,7 +85,7 @@ impl Isolated {
         statistics
     }
 
-    /// How many it has when it has served somebody and is alone again.
+    /// How many it has after it has served a client that has left.
     pub(crate) fn descriptors(&self) -> usize {
         let mut client = self.client();
         finish(&client);

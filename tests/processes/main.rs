@@ -1,4 +1,4 @@
-//! Servers that have a process of their own, and with it one thread: what forks cannot run beside
+//! Servers that run in a separate process, and so with one thread: forking tests cannot run next to
 //! other threads, and what is counted must not be mixed up with a test's own.
 //!
 //! `SERVELOOP_FULL=1` has crowds of the size that servers are made for.
@@ -346,7 +346,7 @@ fn late_wakes_leave_nothing_behind() {
     assert_eq!(server.end().closed_by_peer, 101);
 }
 
-/// Says that it keeps so many times 16 MiB, by a digit, and answers with the same digit.
+/// Charges a multiple of 16 MiB, given by a digit, and answers with the same digit.
 fn charging() -> Any {
     Box::new(probe().data(|data, transport| {
         transport.charge(usize::from(data[0] - b'0') << 24);
@@ -590,7 +590,7 @@ fn an_error_that_panics_when_it_is_dropped_is_reported() {
     assert_eq!(statistics.panics, 1, "{statistics:?}");
 }
 
-/// Keeps everybody's waker for ever, and uses them all.
+/// Keeps every session's waker without end, and uses them all.
 fn keeper() -> Any {
     static KEPT: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
     let made = |transport: &mut Transport<'_>| {

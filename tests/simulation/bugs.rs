@@ -17,7 +17,7 @@ use serveloop::{Address, Config, ShutdownHandle};
 pub(crate) enum Bug {
     /// One connection is accepted for each event (tokio-rs/mio#845).
     AcceptsOncePerEvent,
-    /// After EMFILE nothing is accepted until somebody else connects (edge-triggered loops).
+    /// After EMFILE nothing is accepted until another client connects (edge-triggered loops).
     DeafAfterExhaustion,
     /// EMFILE is retried at once (joyent/libuv#690, nodejs/node#45242, oven-sh/bun#32705).
     SpinsOnExhaustion,
@@ -79,7 +79,7 @@ pub(crate) enum Bug {
     ClosesWithoutLingering,
     /// The clock jumps ahead (haproxy, libuv: a wall clock).
     JumpingClock,
-    /// Time stands still.
+    /// The clock never advances.
     StoppedClock,
     /// One client's failed datagram closes the socket for all (ICMP errors on UDP).
     DatagramErrorIsFatal,

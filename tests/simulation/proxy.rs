@@ -1,4 +1,4 @@
-//! A server that connects: what its client sends goes to somebody else, and the reply comes back.
+//! A server that connects: it forwards its client's input to another server, and returns the reply.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -124,7 +124,7 @@ fn keys(value: &Value) -> usize {
     }
 }
 
-/// Whether `reply` is the one to `value`, whose text had so many keys.
+/// Whether `reply` is the one to `value`, whose text had this many keys.
 fn answered(reply: &Value, value: Value, pairs: usize) {
     let is_unique = keys(&value) == pairs;
     let code = match value {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serveloop::driver::Tick;
 use serveloop::{CloseReason, Config, Deadline, ProtocolError};
 
-/// Room beside `max_frame` for what an incomplete message has for a header.
+/// Room in addition to `max_frame` for the header of an incomplete message.
 pub(super) const HEADER_ROOM: usize = 1024;
 
 /// Which call of a session is going on, and so what it may tell its protocol.
@@ -208,7 +208,7 @@ impl Model {
         }
     }
 
-    /// The end of the stream was to be told if nothing stands in the way.
+    /// The end of the stream was to be told if nothing prevents that.
     pub(super) fn end_eof(&mut self) {
         if self.eof && !self.eof_told {
             let waits = self.blocked() || self.pending;

@@ -124,7 +124,7 @@ pub(super) enum Deed {
     Close,
     Finish,
     Abort,
-    /// The protocol's own deadline, so many milliseconds from now.
+    /// The protocol's own deadline, this many milliseconds from now.
     SetDeadline(u64),
     ClearDeadline,
     Error,

@@ -286,7 +286,7 @@ impl<S, P: Protocol> Connections<S, P> {
         assert_eq!(
             slot,
             token & SLOT_MASK,
-            "a connection stands where its token says"
+            "a connection is where its token says"
         );
 
         if next == Next::Crowded {

@@ -14,7 +14,7 @@ fn bind(places: &[&[&str]]) -> Result<Vec<String>, String> {
     Ok(server.addresses().iter().map(Address::to_string).collect())
 }
 
-/// These networks are for documentation: nobody has it.
+/// These networks are reserved for documentation, so no machine has this address.
 #[test]
 fn of_a_place_one_address_that_works_suffices() {
     for scheme in ["tcp", "udp"] {

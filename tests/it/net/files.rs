@@ -202,7 +202,7 @@ fn no_address_and_no_sense_are_refused() {
     assert!(senseless.to_string().starts_with("max_connections"));
 }
 
-/// Whoever looks, however often: not for a moment may others use the socket.
+/// However often it is checked, other users may not use the socket at any moment.
 #[test]
 fn a_socket_file_is_never_open_to_others() {
     let scratch = Scratch::new();

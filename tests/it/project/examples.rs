@@ -103,7 +103,7 @@ impl Drop for Example {
     }
 }
 
-/// Examples lie beside the directory of the tests.
+/// Examples are next to the directory of the tests.
 fn built(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -407,8 +407,8 @@ fn proxy_passes_each_end_on_by_itself() {
     assert!(receive(&outer) == noise(MIB));
 }
 
-/// The target reads on only when it has got rid of what it read, and its buffers are small: whoever
-/// waits for it to read before reading from it waits for ever.
+/// The target reads on only when it has got rid of what it read, and its buffers are small: a client that
+/// waits for it to read before it reads itself waits without end.
 #[test]
 fn proxy_reads_from_a_target_that_does_not() {
     let proxied = Proxied::new();
@@ -440,7 +440,7 @@ fn proxy_keeps_little_for_a_slow_reader() {
     let (mut inner, outer) = proxied.connect();
     let before = proxied.proxy.peak_memory();
     let bytes = noise(TOTAL);
-    // Nobody reads: at some point nothing more is taken.
+    // Without a reader, at some point nothing more is accepted.
     inner.set_write_timeout(Some(millis(500))).unwrap();
     let mut sent = 0;
     let error = loop {
@@ -448,7 +448,7 @@ fn proxy_keeps_little_for_a_slow_reader() {
             Ok(count) => sent += count,
             Err(error) => break error,
         }
-        assert!(sent < TOTAL, "everything was taken though nobody reads");
+        assert!(sent < TOTAL, "everything was accepted without a reader");
     };
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     inner.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -483,7 +483,7 @@ fn proxy_passes_a_failure_on() {
     for failing in [0, 1] {
         let (inner, outer) = proxied.connect();
         let mut ends = [inner, outer];
-        // The connection stands on both sides of the proxy.
+        // The connection is established on both sides of the proxy.
         ends[0].write_all(b"x").unwrap();
         expect(&mut ends[1], b"x");
         ends.rotate_left(failing);

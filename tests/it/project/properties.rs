@@ -1,4 +1,4 @@
-//! Buffers, addresses and sessions beside models of them, on inputs that nobody thought of.
+//! Buffers, addresses and sessions compared with models of them, on generated inputs.
 
 use std::collections::VecDeque;
 use std::fs;

@@ -481,7 +481,7 @@ fn a_flood_during_the_drain_does_not_put_off_the_write_deadline() {
     let shared = log.clone();
     let factory = move |_: &Peer| {
         let made = |transport: &mut Transport<'_>| {
-            transport.write(b"nobody takes this");
+            transport.write(b"this is never read");
             Ok(())
         };
         Some(
@@ -564,7 +564,7 @@ fn one_path_is_bound_once() {
     for kind in ["unix", "unixgram"] {
         let uri = scratch.uri(kind, "socket");
         let at: Address = uri.parse().unwrap();
-        // Twice for one server, of which nothing stays, and once more beside one that does not listen.
+        // Twice for one server, of which nothing stays, and once more next to one that does not listen.
         let twice = Server::bind(&[at.clone(), at.clone()], Config::default()).unwrap_err();
         let first = Server::bind_only(std::slice::from_ref(&at), timeless()).unwrap();
         let second = Server::bind_only(std::slice::from_ref(&at), timeless()).unwrap_err();
@@ -616,7 +616,7 @@ fn what_a_peer_had_a_part_in_is_short_and_on_one_line() {
     assert_eq!(ProtocolError::other(text).to_string(), text);
 }
 
-/// The first message was not owed while the greeting waited; nobody noticed that it was again.
+/// The first message was not owed while the greeting waited; that it was owed again went unnoticed.
 #[test]
 fn a_greeting_as_long_as_the_high_mark_does_not_switch_the_first_deadline_off() {
     for model in Model::ALL {

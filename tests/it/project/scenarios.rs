@@ -14,7 +14,7 @@ use serveloop::{Ended, Peer, Protocol, ProtocolError, Transport};
 
 use crate::support::{Serving, echoes, millis, panic_quietly, patient, seconds, timeless};
 
-/// Echoes, and panics in so many calls, whichever of its methods that is; its drop is one of them.
+/// Echoes, and panics after a number of calls, in whichever method that is; its drop is one of them.
 struct Countdown {
     calls: AtomicU64,
     panics: Arc<AtomicU64>,

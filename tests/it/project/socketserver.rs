@@ -51,9 +51,9 @@ fn handle_request<F: Factory>(reactor: &mut Reactor<F>, timeout: Duration) -> bo
 fn one_request_is_served_or_the_time_is_over() {
     let mut reactor = Reactor::new(echo, Config::default()).unwrap();
     let address = reactor.listen(&anywhere()).unwrap();
-    assert!(!handle_request(&mut reactor, millis(50)), "nobody came");
+    assert!(!handle_request(&mut reactor, millis(50)), "no client came");
     let turns = reactor.statistics().turns;
-    assert!(turns < 10, "{turns} turns to wait for nobody");
+    assert!(turns < 10, "{turns} turns without a client");
     let mut streams = [client(&address), client(&address)];
     for stream in &mut streams {
         stream.write_all(b"one").unwrap();
@@ -79,7 +79,7 @@ fn what_is_bound_refuses_clients_until_it_listens() {
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "the port is taken");
     server.activate().unwrap();
     server.activate().unwrap();
-    // Connects already, and is served as soon as somebody serves.
+    // Connects already, and is served as soon as a loop serves.
     let mut early = client(&address);
     let serving = Serving::with(server, echo);
     echoes(&mut early, b"early");
@@ -314,7 +314,7 @@ fn a_handler_stops_the_threads() {
     });
 }
 
-/// `fileno`: the loop waits in somebody else's poller, and is turned only when there is a reason.
+/// `fileno`: the loop waits in another poller, and is turned only when there is a reason.
 #[cfg(not(mio_unsupported_force_poll_poll))]
 #[test]
 fn a_loop_sits_inside_another_poller() {

@@ -73,7 +73,7 @@ fn a_panic_while_output_waits_leaves_nothing_in_the_account() {
         assert_eq!(reactor.buffered(), 0, "after {count}");
         drop(stream);
     }
-    // An innocent client keeps the beginning of a message, and pays for nobody.
+    // Another client keeps the beginning of a message, and is not ended for the others.
     let mut innocent: TcpStream = client(&address);
     innocent.write_all(b"who").unwrap();
     turn_until(&mut reactor, |it| it.buffered() > 0);
@@ -146,7 +146,7 @@ fn nothing_is_left_in_the_account_however_a_connection_ends() {
     }
 }
 
-/// Says that it keeps so many KiB, by a number in each message, and answers with that.
+/// Charges a number of KiB, given in each message, and answers with that number.
 fn charging() -> Probe {
     Probe::new(&Log::default()).data(|data, transport| {
         let text = std::str::from_utf8(data).unwrap();

@@ -59,7 +59,7 @@ fn told(config: Config, to: Address) -> Vec<String> {
     log.entries()
 }
 
-/// An address at which nobody listens, for as long as the socket is kept.
+/// An address without a listener, for as long as the socket is kept.
 fn deaf() -> (Socket, Address) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -68,7 +68,7 @@ fn deaf() -> (Socket, Address) {
     (socket, Address::Tcp(addr))
 }
 
-/// A listener whose queue is full: whoever connects now gets no answer.
+/// A listener whose queue is full: a client that connects now gets no answer.
 fn overrun() -> (Vec<Socket>, Address) {
     let (listener, address) = deaf();
     listener.listen(0).unwrap();

@@ -1,4 +1,4 @@
-//! What peers and protocols do wrong concerns their own connection and nobody else.
+//! A fault of a peer or a protocol affects only its own connection.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -320,7 +320,7 @@ fn the_factory_hears_of_errors_but_not_of_orderly_ends() {
     assert_eq!(errors.entries(), ["protocol error: malformed: on purpose"]);
 }
 
-/// Input that nobody will read must not destroy the reply that is on its way.
+/// Unread input must not destroy the reply that is on its way.
 #[test]
 fn the_last_reply_arrives_though_more_was_sent_than_was_read() {
     const EXTRA: usize = 1 << 20;
@@ -360,7 +360,7 @@ fn nobody_lingers_beyond_the_limits() {
             Ok(1)
         }))
     });
-    // One says nothing more and never ends its side: the server's silence is not for ever.
+    // One client sends nothing more and never ends its side: the server does not wait without end.
     let mut silent = serving.client();
     silent.write_all(b"x").unwrap();
     assert_eq!(read_to_end(&mut silent), b"");

@@ -1,4 +1,4 @@
-//! A turn that takes long: what waits is not late by it, and nobody is blamed for it.
+//! A turn that takes long makes no peer late, and no peer is blamed for it.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -137,7 +137,7 @@ fn from_a_peer_that_takes_nothing_no_more_is_read() {
 /// Set in the process that may use up its descriptors.
 const CHILD: &str = "SERVELOOP_TEST_DESCRIPTORS";
 
-/// Runs the test of that name in a process of its own with so many descriptors. True in that
+/// Runs the test of that name in a separate process with this many descriptors. True in that
 /// process.
 fn in_a_child(name: &str, descriptors: u32) -> bool {
     if std::env::var_os(CHILD).is_some() {
@@ -189,7 +189,7 @@ fn without_descriptors_accepting_pauses_and_goes_on_by_itself() {
         "a pause of 100 ms each: {before:?}"
     );
     assert!(before.turns < 40, "{before:?}");
-    // No event tells that descriptors are free again, and nobody else connects.
+    // No event reports that descriptors are free again, and no other client connects.
     let begin = Instant::now();
     hoard.clear();
     waiting.set_read_timeout(Some(seconds(5))).unwrap();

@@ -177,7 +177,7 @@ fn scripted<F: Factory>(
     reactor
 }
 
-/// Two of our own sockets, or one and an old service, would answer each other for ever.
+/// Two of our own sockets, or one and an old service, would answer each other without end.
 #[test]
 fn what_may_be_an_answer_is_not_answered() {
     let script = Script::default();
@@ -286,7 +286,7 @@ fn with_the_next_second_there_are_replies_again() {
     }
 }
 
-/// Nobody is harmed by datagrams that are not answered.
+/// Datagrams that are not answered do no harm.
 #[test]
 fn who_is_never_answered_is_not_limited() {
     let script = Script::default();

@@ -85,7 +85,7 @@ fn from_the_factory() {
     assert_eq!(serving.join().closed_by_shutdown, 1);
 }
 
-/// Who was connected before the shutdown is served, though nobody had accepted them.
+/// Clients that connected before the shutdown are served, although they were not accepted yet.
 #[test]
 fn before_serving_those_in_the_queue_are_served() {
     const QUEUED: usize = 50;

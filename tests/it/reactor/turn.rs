@@ -129,7 +129,7 @@ fn a_loop_sleeps_in_every_state_in_which_it_waits() {
         ))
     };
     let (mut reactor, address) = listening(Config::default(), paused);
-    at_rest(&mut reactor, "nobody there");
+    at_rest(&mut reactor, "no connection");
     let silent = client(&address);
     drive(&mut reactor, |reactor| reactor.connections() == 1);
     at_rest(&mut reactor, "silent");
@@ -155,7 +155,7 @@ fn a_loop_sleeps_in_every_state_in_which_it_waits() {
         at_rest(&mut reactor, state);
         streams.push(stream);
     }
-    // Full output, and input that nobody reads.
+    // Full output, and unread input.
     let glutton = client(&address);
     glutton.set_nonblocking(true).unwrap();
     let mut before = None;

@@ -33,7 +33,7 @@ fn ends(
     let mut session = MemorySession::with_config(probe(Probe::new(&log)), timeless());
     events(&mut session);
     session.run();
-    // Whatever comes afterwards concerns nobody any more.
+    // Whatever comes afterwards has no effect.
     session.receive(b"late");
     session.receive_eof();
     session.shutdown();

@@ -36,7 +36,7 @@ pub(crate) fn panic_quietly() -> ! {
     resume_unwind(Box::new("on purpose"))
 }
 
-/// Properties are tried on the same cases in every run, so many if `PROPTEST_CASES` does not say
+/// Properties are tried on the same cases in every run, this many if `PROPTEST_CASES` does not say
 /// otherwise; with `PROPTEST_RNG_SEED` on others. What fails is printed and stored nowhere.
 pub(crate) fn cases(count: u32) -> ProptestConfig {
     let asked = ProptestConfig::default();
@@ -209,12 +209,12 @@ impl<F: Factory> Factory for Watched<F> {
     }
 }
 
-/// A TCP connection that fails rather than waits for ever.
+/// A TCP connection that fails rather than waits without end.
 pub(crate) fn client(address: &Address) -> TcpStream {
     patient(TcpStream::connect(address.socket_addr().unwrap()).unwrap())
 }
 
-/// Makes a connection fail rather than wait for ever.
+/// Makes a connection fail rather than wait without end.
 pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();

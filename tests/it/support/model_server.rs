@@ -190,7 +190,7 @@ impl Observe for Count {
     }
 }
 
-/// A stream connection that fails rather than waits for ever.
+/// A stream connection that fails rather than waits without end.
 #[track_caller]
 pub(crate) fn connect(address: &Address) -> Socket {
     try_connect(address).unwrap()

@@ -15,7 +15,7 @@ use crate::support::millis;
 pub(crate) enum Act {
     /// A datagram.
     Datagram(Vec<u8>),
-    /// A datagram that somebody else sent.
+    /// A datagram from another sender.
     From(Address, Vec<u8>),
     /// The system's number of an error.
     Fails(i32),
@@ -33,7 +33,7 @@ struct Lines {
     accept_errors: VecDeque<i32>,
     /// How often something was to be accepted or received.
     tries: usize,
-    /// What reads and writes fail with, for ever.
+    /// The error of all reads and writes.
     stream_error: Option<i32>,
     flood: bool,
     pieces: Option<VecDeque<Vec<u8>>>,
@@ -75,7 +75,7 @@ impl Script {
         self.0.lock().unwrap().flood = true;
     }
 
-    /// One connection comes: its peer sends these pieces, and takes so many bytes, write by write.
+    /// One connection comes: its peer sends these pieces, and accepts these numbers of bytes, write by write.
     pub(crate) fn converse(&self, pieces: &[&[u8]], takes: &[usize]) {
         let mut lines = self.0.lock().unwrap();
         lines.flood = true;

@@ -46,7 +46,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// The target's name goes away during the first load, so that the second finds nobody.
+/// The target's name goes away during the first load, so that the second finds no server.
 #[test]
 fn a_later_load_that_fails_leaves_the_earlier_results() {
     let directory = Directory::new();
@@ -62,7 +62,7 @@ fn a_later_load_that_fails_leaves_the_earlier_results() {
     // Established connections outlive the name.
     let begun = Instant::now();
     while sockets(&server) == before {
-        assert!(begun.elapsed() < PATIENCE, "nobody connects");
+        assert!(begun.elapsed() < PATIENCE, "no client connects");
         thread::sleep(Duration::from_millis(2));
     }
     fs::remove_file(&socket).expect("the socket's name");

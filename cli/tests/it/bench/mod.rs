@@ -193,7 +193,7 @@ fn a_target_that_ends_is_a_failure() {
     let running = Served::spawn_unheard(serveloop(&target));
     let begun = Instant::now();
     while sockets(&server) < before + 2 {
-        assert!(begun.elapsed() < PATIENCE, "nobody connects");
+        assert!(begun.elapsed() < PATIENCE, "no client connects");
         thread::sleep(Duration::from_millis(5));
     }
     server.signal(Signal::KILL);
@@ -320,7 +320,7 @@ fn system_calls_are_counted_or_said_not_to_be() {
     assert!((1.9..3.1).contains(&calls), "{calls}");
 }
 
-/// The ports and paths of the examples may be another's here, and nobody waits for minutes; all else
+/// The ports and paths of the examples may be taken here, and minutes would be too long; all else
 /// is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
@@ -385,7 +385,7 @@ fn what_makes_no_sense_is_refused_before_anything_starts() {
     }
 }
 
-/// Waits until so many processes descend from `process`, and gives them.
+/// Waits until this many processes descend from `process`, and returns them.
 #[track_caller]
 fn family(process: u32, count: usize) -> Vec<u32> {
     let begun = Instant::now();

@@ -258,7 +258,7 @@ fn a_server_that_cannot_be_started_is_told() {
     );
 }
 
-/// A machine whose loopback is down has servers that nobody reaches.
+/// On a machine whose loopback is down, no client reaches a server.
 #[test]
 fn a_server_that_cannot_be_reached_is_told() {
     let script = "ip link set lo down; exec $B bench --compare event-loop --timeout 300ms";

@@ -200,7 +200,7 @@ fn nobody_there_is_a_failure_that_names_the_place() {
     assert!(text.contains("refused"), "{text}");
 }
 
-/// A name may stand for several addresses, of which not all are served.
+/// A name may have several addresses, of which not all are served.
 #[test]
 fn every_address_of_a_name_is_tried() {
     let server = Scripted::new(drop);
@@ -210,7 +210,7 @@ fn every_address_of_a_name_is_tried() {
     server.end();
 }
 
-/// The peer takes nothing: neither is standard input read for ever.
+/// The peer accepts nothing: standard input is not read without end either.
 #[test]
 fn a_slow_peer_slows_the_input_down() {
     let (go, gone) = mpsc::channel();
@@ -228,7 +228,7 @@ fn a_slow_peer_slows_the_input_down() {
     let taken = fill(&input, &bytes);
     assert!(
         taken < bytes.len(),
-        "everything was read though nobody takes it"
+        "everything was read though the peer accepts nothing"
     );
     assert!(peak_memory(&client) < 16 * MIB);
     go.send(()).unwrap();
@@ -243,7 +243,7 @@ fn a_slow_peer_slows_the_input_down() {
     server.end();
 }
 
-/// Nobody reads standard output: neither is the peer read for ever, while sending goes on.
+/// Standard output is not read: the peer is not read without end either, while sending goes on.
 #[test]
 fn a_slow_reader_slows_the_peer_down() {
     let bytes = noise(32 * MIB);
@@ -263,7 +263,7 @@ fn a_slow_reader_slows_the_peer_down() {
     let taken = stall.recv_timeout(PATIENCE).unwrap();
     assert!(
         taken < bytes.len(),
-        "everything was read though nobody prints it"
+        "everything was read though it is not printed"
     );
     assert!(peak_memory(&client) < 16 * MIB);
     let mut printed = Vec::new();
@@ -273,7 +273,7 @@ fn a_slow_reader_slows_the_peer_down() {
     assert_eq!(client.end().well(), "");
 }
 
-/// The most memory that a process ever had resident, in bytes; 0 where nobody knows.
+/// The most memory that a process ever had resident, in bytes; 0 where that is unknown.
 fn peak_memory(client: &Running) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", client.id())).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -287,7 +287,7 @@ fn a_closed_output_ends_it_quietly() {
     let mut client = Running::new(&["connect", echo.uri(0)]);
     drop(client.stdout());
     let mut stdin = client.stdin();
-    stdin.write_all(b"nobody reads this\n").unwrap();
+    stdin.write_all(b"this is never read\n").unwrap();
     assert_eq!(client.end().well(), "");
 }
 

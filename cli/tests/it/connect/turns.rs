@@ -67,7 +67,7 @@ fn an_empty_line_ends_a_talk_about_time() {
     server.end();
 }
 
-/// Whether the line or the end of the server comes first is nobody's to say.
+/// Whether the line or the end of the server comes first is a matter of chance.
 #[test]
 fn a_line_that_gets_no_reply_is_a_failure_whoever_is_first() {
     for protocol in ["echo", "command", "timestamp", "operator", "hello"] {

@@ -57,7 +57,7 @@ fn a_replaced_file_gives_no_rights_of_its_owner() {
     );
 }
 
-/// Nobody listens at that port, so that only what is noticed before can be told.
+/// No server listens on that port, so only a problem that is noticed before can be reported.
 #[track_caller]
 fn refused(path: &Path, problem: &str) {
     let path = path.to_str().expect("a path");
@@ -219,7 +219,7 @@ fn an_output_that_nobody_reads_does_not_outlast_the_limit() {
 /// A user who is not root, where root runs the tests.
 const NOBODY: u32 = 65_534;
 
-/// Has `command` run by nobody. False where that is not possible, or nobody would find the command.
+/// Makes `command` run as the user nobody. False where that is not possible, or that user cannot find the command.
 fn by_nobody(command: &mut Command) -> bool {
     command.uid(NOBODY).gid(NOBODY);
     let mut probe = Command::new(command.get_program());
@@ -230,7 +230,7 @@ fn by_nobody(command: &mut Command) -> bool {
         .gid(NOBODY);
     let is_possible = probe.status().is_ok_and(|status| status.success());
     if !is_possible {
-        println!("skipped: not run by root, or nobody finds the command");
+        println!("skipped: not run by root, or the user nobody cannot find the command");
     }
     is_possible
 }
@@ -660,7 +660,7 @@ fn a_part_is_not_more_open_than_its_file() {
             .stderr(Stdio::piped());
         let said = Running::spawn(shell).end();
         if mode == 0o400 && said.code == Some(1) {
-            // Whoever is not root may not write it.
+            // Only root may write it.
             continue;
         }
         said.well();

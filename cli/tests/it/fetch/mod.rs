@@ -338,7 +338,7 @@ fn the_head_is_shown_if_it_is_asked_for() {
     server.end();
 }
 
-/// How far it is, is for people: whoever reads a pipe gets nothing of it.
+/// The progress is for people: a pipe gets nothing of it.
 #[test]
 fn a_terminal_sees_how_far_it_is() {
     for (options, is_shown) in [("", true), ("--quiet", false)] {

@@ -9,7 +9,7 @@ use crate::support::running::{Running, Said};
 use crate::support::scripts::Scripted;
 use crate::support::served::{PATIENCE, serveloop};
 
-/// Nobody is at that port: what is asked of it directly fails.
+/// No server listens on that port: a direct request to it fails.
 const NOWHERE: &str = "http://127.0.0.1:1/a?b=c";
 
 fn head(stream: &TcpStream) -> String {

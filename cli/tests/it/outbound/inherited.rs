@@ -1,4 +1,4 @@
-//! What a client inherits from whoever starts it: standard descriptors that are closed, signals that
+//! What a client inherits from its parent: standard descriptors that are closed, signals that
 //! are ignored, and a limit on descriptors.
 
 use std::fs;
@@ -65,7 +65,7 @@ fn a_closed_standard_error_takes_no_body() {
     server.end();
 }
 
-/// What goes nowhere because somebody wants it so is no failure, however it was opened.
+/// Output that goes nowhere on purpose is no failure, however it was opened.
 #[test]
 fn an_output_to_nowhere_is_one() {
     let server = hello(3);

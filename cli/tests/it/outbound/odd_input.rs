@@ -40,7 +40,7 @@ fn row<const N: usize>(line: &str) -> [Vec<u8>; N] {
         .unwrap_or_else(|_| panic!("other cells: {line}"))
 }
 
-/// The bytes that a cell stands for.
+/// The bytes that a cell means.
 fn bytes(cell: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::new(), cell);
     while let Some(next) = rest.chars().next() {
@@ -80,7 +80,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("a cell of text")
 }
 
-/// What a row says, beside its input.
+/// What a row says, besides its input.
 struct Expected {
     stdout: Vec<u8>,
     status: String,

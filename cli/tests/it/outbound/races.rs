@@ -46,7 +46,7 @@ fn with_file(file: &str, at: &str, arguments: &[&str]) -> Option<Command> {
     Some(command)
 }
 
-/// A socket that listens and takes nobody in: its queue is full.
+/// A socket that listens and accepts no connection: its queue is full.
 struct Silent {
     _listener: Socket,
     _waiting: Vec<Socket>,
@@ -83,7 +83,7 @@ impl Silent {
                 }
             }
         }
-        // The one that gave up is closed, so that nobody else tries.
+        // The one that gave up is closed, so that no other attempt follows.
         waiting.pop();
         Some(Self {
             _listener: listener,
@@ -245,7 +245,7 @@ fn several_silent_addresses_have_one_timeout_together() {
     let mut client = Running::spawn(command);
     let began = Instant::now();
     while silent.beginning() == 0 {
-        assert!(began.elapsed() < SOON, "nobody connects");
+        assert!(began.elapsed() < SOON, "no client connects");
         thread::sleep(Duration::from_millis(5));
     }
     let began = Instant::now();

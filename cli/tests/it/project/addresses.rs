@@ -274,7 +274,7 @@ fn peers_with_names_outside_the_file_system_are_answered_and_logged() {
         client.send_to(b"hello", directory.path("echo")).unwrap();
         assert_eq!(client.recv(&mut [0; 9]).unwrap(), 5);
     }
-    // Whoever is gone when the reply leaves is named.
+    // The log names a client that is gone when its reply leaves.
     let gone = UnixDatagram::bind(directory.path("gone")).unwrap();
     std::fs::remove_file(directory.path("gone")).unwrap();
     gone.send_to(b"hello", directory.path("echo")).unwrap();
@@ -327,7 +327,7 @@ fn paths_have_spaces_percent_signs_and_a_longest_length() {
     }
 }
 
-/// A socket that nobody reads takes as many datagrams as its queue holds.
+/// A socket that is not read accepts as many datagrams as its queue holds.
 #[test]
 fn a_unix_socket_that_nobody_reads_ends_the_client_in_time() {
     let directory = Directory::new();

@@ -44,7 +44,7 @@ fn size(full: usize, modest: usize) -> usize {
 struct Subject {
     served: Served,
     began: Instant,
-    /// Descriptors when it served nobody.
+    /// Descriptors before it served a client.
     descriptors: usize,
 }
 
@@ -78,7 +78,7 @@ impl Subject {
         socket_addr(self.served.uri(0))
     }
 
-    /// A client that fails rather than waits for ever.
+    /// A client that fails rather than waits without end.
     #[track_caller]
     fn client(&self) -> TcpStream {
         connect(self.addr())
@@ -123,7 +123,7 @@ impl Subject {
         }
     }
 
-    /// Somebody new is served by an echo server.
+    /// A new client is served by an echo server.
     #[track_caller]
     fn serves(&self) {
         visit(self.addr());
@@ -226,7 +226,7 @@ fn echoes(client: &mut TcpStream, message: &[u8]) {
 #[track_caller]
 fn expect(client: &mut TcpStream, expected: &[u8]) {
     let mut found = vec![0; expected.len()];
-    client.read_exact(&mut found).expect("so many bytes");
+    client.read_exact(&mut found).expect("this many bytes");
     assert!(found == expected, "other bytes than expected");
 }
 

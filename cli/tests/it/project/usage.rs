@@ -172,7 +172,7 @@ fn help_teaches_by_example() {
     }
 }
 
-/// The ports and paths of the examples may be another's here; all else is run as it is printed.
+/// The ports and paths of the examples may be taken here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
     let pages: [&[&str]; 10] = [

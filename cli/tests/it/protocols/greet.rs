@@ -1,4 +1,4 @@
-//! `serve greet`: nine bytes and the end, whoever comes, and whatever they sent.
+//! `serve greet`: nine bytes and the end for every client, whatever it sent.
 
 use std::fs;
 use std::path::Path;
@@ -84,7 +84,7 @@ fn processes_leave_nothing_behind() {
         return skip("/proc");
     }
     let left = || fs::read_to_string(&children).expect("a process");
-    // The last ones are still on their way out; a zombie would stay for ever.
+    // The last ones are still on their way out; a zombie would never go away.
     let end = Instant::now() + PATIENCE;
     while !left().is_empty() {
         assert!(Instant::now() < end, "left: {}", left());
@@ -109,7 +109,7 @@ fn datagrams_are_greeted() {
     }
 }
 
-/// Whoever is limited is told of it twice: when the server starts, and when a reply is dropped.
+/// The limit is logged twice: when the server starts, and when a reply is dropped.
 #[test]
 fn dropped_replies_are_no_secret() {
     let at = ["--listen", "udp://127.0.0.1:0", "--limit-loopback", "true"];

@@ -252,7 +252,7 @@ fn who_had_no_reply_in_time_is_let_go() {
     served.logged("client 1 got no reply in time");
 }
 
-/// What cannot be shown is not lost: it waits with its client, and holds up nobody.
+/// What cannot be shown is not lost: it waits with its client, and holds up no other client.
 #[test]
 fn an_output_that_nobody_reads_ends_nothing() {
     let directory = Directory::new();
@@ -277,7 +277,7 @@ fn an_output_that_nobody_reads_ends_nothing() {
     assert!(lost.is_some(), "{log:?}");
 }
 
-/// Whoever closed standard output can still type.
+/// With standard output closed, the operator can still type.
 #[test]
 fn a_reply_that_cannot_be_shown_is_sent() {
     let directory = Directory::new();

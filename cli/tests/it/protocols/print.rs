@@ -1,4 +1,4 @@
-//! `serve print`: every byte that a client sends is on standard output, whoever reads it, and when.
+//! `serve print`: every byte that a client sends is on standard output, whenever it is read.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -113,7 +113,7 @@ fn a_character_that_arrives_in_two_pieces_is_one_character() {
     printing.end();
 }
 
-/// While nobody reads, nobody else is held up; when somebody does, not a byte is missing.
+/// While the output is not read, no other client is held up; when it is read, no byte is missing.
 #[test]
 fn an_output_that_nobody_reads_makes_only_writers_wait() {
     let models: [&[&str]; 4] = [

@@ -82,7 +82,7 @@ fn a_busy_port_is_named() {
 
 #[test]
 fn an_address_that_is_not_ours_is_named() {
-    // Reserved for documentation (RFC 5737), so nobody's.
+    // Reserved for documentation (RFC 5737), so no machine has it.
     let line = refused("tcp://192.0.2.1:9999");
     assert!(line.contains(&number_of(Errno::ADDRNOTAVAIL)), "{line}");
 }

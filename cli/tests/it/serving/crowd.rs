@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What a machine with nothing else to do needs, asked for by `SERVELOOP_FULL=1`.
 const PROMPT: Duration = Duration::from_millis(1_500);
 
-/// Room for descriptors of so many clients; false if the system has none.
+/// Makes room for the descriptors of this many clients; false if the system has none.
 fn make_room() -> bool {
     let limit = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit > CLIENTS + 100);

@@ -1,4 +1,4 @@
-//! What the log says at each level, and that nobody has to read it.
+//! What the log says at each level, and that it does not have to be read.
 
 use std::io::Read;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Output that nobody reads, that is full or that is not there, holds up no server and no end.
+//! Output that is not read, that is full or that is missing delays no server and no end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -262,7 +262,7 @@ fn help_whose_reader_has_seen_enough_is_no_failure() {
     }
 }
 
-/// Whoever shares the pipe may have made it so.
+/// Another process that shares the pipe may have made it so.
 #[test]
 fn help_is_whole_on_a_pipe_that_does_not_block() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("two sockets");

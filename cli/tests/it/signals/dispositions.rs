@@ -1,4 +1,4 @@
-//! What each signal does to a server, and what it inherits of that from whoever starts it.
+//! What each signal does to a server, and what it inherits of that from its parent.
 
 use std::fs;
 use std::ops::Range;
@@ -39,7 +39,7 @@ const NOT_HARMLESS: [i32; 15] = [
     libc::SIGCONT,
 ];
 
-/// The C library keeps these for itself; nobody else can ignore them.
+/// The C library reserves these; programs cannot ignore them.
 const THE_LIBRARYS: Range<i32> = if cfg!(target_env = "musl") {
     32..35
 } else {

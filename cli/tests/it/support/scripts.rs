@@ -64,7 +64,7 @@ impl Scripted {
 #[track_caller]
 pub(crate) fn expect(mut stream: &TcpStream, bytes: &[u8]) {
     let mut found = vec![0; bytes.len()];
-    stream.read_exact(&mut found).expect("so many bytes");
+    stream.read_exact(&mut found).expect("this many bytes");
     assert_eq!(
         found.escape_ascii().to_string(),
         bytes.escape_ascii().to_string()

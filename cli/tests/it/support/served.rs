@@ -152,7 +152,7 @@ impl Served {
         }
     }
 
-    /// Waits for the end of the process alone, whoever still holds its output open.
+    /// Waits only for the end of the process, even if others still hold its output open.
     #[track_caller]
     pub(crate) fn expect_exit(mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;

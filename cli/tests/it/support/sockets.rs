@@ -76,7 +76,9 @@ impl Stream {
     #[track_caller]
     pub(crate) fn receive(&mut self, count: usize) -> String {
         let mut found = vec![0; count];
-        self.reader().read_exact(&mut found).expect("so many bytes");
+        self.reader()
+            .read_exact(&mut found)
+            .expect("this many bytes");
         String::from_utf8_lossy(&found).into_owned()
     }
 

@@ -179,7 +179,7 @@ impl Run {
 
     fn accept(&mut self, millis: Option<u64>) {
         let token = self.table.next_token();
-        assert!(token >= FIRST_TOKEN, "a token of nobody");
+        assert!(token >= FIRST_TOKEN, "a token without an owner");
         assert!(!self.tokens.contains(&token), "a token comes again");
         let number = self.tokens.len();
         let deadline = millis.map(|millis| self.env.clock.now() + Duration::from_millis(millis));

@@ -168,7 +168,7 @@ fn a_listener_that_is_taken_away_closes_alone_and_the_last_one_ends_the_server()
         assert!(line.contains(served.uri(0)), "{line}");
         let outcome = first.read(&mut [0]).map_err(|problem| problem.kind());
         let reset = Err(ErrorKind::ConnectionReset);
-        assert_eq!(outcome, reset, "{error}: nobody accepts it any more");
+        assert_eq!(outcome, reset, "{error}: it is never accepted");
         let second = UnixStream::connect(path_of(&unix)).expect("the other listener");
         let line = served.logged("stopped listening");
         assert!(line.contains(&unix), "{line}");

@@ -33,7 +33,7 @@ fn a_crowd_at_the_limit_waits_costs_nothing_and_gets_in() {
         echoes(client, b"still inside");
     }
     limit(&subject, before);
-    // No event tells that descriptors are free again, and nobody else connects.
+    // No event reports that descriptors are free again, and no other client connects.
     for client in &mut waiting {
         expect(client, b"let me in");
     }
@@ -46,7 +46,7 @@ fn a_crowd_at_the_limit_waits_costs_nothing_and_gets_in() {
     assert!((5..most).contains(&pauses), "{pauses} pauses in {took:?}");
 }
 
-/// Lets the server have so many descriptors; gives the limit before.
+/// Lets the server have this many descriptors. Returns the previous limit.
 fn limit(subject: &Subject, descriptors: u64) -> u64 {
     let id = i32::try_from(subject.served.process_id()).expect("a process's number");
     let limit = Rlimit {

@@ -1,5 +1,5 @@
 //! What goes wrong around threads and processes: there is none to be had, one fails, its parent is
-//! told too late, or whoever started the server left it odd signals.
+//! told too late, or the server's parent left it odd signals.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -261,7 +261,7 @@ fn wakers_count_as_descriptors_of_threads() {
 #[test]
 fn a_waker_without_a_descriptor_ends_its_own_connection() {
     let mut command = serveloop(&["serve", "operator", "--model", "threaded"]);
-    // While somebody may still type, each connection needs a waker.
+    // While a person may still type, each connection needs a waker.
     command.args(TCP).stdin(Stdio::piped());
     let subject = Subject::of(Served::spawn(command));
     let process = Pid::from_raw(i32::try_from(subject.served.process_id()).expect("a number"));
@@ -458,7 +458,7 @@ fn children_are_counted_though_sigchld_was_ignored() {
     assert_eq!(counts.number("closed_killed"), 1, "{counts:?}");
 }
 
-/// Blocked calls end by SIGURG, which whoever started the server may have kept back.
+/// Blocked calls end by SIGURG, which the server's parent may have blocked.
 #[test]
 fn a_blocked_read_ends_though_sigurg_was_kept_back() {
     let script = "import os, signal, sys\n\

@@ -95,7 +95,7 @@ fn trickle(client: &TcpStream) -> bool {
 
 #[test]
 fn coming_and_going_leaves_nothing_behind() {
-    // Whoever stays says nothing meanwhile, however long it takes.
+    // The clients that stay send nothing meanwhile, however long it takes.
     let patience = ["--first-message-timeout", "0", "--idle-timeout", "0"];
     let subject = Subject::new(&[&["echo", "-q"][..], &patience].concat());
     let mut steady: Vec<_> = (0..100).map(|_| subject.client()).collect();

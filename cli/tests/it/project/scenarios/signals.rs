@@ -30,7 +30,7 @@ fn being_stopped_and_continued_has_no_effect_on_a_transfer() {
         for _ in 0..200 {
             subject.served.signal(Signal::STOP);
             subject.served.signal(Signal::CONT);
-            // Nobody needs to handle these.
+            // These need no handler.
             subject.served.signal(Signal::WINCH);
             subject.served.signal(Signal::PIPE);
         }
@@ -39,7 +39,7 @@ fn being_stopped_and_continued_has_no_effect_on_a_transfer() {
     assert_eq!(subject.end().number("closed_by_peer"), 1);
 }
 
-/// Time goes on while the process stands still. What has arrived meanwhile counts before deadlines do.
+/// Time goes on while the process is stopped. Data that arrived meanwhile counts before deadlines do.
 #[test]
 fn what_came_while_the_process_stood_still_is_read_before_anybody_is_late() {
     const STILL: Duration = Duration::from_millis(700);

@@ -229,7 +229,7 @@ fn a_thousand_commands_leave_nothing_behind() {
     }
 }
 
-/// Orphans are left to the first process, and nobody else takes notice of their ends.
+/// Orphans are left to the first process, and no other process notices their ends.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_first_process_of_a_container_keeps_no_zombies() {
@@ -246,7 +246,7 @@ fn the_first_process_of_a_container_keeps_no_zombies() {
     assert!(!processes.contains(") Z "), "{processes}");
 }
 
-/// Whoever joins a group after it was killed, and before its first process is reaped, is an orphan
+/// A process that joins a group after it was killed, and before its first process is reaped, is an orphan
 /// that goes on.
 #[cfg(target_os = "linux")]
 #[test]

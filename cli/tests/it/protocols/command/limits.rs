@@ -145,7 +145,7 @@ fn a_program_inherits_nothing() {
     drop(crowd);
 }
 
-/// Whoever started the server can have left it in a state in which children vanish by themselves.
+/// The server's parent can have left it in a state in which children vanish by themselves.
 #[test]
 fn children_are_kept_until_they_are_reaped() {
     let mut command = Command::new("env");
@@ -191,7 +191,7 @@ fn no_signal_is_blocked() {
     assert_eq!(mask(&status, "SigBlk:"), 0);
 }
 
-/// Root may look everywhere, so the server must be somebody else.
+/// Root may look everywhere, so the server must run as another user.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_program_cannot_look_into_the_server() {
@@ -516,7 +516,9 @@ fn programs_that_cannot_be_started_are_told_and_counted() {
 fn want_of_processes_is_told() {
     let has_tool = Command::new("prlimit").arg("--version").output().is_ok();
     if !has_tool || !rustix::process::geteuid().is_root() {
-        return println!("skipped: needs prlimit and root, to be somebody who runs nothing else");
+        return println!(
+            "skipped: needs prlimit, and root to become a user without other processes"
+        );
     }
     for most in ["--nproc=1", "--nproc=2"] {
         let directory = Directory::new();
@@ -559,7 +561,7 @@ fn a_program_is_allowed_whose_name_is_no_text() {
     assert_eq!(client.reply(), b"hi\n");
 }
 
-/// Whoever starts the server may give it nothing at all.
+/// The server's parent may give it nothing at all.
 #[test]
 fn programs_run_where_there_is_no_environment() {
     let mut command = serveloop(&["serve", "command", "--listen", "tcp://127.0.0.1:0"]);

@@ -40,7 +40,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn read(&mut self, count: usize) -> Vec<u8> {
         let mut data = vec![0; count];
-        self.0.read_exact(&mut data).expect("so many bytes");
+        self.0.read_exact(&mut data).expect("this many bytes");
         data
     }
 
