@@ -227,6 +227,7 @@ pub(crate) fn write_in_full(out: impl AsFd, text: &[u8]) -> Result<(), (usize, i
             Err(error) => return Err((rest.len(), error.into())),
         }
     }
+
     Ok(())
 }
 

@@ -224,6 +224,7 @@ fn cells(outcome: &Outcome, measured: &Measured) -> [String; HEADINGS.len() - 1]
     let times = &measured.latency_microseconds;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let processor = measured.server_microseconds_per_message;
+
     [
         number(measured.per_second.median),
         spread(measured.per_second.spread()),

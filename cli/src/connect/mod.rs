@@ -202,6 +202,7 @@ impl Connect {
         let usual = Config::default();
         let idle = self.timeout.and_then(Into::into);
         let message = self.message_most(FRAME_MOST);
+
         Config {
             connect_timeout: self.timeout.map_or(usual.connect_timeout, Into::into),
             message_timeout: None,

@@ -201,6 +201,7 @@ fn without_name() -> io::Result<File> {
         let others = PLACES.iter().map(tempfile::tempfile_in);
         others.flatten().next().ok_or(error)
     });
+
     made.map_err(|error| {
         let problem = format!(
             "cannot create a temporary file in {}: {error}",

@@ -155,6 +155,7 @@ impl Part {
                 size => Self::Data(size),
             },
         };
+
         Ok(())
     }
 

@@ -41,6 +41,7 @@ impl Decoder for Messages {
                 let piece = data.strip_suffix(b"\n").unwrap_or(data);
                 let payload = piece.strip_suffix(b"\r").unwrap_or(piece);
                 let taken = data.len();
+
                 Ok(Some(Frame {
                     message: payload,
                     taken,

@@ -83,6 +83,7 @@ impl Splitter {
 
     fn push_quoted(&mut self, quote: Quote, at: usize, byte: u8, escaped: bool) {
         if escaped {
+            // Within double quotes, a backslash escapes only a double quote and itself.
             if byte != b'"' && byte != b'\\' {
                 self.extend(b'\\');
             }

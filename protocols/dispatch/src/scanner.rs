@@ -82,6 +82,7 @@ impl Scanner {
             (Inside::Escape, _) => self.inside = Inside::Quotes,
             (Inside::Word | Inside::Brackets | Inside::Quotes, _) => {}
         }
+
         Ok(None)
     }
 

@@ -297,6 +297,7 @@ impl<'a> Exchange<'a> {
                 Err(error) => self.turn_to_next(error.into())?,
             }
         }
+
         Ok(())
     }
 
