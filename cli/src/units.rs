@@ -1,6 +1,7 @@
 //! Option values: numbers with units, as they are typed and shown.
 
 use std::fmt;
+use std::num::NonZero;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -147,6 +148,15 @@ impl From<Backlog> for i32 {
     }
 }
 
+/// Parses a number that may not be 0. The standard library's error for 0 speaks of types.
+///
+/// # Errors
+/// Fails with a message that says what is expected.
+pub(crate) fn at_least_one(text: &str) -> Result<NonZero<usize>, String> {
+    text.parse()
+        .map_err(|_| "expected a number, 1 or more".to_owned())
+}
+
 /// A length of time: `0`, `250ms`, `10s`, `1m 30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span(Duration);
@@ -272,6 +282,15 @@ mod tests {
         assert_eq!("5".parse(), Ok(Backlog(5)));
         assert!("-1".parse::<Backlog>().is_err());
         assert!("2147483648".parse::<Backlog>().is_err());
+    }
+
+    #[test]
+    fn zero_is_not_at_least_one() {
+        assert_eq!(at_least_one("1"), Ok(NonZero::<usize>::MIN));
+        for text in ["0", "-1", "many", ""] {
+            let problem = at_least_one(text).unwrap_err();
+            assert!(problem.starts_with("expected a number, 1"), "{text}");
+        }
     }
 
     #[test]

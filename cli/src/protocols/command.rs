@@ -16,7 +16,7 @@ use serveloop_command::{Allowed, Commands, Settings};
 use crate::failure::Failure;
 use crate::logger::TARGET;
 use crate::serving::{Execution, Need};
-use crate::units::{Size, Span, Timeout};
+use crate::units::{Size, Span, Timeout, at_least_one};
 
 /// Runs programs that --allow lists, without a shell, and sends back their output.
 ///
@@ -103,7 +103,7 @@ pub(crate) struct CommandOptions {
     #[arg(long, value_name = "SIZE", default_value_t = Settings::default().max_output.into())]
     max_command_output: Size,
     /// The most programs that run at a time
-    #[arg(long, value_name = "NUMBER", default_value = "8")]
+    #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = at_least_one)]
     max_commands: NonZero<usize>,
     /// The most programs that wait for one of those to end, in the order of their requests; beyond
     /// that, the reply is [busy: ...]

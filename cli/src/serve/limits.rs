@@ -57,7 +57,7 @@ limits! {
         limit_loopback: bool, "BOOL";
         /// The most processes at a time with --model forking; further connections wait
         max_children: usize, "NUMBER";
-        /// Descriptors that are kept free for other purposes than connections
+        /// How many descriptors to keep free for purposes other than connections
         reserved_descriptors: usize, "NUMBER";
         /// Raise the process's soft limit of open descriptors to its hard limit
         raise_descriptor_limit: bool, "BOOL";
@@ -89,11 +89,11 @@ limits! {
         low_water: Size, "SIZE";
         /// End a connection when more output than this waits for its peer
         max_output: Size, "SIZE";
-        /// The most that all connections may buffer together; beyond it, those with most are ended
+        /// The most that all connections may buffer together; beyond it, the largest are ended
         max_buffered: Size, "SIZE";
         /// The longest message, and the most input to keep while a message is incomplete
         max_frame: Size, "SIZE";
-        /// The longest line of a line protocol
+        /// The longest line in a protocol of lines
         max_line: Size, "SIZE";
     }
     "Datagrams" {
@@ -107,9 +107,9 @@ limits! {
         connect_timeout: Timeout, "DURATION";
         /// How long the handshake of a layer such as TLS may take; 0: no limit
         handshake_timeout: Timeout, "DURATION";
-        /// From the beginning of a connection to its first complete message; 0: no limit
+        /// How long a connection may take to send its first complete message; 0: no limit
         first_message_timeout: Timeout, "DURATION";
-        /// From the first to the last byte of a later message; 0: no limit
+        /// How long a later message may take from its first to its last byte; 0: no limit
         message_timeout: Timeout, "DURATION";
         /// How long a connection may be idle, without a byte in either direction; 0: no limit
         idle_timeout: Timeout, "DURATION";
@@ -123,7 +123,7 @@ limits! {
         linger_draining: Span, "DURATION";
         /// The most input to discard during that wait before the connection is closed anyway
         linger_bytes: Size, "SIZE";
-        /// From the first signal to the end of the connections that are still open; 0: no limit
+        /// How long a shutdown waits before it ends the connections still open; 0: no limit
         drain_timeout: Timeout, "DURATION";
     }
     "Sockets" {

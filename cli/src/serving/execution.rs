@@ -9,6 +9,7 @@ use serveloop::{Actions, Address, Config, Ended, Factory, Peer, Server, Statisti
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
 use crate::signals::{tell_from_a_thread, tell_heard};
+use crate::units::at_least_one;
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Execution {
@@ -17,7 +18,13 @@ pub(crate) struct Execution {
     model: Model,
     /// How many event loops, each on its own thread, share the clients; only with --model event-loop.
     /// Limits on connections apply to each loop
-    #[arg(long, global = true, value_name = "NUMBER", default_value = "1")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NUMBER",
+        default_value = "1",
+        value_parser = at_least_one
+    )]
     workers: NonZero<usize>,
 }
 
