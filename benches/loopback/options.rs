@@ -15,13 +15,13 @@ usage: cargo bench --bench loopback -- [options]
                                   descriptors; needs prlimit), counts (needs valgrind and strace),
                                   guard (counts against their limits), targets (all in one table)
   --servers epoll,edge,mio,tokio,serveloop
-                                  which servers, of which the first is what the others are compared to;
-                                  also: multi (tokio's two threads), workers (two loops), threads,
-                                  framed, lines, busy
+                                  which servers to measure, compared with the first one; also: multi
+                                  (tokio's two threads), workers (two loops), threads, framed, lines,
+                                  busy
   --connections 1,100,1000        how many connections are busy at a time (one number: the second)
   --size 64                       bytes per message
   --depth 1                       messages under way per connection
-  --rounds 5                      how often every server is measured
+  --rounds 5                      how many times every server is measured
   --seconds 0.5                   how long one measurement takes, without its warm-up
   --idle 5000                     how many connections are idle (memory)
   --crowd 15000                   how many connections are open (crowd)
