@@ -1,9 +1,9 @@
-//! Faults at their full size, with figures: what they cost the server, and what they cost everybody
-//! else. `cargo bench --bench faults` runs all of them, in about five minutes;
+//! Faults at their full size, with figures: what they cost the server, and what they cost the other
+//! clients. `cargo bench --bench faults` runs all of them, in about five minutes;
 //! `cargo bench --bench faults -- descriptors flood` some, `--quick` with a tenth of the size.
 //!
-//! Each server is a process of its own on one core, and who measures is on another where there is one.
-//! What is to be trusted are ratios within a run, counts and memory.
+//! Each server is a separate process on one core, and the measuring process is on another where there is
+//! one. Ratios within a run, counts and memory are reliable.
 
 #[cfg(target_os = "linux")]
 mod descriptors;

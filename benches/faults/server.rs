@@ -58,7 +58,7 @@ impl Running {
         self.process.lines.try_iter().count()
     }
 
-    /// Shuts it down; gives its counters.
+    /// Shuts it down. Returns its counters.
     pub(crate) fn end(mut self) -> io::Result<BTreeMap<String, u64>> {
         self.process.stdin = None;
         let mut counts = BTreeMap::new();

@@ -9,7 +9,7 @@ use crate::counts::{calls_per_message, instructions_per_message, works};
 use crate::options::Options;
 use crate::servers::Kind;
 
-/// A little above what it is: a rise by five parts in a hundred does not pass. Another compiler may
+/// A little above the present cost: a rise by five parts in a hundred does not pass. Another compiler may
 /// need another number.
 const INSTRUCTIONS_MOST: f64 = 340.0;
 /// One read, one write, and a share of a wait.

@@ -3,7 +3,7 @@
 //!
 //! Every server runs in a process of its own, pinned to one core, and the generator on another where
 //! there is one. Servers take turns within each round, so that a machine that becomes slower does so
-//! for all of them; what is to be trusted are ratios within a run, and counts.
+//! for all of them; ratios within a run, and counts, are reliable.
 //!
 //! `cargo bench --bench loopback -- --help` lists the options.
 

@@ -1,4 +1,4 @@
-//! Addresses as anybody may write them.
+//! Addresses as users may write them.
 
 use std::array;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use crate::input::Input;
 /// What is shown of an address is not cut to fewer bytes; no socket has a path that long.
 const CUT_LEAST: usize = 240;
 
-/// What anybody calls an address is one, or a clear error; and it is read back as it was written.
+/// A text is an address or a clear error, and an address is read back as it was written.
 /// The first byte says what the others are: a text behind a scheme, or the parts of an address.
 ///
 /// # Panics

@@ -246,7 +246,7 @@ fn end_of_rest(left: usize, most: usize) -> End {
 }
 
 /// Shows the framing the stream byte by byte. What it has seen without finding a frame is replaced
-/// by delimiters, as far as they cannot be the beginning of one: who scans it again finds them.
+/// by delimiters, as far as they cannot be the beginning of one: a second scan finds them.
 ///
 /// # Panics
 /// When a byte is scanned twice, and so a long frame costs the square of its length.

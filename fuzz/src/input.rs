@@ -56,7 +56,7 @@ pub(crate) fn pieces<'a>(mut stream: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]>
 }
 
 /// What bytes spell: byte 1 means the first of `words`, and so on, and all others for
-/// themselves. So what makes sense is not found by luck alone.
+/// themselves. So valid input is not found by luck alone.
 pub(crate) fn spelled(bytes: &[u8], words: &[&str]) -> Vec<u8> {
     let mut text = Vec::new();
     for byte in bytes {

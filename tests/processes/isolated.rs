@@ -65,7 +65,7 @@ impl Isolated {
         connect(&self.addresses[0])
     }
 
-    /// Shuts it down if it still listens, and gives its counts.
+    /// Shuts it down if it still listens, and returns its counts.
     #[track_caller]
     pub(crate) fn end(mut self) -> Statistics {
         self.shutdown();

@@ -147,7 +147,7 @@ pub(crate) struct Faulty {
     /// Connections of which a read was short since their last event.
     short: Vec<usize>,
     seen: Vec<usize>,
-    /// What was read last, and who was accepted last.
+    /// What was read last, and which connection was accepted last.
     read: Vec<u8>,
     accepted: Option<Address>,
 }

@@ -81,7 +81,7 @@ fn first(text: &[u8]) -> Option<(Value, usize)> {
     Some((value, length))
 }
 
-/// Whether an `f64` holds each of the numbers, as those who read the reply need it.
+/// Whether an `f64` holds each of the numbers, as readers of the reply need it.
 fn is_in_range(value: &Value) -> bool {
     match value {
         Value::Array(elements) => elements.iter().all(is_in_range),

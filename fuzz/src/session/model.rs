@@ -63,7 +63,7 @@ pub(super) struct Model {
     pub(super) pending: bool,
     /// Unread bytes are an unfinished message.
     pub(super) incomplete: bool,
-    /// No message was complete yet, and one is owed: by who came to us, not by whom we went to.
+    /// No message was complete yet, and the peer owes one: on an inbound connection only.
     pub(super) first: bool,
     /// What the protocol said that it took when it was last shown something.
     last_take: Option<usize>,

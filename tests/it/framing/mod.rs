@@ -310,7 +310,7 @@ fn an_unterminated_line_counts_only_where_it_is_asked_for() {
     assert_eq!(decode(&mut lenient, b"a\nbcde", &[9]).1, End::TooLong);
 }
 
-/// What a payload ends with is part of the line's end for who reads it: the way to send CRLF.
+/// A carriage return at the end of a payload becomes part of the line end: the way to send CRLF.
 #[test]
 fn a_payload_with_a_cr_at_its_end_makes_a_line_with_crlf() {
     let stream = encode(&Lines::new(9), &[b"hi\r".to_vec()]);

@@ -1,5 +1,5 @@
 //! The same dialogues in every model and over every transport: what a session promises does not
-//! depend on who moves its bytes.
+//! depend on what moves its bytes.
 
 mod failures;
 mod rules;

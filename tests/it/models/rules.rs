@@ -1,5 +1,5 @@
 //! What a model that blocks could get wrong: connections that never pause for breath, wakes that
-//! come at a bad moment, who waits when the server stops, and protocols that hang.
+//! come at a bad moment, clients that wait when the server stops, and protocols that hang.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -398,7 +398,7 @@ fn connections_are_spread_over_workers() {
         all: Arc::clone(&all),
     };
     let server = ModelServer::new(Model::Workers, &[TCP], timeless(), factory);
-    // Who is answered knows that all workers listen.
+    // A client that is answered knows that all workers listen.
     echoes(&mut server.client(), b"hello");
     let mut clients: Vec<_> = (0..100).map(|_| server.client()).collect();
     for client in &mut clients {

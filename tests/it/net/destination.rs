@@ -93,7 +93,7 @@ fn scope_of(interface: &str) -> u32 {
     number.unwrap_or_else(|| panic!("{interface}: {shown}"))
 }
 
-/// A datagram for everybody comes in by no address of ours: the system chooses.
+/// A broadcast datagram is sent to none of our addresses: the system chooses.
 #[test]
 fn a_broadcast_is_answered_from_an_address_of_ours() {
     const NAME: &str = "net::destination::a_broadcast_is_answered_from_an_address_of_ours";

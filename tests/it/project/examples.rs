@@ -284,13 +284,13 @@ fn chat_reaches_all_others() {
             }
         }
     }
-    // Who has left is no trouble to who speaks then.
+    // A member that has left does not disturb one that speaks afterwards.
     members.remove(0);
     members[0].get_mut().write_all(b"gone?\n").unwrap();
     assert_eq!(heard(&mut members[1]), "2: gone?\n");
 }
 
-/// Members 1 and 2 say more to each other than everything on the way to member 3 can hold, who does
+/// Members 1 and 2 say more to each other than everything on the way to member 3 can hold, which does
 /// not read: they lose nothing, and the server keeps no more for the third than its queue.
 #[test]
 fn chat_is_not_held_up_by_one_who_never_reads() {

@@ -454,7 +454,7 @@ fn a_drop_that_panics_spares_the_server() {
     }
 }
 
-/// Those who wait in the queue share what is left of the drain.
+/// Clients that wait in the queue share the rest of the drain's time.
 #[test]
 fn a_sequential_drain_has_one_deadline_for_all() {
     let config = Config {

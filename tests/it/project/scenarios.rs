@@ -97,7 +97,7 @@ fn a_panic_at_any_call_of_any_of_many_ends_its_own_connection_only() {
     let mut number = 0;
     let serving = Serving::tcp(timeless(), move |_: &Peer| {
         number += 1;
-        // The first is the bystander, who never panics.
+        // The first is the bystander, which never panics.
         let calls = if number == 1 { 0 } else { number % DEEPEST + 1 };
         Some(Countdown {
             calls: calls.into(),

@@ -1,4 +1,4 @@
-//! What `socketserver` offers has its counterpart here; see the guide for those who come from there.
+//! Everything that `socketserver` offers has a counterpart here; see docs/from-socketserver.md.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

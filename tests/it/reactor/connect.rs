@@ -206,7 +206,7 @@ fn a_full_unix_listener_that_accepts_is_reached() {
                 }
             }
         });
-        // Who waited first goes, so that those after it are accepted without an end of their own.
+        // The client that waited first leaves, so that the next ones are accepted before any of them ends.
         drop(sockets);
         reactor.run().unwrap();
         accepting.join().unwrap();

@@ -112,7 +112,7 @@ fn read_in_a_turn<P: Protocol>(read_per_turn: usize, protocol: fn() -> P) -> u64
     reactor.listen(&at).unwrap();
     reactor.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!(reactor.statistics().bytes_read, 0);
-    // Nothing tells of the flood, but before anybody is cut off there is one look at it.
+    // No event reports the flood, but before a client is cut off the loop looks at it once.
     reactor.turn(None).unwrap();
     let look = reactor.statistics().bytes_read;
     assert!(look > 0 && look <= 64 << 10, "{look}");

@@ -1,4 +1,4 @@
-//! The ways to stop a server, and what those who are connected get before it ends.
+//! The ways to stop a server, and what connected clients get before it ends.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -174,7 +174,7 @@ fn a_drain_has_an_end() {
     assert!(took >= millis(150) && took < seconds(2), "{took:?}");
 }
 
-/// Clients who never end their side cost the shutdown a moment, not the whole linger timeout.
+/// Clients that never end their side cost the shutdown a moment, not the whole linger timeout.
 #[test]
 fn idle_clients_do_not_hold_up_a_shutdown() {
     let config = Config {

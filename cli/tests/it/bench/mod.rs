@@ -23,7 +23,7 @@ fn bench(arguments: &[&str]) -> Outcome {
     Outcome::new(&[&SHORT, arguments].concat())
 }
 
-/// Runs a benchmark that must succeed, and gives its results.
+/// Runs a benchmark that must succeed, and returns its results.
 #[track_caller]
 fn results(arguments: &[&str]) -> Vec<Value> {
     let outcome = bench(&[arguments, &["--json"]].concat());

@@ -361,7 +361,7 @@ fn descriptors_that_do_not_wait_are_waited_for() {
     }
 }
 
-/// Also while it waits for who reads its output.
+/// Also while it waits for the reader of its output.
 #[test]
 fn an_interrupt_needs_no_reader() {
     let server = Scripted::new(|mut stream| stream.write_all(b"a word").unwrap());

@@ -130,7 +130,7 @@ fn where_there_is_no_line_a_server_may_end_first() {
 struct Python(Child);
 
 impl Python {
-    /// Runs the server of that name; gives where it listens. None without Python.
+    /// Runs the server of that name. Returns where it listens, or None without Python.
     fn new(name: &str) -> Option<(Self, String)> {
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -163,7 +163,7 @@ impl Drop for Python {
     }
 }
 
-/// Talks to the server of that name; gives what is printed. None without Python.
+/// Talks to the server of that name. Returns what is printed, or None without Python.
 #[track_caller]
 fn tutorial(name: &str, protocol: &[&str], input: &str) -> Option<String> {
     let (python, uri) = Python::new(name)?;

@@ -216,7 +216,7 @@ fn an_output_that_nobody_reads_does_not_outlast_the_limit() {
     server.end();
 }
 
-/// A user who is not root, where root runs the tests.
+/// A user other than root, where root runs the tests.
 const NOBODY: u32 = 65_534;
 
 /// Makes `command` run as the user nobody. False where that is not possible, or that user cannot find the command.
@@ -614,7 +614,7 @@ fn the_names_of_open_files_are_not_opened_anew() {
     }
 }
 
-/// While a file loads it may not be read by anybody who may not read what it becomes.
+/// During the download, only users that may read the complete file may read it.
 #[test]
 fn a_part_is_not_more_open_than_its_file() {
     for (mode, umask) in [(0o600, "0"), (0o640, "022"), (0o666, "0"), (0o400, "077")] {

@@ -22,7 +22,7 @@ use crate::support::served::{PATIENCE, serveloop};
 use crate::support::sockets::Directory;
 use crate::support::terminal::terminal;
 
-/// Reads a request's head, and gives it.
+/// Reads a request's head, and returns it.
 #[track_caller]
 fn request(stream: &TcpStream) -> String {
     let mut head = String::new();
@@ -164,7 +164,7 @@ fn a_new_file_has_the_usual_mode() {
     server.end();
 }
 
-/// A link stays one, a device stays a device, and a directory is refused before anybody is asked.
+/// A link stays one, a device stays a device, and a directory is refused before any request.
 #[test]
 fn what_is_no_plain_file_is_left_what_it_is() {
     let directory = Directory::new();
@@ -185,7 +185,7 @@ fn what_is_no_plain_file_is_left_what_it_is() {
     assert!(text.contains(at) && text.contains("directory"), "{text}");
 }
 
-/// What servers do, by mistake or on purpose, and what is said about it.
+/// Faulty responses, by mistake or on purpose, and the error for each.
 const BROKEN: [(&str, &str); 14] = [
     ("", "the connection ended before the head"),
     ("SSH-2.0-OpenSSH_9.6\r\n\r\n", "not an HTTP response"),

@@ -22,7 +22,7 @@ fn head(stream: &TcpStream) -> String {
     head
 }
 
-/// A proxy that answers `count` requests by itself, and who hears what it was asked.
+/// A proxy that answers `count` requests by itself, and the receiver of these requests.
 fn proxy(count: usize) -> (Scripted, mpsc::Receiver<String>) {
     let (tell, told) = mpsc::channel();
     let server = Scripted::several(count, move |mut stream| {

@@ -1,4 +1,4 @@
-//! A name with several addresses, of which some are silent: the first that answers is talked to.
+//! A name with several addresses, of which some are silent: the client talks to the first that answers.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};

@@ -1,4 +1,4 @@
-//! What a client says of a failure: on one line, without what commands a terminal, soon, and with what
+//! The errors of clients: on one line, without control characters, soon, and with advice that
 //! helps.
 
 use std::io::{Read, Write};

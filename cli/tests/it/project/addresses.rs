@@ -1,5 +1,5 @@
 //! Addresses of every kind on the command line: names with several addresses, of which some do not
-//! work, names of interfaces, names outside the file system, and what cannot be talked to.
+//! work, names of interfaces, names outside the file system, and addresses that cannot be connected to.
 
 use std::io::{self, Write};
 use std::net::{Ipv6Addr, TcpListener, UdpSocket};

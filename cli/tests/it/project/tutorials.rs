@@ -1,6 +1,6 @@
 //! Clients as tutorials of Python's `socket` write them, against the servers that replace theirs.
 //!
-//! `docs/tutorials.md` tells how each system is run. Beside the Python clients here, each is spoken
+//! `docs/tutorials.md` shows how each system is run. Besides the Python clients here, each is spoken
 //! to byte by byte:
 //!
 //! | system | command | tests |
@@ -29,7 +29,7 @@ use crate::support::sockets::socket_addr;
 
 const TCP: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
 
-/// Runs a client against `served` with `typed` on its standard input; gives what it printed.
+/// Runs a client against `served` with `typed` on its standard input. Returns what it printed.
 /// Nothing if there is no Python.
 #[track_caller]
 fn run(script: &str, served: &Served, typed: &str) -> Option<String> {

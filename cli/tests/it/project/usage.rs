@@ -1,4 +1,4 @@
-//! Command lines that make no sense, and those that ask for help.
+//! Invalid command lines, and those that ask for help.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::support::served::{Outcome, Served};
 use crate::support::sockets::Directory;
 
-/// Runs a command line that makes no sense; gives what is said about it.
+/// Runs an invalid command line. Returns what is said about it.
 #[track_caller]
 fn refused(arguments: &[&str]) -> String {
     let outcome = Outcome::new(arguments);

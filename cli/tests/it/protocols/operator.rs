@@ -1,4 +1,4 @@
-//! `serve operator`: who wrote what is on standard output, and what is typed goes to clients.
+//! `serve operator`: standard output shows what each client wrote, and what is typed goes to clients.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -146,7 +146,7 @@ fn an_output_that_nobody_reads_makes_only_writers_wait() {
     }
 }
 
-/// The one test that lets time pass: what does nothing is seen by waiting alone.
+/// The one test that lets time pass: only waiting shows that nothing happens.
 #[test]
 fn waiting_for_room_costs_nothing() {
     let printing = Printing::new(&TCP);
@@ -243,7 +243,7 @@ fn datagrams_are_printed_and_each_is_logged_with_its_sender() {
     }
 }
 
-/// Who sent a datagram cannot be made to wait.
+/// The sender of a datagram cannot be made to wait.
 #[test]
 fn datagrams_without_room_are_dropped_and_counted() {
     let directory = Directory::new();

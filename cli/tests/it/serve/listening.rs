@@ -14,7 +14,7 @@ use crate::support::outside::skip;
 use crate::support::served::{Outcome, Served, number_of, serveloop};
 use crate::support::sockets::{Directory, Stream, clogged, path_of, socket_addr};
 
-/// Runs a server that cannot listen; gives the one line that says why.
+/// Runs a server that cannot listen. Returns the one line that says why.
 #[track_caller]
 fn refused(uri: &str) -> String {
     let outcome = Outcome::new(&["serve", "echo", "--listen", uri]);

@@ -21,7 +21,7 @@ const MODELS: [&[&str]; 5] = [
     &["--model", "forking"],
 ];
 
-/// Less than the default time that a drain may take: who needs less was not waiting for its end.
+/// Less than the default time that a drain may take: a server that needs less was not waiting for its end.
 const PROMPT: Duration = Duration::from_secs(8);
 
 const TCP: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
@@ -240,7 +240,7 @@ fn workers_are_for_the_event_loop() {
     assert!(outcome.stderr.contains("--workers"), "{}", outcome.stderr);
 }
 
-/// Workers share their port among themselves, and the system would let others join who share too.
+/// Workers share their port among themselves, and the system would let other servers join that share it too.
 #[test]
 fn workers_take_no_share_in_the_port_of_another_server() {
     let others: [&[&str]; 3] = [&[], &["--reuse-port", "true"], &["--workers", "2"]];
@@ -263,7 +263,7 @@ fn workers_take_no_share_in_the_port_of_another_server() {
     }
 }
 
-/// The counterpart: who asks to share the port does.
+/// The counterpart: a server that asks to share the port does.
 #[test]
 fn workers_share_a_port_when_asked() {
     let share = ["--workers", "2", "--reuse-port", "true"];

@@ -41,7 +41,7 @@ fn lines_about<'a>(log: &'a [String], name: &str) -> Vec<&'a String> {
     log.iter().filter(|line| line.contains(&about)).collect()
 }
 
-/// Serves one client that comes and goes in order; gives its name and the log.
+/// Serves one client that comes and goes in order. Returns its name and the log.
 fn come_and_go(arguments: &[&str]) -> (String, Vec<String>) {
     let served = Served::new(&[arguments, &TCP].concat());
     let mut client = served.connect();

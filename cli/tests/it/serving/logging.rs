@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::support::served::{Served, serveloop};
 use crate::support::sockets::clogged;
 
-/// Serves one client of `protocol` and gives all that was logged.
+/// Serves one client of `protocol` and returns the whole log.
 fn log_of(protocol: &str, prepare: impl FnOnce(&mut Command)) -> Vec<String> {
     let mut command = serveloop(&["serve", protocol, "--listen", "tcp://127.0.0.1:0"]);
     prepare(&mut command);

@@ -68,7 +68,7 @@ fn a_terminal_that_was_stopped_by_ctrl_s_stops_no_server() {
     }
 }
 
-/// A terminal's own side cannot be opened again. Its mode is shared with others, who change it when
+/// A terminal's own side cannot be opened again. Its mode is shared with other processes, which change it when
 /// they like: nothing may depend on it.
 #[test]
 fn a_terminal_that_cannot_be_opened_again_and_is_changed_by_others_stops_no_server() {

@@ -12,7 +12,7 @@ use crate::support::outside::skip;
 use crate::support::served::Served;
 use crate::support::sockets::{Directory, socket_addr};
 
-/// Less than the time that a drain may take: who needs less was not waiting for its end.
+/// Less than the time that a drain may take: a server that needs less was not waiting for its end.
 const PROMPT: Duration = Duration::from_secs(8);
 
 /// Signals that come this soon after the first are the same request; and a little more.

@@ -98,7 +98,7 @@ impl Running {
 }
 
 impl Said {
-    /// The command succeeded; gives its output.
+    /// Returns the output of a command that succeeded.
     #[track_caller]
     pub(crate) fn well(self) -> String {
         assert_eq!((self.code, &*self.stderr), (Some(0), ""));
@@ -136,7 +136,7 @@ impl Drop for Running {
     }
 }
 
-/// Writes until nothing more is taken for a while; gives how much was.
+/// Writes until nothing more is accepted for a while. Returns how much was accepted.
 #[track_caller]
 pub(crate) fn fill(mut to: impl Write, bytes: &[u8]) -> usize {
     let mut taken = 0;

@@ -14,7 +14,7 @@ use crate::support::sockets::Stream;
 /// How long a test waits for what must come, on a machine that has other things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The command, with nothing inherited that would change what it logs or whom it asks.
+/// The command, with nothing inherited that would change its log or the servers that it asks.
 pub(crate) fn serveloop(arguments: &[&str]) -> Command {
     let mut command = piped(env!("CARGO_BIN_EXE_serveloop"));
     command.args(arguments);
@@ -180,7 +180,7 @@ impl Served {
         (self.child.wait().expect("our child"), stderr, stdout)
     }
 
-    /// Waits for an orderly end, and gives what the log says that was not waited for.
+    /// Waits for an orderly end, and returns the log lines that were not waited for.
     #[track_caller]
     pub(crate) fn status_and_log(self) -> Vec<String> {
         let (status, log) = self.end();
@@ -196,14 +196,14 @@ impl Served {
         self.child.wait().expect("our child")
     }
 
-    /// Waits for the end and gives the exit code.
+    /// Waits for the end and returns the exit code.
     #[track_caller]
     pub(crate) fn exit_code(self) -> Option<i32> {
         self.end().0.code()
     }
 }
 
-/// What came of a command line that ends by itself.
+/// The outcome of a command line that ends by itself.
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,

@@ -119,7 +119,7 @@ impl Stream {
         assert_eq!(String::from_utf8_lossy(&self.receive_rest()), "");
     }
 
-    /// Waits for the orderly end, and gives what comes before it.
+    /// Waits for the orderly end, and returns what comes before it.
     #[track_caller]
     pub(crate) fn receive_rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();

@@ -6,7 +6,7 @@ use crate::project::scenarios::{can, run_by};
 use crate::support::outside::skip;
 use crate::support::served::{Served, number_of};
 
-/// Runs a server that cannot listen on `uri`; gives the line that says why.
+/// Runs a server that cannot listen on `uri`. Returns the line that says why.
 #[track_caller]
 fn refused(before: &[&str], uri: &str) -> String {
     let served = Served::spawn_unheard(run_by(before, &["echo", "--listen", uri]));

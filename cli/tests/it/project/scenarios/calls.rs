@@ -61,7 +61,7 @@ impl Tampered {
         self.calls("(INJECTED)")
     }
 
-    /// Ends it; gives its counters and how many calls were made to fail.
+    /// Ends it. Returns its counters and how many calls were made to fail.
     #[track_caller]
     fn end(self) -> (Counts, u64) {
         let Self { subject, directory } = self;

@@ -76,7 +76,7 @@ fn a_reset_with_output_waiting_frees_everything() {
     drop(steady);
     let counts = subject.end();
     assert_eq!(counts.number("accepted"), tries as u64 + 1);
-    // Who ended its side first may be seen to have done so before its reset comes.
+    // A client's end of its side may be seen before its reset arrives.
     assert!(counts.number("closed_io") >= tries as u64 / 2, "{counts:?}");
 }
 

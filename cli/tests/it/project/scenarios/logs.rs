@@ -1,4 +1,4 @@
-//! A log that cannot be written must not hold up anybody.
+//! A log that cannot be written must not hold up any client.
 
 use std::fs::OpenOptions;
 use std::io::Read;

@@ -56,7 +56,7 @@ fn strace(what: &str, arguments: &[&str]) -> Command {
     run_by(&before, arguments)
 }
 
-/// Ends a forking, threading or other server and gives its counters.
+/// Ends a forking, threading or other server and returns its counters.
 #[track_caller]
 fn end(served: Served) -> Counts {
     served.signal(Signal::TERM);
@@ -553,7 +553,7 @@ fn a_protocol_without_its_thread_says_so_in_one_line() {
     }
 }
 
-/// One at a time: who had to wait for long is told of when its turn has come.
+/// One at a time: a client that had to wait for long is logged when its turn has come.
 #[test]
 fn a_sequential_server_says_that_somebody_waited() {
     let served = Served::new(&[

@@ -1,4 +1,4 @@
-//! Many at once, and some who take more than their share.
+//! Many clients at once, and some that take more than their share.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -119,7 +119,7 @@ fn coming_and_going_leaves_nothing_behind() {
     subject.end_quietly();
 }
 
-/// The queue of a listener overflows while the process is stopped: who was left out tries again, as
+/// The queue of a listener overflows while the process is stopped: a client that was left out tries again, as
 /// the system does by itself.
 #[test]
 fn a_burst_beyond_the_backlog_is_served_to_the_last() {

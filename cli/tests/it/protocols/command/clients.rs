@@ -7,7 +7,7 @@ use crate::protocols::command::serve;
 use crate::support::outside::skip;
 use crate::support::sockets::socket_addr;
 
-/// Runs one of our scripts against a server of one form, types `input`, and gives what it prints.
+/// Runs one of our scripts against a server of one form, types `input`, and returns what it prints.
 #[track_caller]
 fn python(script: &str, wire: &str, input: &str) -> Option<String> {
     if Command::new("python3").arg("--version").output().is_err() {

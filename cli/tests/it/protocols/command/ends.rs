@@ -52,7 +52,7 @@ impl Family {
     }
 }
 
-/// Waits for a file to be there, and gives what is in it.
+/// Waits until a file exists, and returns its content.
 #[track_caller]
 fn wait_for(path: &Path) -> String {
     let began = Instant::now();

@@ -95,7 +95,7 @@ fn a_program_that_leaves_others_behind_is_over() {
     assert_eq!(reply, "[exit status 4]\n");
 }
 
-/// Who makes a session of its own is not found by that, but does not hold up the reply either.
+/// A process that starts a new session is not found by that, but does not delay the reply either.
 #[test]
 fn a_program_that_escapes_does_not_hold_up_its_reply() {
     let served = serve(&["sh"], &[]);
