@@ -156,7 +156,10 @@ where
         }
 
         let taken = protocol.data_received(rest, transport)?;
-        assert!(taken <= rest.len(), "a protocol took more than there is");
+        assert!(
+            taken <= rest.len(),
+            "data_received returned more than the length of its data"
+        );
         if taken == 0 {
             return Ok(0);
         }

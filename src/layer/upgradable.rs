@@ -157,7 +157,10 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
             Stage::First(first) => first.data_received(data, transport)?,
         };
 
-        assert!(taken <= data.len(), "a protocol took more than there is");
+        assert!(
+            taken <= data.len(),
+            "data_received returned more than the length of its data"
+        );
         let switched = self.switch(transport)?;
         if !switched || taken == data.len() {
             return Ok(taken);
