@@ -145,7 +145,7 @@ fn called(reply: &Value, mut parameters: Map<String, Value>) {
         "echo" => Value::Object(parameters),
         "help" => json!({
             "echo": "gives it back",
-            "help": "all actions and what they do",
+            "help": "lists all actions and what they do",
             "sum": "adds numbers",
         }),
         "sum" => match numbers(&parameters) {
