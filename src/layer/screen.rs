@@ -121,7 +121,7 @@ impl Alarm {
         if !self.0.swap(true, Ordering::Relaxed) {
             log::warn!(
                 target: LOG_TARGET, id = peer.id(); "{peer}: sent {foreign}: the connection is closed. A web page can make a browser on \
-                 this machine send that, even to loopback, but not to a Unix socket. (Further ones are not warned about.)"
+                 this machine send that, even to loopback, but not to a Unix socket. (This warning appears once.)"
             );
         }
         ProtocolError::malformed(format!("{foreign} instead of a request"))

@@ -1,10 +1,10 @@
 //! Runs programs for clients, within limits and without a shell: a [`serveloop`] protocol.
 //!
-//! A request is a command line: words, and quotes as in Python's `shlex.split`. The first word must be
-//! a program that was [allowed](Allowed) when the server started, and the others are its arguments,
-//! passed unchanged. Variables, wildcards, pipes and `;` mean nothing. The reply is what the program
-//! writes to standard output and standard error, as it comes. What did not go well is said in
-//! brackets on a last line, as in `[exit status 1]` or `[timed out after 30s]`.
+//! A request is a command line: words, with quotes as in Python's `shlex.split`. The first word must be
+//! a program that was [allowed](Allowed) when the server started. The other words are its arguments,
+//! passed unchanged. Variables, wildcards, pipes and `;` have no special meaning. The reply is what the
+//! program writes to standard output and standard error, in the order in which it arrives. If something
+//! went wrong, a last line in brackets says what, such as `[exit status 1]` or `[timed out after 30s]`.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -36,17 +36,17 @@
 //! - [`Wire`] has the three formats of requests and replies.
 //!
 //! # What this protects from, and what not
-//! A program finds `PATH` and `LANG` in its environment, `/` as its directory, nothing on standard
-//! input, and no other descriptor. It has a session of its own, gains no rights by set-user-ID, and
-//! dies with its connection. When it ends, the processes that it left behind are killed. When the
-//! server is killed, on Linux the program is too, but not what it started.
+//! A program runs in the directory `/`, with only `PATH` and `LANG` in its environment, an empty
+//! standard input, and no other open descriptors. It has its own session, gains no rights by
+//! set-user-ID, and is killed when its connection ends. When it ends, the processes that it left behind
+//! are killed. When the server is killed, the program is killed too on Linux, but not what it started.
 //!
-//! None of this protects from what an allowed program can be told to do: whoever allows a shell, an
+//! None of this protects from what an allowed program can be told to do. Allowing a shell, an
 //! interpreter, `env`, `find`, `xargs` or an editor allows everything, with the rights of the server.
 //! Memory, the number of processes and the network are not limited.
 //!
-//! **Clients are not asked who they are.** Whoever can connect can run the programs, so listen at
-//! loopback or, better, at a Unix socket: the permissions of its directory say who may connect.
+//! **Clients are not authenticated.** Any client that can connect can run the programs, so listen on
+//! loopback or, better, on a Unix socket: the permissions of its directory decide who can connect.
 //!
 //! # Processes
 //! A program begins as the server's own binary, whose `main` calls [`become_program`] first. It sets

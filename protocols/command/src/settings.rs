@@ -1,4 +1,4 @@
-//! What a server runs for its clients, and within which limits.
+//! The programs that a server runs for its clients, and their limits.
 
 use std::io;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::wire::Wire;
 /// 100 years, a time that is never over. Longer ones could overflow an `Instant`.
 pub(crate) const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What a server runs for its clients, and within which limits. By default nothing is allowed.
+/// The programs that a server runs for its clients, and their limits. By default nothing is allowed.
 ///
 /// Each limit applies to one program, unless its documentation says otherwise.
 ///
@@ -29,7 +29,7 @@ pub(crate) const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60)
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How requests and replies travel.
+    /// How requests and replies are sent.
     pub wire: Wire,
     /// The programs that clients may run.
     pub allowed: Vec<Allowed>,
@@ -46,7 +46,7 @@ pub struct Settings {
     /// Each has a thread.
     pub max_running: usize,
     /// The most programs that wait for one of those to end, for all connections together. Beyond
-    /// that clients are told that the server is busy. Default: 64.
+    /// that, the reply is `[busy: ...]`. Default: 64.
     pub max_waiting: usize,
     /// The most processor time of each process of a program. Rounded up to whole seconds, at least
     /// 1. Default: 10 seconds.
@@ -60,7 +60,7 @@ pub struct Settings {
     /// default 8 KiB. Requests that `max_frame` of the server's `Config` does not allow end their
     /// connection, so that limit should be no lower.
     pub max_request: usize,
-    /// How long a program may go on after its client's stream has ended. Default: 1 second.
+    /// How long a program may keep running after the end of its client's stream. Default: 1 second.
     pub grace_after_eof: Duration,
 }
 
