@@ -221,7 +221,7 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value other than its default, and its effect on the configuration.
-    const OPTIONS: [(&str, &str, Change); 39] = [
+    const OPTIONS: [(&str, &str, Change); 40] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-per-peer", "8", |to| to.max_per_peer = 8),
         ("limit-loopback", "true", |to| to.limit_loopback = true),
@@ -254,6 +254,7 @@ mod tests {
         ("reply-factor", "3", |to| to.reply_factor = 3),
         ("replies-per-second", "10", |to| to.replies_per_second = 10),
         ("connect-timeout", "0", |to| to.connect_timeout = None),
+        ("handshake-timeout", "0", |to| to.handshake_timeout = None),
         ("first-message-timeout", "0", |to| {
             to.first_message_timeout = None
         }),
