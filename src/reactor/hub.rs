@@ -242,22 +242,15 @@ impl<'a, N> Hub<'a, N> {
     /// Tells a protocol that its connection is lost, and counts the reason. Returns whether the
     /// peer should see a reset rather than an orderly close.
     pub(super) fn lose<P: Protocol>(&mut self, session: &mut Session<P>) -> bool {
-        let Some(end) = session.handle_lost(&self.context(NOBODY)) else {
+        let context = self.context(NOBODY);
+        let Some(end) = session.conclude(&context, &mut self.effects.statistics) else {
             return false;
         };
-        let reason = end.reason();
 
-        self.effects.statistics.panics += u64::from(session.has_panicked_last());
-        let hard = reason.is_hard();
-        self.effects.statistics.count_close(reason);
-
-        if reason.is_error() {
+        let hard = end.reason().is_hard();
+        if end.reason().is_error() {
             self.effects.failures.push(end);
-        } else {
-            let peer = end.peer();
-            log::debug!(target: LOG_TARGET, event = "ended", id = peer.id(); "{peer}: {reason}");
         }
-
         hard
     }
 }

@@ -28,7 +28,6 @@ mod token;
 pub(crate) use self::connections::CONNECTIONS_MOST;
 pub(crate) use self::datagram::{answer_on_loop, answer_with};
 pub(crate) use self::hub::Hub;
-pub(crate) use self::linger::{LOOK_AGAIN, Linger};
 pub(crate) use self::model::{FIRST_OF_MODEL, Model, TOKENS_OF_MODEL};
 pub(crate) use self::token::NOBODY;
 

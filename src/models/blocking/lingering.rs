@@ -10,8 +10,7 @@ use socket2::Socket;
 use crate::config::Config;
 use crate::models::blocking::{WAIT_LEAST, pause_if_interrupted, read_clock};
 use crate::models::interrupt::Interrupt;
-use crate::reactor::{LOOK_AGAIN, Linger};
-use crate::session::{Clock, Input, Tick};
+use crate::session::{Clock, Input, LOOK_AGAIN, Linger, Tick};
 use crate::shutdown::ShutdownHandle;
 use crate::sys;
 
@@ -30,7 +29,7 @@ pub(super) struct Lingering<'a> {
 impl Lingering<'_> {
     /// Closes our side and discards input until the peer closes or a deadline passes.
     pub(super) fn linger(mut self) {
-        if self.config.linger_timeout.is_none() || self.stream.shutdown(Shutdown::Write).is_err() {
+        if self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
 

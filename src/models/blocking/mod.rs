@@ -23,14 +23,11 @@ use crate::models::interrupt::Interrupt;
 use crate::models::self_pipe::SelfPipe;
 use crate::net::Datagram;
 use crate::reactor::{NOBODY, answer_with};
-use crate::session::{Clock, Context, Driver, End, Input, Protocol, Session, Tick, catch};
+use crate::session::{Clock, Context, Drain, Driver, End, Input, Protocol, Session, Tick, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
+use crate::sys;
 use crate::waker::Mailbox;
-use crate::{LOG_TARGET, sys};
-
-/// How many turns of the loop a session may still take input after the shutdown began.
-const DRAINING_TURNS: u8 = 16;
 
 /// The shortest wait. The system treats a timeout of zero as no timeout.
 const WAIT_LEAST: Duration = Duration::from_millis(1);
@@ -62,7 +59,8 @@ pub(super) struct Blocking<'a, P> {
     /// Our side of the stream is closed.
     finished: bool,
     /// How many more turns may take input during the shutdown.
-    turns_left: u8,
+    /// What is left of the drain, while one is on.
+    drain: Option<Drain>,
     /// When the drain times out, once the session knows of the shutdown.
     drained: Option<Tick>,
 }
@@ -93,7 +91,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             dry: false,
             hung_up: false,
             finished: false,
-            turns_left: 0,
+            drain: None,
             drained: None,
         }
     }
@@ -107,14 +105,14 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     /// lingers for the peer's close.
     pub(super) fn serve_and<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
         self.call(Session::handle_open);
-        while !self.is_over() {
+        while !self.session.is_over() {
             self.attend();
             self.send();
             self.end_output();
             if self.session.has_more() {
                 self.now();
                 self.call(Session::handle_more);
-            } else if !self.is_over() && self.wait() {
+            } else if !self.session.is_over() && self.wait() {
                 self.receive();
             }
 
@@ -124,11 +122,6 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             }
         }
         self.end(tell)
-    }
-
-    fn is_over(&self) -> bool {
-        let sent = self.session.is_aborted() || self.session.output().is_empty();
-        self.session.is_closing() && sent
     }
 
     /// Handles what is due between reads and writes: wakes, the server's shutdown and deadlines.
@@ -146,10 +139,10 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             self.interrupt.note_told();
             let timeout = self.config.drain_timeout;
             self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
-            self.turns_left = DRAINING_TURNS;
+            self.drain = Some(Drain::new());
         }
 
-        if self.turns_left > 0 {
+        if self.drain.is_some() {
             self.drain();
         }
 
@@ -160,10 +153,14 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     /// Takes input that has already arrived, then asks the session to finish.
     #[cold]
     fn drain(&mut self) {
-        self.turns_left -= 1;
         let dry = !self.session.wants_input() || !sys::has_input(self.stream.as_fd());
-        if (dry && !self.session.has_more()) || self.turns_left == 0 {
-            self.turns_left = 0;
+        let session = &self.session;
+        if self
+            .drain
+            .as_mut()
+            .is_some_and(|drain| drain.is_over(dry, session))
+        {
+            self.drain = None;
             self.call(Session::handle_shutdown);
         }
     }
@@ -323,19 +320,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     }
 
     fn end<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
-        let lingers = !self.session.is_aborted() && !self.session.is_eof();
+        let lingers = self.session.lingers(self.config);
         let context = context(&self.clock, self.config, &self.served);
-        let Some(end) = self.session.handle_lost(&context) else {
+        let Some(end) = self.session.conclude(&context, self.statistics) else {
             return tell(self.statistics, None);
         };
-        let (peer, reason) = (end.peer(), end.reason());
+        let reason = end.reason();
         let is_error = reason.is_error();
-        if !is_error {
-            log::debug!(target: LOG_TARGET, event = "ended", id = peer.id(); "{peer}: {reason}");
-        }
-
-        self.statistics.count_close(reason);
-        self.statistics.panics += u64::from(self.session.has_panicked_last());
         self.interrupt.note_held(0, self.config.max_buffered);
         if !lingers && reason.is_hard() {
             // If this fails, the result is a plain close, which is as final.

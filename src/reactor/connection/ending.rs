@@ -6,9 +6,8 @@ use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::connection::{Aside, Connection};
 use crate::reactor::hub::Hub;
-use crate::reactor::linger::Linger;
 use crate::reactor::readiness::{ABORT, ENDED, HOLDING, LINGERING, Next, READABLE, RETIME};
-use crate::session::Protocol;
+use crate::session::{Linger, Protocol};
 
 impl<S, P: Protocol> Connection<S, P> {
     /// Ends the session for `reason`, whatever state it is in.
@@ -47,17 +46,12 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.readiness.any(LINGERING | ENDED) {
             return self.linger(hub);
         }
-        if self.session.is_aborted() {
-            self.lose(hub);
-            return self.reap();
-        }
-        if !self.session.output().is_empty() {
+        if !self.session.is_over() {
             return self.next_turn(hub);
         }
 
         self.lose(hub);
-        let lingers = hub.env.config.linger_timeout.is_some() && !self.session.is_eof();
-        if !lingers || hub.net.finish(&mut self.stream).is_err() {
+        if !self.session.lingers(&hub.env.config) || hub.net.finish(&mut self.stream).is_err() {
             return self.reap();
         }
 

@@ -7,16 +7,12 @@ use std::io::{self, ErrorKind};
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::hub::Hub;
-use crate::reactor::linger::Linger;
 use crate::reactor::readiness::{
     AFTER, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP, LINGERING, Next,
     QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, WOKEN, WRITABLE,
 };
-use crate::session::{Context, Flags, Protocol, REPEAT, Session, Tick};
+use crate::session::{Context, Drain, Flags, Linger, Protocol, REPEAT, Session, Tick};
 use crate::sys;
-
-/// How many turns a connection may still take input after the shutdown has begun.
-const DRAINING_TURNS: u8 = 16;
 
 #[derive(Debug)]
 pub(super) struct Connection<S, P> {
@@ -25,7 +21,7 @@ pub(super) struct Connection<S, P> {
     stream: S,
     generation: u32,
     pub(super) readiness: Readiness,
-    turns_left: u8,
+    drain: Drain,
 }
 
 /// State that few connections have at a time, and then only one of the two.
@@ -46,7 +42,7 @@ impl<S, P: Protocol> Connection<S, P> {
             stream,
             generation,
             readiness: Readiness::new(news),
-            turns_left: DRAINING_TURNS,
+            drain: Drain::new(),
         }
     }
 
@@ -67,7 +63,7 @@ impl<S, P: Protocol> Connection<S, P> {
             ("stream", size_of::<S>()),
             ("generation", size_of::<u32>()),
             ("readiness", size_of::<Readiness>()),
-            ("turns_left", size_of::<u8>()),
+            ("drain", size_of::<Drain>()),
         ]);
         fields
     }
@@ -371,9 +367,8 @@ impl<S, P: Protocol> Connection<S, P> {
     #[cold]
     fn attend(&mut self, context: &Context<'_>) {
         if self.readiness.any(DRAINING) && !self.readiness.any(SOON) {
-            self.turns_left = self.turns_left.saturating_sub(1);
             let dry = !self.readiness.any(READABLE) || !self.session.wants_input();
-            if (dry && !self.session.has_more()) || self.turns_left == 0 {
+            if self.drain.is_over(dry, &self.session) {
                 self.readiness.clear(DRAINING);
                 self.session.handle_shutdown(context);
             }

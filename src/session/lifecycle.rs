@@ -1,0 +1,146 @@
+//! The life of a connection after its session, and before: the drain that a shutdown begins, the
+//! account of the end, and the wait for the peer to close too.
+//!
+//! A connection is connecting, open, draining, lingering or ended. While it is connecting there is
+//! nothing but a deadline. While it is open it is a [`Session`]. What comes after that is here, once,
+//! for the event loop and for the drivers that block. They only read, write and wait.
+
+use std::time::Duration;
+
+use crate::LOG_TARGET;
+use crate::config::Config;
+use crate::session::{Context, End, Protocol, Session, Tick};
+use crate::statistics::Statistics;
+
+/// How many turns a connection may still take input after the shutdown has begun.
+const DRAINING_TURNS: u8 = 16;
+
+/// The turns that are left for input that has already arrived, before the session is told of the
+/// shutdown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drain(u8);
+
+impl Drain {
+    /// Creates the drain of a connection, of which no turn is used up.
+    pub(crate) fn new() -> Self {
+        Self(DRAINING_TURNS)
+    }
+
+    /// Uses up a turn. Returns whether to tell the session now: no more input is there (`dry`) and
+    /// the session has shown all that it has, or this was the last turn.
+    pub(crate) fn is_over<P: Protocol>(&mut self, dry: bool, session: &Session<P>) -> bool {
+        self.0 = self.0.saturating_sub(1);
+        (dry && !session.has_more()) || self.0 == 0
+    }
+}
+
+impl<P: Protocol> Session<P> {
+    /// Returns whether the session is over and everything that it owes was sent or dropped.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_closing() && (self.is_aborted() || self.output().is_empty())
+    }
+
+    /// Returns whether a session that is over waits for the peer to close too. It does not if the
+    /// peer closed first, or if the peer is to see a reset.
+    pub(crate) fn lingers(&self, config: &Config) -> bool {
+        config.linger_timeout.is_some() && !self.is_aborted() && !self.is_eof()
+    }
+
+    /// Tells the protocol that its connection is lost, counts and logs the end. Returns it once,
+    /// and `None` on later calls. An end with an error is for the caller to report.
+    pub(crate) fn conclude(
+        &mut self,
+        context: &Context<'_>,
+        statistics: &mut Statistics,
+    ) -> Option<End> {
+        let end = self.handle_lost(context)?;
+        let (peer, reason) = (end.peer(), end.reason());
+
+        statistics.count_close(reason);
+        statistics.panics += u64::from(self.has_panicked_last());
+        if !reason.is_error() {
+            log::debug!(target: LOG_TARGET, event = "ended", id = peer.id(); "{peer}: {reason}");
+        }
+        Some(end)
+    }
+}
+
+/// How soon to check again whether the peer has taken everything, which no event announces.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The end of our stream counts as one byte until the peer has acknowledged it.
+const OUR_END: usize = 1;
+
+/// The wait for the peer to close after us. If we closed while input is unread or on its way, the
+/// system would send a reset and drop what the peer has not taken yet, such as the last reply.
+#[derive(Debug)]
+pub(crate) struct Linger {
+    since: Tick,
+    heard: Tick,
+    bytes_left: usize,
+}
+
+impl Linger {
+    pub(crate) fn new(now: Tick, config: &Config) -> Self {
+        Self {
+            since: now,
+            heard: now,
+            bytes_left: config.linger_bytes,
+        }
+    }
+
+    /// Moves times that were noted at `from`, the start of a long turn, to its end `to`.
+    pub(crate) fn catch_up(&mut self, from: Tick, to: Tick) {
+        for stamp in [&mut self.since, &mut self.heard] {
+            if *stamp == from {
+                *stamp = to;
+            }
+        }
+    }
+
+    /// Returns whether to go on discarding input. After too much of it, it is left unread.
+    pub(crate) fn reads(&self) -> bool {
+        self.bytes_left > 0
+    }
+
+    /// Records that input arrived and was discarded.
+    pub(crate) fn hear(&mut self, count: usize, now: Tick) {
+        self.heard = now;
+        self.bytes_left = self.bytes_left.saturating_sub(count);
+    }
+
+    /// Returns whether to close. The peer must have taken all of our `unsent` bytes, and have been
+    /// quiet for long enough or sent too much. After `linger_limit` the wait ends in any case.
+    pub(crate) fn is_over(
+        &self,
+        unsent: usize,
+        now: Tick,
+        config: &Config,
+        draining: bool,
+    ) -> bool {
+        let enough = !self.reads() || now >= self.quiet_end(config, draining);
+        (enough && unsent <= OUR_END) || now >= self.since.after(config.linger_limit)
+    }
+
+    /// Returns when to check again, if nothing arrives before.
+    pub(crate) fn deadline(&self, now: Tick, config: &Config, draining: bool) -> Tick {
+        let quiet_end = self.quiet_end(config, draining);
+        let waits = !self.reads() || now >= quiet_end;
+        let next = if waits {
+            now.after(LOOK_AGAIN)
+        } else {
+            quiet_end
+        };
+        next.min(self.since.after(config.linger_limit))
+    }
+
+    fn quiet_end(&self, config: &Config, draining: bool) -> Tick {
+        let quiet = config.linger_timeout.unwrap_or_default();
+        let most = if draining {
+            config.linger_draining
+        } else {
+            quiet
+        };
+        self.heard.after(quiet.min(most))
+    }
+}
