@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::LOG_TARGET;
-use crate::address::NetworkList;
+use crate::address::{KEEPALIVE_MOST, MODE_MOST, NetworkList, is_group};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -163,6 +163,26 @@ pub struct Config {
     /// Shares a port with other sockets that have this option set too (SO_REUSEPORT).
     /// Default false.
     pub reuse_port: bool,
+    /// Accepts IPv4 clients too at the address `[::]` of TCP or UDP (IPV6_V6ONLY off). Other
+    /// addresses are of one family. A [`Peer`](crate::Peer) shows such a client with its IPv4
+    /// address, and limits per peer count it like any IPv4 client. Default false.
+    pub dual_stack: bool,
+    /// How long a TCP connection, accepted or outbound, may be silent before the system probes
+    /// whether its peer is still there (SO_KEEPALIVE), at most 32,767 s; a fraction of a second is
+    /// rounded up. Where the system allows it, a probe follows every quarter of this time, but at
+    /// least every 75 s, and after four without an answer the connection ends with an error of the
+    /// kind `TimedOut`: after about twice this time. Probes do not count as activity, so
+    /// `idle_timeout` is not affected. `None` sends no probes. Default `None`.
+    pub keepalive: Option<Duration>,
+    /// The permissions of the file of a Unix socket, which decide who may connect: at most 0o777,
+    /// whatever the process's umask is. On Linux the file has them from its first moment. On other
+    /// systems they are set right after binding: no client can connect before, but a datagram may
+    /// come before if the umask allows it. Default 0o600, the owner alone.
+    pub socket_mode: u32,
+    /// The group of the file of a Unix socket: a name that the system knows, or a number. A process
+    /// without privileges can name only groups that it is in. The file grants the group nothing
+    /// before it is the right one. `None` leaves the choice to the system. Default `None`.
+    pub socket_group: Option<String>,
     /// Sends small writes at once (TCP_NODELAY). Default true.
     pub nodelay: bool,
     /// The size of the system's send buffer per socket, in bytes (SO_SNDBUF). `None` leaves the
@@ -208,7 +228,29 @@ impl Config {
         )?;
         expect(self.backlog > 0, "backlog", "at least 1", self.backlog)?;
 
+        self.validate_sockets()?;
         self.validate_buffers()
+    }
+
+    fn validate_sockets(&self) -> Result<(), ConfigError> {
+        if let Some(idle) = self.keepalive {
+            let (shown, rule) = (format_args!("{idle:?}"), "more than 0 and at most 32767s");
+            let is_possible = !idle.is_zero() && idle <= KEEPALIVE_MOST;
+            expect(is_possible, "keepalive", rule, shown)?;
+        }
+
+        let mode = self.socket_mode;
+        let shown = format_args!("{mode:#o}");
+        expect(mode <= MODE_MOST, "socket_mode", "at most 0o777", shown)?;
+
+        let group = self.socket_group.as_deref().unwrap_or("0");
+        let rule = "a name or a number";
+        expect(
+            is_group(group),
+            "socket_group",
+            rule,
+            format_args!("{group:?}"),
+        )
     }
 
     fn validate_buffers(&self) -> Result<(), ConfigError> {
@@ -357,6 +399,10 @@ impl Default for Config {
             backlog: 1_024,
             reuse_address: true,
             reuse_port: false,
+            dual_stack: false,
+            keepalive: None,
+            socket_mode: 0o600,
+            socket_group: None,
             nodelay: true,
             send_buffer: None,
             receive_buffer: None,

@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::address::{Address, Peer};
+use crate::address::{Address, Listen, Peer};
 use crate::config::Config;
 use crate::models::{Processes, Sequential, Threads, workers};
-use crate::net::{Bound, Mio};
+use crate::net::{Bound, Mio, bind_listen};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
 use crate::session::{Factory, Protocol};
 use crate::shutdown::ShutdownHandle;
@@ -73,7 +73,8 @@ pub struct Server {
 
 impl Server {
     /// Binds all `addresses` and begins to listen. From now on clients can connect; they wait in
-    /// the system's queue until they are served.
+    /// the system's queue until they are served. Listeners with options of their own are bound by
+    /// [`bind_with`](Self::bind_with).
     ///
     /// # Errors
     /// Returns an error that names the address if one of them cannot be bound, and `InvalidInput`
@@ -81,6 +82,27 @@ impl Server {
     /// [`ConfigError`](crate::ConfigError) inside.
     pub fn bind(addresses: &[Address], config: Config) -> io::Result<Self> {
         let server = Self::bind_only(addresses, config)?;
+        server.activate()?;
+        Ok(server)
+    }
+
+    /// Binds all `listens` and begins to listen, like [`bind`](Self::bind). Each has options of its
+    /// own.
+    ///
+    /// ```
+    /// use serveloop::{Config, Server};
+    ///
+    /// let listens = ["tcp://:0?keepalive=60s".parse()?, "tcp://127.0.0.1:0".parse()?];
+    /// let server = Server::bind_with(&listens, Config::default())?;
+    /// assert_eq!(server.addresses().len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Fails like [`bind`](Self::bind), and with `InvalidInput` if an option does not fit its
+    /// address.
+    pub fn bind_with(listens: &[Listen], config: Config) -> io::Result<Self> {
+        let server = Self::bind_only_with(listens, config)?;
         server.activate()?;
         Ok(server)
     }
@@ -97,8 +119,19 @@ impl Server {
     /// # Errors
     /// Fails like [`bind`](Self::bind).
     pub fn bind_only(addresses: &[Address], config: Config) -> io::Result<Self> {
+        Self::bind_only_with(&listens_of(addresses), config)
+    }
+
+    /// Binds all `listens` without listening, like [`bind_only`](Self::bind_only). Each has options
+    /// of its own.
+    ///
+    /// # Errors
+    /// Fails like [`bind_with`](Self::bind_with).
+    pub fn bind_only_with(listens: &[Listen], config: Config) -> io::Result<Self> {
         Self::new(config, |config| {
-            let bound = addresses.iter().map(|at| Bound::new(at, config));
+            let bound = listens
+                .iter()
+                .map(|listen| bind_listen(listen, config, Bound::new));
             bound.collect()
         })
     }
@@ -121,6 +154,17 @@ impl Server {
     /// Returns an error if no address of a place can be bound; the message names each address and
     /// its reason. Otherwise fails like [`bind`](Self::bind).
     pub fn bind_places(places: &[Vec<Address>], config: Config) -> io::Result<Self> {
+        let places: Vec<_> = places.iter().map(|place| listens_of(place)).collect();
+        Self::bind_places_with(&places, config)
+    }
+
+    /// Binds several places and begins to listen, like [`bind_places`](Self::bind_places). A place
+    /// is what [`Listen::resolve`] returns for one URI.
+    ///
+    /// # Errors
+    /// Fails like [`bind_places`](Self::bind_places), and with `InvalidInput` if an option does not
+    /// fit its address.
+    pub fn bind_places_with(places: &[Vec<Listen>], config: Config) -> io::Result<Self> {
         let server = Self::new(config, |config| {
             let mut bound = Vec::new();
             for place in places {
@@ -167,9 +211,7 @@ impl Server {
     /// # Errors
     /// Returns an error that names the address if another socket listens there already.
     pub fn activate(&self) -> io::Result<()> {
-        self.bound
-            .iter()
-            .try_for_each(|bound| bound.listen(self.config.backlog))
+        self.bound.iter().try_for_each(Bound::listen)
     }
 
     /// Returns the addresses of the server in the order of binding. Port 0 is replaced by the port
@@ -306,7 +348,7 @@ impl Server {
     /// when one loop fails or panics, which shuts down the others. Returns the sum of all counters.
     ///
     /// Each loop has its own sockets on the same port, and the system spreads the clients among
-    /// them. This needs [`Config::reuse_port`]. A Unix socket has one path, so all loops share that
+    /// them. This needs [`Config::reuse_port`], or the same option of each listener. A Unix socket has one path, so all loops share that
     /// one socket. The limits on connections, peers and memory apply to each loop.
     ///
     /// # Errors
@@ -323,13 +365,11 @@ impl Server {
 
     /// Splits the server into `workers` servers, one for each loop.
     fn split(self, workers: usize) -> io::Result<Vec<Self>> {
-        let ip = self
-            .addresses
-            .iter()
-            .any(|address| address.socket_addr().is_some());
         let problem = match workers {
             0 => "at least one worker is needed",
-            2.. if ip && !self.config.reuse_port => "several workers on one port need reuse_port",
+            2.. if !self.bound.iter().all(Bound::can_be_shared) => {
+                "several workers on one port need reuse_port"
+            }
             _ => "",
         };
 
@@ -348,7 +388,7 @@ impl Server {
         let bound = self
             .bound
             .iter()
-            .map(|bound| bound.twin(&self.config))
+            .map(Bound::twin)
             .collect::<io::Result<Vec<_>>>()?;
         let (addresses, config) = (self.addresses.clone(), self.config.clone());
         let twin = Self {
@@ -526,11 +566,15 @@ fn lacking(what: &str) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
+fn listens_of(addresses: &[Address]) -> Vec<Listen> {
+    addresses.iter().cloned().map(Listen::from).collect()
+}
+
 /// Binds every address of a place that can be bound. Fails if there is none.
-fn bind_one_of(place: &[Address], config: &Config) -> io::Result<Vec<Bound>> {
+fn bind_one_of(place: &[Listen], config: &Config) -> io::Result<Vec<Bound>> {
     let (mut bound, mut failed) = (Vec::new(), Vec::new());
-    for at in place {
-        match Bound::new(at, config) {
+    for listen in place {
+        match bind_listen(listen, config, Bound::new) {
             Ok(socket) => bound.push(socket),
             Err(error) => failed.push(error),
         }

@@ -19,6 +19,9 @@ const INT_MOST: usize = i32::MAX as usize;
 /// overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// The longest time before keepalive probes that every system accepts.
+const IDLE_MOST: Duration = Duration::from_secs(32_767);
+
 /// A number of bytes: `4096`, `4KiB`, `1MiB`, `1GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(usize);
@@ -227,9 +230,139 @@ impl From<Timeout> for Option<Duration> {
     }
 }
 
+/// How long a connection is silent before the system probes its peer, written as a [`Span`], where
+/// `0` means that it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeepAlive(Option<Duration>);
+
+impl FromStr for KeepAlive {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Timeout(idle) = text.parse()?;
+        match idle {
+            Some(idle) if idle > IDLE_MOST => Err(format!("at most {}s", IDLE_MOST.as_secs())),
+            idle => Ok(Self(idle)),
+        }
+    }
+}
+
+impl fmt::Display for KeepAlive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Timeout(self.0).fmt(f)
+    }
+}
+
+impl From<Option<Duration>> for KeepAlive {
+    fn from(idle: Option<Duration>) -> Self {
+        Self(idle)
+    }
+}
+
+impl From<KeepAlive> for Option<Duration> {
+    fn from(keepalive: KeepAlive) -> Self {
+        keepalive.0
+    }
+}
+
+/// The permissions of a file, in octal digits as for chmod(1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mode(u32);
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_octal = text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let mode = u32::from_str_radix(text, 8).ok().filter(|_| is_octal);
+        match mode {
+            Some(mode @ 0..=0o777) => Ok(Self(mode)),
+            _ => Err("expected permissions from 0000 to 0777, for example 0660".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+impl From<u32> for Mode {
+    fn from(mode: u32) -> Self {
+        Self(mode)
+    }
+}
+
+impl From<Mode> for u32 {
+    fn from(mode: Mode) -> Self {
+        mode.0
+    }
+}
+
+/// A group by its name or number, or `-` for none in particular.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group(Option<String>);
+
+impl FromStr for Group {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("expected a name or a number".to_owned()),
+            "-" => Ok(Self(None)),
+            name => Ok(Self(Some(name.to_owned()))),
+        }
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or("-"))
+    }
+}
+
+impl From<Option<String>> for Group {
+    fn from(name: Option<String>) -> Self {
+        Self(name)
+    }
+}
+
+impl From<Group> for Option<String> {
+    fn from(group: Group) -> Self {
+        group.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keepalive_is_what_systems_accept() {
+        let keepalive = |text: &str| text.parse().map(|KeepAlive(idle)| idle);
+        assert_eq!(keepalive("0"), Ok(None));
+        assert_eq!(keepalive("5m"), Ok(Some(Duration::from_secs(300))));
+        assert_eq!(keepalive("10h"), Err("at most 32767s".to_owned()));
+        assert!(keepalive("60").is_err());
+    }
+
+    #[test]
+    fn permissions_are_octal() {
+        assert_eq!("660".parse(), Ok(Mode(0o660)));
+        assert_eq!(Mode(0o60).to_string(), "0060");
+        for text in ["", "0888", "1777", "rw-", "+7", "77777777777777"] {
+            assert!(text.parse::<Mode>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_named_or_not() {
+        assert_eq!("www".parse(), Ok(Group(Some("www".to_owned()))));
+        assert_eq!("-".parse(), Ok(Group(None)));
+        assert_eq!(Group(None).to_string(), "-");
+        assert!("".parse::<Group>().is_err());
+    }
 
     fn size(text: &str) -> Result<usize, String> {
         text.parse().map(|Size(bytes)| bytes)

@@ -6,14 +6,15 @@ use std::net::{SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use serveloop::Address;
+use serveloop::{Address, Listen};
 
 use crate::input::Input;
 
 /// What is shown of an address is not cut to fewer bytes; no socket has a path that long.
 const CUT_LEAST: usize = 240;
 
-/// A text is an address or a clear error, and an address is read back as it was written.
+/// A text is an address, with options or without, or a clear error, and an address is read back as
+/// it was written.
 /// The first byte says what the others are: a text behind a scheme, or the parts of an address.
 ///
 /// # Panics
@@ -64,6 +65,14 @@ fn shown(text: &str) {
 }
 
 fn read(text: &str) {
+    match text.parse::<Listen>() {
+        Ok(listen) => {
+            let written = listen.to_string();
+            shown(&written);
+            assert_eq!(written.parse().as_ref(), Ok(&listen));
+        }
+        Err(error) => shown(&error.to_string()),
+    }
     match text.parse::<Address>() {
         Ok(address) => check(text, &address),
         Err(error) => shown(&error.to_string()),

@@ -1,10 +1,20 @@
-//! Addresses of servers and peers, and networks of them.
+//! Addresses of servers and peers, networks of them, and what to listen on.
+//!
+//! An [`Address`] says where, a [`Listen`] says where and how. Both are values that are parsed from
+//! text and displayed as text. What their options do to a socket belongs to `net`.
 //!
 //! This room imports nothing but the standard library, and opens no socket. Only
 //! [`Address::resolve`] asks the system, for the addresses of a name.
 
+mod listen;
+mod listen_options;
 mod network;
+mod percent;
+mod units;
 
+pub use self::listen::Listen;
+pub use self::listen_options::ListenOptions;
+pub(crate) use self::listen_options::{KEEPALIVE_MOST, MODE_MOST, is_group};
 pub use self::network::{IpNetwork, NetworkError, NetworkList};
 
 use std::borrow::Cow;
@@ -24,7 +34,8 @@ use std::{fmt, io};
 /// meaning. The interface of a link-local address is a number, as in `tcp://[fe80::1%2]:9999`.
 ///
 /// Parsing accepts only numeric hosts and never uses the network. [`Address::resolve`] also looks
-/// up the names of hosts, and of interfaces as in `tcp://[fe80::1%eth0]:9999`.
+/// up the names of hosts, and of interfaces as in `tcp://[fe80::1%eth0]:9999`. An address has no
+/// options: a question mark in a path is part of the path. Options belong to a [`Listen`].
 ///
 /// ```
 /// use serveloop::Address;
@@ -148,7 +159,8 @@ impl FromStr for Address {
     }
 }
 
-/// The reason why a text is not an [`Address`]. The message holds the text and the problem.
+/// The reason why a text is not an [`Address`] or a [`Listen`], or why the options of a [`Listen`]
+/// do not fit its address. The message holds the text and the problem.
 ///
 /// ```
 /// use serveloop::Address;
@@ -159,15 +171,20 @@ impl FromStr for Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
     text: String,
-    problem: &'static str,
+    problem: Cow<'static, str>,
 }
 
 impl AddressError {
-    fn new(text: &str, problem: &'static str) -> Self {
+    fn new(text: &str, problem: impl Into<Cow<'static, str>>) -> Self {
         Self {
             text: text.to_owned(),
-            problem,
+            problem: problem.into(),
         }
+    }
+
+    /// Returns the same problem with `text`, of which only a part was parsed.
+    fn of(self, text: &str) -> Self {
+        Self::new(text, self.problem)
     }
 }
 
@@ -393,14 +410,18 @@ fn parse_ip(text: &str, rest: &str) -> Result<SocketAddr, AddressError> {
     })
 }
 
-fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
-    if rest.is_empty() {
+fn check_path(text: &str, path: &str) -> Result<(), AddressError> {
+    if path.is_empty() {
         return Err(AddressError::new(text, "no path"));
     }
-    if rest.contains('\0') {
+    if path.contains('\0') {
         return Err(AddressError::new(text, "a path cannot contain a NUL"));
     }
+    Ok(())
+}
 
+fn parse_path(text: &str, rest: &str) -> Result<PathBuf, AddressError> {
+    check_path(text, rest)?;
     match rest.strip_prefix('@') {
         Some("") if HAS_NAMES => Err(AddressError::new(text, "no name after the @")),
         Some(name) if HAS_NAMES => Ok(PathBuf::from(format!("\0{name}"))),
@@ -424,6 +445,11 @@ pub(crate) fn unix_path(field: &[u8]) -> PathBuf {
 
 /// Whether Unix sockets can have names outside the file system.
 const HAS_NAMES: bool = cfg!(target_os = "linux");
+
+/// Returns whether a path is a name outside the file system, which goes away with its socket.
+pub(crate) fn is_name(path: &Path) -> bool {
+    HAS_NAMES && path.as_os_str().as_encoded_bytes().starts_with(b"\0")
+}
 
 /// The most bytes of a displayed path. The path of a socket has at most 108 before escaping.
 const SHOWN_MOST: usize = 256;

@@ -7,13 +7,16 @@
 //! This room imports the values, `shutdown` and `sys`; it does not know sessions.
 
 mod destination;
+mod keepalive;
+mod listening;
 mod mio;
 mod socket;
 mod sockets;
 mod unix_path;
 
-pub use crate::address::{IpNetwork, NetworkError, NetworkList};
+pub use crate::address::{IpNetwork, ListenOptions, NetworkError, NetworkList};
 
+pub(crate) use self::listening::bind_listen;
 pub use self::mio::{Datagram, Listener, Mio};
 pub(crate) use self::socket::Bound;
 pub use self::sockets::Sockets;
@@ -168,7 +171,8 @@ pub trait Net {
         unsupported()
     }
 
-    /// Opens a listener, registers it with `token`, and returns the address that it really has.
+    /// Opens a listener, registers it with `token`, and returns the address that it really has. The
+    /// listener's own options are in `config`, in place of those for all.
     ///
     /// # Errors
     /// The address cannot be bound; the message names it.
@@ -273,7 +277,7 @@ pub trait Net {
     }
 
     /// Opens a datagram socket, registers it with `token`, and returns the address that it really
-    /// has.
+    /// has. The socket's own options are in `config`, in place of those for all.
     ///
     /// # Errors
     /// The address cannot be bound; the message names it.

@@ -1,17 +1,16 @@
 //! Sockets bound to an address, for any way of serving them.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::LOG_TARGET;
-use crate::address::Address;
+use crate::address::{Address, is_name};
 use crate::config::Config;
-use crate::net::destination;
-use crate::net::unix_path::SocketFile;
+use crate::net::unix_path::{Access, SocketFile};
+use crate::net::{destination, keepalive};
 
 /// A socket that is bound to an address, with its file if it has one.
 #[derive(Debug)]
@@ -19,6 +18,8 @@ pub(crate) struct Bound {
     pub(super) socket: Socket,
     pub(crate) address: Address,
     pub(super) file: Option<SocketFile>,
+    /// What it was bound with: the configuration, changed by the options of this listener.
+    pub(super) config: Config,
 }
 
 impl Bound {
@@ -38,7 +39,8 @@ impl Bound {
                 socket.set_reuse_address(config.reuse_address && !at.is_datagram())?;
                 socket.set_reuse_port(config.reuse_port)?;
                 if addr.is_ipv6() {
-                    socket.set_only_v6(true)?;
+                    let takes_both = config.dual_stack && addr.ip().is_unspecified();
+                    socket.set_only_v6(!takes_both)?;
                 }
                 if at.is_datagram() && destination::is_any(addr.ip()) {
                     // If this fails, the system chooses the source of replies, as on other systems.
@@ -53,6 +55,7 @@ impl Bound {
                     socket,
                     address,
                     file: None,
+                    config: config.clone(),
                 })
             }
             Address::Unix(path) | Address::Unixgram(path) => {
@@ -60,13 +63,14 @@ impl Bound {
                     socket.bind(&SockAddr::unix(path)?)?;
                     None
                 } else {
-                    Some(SocketFile::bind(&socket, path)?)
+                    Some(SocketFile::bind(&socket, path, &Access::of(config)?)?)
                 };
 
                 Ok(Self {
                     socket,
                     address: at.clone(),
                     file,
+                    config: config.clone(),
                 })
             }
         }
@@ -74,27 +78,33 @@ impl Bound {
 
     /// Returns a second socket at the same address. Where the system spreads clients among several
     /// sockets it is a new one; otherwise it is the same socket.
-    pub(crate) fn twin(&self, config: &Config) -> io::Result<Self> {
+    pub(crate) fn twin(&self) -> io::Result<Self> {
         match self.address {
-            Address::Tcp(_) | Address::Udp(_) => Self::new(&self.address, config),
+            Address::Tcp(_) | Address::Udp(_) => Self::new(&self.address, &self.config),
             Address::Unix(_) | Address::Unixgram(_) => {
                 let (socket, address) = (self.socket.try_clone()?, self.address.clone());
                 Ok(Self {
                     socket,
                     address,
                     file: None,
+                    config: self.config.clone(),
                 })
             }
         }
     }
 
+    /// Returns whether other sockets can be bound to the same address, for a loop each.
+    pub(crate) fn can_be_shared(&self) -> bool {
+        self.address.socket_addr().is_none() || self.config.reuse_port
+    }
+
     /// Makes a stream socket accept connections. Does nothing for datagrams.
-    pub(crate) fn listen(&self, backlog: i32) -> io::Result<()> {
+    pub(crate) fn listen(&self) -> io::Result<()> {
         if self.address.is_datagram() {
             return Ok(());
         }
         self.socket
-            .listen(backlog)
+            .listen(self.config.backlog)
             .map_err(|error| about(&self.address, &error))
     }
 }
@@ -109,12 +119,6 @@ impl AsFd for Bound {
 fn is_of_several(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip.is_multicast() || ip == Ipv4Addr::BROADCAST
-}
-
-/// Returns whether a path is a name outside the file system, which goes away with its socket.
-fn is_name(path: &Path) -> bool {
-    let has_names = cfg!(target_os = "linux");
-    has_names && path.as_os_str().as_encoded_bytes().starts_with(b"\0")
 }
 
 /// Opens a socket for `at` and sets its options. It is neither bound nor connected.
@@ -134,6 +138,10 @@ pub(super) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
 
     if matches!(at, Address::Tcp(_)) {
         socket.set_tcp_nodelay(config.nodelay)?;
+        // Like the other options, accepted connections inherit this from the listener.
+        if let Some(idle) = config.keepalive {
+            socket.set_tcp_keepalive(&keepalive::probes(idle))?;
+        }
     }
     set_buffers(&socket, config)?;
     Ok(socket)
@@ -166,6 +174,22 @@ pub(super) fn system_address(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Tcp(addr) | Address::Udp(addr) => Ok((*addr).into()),
         Address::Unix(path) | Address::Unixgram(path) => SockAddr::unix(path),
+    }
+}
+
+/// Returns the IPv4 address of a client that a socket for both families shows as an IPv6 address.
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        ip if ip == addr.ip() => addr,
+        ip => SocketAddr::new(ip, addr.port()),
+    }
+}
+
+/// Returns an address in the form that a socket of IPv6 takes: the opposite of [`canonical`].
+pub(super) fn mapped(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), addr.port()),
+        IpAddr::V6(_) => addr,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::address::{Address, Credentials};
 use crate::net::mio::path_of;
+use crate::net::socket::canonical;
 use crate::sys;
 
 /// What the system knows of open streams. The loop asks only about streams that are open, by the
@@ -27,7 +28,7 @@ impl Sockets for SystemSockets {
     fn local_address(&self, descriptor: i32) -> Option<Address> {
         let addr = sys::local_address(descriptor).ok()?;
         match addr.as_socket() {
-            Some(addr) => Some(Address::Tcp(addr)),
+            Some(addr) => Some(Address::Tcp(canonical(addr))),
             None => Some(Address::Unix(path_of(&addr.as_unix()?))),
         }
     }

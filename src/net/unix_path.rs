@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,14 +11,56 @@ use std::{io, process, thread};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::config::Config;
 use crate::{LOG_TARGET, sys};
 
-/// The permissions of a socket file: for its owner only.
-const SOCKET_MODE: u32 = 0o600;
+/// The permissions of the owner, which no usual umask takes away from a new file.
+const OWNER: u32 = 0o700;
+
+/// The permissions of a file's group.
+const GROUP: u32 = 0o070;
+
+/// The bit of a directory whose new files have its group.
+const PASSES_GROUP: u32 = 0o2000;
 
 /// How long a socket has to refuse connections before its server counts as dead. Another process
 /// may be about to listen on it.
 const GRACE: Duration = Duration::from_millis(50);
+
+/// Who may use the file of a socket.
+#[derive(Debug)]
+pub(super) struct Access {
+    mode: u32,
+    /// The group that owns the file, with its name for messages.
+    group: Option<(u32, String)>,
+}
+
+impl Access {
+    /// Looks up the group that the configuration names.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such group, or the error of the lookup.
+    pub(super) fn of(config: &Config) -> io::Result<Self> {
+        let group = config.socket_group.as_deref().map(|name| {
+            let number = sys::group_number(name)?;
+            io::Result::Ok((number, name.to_owned()))
+        });
+        Ok(Self {
+            mode: config.socket_mode,
+            group: group.transpose()?,
+        })
+    }
+
+    fn group(&self) -> Option<u32> {
+        self.group.as_ref().map(|(number, _)| *number)
+    }
+
+    /// Returns the permissions for a file whose group may not be the right one yet.
+    fn of_any_group(&self) -> u32 {
+        let withheld = if self.group.is_some() { GROUP } else { 0 };
+        self.mode & !withheld
+    }
+}
 
 /// The file of a Unix socket. Dropping this removes the file, unless another one has replaced it.
 #[derive(Debug)]
@@ -30,31 +72,48 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds `socket` to `path`, with the owner's permissions from the first moment. Replaces a
-    /// socket file that a dead server left behind. Anything else at `path` is an error, and stays.
-    pub(super) fn bind(socket: &Socket, path: &Path) -> io::Result<Self> {
+    /// Binds `socket` to `path`. The file lets in nobody that `access` does not, from its first
+    /// moment. Replaces a socket file that a dead server left behind. Anything else at `path` is an
+    /// error, and stays.
+    pub(super) fn bind(socket: &Socket, path: &Path, access: &Access) -> io::Result<Self> {
         // Locked until the new file is listed, so that no other thread takes it for a dead
         // server's.
         let mut own = own_files();
 
         remove_stale(socket, path, &own)?;
-        restrict(socket);
-        socket.bind(&SockAddr::unix(path)?)?;
+        create(socket, path, access)?;
 
         let found = fs::symlink_metadata(path)?;
-        if found.mode() & 0o777 & !SOCKET_MODE != 0 {
-            // Needed only where the system ignores the socket's own mode. No client can connect
-            // before the socket listens.
-            fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
-        }
-
         let identity = identity(&found);
         own.push(identity);
-        Ok(Self {
+        // Dropping the file takes the lock too.
+        drop(own);
+
+        let file = Self {
             path: path.to_owned(),
             identity,
             process: process::id(),
-        })
+        };
+        file.settle(&found, access)?;
+        Ok(file)
+    }
+
+    /// Gives the file the group and the permissions that it does not have yet. No client can connect
+    /// before the socket listens.
+    fn settle(&self, found: &Metadata, access: &Access) -> io::Result<()> {
+        if let Some((number, name)) = &access.group {
+            if found.gid() != *number {
+                lchown(&self.path, None, Some(*number)).map_err(|error| {
+                    let problem = format!("cannot give the file to group {name}: {error}");
+                    io::Error::new(error.kind(), problem)
+                })?;
+            }
+        }
+
+        if found.mode() & 0o777 != access.mode {
+            fs::set_permissions(&self.path, Permissions::from_mode(access.mode))?;
+        }
+        Ok(())
     }
 }
 
@@ -88,11 +147,43 @@ fn own_files() -> MutexGuard<'static, Vec<Identity>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sets the socket's mode, which Linux then gives to its file.
-fn restrict(socket: &Socket) {
+/// Binds `socket` to `path`, with as much of `access` as the system can set at once.
+fn create(socket: &Socket, path: &Path, access: &Access) -> io::Result<()> {
+    use io::ErrorKind::{PermissionDenied, Unsupported};
+
+    let address = SockAddr::unix(path)?;
+    // A umask takes permissions of others away from a new file, and a new file has the process's
+    // group.
+    let (group, mode) = (access.group(), access.mode);
+    if group.is_some() || mode & !OWNER != 0 {
+        let mode = if passes_group(path) {
+            access.of_any_group()
+        } else {
+            mode
+        };
+        match sys::bind_as(socket, &address, mode, group) {
+            // The second one if the directory belongs to the group that was given up.
+            Err(error) if matches!(error.kind(), Unsupported | PermissionDenied) => {}
+            outcome => return outcome,
+        }
+    }
+
+    restrict(socket, access.of_any_group());
+    socket.bind(&address)
+}
+
+/// Returns whether a new file at `path` has the group of its directory.
+fn passes_group(path: &Path) -> bool {
+    let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let found = fs::metadata(directory.unwrap_or(Path::new(".")));
+    found.is_ok_and(|found| found.mode() & PASSES_GROUP != 0)
+}
+
+/// Sets the socket's mode. Linux gives it to the file, less the umask.
+fn restrict(socket: &Socket, mode: u32) {
     if let Ok(descriptor) = socket.as_fd().try_clone_to_owned() {
         // On other systems this fails, and the file's mode is set after binding.
-        let _ = File::from(descriptor).set_permissions(Permissions::from_mode(SOCKET_MODE));
+        let _ = File::from(descriptor).set_permissions(Permissions::from_mode(mode));
     }
 }
 

@@ -39,9 +39,9 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use self::postponed::Postponed;
-use crate::address::Address;
+use crate::address::{Address, Listen};
 use crate::config::Config;
-use crate::net::{Bound, EVENTS_MOST, Event, Mio, Net};
+use crate::net::{Bound, EVENTS_MOST, Event, Mio, Net, bind_listen};
 use crate::reactor::accept::Acceptor;
 use crate::reactor::busy_poll::BusyPoll;
 use crate::reactor::connections::Connections;
@@ -166,9 +166,7 @@ impl<F: Factory> Reactor<F> {
             let socket = self.net.adopt_datagram(bound, number.into())?;
             Listener::Responder(Responder::new(socket, address))
         } else {
-            let listener = self
-                .net
-                .adopt_listener(bound, &self.env.config, number.into())?;
+            let listener = self.net.adopt_listener(bound, number.into())?;
             Listener::Acceptor(Acceptor::new(listener, address))
         };
 
@@ -220,24 +218,33 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// The address cannot be bound, and the message names it; or there are too many listeners
     /// (`InvalidInput`).
     pub fn listen(&mut self, at: &Address) -> io::Result<Address> {
+        self.listen_with(&Listen::from(at.clone()))
+    }
+
+    /// Listens like [`listen`](Self::listen), with the options of this listener.
+    ///
+    /// # Errors
+    /// Fails like [`listen`](Self::listen), or if an option does not fit the address
+    /// (`InvalidInput`).
+    pub fn listen_with(&mut self, listen: &Listen) -> io::Result<Address> {
         let number = self.listeners.next_number()?;
-        let token = number.into();
+        let net = &mut self.net;
 
-        let (listener, address) = if at.is_datagram() {
-            let (socket, address) = self.net.bind(at, &self.env.config, token)?;
+        let (listener, address) = bind_listen(listen, &self.env.config, |at, config| {
+            if at.is_datagram() {
+                let (socket, address) = net.bind(at, config, number.into())?;
+                let responder = Responder::new(socket, address.clone());
+                Ok((Listener::Responder(responder), address))
+            } else {
+                let (listener, address) = net.listen(at, config, number.into())?;
+                let acceptor = Acceptor::new(listener, address.clone());
+                Ok((Listener::Acceptor(acceptor), address))
+            }
+        })?;
+
+        if address.is_datagram() {
             self.effects.reply_limit.add_own(address.clone());
-            (
-                Listener::Responder(Responder::new(socket, address.clone())),
-                address,
-            )
-        } else {
-            let (listener, address) = self.net.listen(at, &self.env.config, token)?;
-            (
-                Listener::Acceptor(Acceptor::new(listener, address.clone())),
-                address,
-            )
-        };
-
+        }
         self.listeners.push(listener);
         Ok(address)
     }

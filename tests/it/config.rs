@@ -13,7 +13,7 @@ use serveloop::{Address, Config, ConfigError, Peer, Reactor, Server};
 type Change = fn(&mut Config);
 
 /// What a user may set wrongly: the change, the field that is named, and what is said of it.
-const NONSENSE: [(Change, &str, &str); 21] = [
+const NONSENSE: [(Change, &str, &str); 25] = [
     (
         |to| to.max_connections = 0,
         "max_connections",
@@ -99,6 +99,26 @@ const NONSENSE: [(Change, &str, &str); 21] = [
         |to| to.receive_buffer = Some(1 << 31),
         "receive_buffer",
         "must be less than 2 GiB, not 2147483648",
+    ),
+    (
+        |to| to.keepalive = Some(Duration::ZERO),
+        "keepalive",
+        "must be more than 0 and at most 32767s, not 0ns",
+    ),
+    (
+        |to| to.keepalive = Some(Duration::from_secs(32_768)),
+        "keepalive",
+        "must be more than 0 and at most 32767s, not 32768s",
+    ),
+    (
+        |to| to.socket_mode = 0o1000,
+        "socket_mode",
+        "must be at most 0o777, not 0o1000",
+    ),
+    (
+        |to| to.socket_group = Some(String::new()),
+        "socket_group",
+        "must be a name or a number, not \"\"",
     ),
     (
         |to| to.low_water = to.high_water,

@@ -7,7 +7,7 @@ use serveloop::net::NetworkList;
 
 use crate::failure::Failure;
 use crate::serving::{Need, make_room};
-use crate::units::{Backlog, Size, Span, SystemBuffer, Timeout};
+use crate::units::{Backlog, Group, KeepAlive, Mode, Size, Span, SystemBuffer, Timeout};
 
 /// Makes an option of each field, with the library's default. `collect` builds a [`Config`] without
 /// `..`, so a field that is missing here does not compile.
@@ -31,7 +31,7 @@ macro_rules! limits {
         }
 
         impl Values {
-            fn collect(&self) -> Config {
+            fn collect(self) -> Config {
                 Config {
                     // `--trust` sets it, where the headers of proxies are read.
                     trusted_proxies: NetworkList::default(),
@@ -133,6 +133,15 @@ limits! {
         reuse_address: bool, "BOOL";
         /// Share a port with other sockets that set this option too (SO_REUSEPORT)
         reuse_port: bool, "BOOL";
+        /// Accept IPv4 clients too at the address [::]. The address tcp://:PORT always does
+        dual_stack: bool, "BOOL";
+        /// How long a TCP connection may be silent before the system probes whether its peer is still
+        /// there, at most 32767s; 0: no probes. A dead peer is found after about twice this time
+        keepalive: KeepAlive, "DURATION";
+        /// The permissions of the file of a Unix socket: who may connect
+        socket_mode: Mode, "OCTAL";
+        /// The group of the file of a Unix socket, by name or number; -: as the system chooses
+        socket_group: Group, "GROUP";
         /// Send small writes at once (TCP_NODELAY)
         nodelay: bool, "BOOL";
         /// Size of the system's send buffer for each socket (SO_SNDBUF)
@@ -154,7 +163,7 @@ impl Limits {
     /// Returns the configuration that the options describe. Limits that were not set move to make
     /// room for those that were and for what the protocol `needs`.
     pub(crate) fn config(&self, needs: &[Need]) -> Result<Config, Failure> {
-        let mut config = self.values.collect();
+        let mut config = self.values.clone().collect();
         make_room(&mut config, &self.given, needs)
             .map_err(|problem| Failure::Usage(Self::by_options(&problem)))?;
         config
@@ -221,7 +230,7 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value other than its default, and its effect on the configuration.
-    const OPTIONS: [(&str, &str, Change); 40] = [
+    const OPTIONS: [(&str, &str, Change); 44] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-per-peer", "8", |to| to.max_per_peer = 8),
         ("limit-loopback", "true", |to| to.limit_loopback = true),
@@ -275,6 +284,14 @@ mod tests {
         ("backlog", "5", |to| to.backlog = 5),
         ("reuse-address", "false", |to| to.reuse_address = false),
         ("reuse-port", "true", |to| to.reuse_port = true),
+        ("dual-stack", "true", |to| to.dual_stack = true),
+        ("keepalive", "2m", |to| {
+            to.keepalive = Some(Duration::from_secs(120))
+        }),
+        ("socket-mode", "0660", |to| to.socket_mode = 0o660),
+        ("socket-group", "www", |to| {
+            to.socket_group = Some("www".to_owned())
+        }),
         ("nodelay", "false", |to| to.nodelay = false),
         ("send-buffer", "4KiB", |to| to.send_buffer = Some(4 << 10)),
         ("receive-buffer", "8KiB", |to| {

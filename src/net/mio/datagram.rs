@@ -11,6 +11,7 @@ use super::listener::path_of;
 use crate::address::Address;
 use crate::net::destination;
 use crate::net::destination::Destination;
+use crate::net::socket;
 use crate::net::socket::Bound;
 use crate::net::unix_path::SocketFile;
 use crate::sys;
@@ -19,6 +20,8 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Datagram {
     kind: Kind,
+    /// Whether IPv4 addresses have to be written as IPv6 addresses to send to them.
+    is_mapped: bool,
     _file: Option<SocketFile>,
 }
 
@@ -35,6 +38,7 @@ impl Datagram {
     /// Wraps a socket that is already bound.
     pub(super) fn new(bound: Bound) -> io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
+        let is_mapped = bound.address.socket_addr().is_some_and(|it| it.is_ipv6());
         let kind = match &bound.address {
             Address::Unixgram(_) => Kind::Unix(OwnedFd::from(bound.socket).into()),
             address => match address.socket_addr().map(|addr| addr.ip()) {
@@ -45,6 +49,7 @@ impl Datagram {
 
         Ok(Self {
             kind,
+            is_mapped,
             _file: bound.file,
         })
     }
@@ -57,7 +62,11 @@ impl Datagram {
             Kind::UdpAny(socket, asked) => Kind::UdpAny(socket.try_clone()?, *asked),
             Kind::Unix(socket) => Kind::Unix(socket.try_clone()?),
         };
-        Ok(Self { kind, _file: None })
+        Ok(Self {
+            kind,
+            is_mapped: self.is_mapped,
+            _file: None,
+        })
     }
 
     /// Receives one datagram, and remembers its destination for the reply.
@@ -65,11 +74,11 @@ impl Datagram {
         match &mut self.kind {
             Kind::Udp(socket) => socket
                 .recv_from(buffer)
-                .map(|(count, addr)| (count, Address::Udp(addr))),
+                .map(|(count, addr)| (count, Address::Udp(socket::canonical(addr)))),
             Kind::UdpAny(socket, asked) => {
                 let (count, addr, destination) = destination::receive(&*socket, buffer)?;
                 *asked = destination;
-                Ok((count, Address::Udp(addr)))
+                Ok((count, Address::Udp(socket::canonical(addr))))
             }
             Kind::Unix(socket) => socket
                 .recv_from(buffer)
@@ -79,12 +88,21 @@ impl Datagram {
 
     /// Sends the reply to the last datagram that was received.
     pub(crate) fn send_to(&self, data: &[u8], to: &Address) -> io::Result<()> {
+        let of_family = |addr: SocketAddr| {
+            if self.is_mapped {
+                socket::mapped(addr)
+            } else {
+                addr
+            }
+        };
+
         let sent = match (&self.kind, to) {
             (Kind::Udp(socket), Address::Udp(addr)) => {
-                SockRef::from(socket).send_to_with_flags(data, &(*addr).into(), sys::QUIETLY)
+                let to = of_family(*addr).into();
+                SockRef::from(socket).send_to_with_flags(data, &to, sys::QUIETLY)
             }
             (Kind::UdpAny(socket, asked), Address::Udp(addr)) => {
-                destination::send(socket, data, *addr, *asked)
+                destination::send(socket, data, of_family(*addr), *asked)
             }
             (Kind::Unix(socket), Address::Unixgram(path)) => {
                 // A name outside the file system begins with a NUL, which the standard library does

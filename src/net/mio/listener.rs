@@ -31,12 +31,12 @@ enum Kind {
 
 impl Listener {
     /// Wraps a socket that already listens.
-    pub(super) fn new(bound: Bound, config: &Config) -> io::Result<Self> {
+    pub(super) fn new(bound: Bound) -> io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
         let kind = match bound.address {
             Address::Unix(_) => Kind::Unix(
                 UnixListener::from_std(OwnedFd::from(bound.socket).into()),
-                Box::new(config.clone()),
+                Box::new(bound.config),
             ),
             _ => Kind::Tcp(TcpListener::from_std(bound.socket.into())),
         };
@@ -53,7 +53,7 @@ impl Listener {
                 let (stream, addr) = listener.accept()?;
                 let stream = OwnedFd::from(stream).into();
                 socket::silence(&stream);
-                Ok((stream, Address::Tcp(addr)))
+                Ok((stream, Address::Tcp(socket::canonical(addr))))
             }
             Kind::Unix(listener, config) => {
                 let (stream, addr) = listener.accept()?;

@@ -80,13 +80,8 @@ impl Mio {
     }
 
     /// Wraps and watches a socket that already listens.
-    pub(crate) fn adopt_listener(
-        &self,
-        bound: Bound,
-        config: &Config,
-        token: usize,
-    ) -> io::Result<Listener> {
-        let listener = Listener::new(bound, config)?;
+    pub(crate) fn adopt_listener(&self, bound: Bound, token: usize) -> io::Result<Listener> {
+        let listener = Listener::new(bound)?;
         self.watch(listener.as_fd(), token, Interest::READABLE)?;
         Ok(listener)
     }
@@ -215,9 +210,9 @@ impl Net for Mio {
         token: usize,
     ) -> io::Result<(Listener, Address)> {
         let bound = Bound::new(at, config)?;
-        bound.listen(config.backlog)?;
+        bound.listen()?;
         let address = bound.address.clone();
-        Ok((self.adopt_listener(bound, config, token)?, address))
+        Ok((self.adopt_listener(bound, token)?, address))
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {

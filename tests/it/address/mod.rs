@@ -1,5 +1,6 @@
 //! Addresses as they are written, looked up and bound.
 
+mod listen;
 mod networks;
 
 use std::path::PathBuf;

@@ -66,7 +66,8 @@ const OUTSIDE: [&str; 11] = [
 /// Files that may contain unsafe code, for calls that only the C library offers and to register
 /// signal handlers.
 const UNSAFE: [(&str, &str); 6] = [
-    ("src", "sys.rs"),
+    ("src", "sys/mod.rs"),
+    ("src", "sys/socket_file.rs"),
     ("cli/src", "signals.rs"),
     ("cli/src", "sys/mod.rs"),
     ("cli/src", "sys/timer.rs"),

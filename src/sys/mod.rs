@@ -1,8 +1,12 @@
-//! Calls into the C library that no dependency offers. This is the one module with unsafe code.
+//! Calls into the C library that no dependency offers. This is the one room with unsafe code.
 #![expect(
     unsafe_code,
     reason = "calls into the C library that no dependency wraps"
 )]
+
+mod socket_file;
+
+pub(crate) use self::socket_file::{bind_as, group_number};
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
