@@ -30,7 +30,7 @@ use crate::failure::Failure;
 use crate::interrupt::Leftover;
 use crate::outbound::{resolve, visit};
 use crate::protocols::Wire;
-use crate::units::{Size, Timeout};
+use crate::units::{KeepAlive, Size, Timeout};
 
 /// The default limit of a framed message, in bytes.
 const FRAME_MOST: usize = 1 << 20;
@@ -124,6 +124,10 @@ pub(crate) struct Connect {
     /// for a datagram]
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Timeout>,
+    /// How long a TCP connection may be silent before the system probes whether the server is still
+    /// there; 0: no probes. A dead server ends the conversation after about twice this time
+    #[arg(long, value_name = "DURATION", default_value_t = None.into())]
+    keepalive: KeepAlive,
     /// The longest message to accept [default: 1MiB, and 1GiB for the output of a command]
     #[arg(long, value_name = "SIZE")]
     max_message: Option<Size>,
@@ -208,6 +212,7 @@ impl Connect {
             message_timeout: None,
             idle_timeout: idle,
             write_timeout: idle,
+            keepalive: self.keepalive.into(),
             linger_timeout: Some(FAREWELL),
             max_frame: message,
             // There must be room for the message, whose buffer grows in steps.

@@ -34,7 +34,7 @@ use crate::fetch::resource::Resource;
 use crate::interrupt::Leftover;
 use crate::logger::TARGET;
 use crate::outbound::{resolve, visit};
-use crate::units::{Size, Timeout};
+use crate::units::{KeepAlive, Size, Timeout};
 
 /// Downloads a URL by HTTP/1.1, without encryption.
 ///
@@ -93,6 +93,10 @@ pub(crate) struct Fetch {
     /// pipe; 0: no limit. A reader that pauses is waited for until --max-time
     #[arg(long, value_name = "DURATION", default_value_t = Some(Duration::from_secs(30)).into())]
     timeout: Timeout,
+    /// How long the connection may be silent before the system probes whether the server is still there;
+    /// 0: no probes. For --timeout 0: a dead server ends the wait after about twice this time
+    #[arg(long, value_name = "DURATION", default_value_t = None.into())]
+    keepalive: KeepAlive,
     /// How long the whole download may take; 0: no limit
     #[arg(long, value_name = "DURATION", default_value_t = None.into())]
     max_time: Timeout,
@@ -190,6 +194,7 @@ impl Fetch {
             message_timeout: None,
             idle_timeout: patience,
             write_timeout: patience,
+            keepalive: self.keepalive.into(),
             // The server has answered the request, so everything sent has arrived.
             linger_timeout: None,
             ..Config::default()

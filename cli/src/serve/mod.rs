@@ -12,7 +12,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
-use serveloop::{Address, Config, Server, Statistics};
+use serveloop::{Address, Config, Listen, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
@@ -30,6 +30,21 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///   $ serveloop serve echo --listen tcp://127.0.0.1:0 --listen unix:///tmp/echo.sock
 ///   listening on tcp://127.0.0.1:40213
 ///   listening on unix:///tmp/echo.sock
+///
+/// Without a host the server listens on all addresses, IPv4 and IPv6. An interface is written with its
+/// name:
+///
+///   $ serveloop serve echo --listen tcp://:9999 --listen 'tcp://[fe80::1%eth0]:9999'
+///
+/// A listener's own options follow in a query, under the names that they have here: dual-stack,
+/// keepalive, backlog, nodelay, reuse-address, reuse-port, send-buffer and receive-buffer. Those for the
+/// file of a Unix socket are called mode and group there. Quotes keep the shell from reading ? and &:
+///
+///   $ serveloop serve echo --listen 'tcp://[::]:9999?dual-stack=true&keepalive=60s'
+///   $ serveloop serve echo --listen 'unix:///run/echo.sock?mode=0660&group=www-data'
+///
+/// In a URI with a query, a question mark in a path is written %3F, and a percent sign %25. On Linux,
+/// unix:@NAME is a name outside the file system.
 ///
 /// As soon as clients can connect, one line for each socket is printed on standard output, with the
 /// real port in place of 0. The log goes to standard error.
@@ -59,7 +74,9 @@ pub(crate) struct Serve {
     #[command(subcommand)]
     protocol: Protocol,
     /// Where to listen: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH. Can be
-    /// given several times. With port 0 the system chooses the port.
+    /// given several times. With port 0 the system chooses the port. Without HOST the server listens on
+    /// every address. Options of this listener follow in a query, as in
+    /// tcp://:9999?keepalive=60s&backlog=4096.
     #[arg(
         long,
         value_name = "URI",
@@ -80,12 +97,12 @@ impl Serve {
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
         let mut places = resolve(&self.listen).map_err(Failure::of_input)?;
-        self.protocol.check(&places.concat(), self.execution)?;
+        self.protocol.check(&addresses(&places), self.execution)?;
 
         let signals = Signals::catch()?;
 
         self.execution.prepare(&mut places, &mut config)?;
-        let server = Server::bind_places(&places, config.clone())?;
+        let server = Server::bind_places_with(&places, config.clone())?;
         signals.tell(server.shutdown_handle());
 
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
@@ -110,8 +127,13 @@ impl Serve {
 
 /// Resolves each URI. A name may have several addresses, and the server needs only one of them to
 /// work.
-fn resolve(uris: &[String]) -> io::Result<Vec<Vec<Address>>> {
-    uris.iter().map(|uri| Address::resolve(uri)).collect()
+fn resolve(uris: &[String]) -> io::Result<Vec<Vec<Listen>>> {
+    uris.iter().map(|uri| Listen::resolve(uri)).collect()
+}
+
+fn addresses(places: &[Vec<Listen>]) -> Vec<Address> {
+    let listens = places.iter().flatten();
+    listens.map(|listen| listen.address().clone()).collect()
 }
 
 /// Returns whether the server drops replies that are longer than their datagram at one of

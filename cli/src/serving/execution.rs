@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::{io, slice};
 
 use clap::{Args, ValueEnum};
-use serveloop::{Actions, Address, Config, Ended, Factory, Peer, Server, Statistics};
+use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
@@ -44,7 +44,7 @@ impl Execution {
     /// Refuses combinations that make no sense, and prepares what this model needs.
     pub(crate) fn prepare(
         self,
-        places: &mut [Vec<Address>],
+        places: &mut [Vec<Listen>],
         config: &mut Config,
     ) -> Result<(), Failure> {
         if self.is_forking() {
@@ -60,14 +60,11 @@ impl Execution {
         }
 
         // Setting `reuse_port` for our own loops must not silently share the port with another
-        // server.
-        if !config.reuse_port {
-            // The trials all stay bound until the end, so that an address that is given twice is
-            // found.
-            let mut trials = Vec::new();
-            for place in places {
-                drop_taken(place, config, &mut trials)?;
-            }
+        // server. The trials all stay bound until the end, so that an address that is given twice
+        // is found.
+        let mut trials = Vec::new();
+        for place in places {
+            drop_taken(place, config, &mut trials)?;
         }
         config.reuse_port = true;
         Ok(())
@@ -144,18 +141,21 @@ impl<F: Factory> Factory for Attentive<F> {
     }
 }
 
-/// Keeps the addresses of a place whose port is free, and adds the servers that hold them to
-/// `trials`. Fails if none is free.
+/// Keeps the addresses of a place whose port is free or may be shared, and adds the servers that hold
+/// them to `trials`. Fails if there is none.
 fn drop_taken(
-    place: &mut Vec<Address>,
+    place: &mut Vec<Listen>,
     config: &Config,
     trials: &mut Vec<Server>,
 ) -> io::Result<()> {
     let mut problems = Vec::new();
-    place.retain(|address| {
-        let has_port = address.socket_addr().is_some_and(|addr| addr.port() != 0);
+    place.retain(|listen| {
+        let addr = listen.address().socket_addr();
+        let is_tried = addr.is_some_and(|addr| addr.port() != 0)
+            && !listen.options().reuse_port.unwrap_or(config.reuse_port);
 
-        let trial = has_port.then(|| Server::bind_only(slice::from_ref(address), config.clone()));
+        let bind = || Server::bind_only_with(slice::from_ref(listen), config.clone());
+        let trial = is_tried.then(bind);
         match trial.transpose() {
             Ok(server) => {
                 trials.extend(server);

@@ -162,7 +162,7 @@ fn what_is_wrong_is_said() {
         ("unix:///x?group=%zz", "a percent sign is written %25"),
         ("unix:///x%?mode=0660", "a percent sign is written %25"),
         ("unix:///x%FF?", "not UTF-8"),
-        ("unix:///x%00?", "a path cannot hold a NUL"),
+        ("unix:///x%00?", "a path cannot contain a NUL"),
         ("unix://?mode=0660", "no path"),
         ("tcp://127.0.0.1:1?mode=0660", "mode is for unix"),
         ("udp://127.0.0.1:1?group=www", "group is for unix"),

@@ -433,6 +433,61 @@ fn a_name_of_which_one_address_is_taken_is_served_at_the_other() {
     drop(other);
 }
 
+/// Where IPv6 is off, its sockets still take IPv4 clients.
+#[test]
+fn every_address_is_served_where_ipv6_is_off() {
+    let Some(namespace) = Namespace::new(NO_IPV6, BOTH) else {
+        return;
+    };
+    for scheme in ["tcp", "udp"] {
+        for model in MODELS {
+            let uri = format!("{scheme}://*:4711");
+            let served = namespace.serve(&[&["echo", "--listen", &uri], model].concat());
+            let uri = format!("{scheme}://127.0.0.1:4711");
+            let said = namespace.run(&["connect", &uri], "ping\n");
+            assert_eq!(said.well(), "ping\n", "{scheme} {model:?}");
+            served.signal(Signal::TERM);
+            assert!(served.end().0.success());
+        }
+    }
+}
+
+#[test]
+fn a_listener_at_an_interface_has_its_name() {
+    let setup = "ip link add d0 type veth peer name d1
+        ip link set d0 addrgenmode none
+        ip link set d1 up
+        ip link set d0 up
+        ip addr add fe80::9:1/64 dev d0 nodad
+        until ip -6 route show table local | grep -q '^local fe80::9:1 '; do sleep 0.01; done";
+    let Some(namespace) = Namespace::new(setup, BOTH) else {
+        return;
+    };
+    for zone in ["d0", "25d0"] {
+        let uri = format!("tcp://[fe80::9:1%{zone}]:4711?keepalive=60s");
+        let served = namespace.serve(&["echo", "--listen", &uri]);
+        let address = served.uri(0).to_owned();
+        let number = address.strip_prefix("tcp://[fe80::9:1%");
+        let number = number.and_then(|rest| rest.strip_suffix("]:4711"));
+        assert!(
+            number.is_some_and(|it| it.parse::<u32>().is_ok()),
+            "{address}"
+        );
+        let said = namespace.run(&["connect", "tcp://[fe80::9:1%d0]:4711"], "ping\n");
+        assert_eq!(said.well(), "ping\n");
+        served.signal(Signal::TERM);
+        assert!(served.end().0.success());
+    }
+    let arguments = [
+        "serve",
+        "echo",
+        "--listen",
+        "tcp://[fe80::9:1%d7]:4711?backlog=5",
+    ];
+    let line = namespace.run(&arguments, "").badly();
+    assert!(line.contains("tcp://[fe80::9:1%d7]:4711"), "{line}");
+}
+
 #[test]
 fn an_address_given_twice_is_in_use() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();

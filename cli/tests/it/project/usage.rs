@@ -1,6 +1,7 @@
 //! Invalid command lines, and those that ask for help.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -217,24 +218,38 @@ fn tutorials_work_as_written() {
 #[track_caller]
 fn check_example(example: &str) {
     let directory = Directory::new();
-    let path = directory.uri("unix", "socket");
-    let datagrams = directory.uri("unixgram", "datagrams");
     let mut arguments: Vec<_> = example
         .split(' ')
-        .map(|argument| match argument.split_once("://") {
-            Some(("tcp", _)) => "tcp://127.0.0.1:0",
-            Some(("udp", _)) => "udp://127.0.0.1:0",
-            Some(("unix", _)) => &path,
-            Some(("unixgram", _)) => &datagrams,
-            _ => argument,
-        })
+        .map(|argument| own_place(argument.trim_matches('\''), &directory))
         .collect();
-    if !arguments.contains(&"--listen") {
-        arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
+    if !arguments.iter().any(|argument| argument == "--listen") {
+        arguments.extend(["--listen", "tcp://127.0.0.1:0"].map(str::to_owned));
     }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let served = Served::new(&arguments);
     served.signal(Signal::TERM);
     assert_eq!(served.exit_code(), Some(0), "{example}");
+}
+
+/// An argument with a place of our own, if it is one, and with its options but for the group.
+fn own_place(argument: &str, directory: &Directory) -> String {
+    let Some((scheme, rest)) = argument.split_once("://") else {
+        return argument.to_owned();
+    };
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, format!("?{query}")),
+        None => (rest, String::new()),
+    };
+    let host = match place.rsplit_once(':') {
+        Some((host @ ("" | "[::]"), _)) => host,
+        _ => "127.0.0.1",
+    };
+    let own_group = fs::metadata(directory.path("")).expect("a directory").gid();
+    let query = query.replace("www-data", &own_group.to_string());
+    match scheme {
+        "unix" | "unixgram" => directory.uri(scheme, &format!("{scheme}{query}")),
+        _ => format!("{scheme}://{host}:0{query}"),
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod limits;
 mod listening;
 #[cfg(target_os = "linux")]
+mod listens;
+#[cfg(target_os = "linux")]
 mod memory;
 mod models;
 mod warnings;
