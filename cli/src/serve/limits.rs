@@ -327,6 +327,8 @@ mod tests {
     fn every_field_has_an_option_and_every_option_is_tried() {
         let mut options: Vec<_> = OPTIONS.map(|(name, ..)| name.replace('-', "_")).into();
         let mut fields = fields();
+        // The headers of proxies have options of their own.
+        fields.retain(|field| field != "trusted_proxies");
         options.sort();
         fields.sort();
         assert_eq!(options, fields);

@@ -186,7 +186,7 @@ fn a_group_that_does_not_exist_is_named_and_nothing_is_left() {
     let uri = scratch.uri("unix", "socket");
     let error = bind(&format!("{uri}?group=nobody-knows"), Config::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let said = format!("cannot listen at {uri}: there is no group \"nobody-knows\"");
+    let said = format!("cannot listen on {uri}: there is no group \"nobody-knows\"");
     assert_eq!(error.to_string(), said);
     assert!(!scratch.path("socket").exists());
 }

@@ -199,7 +199,7 @@ fn where_a_port_is_taken_in_one_family_both_are_refused() {
     let error = Server::bind_with(&[uri.parse().unwrap()], Config::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     let port = taken.local_addr().unwrap().port();
-    let said = format!("cannot listen at tcp://[::]:{port}: ");
+    let said = format!("cannot listen on tcp://[::]:{port}: ");
     assert!(error.to_string().starts_with(&said), "{error}");
 }
 
