@@ -1,6 +1,7 @@
 //! A protocol whose connection begins with a preface, for example with a PROXY header.
 
 use std::time::Instant;
+use std::{fmt, mem};
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, ProtocolError};
@@ -40,17 +41,17 @@ pub struct Prelude<I> {
 ///
 /// The preface and the first message share one `first_message_timeout`. Pauses, deadlines and the
 /// end are the protocol's as soon as it is made.
-#[derive(Debug)]
-pub struct Prefaced<H, B, P> {
+pub struct Prefaced<H: Preface, B, P> {
     stage: Stage<H, B, P>,
     /// How many bytes of the preface are still shown before the protocol's, because no message
     /// was complete yet.
     shown: usize,
 }
 
-#[derive(Debug)]
-enum Stage<H, B, P> {
+enum Stage<H: Preface, B, P> {
     Reading(H, B),
+    /// The driver learns of the client before there is a protocol, since it may have too many.
+    Named(H::Info, B),
     Open(P),
     Refused,
 }
@@ -122,7 +123,7 @@ where
     /// Reads the preface. Returns whether the protocol can be shown what follows.
     #[cold]
     fn begin(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<bool, ProtocolError> {
-        let Stage::Reading(preface, build) = &mut self.stage else {
+        let Stage::Reading(preface, _) = &mut self.stage else {
             return Ok(false);
         };
         let Some(prelude) = preface.read(data, transport.peer())? else {
@@ -130,11 +131,24 @@ where
         };
 
         self.shown = prelude.length.min(data.len());
-        if let Some(client) = prelude.client {
-            transport.replace_peer(client);
+        if let Stage::Reading(_, build) = mem::replace(&mut self.stage, Stage::Refused) {
+            self.stage = Stage::Named(prelude.info, build);
         }
-        let Some(mut protocol) = build(transport.peer(), &prelude.info) else {
-            self.stage = Stage::Refused;
+        let Some(client) = prelude.client else {
+            return self.open(transport);
+        };
+
+        transport.replace_peer(client);
+        transport.call_again();
+        Ok(false)
+    }
+
+    /// Makes the protocol. Returns whether it can be shown what follows the preface.
+    fn open(&mut self, transport: &mut Transport<'_>) -> Result<bool, ProtocolError> {
+        let Stage::Named(info, mut build) = mem::replace(&mut self.stage, Stage::Refused) else {
+            return Ok(false);
+        };
+        let Some(mut protocol) = build(transport.peer(), &info) else {
             transport.fail(CloseReason::Refused);
             return Ok(false);
         };
@@ -164,7 +178,7 @@ where
             return Ok(0);
         }
         transport.end_unit_room();
-        Ok(std::mem::take(&mut self.shown) + taken)
+        Ok(mem::take(&mut self.shown) + taken)
     }
 
     fn tell(&mut self, event: impl FnOnce(&mut P)) {
@@ -234,7 +248,13 @@ where
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
-        self.tell(|protocol| protocol.woken(transport));
+        if !matches!(self.stage, Stage::Named(..)) {
+            return self.tell(|protocol| protocol.woken(transport));
+        }
+        // Nobody else can wake this connection: there is no protocol with a waker yet.
+        if let Err(error) = self.open(transport) {
+            transport.fail(CloseReason::Protocol(error));
+        }
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
@@ -250,5 +270,17 @@ where
 
     fn catch_up(&mut self, from: Tick, to: Tick) {
         self.tell(|protocol| protocol.catch_up(from, to));
+    }
+}
+
+impl<H: Preface, B, P: fmt::Debug> fmt::Debug for Prefaced<H, B, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match &self.stage {
+            Stage::Open(protocol) => Some(protocol),
+            _ => None,
+        };
+        f.debug_struct("Prefaced")
+            .field("protocol", &protocol)
+            .finish_non_exhaustive()
     }
 }

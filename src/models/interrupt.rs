@@ -1,10 +1,13 @@
 //! State shared between the server and the thread of a connection: interrupts, shutdown and limits.
 
+use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::address::Peer;
+use crate::models::naming;
 use crate::sys;
 use crate::sys::Interruptible;
 
@@ -75,12 +78,28 @@ pub(super) struct Interrupt {
     pub(super) descriptors: Arc<Descriptors>,
     /// The parent process, which is told when the session knows of the shutdown.
     parent: Option<Arc<UnixStream>>,
+    /// Asks the server, on another thread, whether a client may have one more connection.
+    ask: Option<Ask>,
+}
+
+/// Asks the server whether a client that a proxy has named may have this connection.
+pub(super) struct Ask(pub(super) Box<dyn Fn(&Peer) -> bool + Send + Sync>);
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ask")
+    }
 }
 
 impl Interrupt {
     /// Creates the state of one of several connections that share limits.
-    pub(super) fn sharing(held_by_all: &Arc<AtomicUsize>, descriptors: &Arc<Descriptors>) -> Self {
+    pub(super) fn sharing(
+        held_by_all: &Arc<AtomicUsize>,
+        descriptors: &Arc<Descriptors>,
+        ask: Ask,
+    ) -> Self {
         let mut interrupt = Self::default();
+        interrupt.ask = Some(ask);
         interrupt.held_by_all = Arc::clone(held_by_all);
         interrupt.descriptors = Arc::clone(descriptors);
         interrupt
@@ -130,6 +149,17 @@ impl Interrupt {
         if let Some(parent) = &self.parent {
             // If the parent misses this, it interrupts us again, or it is gone.
             let _ = sys::send(&**parent, &[TOLD]);
+        }
+    }
+
+    /// Tells the server which client a proxy has named, and returns whether that client may have one
+    /// more connection. Waits for the answer, since the client must not be served before it. A server
+    /// that does not answer in time has other troubles than one connection too many.
+    pub(super) fn reseat(&self, peer: &Peer) -> bool {
+        match (&self.ask, &self.parent) {
+            (Some(ask), _) => ask.0(peer),
+            (None, Some(parent)) => naming::ask(parent, peer.address()),
+            (None, None) => true,
         }
     }
 

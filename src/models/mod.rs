@@ -11,6 +11,7 @@
 mod blocking;
 mod ending;
 mod interrupt;
+mod naming;
 mod processes;
 mod report;
 mod self_pipe;

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::models::blocking::Blocking;
 use crate::models::interrupt::{GRACE, INTERRUPT_AGAIN, Interrupt};
-use crate::models::{blocking, report};
+use crate::models::{blocking, naming, report};
 use crate::net::{Datagram, Mio, Net};
 use crate::reactor::{FIRST_OF_MODEL, Hub, Model};
 use crate::session::{End, Protocol, REPEAT, Tick, Traffic, catch};
@@ -392,6 +392,10 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
                 Heard::Interrupted if self.kill_at.is_some_and(|at| at <= hub.now()) => Heard::All,
                 heard => heard,
             };
+            if let Some(client) = naming::take(&mut served.heard) {
+                served.peer.stand_for(client, true);
+                naming::answer(&served.report, hub.reseat(&served.peer));
+            }
             match heard {
                 Heard::Part => {}
                 Heard::All if served.child.has_ended() => {

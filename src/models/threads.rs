@@ -1,6 +1,7 @@
 //! The thread model: one thread per connection or datagram.
 
 use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -12,9 +13,9 @@ use socket2::Socket;
 use crate::address::Peer;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
-use crate::models::blocking;
 use crate::models::blocking::Blocking;
-use crate::models::interrupt::{Descriptors, GRACE, INTERRUPT_AGAIN, Interrupt};
+use crate::models::interrupt::{Ask, Descriptors, GRACE, INTERRUPT_AGAIN, Interrupt};
+use crate::models::{blocking, naming};
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model};
 use crate::session::{End, Protocol, Tick, Traffic, catch};
@@ -50,6 +51,8 @@ struct State {
     /// The counts of ended threads, until the server collects them.
     statistics: Statistics,
     failures: Vec<End>,
+    /// The clients that proxies have named, by the keys of their threads, and where the answers go.
+    named: Vec<(usize, Peer, SyncSender<bool>)>,
 }
 
 /// A thread that serves a connection or a datagram.
@@ -94,13 +97,15 @@ impl Threads {
     ) -> io::Result<()> {
         let exhausted = || io::Error::from_raw_os_error(libc::EMFILE);
         let taken = self.shared.descriptors.take().ok_or_else(exhausted)?;
-        let interrupt = Interrupt::sharing(&self.shared.held, &self.shared.descriptors);
-        let interrupt = Arc::new(interrupt);
-        let (shared, for_thread) = (Arc::clone(&self.shared), Arc::clone(&interrupt));
         // Hold the lock until the entry is inserted. The thread needs it to remove that entry.
         let mut state = self.shared.state();
         let entry = state.threads.vacant_entry();
         let key = entry.key();
+
+        let ask = self.shared.ask(key);
+        let interrupt = Interrupt::sharing(&self.shared.held, &self.shared.descriptors, ask);
+        let interrupt = Arc::new(interrupt);
+        let (shared, for_thread) = (Arc::clone(&self.shared), Arc::clone(&interrupt));
         let run = move || {
             let mut counted = State::default();
             let run = || work(&shared, &for_thread, &mut counted);
@@ -160,6 +165,35 @@ impl Threads {
 }
 
 impl Shared {
+    /// Returns how the thread with that key asks whether its client may have one more connection.
+    fn ask(self: &Arc<Self>, key: usize) -> Ask {
+        // Weak, because the server keeps the question with the thread.
+        let shared = Arc::downgrade(self);
+        Ask(Box::new(move |peer| {
+            let Some(shared) = shared.upgrade() else {
+                return true;
+            };
+            let (sender, answer) = mpsc::sync_channel(1);
+            shared.state().named.push((key, peer.clone(), sender));
+            shared.waker.wake();
+            answer.recv_timeout(naming::PATIENCE).unwrap_or(true)
+        }))
+    }
+
+    /// Answers the threads that have asked.
+    fn answer_named(&self, hub: &mut Hub<'_, Mio>) {
+        let named = mem::take(&mut self.state().named);
+        for (key, peer, answer) in named {
+            let mut state = self.state();
+            let Some(running) = state.threads.get_mut(key) else {
+                continue;
+            };
+            running.peer = peer;
+            // A thread that does not wait any more goes on.
+            let _ = answer.send(hub.reseat(&running.peer));
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -260,6 +294,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
     }
 
     fn reap(&mut self, hub: &mut Hub<'_, Mio>, _: &mut dyn FnMut(&mut Mio)) {
+        self.shared.answer_named(hub);
         let mut state = self.shared.state();
         hub.add_counts(&mem::take(&mut state.statistics));
         hub.effects.failures.append(&mut state.failures);

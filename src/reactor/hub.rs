@@ -217,7 +217,7 @@ impl<'a, N> Hub<'a, N> {
     /// Counts an inbound connection for the client that its peer has named, and no longer for the
     /// peer. Returns false if the client has too many; the connection then counts for it until it
     /// ends.
-    pub(super) fn reseat(&mut self, peer: &Peer) -> bool {
+    pub(crate) fn reseat(&mut self, peer: &Peer) -> bool {
         if let Some(before) = peer.before() {
             self.leave(&before);
         }

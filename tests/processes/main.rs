@@ -17,6 +17,8 @@ use std::thread;
 use std::time::Instant;
 use std::{env, fmt, fs};
 
+use serveloop::layer::Prefaced;
+use serveloop::layer::proxy::Proxy;
 use serveloop::{
     Actions, Address, Config, Ended, Factory, Peer, ProtocolError, Server, ShutdownHandle,
     Transport, Waker,
@@ -34,7 +36,7 @@ mod isolated;
 #[path = "../it/support/mod.rs"]
 mod support;
 
-const TESTS: [(&str, fn()); 18] = [
+const TESTS: [(&str, fn()); 19] = [
     (
         "dialogues_are_the_same_in_processes",
         dialogues_are_the_same_in_processes,
@@ -54,6 +56,10 @@ const TESTS: [(&str, fn()); 18] = [
         late_wakes_leave_nothing_behind,
     ),
     ("a_killed_child_is_counted", a_killed_child_is_counted),
+    (
+        "a_proxys_client_is_the_peer_of_a_process",
+        a_proxys_client_is_the_peer_of_a_process,
+    ),
     (
         "a_child_has_the_id_that_its_parent_gave",
         a_child_has_the_id_that_its_parent_gave,
@@ -180,7 +186,7 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
     }
     let mut words = what.split(',');
     let (name, children) = (words.next().unwrap(), words.next().unwrap_or("400"));
-    let config = Config {
+    let mut config = Config {
         max_children: children.parse().unwrap(),
         ..timeless()
     };
@@ -192,6 +198,11 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         "keeper" => keeper,
         "named" => named,
         "charging" => charging,
+        "proxied" => {
+            config.trusted_proxies = "127.0.0.0/8".parse().unwrap();
+            (config.limit_loopback, config.max_per_peer) = (true, 1);
+            proxied
+        }
         // Built where the server's handle is.
         "stopping" => || unreachable!("needs a handle"),
         _ => panic!("{name} is not served"),
@@ -388,6 +399,48 @@ fn a_killed_child_is_counted() {
     echoes(&mut server.client(), b"still here");
     let statistics = server.end();
     assert_eq!((statistics.accepted, statistics.closed_killed), (6, 5));
+}
+
+/// Echoes behind a proxy that names the client, and then fails.
+fn proxied() -> Any {
+    let proxy = Proxy::required("127.0.0.0/8".parse().unwrap());
+    let reader = proxy.reader(&Peer::new("tcp://127.0.0.1:1".parse().unwrap(), None));
+    let build = |_: &Peer, _: &Option<_>| {
+        Some(probe().data(|data, transport| {
+            transport.write(data);
+            if data == b"fail" {
+                return Err(ProtocolError::malformed(transport.peer().to_string()));
+            }
+            Ok(data.len())
+        }))
+    };
+    Box::new(Prefaced::new(reader.unwrap(), build))
+}
+
+fn a_proxys_client_is_the_peer_of_a_process() {
+    let server = Isolated::new("forking", "proxied", TCP);
+    let client = |address: &str, says: &str| {
+        let mut client = server.client();
+        let line = format!("PROXY TCP4 {address} 198.51.100.1 4000 443\r\n{says}");
+        client.write_all(line.as_bytes()).unwrap();
+        client
+    };
+
+    let mut first = client("192.0.2.1", "");
+    echoes(&mut first, b"hello");
+    // The same client may have one connection only, and another one too.
+    assert_eq!(read_to(&mut client("192.0.2.1", "more")).0, b"");
+    assert_eq!(read_to(&mut client("192.0.2.2", "fail")).0, b"fail");
+    assert_eq!(
+        server.line("error "),
+        "in its own process: protocol error: malformed: tcp://192.0.2.2:4000"
+    );
+    echoes(&mut first, b"still here");
+
+    drop(first);
+    let statistics = server.end();
+    assert_eq!((statistics.accepted, statistics.closed_refused), (3, 1));
+    assert_eq!(statistics.refused_max_per_peer, 0);
 }
 
 /// Says its connection's id, and then fails.

@@ -116,6 +116,10 @@ impl<'a, P: Protocol> Blocking<'a, P> {
                 self.receive();
             }
 
+            if self.session.take_replaced() && !self.interrupt.reseat(self.session.peer()) {
+                self.session.fail(CloseReason::Refused);
+            }
+
             let held = self.session.held();
             if !self.interrupt.note_held(held, self.config.max_buffered) {
                 self.session.fail(CloseReason::Shed);

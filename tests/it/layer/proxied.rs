@@ -1,6 +1,7 @@
 //! Clients behind a load balancer: who they are, how many they may be, and whom to believe.
 
 use std::io::Write;
+use std::time::Instant;
 
 use serveloop::layer::prefaced;
 use serveloop::layer::proxy::{Header, Proxy};
@@ -10,9 +11,9 @@ use serveloop::testing::MemorySession;
 use serveloop::{Address, Config, Peer, Protocol};
 use socket2::Socket;
 
-use crate::support::model_protocols::shout;
+use crate::support::model_protocols::{frame, shout};
 use crate::support::model_server::{End, Model, ModelServer, connect, finish, read_to};
-use crate::support::{expect, timeless};
+use crate::support::{PATIENCE, expect, timeless};
 
 fn header(client: &str) -> Vec<u8> {
     let client: Address = format!("tcp://{client}").parse().unwrap();
@@ -107,37 +108,48 @@ fn client(server: &ModelServer, address: &str) -> Socket {
 }
 
 fn is_served(client: &mut Socket) -> bool {
-    let _ = client.write_all(&crate::support::model_protocols::frame("hi"));
+    let _ = client.write_all(&frame("hi"));
     let mut byte = [0];
     matches!(std::io::Read::read(client, &mut byte), Ok(1))
 }
 
 #[test]
 fn limits_count_clients_and_not_their_balancer() {
+    for model in [Model::EventLoop, Model::Threading] {
+        count_clients(model);
+    }
+}
+
+fn count_clients(model: Model) {
     let config = Config {
         max_per_peer: 2,
         ..timeless()
     };
-    let server = behind(Model::EventLoop, config);
+    let server = behind(model, config);
     let mut clients: Vec<_> = ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "192.0.2.3:1"]
         .map(|address| client(&server, address))
         .into();
     assert!(clients.iter_mut().all(is_served));
 
-    let mut third = client(&server, "192.0.2.1:3");
-    let (rest, end) = read_to(&mut third);
-    assert_eq!((rest.len(), end), (0, End::Eof));
+    // It is not served, although its message has come with the header.
+    let mut third = connect(&server.addresses[0]);
+    let begin = [&header("192.0.2.1:3")[..], &frame("hi")].concat();
+    third.write_all(&begin).unwrap();
+    assert_eq!(read_to(&mut third).0, b"");
 
-    // A place that is given back is another client's of the same address.
+    // When a connection has ended, the same client may have another one. Its end is counted after
+    // it can be seen.
     let mut first = clients.remove(0);
     finish(&first);
     assert_eq!(read_to(&mut first).1, End::Eof);
-    assert!(is_served(&mut client(&server, "192.0.2.1:4")));
+    let end = Instant::now() + PATIENCE;
+    while !is_served(&mut client(&server, "192.0.2.1:4")) {
+        assert!(Instant::now() < end, "{model:?}: the place is not free");
+    }
 
     drop(clients);
     let statistics = server.end();
-    assert_eq!(statistics.closed_refused, 1);
-    assert_eq!(statistics.accepted, 6);
+    assert!(statistics.closed_refused >= 1, "{model:?}: {statistics:?}");
     assert_eq!(statistics.refused_max_per_peer, 0);
 }
 
@@ -147,10 +159,7 @@ fn errors_name_the_client_in_every_model() {
         let server = behind(model, timeless());
         let mut client = client(&server, "192.0.2.1:77");
         client.write_all(&[0, 0, 0, 255]).unwrap();
-        expect(
-            &mut client,
-            &crate::support::model_protocols::frame("too long"),
-        );
+        expect(&mut client, &frame("too long"));
         let error = server.await_error();
         assert!(error.contains("tcp://192.0.2.1:77"), "{model:?}: {error}");
         drop(client);
