@@ -116,6 +116,8 @@ fn set(statistics: &mut Statistics, name: &str, count: u64) {
         "refused_by_system" => &mut statistics.refused_by_system,
         "closed_by_protocol" => &mut statistics.closed_by_protocol,
         "closed_by_peer" => &mut statistics.closed_by_peer,
+        "closed_refused" => &mut statistics.closed_refused,
+        "closed_malformed" => &mut statistics.closed_malformed,
         "closed_aborted" => &mut statistics.closed_aborted,
         "closed_shed" => &mut statistics.closed_shed,
         "closed_by_shutdown" => &mut statistics.closed_by_shutdown,
