@@ -130,8 +130,9 @@ where
 
         let before = session.call_inside(transport, event);
         if !L::PASSES_OUTPUT && transport.waiting() > before {
-            let plain = transport.split_output(before);
+            let (plain, was_full) = (transport.split_output(before), transport.is_full());
             self.layer.send(&plain, &mut Wire::of(transport))?;
+            session.relieve(transport, was_full);
         }
 
         if session.is_coupled(transport) || self.due.is_some() || session.deadline_changed() {
@@ -160,6 +161,16 @@ where
         }
         if let Some(end) = end {
             transport.end(end);
+        }
+    }
+
+    /// Charges the connection with what the layer keeps of a unit that had no plain bytes.
+    #[cold]
+    fn charge(&mut self, transport: &mut Transport<'_>) {
+        if self.is_open() {
+            self.settle(transport);
+        } else {
+            transport.charge(self.layer.held());
         }
     }
 
@@ -223,6 +234,8 @@ where
             self.call(transport, |session, context| {
                 session.handle_data(&plain, context);
             })?;
+        } else if taken > 0 {
+            self.charge(transport);
         }
         if end {
             self.call(transport, Session::handle_eof)?;

@@ -8,6 +8,11 @@
 //!   the protocol go on alone.
 //! - [`Upgradable`] hands a connection over to another protocol, as HTTP does to WebSocket.
 //! - [`proxy`] reads and writes the header in which a load balancer states the client's address.
+#![cfg_attr(feature = "tls", doc = "- [`tls`] is TLS for servers and clients.")]
+#![cfg_attr(
+    not(feature = "tls"),
+    doc = "- `tls` is TLS for servers and clients, with the feature `tls`."
+)]
 //!
 //! This room imports `address`, `error`, `session` and `framing`, and knows no socket, thread or clock.
 
@@ -17,6 +22,9 @@ mod observed;
 mod prefaced;
 pub mod proxy;
 mod screen;
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub mod tls;
 mod upgradable;
 
 use std::borrow::Cow;

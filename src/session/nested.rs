@@ -57,6 +57,15 @@ impl<P: Protocol> Session<P> {
         before
     }
 
+    /// Lets output that became longer in the layer stop the peer's input only if the protocol
+    /// inside has filled it: what [`Transport::write_some`] sent never does. `was_full` is how it
+    /// was before.
+    pub(crate) fn relieve(&self, outer: &mut Transport<'_>, was_full: bool) {
+        if !was_full && !self.state.flags.any(FULL) {
+            outer.state.flags.clear(FULL);
+        }
+    }
+
     /// Returns whether anything has to be passed on between this session and the one outside,
     /// which is rare.
     #[inline]

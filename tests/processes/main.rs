@@ -17,8 +17,9 @@ use std::thread;
 use std::time::Instant;
 use std::{env, fmt, fs};
 
-use serveloop::layer::Prefaced;
 use serveloop::layer::proxy::Proxy;
+use serveloop::layer::tls::{ServerTls, Tls, TlsInfo};
+use serveloop::layer::{Layered, Prefaced};
 use serveloop::{
     Actions, Address, Config, Ended, Factory, Peer, ProtocolError, Server, ShutdownHandle,
     Transport, Waker,
@@ -27,16 +28,20 @@ use serveloop::{
 use isolated::{Isolated, Usage};
 use support::model_protocols::{Any, probe};
 use support::model_server::{End, connect, finish, read_to};
-use support::outside::skip;
+use support::outside::{require, skip};
 use support::transcripts::{Host, Transcript};
 use support::{Scratch, echoes, expect, panic_quietly, timeless};
+use tls_programs::{beside, openssl, python};
 
 mod isolated;
 #[expect(dead_code, reason = "made for several test programs")]
 #[path = "../it/support/mod.rs"]
 mod support;
+#[expect(dead_code, reason = "made for several test programs")]
+#[path = "../it/layer/tls/programs.rs"]
+mod tls_programs;
 
-const TESTS: [(&str, fn()); 19] = [
+const TESTS: [(&str, fn()); 20] = [
     (
         "dialogues_are_the_same_in_processes",
         dialogues_are_the_same_in_processes,
@@ -56,6 +61,7 @@ const TESTS: [(&str, fn()); 19] = [
         late_wakes_leave_nothing_behind,
     ),
     ("a_killed_child_is_counted", a_killed_child_is_counted),
+    ("processes_speak_tls", processes_speak_tls),
     (
         "a_proxys_client_is_the_peer_of_a_process",
         a_proxys_client_is_the_peer_of_a_process,
@@ -184,6 +190,9 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         let transcript = Transcript::all().swap_remove(number);
         return (transcript.config, Box::new(move || (transcript.build)()));
     }
+    if what == "tls" {
+        return (timeless(), secret());
+    }
     let mut words = what.split(',');
     let (name, children) = (words.next().unwrap(), words.next().unwrap_or("400"));
     let mut config = Config {
@@ -208,6 +217,17 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         _ => panic!("{name} is not served"),
     };
     (config, Box::new(build))
+}
+
+/// An echo inside TLS, whose tickets all processes know.
+fn secret() -> Box<dyn Fn() -> Any> {
+    let file = |name| beside("certificates").join(name);
+    let tls = ServerTls::builder().certificate(file("localhost.pem"), file("localhost.key"));
+    let tls = tls.build().unwrap();
+    Box::new(move || {
+        let inside = |_: &Peer, _: &TlsInfo| Some(serveloop::protocols::Echo);
+        Box::new(Layered::new(Tls::server(&tls), inside))
+    })
 }
 
 struct Reporting {
@@ -246,6 +266,28 @@ impl Factory for Reporting {
         let (id, received) = (ended.peer().id(), ended.received());
         println!("of {id}: {received} {} {}", ended.sent(), ended.unsent());
     }
+}
+
+fn processes_speak_tls() {
+    for program in ["openssl", "python3", "timeout"] {
+        if !require(program) {
+            return;
+        }
+    }
+
+    let server = Isolated::new("forking", "tls", TCP);
+    let at = server.addresses[0].socket_addr().unwrap();
+    for (option, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        assert_eq!(openssl(at, &[option]), format!("echo, {version}"));
+    }
+    for (number, version) in [("version=1.2", "TLSv1.2"), ("version=1.3", "TLSv1.3")] {
+        assert_eq!(python(at, "echo", &[number]), format!("echo, {version}"));
+        assert_eq!(python(at, "resume", &[number]), "resumed");
+    }
+
+    let statistics = server.end();
+    assert_eq!(statistics.accepted, 8);
+    assert_eq!(statistics.closed_by_peer, 8);
 }
 
 fn dialogues_are_the_same_in_processes() {

@@ -3,6 +3,7 @@
 mod proxied;
 mod proxy_header;
 mod screens;
+pub(crate) mod tls;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -73,6 +74,37 @@ fn a_slow_reader_gets_every_byte_once() {
     }
     session.take_in_steps(3_000);
     assert!(session.sent() == layer.expect(&long));
+}
+
+/// As outside of a layer: a relay's peer may not take anything before it has sent everything.
+#[test]
+fn output_in_pieces_that_fit_never_stops_the_input() {
+    let log = Log::default();
+    let probe = Probe::new(&log).data(|data, transport| {
+        transport.write_some(&[b'x'; 100_000]);
+        Ok(data.len())
+    });
+    let mut session = scrambled(probe);
+    session.stop_taking();
+    for part in ["a", "b", "c"] {
+        session.receive(&LAYER().seal(part.as_bytes()));
+    }
+    assert_eq!(log.entries(), ["made", "data a", "data b", "data c"]);
+
+    // What is written in full does stop it.
+    let log = Log::default();
+    let probe = Probe::new(&log).data(|data, transport| {
+        transport.write(&[b'x'; 100_000]);
+        Ok(data.len())
+    });
+    let mut session = scrambled(probe);
+    session.stop_taking();
+    for part in ["a", "b", "c"] {
+        session.receive(&LAYER().seal(part.as_bytes()));
+    }
+    assert_eq!(log.entries(), ["made", "data a"]);
+    session.take_in_steps(1_000);
+    assert_eq!(log.count("data"), 3);
 }
 
 #[test]

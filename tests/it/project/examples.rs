@@ -3,14 +3,17 @@
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 use serveloop::Address;
+use serveloop::layer::tls::rustls;
 use socket2::SockRef;
 
+use crate::layer::tls::certificates;
 use crate::support::{
     PATIENCE, Scratch, client, echoes, expect, millis, noise, read_to_end, seconds, unix_client,
 };
@@ -198,6 +201,51 @@ fn examples_log_what_the_environment_asks_for() {
     let _client = client(&echo.address());
     let line = echo.line();
     assert!(line.contains("DEBUG serveloop] "), "{line}");
+}
+
+#[test]
+fn tls_warns_of_old_certificates_and_of_keys_for_everybody() {
+    let scratch = Scratch::new();
+    let (chain, key) = (certificates::file("expired.pem"), scratch.path("key"));
+    fs::copy(certificates::file("expired.key"), &key).unwrap();
+    let names = [&chain, &key].map(|path| path.display().to_string());
+    let arguments = [&*names[0], &names[1], ANYWHERE];
+
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let server = Example::logged("tls_echo", &arguments, "serveloop=warn");
+    server.address();
+    let line = server.line();
+    let expected = format!("certificate {}: \"CN=localhost\" expired ", names[0]);
+    assert!(
+        line.contains("WARN  serveloop] ") && line.contains(&expected),
+        "{line}"
+    );
+    assert!(line.ends_with(" days ago"), "{line}");
+    drop(server);
+
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let server = Example::logged("tls_echo", &arguments, "serveloop=warn");
+    server.address();
+    let expected = format!("key {}: every user can read it (mode 0644)", names[1]);
+    let line = server.line();
+    assert!(line.contains(&expected), "{line}");
+}
+
+#[test]
+fn tls_echo_says_what_the_handshake_has_shown() {
+    let file = |name: &str| certificates::file(name).display().to_string();
+    let files = [file("localhost.pem"), file("localhost.key")];
+    let server = Example::run("tls_echo", &[&files[0], &files[1], ANYWHERE]);
+    let config = certificates::rustls_client(rustls::ALL_VERSIONS);
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::StreamOwned::new(
+        rustls::ClientConnection::new(config.into(), name).unwrap(),
+        client(&server.address()),
+    );
+    let greeting = b"TLS 1.3 with TLS_AES_256_GCM_SHA384, localhost\n";
+    client.flush().unwrap();
+    expect(&mut client, greeting);
+    echoes(&mut client, &noise(10_000));
 }
 
 #[test]

@@ -1,0 +1,13 @@
+//! TLS as a layer.
+
+mod cases;
+pub(crate) mod certificates;
+mod configuration;
+mod foreign;
+mod handshake;
+mod models;
+mod nesting;
+mod noise;
+mod pair;
+mod programs;
+mod stream;
