@@ -33,7 +33,7 @@ fn changed_bytes_end_in_an_error_or_in_silence() {
         ..Setup::default()
     });
     let (mut failed, mut served) = (0, 0);
-    for (seed, bytes) in noise(8 * 200).chunks_exact(8).enumerate() {
+    for (seed, bytes) in noise(8 * 1_000).chunks_exact(8).enumerate() {
         let how = u64::from_le_bytes(bytes.try_into().unwrap());
         let log = Log::default();
         let noted = log.clone();
@@ -75,6 +75,6 @@ fn changed_bytes_end_in_an_error_or_in_silence() {
         }
     }
     // Some changes hold the handshake up, and some come after everything.
-    assert!(failed > 40, "{failed} failed");
-    assert!(served > 10, "{served} served");
+    assert!(failed > 250, "{failed} failed");
+    assert!(served > 100, "{served} served");
 }

@@ -8,7 +8,7 @@ use serveloop::{Peer, Protocol, Result, Transport};
 
 use crate::layer::tls::certificates;
 use crate::layer::tls::foreign::Foreign;
-use crate::layer::tls::pair::Setup;
+use crate::layer::tls::pair::{Pair, Setup};
 use crate::support::noise;
 use crate::support::probe::{Log, Probe};
 
@@ -325,4 +325,57 @@ fn a_connections_slot_stays_small() {
         secured <= 2 * plain + 32,
         "{secured} bytes, {plain} without"
     );
+}
+
+/// Every way to end but an abort says so to the peer, which then knows that nothing is missing.
+#[test]
+fn ends_of_all_kinds_are_told_on_the_wire() {
+    type Ending = fn(&mut Pair<Probe, Probe>);
+    let shutdown: Ending = |pair| pair.server.shutdown();
+    let nothing: Ending = |_| {};
+    let truncated = "lost ended by the peer without the end mark of its layer";
+    let orderly = "lost closed by the peer";
+    for (said, ending, server, client) in [
+        (&b"close"[..], nothing, "closed", orderly),
+        (
+            b"error",
+            nothing,
+            "protocol error: malformed: on purpose",
+            orderly,
+        ),
+        (
+            b"shutdown",
+            shutdown,
+            "closed by the server's shutdown",
+            orderly,
+        ),
+        (b"abort", nothing, "aborted", truncated),
+    ] {
+        let log = Log::default();
+        let noted = log.clone();
+        let mut pair = Setup::default().pair(
+            move |_, _| Some(sender(&noted, said)),
+            |_, _| {
+                Some(Probe::new(&Log::default()).data(|data, transport| {
+                    transport.write(b"bye");
+                    match data {
+                        b"close" => transport.close(),
+                        b"abort" => transport.abort(),
+                        b"error" => Err("on purpose")?,
+                        _ => {}
+                    }
+                    Ok(data.len())
+                }))
+            },
+        );
+        pair.talk();
+        ending(&mut pair);
+        pair.talk();
+
+        assert_eq!(pair.reasons()[1], server);
+        let entries = log.entries();
+        assert_eq!(entries.last().unwrap(), client, "{server}: {entries:?}");
+        let came = entries.contains(&"data bye".to_owned()) && entries.contains(&"eof ".to_owned());
+        assert_eq!(came, server != "aborted", "{entries:?}");
+    }
 }
