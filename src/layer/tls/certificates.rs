@@ -46,9 +46,14 @@ pub(super) fn load(chain: &Pem, key: &Pem) -> Result<CertifiedKey, TlsError> {
     Ok(CertifiedKey::new(certificates, signing))
 }
 
+/// Returns the seconds since 1970, by which certificates are valid or not.
+pub(super) fn now() -> i64 {
+    i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX)
+}
+
 /// Logs a warning for each certificate of the file that is not valid now.
 fn warn_of_dates(chain: &Pem, certificates: &[CertificateDer<'_>]) {
-    let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+    let now = now();
     for certificate in certificates {
         let Some(validity) = x509::validity(certificate) else {
             continue;

@@ -76,6 +76,7 @@ use std::sync::Arc;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
+use rustls::{CommonState, HandshakeKind};
 
 use crate::address::Address;
 use crate::error::ProtocolError;
@@ -236,6 +237,9 @@ impl Layer for Tls {
         };
 
         let content = state.records.take(record, wire).map_err(failed)?;
+        if state.selection.is_some() {
+            check_resumed(state.records.common())?;
+        }
         let mut received = Received::taken(record.len());
         if let Some(plain) = content.plain {
             received = received.with_plain(plain);
@@ -333,6 +337,22 @@ fn excerpt(bytes: &[u8]) -> String {
     }
     let numbers: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     numbers.join(" ")
+}
+
+/// Checks a client's certificate that is from an earlier handshake, once this one is done. rustls
+/// does not, and each resumption renews the ticket, so a client could go on with an expired one.
+fn check_resumed(common: &CommonState) -> Result<(), TlsError> {
+    let resumed = common.handshake_kind() == Some(HandshakeKind::Resumed);
+    if !resumed || common.is_handshaking() {
+        return Ok(());
+    }
+
+    let certificate = common.peer_certificates().and_then(<[_]>::first);
+    let validity = certificate.and_then(|certificate| x509::validity(certificate));
+    if validity.is_some_and(|validity| validity.ends < certificates::now()) {
+        return Err(TlsError::new("TLS: the client's certificate has expired"));
+    }
+    Ok(())
 }
 
 fn failed(error: rustls::Error) -> ProtocolError {

@@ -197,6 +197,10 @@ impl ServerTlsBuilder {
     /// Asks clients for a certificate, which has to come from one of the authorities in
     /// `authorities`. By default clients are not asked. [`TlsInfo`](super::TlsInfo) has what a client
     /// has shown.
+    ///
+    /// A client that resumes a session does not show its certificate again. It is as if it did, until
+    /// the certificate expires or the authorities change. Lists of revoked certificates need
+    /// [`ServerTls::from_rustls`].
     pub fn client_certificates(
         mut self,
         wanted: ClientCertificates,

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use rustls::pki_types::UnixTime;
+use rustls::server::WebPkiClientVerifier;
 use serveloop::layer::tls::{
     ClientCertificates, ClientTls, ServerTls, ServerTlsBuilder, Tls, TlsInfo, TlsVersion, rustls,
 };
@@ -264,6 +266,60 @@ fn sessions_are_resumed_with_all_that_they_had() {
         resumed.sort();
         resumed.dedup();
         assert_eq!(resumed, ["CN=alice,O=Example\\, Ltd", "CN=localhost"]);
+    }
+}
+
+/// A clock for rustls that stands still in the morning of the year 2020.
+#[derive(Debug)]
+struct Then;
+
+impl rustls::time_provider::TimeProvider for Then {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(seconds(1_577_880_000)))
+    }
+}
+
+/// Each resumption gives the client another ticket, so a session could go on without end.
+#[test]
+fn a_session_ends_with_the_clients_certificate() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let roots = certificates::roots().into();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+        let mut config = rustls::ServerConfig::builder_with_details(provider, Arc::new(Then))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(
+                certificates::chain("localhost"),
+                certificates::key("localhost"),
+            )
+            .unwrap();
+        config.ticketer = rustls::crypto::ring::Ticketer::new().unwrap();
+        let tls = ServerTls::from_rustls(config.into()).unwrap();
+
+        for (name, reason) in [
+            ("alice", None),
+            (
+                "expired-client",
+                Some("protocol error: TLS: the client's certificate has expired"),
+            ),
+        ] {
+            let client = certificates::rustls_client_with(&[version], name);
+            for resumed in [false, true] {
+                let server = session(Tls::server(&tls), &timeless(), |_, _| Some(Echo));
+                let mut foreign = Foreign::with(server, client.clone());
+                assert_eq!(foreign.talk(), None);
+                let kind = foreign.client.handshake_kind();
+                assert_eq!(
+                    kind == Some(rustls::HandshakeKind::Resumed),
+                    resumed,
+                    "{name}"
+                );
+                let ended = foreign.server.reason().map(ToString::to_string);
+                assert_eq!(ended.as_deref(), reason.filter(|_| resumed), "{name}");
+            }
+        }
     }
 }
 
