@@ -25,7 +25,7 @@ struct Echo {
 
 impl Echo {
     fn new(tls: &TlsInfo) -> Self {
-        let name = tls.server_name().unwrap_or("nobody");
+        let name = tls.server_name().unwrap_or("no name");
         let greeting = format!("{} with {}, {name}", tls.version(), tls.cipher_suite());
         Self { greeting }
     }

@@ -24,8 +24,8 @@ const SYSTEM_ROOTS: [&str; 6] = [
 /// Names the file to use instead, as it does for OpenSSL.
 const SYSTEM_ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// What a client's TLS connections share: whom to trust, a certificate of its own, application
-/// protocols, and earlier sessions that can be resumed.
+/// What a client's TLS connections share: trusted authorities, the client's own certificate,
+/// application protocols, and earlier sessions that can be resumed.
 ///
 /// It is a handle, and all clones are the same.
 ///
@@ -66,7 +66,7 @@ impl ClientTls {
     }
 }
 
-/// Whom a client trusts.
+/// The servers that a client trusts.
 #[derive(Clone, Debug)]
 enum Trust {
     System,
@@ -102,7 +102,7 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Trusts every server. **The connection is encrypted, but to whom is unknown**: whoever is
+    /// Trusts every server. **The connection is encrypted, but the server is unknown**: an attacker
     /// between the two sides can read and change everything. For tests.
     pub fn insecure(mut self) -> Self {
         self.trust = Trust::Everybody;

@@ -101,7 +101,7 @@ impl TlsInfo {
         self.certificates.iter().map(|certificate| &**certificate)
     }
 
-    /// Returns whom the peer's certificate was issued to, in the order and notation of RFC 4514:
+    /// Returns the subject of the peer's certificate in the order and notation of RFC 4514:
     /// `CN=alice,O=Example`. Special characters in values have a backslash before them, so no value
     /// can look like two.
     #[must_use]

@@ -27,39 +27,42 @@
 //! openssl s_client -connect 127.0.0.1:8443 -servername localhost -CAfile cert.pem
 //! ```
 //!
-//! - **A server** is configured by [`ServerTls`]: certificates by name, application protocols
-//!   (ALPN), client certificates, and [`reload`](ServerTls::reload) for new files.
-//! - **A client** is configured by [`ClientTls`]: whom to trust, and a certificate of its own.
+//! - [`ServerTls`] configures a server: certificates by name, application protocols (ALPN), client
+//!   certificates, and [`reload`](ServerTls::reload) for new files.
+//! - [`ClientTls`] configures a client: the authorities that it trusts, and its own certificate.
 //!   [`Layered::around`](crate::layer::Layered::around) puts its protocol into [`Tls::client`].
-//! - **[`TlsInfo`]** is what the handshake has shown. The protocol inside is made from it, so it can
-//!   depend on the name that the client asked for, on ALPN or on the client's certificate.
+//! - [`TlsInfo`] is what the handshake has shown. The protocol inside is made from it, so it can
+//!   depend on the name that the client asked for, on ALPN, or on the client's certificate.
 //!
 //! # Limits
 //!
-//! - [`handshake_timeout`](crate::Config::handshake_timeout) ends a client that connects and does
-//!   not finish its handshake. A handshake costs the server about a million instructions, which is
-//!   some hundred times what a message costs, so it is clients that connect, not those that talk,
-//!   that keep a server busy. `accepts_per_turn` bounds how many begin in one turn, and
-//!   `max_per_peer` how many connections one peer has.
-//! - A record is at most 16 KiB of plain bytes, whatever `max_frame` is. `max_output` and the water
+//! - [`handshake_timeout`](crate::Config::handshake_timeout) ends a connection whose handshake takes
+//!   too long.
+//! - A handshake costs a server about a million instructions, as much as 200 short messages. The
+//!   loop computes it in the turn in which the client's bytes arrive, for as many clients as there
+//!   are. `accepts_per_turn` limits how many begin in one turn, and `max_per_peer` how many
+//!   connections one peer has.
+//! - A record has at most 16 KiB of plain bytes, whatever `max_frame` is. `max_output` and the water
 //!   marks count encrypted bytes.
-//! - An idle connection owns rustls's state, some 3 KiB, and no buffer.
+//! - An idle connection has about 3 KiB of rustls's state, and no buffer.
 //!
 //! # The end of a stream
 //!
-//! `close` and `finish` send `close_notify`, and the peer's `close_notify` is the end of the stream
-//! for the protocol inside (`eof_received`). A connection that ends without one may have been cut
-//! short by an attacker: it ends with [`CloseReason::Truncated`](crate::CloseReason::Truncated), and
+//! `close` and `finish` send `close_notify`. The peer's `close_notify` is the end of the stream for
+//! the protocol inside (`eof_received`). If the connection ends without one, an attacker may have
+//! cut it short, so it ends with [`CloseReason::Truncated`](crate::CloseReason::Truncated), and
 //! `eof_received` is not called. That is not an error, because many clients do it every day.
+//!
+//! Connections that a deadline ends, such as `idle_timeout`, end without `close_notify`.
 //!
 //! # What is refused
 //!
 //! Renegotiation (TLS 1.2), early data (TLS 1.3), compression, versions before 1.2, and everything
-//! else that [rustls] refuses. A peer that breaks TLS gets an alert, and the connection ends with a
-//! [protocol error](crate::CloseReason::Protocol) whose source is a [`TlsError`].
+//! else that [rustls] refuses. A peer that violates TLS gets an alert, and its connection ends with
+//! a [protocol error](crate::CloseReason::Protocol) that holds a [`TlsError`].
 //!
 //! Certificates and tickets are checked against the calendar, which rustls reads itself. It is the
-//! one clock that a session in memory cannot set.
+//! only clock that a session in memory cannot set.
 
 mod certificates;
 mod client;
@@ -133,9 +136,9 @@ pub struct Tls(Box<State>);
 /// What a connection keeps. rustls's part is more than 1 KiB, so it is in a box.
 struct State {
     records: Records,
-    /// What the client asked for, on a server until the handshake is done.
+    /// Knows the name that the client asked for. On a server, until the handshake is done.
     selection: Option<Arc<Selection>>,
-    /// The name that the client asks for, on a client until the handshake is done.
+    /// The name that the client asks for. On a client, until the handshake is done.
     asked: Option<Box<str>>,
     progress: Progress,
 }

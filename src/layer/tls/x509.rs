@@ -57,7 +57,7 @@ pub(super) fn validity(certificate: &[u8]) -> Option<Validity> {
     })
 }
 
-/// Returns whom the certificate was issued to, as RFC 4514 writes it.
+/// Returns the subject of the certificate in the notation of RFC 4514.
 pub(super) fn subject(certificate: &[u8]) -> Option<String> {
     let mut parts: Vec<String> = relative_names(certificate)?
         .iter()
