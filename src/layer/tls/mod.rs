@@ -43,7 +43,7 @@
 //!   are. `accepts_per_turn` limits how many begin in one turn, and `max_per_peer` how many
 //!   connections one peer has.
 //! - A record has at most 16 KiB of plain bytes, whatever `max_frame` is. `max_output` and the water
-//!   marks count encrypted bytes.
+//!   marks count encrypted bytes; the certificates of a handshake have to fit into `max_output`.
 //! - An idle connection has about 3 KiB of rustls's state, and no buffer.
 //!
 //! # The end of a stream

@@ -4,13 +4,13 @@ use serveloop::driver::Session;
 use serveloop::layer::Layered;
 use serveloop::layer::tls::{ServerTls, Tls, TlsInfo, TlsVersion, rustls};
 use serveloop::protocols::Echo;
-use serveloop::{Peer, Protocol, Result, Transport};
+use serveloop::{Config, Peer, Protocol, Result, Transport};
 
 use crate::layer::tls::certificates;
 use crate::layer::tls::foreign::Foreign;
 use crate::layer::tls::pair::{Pair, Setup};
-use crate::support::noise;
 use crate::support::probe::{Log, Probe};
+use crate::support::{noise, timeless};
 
 const VERSIONS: [TlsVersion; 2] = [TlsVersion::Tls12, TlsVersion::Tls13];
 
@@ -377,5 +377,37 @@ fn ends_of_all_kinds_are_told_on_the_wire() {
         assert_eq!(entries.last().unwrap(), client, "{server}: {entries:?}");
         let came = entries.contains(&"data bye".to_owned()) && entries.contains(&"eof ".to_owned());
         assert_eq!(came, server != "aborted", "{entries:?}");
+    }
+}
+
+/// The handshake's messages are longer than the high mark, and are sent all the same.
+#[test]
+fn small_limits_slow_the_handshake_down_and_do_not_end_it() {
+    for version in VERSIONS {
+        for slow in [None, Some(7)] {
+            let setup = Setup {
+                client: certificates::client_of(version),
+                config: Config {
+                    low_water: 10,
+                    high_water: 50,
+                    max_output: 5_000,
+                    max_frame: 10,
+                    ..timeless()
+                },
+                ..Setup::default()
+            };
+            let log = Log::default();
+            let noted = log.clone();
+            let mut pair = setup.pair(
+                move |_, _| Some(sender(&noted, b"a text that is longer than ten bytes")),
+                |_, _| Some(Echo),
+            );
+            pair.slow = slow;
+            pair.talk();
+            let last = log.entries().pop();
+            let expected = "data a text that is longer than ten bytes";
+            assert_eq!(last.as_deref(), Some(expected), "{version} {slow:?}");
+            assert_eq!(pair.reasons(), ["open", "open"]);
+        }
     }
 }
