@@ -234,13 +234,13 @@ impl Config {
 
     fn validate_sockets(&self) -> Result<(), ConfigError> {
         if let Some(idle) = self.keepalive {
-            let (shown, rule) = (format_args!("{idle:?}"), "more than 0 and at most 32767s");
+            let (shown, rule) = (format!("{idle:?}"), "more than 0 and at most 32767s");
             let is_possible = !idle.is_zero() && idle <= KEEPALIVE_MOST;
             expect(is_possible, "keepalive", rule, shown)?;
         }
 
         let mode = self.socket_mode;
-        let shown = format_args!("{mode:#o}");
+        let shown = format!("{mode:#o}");
         expect(mode <= MODE_MOST, "socket_mode", "at most 0o777", shown)?;
 
         let group = self.socket_group.as_deref().unwrap_or("0");
@@ -264,13 +264,13 @@ impl Config {
         }
 
         let (low, high) = (self.low_water, self.high_water);
-        let rule = format_args!("less than high_water ({high})");
+        let rule = format!("less than high_water ({high})");
         expect(low < high, "low_water", rule, low)?;
 
         let (output, buffered) = (self.max_output, self.max_buffered);
-        let rule = format_args!("at least high_water ({high})");
+        let rule = format!("at least high_water ({high})");
         expect(output >= high, "max_output", rule, output)?;
-        let rule = format_args!("at least max_output ({output})");
+        let rule = format!("at least max_output ({output})");
         expect(buffered >= output, "max_buffered", rule, buffered)
     }
 

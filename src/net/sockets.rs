@@ -6,7 +6,7 @@ use crate::net::socket::canonical;
 use crate::sys;
 
 /// What the system knows of open streams. The loop asks only about streams that are open, by the
-/// [number](Net::number) that each had when it was registered.
+/// [number](crate::net::Net::number) that each had when it was registered.
 pub trait Sockets {
     /// Returns a stream's address on this machine.
     fn local_address(&self, number: i32) -> Option<Address> {

@@ -202,10 +202,10 @@ impl<'a, N> Hub<'a, N> {
     pub(super) fn warn_amplified(&mut self, peer: Option<&Peer>, reply: fmt::Arguments<'_>) {
         let cause = "amplified";
         let message =
-            format_args!("{reply} was dropped: longer than reply_factor (--reply-factor) allows");
+            format!("{reply} was dropped: longer than reply_factor (--reply-factor) allows");
         match peer {
-            Some(peer) => self.warn_of(peer, cause, message),
-            None => self.warn(cause, message),
+            Some(peer) => self.warn_of(peer, cause, format_args!("{message}")),
+            None => self.warn(cause, format_args!("{message}")),
         }
     }
 
