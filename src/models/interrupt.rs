@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::address::Peer;
-use crate::models::naming;
 use crate::sys;
 use crate::sys::Interruptible;
 
@@ -78,7 +77,7 @@ pub(super) struct Interrupt {
     pub(super) descriptors: Arc<Descriptors>,
     /// The parent process, which is told when the session knows of the shutdown.
     parent: Option<Arc<UnixStream>>,
-    /// Asks the server, on another thread, whether a client may have one more connection.
+    /// Asks the server, on another thread or in another process, whether a client may have one more connection.
     ask: Option<Ask>,
 }
 
@@ -106,8 +105,9 @@ impl Interrupt {
     }
 
     /// Creates the state of the only connection of a child process.
-    pub(super) fn of_child(parent: &Arc<UnixStream>) -> Self {
+    pub(super) fn of_child(parent: &Arc<UnixStream>, ask: Ask) -> Self {
         let mut interrupt = Self::default();
+        interrupt.ask = Some(ask);
         interrupt.parent = Some(Arc::clone(parent));
         interrupt
     }
@@ -156,11 +156,7 @@ impl Interrupt {
     /// more connection. Waits for the answer, since the client must not be served before it. A server
     /// that does not answer in time has other troubles than one connection too many.
     pub(super) fn reseat(&self, peer: &Peer) -> bool {
-        match (&self.ask, &self.parent) {
-            (Some(ask), _) => ask.0(peer),
-            (None, Some(parent)) => naming::ask(parent, peer.address()),
-            (None, None) => true,
-        }
+        self.ask.as_ref().is_none_or(|ask| ask.0(peer))
     }
 
     pub(super) fn is_ended(&self) -> bool {

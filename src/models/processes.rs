@@ -16,7 +16,7 @@ use crate::address::Peer;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::models::blocking::Blocking;
-use crate::models::interrupt::{GRACE, INTERRUPT_AGAIN, Interrupt};
+use crate::models::interrupt::{Ask, GRACE, INTERRUPT_AGAIN, Interrupt};
 use crate::models::{blocking, naming, report};
 use crate::net::{Datagram, Mio, Net};
 use crate::reactor::{FIRST_OF_MODEL, Hub, Model};
@@ -208,7 +208,9 @@ impl<P: Protocol> Processes<P> {
         let served = (errand.protocol, errand.peer);
         match errand.work {
             Work::Connection(stream) => {
-                let interrupt = Interrupt::of_child(to_parent);
+                let parent = Arc::clone(to_parent);
+                let ask = move |peer: &Peer| naming::ask(&parent, peer.address());
+                let interrupt = Interrupt::of_child(to_parent, Ask(Box::new(ask)));
                 let around = (&self.config, &self.handle, &interrupt);
                 Blocking::new(&stream, served, around, statistics).serve_and(report);
             }
