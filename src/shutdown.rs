@@ -1,5 +1,6 @@
 //! Requests to stop a server, from anywhere, and how far a loop's shutdown has come.
 
+use std::io::Read;
 use std::net::Shutdown as End;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -50,7 +51,8 @@ struct Shared {
     /// When the first signal came, in milliseconds since `made` plus one. 0 means that none has
     /// come.
     first_signal: AtomicU64,
-    /// Rung by a byte that is never read, so that every loop and process that watches wakes up.
+    /// Rung by a byte that is never read, so that every loop and process that watches wakes up. The
+    /// other direction carries the bytes of [`ShutdownHandle::wake`], which are read.
     bell: UnixStream,
     watched: UnixStream,
 }
@@ -134,11 +136,80 @@ impl ShutdownHandle {
         }
     }
 
+    /// Ends the current wait of a loop that obeys this handle, or its next one, without a shutdown:
+    /// the loop runs a turn, and calls its factory's
+    /// [`service_actions`](crate::Factory::service_actions). Of several loops at least one does.
+    /// Several calls may result in one turn. A call before the loop runs is kept for it. Only loops
+    /// on [`Mio`](crate::net::Mio) notice it.
+    ///
+    /// Like [`shutdown`](Self::shutdown), it may be called from a signal handler: set a flag there,
+    /// then wake the loop, and look at the flag in `service_actions`. A loop that does not return to
+    /// its wait, such as that of [`serve_sequential`](crate::Server::serve_sequential) while it
+    /// serves a connection, notices it later.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    ///
+    /// use serveloop::{Actions, Config, Factory, Peer, Server, protocols::Echo};
+    ///
+    /// /// Ends the server when the flag is set. A real server would read its configuration again.
+    /// struct Flagged(Arc<AtomicBool>);
+    ///
+    /// impl Factory for Flagged {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn service_actions(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         if self.0.load(Ordering::SeqCst) {
+    ///             actions.shutdown();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+    /// let handle = server.shutdown_handle();
+    /// let flag = Arc::new(AtomicBool::new(false));
+    /// let set = Arc::clone(&flag);
+    ///
+    /// std::thread::spawn(move || {
+    ///     set.store(true, Ordering::SeqCst);
+    ///     handle.wake();
+    /// });
+    /// server.with(Flagged(flag)).serve_forever()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wake(&self) {
+        // A full buffer ends the wait as well as another byte would.
+        let _ = sys::send(&self.shared.watched, &[0]);
+    }
+
+    /// Returns a descriptor that is readable while a call of [`wake`](Self::wake) is pending.
+    pub(crate) fn wakes(&self) -> BorrowedFd<'_> {
+        self.shared.bell.as_fd()
+    }
+
+    /// Reads all that [`wake`](Self::wake) has written.
+    fn take_wakes(&self) {
+        let mut room = [0; 64];
+        while (&self.shared.bell)
+            .read(&mut room)
+            .is_ok_and(|count| count > 0)
+        {}
+    }
+
     /// Returns whether a shutdown was requested: by this process, of this process, or by the
     /// process that forked it.
     pub(crate) fn is_rung(&self) -> bool {
-        let asked = self.requests() > 0 || sys::is_asked_to_end();
-        asked || sys::has_input(self.shared.watched.as_fd())
+        self.requests() > 0 || sys::is_asked_to_end() || self.has_byte()
+    }
+
+    /// Returns whether this process or one that shares the handle has rung the bell.
+    fn has_byte(&self) -> bool {
+        sys::has_input(self.shared.watched.as_fd())
     }
 
     /// Returns how many requests were made.
@@ -241,12 +312,17 @@ impl Shutdown {
         }
     }
 
-    /// Notes that the handle's bell was rung. A caller in this process increases the count before
-    /// it rings. If the count is 0, a child rang, whose count is in its own memory. The first such
-    /// ring is a request.
+    /// Notes that the handle's bell was rung, or that the handle was woken. A caller in this process
+    /// increases the count before it rings. If the count is 0, a child rang, whose count is in its
+    /// own memory. The first such ring is a request.
     pub(crate) fn note_rung(&mut self) {
-        let counted = self.handle.as_ref().map_or(0, ShutdownHandle::requests);
-        if counted == 0 && !mem::replace(&mut self.rung_by_child, true) {
+        let Some(handle) = &self.handle else {
+            return;
+        };
+
+        handle.take_wakes();
+        let by_child = handle.requests() == 0 && handle.has_byte();
+        if by_child && !mem::replace(&mut self.rung_by_child, true) {
             self.request();
         }
     }

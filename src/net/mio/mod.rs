@@ -200,6 +200,8 @@ impl Net for Mio {
     fn watch_shutdown(&mut self, handle: &ShutdownHandle, token: usize) -> io::Result<()> {
         self.watch(handle.as_fd(), token, Interest::READABLE)?;
         self.registrations.look_often(handle.as_fd());
+        self.watch(handle.wakes(), token, Interest::READABLE)?;
+        self.registrations.keep_armed(handle.wakes());
         Ok(())
     }
 

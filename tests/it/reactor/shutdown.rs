@@ -2,13 +2,16 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::{Echo, Hello};
 use serveloop::{Actions, Config, Factory, Peer, Server, ShutdownHandle};
 
+use crate::support::model_server::Model;
 use crate::support::probe::{Log, Probe};
 use crate::support::{
     PATIENCE, Serving, client, echoes, expect, millis, noise, read_to_end, seconds,
@@ -43,6 +46,73 @@ fn from_another_thread() {
     let error = TcpStream::connect(at).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     handle.shutdown();
+}
+
+#[test]
+fn a_wake_ends_one_wait_and_nothing_else() {
+    let server = bind(Config::default());
+    let handle = server.shutdown_handle();
+    let mut reactor = server.with(|_: &Peer| Some(Echo)).into_reactor().unwrap();
+    // The first turn looks at the listeners, and does not wait.
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+
+    for wakes in [1, 2, 10_000] {
+        (0..wakes).for_each(|_| handle.wake());
+        let begin = Instant::now();
+        reactor.turn(Some(PATIENCE)).unwrap();
+        assert!(begin.elapsed() < PATIENCE, "{wakes} wakes");
+
+        let begin = Instant::now();
+        reactor.turn(Some(millis(50))).unwrap();
+        assert!(begin.elapsed() >= millis(50), "{wakes} wakes");
+    }
+
+    assert_eq!(handle.requests(), 0);
+    assert!(!reactor.is_finished());
+    handle.wake();
+    handle.shutdown();
+    reactor.run().unwrap();
+}
+
+/// The wake is all that could make the loop call its factory.
+#[test]
+fn a_wake_makes_the_loop_call_its_factory_in_every_model() {
+    #[derive(Clone)]
+    struct Flagged(Arc<AtomicBool>);
+
+    impl Factory for Flagged {
+        type Protocol = Echo;
+
+        fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+            Some(Echo)
+        }
+
+        fn service_actions(&mut self, actions: &mut Actions<'_, Echo>) {
+            if self.0.load(Ordering::SeqCst) {
+                actions.shutdown();
+            }
+        }
+    }
+
+    for model in Model::ALL {
+        for wait in [millis(0), millis(100)] {
+            let config = Config {
+                reuse_port: model == Model::Workers,
+                ..Config::default()
+            };
+            let server = bind(config);
+            let handle = server.shutdown_handle();
+            let flag = Arc::new(AtomicBool::new(false));
+            let set = Arc::clone(&flag);
+            let setting = thread::spawn(move || {
+                thread::sleep(wait);
+                set.store(true, Ordering::SeqCst);
+                handle.wake();
+            });
+            model.serve(server, Flagged(flag)).unwrap();
+            setting.join().unwrap();
+        }
+    }
 }
 
 #[test]
