@@ -118,10 +118,14 @@ impl Signals {
         }
 
         for (place, (signal, _)) in NOTED.iter().enumerate() {
+            let shared = Arc::clone(&shared);
             let note = move || {
                 HEARD.fetch_or(1 << place, Ordering::SeqCst);
+                shared.wake();
             };
-            // SAFETY: the action only changes an atomic.
+            // SAFETY: the action only changes an atomic, asks for this process's id, reads a
+            // OnceLock, which does not wait, and calls ShutdownHandle::wake, which is made for
+            // signal handlers. signal-hook keeps errno, and none of this panics.
             unsafe { low_level::register(*signal, note) }?;
         }
 
@@ -143,6 +147,9 @@ impl Signals {
         // A process has one server, so the cell is empty.
         let _ = self.shared.server.set(server);
         self.shared.pass_on();
+        if HEARD.load(Ordering::SeqCst) != 0 {
+            self.shared.wake();
+        }
     }
 
     /// Returns the exit status if a second signal cut the shutdown short.
@@ -182,6 +189,14 @@ impl Shared {
         self.pass_on();
     }
 
+    /// Makes the server look at [`HEARD`], even if it is about to wait. A process that it forked
+    /// leaves its parent alone.
+    fn wake(&self) {
+        if process::id() == self.owner {
+            self.server.get().into_iter().for_each(ShutdownHandle::wake);
+        }
+    }
+
     /// Passes pending signals to the server. The swap gives each to exactly one caller, be it a
     /// handler or the main program.
     fn pass_on(&self) {
@@ -212,8 +227,8 @@ fn tell_new(heard: usize) {
     }
 }
 
-/// Starts a thread that logs ignored signals, for servers whose main thread does not return to the
-/// loop after each signal.
+/// Starts a thread that logs ignored signals, for servers whose main thread is not in the loop while
+/// it serves a connection.
 ///
 /// # Errors
 /// Fails if the system has no thread or descriptor left.

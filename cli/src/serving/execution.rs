@@ -97,8 +97,8 @@ impl Execution {
         F::Protocol: Send + 'static,
     {
         let server = server.with(Attentive(factory));
-        // With these models the main thread does not return to the loop at each signal.
-        if self.workers.get() > 1 || self.model == Model::Sequential {
+        // With this model a connection keeps the main thread from the loop, which a signal wakes.
+        if self.model == Model::Sequential {
             tell_from_a_thread()?;
         }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::signals::shutdown::TOGETHER;
+use crate::support::outside::{require, skip};
 use crate::support::served::{PATIENCE, Served, by_shell, serveloop};
 use crate::support::sockets::Directory;
 
@@ -93,6 +94,35 @@ fn a_hangup_is_logged_at_once_and_only_once() {
     }
 }
 
+/// The second signal comes after the loop has looked for signals and before it waits, while it is
+/// held up in writing the line about the first.
+#[test]
+fn a_signal_just_before_the_wait_is_logged_at_once() {
+    if !require("strace") {
+        return;
+    }
+    for model in MODELS {
+        let mut command = Command::new("strace");
+        command
+            .args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=write"])
+            .args(["-e", "inject=write:delay_exit=400000"])
+            .arg(env!("CARGO_BIN_EXE_serveloop"))
+            .args(["serve", "echo", "--listen", "tcp://127.0.0.1:0"])
+            .args(model)
+            .env_remove("RUST_LOG")
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let served = Served::spawn(command);
+        served.signal(Signal::HUP);
+        served.logged("SIGHUP is ignored");
+        served.signal(Signal::USR1);
+        served.logged("SIGUSR1 is ignored");
+        served.signal(Signal::TERM);
+        assert_eq!(served.exit_code(), Some(0), "{model:?}");
+    }
+}
+
 /// `nohup`, and a shell that starts something in the background, ignore some of them.
 #[test]
 fn what_is_inherited_does_not_matter() {
@@ -141,7 +171,7 @@ fn signals_that_were_blocked_are_heard() {
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
     if Command::new("python3").arg("-V").output().is_err() {
-        return println!("skipped: no python3");
+        return skip("python3");
     }
     let served = Served::spawn(command);
     served.signal(Signal::TERM);
