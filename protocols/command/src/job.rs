@@ -144,6 +144,18 @@ impl Job {
         status
     }
 
+    /// Kills the program, if one runs, and reaps it for a caller that no longer has the child.
+    pub(crate) fn kill_and_reap(&self) {
+        let mut state = self.state();
+        let Some(child) = state.child.take() else {
+            return;
+        };
+
+        kill(Some(child));
+        let wait = || waitid(WaitId::Pid(child), WaitIdOptions::EXITED);
+        while wait().is_err_and(|error| error == Errno::INTR) {}
+    }
+
     /// Stores the report and wakes the connection.
     pub(crate) fn finish(&self, report: Report) {
         self.state().report = Some(report);

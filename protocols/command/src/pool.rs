@@ -1,12 +1,14 @@
 //! A pool that limits how many programs run and wait.
 
 use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::LOG_TARGET;
 use crate::job::Job;
-use crate::memory_quota::MemoryQuota;
+use crate::memory_quota::{MemoryQuota, Share};
 use crate::outcome::{Outcome, Report};
 use crate::running::run;
 use crate::settings::Settings;
@@ -52,9 +54,11 @@ impl Pool {
         if state.running.len() < self.settings.max_running {
             let pool = Arc::clone(self);
             let first = Arc::clone(job);
+            let run = move |job: &Job, share| run(job, &pool.settings, share);
+            let pool = Arc::clone(self);
             thread::Builder::new()
                 .name("program".to_owned())
-                .spawn(move || pool.work(first))
+                .spawn(move || pool.work(first, run))
                 .map_err(|error| Outcome::NotStarted(error.to_string()))?;
             state.running.push(Arc::clone(job));
         } else if state.waiting.len() < self.settings.max_waiting {
@@ -94,15 +98,18 @@ impl Pool {
     }
 
     /// Runs jobs on one thread until none waits. The thread outlives the programs that it starts,
-    /// because on Linux they are killed when it ends.
-    fn work(&self, first: Arc<Job>) {
+    /// because on Linux they are killed when it ends. A panic of `run` kills the program, and its
+    /// client is told.
+    fn work(&self, first: Arc<Job>, run: impl Fn(&Job, Share) -> Report) {
         let mut next = Some(first);
         while let Some(job) = next {
-            let report = run(&job, &self.settings, self.store.share());
+            let share = self.store.share();
+            let report = catch(|| run(&job, share)).unwrap_or_else(|| panicked(&job));
             // Replaces the job first, because a client that gets the report may send another
             // request at once.
             next = self.replace(&job);
-            job.finish(report);
+            // The wake of a driver may panic too. The next job has this thread already.
+            catch(|| job.finish(report));
         }
     }
 
@@ -120,5 +127,87 @@ impl Pool {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Calls `work`, and returns `None` if it panics.
+fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
+    panic::catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+/// Kills the program of a job whose run panicked, and returns its report. The output is lost.
+fn panicked(job: &Job) -> Report {
+    log::error!(target: LOG_TARGET, "the thread of a program panicked");
+    job.kill_and_reap();
+    Report::refused(Outcome::NotStarted("its thread panicked".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rustix::io::Errno;
+    use rustix::process::Pid;
+    use serveloop::driver::{Mailbox, Wakers};
+
+    use super::*;
+
+    fn job(mailbox: &Arc<Mailbox>) -> Arc<Job> {
+        let waker = mailbox.waker(1);
+        Arc::new(Job::new("/bin/true".into(), Box::default(), waker))
+    }
+
+    #[test]
+    fn a_panic_ends_one_program_and_not_its_slot() {
+        let pool = Pool::new(Arc::default(), 100);
+        let mailbox = Mailbox::new(Box::new(|| ()));
+        let [first, second, third] = [(); 3].map(|()| job(&mailbox));
+        pool.state().running.push(Arc::clone(&first));
+        pool.state()
+            .waiting
+            .extend([Arc::clone(&second), Arc::clone(&third)]);
+
+        let children = Mutex::new(Vec::new());
+        pool.work(Arc::clone(&first), |job, mut share| {
+            assert!(!std::ptr::eq(job, &raw const *second), "before it starts");
+            assert_eq!(share.grow(60), 60);
+            if std::ptr::eq(job, &raw const *third) {
+                return Report::refused(Outcome::Exited(0));
+            }
+            let child = Command::new("sleep").arg("60").spawn().unwrap();
+            job.note_started(Pid::from_child(&child));
+            children.lock().unwrap().push(child);
+            panic!("after its start");
+        });
+
+        for job in [&first, &second] {
+            let outcome = job.take_report().expect("a report").outcome;
+            let expected = Outcome::NotStarted("its thread panicked".to_owned());
+            assert_eq!(outcome, expected);
+        }
+        let outcome = third.take_report().expect("a report").outcome;
+        assert_eq!(outcome, Outcome::Exited(0));
+
+        // The pool has reaped the program, so that nothing is left to wait for.
+        let mut children = children.into_inner().unwrap();
+        assert_eq!(children.len(), 1);
+        let error = children[0].wait().unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::CHILD));
+        assert!(pool.state().running.is_empty());
+        assert_eq!(pool.store.share().grow(100), 100);
+    }
+
+    #[test]
+    fn a_panic_while_a_client_is_told_does_not_end_the_thread() {
+        let pool = Pool::new(Arc::default(), 100);
+        let panics = Mailbox::new(Box::new(|| panic!("of the driver")));
+        let first = job(&panics);
+        let second = job(&Mailbox::new(Box::new(|| ())));
+        pool.state().running.push(Arc::clone(&first));
+        pool.state().waiting.push_back(Arc::clone(&second));
+
+        pool.work(first, |_, _| Report::refused(Outcome::Exited(0)));
+        assert!(second.take_report().is_some());
+        assert!(pool.state().running.is_empty());
     }
 }
