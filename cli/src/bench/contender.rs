@@ -14,6 +14,8 @@ use serveloop_measure::{Pace, Scenario};
 
 use crate::bench::interrupt::Interrupt;
 use crate::bench::trouble::TIMED_OUT;
+use crate::failure::Failure;
+use crate::outbound::resolve;
 use crate::threads;
 
 /// A timeout longer than any measurement, since connections may be idle throughout.
@@ -121,6 +123,23 @@ impl Model {
 }
 
 impl Target {
+    /// Looks up the addresses of `uri`, for at most `patience`.
+    ///
+    /// # Errors
+    /// Fails if `uri` is not a URI or is that of a datagram socket, or if the lookup fails or takes
+    /// too long.
+    pub(crate) fn find(uri: &str, patience: Duration) -> Result<Self, Failure> {
+        let addresses = resolve(uri, Some(patience)).map_err(Failure::of_input)?;
+        if addresses.iter().any(Address::is_datagram) {
+            let problem = "only streams can be measured: tcp:// or unix://";
+            return Err(Failure::Usage(format!("--target {uri}: {problem}")));
+        }
+        Ok(Self {
+            uri: uri.to_owned(),
+            addresses,
+        })
+    }
+
     /// Returns the address of the server. A single address is returned untried. Of several, it is
     /// the first that accepts a connection within `patience`. An address that does not answer
     /// delays the next one only briefly. If none accepts, it is the first that refuses, so that the
@@ -230,22 +249,6 @@ impl FromStr for Model {
     }
 }
 
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let addresses = Address::resolve(text).map_err(|error| error.to_string())?;
-        if addresses.iter().any(Address::is_datagram) {
-            let problem = "only streams can be measured: tcp:// or unix://";
-            return Err(problem.to_owned());
-        }
-        Ok(Self {
-            uri: text.to_owned(),
-            addresses,
-        })
-    }
-}
-
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -304,7 +307,7 @@ mod tests {
 
     #[test]
     fn targets_are_streams() {
-        let target = |text: &str| text.parse::<Target>();
+        let target = |text: &str| Target::find(text, Duration::from_secs(1));
         assert_eq!(
             Contender::Target(target("tcp://127.0.0.1:7").unwrap()).to_string(),
             "tcp://127.0.0.1:7"
@@ -312,13 +315,13 @@ mod tests {
 
         assert!(target("unix:///tmp/echo").is_ok());
         for uri in ["udp://127.0.0.1:7", "unixgram:///tmp/echo"] {
-            let problem = target(uri).unwrap_err();
-            assert!(
-                problem.starts_with("only streams can be measured"),
-                "{problem}"
-            );
+            let Err(Failure::Usage(problem)) = target(uri) else {
+                panic!("{uri} is no stream");
+            };
+            let expected = format!("--target {uri}: only streams can be measured");
+            assert!(problem.starts_with(&expected), "{problem}");
         }
-        assert!(target("127.0.0.1:7").is_err());
+        assert!(matches!(target("127.0.0.1:7"), Err(Failure::Usage(_))));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::bench::contender::{Model, Target};
+use crate::bench::contender::Model;
 use crate::units::{Size, Span};
 
 #[derive(Args, Clone, Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Options {
     /// A running server that sends back what it receives: tcp://HOST:PORT or unix://PATH. Can be given
     /// several times
     #[arg(long, value_name = "URI", help_heading = "What is measured")]
-    pub(crate) target: Vec<Target>,
+    pub(crate) target: Vec<String>,
     /// Servers to start and compare: event-loop, workers=NUMBER, threaded, forking, sequential
     /// [default without --target: event-loop,threaded,forking]
     #[arg(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serveloop_measure::{Pace, Scenario, descriptors};
 
-use crate::bench::contender::{Contender, Model};
+use crate::bench::contender::{Contender, Model, Target};
 use crate::bench::options::Options;
 use crate::failure::Failure;
 
@@ -38,9 +38,11 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// # Errors
-    /// Fails if the options make no sense, or need more descriptors than the process can have.
+    /// Fails if the options make no sense, or need more descriptors than the process can have, or if
+    /// the name of a target cannot be looked up within its timeout.
     pub(crate) fn new(options: &Options) -> Result<Self, Failure> {
-        let plan = Self::collect(options).map_err(Failure::Usage)?;
+        let mut plan = Self::collect(options).map_err(Failure::Usage)?;
+        plan.contenders = contenders(options, plan.patience)?;
         let total = plan.scenarios.iter().map(Scenario::total).max();
         descriptors::check(total.unwrap_or(0)).map_err(Failure::Usage)?;
         plan.check_workers().map_err(Failure::Usage)?;
@@ -70,9 +72,10 @@ impl Plan {
         self.rounds * self.scenarios.iter().map(possible).sum::<usize>()
     }
 
+    /// Collects all but the contenders.
     fn collect(options: &Options) -> Result<Self, String> {
         let plan = Self {
-            contenders: contenders(options)?,
+            contenders: Vec::new(),
             scenarios: scenarios(options)?,
             rounds: options.rounds,
             duration: options.duration.into(),
@@ -96,17 +99,19 @@ impl Plan {
     }
 }
 
-fn contenders(options: &Options) -> Result<Vec<Contender>, String> {
-    let targets = options.target.iter().cloned().map(Contender::Target);
+fn contenders(options: &Options, patience: Duration) -> Result<Vec<Contender>, Failure> {
     let models = options.compare.iter().copied().map(Contender::Model);
-    let mut contenders: Vec<_> = models.chain(targets).collect();
+    let mut contenders: Vec<_> = models.collect();
+    for uri in &options.target {
+        contenders.push(Contender::Target(Target::find(uri, patience)?));
+    }
     if contenders.is_empty() {
         contenders.extend(USUAL.map(Contender::Model));
     }
 
     for (place, contender) in contenders.iter().enumerate() {
         if contenders[..place].contains(contender) {
-            return Err(format!("{contender} is given twice"));
+            return Err(Failure::Usage(format!("{contender} is given twice")));
         }
     }
     Ok(contenders)
@@ -181,7 +186,11 @@ mod tests {
         let matches = command
             .try_get_matches_from(arguments.split_whitespace())
             .map_err(|error| error.to_string())?;
-        Plan::collect(&Options::from_arg_matches(&matches).unwrap())
+        let options = Options::from_arg_matches(&matches).unwrap();
+        Plan::new(&options).map_err(|failure| match failure {
+            Failure::Usage(problem) => problem,
+            Failure::System(error) => error.to_string(),
+        })
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::support::outside::skip;
 use crate::support::running::Running;
 use crate::support::scripts::{expect, rest};
 use crate::support::served::{PATIENCE, Served, serveloop};
@@ -32,7 +33,7 @@ fn with_file(file: &str, at: &str, arguments: &[&str]) -> Option<Command> {
     };
     let is_possible = inside(&["true"]).stderr(Stdio::null()).status();
     if !is_possible.is_ok_and(|status| status.success()) {
-        println!("skipped: no mount namespace here");
+        skip("mount namespace");
         return None;
     }
     let ours = serveloop(arguments);
@@ -62,7 +63,7 @@ impl Silent {
             listener.set_only_v6(true).expect("a socket");
         }
         let Ok(()) = listener.bind(&at.into()) else {
-            println!("skipped: no {at} here");
+            skip(&format!("address {at}"));
             return None;
         };
         listener.listen(0).expect("a socket");
@@ -262,11 +263,11 @@ fn several_silent_addresses_have_one_timeout_together() {
 #[test]
 fn an_address_that_refuses_is_left_at_once() {
     let Ok(free) = TcpListener::bind("[::1]:0") else {
-        return println!("skipped: no IPv6 here");
+        return skip("IPv6");
     };
     let port = free.local_addr().unwrap().port();
     let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) else {
-        return println!("skipped: that port is taken");
+        return skip("port that is free in both families");
     };
     drop(free);
     let directory = Directory::new();
@@ -292,7 +293,7 @@ fn a_name_server_that_is_silent_does_not_outlast_the_timeout() {
     let id = std::process::id();
     let at = format!("127.{}.{}.7", 64 + id % 64, id / 64 % 256);
     let Ok(_server) = UdpSocket::bind((&*at, 53)) else {
-        return println!("skipped: no port 53 for us");
+        return skip("right to use port 53");
     };
     let directory = Directory::new();
     let file = directory.path("resolv.conf");
@@ -302,6 +303,12 @@ fn a_name_server_that_is_silent_does_not_outlast_the_timeout() {
         ["fetch", "http://nowhere.example./", "--timeout", "300ms"],
         ["connect", "tcp://nowhere.example.:9", "--timeout", "300ms"],
         ["connect", "udp://nowhere.example.:9", "--timeout", "300ms"],
+        [
+            "bench",
+            "--target=tcp://nowhere.example.:9",
+            "--timeout",
+            "300ms",
+        ],
     ] {
         let Some(command) = with_file(file, "/etc/resolv.conf", &arguments) else {
             return;
@@ -309,7 +316,8 @@ fn a_name_server_that_is_silent_does_not_outlast_the_timeout() {
         let began = Instant::now();
         let text = Running::spawn(command).end().badly();
         assert!(text.contains("lookup of the name timed out"), "{text}");
-        assert!(text.contains(arguments[1].trim_end_matches(":9")), "{text}");
+        let uri = arguments[1].trim_start_matches("--target=");
+        assert!(text.contains(uri.trim_end_matches(":9")), "{text}");
         // The resolver itself would ask twice, for five seconds each.
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     }
@@ -337,7 +345,7 @@ fn the_network_of_an_address_may_have_a_name() {
     let said = Running::spawn(command).end();
     let text = String::from_utf8_lossy(&said.stdout);
     if !text.contains("listening on") {
-        return println!("skipped: no namespace, or no IPv6 in it");
+        return skip("network namespace with IPv6");
     }
     assert!(text.contains("\ntcp\nudp\n"), "{text}");
     // An echo is no web server.
