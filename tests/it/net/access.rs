@@ -11,6 +11,7 @@ use serveloop::protocols::Echo;
 use serveloop::{Config, Peer, Server};
 
 use crate::support::model_server::{Model, ModelServer, connect};
+use crate::support::outside::skip;
 use crate::support::{Scratch, echoes};
 
 const KINDS: [&str; 2] = ["unix", "unixgram"];
@@ -33,7 +34,7 @@ fn is_privileged(scratch: &Scratch) -> bool {
     fs::write(&path, "").unwrap();
     let may = std::os::unix::fs::chown(&path, None, Some(OTHER)).is_ok();
     if !may {
-        eprintln!("skipped: files cannot be given to another group here");
+        skip("right to give files to another group");
     }
     may
 }

@@ -14,6 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::model_server::{Model, ModelServer, connect};
 use crate::support::namespace::{ADDRESSES, is_inside};
+use crate::support::outside::skip;
 use crate::support::probe::{Log, Probe};
 use crate::support::{
     PATIENCE, Scratch, Serving, client, echoes, expect, patient, read_to_end, seconds, timeless,
@@ -49,7 +50,7 @@ fn port(address: &Address) -> u16 {
 fn has_ipv6() -> bool {
     let has = std::net::TcpListener::bind("[::1]:0").is_ok();
     if !has {
-        eprintln!("skipped: there is no IPv6 here");
+        skip("IPv6");
     }
     has
 }

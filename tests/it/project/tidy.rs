@@ -528,6 +528,24 @@ fn tests_are_laid_out_like_the_source() {
     }
 }
 
+/// A skip that `support/outside.rs` does not know of is a success where nothing may be missing.
+#[test]
+fn tests_are_skipped_in_one_place() {
+    let mark = concat!("\"skip", "ped: ");
+    let protocols = protocol_crates();
+    let protocols = protocols.iter().map(|name| format!("protocols/{name}"));
+    let directories = ["tests", "cli/tests"].map(str::to_owned);
+    for directory in directories.into_iter().chain(protocols) {
+        let sources = sources(&directory);
+        let others = sources.iter().filter(|it| !it.path.ends_with("outside.rs"));
+        let strange: Vec<_> = others
+            .filter(|it| it.text.contains(mark))
+            .map(|it| &it.path)
+            .collect();
+        assert!(strange.is_empty(), "use `outside::skip`: {strange:?}");
+    }
+}
+
 #[test]
 fn names_of_files_say_what_is_in_them() {
     let vague = [

@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::support::again;
+use crate::support::outside::skip;
 
 /// Interface `d0` with several addresses of each family, all of this machine, when they can be used:
 /// the system sets them up a moment later.
@@ -38,7 +39,7 @@ pub(crate) fn is_inside(name: &str, setup: &str) -> bool {
     let mut trial = unshared(setup);
     trial.stdout(Stdio::null()).stderr(Stdio::null());
     if !trial.status().is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no such network namespace can be made here");
+        skip("network namespace");
         return false;
     }
     let mut command = unshared(&format!("ulimit -n 256\n{setup}\nexec \"$@\""));

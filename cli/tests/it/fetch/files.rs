@@ -230,7 +230,7 @@ fn by_nobody(command: &mut Command) -> bool {
         .gid(NOBODY);
     let is_possible = probe.status().is_ok_and(|status| status.success());
     if !is_possible {
-        println!("skipped: not run by root, or the user nobody cannot find the command");
+        skip("root, or the user nobody cannot find the command");
     }
     is_possible
 }
@@ -386,7 +386,7 @@ fn a_replaced_file_has_no_access_list_of_its_directory() {
     let default = "system.posix_acl_default";
     let list = access_list();
     if setxattr(directory.path("."), default, &list, XattrFlags::empty()).is_err() {
-        return println!("skipped: no access lists here");
+        return skip("access lists");
     }
     for mode in [0o640, 0o660, 0o600] {
         let path = directory.path("file");
@@ -410,7 +410,7 @@ fn attributes_of_the_user_are_not_lost() {
     let path = directory.path("file");
     file(&path, 0, 0o640);
     if setxattr(&path, "user.origin", b"here", XattrFlags::empty()).is_err() {
-        return println!("skipped: no attributes here");
+        return skip("extended attributes");
     }
     let before = fs::metadata(&path).unwrap().ino();
     saved(&path, |_| ());
@@ -481,7 +481,7 @@ fn an_access_list_is_not_lost() {
     file(&path, 0, 0o640);
     let list = access_list();
     if setxattr(&path, name, &list, XattrFlags::empty()).is_err() {
-        return println!("skipped: no access lists here");
+        return skip("access lists");
     }
     saved(&path, |_| ());
     let mut kept = vec![0; 1_024];
@@ -507,7 +507,7 @@ fn mounted(script: &str, url: &str, directory: &Directory) -> Option<Running> {
         .args(["-m", "mount", "--bind", "/etc", "/etc"])
         .stderr(Stdio::null());
     if !probe.status().is_ok_and(|status| status.success()) {
-        println!("skipped: no mount namespace here");
+        skip("mount namespace");
         return None;
     }
     Some(Running::spawn(command))
@@ -596,7 +596,7 @@ fn the_names_of_open_files_are_not_opened_anew() {
         "/proc/self/fd/2",
     ] {
         if fs::metadata(name).is_err() {
-            println!("skipped: no {name}");
+            skip(name);
             continue;
         }
         let directory = directory(0o755);

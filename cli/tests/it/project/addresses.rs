@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::support::outside::skip;
 use crate::support::running::{Running, Said, run};
 use crate::support::served::{PATIENCE, Served, serveloop};
 use crate::support::sockets::Directory;
@@ -52,13 +53,13 @@ impl Namespace {
             .stderr(Stdio::null())
             .spawn();
         let Ok(mut keeper) = keeper else {
-            eprintln!("skipped: there is no unshare");
+            skip("unshare");
             return None;
         };
         let mut ready = [0; 6];
         let stdout = keeper.stdout.as_mut().expect("a directory and a pipe");
         if std::io::Read::read_exact(stdout, &mut ready).is_err() {
-            eprintln!("skipped: no such network namespace can be made here");
+            skip("network namespace");
             let _ = keeper.wait();
             return None;
         }
@@ -209,7 +210,7 @@ fn a_datagram_to_all_addresses_is_answered_from_the_one_that_was_asked() {
         }
     }
     if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        return println!("skipped: no IPv6");
+        return skip("IPv6");
     }
     for model in MODELS {
         let served = Served::new(&[&["echo", "--listen", "udp://[::]:0"], model].concat());

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
 
+use crate::support::outside::skip;
 use crate::support::served::{Outcome, PATIENCE, Served, by_shell, serveloop};
 use crate::support::sockets::{Directory, Stream};
 use crate::support::terminal::terminal;
@@ -227,7 +228,7 @@ fn print_ends_though_its_terminal_is_stopped() {
 #[test]
 fn help_that_cannot_be_written_is_a_failure() {
     let Ok(full) = OpenOptions::new().write(true).open("/dev/full") else {
-        return println!("skipped: no /dev/full");
+        return skip("/dev/full");
     };
     for arguments in [
         &["--help"][..],
@@ -430,7 +431,7 @@ fn a_background_job_is_not_stopped_by_its_terminal() {
         .output()
         .is_err()
     {
-        return println!("skipped: no python3");
+        return skip("python3");
     }
     for protocol in ["echo", "operator"] {
         let mut command = std::process::Command::new("python3");
@@ -467,7 +468,7 @@ fn a_benchmark_ends_though_its_terminal_is_stopped() {
         caught.is_some_and(|set| u64::from_str_radix(set.trim(), 16).unwrap_or(0) & int != 0)
     }) {
         if !fs::exists("/proc/self/status").unwrap_or(false) {
-            return println!("skipped: no /proc");
+            return skip("/proc");
         }
         assert!(began.elapsed() < PATIENCE);
         std::thread::yield_now();

@@ -223,7 +223,7 @@ fn signals_for_all_processes_leave_each_its_reply() {
         client.send("bob");
         let id = served.process_id();
         let Ok(children) = fs::read_to_string(format!("/proc/{id}/task/{id}/children")) else {
-            return println!("skipped: the system does not tell of children");
+            return skip("list of child processes");
         };
         let child = children.trim().parse().ok().and_then(Pid::from_raw);
         kill_process(child.expect("one child"), signal).expect("it still runs");
@@ -247,7 +247,7 @@ fn the_first_process_of_a_container_ends_too() {
         .arg("true")
         .output();
     if !works.is_ok_and(|output| output.status.success()) {
-        return println!("skipped: no unshare that can {namespaces:?}");
+        return skip(&format!("unshare that can {namespaces:?}"));
     }
     for model in MODELS {
         let mut command = Command::new("unshare");
@@ -263,7 +263,7 @@ fn the_first_process_of_a_container_ends_too() {
         assert!(served.connect().echoes());
         let id = served.process_id();
         let Ok(children) = fs::read_to_string(format!("/proc/{id}/task/{id}/children")) else {
-            return println!("skipped: the system does not tell of children");
+            return skip("list of child processes");
         };
         send(children.trim().parse().expect("one child"), libc::SIGTERM);
         assert_eq!(served.exit_code(), Some(0), "{model:?}");

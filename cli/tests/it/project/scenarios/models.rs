@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use super::calls::{Tampered, is_possible};
 use crate::project::scenarios::{Counts, Subject, TCP, can, connect, echoes, run_by};
+use crate::support::outside::skip;
 use crate::support::served::{Outcome, PATIENCE, Served, serveloop};
 use crate::support::sockets::{Directory, path_of};
 
@@ -440,7 +441,7 @@ fn children_are_counted_though_sigchld_was_ignored() {
     // Held by nothing but its parent, which does not look while it is stopped.
     served.signal(Signal::STOP);
     let [child] = children(served.process_id())[..] else {
-        return println!("skipped: the system does not tell of children");
+        return skip("list of child processes");
     };
     kill_process(child, Signal::KILL).expect("it still runs");
     assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);

@@ -516,9 +516,7 @@ fn programs_that_cannot_be_started_are_told_and_counted() {
 fn want_of_processes_is_told() {
     let has_tool = Command::new("prlimit").arg("--version").output().is_ok();
     if !has_tool || !rustix::process::geteuid().is_root() {
-        return println!(
-            "skipped: needs prlimit, and root to become a user without other processes"
-        );
+        return skip("prlimit, or root to become a user without other processes");
     }
     for most in ["--nproc=1", "--nproc=2"] {
         let directory = Directory::new();
