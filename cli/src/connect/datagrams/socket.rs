@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{self, SendFlags, SocketAddrUnix};
+use rustix::net::{self, SendFlags};
 use rustix::process::umask;
 use serveloop::Address;
 use tempfile::TempPath;
@@ -99,7 +99,7 @@ fn connect(socket: &UnixDatagram, to: &Path) -> io::Result<()> {
     match to.as_os_str().as_encoded_bytes().strip_prefix(b"\0") {
         #[cfg(target_os = "linux")]
         Some(name) => {
-            let to = SocketAddrUnix::new_abstract_name(name)?;
+            let to = net::SocketAddrUnix::new_abstract_name(name)?;
             Ok(net::connect(socket, &to)?)
         }
         _ => socket.connect(to),
