@@ -54,8 +54,8 @@ pub(crate) struct Traffic {
 
 impl<'a> Ended<'a> {
     /// Creates the end of a connection that began at `began`, ended at once, and on which nothing
-    /// was received or sent. Tests of [`handle_error`](crate::Factory::handle_error) need it; protocols are tested
-    /// in a [`MemorySession`](crate::testing::MemorySession).
+    /// was received or sent. Tests of [`handle_error`](crate::Factory::handle_error) need it;
+    /// protocols are tested in a `testing::MemorySession`.
     ///
     /// ```
     /// use serveloop::{CloseReason, Ended, Peer};
