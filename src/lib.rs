@@ -58,7 +58,7 @@ mod sys;
 pub mod testing;
 mod waker;
 
-pub use address::{Address, AddressError, Credentials, Listen, Peer};
+pub use address::{Address, Listen, Peer};
 pub use config::{Config, ConfigError};
 pub use error::{CloseReason, Deadline, ProtocolError, Result};
 pub use reactor::Reactor;

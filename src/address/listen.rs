@@ -36,7 +36,7 @@ use super::{Address, AddressError, ListenOptions, check_path, is_name, parse_pat
 ///
 /// let error = "tcp://[::]:9999?backlogs=5".parse::<Listen>().unwrap_err();
 /// assert!(error.to_string().contains("the nearest is backlog"));
-/// # Ok::<(), serveloop::AddressError>(())
+/// # Ok::<(), serveloop::net::AddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Listen {

@@ -25,7 +25,7 @@ pub(crate) const MODE_MOST: u32 = 0o777;
 /// let options = ListenOptions { backlog: Some(4_096), ..ListenOptions::default() };
 /// let listen = Listen::new("tcp://127.0.0.1:9999".parse()?, options);
 /// assert_eq!(listen.to_string(), "tcp://127.0.0.1:9999?backlog=4096");
-/// # Ok::<(), serveloop::AddressError>(())
+/// # Ok::<(), serveloop::net::AddressError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ListenOptions {

@@ -41,7 +41,7 @@ use std::{fmt, io};
 /// use serveloop::Address;
 /// let address: Address = "tcp://127.0.0.1:9999".parse()?;
 /// assert_eq!(address.to_string(), "tcp://127.0.0.1:9999");
-/// # Ok::<(), serveloop::AddressError>(())
+/// # Ok::<(), serveloop::net::AddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -233,11 +233,11 @@ impl Credentials {
 /// ```
 /// use serveloop::Peer;
 ///
-/// let peer = |id| Ok::<_, serveloop::AddressError>(Peer::new("unix:///run/a.sock".parse()?, Some(0)).with_id(id));
+/// let peer = |id| Ok::<_, serveloop::net::AddressError>(Peer::new("unix:///run/a.sock".parse()?, Some(0)).with_id(id));
 /// let (one, other) = (peer(7)?, peer(8)?);
 /// assert_eq!(one, other);
 /// assert_ne!(one.id(), other.id());
-/// # Ok::<(), serveloop::AddressError>(())
+/// # Ok::<(), serveloop::net::AddressError>(())
 /// ```
 #[derive(Clone)]
 pub struct Peer {

@@ -30,7 +30,7 @@ use crate::layer::observed::{Event, Observe};
 /// session.receive(b"POST / HTTP/1.1\r\n");
 /// assert_eq!(session.sent(), b"");
 /// assert!(matches!(session.reason(), Some(CloseReason::Protocol(_))));
-/// # Ok::<(), serveloop::AddressError>(())
+/// # Ok::<(), serveloop::net::AddressError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Screen {

@@ -65,7 +65,7 @@ impl<'a> Ended<'a> {
     /// let ended = Ended::new(&peer, &CloseReason::Overflow, Instant::now());
     /// assert!(ended.reason().is_error());
     /// assert_eq!(ended.received(), 0);
-    /// # Ok::<(), serveloop::AddressError>(())
+    /// # Ok::<(), serveloop::net::AddressError>(())
     /// ```
     #[must_use]
     pub fn new(peer: &'a Peer, reason: &'a CloseReason, began: Instant) -> Self {

@@ -88,7 +88,7 @@ const UNIT_MOST: usize = 64 * 1024;
 /// assert!(session.is_closing() && session.output().is_empty());
 /// let end = session.handle_lost(context).unwrap();
 /// assert!(!end.reason().is_error());
-/// # Ok::<(), serveloop::AddressError>(())
+/// # Ok::<(), serveloop::net::AddressError>(())
 /// ```
 #[derive(Debug)]
 pub struct Session<P> {

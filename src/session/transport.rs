@@ -323,7 +323,8 @@ impl Transport<'_> {
     ///
     /// ```
     /// use serveloop::testing::MemorySession;
-    /// use serveloop::{Config, Credentials, Peer, Protocol, Result, Transport};
+    /// use serveloop::net::Credentials;
+    /// use serveloop::{Config, Peer, Protocol, Result, Transport};
     ///
     /// /// Serves its own user only.
     /// struct Private(u32);

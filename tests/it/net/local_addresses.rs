@@ -4,11 +4,11 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process;
 
+use serveloop::net::Credentials;
 use serveloop::protocols::Echo;
 use serveloop::testing::MemorySession;
 use serveloop::{
-    Actions, Address, Config, Credentials, Factory, Peer, Protocol, ProtocolError, Reactor,
-    Transport,
+    Actions, Address, Config, Factory, Peer, Protocol, ProtocolError, Reactor, Transport,
 };
 
 use crate::support::model_server::{Model, ModelServer, connect, datagrams, finish, read_to};

@@ -28,7 +28,7 @@ const SHOWN_BY: &[(&str, &str)] = &[
 
 /// Types that no user makes, and why there is nothing to show.
 const HANDED_OUT: &[(&str, &str)] = &[
-    ("Credentials", "`Transport::credentials` returns them"),
+    ("net::Credentials", "`Transport::credentials` returns them"),
     ("driver::End", "`Session::handle_lost` returns it"),
     (
         "net::Sockets",

@@ -13,6 +13,9 @@ const FUNCTION_MOST: usize = 70;
 /// Nine of ten functions must be shorter than this.
 const FUNCTION_USUAL: usize = 30;
 
+/// The most names at the crate's root, without modules.
+const ROOT_MOST: usize = 20;
+
 /// The rooms of the library. Each may import only those before it. A room is a folder or a file
 /// directly below `src`.
 const LIBRARY: [&str; 16] = [
@@ -544,6 +547,24 @@ fn tests_are_skipped_in_one_place() {
             .collect();
         assert!(strange.is_empty(), "use `outside::skip`: {strange:?}");
     }
+}
+
+/// Whoever writes a server needs the names at the root. Others are behind a door, a public module.
+#[test]
+fn the_root_has_few_names() {
+    let sources = sources("src");
+    let root = sources.iter().find(|it| it.path == "lib.rs").unwrap();
+    let text: Vec<_> = root.code().collect();
+    let text = text.join("\n");
+    let names: Vec<_> = text
+        .split("\npub use ")
+        .skip(1)
+        .filter_map(|item| item.split_once(';'))
+        .flat_map(|(tree, _)| flatten(tree))
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    assert!(names.len() <= ROOT_MOST, "{}: {names:?}", names.len());
+    assert!(!names.iter().any(|path| path.ends_with(&["*".to_owned()])));
 }
 
 #[test]
