@@ -1,4 +1,5 @@
-//! State shared between the server and the thread of a connection: interrupts, shutdown and limits.
+//! State shared between the server and the thread of a connection: interrupts, shutdown and limits. A
+//! waker of a session has a way of its own, `self_pipe`.
 
 use std::fmt;
 use std::os::unix::net::UnixStream;

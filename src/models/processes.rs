@@ -1,4 +1,5 @@
-//! The process model: one child process per connection or datagram.
+//! The process model: one child process per connection or datagram. The end of the socket pair that it
+//! reports through tells that it ends.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

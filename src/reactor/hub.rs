@@ -1,4 +1,5 @@
-//! What the reactor lends to a connection or responder while serving it.
+//! What the reactor lends to a connection or responder while serving it, and what all of them share:
+//! counters, log limits, limits per peer and the account of memory.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! Time as drivers pass it down: read once per turn, stored in eight bytes.
+//! Time as drivers pass it down: read once per turn, stored in eight bytes. Deadlines are computed in
+//! `state`.
 
 use std::time::{Duration, Instant};
 

@@ -2,8 +2,9 @@
 //! account of the end, and the wait for the peer to close too.
 //!
 //! A connection is connecting, open, draining, lingering or ended. While it is connecting there is
-//! nothing but a deadline. While it is open it is a [`Session`]. What comes after that is here, once,
-//! for the event loop and for the drivers that block. They only read, write and wait.
+//! nothing but a deadline. While it is open it is a [`Session`], also if one side of the stream has
+//! ended. What comes after that is here, once, for the event loop and for the drivers that block. They
+//! only read, write and wait.
 
 use std::time::Duration;
 

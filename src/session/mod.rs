@@ -5,6 +5,9 @@
 //! This room holds what every way of serving must do alike. Bytes and moments are passed in; it
 //! knows no socket, thread or clock.
 //!
+//! The calls and unread bytes are in this file, the time stamps, deadlines and output in `state`, what a
+//! driver needs besides that in `driver`, and what comes before and after a session in `lifecycle`.
+//!
 //! This room imports the values (`address`, `config`, `error`, `statistics`, `waker`) and nothing
 //! else.
 

@@ -1,4 +1,5 @@
-//! One listener on the loop, from which connections are accepted.
+//! One listener on the loop, from which connections are accepted. Who is refused is decided in
+//! `admission`, and what an error means in `source`.
 
 mod admission;
 mod peer_limit;
