@@ -1,7 +1,7 @@
 //! Framings, compared with decoders that look at the whole stream at once.
 
 use serveloop::ProtocolError;
-use serveloop::framing::{ByteOrder, Decoder, Delimited, Encoder, LengthPrefix, Lines};
+use serveloop::framing::{ByteOrder, Decoder, Delimited, Encoder, LengthPrefix, Lines, Netstring};
 
 use crate::input::Input;
 
@@ -15,6 +15,8 @@ pub enum End {
     Truncated,
     /// With a frame that is longer than allowed.
     TooLong,
+    /// With bytes that cannot be a frame.
+    Malformed,
 }
 
 /// The frames of a stream, and how it ended.
@@ -27,7 +29,7 @@ pub type Decoded = (Vec<Vec<u8>>, End);
 /// When they do not.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let kind = input.below(12);
+    let kind = input.below(13);
     let max = match input.byte() {
         255 => usize::MAX,
         max => usize::from(max),
@@ -43,7 +45,8 @@ pub fn target(data: &[u8]) {
         8 => cut.lines(false),
         9 => cut.lines(true),
         10 => cut.delimited(b"\r\n"),
-        _ => cut.delimited(b"aab"),
+        11 => cut.delimited(b"aab"),
+        _ => cut.netstring(),
     }
 }
 
@@ -83,6 +86,11 @@ impl Cut<'_> {
             delimiter,
             self.stream,
         );
+    }
+
+    fn netstring(&self) {
+        let model = netstring(self.max, self.stream);
+        self.compare(|| Netstring::new(self.max), &model);
     }
 
     fn compare<F: ByteDecoder + Encoder>(&self, make: impl Fn() -> F, model: &Decoded) {
@@ -144,6 +152,7 @@ fn end(error: &ProtocolError) -> End {
     match error {
         ProtocolError::Truncated { .. } => End::Truncated,
         ProtocolError::TooLong { .. } => End::TooLong,
+        ProtocolError::Malformed(_) => End::Malformed,
         error => panic!("no stream is {error}"),
     }
 }
@@ -234,6 +243,44 @@ pub fn delimited(delimiter: &[u8], max: usize, mut stream: &[u8]) -> Decoded {
     }
     let most = max.saturating_add(delimiter.len() - 1);
     (frames, end_of_rest(stream.len(), most))
+}
+
+/// The model of [`Netstring`].
+#[must_use]
+pub fn netstring(max: usize, mut stream: &[u8]) -> Decoded {
+    let mut frames = Vec::new();
+    while !stream.is_empty() {
+        let is_digit = u8::is_ascii_digit;
+        let digits: String = stream
+            .iter()
+            .take_while(|byte| is_digit(byte))
+            .map(|byte| char::from(*byte))
+            .collect();
+        if digits.starts_with('0') && digits.len() > 1 {
+            return (frames, End::Malformed);
+        }
+        // A number that no `u128` holds is longer than every limit.
+        let length = if digits.is_empty() {
+            0
+        } else {
+            digits.parse().unwrap_or(u128::MAX)
+        };
+        if length > max as u128 {
+            return (frames, End::TooLong);
+        }
+        match stream.get(digits.len()) {
+            None => return (frames, End::Truncated),
+            Some(b':') if !digits.is_empty() => stream = &stream[digits.len() + 1..],
+            Some(_) => return (frames, End::Malformed),
+        }
+        match stream.get(length as usize) {
+            None => return (frames, End::Truncated),
+            Some(b',') => frames.push(stream[..length as usize].to_vec()),
+            Some(_) => return (frames, End::Malformed),
+        }
+        stream = &stream[length as usize + 1..];
+    }
+    (frames, End::Clean)
 }
 
 /// What is left when no frame is complete any more: nothing, a piece of one, or already too much.

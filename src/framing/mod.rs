@@ -10,6 +10,7 @@
 //! | [`LengthPrefix`] | a length of 1, 2, 4 or 8 bytes, then the message |
 //! | [`Lines`] | the message, then LF or CRLF |
 //! | [`Delimited`] | the message, then a delimiter |
+//! | [`Netstring`] | the length in digits, a colon, the message, then a comma |
 //!
 //! This room imports `error` and `session`, and knows no socket, thread or clock.
 
@@ -17,12 +18,14 @@ mod delimited;
 mod framed;
 mod length_prefix;
 mod lines;
+mod netstring;
 mod search;
 
 pub use self::delimited::Delimited;
 pub use self::framed::{FrameProtocol, FrameTransport, Framed};
 pub use self::length_prefix::{ByteOrder, LengthPrefix};
 pub use self::lines::Lines;
+pub use self::netstring::Netstring;
 
 use crate::error::ProtocolError;
 

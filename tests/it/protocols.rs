@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::framing::{
     ByteOrder, Delimited, Encoder, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix,
-    Lines, Message,
+    Lines, Message, Netstring,
 };
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{MemorySession, SplitChecker};
@@ -119,6 +119,17 @@ fn delimited_messages_do_not_depend_on_the_cut() {
         check.check(&[&message("one"), b"a-a-"]);
         check.check(&[&message("one"), b"0123456789abcdefghi"]);
     }
+}
+
+#[test]
+fn netstrings_do_not_depend_on_the_cut() {
+    let check = SplitChecker::new(|| framed(Netstring::new(12)));
+    check.check(&[b"3:one,", b"0:,", b"12:1:,2:ab,3:cd,"]);
+    check.check(&[b"3:one,", b"13:", b"more"]);
+    check.check(&[b"3:one,", b"3:four,"]);
+    check.check(&[b"3:one,", b"03:two,"]);
+    check.check(&[b"3:one,", b"1x:a,"]);
+    check.check(&[b"3:one,", b"5:trun"]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::framing::{
     ByteOrder, Decoder, Delimited, Encoder, Frame, FrameProtocol, FrameTransport, Framed, Framing,
-    LengthPrefix, Lines, Message,
+    LengthPrefix, Lines, Message, Netstring,
 };
 use serveloop::testing::MemorySession;
 use serveloop::{Config, ProtocolError};
@@ -77,8 +77,33 @@ fn numbers() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// Digits, colons and commas, and a few letters that are none.
+fn netstrings(most: usize) -> impl Strategy<Value = Vec<u8>> {
+    let message = vec(prop::sample::select(b"a1:,".to_vec()), 0..=MAX + 1);
+    let good = message.prop_map(|message| {
+        let length = message.len().to_string();
+        [length.as_bytes(), b":", &message, b","].concat()
+    });
+    let piece = prop_oneof![
+        6 => good,
+        1 => vec(prop::sample::select(b"0123:,x".to_vec()), 0..4),
+    ];
+    vec(piece, 0..most).prop_map(|pieces| pieces.concat())
+}
+
 proptest! {
     #![proptest_config(cases(256))]
+
+    #[test]
+    fn netstring_is_its_model(stream in netstrings(8), sizes in cuts()) {
+        let mut framing = Netstring::new(MAX);
+        prop_assert_eq!(decode(&mut framing, &stream, &sizes), framings::netstring(MAX, &stream));
+    }
+
+    #[test]
+    fn netstring_gives_back_what_was_sent(messages in vec(vec(any::<u8>(), 0..=MAX), 0..8), sizes in cuts()) {
+        round_trip(&mut Netstring::new(MAX), messages, &sizes)?;
+    }
 
     #[test]
     fn length_prefix_is_its_model(width in widths(), order in orders(), stream in numbers(), sizes in cuts()) {
@@ -136,6 +161,7 @@ proptest! {
             prop_assert_eq!(decode(&mut Lines::new(MAX), &stream, &sizes), framings::lines(MAX, &stream));
             let mut delimited = Delimited::new(delimiter, MAX);
             prop_assert_eq!(decode(&mut delimited, &stream, &sizes), framings::delimited(delimiter, MAX, &stream));
+            prop_assert_eq!(decode(&mut Netstring::new(MAX), &stream, &sizes), framings::netstring(MAX, &stream));
         }
     }
 
@@ -275,6 +301,45 @@ fn lengths_that_nobody_can_mean_are_too_long() {
         let mut wide = LengthPrefix::new(8, ByteOrder::BigEndian, LIMIT);
         too_long(wide.decode(&length.to_be_bytes()), length);
     }
+}
+
+#[test]
+fn what_is_no_netstring_is_malformed_at_its_first_wrong_byte() {
+    for (header, wrong) in [
+        (&b""[..], b':'),
+        (b"", b'-'),
+        (b"", b' '),
+        (b"", b'\n'),
+        (b"0", b'0'),
+        (b"0", b'5'),
+        (b"1", b' '),
+        (b"12", b','),
+        (b"2:ab", b'c'),
+        (b"0:", b'\0'),
+    ] {
+        let mut framing = Netstring::new(MAX);
+        assert_eq!(framing.decode(header).unwrap(), None);
+        let data = [header, &[wrong]].concat();
+        let outcome = framing.decode(&data);
+        assert!(
+            matches!(outcome, Err(ProtocolError::Malformed(_))),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn the_length_of_a_netstring_has_a_limit_and_never_overflows() {
+    let most = [b"12:", &[b'x'; MAX][..], b","].concat();
+    let (messages, end) = decode(&mut Netstring::new(MAX), &most, &[1]);
+    assert_eq!((messages, end), (vec![vec![b'x'; MAX]], End::Clean));
+    too_long(Netstring::new(MAX).decode(b"13"), 13);
+    too_long(Netstring::new(MAX).encode(&[b'x'; MAX + 1], |_| ()), 13);
+
+    let mut endless = Netstring::new(usize::MAX);
+    let longest = format!("{}:", usize::MAX);
+    assert_eq!(endless.decode(longest.as_bytes()).unwrap(), None);
+    too_long(endless.decode(&[b'9'; 1_000]), u64::MAX);
 }
 
 #[test]
