@@ -164,6 +164,8 @@ counters! {
         closed_panicked,
         /// Connections whose process ended with an error or was killed: [`CloseReason::Process`].
         closed_killed,
+        /// Connections that ended and that a [`RateLimit`](crate::layer::RateLimit) had made wait.
+        rate_limited,
         /// Panics in handlers, in `build_protocol` and in the other hooks.
         panics,
         /// Events dropped because they were meant for an earlier connection in the same slot.

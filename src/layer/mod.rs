@@ -2,6 +2,7 @@
 //!
 //! - [`Observed`] shows the calls that a protocol gets to an observer, which can also refuse data.
 //! - [`Screen`] is an observer that keeps browsers from a protocol.
+//! - [`RateLimited`] slows a peer down that sends faster than a [`RateLimit`] allows.
 //! - [`Layered`] transforms the bytes of a connection on their way, in both directions, as TLS or
 //!   compression do. A [`Layer`] is the transformation.
 //! - [`Prefaced`] reads what comes first on a connection, for example a PROXY header, and then lets
@@ -21,6 +22,7 @@ mod layered;
 mod observed;
 mod prefaced;
 pub mod proxy;
+mod rate_limited;
 mod screen;
 #[cfg(feature = "tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
@@ -38,6 +40,7 @@ pub use self::foreign::Foreign;
 pub use self::layered::{Layered, layered};
 pub use self::observed::{Event, Observe, Observed};
 pub use self::prefaced::{Preface, Prefaced, Prelude, prefaced};
+pub use self::rate_limited::{RateLimit, RateLimited};
 pub use self::screen::{Alarm, Screen};
 pub use self::upgradable::{Upgradable, Upgrade};
 

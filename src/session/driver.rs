@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use crate::address::Address;
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
-use crate::session::state::{PANICKED, REPLACED};
+use crate::session::state::{PANICKED, RATE_LIMITED, REPLACED};
 use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
 use crate::{
@@ -132,6 +132,11 @@ impl<P> Session<P> {
             ("unread", buffer),
             ("protocol", size_of::<P>()),
         ]
+    }
+
+    /// Returns whether a rate limit has made the peer wait.
+    pub(crate) fn was_rate_limited(&self) -> bool {
+        self.state.flags.any(RATE_LIMITED)
     }
 
     /// Returns whether the protocol panicked in `connection_lost`, which does not change the reason

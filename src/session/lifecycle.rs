@@ -59,6 +59,7 @@ impl<P: Protocol> Session<P> {
 
         statistics.count_close(reason);
         statistics.panics += u64::from(self.has_panicked_last());
+        statistics.rate_limited += u64::from(self.was_rate_limited());
         if !reason.is_error() {
             log::debug!(target: LOG_TARGET, event = "ended", id = peer.id(); "{peer}: {reason}");
         }

@@ -12,7 +12,7 @@ use crate::address::{Address, Peer};
 use crate::error::CloseReason;
 use crate::session::state::{
     ABORTED, AGAIN, CHARGED, CLOSING, FINISHED, FULL, INCOMPLETE, LOST, NESTED, PAUSED, PENDING,
-    REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED, WROTE,
+    RATE_LIMITED, REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Tick, Transport};
 
@@ -89,6 +89,8 @@ impl<P: Protocol> Session<P> {
         inner.flags.set(FULL.when(full));
         outer.state.flags.set(FULL.when(full));
         outer.state.flags.set(WANTED.when(inner.flags.any(WANTED)));
+        let waited = inner.flags.any(RATE_LIMITED);
+        outer.state.flags.set(RATE_LIMITED.when(waited));
 
         let kept = self.unread.as_ref().map_or(0, |unread| unread.held());
         let charged = self.state.charged as usize;

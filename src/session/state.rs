@@ -57,6 +57,9 @@ pub(super) const WAITS: Flags = Flags::bit(21);
 /// The peer is another one than before, and the driver does not know it yet.
 pub(super) const REPLACED: Flags = Flags::bit(22);
 
+/// A rate limit made the peer wait.
+pub(super) const RATE_LIMITED: Flags = Flags::bit(23);
+
 /// The flags with which writing does nothing.
 pub(super) const MUTE: Flags = CLOSING.or(FINISHED);
 

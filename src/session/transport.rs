@@ -8,7 +8,9 @@ use crate::address::{Address, Credentials, Peer};
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::session::clock::Clock;
-use crate::session::state::{AGAIN, CLOSING, FINISHED, FULL, MUTE, PAUSED, State, WANTED, WROTE};
+use crate::session::state::{
+    AGAIN, CLOSING, FINISHED, FULL, MUTE, PAUSED, RATE_LIMITED, State, WANTED, WROTE,
+};
 use crate::waker::{Mailbox, Waker, Wakers};
 
 /// What a driver lends to a session for one call.
@@ -202,6 +204,11 @@ impl Transport<'_> {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.state.flags.any(PAUSED)
+    }
+
+    /// Notes that a rate limit makes the peer wait. The connection is counted for it at its end.
+    pub(crate) fn note_rate_limited(&mut self) {
+        self.state.flags.set(RATE_LIMITED);
     }
 
     /// Has [`woken`](crate::Protocol::woken) called in the next turn, before any more input is

@@ -2,6 +2,7 @@
 
 mod proxied;
 mod proxy_header;
+mod rate_limits;
 mod screens;
 pub(crate) mod tls;
 

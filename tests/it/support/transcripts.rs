@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use serveloop::framing::{Framed, Lines};
-use serveloop::layer::Layered;
+use serveloop::layer::{Layered, RateLimit, RateLimited};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::Scrambled;
 use serveloop::{Address, Config, Statistics};
@@ -94,6 +94,15 @@ fn dialogues() -> Vec<Transcript> {
         plain(
             "echo of much",
             || Box::new(Echo),
+            vec![Say(noise(40_000)), Expect(noise(40_000)), Finish],
+            "closed_by_peer",
+        ),
+        plain(
+            "echo of too much at a time",
+            || {
+                let limit = RateLimit::new().with_bytes(400_000).with_burst(millis(5));
+                Box::new(RateLimited::new(Echo, limit))
+            },
             vec![Say(noise(40_000)), Expect(noise(40_000)), Finish],
             "closed_by_peer",
         ),
