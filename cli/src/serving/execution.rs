@@ -1,4 +1,4 @@
-//! Execution models: the options `--model` and `--workers`.
+//! Execution models: the options `--model` and `--workers`, and where rate limits are put in force.
 
 use std::num::NonZero;
 use std::{io, slice};
@@ -8,6 +8,7 @@ use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistic
 
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
+use crate::serving::rate::{Limited, Rate};
 use crate::signals::{tell_from_a_thread, tell_heard};
 use crate::units::at_least_one;
 
@@ -26,6 +27,8 @@ pub(crate) struct Execution {
         value_parser = at_least_one
     )]
     workers: NonZero<usize>,
+    #[command(flatten)]
+    rate: Rate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -92,6 +95,19 @@ impl Execution {
 
     /// Serves until the server ends.
     pub(crate) fn serve<F>(self, server: Server, factory: F) -> io::Result<Statistics>
+    where
+        F: Factory + Clone + Send + 'static,
+        F::Protocol: Send + 'static,
+    {
+        let limit = self.rate.limit();
+        if limit.is_unlimited() {
+            self.serve_in_model(server, factory)
+        } else {
+            self.serve_in_model(server, Limited::new(factory, limit))
+        }
+    }
+
+    fn serve_in_model<F>(self, server: Server, factory: F) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send,
         F::Protocol: Send + 'static,

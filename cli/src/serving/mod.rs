@@ -11,6 +11,7 @@ pub(crate) mod activation;
 mod execution;
 mod implied_limits;
 mod messages;
+mod rate;
 mod stdout_queue;
 
 pub(crate) use self::access_log::AccessLog;

@@ -103,6 +103,37 @@ fn all_connections_together_keep_no_more_than_allowed() {
     }
 }
 
+#[test]
+fn a_client_that_sends_too_fast_waits_in_every_model() {
+    let rate = ["--max-bytes-per-second", "20KiB", "--rate-burst", "10ms"];
+    for model in ["event-loop", "sequential", "threaded", "forking"] {
+        let served = serve(&[&["echo", "--model", model], &rate[..]].concat());
+        let began = Instant::now();
+        let mut client = served.connect();
+        client.send(&"x".repeat(6 << 10));
+        client.expect(&"x".repeat(6 << 10));
+        assert!(began.elapsed() >= Duration::from_millis(290), "{model}");
+
+        client.finish();
+        client.expect_end();
+        served.signal(Signal::TERM);
+        served.logged("rate_limited 1");
+    }
+}
+
+#[test]
+fn messages_are_limited_whatever_their_length() {
+    let rate = ["--max-messages-per-second", "20", "--rate-burst", "0"];
+    let lines = ["hello", "--framing", "line", "--delay", "0"];
+    let served = serve(&[&lines[..], &rate[..]].concat());
+    let began = Instant::now();
+    let mut client = served.connect();
+    client.send("a\nb\nc\nexit\n");
+    client.expect("Welcome!\nHello,a\nHello,b\nHello,c\n");
+    client.expect_end();
+    assert!(began.elapsed() >= Duration::from_millis(150));
+}
+
 /// What an option makes larger than the limit around it takes that along.
 #[test]
 fn limits_that_nobody_gave_make_room() {
