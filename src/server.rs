@@ -1,7 +1,7 @@
 //! The server: binds addresses, then serves them in one of several execution models.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::{io, iter};
 
 use crate::address::{Address, Listen, Peer};
 use crate::config::Config;
@@ -67,6 +67,8 @@ use crate::{LOG_TARGET, sys};
 pub struct Server {
     bound: Vec<Bound>,
     addresses: Vec<Address>,
+    /// The number of the place of each address.
+    places: Vec<usize>,
     config: Config,
     handle: ShutdownHandle,
 }
@@ -131,7 +133,7 @@ impl Server {
         Self::new(config, |config| {
             let bound = listens
                 .iter()
-                .map(|listen| bind_listen(listen, config, Bound::new));
+                .map(|listen| Ok(vec![bind_listen(listen, config, Bound::new)?]));
             bound.collect()
         })
     }
@@ -166,11 +168,8 @@ impl Server {
     /// fit its address.
     pub fn bind_places_with(places: &[Vec<Listen>], config: Config) -> io::Result<Self> {
         let server = Self::new(config, |config| {
-            let mut bound = Vec::new();
-            for place in places {
-                bound.extend(bind_one_of(place, config)?);
-            }
-            Ok(bound)
+            let bound = places.iter().map(|place| bind_one_of(place, config));
+            bound.collect()
         })?;
         server.activate()?;
         Ok(server)
@@ -178,7 +177,7 @@ impl Server {
 
     fn new(
         mut config: Config,
-        bind: impl FnOnce(&Config) -> io::Result<Vec<Bound>>,
+        bind: impl FnOnce(&Config) -> io::Result<Vec<Vec<Bound>>>,
     ) -> io::Result<Self> {
         config.validate()?;
         config.cap(CONNECTIONS_MOST, TOKENS_OF_MODEL);
@@ -188,7 +187,12 @@ impl Server {
             }
         }
 
-        let bound = bind(&config)?;
+        let places = bind(&config)?;
+        let numbers = places.iter().enumerate();
+        let numbers = numbers.flat_map(|(number, bound)| iter::repeat_n(number, bound.len()));
+        let numbers = numbers.collect();
+
+        let bound: Vec<_> = places.into_iter().flatten().collect();
         if bound.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -200,6 +204,7 @@ impl Server {
         Ok(Self {
             bound,
             addresses,
+            places: numbers,
             config,
             handle: ShutdownHandle::new().map_err(lacking("cannot create a shutdown handle"))?,
         })
@@ -219,6 +224,28 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Returns the number of the place of each address, in the order of
+    /// [`addresses`](Self::addresses): how many places of [`bind_places`](Self::bind_places) were
+    /// given before it. With the other methods each address is a place.
+    ///
+    /// With this a program finds what it knows about a place by the number of a peer's
+    /// [listener](Peer::listener).
+    ///
+    /// ```
+    /// use serveloop::{Address, Config, Server};
+    ///
+    /// let places = [Address::resolve("tcp://localhost:0")?, Address::resolve("tcp://127.0.0.1:0")?];
+    /// let server = Server::bind_places(&places, Config::default())?;
+    /// assert_eq!(server.places().first(), Some(&0));
+    /// assert_eq!(server.places().last(), Some(&1));
+    /// assert_eq!(server.places().len(), server.addresses().len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn places(&self) -> &[usize] {
+        &self.places
     }
 
     /// Returns the sockets that are bound, in the order of [`addresses`](Self::addresses), to set
@@ -380,7 +407,7 @@ impl Server {
         let copies = (1..workers)
             .map(|_| self.twin())
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(std::iter::once(self).chain(copies).collect())
+        Ok(iter::once(self).chain(copies).collect())
     }
 
     /// Returns a second server at the same addresses, stopped by the same handle.
@@ -394,6 +421,7 @@ impl Server {
         let twin = Self {
             bound,
             addresses,
+            places: self.places.clone(),
             config,
             handle: self.handle.clone(),
         };

@@ -1,8 +1,9 @@
 //! What to listen on: an address with options.
 
 use std::str::FromStr;
-use std::{fmt, io};
+use std::{fmt, io, mem};
 
+use super::listen_options::OtherOptions;
 use super::percent::{Encoded, decode};
 use super::{Address, AddressError, ListenOptions, check_path, is_name, parse_path, split_scheme};
 
@@ -74,20 +75,33 @@ impl Listen {
     /// Returns `InvalidInput` if the text is not a `Listen`, `NotFound` if the name has no address,
     /// and the resolver's error if the lookup fails.
     pub fn resolve(text: &str) -> io::Result<Vec<Self>> {
-        let written = Written::of(text)?;
-        let error = match written.address() {
-            Ok((address, is_every)) => return Ok(vec![written.listen(address, is_every)?]),
-            Err(error) => error,
-        };
+        Self::resolve_with(text, &[]).map(|(listens, _)| listens)
+    }
 
-        if !matches!(split_scheme(written.place), Ok(("tcp" | "udp", _))) {
-            return Err(error.into());
-        }
-        let found = Address::resolve(written.place)?;
-        let listens = found
-            .into_iter()
-            .map(|address| written.listen(address, false));
-        Ok(listens.collect::<Result<_, _>>()?)
+    /// Works like [`resolve`](Self::resolve) for a program that has options of its own in the
+    /// query. Those with a name among `others` are returned with their decoded values, in the order
+    /// of the text. They are part of no `Listen`.
+    ///
+    /// ```
+    /// use serveloop::Listen;
+    ///
+    /// let text = "tcp://127.0.0.1:9999?backlog=16&greeting=good%20day";
+    /// let (listens, others) = Listen::resolve_with(text, &["greeting"])?;
+    /// assert_eq!(listens[0].to_string(), "tcp://127.0.0.1:9999?backlog=16");
+    /// assert_eq!(others, [("greeting".to_owned(), "good day".to_owned())]);
+    ///
+    /// let error = Listen::resolve_with("tcp://127.0.0.1:9999?greting=hi", &["greeting"]);
+    /// assert!(error.unwrap_err().to_string().contains("the nearest is greeting"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Fails like [`resolve`](Self::resolve). An option that is given twice is an error, whosever it
+    /// is.
+    pub fn resolve_with(text: &str, others: &[&str]) -> io::Result<(Vec<Self>, OtherOptions)> {
+        let mut written = Written::of(text, others)?;
+        let given = mem::take(&mut written.others);
+        written.resolve().map(|listens| (listens, given))
     }
 
     /// Returns the address. For all addresses of both families it is `[::]`.
@@ -132,7 +146,7 @@ impl FromStr for Listen {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let written = Written::of(text)?;
+        let written = Written::of(text, &[])?;
         let (address, is_every) = written.address()?;
         written.listen(address, is_every)
     }
@@ -172,17 +186,20 @@ struct Written<'a> {
     place: &'a str,
     has_query: bool,
     options: ListenOptions,
+    /// The options that are the caller's.
+    others: OtherOptions,
 }
 
 impl<'a> Written<'a> {
-    fn of(text: &'a str) -> Result<Self, AddressError> {
+    fn of(text: &'a str, others: &[&str]) -> Result<Self, AddressError> {
         let (place, query) = match text.split_once('?') {
             Some((place, query)) => (place, Some(query)),
             None => (text, None),
         };
 
         let (scheme, _) = split_scheme(place).map_err(|error| error.of(text))?;
-        let options = ListenOptions::parse(query.unwrap_or_default()).map_err(|mut problem| {
+        let query_options = ListenOptions::parse(query.unwrap_or_default(), others);
+        let (options, others) = query_options.map_err(|mut problem| {
             // The question mark may have been meant as a part of the path.
             if matches!(scheme, "unix" | "unixgram") {
                 problem += "; a question mark in a path is written %3F, with a ? at the end";
@@ -195,7 +212,23 @@ impl<'a> Written<'a> {
             place,
             has_query: query.is_some(),
             options,
+            others,
         })
+    }
+
+    /// Looks the host up if it is a name.
+    fn resolve(&self) -> io::Result<Vec<Listen>> {
+        let error = match self.address() {
+            Ok((address, is_every)) => return Ok(vec![self.listen(address, is_every)?]),
+            Err(error) => error,
+        };
+
+        if !matches!(split_scheme(self.place), Ok(("tcp" | "udp", _))) {
+            return Err(error.into());
+        }
+        let found = Address::resolve(self.place)?;
+        let listens = found.into_iter().map(|address| self.listen(address, false));
+        Ok(listens.collect::<Result<_, _>>()?)
     }
 
     /// Returns the address, if its host is no name, and whether it is that of all families.

@@ -61,27 +61,38 @@ pub struct ListenOptions {
 }
 
 impl ListenOptions {
-    /// Reads the query of a URI, without the question mark.
-    pub(super) fn parse(query: &str) -> Result<Self, String> {
-        let (mut options, mut seen) = (Self::default(), Vec::new());
+    /// Reads the query of a URI, without the question mark. Gives the options whose names are among
+    /// `others` to the caller, with their values.
+    pub(super) fn parse(query: &str, others: &[&str]) -> Result<(Self, OtherOptions), String> {
+        let (mut options, mut given) = (Self::default(), OtherOptions::new());
+        let mut seen = Vec::new();
         if query.is_empty() {
-            return Ok(options);
+            return Ok((options, given));
         }
 
         for piece in query.split('&') {
             let (name, value) = piece
                 .split_once('=')
                 .ok_or_else(|| format!("{piece:?}: expected OPTION=VALUE"))?;
-            let key = Key::of(name)?;
-            if seen.contains(&key.name) {
-                return Err(format!("{} is given twice", key.name));
+            let key = if others.contains(&name) {
+                None
+            } else {
+                Some(Key::of(name, others)?)
+            };
+            let known = key.map_or(name, |key| key.name);
+            if seen.contains(&known) {
+                return Err(format!("{known} is given twice"));
             }
 
-            seen.push(key.name);
+            seen.push(known);
             let value = decode(value).map_err(|problem| format!("{name}: {problem}"))?;
-            (key.set)(&mut options, &value).map_err(|problem| format!("{name}: {problem}"))?;
+            match key {
+                Some(key) => (key.set)(&mut options, &value)
+                    .map_err(|problem| format!("{name}: {problem}"))?,
+                None => given.push((name.to_owned(), value)),
+            }
         }
-        Ok(options)
+        Ok((options, given))
     }
 
     /// Returns an error if an option does not fit `address`, or has a value that no system accepts.
@@ -117,6 +128,10 @@ impl ListenOptions {
         *self == Self::default()
     }
 }
+
+/// Options in the query of a URI that are a program's own, in the order of the text: the name and
+/// the decoded value of each. See [`Listen::resolve_with`](crate::Listen::resolve_with).
+pub type OtherOptions = Vec<(String, String)>;
 
 /// Returns whether a text can name a group.
 pub(crate) fn is_group(text: &str) -> bool {
@@ -157,11 +172,12 @@ impl Key {
     /// Returns the option with this name.
     ///
     /// # Errors
-    /// There is none; the message names the nearest.
-    fn of(name: &str) -> Result<&'static Self, String> {
+    /// There is none; the message names the nearest of these and the `others`.
+    fn of(name: &str, others: &[&str]) -> Result<&'static Self, String> {
         let is_it = |key: &&Self| !name.is_empty() && (key.name == name || key.alias == name);
         KEYS.iter().find(is_it).ok_or_else(|| {
             let names = KEYS.iter().flat_map(|key| [key.name, key.alias]);
+            let names = names.chain(others.iter().copied());
             let names = names.filter(|known| !known.is_empty());
             let nearest = names.min_by_key(|known| distance(known, name));
             let nearest = nearest.unwrap_or_default();
@@ -319,7 +335,7 @@ mod tests {
     fn every_option_has_one_name_and_is_shown_under_it() {
         let query = "dual-stack=true&keepalive=60s&backlog=4096&nodelay=false&reuse-address=true&\
                      reuse-port=false&send-buffer=64KiB&receive-buffer=100&mode=0660&group=www";
-        let options = ListenOptions::parse(query).unwrap();
+        let (options, _) = ListenOptions::parse(query, &[]).unwrap();
         assert_eq!(options.to_string(), query);
         assert_eq!(query.split('&').count(), KEYS.len());
     }

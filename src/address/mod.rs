@@ -13,8 +13,8 @@ mod percent;
 mod units;
 
 pub use self::listen::Listen;
-pub use self::listen_options::ListenOptions;
 pub(crate) use self::listen_options::{KEEPALIVE_MOST, MODE_MOST, is_group};
+pub use self::listen_options::{ListenOptions, OtherOptions};
 pub use self::network::{IpNetwork, NetworkError, NetworkList};
 
 use std::borrow::Cow;

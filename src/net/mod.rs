@@ -14,9 +14,7 @@ mod socket;
 mod sockets;
 mod unix_path;
 
-pub use crate::address::{
-    AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList,
-};
+pub use crate::address::{AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList, OtherOptions};
 
 pub(crate) use self::listening::bind_listen;
 pub use self::mio::{Datagram, Listener, Mio};

@@ -9,6 +9,7 @@ mod line_client;
 
 mod console;
 mod keyboard;
+mod proxy_header;
 mod relay;
 mod screen;
 mod turns;
@@ -24,6 +25,7 @@ use serveloop::{Address, Config};
 use crate::connect::framing::WireFraming;
 use crate::connect::keyboard::Unit;
 use crate::connect::line_client::LineClient;
+use crate::connect::proxy_header::ProxyHeader;
 use crate::connect::relay::Relay;
 use crate::connect::turns::{Manners, Turns};
 use crate::failure::Failure;
@@ -85,6 +87,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///   $ echo uptime | serveloop connect tcp://127.0.0.1:8080 --protocol command --wire ready
 ///    21:36:45 up 3 days,  2:07,  1 user,  load average: 0.52, 0.58, 0.59
 ///
+/// A server that expects load balancers in front of it reads a PROXY header first:
+///
+///   $ serveloop serve echo --proxy required --trust 127.0.0.1
+///   $ echo ping | serveloop connect tcp://127.0.0.1:9999 --proxy-header v2,192.0.2.1:4711
+///   ping
+///
 /// What arrives is printed byte for byte. On a terminal, control characters other than line ends and
 /// tabs, and bytes that are not UTF-8, are shown as \u{1b} or \xff, so that no server controls the
 /// terminal.
@@ -128,6 +136,11 @@ pub(crate) struct Connect {
     /// there; 0: no probes. A dead server ends the conversation after about twice this time
     #[arg(long, value_name = "DURATION", default_value_t = None.into())]
     keepalive: KeepAlive,
+    /// Begin the connection with a PROXY header, as a load balancer does: v1 or v2, for a server that
+    /// trusts us. It names our own address, or after a comma another client (v2,192.0.2.1:4711), or
+    /// nobody, as in a health check (v2,local)
+    #[arg(long, value_name = "VERSION[,CLIENT]")]
+    proxy_header: Option<ProxyHeader>,
     /// The longest message to accept [default: 1MiB, and 1GiB for the output of a command]
     #[arg(long, value_name = "SIZE")]
     max_message: Option<Size>,
@@ -158,12 +171,14 @@ impl Connect {
         } else if let Some(talk) = self.protocol {
             let manners = self.manners(talk);
             visit(&self.uri, addresses, &self.config(), |ending| {
-                Turns::new(manners.clone(), ending)
+                Turns::new(manners.clone(), ending).after(self.proxy_header)
             })?;
         } else {
             let (cut, unit) = self.cut();
             visit(&self.uri, addresses, &self.config(), |ending| {
-                Relay::new(cut.clone(), unit, self.prompt.clone(), ending).keep_open(self.keep_open)
+                Relay::new(cut.clone(), unit, self.prompt.clone(), ending)
+                    .keep_open(self.keep_open)
+                    .after(self.proxy_header)
             })?;
         }
         Ok(ExitCode::SUCCESS)
@@ -194,6 +209,8 @@ impl Connect {
             "over datagrams each line is a message: --framing and --protocol are for streams"
         } else if self.keep_open && is_datagram {
             "a datagram has no end to keep open: --keep-open is for streams"
+        } else if self.proxy_header.is_some() && is_datagram {
+            "a datagram has no PROXY header: --proxy-header is for streams"
         } else if self.wire.is_some() && self.protocol != Some(LineClient::Command) {
             "--wire is only for --protocol command"
         } else {

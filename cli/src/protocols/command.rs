@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
-use serveloop::{Address, Config, Server, Statistics};
+use serveloop::{Address, Config, Statistics};
 use serveloop_command::{Allowed, Commands, Settings};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
-use crate::serving::{Execution, Need};
+use crate::serving::{BoundServer, Execution, Need};
 use crate::units::{Size, Span, Timeout, at_least_one};
 
 /// Runs programs that --allow lists, without a shell, and sends back their output.
@@ -201,7 +201,7 @@ impl CommandOptions {
 
     pub(super) fn serve(
         self,
-        server: Server,
+        server: BoundServer,
         config: &Config,
         execution: Execution,
     ) -> io::Result<Statistics> {

@@ -10,11 +10,11 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 use serveloop::layer::{Alarm, Observed, Screen};
-use serveloop::{Peer, Server, Statistics};
+use serveloop::{Peer, Statistics};
 use serveloop_dispatch::{ActionError, Actions, Dispatch, sum_exactly};
 
 use crate::protocols::timestamp::check_zone;
-use crate::serving::Execution;
+use crate::serving::{BoundServer, Execution};
 
 /// Calls actions by name: JSON values in, JSON values out.
 ///
@@ -59,7 +59,7 @@ pub(crate) struct DispatchOptions {
 }
 
 impl DispatchOptions {
-    pub(crate) fn serve(self, server: Server, execution: Execution) -> io::Result<Statistics> {
+    pub(crate) fn serve(self, server: BoundServer, execution: Execution) -> io::Result<Statistics> {
         check_zone();
         let actions = Arc::new(actions());
         let alarm = Alarm::default();

@@ -3,9 +3,9 @@
 use std::io;
 
 use clap::Args;
-use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
+use serveloop::{Peer, Protocol, ProtocolError, Statistics, Transport};
 
-use crate::serving::Execution;
+use crate::serving::{BoundServer, Execution};
 
 const GREETING: &[u8] = b"connected";
 
@@ -53,7 +53,7 @@ impl Protocol for Greet {
 pub(crate) struct GreetOptions {}
 
 impl GreetOptions {
-    pub(crate) fn serve(self, server: Server, execution: Execution) -> io::Result<Statistics> {
+    pub(crate) fn serve(self, server: BoundServer, execution: Execution) -> io::Result<Statistics> {
         execution.serve(server, |_: &Peer| Some(Greet))
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::{Discard, Echo, Hello};
-use serveloop::{Address, Config, Peer, Server, Statistics};
+use serveloop::{Address, Config, Peer, Statistics};
 
 use crate::failure::Failure;
 use crate::protocols::command::CommandOptions;
@@ -26,10 +26,12 @@ use crate::protocols::greet::GreetOptions;
 use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
 use crate::protocols::timestamp::TimestampOptions;
-use crate::serving::{Execution, MessageKind, Need};
+use crate::serving::{BoundServer, Execution, MessageKind, Need};
 use crate::units::Span;
 
 pub(crate) use self::command::Wire;
+#[cfg(test)]
+pub(crate) use self::greet::Greet;
 
 #[derive(Debug, Subcommand)]
 #[command(
@@ -142,7 +144,7 @@ impl Protocol {
     /// Serves until the server ends.
     pub(crate) fn serve(
         self,
-        server: Server,
+        server: BoundServer,
         config: &Config,
         execution: Execution,
     ) -> io::Result<Statistics> {
@@ -172,7 +174,7 @@ impl HelloOptions {
 
     fn serve(
         self,
-        server: Server,
+        server: BoundServer,
         max_line: usize,
         execution: Execution,
     ) -> io::Result<Statistics> {

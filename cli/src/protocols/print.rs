@@ -4,9 +4,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serveloop::{Peer, Protocol, ProtocolError, Server, Statistics, Transport};
+use serveloop::{Peer, Protocol, ProtocolError, Statistics, Transport};
 
-use crate::serving::{AccessLog, Execution, Outflow, StdoutQueue};
+use crate::serving::{AccessLog, BoundServer, Execution, Outflow, StdoutQueue};
 
 /// How long a client must be silent during a shutdown to count as done. Bytes that it sent earlier
 /// may still be on their way through the system.
@@ -117,7 +117,7 @@ impl Protocol for Print {
 pub(crate) struct PrintOptions {}
 
 impl PrintOptions {
-    pub(crate) fn serve(self, server: Server, execution: Execution) -> io::Result<Statistics> {
+    pub(crate) fn serve(self, server: BoundServer, execution: Execution) -> io::Result<Statistics> {
         let stdout_queue = StdoutQueue::new(execution.is_forking())?;
         let factory_outlet = stdout_queue.clone();
         let served = execution.serve(server, move |_: &Peer| Some(Print::new(&factory_outlet)));

@@ -6,10 +6,10 @@ use clap::Args;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed};
-use serveloop::{Peer, ProtocolError, Server, Statistics};
+use serveloop::{Peer, ProtocolError, Statistics};
 
 use crate::logger::TARGET;
-use crate::serving::{Execution, MessageKind, Messages};
+use crate::serving::{BoundServer, Execution, MessageKind, Messages};
 
 /// The format of C's `ctime` without its newline: 24 characters, the day padded with a space.
 const CTIME: &str = "%a %b %e %H:%M:%S %Y";
@@ -71,7 +71,7 @@ pub(crate) struct TimestampOptions {
 impl TimestampOptions {
     pub(crate) fn serve(
         self,
-        server: Server,
+        server: BoundServer,
         max_line: usize,
         execution: Execution,
     ) -> io::Result<Statistics> {

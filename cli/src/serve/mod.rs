@@ -7,19 +7,21 @@
 mod limits;
 mod memory_limit;
 mod per_peer;
+mod proxies;
 
 use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
-use serveloop::{Address, Config, Listen, Server, Statistics};
+use serveloop::{Address, Config, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
 use crate::protocols::Protocol;
 use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
-use crate::serving::{Execution, activation};
+use crate::serve::proxies::ProxyOptions;
+use crate::serving::{BoundServer, Execution, activation};
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
 
@@ -45,6 +47,13 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///
 /// In a URI with a query, a question mark in a path is written %3F, and a percent sign %25. On Linux,
 /// unix:@NAME is a name outside the file system.
+///
+/// Behind a load balancer that sends PROXY headers, as HAProxy does with send-proxy or send-proxy-v2, logs
+/// and limits know the client that a header names. Only the networks of --trust are believed; the
+/// options of a listener (proxy=required, optional or off, and trust) go before those for all:
+///
+///   $ serveloop serve echo --listen tcp://:9999 --proxy required --trust 10.0.0.0/8
+///   $ serveloop serve echo --listen 'unix:///run/echo.sock?proxy=required&trust=unix'
 ///
 /// As soon as clients can connect, one line for each socket is printed on standard output, with the
 /// real port in place of 0. The log goes to standard error.
@@ -85,6 +94,8 @@ pub(crate) struct Serve {
     )]
     listen: Vec<String>,
     #[command(flatten)]
+    proxies: ProxyOptions,
+    #[command(flatten)]
     execution: Execution,
     #[command(flatten)]
     limits: Limits,
@@ -96,14 +107,16 @@ impl Serve {
         let mut config = self.limits.config(&self.protocol.needs())?;
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
-        let mut places = resolve(&self.listen).map_err(Failure::of_input)?;
-        self.protocol.check(&addresses(&places), self.execution)?;
+        let mut places = self.proxies.resolve(&self.listen)?;
+        places.exempt_proxies(&mut config);
+        self.protocol.check(&places.addresses(), self.execution)?;
 
         let signals = Signals::catch()?;
 
-        self.execution.prepare(&mut places, &mut config)?;
-        let server = Server::bind_places_with(&places, config.clone())?;
+        self.execution.prepare(&mut places.listens, &mut config)?;
+        let server = Server::bind_places_with(&places.listens, config.clone())?;
         signals.tell(server.shutdown_handle());
+        let server = BoundServer::new(server, &places.doors);
 
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
@@ -112,8 +125,9 @@ impl Serve {
             );
         }
 
-        let places = self.execution.places(&config);
-        let limited = self.given.warning(server.addresses(), &config, places);
+        let most = self.execution.places(&config);
+        let shared = server.addresses_without_proxy();
+        let limited = self.given.warning(&shared, &config, most);
         for warning in activation::warning().into_iter().chain(limited) {
             log::warn!(target: TARGET, "{warning}");
         }
@@ -123,17 +137,6 @@ impl Serve {
         log::info!(target: TARGET, "{}", summary(&statistics));
         Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
     }
-}
-
-/// Resolves each URI. A name may have several addresses, and the server needs only one of them to
-/// work.
-fn resolve(uris: &[String]) -> io::Result<Vec<Vec<Listen>>> {
-    uris.iter().map(|uri| Listen::resolve(uri)).collect()
-}
-
-fn addresses(places: &[Vec<Listen>]) -> Vec<Address> {
-    let listens = places.iter().flatten();
-    listens.map(|listen| listen.address().clone()).collect()
 }
 
 /// Returns whether the server drops replies that are longer than their datagram at one of

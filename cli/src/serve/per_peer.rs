@@ -30,7 +30,8 @@ impl GivenPerPeer {
         let address = addresses.iter().find(|address| is_remote(address))?;
         Some(format!(
             "{address}: at most {most} connections from one address can be open at a time, and clients \
-             behind a load balancer, a proxy or NAT share one address: --max-per-peer allows more"
+             behind a load balancer, a proxy or NAT share one address: --max-per-peer allows more, and \
+             --proxy tells clients behind a load balancer apart"
         ))
     }
 }

@@ -14,6 +14,12 @@ pub(crate) struct AccessLog;
 impl AccessLog {
     /// Logs a line about a connection, if this second's budget allows it.
     pub(crate) fn note(self, peer: &Peer, line: Arguments<'_>) {
-        log::debug!(target: TARGET, event = "noted", id = peer.id(); "{peer}: {line}");
+        let id = peer.id();
+        match peer.via() {
+            Some(via) => {
+                log::debug!(target: TARGET, event = "noted", id = id, via:% = via; "{peer}: {line}");
+            }
+            None => log::debug!(target: TARGET, event = "noted", id = id; "{peer}: {line}"),
+        }
     }
 }

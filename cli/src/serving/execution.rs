@@ -8,6 +8,8 @@ use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistic
 
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
+use crate::serving::BoundServer;
+use crate::serving::door::Doorkeeper;
 use crate::serving::rate::{Limited, Rate};
 use crate::signals::{tell_from_a_thread, tell_heard};
 use crate::units::at_least_one;
@@ -94,7 +96,18 @@ impl Execution {
     }
 
     /// Serves until the server ends.
-    pub(crate) fn serve<F>(self, server: Server, factory: F) -> io::Result<Statistics>
+    pub(crate) fn serve<F>(self, server: BoundServer, factory: F) -> io::Result<Statistics>
+    where
+        F: Factory + Clone + Send + 'static,
+        F::Protocol: Send + 'static,
+    {
+        match server.into_parts() {
+            (server, None) => self.serve_each(server, factory),
+            (server, Some(doors)) => self.serve_each(server, Doorkeeper::new(doors, factory)),
+        }
+    }
+
+    fn serve_each<F>(self, server: Server, factory: F) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,

@@ -1,6 +1,6 @@
 //! What `serve` and its protocols share: execution models, message framings, limits that move along
-//! with others, log lines about clients, standard output that clients write to, and descriptors
-//! that a service manager passed.
+//! with others, log lines about clients, standard output that clients write to, proxies in front,
+//! and descriptors that a service manager passed.
 //!
 //! Code belongs here if more than one protocol needs it, or a protocol and `serve`. This room
 //! imports neither.
@@ -8,6 +8,8 @@
 mod access_log;
 #[cfg_attr(not(target_os = "linux"), path = "activation_other_systems.rs")]
 pub(crate) mod activation;
+mod bound_server;
+mod door;
 mod execution;
 mod implied_limits;
 mod messages;
@@ -16,6 +18,8 @@ mod stdout_queue;
 
 pub(crate) use self::access_log::AccessLog;
 pub(crate) use self::activation::VARIABLES;
+pub(crate) use self::bound_server::BoundServer;
+pub(crate) use self::door::{Door, Others};
 pub(crate) use self::execution::Execution;
 pub(crate) use self::implied_limits::{Need, make_room};
 pub(crate) use self::messages::{MessageKind, Messages};

@@ -82,7 +82,7 @@ impl Proxy {
 ///
 /// What the protocol is made from is the header, of which the TLVs can be read, or `None` for a
 /// client that came directly. The protocol's peer has the client's address if the header states it.
-/// With the command LOCAL, or UNKNOWN, the peer stays the proxy.
+/// With the command LOCAL, or UNKNOWN, or if the header is about datagrams, the peer stays the proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader {
     is_trusted: bool,
@@ -103,9 +103,11 @@ impl Preface for Reader {
         let Some((header, length)) = Header::parse(data)? else {
             return Ok(None);
         };
+        // A peer with the address of datagrams would count as one datagram, and not as a stream.
+        let client = header.source().filter(|source| !source.is_datagram());
         Ok(Some(Prelude {
             length,
-            client: header.source().cloned(),
+            client: client.cloned(),
             info: Some(header.into_owned()),
         }))
     }

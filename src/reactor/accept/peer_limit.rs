@@ -53,11 +53,11 @@ impl PeerLimit {
 }
 
 /// Returns the peer to count, if any: connections that we opened do not count, nor those of trusted
-/// proxies, and datagrams have their own limit.
+/// proxies, and datagrams have their own limit. A client that a proxy named counts even if its
+/// address is among those of the proxies, which may be the whole of a private network.
 fn counted(peer: &Peer, config: &Config) -> Option<PeerNetwork> {
-    let counts = peer.listener().is_some()
-        && !peer.is_datagram()
-        && !config.trusted_proxies.contains(peer.address());
+    let is_proxy = peer.via().is_none() && config.trusted_proxies.contains(peer.address());
+    let counts = peer.listener().is_some() && !peer.is_datagram() && !is_proxy;
     counts
         .then(|| PeerNetwork::of(peer.address(), config))
         .flatten()
@@ -87,6 +87,25 @@ mod tests {
         peer_limit.leave(&one, &config);
         assert!(peer_limit.has_room(&one, &config));
         peer_limit.leave(&again, &config);
+        assert!(peer_limit.is_empty());
+    }
+
+    #[test]
+    fn a_client_in_the_network_of_the_proxies_counts() {
+        let config = Config {
+            max_per_peer: 1,
+            trusted_proxies: "10.0.0.0/8".parse().unwrap(),
+            ..Config::default()
+        };
+        let mut peer_limit = PeerLimit::default();
+        let mut peer = Peer::new("tcp://10.0.0.1:5".parse().unwrap(), Some(0));
+        peer_limit.enter(&peer, &config);
+        assert!(peer_limit.is_empty());
+
+        peer.stand_for("tcp://10.0.0.2:5".parse().unwrap(), true);
+        peer_limit.enter(&peer, &config);
+        assert!(!peer_limit.has_room(&peer, &config));
+        peer_limit.leave(&peer, &config);
         assert!(peer_limit.is_empty());
     }
 

@@ -86,6 +86,30 @@ fn only_trusted_proxies_are_believed() {
     );
 }
 
+#[test]
+fn a_header_about_datagrams_makes_no_datagram_of_a_stream() {
+    let address = |uri: &str| uri.parse::<Address>().unwrap();
+    let proxy = Proxy::required(list("10.0.0.0/8"));
+    for (client, server) in [
+        ("udp://192.0.2.1:1", "udp://192.0.2.2:2"),
+        ("unixgram:///client", "unixgram:///server"),
+    ] {
+        let mut sent = Vec::new();
+        Header::proxied(address(client), address(server))
+            .unwrap()
+            .encode_v2(&mut sent);
+        let prelude = proxy
+            .reader(&Peer::new(address("tcp://10.0.0.1:1"), Some(0)))
+            .and_then(|mut reader| {
+                let peer = Peer::new(address("tcp://10.0.0.1:1"), Some(0));
+                serveloop::layer::Preface::read(&mut reader, &sent, &peer).unwrap()
+            })
+            .unwrap();
+        assert_eq!(prelude.client, None);
+        assert_eq!(prelude.info.unwrap().source(), Some(&address(client)));
+    }
+}
+
 /// A server behind a balancer on loopback, and its clients by their headers.
 fn behind(model: Model, config: Config) -> ModelServer {
     let config = Config {

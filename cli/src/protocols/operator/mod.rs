@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serveloop::framing::{Decoder, Encoder};
-use serveloop::{Address, Ended, Peer, Protocol, ProtocolError, Server, Statistics, Transport};
+use serveloop::{Address, Ended, Peer, Protocol, ProtocolError, Statistics, Transport};
 
 use crate::escaped::Escaped;
 use crate::failure::Failure;
@@ -18,7 +18,9 @@ use crate::logger::TARGET;
 use crate::patient::Patient;
 use crate::protocols::operator::console::Console;
 use crate::protocols::operator::foreground::Foreground;
-use crate::serving::{AccessLog, Execution, MessageKind, Messages, Outflow, StdoutQueue};
+use crate::serving::{
+    AccessLog, BoundServer, Execution, MessageKind, Messages, Outflow, StdoutQueue,
+};
 use crate::threads;
 use crate::units::Timeout;
 
@@ -223,7 +225,7 @@ impl OperatorOptions {
 
     pub(crate) fn serve(
         self,
-        server: Server,
+        server: BoundServer,
         max_line: usize,
         execution: Execution,
     ) -> io::Result<Statistics> {

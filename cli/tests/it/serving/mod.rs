@@ -3,4 +3,5 @@
 mod crowd;
 mod lines;
 mod logging;
+mod proxied;
 mod stuck;

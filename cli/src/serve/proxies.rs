@@ -1,0 +1,148 @@
+//! Proxies in front: the options `--proxy` and `--trust`, and those of a single listener.
+
+use clap::{Args, ValueEnum};
+use serveloop::net::NetworkList;
+use serveloop::{Address, Config, Listen};
+
+use crate::failure::Failure;
+use crate::serving::{Door, Others};
+
+/// The command's own options in the query of a listener.
+const KEYS: [&str; 2] = ["proxy", "trust"];
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Proxies in front")]
+pub(crate) struct ProxyOptions {
+    /// Expect a PROXY header, version 1 or 2, at the beginning of each connection from a proxy that
+    /// --trust lists. Logs and limits then know the client that the header names
+    #[arg(long, global = true, value_enum, value_name = "WHEN")]
+    proxy: Option<When>,
+    /// Who sends these headers: networks such as 10.0.0.0/8,2001:db8::/32, and unix for all peers on
+    /// Unix sockets
+    #[arg(long, global = true, value_name = "NETWORKS")]
+    trust: Option<NetworkList>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// Every connection comes from a trusted proxy; others are refused
+    Required,
+    /// Other clients may connect too, and send no header
+    Optional,
+}
+
+impl From<When> for Others {
+    fn from(when: When) -> Self {
+        match when {
+            When::Required => Self::Refused,
+            When::Optional => Self::Direct,
+        }
+    }
+}
+
+/// The options of one listener.
+#[derive(Default)]
+struct Own {
+    proxy: Option<Option<When>>,
+    trust: Option<NetworkList>,
+}
+
+/// Where to listen: for each URI its addresses, of which one has to work, and its door.
+pub(super) struct Places {
+    pub(super) listens: Vec<Vec<Listen>>,
+    pub(super) doors: Vec<Option<Door>>,
+}
+
+impl ProxyOptions {
+    /// Resolves each URI, and finds its door. A name may have several addresses, and the server needs
+    /// only one of them to work.
+    pub(super) fn resolve(&self, uris: &[String]) -> Result<Places, Failure> {
+        let (mut listens, mut doors) = (Vec::new(), Vec::new());
+        let mut is_trust_used = self.trust.is_none() || self.proxy.is_some();
+
+        for uri in uris {
+            let resolved = Listen::resolve_with(uri, &KEYS).map_err(Failure::of_input)?;
+            let (place, given) = resolved;
+            let about = |problem| Failure::Usage(format!("{uri:?}: {problem}"));
+            let own = Own::of(&given).map_err(about)?;
+            is_trust_used |= matches!(own.proxy, Some(Some(_))) && own.trust.is_none();
+
+            let is_datagram = place.iter().any(|listen| listen.address().is_datagram());
+            doors.push(self.door(own, is_datagram).map_err(about)?);
+            listens.push(place);
+        }
+
+        if !is_trust_used {
+            let problem = "--trust needs --proxy required or --proxy optional";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(Places { listens, doors })
+    }
+
+    /// Returns the door of a listener with these options.
+    fn door(&self, own: Own, is_datagram: bool) -> Result<Option<Door>, String> {
+        let Some(when) = own.proxy.unwrap_or(self.proxy) else {
+            return match own.trust {
+                Some(_) => Err("trust needs proxy=required or proxy=optional".to_owned()),
+                None => Ok(None),
+            };
+        };
+
+        let sign = if own.proxy.is_some() { "" } else { "--" };
+        if is_datagram {
+            return Err(format!(
+                "{sign}proxy is for tcp and unix; proxy=off in the query leaves a listener out"
+            ));
+        }
+        let Some(trusted) = own.trust.or_else(|| self.trust.clone()) else {
+            return Err(format!(
+                "{sign}proxy needs {sign}trust, the networks of the proxies, for example \
+                 10.0.0.0/8"
+            ));
+        };
+        Ok(Some(Door::new(trusted, when.into())))
+    }
+}
+
+impl Own {
+    fn of(given: &[(String, String)]) -> Result<Self, String> {
+        let mut own = Self::default();
+        for (name, value) in given {
+            if name == "trust" {
+                let list = value.parse().map_err(|error| format!("trust: {error}"))?;
+                own.trust = Some(list);
+            } else {
+                own.proxy = Some(parse(value)?);
+            }
+        }
+        Ok(own)
+    }
+}
+
+fn parse(value: &str) -> Result<Option<When>, String> {
+    match value {
+        "required" => Ok(Some(When::Required)),
+        "optional" => Ok(Some(When::Optional)),
+        "off" => Ok(None),
+        _ => Err(format!(
+            "proxy: expected required, optional or off, not {value:?}"
+        )),
+    }
+}
+
+impl Places {
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        let listens = self.listens.iter().flatten();
+        listens.map(|listen| listen.address().clone()).collect()
+    }
+
+    /// Exempts the proxies of all listeners from the limit per peer. It counts their clients.
+    pub(super) fn exempt_proxies(&self, config: &mut Config) {
+        let doors = self.doors.iter().flatten();
+        let lists: Vec<_> = doors.map(|door| door.trusted().to_string()).collect();
+        // A list is read from what it is displayed as.
+        if let Ok(all) = lists.join(",").parse() {
+            config.trusted_proxies = all;
+        }
+    }
+}
