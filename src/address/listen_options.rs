@@ -130,7 +130,17 @@ impl ListenOptions {
 }
 
 /// Options in the query of a URI that are a program's own, in the order of the text: the name and
-/// the decoded value of each. See [`Listen::resolve_with`](crate::Listen::resolve_with).
+/// the decoded value of each. [`Listen::resolve_with`](crate::Listen::resolve_with) returns them.
+///
+/// ```
+/// use serveloop::Listen;
+/// use serveloop::net::OtherOptions;
+///
+/// let text = "unix:///run/x.sock?mode=0660&realm=inside";
+/// let (_, others): (_, OtherOptions) = Listen::resolve_with(text, &["realm"])?;
+/// assert_eq!(others, [("realm".to_owned(), "inside".to_owned())]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub type OtherOptions = Vec<(String, String)>;
 
 /// Returns whether a text can name a group.

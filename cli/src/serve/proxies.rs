@@ -11,7 +11,6 @@ use crate::serving::{Door, Others};
 const KEYS: [&str; 2] = ["proxy", "trust"];
 
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Proxies in front")]
 pub(crate) struct ProxyOptions {
     /// Expect a PROXY header, version 1 or 2, at the beginning of each connection from a proxy that
     /// --trust lists. Logs and limits then know the client that the header names

@@ -251,6 +251,62 @@ fn options_that_do_not_fit_are_refused_when_they_are_bound() {
     assert_eq!(error.to_string(), said);
 }
 
+/// A program's own options are told apart from the library's, and are errors in the same cases.
+#[test]
+fn options_of_others_are_given_to_them() {
+    let names = ["proxy", "trust"];
+    for (uri, listen, expected) in [
+        ("tcp://127.0.0.1:9", "tcp://127.0.0.1:9", &[][..]),
+        (
+            "tcp://127.0.0.1:9?trust=a%2Cb&backlog=5&proxy=",
+            "tcp://127.0.0.1:9?backlog=5",
+            &[("trust", "a,b"), ("proxy", "")],
+        ),
+        (
+            "unix:///run/what%3F?proxy=on",
+            "unix:///run/what%3F?",
+            &[("proxy", "on")],
+        ),
+    ] {
+        let (listens, others) = Listen::resolve_with(uri, &names).unwrap();
+        assert_eq!(listens, [read(listen)]);
+        let others: Vec<_> = others.iter().map(|(a, b)| (&**a, &**b)).collect();
+        assert_eq!(others, expected, "{uri}");
+    }
+
+    for (uri, problem) in [
+        ("tcp://127.0.0.1:9?prox=on", "the nearest is proxy"),
+        ("tcp://127.0.0.1:9?backlogs=5", "the nearest is backlog"),
+        (
+            "tcp://127.0.0.1:9?proxy=on&proxy=on",
+            "proxy is given twice",
+        ),
+        ("tcp://127.0.0.1:9?proxy", "expected OPTION=VALUE"),
+        ("tcp://127.0.0.1:9?proxy=%zz", "proxy: "),
+        ("tcp://127.0.0.1:9?proxy=on&mode=0660", "mode is for unix"),
+    ] {
+        let error = Listen::resolve_with(uri, &names).unwrap_err().to_string();
+        assert!(error.contains(problem) && error.contains(uri), "{error}");
+        assert!(uri.parse::<Listen>().is_err());
+    }
+}
+
+/// An address that cannot be bound is missing from its place, and shifts no other.
+#[test]
+fn each_address_knows_its_place() {
+    let place = |uris: &[&str]| uris.iter().map(|uri| read(uri)).collect::<Vec<_>>();
+    let (ours, other) = ("tcp://127.0.0.1:0", "tcp://192.0.2.77:0");
+    let places = [
+        place(&[other, ours]),
+        place(&[ours, other, ours]),
+        place(&[ours]),
+    ];
+    let server = Server::bind_places_with(&places, Config::default()).unwrap();
+    assert_eq!(server.places(), [0, 1, 1, 2]);
+    let server = Server::bind_with(&place(&[ours, ours]), Config::default()).unwrap();
+    assert_eq!(server.places(), [0, 1]);
+}
+
 fn addresses() -> impl Strategy<Value = Address> {
     let path = || "[^\0]{1,30}".prop_map(PathBuf::from);
     prop_oneof![
