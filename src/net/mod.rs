@@ -14,7 +14,9 @@ mod socket;
 mod sockets;
 mod unix_path;
 
-pub use crate::address::{AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList, OtherOptions};
+pub use crate::address::{
+    AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList, OtherOptions,
+};
 
 pub(crate) use self::listening::bind_listen;
 pub use self::mio::{Datagram, Listener, Mio};
