@@ -1,5 +1,6 @@
 //! Protocols inside layers, after prefaces, and after other protocols.
 
+mod identity;
 mod proxied;
 mod proxy_header;
 mod rate_limits;
