@@ -93,6 +93,9 @@ where
 
     /// Creates the protocol inside when the layer is open, and tells it so.
     fn open(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if transport.is_closing() {
+            return Ok(());
+        }
         let Some(info) = self.layer.opened() else {
             return Ok(());
         };
@@ -117,7 +120,7 @@ where
     }
 
     /// Calls the session inside, sends what it wrote through the layer, and passes on what it
-    /// wants. Does nothing before the layer is open.
+    /// wants. Does nothing before the layer is open, or after it has ended the connection.
     #[inline]
     fn call(
         &mut self,
@@ -127,6 +130,9 @@ where
         let Inside::Open(session) = &mut self.inside else {
             return Ok(());
         };
+        if transport.is_closing() {
+            return Ok(());
+        }
 
         let before = session.call_inside(transport, event);
         if !L::PASSES_OUTPUT && transport.waiting() > before {
@@ -135,10 +141,49 @@ where
             session.relieve(transport, was_full);
         }
 
-        if session.is_coupled(transport) || self.due.is_some() || session.deadline_changed() {
+        let is_settled = !session.is_coupled(transport) && self.layer.held() == 0;
+        if !is_settled || self.due.is_some() || session.deadline_changed() {
             self.settle(transport);
         }
         Ok(())
+    }
+
+    /// Shows plain bytes to the session inside.
+    #[inline]
+    fn show(&mut self, plain: &[u8], transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if transport.is_closing() {
+            return Ok(());
+        }
+        let Inside::Open(session) = &self.inside else {
+            panic!("a layer returned plain bytes before it was open");
+        };
+        assert!(
+            !session.is_eof(),
+            "a layer returned plain bytes after the end of the stream"
+        );
+        self.call(transport, |session, context| {
+            session.handle_data(plain, context);
+        })
+    }
+
+    /// Ends the peer's side of the stream inside.
+    fn show_end(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if !self.is_open() {
+            transport.close_for(CloseReason::PeerClosed);
+        }
+        self.call(transport, Session::handle_eof)
+    }
+
+    /// Passes on what the layer alone has changed: its memory, and the output.
+    fn account(&mut self, transport: &mut Transport<'_>) {
+        let held = self.layer.held();
+        match &self.inside {
+            Inside::Open(session) if held > 0 || session.is_coupled(transport) => {
+                self.settle(transport);
+            }
+            Inside::Open(_) => {}
+            _ => transport.charge(held),
+        }
     }
 
     /// Acts on what the session inside wants: an end of its side, its deadline, a call to come.
@@ -161,16 +206,6 @@ where
         }
         if let Some(end) = end {
             transport.end(end);
-        }
-    }
-
-    /// Charges the connection with what the layer keeps of a unit that had no plain bytes.
-    #[cold]
-    fn charge(&mut self, transport: &mut Transport<'_>) {
-        if self.is_open() {
-            self.settle(transport);
-        } else {
-            transport.charge(self.layer.held());
         }
     }
 
@@ -216,7 +251,9 @@ where
         self.due = timeout.and_then(|timeout| transport.now().checked_add(timeout));
 
         self.layer.begin(&mut Wire::of(transport))?;
-        self.open(transport)
+        self.open(transport)?;
+        self.account(transport);
+        Ok(())
     }
 
     #[inline]
@@ -230,15 +267,15 @@ where
             self.open(transport)?;
         }
 
-        if let Some(plain) = plain {
-            self.call(transport, |session, context| {
-                session.handle_data(&plain, context);
-            })?;
-        } else if taken > 0 {
-            self.charge(transport);
+        match plain {
+            // A unit may have no plain bytes, and only a datagram is shown if it is empty.
+            Some(plain) if !plain.is_empty() || transport.peer().is_datagram() => {
+                self.show(&plain, transport)?;
+            }
+            _ => self.account(transport),
         }
         if end {
-            self.call(transport, Session::handle_eof)?;
+            self.show_end(transport)?;
         }
         Ok(taken)
     }
@@ -280,7 +317,12 @@ where
         // A waker may be used while another call is still to come.
         if self.again && !transport.is_called_again() {
             self.again = false;
-            self.tell(transport, Session::handle_more);
+            let event = if transport.resume_if_empty() {
+                Session::handle_resumed
+            } else {
+                Session::handle_more
+            };
+            self.tell(transport, event);
         } else {
             self.tell(transport, Session::handle_woken);
         }

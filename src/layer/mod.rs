@@ -52,7 +52,8 @@ pub use self::upgradable::{Upgradable, Upgrade};
 /// - `begin` is called once. Then units of the wire go to `received`, one at a time, until
 ///   `opened` returns what the handshake has shown. From then on plain bytes go in and out.
 /// - A layer that keeps memory between calls, besides its own value, tells how much in `held`.
-/// - A panic or an error ends the connection, and no other.
+/// - A panic or an error ends the connection, and no other. A layer that returns plain bytes
+///   before it is open or after the end of the stream counts as one that panicked.
 ///
 /// A layer that writes each byte with all its bits inverted:
 ///
@@ -174,7 +175,8 @@ impl<'a> Received<'a> {
         }
     }
 
-    /// The unit held these bytes for the protocol inside.
+    /// The unit held these bytes for the protocol inside. A unit without any is not shown to it,
+    /// unless it is a datagram.
     #[must_use]
     pub fn with_plain(self, plain: impl Into<Cow<'a, [u8]>>) -> Self {
         Self {
@@ -184,6 +186,7 @@ impl<'a> Received<'a> {
     }
 
     /// The unit ended the peer's side of the stream. What follows on the wire has no plain bytes.
+    /// Before the layer is open, this ends the connection.
     #[must_use]
     pub fn with_end(self) -> Self {
         Self { end: true, ..self }

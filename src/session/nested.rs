@@ -26,6 +26,7 @@ const TOLD: Flags = CLOSING
     .or(PENDING)
     .or(INCOMPLETE)
     .or(CHARGED)
+    .or(REPLACED)
     .or(RETIME);
 
 impl<P: Protocol> Session<P> {
@@ -92,10 +93,15 @@ impl<P: Protocol> Session<P> {
         let waited = inner.flags.any(RATE_LIMITED);
         outer.state.flags.set(RATE_LIMITED.when(waited));
 
+        if inner.flags.take(REPLACED) {
+            outer.state.peer = inner.peer.clone();
+            outer.state.flags.set(REPLACED);
+        }
+
         let kept = self.unread.as_ref().map_or(0, |unread| unread.held());
         let charged = self.state.charged as usize;
         outer.charge(kept.saturating_add(charged).saturating_add(held));
-        if self.has_more() {
+        if self.has_more() || outer.is_full_and_empty() {
             outer.call_again();
         }
     }
@@ -173,6 +179,23 @@ impl<'a> Transport<'a> {
 
     pub(crate) fn context(&self) -> &'a Context<'a> {
         self.context
+    }
+
+    /// Returns whether the session waits for room in its output, and there is none to be sent: a
+    /// layer made nothing of it.
+    fn is_full_and_empty(&self) -> bool {
+        self.state.flags.any(FULL.or(WANTED)) && self.waiting() == 0
+    }
+
+    /// Ends the wait for room if nothing is to be sent, because then no driver does. Returns
+    /// whether there was one.
+    pub(crate) fn resume_if_empty(&mut self) -> bool {
+        let resumes = self.is_full_and_empty();
+        if resumes {
+            self.state.flags.clear(WANTED);
+            self.state.unblock(FULL, self.context.clock.tick());
+        }
+        resumes
     }
 
     /// Removes and returns all output after the first `count` bytes.

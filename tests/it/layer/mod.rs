@@ -1,6 +1,7 @@
 //! Protocols inside layers, after prefaces, and after other protocols.
 
 mod identity;
+mod layered;
 mod proxied;
 mod proxy_header;
 mod rate_limits;

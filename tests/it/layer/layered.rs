@@ -1,0 +1,158 @@
+//! Layers that break their rules or go to their limits, and what the protocol inside sees of it.
+
+use serveloop::layer::{Layer, Layered, Prefaced, Received, Wire};
+use serveloop::protocols::Echo;
+use serveloop::testing::{Identity, MemorySession, Scrambled};
+use serveloop::{CloseReason, Config, Peer, Result};
+
+use super::From;
+use crate::support::probe::{Log, Probe};
+use crate::support::timeless;
+
+/// Units of one letter, or of `m` and a number of bytes.
+#[derive(Default)]
+struct Letters {
+    is_open: bool,
+    is_mute: bool,
+    held: usize,
+}
+
+impl Layer for Letters {
+    type Info = ();
+
+    fn opened(&mut self) -> Option<()> {
+        self.is_open.then_some(())
+    }
+
+    fn received<'a>(&mut self, data: &'a [u8], wire: &mut Wire<'_>) -> Result<Received<'a>> {
+        let unit = Received::taken(1);
+        Ok(match data[0] {
+            b'o' => {
+                self.is_open = true;
+                unit
+            }
+            // Plain bytes, none of them, and the end.
+            b'p' => unit.with_plain(&data[..1]),
+            b'n' => unit.with_plain(&[][..]),
+            b'e' => unit.with_end(),
+            b'b' => unit.with_plain(&b"last"[..]).with_end(),
+            // More than may wait, and plain bytes that come too late.
+            b'w' => {
+                wire.write(&vec![0; 2 << 20]);
+                unit.with_plain(&b"late"[..])
+            }
+            b'h' => {
+                self.held += 1_000;
+                unit
+            }
+            b'f' => {
+                self.held = 0;
+                unit
+            }
+            b't' => Received::taken(data.len() + 1),
+            other => return Err(format!("{other} is no unit").into()),
+        })
+    }
+
+    fn send(&mut self, plain: &[u8], wire: &mut Wire<'_>) -> Result {
+        if !self.is_mute {
+            wire.write(plain);
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> usize {
+        self.held
+    }
+}
+
+/// What the protocol inside is told when these units arrive.
+fn told(units: &[u8]) -> Vec<String> {
+    let log = Log::default();
+    let layered = Layered::around(Letters::default(), Probe::new(&log).eof(|_, _| Ok(())));
+    let mut session = MemorySession::with_config(layered, timeless());
+    session.receive(units);
+    log.entries()
+}
+
+#[test]
+fn a_unit_without_plain_bytes_is_not_shown() {
+    assert_eq!(told(b"onpn"), ["made", "data p"]);
+    // Nor is a record of the other layer that is empty.
+    let log = Log::default();
+    let mut session = MemorySession::new(Layered::around(Scrambled::new(3), Probe::new(&log)));
+    session.receive(&Scrambled::new(3).end_mark());
+    assert_eq!(log.entries(), ["made"]);
+}
+
+#[test]
+fn a_layer_that_breaks_its_rules_counts_as_a_panic() {
+    let panicked = "lost the protocol panicked";
+    // More taken than there was, plain bytes before the layer is open, and after the end.
+    assert_eq!(told(b"ot"), ["made", panicked]);
+    assert_eq!(told(b"p"), [panicked]);
+    assert_eq!(told(b"oep"), ["made", "eof ", panicked]);
+    assert_eq!(told(b"obep"), ["made", "data last", "eof ", panicked]);
+}
+
+#[test]
+fn an_end_before_the_layer_is_open_ends_the_connection() {
+    assert_eq!(told(b"e"), ["lost closed by the peer"]);
+}
+
+#[test]
+fn nothing_is_told_inside_once_the_layer_has_ended_the_connection() {
+    let overflow = CloseReason::Overflow.to_string();
+    assert_eq!(told(b"ow"), ["made".to_owned(), format!("lost {overflow}")]);
+}
+
+#[test]
+fn what_a_layer_keeps_is_charged_after_each_unit() {
+    let mut session = MemorySession::new(Layered::around(Letters::default(), Echo));
+    for (units, held) in [
+        (&b"hh"[..], 2_000),
+        (b"o", 2_000),
+        (b"hp", 3_000),
+        (b"f", 0),
+    ] {
+        session.receive(units);
+        assert_eq!(session.held(), held, "{}", units.escape_ascii());
+    }
+}
+
+/// As a compression does that waits for more.
+#[test]
+fn a_producer_goes_on_if_a_layer_has_nothing_to_send_for_what_was_full() {
+    let log = Log::default();
+    let probe = Probe::new(&log).data(|data, transport| {
+        transport.write(&[0; 100_000]);
+        assert!(transport.is_full());
+        Ok(data.len())
+    });
+    let layer = Letters {
+        is_open: true,
+        is_mute: true,
+        ..Letters::default()
+    };
+    let mut session = MemorySession::with_config(Layered::around(layer, probe), timeless());
+    session.receive(b"p");
+    session.receive(b"p");
+    let expected = ["made", "data p", "resume", "data p", "resume"];
+    assert_eq!(log.entries(), expected);
+}
+
+#[test]
+fn a_client_that_is_named_inside_a_layer_is_the_peer_outside() {
+    let peer = Peer::new("tcp://192.0.2.1:80".parse().unwrap(), Some(0));
+    let inside = Prefaced::new(From, |_: &Peer, _: &usize| Some(Echo));
+    let layered = Layered::around(Identity, inside);
+    let mut session = MemorySession::with_peer(layered, Config::default(), peer);
+    session.receive(b"tcp://10.1.2.3:4\nhello");
+    session.receive_eof();
+    let ended = session.ended().unwrap();
+    assert_eq!(ended.peer().to_string(), "tcp://10.1.2.3:4");
+    assert_eq!(
+        ended.peer().via().unwrap().to_string(),
+        "tcp://192.0.2.1:80"
+    );
+}
