@@ -156,7 +156,7 @@ where
         let made = protocol.connection_made(transport);
         self.stage = Stage::Open(protocol);
         made?;
-        Ok(!transport.is_closing())
+        Ok(!transport.is_blocked())
     }
 
     /// Shows the protocol what follows the preface, which counts as taken with the first message.
@@ -165,8 +165,14 @@ where
             return Ok(0);
         };
         let rest = &data[self.shown..];
-        if rest.is_empty() && self.shown > 0 {
-            return Ok(0);
+        if rest.is_empty() && self.shown > 0 && !transport.peer().is_datagram() {
+            // While the peer owes its first message, the preface waits for it, or it would count as
+            // a message.
+            if transport.awaits_first() {
+                return Ok(0);
+            }
+            transport.end_unit_room();
+            return Ok(std::mem::take(&mut self.shown));
         }
 
         let taken = protocol.data_received(rest, transport)?;

@@ -33,7 +33,8 @@ impl<P: FrameProtocol + Upgrade> Upgrade for Framed<P> {
 /// A protocol that another one follows in the same connection, with everything that is unread.
 ///
 /// The first protocol is dropped when it has handed over. The next one gets `connection_made`,
-/// the bytes that are left, and in the end `connection_lost`.
+/// the bytes that are left, the end of the stream, also if the first one was told of it already, and
+/// in the end `connection_lost`.
 ///
 /// ```
 /// use serveloop::layer::{Upgradable, Upgrade};
@@ -93,6 +94,7 @@ impl<A: Protocol + Upgrade> Upgradable<A> {
                 first(protocol, transport)?;
                 if self.switch(transport)? {
                     transport.show_again();
+                    transport.show_end_again();
                 }
                 Ok(())
             }
@@ -141,6 +143,10 @@ impl<A: Protocol + Upgrade> Upgradable<A> {
     }
 }
 
+fn too_early() -> ProtocolError {
+    ProtocolError::malformed("bytes came before the next protocol had begun")
+}
+
 impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         self.call(transport, A::connection_made, A::Next::connection_made)
@@ -166,9 +172,9 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
             return Ok(taken);
         }
         if !A::MAY_FOLLOW_AT_ONCE {
-            return Err("bytes came before the next protocol had begun".into());
+            return Err(too_early());
         }
-        if taken > 0 || transport.is_paused() || transport.is_closing() {
+        if taken > 0 || transport.is_blocked() {
             return Ok(taken);
         }
         self.data_received(data, transport)
@@ -180,9 +186,17 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
         match &mut self.0 {
-            Stage::First(protocol) => protocol.eof_received(unread, transport),
-            Stage::Next(protocol) => protocol.eof_received(unread, transport),
+            Stage::First(protocol) => protocol.eof_received(unread, transport)?,
+            Stage::Next(protocol) => return protocol.eof_received(unread, transport),
         }
+
+        if self.switch(transport)? {
+            if !A::MAY_FOLLOW_AT_ONCE && !unread.is_empty() {
+                return Err(too_early());
+            }
+            transport.show_end_again();
+        }
+        Ok(())
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {

@@ -460,13 +460,18 @@ impl<P: Protocol> Session<P> {
 
         self.state.flags.set(EOF_TOLD);
         self.state.flags.clear(FIRST | INCOMPLETE);
-        let unread = self.unread.take();
-        let unread = unread.as_ref().map_or(&[][..], |unread| unread.as_slice());
+        let kept = self.unread.take();
+        let unread = kept.as_ref().map_or(&[][..], |unread| unread.as_slice());
 
         let end = |protocol: &mut P, transport: &mut Transport<'_>| {
             protocol.eof_received(unread, transport)
         };
         self.protocol.call(&mut self.state, context, end);
+
+        // A protocol that took the connection over is yet to see all of it.
+        if !self.state.flags.any(EOF_TOLD | CLOSING) {
+            self.unread = kept;
+        }
     }
 
     fn tell(&mut self, context: &Context<'_>, event: fn(&mut P, &mut Transport<'_>)) {

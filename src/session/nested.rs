@@ -11,8 +11,8 @@ use std::time::Instant;
 use crate::address::{Address, Peer};
 use crate::error::CloseReason;
 use crate::session::state::{
-    ABORTED, AGAIN, CHARGED, CLOSING, FINISHED, FULL, INCOMPLETE, LOST, NESTED, PAUSED, PENDING,
-    RATE_LIMITED, REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED, WROTE,
+    ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, EOF_TOLD, FINISHED, FIRST, FULL, INCOMPLETE, LOST,
+    NESTED, PAUSED, PENDING, RATE_LIMITED, REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Tick, Transport};
 
@@ -168,6 +168,25 @@ impl<'a> Transport<'a> {
     pub(crate) fn show_again(&mut self) {
         let flags = &mut self.state.flags;
         flags.set(PENDING.when(flags.any(INCOMPLETE)));
+    }
+
+    /// Tells of the end of the stream once more, after the bytes that are unread, to a protocol that
+    /// has not seen either.
+    pub(crate) fn show_end_again(&mut self) {
+        let flags = &mut self.state.flags;
+        let was_told = flags.take(EOF_TOLD);
+        flags.set(PENDING.when(was_told));
+    }
+
+    /// Returns whether nothing can be shown now: the protocol's input is paused, a call that it
+    /// asked for comes first, its output is full, or the connection is closing.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.state.flags.any(BLOCKED)
+    }
+
+    /// Returns whether the peer owes its first message.
+    pub(crate) fn awaits_first(&self) -> bool {
+        self.state.flags.any(FIRST)
     }
 
     /// Makes `client` the address of the session's peer. The driver learns of it after the call.

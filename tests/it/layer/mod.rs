@@ -2,11 +2,13 @@
 
 mod identity;
 mod layered;
+mod prefaced;
 mod proxied;
 mod proxy_header;
 mod rate_limits;
 mod screens;
 pub(crate) mod tls;
+mod upgradable;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
