@@ -174,6 +174,23 @@ where
         self.call(transport, Session::handle_eof)
     }
 
+    /// Takes the units of a datagram that the protocol inside did not want yet: there is no later.
+    /// Returns what is no unit.
+    fn take_rest<'a>(
+        &mut self,
+        mut unread: &'a [u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<&'a [u8], ProtocolError> {
+        while !unread.is_empty() && !transport.is_closing() {
+            let taken = self.data_received(unread, transport)?;
+            if taken == 0 {
+                break;
+            }
+            unread = &unread[taken..];
+        }
+        Ok(unread)
+    }
+
     /// Passes on what the layer alone has changed: its memory, and the output.
     fn account(&mut self, transport: &mut Transport<'_>) {
         let held = self.layer.held();
@@ -285,9 +302,21 @@ where
         unread: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
+        let is_datagram = transport.peer().is_datagram();
+        let unread = if is_datagram {
+            self.take_rest(unread, transport)?
+        } else {
+            unread
+        };
+
         match self.layer.wire_ended() {
             WireEnd::Clean if unread.is_empty() && self.is_open() => {
-                self.call(transport, Session::handle_eof)?;
+                let event = if is_datagram {
+                    Session::handle_datagram_end
+                } else {
+                    Session::handle_eof
+                };
+                self.call(transport, event)?;
             }
             WireEnd::Clean if unread.is_empty() => transport.close(),
             _ => transport.close_for(CloseReason::Truncated),

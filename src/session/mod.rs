@@ -13,6 +13,7 @@
 
 mod buffer;
 mod clock;
+mod datagram;
 mod ended;
 mod flags;
 mod lifecycle;
@@ -277,20 +278,11 @@ impl<P: Protocol> Session<P> {
         self.handle_open(context);
         self.state.received = data.len() as u64;
 
-        let mut rest = data;
-        loop {
-            let taken = self.show(rest, context);
-            rest = &rest[taken..];
-            if taken == 0 || rest.is_empty() {
-                break;
-            }
-        }
-
-        self.state.flags.set(EOF | EOF_TOLD);
-        self.protocol
-            .call(&mut self.state, context, |protocol, transport| {
-                protocol.eof_received(rest, transport)
-            });
+        let mut calls = context.config.messages_per_turn;
+        self.call_now(&mut calls, context);
+        let taken = self.show(data, context);
+        let is_more = self.take_more();
+        self.end_datagram(&data[taken..], is_more, calls, context);
         self.state.close();
     }
 

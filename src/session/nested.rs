@@ -113,6 +113,15 @@ impl<P: Protocol> Session<P> {
         self.tell(context, P::resume_writing);
     }
 
+    /// Handles the end of a datagram: what is unread is shown now, since there is no other turn.
+    pub(crate) fn handle_datagram_end(&mut self, context: &Context<'_>) {
+        let unread = self.unread.take();
+        let unread = unread.as_ref().map_or(&[][..], |unread| unread.as_slice());
+        let is_more = self.take_more();
+        let calls = context.config.messages_per_turn;
+        self.end_datagram(unread, is_more, calls, context);
+    }
+
     /// Returns the session's deadline as an instant, for the protocol outside to report.
     pub(crate) fn due(&mut self, context: &Context<'_>) -> Option<Instant> {
         let at = self.deadline(context)?;

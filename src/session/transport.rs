@@ -213,7 +213,8 @@ impl Transport<'_> {
 
     /// Has [`woken`](crate::Protocol::woken) called in the next turn, before any more input is
     /// shown. A protocol with much to do does a part of it per call, so that other connections
-    /// have their turns in between.
+    /// have their turns in between. A datagram has one turn: there it is called at once, up to
+    /// [`messages_per_turn`](crate::Config::messages_per_turn) times.
     ///
     /// ```
     /// use serveloop::testing::MemorySession;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use serveloop::driver::{Clock, Context, Mailbox, Session};
 use serveloop::layer::Layered;
 use serveloop::testing::{Identity, MemorySession};
 use serveloop::{
@@ -320,6 +321,33 @@ fn perform<P: Protocol>(session: &mut MemorySession<P>, step: &Step, trace: &Rc<
     }
 }
 
+/// Runs a session of one datagram, and returns what the protocol and the driver saw.
+fn run_datagram<P: Protocol>(
+    wrap: impl FnOnce(Scripted) -> P,
+    script: &[(Deed, u8)],
+    length: usize,
+    config: &Config,
+) -> Vec<String> {
+    let trace = Rc::default();
+    let protocol = wrap(Scripted::new(script.to_vec(), &trace));
+    let clock = Clock::new(Instant::now());
+    let mailbox = Mailbox::new(Box::new(|| ()));
+    let context = Context::new(&clock, config, &mailbox, 0);
+    let peer = Peer::new("udp://192.0.2.1:4711".parse().unwrap(), Some(0));
+    let mut session = Session::new(protocol, peer, clock.tick());
+
+    let data: Vec<u8> = (0..length).map(|at| at as u8).collect();
+    session.handle_datagram(&data, &context);
+    let reply = format!("{:?} {}", session.output(), session.has_replied());
+    let end = session
+        .handle_lost(&context)
+        .map(|end| account(&end.ended()));
+
+    let mut seen = std::mem::take(&mut trace.borrow_mut().calls);
+    seen.push(format!("{reply}, {end:?}"));
+    seen
+}
+
 /// Fails where two traces part.
 fn alike(plain: &[String], inside: &[String]) -> std::result::Result<(), TestCaseError> {
     let parted = plain
@@ -348,5 +376,18 @@ proptest! {
         alike(&plain, &inside)?;
         let twice = |protocol| Layered::around(Identity, Layered::around(Identity, protocol));
         alike(&plain, &run(twice, &script, &steps, config))?;
+    }
+
+    #[test]
+    fn nor_does_it_change_a_datagram(
+        script in vec((deed(), any::<u8>()), 1..12),
+        length in 0..40_usize,
+        config in config(),
+    ) {
+        // The calls that a datagram may ask for are counted inside a layer and outside.
+        let config = Config { messages_per_turn: DEEDS_MOST + 2, ..config };
+        let plain = run_datagram(|protocol| protocol, &script, length, &config);
+        let layered = |protocol| Layered::around(Identity, protocol);
+        alike(&plain, &run_datagram(layered, &script, length, &config))?;
     }
 }

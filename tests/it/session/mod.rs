@@ -1,5 +1,6 @@
 //! The order of calls, and the end that is told exactly once, however a session ends.
 
+mod datagram;
 mod deadlines;
 mod drivers;
 mod ended;
