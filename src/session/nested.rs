@@ -12,7 +12,8 @@ use crate::address::{Address, Peer};
 use crate::error::CloseReason;
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, EOF_TOLD, FINISHED, FIRST, FULL, INCOMPLETE, LOST,
-    NESTED, PAUSED, PENDING, RATE_LIMITED, REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED, WROTE,
+    NESTED, PAUSED, PENDING, RATE_LIMITED, REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED,
+    WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Tick, Transport};
 

@@ -60,8 +60,7 @@ fn a_peer_that_owes_no_message_is_not_late_after_its_preface() {
     };
     let peer = Peer::new("tcp://192.0.2.1:80".parse().unwrap(), None);
     let log = Log::default();
-    let given = log.clone();
-    let build = move |_: &Peer, (): &()| Some(Probe::new(&given).data(|_, _| Ok(0)));
+    let build = move |_: &Peer, (): &()| Some(Probe::new(&log).data(|_, _| Ok(0)));
     let mut session = MemorySession::with_peer(Prefaced::new(Bytes(4), build), config, peer);
     session.receive(b"0123");
     session.advance(seconds(60));
