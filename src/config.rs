@@ -40,9 +40,9 @@ pub struct Config {
     pub max_per_peer: usize,
     /// The load balancers and proxies whose connections do not count towards `max_per_peer`, since
     /// many clients come through each of them. When a header has named the client (see
-    /// [`layer::proxy`](crate::layer::proxy)), the connection counts for that client, and ends if
-    /// the client has too many ([`Refused`](crate::CloseReason::Refused)). Where threads or
-    /// processes serve the connections, it then counts for no peer. Default none.
+    /// [`layer::proxy`](crate::layer::proxy)), the connection counts for that client, even if its
+    /// address is in this list too, and ends if the client has too many
+    /// ([`Refused`](crate::CloseReason::Refused)). Default none.
     pub trusted_proxies: NetworkList,
     /// Also applies the limits per peer (`max_per_peer`, `reply_factor`, `replies_per_second`) to
     /// clients on this machine: those with loopback addresses, and those of Unix sockets, which all
