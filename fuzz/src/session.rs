@@ -163,8 +163,12 @@ impl Run {
         if !(is_rude || self.session.has_more()) {
             return;
         }
-        self.model().show_more();
+        let told = self.model().more();
         self.call(Session::handle_more);
+        let calls = self.model().calls;
+        let is_told = self.model().event != Event::More || calls == 1;
+        self.model()
+            .demand(!told || is_told, "not called as it asked");
         self.model().end_show();
         self.model().end_eof();
     }
@@ -279,7 +283,7 @@ impl Run {
         let output = session.output();
         let follows = output.len() == model.waiting() && pattern::follows(output, model.sent);
         let wants = !(model.blocked() || model.eof || model.pending);
-        let more = model.pending && !model.blocked();
+        let more = model.pending && !model.blocked() || model.again && !model.closing;
         let bounded = output.len() <= model.config.max_output;
         let (held, is_idle) = (session.held(), model.waiting() + model.unread() == 0);
         let accounted = held >= model.waiting() && (held == 0 || !is_idle);

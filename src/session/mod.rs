@@ -220,6 +220,8 @@ impl<P: Protocol> Session<P> {
     /// again after a pause has ended or a turn has passed.
     pub fn handle_more(&mut self, context: &Context<'_>) {
         if self.state.flags.take(AGAIN) {
+            // The deadlines for the peer's input did not run until now.
+            self.state.flags.set(RETIME);
             self.tell(context, P::woken);
             if !self.state.flags.any(PENDING) {
                 return;

@@ -16,6 +16,8 @@ pub(super) enum Event {
     Nothing,
     Open,
     Show,
+    /// The call that the protocol asked for, and then a show.
+    More,
     End,
     Datagram,
     Sent,
@@ -47,6 +49,10 @@ pub(super) struct Model {
 
     pub(super) opened: bool,
     pub(super) paused: bool,
+    /// The protocol is to be called in the next turn, before it is shown anything.
+    pub(super) again: bool,
+    /// How many calls of this kind a datagram had.
+    asked: usize,
     pub(super) full: bool,
     /// The protocol waits for room after `write_some`.
     wanted: bool,
@@ -94,6 +100,8 @@ impl Model {
             overflown: 0,
             opened: false,
             paused: false,
+            again: false,
+            asked: 0,
             full: false,
             wanted: false,
             finished: false,
@@ -127,7 +135,7 @@ impl Model {
     }
 
     pub(super) fn blocked(&self) -> bool {
-        self.paused || self.full || self.closing
+        self.paused || self.full || self.closing || self.again
     }
 
     pub(super) fn unread(&self) -> usize {
@@ -165,7 +173,25 @@ impl Model {
         self.show();
     }
 
-    pub(super) fn show_more(&mut self) {
+    /// The call that the protocol asked for comes first, and unread bytes only after it. Returns
+    /// whether it is to be called.
+    pub(super) fn more(&mut self) -> bool {
+        self.begin(Event::More);
+        let was_asked = std::mem::take(&mut self.again);
+        if !was_asked || self.closing {
+            self.show_more();
+        }
+        was_asked && !self.closing
+    }
+
+    /// The protocol was called as it asked: now what is left is shown, if that was to be.
+    pub(super) fn called_again(&mut self) {
+        if self.event == Event::More && self.pending {
+            self.show_more();
+        }
+    }
+
+    fn show_more(&mut self) {
         self.begin(Event::Show);
         self.pending = false;
         self.show();

@@ -62,6 +62,10 @@ impl Scripted {
                 transport.resume_reading();
                 self.model().resume();
             }
+            Deed::Again => {
+                transport.call_again();
+                self.model().again = true;
+            }
             Deed::Close => {
                 transport.close();
                 self.model().close();
@@ -119,6 +123,9 @@ impl Scripted {
         if self.act(transport).is_err() {
             // Where a protocol cannot return an error it may as well panic.
             self.panic();
+        }
+        if event == Event::Woken {
+            self.model().called_again();
         }
     }
 }

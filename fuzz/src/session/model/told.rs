@@ -13,9 +13,18 @@ impl Model {
 
     pub(in super::super) fn tell(&mut self, event: Event) {
         self.calls += 1;
-        self.demand(self.event == event, &format!("told of {event:?}"));
+        let asked = (self.event, event) == (Event::More, Event::Woken) && self.calls == 1;
+        let asked = asked || event == Event::Woken && self.take_asked();
+        self.demand(self.event == event || asked, &format!("told of {event:?}"));
         self.demand(self.opened, "told something before the beginning");
         self.demand(!self.closing, "told something while closing");
+    }
+
+    /// A datagram has the call that its protocol asked for at once. Returns whether there is one.
+    fn take_asked(&mut self) -> bool {
+        let is_due = self.event == Event::Datagram && std::mem::take(&mut self.again);
+        self.asked += usize::from(is_due);
+        is_due && self.asked <= self.config.messages_per_turn
     }
 
     pub(in super::super) fn tell_data(&mut self, data: &[u8]) {
@@ -25,6 +34,10 @@ impl Model {
         } else {
             Event::Show
         });
+        if is_datagram && self.asked == self.config.messages_per_turn {
+            // The calls that a datagram may ask for are used up.
+            self.again = false;
+        }
         self.demand(!self.blocked(), "shown data while paused");
         self.demand(!self.eof_told, "shown data after the end");
         self.demand(!data.is_empty() || is_datagram, "shown nothing");
