@@ -20,7 +20,10 @@ const GROUP_ROOM_MOST: usize = 16 << 20;
 /// # Errors
 /// `NotFound` if there is no such group, or the error of the lookup.
 pub(crate) fn group_number(name: &str) -> io::Result<u32> {
-    if let Ok(number) = name.parse() {
+    // The system takes the last number for the wish not to change the group.
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    let number = name.parse().ok().filter(|number| *number != u32::MAX);
+    if let Some(number) = number.filter(|_| is_number) {
         return Ok(number);
     }
 

@@ -185,11 +185,14 @@ fn the_file_is_served_in_every_model_and_goes_with_the_server() {
 fn a_group_that_does_not_exist_is_named_and_nothing_is_left() {
     let scratch = Scratch::new();
     let uri = scratch.uri("unix", "socket");
-    let error = bind(&format!("{uri}?group=nobody-knows"), Config::default()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    let said = format!("cannot listen on {uri}: there is no group \"nobody-knows\"");
-    assert_eq!(error.to_string(), said);
-    assert!(!scratch.path("socket").exists());
+    // The largest number would leave the group as it is, and a number has digits only.
+    for group in ["nobody-knows", "4294967295", "4294967296", "+5", "-1"] {
+        let error = bind(&format!("{uri}?group={group}"), Config::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let said = format!("cannot listen on {uri}: there is no group {group:?}");
+        assert_eq!(error.to_string(), said);
+        assert!(!scratch.path("socket").exists());
+    }
 }
 
 /// The kernel's errors arrive through the child that binds.
