@@ -83,6 +83,11 @@ static HEARD: AtomicUsize = AtomicUsize::new(0);
 /// The signals of [`NOTED`] that have been logged, as bits.
 static TOLD: AtomicUsize = AtomicUsize::new(0);
 
+/// What SIGHUP does, if anything.
+static AT_HANGUP: OnceLock<Action> = OnceLock::new();
+
+type Action = Box<dyn Fn() + Send + Sync>;
+
 /// Catches signals from the start, and passes them to the server as soon as there is one.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -208,8 +213,14 @@ impl Shared {
     }
 }
 
-/// Logs each ignored signal once, the first time that it arrives. Costs one atomic load if there is
-/// none.
+/// Lets SIGHUP run `action`, outside of the signal's handler: on the loop or on the thread that tells of
+/// signals. Only the first call has an effect.
+pub(crate) fn at_hangup(action: impl Fn() + Send + Sync + 'static) {
+    let _ = AT_HANGUP.set(Box::new(action));
+}
+
+/// Runs what SIGHUP does, and logs each ignored signal once, the first time that it arrives. Costs one
+/// atomic load if there is none.
 #[inline]
 pub(crate) fn tell_heard() {
     if HEARD.load(Ordering::Relaxed) != 0 {
@@ -220,9 +231,17 @@ pub(crate) fn tell_heard() {
 #[cold]
 fn tell_new(heard: usize) {
     let told = TOLD.fetch_or(heard, Ordering::SeqCst);
-    for (place, (_, name)) in NOTED.iter().enumerate() {
-        if heard & !told & (1 << place) != 0 {
-            log::info!(target: TARGET, "{name} is ignored; SIGTERM ends the server");
+    for (place, (signal, name)) in NOTED.iter().enumerate() {
+        let bit = 1 << place;
+        if heard & bit == 0 {
+            continue;
+        }
+        match AT_HANGUP.get() {
+            Some(action) if *signal == SIGHUP => action(),
+            _ if told & bit == 0 => {
+                log::info!(target: TARGET, "{name} is ignored; SIGTERM ends the server");
+            }
+            _ => {}
         }
     }
 }

@@ -96,8 +96,8 @@ impl Listen {
     /// ```
     ///
     /// # Errors
-    /// Fails like [`resolve`](Self::resolve). An option that is given twice is an error, whosever it
-    /// is.
+    /// Fails like [`resolve`](Self::resolve). An option of the `others` may be given several times,
+    /// unless the program says otherwise.
     pub fn resolve_with(text: &str, others: &[&str]) -> io::Result<(Vec<Self>, OtherOptions)> {
         let mut written = Written::of(text, others)?;
         let given = mem::take(&mut written.others);

@@ -62,7 +62,7 @@ pub struct ListenOptions {
 
 impl ListenOptions {
     /// Reads the query of a URI, without the question mark. Gives the options whose names are among
-    /// `others` to the caller, with their values.
+    /// `others` to the caller, with their values. Only those may be given several times.
     pub(super) fn parse(query: &str, others: &[&str]) -> Result<(Self, OtherOptions), String> {
         let (mut options, mut given) = (Self::default(), OtherOptions::new());
         let mut seen = Vec::new();
@@ -74,23 +74,20 @@ impl ListenOptions {
             let (name, value) = piece
                 .split_once('=')
                 .ok_or_else(|| format!("{piece:?}: expected OPTION=VALUE"))?;
-            let key = if others.contains(&name) {
-                None
-            } else {
-                Some(Key::of(name, others)?)
-            };
-            let known = key.map_or(name, |key| key.name);
-            if seen.contains(&known) {
-                return Err(format!("{known} is given twice"));
+            let about = |problem| format!("{name}: {problem}");
+            if others.contains(&name) {
+                let value = decode(value).map_err(|problem| about(problem.to_owned()))?;
+                given.push((name.to_owned(), value));
+                continue;
             }
 
-            seen.push(known);
-            let value = decode(value).map_err(|problem| format!("{name}: {problem}"))?;
-            match key {
-                Some(key) => (key.set)(&mut options, &value)
-                    .map_err(|problem| format!("{name}: {problem}"))?,
-                None => given.push((name.to_owned(), value)),
+            let key = Key::of(name, others)?;
+            if seen.contains(&key.name) {
+                return Err(format!("{} is given twice", key.name));
             }
+            seen.push(key.name);
+            let value = decode(value).map_err(|problem| about(problem.to_owned()))?;
+            (key.set)(&mut options, &value).map_err(about)?;
         }
         Ok((options, given))
     }

@@ -7,6 +7,7 @@
 mod limits;
 mod memory_limit;
 mod per_peer;
+mod place;
 mod proxies;
 
 use std::io;
@@ -55,12 +56,22 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///   $ serveloop serve echo --listen tcp://:9999 --proxy required --trust 10.0.0.0/8
 ///   $ serveloop serve echo --listen 'unix:///run/echo.sock?proxy=required&trust=unix'
 ///
+/// TLS has the scheme tls. Its options name the files of the certificate and of its key, in PEM format;
+/// with several pairs, the first is for clients that ask for no name of the others. With client-ca,
+/// clients have to show a certificate from an authority in that file, unless client-auth=optional is
+/// given. alpn lists application protocols. SIGHUP reads the files again:
+///
+///   $ serveloop serve echo --listen 'tls://:8443?cert=cert.pem&key=key.pem'
+///   $ serveloop serve echo --listen 'tls://:8443?cert=cert.pem&key=key.pem&client-ca=ca.pem'
+///   $ openssl s_client -connect 127.0.0.1:8443 -servername localhost -CAfile cert.pem
+///
 /// As soon as clients can connect, one line for each socket is printed on standard output, with the
 /// real port in place of 0. The log goes to standard error.
 ///
 /// SIGTERM, SIGINT (Ctrl-C) and SIGQUIT shut the server down: it stops accepting connections, sends
 /// the replies that are still due, and ends the connections that are still open after --drain-timeout.
-/// A second signal, more than half a second after the first, ends them at once. SIGHUP is ignored.
+/// A second signal, more than half a second after the first, ends them at once. SIGHUP is ignored if
+/// there is no TLS.
 ///
 /// Everything has a limit, and every limit is an option. Sizes are written as 4096, 64KiB or 1MiB,
 /// durations as 250ms, 10s or 5m:
@@ -82,8 +93,8 @@ pub(crate) struct Serve {
     given: GivenPerPeer,
     #[command(subcommand)]
     protocol: Protocol,
-    /// Where to listen: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH. Can be
-    /// given several times. With port 0 the system chooses the port. Without HOST the server listens on
+    /// Where to listen: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH or
+    /// unixgram://PATH. Can be given several times. With port 0 the system chooses the port. Without HOST the server listens on
     /// every address. Options of this listener follow in a query, as in
     /// tcp://:9999?keepalive=60s&backlog=4096.
     #[arg(
@@ -109,6 +120,7 @@ impl Serve {
         memory_limit::fit(&mut config, loops, has_threads);
         let mut places = self.proxies.resolve(&self.listen)?;
         places.exempt_proxies(&mut config);
+        places.reload_at_hangup();
         self.protocol.check(&places.addresses(), self.execution)?;
 
         let signals = Signals::catch()?;
@@ -116,7 +128,7 @@ impl Serve {
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
         signals.tell(server.shutdown_handle());
-        let server = BoundServer::new(server, &places.doors);
+        let server = BoundServer::new(server, &places.doors, &places.tls);
 
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
@@ -132,7 +144,7 @@ impl Serve {
             log::warn!(target: TARGET, "{warning}");
         }
 
-        announce(server.addresses());
+        announce(&server);
         let statistics = self.protocol.serve(server, &config, self.execution)?;
         log::info!(target: TARGET, "{}", summary(&statistics));
         Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
@@ -152,10 +164,10 @@ fn drops_long_replies(addresses: &[Address], config: &Config) -> bool {
 
 /// Prints where clients can connect. A failure is only logged: clients and signals can still come
 /// even if the process that started us does not read this.
-fn announce(addresses: &[Address]) {
-    let lines: String = addresses
-        .iter()
-        .map(|address| format!("listening on {address}\n"))
+fn announce(server: &BoundServer) {
+    let lines: String = server
+        .uris()
+        .map(|uri| format!("listening on {uri}\n"))
         .collect();
     if let Err(error) = write_at_once(io::stdout(), lines.as_bytes()) {
         log::warn!(target: TARGET, "cannot write to standard output: {error}");

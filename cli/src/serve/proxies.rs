@@ -5,10 +5,12 @@ use serveloop::net::NetworkList;
 use serveloop::{Address, Config, Listen};
 
 use crate::failure::Failure;
-use crate::serving::{Door, Others};
+use crate::serve::place::{self, given_twice};
+use crate::serving::{Door, ListenerTls, Others};
+use crate::signals::at_hangup;
 
 /// The command's own options in the query of a listener.
-const KEYS: [&str; 2] = ["proxy", "trust"];
+pub(super) const KEYS: [&str; 2] = ["proxy", "trust"];
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ProxyOptions {
@@ -46,28 +48,33 @@ struct Own {
     trust: Option<NetworkList>,
 }
 
-/// Where to listen: for each URI its addresses, of which one has to work, and its door.
+/// Where to listen: for each URI its addresses, of which one has to work, its door and its TLS.
 pub(super) struct Places {
     pub(super) listens: Vec<Vec<Listen>>,
     pub(super) doors: Vec<Option<Door>>,
+    pub(super) tls: Vec<Option<ListenerTls>>,
 }
 
 impl ProxyOptions {
     /// Resolves each URI, and finds its door. A name may have several addresses, and the server needs
     /// only one of them to work.
     pub(super) fn resolve(&self, uris: &[String]) -> Result<Places, Failure> {
-        let (mut listens, mut doors) = (Vec::new(), Vec::new());
+        let (mut listens, mut doors, mut tls) = (Vec::new(), Vec::new(), Vec::new());
         let mut is_trust_used = self.trust.is_none() || self.proxy.is_some();
 
         for uri in uris {
-            let resolved = Listen::resolve_with(uri, &KEYS).map_err(Failure::of_input)?;
-            let (place, given) = resolved;
+            let place::Written {
+                listens: place,
+                of_tls,
+                others,
+            } = place::resolve(uri)?;
             let about = |problem| Failure::Usage(format!("{uri:?}: {problem}"));
-            let own = Own::of(&given).map_err(about)?;
+            let own = Own::of(&others).map_err(about)?;
             is_trust_used |= matches!(own.proxy, Some(Some(_))) && own.trust.is_none();
 
             let is_datagram = place.iter().any(|listen| listen.address().is_datagram());
             doors.push(self.door(own, is_datagram).map_err(about)?);
+            tls.push(place::tls(uri, &of_tls)?);
             listens.push(place);
         }
 
@@ -75,7 +82,11 @@ impl ProxyOptions {
             let problem = "--trust needs --proxy required or --proxy optional";
             return Err(Failure::Usage(problem.to_owned()));
         }
-        Ok(Places { listens, doors })
+        Ok(Places {
+            listens,
+            doors,
+            tls,
+        })
     }
 
     /// Returns the door of a listener with these options.
@@ -106,6 +117,9 @@ impl ProxyOptions {
 impl Own {
     fn of(given: &[(String, String)]) -> Result<Self, String> {
         let mut own = Self::default();
+        if let Some(name) = given_twice(given, &KEYS) {
+            return Err(format!("{name} is given twice"));
+        }
         for (name, value) in given {
             if name == "trust" {
                 let list = value.parse().map_err(|error| format!("trust: {error}"))?;
@@ -133,6 +147,14 @@ impl Places {
     pub(super) fn addresses(&self) -> Vec<Address> {
         let listens = self.listens.iter().flatten();
         listens.map(|listen| listen.address().clone()).collect()
+    }
+
+    /// Makes SIGHUP read the certificates again, if there are any.
+    pub(super) fn reload_at_hangup(&self) {
+        let all: Vec<_> = self.tls.iter().flatten().cloned().collect();
+        if !all.is_empty() {
+            at_hangup(move || all.iter().for_each(ListenerTls::reload));
+        }
     }
 
     /// Exempts the proxies of all listeners from the limit per peer. It counts their clients.

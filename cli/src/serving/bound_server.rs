@@ -1,25 +1,40 @@
-//! The bound sockets of a server, and which of its listeners have proxies in front.
+//! The bound sockets of a server, and which of its listeners have proxies in front or TLS.
 
 use std::sync::Arc;
 
 use serveloop::{Address, Server};
 
-use crate::serving::Door;
+use crate::serving::{Door, ListenerTls};
 
-/// A server, and for each of its listeners the door that its clients come through.
+/// A server, and for each of its listeners the door that its clients come through, and its TLS.
 #[derive(Debug)]
 pub(crate) struct BoundServer {
     server: Server,
     /// In the order of the server's addresses.
     doors: Vec<Option<Door>>,
+    /// In the same order.
+    tls: Vec<Option<ListenerTls>>,
 }
 
+/// What belongs to the listeners of a server by their numbers, unless all have none.
+pub(super) type Numbered<T> = Option<Arc<[Option<T>]>>;
+
 impl BoundServer {
-    /// Returns `server` with a door for each of its places.
-    pub(crate) fn new(server: Server, of_places: &[Option<Door>]) -> Self {
-        let doors = server.places().iter();
-        let doors = doors.map(|place| of_places[*place].clone()).collect();
-        Self { server, doors }
+    /// Returns `server` with the door and the TLS of each of its places.
+    pub(crate) fn new(server: Server, doors: &[Option<Door>], tls: &[Option<ListenerTls>]) -> Self {
+        let places = server.places();
+        let doors = places.iter().map(|place| doors[*place].clone()).collect();
+        let tls = places.iter().map(|place| tls[*place].clone()).collect();
+        Self { server, doors, tls }
+    }
+
+    /// Returns the URI of each address, with the scheme that its clients speak.
+    pub(crate) fn uris(&self) -> impl Iterator<Item = String> {
+        let all = self.addresses().iter().zip(&self.tls);
+        all.map(|(address, tls)| match tls {
+            Some(_) => address.to_string().replacen("tcp", "tls", 1),
+            None => address.to_string(),
+        })
     }
 
     pub(crate) fn addresses(&self) -> &[Address] {
@@ -34,9 +49,13 @@ impl BoundServer {
             .collect()
     }
 
-    /// Returns the server, and the doors if there is one.
-    pub(super) fn into_parts(self) -> (Server, Option<Arc<[Option<Door>]>>) {
-        let has_door = self.doors.iter().any(Option::is_some);
-        (self.server, has_door.then(|| self.doors.into()))
+    /// Returns the server, with the doors and the TLS if there are any.
+    pub(super) fn into_parts(self) -> (Server, Numbered<Door>, Numbered<ListenerTls>) {
+        (self.server, numbered(self.doors), numbered(self.tls))
     }
+}
+
+fn numbered<T>(all: Vec<Option<T>>) -> Numbered<T> {
+    let has_one = all.iter().any(Option::is_some);
+    has_one.then(|| all.into())
 }

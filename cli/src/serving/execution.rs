@@ -9,7 +9,9 @@ use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistic
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
 use crate::serving::BoundServer;
-use crate::serving::door::Doorkeeper;
+use crate::serving::bound_server::Numbered;
+use crate::serving::door::{Door, Doorkeeper};
+use crate::serving::encrypted::Encrypted;
 use crate::serving::rate::{Limited, Rate};
 use crate::signals::{tell_from_a_thread, tell_heard};
 use crate::units::at_least_one;
@@ -101,22 +103,41 @@ impl Execution {
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
-        match server.into_parts() {
-            (server, None) => self.serve_each(server, factory),
-            (server, Some(doors)) => self.serve_each(server, Doorkeeper::new(doors, factory)),
+        // What is limited are the protocol's own bytes and messages, not those of TLS.
+        let limit = self.rate.limit();
+        if limit.is_unlimited() {
+            self.serve_encrypted(server, factory)
+        } else {
+            self.serve_encrypted(server, Limited::new(factory, limit))
         }
     }
 
-    fn serve_each<F>(self, server: Server, factory: F) -> io::Result<Statistics>
+    fn serve_encrypted<F>(self, server: BoundServer, factory: F) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
-        let limit = self.rate.limit();
-        if limit.is_unlimited() {
-            self.serve_in_model(server, factory)
-        } else {
-            self.serve_in_model(server, Limited::new(factory, limit))
+        // The header of a proxy comes before the handshake of TLS.
+        let (server, doors, tls) = server.into_parts();
+        match tls {
+            Some(tls) => self.serve_behind(doors, server, Encrypted::new(tls, factory)),
+            None => self.serve_behind(doors, server, factory),
+        }
+    }
+
+    fn serve_behind<F>(
+        self,
+        doors: Numbered<Door>,
+        server: Server,
+        factory: F,
+    ) -> io::Result<Statistics>
+    where
+        F: Factory + Clone + Send + 'static,
+        F::Protocol: Send + 'static,
+    {
+        match doors {
+            Some(doors) => self.serve_in_model(server, Doorkeeper::new(doors, factory)),
+            None => self.serve_in_model(server, factory),
         }
     }
 

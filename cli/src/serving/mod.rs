@@ -1,6 +1,6 @@
 //! What `serve` and its protocols share: execution models, message framings, limits that move along
 //! with others, log lines about clients, standard output that clients write to, proxies in front,
-//! and descriptors that a service manager passed.
+//! TLS, and descriptors that a service manager passed.
 //!
 //! Code belongs here if more than one protocol needs it, or a protocol and `serve`. This room
 //! imports neither.
@@ -10,8 +10,11 @@ mod access_log;
 pub(crate) mod activation;
 mod bound_server;
 mod door;
+mod encrypted;
 mod execution;
 mod implied_limits;
+#[cfg_attr(not(feature = "tls"), path = "listener_tls_missing.rs")]
+mod listener_tls;
 mod messages;
 mod rate;
 mod stdout_queue;
@@ -20,7 +23,9 @@ pub(crate) use self::access_log::AccessLog;
 pub(crate) use self::activation::VARIABLES;
 pub(crate) use self::bound_server::BoundServer;
 pub(crate) use self::door::{Door, Others};
+pub(crate) use self::encrypted::TLS_KEYS;
 pub(crate) use self::execution::Execution;
 pub(crate) use self::implied_limits::{Need, make_room};
+pub(crate) use self::listener_tls::ListenerTls;
 pub(crate) use self::messages::{MessageKind, Messages};
 pub(crate) use self::stdout_queue::{Outflow, StdoutQueue};

@@ -267,6 +267,11 @@ fn options_of_others_are_given_to_them() {
             "unix:///run/what%3F?",
             &[("proxy", "on")],
         ),
+        (
+            "tcp://127.0.0.1:9?proxy=a&backlog=5&proxy=b",
+            "tcp://127.0.0.1:9?backlog=5",
+            &[("proxy", "a"), ("proxy", "b")],
+        ),
     ] {
         let (listens, others) = Listen::resolve_with(uri, &names).unwrap();
         assert_eq!(listens, [read(listen)]);
@@ -278,8 +283,8 @@ fn options_of_others_are_given_to_them() {
         ("tcp://127.0.0.1:9?prox=on", "the nearest is proxy"),
         ("tcp://127.0.0.1:9?backlogs=5", "the nearest is backlog"),
         (
-            "tcp://127.0.0.1:9?proxy=on&proxy=on",
-            "proxy is given twice",
+            "tcp://127.0.0.1:9?proxy=on&proxy=on&backlog=1&backlog=1",
+            "backlog is given twice",
         ),
         ("tcp://127.0.0.1:9?proxy", "expected OPTION=VALUE"),
         ("tcp://127.0.0.1:9?proxy=%zz", "proxy: "),

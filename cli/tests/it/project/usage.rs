@@ -193,6 +193,7 @@ fn examples_work_as_printed() {
         let examples: Vec<_> = text
             .lines()
             .filter_map(|line| line.trim().strip_prefix("$ serveloop serve "))
+            .filter(|example| cfg!(feature = "tls") || !example.contains("tls://"))
             .collect();
         assert!(!examples.is_empty(), "{page:?}");
         examples.into_iter().for_each(check_example);
@@ -231,7 +232,8 @@ fn check_example(example: &str) {
     assert_eq!(served.exit_code(), Some(0), "{example}");
 }
 
-/// An argument with a place of our own, if it is one, and with its options but for the group.
+/// An argument with a place of our own, if it is one, and with its options but for the group and for
+/// files of certificates.
 fn own_place(argument: &str, directory: &Directory) -> String {
     let Some((scheme, rest)) = argument.split_once("://") else {
         return argument.to_owned();
@@ -245,7 +247,15 @@ fn own_place(argument: &str, directory: &Directory) -> String {
         _ => "127.0.0.1",
     };
     let own_group = fs::metadata(directory.path("")).expect("a directory").gid();
-    let query = query.replace("www-data", &own_group.to_string());
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/it/layer/tls/certificates"
+    );
+    let query = query
+        .replace("www-data", &own_group.to_string())
+        .replace("=cert.pem", &format!("={folder}/localhost.pem"))
+        .replace("=key.pem", &format!("={folder}/localhost.key"))
+        .replace("=ca.pem", &format!("={folder}/authority.pem"));
     match scheme {
         "unix" | "unixgram" => directory.uri(scheme, &format!("{scheme}{query}")),
         _ => format!("{scheme}://{host}:0{query}"),

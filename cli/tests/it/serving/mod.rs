@@ -1,7 +1,11 @@
-//! What the protocols share: many clients, the log, and output that nobody reads.
+//! What the protocols share: many clients, the log, output that nobody reads, proxies in front, and TLS.
 
 mod crowd;
+#[cfg(feature = "tls")]
+mod encrypted;
 mod lines;
 mod logging;
 mod proxied;
 mod stuck;
+#[cfg(not(feature = "tls"))]
+mod unencrypted;
