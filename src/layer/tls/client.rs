@@ -8,6 +8,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use crate::layer::tls::listed::Listed;
 use crate::layer::tls::server::{check_alpn, roots, versions};
 use crate::layer::tls::{Pem, TlsError, TlsVersion};
 
@@ -86,8 +87,11 @@ pub struct ClientTlsBuilder {
 }
 
 impl ClientTlsBuilder {
-    /// Trusts servers whose certificate comes from an authority in `authorities`, and not those that
-    /// the system trusts. May be called several times.
+    /// Trusts servers whose certificate comes from an authority in `authorities`, or is there itself,
+    /// and not those that the system trusts. May be called several times.
+    ///
+    /// A self-signed certificate that is there has to be valid now and for the server's name, like
+    /// any other.
     pub fn roots(mut self, authorities: impl Into<Pem>) -> Self {
         match &mut self.trust {
             Trust::Files(files) => files.push(authorities.into()),
@@ -147,7 +151,9 @@ impl ClientTlsBuilder {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
             Trust::Store(store) => config.with_root_certificates(store),
-            Trust::Files(files) => config.with_root_certificates(from_files(&files)?),
+            Trust::Files(files) => config
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(from_files(&files, provider)?)),
             Trust::System => config.with_root_certificates(from_system()?),
         };
 
@@ -164,12 +170,14 @@ impl ClientTlsBuilder {
     }
 }
 
-fn from_files(files: &[Pem]) -> Result<RootCertStore, TlsError> {
-    let mut all = RootCertStore::empty();
+fn from_files(files: &[Pem], provider: Arc<CryptoProvider>) -> Result<Listed, TlsError> {
+    let (mut authorities, mut all) = (RootCertStore::empty(), Vec::new());
     for file in files {
-        all.extend(roots(file, &file.certificates()?)?.roots);
+        let certificates = file.certificates()?;
+        authorities.extend(roots(file, &certificates)?.roots);
+        all.extend(certificates);
     }
-    Ok(all)
+    Listed::new(all, authorities, provider)
 }
 
 /// Returns the authorities that the system trusts. Those that rustls cannot read are left out.

@@ -68,6 +68,7 @@ mod certificates;
 mod client;
 mod error;
 mod info;
+mod listed;
 mod pem;
 mod records;
 mod server;
