@@ -14,6 +14,7 @@ mod relay;
 mod screen;
 mod turns;
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use crate::connect::relay::Relay;
 use crate::connect::turns::{Manners, Turns};
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
-use crate::outbound::{resolve, visit};
+use crate::outbound::{Secured, TlsOptions, Trust, resolve, visit_secured};
 use crate::protocols::Wire;
 use crate::units::{KeepAlive, Size, Timeout};
 
@@ -93,6 +94,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///   $ echo ping | serveloop connect tcp://127.0.0.1:9999 --proxy-header v2,192.0.2.1:4711
 ///   ping
 ///
+/// Over TLS (1.2 or 1.3), the server has to prove by its certificate that it is the host. The system's
+/// authorities are trusted (SSL_CERT_FILE names others), or those of --ca; a self-signed certificate is
+/// an authority for itself. The end of our side is TLS's own end mark (close_notify), and a server that
+/// ends without it is a failure, since bytes may be missing:
+///
+///   $ echo ping | serveloop connect tls://localhost:9443 --ca cert.pem
+///   ping
+///
 /// What arrives is printed byte for byte. On a terminal, control characters other than line ends and
 /// tabs, and bytes that are not UTF-8, are shown as \u{1b} or \xff, so that no server controls the
 /// terminal.
@@ -102,7 +111,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Connect {
-    /// The server's address: tcp://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH
+    /// The server's address: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH
     uri: String,
     /// What counts as one message
     #[arg(long, value_enum, default_value_t = FrameKind::Raw, conflicts_with = "protocol")]
@@ -127,7 +136,7 @@ pub(crate) struct Connect {
         default_missing_value = "> "
     )]
     prompt: Option<String>,
-    /// How long to wait for the connection, and then for any next byte; 0: no limit. Over datagrams,
+    /// How long to wait for the connection, for the TLS handshake, and then for any next byte; 0: no limit. Over datagrams,
     /// how long to wait for a reply; 0: do not wait [default: 10s for the connection, then no limit; 1s
     /// for a datagram]
     #[arg(long, value_name = "DURATION")]
@@ -144,6 +153,8 @@ pub(crate) struct Connect {
     /// The longest message to accept [default: 1MiB, and 1GiB for the output of a command]
     #[arg(long, value_name = "SIZE")]
     max_message: Option<Size>,
+    #[command(flatten)]
+    tls: TlsOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -161,27 +172,61 @@ impl Connect {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let leftover = Leftover::watch()?;
         let patience = self.config().connect_timeout;
-        let addresses = resolve(&self.uri, patience).map_err(Failure::of_input)?;
+        let addresses = self.addresses(patience).map_err(Failure::of_input)?;
 
         self.check(&addresses)?;
+        let secured = self.secured()?;
 
         if addresses.iter().any(Address::is_datagram) {
             let patience = self.timeout.map_or(Some(DATAGRAM_PATIENCE), Into::into);
             datagrams::exchange(&self.uri, &addresses, self.prompt, patience, &leftover)?;
         } else if let Some(talk) = self.protocol {
             let manners = self.manners(talk);
-            visit(&self.uri, addresses, &self.config(), |ending| {
+            let make = |ending| {
                 Turns::new(manners.clone(), ending).after(self.proxy_header)
-            })?;
+            };
+            visit_secured(&self.uri, addresses, &self.config(), secured.as_ref(), make)?;
         } else {
             let (cut, unit) = self.cut();
-            visit(&self.uri, addresses, &self.config(), |ending| {
+            let make = |ending| {
                 Relay::new(cut.clone(), unit, self.prompt.clone(), ending)
                     .keep_open(self.keep_open)
                     .after(self.proxy_header)
-            })?;
+            };
+            visit_secured(&self.uri, addresses, &self.config(), secured.as_ref(), make)?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Returns host and port of a server that speaks TLS, or `None` for all other servers.
+    fn place_of_tls(&self) -> Option<&str> {
+        self.uri.strip_prefix("tls://")
+    }
+
+    fn addresses(&self, patience: Option<Duration>) -> io::Result<Vec<Address>> {
+        let Some(place) = self.place_of_tls() else {
+            return resolve(&self.uri, patience);
+        };
+        resolve(&format!("tcp://{place}"), patience).map_err(|error| {
+            // The error must show what was typed.
+            let problem = error.to_string().replacen("tcp://", "tls://", 1);
+            io::Error::new(error.kind(), problem)
+        })
+    }
+
+    /// Returns TLS for the server, if its address says so.
+    fn secured(&self) -> Result<Option<Secured>, Failure> {
+        match (self.place_of_tls(), self.tls.given()) {
+            (Some(place), _) => {
+                let name = self.tls.server_name().unwrap_or(host(place));
+                Trust::new(&self.tls, None)?.server(name).map(Some)
+            }
+            (None, Some(option)) => {
+                let problem = format!("{option} is for servers that speak TLS: tls://HOST:PORT");
+                Err(Failure::Usage(problem))
+            }
+            (None, None) => Ok(None),
+        }
     }
 
     /// Refuses options and addresses that make no sense together.
@@ -211,6 +256,8 @@ impl Connect {
             "a datagram has no end to keep open: --keep-open is for streams"
         } else if self.proxy_header.is_some() && is_datagram {
             "a datagram has no PROXY header: --proxy-header is for streams"
+        } else if self.proxy_header.is_some() && self.place_of_tls().is_some() {
+            "a PROXY header comes before TLS: --proxy-header is for connections without it"
         } else if self.wire.is_some() && self.protocol != Some(LineClient::Command) {
             "--wire is only for --protocol command"
         } else {
@@ -226,6 +273,7 @@ impl Connect {
 
         Config {
             connect_timeout: self.timeout.map_or(usual.connect_timeout, Into::into),
+            handshake_timeout: self.timeout.map_or(usual.handshake_timeout, Into::into),
             message_timeout: None,
             idle_timeout: idle,
             write_timeout: idle,
@@ -262,6 +310,15 @@ impl Connect {
 
     fn message_most(&self, usual: usize) -> usize {
         self.max_message.map_or(usual, Into::into)
+    }
+}
+
+/// Returns the host of a place as certificates name it: without brackets, port and zone.
+fn host(place: &str) -> &str {
+    let host = place.rsplit_once(':').map_or(place, |(host, _)| host);
+    match host.strip_prefix('[') {
+        None => host,
+        Some(ip) => ip.split(['%', ']']).next().unwrap_or(ip),
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::failure::Failure;
 use crate::fetch::authority::{split_zone, zoned};
 use crate::fetch::host::{Host, unescaped};
-use crate::fetch::url::{self, Url, split_scheme};
+use crate::fetch::url::{Scheme, Url, split_scheme};
 
 /// The port of a proxy whose URL has none, as in curl.
 const PORT: u16 = 1080;
@@ -17,6 +17,9 @@ const PORT: u16 = 1080;
 /// is not among them: a web server sets it for the programs that it runs, from a header of the
 /// client.
 const NAMES: [&str; 3] = ["http_proxy", "all_proxy", "ALL_PROXY"];
+
+/// The variables that name a proxy for https:// URLs.
+const SECURE_NAMES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
 /// The variables that list the hosts to ask without a proxy.
 const EXCEPTIONS: [&str; 2] = ["no_proxy", "NO_PROXY"];
@@ -44,13 +47,10 @@ pub(crate) struct ProxyOptions {
 impl ProxyOptions {
     /// Returns the proxies that the options name, or else the environment.
     pub(crate) fn proxies(&self) -> Proxies {
-        let option = self.proxy.clone().map(|url| ("--proxy", url));
-        let named = option.or_else(|| environment(&NAMES));
-        let named = named.filter(|(_, url)| !url.is_empty());
         let hosts = self.no_proxy.clone();
         let hosts = hosts.or_else(|| environment(&EXCEPTIONS).map(|(_, hosts)| hosts));
         Proxies {
-            named,
+            option: self.proxy.clone().map(|url| ("--proxy", url)),
             exceptions: hosts.unwrap_or_default(),
         }
     }
@@ -68,8 +68,8 @@ fn environment(names: &[&'static str]) -> Option<(&'static str, String)> {
 /// The proxy, and the hosts that are asked without it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
-    /// The option or variable that names the proxy, and the proxy's URL.
-    named: Option<(&'static str, String)>,
+    /// The option that names the proxy instead of a variable, and the proxy's URL.
+    option: Option<(&'static str, String)>,
     exceptions: String,
 }
 
@@ -80,16 +80,21 @@ impl Proxies {
     /// # Errors
     /// Fails if the proxy's URL is invalid or its scheme is not supported.
     pub(crate) fn of(&self, url: &Url) -> Result<Option<Proxy>, Failure> {
-        let Some((source, text)) = &self.named else {
+        let variable = || match url.scheme() {
+            Scheme::Http => environment(&NAMES),
+            Scheme::Https => environment(&SECURE_NAMES),
+        };
+        let named = self.option.clone().or_else(variable);
+        let Some((source, text)) = named.filter(|(_, url)| !url.is_empty()) else {
             return Ok(None);
         };
         if is_exception(url, &self.exceptions) {
             return Ok(None);
         }
         // The message must not show the proxy's password.
-        let (_, shown) = text.rsplit_once('@').unwrap_or(("", text));
+        let (_, shown) = text.rsplit_once('@').unwrap_or(("", &text));
         let usage = |problem| Failure::Usage(format!("{source}: {shown:?}: {problem}"));
-        Proxy::parse(text).map(Some).map_err(usage)
+        Proxy::parse(&text).map(Some).map_err(usage)
     }
 }
 
@@ -164,7 +169,7 @@ fn has_scheme(text: &str) -> bool {
 
 /// Returns whether `hosts` lists the host of `url`.
 fn is_exception(url: &Url, hosts: &str) -> bool {
-    let port = url.port().unwrap_or(url::PORT);
+    let port = url.port_in_use();
     hosts
         .split([',', ' ', '\t', '\n'])
         .map(|entry| entry.trim_end_matches('/'))

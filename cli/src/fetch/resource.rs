@@ -5,8 +5,9 @@ use std::{fmt, io};
 use crate::escaped::Quoted;
 use crate::failure::Failure;
 use crate::fetch::authority::{split_zone, zoned};
+use crate::fetch::host::Host;
 use crate::fetch::proxy::Proxy;
-use crate::fetch::url::{self, Url};
+use crate::fetch::url::{Scheme, Url};
 
 /// The resource at a URL.
 #[derive(Clone, Debug)]
@@ -60,14 +61,38 @@ impl Resource {
         &self.url
     }
 
+    /// Returns whether the connection to the server is encrypted.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.url.scheme() == Scheme::Https
+    }
+
+    /// Returns the name of the server, for which its certificate has to be valid.
+    pub(crate) fn server_name(&self) -> String {
+        match self.url.host() {
+            Host::Name(name) => name.clone(),
+            Host::Ip(ip) => ip.to_string(),
+        }
+    }
+
+    /// Returns the request to a proxy for a connection to the server.
+    pub(crate) fn tunnel_request(&self, proxy: &Proxy) -> Vec<u8> {
+        format!(
+            "CONNECT {place} HTTP/1.1\r\nHost: {place}\r\nUser-Agent: serveloop/{version}\r\n{credentials}\r\n",
+            place = format_args!("{}:{}", self.url.host(), self.url.port_in_use()),
+            version = env!("CARGO_PKG_VERSION"),
+            credentials = proxy.header(),
+        )
+        .into_bytes()
+    }
+
     /// Returns the address of the server, in the form that the library parses.
     pub(crate) fn place(&self) -> String {
         let host = self.url.host().to_string();
-        let port = self.url.port().unwrap_or(url::PORT);
+        let port = self.url.port_in_use();
         format!("tcp://{}:{port}", zoned(&host, self.zone.as_deref()))
     }
 
-    /// Returns the request. It is safe to insert the URL, since parsing leaves no line end and no
+    /// Returns the request, for the server or for a proxy that forwards it. It is safe to insert the URL, since parsing leaves no line end and no
     /// space in it.
     pub(crate) fn request(&self, proxy: Option<&Proxy>) -> Vec<u8> {
         let host = self.url.authority();
@@ -93,10 +118,13 @@ impl fmt::Display for Resource {
 }
 
 fn check(url: &Url) -> Result<(), &'static str> {
-    match url.credentials() {
-        Some(_) => Err("a user name and password in a URL are not supported"),
-        None => Ok(()),
+    if url.credentials().is_some() {
+        return Err("a user name and password in a URL are not supported");
     }
+    if url.scheme() == Scheme::Https && !cfg!(feature = "tls") {
+        return Err("https is not supported, because this command was built without TLS");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,7 +173,7 @@ mod tests {
     #[test]
     fn what_cannot_be_fetched_is_refused() {
         for url in [
-            "https://h/",
+            "https://",
             "ftp://h/",
             "h/a",
             "http://",
@@ -165,7 +193,7 @@ mod tests {
         let to = |location| from.redirect(location).unwrap().to_string();
         assert_eq!(to("c"), "http://h:81/a/c");
         assert_eq!(to("//i/d"), "http://i/d");
-        assert!(from.redirect("https://h/").is_err());
+        assert!(from.redirect("https://").is_err());
         assert!(from.redirect("file:///etc/passwd").is_err());
         let from = parse("http://[fe80::1%25lo]/a");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! URLs with the scheme http, as far as a client needs to understand them: which host to ask, and
+//! URLs with the scheme http or https, as far as a client needs to understand them: which host to ask, and
 //! for what.
 //!
 //! Targets are escaped where needed, as browsers do it (the WHATWG URL standard).
@@ -7,12 +7,46 @@ use std::fmt;
 
 use crate::fetch::host::Host;
 
-/// The default port of the scheme.
-pub(crate) const PORT: u16 = 80;
+/// What is said of every other scheme.
+const OTHER_SCHEME: &str = "only http:// and https:// URLs can be fetched";
 
-/// An http:// URL without its fragment, which is never sent.
+/// How a URL's server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    /// HTTP within TLS.
+    Https,
+}
+
+impl Scheme {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "http" => Some(Self::Http),
+            "https" => Some(Self::Https),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// Returns the port of a URL that has none.
+    fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// An http:// or https:// URL without its fragment, which is never sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Url {
+    scheme: Scheme,
     credentials: Option<(String, String)>,
     host: Host,
     port: Option<u16>,
@@ -24,35 +58,34 @@ impl Url {
     /// Parses a URL. Blanks around it, and line ends and tabs within it, are ignored.
     ///
     /// # Errors
-    /// Fails if `text` is not a valid URL with the scheme http.
+    /// Fails if `text` is not a valid URL with the scheme http or https.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let text = trimmed(text);
-        let (scheme, rest) =
-            split_scheme(&text).ok_or("expected a URL that begins with http://")?;
-        match &*scheme {
-            "http" => Self::after_scheme(rest),
-            "https" => Err("https is not supported, because there is no encryption: use http://"),
-            _ if rest.starts_with("//") => Err("only http:// URLs can be fetched"),
-            _ => Err("expected a URL that begins with http://"),
+        let expected = "expected a URL that begins with http:// or https://";
+        let (scheme, rest) = split_scheme(&text).ok_or(expected)?;
+        match Scheme::parse(&scheme) {
+            Some(scheme) => Self::after_scheme(scheme, rest),
+            None if rest.starts_with("//") => Err(OTHER_SCHEME),
+            None => Err(expected),
         }
     }
 
     /// Resolves `text`, an absolute or relative reference, against this URL.
     ///
     /// # Errors
-    /// Fails if the result is not a valid URL with the scheme http.
+    /// Fails if the result is not a valid URL with the scheme http or https.
     pub(crate) fn join(&self, text: &str) -> Result<Self, &'static str> {
         let text = trimmed(text);
         let rest = match split_scheme(&text) {
-            Some((scheme, rest)) if scheme == "http" && !has_slashes(rest, 2) => rest,
-            Some((scheme, _)) if scheme != "http" && scheme != "https" => {
-                return Err("only http:// URLs can be fetched");
-            }
-            Some(_) => return Self::parse(&text),
             None => &text,
+            Some((scheme, rest)) => match Scheme::parse(&scheme) {
+                None => return Err(OTHER_SCHEME),
+                Some(scheme) if scheme == self.scheme && !has_slashes(rest, 2) => rest,
+                Some(scheme) => return Self::after_scheme(scheme, rest),
+            },
         };
         if has_slashes(rest, 2) {
-            return Self::after_scheme(rest);
+            return Self::after_scheme(self.scheme, rest);
         }
 
         let mut joined = self.clone();
@@ -70,7 +103,7 @@ impl Url {
         Ok(joined)
     }
 
-    fn after_scheme(rest: &str) -> Result<Self, &'static str> {
+    fn after_scheme(scheme: Scheme, rest: &str) -> Result<Self, &'static str> {
         let rest = rest.trim_start_matches(['/', '\\']);
         let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
@@ -84,6 +117,7 @@ impl Url {
         let (host, port) = split_port(place)?;
         let (path, query) = split_query(rest);
         Ok(Self {
+            scheme,
             credentials: (!credentials.is_empty()).then(|| (user.to_owned(), password.to_owned())),
             host: Host::parse(host)?,
             port,
@@ -98,6 +132,10 @@ impl Url {
         credentials.map(|(user, password)| (&**user, &**password))
     }
 
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     pub(crate) fn host(&self) -> &Host {
         &self.host
     }
@@ -107,10 +145,15 @@ impl Url {
         self.port
     }
 
+    /// Returns the port to connect to.
+    pub(crate) fn port_in_use(&self) -> u16 {
+        self.port.unwrap_or(self.scheme.port())
+    }
+
     /// Returns host and port as a request names them, without the default port.
     pub(crate) fn authority(&self) -> String {
         match self.port {
-            Some(port) if port != PORT => format!("{}:{port}", self.host),
+            Some(port) if port != self.scheme.port() => format!("{}:{port}", self.host),
             _ => self.host.to_string(),
         }
     }
@@ -126,7 +169,8 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.target())
+        let scheme = self.scheme.name();
+        write!(f, "{scheme}://{}{}", self.authority(), self.target())
     }
 }
 
@@ -257,6 +301,9 @@ mod tests {
             ("http://h/ü\0\u{7f}", "http://h/%C3%BC%00%7F"),
             ("http://h/a\r\nX: y", "http://h/aX:%20y"),
             ("http://u:p@h/@", "http://h/@"),
+            ("HTTPS:H:443", "https://h/"),
+            ("https://h:80/a", "https://h:80/a"),
+            ("http://h:443/a", "http://h:443/a"),
         ] {
             assert_eq!(shown(text), url, "{text}");
         }
@@ -281,7 +328,8 @@ mod tests {
             ("http://[::1/", "invalid IPv6 address"),
             ("ftp://h/", "only http://"),
             ("file:///a", "only http://"),
-            ("https://h/", "https is not supported"),
+            ("https://", "empty host"),
+            ("wss://h/", "only http://"),
         ] {
             let error = Url::parse(text).unwrap_err();
             assert!(error.contains(problem), "{text}: {error}");
@@ -306,11 +354,23 @@ mod tests {
             ("\\\\i/d", "http://i/d"),
             ("http://i:82", "http://i:82/"),
             (" d\r\n", "http://h:81/a/d"),
+            ("https://h/", "https://h/"),
+            ("https:d", "https://d/"),
         ] {
             assert_eq!(base.join(text).unwrap().to_string(), url, "{text}");
         }
 
-        for text in ["https://h/", "ftp://h/", "mailto:d", "//", "http://a b/"] {
+        let base = Url::parse("https://h:82/a/b").unwrap();
+        for (text, url) in [
+            ("d", "https://h:82/a/d"),
+            ("https:d", "https://h:82/a/d"),
+            ("//i/d", "https://i/d"),
+            ("http:d", "http://d/"),
+        ] {
+            assert_eq!(base.join(text).unwrap().to_string(), url, "{text}");
+        }
+
+        for text in ["https://", "ftp://h/", "mailto:d", "//", "http://a b/"] {
             assert!(base.join(text).is_err(), "{text}");
         }
     }

@@ -1,9 +1,15 @@
 //! An outbound connection, from its URI to its end.
 //!
 //! This room holds what `connect` and `fetch` share: looking up a name, trying several addresses,
-//! and a timeout for all of it. It knows no protocol and no command.
+//! TLS, and a timeout for all of it. It knows no protocol and no command.
 
 mod happy_eyeballs;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+mod tls_options;
 
 use std::cell::RefCell;
 use std::io;
@@ -19,6 +25,9 @@ use crate::failure::Failure;
 use crate::outbound::happy_eyeballs::Race;
 use crate::sys::limits;
 use crate::threads;
+
+pub(crate) use self::tls::{Secured, Trust};
+pub(crate) use self::tls_options::TlsOptions;
 
 /// How a connection ended, reported by its protocol to the code that made it. The first report
 /// counts.
@@ -88,6 +97,26 @@ pub(crate) fn visit<P: Protocol>(
     match race.run().map_err(failed)? {
         End::Well => Ok(()),
         End::Unreached(problem) | End::Failed(problem) => Err(named(problem)),
+    }
+}
+
+/// Works like [`visit`], and puts the protocols into TLS if `secured` is given. The race is decided
+/// when a connection is established, before the handshake.
+///
+/// # Errors
+/// Fails like `visit`, and if the handshake fails.
+pub(crate) fn visit_secured<P: Protocol>(
+    name: &str,
+    addresses: Vec<Address>,
+    config: &Config,
+    secured: Option<&Secured>,
+    mut make: impl FnMut(Ending) -> P,
+) -> Result<(), Failure> {
+    match secured {
+        None => visit(name, addresses, config, make),
+        Some(secured) => visit(name, addresses, config, |ending| {
+            secured.around(make(ending.clone()), ending)
+        }),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `serveloop connect` against our servers, and against those that do as a test says.
 
+#[cfg(feature = "tls")]
+mod secure;
 mod turns;
 
 use std::fs;

@@ -2,6 +2,8 @@
 
 mod files;
 mod proxies;
+#[cfg(feature = "tls")]
+mod secure;
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -228,8 +230,8 @@ const BROKEN: [(&str, &str); 14] = [
         "a chunk is longer than its size says",
     ),
     (
-        "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1/\r\n\r\n",
-        "https is not supported",
+        "HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/\r\n\r\n",
+        "only http:// and https:// URLs",
     ),
 ];
 
@@ -450,8 +452,8 @@ fn an_interrupt_leaves_no_file() {
 #[test]
 fn what_cannot_be_fetched_is_a_mistake() {
     let cases = [
-        ("https://127.0.0.1/", "https is not supported"),
-        ("ftp://127.0.0.1/", "only http:// URLs"),
+        ("https://:443/", "empty host"),
+        ("ftp://127.0.0.1/", "only http:// and https:// URLs"),
         ("127.0.0.1/x", "a URL that begins with http://"),
         (
             "http://user:secret@127.0.0.1/",

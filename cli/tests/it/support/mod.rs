@@ -4,6 +4,8 @@
 pub(crate) mod outside;
 pub(crate) mod running;
 pub(crate) mod scripts;
+#[cfg(feature = "tls")]
+pub(crate) mod secure;
 pub(crate) mod served;
 pub(crate) mod sockets;
 pub(crate) mod terminal;

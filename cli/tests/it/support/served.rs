@@ -33,6 +33,8 @@ fn piped(program: &str) -> Command {
     command
         .env_remove("RUST_LOG")
         .env_remove("http_proxy")
+        .env_remove("https_proxy")
+        .env_remove("HTTPS_PROXY")
         .env_remove("all_proxy")
         .env_remove("ALL_PROXY")
         .stdin(Stdio::null())

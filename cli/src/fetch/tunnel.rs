@@ -1,0 +1,91 @@
+//! A connection through a proxy that passes on all bytes unread (CONNECT), for TLS inside.
+
+use serveloop::ProtocolError;
+use serveloop::layer::{Layer, Received, Wire};
+
+use crate::fetch::head::Head;
+use crate::fetch::lines::HeadEnd;
+
+/// The longest head of a proxy's response, in bytes.
+const HEAD_MOST: usize = 300 << 10;
+
+/// The most bytes that a layer may take at once.
+const UNIT_MOST: usize = 64 << 10;
+
+/// The way through a proxy. It is open when the proxy has accepted the request.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    request: Vec<u8>,
+    head_end: HeadEnd,
+    is_open: bool,
+}
+
+impl Tunnel {
+    /// Returns a tunnel that `request`, a CONNECT, asks for.
+    pub(crate) fn new(request: Vec<u8>) -> Self {
+        Self {
+            request,
+            head_end: HeadEnd::default(),
+            is_open: false,
+        }
+    }
+
+    /// Takes the head of a response, if it is complete.
+    fn take_head(&mut self, data: &[u8]) -> Result<usize, ProtocolError> {
+        let found = self.head_end.find(data)?;
+        let length = found.unwrap_or(data.len());
+        if length > HEAD_MOST {
+            return Err(ProtocolError::TooLong {
+                length: length as u64,
+                limit: HEAD_MOST,
+            });
+        }
+        if found.is_none() {
+            return Ok(0);
+        }
+
+        self.head_end = HeadEnd::default();
+        let head = Head::parse(&data[..length])?;
+        if !head.is_interim() && !head.is_success() {
+            let problem = format!("the proxy does not connect to the server: {head}");
+            return Err(ProtocolError::other(problem));
+        }
+        self.is_open = head.is_success();
+        Ok(length)
+    }
+}
+
+impl Layer for Tunnel {
+    type Info = ();
+
+    const PASSES_OUTPUT: bool = true;
+
+    fn begin(&mut self, wire: &mut Wire<'_>) -> Result<(), ProtocolError> {
+        wire.write(&self.request);
+        Ok(())
+    }
+
+    fn opened(&mut self) -> Option<()> {
+        self.is_open.then_some(())
+    }
+
+    fn received<'a>(
+        &mut self,
+        data: &'a [u8],
+        _: &mut Wire<'_>,
+    ) -> Result<Received<'a>, ProtocolError> {
+        if self.is_open {
+            let plain = &data[..data.len().min(UNIT_MOST)];
+            return Ok(Received::taken(plain.len()).with_plain(plain));
+        }
+        Ok(match self.take_head(data)? {
+            0 => Received::incomplete(),
+            length => Received::taken(length),
+        })
+    }
+
+    fn send(&mut self, plain: &[u8], wire: &mut Wire<'_>) -> Result<(), ProtocolError> {
+        wire.write(plain);
+        Ok(())
+    }
+}
