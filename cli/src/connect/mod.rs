@@ -182,9 +182,7 @@ impl Connect {
             datagrams::exchange(&self.uri, &addresses, self.prompt, patience, &leftover)?;
         } else if let Some(talk) = self.protocol {
             let manners = self.manners(talk);
-            let make = |ending| {
-                Turns::new(manners.clone(), ending).after(self.proxy_header)
-            };
+            let make = |ending| Turns::new(manners.clone(), ending).after(self.proxy_header);
             visit_secured(&self.uri, addresses, &self.config(), secured.as_ref(), make)?;
         } else {
             let (cut, unit) = self.cut();

@@ -154,7 +154,9 @@ impl ClientTlsBuilder {
             Trust::Files(files) => config
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(from_files(&files, provider)?)),
-            Trust::System => config.with_root_certificates(from_system()?),
+            Trust::System => config
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(from_system(provider)?)),
         };
 
         let mut config = match self.certificate {
@@ -181,7 +183,7 @@ fn from_files(files: &[Pem], provider: Arc<CryptoProvider>) -> Result<Listed, Tl
 }
 
 /// Returns the authorities that the system trusts. Those that rustls cannot read are left out.
-fn from_system() -> Result<RootCertStore, TlsError> {
+fn from_system(provider: Arc<CryptoProvider>) -> Result<Listed, TlsError> {
     let named = env::var_os(SYSTEM_ROOTS_VARIABLE).filter(|path| !path.is_empty());
     let mut usual = SYSTEM_ROOTS.iter().map(std::path::Path::new);
     let path = match named {
@@ -196,9 +198,10 @@ fn from_system() -> Result<RootCertStore, TlsError> {
     };
 
     let file = Pem::File(path);
+    let certificates = file.certificates()?;
     let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(file.certificates()?);
-    Ok(store)
+    store.add_parsable_certificates(certificates.iter().cloned());
+    Listed::new(certificates, store, provider)
 }
 
 /// Accepts the certificate of every server. What a server signs must still be signed by the key in

@@ -1,6 +1,7 @@
 //! Servers whose very certificate a client trusts, besides those whose authority it trusts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -99,11 +100,24 @@ fn is_of_the_issuer(error: &Error) -> bool {
 fn verify_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
     let validity = x509::validity(certificate).ok_or(CertificateError::BadEncoding)?;
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let time = |seconds: i64| {
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    };
+
     if validity.ends < seconds {
-        return Err(CertificateError::Expired);
+        let not_after = time(validity.ends);
+        return Err(CertificateError::ExpiredContext {
+            time: now,
+            not_after,
+        });
     }
     if validity.begins > seconds {
-        return Err(CertificateError::NotValidYet);
+        let not_before = time(validity.begins);
+        return Err(CertificateError::NotValidYetContext {
+            time: now,
+            not_before,
+        });
     }
     Ok(())
 }

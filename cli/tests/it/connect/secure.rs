@@ -45,11 +45,39 @@ fn the_end_of_the_input_is_the_end_of_our_side_only() {
 
 #[test]
 fn turns_are_taken_over_tls() {
+    let Some(server) = Secure::python(&["echo"]) else {
+        return;
+    };
+    let options = ["--protocol", "echo"];
+    assert_eq!(
+        connect(&server.uri(), &options, b"ab\n\nc\n").well(),
+        "ab\nc\n"
+    );
+}
+
+#[test]
+fn our_side_may_stay_open() {
     let Some(server) = Secure::openssl("localhost", &["-rev"]) else {
         return;
     };
     let options = ["--framing", "line", "--keep-open", "--timeout", "1s"];
     assert_eq!(connect(&server.uri(), &options, b"ab\n").well(), "ba\n");
+}
+
+/// The alert is what is reported, not the reset that may follow it.
+#[test]
+fn a_certificate_may_be_required_after_the_handshake() {
+    let options = ["-rev", "-Verify", "1", "-verify_return_error"];
+    let Some(server) = Secure::openssl("localhost", &options) else {
+        return;
+    };
+    for size in [0, 10, 1 << 20] {
+        let text = connect(&server.uri(), &[], &noise(size)).badly();
+        assert!(
+            text.contains("requires a client's certificate"),
+            "{size}: {text}"
+        );
+    }
 }
 
 #[test]

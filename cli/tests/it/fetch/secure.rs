@@ -160,6 +160,10 @@ fn a_self_signed_certificate_is_trusted_if_it_is_listed() {
     assert!(said.well().contains("TLSv1.3"));
     let text = fetch(&server.url(), &[]).badly();
     assert!(text.contains("self-signed"), "{text}");
+    let mut command = serveloop(&["fetch", &server.url()]);
+    command.env("SSL_CERT_FILE", chain);
+    assert!(Running::spawn(command).end().well().contains("TLSv1.3"));
+
     let other = format!("https://127.0.0.1:{}/", server.port());
     let text = run(&["fetch", &other, "--ca", chain], "").badly();
     assert!(text.contains("not valid for 127.0.0.1"), "{text}");

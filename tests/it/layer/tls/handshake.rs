@@ -518,3 +518,38 @@ fn a_reload_concerns_new_handshakes_only() {
     );
     assert_eq!(open.reasons(), ["open", "open"]);
 }
+
+/// A self-signed certificate has no authority, so it is trusted itself.
+#[test]
+fn a_certificate_among_the_roots_is_trusted_for_its_own_name() {
+    let client = |roots: &str| ClientTls::builder().roots(file(roots)).build().unwrap();
+    let reasons = |server: &str, roots: &str, name: &'static str| {
+        let setup = Setup {
+            name,
+            ..of(certificates::server(server), client(roots))
+        };
+        let (mut pair, _, _) = setup.logged();
+        pair.talk();
+        let [reason, _] = pair.reasons();
+        reason
+    };
+
+    assert_eq!(reasons("localhost", "localhost.pem", "localhost"), "open");
+    assert_eq!(reasons("localhost", "localhost.pem", "127.0.0.1"), "open");
+    for (server, roots, name, problem) in [
+        (
+            "localhost",
+            "localhost.pem",
+            "example.org",
+            "not valid for name",
+        ),
+        ("localhost", "example.pem", "localhost", "UnknownIssuer"),
+        ("expired", "expired.pem", "localhost", "expired"),
+    ] {
+        let reason = reasons(server, roots, name);
+        assert!(
+            reason.contains(problem),
+            "{server} {roots} {name}: {reason}"
+        );
+    }
+}
