@@ -202,14 +202,16 @@ impl Connect {
     }
 
     fn addresses(&self, patience: Option<Duration>) -> io::Result<Vec<Address>> {
-        let Some(place) = self.place_of_tls() else {
-            return resolve(&self.uri, patience);
+        // The library knows nothing of this scheme, so its errors are completed.
+        let changed = |error: io::Error, from: &str, to: &str| {
+            io::Error::new(error.kind(), error.to_string().replacen(from, to, 1))
         };
-        resolve(&format!("tcp://{place}"), patience).map_err(|error| {
-            // The error must show what was typed.
-            let problem = error.to_string().replacen("tcp://", "tls://", 1);
-            io::Error::new(error.kind(), problem)
-        })
+        match self.place_of_tls() {
+            None => resolve(&self.uri, patience)
+                .map_err(|error| changed(error, "expected tcp, udp", "expected tcp, tls, udp")),
+            Some(place) => resolve(&format!("tcp://{place}"), patience)
+                .map_err(|error| changed(error, "tcp://", "tls://")),
+        }
     }
 
     /// Returns TLS for the server, if its address says so.

@@ -259,10 +259,9 @@ impl Fetch {
     fn config(&self) -> Config {
         let patience = Option::<Duration>::from(self.timeout);
         let limit = Option::<Duration>::from(self.max_time);
-        let connect_timeout = patience.into_iter().chain(limit).min();
         Config {
-            connect_timeout,
-            handshake_timeout: connect_timeout,
+            connect_timeout: patience.into_iter().chain(limit).min(),
+            handshake_timeout: patience,
             message_timeout: None,
             idle_timeout: patience,
             write_timeout: patience,

@@ -89,3 +89,52 @@ impl Layer for Tunnel {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serveloop::layer::Layered;
+    use serveloop::protocols::Echo;
+    use serveloop::testing::MemorySession;
+
+    use super::*;
+
+    /// What was sent when `pieces` had come, and the reason of the end.
+    fn answered(pieces: &[&[u8]]) -> (String, String) {
+        let tunnel = Tunnel::new(b"CONNECT ".to_vec());
+        let mut session = MemorySession::new(Layered::around(tunnel, Echo));
+        for piece in pieces {
+            session.receive(piece);
+        }
+        session.receive_eof();
+        let sent = String::from_utf8_lossy(&session.sent()).into_owned();
+        (sent, session.reason().expect("an end").to_string())
+    }
+
+    #[test]
+    fn what_follows_the_head_is_for_the_protocol_inside() {
+        let response = b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\n\r\nhello";
+        for at in 0..response.len() {
+            let (first, rest) = response.split_at(at);
+            let (sent, reason) = answered(&[first, rest]);
+            assert_eq!(sent, "CONNECT hello", "cut at {at}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_opens_no_tunnel_is_an_error() {
+        for (response, problem) in [
+            ("HTTP/1.1 407 Who?\r\n\r\nhello", "to the server: 407 Who?"),
+            ("HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", "302 Found"),
+            ("SSH-2.0\r\n\r\n", "malformed"),
+            ("HTTP/1.1 200 OK\r\n", "ended by the peer"),
+        ] {
+            let (sent, reason) = answered(&[response.as_bytes()]);
+            assert_eq!(sent, "CONNECT ", "{response}");
+            assert!(reason.contains(problem), "{response}: {reason}");
+        }
+
+        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_MOST));
+        let (_, reason) = answered(&[endless.as_bytes()]);
+        assert!(reason.contains("message too long"), "{reason}");
+    }
+}

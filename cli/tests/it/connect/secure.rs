@@ -116,6 +116,7 @@ fn options_of_tls_are_for_tls() {
             &["unix:///nothing", "--insecure"],
             "--insecure is for servers that speak TLS",
         ),
+        (&["ssl://localhost:1"], "expected tcp, tls, udp, unix or"),
         (
             &["tls://localhost"],
             "\"tls://localhost\": expected HOST:PORT",

@@ -193,15 +193,15 @@ fn servers_may_require_a_certificate() {
 
 #[test]
 fn servers_without_tls_are_recognised() {
-    let plain = |script: fn(TcpStream)| {
+    let plain = |options: &[&str], script: fn(TcpStream)| {
         let server = Scripted::new(script);
         let (_, port) = server.at().rsplit_once(':').expect("a port");
         let url = format!("https://127.0.0.1:{port}/");
-        let text = fetch(&url, &["--timeout", "1s"]).badly();
+        let text = fetch(&url, options).badly();
         server.end();
         text
     };
-    let text = plain(|mut stream| {
+    let text = plain(&["--timeout", "1s"], |mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         let _ = io::copy(&mut stream, &mut io::sink());
     });
@@ -209,24 +209,28 @@ fn servers_without_tls_are_recognised() {
         text.contains("not TLS: the peer began with \"HTTP"),
         "{text}"
     );
-    let text = plain(|mut stream| {
+    let text = plain(&["--timeout", "1s"], |mut stream| {
         let mut bytes = [0; 4096];
         let count = stream.read(&mut bytes).expect("a greeting");
         let _ = stream.write_all(&bytes[..count]);
         let _ = io::copy(&mut stream, &mut io::sink());
     });
     assert!(text.contains("not TLS"), "{text}");
-    let text = plain(|mut stream| {
+    let text = plain(&["--timeout", "1s"], |mut stream| {
         let _ = stream.read(&mut [0; 4096]);
     });
     assert!(
         text.contains("the TLS handshake was not complete"),
         "{text}"
     );
-    let text = plain(|mut stream| {
+    let text = plain(&["--timeout", "1s"], |mut stream| {
         let _ = io::copy(&mut stream, &mut io::sink());
     });
     assert!(text.contains("timed out: the TLS handshake"), "{text}");
+    let text = plain(&["--max-time", "500ms"], |mut stream| {
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    assert!(text.contains("within --max-time"), "{text}");
 }
 
 #[test]
