@@ -88,6 +88,7 @@ impl Secured {
             name: self.name.clone(),
             ending,
             is_open: false,
+            is_answered: false,
         };
         Layered::around(tls, Observed::new(protocol, watch))
     }
@@ -100,12 +101,15 @@ struct Watch {
     name: String,
     ending: Ending,
     is_open: bool,
+    /// Whether the server has sent anything for the protocol.
+    is_answered: bool,
 }
 
 impl Observe for Watch {
     fn observe(&mut self, event: Event<'_>) {
         match event {
             Event::ConnectionMade => self.is_open = true,
+            Event::DataReceived(_) => self.is_answered = true,
             Event::ConnectionLost(ended) => {
                 if let Some(problem) = self.problem(ended.reason()) {
                     self.ending.fail(problem);
@@ -129,6 +133,10 @@ impl Watch {
                                (close_notify), so the end may be missing";
                 Some(problem.to_owned())
             }
+            // The reset may have overtaken an alert, which follows the handshake in TLS 1.3.
+            CloseReason::Io(_) if self.is_open && !self.is_answered => Some(format!(
+                "{reason}: perhaps the server requires a client's certificate ({SHOW})"
+            )),
             _ if self.is_open => None,
             CloseReason::Truncated | CloseReason::Closed | CloseReason::PeerClosed => Some(
                 format!("the server closed the connection when {NOT_COMPLETE}"),
