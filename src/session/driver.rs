@@ -26,7 +26,7 @@ impl<P: Protocol> Session<P> {
     /// # let mailbox = Mailbox::new(Box::new(|| ()));
     /// # let context = &Context::new(&clock, &config, &mailbox, 0);
     /// # let peer = Peer::new(Address::Tcp(([127, 0, 0, 1], 1).into()), Some(0));
-    /// let mut session = Session::new(Echo, peer, clock.tick());
+    /// let mut session = Session::new(Quiet, peer, clock.tick());
     /// session.handle_open(context);
     /// session.handle_read(Ok(b"hello"), context);
     /// assert_eq!(session.output(), b"hello");
@@ -90,7 +90,9 @@ impl<P> Session<P> {
     /// socket a read ends after each passed descriptor and where the sender's identity changes. On
     /// a TCP socket it ends early only at an urgent byte, which events report.
     pub(crate) fn has_gaps(&self) -> bool {
-        !matches!(self.state.peer.address(), Address::Tcp(_))
+        let peer = &self.state.peer;
+        let socket = peer.via().unwrap_or(peer.address());
+        !matches!(socket, Address::Tcp(_))
     }
 
     /// Returns whether the peer has become another one since the last call.
@@ -143,5 +145,37 @@ impl<P> Session<P> {
     /// for the end.
     pub(crate) fn has_panicked_last(&self) -> bool {
         self.state.flags.any(PANICKED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ProtocolError;
+    use crate::session::{Tick, Transport};
+
+    struct Quiet;
+
+    impl Protocol for Quiet {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            _: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            Ok(data.len())
+        }
+    }
+
+    /// How a socket reads does not depend on whom its peer speaks for.
+    #[test]
+    fn a_unix_socket_has_gaps_whatever_client_a_header_names() {
+        let address = |uri: &str| uri.parse().expect("an address");
+        let mut peer = Peer::new(address("unix:///run/proxy"), Some(0));
+        peer.stand_for(address("tcp://192.0.2.1:5"), true);
+        assert!(Session::new(Quiet, peer, Tick::ZERO).has_gaps());
+
+        let mut peer = Peer::new(address("tcp://192.0.2.9:80"), Some(0));
+        peer.stand_for(address("unix:///run/client"), true);
+        assert!(!Session::new(Quiet, peer, Tick::ZERO).has_gaps());
     }
 }
