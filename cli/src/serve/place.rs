@@ -4,7 +4,6 @@ use serveloop::Listen;
 use serveloop::net::OtherOptions;
 
 use crate::failure::Failure;
-use crate::serve::proxies;
 use crate::serving::{ListenerTls, TLS_KEYS};
 
 const TLS: &str = "tls://";
@@ -18,19 +17,22 @@ pub(super) struct Written {
 }
 
 /// Reads a URI and resolves its address. A name may have several, and the server needs only one of
-/// them to work. The address of `tls://` is one of TCP.
-pub(super) fn resolve(uri: &str) -> Result<Written, Failure> {
-    let keys: Vec<&str> = proxies::KEYS.into_iter().chain(TLS_KEYS).collect();
+/// them to work. The address of `tls://` is one of TCP. `others` are the names of options that are
+/// neither the library's nor for TLS.
+pub(super) fn resolve(uri: &str, others: &[&str]) -> Result<Written, Failure> {
+    let keys: Vec<&str> = others.iter().copied().chain(TLS_KEYS).collect();
     let rest = uri.strip_prefix(TLS);
     let text = rest.map_or_else(|| uri.to_owned(), |rest| format!("{TCP}{rest}"));
 
-    let (listens, given) =
-        Listen::resolve_with(&text, &keys).map_err(|error| match Failure::of_input(error) {
-            Failure::Usage(problem) if rest.is_some() => {
-                Failure::Usage(problem.replacen(TCP, TLS, 1))
-            }
-            other => other,
-        })?;
+    let resolved = Listen::resolve_with(&text, &keys);
+    let (listens, given) = resolved.map_err(|error| match Failure::of_input(error) {
+        Failure::Usage(problem) if rest.is_some() => Failure::Usage(problem.replacen(TCP, TLS, 1)),
+        // The library knows nothing of our scheme.
+        Failure::Usage(problem) => {
+            Failure::Usage(problem.replacen("expected tcp, udp", "expected tcp, tls, udp", 1))
+        }
+        other => other,
+    })?;
 
     let is_of_tls = |(name, _): &(String, String)| TLS_KEYS.contains(&name.as_str());
     let (of_tls, others) = given.into_iter().partition(is_of_tls);

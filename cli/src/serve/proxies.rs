@@ -10,7 +10,7 @@ use crate::serving::{Door, ListenerTls, Others};
 use crate::signals::at_hangup;
 
 /// The command's own options in the query of a listener.
-pub(super) const KEYS: [&str; 2] = ["proxy", "trust"];
+const KEYS: [&str; 2] = ["proxy", "trust"];
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ProxyOptions {
@@ -67,7 +67,7 @@ impl ProxyOptions {
                 listens: place,
                 of_tls,
                 others,
-            } = place::resolve(uri)?;
+            } = place::resolve(uri, &KEYS)?;
             let about = |problem| Failure::Usage(format!("{uri:?}: {problem}"));
             let own = Own::of(&others).map_err(about)?;
             is_trust_used |= matches!(own.proxy, Some(Some(_))) && own.trust.is_none();

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use serveloop::{Ended, Factory, Peer, Protocol};
+use serveloop::{Ended, Factory, Peer};
 
 use crate::serving::ListenerTls;
+use crate::serving::listener_tls::Boxed;
 
 /// The command's own options for TLS in the query of a listener.
 pub(crate) const TLS_KEYS: [&str; 5] = ["cert", "key", "client-ca", "client-auth", "alpn"];
-
-pub(super) type Boxed = Box<dyn Protocol + Send>;
 
 /// Makes protocols for the clients of listeners of which some have TLS. The protocols are boxed,
 /// since they differ.

@@ -2,15 +2,16 @@
 
 use std::{fmt, io};
 
-use serveloop::Peer;
 use serveloop::layer::Layered;
 use serveloop::layer::tls::{ClientCertificates, ServerTls, ServerTlsBuilder, Tls, TlsInfo};
+use serveloop::{Peer, Protocol};
 
 use crate::escaped::{Escaped, on_one_line};
 use crate::failure::Failure;
 use crate::logger::TARGET;
 use crate::serving::AccessLog;
-use crate::serving::encrypted::Boxed;
+
+pub(super) type Boxed = Box<dyn Protocol + Send>;
 
 /// The TLS of a listener. All clones are the same.
 #[derive(Clone, Debug)]

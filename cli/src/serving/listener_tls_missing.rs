@@ -1,9 +1,10 @@
 //! What stands for TLS in a command that is built without it.
 
-use serveloop::Peer;
+use serveloop::{Peer, Protocol};
 
 use crate::failure::Failure;
-use crate::serving::encrypted::Boxed;
+
+pub(super) type Boxed = Box<dyn Protocol + Send>;
 
 /// The TLS of a listener, of which there is none.
 #[derive(Clone, Debug)]

@@ -426,6 +426,10 @@ fn options_that_make_no_sense_are_usage_errors() {
         (format!("udp://127.0.0.1:0?{pair}"), "cert is for tls://"),
         (format!("unix:///tmp/x?{pair}"), "cert is for tls://"),
         ("tcp://127.0.0.1:0?alpn=a".to_owned(), "alpn is for tls://"),
+        (
+            "ssl://127.0.0.1:0".to_owned(),
+            "expected tcp, tls, udp, unix or unixgram",
+        ),
     ] {
         let outcome = Outcome::new(&["serve", "echo", "--listen", &uri]);
         assert_eq!(outcome.code, Some(2), "{uri}: {}", outcome.stderr);
