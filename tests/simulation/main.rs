@@ -274,6 +274,7 @@ fn everything_happens() {
         "datagrams_over_rate",
         "closed_malformed",
         "closed_overflow",
+        "rate_limited",
         "closed_unterminated",
         "closed_refused",
         "closed_timeout_handshake",
