@@ -26,7 +26,7 @@ impl<P: Protocol> Session<P> {
     /// # let mailbox = Mailbox::new(Box::new(|| ()));
     /// # let context = &Context::new(&clock, &config, &mailbox, 0);
     /// # let peer = Peer::new(Address::Tcp(([127, 0, 0, 1], 1).into()), Some(0));
-    /// let mut session = Session::new(Quiet, peer, clock.tick());
+    /// let mut session = Session::new(Echo, peer, clock.tick());
     /// session.handle_open(context);
     /// session.handle_read(Ok(b"hello"), context);
     /// assert_eq!(session.output(), b"hello");

@@ -157,7 +157,7 @@ fn a_server_that_cannot_begin_says_why_in_one_line() {
         ("socketpair:error=EMFILE", "cannot create"),
         ("eventfd2:error=ENFILE", "event loop"),
         (&*first, "cannot start"),
-        (&*third, "cannot start worker 2 of 3"),
+        (&*third, "cannot start worker 3 of 3"),
         ("epoll_ctl:error=ENOSPC:when=2", "cannot watch a listener"),
     ];
     for (what, why) in calls {
