@@ -10,9 +10,7 @@ use std::time::Duration;
 use serveloop::framing::{
     FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines, Message,
 };
-use serveloop::layer::layered;
 use serveloop::protocols::Echo;
-use serveloop::testing::Identity;
 use serveloop::{Address, Config, Peer, ProtocolError, Server};
 use serveloop_measure::Shape;
 use socket2::{Domain, Socket, Type};
@@ -44,8 +42,6 @@ pub(crate) enum Kind {
     Framed,
     /// An echo of lines.
     Lines,
-    /// An echo inside a layer that changes nothing.
-    Identity,
     /// Asks before it sleeps.
     Busy,
     /// For peers that stay though they say nothing.
@@ -54,7 +50,7 @@ pub(crate) enum Kind {
     Scarce,
 }
 
-const NAMES: [(&str, Kind); 14] = [
+const NAMES: [(&str, Kind); 13] = [
     ("epoll", Kind::Epoll),
     ("edge", Kind::Edge),
     ("mio", Kind::Mio),
@@ -65,7 +61,6 @@ const NAMES: [(&str, Kind); 14] = [
     ("threads", Kind::Threads),
     ("framed", Kind::Framed),
     ("lines", Kind::Lines),
-    ("identity", Kind::Identity),
     ("busy", Kind::Busy),
     ("patient", Kind::Patient),
     ("scarce", Kind::Scarce),
@@ -130,10 +125,6 @@ impl Kind {
             Self::Lines => server.serve_forever(|_: &Peer| {
                 Some(Framed::new(Lines::new(FRAME_MOST), Frame(PhantomData)))
             }),
-            Self::Identity => server.serve_forever(layered(
-                |_: &Peer| Some(Identity),
-                |_: &Peer, (): &()| Some(Echo),
-            )),
             _ => server.serve_forever(echo),
         };
         end.map(drop)
