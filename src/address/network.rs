@@ -207,6 +207,12 @@ impl NetworkList {
         self.networks.is_empty() && !self.has_unix
     }
 
+    /// Adds what another list holds.
+    pub fn extend(&mut self, other: &Self) {
+        self.networks.extend_from_slice(&other.networks);
+        self.has_unix |= other.has_unix;
+    }
+
     /// Returns the networks in the order of the text.
     pub fn iter(&self) -> slice::Iter<'_, IpNetwork> {
         self.networks.iter()

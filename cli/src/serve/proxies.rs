@@ -1,12 +1,13 @@
 //! Proxies in front: the options `--proxy` and `--trust`, and those of a single listener.
 
 use clap::{Args, ValueEnum};
+use serveloop::layer::proxy::Proxy;
 use serveloop::net::NetworkList;
 use serveloop::{Address, Config, Listen};
 
 use crate::failure::Failure;
 use crate::serve::place::{self, given_twice};
-use crate::serving::{Door, ListenerTls, Others};
+use crate::serving::ListenerTls;
 use crate::signals::at_hangup;
 
 /// The command's own options in the query of a listener.
@@ -32,15 +33,6 @@ enum When {
     Optional,
 }
 
-impl From<When> for Others {
-    fn from(when: When) -> Self {
-        match when {
-            When::Required => Self::Refused,
-            When::Optional => Self::Direct,
-        }
-    }
-}
-
 /// The options of one listener.
 #[derive(Default)]
 struct Own {
@@ -51,7 +43,7 @@ struct Own {
 /// Where to listen: for each URI its addresses, of which one has to work, its door and its TLS.
 pub(super) struct Places {
     pub(super) listens: Vec<Vec<Listen>>,
-    pub(super) doors: Vec<Option<Door>>,
+    pub(super) doors: Vec<Option<Proxy>>,
     pub(super) tls: Vec<Option<ListenerTls>>,
 }
 
@@ -90,7 +82,7 @@ impl ProxyOptions {
     }
 
     /// Returns the door of a listener with these options.
-    fn door(&self, own: Own, is_datagram: bool) -> Result<Option<Door>, String> {
+    fn door(&self, own: Own, is_datagram: bool) -> Result<Option<Proxy>, String> {
         let Some(when) = own.proxy.unwrap_or(self.proxy) else {
             return match own.trust {
                 Some(_) => Err("trust needs proxy=required or proxy=optional".to_owned()),
@@ -110,7 +102,10 @@ impl ProxyOptions {
                  10.0.0.0/8"
             ));
         };
-        Ok(Some(Door::new(trusted, when.into())))
+        Ok(Some(match when {
+            When::Required => Proxy::required(trusted),
+            When::Optional => Proxy::optional(trusted),
+        }))
     }
 }
 
@@ -159,11 +154,8 @@ impl Places {
 
     /// Exempts the proxies of all listeners from the limit per peer. It counts their clients.
     pub(super) fn exempt_proxies(&self, config: &mut Config) {
-        let doors = self.doors.iter().flatten();
-        let lists: Vec<_> = doors.map(|door| door.trusted().to_string()).collect();
-        // A list is read from what it is displayed as.
-        if let Ok(all) = lists.join(",").parse() {
-            config.trusted_proxies = all;
+        for door in self.doors.iter().flatten() {
+            config.trusted_proxies.extend(door.trusted());
         }
     }
 }

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use serveloop::layer::proxy::Proxy;
 use serveloop::{Address, Server};
 
-use crate::serving::{Door, ListenerTls};
+use crate::serving::ListenerTls;
 
 /// A server, and for each of its listeners the door that its clients come through, and its TLS.
 #[derive(Debug)]
 pub(crate) struct BoundServer {
     server: Server,
     /// In the order of the server's addresses.
-    doors: Vec<Option<Door>>,
+    doors: Vec<Option<Proxy>>,
     /// In the same order.
     tls: Vec<Option<ListenerTls>>,
 }
@@ -21,7 +22,11 @@ pub(super) type Numbered<T> = Option<Arc<[Option<T>]>>;
 
 impl BoundServer {
     /// Returns `server` with the door and the TLS of each of its places.
-    pub(crate) fn new(server: Server, doors: &[Option<Door>], tls: &[Option<ListenerTls>]) -> Self {
+    pub(crate) fn new(
+        server: Server,
+        doors: &[Option<Proxy>],
+        tls: &[Option<ListenerTls>],
+    ) -> Self {
         let places = server.places();
         let doors = places.iter().map(|place| doors[*place].clone()).collect();
         let tls = places.iter().map(|place| tls[*place].clone()).collect();
@@ -50,7 +55,7 @@ impl BoundServer {
     }
 
     /// Returns the server, with the doors and the TLS if there are any.
-    pub(super) fn into_parts(self) -> (Server, Numbered<Door>, Numbered<ListenerTls>) {
+    pub(super) fn into_parts(self) -> (Server, Numbered<Proxy>, Numbered<ListenerTls>) {
         (self.server, numbered(self.doors), numbered(self.tls))
     }
 }

@@ -4,141 +4,37 @@ use std::sync::Arc;
 
 use serveloop::layer::proxy::{Header, Proxy, Reader};
 use serveloop::layer::{Event, Observe, Observed, Preface, Prefaced};
-use serveloop::net::NetworkList;
-use serveloop::{Ended, Factory, Peer, Protocol, ProtocolError};
+use serveloop::{Ended, Factory, Peer, ProtocolError};
 
 use crate::serving::AccessLog;
+use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
 
 /// As many bytes show whether a stream begins like a PROXY header.
 const ENOUGH: usize = 16;
 
-/// Where the clients of a listener come through: trusted proxies, which begin each connection with a
-/// PROXY header.
-#[derive(Clone, Debug)]
-pub(crate) struct Door {
-    trusted: Arc<NetworkList>,
-    proxies: Proxy,
-    others: Others,
-}
-
-/// What is done with peers that are no trusted proxies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Others {
-    /// They are refused when they connect.
-    Refused,
-    /// They are clients, and send no header.
-    Direct,
-}
-
-impl Door {
-    pub(crate) fn new(trusted: NetworkList, others: Others) -> Self {
-        Self {
-            proxies: Proxy::optional(trusted.clone()),
-            trusted: Arc::new(trusted),
-            others,
-        }
-    }
-
-    pub(crate) fn trusted(&self) -> &NetworkList {
-        &self.trusted
-    }
-}
-
-/// Makes protocols for the clients of listeners of which some have a door. The protocols are boxed,
-/// since they differ.
+/// Makes protocols for the clients of listeners of which some have proxies in front.
+#[derive(Clone)]
 pub(super) struct Doorkeeper {
     /// By the listener's number.
-    doors: Arc<[Option<Door>]>,
-    make: Box<dyn Make>,
+    doors: Arc<[Option<Proxy>]>,
+    factory: BoxedFactory,
 }
 
 impl Doorkeeper {
-    pub(super) fn new<F>(doors: Arc<[Option<Door>]>, factory: F) -> Self
-    where
-        F: Factory + Clone + Send + 'static,
-        F::Protocol: Send + 'static,
-    {
-        let make = Box::new(factory);
-        Self { doors, make }
+    pub(super) fn new(doors: Arc<[Option<Proxy>]>, factory: BoxedFactory) -> Self {
+        Self { doors, factory }
     }
-}
-
-impl Clone for Doorkeeper {
-    fn clone(&self) -> Self {
-        Self {
-            doors: Arc::clone(&self.doors),
-            make: self.make.copy(),
-        }
-    }
-}
-
-impl Factory for Doorkeeper {
-    type Protocol = Boxed;
-
-    fn build_protocol(&mut self, peer: &Peer) -> Option<Boxed> {
-        let door = peer
-            .listener()
-            .and_then(|number| self.doors.get(number)?.as_ref());
-        let Some(door) = door else {
-            return self.make.plain(peer);
-        };
-
-        let reader = door.proxies.reader(peer)?;
-        if door.trusted.contains(peer.address()) {
-            return Some(self.make.behind(reader));
-        }
-        if door.others == Others::Refused {
-            AccessLog.note(peer, format_args!("refused: not one of the proxies"));
-            return None;
-        }
-        self.make.direct(reader, peer)
-    }
-
-    fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.make.tell(ended);
-    }
-}
-
-type Boxed = Box<dyn Protocol + Send>;
-
-/// A factory whose protocol is not known, so that the models are compiled only once for it.
-///
-/// Its `service_actions` is not called, because that knows the protocol. No factory here has one.
-trait Make: Send {
-    /// Makes the protocol of a client at a listener without a door.
-    fn plain(&mut self, peer: &Peer) -> Option<Boxed>;
 
     /// Makes the protocol of a client that came past the proxies.
-    fn direct(&mut self, reader: Reader, peer: &Peer) -> Option<Boxed>;
+    fn direct(&mut self, reader: Reader, peer: &Peer) -> Option<Boxed> {
+        let protocol = self.factory.build_protocol(peer)?;
+        let observer = NoHeader::new(reader, peer);
+        Some(Box::new(Observed::new(protocol, observer)))
+    }
 
     /// Makes what reads a header, and then the protocol of the client that it names.
-    fn behind(&self, reader: Reader) -> Boxed;
-
-    fn tell(&mut self, ended: &Ended<'_>);
-
-    fn copy(&self) -> Box<dyn Make>;
-}
-
-impl<F> Make for F
-where
-    F: Factory + Clone + Send + 'static,
-    F::Protocol: Send + 'static,
-{
-    fn plain(&mut self, peer: &Peer) -> Option<Boxed> {
-        let protocol = self.build_protocol(peer)?;
-        Some(Box::new(protocol))
-    }
-
-    fn direct(&mut self, reader: Reader, peer: &Peer) -> Option<Boxed> {
-        let protocol = self.build_protocol(peer)?;
-        Some(Box::new(Observed::new(
-            protocol,
-            NoHeader::new(reader, peer),
-        )))
-    }
-
     fn behind(&self, reader: Reader) -> Boxed {
-        let mut factory = self.clone();
+        let mut factory = self.factory.clone();
         let build = move |client: &Peer, _: &Option<Header<'static>>| {
             if let Some(proxy) = client.via() {
                 AccessLog.note(client, format_args!("named by {proxy}"));
@@ -147,12 +43,32 @@ where
         };
         Box::new(Prefaced::new(reader, build))
     }
+}
 
-    fn tell(&mut self, ended: &Ended<'_>) {
-        self.handle_error(ended);
+impl AnyFactory for Doorkeeper {
+    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
+        let door = peer
+            .listener()
+            .and_then(|number| self.doors.get(number)?.as_ref());
+        let Some(door) = door else {
+            return self.factory.build_protocol(peer);
+        };
+
+        let Some(reader) = door.reader(peer) else {
+            AccessLog.note(peer, format_args!("refused: not one of the proxies"));
+            return None;
+        };
+        if door.trusted().contains(peer.address()) {
+            return Some(self.behind(reader));
+        }
+        self.direct(reader, peer)
     }
 
-    fn copy(&self) -> Box<dyn Make> {
+    fn tell(&mut self, ended: &Ended<'_>) {
+        self.factory.handle_error(ended);
+    }
+
+    fn copy(&self) -> Box<dyn AnyFactory> {
         Box::new(self.clone())
     }
 }
@@ -199,9 +115,9 @@ impl Observe for NoHeader {
 
 #[cfg(test)]
 mod tests {
-    use serveloop::Address;
     use serveloop::protocols::Echo;
     use serveloop::testing::MemorySession;
+    use serveloop::{Address, Protocol};
 
     use super::*;
     use crate::protocols::Greet;
@@ -210,15 +126,18 @@ mod tests {
         Peer::new(uri.parse::<Address>().unwrap(), Some(listener))
     }
 
-    fn doors() -> Arc<[Option<Door>]> {
+    fn doorkeeper<P>(build: fn(&Peer) -> Option<P>) -> Doorkeeper
+    where
+        P: Protocol + Send + 'static,
+    {
         let trusted = || "10.0.0.0/8,unix".parse().unwrap();
-        let required = Door::new(trusted(), Others::Refused);
-        let optional = Door::new(trusted(), Others::Direct);
-        [None, Some(required), Some(optional)].into()
+        let (required, optional) = (Proxy::required(trusted()), Proxy::optional(trusted()));
+        let doors = [None, Some(required), Some(optional)].into();
+        Doorkeeper::new(doors, BoxedFactory::of(build))
     }
 
     fn session(keeper: &mut Doorkeeper, uri: &str, listener: u16) -> Option<MemorySession<Boxed>> {
-        let protocol = keeper.build_protocol(&peer(uri, listener))?;
+        let protocol = keeper.build(&peer(uri, listener))?;
         let config = serveloop::Config::default();
         Some(MemorySession::with_peer(
             protocol,
@@ -229,7 +148,7 @@ mod tests {
 
     #[test]
     fn who_comes_through_which_door() {
-        let mut keeper = Doorkeeper::new(doors(), |_: &Peer| Some(Echo));
+        let mut keeper = doorkeeper(|_| Some(Echo));
         for (listener, uri, sent, expected) in [
             (
                 0,
@@ -255,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_direct_client_is_greeted_before_it_has_said_anything() {
-        let mut keeper = Doorkeeper::new(doors(), |_: &Peer| Some(Greet));
+        let mut keeper = doorkeeper(|_| Some(Greet));
         let mut direct = session(&mut keeper, "tcp://192.0.2.1:5", 2).unwrap();
         assert_eq!(direct.sent(), b"connected");
         let mut behind = session(&mut keeper, "tcp://10.0.0.1:5", 2).unwrap();
@@ -266,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_forged_header_in_pieces_is_one_too() {
-        let mut keeper = Doorkeeper::new(doors(), |_: &Peer| Some(Echo));
+        let mut keeper = doorkeeper(|_| Some(Echo));
         for header in [
             &b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n"[..],
             b"\r\n\r\n\0\r\nQUIT\n\x21",

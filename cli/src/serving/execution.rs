@@ -9,8 +9,8 @@ use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistic
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
 use crate::serving::BoundServer;
-use crate::serving::bound_server::Numbered;
-use crate::serving::door::{Door, Doorkeeper};
+use crate::serving::boxed_factory::BoxedFactory;
+use crate::serving::door::Doorkeeper;
 use crate::serving::encrypted::Encrypted;
 use crate::serving::rate::{Limited, Rate};
 use crate::signals::{tell_from_a_thread, tell_heard};
@@ -103,42 +103,25 @@ impl Execution {
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
-        // What is limited are the protocol's own bytes and messages, not those of TLS.
         let limit = self.rate.limit();
-        if limit.is_unlimited() {
-            self.serve_encrypted(server, factory)
-        } else {
-            self.serve_encrypted(server, Limited::new(factory, limit))
-        }
-    }
-
-    fn serve_encrypted<F>(self, server: BoundServer, factory: F) -> io::Result<Statistics>
-    where
-        F: Factory + Clone + Send + 'static,
-        F::Protocol: Send + 'static,
-    {
-        // The header of a proxy comes before the handshake of TLS.
         let (server, doors, tls) = server.into_parts();
-        match tls {
-            Some(tls) => self.serve_behind(doors, server, Encrypted::new(tls, factory)),
-            None => self.serve_behind(doors, server, factory),
+        if limit.is_unlimited() && doors.is_none() && tls.is_none() {
+            return self.serve_in_model(server, factory);
         }
-    }
 
-    fn serve_behind<F>(
-        self,
-        doors: Numbered<Door>,
-        server: Server,
-        factory: F,
-    ) -> io::Result<Statistics>
-    where
-        F: Factory + Clone + Send + 'static,
-        F::Protocol: Send + 'static,
-    {
-        match doors {
-            Some(doors) => self.serve_in_model(server, Doorkeeper::new(doors, factory)),
-            None => self.serve_in_model(server, factory),
+        // What is limited are the protocol's own bytes and messages, not those of TLS, and the
+        // header of a proxy comes before the handshake.
+        let mut factory = BoxedFactory::of(factory);
+        if !limit.is_unlimited() {
+            factory = BoxedFactory::new(Limited::new(factory, limit));
         }
+        if let Some(tls) = tls {
+            factory = BoxedFactory::new(Encrypted::new(tls, factory));
+        }
+        if let Some(doors) = doors {
+            factory = BoxedFactory::new(Doorkeeper::new(doors, factory));
+        }
+        self.serve_in_model(server, factory)
     }
 
     fn serve_in_model<F>(self, server: Server, factory: F) -> io::Result<Statistics>

@@ -2,16 +2,15 @@
 
 use std::{fmt, io};
 
+use serveloop::Peer;
 use serveloop::layer::Layered;
 use serveloop::layer::tls::{ClientCertificates, ServerTls, ServerTlsBuilder, Tls, TlsInfo};
-use serveloop::{Peer, Protocol};
 
 use crate::escaped::{Escaped, on_one_line};
 use crate::failure::Failure;
 use crate::logger::TARGET;
 use crate::serving::AccessLog;
-
-pub(super) type Boxed = Box<dyn Protocol + Send>;
+use crate::serving::boxed_factory::Boxed;
 
 /// The TLS of a listener. All clones are the same.
 #[derive(Clone, Debug)]

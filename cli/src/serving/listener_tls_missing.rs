@@ -1,10 +1,9 @@
 //! What stands for TLS in a command that is built without it.
 
-use serveloop::{Peer, Protocol};
+use serveloop::Peer;
 
 use crate::failure::Failure;
-
-pub(super) type Boxed = Box<dyn Protocol + Send>;
+use crate::serving::boxed_factory::Boxed;
 
 /// The TLS of a listener, of which there is none.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ mod access_log;
 #[cfg_attr(not(target_os = "linux"), path = "activation_other_systems.rs")]
 pub(crate) mod activation;
 mod bound_server;
+mod boxed_factory;
 mod door;
 mod encrypted;
 mod execution;
@@ -22,7 +23,6 @@ mod stdout_queue;
 pub(crate) use self::access_log::AccessLog;
 pub(crate) use self::activation::VARIABLES;
 pub(crate) use self::bound_server::BoundServer;
-pub(crate) use self::door::{Door, Others};
 pub(crate) use self::encrypted::TLS_KEYS;
 pub(crate) use self::execution::Execution;
 pub(crate) use self::implied_limits::{Need, make_room};

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 use serveloop::layer::{RateLimit, RateLimited};
-use serveloop::{Ended, Factory, Peer, Protocol};
+use serveloop::{Ended, Factory, Peer};
 
+use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
 use crate::units::{Size, Span};
-
-type AnyProtocol = Box<dyn Protocol + Send>;
 
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Connections")]
@@ -53,67 +52,27 @@ impl Rate {
     }
 }
 
-/// A factory whose protocols are within a rate limit. It hides their type, so that the models are
-/// compiled once for all limited protocols. It has no `service_actions`, which no protocol of the
-/// command uses.
+/// A factory whose protocols are within a rate limit.
+#[derive(Clone)]
 pub(super) struct Limited {
-    factory: Box<dyn AnyFactory>,
+    factory: BoxedFactory,
     limit: RateLimit,
 }
 
 impl Limited {
-    pub(super) fn new<F>(factory: F, limit: RateLimit) -> Self
-    where
-        F: Factory + Clone + Send + 'static,
-        F::Protocol: Send + 'static,
-    {
-        let factory = Box::new(factory);
+    pub(super) fn new(factory: BoxedFactory, limit: RateLimit) -> Self {
         Self { factory, limit }
     }
 }
 
-impl Clone for Limited {
-    fn clone(&self) -> Self {
-        Self {
-            factory: self.factory.copy(),
-            limit: self.limit,
-        }
-    }
-}
-
-impl Factory for Limited {
-    type Protocol = RateLimited<AnyProtocol>;
-
-    fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
-        let protocol = self.factory.build(peer)?;
-        Some(RateLimited::new(protocol, self.limit))
-    }
-
-    fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.factory.tell(ended);
-    }
-}
-
-/// A factory of protocols of any type.
-trait AnyFactory: Send {
-    fn build(&mut self, peer: &Peer) -> Option<AnyProtocol>;
-
-    fn tell(&mut self, ended: &Ended<'_>);
-
-    fn copy(&self) -> Box<dyn AnyFactory>;
-}
-
-impl<F> AnyFactory for F
-where
-    F: Factory + Clone + Send + 'static,
-    F::Protocol: Send + 'static,
-{
-    fn build(&mut self, peer: &Peer) -> Option<AnyProtocol> {
-        Some(Box::new(self.build_protocol(peer)?))
+impl AnyFactory for Limited {
+    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
+        let protocol = self.factory.build_protocol(peer)?;
+        Some(Box::new(RateLimited::new(protocol, self.limit)))
     }
 
     fn tell(&mut self, ended: &Ended<'_>) {
-        self.handle_error(ended);
+        self.factory.handle_error(ended);
     }
 
     fn copy(&self) -> Box<dyn AnyFactory> {

@@ -70,6 +70,12 @@ impl Proxy {
         }
     }
 
+    /// Returns the proxies that are trusted.
+    #[must_use]
+    pub fn trusted(&self) -> &NetworkList {
+        &self.trusted
+    }
+
     /// Returns the reader for a connection from `peer`, or `None` if the peer is refused.
     #[must_use]
     pub fn reader(&self, peer: &Peer) -> Option<Reader> {
