@@ -1,5 +1,6 @@
 //! A protocol inside a layer: one connection whose bytes are transformed on their way.
 
+use std::mem;
 use std::panic::resume_unwind;
 use std::time::Instant;
 
@@ -100,7 +101,7 @@ where
             return Ok(());
         };
         let peer = transport.peer().clone();
-        let protocol = match std::mem::replace(&mut self.inside, Inside::None) {
+        let protocol = match mem::replace(&mut self.inside, Inside::None) {
             Inside::Given(protocol) => Some(protocol),
             Inside::Awaited(mut build) => build(&peer, &info),
             open => {

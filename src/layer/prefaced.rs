@@ -172,7 +172,7 @@ where
                 return Ok(0);
             }
             transport.end_unit_room();
-            return Ok(std::mem::take(&mut self.shown));
+            return Ok(mem::take(&mut self.shown));
         }
 
         let taken = protocol.data_received(rest, transport)?;

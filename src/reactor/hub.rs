@@ -202,11 +202,10 @@ impl<'a, N> Hub<'a, N> {
     #[cold]
     pub(super) fn warn_amplified(&mut self, peer: Option<&Peer>, reply: fmt::Arguments<'_>) {
         let cause = "amplified";
-        let message =
-            format!("{reply} was dropped: longer than reply_factor (--reply-factor) allows");
+        let why = "was dropped: longer than reply_factor (--reply-factor) allows";
         match peer {
-            Some(peer) => self.warn_of(peer, cause, format_args!("{message}")),
-            None => self.warn(cause, format_args!("{message}")),
+            Some(peer) => self.warn_of(peer, cause, format_args!("{reply} {why}")),
+            None => self.warn(cause, format_args!("{reply} {why}")),
         }
     }
 

@@ -12,8 +12,7 @@ use crate::address::{Address, Peer};
 use crate::error::CloseReason;
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, EOF_TOLD, FINISHED, FIRST, FULL, INCOMPLETE, LOST,
-    NESTED, PAUSED, PENDING, RATE_LIMITED, REPLACED, RETIME, State, UNIT_ROOM, WAITS, WANTED,
-    WROTE,
+    MUTE, NESTED, PAUSED, PENDING, RATE_LIMITED, REPLACED, RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Tick, Transport};
 
@@ -109,8 +108,7 @@ impl<P: Protocol> Session<P> {
 
     /// Tells the protocol inside that the output has fallen to the low mark.
     pub(crate) fn handle_resumed(&mut self, context: &Context<'_>) {
-        self.state.flags.clear(WANTED);
-        self.state.unblock(FULL, context.clock.tick());
+        self.state.end_wait_for_room(context.clock.tick());
         self.tell(context, P::resume_writing);
     }
 
@@ -221,8 +219,7 @@ impl<'a> Transport<'a> {
     pub(crate) fn resume_if_empty(&mut self) -> bool {
         let resumes = self.is_full_and_empty();
         if resumes {
-            self.state.flags.clear(WANTED);
-            self.state.unblock(FULL, self.context.clock.tick());
+            self.state.end_wait_for_room(self.context.clock.tick());
         }
         resumes
     }
@@ -237,7 +234,19 @@ impl<'a> Transport<'a> {
 
     /// Sends up to `most` bytes that `fill` writes, like [`write`](Self::write) but in place.
     pub(crate) fn write_with(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
-        self.state.write_with(most, self.context.config, fill);
+        if self.state.flags.any(MUTE) {
+            return;
+        }
+        self.state.flags.set(WROTE);
+        let output = self.state.output.get_or_insert_with(Box::default);
+        output.push_with(most, fill);
+
+        let waiting = output.len();
+        if waiting > self.context.config.max_output {
+            self.state.fail(CloseReason::Overflow);
+        } else if waiting >= self.context.config.high_water {
+            self.state.flags.set(FULL);
+        }
     }
 
     /// Ends our side of the stream if `finishes`, when all written data is sent.
@@ -257,7 +266,7 @@ impl<'a> Transport<'a> {
         self.state.note_unsent(end.unsent);
     }
 
-    /// Ends the connection for `reason`. See [`State::fail`] for what happens to the output.
+    /// Ends the connection for `reason`. See [`State::fail`](crate::session::state::State::fail) for what happens to the output.
     pub(crate) fn fail(&mut self, reason: CloseReason) {
         self.state.fail(reason);
     }
@@ -276,28 +285,5 @@ impl<'a> Transport<'a> {
     /// Returns whether some of the peer's bytes wait to be read, during `handle_timeout`.
     pub(crate) fn has_input(&self) -> bool {
         self.state.flags.any(WAITS)
-    }
-}
-
-impl State {
-    fn write_with(
-        &mut self,
-        most: usize,
-        config: &crate::config::Config,
-        fill: impl FnOnce(&mut [u8]) -> usize,
-    ) {
-        if self.flags.any(super::state::MUTE) {
-            return;
-        }
-        self.flags.set(WROTE);
-        let output = self.output.get_or_insert_with(Box::default);
-        output.push_with(most, fill);
-
-        let waiting = output.len();
-        if waiting > config.max_output {
-            self.fail(CloseReason::Overflow);
-        } else if waiting >= config.high_water {
-            self.flags.set(FULL);
-        }
     }
 }

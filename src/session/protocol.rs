@@ -275,6 +275,21 @@ pub struct Actions<'a, P> {
 }
 
 impl<P> Actions<'_, P> {
+    /// Returns the same for a factory inside this one, whose connections go to `connects`.
+    #[cfg(feature = "testing")]
+    pub(crate) fn inside<'b, Q>(
+        &'b mut self,
+        connects: &'b mut Vec<(Address, Q)>,
+    ) -> Actions<'b, Q> {
+        Actions {
+            now: self.now,
+            statistics: self.statistics,
+            connects,
+            again: self.again,
+            shutdown: self.shutdown,
+        }
+    }
+
     /// Returns the time of this turn.
     #[must_use]
     pub fn now(&self) -> Instant {

@@ -320,10 +320,15 @@ impl State {
 
         let resumes = waiting <= low_water && self.flags.any(FULL | WANTED);
         if resumes {
-            self.flags.clear(WANTED);
-            self.unblock(FULL, now);
+            self.end_wait_for_room(now);
         }
         resumes
+    }
+
+    /// Lets the protocol write again, and the peer's input be shown.
+    pub(super) fn end_wait_for_room(&mut self, now: Tick) {
+        self.flags.clear(WANTED);
+        self.unblock(FULL, now);
     }
 
     #[inline]

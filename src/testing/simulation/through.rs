@@ -37,13 +37,8 @@ where
 
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
         let mut connects = Vec::new();
-        self.factory.service_actions(&mut Actions {
-            now: actions.now,
-            statistics: actions.statistics,
-            connects: &mut connects,
-            again: &mut *actions.again,
-            shutdown: &mut *actions.shutdown,
-        });
+        self.factory
+            .service_actions(&mut actions.inside(&mut connects));
 
         for (to, protocol) in connects {
             actions.connect(to, Layered::around((self.layer)(), protocol));

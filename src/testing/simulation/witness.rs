@@ -39,13 +39,8 @@ impl<F: Factory> Factory for Witnessed<F> {
 
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
         let mut connects = Vec::new();
-        self.factory.service_actions(&mut Actions {
-            now: actions.now,
-            statistics: actions.statistics,
-            connects: &mut connects,
-            again: &mut *actions.again,
-            shutdown: &mut *actions.shutdown,
-        });
+        self.factory
+            .service_actions(&mut actions.inside(&mut connects));
 
         self.ledger.borrow_mut().may_close |= *actions.shutdown;
         for (to, protocol) in connects {
