@@ -8,11 +8,10 @@ use serveloop::{Ended, Protocol, ProtocolError, Transport};
 
 use crate::fetch::body::Body;
 use crate::fetch::head::Head;
-use crate::fetch::lines::HeadEnd;
+use crate::fetch::head_reader::HeadReader;
 use crate::outbound::Ending;
 
-/// The longest head, in bytes, and how many interim responses may come before the final one.
-const HEAD_MOST: usize = 300 << 10;
+/// How many interim responses may come before the final one.
 const INTERIM_MOST: usize = 16;
 
 /// The receiver of a response.
@@ -48,7 +47,7 @@ pub(crate) struct Get<R> {
     ending: Ending,
     deadline: Option<Instant>,
     interim: usize,
-    head_end: HeadEnd,
+    heads: HeadReader,
     /// `None` until the head has come.
     body: Option<Body>,
 }
@@ -67,26 +66,16 @@ impl<R: Recipient> Get<R> {
             ending,
             deadline,
             interim: 0,
-            head_end: HeadEnd::default(),
+            heads: HeadReader::default(),
             body: None,
         }
     }
 
     fn receive_head(&mut self, data: &[u8]) -> Result<usize, ProtocolError> {
-        let found = self.head_end.find(data)?;
-        let length = found.unwrap_or(data.len());
-        if length > HEAD_MOST {
-            return Err(ProtocolError::TooLong {
-                length: length as u64,
-                limit: HEAD_MOST,
-            });
-        }
-        if found.is_none() {
+        let Some((head, length)) = self.heads.read(data)? else {
             return Ok(0);
-        }
+        };
 
-        self.head_end = HeadEnd::default();
-        let head = Head::parse(&data[..length])?;
         if head.is_interim() {
             self.interim += 1;
             if self.interim > INTERIM_MOST {
@@ -163,6 +152,7 @@ mod tests {
     use serveloop::{CloseReason, Config};
 
     use super::*;
+    use crate::fetch::head_reader::HEAD_MOST;
 
     /// Records what a recipient was told.
     #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ mod authority;
 mod body;
 mod download;
 mod head;
+mod head_reader;
 mod host;
 mod http;
 mod lines;

@@ -3,11 +3,7 @@
 use serveloop::ProtocolError;
 use serveloop::layer::{Layer, Received, Wire};
 
-use crate::fetch::head::Head;
-use crate::fetch::lines::HeadEnd;
-
-/// The longest head of a proxy's response, in bytes.
-const HEAD_MOST: usize = 300 << 10;
+use crate::fetch::head_reader::HeadReader;
 
 /// The most bytes that a layer may take at once.
 const UNIT_MOST: usize = 64 << 10;
@@ -16,7 +12,7 @@ const UNIT_MOST: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     request: Vec<u8>,
-    head_end: HeadEnd,
+    heads: HeadReader,
     is_open: bool,
 }
 
@@ -25,27 +21,17 @@ impl Tunnel {
     pub(crate) fn new(request: Vec<u8>) -> Self {
         Self {
             request,
-            head_end: HeadEnd::default(),
+            heads: HeadReader::default(),
             is_open: false,
         }
     }
 
     /// Takes the head of a response, if it is complete.
     fn take_head(&mut self, data: &[u8]) -> Result<usize, ProtocolError> {
-        let found = self.head_end.find(data)?;
-        let length = found.unwrap_or(data.len());
-        if length > HEAD_MOST {
-            return Err(ProtocolError::TooLong {
-                length: length as u64,
-                limit: HEAD_MOST,
-            });
-        }
-        if found.is_none() {
+        let Some((head, length)) = self.heads.read(data)? else {
             return Ok(0);
-        }
+        };
 
-        self.head_end = HeadEnd::default();
-        let head = Head::parse(&data[..length])?;
         if !head.is_interim() && !head.is_success() {
             let problem = format!("the proxy does not connect to the server: {head}");
             return Err(ProtocolError::other(problem));
@@ -97,6 +83,7 @@ mod tests {
     use serveloop::testing::MemorySession;
 
     use super::*;
+    use crate::fetch::head_reader::HEAD_MOST;
 
     /// What was sent when `pieces` had come, and the reason of the end.
     fn answered(pieces: &[&[u8]]) -> (String, String) {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::support::memory::kib;
 use crate::support::outside::skip;
 use crate::support::running::{Running, fill, run};
 use crate::support::scripts::{Scripted, expect, noise, rest, trickle};
@@ -277,15 +278,9 @@ fn a_slow_reader_slows_the_peer_down() {
 
 /// The most memory that a process ever had resident, in bytes; 0 where that is unknown.
 fn peak_memory(client: &Running) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", client.id())).unwrap_or_default();
-    let field = |name: &str| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name));
-        let kilobytes = value.and_then(|value| value.trim().strip_suffix(" kB"));
-        kilobytes.map_or(0, |count| count.parse::<usize>().expect("a number") * 1024)
-    };
-
+    let field = |name: &str| kib(client.id(), name).unwrap_or_default() * 1024;
     // Without the pages of the program itself, which is large in a debug build.
-    field("VmHWM:").saturating_sub(field("RssFile:"))
+    field("VmHWM").saturating_sub(field("RssFile"))
 }
 
 #[test]

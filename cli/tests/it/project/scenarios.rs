@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use socket2::SockRef;
 
+use crate::support::memory::kib;
 use crate::support::outside::skip;
 use crate::support::served::{PATIENCE, Served, serveloop};
 use crate::support::sockets::socket_addr;
@@ -106,11 +107,7 @@ impl Subject {
 
     /// Memory that the server has in use, in bytes.
     fn memory(&self) -> usize {
-        let path = format!("/proc/{}/status", self.served.process_id());
-        let text = fs::read_to_string(path).expect("a process");
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
-        kib.expect("a number") << 10
+        kib(self.served.process_id(), "VmRSS").expect("a process") << 10
     }
 
     /// Waits until the server looks like that.

@@ -1,5 +1,6 @@
 //! What several themes need: programs, servers and clients for one test.
 
+pub(crate) mod memory;
 #[path = "../../../../tests/it/support/outside.rs"]
 pub(crate) mod outside;
 pub(crate) mod running;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::protocols::command::{Client, framed, serve};
+#[cfg(target_os = "linux")]
+use crate::support::memory::kib;
 use crate::support::outside::skip;
 use crate::support::served::{PATIENCE, Served, serveloop};
 use crate::support::sockets::Directory;
@@ -446,13 +448,8 @@ fn requests_that_wait_are_within_the_memory_for_buffers() {
 /// In KiB.
 #[cfg(target_os = "linux")]
 #[track_caller]
-fn peak_memory(served: &Served) -> u64 {
-    let path = format!("/proc/{}/status", served.process_id());
-    let status = fs::read_to_string(path).expect("it runs");
-    let mut lines = status.lines();
-    let value = lines.find_map(|line| line.strip_prefix("VmHWM:"));
-    let digits = value.expect("a field").trim().split(' ').next();
-    digits.expect("a number").parse().expect("a number")
+fn peak_memory(served: &Served) -> usize {
+    kib(served.process_id(), "VmHWM").expect("it runs")
 }
 
 /// A word takes more memory than a letter, and a request can be made of little else.
