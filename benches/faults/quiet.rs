@@ -8,7 +8,7 @@ use serveloop_measure::{Load, Scenario, Shape, Terms};
 
 use crate::server::{PATIENCE, Running};
 
-/// Connects so many clients, and uses each once.
+/// Connects `count` clients, and uses each once.
 pub(crate) fn connect(server: &Running, count: usize) -> io::Result<Load<'static>> {
     let scenario = Scenario {
         connections: count,

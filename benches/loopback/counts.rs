@@ -82,7 +82,7 @@ fn half(options: &Options) -> u64 {
     (options.messages / 2).max(1)
 }
 
-/// Runs a server under `tool` for so many messages, and gives what was counted.
+/// Runs a server under `tool` for `messages` messages, and returns the counts.
 fn trace<const N: usize>(
     tool: Tool,
     options: &Options,

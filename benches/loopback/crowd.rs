@@ -1,4 +1,4 @@
-//! A few active connections among very many that stand idle, beside the same few alone.
+//! A few active connections among very many that are idle, compared with the same few alone.
 
 use std::io;
 use std::time::Duration;
@@ -24,7 +24,7 @@ struct Stage {
 pub(crate) fn crowd(options: &Options, cores: &Cores) -> io::Result<()> {
     let (few, all) = (options.few(), options.crowd.max(options.few()));
     println!(
-        "\ncrowd: {few} active of {all} connections, beside {few} alone; {} bytes",
+        "\ncrowd: {few} active of {all} connections, compared with {few} alone; {} bytes",
         options.size
     );
     println!("{}", line(WIDTHS, ["", "alone", "crowd", "ratio"]));

@@ -80,7 +80,7 @@ pub(crate) fn limit(options: &Options, cores: &Cores) -> io::Result<()> {
         }
     }
     println!(
-        "  the established, beside a server without a crowd: messages/s {}, p99 {}",
+        "  the established, compared with a server without a crowd: messages/s {}, p99 {}",
         ratio(&rates[1], &rates[0]),
         ratio(&slow[1], &slow[0]),
     );

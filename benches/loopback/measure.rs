@@ -128,7 +128,8 @@ pub(crate) fn memory(kind: Kind, cores: &Cores, idle: usize) -> io::Result<f64> 
     each.ok_or_else(|| io::Error::other("the system does not tell the memory of a process"))
 }
 
-/// Sees to it that this process, and the servers that it starts, can have so many connections.
+/// Raises the limit on descriptors so that this process, and the servers that it starts, can have
+/// `connections` connections.
 pub(crate) fn allow(connections: usize) -> io::Result<()> {
     descriptors::check(connections).map_err(io::Error::other)
 }

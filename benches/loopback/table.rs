@@ -68,7 +68,7 @@ pub(crate) fn print(title: &str, unit: &str, rows: &[Row]) {
         let time = figure(row.times()).median;
         // The kernel's ticks are too few in one round for a median.
         let user = time * mean(&row.of(|sample| sample.user_share.unwrap_or(f64::NAN)));
-        let beside = |values: fn(&Row) -> Vec<f64>| match row.name == base.name {
+        let relative = |values: fn(&Row) -> Vec<f64>| match row.name == base.name {
             true => "1.00".to_owned(),
             false => ratio(&values(row), &values(base)).to_string(),
         };
@@ -76,9 +76,9 @@ pub(crate) fn print(title: &str, unit: &str, rows: &[Row]) {
         let cells = [
             row.name.to_owned(),
             format!("{:.0}", figure(row.rates()).median),
-            beside(Row::rates),
+            relative(Row::rates),
             format!("{time:.2}"),
-            beside(Row::times),
+            relative(Row::times),
             format!("{user:.2}"),
             format!("{:.2}", time - user),
             format!("{:.2}", figure(row.of(own_time)).median),

@@ -60,13 +60,13 @@ fn counts(options: &Options, cores: &Cores) -> io::Result<()> {
     if works(Tool::Strace) {
         let ours = calls_per_message(options, Kind::Serveloop, cores)?.all;
         let theirs = calls_per_message(options, Kind::Epoll, cores)?.all;
-        let beside = format!("epoll {theirs:.3}");
+        let compared = format!("epoll {theirs:.3}");
         number(
             "system calls per message",
             Target::Most(2.05),
             ours,
             3,
-            &beside,
+            &compared,
         );
     }
     if works(Tool::Callgrind) {
@@ -78,13 +78,13 @@ fn counts(options: &Options, cores: &Cores) -> io::Result<()> {
                 Ok(format!("{} {each:.0}", kind.name()))
             })
             .collect::<io::Result<Vec<_>>>()?;
-        let beside = theirs.join(", ");
+        let compared = theirs.join(", ");
         number(
             "user-space instructions per message",
             Target::Most(340.0),
             ours,
             0,
-            &beside,
+            &compared,
         );
     }
     Ok(())
@@ -110,9 +110,9 @@ fn throughput(
         .min_by(|one, other| rates(one).median.total_cmp(&rates(other).median));
     if let Some(best) = best {
         let others = list(rows[1..2 + PEERS.len()].iter(), &rates);
-        let beside = format!("{:.0}/s; {others}", figure(ours.rates()).median);
+        let compared = format!("{:.0}/s; {others}", figure(ours.rates()).median);
         let what = format!("{what}, to the best of the peers ({})", best.name);
-        line(&what, Target::Least(0.98), rates(best), &beside);
+        line(&what, Target::Least(0.98), rates(best), &compared);
     }
     if let (Some(beyond), Some(threads)) = (beyond_threads, rows.last()) {
         let what = format!("{what}, to a thread for each");
@@ -132,7 +132,7 @@ fn churn(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
     let rows = trial.rounds(&servers, cores, options.rounds)?;
     let ours = &rows[0];
     let times = |row: &Row| ratio(&ours.times(), &row.times());
-    let beside = format!(
+    let compared = format!(
         "{:.1} us; {}",
         figure(ours.times()).median,
         list(rows[2..4].iter(), &times)
@@ -141,7 +141,7 @@ fn churn(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
         "CPU per connection in churn, to epoll",
         Target::Most(1.05),
         times(&rows[1]),
-        &beside,
+        &compared,
     );
     line(
         "connections/s in churn, to a thread for each",
@@ -155,7 +155,7 @@ fn churn(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
 fn workers(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
     let servers = [Kind::Workers, Kind::Serveloop, Kind::Multi, Kind::Tokio];
     let rows = trial.rounds(&servers, cores, options.rounds)?;
-    let beside = format!(
+    let compared = format!(
         "messages/s {}; tokio's two threads to one: CPU {}",
         ratio(&rows[0].rates(), &rows[1].rates()),
         ratio(&rows[2].times(), &rows[3].times())
@@ -164,7 +164,7 @@ fn workers(trial: Trial, options: &Options, cores: &Cores) -> io::Result<()> {
         "CPU per message, two workers to one loop, all on two cores",
         Target::Stated,
         ratio(&rows[0].times(), &rows[1].times()),
-        &beside,
+        &compared,
     );
     Ok(())
 }
@@ -178,13 +178,13 @@ fn busy(options: &Options, cores: &Cores) -> io::Result<()> {
         let rows = trial.rounds(&[Kind::Busy, Kind::Serveloop], cores, options.rounds)?;
         let trip = |row: &Row| row.of(|sample| 1e6 / sample.rate);
         let (on, off) = (trip(&rows[0]), trip(&rows[1]));
-        let beside = format!(
+        let compared = format!(
             "{:.1} us to {:.1} us",
             figure(on.clone()).median,
             figure(off.clone()).median
         );
         let what = format!("round trip of one connection, busy polling on to off, {name}");
-        line(&what, target, ratio(&on, &off), &beside);
+        line(&what, target, ratio(&on, &off), &compared);
     }
     Ok(())
 }
@@ -206,9 +206,9 @@ fn idle(options: &Options, cores: &Cores) -> io::Result<()> {
             Ok(format!("{} {each:.0}", kind.name()))
         })
         .collect::<io::Result<Vec<_>>>()?;
-    let beside = theirs.join(", ");
+    let compared = theirs.join(", ");
     let what = "resident bytes per idle connection, used once";
-    number(what, Target::Most(176.0), ours, 0, &beside);
+    number(what, Target::Most(176.0), ours, 0, &compared);
     Ok(())
 }
 
@@ -223,7 +223,7 @@ fn processor_time(trial: Trial, options: &Options, cores: &Cores) -> io::Result<
     let rows = trial.rounds(&servers, cores, options.rounds)?;
     let ours = &rows[0];
     let times = |row: &Row| ratio(&ours.times(), &row.times());
-    let beside = format!(
+    let compared = format!(
         "{:.2} us; {}",
         figure(ours.times()).median,
         list(rows[2..].iter(), &times)
@@ -232,7 +232,7 @@ fn processor_time(trial: Trial, options: &Options, cores: &Cores) -> io::Result<
         "CPU per message on one core, to epoll",
         Target::Most(0.97),
         times(&rows[1]),
-        &beside,
+        &compared,
     );
     Ok(())
 }
@@ -267,16 +267,16 @@ impl Target {
     }
 }
 
-fn line(what: &str, target: Target, ratio: Figure, beside: &str) {
+fn line(what: &str, target: Target, ratio: Figure, compared: &str) {
     let verdict = target.judge(ratio.median);
     let target = target.describe();
-    println!("| {what} | {target} | {ratio} | {verdict} | {beside} |");
+    println!("| {what} | {target} | {ratio} | {verdict} | {compared} |");
 }
 
-fn number(what: &str, target: Target, value: f64, digits: usize, beside: &str) {
+fn number(what: &str, target: Target, value: f64, digits: usize, compared: &str) {
     let verdict = target.judge(value);
     let target = target.describe();
-    println!("| {what} | {target} | {value:.digits$} | {verdict} | {beside} |");
+    println!("| {what} | {target} | {value:.digits$} | {verdict} | {compared} |");
 }
 
 /// Our ratio to each of `rows`.

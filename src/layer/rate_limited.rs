@@ -49,7 +49,7 @@ impl RateLimit {
         }
     }
 
-    /// Allows at most so many bytes per second on average. 0 is no limit.
+    /// Allows at most `per_second` bytes per second on average. 0 is no limit.
     #[must_use]
     pub const fn with_bytes(self, per_second: u64) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl RateLimit {
         }
     }
 
-    /// Allows at most so many messages per second on average. 0 is no limit. What the protocol takes
+    /// Allows at most `per_second` messages per second on average. 0 is no limit. What the protocol takes
     /// in one call of [`data_received`](Protocol::data_received) counts as one message.
     #[must_use]
     pub const fn with_messages(self, per_second: u64) -> Self {

@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 
-/// The most events that one wait of [`Mio`] returns. After so many there may be more.
+/// The most events that one wait of [`Mio`] returns. After that many there may be more.
 pub(crate) const EVENTS_MOST: usize = 1_024;
 
 /// What happened to one socket since the last poll.

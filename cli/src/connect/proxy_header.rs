@@ -94,8 +94,8 @@ impl ProxyHeader {
     }
 }
 
-/// Returns both addresses as a header holds them: an IPv4 address beside one of IPv6 is written as
-/// IPv6. A server on a Unix socket gets the address of which every bit is zero.
+/// Returns both addresses as a header holds them: if only one is IPv6, the other
+/// is written as IPv6 too. A server on a Unix socket gets the address of which every bit is zero.
 fn of_one_family(client: SocketAddr, server: Option<SocketAddr>) -> (SocketAddr, SocketAddr) {
     let nowhere = if client.is_ipv4() {
         ([0; 4], 0).into()

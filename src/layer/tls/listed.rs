@@ -1,4 +1,4 @@
-//! Servers whose very certificate a client trusts, besides those whose authority it trusts.
+//! Servers whose own certificate a client trusts, in addition to those whose authority it trusts.
 
 use std::sync::Arc;
 use std::time::Duration;
