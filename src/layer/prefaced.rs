@@ -5,7 +5,7 @@ use std::{fmt, mem};
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, ProtocolError};
-use crate::session::{Ended, Protocol, Tick, Transport};
+use crate::session::{Ended, Protocol, Tick, Transport, take};
 
 /// Reads what comes first on a connection and is not part of its protocol.
 pub trait Preface {
@@ -175,11 +175,7 @@ where
             return Ok(mem::take(&mut self.shown));
         }
 
-        let taken = protocol.data_received(rest, transport)?;
-        assert!(
-            taken <= rest.len(),
-            "data_received returned more than the length of its data"
-        );
+        let taken = take(protocol, rest, transport)?;
         if taken == 0 {
             return Ok(0);
         }

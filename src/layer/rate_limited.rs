@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use crate::error::ProtocolError;
-use crate::session::{Ended, Protocol, Tick, Transport};
+use crate::session::{Ended, Protocol, Tick, Transport, take};
 
 /// A second, in the unit that buckets count in.
 const SECOND: u128 = 1_000_000_000;
@@ -240,11 +240,7 @@ impl<P: Protocol> Protocol for RateLimited<P> {
             return Ok(0);
         }
 
-        let taken = self.protocol.data_received(&data[..allowed], transport)?;
-        assert!(
-            taken <= allowed,
-            "data_received returned more than the length of its data"
-        );
+        let taken = take(&mut self.protocol, &data[..allowed], transport)?;
         if let Some(bucket) = &mut self.bytes {
             bucket.spend((allowed - self.shown.min(allowed)) as u64, now);
         }

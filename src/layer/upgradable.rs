@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::{CloseReason, ProtocolError};
 use crate::framing::{FrameProtocol, Framed};
-use crate::session::{Ended, Protocol, Tick, Transport};
+use crate::session::{Ended, Protocol, Tick, Transport, take};
 
 /// A protocol, or frame protocol, that can hand its connection over.
 pub trait Upgrade {
@@ -160,13 +160,9 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
     ) -> Result<usize, ProtocolError> {
         let taken = match &mut self.0 {
             Stage::Next(next) => return next.data_received(data, transport),
-            Stage::First(first) => first.data_received(data, transport)?,
+            Stage::First(first) => take(first, data, transport)?,
         };
 
-        assert!(
-            taken <= data.len(),
-            "data_received returned more than the length of its data"
-        );
         let switched = self.switch(transport)?;
         if !switched || taken == data.len() {
             return Ok(taken);

@@ -33,7 +33,7 @@ pub(crate) use self::flags::Flags;
 pub(crate) use self::lifecycle::{Drain, LOOK_AGAIN, Linger};
 pub use self::protocol::{Actions, Factory, Protocol};
 pub use self::transport::{Context, Driver, Transport};
-pub(crate) use self::unwind::catch;
+pub(crate) use self::unwind::{catch, take};
 
 mod driver;
 
@@ -43,7 +43,7 @@ use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST,
     PENDING, RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS, WROTE,
 };
-use crate::session::unwind::{Caught, take};
+use crate::session::unwind::Caught;
 
 /// Bytes allowed in addition to `max_frame` for the header or delimiter of an incomplete message.
 const HEADER_ROOM: usize = 1024;

@@ -82,7 +82,7 @@ pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
 
 /// Shows data to a protocol and checks the count that it returns.
 #[inline]
-pub(super) fn take<P: Protocol>(
+pub(crate) fn take<P: Protocol>(
     protocol: &mut P,
     data: &[u8],
     transport: &mut Transport<'_>,
