@@ -5,7 +5,7 @@
 //! full loses the oldest lines. `write_timeout` disconnects a member that reads nothing at all.
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
-use serveloop::{Config, Ended};
+use serveloop::{Config, Ended, Limits};
 use serveloop::{ProtocolError, Server, Waker};
 use std::collections::{BTreeMap, VecDeque};
 use std::{cell::RefCell, rc::Rc};
@@ -77,8 +77,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let at = at.unwrap_or_else(|| "tcp://127.0.0.1:9999".to_owned());
 
     let config = Config {
-        first_message_timeout: None,
-        idle_timeout: None,
+        limits: Limits {
+            first_message_timeout: None,
+            idle_timeout: None,
+            ..Limits::default()
+        },
         ..Config::default()
     };
 

@@ -51,7 +51,7 @@ impl Protocol for End {
         let wakes = other.waker.iter().filter(|_| sent > 0);
         wakes.for_each(Waker::wake);
 
-        match other.pipe.len() < transport.config().high_water {
+        match other.pipe.len() < transport.limits().high_water {
             true => transport.resume_reading(),
             false => transport.pause_reading(),
         }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::{io, iter};
 
 use crate::address::{Address, Listen, Peer};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
 use crate::net::{Bound, Mio, bind_listen};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
@@ -246,6 +246,22 @@ impl Server {
     #[must_use]
     pub fn places(&self) -> &[usize] {
         &self.places
+    }
+
+    /// Returns the limits of the connections of each listener, in the order of
+    /// [`addresses`](Self::addresses): those of the [`Config`], changed by the listener's options.
+    ///
+    /// ```
+    /// use serveloop::{Config, Server};
+    ///
+    /// let listens = ["tcp://127.0.0.1:0".parse()?, "tcp://127.0.0.1:0?max-line=100".parse()?];
+    /// let server = Server::bind_with(&listens, Config::default())?;
+    /// let longest: Vec<_> = server.limits().map(|limits| limits.max_line).collect();
+    /// assert_eq!(longest, [8_192, 100]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limits(&self) -> impl Iterator<Item = &Limits> {
+        self.bound.iter().map(Bound::limits)
     }
 
     /// Returns the sockets that are bound, in the order of [`addresses`](Self::addresses), to set

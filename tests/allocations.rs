@@ -15,7 +15,7 @@ use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
 use serveloop::layer::proxy::{Header, tlv};
 use serveloop::protocols::Echo;
 use serveloop::testing::MemorySession;
-use serveloop::{Config, Peer, ProtocolError, Reactor};
+use serveloop::{Config, Limits, Peer, ProtocolError, Reactor};
 
 /// The system's allocator, and how often and for how much it was asked.
 struct Counting;
@@ -115,7 +115,10 @@ fn an_echoed_message_costs_no_allocation<F: serveloop::Factory>(factory: F) {
 fn an_announced_length_costs_nothing() {
     const MOST: usize = 512 << 20;
     let config = Config {
-        max_frame: MOST,
+        limits: Limits {
+            max_frame: MOST,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let protocol = Framed::new(LengthPrefix::u32(MOST), EchoFrames);

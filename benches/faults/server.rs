@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::protocols::Echo;
-use serveloop::{Config, Factory, Peer, Protocol, ProtocolError, Server, Statistics, Transport};
+use serveloop::{
+    Config, Factory, Limits, Peer, Protocol, ProtocolError, Server, Statistics, Transport,
+};
 use serveloop_measure::{Cores, Launched, Uninterrupted, descriptors, launch};
 
 use crate::logger;
@@ -105,7 +107,7 @@ pub(crate) fn serve(what: &str) -> io::Result<()> {
                 max_connections: 15_000,
                 ..Config::default()
             };
-            let most = roomy.max_line;
+            let most = roomy.limits.max_line;
             run(roomy, move |_: &Peer| {
                 Some(Framed::new(Lines::new(most), Back))
             })
@@ -113,7 +115,10 @@ pub(crate) fn serve(what: &str) -> io::Result<()> {
         // No deadline, so that what is measured is memory.
         "patient" => {
             let patient = Config {
-                write_timeout: None,
+                limits: Limits {
+                    write_timeout: None,
+                    ..Limits::default()
+                },
                 ..Config::default()
             };
             run(patient, |_: &Peer| Some(Echo))

@@ -142,8 +142,8 @@ impl Kind {
             Self::Scarce => config.reserved_descriptors = 0,
             Self::Patient => {
                 config.max_connections = 16_000;
-                config.first_message_timeout = None;
-                config.idle_timeout = None;
+                config.limits.first_message_timeout = None;
+                config.limits.idle_timeout = None;
             }
             _ => {}
         }

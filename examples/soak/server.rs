@@ -2,18 +2,21 @@
 //! shuts it down.
 
 use serveloop::protocols::Echo;
-use serveloop::{Address, Config, Factory, Peer, Protocol, Server, ShutdownHandle};
+use serveloop::{Address, Config, Factory, Limits, Peer, Protocol, Server, ShutdownHandle};
 use std::path::Path;
 use std::time::Duration;
 
 /// Short deadlines, which clients that keep sending never meet.
 fn config(model: &str) -> Config {
     Config {
-        first_message_timeout: Some(Duration::from_secs(5)),
-        message_timeout: Some(Duration::from_secs(5)),
-        idle_timeout: Some(Duration::from_secs(5)),
-        write_timeout: Some(Duration::from_secs(5)),
         reuse_port: model == "workers",
+        limits: Limits {
+            first_message_timeout: Some(Duration::from_secs(5)),
+            message_timeout: Some(Duration::from_secs(5)),
+            idle_timeout: Some(Duration::from_secs(5)),
+            write_timeout: Some(Duration::from_secs(5)),
+            ..Limits::default()
+        },
         ..Config::default()
     }
 }

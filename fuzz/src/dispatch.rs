@@ -64,7 +64,7 @@ pub fn target(data: &[u8]) {
     let is_spelled = input.below(2) == 0;
     let depth = [1, 2, 32, 126][input.below(4)];
     let length = match input.byte() {
-        255 => Config::default().max_frame,
+        255 => Config::default().limits.max_frame,
         length => 1 + usize::from(length),
     };
     let limits = Limits { depth, length };
@@ -90,7 +90,10 @@ struct Told {
 
 fn told(limits: Limits, pieces: &[&[u8]]) -> Told {
     let config = Config {
-        max_frame: limits.length,
+        limits: serveloop::Limits {
+            max_frame: limits.length,
+            ..serveloop::Limits::default()
+        },
         ..Config::default()
     };
     let protocol = Counted {

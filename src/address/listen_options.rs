@@ -58,6 +58,39 @@ pub struct ListenOptions {
     /// The group of the file of a Unix socket, as [`socket_group`](crate::Config::socket_group). In
     /// a URI its name is `group` or `socket-group`.
     pub group: Option<String>,
+
+    /// As [`Limits::high_water`](crate::Limits::high_water), for this listener's connections. A URI
+    /// has bytes such as `65536`, `64KiB`, `1MiB`, like for all sizes here.
+    pub high_water: Option<usize>,
+    /// As [`Limits::low_water`](crate::Limits::low_water).
+    pub low_water: Option<usize>,
+    /// As [`Limits::max_output`](crate::Limits::max_output).
+    pub max_output: Option<usize>,
+    /// As [`Limits::max_frame`](crate::Limits::max_frame).
+    pub max_frame: Option<usize>,
+    /// As [`Limits::max_line`](crate::Limits::max_line).
+    pub max_line: Option<usize>,
+    /// As [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). `Duration::ZERO` turns
+    /// the deadline off, like for all deadlines here. A URI has a duration such as `60s`, `5m`,
+    /// `1h30m`, or `0`.
+    pub handshake_timeout: Option<Duration>,
+    /// As [`Limits::first_message_timeout`](crate::Limits::first_message_timeout).
+    pub first_message_timeout: Option<Duration>,
+    /// As [`Limits::message_timeout`](crate::Limits::message_timeout).
+    pub message_timeout: Option<Duration>,
+    /// As [`Limits::idle_timeout`](crate::Limits::idle_timeout).
+    pub idle_timeout: Option<Duration>,
+    /// As [`Limits::write_timeout`](crate::Limits::write_timeout).
+    pub write_timeout: Option<Duration>,
+    /// As [`Limits::linger_timeout`](crate::Limits::linger_timeout).
+    pub linger_timeout: Option<Duration>,
+    /// As [`Limits::linger_limit`](crate::Limits::linger_limit). `Duration::ZERO` is a limit of 0.
+    pub linger_limit: Option<Duration>,
+    /// As [`Limits::linger_draining`](crate::Limits::linger_draining). `Duration::ZERO` is a limit
+    /// of 0.
+    pub linger_draining: Option<Duration>,
+    /// As [`Limits::linger_bytes`](crate::Limits::linger_bytes).
+    pub linger_bytes: Option<usize>,
 }
 
 impl ListenOptions {
@@ -226,82 +259,78 @@ impl Fits {
     }
 }
 
+/// Makes an option whose value is parsed by `$parse` and displayed by `$show`.
+macro_rules! key {
+    ($name:literal | $alias:literal, $fits:ident, $field:ident, $parse:expr, $show:expr) => {
+        Key {
+            name: $name,
+            alias: $alias,
+            fits: Fits::$fits,
+            set: |to, text| $parse(text).map(|value| to.$field = Some(value)),
+            show: |of| of.$field.clone().map($show),
+        }
+    };
+    ($name:literal, $fits:ident, $field:ident, bool) => {
+        key!($name | "", $fits, $field, parse_bool, |value| value
+            .to_string())
+    };
+    ($name:literal, $fits:ident, $field:ident, size) => {
+        key!($name | "", $fits, $field, parse_size, |value| Size(value)
+            .to_string())
+    };
+    ($name:literal, $fits:ident, $field:ident, duration) => {
+        key!($name | "", $fits, $field, parse_duration, |value| Span(
+            value
+        )
+        .to_string())
+    };
+}
+
 /// All options, in the order in which they are displayed.
-const KEYS: [Key; 10] = [
-    Key {
-        name: "dual-stack",
-        alias: "",
-        fits: Fits::Ip,
-        set: |to, text| parse_bool(text).map(|value| to.dual_stack = Some(value)),
-        show: |of| of.dual_stack.map(|value| value.to_string()),
-    },
-    Key {
-        name: "keepalive",
-        alias: "",
-        fits: Fits::Tcp,
-        set: |to, text| parse_duration(text).map(|value| to.keepalive = Some(value)),
-        show: |of| of.keepalive.map(|value| Span(value).to_string()),
-    },
-    Key {
-        name: "backlog",
-        alias: "",
-        fits: Fits::Stream,
-        set: |to, text| parse_number(text).map(|value| to.backlog = Some(value)),
-        show: |of| of.backlog.map(|value| value.to_string()),
-    },
-    Key {
-        name: "nodelay",
-        alias: "",
-        fits: Fits::Tcp,
-        set: |to, text| parse_bool(text).map(|value| to.nodelay = Some(value)),
-        show: |of| of.nodelay.map(|value| value.to_string()),
-    },
-    Key {
-        name: "reuse-address",
-        alias: "",
-        fits: Fits::Tcp,
-        set: |to, text| parse_bool(text).map(|value| to.reuse_address = Some(value)),
-        show: |of| of.reuse_address.map(|value| value.to_string()),
-    },
-    Key {
-        name: "reuse-port",
-        alias: "",
-        fits: Fits::Ip,
-        set: |to, text| parse_bool(text).map(|value| to.reuse_port = Some(value)),
-        show: |of| of.reuse_port.map(|value| value.to_string()),
-    },
-    Key {
-        name: "send-buffer",
-        alias: "",
-        fits: Fits::All,
-        set: |to, text| parse_size(text).map(|value| to.send_buffer = Some(value)),
-        show: |of| of.send_buffer.map(|value| Size(value).to_string()),
-    },
-    Key {
-        name: "receive-buffer",
-        alias: "",
-        fits: Fits::All,
-        set: |to, text| parse_size(text).map(|value| to.receive_buffer = Some(value)),
-        show: |of| of.receive_buffer.map(|value| Size(value).to_string()),
-    },
-    Key {
-        name: "mode",
-        alias: "socket-mode",
-        fits: Fits::File,
-        set: |to, text| parse_mode(text).map(|value| to.mode = Some(value)),
-        show: |of| of.mode.map(|value| format!("{value:04o}")),
-    },
-    Key {
-        name: "group",
-        alias: "socket-group",
-        fits: Fits::File,
-        set: |to, text| {
-            to.group = Some(text.to_owned());
-            Ok(())
-        },
-        show: |of| of.group.clone(),
-    },
+const KEYS: [Key; 24] = [
+    key!("dual-stack", Ip, dual_stack, bool),
+    key!("keepalive", Tcp, keepalive, duration),
+    key!("backlog" | "", Stream, backlog, parse_number, |value| value
+        .to_string()),
+    key!("nodelay", Tcp, nodelay, bool),
+    key!("reuse-address", Tcp, reuse_address, bool),
+    key!("reuse-port", Ip, reuse_port, bool),
+    key!("send-buffer", All, send_buffer, size),
+    key!("receive-buffer", All, receive_buffer, size),
+    key!(
+        "mode" | "socket-mode",
+        File,
+        mode,
+        parse_mode,
+        |value| format!("{value:04o}")
+    ),
+    key!("group" | "socket-group", File, group, parse_text, |value| {
+        value
+    }),
+    key!("high-water", All, high_water, size),
+    key!("low-water", All, low_water, size),
+    key!("max-output", All, max_output, size),
+    key!("max-frame", All, max_frame, size),
+    key!("max-line", All, max_line, size),
+    key!("handshake-timeout", Stream, handshake_timeout, duration),
+    key!(
+        "first-message-timeout",
+        Stream,
+        first_message_timeout,
+        duration
+    ),
+    key!("message-timeout", Stream, message_timeout, duration),
+    key!("idle-timeout", Stream, idle_timeout, duration),
+    key!("write-timeout", Stream, write_timeout, duration),
+    key!("linger-timeout", Stream, linger_timeout, duration),
+    key!("linger-limit", Stream, linger_limit, duration),
+    key!("linger-draining", Stream, linger_draining, duration),
+    key!("linger-bytes", Stream, linger_bytes, size),
 ];
+
+fn parse_text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
 
 /// Returns how many letters have to be added, removed or replaced to turn one text into the other.
 fn distance(one: &str, other: &str) -> usize {
@@ -341,7 +370,11 @@ mod tests {
     #[test]
     fn every_option_has_one_name_and_is_shown_under_it() {
         let query = "dual-stack=true&keepalive=60s&backlog=4096&nodelay=false&reuse-address=true&\
-                     reuse-port=false&send-buffer=64KiB&receive-buffer=100&mode=0660&group=www";
+                     reuse-port=false&send-buffer=64KiB&receive-buffer=100&mode=0660&group=www&\
+                     high-water=2KiB&low-water=1KiB&max-output=4KiB&max-frame=1MiB&max-line=80&\
+                     handshake-timeout=1s&first-message-timeout=2s&message-timeout=3s&\
+                     idle-timeout=0&write-timeout=250ms&linger-timeout=0&linger-limit=0&\
+                     linger-draining=1ms&linger-bytes=0";
         let (options, _) = ListenOptions::parse(query, &[]).unwrap();
         assert_eq!(options.to_string(), query);
         assert_eq!(query.split('&').count(), KEYS.len());

@@ -114,8 +114,7 @@ where
             transport.fail(CloseReason::Refused);
             return Ok(());
         };
-        let now = transport.context().clock.tick();
-        self.inside = Inside::Open(Session::nested(protocol, peer, now));
+        self.inside = Inside::Open(Session::nested(protocol, transport));
         self.due = None;
         self.call(transport, Session::handle_open)
     }
@@ -265,7 +264,7 @@ where
 {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         transport.make_unit_room();
-        let timeout = transport.config().handshake_timeout;
+        let timeout = transport.limits().handshake_timeout;
         self.due = timeout.and_then(|timeout| transport.now().checked_add(timeout));
 
         self.layer.begin(&mut Wire::of(transport))?;

@@ -21,7 +21,7 @@ use crate::models::interrupt::{Ask, GRACE, INTERRUPT_AGAIN, Interrupt};
 use crate::models::{blocking, naming, report};
 use crate::net::{Datagram, Mio, Net};
 use crate::reactor::{FIRST_OF_MODEL, Hub, Model};
-use crate::session::{End, Protocol, REPEAT, Tick, Traffic, catch};
+use crate::session::{Admitted, End, Protocol, REPEAT, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::sys;
@@ -49,8 +49,7 @@ pub(crate) struct Processes<P> {
 /// The work for one child process.
 struct Errand<P> {
     work: Work,
-    protocol: P,
-    peer: Peer,
+    admitted: Admitted<P>,
     began: Instant,
 }
 
@@ -114,7 +113,7 @@ impl<P: Protocol> Processes<P> {
         hub: &mut Hub<'_, Mio>,
         leave: &mut dyn FnMut(&mut Mio),
     ) {
-        let name = errand.peer.clone();
+        let name = errand.admitted.peer.clone();
         let stream = matches!(errand.work, Work::Connection(_));
         let made = self.fork(&errand, hub.net);
         if let Ok(Some(to_parent)) = made {
@@ -132,7 +131,7 @@ impl<P: Protocol> Processes<P> {
         }
         // Close the descriptor first, because dropping a protocol may take a while.
         drop(errand.work);
-        hub.drop_caught(errand.protocol);
+        hub.drop_caught(errand.admitted);
     }
 
     /// Forks a child. Returns `Some` in the child, with its stream to the parent, and `None` in the
@@ -149,7 +148,7 @@ impl<P: Protocol> Processes<P> {
 
         self.children.insert(Served {
             child,
-            peer: errand.peer.clone(),
+            peer: errand.admitted.peer.clone(),
             began: errand.began,
             report,
             heard: Vec::new(),
@@ -174,7 +173,7 @@ impl<P: Protocol> Processes<P> {
             for errand in self.waiting.drain(..) {
                 drop(errand.work);
                 // The parent still owns the original protocol, so run no destructor here.
-                mem::forget(errand.protocol);
+                mem::forget(errand.admitted);
             }
 
             self.serve_errand(errand, &Arc::new(to_parent));
@@ -206,7 +205,7 @@ impl<P: Protocol> Processes<P> {
         statistics: &mut Statistics,
         report: impl FnOnce(&mut Statistics, blocking::Failure),
     ) {
-        let served = (errand.protocol, errand.peer);
+        let served = errand.admitted;
         match errand.work {
             Work::Connection(stream) => {
                 let parent = Arc::clone(to_parent);
@@ -302,31 +301,30 @@ impl<P: Protocol> Processes<P> {
         match errand.work {
             Work::Connection(stream) => {
                 hub.effects.statistics.count_close(&reason);
-                hub.leave(&errand.peer);
+                hub.leave(&errand.admitted.peer);
                 let traffic = Traffic::until(errand.began, hub.instant());
-                let end = End::new(errand.peer, reason, traffic);
+                let end = End::new(errand.admitted.peer, reason, traffic);
                 hub.effects.failures.push(end);
                 hub.net.close(stream, true);
             }
             Work::Datagram(..) => hub.effects.statistics.datagrams_dropped += 1,
         }
 
-        hub.drop_caught(errand.protocol);
+        hub.drop_caught(errand.admitted.protocol);
     }
 }
 
 impl<P: Protocol> Model<Mio, P> for Processes<P> {
-    fn process(&mut self, stream: Socket, protocol: P, peer: Peer, hub: &mut Hub<'_, Mio>) -> bool {
+    fn process(&mut self, stream: Socket, admitted: Admitted<P>, hub: &mut Hub<'_, Mio>) -> bool {
         if stream.set_nonblocking(false).is_err() {
-            hub.drop_caught(protocol);
+            hub.drop_caught(admitted);
             return false;
         }
 
         let work = Work::Connection(stream);
         self.waiting.push_back(Errand {
             work,
-            protocol,
-            peer,
+            admitted,
             began: hub.instant(),
         });
         true
@@ -336,29 +334,27 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         &mut self,
         socket: &mut Datagram,
         count: usize,
-        protocol: P,
-        peer: Peer,
+        admitted: Admitted<P>,
         hub: &mut Hub<'_, Mio>,
     ) -> bool {
         let socket = match socket.try_clone() {
             // During a shutdown, more work than `max_children` may wait.
             Ok(socket) if hub.draining || !self.is_full() => socket,
             cloned => {
-                hub.check_spawned(&peer, cloned.map(drop));
-                hub.drop_caught(protocol);
+                hub.check_spawned(&admitted.peer, cloned.map(drop));
+                hub.drop_caught(admitted);
                 return false;
             }
         };
 
         hub.effects
             .reply_limit
-            .count(peer.address(), &hub.env.config);
+            .count(admitted.peer.address(), &hub.env.config);
 
         let work = Work::Datagram(socket, hub.input[..count].to_vec());
         self.waiting.push_back(Errand {
             work,
-            protocol,
-            peer,
+            admitted,
             began: hub.instant(),
         });
         true

@@ -16,7 +16,7 @@ use crate::models::blocking::Blocking;
 use crate::models::interrupt::{INTERRUPT_AGAIN, Interrupt};
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model, answer_on_loop};
-use crate::session::{Protocol, Tick};
+use crate::session::{Admitted, Protocol, Tick};
 use crate::shutdown::ShutdownHandle;
 use crate::{LOG_TARGET, sys};
 
@@ -153,20 +153,20 @@ impl Watch {
 }
 
 impl<P: Protocol> Model<Mio, P> for Sequential {
-    fn process(&mut self, stream: Socket, protocol: P, peer: Peer, hub: &mut Hub<'_, Mio>) -> bool {
+    fn process(&mut self, stream: Socket, admitted: Admitted<P>, hub: &mut Hub<'_, Mio>) -> bool {
         if stream.set_nonblocking(false).is_err() {
-            hub.drop_caught(protocol);
+            hub.drop_caught(admitted);
             return false;
         }
 
-        self.say_waited(&peer, hub);
+        self.say_waited(&admitted.peer, hub);
         let began = Instant::now();
-        let name = peer.clone();
+        let name = admitted.peer.clone();
         let interrupt = Arc::new(Interrupt::default());
         self.watch.serve(Some(Arc::clone(&interrupt)));
         let served = Blocking::new(
             &stream,
-            (protocol, peer),
+            admitted,
             (&hub.env.config, &self.handle, &interrupt),
             &mut hub.effects.statistics,
         );
@@ -184,11 +184,10 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         &mut self,
         socket: &mut Datagram,
         count: usize,
-        protocol: P,
-        peer: Peer,
+        admitted: Admitted<P>,
         hub: &mut Hub<'_, Mio>,
     ) -> bool {
-        answer_on_loop(socket, count, protocol, peer, hub);
+        answer_on_loop(socket, count, admitted, hub);
         true
     }
 

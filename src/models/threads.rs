@@ -18,7 +18,7 @@ use crate::models::interrupt::{Ask, Descriptors, GRACE, INTERRUPT_AGAIN, Interru
 use crate::models::{blocking, naming};
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model};
-use crate::session::{End, Protocol, Tick, Traffic, catch};
+use crate::session::{Admitted, End, Protocol, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::waker::Waker;
@@ -212,8 +212,8 @@ impl State {
 }
 
 impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
-    fn process(&mut self, stream: Socket, protocol: P, peer: Peer, hub: &mut Hub<'_, Mio>) -> bool {
-        let (name, began) = (peer.clone(), hub.instant());
+    fn process(&mut self, stream: Socket, admitted: Admitted<P>, hub: &mut Hub<'_, Mio>) -> bool {
+        let (name, began) = (admitted.peer.clone(), hub.instant());
         let spawned = stream.set_nonblocking(false).and_then(|()| {
             self.spawn((&name, began), move |shared, interrupt, counted| {
                 let State {
@@ -222,7 +222,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                     ..
                 } = counted;
                 let around = (&shared.config, &shared.handle, interrupt);
-                let served = Blocking::new(&stream, (protocol, peer), around, statistics);
+                let served = Blocking::new(&stream, admitted, around, statistics);
                 failures.extend(served.serve());
             })
         });
@@ -234,10 +234,10 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         &mut self,
         socket: &mut Datagram,
         count: usize,
-        protocol: P,
-        peer: Peer,
+        admitted: Admitted<P>,
         hub: &mut Hub<'_, Mio>,
     ) -> bool {
+        let peer = admitted.peer.clone();
         // Datagrams are not refused as connections are, so their number needs a limit here.
         let most = hub.env.config.max_connections;
         if self.shared.state().threads.len() >= most {
@@ -258,7 +258,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             return false;
         }
 
-        let (data, name, began) = (hub.input[..count].to_vec(), peer.clone(), hub.instant());
+        let (data, name, began) = (hub.input[..count].to_vec(), peer, hub.instant());
 
         let spawned = socket.try_clone().and_then(|socket| {
             self.spawn((&name, began), move |shared, _, counted| {
@@ -267,8 +267,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                     failures,
                     ..
                 } = counted;
-                let answer =
-                    blocking::answer(&socket, &data, (protocol, peer), &shared.config, statistics);
+                let answer = blocking::answer(&socket, &data, admitted, &shared.config, statistics);
                 failures.extend(answer);
             })
         });

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::LOG_TARGET;
 use crate::address::{Address, Listen, ListenOptions};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 /// Binds a listener by calling `bind` with its address and its configuration. If the address is that
 /// of both families and the system has only IPv4, binds all addresses of IPv4.
@@ -20,7 +20,7 @@ pub(crate) fn bind_listen<T>(
     listen.check()?;
     let mut config = with_options(config, listen.options());
     config.dual_stack |= listen.is_every();
-    config.validate()?;
+    config.validate().map_err(|error| about(listen, &error))?;
 
     let error = match bind(listen.address(), &config) {
         Err(error) if listen.is_every() && may_lack_ipv6(&error) => error,
@@ -32,6 +32,11 @@ pub(crate) fn bind_listen<T>(
     };
     log::info!(target: LOG_TARGET, "{listen}: IPv4 only: {error}");
     Ok(bound)
+}
+
+/// Names the listener whose options contradict each other or the configuration.
+fn about(listen: &Listen, error: &ConfigError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{listen}: {error}"))
 }
 
 /// Returns whether a failure to bind may be due to the lack of IPv6. A port that is taken in one
@@ -68,6 +73,7 @@ fn with_options(config: &Config, options: &ListenOptions) -> Config {
         receive_buffer: options.receive_buffer.or(config.receive_buffer),
         socket_mode: options.mode.unwrap_or(config.socket_mode),
         socket_group: group.cloned(),
+        limits: config.limits.with(options),
         ..config.clone()
     }
 }
@@ -78,6 +84,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Limits;
 
     /// Binds as a system does that fails with these kinds, one for each attempt.
     fn bind(uri: &str, failures: &[ErrorKind]) -> (io::Result<String>, Vec<String>) {
@@ -142,6 +149,12 @@ mod tests {
             receive_buffer: Some(2),
             mode: Some(0o660),
             group: Some("one".to_owned()),
+            idle_timeout: Some(Duration::ZERO),
+            ..ListenOptions::default()
+        };
+        let limits = Limits {
+            idle_timeout: None,
+            ..Limits::default()
         };
         let expected = Config {
             dual_stack: true,
@@ -154,6 +167,7 @@ mod tests {
             receive_buffer: Some(2),
             socket_mode: 0o660,
             socket_group: Some("one".to_owned()),
+            limits,
             ..Config::default()
         };
         assert_eq!(with_options(&usual, &options), expected);

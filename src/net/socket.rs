@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::LOG_TARGET;
 use crate::address::{Address, is_name};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::net::unix_path::{Access, SocketFile};
 use crate::net::{destination, keepalive};
 
@@ -74,6 +74,11 @@ impl Bound {
                 })
             }
         }
+    }
+
+    /// Returns the limits of the connections of this listener.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.config.limits
     }
 
     /// Returns a second socket at the same address. Where the system spreads clients among several

@@ -7,14 +7,16 @@ use std::{fmt, io};
 
 use crate::LOG_TARGET;
 use crate::address::{Address, Credentials, Peer};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::net::Sockets;
 use crate::reactor::accept::PeerLimit;
 use crate::reactor::datagram::ReplyLimit;
 use crate::reactor::log_limit::LogLimit;
 use crate::reactor::numbers::Numbers;
 use crate::reactor::token::NOBODY;
-use crate::session::{Buffer, Clock, Context, Driver, End, Input, Protocol, Session, Tick, catch};
+use crate::session::{
+    Admitted, Buffer, Clock, Context, Driver, End, Input, Protocol, Session, Tick, catch,
+};
 use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Waker, Wakers};
 
@@ -28,6 +30,8 @@ pub(crate) struct Env {
     pub(super) clock: Clock,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) sockets: Numbers,
+    /// The limits of each listener, at the place of its number, if they are not those of `config`.
+    listener_limits: Vec<Option<Arc<Limits>>>,
     /// How many times a connection may be read from in one turn, and how many bytes each time.
     pub(super) reads: usize,
     pub(super) read_size: usize,
@@ -46,8 +50,26 @@ impl Env {
             clock: Clock::new(now),
             mailbox,
             sockets: Numbers::new(sockets),
+            listener_limits: Vec::new(),
             reads,
             read_size,
+        }
+    }
+
+    /// Sets the limits of the connections of the next listener.
+    pub(super) fn push_listener_limits(&mut self, limits: &Limits) {
+        let own = (*limits != self.config.limits).then(|| Arc::new(limits.clone()));
+        self.listener_limits.push(own);
+    }
+
+    /// Returns what a session for `peer` is made of: the protocol, and the limits of the listener.
+    pub(super) fn admit<P>(&self, protocol: P, peer: Peer) -> Admitted<P> {
+        let listener = peer.listener();
+        let limits = listener.and_then(|number| self.listener_limits.get(number)?.clone());
+        Admitted {
+            protocol,
+            peer,
+            limits,
         }
     }
 

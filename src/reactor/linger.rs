@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use crate::config::Limits;
 use crate::net::Net;
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{Next, READABLE, RETIME, Readiness, SOON};
@@ -13,6 +14,7 @@ impl Linger {
         &mut self,
         stream: &mut N::Stream,
         readiness: &mut Readiness,
+        limits: &Limits,
         hub: &mut Hub<'_, N>,
     ) -> Next {
         let now = hub.now();
@@ -35,7 +37,7 @@ impl Linger {
         }
 
         let unsent = hub.net.unsent(stream);
-        if self.is_over(unsent, now, &hub.env.config, hub.draining) {
+        if self.is_over(unsent, now, limits, hub.draining) {
             return Next::Reap;
         }
 

@@ -160,6 +160,7 @@ impl<F: Factory> Reactor<F> {
     pub(crate) fn adopt(&mut self, bound: Bound) -> io::Result<()> {
         let number = self.listeners.next_number()?;
         let address = bound.address.clone();
+        let limits = bound.limits().clone();
 
         let listener = if address.is_datagram() {
             self.effects.reply_limit.add_own(address.clone());
@@ -170,6 +171,7 @@ impl<F: Factory> Reactor<F> {
             Listener::Acceptor(Acceptor::new(listener, address))
         };
 
+        self.env.push_listener_limits(&limits);
         self.listeners.push(listener);
         Ok(())
     }
@@ -230,21 +232,23 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let number = self.listeners.next_number()?;
         let net = &mut self.net;
 
-        let (listener, address) = bind_listen(listen, &self.env.config, |at, config| {
+        let (listener, address, limits) = bind_listen(listen, &self.env.config, |at, config| {
+            let limits = config.limits.clone();
             if at.is_datagram() {
                 let (socket, address) = net.bind(at, config, number.into())?;
                 let responder = Responder::new(socket, address.clone());
-                Ok((Listener::Responder(responder), address))
+                Ok((Listener::Responder(responder), address, limits))
             } else {
                 let (listener, address) = net.listen(at, config, number.into())?;
                 let acceptor = Acceptor::new(listener, address.clone());
-                Ok((Listener::Acceptor(acceptor), address))
+                Ok((Listener::Acceptor(acceptor), address, limits))
             }
         })?;
 
         if address.is_datagram() {
             self.effects.reply_limit.add_own(address.clone());
         }
+        self.env.push_listener_limits(&limits);
         self.listeners.push(listener);
         Ok(address)
     }

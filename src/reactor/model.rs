@@ -3,11 +3,10 @@
 //! The reactor accepts, refuses, limits, pauses, counts and shuts down in every model. Without a
 //! model it also serves the connections.
 
-use crate::address::Peer;
 use crate::net::Net;
 use crate::reactor::hub::Hub;
 use crate::reactor::token::FIRST_TOKEN;
-use crate::session::Tick;
+use crate::session::{Admitted, Tick};
 
 /// The first token of a model's own events. They come after the listeners' tokens and before the
 /// connections', even where a token has only 32 bits.
@@ -20,8 +19,7 @@ pub(crate) const TOKENS_OF_MODEL: usize = FIRST_TOKEN - FIRST_OF_MODEL - 2;
 pub(crate) trait Model<N: Net, P> {
     /// Serves an accepted connection, here or elsewhere. Returns false if the system has no room
     /// for it, in which case it is closed.
-    fn process(&mut self, stream: N::Stream, protocol: P, peer: Peer, hub: &mut Hub<'_, N>)
-    -> bool;
+    fn process(&mut self, stream: N::Stream, admitted: Admitted<P>, hub: &mut Hub<'_, N>) -> bool;
 
     /// Answers the datagram in the first `count` bytes of the turn's input, here or elsewhere.
     /// Returns false if the system has no room for it.
@@ -29,8 +27,7 @@ pub(crate) trait Model<N: Net, P> {
         &mut self,
         socket: &mut N::Datagram,
         count: usize,
-        protocol: P,
-        peer: Peer,
+        admitted: Admitted<P>,
         hub: &mut Hub<'_, N>,
     ) -> bool;
 

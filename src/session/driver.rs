@@ -2,8 +2,10 @@
 //! and when it began.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use crate::address::Address;
+use crate::config::{Config, Limits};
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
 use crate::session::state::{PANICKED, RATE_LIMITED, REPLACED};
@@ -11,7 +13,7 @@ use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
 use crate::{
     address::Peer,
-    session::{Buffer, Flags, state::Cause},
+    session::{Buffer, Flags, state::Extra},
 };
 
 impl<P: Protocol> Session<P> {
@@ -110,6 +112,16 @@ impl<P> Session<P> {
         self.state.note_unsent(count);
     }
 
+    /// Returns the limits in force: the connection's own, or those of `config`.
+    pub(crate) fn limits<'a>(&'a self, config: &'a Config) -> &'a Limits {
+        self.state.limits(config)
+    }
+
+    /// Gives the session limits of its own, which were checked before.
+    pub(crate) fn set_limits(&mut self, limits: Arc<Limits>) {
+        self.state.set_limits(limits);
+    }
+
     /// Returns when the session was made.
     pub(crate) fn began(&self) -> Tick {
         self.state.began
@@ -122,7 +134,7 @@ impl<P> Session<P> {
         vec![
             ("peer", size_of::<Peer>()),
             ("output", buffer),
-            ("cause", size_of::<Option<Box<Cause>>>()),
+            ("extra", size_of::<Option<Box<Extra>>>()),
             ("began", size_of::<Tick>()),
             ("activity", size_of::<Tick>()),
             ("message", size_of::<Tick>()),

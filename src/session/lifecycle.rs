@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::LOG_TARGET;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::session::{Context, End, Protocol, Session, Tick};
 use crate::statistics::Statistics;
 
@@ -44,7 +44,7 @@ impl<P: Protocol> Session<P> {
     /// Returns whether a session that is over waits for the peer to close too. It does not if the
     /// peer closed first, or if the peer is to see a reset.
     pub(crate) fn lingers(&self, config: &Config) -> bool {
-        config.linger_timeout.is_some() && !self.is_aborted() && !self.is_eof()
+        self.limits(config).linger_timeout.is_some() && !self.is_aborted() && !self.is_eof()
     }
 
     /// Tells the protocol that its connection is lost, counts and logs the end. Returns it once,
@@ -83,11 +83,11 @@ pub(crate) struct Linger {
 }
 
 impl Linger {
-    pub(crate) fn new(now: Tick, config: &Config) -> Self {
+    pub(crate) fn new(now: Tick, limits: &Limits) -> Self {
         Self {
             since: now,
             heard: now,
-            bytes_left: config.linger_bytes,
+            bytes_left: limits.linger_bytes,
         }
     }
 
@@ -117,29 +117,29 @@ impl Linger {
         &self,
         unsent: usize,
         now: Tick,
-        config: &Config,
+        limits: &Limits,
         draining: bool,
     ) -> bool {
-        let enough = !self.reads() || now >= self.quiet_end(config, draining);
-        (enough && unsent <= OUR_END) || now >= self.since.after(config.linger_limit)
+        let enough = !self.reads() || now >= self.quiet_end(limits, draining);
+        (enough && unsent <= OUR_END) || now >= self.since.after(limits.linger_limit)
     }
 
     /// Returns when to check again, if nothing arrives before.
-    pub(crate) fn deadline(&self, now: Tick, config: &Config, draining: bool) -> Tick {
-        let quiet_end = self.quiet_end(config, draining);
+    pub(crate) fn deadline(&self, now: Tick, limits: &Limits, draining: bool) -> Tick {
+        let quiet_end = self.quiet_end(limits, draining);
         let waits = !self.reads() || now >= quiet_end;
         let next = if waits {
             now.after(LOOK_AGAIN)
         } else {
             quiet_end
         };
-        next.min(self.since.after(config.linger_limit))
+        next.min(self.since.after(limits.linger_limit))
     }
 
-    fn quiet_end(&self, config: &Config, draining: bool) -> Tick {
-        let quiet = config.linger_timeout.unwrap_or_default();
+    fn quiet_end(&self, limits: &Limits, draining: bool) -> Tick {
+        let quiet = limits.linger_timeout.unwrap_or_default();
         let most = if draining {
-            config.linger_draining
+            limits.linger_draining
         } else {
             quiet
         };

@@ -11,6 +11,7 @@
 //! This room imports the values (`address`, `config`, `error`, `statistics`, `waker`) and nothing
 //! else.
 
+mod admitted;
 mod buffer;
 mod clock;
 mod datagram;
@@ -23,6 +24,7 @@ mod state;
 mod transport;
 mod unwind;
 
+pub(crate) use self::admitted::Admitted;
 pub use self::buffer::Buffer;
 pub(crate) use self::buffer::Input;
 pub(crate) use self::clock::REPEAT;
@@ -291,8 +293,8 @@ impl<P: Protocol> Session<P> {
     /// Notes that the peer took the first `count` bytes of the output.
     #[inline]
     pub fn output_sent(&mut self, count: usize, context: &Context<'_>) {
-        let (now, low_water) = (context.clock.tick(), context.config.low_water);
-        if self.state.output_sent(count, now, low_water) {
+        let (now, config) = (context.clock.tick(), context.config);
+        if self.state.output_sent(count, now, config) {
             self.tell(context, P::resume_writing);
         }
     }
@@ -375,7 +377,7 @@ impl<P: Protocol> Session<P> {
     }
 
     fn check_length(&mut self, unread: usize, context: &Context<'_>) {
-        let limit = context.config.max_frame;
+        let limit = self.state.limits(context.config).max_frame;
         let room = if self.state.flags.any(UNIT_ROOM) {
             HEADER_ROOM + UNIT_MOST
         } else {

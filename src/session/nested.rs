@@ -8,13 +8,14 @@
 use std::mem;
 use std::time::Instant;
 
-use crate::address::{Address, Peer};
+use crate::address::Address;
 use crate::error::CloseReason;
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, EOF_TOLD, FINISHED, FIRST, FULL, INCOMPLETE, LOST,
-    MUTE, NESTED, PAUSED, PENDING, RATE_LIMITED, REPLACED, RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
+    MUTE, NESTED, PAUSED, PENDING, RATE_LIMITED, RELIMITED, REPLACED, RETIME, UNIT_ROOM, WAITS,
+    WANTED, WROTE,
 };
-use crate::session::{Context, Ended, Flags, Protocol, Session, Tick, Transport};
+use crate::session::{Context, Ended, Flags, Protocol, Session, Transport};
 
 /// The flags of either session that have to be passed on to the other.
 const TOLD: Flags = CLOSING
@@ -27,13 +28,18 @@ const TOLD: Flags = CLOSING
     .or(INCOMPLETE)
     .or(CHARGED)
     .or(REPLACED)
+    .or(RELIMITED)
     .or(RETIME);
 
 impl<P: Protocol> Session<P> {
     /// Creates the session inside a layer. Its first-message deadline begins now.
-    pub(crate) fn nested(protocol: P, peer: Peer, now: Tick) -> Self {
-        let mut session = Self::new(protocol, peer, now);
+    pub(crate) fn nested(protocol: P, outer: &Transport<'_>) -> Self {
+        let now = outer.context.clock.tick();
+        let mut session = Self::new(protocol, outer.peer().clone(), now);
         session.state.flags.set(NESTED);
+        if let Some(limits) = outer.state.own_limits() {
+            session.state.set_limits(limits);
+        }
         session
     }
 
@@ -98,6 +104,13 @@ impl<P: Protocol> Session<P> {
             outer.state.flags.set(REPLACED);
         }
 
+        if inner.flags.take(RELIMITED) {
+            if let Some(limits) = inner.own_limits() {
+                outer.state.set_limits(limits);
+                outer.state.flags.set(RELIMITED);
+            }
+        }
+
         let kept = self.unread.as_ref().map_or(0, |unread| unread.held());
         let charged = self.state.charged as usize;
         outer.charge(kept.saturating_add(charged).saturating_add(held));
@@ -142,7 +155,7 @@ impl<P: Protocol> Session<P> {
         if !self.is_closing() {
             return None;
         }
-        let (reason, unsent) = self.state.cause.take()?.into_parts();
+        let (reason, unsent) = self.state.take_cause()?;
         Some(EndInside {
             reason,
             unsent,
@@ -242,9 +255,10 @@ impl<'a> Transport<'a> {
         output.push_with(most, fill);
 
         let waiting = output.len();
-        if waiting > self.context.config.max_output {
+        let limits = self.state.limits(self.context.config);
+        if waiting > limits.max_output {
             self.state.fail(CloseReason::Overflow);
-        } else if waiting >= self.context.config.high_water {
+        } else if waiting >= limits.high_water {
             self.state.flags.set(FULL);
         }
     }

@@ -1,7 +1,9 @@
 //! The state of a session's connection, apart from the protocol.
 
+use std::sync::Arc;
+
 use crate::address::Peer;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{CloseReason, Deadline};
 use crate::session::buffer::Buffer;
 use crate::session::clock::{Clock, Tick};
@@ -60,6 +62,9 @@ pub(super) const REPLACED: Flags = Flags::bit(22);
 /// A rate limit made the peer wait.
 pub(super) const RATE_LIMITED: Flags = Flags::bit(23);
 
+/// The protocol has changed the limits, and the session outside does not know it yet.
+pub(super) const RELIMITED: Flags = Flags::bit(24);
+
 /// The flags with which writing does nothing.
 pub(super) const MUTE: Flags = CLOSING.or(FINISHED);
 
@@ -82,7 +87,7 @@ pub(super) const BUSY: Flags = CLOSING
 pub(super) struct State {
     pub(super) peer: Peer,
     pub(super) output: Option<Box<Buffer>>,
-    pub(super) cause: Option<Box<Cause>>,
+    pub(super) extra: Option<Box<Extra>>,
     /// When the session was made.
     pub(super) began: Tick,
     /// When a byte last moved.
@@ -99,24 +104,25 @@ pub(super) struct State {
     pub(super) charged: u32,
 }
 
+/// What few sessions have at a time. It costs the others one pointer.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    cause: Option<Cause>,
+    /// The limits of this connection, in place of those of the configuration.
+    limits: Option<Arc<Limits>>,
+}
+
 /// Why a connection ends.
 #[derive(Debug)]
-pub(super) struct Cause {
+struct Cause {
     reason: CloseReason,
     /// How many bytes of output were dropped.
     unsent: usize,
 }
 
-impl Cause {
-    /// Returns the reason, and how many bytes of output were dropped.
-    pub(super) fn into_parts(self) -> (CloseReason, usize) {
-        (self.reason, self.unsent)
-    }
-}
-
-impl From<CloseReason> for Box<Cause> {
+impl From<CloseReason> for Cause {
     fn from(reason: CloseReason) -> Self {
-        Self::new(Cause { reason, unsent: 0 })
+        Self { reason, unsent: 0 }
     }
 }
 
@@ -131,7 +137,7 @@ impl State {
         Self {
             peer,
             output: None,
-            cause: None,
+            extra: None,
             began: now,
             activity: now,
             message: now,
@@ -141,6 +147,40 @@ impl State {
             flags,
             charged: 0,
         }
+    }
+
+    /// Returns the limits in force: the connection's own, or those of the configuration.
+    #[inline]
+    pub(super) fn limits<'a>(&'a self, config: &'a Config) -> &'a Limits {
+        match &self.extra {
+            None => &config.limits,
+            Some(extra) => extra.limits.as_deref().unwrap_or(&config.limits),
+        }
+    }
+
+    /// Returns the limits that are the connection's own.
+    pub(super) fn own_limits(&self) -> Option<Arc<Limits>> {
+        self.extra.as_ref().and_then(|extra| extra.limits.clone())
+    }
+
+    /// Replaces the limits from now on. Deadlines count from the same moments as before.
+    pub(super) fn set_limits(&mut self, limits: Arc<Limits>) {
+        self.extra().limits = Some(limits);
+        self.flags.set(RETIME);
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_with(Box::default)
+    }
+
+    fn cause(&mut self) -> Option<&mut Cause> {
+        self.extra.as_mut().and_then(|extra| extra.cause.as_mut())
+    }
+
+    /// Takes the reason for the end, and how many bytes of output were dropped.
+    pub(super) fn take_cause(&mut self) -> Option<(CloseReason, usize)> {
+        let cause = self.extra.as_mut().and_then(|extra| extra.cause.take());
+        cause.map(|cause| (cause.reason, cause.unsent))
     }
 
     /// Sets how many bytes the protocol keeps itself.
@@ -177,7 +217,7 @@ impl State {
 
     /// Ends the connection when all output is sent, for `reason` unless there is one already.
     pub(super) fn close_for(&mut self, reason: CloseReason) {
-        self.cause.get_or_insert_with(|| reason.into());
+        self.extra().cause.get_or_insert_with(|| reason.into());
         self.flags.set(CLOSING);
     }
 
@@ -190,10 +230,10 @@ impl State {
         }
 
         let keeps = matches!(reason, CloseReason::Protocol(_));
-        match &mut self.cause {
+        match &mut self.extra().cause {
             Some(cause) if cause.reason.is_error() => {}
             Some(cause) => cause.reason = reason,
-            None => self.cause = Some(reason.into()),
+            none => *none = Some(reason.into()),
         }
         self.flags.set(CLOSING);
 
@@ -204,7 +244,7 @@ impl State {
 
     /// Counts output of a closing connection as dropped.
     pub(super) fn note_unsent(&mut self, count: usize) {
-        if let Some(cause) = &mut self.cause {
+        if let Some(cause) = self.cause() {
             cause.unsent = cause.unsent.saturating_add(count);
         }
     }
@@ -218,15 +258,12 @@ impl State {
 
     /// Ends everything, and returns how.
     pub(super) fn end(&mut self, clock: &Clock) -> End {
-        self.flags.set(LOST | CLOSING);
-        if self.cause.is_none() {
-            self.cause = Some(CloseReason::Closed.into());
-        }
+        self.flags.set(LOST);
+        self.close_for(CloseReason::Closed);
         let waiting = self.output.take().map_or(0, |output| output.len());
         self.note_unsent(waiting);
 
-        let cause = self.cause.take().expect("just set");
-        let (reason, unsent) = cause.into_parts();
+        let (reason, unsent) = self.take_cause().expect("just set");
         let traffic = Traffic {
             received: self.received,
             sent: self.sent,
@@ -270,24 +307,25 @@ impl State {
         let idle = !waits && !self.flags.any(PAUSED | NESTED);
         let stalled = self.flags.any(STALLED);
 
+        let limits = self.limits(config);
         let deadlines = [
             (
                 first,
                 self.message,
-                config.first_message_timeout,
+                limits.first_message_timeout,
                 Deadline::FirstMessage,
             ),
             (
                 begun,
                 self.message,
-                config.message_timeout,
+                limits.message_timeout,
                 Deadline::Message,
             ),
-            (idle, self.activity, config.idle_timeout, Deadline::Idle),
+            (idle, self.activity, limits.idle_timeout, Deadline::Idle),
             (
                 stalled,
                 self.progress,
-                config.write_timeout,
+                limits.write_timeout,
                 Deadline::Write,
             ),
         ];
@@ -300,19 +338,20 @@ impl State {
     /// Notes that the peer took output. Returns true if the protocol can write again after it was
     /// full.
     #[inline]
-    pub(super) fn output_sent(&mut self, count: usize, now: Tick, low_water: usize) -> bool {
+    pub(super) fn output_sent(&mut self, count: usize, now: Tick, config: &Config) -> bool {
         let Some(output) = &mut self.output else {
             return false;
         };
         output.consume(count);
         self.activity = now;
         self.sent = self.sent.wrapping_add(count as u64);
-        self.flags.any(FULL | STALLED | WANTED) && self.output_moved(now, low_water)
+        self.flags.any(FULL | STALLED | WANTED) && self.output_moved(now, config)
     }
 
     #[cold]
-    fn output_moved(&mut self, now: Tick, low_water: usize) -> bool {
+    fn output_moved(&mut self, now: Tick, config: &Config) -> bool {
         self.progress = now;
+        let low_water = self.limits(config).low_water;
         let waiting = self.output.as_ref().map_or(0, |output| output.len());
         if waiting == 0 {
             self.flags.clear(STALLED);

@@ -5,11 +5,11 @@ use std::time::Instant;
 use std::{fmt, io};
 
 use crate::address::{Address, Credentials, Peer};
-use crate::config::Config;
-use crate::error::CloseReason;
+use crate::config::{Config, ConfigError, Limits};
+use crate::error::{CloseReason, ProtocolError};
 use crate::session::clock::Clock;
 use crate::session::state::{
-    AGAIN, CLOSING, FINISHED, FULL, MUTE, PAUSED, RATE_LIMITED, State, WANTED, WROTE,
+    AGAIN, CLOSING, FINISHED, FULL, MUTE, PAUSED, RATE_LIMITED, RELIMITED, State, WANTED, WROTE,
 };
 use crate::waker::{Mailbox, Waker, Wakers};
 
@@ -128,8 +128,9 @@ impl Transport<'_> {
             return;
         }
         self.state.flags.set(WROTE);
+        let high_water = self.limits().high_water;
         let output = self.state.output.get_or_insert_with(Box::default);
-        if output.len() + data.len() >= self.context.config.high_water {
+        if output.len() + data.len() >= high_water {
             return self.write_beyond_mark(data);
         }
         output.push(data);
@@ -148,8 +149,9 @@ impl Transport<'_> {
         }
 
         self.state.flags.set(WROTE);
+        let high_water = self.limits().high_water;
         let output = self.state.output.get_or_insert_with(Box::default);
-        let room = self.context.config.high_water.saturating_sub(output.len());
+        let room = high_water.saturating_sub(output.len());
         if data.len() > room {
             self.state.flags.set(WANTED);
         }
@@ -161,8 +163,9 @@ impl Transport<'_> {
 
     #[cold]
     fn write_beyond_mark(&mut self, data: &[u8]) {
+        let max_output = self.limits().max_output;
         let output = self.state.output.get_or_insert_with(Box::default);
-        if output.len() + data.len() > self.context.config.max_output {
+        if output.len() + data.len() > max_output {
             self.state.fail(CloseReason::Overflow);
             return self.state.note_unsent(data.len());
         }
@@ -374,10 +377,62 @@ impl Transport<'_> {
         }
     }
 
-    /// Returns the limits in force.
+    /// Returns the configuration of the server.
     #[must_use]
     pub fn config(&self) -> &Config {
         self.context.config
+    }
+
+    /// Returns the limits of this connection: its own if it has any
+    /// ([`set_limits`](Self::set_limits)), otherwise those of its listener.
+    #[must_use]
+    #[inline]
+    pub fn limits(&self) -> &Limits {
+        self.state.limits(self.context.config)
+    }
+
+    /// Gives this connection limits of its own from now on. Deadlines that run go on from when they
+    /// began. Input and output that are there already stay, also if they are more than the new
+    /// limits allow.
+    ///
+    /// Connections share limits through the `Arc`, so a program makes each kind once. A connection
+    /// with limits of its own needs about 64 bytes more.
+    ///
+    /// # Errors
+    /// Returns an error, and changes nothing, if the limits are not
+    /// [consistent](Limits::validate), or if `max_output` is more than the server's
+    /// [`max_buffered`](Config::max_buffered).
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Limits, Protocol, Result, Transport};
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    ///
+    /// /// Who has said the password may be silent for as long as they like.
+    /// struct Guarded(Arc<Limits>);
+    ///
+    /// impl Protocol for Guarded {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         if data == b"password" {
+    ///             transport.set_limits(Arc::clone(&self.0))?;
+    ///         }
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    ///
+    /// let patient = Arc::new(Limits { idle_timeout: None, ..Limits::default() });
+    /// let mut session = MemorySession::new(Guarded(patient));
+    /// session.receive(b"password");
+    /// session.advance(Duration::from_secs(3_600));
+    /// assert!(!session.is_finished());
+    /// ```
+    pub fn set_limits(&mut self, limits: Arc<Limits>) -> Result<(), ConfigError> {
+        limits.validate()?;
+        limits.fit(self.context.config.max_buffered)?;
+        self.state.set_limits(limits);
+        self.state.flags.set(RELIMITED);
+        Ok(())
     }
 
     /// Returns a handle with which other threads, connections or processes have
@@ -386,6 +441,13 @@ impl Transport<'_> {
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.context.driver.waker(self.context.id)
+    }
+}
+
+impl From<ConfigError> for ProtocolError {
+    /// Lets a protocol use `?` with [`Transport::set_limits`].
+    fn from(error: ConfigError) -> Self {
+        Self::Other(error.into())
     }
 }
 

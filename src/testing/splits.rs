@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{CloseReason, ProtocolError};
 use crate::layer::{Event, Observe, Observed};
 use crate::session::{Protocol, REPEAT};
@@ -45,10 +45,13 @@ where
     /// cut.
     pub fn new(make: M) -> Self {
         let config = Config {
-            first_message_timeout: None,
-            message_timeout: None,
-            idle_timeout: None,
-            write_timeout: None,
+            limits: Limits {
+                first_message_timeout: None,
+                message_timeout: None,
+                idle_timeout: None,
+                write_timeout: None,
+                ..Limits::default()
+            },
             ..Config::default()
         };
 
@@ -95,7 +98,7 @@ where
     fn run(&self, pieces: &[&[u8]], pace: Pace) -> Trace {
         let mut config = self.config.clone();
         if pace.slow_output {
-            (config.high_water, config.low_water) = (16, 8);
+            (config.limits.high_water, config.limits.low_water) = (16, 8);
         }
 
         let recorder = Recorder {

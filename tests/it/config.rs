@@ -60,7 +60,7 @@ const NONSENSE: [(Change, &str, &str); 25] = [
         "must be at least 1, not 0",
     ),
     (
-        |to| to.high_water = 0,
+        |to| to.limits.high_water = 0,
         "high_water",
         "must be at least 1, not 0",
     ),
@@ -121,17 +121,17 @@ const NONSENSE: [(Change, &str, &str); 25] = [
         "must be a name or a number, not \"\"",
     ),
     (
-        |to| to.low_water = to.high_water,
+        |to| to.limits.low_water = to.limits.high_water,
         "low_water",
         "must be less than high_water (65536), not 65536",
     ),
     (
-        |to| to.max_output = to.high_water - 1,
+        |to| to.limits.max_output = to.limits.high_water - 1,
         "max_output",
         "must be at least high_water (65536), not 65535",
     ),
     (
-        |to| to.max_buffered = to.max_output - 1,
+        |to| to.max_buffered = to.limits.max_output - 1,
         "max_buffered",
         "must be at least max_output (1048576), not 1048575",
     ),
@@ -143,11 +143,18 @@ const EXTREMES: [Change; 6] = [
     |to| to.read_per_turn = 1 << 30,
     |to| to.accept_pause = Duration::from_nanos(1),
     |to| (to.send_buffer, to.receive_buffer) = (Some(i32::MAX as usize), Some(i32::MAX as usize)),
-    |to| (to.low_water, to.high_water, to.max_output, to.max_buffered) = (0, 1, 1, 1),
     |to| {
         (
-            to.max_frame,
-            to.max_line,
+            to.limits.low_water,
+            to.limits.high_water,
+            to.limits.max_output,
+            to.max_buffered,
+        ) = (0, 1, 1, 1)
+    },
+    |to| {
+        (
+            to.limits.max_frame,
+            to.limits.max_line,
             to.reserved_descriptors,
             to.backlog,
         ) = (0, 0, usize::MAX, 1)

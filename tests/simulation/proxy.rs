@@ -81,7 +81,7 @@ impl Protocol for End {
             self.wake_other();
         }
         let (own, other) = (self.own.borrow(), self.other.borrow());
-        if other.pipe.len() < transport.config().high_water {
+        if other.pipe.len() < transport.config().limits.high_water {
             transport.resume_reading();
         } else {
             transport.pause_reading();

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix, Lines};
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{Exchange, Simulation};
-use serveloop::{Actions, Config, Factory, Peer, Protocol, ProtocolError, Transport, Waker};
+use serveloop::{
+    Actions, Config, Factory, Limits, Peer, Protocol, ProtocolError, Transport, Waker,
+};
 
 use super::proxy;
 
@@ -180,10 +182,13 @@ fn crowded() -> Simulated {
     }
     let asked = |count: usize| text(count * 4)[..count * 40].to_owned();
     let config = Config {
-        high_water: 2 << 10,
-        low_water: 1 << 10,
-        max_output: 12 << 10,
         max_buffered: 24 << 10,
+        limits: Limits {
+            high_water: 2 << 10,
+            low_water: 1 << 10,
+            max_output: 12 << 10,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     Simulation::new((|| Any::of(|| Generous)) as fn() -> Any)
@@ -389,10 +394,13 @@ fn keeping() -> Simulated {
         }
     }
     let config = Config {
-        high_water: 2 << 10,
-        low_water: 1 << 10,
-        max_output: 12 << 10,
         max_buffered: 24 << 10,
+        limits: Limits {
+            high_water: 2 << 10,
+            low_water: 1 << 10,
+            max_output: 12 << 10,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let long = text(25);

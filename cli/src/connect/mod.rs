@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serveloop::framing::{LengthPrefix, Lines};
-use serveloop::{Address, Config};
+use serveloop::{Address, Config, Limits};
 
 use crate::connect::framing::WireFraming;
 use crate::connect::keyboard::Unit;
@@ -273,15 +273,20 @@ impl Connect {
 
         Config {
             connect_timeout: self.timeout.map_or(usual.connect_timeout, Into::into),
-            handshake_timeout: self.timeout.map_or(usual.handshake_timeout, Into::into),
-            message_timeout: None,
-            idle_timeout: idle,
-            write_timeout: idle,
             keepalive: self.keepalive.into(),
-            linger_timeout: Some(FAREWELL),
-            max_frame: message,
             // There must be room for the message, whose buffer grows in steps.
             max_buffered: usual.max_buffered.max(message.saturating_mul(2)),
+            limits: Limits {
+                handshake_timeout: self
+                    .timeout
+                    .map_or(usual.limits.handshake_timeout, Into::into),
+                message_timeout: None,
+                idle_timeout: idle,
+                write_timeout: idle,
+                linger_timeout: Some(FAREWELL),
+                max_frame: message,
+                ..usual.limits
+            },
             ..usual
         }
     }
@@ -343,8 +348,8 @@ mod tests {
         assert_eq!(config("8MiB").max_buffered, usual.max_buffered);
 
         let large = config("512MiB");
-        assert_eq!(large.max_frame, 512 << 20);
-        assert!(large.max_buffered >= large.max_frame / 9 * 10);
+        assert_eq!(large.limits.max_frame, 512 << 20);
+        assert!(large.max_buffered >= large.limits.max_frame / 9 * 10);
         let largest = config(&usize::MAX.to_string());
         assert_eq!(largest.max_buffered, usize::MAX);
         largest.validate().unwrap();

@@ -149,7 +149,7 @@ mod tests {
     use std::time::Duration;
 
     use serveloop::testing::{MemorySession, SplitChecker};
-    use serveloop::{CloseReason, Config};
+    use serveloop::{CloseReason, Config, Limits};
 
     use super::*;
     use crate::fetch::head_reader::HEAD_MOST;
@@ -279,8 +279,11 @@ mod tests {
         let deadline = start + Duration::from_secs(60);
         let get = Get::new(Vec::new(), Some(deadline), Told::default(), ending.clone());
         let config = Config {
-            first_message_timeout: None,
-            idle_timeout: None,
+            limits: Limits {
+                first_message_timeout: None,
+                idle_timeout: None,
+                ..Limits::default()
+            },
             ..Config::default()
         };
 

@@ -25,8 +25,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serveloop::Config;
 use serveloop::layer::Layered;
+use serveloop::{Config, Limits};
 
 use crate::destination::Target;
 use crate::failure::Failure;
@@ -262,13 +262,16 @@ impl Fetch {
         let limit = Option::<Duration>::from(self.max_time);
         Config {
             connect_timeout: patience.into_iter().chain(limit).min(),
-            handshake_timeout: patience,
-            message_timeout: None,
-            idle_timeout: patience,
-            write_timeout: patience,
             keepalive: self.keepalive.into(),
-            // The server has answered the request, so everything sent has arrived.
-            linger_timeout: None,
+            limits: Limits {
+                handshake_timeout: patience,
+                message_timeout: None,
+                idle_timeout: patience,
+                write_timeout: patience,
+                // The server has answered the request, so everything sent has arrived.
+                linger_timeout: None,
+                ..Limits::default()
+            },
             ..Config::default()
         }
     }

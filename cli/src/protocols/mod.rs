@@ -151,12 +151,12 @@ impl Protocol {
         match self {
             Self::Echo => execution.serve(server, |_: &Peer| Some(Echo)),
             Self::Discard => execution.serve(server, |_: &Peer| Some(Discard)),
-            Self::Hello(options) => options.serve(server, config.max_line, execution),
+            Self::Hello(options) => options.serve(server, execution),
             Self::Greet(options) => options.serve(server, execution),
             Self::Print(options) => options.serve(server, execution),
-            Self::Timestamp(options) => options.serve(server, config.max_line, execution),
+            Self::Timestamp(options) => options.serve(server, execution),
             Self::Dispatch(options) => options.serve(server, execution),
-            Self::Operator(options) => options.serve(server, config.max_line, execution),
+            Self::Operator(options) => options.serve(server, config.limits.max_line, execution),
             Self::Command(options) => options.serve(server, config, execution),
         }
     }
@@ -172,17 +172,13 @@ impl HelloOptions {
         Ok(())
     }
 
-    fn serve(
-        self,
-        server: BoundServer,
-        max_line: usize,
-        execution: Execution,
-    ) -> io::Result<Statistics> {
-        let delay = self.delay.into();
+    fn serve(self, server: BoundServer, execution: Execution) -> io::Result<Statistics> {
+        let (delay, max_line) = (self.delay.into(), server.max_line());
         match self.framing {
             MessageKind::Raw => execution.serve(server, move |_: &Peer| Some(Hello::new(delay))),
-            MessageKind::Line => execution.serve(server, move |_: &Peer| {
-                Some(Framed::new(Lines::new(max_line), Hello::new(delay)))
+            MessageKind::Line => execution.serve(server, move |peer: &Peer| {
+                let lines = Lines::new(max_line.of(peer));
+                Some(Framed::new(lines, Hello::new(delay)))
             }),
         }
     }

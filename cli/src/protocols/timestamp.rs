@@ -69,16 +69,12 @@ pub(crate) struct TimestampOptions {
 }
 
 impl TimestampOptions {
-    pub(crate) fn serve(
-        self,
-        server: BoundServer,
-        max_line: usize,
-        execution: Execution,
-    ) -> io::Result<Statistics> {
+    pub(crate) fn serve(self, server: BoundServer, execution: Execution) -> io::Result<Statistics> {
         check_zone();
 
-        execution.serve(server, move |_: &Peer| {
-            let messages = Messages::new(self.framing, max_line);
+        let max_line = server.max_line();
+        execution.serve(server, move |peer: &Peer| {
+            let messages = Messages::new(self.framing, max_line.of(peer));
             Some(Framed::new(messages, Timestamp::new(Zoned::now)))
         })
     }

@@ -12,7 +12,10 @@ use crate::units::{Backlog, Group, KeepAlive, Mode, Size, Span, SystemBuffer, Ti
 /// Makes an option of each field, with the library's default. `collect` builds a [`Config`] without
 /// `..`, so a field that is missing here does not compile.
 macro_rules! limits {
-    ($($heading:literal { $($(#[$help:meta])* $field:ident: $value:ty, $name:literal;)* })*) => {
+    (
+        server { $($heading:literal { $($(#[$help:meta])* $field:ident: $value:ty, $name:literal;)* })* }
+        connection { $($each_heading:literal { $($(#[$each_help:meta])* $each:ident: $each_value:ty, $each_name:literal;)* })* }
+    ) => {
         #[derive(Args, Clone, Debug)]
         struct Values {
             $($(
@@ -28,6 +31,19 @@ macro_rules! limits {
                 )]
                 $field: $value,
             )*)*
+            $($(
+                $(#[$each_help])*
+                #[arg(
+                    long,
+                    global = true,
+                    hide_short_help = true,
+                    help_heading = $each_heading,
+                    value_name = $each_name,
+                    action = ArgAction::Set,
+                    default_value_t = Config::default().limits.$each.into()
+                )]
+                $each: $each_value,
+            )*)*
         }
 
         impl Values {
@@ -36,118 +52,132 @@ macro_rules! limits {
                     // `--trust` sets it, where the headers of proxies are read.
                     trusted_proxies: NetworkList::default(),
                     $($($field: self.$field.into(),)*)*
+                    limits: serveloop::Limits {
+                        $($($each: self.$each.into(),)*)*
+                    },
                 }
             }
         }
 
         impl Limits {
-            const FIELDS: &[&str] = &[$($(stringify!($field),)*)*];
+            const FIELDS: &[&str] = &[
+                $($(stringify!($field),)*)*
+                $($(stringify!($each),)*)*
+            ];
         }
     };
 }
 
 limits! {
-    "Connections" {
-        /// The most open connections; one more is accepted and closed at once
-        max_connections: usize, "NUMBER";
-        /// The most open connections from one IPv4 address or IPv6 network (/64)
-        max_per_peer: usize, "NUMBER";
-        /// Apply limits on single peers to loopback addresses and Unix sockets too. Without it, one
-        /// forged datagram can make two echo servers on this machine answer each other without end
-        limit_loopback: bool, "BOOL";
-        /// The most processes at a time with --model forking; further connections wait
-        max_children: usize, "NUMBER";
-        /// How many descriptors to keep free for purposes other than connections
-        reserved_descriptors: usize, "NUMBER";
-        /// Raise the process's soft limit of open descriptors to its hard limit
-        raise_descriptor_limit: bool, "BOOL";
-        /// How long a listener pauses when the system has no descriptor or memory left
-        accept_pause: Span, "DURATION";
+    server {
+        "Connections" {
+            /// The most open connections; one more is accepted and closed at once
+            max_connections: usize, "NUMBER";
+            /// The most open connections from one IPv4 address or IPv6 network (/64)
+            max_per_peer: usize, "NUMBER";
+            /// Apply limits on single peers to loopback addresses and Unix sockets too. Without it, one
+            /// forged datagram can make two echo servers on this machine answer each other without end
+            limit_loopback: bool, "BOOL";
+            /// The most processes at a time with --model forking; further connections wait
+            max_children: usize, "NUMBER";
+            /// How many descriptors to keep free for purposes other than connections
+            reserved_descriptors: usize, "NUMBER";
+            /// Raise the process's soft limit of open descriptors to its hard limit
+            raise_descriptor_limit: bool, "BOOL";
+            /// How long a listener pauses when the system has no descriptor or memory left
+            accept_pause: Span, "DURATION";
+        }
+        "Budgets per turn" {
+            /// The most connections to accept from one listener in one turn of the loop
+            accepts_per_turn: usize, "NUMBER";
+            /// The most bytes to read from one connection in one turn, at most 64 KiB at once
+            read_per_turn: Size, "SIZE";
+            /// The most bytes to write to one connection in one turn, after each read
+            write_per_turn: Size, "SIZE";
+            /// The most messages to take from one connection in one turn
+            messages_per_turn: usize, "NUMBER";
+            /// The most datagrams to answer on one socket in one turn
+            datagrams_per_turn: usize, "NUMBER";
+            /// The most deadlines to act on in one turn
+            timeouts_per_turn: usize, "NUMBER";
+            /// A turn that takes longer is counted and logged as a warning; 0: never
+            slow_turn: Timeout, "DURATION";
+            /// How long to poll again and again before sleeping, as long as that pays off; 0: off
+            busy_poll: Timeout, "DURATION";
+        }
+        "Buffers and messages" {
+            /// The most that all connections may buffer together; beyond it, the largest are ended
+            max_buffered: Size, "SIZE";
+        }
+        "Datagrams" {
+            /// A reply is at most this many times as long as the datagram it answers
+            reply_factor: usize, "NUMBER";
+            /// The most replies in a second to one IPv4 address or IPv6 network (/64)
+            replies_per_second: usize, "NUMBER";
+        }
+        "Deadlines" {
+            /// How long an outbound connection may take to be established; 0: no limit
+            connect_timeout: Timeout, "DURATION";
+            /// How long a shutdown waits before it ends the connections still open; 0: no limit
+            drain_timeout: Timeout, "DURATION";
+        }
+        "Sockets" {
+            /// The most connections that the system queues for one listener before they are accepted
+            backlog: Backlog, "NUMBER";
+            /// Bind a TCP port even while its earlier connections linger (SO_REUSEADDR)
+            reuse_address: bool, "BOOL";
+            /// Share a port with other sockets that set this option too (SO_REUSEPORT)
+            reuse_port: bool, "BOOL";
+            /// Accept IPv4 clients too at the address [::]. The address tcp://:PORT always does
+            dual_stack: bool, "BOOL";
+            /// How long a TCP connection may be silent before the system probes whether its peer is still
+            /// there, at most 32767s; 0: no probes. A dead peer is found after about twice this time
+            keepalive: KeepAlive, "DURATION";
+            /// The permissions of the file of a Unix socket: who may connect
+            socket_mode: Mode, "OCTAL";
+            /// The group of the file of a Unix socket, by name or number; -: as the system chooses
+            socket_group: Group, "GROUP";
+            /// Send small writes at once (TCP_NODELAY)
+            nodelay: bool, "BOOL";
+            /// Size of the system's send buffer for each socket (SO_SNDBUF)
+            send_buffer: SystemBuffer, "SIZE";
+            /// Size of the system's receive buffer for each socket (SO_RCVBUF)
+            receive_buffer: SystemBuffer, "SIZE";
+        }
     }
-    "Budgets per turn" {
-        /// The most connections to accept from one listener in one turn of the loop
-        accepts_per_turn: usize, "NUMBER";
-        /// The most bytes to read from one connection in one turn, at most 64 KiB at once
-        read_per_turn: Size, "SIZE";
-        /// The most bytes to write to one connection in one turn, after each read
-        write_per_turn: Size, "SIZE";
-        /// The most messages to take from one connection in one turn
-        messages_per_turn: usize, "NUMBER";
-        /// The most datagrams to answer on one socket in one turn
-        datagrams_per_turn: usize, "NUMBER";
-        /// The most deadlines to act on in one turn
-        timeouts_per_turn: usize, "NUMBER";
-        /// A turn that takes longer is counted and logged as a warning; 0: never
-        slow_turn: Timeout, "DURATION";
-        /// How long to poll again and again before sleeping, as long as that pays off; 0: off
-        busy_poll: Timeout, "DURATION";
-    }
-    "Buffers and messages" {
-        /// Stop reading from a peer when this much output waits for it
-        high_water: Size, "SIZE";
-        /// Resume reading when the waiting output has fallen to this
-        low_water: Size, "SIZE";
-        /// End a connection when more output than this waits for its peer
-        max_output: Size, "SIZE";
-        /// The most that all connections may buffer together; beyond it, the largest are ended
-        max_buffered: Size, "SIZE";
-        /// The longest message, and the most input to keep while a message is incomplete
-        max_frame: Size, "SIZE";
-        /// The longest line in a protocol of lines
-        max_line: Size, "SIZE";
-    }
-    "Datagrams" {
-        /// A reply is at most this many times as long as the datagram it answers
-        reply_factor: usize, "NUMBER";
-        /// The most replies in a second to one IPv4 address or IPv6 network (/64)
-        replies_per_second: usize, "NUMBER";
-    }
-    "Deadlines" {
-        /// How long an outbound connection may take to be established; 0: no limit
-        connect_timeout: Timeout, "DURATION";
-        /// How long the handshake of a layer such as TLS may take; 0: no limit
-        handshake_timeout: Timeout, "DURATION";
-        /// How long a connection may take to send its first complete message; 0: no limit
-        first_message_timeout: Timeout, "DURATION";
-        /// How long a later message may take from its first to its last byte; 0: no limit
-        message_timeout: Timeout, "DURATION";
-        /// How long a connection may be idle, without a byte in either direction; 0: no limit
-        idle_timeout: Timeout, "DURATION";
-        /// How long output may wait without the peer accepting any of it; 0: no limit
-        write_timeout: Timeout, "DURATION";
-        /// After we close first: how long a silent peer may take to close too; 0: do not wait
-        linger_timeout: Timeout, "DURATION";
-        /// The limit of that wait if the peer keeps sending
-        linger_limit: Span, "DURATION";
-        /// The limit of that wait while the server shuts down
-        linger_draining: Span, "DURATION";
-        /// The most input to discard during that wait before the connection is closed anyway
-        linger_bytes: Size, "SIZE";
-        /// How long a shutdown waits before it ends the connections still open; 0: no limit
-        drain_timeout: Timeout, "DURATION";
-    }
-    "Sockets" {
-        /// The most connections that the system queues for one listener before they are accepted
-        backlog: Backlog, "NUMBER";
-        /// Bind a TCP port even while its earlier connections linger (SO_REUSEADDR)
-        reuse_address: bool, "BOOL";
-        /// Share a port with other sockets that set this option too (SO_REUSEPORT)
-        reuse_port: bool, "BOOL";
-        /// Accept IPv4 clients too at the address [::]. The address tcp://:PORT always does
-        dual_stack: bool, "BOOL";
-        /// How long a TCP connection may be silent before the system probes whether its peer is still
-        /// there, at most 32767s; 0: no probes. A dead peer is found after about twice this time
-        keepalive: KeepAlive, "DURATION";
-        /// The permissions of the file of a Unix socket: who may connect
-        socket_mode: Mode, "OCTAL";
-        /// The group of the file of a Unix socket, by name or number; -: as the system chooses
-        socket_group: Group, "GROUP";
-        /// Send small writes at once (TCP_NODELAY)
-        nodelay: bool, "BOOL";
-        /// Size of the system's send buffer for each socket (SO_SNDBUF)
-        send_buffer: SystemBuffer, "SIZE";
-        /// Size of the system's receive buffer for each socket (SO_RCVBUF)
-        receive_buffer: SystemBuffer, "SIZE";
+    connection {
+        "Buffers and messages" {
+            /// Stop reading from a peer when this much output waits for it
+            high_water: Size, "SIZE";
+            /// Resume reading when the waiting output has fallen to this
+            low_water: Size, "SIZE";
+            /// End a connection when more output than this waits for its peer
+            max_output: Size, "SIZE";
+            /// The longest message, and the most input to keep while a message is incomplete
+            max_frame: Size, "SIZE";
+            /// The longest line in a protocol of lines
+            max_line: Size, "SIZE";
+        }
+        "Deadlines" {
+            /// How long the handshake of a layer such as TLS may take; 0: no limit
+            handshake_timeout: Timeout, "DURATION";
+            /// How long a connection may take to send its first complete message; 0: no limit
+            first_message_timeout: Timeout, "DURATION";
+            /// How long a later message may take from its first to its last byte; 0: no limit
+            message_timeout: Timeout, "DURATION";
+            /// How long a connection may be idle, without a byte in either direction; 0: no limit
+            idle_timeout: Timeout, "DURATION";
+            /// How long output may wait without the peer accepting any of it; 0: no limit
+            write_timeout: Timeout, "DURATION";
+            /// After we close first: how long a silent peer may take to close too; 0: do not wait
+            linger_timeout: Timeout, "DURATION";
+            /// The limit of that wait if the peer keeps sending
+            linger_limit: Span, "DURATION";
+            /// The limit of that wait while the server shuts down
+            linger_draining: Span, "DURATION";
+            /// The most input to discard during that wait before the connection is closed anyway
+            linger_bytes: Size, "SIZE";
+        }
     }
 }
 
@@ -254,30 +284,40 @@ mod tests {
         ("busy-poll", "50us", |to| {
             to.busy_poll = Some(Duration::from_micros(50))
         }),
-        ("high-water", "128KiB", |to| to.high_water = 128 << 10),
-        ("low-water", "0", |to| to.low_water = 0),
-        ("max-output", "2MiB", |to| to.max_output = 2 << 20),
+        ("high-water", "128KiB", |to| {
+            to.limits.high_water = 128 << 10
+        }),
+        ("low-water", "0", |to| to.limits.low_water = 0),
+        ("max-output", "2MiB", |to| to.limits.max_output = 2 << 20),
         ("max-buffered", "1GiB", |to| to.max_buffered = 1 << 30),
-        ("max-frame", "3KiB", |to| to.max_frame = 3 << 10),
-        ("max-line", "100", |to| to.max_line = 100),
+        ("max-frame", "3KiB", |to| to.limits.max_frame = 3 << 10),
+        ("max-line", "100", |to| to.limits.max_line = 100),
         ("reply-factor", "3", |to| to.reply_factor = 3),
         ("replies-per-second", "10", |to| to.replies_per_second = 10),
         ("connect-timeout", "0", |to| to.connect_timeout = None),
-        ("handshake-timeout", "0", |to| to.handshake_timeout = None),
+        ("handshake-timeout", "0", |to| {
+            to.limits.handshake_timeout = None
+        }),
         ("first-message-timeout", "0", |to| {
-            to.first_message_timeout = None
+            to.limits.first_message_timeout = None
         }),
-        ("message-timeout", "0", |to| to.message_timeout = None),
+        ("message-timeout", "0", |to| {
+            to.limits.message_timeout = None
+        }),
         ("idle-timeout", "90s", |to| {
-            to.idle_timeout = Some(Duration::from_secs(90))
+            to.limits.idle_timeout = Some(Duration::from_secs(90))
         }),
-        ("write-timeout", "0", |to| to.write_timeout = None),
-        ("linger-timeout", "0", |to| to.linger_timeout = None),
-        ("linger-limit", "0", |to| to.linger_limit = Duration::ZERO),
+        ("write-timeout", "0", |to| to.limits.write_timeout = None),
+        ("linger-timeout", "0", |to| to.limits.linger_timeout = None),
+        ("linger-limit", "0", |to| {
+            to.limits.linger_limit = Duration::ZERO
+        }),
         ("linger-draining", "1ms", |to| {
-            to.linger_draining = Duration::from_millis(1)
+            to.limits.linger_draining = Duration::from_millis(1)
         }),
-        ("linger-bytes", "1MiB", |to| to.linger_bytes = 1 << 20),
+        ("linger-bytes", "1MiB", |to| {
+            to.limits.linger_bytes = 1 << 20
+        }),
         ("drain-timeout", "1h", |to| {
             to.drain_timeout = Some(Duration::from_secs(3_600))
         }),
@@ -308,9 +348,17 @@ mod tests {
         Limits::from_arg_matches(&matches).unwrap()
     }
 
-    /// Returns the names of the fields of `Config`, as its `Debug` output lists them.
+    /// Returns the names of the fields of `Config` and of its `Limits`, as `Debug` lists them.
     fn fields() -> Vec<String> {
-        let shown = format!("{:#?}", Config::default());
+        let config = Config::default();
+        let mut names = names(&config);
+        names.retain(|name| name != "limits");
+        names.extend(self::names(&config.limits));
+        names
+    }
+
+    fn names(fields: &impl std::fmt::Debug) -> Vec<String> {
+        let shown = format!("{fields:#?}");
         let names = shown.lines().filter_map(|line| {
             let name = line.strip_prefix("    ")?.split_once(": ")?.0;
             (!name.starts_with(' ')).then(|| name.to_owned())

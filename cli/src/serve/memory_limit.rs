@@ -83,7 +83,7 @@ pub(crate) fn fit(config: &mut Config, loops: usize, has_threads: bool) {
         );
     }
     if !is_safe {
-        let most = config.max_output;
+        let most = config.limits.max_output;
         log::warn!(
             target: TARGET, "--max-output is {most} bytes: this process may use only {bytes} bytes of memory ({by}), \
              so slow clients can get it killed"
@@ -102,7 +102,7 @@ fn threads(memory: Memory) -> usize {
 /// is not safe where the part is smaller.
 fn fitting(config: &Config, memory: u64, parts: usize) -> Option<(usize, bool)> {
     let room = usize::try_from(memory).unwrap_or(usize::MAX) / parts;
-    let fitting = room.max(config.max_output);
+    let fitting = room.max(config.limits.max_output);
     (config.max_buffered > fitting || room < fitting).then_some((fitting, room == fitting))
 }
 
@@ -190,7 +190,10 @@ mod tests {
         assert_eq!(fitting(&config, 1 << 30, 2), None);
         assert_eq!(fitting(&config, 128 << 20, 2), Some((64 << 20, true)));
         assert_eq!(fitting(&config, 128 << 20, 8), Some((16 << 20, true)));
-        assert_eq!(fitting(&config, 1, 2), Some((config.max_output, false)));
+        assert_eq!(
+            fitting(&config, 1, 2),
+            Some((config.limits.max_output, false))
+        );
     }
 
     #[test]

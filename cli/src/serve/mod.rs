@@ -40,10 +40,12 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///   $ serveloop serve echo --listen tcp://:9999 --listen 'tcp://[fe80::1%eth0]:9999'
 ///
 /// A listener's own options follow in a query, under the names that they have here: dual-stack,
-/// keepalive, backlog, nodelay, reuse-address, reuse-port, send-buffer and receive-buffer. Those for the
-/// file of a Unix socket are called mode and group there. Quotes keep the shell from reading ? and &:
+/// keepalive, backlog, nodelay, reuse-address, reuse-port, send-buffer, receive-buffer, and the limits of
+/// single connections, such as idle-timeout, max-line and high-water. Those for the file of a Unix socket
+/// are called mode and group there. Quotes keep the shell from reading ? and &:
 ///
 ///   $ serveloop serve echo --listen 'tcp://[::]:9999?dual-stack=true&keepalive=60s'
+///   $ serveloop serve echo --listen tcp://:9999 --listen 'unix:///run/echo.sock?idle-timeout=0'
 ///   $ serveloop serve echo --listen 'unix:///run/echo.sock?mode=0660&group=www-data'
 ///
 /// In a URI with a query, a question mark in a path is written %3F, and a percent sign %25. On Linux,

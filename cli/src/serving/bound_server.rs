@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serveloop::layer::proxy::Proxy;
-use serveloop::{Address, Server};
+use serveloop::{Address, Peer, Server};
 
 use crate::serving::ListenerTls;
 
@@ -15,6 +15,18 @@ pub(crate) struct BoundServer {
     doors: Vec<Option<Proxy>>,
     /// In the same order.
     tls: Vec<Option<ListenerTls>>,
+}
+
+/// The longest line at each listener, in the order of a server's addresses.
+#[derive(Clone, Debug)]
+pub(crate) struct MaxLine(Arc<[usize]>);
+
+impl MaxLine {
+    /// Returns the longest line of the peer's listener, in bytes.
+    pub(crate) fn of(&self, peer: &Peer) -> usize {
+        let listener = peer.listener().map_or(0, usize::from);
+        self.0[listener]
+    }
 }
 
 /// What belongs to the listeners of a server by their numbers, unless all have none.
@@ -44,6 +56,11 @@ impl BoundServer {
 
     pub(crate) fn addresses(&self) -> &[Address] {
         self.server.addresses()
+    }
+
+    /// Returns the longest line at each listener.
+    pub(crate) fn max_line(&self) -> MaxLine {
+        MaxLine(self.server.limits().map(|limits| limits.max_line).collect())
     }
 
     /// Returns the addresses at which every client counts as what it is on the network.

@@ -28,22 +28,27 @@ pub(crate) fn make_room(config: &mut Config, given: &[&str], needs: &[Need]) -> 
     };
 
     if !is_given("max_frame") {
-        config.max_frame = config.max_frame.max(config.max_line).max(need("max_frame"));
+        config.limits.max_frame = config
+            .limits
+            .max_frame
+            .max(config.limits.max_line)
+            .max(need("max_frame"));
     }
     if !is_given("high_water") && is_given("low_water") {
-        config.high_water = config
+        config.limits.high_water = config
+            .limits
             .high_water
-            .max(config.low_water.saturating_mul(SPARE));
+            .max(config.limits.low_water.saturating_mul(SPARE));
     }
     if !is_given("max_output") {
         // A reply is at least as long as its message, such as an echo of it or a greeting.
-        let usual = Config::default().max_frame;
-        let reply = Some(config.max_frame).filter(|frame| *frame > usual);
-        let largest = config.high_water.max(reply.unwrap_or(0));
-        config.max_output = config.max_output.max(largest.saturating_mul(SPARE));
+        let usual = Config::default().limits.max_frame;
+        let reply = Some(config.limits.max_frame).filter(|frame| *frame > usual);
+        let largest = config.limits.high_water.max(reply.unwrap_or(0));
+        config.limits.max_output = config.limits.max_output.max(largest.saturating_mul(SPARE));
     }
     if !is_given("max_buffered") {
-        let largest = config.max_output.max(config.max_frame);
+        let largest = config.limits.max_output.max(config.limits.max_frame);
         let largest = largest.max(need("max_buffered"));
         config.max_buffered = config.max_buffered.max(largest.saturating_mul(SPARE));
     }
@@ -51,23 +56,27 @@ pub(crate) fn make_room(config: &mut Config, given: &[&str], needs: &[Need]) -> 
     // A small limit lowers those that must fit into it. `max_frame` stays, because a message that
     // finds no room is recognised by its length.
     if !is_given("max_output") {
-        config.max_output = config.max_output.min(config.max_buffered);
+        config.limits.max_output = config.limits.max_output.min(config.max_buffered);
     }
     if !is_given("high_water") {
-        config.high_water = config.high_water.min(config.max_output).max(1);
+        config.limits.high_water = config
+            .limits
+            .high_water
+            .min(config.limits.max_output)
+            .max(1);
     }
     if !is_given("low_water") {
-        config.low_water = config.low_water.min(config.high_water / 2);
+        config.limits.low_water = config.limits.low_water.min(config.limits.high_water / 2);
     }
     check(config, is_given, needs)
 }
 
 fn check(config: &Config, is_given: impl Fn(&str) -> bool, needs: &[Need]) -> Result<(), String> {
     let fields = [
-        ("max_line", config.max_line),
-        ("max_frame", config.max_frame),
-        ("high_water", config.high_water),
-        ("max_output", config.max_output),
+        ("max_line", config.limits.max_line),
+        ("max_frame", config.limits.max_frame),
+        ("high_water", config.limits.high_water),
+        ("max_output", config.limits.max_output),
         ("max_buffered", config.max_buffered),
     ];
 
@@ -87,7 +96,7 @@ fn check(config: &Config, is_given: impl Fn(&str) -> bool, needs: &[Need]) -> Re
         }
         // `high_water` lies between the two, and it was not set.
         let has_part = is_given("low_water") && !is_given("high_water");
-        if is_given(whole) && has_part && config.low_water >= bytes {
+        if is_given(whole) && has_part && config.limits.low_water >= bytes {
             return Err(format!("{whole} must be more than low_water"));
         }
     }
@@ -132,42 +141,54 @@ mod tests {
     fn what_was_not_given_moves() {
         assert_eq!(moved(&[], |_| ()), Config::default());
 
-        let config = moved(&["max_frame"], |to| to.max_frame = 512 * MIB);
-        assert_eq!(config.max_output, 1_024 * MIB);
+        let config = moved(&["max_frame"], |to| to.limits.max_frame = 512 * MIB);
+        assert_eq!(config.limits.max_output, 1_024 * MIB);
         assert_eq!(config.max_buffered, 2_048 * MIB);
-        let config = moved(&["max_line"], |to| to.max_line = 4 * MIB);
-        assert_eq!((config.max_frame, config.max_output), (4 * MIB, 8 * MIB));
-        let config = moved(&["high_water"], |to| to.high_water = 512 * MIB);
-        assert_eq!(config.max_output, 1_024 * MIB);
+        let config = moved(&["max_line"], |to| to.limits.max_line = 4 * MIB);
+        assert_eq!(
+            (config.limits.max_frame, config.limits.max_output),
+            (4 * MIB, 8 * MIB)
+        );
+        let config = moved(&["high_water"], |to| to.limits.high_water = 512 * MIB);
+        assert_eq!(config.limits.max_output, 1_024 * MIB);
         assert_eq!(config.max_buffered, 2_048 * MIB);
-        let config = moved(&["max_output"], |to| to.max_output = 512 * MIB);
+        let config = moved(&["max_output"], |to| to.limits.max_output = 512 * MIB);
         assert_eq!(config.max_buffered, 1_024 * MIB);
 
-        let config = moved(&["low_water"], |to| to.low_water = 8 * MIB);
-        assert_eq!((config.high_water, config.max_output), (16 * MIB, 32 * MIB));
-        let config = moved(&["low_water"], |to| to.low_water = 64 << 10);
-        assert_eq!(config.high_water, 128 << 10);
+        let config = moved(&["low_water"], |to| to.limits.low_water = 8 * MIB);
+        assert_eq!(
+            (config.limits.high_water, config.limits.max_output),
+            (16 * MIB, 32 * MIB)
+        );
+        let config = moved(&["low_water"], |to| to.limits.low_water = 64 << 10);
+        assert_eq!(config.limits.high_water, 128 << 10);
         let config = moved(&["low_water", "max_output"], |to| {
-            (to.low_water, to.max_output) = (2 * MIB, 3 * MIB);
+            (to.limits.low_water, to.limits.max_output) = (2 * MIB, 3 * MIB);
         });
-        assert_eq!(config.high_water, 3 * MIB);
+        assert_eq!(config.limits.high_water, 3 * MIB);
 
-        let config = moved(&["high_water"], |to| to.high_water = 4 << 10);
-        assert_eq!(config.low_water, 2 << 10);
-        let config = moved(&["max_output"], |to| to.max_output = 10 << 10);
-        assert_eq!((config.high_water, config.low_water), (10 << 10, 5 << 10));
+        let config = moved(&["high_water"], |to| to.limits.high_water = 4 << 10);
+        assert_eq!(config.limits.low_water, 2 << 10);
+        let config = moved(&["max_output"], |to| to.limits.max_output = 10 << 10);
+        assert_eq!(
+            (config.limits.high_water, config.limits.low_water),
+            (10 << 10, 5 << 10)
+        );
         let config = moved(&["max_buffered"], |to| to.max_buffered = 128 << 10);
         assert_eq!(
-            (config.max_output, config.high_water),
+            (config.limits.max_output, config.limits.high_water),
             (128 << 10, 64 << 10)
         );
-        assert_eq!(config.max_frame, MIB, "it says which message finds no room");
+        assert_eq!(
+            config.limits.max_frame, MIB,
+            "it says which message finds no room"
+        );
         let config = moved(&["high_water", "max_buffered"], |to| {
-            (to.high_water, to.max_buffered) = (2 * MIB, 3 * MIB);
+            (to.limits.high_water, to.max_buffered) = (2 * MIB, 3 * MIB);
         });
-        assert_eq!(config.max_output, 3 * MIB);
+        assert_eq!(config.limits.max_output, 3 * MIB);
 
-        let config = moved(&["max_frame"], |to| to.max_frame = usize::MAX);
+        let config = moved(&["max_frame"], |to| to.limits.max_frame = usize::MAX);
         assert_eq!(config.max_buffered, usize::MAX);
     }
 
@@ -176,32 +197,32 @@ mod tests {
         let cases: [(&[&str], Change, &str); 9] = [
             (
                 &["max_frame", "max_buffered"],
-                |to| to.max_frame = 512 * MIB,
+                |to| to.limits.max_frame = 512 * MIB,
                 "max_buffered must be at least max_frame",
             ),
             (
                 &["max_line", "max_frame"],
-                |to| to.max_line = 2 * MIB,
+                |to| to.limits.max_line = 2 * MIB,
                 "max_frame must be at least max_line",
             ),
             (
                 &["high_water", "max_output"],
-                |to| to.high_water = 2 * MIB,
+                |to| to.limits.high_water = 2 * MIB,
                 "max_output must be at least high_water",
             ),
             (
                 &["high_water", "max_buffered"],
-                |to| to.high_water = 512 * MIB,
+                |to| to.limits.high_water = 512 * MIB,
                 "max_buffered must be at least high_water",
             ),
             (
                 &["max_output", "max_buffered"],
-                |to| to.max_output = 512 * MIB,
+                |to| to.limits.max_output = 512 * MIB,
                 "max_buffered must be at least max_output",
             ),
             (
                 &["max_output"],
-                |to| to.max_output = 0,
+                |to| to.limits.max_output = 0,
                 "max_output must be at least 1",
             ),
             (
@@ -211,12 +232,12 @@ mod tests {
             ),
             (
                 &["low_water", "max_output"],
-                |to| to.low_water = MIB,
+                |to| to.limits.low_water = MIB,
                 "max_output must be more than low_water",
             ),
             (
                 &["low_water", "max_buffered"],
-                |to| to.low_water = 512 * MIB,
+                |to| to.limits.low_water = 512 * MIB,
                 "max_buffered must be more than low_water",
             ),
         ];
@@ -246,7 +267,7 @@ mod tests {
         let mut config = Config::default();
         make_room(&mut config, &[], &needs).unwrap();
         assert_eq!(
-            (config.max_frame, config.max_buffered),
+            (config.limits.max_frame, config.max_buffered),
             (4 * MIB, 1_024 * MIB)
         );
 

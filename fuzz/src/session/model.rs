@@ -226,7 +226,7 @@ impl Model {
                 self.message = self.now;
             }
         }
-        let limit = self.config.max_frame;
+        let limit = self.config.limits.max_frame;
         if self.incomplete && self.unread() > limit + HEADER_ROOM {
             let length = self.unread() as u64;
             let error = ProtocolError::TooLong { length, limit };
@@ -255,7 +255,7 @@ impl Model {
         if self.waiting() == 0 {
             self.stalled = false;
         }
-        let resumes = self.waiting() <= self.config.low_water && (self.full || self.wanted);
+        let resumes = self.waiting() <= self.config.limits.low_water && (self.full || self.wanted);
         if resumes {
             self.wanted = false;
             let was_full = std::mem::take(&mut self.full);
@@ -291,25 +291,25 @@ impl Model {
             (
                 owed && self.first,
                 self.message,
-                config.first_message_timeout,
+                config.limits.first_message_timeout,
                 Deadline::FirstMessage,
             ),
             (
                 begun,
                 self.message,
-                config.message_timeout,
+                config.limits.message_timeout,
                 Deadline::Message,
             ),
             (
                 !self.paused,
                 self.activity,
-                config.idle_timeout,
+                config.limits.idle_timeout,
                 Deadline::Idle,
             ),
             (
                 self.stalled,
                 self.progress,
-                config.write_timeout,
+                config.limits.write_timeout,
                 Deadline::Write,
             ),
         ]
@@ -328,12 +328,12 @@ impl Model {
         }
         self.replied = true;
         let waiting = self.waiting() + count;
-        if waiting >= self.config.high_water && waiting > self.config.max_output {
+        if waiting >= self.config.limits.high_water && waiting > self.config.limits.max_output {
             self.overflown += count;
             return self.fail(CloseReason::Overflow);
         }
         self.written += count;
-        self.full |= waiting >= self.config.high_water;
+        self.full |= waiting >= self.config.limits.high_water;
     }
 
     pub(super) fn write_some(&mut self, count: usize) -> usize {
@@ -341,7 +341,7 @@ impl Model {
             return count;
         }
         self.replied = true;
-        let room = self.config.high_water.saturating_sub(self.waiting());
+        let room = self.config.limits.high_water.saturating_sub(self.waiting());
         self.wanted |= count > room;
         self.written += count.min(room);
         count.min(room)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serveloop::Config;
+use serveloop::{Config, Limits};
 
 use super::model::{HEADER_ROOM, Model};
 use crate::input::Input;
@@ -170,8 +170,12 @@ impl Size {
     pub(super) fn bytes(self, model: &Model) -> usize {
         match self {
             Self::Bytes(count) => count,
-            Self::NearMark(near) => near_limit(model.waiting(), model.config.high_water, near),
-            Self::NearMost(near) => near_limit(model.waiting(), model.config.max_output, near),
+            Self::NearMark(near) => {
+                near_limit(model.waiting(), model.config.limits.high_water, near)
+            }
+            Self::NearMost(near) => {
+                near_limit(model.waiting(), model.config.limits.max_output, near)
+            }
         }
     }
 }
@@ -183,7 +187,7 @@ fn near_limit(now: usize, limit: usize, near: usize) -> usize {
 
 /// How much a peer sends: little, or about as much as may be unread.
 pub(super) fn data(amount: usize, model: &Model) -> usize {
-    let most = model.config.max_frame + HEADER_ROOM;
+    let most = model.config.limits.max_frame + HEADER_ROOM;
     match amount.checked_sub(250) {
         None => 1 + amount / 4,
         Some(near) => near_limit(model.unread(), most, near / 2).max(1),
@@ -197,7 +201,7 @@ pub(super) fn config(input: &mut Input<'_>) -> Config {
         0 => None,
         millis => Some(Duration::from_millis(millis as u64 / 2)),
     };
-    Config {
+    let limits = Limits {
         first_message_timeout: timeout(),
         message_timeout: timeout(),
         idle_timeout: timeout(),
@@ -206,7 +210,11 @@ pub(super) fn config(input: &mut Input<'_>) -> Config {
         low_water: input.below(high_water),
         max_output: high_water + input.below(64),
         max_frame: input.below(256),
+        ..Limits::default()
+    };
+    Config {
         messages_per_turn: 1 + input.below(4),
+        limits,
         ..Config::default()
     }
 }

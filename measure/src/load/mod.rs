@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
-use serveloop::{Address, CloseReason, Config, Peer, Reactor, Waker};
+use serveloop::{Address, CloseReason, Config, Limits, Peer, Reactor, Waker};
 
 use self::client::{Client, Course};
 use self::pattern::Pattern;
@@ -383,20 +383,23 @@ fn config(scenario: &Scenario, patience: Duration) -> Config {
         max_connections: scenario.total() + SLACK,
         read_per_turn: READ_BUFFER,
         write_per_turn: output,
-        high_water: output,
-        low_water: output / 2,
-        max_output: output,
         // The plan limits what is in flight on all connections.
         max_buffered: usual
             .max_buffered
             .max(output.saturating_mul(2 * scenario.total())),
         // Earlier than the silence check, whose error says less.
         connect_timeout: Some(patience.mul_f64(CONNECTING)),
-        first_message_timeout: None,
-        message_timeout: None,
-        idle_timeout: None,
-        write_timeout: None,
-        linger_timeout: None,
+        limits: Limits {
+            high_water: output,
+            low_water: output / 2,
+            max_output: output,
+            first_message_timeout: None,
+            message_timeout: None,
+            idle_timeout: None,
+            write_timeout: None,
+            linger_timeout: None,
+            ..usual.limits
+        },
         ..usual
     }
 }

@@ -38,7 +38,10 @@ impl Service {
             settings,
             alarm: Alarm::default(),
             tally: Tally::default(),
-            beat: config.idle_timeout.map(|timeout| timeout.min(NEVER) / 2),
+            beat: config
+                .limits
+                .idle_timeout
+                .map(|timeout| timeout.min(NEVER) / 2),
         }
     }
 

@@ -14,7 +14,8 @@ use std::{env, panic};
 
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
-use serveloop::{Config, Factory, Peer, Server, Serving, ShutdownHandle, Statistics};
+use serveloop::server::Serving;
+use serveloop::{Config, Factory, Limits, Peer, Server, ShutdownHandle, Statistics};
 use serveloop_command::{Allowed, Commands, Settings, Wire, become_program};
 
 /// How long a reply may take.
@@ -237,7 +238,10 @@ fn times_without_an_end_overflow_nothing() {
         ..allowing(&["echo"])
     };
     let config = Config {
-        idle_timeout: Some(Duration::MAX),
+        limits: Limits {
+            idle_timeout: Some(Duration::MAX),
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let running = Running::with_config(settings, config, Serving::serve_forever);

@@ -115,7 +115,7 @@ impl Protocol for Dispatch {
     ) -> Result<usize, ProtocolError> {
         let mut count = count_blanks(data);
         if count == 0 {
-            let found = self.find(data, transport.config().max_frame);
+            let found = self.find(data, transport.limits().max_frame);
             let Some(end) = found.map_err(|problem| reject(&problem, transport))? else {
                 return Ok(0);
             };
@@ -156,7 +156,7 @@ impl Protocol for Dispatch {
 
 /// Returns how many bytes of replies may be unsent in total.
 fn reply_most(transport: &Transport<'_>) -> usize {
-    let most = transport.config().max_output;
+    let most = transport.limits().max_output;
     let peer = transport.peer();
     let is_udp = peer.is_datagram() && peer.address().socket_addr().is_some();
     if is_udp { most.min(UDP_MOST) } else { most }

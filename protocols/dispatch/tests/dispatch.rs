@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use serveloop::testing::{MemorySession, SplitChecker};
-use serveloop::{CloseReason, Config, Peer, ProtocolError};
+use serveloop::{CloseReason, Config, Limits, Peer, ProtocolError};
 use serveloop_dispatch::{ActionError, Actions, Dispatch};
 
 #[derive(Deserialize)]
@@ -202,7 +202,10 @@ fn wrong_meaning_concerns_one_value() {
 #[test]
 fn a_value_has_a_longest_length() {
     let config = Config {
-        max_frame: 100,
+        limits: Limits {
+            max_frame: 100,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let text = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
@@ -220,7 +223,10 @@ fn a_value_has_a_longest_length() {
 #[test]
 fn what_is_too_long_is_so_however_it_is_cut() {
     let config = Config {
-        max_frame: 10,
+        limits: Limits {
+            max_frame: 10,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let text = "[".repeat(40);
@@ -296,8 +302,11 @@ fn one_byte_at_a_time_costs_no_more_than_all_at_once() {
 #[test]
 fn keys_chosen_to_collide_cost_no_more_than_others() {
     let config = Config {
-        max_frame: 16 << 20,
-        max_output: 16 << 20,
+        limits: Limits {
+            max_frame: 16 << 20,
+            max_output: 16 << 20,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let mut text = String::from("{\"action\":\"echo\"");

@@ -6,7 +6,7 @@
 //! use serveloop::layer::layered;
 //! use serveloop::layer::tls::{ServerTls, Tls, TlsInfo};
 //! use serveloop::protocols::Echo;
-//! use serveloop::{Config, Peer, Server};
+//! use serveloop::{Config, Limits, Peer, Server};
 //!
 //! let tls = ServerTls::builder()
 //!     .certificate("cert.pem", "key.pem")
@@ -36,7 +36,7 @@
 //!
 //! # Limits
 //!
-//! - [`handshake_timeout`](crate::Config::handshake_timeout) ends a connection whose handshake takes
+//! - [`handshake_timeout`](crate::Limits::handshake_timeout) ends a connection whose handshake takes
 //!   too long.
 //! - A handshake costs a server about a million instructions, as much as 200 short messages. The
 //!   loop computes it in the turn in which the client's bytes arrive, for as many clients as there

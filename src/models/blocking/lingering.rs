@@ -7,7 +7,7 @@ use std::thread;
 
 use socket2::Socket;
 
-use crate::config::Config;
+use crate::config::Limits;
 use crate::models::blocking::{WAIT_LEAST, pause_if_interrupted, read_clock};
 use crate::models::interrupt::Interrupt;
 use crate::session::{Clock, Input, LOOK_AGAIN, Linger, Tick};
@@ -17,7 +17,7 @@ use crate::sys;
 /// A connection whose session has ended and has been counted.
 pub(super) struct Lingering<'a> {
     pub(super) stream: &'a Socket,
-    pub(super) config: &'a Config,
+    pub(super) limits: Limits,
     pub(super) handle: &'a ShutdownHandle,
     pub(super) interrupt: &'a Interrupt,
     pub(super) clock: Clock,
@@ -33,14 +33,14 @@ impl Lingering<'_> {
             return;
         }
 
-        let mut linger = Linger::new(self.clock.tick(), self.config);
+        let mut linger = Linger::new(self.clock.tick(), &self.limits);
         while !self.is_ended() {
             let draining = self.interrupt.is_told() || self.handle.is_rung();
             if draining {
                 self.interrupt.note_told();
             }
             if linger.reads() {
-                let until = linger.deadline(self.clock.tick(), self.config, draining);
+                let until = linger.deadline(self.clock.tick(), &self.limits, draining);
                 if !self.discard(&mut linger, until) {
                     return;
                 }
@@ -50,7 +50,7 @@ impl Lingering<'_> {
             }
 
             let unsent = sys::unsent(self.stream.as_fd());
-            if linger.is_over(unsent, self.clock.tick(), self.config, draining) {
+            if linger.is_over(unsent, self.clock.tick(), &self.limits, draining) {
                 return;
             }
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use crate::address::{Address, Peer};
+use crate::address::Address;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::models::blocking::driver::Served;
@@ -23,7 +23,9 @@ use crate::models::interrupt::Interrupt;
 use crate::models::self_pipe::SelfPipe;
 use crate::net::Datagram;
 use crate::reactor::{NOBODY, answer_with};
-use crate::session::{Clock, Context, Drain, Driver, End, Input, Protocol, Session, Tick, catch};
+use crate::session::{
+    Admitted, Clock, Context, Drain, Driver, End, Input, Protocol, Session, Tick, catch,
+};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::sys;
@@ -68,14 +70,14 @@ pub(super) struct Blocking<'a, P> {
 impl<'a, P: Protocol> Blocking<'a, P> {
     pub(super) fn new(
         stream: &'a Socket,
-        (protocol, peer): (P, Peer),
+        admitted: Admitted<P>,
         (config, handle, interrupt): (&'a Config, &'a ShutdownHandle, &'a Interrupt),
         statistics: &'a mut Statistics,
     ) -> Self {
         let clock = Clock::new(Instant::now());
         Self {
             stream,
-            session: Session::new(protocol, peer, clock.tick()),
+            session: admitted.begin(clock.tick()),
             config,
             handle,
             interrupt,
@@ -325,6 +327,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
     fn end<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
         let lingers = self.session.lingers(self.config);
+        let limits = self.session.limits(self.config).clone();
         let context = context(&self.clock, self.config, &self.served);
         let Some(end) = self.session.conclude(&context, self.statistics) else {
             return tell(self.statistics, None);
@@ -345,7 +348,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if lingers {
             let lingering = Lingering {
                 stream: self.stream,
-                config: self.config,
+                limits,
                 handle: self.handle,
                 interrupt: self.interrupt,
                 clock: self.clock,
@@ -403,7 +406,7 @@ fn context<'a>(clock: &'a Clock, config: &'a Config, driver: &'a dyn Driver) -> 
 pub(super) fn answer<P: Protocol>(
     socket: &Datagram,
     data: &[u8],
-    served: (P, Peer),
+    admitted: Admitted<P>,
     config: &Config,
     statistics: &mut Statistics,
 ) -> Failure {
@@ -412,5 +415,5 @@ pub(super) fn answer<P: Protocol>(
     let context = context(&clock, config, &driver);
 
     let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
-    answer_with(served, data, &context, statistics, &mut None, send)
+    answer_with(admitted, data, &context, statistics, &mut None, send)
 }

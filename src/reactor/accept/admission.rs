@@ -10,7 +10,7 @@ use crate::reactor::connections::Connections;
 use crate::reactor::datagram::answer_on_loop;
 use crate::reactor::hub::{DATAGRAM_MOST, Hub};
 use crate::reactor::model::Model;
-use crate::session::{Factory, Session, Tick, catch};
+use crate::session::{Admitted, Factory, Session, Tick, catch};
 
 /// What the reactor lends to its listeners, and uses itself for outbound connections.
 pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
@@ -29,18 +29,19 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
         log::debug!(target: LOG_TARGET, event = "accepted", id = peer.id(); "{peer}: accepted");
 
+        let name = peer.clone();
+        let admitted = self.hub.env.admit(protocol, peer);
         match &mut self.model {
-            None => self.watch(stream, protocol, peer),
+            None => self.watch(stream, admitted),
             Some(model) => {
                 // Count first: a connection that is served right here has ended when this returns.
                 self.hub.effects.statistics.accepted += 1;
                 self.hub
                     .effects
                     .peer_limit
-                    .enter(&peer, &self.hub.env.config);
+                    .enter(&name, &self.hub.env.config);
 
-                let name = peer.clone();
-                if !model.process(stream, protocol, peer, &mut self.hub) {
+                if !model.process(stream, admitted, &mut self.hub) {
                     self.hub.leave(&name);
                     self.hub.effects.statistics.accepted -= 1;
                     self.hub.effects.statistics.refused_by_system += 1;
@@ -50,10 +51,10 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     }
 
     /// Serves a connection on the loop.
-    fn watch(&mut self, mut stream: N::Stream, protocol: F::Protocol, peer: Peer) {
+    fn watch(&mut self, mut stream: N::Stream, admitted: Admitted<F::Protocol>) {
         self.hub.effects.statistics.accepted += 1;
         let token = self.connections.next_token();
-        let mut session = Session::new(protocol, peer, self.hub.now());
+        let mut session = admitted.begin(self.hub.now());
 
         match self.hub.net.register(&mut stream, token) {
             Ok(()) => {
@@ -92,10 +93,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             return;
         };
 
+        let admitted = self.hub.env.admit(protocol, peer);
         match &mut self.model {
-            None => answer_on_loop(socket, count, protocol, peer, &mut self.hub),
+            None => answer_on_loop(socket, count, admitted, &mut self.hub),
             Some(model) => {
-                if !model.answer(socket, count, protocol, peer, &mut self.hub) {
+                if !model.answer(socket, count, admitted, &mut self.hub) {
                     self.hub.effects.statistics.datagrams_dropped += 1;
                 }
             }

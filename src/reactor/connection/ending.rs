@@ -56,7 +56,7 @@ impl<S, P: Protocol> Connection<S, P> {
         }
 
         self.release(hub);
-        let linger = Linger::new(hub.now(), &hub.env.config);
+        let linger = Linger::new(hub.now(), self.session.limits(&hub.env.config));
         self.aside = Some(Box::new(Aside::Linger(linger)));
         self.readiness.set(LINGERING | READABLE | RETIME);
         Next::Again
@@ -70,7 +70,8 @@ impl<S, P: Protocol> Connection<S, P> {
             return Next::Wait;
         };
 
-        match linger.drive(&mut self.stream, &mut self.readiness, hub) {
+        let limits = self.session.limits(&hub.env.config);
+        match linger.drive(&mut self.stream, &mut self.readiness, limits, hub) {
             Next::Reap => self.reap(),
             next => next,
         }

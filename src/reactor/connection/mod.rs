@@ -389,7 +389,7 @@ impl<S, P: Protocol> Connection<S, P> {
         let soon = self.readiness.any(SOON).then(|| now.after(REPEAT));
 
         let at = if let Some(Aside::Linger(linger)) = self.aside.as_deref() {
-            Some(linger.deadline(now, &hub.env.config, hub.draining))
+            Some(linger.deadline(now, self.session.limits(&hub.env.config), hub.draining))
         } else if self.readiness.any(CONNECTING) {
             hub.env
                 .config

@@ -3,14 +3,14 @@
 use std::io::{self, ErrorKind};
 
 use crate::LOG_TARGET;
-use crate::address::{Address, Peer};
+use crate::address::Address;
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::hub::{Effects, Hub};
 use crate::reactor::peer_network::PeerNetwork;
 use crate::reactor::token::NOBODY;
-use crate::session::{Buffer, Context, End, Protocol, Session, catch};
+use crate::session::{Admitted, Buffer, Context, End, Protocol, Session, catch};
 use crate::statistics::Statistics;
 
 /// How many times to try to send a reply that is interrupted, before it is dropped like any other
@@ -21,8 +21,7 @@ const TRIES: usize = 16;
 pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
     socket: &mut N::Datagram,
     count: usize,
-    protocol: P,
-    peer: Peer,
+    admitted: Admitted<P>,
     hub: &mut Hub<'_, N>,
 ) {
     let context = hub.context(NOBODY);
@@ -40,14 +39,14 @@ pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
         ..
     } = &mut **effects;
 
-    let name = peer.clone();
+    let name = admitted.peer.clone();
     let before = statistics.datagrams_amplified;
     let send = |reply: &[u8], to: &Address| {
         reply_limit.count(to, context.config);
         net.send(socket, reply, to)
     };
     failures.extend(answer_with(
-        (protocol, peer),
+        admitted,
         &input[..count],
         &context,
         statistics,
@@ -62,14 +61,14 @@ pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
 /// Runs a datagram's session and sends its reply. Returns the session's error, if an operator
 /// should hear of it.
 pub(crate) fn answer_with<P: Protocol>(
-    (protocol, peer): (P, Peer),
+    admitted: Admitted<P>,
     data: &[u8],
     context: &Context<'_>,
     statistics: &mut Statistics,
     scratch: &mut Option<Box<Buffer>>,
     send: impl FnMut(&[u8], &Address) -> io::Result<()>,
 ) -> Option<End> {
-    let mut session = Session::new(protocol, peer, context.clock.tick());
+    let mut session = admitted.begin(context.clock.tick());
 
     session.lend(scratch);
     session.handle_datagram(data, context);

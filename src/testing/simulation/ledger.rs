@@ -245,10 +245,10 @@ impl ConnectionRecord {
             return None;
         };
         let (since, timeout) = match deadline {
-            Deadline::FirstMessage => (self.began, config.first_message_timeout),
-            Deadline::Message => (self.began, config.message_timeout),
-            Deadline::Idle => (self.moved, config.idle_timeout),
-            Deadline::Write => (self.wrote, config.write_timeout),
+            Deadline::FirstMessage => (self.began, config.limits.first_message_timeout),
+            Deadline::Message => (self.began, config.limits.message_timeout),
+            Deadline::Idle => (self.moved, config.limits.idle_timeout),
+            Deadline::Write => (self.wrote, config.limits.write_timeout),
             Deadline::Connect | Deadline::Handshake | Deadline::Drain => return None,
         };
 

@@ -199,7 +199,7 @@ where
     {
         let mut random = choices.random();
         let mut faults = self.faults.swarm(&mut random);
-        if self.config.idle_timeout.is_none() || self.config.write_timeout.is_none() {
+        if self.config.limits.idle_timeout.is_none() || self.config.limits.write_timeout.is_none() {
             faults.client_vanishes = 0;
         }
 
@@ -378,7 +378,7 @@ fn vary(config: &Config, faults: &Faults, random: &mut Random) -> Config {
     config.timeouts_per_turn = small(config.timeouts_per_turn, random);
     config.max_connections = random.pick(&[1, 3, config.max_connections]);
     config.max_per_peer = random.pick(&[1, 3, config.max_per_peer]);
-    config.high_water = small(config.high_water, random);
-    config.low_water = random.below(config.high_water);
+    config.limits.high_water = small(config.limits.high_water, random);
+    config.limits.low_water = random.below(config.limits.high_water);
     config
 }

@@ -39,7 +39,8 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         let most = config.max_connections;
         // The loop notices an excess only after one connection has caused it in one turn, so allow
         // that much more.
-        let buffered_most = config.max_buffered + config.max_output + config.max_frame;
+        let buffered_most =
+            config.max_buffered + config.limits.max_output + config.limits.max_frame;
 
         let reactor = Reactor::with_net(net, factory, config);
         let mut reactor = reactor.map_err(|error| error.to_string())?;

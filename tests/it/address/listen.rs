@@ -175,7 +175,16 @@ fn what_is_wrong_is_said() {
         ("tcp://0.0.0.0:1?dual-stack=true", "the address [::]"),
         ("tcp://[::1]:1?dual-stack=true", "the address [::]"),
         ("tcp://:1?dual-stack=false", "needs an address"),
-        ("tcp://127.0.0.1:1?idle-timeout=1s", "there is no option"),
+        (
+            "tcp://127.0.0.1:1?idle-timeouts=1s",
+            "the nearest is idle-timeout",
+        ),
+        ("tcp://127.0.0.1:1?idle-timeout=1", "expected a duration"),
+        (
+            "udp://127.0.0.1:1?idle-timeout=1s",
+            "idle-timeout is for tcp and unix",
+        ),
+        ("udp://127.0.0.1:1?max-frame=x", "max-frame: expected bytes"),
     ] {
         let error = refused(uri);
         assert!(error.starts_with(&format!("{uri:?}: ")), "{error}");
@@ -337,7 +346,8 @@ prop_compose! {
         let (send_buffer, receive_buffer) = sizes;
         ListenOptions {
             dual_stack, keepalive, backlog, nodelay, reuse_address, reuse_port, send_buffer,
-            receive_buffer, mode, group,
+            receive_buffer, mode, group, max_frame: sizes.0, idle_timeout: keepalive,
+            ..ListenOptions::default()
         }
     }
 }

@@ -17,7 +17,7 @@ use serveloop::framing::{
     LengthPrefix, Lines, Message, Netstring,
 };
 use serveloop::testing::MemorySession;
-use serveloop::{Config, ProtocolError};
+use serveloop::{Config, Limits, ProtocolError};
 use serveloop_fuzz::framings::{self, ByteDecoder, End, decode, encode};
 
 use crate::support::cases;
@@ -456,7 +456,10 @@ impl<F: Encoder> Encoder for Counting<F> {
 fn long_messages_one_byte_at_a_time_cost_no_more_than_their_length() {
     const LENGTH: usize = 256 * 1024;
     let config = || Config {
-        max_line: LENGTH,
+        limits: Limits {
+            max_line: LENGTH,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let line = [vec![b'a'; LENGTH], b"\n".to_vec()].concat();

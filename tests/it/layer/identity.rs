@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
@@ -11,7 +12,7 @@ use serveloop::driver::{Clock, Context, Mailbox, Session};
 use serveloop::layer::Layered;
 use serveloop::testing::{Identity, MemorySession};
 use serveloop::{
-    CloseReason, Config, Ended, Peer, Protocol, ProtocolError, Result, Transport, Waker,
+    CloseReason, Config, Ended, Limits, Peer, Protocol, ProtocolError, Result, Transport, Waker,
 };
 
 use crate::support::{cases, millis, panic_quietly};
@@ -33,6 +34,8 @@ enum Deed {
     /// A deadline, in milliseconds before or after now.
     Deadline(i64),
     NoDeadline,
+    /// Limits of its own: the high mark, and all deadlines in milliseconds.
+    Limits(usize, u64),
     Close,
     Finish,
     Abort,
@@ -66,6 +69,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => prop_oneof![Just(0), 0..3_000_usize].prop_map(Deed::Charge),
         3 => (-5..60_i64).prop_map(Deed::Deadline),
         2 => Just(Deed::NoDeadline),
+        2 => (1..64_usize, 20..90_u64).prop_map(|(high, ms)| Deed::Limits(high, ms)),
     ];
     let ends = prop_oneof![
         Just(Deed::Close),
@@ -97,15 +101,18 @@ fn config() -> impl Strategy<Value = Config> {
     let timeouts = (timeout(), timeout(), timeout(), timeout());
     (timeouts, 2..64_usize, 0..64_usize, 0..64_usize, 1..4_usize).prop_map(
         |((first, message, idle, write), high, low, more, messages)| Config {
-            first_message_timeout: first,
-            message_timeout: message,
-            idle_timeout: idle,
-            write_timeout: write,
-            high_water: high,
-            low_water: low % high,
-            max_output: high + more,
-            max_frame: 64,
             messages_per_turn: messages,
+            limits: Limits {
+                first_message_timeout: first,
+                message_timeout: message,
+                idle_timeout: idle,
+                write_timeout: write,
+                high_water: high,
+                low_water: low % high,
+                max_output: high + more,
+                max_frame: 64,
+                ..Limits::default()
+            },
             ..Config::default()
         },
     )
@@ -179,6 +186,7 @@ impl Scripted {
                 self.due = far.checked_sub(millis((1_000 - by) as u64));
             }
             Deed::NoDeadline => self.due = None,
+            Deed::Limits(high, ms) => to.set_limits(limits(high, ms))?,
             Deed::Close => to.close(),
             Deed::Finish => to.finish(),
             Deed::Abort => to.abort(),
@@ -190,6 +198,20 @@ impl Scripted {
     fn tell(&mut self, told: &str, transport: &mut Transport<'_>) {
         let _ = self.act(told, transport);
     }
+}
+
+fn limits(high_water: usize, ms: u64) -> Arc<Limits> {
+    Arc::new(Limits {
+        high_water,
+        low_water: high_water / 2,
+        max_output: high_water * 2,
+        max_frame: high_water,
+        first_message_timeout: Some(millis(ms)),
+        message_timeout: Some(millis(ms / 2)),
+        idle_timeout: Some(millis(ms)).filter(|_| high_water % 2 == 0),
+        write_timeout: Some(millis(ms)),
+        ..Limits::default()
+    })
 }
 
 fn look(transport: &Transport<'_>) -> String {

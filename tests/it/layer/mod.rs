@@ -19,7 +19,8 @@ use serveloop::layer::{
 use serveloop::protocols::Echo;
 use serveloop::testing::{Identity, MemorySession, Scrambled, SplitChecker};
 use serveloop::{
-    Address, CloseReason, Config, Deadline, Peer, Protocol, ProtocolError, Result, Transport, Waker,
+    Address, CloseReason, Config, Deadline, Limits, Peer, Protocol, ProtocolError, Result,
+    Transport, Waker,
 };
 
 use crate::support::model_protocols::{Any, PRODUCED, frame, producer, shout};
@@ -67,8 +68,11 @@ fn a_slow_reader_gets_every_byte_once() {
 
     let (long, layer) = (noise(4 << 20), LAYER());
     let config = Config {
-        high_water: 10_000,
-        low_water: 5_000,
+        limits: Limits {
+            high_water: 10_000,
+            low_water: 5_000,
+            ..timeless().limits
+        },
         ..timeless()
     };
     let mut session = MemorySession::with_config(Layered::around(layer, Echo), config);
@@ -222,9 +226,12 @@ fn the_wire_ends_with_the_mark_after_everything_written() {
 #[test]
 fn deadlines_inside_count_from_the_opening_and_by_messages() {
     let config = Config {
-        first_message_timeout: Some(seconds(10)),
-        message_timeout: Some(seconds(3)),
-        idle_timeout: Some(seconds(60)),
+        limits: Limits {
+            first_message_timeout: Some(seconds(10)),
+            message_timeout: Some(seconds(3)),
+            idle_timeout: Some(seconds(60)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let begin = || MemorySession::with_config(Layered::around(LAYER(), shout()), config.clone());
@@ -404,8 +411,11 @@ fn a_preface_names_the_peer_and_is_not_shown() {
 #[test]
 fn a_preface_and_the_first_message_share_a_deadline() {
     let config = Config {
-        first_message_timeout: Some(seconds(10)),
-        message_timeout: Some(seconds(3)),
+        limits: Limits {
+            first_message_timeout: Some(seconds(10)),
+            message_timeout: Some(seconds(3)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let mut session = named(config);
@@ -425,7 +435,10 @@ fn a_preface_and_the_first_message_share_a_deadline() {
 #[test]
 fn a_preface_does_not_count_towards_the_longest_message() {
     let config = Config {
-        max_frame: 16,
+        limits: Limits {
+            max_frame: 16,
+            ..timeless().limits
+        },
         ..timeless()
     };
     let mut session = named(config);

@@ -2,7 +2,7 @@
 
 use serveloop::layer::{Preface, Prefaced, Prelude};
 use serveloop::testing::MemorySession;
-use serveloop::{Config, Peer, Result, Transport};
+use serveloop::{Config, Limits, Peer, Result, Transport};
 
 use crate::support::probe::{Log, Probe};
 use crate::support::{seconds, timeless};
@@ -55,7 +55,10 @@ fn a_protocol_that_begins_with_a_pause_is_shown_nothing() {
 #[test]
 fn a_peer_that_owes_no_message_is_not_late_after_its_preface() {
     let config = Config {
-        message_timeout: Some(seconds(3)),
+        limits: Limits {
+            message_timeout: Some(seconds(3)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let peer = Peer::new("tcp://192.0.2.1:80".parse().unwrap(), None);

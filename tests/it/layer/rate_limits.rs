@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serveloop::layer::{Layered, RateLimit, RateLimited};
 use serveloop::protocols::Echo;
 use serveloop::testing::{Exchange, Identity, MemorySession, Simulation, SplitChecker};
-use serveloop::{CloseReason, Config, Deadline, Peer, ProtocolError};
+use serveloop::{CloseReason, Config, Deadline, Limits, Peer, ProtocolError};
 
 use crate::support::model_protocols::{Any, frame, shout};
 use crate::support::model_server::{End, Model, ModelServer, finish, read_to};
@@ -145,9 +145,12 @@ fn the_end_of_the_stream_waits_behind_what_came_before() {
 #[test]
 fn deadlines_do_not_blame_a_peer_that_waits() {
     let config = Config {
-        first_message_timeout: Some(seconds(2)),
-        message_timeout: Some(seconds(2)),
-        idle_timeout: Some(seconds(2)),
+        limits: Limits {
+            first_message_timeout: Some(seconds(2)),
+            message_timeout: Some(seconds(2)),
+            idle_timeout: Some(seconds(2)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let limit = RateLimit::new().with_bytes(1);

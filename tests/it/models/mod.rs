@@ -2,6 +2,7 @@
 //! depend on what moves its bytes.
 
 mod failures;
+mod limits;
 mod rules;
 
 use std::io::Read;

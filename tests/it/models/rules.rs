@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serveloop::protocols::{Discard, Echo};
-use serveloop::{Config, Factory, Peer, Server, Transport, Waker};
+use serveloop::{Config, Factory, Limits, Peer, Server, Transport, Waker};
 use socket2::Socket;
 
 use crate::support::model_protocols::probe;
@@ -127,8 +127,11 @@ fn who_sends_without_end_does_not_hold_up_a_timeout() {
 fn who_keeps_sending_does_not_put_off_the_write_deadline() {
     for model in Model::ALL {
         let config = Config {
-            write_timeout: Some(millis(200)),
             send_buffer: Some(4_096),
+            limits: Limits {
+                write_timeout: Some(millis(200)),
+                ..timeless().limits
+            },
             ..timeless()
         };
         // Too little output to stop the input, too much for the buffers of the system.

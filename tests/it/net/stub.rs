@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serveloop::driver::{Mailbox, Wake, Wakers};
 use serveloop::net::{Event, Net};
 use serveloop::protocols::Echo;
-use serveloop::{Address, CloseReason, Config, Peer, Reactor, ShutdownHandle};
+use serveloop::{Address, CloseReason, Config, Limits, Peer, Reactor, ShutdownHandle};
 
 use crate::support::probe::{Log, Probe};
 
@@ -133,7 +133,10 @@ impl Net for Mirror {
 fn a_network_of_outbound_connections_needs_no_more() {
     let log = Log::default();
     let config = Config {
-        linger_timeout: None,
+        limits: Limits {
+            linger_timeout: None,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let factory = |_: &Peer| -> Option<Probe> { None };

@@ -121,7 +121,13 @@ fn public_types() -> BTreeMap<String, String> {
         .lines()
         .filter_map(|line| line.strip_prefix("pub mod "));
     for name in rooms.map(|line| line.trim_end_matches(';')) {
-        let face = fs::read_to_string(source().join(name).join("mod.rs")).unwrap();
+        let folder = source().join(name);
+        let file = if folder.is_dir() {
+            folder.join("mod.rs")
+        } else {
+            folder.with_extension("rs")
+        };
+        let face = fs::read_to_string(file).unwrap();
         let own = face.lines().filter(|line| !line.starts_with(' '));
         let own = own.filter_map(defined).map(str::to_owned);
         for item in own {

@@ -11,7 +11,7 @@ use serveloop::framing::{Delimited, FrameProtocol, FrameTransport, Framed, Lines
 use serveloop::protocols::{Echo, Hello};
 use serveloop::testing::MemorySession;
 use serveloop::{
-    Address, CloseReason, Config, Factory, Peer, Protocol, ProtocolError, Reactor, Server,
+    Address, CloseReason, Config, Factory, Limits, Peer, Protocol, ProtocolError, Reactor, Server,
     ShutdownHandle, Statistics, Transport, Waker,
 };
 use socket2::{Domain, Socket, Type};
@@ -35,9 +35,12 @@ fn a_reply_survives_more_input_than_a_lingering_connection_reads() {
     let reply = noise(200_000);
     for model in Model::ALL {
         let config = Config {
-            linger_bytes: 1_000,
             send_buffer: Some(1 << 20),
-            max_output: 1 << 20,
+            limits: Limits {
+                linger_bytes: 1_000,
+                max_output: 1 << 20,
+                ..timeless().limits
+            },
             ..timeless()
         };
         let shared = reply.clone();
@@ -65,8 +68,11 @@ fn a_reply_survives_more_input_than_a_lingering_connection_reads() {
 fn a_shutdown_destroys_no_reply_that_is_on_its_way() {
     for model in Model::ALL {
         let config = Config {
-            linger_bytes: 1_000,
             drain_timeout: Some(PATIENCE),
+            limits: Limits {
+                linger_bytes: 1_000,
+                ..timeless().limits
+            },
             ..timeless()
         };
         let server = ModelServer::new(model, &[TCP], config, |_: &Peer| Some(Echo));
@@ -213,7 +219,10 @@ fn not_now_is_not_too_long() {
         })
         .shutdown(|transport| transport.resume_reading());
     let config = Config {
-        max_frame: 100,
+        limits: Limits {
+            max_frame: 100,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let mut session = MemorySession::with_config(four, config);
@@ -247,7 +256,10 @@ fn a_long_delimiter_at_the_limit_does_not_depend_on_the_cut() {
         let stream = [&vec![b'-'; length], &DELIMITER[..]].concat();
         for cut in 0..=stream.len() {
             let config = Config {
-                max_frame: 100,
+                limits: Limits {
+                    max_frame: 100,
+                    ..Limits::default()
+                },
                 ..Config::default()
             };
             let framed = Framed::new(Delimited::new(*DELIMITER, 100), Plus);
@@ -459,7 +471,10 @@ fn a_drop_that_panics_spares_the_server() {
 fn a_sequential_drain_has_one_deadline_for_all() {
     let config = Config {
         drain_timeout: Some(millis(500)),
-        linger_timeout: None,
+        limits: Limits {
+            linger_timeout: None,
+            ..timeless().limits
+        },
         ..timeless()
     };
     let stubborn = |_: &Peer| Some(probe().shutdown(|_| ()));
@@ -492,8 +507,11 @@ fn a_flood_during_the_drain_does_not_put_off_the_write_deadline() {
         )
     };
     let config = Config {
-        write_timeout: Some(seconds(1)),
         drain_timeout: Some(seconds(60)),
+        limits: Limits {
+            write_timeout: Some(seconds(1)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let mut reactor = Reactor::with_net(Scripted::new(&script), factory, config).unwrap();
@@ -621,9 +639,12 @@ fn what_a_peer_had_a_part_in_is_short_and_on_one_line() {
 fn a_greeting_as_long_as_the_high_mark_does_not_switch_the_first_deadline_off() {
     for model in Model::ALL {
         let config = Config {
-            first_message_timeout: Some(millis(50)),
-            high_water: 8,
-            low_water: 4,
+            limits: Limits {
+                first_message_timeout: Some(millis(50)),
+                high_water: 8,
+                low_water: 4,
+                ..timeless().limits
+            },
             ..timeless()
         };
         let greet = |transport: &mut Transport<'_>| {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serveloop::testing::MemorySession;
-use serveloop::{Address, CloseReason, Config, Factory, Peer, Reactor};
+use serveloop::{Address, CloseReason, Config, Factory, Limits, Peer, Reactor};
 
 use crate::support::model_server::{Model, ModelServer, read_to};
 use crate::support::probe::{Log, Probe};
@@ -59,10 +59,13 @@ fn nervous() -> Probe {
 fn a_panic_while_output_waits_leaves_nothing_in_the_account() {
     let config = Config {
         send_buffer: Some(20_000),
-        max_output: 1 << 20,
         max_buffered: 4 << 20,
-        high_water: 1 << 20,
-        low_water: 1,
+        limits: Limits {
+            max_output: 1 << 20,
+            high_water: 1 << 20,
+            low_water: 1,
+            ..timeless().limits
+        },
         ..timeless()
     };
     let (mut reactor, address) = listening(config, |_: &Peer| Some(nervous()));
@@ -96,10 +99,13 @@ fn a_panic_while_output_waits_leaves_nothing_in_the_account() {
 fn nothing_is_left_in_the_account_however_a_connection_ends() {
     let config = Config {
         send_buffer: Some(20_000),
-        high_water: 1 << 20,
-        max_output: 1 << 20,
-        low_water: 1,
-        linger_timeout: None,
+        limits: Limits {
+            high_water: 1 << 20,
+            max_output: 1 << 20,
+            low_water: 1,
+            linger_timeout: None,
+            ..timeless().limits
+        },
         ..timeless()
     };
     let factory = |_: &Peer| {
@@ -159,7 +165,10 @@ fn charging() -> Probe {
 fn with_budget(kib: usize) -> Config {
     Config {
         max_buffered: kib << 10,
-        max_output: 100 << 10,
+        limits: Limits {
+            max_output: 100 << 10,
+            ..timeless().limits
+        },
         ..timeless()
     }
 }

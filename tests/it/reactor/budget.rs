@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serveloop::protocols::Echo;
-use serveloop::{Address, CloseReason, Config, Peer, Reactor};
+use serveloop::{Address, CloseReason, Config, Limits, Peer, Reactor};
 
 use crate::support::model_server::{Model, ModelServer};
 use crate::support::probe::{Log, Probe};
@@ -28,8 +28,11 @@ fn keeper() -> Probe {
 fn shared(kib: usize) -> Config {
     Config {
         max_buffered: kib * KIB,
-        max_output: 100 * KIB,
-        max_frame: kib / 2 * KIB,
+        limits: Limits {
+            max_output: 100 * KIB,
+            max_frame: kib / 2 * KIB,
+            ..timeless().limits
+        },
         ..timeless()
     }
 }
@@ -86,7 +89,7 @@ fn a_loop_stays_within_its_budget_whatever_clients_do() {
     let config = shared(2_000);
     let (most, one) = (
         config.max_buffered,
-        config.max_output + config.read_per_turn,
+        config.limits.max_output + config.read_per_turn,
     );
     let mut reactor = Reactor::new(|_: &Peer| Some(Echo), config).unwrap();
     let address = reactor.listen(&"tcp://127.0.0.1:0".parse::<Address>().unwrap());
@@ -131,8 +134,11 @@ fn greetings_that_nobody_takes_count() {
     let script = Script::default();
     let config = Config {
         max_buffered: 90 * KIB,
-        max_output: 90 * KIB,
-        max_frame: KIB,
+        limits: Limits {
+            max_output: 90 * KIB,
+            max_frame: KIB,
+            ..timeless().limits
+        },
         ..timeless()
     };
     let mut reactor = Reactor::with_net(Scripted::new(&script), greet, config).unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serveloop::protocols::Echo;
-use serveloop::{Config, Factory, Peer, Reactor};
+use serveloop::{Config, Factory, Limits, Peer, Reactor};
 
 use crate::support::probe::{Log, Probe};
 use crate::support::scripted::{Script, Scripted};
@@ -86,7 +86,10 @@ fn without_linger_a_close_ends_the_connection_at_once() {
     };
     for (linger_timeout, left) in [(None, 0), (Some(millis(500)), 1)] {
         let config = Config {
-            linger_timeout,
+            limits: Limits {
+                linger_timeout,
+                ..timeless().limits
+            },
             ..timeless()
         };
         let script = Script::default();

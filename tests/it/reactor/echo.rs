@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::thread;
 
 use serveloop::protocols::Echo;
-use serveloop::{Address, Config, Peer, Protocol, ProtocolError, Transport};
+use serveloop::{Address, Config, Limits, Peer, Protocol, ProtocolError, Transport};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
@@ -150,9 +150,12 @@ fn tiny_budgets_change_nothing() {
         read_per_turn: 13,
         write_per_turn: 7,
         messages_per_turn: 1,
-        high_water: 20,
-        low_water: 3,
-        max_output: 1_000,
+        limits: Limits {
+            high_water: 20,
+            low_water: 3,
+            max_output: 1_000,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     echoes_over_tcp(config, 100_000, 4_096);

@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serveloop::net::{Mio, Net};
 use serveloop::protocols::Echo;
-use serveloop::{Address, Config, Factory, Peer, Reactor, Server, ShutdownHandle, Waker};
+use serveloop::{Address, Config, Factory, Limits, Peer, Reactor, Server, ShutdownHandle, Waker};
 
 use crate::support::probe::{Log, Probe};
 use crate::support::{PATIENCE, Scratch, client, expect, millis, seconds, timeless};
@@ -101,7 +101,10 @@ fn each_kind_of_work_makes_the_descriptor_readable() {
 #[test]
 fn a_deadline_is_told_by_the_timeout_and_not_by_the_descriptor() {
     let config = Config {
-        first_message_timeout: Some(millis(40)),
+        limits: Limits {
+            first_message_timeout: Some(millis(40)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let (mut reactor, address) = listening(config, echo);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
 use serveloop::protocols::Echo;
 use serveloop::{
-    Actions, Config, Ended, Factory, Peer, Protocol, ProtocolError, Server, Transport,
+    Actions, Config, Ended, Factory, Limits, Peer, Protocol, ProtocolError, Server, Transport,
 };
 use socket2::SockRef;
 
@@ -74,7 +74,10 @@ impl Protocol for Measured {
 #[test]
 fn a_client_that_never_reads_costs_little_and_not_for_ever() {
     let config = Config {
-        write_timeout: Some(millis(300)),
+        limits: Limits {
+            write_timeout: Some(millis(300)),
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let most = Arc::new(AtomicUsize::new(0));
@@ -325,7 +328,10 @@ fn the_factory_hears_of_errors_but_not_of_orderly_ends() {
 fn the_last_reply_arrives_though_more_was_sent_than_was_read() {
     const EXTRA: usize = 1 << 20;
     let config = Config {
-        linger_bytes: 2 * EXTRA,
+        limits: Limits {
+            linger_bytes: 2 * EXTRA,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let reply = noise(50_000);
@@ -350,8 +356,11 @@ fn the_last_reply_arrives_though_more_was_sent_than_was_read() {
 #[test]
 fn nobody_lingers_beyond_the_limits() {
     let config = Config {
-        linger_bytes: 100_000,
-        linger_timeout: Some(millis(100)),
+        limits: Limits {
+            linger_bytes: 100_000,
+            linger_timeout: Some(millis(100)),
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let serving = Serving::tcp(config, |_: &Peer| {

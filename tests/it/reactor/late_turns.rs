@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serveloop::{Config, Factory, Peer, Reactor};
+use serveloop::{Config, Factory, Limits, Peer, Reactor};
 
 use crate::support::model_server::{Model, ModelServer, read_to};
 use crate::support::probe::{Log, Probe};
@@ -77,8 +77,11 @@ fn a_deadline_is_not_late_by_what_happens_between_turns() {
 #[test]
 fn nobody_is_idle_while_the_loop_is_busy() {
     let config = Config {
-        idle_timeout: Some(seconds(10)),
         slow_turn: None,
+        limits: Limits {
+            idle_timeout: Some(seconds(10)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let script = Script::default();

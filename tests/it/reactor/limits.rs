@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serveloop::protocols::{Discard, Echo};
-use serveloop::{Config, Peer, Protocol, Reactor, Server};
+use serveloop::{Config, Limits, Peer, Protocol, Reactor, Server};
 
 use crate::support::scripted::{Script, Scripted};
 use crate::support::{Serving, client, echoes, expect, millis, read_to_end, seconds, timeless};
@@ -101,7 +101,10 @@ fn thousands_of_messages_in_one_piece_need_no_other_event() {
 fn read_in_a_turn<P: Protocol>(read_per_turn: usize, protocol: fn() -> P) -> u64 {
     let config = Config {
         read_per_turn,
-        idle_timeout: Some(seconds(1)),
+        limits: Limits {
+            idle_timeout: Some(seconds(1)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let script = Script::default();

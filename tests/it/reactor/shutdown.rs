@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::{Echo, Hello};
-use serveloop::{Actions, Config, Factory, Peer, Server, ShutdownHandle};
+use serveloop::{Actions, Config, Factory, Limits, Peer, Server, ShutdownHandle};
 
 use crate::support::model_server::Model;
 use crate::support::probe::{Log, Probe};
@@ -248,7 +248,10 @@ fn a_drain_has_an_end() {
 #[test]
 fn idle_clients_do_not_hold_up_a_shutdown() {
     let config = Config {
-        linger_draining: millis(50),
+        limits: Limits {
+            linger_draining: millis(50),
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let mut serving = Serving::tcp(config, |_: &Peer| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serveloop::driver::{Clock, Context, Mailbox, Session};
 use serveloop::testing::MemorySession;
-use serveloop::{Address, CloseReason, Config, Deadline, Peer, Transport};
+use serveloop::{Address, CloseReason, Config, Deadline, Limits, Peer, Transport};
 
 use crate::support::probe::{Log, Probe};
 use crate::support::{millis, seconds, timeless};
@@ -42,7 +42,7 @@ fn only(config: impl FnOnce(&mut Config)) -> Config {
 
 #[test]
 fn the_first_message_has_its_time_from_the_beginning() {
-    let config = only(|config| config.first_message_timeout = Some(seconds(10)));
+    let config = only(|config| config.limits.first_message_timeout = Some(seconds(10)));
     let log = Log::default();
     let mut silent = MemorySession::with_config(lines(&log), config.clone());
     times_out(&mut silent, seconds(10), Deadline::FirstMessage);
@@ -62,7 +62,7 @@ fn the_first_message_has_its_time_from_the_beginning() {
 /// We spoke first: the other side owes us nothing yet.
 #[test]
 fn an_outbound_session_has_no_first_message_deadline() {
-    let config = only(|config| config.first_message_timeout = Some(seconds(10)));
+    let config = only(|config| config.limits.first_message_timeout = Some(seconds(10)));
     let peer = Peer::new("tcp://127.0.0.1:9".parse::<Address>().unwrap(), None);
     let mut session = MemorySession::with_peer(lines(&Log::default()), config, peer);
     nearly(&mut session, seconds(1_000));
@@ -70,7 +70,7 @@ fn an_outbound_session_has_no_first_message_deadline() {
 
 #[test]
 fn a_later_message_has_its_time_from_its_first_byte() {
-    let config = only(|config| config.message_timeout = Some(seconds(30)));
+    let config = only(|config| config.limits.message_timeout = Some(seconds(30)));
     let mut session = MemorySession::with_config(lines(&Log::default()), config);
     session.receive(b"abc");
     nearly(&mut session, seconds(500));
@@ -85,7 +85,7 @@ fn a_later_message_has_its_time_from_its_first_byte() {
 
 #[test]
 fn one_message_after_the_other_is_never_late() {
-    let config = only(|config| config.message_timeout = Some(seconds(30)));
+    let config = only(|config| config.limits.message_timeout = Some(seconds(30)));
     let mut session = MemorySession::with_config(lines(&Log::default()), config);
     session.receive(b"abcd");
     for _ in 0..10 {
@@ -99,7 +99,7 @@ fn one_message_after_the_other_is_never_late() {
 
 #[test]
 fn the_idle_deadline_moves_with_every_byte_in_and_out() {
-    let config = only(|config| config.idle_timeout = Some(seconds(60)));
+    let config = only(|config| config.limits.idle_timeout = Some(seconds(60)));
     let log = Log::default();
     let probe = Probe::new(&log).data(|data, transport| {
         transport.write(b"12");
@@ -118,7 +118,7 @@ fn the_idle_deadline_moves_with_every_byte_in_and_out() {
 
 #[test]
 fn output_that_nobody_takes_is_a_stall() {
-    let config = only(|config| config.write_timeout = Some(seconds(30)));
+    let config = only(|config| config.limits.write_timeout = Some(seconds(30)));
     let probe = Probe::new(&Log::default()).data(|data, transport| {
         transport.write(b"12");
         Ok(data.len())
@@ -137,7 +137,7 @@ fn output_that_nobody_takes_is_a_stall() {
 
 #[test]
 fn output_that_was_taken_is_no_stall() {
-    let config = only(|config| config.write_timeout = Some(seconds(30)));
+    let config = only(|config| config.limits.write_timeout = Some(seconds(30)));
     let probe = Probe::new(&Log::default()).data(|data, transport| {
         transport.write(b"12");
         Ok(data.len())
@@ -155,7 +155,7 @@ fn output_that_was_taken_is_no_stall() {
 
 #[test]
 fn a_close_does_not_wait_for_ever_for_its_output_to_be_taken() {
-    let config = only(|config| config.write_timeout = Some(seconds(30)));
+    let config = only(|config| config.limits.write_timeout = Some(seconds(30)));
     let probe = Probe::new(&Log::default()).data(|data, transport| {
         transport.write(b"bye");
         transport.close();
@@ -171,9 +171,12 @@ fn a_close_does_not_wait_for_ever_for_its_output_to_be_taken() {
 #[test]
 fn no_deadline_of_the_peers_runs_during_a_pause() {
     let config = Config {
-        first_message_timeout: Some(seconds(10)),
-        message_timeout: Some(seconds(30)),
-        idle_timeout: Some(seconds(60)),
+        limits: Limits {
+            first_message_timeout: Some(seconds(10)),
+            message_timeout: Some(seconds(30)),
+            idle_timeout: Some(seconds(60)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let shared = Arc::new(Mutex::new(None));
@@ -211,9 +214,12 @@ fn no_deadline_of_the_peers_runs_during_a_pause() {
 #[test]
 fn full_output_stops_the_message_deadline() {
     let config = Config {
-        high_water: 10,
-        low_water: 5,
-        message_timeout: Some(seconds(30)),
+        limits: Limits {
+            high_water: 10,
+            low_water: 5,
+            message_timeout: Some(seconds(30)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let probe = Probe::new(&Log::default()).data(|data, transport| {
@@ -234,8 +240,11 @@ fn full_output_stops_the_message_deadline() {
 #[test]
 fn the_end_of_the_stream_leaves_no_message_owed() {
     let config = Config {
-        first_message_timeout: Some(seconds(10)),
-        message_timeout: Some(seconds(30)),
+        limits: Limits {
+            first_message_timeout: Some(seconds(10)),
+            message_timeout: Some(seconds(30)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let probe = Probe::new(&Log::default())
@@ -337,10 +346,13 @@ fn a_timeout_that_never_moves_is_acted_on_about_once_a_millisecond() {
 #[test]
 fn durations_without_end_are_never_over() {
     let config = Config {
-        first_message_timeout: Some(Duration::MAX),
-        message_timeout: Some(Duration::MAX),
-        idle_timeout: Some(Duration::MAX),
-        write_timeout: Some(Duration::MAX),
+        limits: Limits {
+            first_message_timeout: Some(Duration::MAX),
+            message_timeout: Some(Duration::MAX),
+            idle_timeout: Some(Duration::MAX),
+            write_timeout: Some(Duration::MAX),
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let mut session = MemorySession::with_config(lines(&Log::default()), config);
@@ -351,8 +363,11 @@ fn durations_without_end_are_never_over() {
 #[test]
 fn the_earliest_of_several_deadlines_counts() {
     let config = Config {
-        first_message_timeout: Some(seconds(10)),
-        idle_timeout: Some(seconds(3)),
+        limits: Limits {
+            first_message_timeout: Some(seconds(10)),
+            idle_timeout: Some(seconds(3)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let mut session = MemorySession::with_config(lines(&Log::default()), config);

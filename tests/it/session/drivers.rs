@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serveloop::driver::{Clock, Context, End, Mailbox, Session};
-use serveloop::{Address, CloseReason, Config, Deadline, Peer};
+use serveloop::{Address, CloseReason, Config, Deadline, Limits, Peer};
 
 use crate::support::probe::{Log, Probe};
 use crate::support::{millis, seconds, timeless};
@@ -127,7 +127,10 @@ fn a_write_takes_all_some_none_or_fails() {
 fn a_peer_that_takes_nothing_runs_out_of_time() {
     for outcome in [Ok(0), Err(ErrorKind::WouldBlock)] {
         let config = Config {
-            write_timeout: Some(seconds(3)),
+            limits: Limits {
+                write_timeout: Some(seconds(3)),
+                ..timeless().limits
+            },
             ..timeless()
         };
         let mut driven = Driven::new(config);
@@ -149,7 +152,10 @@ fn a_peer_that_takes_nothing_runs_out_of_time() {
 #[test]
 fn a_write_of_nothing_keeps_no_connection_open() {
     let config = Config {
-        idle_timeout: Some(seconds(3)),
+        limits: Limits {
+            idle_timeout: Some(seconds(3)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let mut driven = Driven::new(config);

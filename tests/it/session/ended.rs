@@ -14,8 +14,8 @@ use log::{LevelFilter, Log, Metadata, Record};
 use serveloop::protocols::Echo;
 use serveloop::testing::MemorySession;
 use serveloop::{
-    Actions, Address, CloseReason, Config, Ended, Factory, Peer, Protocol, ProtocolError, Reactor,
-    Transport,
+    Actions, Address, CloseReason, Config, Ended, Factory, Limits, Peer, Protocol, ProtocolError,
+    Reactor, Transport,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -267,9 +267,12 @@ fn bytes_are_counted_whatever_the_end_is() {
 
     // Too much: what did not fit is unsent as well.
     let config = Config {
-        high_water: 8,
-        low_water: 4,
-        max_output: 16,
+        limits: Limits {
+            high_water: 8,
+            low_water: 4,
+            max_output: 16,
+            ..timeless().limits
+        },
         ..timeless()
     };
     let mut session = with_waiting(config);

@@ -5,6 +5,7 @@ mod deadlines;
 mod drivers;
 mod ended;
 mod half_close;
+mod limits;
 mod panics_abort;
 mod pauses;
 
@@ -12,7 +13,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use serveloop::testing::MemorySession;
-use serveloop::{Address, CloseReason, Config, Peer, ProtocolError, Transport, Waker};
+use serveloop::{Address, CloseReason, Config, Limits, Peer, ProtocolError, Transport, Waker};
 
 use crate::support::probe::{Log, Probe};
 use crate::support::{millis, panic_quietly, seconds, timeless};
@@ -411,7 +412,10 @@ fn one_turn_shows_no_more_messages_than_its_budget() {
 #[test]
 fn what_stays_incomplete_may_not_grow_beyond_the_longest_message() {
     let config = || Config {
-        max_frame: 100,
+        limits: Limits {
+            max_frame: 100,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let hoard = || Probe::new(&Log::default()).data(|_, _| Ok(0));
@@ -446,14 +450,17 @@ fn the_peer_and_the_limits_can_be_seen() {
     let expected = peer.clone();
     let probe = Probe::new(&Log::default()).made(move |transport| {
         assert_eq!(transport.peer(), &expected);
-        assert_eq!(transport.config().max_line, 77);
+        assert_eq!(transport.config().limits.max_line, 77);
         assert!(!transport.is_closing() && !transport.is_full() && !transport.is_paused());
         transport.write(b"seen");
         assert_eq!(transport.waiting(), 4);
         Ok(())
     });
     let config = Config {
-        max_line: 77,
+        limits: Limits {
+            max_line: 77,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let mut session = MemorySession::with_peer(probe, config, peer);

@@ -1,7 +1,7 @@
 //! Pausing and backpressure: nothing is lost, nothing is told too early, nothing grows without end.
 
 use serveloop::testing::MemorySession;
-use serveloop::{CloseReason, Config, Transport, Waker};
+use serveloop::{CloseReason, Config, Limits, Transport, Waker};
 use std::sync::{Arc, Mutex};
 
 use crate::support::probe::{Log, Probe};
@@ -10,9 +10,12 @@ use crate::support::timeless;
 /// Small marks, so that tests can name every byte.
 fn small() -> Config {
     Config {
-        high_water: 100,
-        low_water: 40,
-        max_output: 250,
+        limits: Limits {
+            high_water: 100,
+            low_water: 40,
+            max_output: 250,
+            ..timeless().limits
+        },
         ..timeless()
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use serveloop::{
-    Actions, Address, Config, Ended, Factory, Peer, Server, ShutdownHandle, Statistics,
+    Actions, Address, Config, Ended, Factory, Limits, Peer, Server, ShutdownHandle, Statistics,
 };
 
 use crate::support::probe::Log;
@@ -54,10 +54,13 @@ pub(crate) fn cases(count: u32) -> ProptestConfig {
 /// The default limits without any deadline.
 pub(crate) fn timeless() -> Config {
     Config {
-        first_message_timeout: None,
-        message_timeout: None,
-        idle_timeout: None,
-        write_timeout: None,
+        limits: Limits {
+            first_message_timeout: None,
+            message_timeout: None,
+            idle_timeout: None,
+            write_timeout: None,
+            ..Limits::default()
+        },
         ..Config::default()
     }
 }

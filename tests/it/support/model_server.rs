@@ -9,7 +9,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use serveloop::layer::{Event, Observe, Observed};
-use serveloop::{Address, Config, Ended, Factory, Peer, Server, ShutdownHandle, Statistics};
+use serveloop::{
+    Address, Config, Ended, Factory, Listen, Peer, Server, ShutdownHandle, Statistics,
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::PATIENCE;
@@ -143,8 +145,8 @@ impl Drop for ModelServer {
 /// Binds as the model needs it.
 pub(crate) fn bind(model: Model, at: &[&str], mut config: Config) -> Server {
     config.reuse_port = model == Model::Workers;
-    let at: Vec<Address> = at.iter().map(|uri| uri.parse().unwrap()).collect();
-    Server::bind(&at, config).unwrap()
+    let at: Vec<Listen> = at.iter().map(|uri| uri.parse().unwrap()).collect();
+    Server::bind_with(&at, config).unwrap()
 }
 
 /// A factory that counts beginnings and ends, and tells of errors.

@@ -237,7 +237,7 @@ fn limited(transcript: Transcript, config: Config) -> Transcript {
 
 fn ends() -> Vec<Transcript> {
     let stall = hasty(|config| {
-        config.write_timeout = Some(millis(100));
+        config.limits.write_timeout = Some(millis(100));
         config.send_buffer = Some(4_096);
     });
     vec![
@@ -280,7 +280,7 @@ fn deadlines() -> Vec<Transcript> {
                 vec![say("x"), hear("x")],
                 "closed_timeout_idle",
             ),
-            hasty(|config| config.idle_timeout = Some(millis(50))),
+            hasty(|config| config.limits.idle_timeout = Some(millis(50))),
         ),
         limited(
             plain(
@@ -289,7 +289,7 @@ fn deadlines() -> Vec<Transcript> {
                 vec![say("\0\0"), Error],
                 "closed_timeout_first_message",
             ),
-            hasty(|config| config.first_message_timeout = Some(millis(50))),
+            hasty(|config| config.limits.first_message_timeout = Some(millis(50))),
         ),
         limited(
             plain(
@@ -298,7 +298,7 @@ fn deadlines() -> Vec<Transcript> {
                 vec![Say(frame("one")), Expect(frame("ONE")), say("\0\0"), Error],
                 "closed_timeout_message",
             ),
-            hasty(|config| config.message_timeout = Some(millis(50))),
+            hasty(|config| config.limits.message_timeout = Some(millis(50))),
         ),
         hard(limited(
             plain(

@@ -234,11 +234,12 @@ impl OperatorOptions {
         listen_to_input(Arc::clone(&console), max_line)?;
 
         let factory_outlet = stdout_queue.clone();
-        let served = execution.serve(server, move |_: &Peer| {
+        let line_limits = server.max_line();
+        let served = execution.serve(server, move |peer: &Peer| {
             let operator = Operator {
                 console: Arc::clone(&console),
                 outflow: Outflow::new(&factory_outlet),
-                messages: Messages::new(self.framing, max_line),
+                messages: Messages::new(self.framing, line_limits.of(peer)),
                 number: 0,
                 asked: false,
                 timeout: self.reply_timeout.into(),

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::served::{PATIENCE, Served};
+use crate::support::served::{Outcome, PATIENCE, Served};
+use crate::support::sockets::Stream;
 
 /// Runs a server on a TCP port of its own.
 #[track_caller]
@@ -36,6 +37,64 @@ fn an_idle_connection_is_closed() {
     assert!(began.elapsed() >= Duration::from_millis(100));
     served.signal(Signal::TERM);
     served.logged("closed_timeout_idle 1");
+}
+
+/// A listener's own limits come before those for all.
+#[test]
+fn a_listener_has_limits_of_its_own() {
+    let (hasty, patient) = (
+        "tcp://127.0.0.1:0?idle-timeout=300ms&max-line=8",
+        "tcp://127.0.0.1:0?idle-timeout=0&max-line=14",
+    );
+    let listens = ["--listen", hasty, "--listen", patient];
+    let hello = [
+        "hello",
+        "--framing",
+        "line",
+        "--delay",
+        "0",
+        "--idle-timeout",
+        "30s",
+    ];
+    let served = Served::new(&[&hello[..], &listens].concat());
+    let mut cut = Stream::connect(served.uri(0));
+    cut.expect("Welcome!\n");
+    cut.expect_end();
+
+    let mut kept = Stream::connect(served.uri(1));
+    kept.expect("Welcome!\n");
+    kept.send("12345678\n");
+    kept.expect("Hello,12345678\n");
+    kept.send("123456789012345\n");
+    kept.expect_end();
+    served.logged("message too long");
+}
+
+#[test]
+fn a_listeners_limits_are_checked() {
+    for (listen, said) in [
+        (
+            "tcp://127.0.0.1:0?idle-timeout=soon",
+            "idle-timeout: expected a duration",
+        ),
+        (
+            "tcp://127.0.0.1:0?idle-timout=1s",
+            "the nearest is idle-timeout",
+        ),
+        (
+            "tcp://127.0.0.1:0?low-water=1MiB",
+            "low_water must be less than high_water",
+        ),
+    ] {
+        let refused = Outcome::new(&["serve", "echo", "--listen", listen]);
+        assert_ne!(refused.code, Some(0));
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("tcp://127.0.0.1:0?"),
+            "{}",
+            refused.stderr
+        );
+    }
 }
 
 #[test]

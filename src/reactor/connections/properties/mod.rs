@@ -16,7 +16,7 @@ use proptest::test_runner::RngSeed;
 use self::sockets::Sockets;
 use super::Connections;
 use crate::address::{Address, Peer};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{CloseReason, ProtocolError};
 use crate::net::{Event, Net};
 use crate::reactor::hub::{Effects, Env, Hub};
@@ -137,9 +137,12 @@ struct Run {
 impl Run {
     fn new(generation: usize) -> Self {
         let config = Config {
-            first_message_timeout: None,
-            idle_timeout: None,
-            linger_timeout: None,
+            limits: Limits {
+                first_message_timeout: None,
+                idle_timeout: None,
+                linger_timeout: None,
+                ..Limits::default()
+            },
             ..Config::default()
         };
 

@@ -203,7 +203,7 @@ fn of_socket(case: &str) -> Option<Case> {
         }
         _ => return None,
     };
-    case.config.handshake_timeout = Some(millis(300));
+    case.config.limits.handshake_timeout = Some(millis(300));
     Some(case)
 }
 

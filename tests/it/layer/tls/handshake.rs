@@ -421,7 +421,10 @@ fn a_broken_record_gets_an_alert_and_an_error() {
 fn a_handshake_that_stops_runs_out_of_time() {
     let setup = Setup {
         config: serveloop::Config {
-            handshake_timeout: Some(seconds(3)),
+            limits: serveloop::Limits {
+                handshake_timeout: Some(seconds(3)),
+                ..timeless().limits
+            },
             ..timeless()
         },
         ..Setup::default()

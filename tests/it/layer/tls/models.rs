@@ -7,7 +7,7 @@ use serveloop::layer::tls::{ServerTls, Tls, TlsInfo};
 use serveloop::layer::{Layered, layered};
 use serveloop::protocols::Echo;
 use serveloop::{
-    Actions, Address, Config, Ended, Factory, Peer, Protocol, Result, Server, Transport,
+    Actions, Address, Config, Ended, Factory, Limits, Peer, Protocol, Result, Server, Transport,
 };
 
 use crate::layer::tls::cases::Answers;
@@ -190,7 +190,10 @@ fn a_client_hears_why_there_is_no_connection() {
 
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let config = Config {
-        handshake_timeout: Some(seconds(0)),
+        limits: Limits {
+            handshake_timeout: Some(seconds(0)),
+            ..timeless().limits
+        },
         ..timeless()
     };
     let to = Address::Tcp(silent.local_addr().unwrap());

@@ -4,7 +4,7 @@ use serveloop::driver::Session;
 use serveloop::layer::Layered;
 use serveloop::layer::tls::{ServerTls, Tls, TlsInfo, TlsVersion, rustls};
 use serveloop::protocols::Echo;
-use serveloop::{Config, Peer, Protocol, Result, Transport};
+use serveloop::{Config, Limits, Peer, Protocol, Result, Transport};
 
 use crate::layer::tls::certificates;
 use crate::layer::tls::foreign::Foreign;
@@ -388,10 +388,13 @@ fn small_limits_slow_the_handshake_down_and_do_not_end_it() {
             let setup = Setup {
                 client: certificates::client_of(version),
                 config: Config {
-                    low_water: 10,
-                    high_water: 50,
-                    max_output: 5_000,
-                    max_frame: 10,
+                    limits: Limits {
+                        low_water: 10,
+                        high_water: 50,
+                        max_output: 5_000,
+                        max_frame: 10,
+                        ..timeless().limits
+                    },
                     ..timeless()
                 },
                 ..Setup::default()

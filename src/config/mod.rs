@@ -1,4 +1,12 @@
-//! Limits, deadlines and socket options of a server, each with its unit and its default.
+//! What a server is told: limits, deadlines and socket options, each with its unit and its default.
+//!
+//! A [`Config`] is for a server and its loops, and the [`Limits`] in it are for each connection.
+//!
+//! This room imports `address`.
+
+mod limits;
+
+pub use self::limits::Limits;
 
 use std::error::Error;
 use std::time::Duration;
@@ -16,14 +24,14 @@ const READ_AT_ONCE: usize = 64 * KIB;
 /// The largest `read_per_turn`: one connection must not occupy a turn for seconds.
 const READ_MOST: usize = 1024 * MIB;
 
-/// The limits of a server and of each of its sessions.
+/// The limits of a server, and the [`Limits`] of each of its connections.
 ///
 /// Every limit has a default that is in force unless you change it. A deadline of `None` is off.
 /// Change only the fields that you need:
 ///
 /// ```
 /// use serveloop::Config;
-/// let config = Config { max_connections: 12_000, idle_timeout: None, ..Config::default() };
+/// let config = Config { max_connections: 12_000, max_per_peer: 64, ..Config::default() };
 /// # let _ = config;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,15 +96,10 @@ pub struct Config {
     /// ends with an event within twice this time. `None` never polls this way. Default `None`.
     pub busy_poll: Option<Duration>,
 
-    /// When at least this many bytes of output wait for the peer, no more of its input is read.
-    /// Default 64 KiB.
-    pub high_water: usize,
-    /// When waiting output has fallen to this many bytes, reading continues and `resume_writing` is
-    /// called. Must be less than `high_water`. Default 32 KiB.
-    pub low_water: usize,
-    /// The most bytes of output that may wait for the peer. Writing more ends the connection. Must
-    /// be at least `high_water`. Default 1 MiB.
-    pub max_output: usize,
+    /// The limits of each connection: sizes, marks and deadlines. A listener may have others
+    /// ([`ListenOptions`](crate::net::ListenOptions)), and so may a connection
+    /// ([`set_limits`](crate::Transport::set_limits)).
+    pub limits: Limits,
     /// The most memory, in bytes, that the connections of one loop hold together: the capacity of
     /// the buffers for unread input and waiting output, and what protocols report that they keep
     /// themselves ([`Transport::charge`](crate::Transport::charge)). Above 95 % of the limit, the
@@ -106,12 +109,6 @@ pub struct Config {
     /// is left. A message longer than this limit cannot arrive, whatever `max_frame` allows. Must
     /// be at least `max_output`. Default 256 MiB.
     pub max_buffered: usize,
-    /// The longest message of a framed protocol, in bytes without its header. It is also the most,
-    /// apart from some room for a header, that a session keeps for a protocol that reports its
-    /// input as incomplete. Default 1 MiB.
-    pub max_frame: usize,
-    /// The longest line of a line protocol, in bytes without the line ending. Default 8 KiB.
-    pub max_line: usize,
 
     /// The longest reply to a datagram, as a multiple of the datagram's own length. A longer reply
     /// is dropped and counted, so that a sender with a forged address gains nothing. Default 1.
@@ -123,33 +120,6 @@ pub struct Config {
 
     /// How long an outbound connection may take to be established. Default 10 s.
     pub connect_timeout: Option<Duration>,
-    /// How long the handshake of a [layer](crate::layer), for example of TLS, may take. Default
-    /// 10 s.
-    pub handshake_timeout: Option<Duration>,
-    /// How long an accepted connection may take to send its first complete message. With a layer
-    /// the time begins when the handshake is done. Default 10 s.
-    pub first_message_timeout: Option<Duration>,
-    /// How long each later message, or any message on an outbound connection, may take from its
-    /// first byte to its last. Default 30 s.
-    pub message_timeout: Option<Duration>,
-    /// How long a connection may be idle, without a byte in either direction, while the protocol
-    /// accepts input. Default 60 s.
-    pub idle_timeout: Option<Duration>,
-    /// How long output may wait without the peer accepting any of it. Default 30 s.
-    pub write_timeout: Option<Duration>,
-    /// After we close first: how long a silent peer may take to close too. Closing the socket
-    /// earlier could reset the connection and destroy our last reply. `None` closes the socket
-    /// without waiting. Default 5 s.
-    pub linger_timeout: Option<Duration>,
-    /// The longest that the wait of `linger_timeout` may take in total, however much the peer
-    /// sends. Default 30 s.
-    pub linger_limit: Duration,
-    /// The limit that replaces a longer `linger_timeout` while the server shuts down.
-    /// Default 250 ms.
-    pub linger_draining: Duration,
-    /// The most bytes of input discarded during the wait of `linger_timeout` before the connection
-    /// is closed anyway. Default 256 KiB.
-    pub linger_bytes: usize,
     /// How long connections may stay open after the first shutdown request. `None` waits until the
     /// last one ends. Default 10 s.
     pub drain_timeout: Option<Duration>,
@@ -210,7 +180,6 @@ impl Config {
             ("messages_per_turn", self.messages_per_turn),
             ("datagrams_per_turn", self.datagrams_per_turn),
             ("timeouts_per_turn", self.timeouts_per_turn),
-            ("high_water", self.high_water),
             ("reply_factor", self.reply_factor),
             ("replies_per_second", self.replies_per_second),
         ];
@@ -263,15 +232,8 @@ impl Config {
             expect(i32::try_from(size).is_ok(), field, "less than 2 GiB", size)?;
         }
 
-        let (low, high) = (self.low_water, self.high_water);
-        let rule = format!("less than high_water ({high})");
-        expect(low < high, "low_water", rule, low)?;
-
-        let (output, buffered) = (self.max_output, self.max_buffered);
-        let rule = format!("at least high_water ({high})");
-        expect(output >= high, "max_output", rule, output)?;
-        let rule = format!("at least max_output ({output})");
-        expect(buffered >= output, "max_buffered", rule, buffered)
+        self.limits.validate()?;
+        self.limits.fit(self.max_buffered)
     }
 
     /// Lowers `max_connections` and `max_children` to what the system can number, and logs a
@@ -374,26 +336,13 @@ impl Default for Config {
             slow_turn: Some(Duration::from_millis(250)),
             busy_poll: None,
 
-            high_water: 64 * KIB,
-            low_water: 32 * KIB,
-            max_output: MIB,
+            limits: Limits::default(),
             max_buffered: 256 * MIB,
-            max_frame: MIB,
-            max_line: 8 * KIB,
 
             reply_factor: 1,
             replies_per_second: 1_000,
 
             connect_timeout: Some(Duration::from_secs(10)),
-            handshake_timeout: Some(Duration::from_secs(10)),
-            first_message_timeout: Some(Duration::from_secs(10)),
-            message_timeout: Some(Duration::from_secs(30)),
-            idle_timeout: Some(Duration::from_secs(60)),
-            write_timeout: Some(Duration::from_secs(30)),
-            linger_timeout: Some(Duration::from_secs(5)),
-            linger_limit: Duration::from_secs(30),
-            linger_draining: Duration::from_millis(250),
-            linger_bytes: 256 * KIB,
             drain_timeout: Some(Duration::from_secs(10)),
 
             backlog: 1_024,
