@@ -135,16 +135,15 @@ impl Buffer {
             .split_off((self.head + count).min(self.bytes.len()))
     }
 
-    /// Appends up to `most` bytes that `fill` writes. `fill` returns how many it wrote.
+    /// Appends up to `most` bytes that `fill` writes. `fill` returns how many it wrote. If it panics,
+    /// nothing is appended.
     pub(super) fn push_with(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
         if most > self.bytes.capacity().wrapping_sub(self.bytes.len()) {
             self.make_room(most);
         }
 
-        let end = self.bytes.len();
-        self.bytes.resize(end + most, 0);
-        let count = fill(&mut self.bytes[end..]).min(most);
-        self.bytes.truncate(end + count);
+        let mut room = Room::new(&mut self.bytes, most);
+        room.filled = fill(room.as_mut_slice()).min(most);
     }
 
     /// Drops the first `count` bytes.
@@ -233,6 +232,35 @@ impl Buffer {
     }
 }
 
+/// Zeros at the end of a buffer, of which only those that were `filled` stay.
+struct Room<'a> {
+    bytes: &'a mut Vec<u8>,
+    start: usize,
+    filled: usize,
+}
+
+impl<'a> Room<'a> {
+    fn new(bytes: &'a mut Vec<u8>, most: usize) -> Self {
+        let start = bytes.len();
+        bytes.resize(start + most, 0);
+        Self {
+            bytes,
+            start,
+            filled: 0,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.bytes.truncate(self.start + self.filled);
+    }
+}
+
 /// A buffer that a driver reads into, with a fixed length and its own place in the page.
 #[derive(Debug)]
 pub(crate) struct Input {
@@ -308,6 +336,29 @@ mod tests {
             steps += usize::from(buffer.capacity() != before);
         }
         assert!(steps <= 24, "{steps} steps");
+    }
+
+    #[test]
+    fn only_what_was_filled_is_appended() {
+        let mut buffer = Buffer::new();
+        buffer.push(b"ab");
+        buffer.push_with(5, |room| {
+            assert_eq!(room, [0; 5]);
+            room[..2].copy_from_slice(b"cd");
+            2
+        });
+        assert_eq!(buffer.as_slice(), b"abcd");
+        buffer.push_with(1, |_| usize::MAX);
+        assert_eq!(buffer.as_slice(), b"abcd\0");
+
+        let filled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            buffer.push_with(100, |room| {
+                room.fill(1);
+                std::panic::resume_unwind(Box::new("quietly"))
+            });
+        }));
+        assert!(filled.is_err());
+        assert_eq!(buffer.as_slice(), b"abcd\0");
     }
 
     #[test]
