@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::address::Peer;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::layer::{Layer, Received, Wire, WireEnd};
-use crate::session::{Context, Ended, Protocol, Session, Tick, Transport};
+use crate::session::{Context, EndInside, Ended, Protocol, Session, Tick, Transport};
 
 /// A protocol whose connection goes through a [`Layer`].
 ///
@@ -16,7 +16,13 @@ use crate::session::{Context, Ended, Protocol, Session, Tick, Transport};
 /// `MemorySession` and in a simulation.
 ///
 /// The protocol inside has a transport like any other. Its water marks, `max_output` and `waiting`
-/// count the bytes on the wire.
+/// count the bytes on the wire. What the layer adds to bytes that the protocol could write within
+/// `max_output` never ends the connection, so that a little more than that may wait.
+///
+/// A layer's end mark is written when the protocol closes or finishes, and when a deadline or a lack
+/// of memory ends the connection. In the latter case there is one attempt to send it, and none if
+/// output waits, because then bytes are missing. A connection that is aborted, that fails, or whose
+/// peer takes no output (`write_timeout`) ends without it.
 #[derive(Debug)]
 pub struct Layered<L, B, P> {
     layer: L,
@@ -111,7 +117,8 @@ where
         };
 
         let Some(protocol) = protocol else {
-            transport.fail(CloseReason::Refused);
+            self.end_once(transport);
+            transport.dismiss(CloseReason::Refused);
             return Ok(());
         };
         self.inside = Inside::Open(Session::nested(protocol, transport));
@@ -136,8 +143,10 @@ where
 
         let before = session.call_inside(transport, event);
         if !L::PASSES_OUTPUT && transport.waiting() > before {
-            let (plain, was_full) = (transport.split_output(before), transport.is_full());
-            self.layer.send(&plain, &mut Wire::of(transport))?;
+            let was_full = transport.is_full();
+            transport.send_through(before, |plain, transport| {
+                self.layer.send(plain, &mut Wire::of(transport))
+            })?;
             session.relieve(transport, was_full);
         }
 
@@ -215,14 +224,21 @@ where
         self.again |= transport.is_called_again();
 
         let end = session.take_end();
-        let finishes = session.is_finished() || end.as_ref().is_some_and(|end| !end.at_once);
-        if finishes && !self.ended {
-            self.ended = true;
-            self.layer.end(&mut Wire::of(transport));
-            transport.finish_if(session.is_finished());
+        let is_finished = session.is_finished();
+        if is_finished || end.as_ref().is_some_and(EndInside::has_mark) {
+            self.end_once(transport);
+            transport.finish_if(is_finished);
         }
         if let Some(end) = end {
             transport.end(end);
+        }
+    }
+
+    /// Ends our side of the stream, unless that was done before.
+    fn end_once(&mut self, transport: &mut Transport<'_>) {
+        if !self.ended {
+            self.ended = true;
+            self.layer.end(&mut Wire::of(transport));
         }
     }
 
@@ -382,6 +398,14 @@ where
     fn catch_up(&mut self, from: Tick, to: Tick) {
         if let Inside::Open(session) = &mut self.inside {
             session.catch_up(from, to);
+        }
+    }
+
+    fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
+        // A layer in the protocol inside comes first.
+        self.tell(transport, Session::handle_end_mark);
+        if self.is_open() && !transport.is_closing() {
+            self.end_once(transport);
         }
     }
 }

@@ -132,8 +132,8 @@ pub trait Layer {
     /// Returns an error if that is not possible.
     fn send(&mut self, plain: &[u8], wire: &mut Wire<'_>) -> Result<(), ProtocolError>;
 
-    /// Called once, when the protocol inside has ended its side of the stream. A layer with an end
-    /// mark writes it.
+    /// Called once, when the protocol inside has ended its side of the stream, or is about to be ended
+    /// by a deadline or for lack of memory. A layer with an end mark writes it.
     fn end(&mut self, wire: &mut Wire<'_>) {
         let _ = wire;
     }
@@ -218,7 +218,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Sends up to `most` bytes that `fill` writes, and which are zero before. `fill` returns how
-    /// many it wrote.
+    /// many it wrote. If it panics, nothing of them is sent.
     pub fn write_with(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
         self.0.write_with(most, fill);
     }

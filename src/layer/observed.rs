@@ -195,4 +195,8 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
     fn catch_up(&mut self, from: Tick, to: Tick) {
         self.protocol.catch_up(from, to);
     }
+
+    fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.write_end_mark(transport);
+    }
 }

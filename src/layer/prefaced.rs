@@ -149,7 +149,7 @@ where
             return Ok(false);
         };
         let Some(mut protocol) = build(transport.peer(), &info) else {
-            transport.fail(CloseReason::Refused);
+            transport.dismiss(CloseReason::Refused);
             return Ok(false);
         };
 
@@ -272,6 +272,10 @@ where
 
     fn catch_up(&mut self, from: Tick, to: Tick) {
         self.tell(|protocol| protocol.catch_up(from, to));
+    }
+
+    fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
+        self.tell(|protocol| protocol.write_end_mark(transport));
     }
 }
 

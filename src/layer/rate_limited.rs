@@ -307,6 +307,10 @@ impl<P: Protocol> Protocol for RateLimited<P> {
     fn catch_up(&mut self, from: Tick, to: Tick) {
         self.protocol.catch_up(from, to);
     }
+
+    fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.write_end_mark(transport);
+    }
 }
 
 /// A token bucket: holds what the rate has given and was not spent, up to a burst. It is stored as

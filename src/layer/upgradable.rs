@@ -235,4 +235,11 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
             Stage::Next(protocol) => protocol.catch_up(from, to),
         }
     }
+
+    fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
+        match &mut self.0 {
+            Stage::First(protocol) => protocol.write_end_mark(transport),
+            Stage::Next(protocol) => protocol.write_end_mark(transport),
+        }
+    }
 }

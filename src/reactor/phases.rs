@@ -368,6 +368,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             .for_each(|model| model.end(now, at_once));
         let (mut admission, _) = self.lend();
         let reason = || CloseReason::TimedOut(Deadline::Drain);
-        admission.connections.end_all(&mut admission.hub, reason);
+        let hub = &mut admission.hub;
+        admission.connections.end_all(hub, |connection, hub| {
+            if at_once {
+                connection.cut_off(reason(), hub);
+            } else {
+                connection.end(reason(), hub);
+            }
+        });
     }
 }

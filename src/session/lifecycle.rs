@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crate::LOG_TARGET;
 use crate::config::{Config, Limits};
+use crate::error::CloseReason;
+use crate::session::state::MARKED;
 use crate::session::{Context, End, Protocol, Session, Tick};
 use crate::statistics::Statistics;
 
@@ -39,6 +41,27 @@ impl<P: Protocol> Session<P> {
     /// Returns whether the session is over and everything that it owes was sent or dropped.
     pub(crate) fn is_over(&self) -> bool {
         self.is_closing() && (self.is_aborted() || self.output().is_empty())
+    }
+
+    /// Ends the connection for `reason`, which is no failure of the connection: a deadline, or a lack
+    /// of memory or room. Waiting output is dropped, as by [`fail`](Self::fail).
+    ///
+    /// If none waits, a layer writes its end mark, such as TLS's `close_notify`, so that the peer does
+    /// not take the end for a truncation. The mark becomes the output of a session that
+    /// [is aborted](Self::is_aborted): the driver makes one attempt to send it, and waits for
+    /// nothing.
+    pub fn dismiss(&mut self, reason: CloseReason, context: &Context<'_>) {
+        if !self.output().is_empty() {
+            return self.fail(reason);
+        }
+        self.handle_end_mark(context);
+        self.state.dismiss(reason);
+    }
+
+    /// Returns whether the peer has got an end mark of a [dismissed](Self::dismiss) session. It is
+    /// not to see a reset then.
+    pub(crate) fn is_end_marked(&self) -> bool {
+        self.state.flags.any(MARKED) && self.output().is_empty()
     }
 
     /// Returns whether a session that is over waits for the peer to close too. It does not if the

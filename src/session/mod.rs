@@ -33,6 +33,7 @@ pub(crate) use self::ended::Traffic;
 pub use self::ended::{End, Ended};
 pub(crate) use self::flags::Flags;
 pub(crate) use self::lifecycle::{Drain, LOOK_AGAIN, Linger};
+pub(crate) use self::nested::EndInside;
 pub use self::protocol::{Actions, Factory, Protocol};
 pub use self::transport::{Context, Driver, Transport};
 pub(crate) use self::unwind::{catch, take};
@@ -40,7 +41,7 @@ pub(crate) use self::unwind::{catch, take};
 mod driver;
 
 use crate::address::Peer;
-use crate::error::{CloseReason, ProtocolError};
+use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST,
     PENDING, RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS, WROTE,
@@ -72,6 +73,7 @@ const UNIT_MOST: usize = 64 * 1024;
 ///   [`handle_read`](Self::handle_read) and [`handle_written`](Self::handle_written),
 ///   [`output_sent`](Self::output_sent), [`note_stalled`](Self::note_stalled) or
 ///   [`lend`](Self::lend) and [`reclaim`](Self::reclaim), [`fail`](Self::fail),
+///   [`dismiss`](Self::dismiss),
 ///   [`handle_lost`](Self::handle_lost), which is last.
 ///
 /// ```
@@ -155,7 +157,8 @@ impl<P: Protocol> Session<P> {
         self.state.flags.any(CLOSING)
     }
 
-    /// Returns whether the driver is to end the connection at once and drop unsent output.
+    /// Returns whether the driver is to end the connection at once and drop unsent output. Only after
+    /// [`dismiss`](Self::dismiss) is there any, for which it makes one attempt.
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         self.state.flags.any(ABORTED)
@@ -260,7 +263,7 @@ impl<P: Protocol> Session<P> {
         }
         let limit = self.state.limit(context.config, waits);
         if let Some((_, deadline)) = limit.filter(|(at, _)| *at <= now) {
-            self.fail(CloseReason::TimedOut(deadline));
+            self.time_out(deadline, context);
         }
     }
 
@@ -472,6 +475,16 @@ impl<P: Protocol> Session<P> {
 
     fn tell(&mut self, context: &Context<'_>, event: fn(&mut P, &mut Transport<'_>)) {
         self.protocol.tell(&mut self.state, context, event);
+    }
+
+    #[cold]
+    fn time_out(&mut self, deadline: Deadline, context: &Context<'_>) {
+        let reason = CloseReason::TimedOut(deadline);
+        match deadline {
+            // The peer takes nothing, so it would not take an end mark.
+            Deadline::Write => self.fail(reason),
+            _ => self.dismiss(reason, context),
+        }
     }
 
     fn protocol_deadline(&mut self, context: &Context<'_>) -> Option<Tick> {

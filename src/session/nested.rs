@@ -9,11 +9,11 @@ use std::mem;
 use std::time::Instant;
 
 use crate::address::Address;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, ProtocolError};
 use crate::session::state::{
-    ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, EOF_TOLD, FINISHED, FIRST, FULL, INCOMPLETE, LOST,
-    MUTE, NESTED, PAUSED, PENDING, RATE_LIMITED, RELIMITED, REPLACED, RETIME, UNIT_ROOM, WAITS,
-    WANTED, WROTE,
+    ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, FINISHED, FIRST,
+    FULL, INCOMPLETE, LOST, MUTE, NESTED, PAUSED, PENDING, RATE_LIMITED, RELIMITED, REPLACED,
+    RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Transport};
 
@@ -150,6 +150,11 @@ impl<P: Protocol> Session<P> {
         self.protocol.lose(&mut self.state, ended);
     }
 
+    /// Has a layer in this session write its end mark.
+    pub(crate) fn handle_end_mark(&mut self, context: &Context<'_>) {
+        self.tell(context, P::write_end_mark);
+    }
+
     /// Takes the reason for which this session is closing, and whether waiting output is dropped.
     pub(crate) fn take_end(&mut self) -> Option<EndInside> {
         if !self.is_closing() {
@@ -160,6 +165,7 @@ impl<P: Protocol> Session<P> {
             reason,
             unsent,
             at_once: self.state.flags.any(ABORTED),
+            is_dismissal: self.state.flags.any(DISMISSED),
         })
     }
 }
@@ -170,7 +176,16 @@ pub(crate) struct EndInside {
     /// How many bytes of output it dropped.
     unsent: usize,
     /// Whether waiting output is dropped.
-    pub(crate) at_once: bool,
+    at_once: bool,
+    /// Whether there is an attempt to send an end mark.
+    is_dismissal: bool,
+}
+
+impl EndInside {
+    /// Returns whether a layer is to write its end mark.
+    pub(crate) fn has_mark(&self) -> bool {
+        !self.at_once || self.is_dismissal
+    }
 }
 
 /// What a layer needs of the transport of the session outside.
@@ -237,12 +252,23 @@ impl<'a> Transport<'a> {
         resumes
     }
 
-    /// Removes and returns all output after the first `count` bytes.
-    pub(crate) fn split_output(&mut self, count: usize) -> Vec<u8> {
-        let output = self.state.output.as_mut();
-        output
-            .map(|output| output.split_off(count))
-            .unwrap_or_default()
+    /// Replaces the output after the first `count` bytes, which a session inside has written, by what
+    /// `send` writes for it. What a layer adds never ends the connection, because the session inside
+    /// could not know of it: its own bytes were within `max_output`.
+    pub(crate) fn send_through(
+        &mut self,
+        count: usize,
+        send: impl FnOnce(&[u8], &mut Self) -> Result<(), ProtocolError>,
+    ) -> Result<(), ProtocolError> {
+        let Some(output) = self.state.output.as_mut() else {
+            return Ok(());
+        };
+        let plain = output.split_off(count);
+
+        self.state.flags.set(EXPANDING);
+        let sent = send(&plain, self);
+        self.state.flags.clear(EXPANDING);
+        sent
     }
 
     /// Sends up to `most` bytes that `fill` writes, like [`write`](Self::write) but in place.
@@ -256,7 +282,8 @@ impl<'a> Transport<'a> {
 
         let waiting = output.len();
         let limits = self.state.limits(self.context.config);
-        if waiting > limits.max_output {
+        let is_limited = !self.state.flags.any(EXPANDING);
+        if is_limited && waiting > limits.max_output {
             self.state.fail(CloseReason::Overflow);
         } else if waiting >= limits.high_water {
             self.state.flags.set(FULL);
@@ -270,7 +297,9 @@ impl<'a> Transport<'a> {
 
     /// Ends the connection for the reason that a session inside gave.
     pub(crate) fn end(&mut self, end: EndInside) {
-        if end.at_once {
+        if end.is_dismissal {
+            self.state.dismiss(end.reason);
+        } else if end.at_once {
             self.state.end_at_once(end.reason);
         } else if end.reason.is_error() {
             self.state.fail(end.reason);
@@ -283,6 +312,12 @@ impl<'a> Transport<'a> {
     /// Ends the connection for `reason`. See [`State::fail`](crate::session::state::State::fail) for what happens to the output.
     pub(crate) fn fail(&mut self, reason: CloseReason) {
         self.state.fail(reason);
+    }
+
+    /// Ends the connection for `reason` at once. There is one attempt to send the output, which is of
+    /// a layer alone: no protocol has written any yet.
+    pub(crate) fn dismiss(&mut self, reason: CloseReason) {
+        self.state.dismiss(reason);
     }
 
     /// Ends the connection for `reason` when all output is sent.

@@ -143,6 +143,13 @@ pub trait Protocol {
     fn catch_up(&mut self, from: Tick, to: Tick) {
         let _ = (from, to);
     }
+
+    /// Called before a deadline, or a lack of memory or room, ends the connection: a layer writes its
+    /// end mark. Only protocols that hold other protocols need it.
+    #[doc(hidden)]
+    fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
+        let _ = transport;
+    }
 }
 
 impl<P: Protocol + ?Sized> Protocol for Box<P> {
@@ -192,6 +199,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn catch_up(&mut self, from: Tick, to: Tick) {
         (**self).catch_up(from, to);
+    }
+
+    fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
+        (**self).write_end_mark(transport);
     }
 }
 

@@ -65,6 +65,14 @@ pub(super) const RATE_LIMITED: Flags = Flags::bit(23);
 /// The protocol has changed the limits, and the session outside does not know it yet.
 pub(super) const RELIMITED: Flags = Flags::bit(24);
 
+/// A layer sends what the session inside has written, which was within `max_output`.
+pub(super) const EXPANDING: Flags = Flags::bit(25);
+/// The connection is ended for a reason that allows one attempt to send an end mark. Implies
+/// `ABORTED`.
+pub(super) const DISMISSED: Flags = Flags::bit(26);
+/// There was such a mark to send.
+pub(super) const MARKED: Flags = Flags::bit(27);
+
 /// The flags with which writing does nothing.
 pub(super) const MUTE: Flags = CLOSING.or(FINISHED);
 
@@ -296,6 +304,20 @@ impl State {
     pub(super) fn end_pending(&mut self) {
         self.flags.clear(PENDING);
         self.flags.set(RETIME);
+    }
+
+    /// Ends the connection like [`fail`](Self::fail), but keeps the output, for one attempt to send it.
+    pub(super) fn dismiss(&mut self, reason: CloseReason) {
+        let was_aborted = self.flags.any(ABORTED);
+        let output = self.output.take();
+        self.end_at_once(reason);
+        if was_aborted {
+            return;
+        }
+
+        let has_mark = output.as_ref().is_some_and(|output| !output.is_empty());
+        self.flags.set(DISMISSED | MARKED.when(has_mark));
+        self.output = output;
     }
 
     /// Returns the earliest of the configured deadlines that run now. Those for the peer's input do

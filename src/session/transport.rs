@@ -9,7 +9,8 @@ use crate::config::{Config, ConfigError, Limits};
 use crate::error::{CloseReason, ProtocolError};
 use crate::session::clock::Clock;
 use crate::session::state::{
-    AGAIN, CLOSING, FINISHED, FULL, MUTE, PAUSED, RATE_LIMITED, RELIMITED, State, WANTED, WROTE,
+    AGAIN, CLOSING, EXPANDING, FINISHED, FULL, MUTE, PAUSED, RATE_LIMITED, RELIMITED, State,
+    WANTED, WROTE,
 };
 use crate::waker::{Mailbox, Waker, Wakers};
 
@@ -164,8 +165,9 @@ impl Transport<'_> {
     #[cold]
     fn write_beyond_mark(&mut self, data: &[u8]) {
         let max_output = self.limits().max_output;
+        let is_limited = !self.state.flags.any(EXPANDING);
         let output = self.state.output.get_or_insert_with(Box::default);
-        if output.len() + data.len() > max_output {
+        if is_limited && output.len() + data.len() > max_output {
             self.state.fail(CloseReason::Overflow);
             return self.state.note_unsent(data.len());
         }

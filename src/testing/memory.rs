@@ -271,16 +271,18 @@ impl<P: Protocol> MemorySession<P> {
         }
 
         let moved = self.read() | self.write() | woken;
-        let context = context(&self.config, &self.clock, &self.socket);
-        self.session.reclaim(&mut self.scratch, &context);
+        let now = context(&self.config, &self.clock, &self.socket);
+        self.session.reclaim(&mut self.scratch, &now);
 
         let most = self.config.max_buffered;
         if self.session.held() > most - most / 20 {
-            self.session.fail(CloseReason::Shed);
+            self.call(|session, context| session.dismiss(CloseReason::Shed, context));
+            self.write();
         }
 
         let over = self.session.is_closing() && self.session.output().is_empty();
         if over || self.session.is_aborted() {
+            let context = context(&self.config, &self.clock, &self.socket);
             self.end = self.session.handle_lost(&context);
         }
         moved

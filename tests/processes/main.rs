@@ -14,14 +14,14 @@ use std::os::unix::fs::FileTypeExt;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{env, fmt, fs};
 
 use serveloop::layer::proxy::Proxy;
 use serveloop::layer::tls::{ServerTls, Tls, TlsInfo};
 use serveloop::layer::{Layered, Prefaced};
 use serveloop::{
-    Actions, Address, Config, Ended, Factory, Peer, ProtocolError, Server, ShutdownHandle,
+    Actions, Address, Config, Ended, Factory, Limits, Peer, ProtocolError, Server, ShutdownHandle,
     Transport, Waker,
 };
 
@@ -190,8 +190,15 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         let transcript = Transcript::all().swap_remove(number);
         return (transcript.config, Box::new(move || (transcript.build)()));
     }
-    if what == "tls" {
-        return (timeless(), secret());
+    if let "tls" | "idle tls" = what {
+        let config = Config {
+            limits: Limits {
+                idle_timeout: (what != "tls").then_some(Duration::from_millis(500)),
+                ..timeless().limits
+            },
+            ..timeless()
+        };
+        return (config, secret());
     }
     let mut words = what.split(',');
     let (name, children) = (words.next().unwrap(), words.next().unwrap_or("400"));
@@ -288,6 +295,11 @@ fn processes_speak_tls() {
     let statistics = server.end();
     assert_eq!(statistics.accepted, 8);
     assert_eq!(statistics.closed_by_peer, 8);
+
+    let server = Isolated::new("forking", "idle tls", TCP);
+    let at = server.addresses[0].socket_addr().unwrap();
+    assert_eq!(python(at, "wait", &[]), "closed by the server");
+    assert_eq!(server.end().closed_timeout_idle, 1);
 }
 
 fn dialogues_are_the_same_in_processes() {

@@ -43,7 +43,8 @@
 //!   are. `accepts_per_turn` limits how many begin in one turn, and `max_per_peer` how many
 //!   connections one peer has.
 //! - A record has at most 16 KiB of plain bytes, whatever `max_frame` is. `max_output` and the water
-//!   marks count encrypted bytes; the certificates of a handshake have to fit into `max_output`.
+//!   marks count encrypted bytes; the certificates of a handshake have to fit into `max_output`. What
+//!   encryption adds to bytes that had room never ends a connection.
 //! - An idle connection has about 3 KiB of rustls's state, and no buffer.
 //!
 //! # The end of a stream
@@ -53,7 +54,10 @@
 //! cut it short, so it ends with [`CloseReason::Truncated`](crate::CloseReason::Truncated), and
 //! `eof_received` is not called. That is not an error, because many clients do it every day.
 //!
-//! Connections that a deadline ends, such as `idle_timeout`, end without `close_notify`.
+//! A connection that a deadline ends, such as `idle_timeout` or `drain_timeout`, or that is shed or
+//! refused after its handshake, sends `close_notify` too. There is one attempt, which waits for nothing,
+//! and none while output waits: bytes are missing then, and the peer sees a truncation. Nor is there
+//! one after `write_timeout`, an abort, or a failure.
 //!
 //! # What is refused
 //!

@@ -119,12 +119,12 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             }
 
             if self.session.take_replaced() && !self.interrupt.reseat(self.session.peer()) {
-                self.session.fail(CloseReason::Refused);
+                self.dismiss(CloseReason::Refused);
             }
 
             let held = self.session.held();
             if !self.interrupt.note_held(held, self.config.max_buffered) {
-                self.session.fail(CloseReason::Shed);
+                self.dismiss(CloseReason::Shed);
             }
         }
         self.end(tell)
@@ -138,7 +138,11 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
         if self.is_ended() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
-            return self.session.fail(reason);
+            return if self.handle.requests() > 1 {
+                self.session.fail(reason);
+            } else {
+                self.dismiss(reason);
+            };
         }
 
         if !self.is_told() && self.is_rung() {
@@ -189,7 +193,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     /// Sends as much as the socket accepts at once, which is everything unless the peer is slow.
     fn send(&mut self) {
         let output = self.session.output();
-        if output.is_empty() || !self.writable {
+        if output.is_empty() || !self.writable || self.session.is_aborted() {
             return;
         }
 
@@ -325,9 +329,27 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         }
     }
 
+    fn dismiss(&mut self, reason: CloseReason) {
+        self.call(|session, context| session.dismiss(reason, context));
+    }
+
+    /// Makes the one attempt to send the end mark of a dismissed session.
+    fn send_mark(&mut self) {
+        let mark = self.session.output();
+        if mark.is_empty() || !self.writable {
+            return;
+        }
+        if let Ok(count) = sys::send_at_once(self.stream, mark) {
+            self.statistics.bytes_written += count as u64;
+            self.call(|session, context| session.output_sent(count, context));
+        }
+    }
+
     fn end<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
+        self.send_mark();
         let lingers = self.session.lingers(self.config);
         let limits = self.session.limits(self.config).clone();
+        let is_marked = self.session.is_end_marked();
         let context = context(&self.clock, self.config, &self.served);
         let Some(end) = self.session.conclude(&context, self.statistics) else {
             return tell(self.statistics, None);
@@ -335,7 +357,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let reason = end.reason();
         let is_error = reason.is_error();
         self.interrupt.note_held(0, self.config.max_buffered);
-        if !lingers && reason.is_hard() {
+        if !lingers && !is_marked && reason.is_hard() {
             // If this fails, the result is a plain close, which is as final.
             let _ = self.stream.set_linger(Some(Duration::ZERO));
         }

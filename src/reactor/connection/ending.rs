@@ -6,17 +6,54 @@ use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::connection::{Aside, Connection};
 use crate::reactor::hub::Hub;
-use crate::reactor::readiness::{ABORT, ENDED, HOLDING, LINGERING, Next, READABLE, RETIME};
+use crate::reactor::readiness::{
+    ABORT, ENDED, HOLDING, LINGERING, Next, READABLE, RETIME, WRITABLE,
+};
+use crate::reactor::token::NOBODY;
 use crate::session::{Linger, Protocol};
 
 impl<S, P: Protocol> Connection<S, P> {
-    /// Ends the session for `reason`, whatever state it is in.
+    /// Ends the session for `reason`, whatever state it is in. There is one attempt to send the end
+    /// mark of a layer.
     #[cold]
-    pub(in crate::reactor) fn end<N>(&mut self, reason: CloseReason, hub: &mut Hub<'_, N>) {
+    pub(in crate::reactor) fn end<N: Net<Stream = S>>(
+        &mut self,
+        reason: CloseReason,
+        hub: &mut Hub<'_, N>,
+    ) {
+        self.release(hub);
+        self.dismiss(reason, hub);
+        self.lose(hub);
+        self.readiness.set(ENDED);
+    }
+
+    /// Ends the session for `reason`, whatever state it is in, and sends nothing more.
+    #[cold]
+    pub(in crate::reactor) fn cut_off<N>(&mut self, reason: CloseReason, hub: &mut Hub<'_, N>) {
         self.release(hub);
         self.session.fail(reason);
         self.lose(hub);
         self.readiness.set(ENDED);
+    }
+
+    /// Dismisses the session, and makes the attempt to send its end mark.
+    #[cold]
+    pub(super) fn dismiss<N: Net<Stream = S>>(
+        &mut self,
+        reason: CloseReason,
+        hub: &mut Hub<'_, N>,
+    ) {
+        let context = hub.context(NOBODY);
+        self.session.dismiss(reason, &context);
+        let mark = self.session.output();
+        if mark.is_empty() || !self.readiness.any(WRITABLE) {
+            return;
+        }
+        if let Ok(count) = hub.net.write(&mut self.stream, mark) {
+            let written = &mut hub.effects.statistics.bytes_written;
+            *written = written.wrapping_add(count as u64);
+            self.session.output_sent(count, &context);
+        }
     }
 
     /// Returns the socket to the network. A panic while dropping the protocol is caught.
@@ -78,7 +115,8 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 
     fn lose<N>(&mut self, hub: &mut Hub<'_, N>) {
-        if hub.lose(&mut self.session) {
+        let is_marked = self.session.is_end_marked();
+        if hub.lose(&mut self.session) && !is_marked {
             self.readiness.set(ABORT);
         }
     }

@@ -177,7 +177,7 @@ impl<S, P: Protocol> Connection<S, P> {
     #[cold]
     fn settle<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) -> Next {
         if self.session.take_replaced() && !hub.reseat(self.session.peer()) {
-            self.session.fail(CloseReason::Refused);
+            self.dismiss(CloseReason::Refused, hub);
         }
 
         if self.session.is_closing() {

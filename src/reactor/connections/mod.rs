@@ -205,11 +205,15 @@ impl<S, P: Protocol> Connections<S, P> {
         (self.running.len(), peer)
     }
 
-    /// Ends every connection now.
-    pub(super) fn end_all<N>(&mut self, hub: &mut Hub<'_, N>, reason: impl Fn() -> CloseReason) {
+    /// Ends every connection now, by `end`.
+    pub(super) fn end_all<N: Net<Stream = S>>(
+        &mut self,
+        hub: &mut Hub<'_, N>,
+        end: impl Fn(&mut Connection<S, P>, &mut Hub<'_, N>),
+    ) {
         for (slot, connection) in &mut self.slots {
             if !connection.readiness.any(ENDED) {
-                connection.end(reason(), hub);
+                end(connection, hub);
                 self.ended.push(slot);
             }
         }
@@ -265,7 +269,7 @@ impl<S, P: Protocol> Connections<S, P> {
             .for_each(|connection| connection.abandon(net));
     }
 
-    fn insert<N>(
+    fn insert<N: Net<Stream = S>>(
         &mut self,
         mut connection: Connection<S, P>,
         next: Next,
@@ -298,7 +302,7 @@ impl<S, P: Protocol> Connections<S, P> {
 /// Ends the connections that hold the most until all together hold little enough. Of two that hold
 /// the same, the one in the lower slot ends first.
 #[cold]
-fn shed<S, P: Protocol, N>(
+fn shed<S, P: Protocol, N: Net<Stream = S>>(
     slots: &mut Slab<Connection<S, P>>,
     ended: &mut Vec<usize>,
     hub: &mut Hub<'_, N>,

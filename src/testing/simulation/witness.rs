@@ -256,4 +256,8 @@ impl<P: Protocol> Protocol for Witness<P> {
     fn catch_up(&mut self, from: Tick, to: Tick) {
         self.protocol.catch_up(from, to);
     }
+
+    fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
+        self.protocol.write_end_mark(transport);
+    }
 }

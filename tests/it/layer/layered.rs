@@ -3,11 +3,11 @@
 use serveloop::layer::{Layer, Layered, Prefaced, Received, Wire};
 use serveloop::protocols::Echo;
 use serveloop::testing::{Identity, MemorySession, Scrambled};
-use serveloop::{CloseReason, Config, Peer, Result};
+use serveloop::{CloseReason, Config, Limits, Peer, Protocol, Result, Transport};
 
 use super::From;
 use crate::support::probe::{Log, Probe};
-use crate::support::timeless;
+use crate::support::{noise, panic_quietly, timeless};
 
 /// Units of one letter, or of `m` and a number of bytes.
 #[derive(Default)]
@@ -93,6 +93,102 @@ fn a_layer_that_breaks_its_rules_counts_as_a_panic() {
     assert_eq!(told(b"p"), [panicked]);
     assert_eq!(told(b"oep"), ["made", "eof ", panicked]);
     assert_eq!(told(b"obep"), ["made", "data last", "eof ", panicked]);
+}
+
+/// Writes as much as there is room for, or all at once.
+struct Source {
+    left: Vec<u8>,
+    is_polite: bool,
+}
+
+impl Protocol for Source {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+        if self.is_polite {
+            self.resume_writing(transport);
+        } else {
+            transport.write(&self.left);
+        }
+        Ok(())
+    }
+
+    fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+        Ok(data.len())
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        let taken = transport.write_some(&self.left);
+        self.left.drain(..taken);
+    }
+}
+
+/// What a layer adds is not the protocol's: who writes within the limits stays within them, also in
+/// two layers.
+#[test]
+fn what_a_layer_adds_is_not_too_much_output() {
+    let config = Config {
+        limits: Limits {
+            low_water: 1_000,
+            high_water: 8_000,
+            max_output: 8_000,
+            ..timeless().limits
+        },
+        ..timeless()
+    };
+    let source = |length, is_polite| Source {
+        left: noise(length),
+        is_polite,
+    };
+    let (layer, outer) = (Scrambled::new(3), Scrambled::new(5));
+
+    for step in [1, 700, usize::MAX] {
+        let inside = Layered::around(layer, source(50_000, true));
+        let mut session = MemorySession::with_config(inside, config.clone());
+        session.take_in_steps(step);
+        assert_eq!(session.reason().map(ToString::to_string), None, "{step}");
+        assert!(session.sent() == layer.expect(&noise(50_000)), "{step}");
+
+        let inside = Layered::around(outer, Layered::around(layer, source(50_000, true)));
+        let mut session = MemorySession::with_config(inside, config.clone());
+        session.take_in_steps(step);
+        let expected = outer.expect(&layer.expect(&noise(50_000)));
+        assert!(session.sent() == expected, "{step}");
+    }
+
+    // Whoever writes more than the limit is not let off.
+    for (length, ends) in [(8_000, false), (8_001, true)] {
+        let inside = Layered::around(layer, source(length, false));
+        let session = MemorySession::with_config(inside, config.clone());
+        assert_eq!(session.reason().is_some(), ends, "{length}");
+    }
+}
+
+/// Panics while it writes in place.
+struct Clumsy;
+
+impl Layer for Clumsy {
+    type Info = ();
+
+    fn opened(&mut self) -> Option<()> {
+        Some(())
+    }
+
+    fn received<'a>(&mut self, _: &'a [u8], wire: &mut Wire<'_>) -> Result<Received<'a>> {
+        wire.write_with(1_000, |_| panic_quietly());
+        Ok(Received::incomplete())
+    }
+
+    fn send(&mut self, _: &[u8], _: &mut Wire<'_>) -> Result {
+        Ok(())
+    }
+}
+
+#[test]
+fn room_that_a_panic_left_unfilled_was_no_output() {
+    let mut session = MemorySession::new(Layered::around(Clumsy, Echo));
+    session.receive(b"x");
+    let ended = session.ended().expect("an end");
+    assert!(matches!(ended.reason(), CloseReason::Panicked));
+    assert_eq!((ended.sent(), ended.unsent()), (0, 0));
 }
 
 #[test]

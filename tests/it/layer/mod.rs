@@ -1,5 +1,6 @@
 //! Protocols inside layers, after prefaces, and after other protocols.
 
+mod end_marks;
 mod identity;
 mod layered;
 mod prefaced;

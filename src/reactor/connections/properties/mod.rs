@@ -290,7 +290,9 @@ impl Run {
             &mut self.input,
             false,
         );
-        self.table.end_all(&mut hub, || CloseReason::Shutdown);
+        self.table.end_all(&mut hub, |connection, hub| {
+            connection.end(CloseReason::Shutdown, hub);
+        });
         self.table.reap(&mut hub);
 
         let expected = self.model.drain().map(|(_, known)| (known.number, "lost"));

@@ -3,6 +3,7 @@
 mod cases;
 pub(crate) mod certificates;
 mod configuration;
+mod ends;
 mod foreign;
 mod handshake;
 mod models;

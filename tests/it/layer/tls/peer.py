@@ -61,6 +61,12 @@ def run():
         stream.close()
         return "cut off"
 
+    if action == "wait":
+        stream = connect(suppress_ragged_eofs=False)
+        echo(stream, b"hello")
+        more = stream.recv(100)
+        return "more came: %r" % more if more else "closed by the server"
+
     if action == "resume":
         first = connect()
         echo(first, b"hello")

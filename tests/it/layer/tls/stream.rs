@@ -119,6 +119,44 @@ fn megabytes_go_both_ways_past_slow_readers() {
     }
 }
 
+/// The polite writer keeps below the high mark, and cannot know what the layer adds.
+#[test]
+fn what_encryption_adds_is_not_too_much_output() {
+    for version in VERSIONS {
+        let config = Config {
+            limits: Limits {
+                low_water: 4_000,
+                high_water: 20_000,
+                max_output: 20_000,
+                ..timeless().limits
+            },
+            ..timeless()
+        };
+        let setup = Setup {
+            client: certificates::client_of(version),
+            config,
+            ..Setup::default()
+        };
+        let log = Log::default();
+        let noted = log.clone();
+        let sent = noise(300_000);
+        let left = sent.clone();
+        let mut pair = setup.pair(
+            move |_, _| Some(Probe::new(&noted).eof(|_, _| Ok(()))),
+            move |_, _| {
+                let (left, log) = (left.clone(), Log::default());
+                Some(Source { left, log })
+            },
+        );
+        pair.slow = Some(3_000);
+        pair.talk();
+        assert_eq!(log.entries().last().unwrap(), "eof ", "{version}");
+        let [client, server] = pair.reasons();
+        assert_eq!([&*client, &*server], ["open", "open"], "{version}");
+        assert!(pair.wire[1].len() > sent.len(), "{version}");
+    }
+}
+
 #[test]
 fn either_side_may_end_first_and_go_on_reading() {
     for version in VERSIONS {
