@@ -14,6 +14,8 @@ use serveloop::layer::tls::rustls;
 use socket2::SockRef;
 
 use crate::layer::tls::certificates;
+use crate::layer::tls::programs::Openssl;
+use crate::support::outside::require;
 use crate::support::{
     PATIENCE, Scratch, client, echoes, expect, millis, noise, read_to_end, seconds, unix_client,
 };
@@ -246,6 +248,114 @@ fn tls_echo_says_what_the_handshake_has_shown() {
     client.flush().unwrap();
     expect(&mut client, greeting);
     echoes(&mut client, &noise(10_000));
+}
+
+/// The models that examples with a model have: the loop by default.
+const MODELS: [&str; 3] = ["loop", "threads", "processes"];
+
+/// The example `starttls` in a model.
+fn starttls(model: &str) -> Example {
+    let file = |name: &str| certificates::file(name).display().to_string();
+    let files = [file("localhost.pem"), file("localhost.key")];
+    Example::run("starttls", &[&files[0], &files[1], ANYWHERE, model])
+}
+
+/// A client whose server has agreed to begin TLS.
+fn asks_for_tls(server: &Address) -> TcpStream {
+    let mut stream = client(server);
+    expect(&mut stream, b"220 example.org\r\n");
+    stream.write_all(b"ehlo me\r\nstarttls").unwrap();
+    expect(
+        &mut stream,
+        b"250-example.org, in the clear\r\n250 STARTTLS\r\n",
+    );
+    stream.write_all(b"\r\n").unwrap();
+    expect(&mut stream, b"220 go ahead\r\n");
+    stream
+}
+
+#[test]
+fn starttls_begins_in_the_clear_and_goes_on_in_tls() {
+    for model in MODELS {
+        let server = starttls(model);
+        let config = certificates::rustls_client(rustls::ALL_VERSIONS);
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::StreamOwned::new(
+            rustls::ClientConnection::new(config.into(), name).unwrap(),
+            asks_for_tls(&server.address()),
+        );
+        client
+            .write_all(b"EHLO me\r\nSTARTTLS\r\nQUIT\r\n")
+            .unwrap();
+        // To the end, which has to be TLS's own.
+        let mut said = String::new();
+        client.read_to_string(&mut said).unwrap();
+        let expected = "250 example.org, in TLS\r\n500 unknown command\r\n221 goodbye\r\n";
+        assert_eq!(said, expected, "{model}");
+    }
+}
+
+#[test]
+fn starttls_lets_nothing_in_behind_the_command() {
+    for model in MODELS {
+        let server = starttls(model);
+        let address = server.address();
+        let mut forger = client(&address);
+        forger.write_all(b"STARTTLS\r\nQUIT\r\n").unwrap();
+        let said = read_to_end(&mut forger);
+        assert_eq!(said, b"220 example.org\r\n220 go ahead\r\n", "{model}");
+        asks_for_tls(&address);
+    }
+}
+
+#[test]
+fn starttls_talks_to_openssl() {
+    if !require("openssl") || !require("timeout") {
+        return;
+    }
+    let server = starttls("loop");
+    let at = server.address().socket_addr().unwrap();
+    for option in ["-tls1_2", "-tls1_3"] {
+        let mut client = Openssl::new(at, &["-starttls", "smtp", option]);
+        client.types("EHLO me\r\n");
+        let said = client.reads_until("250 example.org, in TLS");
+        assert!(said.ends_with("in TLS"), "{said}");
+    }
+}
+
+#[test]
+fn upgrade_switches_from_http_to_lines() {
+    const REQUEST: &str =
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nupgrade: lines\r\n\r\n";
+    const AGREED: &[u8] =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n";
+    for model in MODELS {
+        let server = Example::run("upgrade", &[ANYWHERE, model]);
+        let address = server.address();
+        // Lines that follow at once, and later.
+        let mut stream = client(&address);
+        stream.write_all(REQUEST.as_bytes()).unwrap();
+        stream.write_all(b"one\ntw").unwrap();
+        expect(&mut stream, AGREED);
+        expect(&mut stream, b"ONE\n");
+        stream.write_all(b"o\n").unwrap();
+        expect(&mut stream, b"TWO\n");
+
+        for other in [
+            "POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n",
+            "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            let mut stream = client(&address);
+            stream.write_all(other.as_bytes()).unwrap();
+            let said = read_to_end(&mut stream);
+            assert!(
+                said.starts_with(b"HTTP/1.1 426 Upgrade Required\r\n"),
+                "{model}"
+            );
+            assert!(said.ends_with(b"\r\nContent-Length: 0\r\n\r\n"), "{model}");
+        }
+    }
 }
 
 #[test]

@@ -10,5 +10,5 @@ mod models;
 mod nesting;
 mod noise;
 mod pair;
-mod programs;
+pub(crate) mod programs;
 mod stream;
