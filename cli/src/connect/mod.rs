@@ -9,7 +9,6 @@ mod line_client;
 
 mod console;
 mod keyboard;
-mod proxy_header;
 mod relay;
 mod screen;
 mod turns;
@@ -26,12 +25,11 @@ use serveloop::{Address, Config, Limits};
 use crate::connect::framing::WireFraming;
 use crate::connect::keyboard::Unit;
 use crate::connect::line_client::LineClient;
-use crate::connect::proxy_header::ProxyHeader;
 use crate::connect::relay::Relay;
 use crate::connect::turns::{Manners, Turns};
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
-use crate::outbound::{Secured, TlsOptions, Trust, resolve, visit_secured};
+use crate::outbound::{Before, ProxyHeader, Secured, TlsOptions, Trust, resolve, visit_after};
 use crate::protocols::Wire;
 use crate::units::{KeepAlive, Size, Timeout};
 
@@ -93,6 +91,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///   $ serveloop serve echo --proxy required --trust 127.0.0.1
 ///   $ echo ping | serveloop connect tcp://127.0.0.1:9999 --proxy-header v2,192.0.2.1:4711
 ///   ping
+///
+/// At a server with TLS, the header comes before the handshake.
 ///
 /// Over TLS (1.2 or 1.3), the server has to prove by its certificate that it is the host. The system's
 /// authorities are trusted (SSL_CERT_FILE names others), or those of --ca; a self-signed certificate is
@@ -175,23 +175,24 @@ impl Connect {
         let addresses = self.addresses(patience).map_err(Failure::of_input)?;
 
         self.check(&addresses)?;
-        let secured = self.secured()?;
+        let before = Before {
+            header: self.proxy_header,
+            secured: self.secured()?,
+        };
 
         if addresses.iter().any(Address::is_datagram) {
             let patience = self.timeout.map_or(Some(DATAGRAM_PATIENCE), Into::into);
             datagrams::exchange(&self.uri, &addresses, self.prompt, patience, &leftover)?;
         } else if let Some(talk) = self.protocol {
             let manners = self.manners(talk);
-            let make = |ending| Turns::new(manners.clone(), ending).after(self.proxy_header);
-            visit_secured(&self.uri, addresses, &self.config(), secured.as_ref(), make)?;
+            let make = |ending| Turns::new(manners.clone(), ending);
+            visit_after(&before, &self.uri, addresses, &self.config(), make)?;
         } else {
             let (cut, unit) = self.cut();
             let make = |ending| {
-                Relay::new(cut.clone(), unit, self.prompt.clone(), ending)
-                    .keep_open(self.keep_open)
-                    .after(self.proxy_header)
+                Relay::new(cut.clone(), unit, self.prompt.clone(), ending).keep_open(self.keep_open)
             };
-            visit_secured(&self.uri, addresses, &self.config(), secured.as_ref(), make)?;
+            visit_after(&before, &self.uri, addresses, &self.config(), make)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -256,8 +257,6 @@ impl Connect {
             "a datagram has no end to keep open: --keep-open is for streams"
         } else if self.proxy_header.is_some() && is_datagram {
             "a datagram has no PROXY header: --proxy-header is for streams"
-        } else if self.proxy_header.is_some() && self.place_of_tls().is_some() {
-            "a PROXY header comes before TLS: --proxy-header is for connections without it"
         } else if self.wire.is_some() && self.protocol != Some(LineClient::Command) {
             "--wire is only for --protocol command"
         } else {

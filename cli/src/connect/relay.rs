@@ -8,7 +8,6 @@ use serveloop::{CloseReason, Deadline, Ended, Protocol, ProtocolError, Transport
 use crate::connect::console::Console;
 use crate::connect::framing::WireFraming;
 use crate::connect::keyboard::{Typed, Unit};
-use crate::connect::proxy_header::ProxyHeader;
 use crate::outbound::Ending;
 
 /// Relays between the console and one connection until the peer ends it. Neither side is read while
@@ -19,8 +18,6 @@ pub(crate) struct Relay {
     unit: Unit,
     prompt: Option<String>,
     ending: Ending,
-    /// What is sent before anything else.
-    header: Option<ProxyHeader>,
     console: Option<Console>,
     /// Input that the transport has had no room for yet.
     unsent: Buffer,
@@ -55,7 +52,6 @@ impl Relay {
             unit,
             prompt,
             ending,
-            header: None,
             console: None,
             unsent: Buffer::default(),
             input_ended: false,
@@ -67,12 +63,6 @@ impl Relay {
     /// Keeps our side open at the end of the input, if `is_wanted`.
     pub(crate) fn keep_open(mut self, is_wanted: bool) -> Self {
         self.keeps_open = is_wanted;
-        self
-    }
-
-    /// Sends `header` before anything else.
-    pub(crate) fn after(mut self, header: Option<ProxyHeader>) -> Self {
-        self.header = header;
         self
     }
 
@@ -132,9 +122,6 @@ impl Relay {
 
 impl Protocol for Relay {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        if let Some(header) = self.header {
-            header.write(transport)?;
-        }
         let prompt = self.prompt.take();
         let console = Console::start(self.unit, prompt, transport.waker());
         self.console = Some(console.map_err(ProtocolError::other)?);

@@ -8,7 +8,6 @@ use serveloop::{Ended, Protocol, ProtocolError, Transport};
 use crate::connect::console::Console;
 use crate::connect::keyboard::{Typed, Unit};
 use crate::connect::line_client::{LineClient, Next, Reply, Saying};
-use crate::connect::proxy_header::ProxyHeader;
 use crate::outbound::Ending;
 use crate::protocols::Wire;
 
@@ -35,8 +34,6 @@ pub(crate) struct Manners {
 pub(crate) struct Turns {
     manners: Manners,
     ending: Ending,
-    /// What is sent before anything else.
-    header: Option<ProxyHeader>,
     console: Option<Console>,
     /// The reply that the peer still owes.
     reply: Option<Reply>,
@@ -52,17 +49,10 @@ impl Turns {
             reply: manners.talk.greeting(),
             manners,
             ending,
-            header: None,
             console: None,
             quiet_at: None,
             is_alone: false,
         }
-    }
-
-    /// Sends `header` before anything else.
-    pub(crate) fn after(mut self, header: Option<ProxyHeader>) -> Self {
-        self.header = header;
-        self
     }
 
     /// Does whatever is possible now. Call this after every event.
@@ -154,9 +144,6 @@ impl Turns {
 
 impl Protocol for Turns {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        if let Some(header) = self.header {
-            header.write(transport)?;
-        }
         let unit = Unit::Line(self.manners.line_most);
         let prompt = self.manners.prompt.take();
         let console = Console::start(unit, prompt, transport.waker());

@@ -37,7 +37,7 @@ use crate::fetch::resource::Resource;
 use crate::fetch::tunnel::Tunnel;
 use crate::interrupt::Leftover;
 use crate::logger::TARGET;
-use crate::outbound::{Secured, TlsOptions, Trust, resolve, visit, visit_secured};
+use crate::outbound::{Before, Secured, TlsOptions, Trust, resolve, visit, visit_after};
 use crate::units::{KeepAlive, Size, Timeout};
 
 /// Downloads a URL by HTTP/1.1, for https:// URLs over TLS 1.2 or 1.3.
@@ -224,7 +224,11 @@ impl Fetch {
         };
 
         let Some((secured, proxy)) = tunnel else {
-            return visit_secured(&name, addresses, &config, secured.as_ref(), get);
+            let before = Before {
+                header: None,
+                secured,
+            };
+            return visit_after(&before, &name, addresses, &config, get);
         };
         let connect = resource.tunnel_request(proxy);
         visit(&name, addresses, &config, |ending| {

@@ -1,9 +1,11 @@
 //! An outbound connection, from its URI to its end.
 //!
 //! This room holds what `connect` and `fetch` share: looking up a name, trying several addresses,
-//! TLS, and a timeout for all of it. It knows no protocol and no command.
+//! PROXY headers, TLS, and a timeout for all of it. It knows no protocol and no command.
 
+mod announced;
 mod happy_eyeballs;
+mod proxy_header;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
@@ -22,10 +24,12 @@ use rustix::process::Resource;
 use serveloop::{Address, CloseReason, Config, Deadline, Protocol};
 
 use crate::failure::Failure;
+use crate::outbound::announced::announced;
 use crate::outbound::happy_eyeballs::Race;
 use crate::sys::limits;
 use crate::threads;
 
+pub(crate) use self::proxy_header::ProxyHeader;
 pub(crate) use self::tls::{Secured, Trust};
 pub(crate) use self::tls_options::TlsOptions;
 
@@ -100,22 +104,32 @@ pub(crate) fn visit<P: Protocol>(
     }
 }
 
-/// Works like [`visit`], and puts the protocols into TLS if `secured` is given. The race is decided
-/// when a connection is established, before the handshake.
+/// What comes before the protocol on a connection, in this order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Before {
+    pub(crate) header: Option<ProxyHeader>,
+    pub(crate) secured: Option<Secured>,
+}
+
+/// Works like [`visit`] for connections on which something else comes `before` the protocols. The race
+/// is decided when a connection is established, before that.
 ///
 /// # Errors
 /// Fails like `visit`, and if the handshake fails.
-pub(crate) fn visit_secured<P: Protocol>(
+pub(crate) fn visit_after<P: Protocol>(
+    before: &Before,
     name: &str,
     addresses: Vec<Address>,
     config: &Config,
-    secured: Option<&Secured>,
     mut make: impl FnMut(Ending) -> P,
 ) -> Result<(), Failure> {
-    match secured {
-        None => visit(name, addresses, config, make),
+    let header = before.header;
+    match &before.secured {
+        None => visit(name, addresses, config, |ending| {
+            announced(header, make(ending))
+        }),
         Some(secured) => visit(name, addresses, config, |ending| {
-            secured.around(make(ending.clone()), ending)
+            announced(header, secured.around(make(ending.clone()), ending))
         }),
     }
 }

@@ -6,11 +6,14 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::outside::require;
-use crate::support::served::{Outcome, Served};
+use crate::support::running::run;
+use crate::support::served::{Outcome, PATIENCE, Served};
 use crate::support::sockets::{Directory, Stream, socket_addr};
 
 const MODELS: [&[&str]; 5] = [
@@ -305,6 +308,148 @@ fn the_header_of_a_proxy_comes_before_tls() {
         assert_eq!(python(&served, "echo", &[]), "echo, TLSv1.3", "{model:?}");
         end(served);
     }
+}
+
+/// The client would call an end without close_notify a failure.
+#[test]
+fn an_idle_client_is_sent_the_end_mark_in_every_model() {
+    let authority = file("authority.pem");
+    for model in MODELS {
+        let idle = ["--idle-timeout", "400ms"];
+        let served = serve(&["echo"], &pair("localhost"), &[&idle, model].concat());
+        let uri = served.uri(0).replace("127.0.0.1", "localhost");
+        let options = ["connect", &uri, "--ca", &authority, "--keep-open"];
+        assert_eq!(run(&options, "hello\n").well(), "hello\n", "{model:?}");
+        let log = end(served);
+        assert!(log.contains("closed_timeout_idle 1"), "{model:?}: {log}");
+    }
+}
+
+/// Our own client as the proxy: its header comes before the handshake.
+#[test]
+fn connect_names_a_client_before_tls() {
+    let authority = file("authority.pem");
+    let query = format!("{}&proxy=required&trust=127.0.0.0/8", pair("localhost"));
+    for model in MODELS {
+        let served = serve(&["echo"], &query, &[&["-v"], model].concat());
+        let uri = served.uri(0).replace("127.0.0.1", "localhost");
+        for (header, name) in [
+            ("v1,192.0.2.1:4711", "tcp://192.0.2.1:4711"),
+            ("v2,2001:db8::1", "tcp://[2001:db8::1]:0"),
+            ("v2", "tcp://127.0.0.1:"),
+        ] {
+            let options = [
+                "connect",
+                &uri,
+                "--ca",
+                &authority,
+                "--proxy-header",
+                header,
+            ];
+            assert_eq!(
+                run(&options, "hello\n").well(),
+                "hello\n",
+                "{model:?} {header}"
+            );
+            let line = served.logged(": named by ");
+            assert!(line.contains(name), "{header}: {line}");
+            served.logged(": TLS 1.3, server name localhost");
+        }
+        end(served);
+    }
+
+    let served = serve(&["hello", "--delay", "0"], &query, &[]);
+    let uri = served.uri(0).replace("127.0.0.1", "localhost");
+    let options = [
+        "connect",
+        &uri,
+        "--ca",
+        &authority,
+        "--proxy-header",
+        "v2,local",
+    ];
+    let turns = [&options[..], &["--protocol", "hello"]].concat();
+    assert_eq!(run(&turns, "bob\nexit\n").well(), "Welcome!\nHello,bob\n");
+    // Without the header the server takes the handshake for a wrong one.
+    let bare = run(&options[..4], "hello\n").badly();
+    assert!(bare.contains("handshake was not complete"), "{bare}");
+    end(served);
+
+    // A server that expects none.
+    let served = serve(&["echo"], &pair("localhost"), &[]);
+    let uri = served.uri(0).replace("127.0.0.1", "localhost");
+    let said = run(
+        &["connect", &uri, "--ca", &authority, "--proxy-header", "v1"],
+        "hello\n",
+    );
+    let text = said.badly();
+    assert!(text.contains(&uri), "{text}");
+    end(served);
+}
+
+/// HAProxy reads the header, ends TLS, and passes both on.
+#[test]
+fn haproxy_takes_the_header_of_connect_before_tls() {
+    if !require("haproxy") {
+        return;
+    }
+    let directory = Directory::new();
+    let served = Served::new(&[
+        "echo",
+        "--listen",
+        "tcp://127.0.0.1:0?proxy=required&trust=127.0.0.1",
+    ]);
+    let certificate = directory.path("both.pem");
+    let parts = ["localhost.pem", "localhost.key"].map(|name| fs::read(file(name)).unwrap());
+    fs::write(&certificate, parts.concat()).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let text = format!(
+        "defaults\n mode tcp\n timeout connect 5s\n timeout client 9s\n timeout server 9s\n\
+         frontend in\n bind 127.0.0.1:{port} accept-proxy ssl crt {}\n default_backend out\n\
+         backend out\n server echo {} send-proxy-v2\n",
+        certificate.display(),
+        socket_addr(served.uri(0)),
+    );
+    let configuration = directory.path("haproxy.cfg");
+    fs::write(&configuration, text).unwrap();
+    let mut haproxy = Command::new("haproxy")
+        .arg("-f")
+        .arg(&configuration)
+        .arg("-db")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("haproxy");
+
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begun.elapsed() < PATIENCE, "no haproxy");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let uri = format!("tls://localhost:{port}");
+    let authority = file("authority.pem");
+    let mut outcomes = Vec::new();
+    for header in ["v1,192.0.2.1:4711", "v2,192.0.2.1:4711"] {
+        let options = [
+            "connect",
+            &uri,
+            "--ca",
+            &authority,
+            "--proxy-header",
+            header,
+        ];
+        outcomes.push(run(&options, "hello\n"));
+        let line = served.logged(": named by ");
+        assert!(line.contains("tcp://192.0.2.1:4711"), "{header}: {line}");
+    }
+    let _ = haproxy.kill();
+    let _ = haproxy.wait();
+    for said in outcomes {
+        assert_eq!(said.stdout, b"hello\n", "{said:?}");
+    }
+    end(served);
 }
 
 #[test]
