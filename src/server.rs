@@ -477,6 +477,7 @@ impl Server {
         let mut reactor =
             Reactor::new(factory, config).map_err(lacking("cannot create an event loop"))?;
         for bound in self.bound {
+            reactor.check_kind(&bound.address)?;
             reactor
                 .adopt(bound)
                 .map_err(lacking("cannot watch a listener"))?;

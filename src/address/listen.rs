@@ -116,6 +116,20 @@ impl Listen {
         &self.options
     }
 
+    /// Returns the options, to change them.
+    ///
+    /// ```
+    /// use serveloop::Listen;
+    ///
+    /// let mut listen: Listen = "tcp://127.0.0.1:9999".parse()?;
+    /// listen.options_mut().trusted_proxies = Some("10.0.0.0/8".parse().unwrap());
+    /// assert_eq!(listen.to_string(), "tcp://127.0.0.1:9999?trusted-proxies=10.0.0.0/8");
+    /// # Ok::<(), serveloop::net::AddressError>(())
+    /// ```
+    pub fn options_mut(&mut self) -> &mut ListenOptions {
+        &mut self.options
+    }
+
     /// Returns whether the families are those that the system has.
     pub(crate) fn is_every(&self) -> bool {
         self.is_every

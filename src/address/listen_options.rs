@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::percent::{Encoded, decode};
 use super::units::{Size, Span, parse_bool, parse_duration, parse_mode, parse_number, parse_size};
-use super::{Address, is_name};
+use super::{Address, NetworkList, is_name};
 
 /// The longest idle time before keepalive probes that every system accepts.
 pub(crate) const KEEPALIVE_MOST: Duration = Duration::from_secs(32_767);
@@ -58,6 +58,10 @@ pub struct ListenOptions {
     /// The group of the file of a Unix socket, as [`socket_group`](crate::Config::socket_group). In
     /// a URI its name is `group` or `socket-group`.
     pub group: Option<String>,
+    /// The proxies whose connections `max_per_peer` does not count, on TCP and Unix streams, as
+    /// [`trusted_proxies`](crate::Config::trusted_proxies). The clients that they name count. A URI
+    /// has networks such as `10.0.0.0/8,unix`, or nothing for no proxies.
+    pub trusted_proxies: Option<NetworkList>,
 
     /// As [`Limits::high_water`](crate::Limits::high_water), for this listener's connections. A URI
     /// has bytes such as `65536`, `64KiB`, `1MiB`, like for all sizes here.
@@ -287,7 +291,7 @@ macro_rules! key {
 }
 
 /// All options, in the order in which they are displayed.
-const KEYS: [Key; 24] = [
+const KEYS: [Key; 25] = [
     key!("dual-stack", Ip, dual_stack, bool),
     key!("keepalive", Tcp, keepalive, duration),
     key!("backlog" | "", Stream, backlog, parse_number, |value| value
@@ -307,6 +311,13 @@ const KEYS: [Key; 24] = [
     key!("group" | "socket-group", File, group, parse_text, |value| {
         value
     }),
+    key!(
+        "trusted-proxies" | "",
+        Stream,
+        trusted_proxies,
+        parse_list,
+        |value| value.to_string()
+    ),
     key!("high-water", All, high_water, size),
     key!("low-water", All, low_water, size),
     key!("max-output", All, max_output, size),
@@ -327,6 +338,13 @@ const KEYS: [Key; 24] = [
     key!("linger-draining", Stream, linger_draining, duration),
     key!("linger-bytes", Stream, linger_bytes, size),
 ];
+
+fn parse_list(text: &str) -> Result<NetworkList, String> {
+    match text {
+        "" => Ok(NetworkList::default()),
+        text => text.parse().map_err(|error| format!("{error}")),
+    }
+}
 
 fn parse_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
@@ -371,6 +389,7 @@ mod tests {
     fn every_option_has_one_name_and_is_shown_under_it() {
         let query = "dual-stack=true&keepalive=60s&backlog=4096&nodelay=false&reuse-address=true&\
                      reuse-port=false&send-buffer=64KiB&receive-buffer=100&mode=0660&group=www&\
+                     trusted-proxies=10.0.0.0/8,unix&\
                      high-water=2KiB&low-water=1KiB&max-output=4KiB&max-frame=1MiB&max-line=80&\
                      handshake-timeout=1s&first-message-timeout=2s&message-timeout=3s&\
                      idle-timeout=0&write-timeout=250ms&linger-timeout=0&linger-limit=0&\

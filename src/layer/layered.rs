@@ -401,6 +401,10 @@ where
         }
     }
 
+    fn needs_stream() -> bool {
+        L::NEEDS_STREAM || P::needs_stream()
+    }
+
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
         // A layer in the protocol inside comes first.
         self.tell(transport, Session::handle_end_mark);

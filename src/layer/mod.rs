@@ -97,6 +97,11 @@ pub trait Layer {
     /// Whether output passes unchanged, so that `send` is never called and nothing is copied.
     const PASSES_OUTPUT: bool = false;
 
+    /// Whether the layer cannot transform datagrams, each of which is a whole connection. A server
+    /// with a datagram socket then refuses to begin; see
+    /// [`Protocol::needs_stream`](crate::Protocol::needs_stream).
+    const NEEDS_STREAM: bool = false;
+
     /// Called once, when the connection is established. A layer that speaks first writes here.
     ///
     /// # Errors

@@ -196,6 +196,10 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
         self.protocol.catch_up(from, to);
     }
 
+    fn needs_stream() -> bool {
+        P::needs_stream()
+    }
+
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
         self.protocol.write_end_mark(transport);
     }

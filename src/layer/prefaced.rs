@@ -12,6 +12,29 @@ pub trait Preface {
     /// What the preface says, for the making of the protocol that follows. `()` if nothing.
     type Info;
 
+    /// How many of the first bytes of a peer that sends no preface are shown to
+    /// [`check`](Self::check). By default none.
+    const CHECKED: usize = 0;
+
+    /// Called when the connection begins. If this peer sends no preface, returns what its protocol is
+    /// made from. The protocol begins at once then, so a server that speaks first does. By default
+    /// every peer sends a preface.
+    fn absent(&mut self, peer: &Peer) -> Option<Self::Info> {
+        let _ = peer;
+        None
+    }
+
+    /// Called when a peer that sends no preface has sent something, with the first bytes of its
+    /// stream, until [`CHECKED`](Self::CHECKED) of them have arrived. The protocol has perhaps seen
+    /// some of them before, but not the last of them.
+    ///
+    /// # Errors
+    /// Returns an error if the bytes must not be there. It closes the connection.
+    fn check(&mut self, beginning: &[u8], peer: &Peer) -> Result<(), ProtocolError> {
+        let _ = (beginning, peer);
+        Ok(())
+    }
+
     /// Called with all bytes that have arrived, until the preface is complete. Returns what it
     /// says, or `None` if it is incomplete. At most 64 KiB can be a preface.
     ///
@@ -39,6 +62,8 @@ pub struct Prelude<I> {
 /// A protocol whose connection begins with a [`Preface`]. After it the protocol runs as if it were
 /// alone: the same session, no cost per byte. [`prefaced`] makes a factory of them.
 ///
+/// The protocol of a peer that [sends no preface](Preface::absent) begins with the connection.
+///
 /// The preface and the first message share one `first_message_timeout`. Pauses, deadlines and the
 /// end are the protocol's as soon as it is made.
 pub struct Prefaced<H: Preface, B, P> {
@@ -53,7 +78,27 @@ enum Stage<H: Preface, B, P> {
     /// The driver learns of the client before there is a protocol, since it may have too many.
     Named(H::Info, B),
     Open(P),
+    /// The protocol of a peer without a preface, whose first bytes are checked.
+    Checked(P, Box<Check<H>>),
     Refused,
+}
+
+/// The check of a peer without a preface.
+struct Check<H> {
+    preface: H,
+    /// The first bytes of the stream that the protocol has taken, fewer than are checked.
+    taken: Vec<u8>,
+}
+
+impl<H: Preface> Check<H> {
+    /// Checks the first bytes of the stream, of which `data` are the last. Returns whether there are
+    /// enough of them.
+    fn is_passed_by(&mut self, data: &[u8], peer: &Peer) -> Result<bool, ProtocolError> {
+        let bytes = self.taken.iter().chain(data).copied();
+        let beginning: Vec<u8> = bytes.take(H::CHECKED).collect();
+        self.preface.check(&beginning, peer)?;
+        Ok(beginning.len() == H::CHECKED)
+    }
 }
 
 /// Returns a factory of protocols whose connections begin with a preface.
@@ -148,15 +193,24 @@ where
         let Stage::Named(info, mut build) = mem::replace(&mut self.stage, Stage::Refused) else {
             return Ok(false);
         };
-        let Some(mut protocol) = build(transport.peer(), &info) else {
+        let Some(protocol) = build(transport.peer(), &info) else {
             transport.dismiss(CloseReason::Refused);
             return Ok(false);
         };
 
-        let made = protocol.connection_made(transport);
         self.stage = Stage::Open(protocol);
-        made?;
+        self.make(transport)?;
         Ok(!transport.is_blocked())
+    }
+
+    /// Tells the protocol that its connection is made. It is where the end finds it, also if it panics.
+    fn make(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        match &mut self.stage {
+            Stage::Open(protocol) | Stage::Checked(protocol, _) => {
+                protocol.connection_made(transport)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Shows the protocol what follows the preface, which counts as taken with the first message.
@@ -183,8 +237,50 @@ where
         Ok(mem::take(&mut self.shown) + taken)
     }
 
+    /// Makes the protocol of a peer that sends no preface.
+    fn skip(&mut self, info: H::Info, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        let Stage::Reading(preface, mut build) = mem::replace(&mut self.stage, Stage::Refused)
+        else {
+            return Ok(());
+        };
+        let Some(protocol) = build(transport.peer(), &info) else {
+            transport.dismiss(CloseReason::Refused);
+            return Ok(());
+        };
+
+        self.stage = if H::CHECKED == 0 {
+            Stage::Open(protocol)
+        } else {
+            let taken = Vec::new();
+            Stage::Checked(protocol, Box::new(Check { preface, taken }))
+        };
+        self.make(transport)
+    }
+
+    /// Shows the protocol of a peer without a preface bytes that were checked.
+    #[cold]
+    fn check(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let Stage::Checked(protocol, check) = &mut self.stage else {
+            return Ok(0);
+        };
+        let is_passed = check.is_passed_by(data, transport.peer())?;
+        let taken = take(protocol, data, transport);
+        if is_passed {
+            if let Stage::Checked(protocol, _) = mem::replace(&mut self.stage, Stage::Refused) {
+                self.stage = Stage::Open(protocol);
+            }
+        } else if let Ok(count) = taken {
+            check.taken.extend_from_slice(&data[..count]);
+        }
+        taken
+    }
+
     fn tell(&mut self, event: impl FnOnce(&mut P)) {
-        if let Stage::Open(protocol) = &mut self.stage {
+        if let Stage::Open(protocol) | Stage::Checked(protocol, _) = &mut self.stage {
             event(protocol);
         }
     }
@@ -197,6 +293,11 @@ where
     P: Protocol,
 {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if let Stage::Reading(preface, _) = &mut self.stage {
+            if let Some(info) = preface.absent(transport.peer()) {
+                return self.skip(info, transport);
+            }
+        }
         transport.make_unit_room();
         Ok(())
     }
@@ -213,6 +314,7 @@ where
                 true => self.show(data, transport),
                 false => Ok(0),
             },
+            Stage::Checked(..) => self.check(data, transport),
             _ => self.show(data, transport),
         }
     }
@@ -223,7 +325,9 @@ where
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
         match &mut self.stage {
-            Stage::Open(protocol) => protocol.eof_received(&unread[self.shown..], transport),
+            Stage::Open(protocol) | Stage::Checked(protocol, _) => {
+                protocol.eof_received(&unread[self.shown..], transport)
+            }
             _ if unread.is_empty() => {
                 transport.close();
                 Ok(())
@@ -240,7 +344,7 @@ where
 
     fn poll_timeout(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(protocol) => protocol.poll_timeout(),
+            Stage::Open(protocol) | Stage::Checked(protocol, _) => protocol.poll_timeout(),
             _ => None,
         }
     }
@@ -261,7 +365,9 @@ where
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         match &mut self.stage {
-            Stage::Open(protocol) => protocol.shutdown_requested(transport),
+            Stage::Open(protocol) | Stage::Checked(protocol, _) => {
+                protocol.shutdown_requested(transport);
+            }
             _ => transport.close(),
         }
     }
@@ -274,6 +380,10 @@ where
         self.tell(|protocol| protocol.catch_up(from, to));
     }
 
+    fn needs_stream() -> bool {
+        P::needs_stream()
+    }
+
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
         self.tell(|protocol| protocol.write_end_mark(transport));
     }
@@ -282,7 +392,7 @@ where
 impl<H: Preface, B, P: fmt::Debug> fmt::Debug for Prefaced<H, B, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol = match &self.stage {
-            Stage::Open(protocol) => Some(protocol),
+            Stage::Open(protocol) | Stage::Checked(protocol, _) => Some(protocol),
             _ => None,
         };
         f.debug_struct("Prefaced")

@@ -132,13 +132,15 @@ impl<A: Protocol + Upgrade> Upgradable<A> {
         if transport.is_closing() {
             return Ok(false);
         }
-        let Some(mut next) = protocol.take_next() else {
+        let Some(next) = protocol.take_next() else {
             return Ok(false);
         };
 
-        let made = next.connection_made(transport);
+        // The end finds it here, also if it panics in its first call.
         self.0 = Stage::Next(next);
-        made?;
+        if let Stage::Next(next) = &mut self.0 {
+            next.connection_made(transport)?;
+        }
         Ok(true)
     }
 }
@@ -234,6 +236,10 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
             Stage::First(protocol) => protocol.catch_up(from, to),
             Stage::Next(protocol) => protocol.catch_up(from, to),
         }
+    }
+
+    fn needs_stream() -> bool {
+        A::needs_stream()
     }
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {

@@ -74,6 +74,10 @@ fn with_options(config: &Config, options: &ListenOptions) -> Config {
         socket_mode: options.mode.unwrap_or(config.socket_mode),
         socket_group: group.cloned(),
         limits: config.limits.with(options),
+        trusted_proxies: match &options.trusted_proxies {
+            Some(list) => list.clone(),
+            None => config.trusted_proxies.clone(),
+        },
         ..config.clone()
     }
 }
@@ -134,6 +138,7 @@ mod tests {
         let usual = Config {
             keepalive: Some(Duration::from_secs(9)),
             socket_group: Some("all".to_owned()),
+            trusted_proxies: "unix".parse().unwrap(),
             ..Config::default()
         };
         assert_eq!(with_options(&usual, &ListenOptions::default()), usual);
@@ -149,6 +154,7 @@ mod tests {
             receive_buffer: Some(2),
             mode: Some(0o660),
             group: Some("one".to_owned()),
+            trusted_proxies: Some("10.0.0.0/8".parse().unwrap()),
             idle_timeout: Some(Duration::ZERO),
             ..ListenOptions::default()
         };
@@ -168,6 +174,7 @@ mod tests {
             socket_mode: 0o660,
             socket_group: Some("one".to_owned()),
             limits,
+            trusted_proxies: "10.0.0.0/8".parse().unwrap(),
             ..Config::default()
         };
         assert_eq!(with_options(&usual, &options), expected);

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::LOG_TARGET;
-use crate::address::{Address, is_name};
+use crate::address::{Address, NetworkList, is_name};
 use crate::config::{Config, Limits};
 use crate::net::unix_path::{Access, SocketFile};
 use crate::net::{destination, keepalive};
@@ -101,6 +101,11 @@ impl Bound {
     /// Returns whether other sockets can be bound to the same address, for a loop each.
     pub(crate) fn can_be_shared(&self) -> bool {
         self.address.socket_addr().is_none() || self.config.reuse_port
+    }
+
+    /// Returns the proxies that clients of this listener may come through.
+    pub(crate) fn proxies(&self) -> &NetworkList {
+        &self.config.trusted_proxies
     }
 
     /// Makes a stream socket accept connections. Does nothing for datagrams.

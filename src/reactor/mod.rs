@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use self::postponed::Postponed;
-use crate::address::{Address, Listen};
+use crate::address::{Address, Listen, NetworkList};
 use crate::config::Config;
 use crate::net::{Bound, EVENTS_MOST, Event, Mio, Net, bind_listen};
 use crate::reactor::accept::Acceptor;
@@ -160,7 +160,7 @@ impl<F: Factory> Reactor<F> {
     pub(crate) fn adopt(&mut self, bound: Bound) -> io::Result<()> {
         let number = self.listeners.next_number()?;
         let address = bound.address.clone();
-        let limits = bound.limits().clone();
+        let (limits, proxies) = (bound.limits().clone(), bound.proxies().clone());
 
         let listener = if address.is_datagram() {
             self.effects.reply_limit.add_own(address.clone());
@@ -172,6 +172,7 @@ impl<F: Factory> Reactor<F> {
         };
 
         self.env.push_listener_limits(&limits);
+        self.effects.peer_limit.add_listener(proxies);
         self.listeners.push(listener);
         Ok(())
     }
@@ -230,9 +231,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// (`InvalidInput`).
     pub fn listen_with(&mut self, listen: &Listen) -> io::Result<Address> {
         let number = self.listeners.next_number()?;
+        self.check_kind(listen.address())?;
         let net = &mut self.net;
 
+        let mut proxies = NetworkList::default();
         let (listener, address, limits) = bind_listen(listen, &self.env.config, |at, config| {
+            proxies.clone_from(&config.trusted_proxies);
             let limits = config.limits.clone();
             if at.is_datagram() {
                 let (socket, address) = net.bind(at, config, number.into())?;
@@ -249,8 +253,20 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.effects.reply_limit.add_own(address.clone());
         }
         self.env.push_listener_limits(&limits);
+        self.effects.peer_limit.add_listener(proxies);
         self.listeners.push(listener);
         Ok(address)
+    }
+
+    /// Returns an error if `address`, the next listener's, is one of datagrams, and its protocols need
+    /// streams.
+    pub(crate) fn check_kind(&self, address: &Address) -> io::Result<()> {
+        let number = self.listeners.next_number()?;
+        if !address.is_datagram() || !self.factory.needs_stream(number.into()) {
+            return Ok(());
+        }
+        let problem = format!("{address}: this protocol needs a stream, and a datagram is none");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
     }
 
     /// Opens a connection to `to`, which `protocol` serves like any other. The next turn begins it.

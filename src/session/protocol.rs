@@ -137,6 +137,40 @@ pub trait Protocol {
         let _ = ended;
     }
 
+    /// Returns whether this protocol cannot serve datagrams, as TLS cannot. A server refuses to begin
+    /// with a datagram socket then; see [`Factory::needs_stream`]. By default false. A
+    /// `Box<dyn Protocol>` does not know, and returns false too.
+    ///
+    /// ```
+    /// use serveloop::{Config, Peer, Protocol, Result, Server, Transport};
+    ///
+    /// /// Keeps what one connection has sent, so it needs one.
+    /// struct Diary(Vec<u8>);
+    ///
+    /// impl Protocol for Diary {
+    ///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+    ///         self.0.extend(data);
+    ///         Ok(data.len())
+    ///     }
+    ///
+    ///     fn needs_stream() -> bool {
+    ///         true
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind(&["udp://127.0.0.1:0".parse()?], Config::default())?;
+    /// let error = server.serve_forever(|_: &Peer| Some(Diary(Vec::new()))).unwrap_err();
+    /// assert!(error.to_string().contains("this protocol needs a stream"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    fn needs_stream() -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
+
     /// Called when a turn took long: a protocol that holds a session moves the times that the
     /// session noted at the turn's beginning to its end. No other protocol needs it.
     #[doc(hidden)]
@@ -248,6 +282,15 @@ pub trait Factory {
     /// Returns a protocol for `peer`, or `None` to refuse it. A refused connection is closed at
     /// once and counted.
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol>;
+
+    /// Returns whether the protocols of the listener with this number cannot serve datagrams. Called
+    /// once for each datagram socket, before the server begins, which fails if this returns true. By
+    /// default what [`Protocol::needs_stream`] says. A factory whose protocols are
+    /// `Box<dyn Protocol>` says it here.
+    fn needs_stream(&self, listener: usize) -> bool {
+        let _ = listener;
+        Self::Protocol::needs_stream()
+    }
 
     /// Called after the `connection_lost` of a connection that ended with an error
     /// ([`CloseReason::is_error`](crate::CloseReason::is_error)). The loop also logs such ends itself: as a warning, at most once

@@ -121,7 +121,6 @@ impl Serve {
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
         let mut places = self.proxies.resolve(&self.listen)?;
-        places.exempt_proxies(&mut config);
         places.reload_at_hangup();
         self.protocol.check(&places.addresses(), self.execution)?;
 

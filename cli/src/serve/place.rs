@@ -34,6 +34,14 @@ pub(super) fn resolve(uri: &str, others: &[&str]) -> Result<Written, Failure> {
         other => other,
     })?;
 
+    if listens
+        .iter()
+        .any(|listen| listen.options().trusted_proxies.is_some())
+    {
+        let problem = format!("{uri:?}: trusted-proxies is given as proxy and trust");
+        return Err(Failure::Usage(problem));
+    }
+
     let is_of_tls = |(name, _): &(String, String)| TLS_KEYS.contains(&name.as_str());
     let (of_tls, others) = given.into_iter().partition(is_of_tls);
     Ok(Written {

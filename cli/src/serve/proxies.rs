@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serveloop::layer::proxy::Proxy;
 use serveloop::net::NetworkList;
-use serveloop::{Address, Config, Listen};
+use serveloop::{Address, Listen};
 
 use crate::failure::Failure;
 use crate::serve::place::{self, given_twice};
@@ -56,7 +56,7 @@ impl ProxyOptions {
 
         for uri in uris {
             let place::Written {
-                listens: place,
+                listens: mut place,
                 of_tls,
                 others,
             } = place::resolve(uri, &KEYS)?;
@@ -65,7 +65,14 @@ impl ProxyOptions {
             is_trust_used |= matches!(own.proxy, Some(Some(_))) && own.trust.is_none();
 
             let is_datagram = place.iter().any(|listen| listen.address().is_datagram());
-            doors.push(self.door(own, is_datagram).map_err(about)?);
+            let door = self.door(own, is_datagram).map_err(about)?;
+            if let Some(door) = &door {
+                // The limit per peer counts their clients.
+                place.iter_mut().for_each(|listen| {
+                    listen.options_mut().trusted_proxies = Some(door.trusted().clone());
+                });
+            }
+            doors.push(door);
             tls.push(place::tls(uri, &of_tls)?);
             listens.push(place);
         }
@@ -149,13 +156,6 @@ impl Places {
         let all: Vec<_> = self.tls.iter().flatten().cloned().collect();
         if !all.is_empty() {
             at_hangup(move || all.iter().for_each(ListenerTls::reload));
-        }
-    }
-
-    /// Exempts the proxies of all listeners from the limit per peer. It counts their clients.
-    pub(super) fn exempt_proxies(&self, config: &mut Config) {
-        for door in self.doors.iter().flatten() {
-            config.trusted_proxies.extend(door.trusted());
         }
     }
 }

@@ -10,6 +10,8 @@ pub(super) type Boxed = Box<dyn Protocol + Send>;
 pub(super) trait AnyFactory: Send {
     fn build(&mut self, peer: &Peer) -> Option<Boxed>;
 
+    fn needs_stream(&self, listener: usize) -> bool;
+
     fn tell(&mut self, ended: &Ended<'_>);
 
     fn copy(&self) -> Box<dyn AnyFactory>;
@@ -45,6 +47,10 @@ impl Factory for BoxedFactory {
         self.0.build(peer)
     }
 
+    fn needs_stream(&self, listener: usize) -> bool {
+        self.0.needs_stream(listener)
+    }
+
     fn handle_error(&mut self, ended: &Ended<'_>) {
         self.0.tell(ended);
     }
@@ -61,6 +67,10 @@ where
 {
     fn build(&mut self, peer: &Peer) -> Option<Boxed> {
         Some(Box::new(self.0.build_protocol(peer)?))
+    }
+
+    fn needs_stream(&self, listener: usize) -> bool {
+        self.0.needs_stream(listener)
     }
 
     fn tell(&mut self, ended: &Ended<'_>) {

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
+use serveloop::layer::Prefaced;
 use serveloop::layer::proxy::{Header, Proxy, Reader};
-use serveloop::layer::{Event, Observe, Observed, Preface, Prefaced};
-use serveloop::{Ended, Factory, Peer, ProtocolError};
+use serveloop::{Ended, Factory, Peer};
 
 use crate::serving::AccessLog;
 use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
-
-/// As many bytes show whether a stream begins like a PROXY header.
-const ENOUGH: usize = 16;
 
 /// Makes protocols for the clients of listeners of which some have proxies in front.
 #[derive(Clone)]
@@ -25,14 +22,8 @@ impl Doorkeeper {
         Self { doors, factory }
     }
 
-    /// Makes the protocol of a client that came past the proxies.
-    fn direct(&mut self, reader: Reader, peer: &Peer) -> Option<Boxed> {
-        let protocol = self.factory.build_protocol(peer)?;
-        let observer = NoHeader::new(reader, peer);
-        Some(Box::new(Observed::new(protocol, observer)))
-    }
-
-    /// Makes what reads a header, and then the protocol of the client that it names.
+    /// Makes what reads a header, and then the protocol of the client that it names. A client that
+    /// came past the proxies has its protocol at once.
     fn behind(&self, reader: Reader) -> Boxed {
         let mut factory = self.factory.clone();
         let build = move |client: &Peer, _: &Option<Header<'static>>| {
@@ -58,10 +49,11 @@ impl AnyFactory for Doorkeeper {
             AccessLog.note(peer, format_args!("refused: not one of the proxies"));
             return None;
         };
-        if door.trusted().contains(peer.address()) {
-            return Some(self.behind(reader));
-        }
-        self.direct(reader, peer)
+        Some(self.behind(reader))
+    }
+
+    fn needs_stream(&self, listener: usize) -> bool {
+        self.factory.needs_stream(listener)
     }
 
     fn tell(&mut self, ended: &Ended<'_>) {
@@ -70,46 +62,6 @@ impl AnyFactory for Doorkeeper {
 
     fn copy(&self) -> Box<dyn AnyFactory> {
         Box::new(self.clone())
-    }
-}
-
-/// Ends the connection of a direct client that sends a header, since nobody should think that it was
-/// believed. Unlike a preface, it lets the protocol inside speak first.
-#[derive(Debug)]
-struct NoHeader {
-    /// `None` once it is clear that there is no header.
-    open: Option<(Reader, Peer)>,
-    /// What the protocol has taken so far.
-    seen: Vec<u8>,
-}
-
-impl NoHeader {
-    fn new(reader: Reader, peer: &Peer) -> Self {
-        Self {
-            open: Some((reader, peer.clone())),
-            seen: Vec::new(),
-        }
-    }
-}
-
-impl Observe for NoHeader {
-    fn admit(&mut self, data: &[u8]) -> Result<(), ProtocolError> {
-        let Some((reader, peer)) = &mut self.open else {
-            return Ok(());
-        };
-        let beginning: Vec<u8> = self.seen.iter().chain(data).copied().take(ENOUGH).collect();
-        reader.read(&beginning, peer)?;
-        if beginning.len() == ENOUGH {
-            self.open = None;
-        }
-        Ok(())
-    }
-
-    fn observe(&mut self, event: Event<'_>) {
-        if let (Event::Taken(bytes), Some(_)) = (event, &self.open) {
-            let room = ENOUGH - self.seen.len();
-            self.seen.extend(bytes.iter().take(room));
-        }
     }
 }
 

@@ -34,6 +34,11 @@ impl AnyFactory for Encrypted {
         Some(tls.around(move |peer: &Peer| factory.build_protocol(peer)))
     }
 
+    fn needs_stream(&self, listener: usize) -> bool {
+        let own = self.tls.get(listener);
+        own.is_some_and(Option::is_some) || self.factory.needs_stream(listener)
+    }
+
     fn tell(&mut self, ended: &Ended<'_>) {
         self.factory.handle_error(ended);
     }

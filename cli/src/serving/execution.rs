@@ -164,6 +164,10 @@ impl<F: Factory> Factory for Attentive<F> {
         self.0.build_protocol(peer)
     }
 
+    fn needs_stream(&self, listener: usize) -> bool {
+        self.0.needs_stream(listener)
+    }
+
     fn handle_error(&mut self, ended: &Ended<'_>) {
         self.0.handle_error(ended);
     }

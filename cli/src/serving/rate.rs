@@ -71,6 +71,10 @@ impl AnyFactory for Limited {
         Some(Box::new(RateLimited::new(protocol, self.limit)))
     }
 
+    fn needs_stream(&self, listener: usize) -> bool {
+        self.factory.needs_stream(listener)
+    }
+
     fn tell(&mut self, ended: &Ended<'_>) {
         self.factory.handle_error(ended);
     }

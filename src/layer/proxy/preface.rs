@@ -12,7 +12,8 @@ use crate::layer::{Preface, Prelude};
 /// Trusted proxies always send a header: their connections end without one, and after a header that
 /// breaks a rule. What the others do depends on the constructor. A clone shares the list.
 ///
-/// Tell the server's [`Config::trusted_proxies`](crate::Config::trusted_proxies) the same list.
+/// Tell the server's [`Config::trusted_proxies`](crate::Config::trusted_proxies) the same list, or the
+/// listener's [`ListenOptions::trusted_proxies`](crate::net::ListenOptions::trusted_proxies).
 /// Otherwise all clients behind a proxy count as one peer until their header has arrived, and the
 /// proxy soon has as many connections as `max_per_peer` allows.
 ///
@@ -60,8 +61,13 @@ impl Proxy {
     }
 
     /// Serves the `trusted` proxies, and clients that come directly from elsewhere. Those send no
-    /// header. If one of them sends something that begins like a header, its connection ends with
-    /// an error, since nobody else should think that the header was believed.
+    /// header, and their protocol begins at once: a server that speaks first greets them. If one of
+    /// them begins with a header, its connection ends with an error, since nobody should think that
+    /// the header was believed.
+    ///
+    /// The address decides, and not the first bytes, so that nobody waits for what does not come.
+    /// HAProxy's `expect-proxy` for certain sources does the same; nginx has no such mode. A client on
+    /// the same address as a trusted proxy cannot come directly.
     #[must_use]
     pub fn optional(trusted: NetworkList) -> Self {
         Self {
@@ -97,13 +103,32 @@ pub struct Reader {
 impl Preface for Reader {
     type Info = Option<Header<'static>>;
 
+    /// As many bytes show whether a stream begins like a header.
+    const CHECKED: usize = 16;
+
+    fn absent(&mut self, _: &Peer) -> Option<Self::Info> {
+        (!self.is_trusted).then_some(None)
+    }
+
+    fn check(&mut self, beginning: &[u8], peer: &Peer) -> Result<(), ProtocolError> {
+        if BEGINNINGS.iter().any(|begin| beginning.starts_with(begin)) {
+            return Err(format!("{peer} is no trusted proxy and sent a PROXY header").into());
+        }
+        Ok(())
+    }
+
     fn read(
         &mut self,
         data: &[u8],
         peer: &Peer,
     ) -> Result<Option<Prelude<Self::Info>>, ProtocolError> {
         if !self.is_trusted {
-            return direct(data, peer).map(Some);
+            self.check(data, peer)?;
+            return Ok(Some(Prelude {
+                length: 0,
+                client: None,
+                info: None,
+            }));
         }
 
         let Some((header, length)) = Header::parse(data)? else {
@@ -126,15 +151,3 @@ const BEGINNINGS: [&[u8]; 4] = [
     b"PROXY UNKNOWN",
     b"\r\n\r\n\0\r\nQUIT\n",
 ];
-
-/// Lets a client in that is no trusted proxy, unless it claims to be one.
-fn direct(data: &[u8], peer: &Peer) -> Result<Prelude<Option<Header<'static>>>, ProtocolError> {
-    if BEGINNINGS.iter().any(|begin| data.starts_with(begin)) {
-        return Err(format!("{peer} is no trusted proxy and sent a PROXY header").into());
-    }
-    Ok(Prelude {
-        length: 0,
-        client: None,
-        info: None,
-    })
-}

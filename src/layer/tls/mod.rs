@@ -36,6 +36,7 @@
 //!
 //! # Limits
 //!
+//! - TLS needs streams. A server with a datagram socket refuses to begin.
 //! - [`handshake_timeout`](crate::Limits::handshake_timeout) ends a connection whose handshake takes
 //!   too long.
 //! - A handshake costs a server about a million instructions, as much as 200 short messages. The
@@ -201,6 +202,7 @@ impl Tls {
 
 impl Layer for Tls {
     type Info = TlsInfo;
+    const NEEDS_STREAM: bool = true;
 
     fn begin(&mut self, wire: &mut Wire<'_>) -> Result<(), ProtocolError> {
         if matches!(

@@ -2,65 +2,77 @@
 
 use std::collections::HashMap;
 
-use crate::address::Peer;
+use crate::address::{NetworkList, Peer};
 use crate::config::Config;
 use crate::reactor::peer_network::PeerNetwork;
 
-/// The number of connections of each limited peer that has any. There are never more entries than
-/// `max_connections`.
+/// The number of connections of each limited peer that has any, and the proxies that are not limited.
 #[derive(Debug, Default)]
-pub(in crate::reactor) struct PeerLimit(HashMap<PeerNetwork, usize>);
+pub(in crate::reactor) struct PeerLimit {
+    /// There are never more entries than `max_connections`.
+    counts: HashMap<PeerNetwork, usize>,
+    /// The trusted proxies of each listener, by its number.
+    proxies: Vec<NetworkList>,
+}
 
 impl PeerLimit {
+    /// Exempts the trusted proxies of the next listener. Its number is how many there were before.
+    pub(in crate::reactor) fn add_listener(&mut self, proxies: NetworkList) {
+        self.proxies.push(proxies);
+    }
+
     /// Returns whether the peer may open one more connection.
     pub(in crate::reactor) fn has_room(&self, peer: &Peer, config: &Config) -> bool {
-        let Some(peer_network) = counted(peer, config) else {
+        let Some(peer_network) = self.counted(peer, config) else {
             return true;
         };
-        self.0
+        self.counts
             .get(&peer_network)
             .is_none_or(|count| *count < config.max_per_peer)
     }
 
     /// Counts a connection that begins.
     pub(in crate::reactor) fn enter(&mut self, peer: &Peer, config: &Config) {
-        if let Some(peer_network) = counted(peer, config) {
-            *self.0.entry(peer_network).or_default() += 1;
+        if let Some(peer_network) = self.counted(peer, config) {
+            *self.counts.entry(peer_network).or_default() += 1;
         }
     }
 
     /// Counts a connection that has ended.
     pub(in crate::reactor) fn leave(&mut self, peer: &Peer, config: &Config) {
-        let Some(peer_network) = counted(peer, config) else {
+        let Some(peer_network) = self.counted(peer, config) else {
             return;
         };
 
         let count = self
-            .0
+            .counts
             .get_mut(&peer_network)
             .expect("a connection is counted before it ends");
 
         *count -= 1;
 
         if *count == 0 {
-            self.0.remove(&peer_network);
+            self.counts.remove(&peer_network);
         }
     }
 
     pub(in crate::reactor) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.counts.is_empty()
     }
-}
 
-/// Returns the peer to count, if any: connections that we opened do not count, nor those of trusted
-/// proxies, and datagrams have their own limit. A client that a proxy named counts even if its
-/// address is among those of the proxies, which may be the whole of a private network.
-fn counted(peer: &Peer, config: &Config) -> Option<PeerNetwork> {
-    let is_proxy = peer.via().is_none() && config.trusted_proxies.contains(peer.address());
-    let counts = peer.listener().is_some() && !peer.is_datagram() && !is_proxy;
-    counts
-        .then(|| PeerNetwork::of(peer.address(), config))
-        .flatten()
+    /// Returns the peer to count, if any: connections that we opened do not count, nor those of
+    /// trusted proxies, and datagrams have their own limit. A client that a proxy named counts even
+    /// if its address is among those of the proxies, which may be the whole of a private network.
+    fn counted(&self, peer: &Peer, config: &Config) -> Option<PeerNetwork> {
+        let listener = peer.listener()?;
+        let proxies = self.proxies.get(listener);
+        let is_trusted = proxies.is_some_and(|list| list.contains(peer.address()));
+        let is_proxy = is_trusted && peer.via().is_none();
+        if peer.is_datagram() || is_proxy {
+            return None;
+        }
+        PeerNetwork::of(peer.address(), config)
+    }
 }
 
 #[cfg(test)]
@@ -94,10 +106,10 @@ mod tests {
     fn a_client_in_the_network_of_the_proxies_counts() {
         let config = Config {
             max_per_peer: 1,
-            trusted_proxies: "10.0.0.0/8".parse().unwrap(),
             ..Config::default()
         };
         let mut peer_limit = PeerLimit::default();
+        peer_limit.add_listener("10.0.0.0/8".parse().unwrap());
         let mut peer = Peer::new("tcp://10.0.0.1:5".parse().unwrap(), Some(0));
         peer_limit.enter(&peer, &config);
         assert!(peer_limit.is_empty());
@@ -107,6 +119,24 @@ mod tests {
         assert!(!peer_limit.has_room(&peer, &config));
         peer_limit.leave(&peer, &config);
         assert!(peer_limit.is_empty());
+    }
+
+    #[test]
+    fn each_listener_has_proxies_of_its_own() {
+        let config = Config {
+            max_per_peer: 1,
+            ..Config::default()
+        };
+        let mut peer_limit = PeerLimit::default();
+        peer_limit.add_listener(NetworkList::default());
+        peer_limit.add_listener("10.0.0.0/8".parse().unwrap());
+        for (listener, counts) in [(0, true), (1, false), (2, true)] {
+            let peer = Peer::new("tcp://10.0.0.1:5".parse().unwrap(), Some(listener));
+            peer_limit.enter(&peer, &config);
+            assert_eq!(!peer_limit.is_empty(), counts, "{listener}");
+            peer_limit.leave(&peer, &config);
+            assert!(peer_limit.is_empty());
+        }
     }
 
     #[test]

@@ -33,6 +33,10 @@ impl<F: Factory> Factory for Witnessed<F> {
         Some(Witness::new(protocol, number, &self.ledger))
     }
 
+    fn needs_stream(&self, listener: usize) -> bool {
+        self.factory.needs_stream(listener)
+    }
+
     fn handle_error(&mut self, ended: &Ended<'_>) {
         self.factory.handle_error(ended);
     }
@@ -255,6 +259,10 @@ impl<P: Protocol> Protocol for Witness<P> {
 
     fn catch_up(&mut self, from: Tick, to: Tick) {
         self.protocol.catch_up(from, to);
+    }
+
+    fn needs_stream() -> bool {
+        P::needs_stream()
     }
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {

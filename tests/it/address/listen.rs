@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use serveloop::net::ListenOptions;
+use serveloop::net::{ListenOptions, NetworkList};
 use serveloop::{Address, Config, Listen, Server};
 
 use crate::support::cases;
@@ -341,12 +341,18 @@ prop_compose! {
         sizes in (option::of(0..=i32::MAX as usize), option::of(0..=i32::MAX as usize)),
         mode in option::of(0_u32..=0o777),
         group in option::of("[^\0]{1,9}"),
+        proxies in option::of(prop_oneof![Just(""), Just("unix"), Just("10.0.0.0/8,::1/128,unix")]),
     ) -> ListenOptions {
         let (nodelay, reuse_address, reuse_port) = flags;
         let (send_buffer, receive_buffer) = sizes;
+        let list = |text: &str| match text {
+            "" => NetworkList::default(),
+            text => text.parse().unwrap(),
+        };
+        let trusted_proxies = proxies.map(list);
         ListenOptions {
             dual_stack, keepalive, backlog, nodelay, reuse_address, reuse_port, send_buffer,
-            receive_buffer, mode, group, max_frame: sizes.0, idle_timeout: keepalive,
+            receive_buffer, mode, group, trusted_proxies, max_frame: sizes.0, idle_timeout: keepalive,
             ..ListenOptions::default()
         }
     }
@@ -379,6 +385,7 @@ fn fitting(address: &Address, all: ListenOptions) -> ListenOptions {
             backlog: all.backlog,
             mode: all.mode,
             group: all.group,
+            trusted_proxies: all.trusted_proxies,
             ..both
         },
         Address::Unixgram(_) => ListenOptions {

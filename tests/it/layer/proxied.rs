@@ -3,17 +3,18 @@
 use std::io::Write;
 use std::time::Instant;
 
-use serveloop::layer::prefaced;
 use serveloop::layer::proxy::{Header, Proxy};
+use serveloop::layer::{Prefaced, prefaced};
 use serveloop::net::NetworkList;
 use serveloop::protocols::Echo;
 use serveloop::testing::MemorySession;
-use serveloop::{Address, Config, Peer, Protocol};
+use serveloop::{Address, CloseReason, Config, Peer, Protocol, Result, Server, Transport};
 use socket2::Socket;
 
 use crate::support::model_protocols::{frame, shout};
 use crate::support::model_server::{End, Model, ModelServer, connect, finish, read_to};
-use crate::support::{PATIENCE, expect, timeless};
+use crate::support::probe::{Log, Probe};
+use crate::support::{PATIENCE, expect, panic_quietly, timeless};
 
 fn header(client: &str) -> Vec<u8> {
     let client: Address = format!("tcp://{client}").parse().unwrap();
@@ -72,7 +73,8 @@ fn only_trusted_proxies_are_believed() {
     let mut direct = session(&optional, "192.0.2.1:5").unwrap();
     direct.receive(b"P");
     direct.receive(b"ROXY");
-    assert_eq!(direct.sent(), b"PROXY");
+    direct.receive(b" is what I say");
+    assert_eq!(direct.sent(), b"PROXY is what I say");
 
     // A trusted proxy that sends no header is broken, and not a client.
     let mut broken = session(&optional, "10.1.1.1:5").unwrap();
@@ -84,6 +86,135 @@ fn only_trusted_proxies_are_believed() {
             .to_string()
             .contains("no PROXY header")
     );
+}
+
+/// Says who it serves, before its client has said anything.
+struct Greeter;
+
+impl Protocol for Greeter {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+        let greeting = format!("hello {}\n", transport.peer());
+        transport.write(greeting.as_bytes());
+        Ok(())
+    }
+
+    fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        // A word at a time, so that some bytes are shown again.
+        let Some(end) = data.iter().position(|byte| *byte == b' ') else {
+            return Ok(0);
+        };
+        transport.write(&data[..=end]);
+        Ok(end + 1)
+    }
+}
+
+fn greeted(from: &str) -> MemorySession<impl Protocol> {
+    let proxy = Proxy::optional(list("10.0.0.0/8"));
+    let mut factory = prefaced(
+        move |peer: &Peer| proxy.reader(peer),
+        |_: &Peer, _: &Option<_>| Some(Greeter),
+    );
+    let peer = Peer::new(format!("tcp://{from}").parse().unwrap(), Some(0));
+    let protocol = factory(&peer).unwrap();
+    MemorySession::with_peer(protocol, timeless(), peer)
+}
+
+#[test]
+fn a_direct_client_is_greeted_before_it_has_said_anything() {
+    let mut direct = greeted("192.0.2.1:5");
+    assert_eq!(direct.sent(), b"hello tcp://192.0.2.1:5\n");
+    direct.receive(b"what is this? ");
+    assert_eq!(direct.sent(), b"what is this? ");
+
+    let mut behind = greeted("10.0.0.1:5");
+    assert_eq!(behind.sent(), b"");
+    behind.receive(&header("192.0.2.9:7"));
+    assert_eq!(behind.sent(), b"hello tcp://192.0.2.9:7\n");
+}
+
+#[test]
+fn a_forged_header_in_pieces_is_one_too() {
+    let lines: [&[u8]; 3] = [
+        b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n",
+        b"PROXY UNKNOWN\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21",
+    ];
+    for line in lines {
+        for cut in 1..line.len() {
+            let mut forger = greeted("192.0.2.1:5");
+            for piece in line.chunks(cut) {
+                forger.receive(piece);
+            }
+            let reason = forger.reason().expect("an end").to_string();
+            assert!(reason.contains("no trusted proxy"), "{cut}: {reason}");
+        }
+    }
+
+    // What only resembles one, and what comes later, is the protocol's.
+    for text in [
+        "PROXY me to nowhere ",
+        "PROXY TCP5 1.1.1.1 ",
+        "a PROXY TCP4 1.1.1.1 ",
+    ] {
+        for cut in 1..text.len() {
+            let mut client = greeted("192.0.2.1:5");
+            client.sent();
+            for piece in text.as_bytes().chunks(cut) {
+                client.receive(piece);
+            }
+            assert_eq!(client.sent(), text.as_bytes(), "{cut}");
+        }
+    }
+}
+
+/// `connection_lost` follows also if the first call has panicked.
+#[test]
+fn a_protocol_that_panics_at_its_beginning_is_told_of_the_end() {
+    let proxy = Proxy::optional(list("10.0.0.0/8"));
+    for (from, sent) in [
+        ("192.0.2.1:5", vec![]),
+        ("10.0.0.1:5", header("192.0.2.1:7")),
+    ] {
+        let log = Log::default();
+        let noted = log.clone();
+        let build =
+            move |_: &Peer, _: &Option<_>| Some(Probe::new(&noted).made(|_| panic_quietly()));
+        let peer = Peer::new(format!("tcp://{from}").parse().unwrap(), Some(0));
+        let protocol = Prefaced::new(proxy.reader(&peer).unwrap(), build);
+        let mut session = MemorySession::with_peer(protocol, timeless(), peer);
+        session.receive(&sent);
+        assert_eq!(
+            log.entries(),
+            ["made", "lost the protocol panicked"],
+            "{from}"
+        );
+    }
+}
+
+#[test]
+fn a_direct_client_may_be_refused_or_leave_at_any_time() {
+    let proxy = Proxy::optional(list("10.0.0.0/8"));
+    let reader = |from: &str| {
+        let peer = Peer::new(format!("tcp://{from}").parse().unwrap(), Some(0));
+        (proxy.reader(&peer).unwrap(), peer)
+    };
+    let (refusing, peer) = reader("192.0.2.1:5");
+    let nobody = |_: &Peer, _: &Option<_>| None::<Greeter>;
+    let protocol = Prefaced::new(refusing, nobody);
+    let session = MemorySession::with_peer(protocol, timeless(), peer);
+    assert!(matches!(session.reason(), Some(CloseReason::Refused)));
+
+    let mut leaving = greeted("192.0.2.1:5");
+    leaving.receive_eof();
+    assert!(matches!(leaving.reason(), Some(CloseReason::PeerClosed)));
+    let mut cut = greeted("192.0.2.1:5");
+    cut.receive(b"PROX");
+    cut.receive_eof();
+    let reason = cut.reason().unwrap().to_string();
+    assert!(reason.contains("4 bytes"), "{reason}");
+    let mut stopped = greeted("192.0.2.1:5");
+    stopped.shutdown();
+    assert!(matches!(stopped.reason(), Some(CloseReason::Shutdown)));
 }
 
 #[test]
@@ -129,6 +260,38 @@ fn client(server: &ModelServer, address: &str) -> Socket {
     let mut client = connect(&server.addresses[0]);
     client.write_all(&header(address)).unwrap();
     client
+}
+
+/// On loopback, proxies and their clients have the same address.
+#[test]
+fn each_listener_has_proxies_of_its_own() {
+    for model in Model::CONCURRENT {
+        let config = Config {
+            max_per_peer: 1,
+            limit_loopback: true,
+            reuse_port: model == Model::Workers,
+            ..timeless()
+        };
+        let listens = [
+            "tcp://127.0.0.1:0?trusted-proxies=127.0.0.0/8",
+            "tcp://127.0.0.1:0",
+        ];
+        let listens = listens.map(|uri| uri.parse().unwrap());
+        let server = Server::bind_with(&listens, config).unwrap();
+        let server = ModelServer::with(model, server, |_: &Peer| Some(shout()));
+
+        let mut exempt: Vec<_> = (0..8).map(|_| connect(&server.addresses[0])).collect();
+        assert!(exempt.iter_mut().all(is_served), "{model:?}");
+        let mut counted: Vec<_> = (0..8).map(|_| connect(&server.addresses[1])).collect();
+        let served = counted
+            .iter_mut()
+            .filter_map(|it| is_served(it).then_some(()))
+            .count();
+        // Each of two loops has a limit of its own.
+        assert!((1..=2).contains(&served), "{model:?}: {served}");
+        drop((exempt, counted));
+        server.end();
+    }
 }
 
 fn is_served(client: &mut Socket) -> bool {

@@ -5,7 +5,7 @@ use serveloop::testing::MemorySession;
 use serveloop::{Protocol, Result, Transport};
 
 use crate::support::probe::{Log, Probe};
-use crate::support::timeless;
+use crate::support::{panic_quietly, timeless};
 
 /// Hands over when it is called with what it waits for.
 struct Until {
@@ -68,6 +68,33 @@ fn the_next_protocol_is_told_of_an_end_that_the_first_one_has_seen() {
 
     let unread = told("eof", 0, |_| ());
     assert_eq!(unread, ["made", "data hello", "eof ", closed]);
+}
+
+/// Hands over at its first byte, to a protocol that panics at once.
+struct ToPanic(Log, bool);
+
+impl Protocol for ToPanic {
+    fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+        self.1 = true;
+        Ok(data.len())
+    }
+}
+
+impl Upgrade for ToPanic {
+    type Next = Probe;
+
+    fn take_next(&mut self) -> Option<Probe> {
+        let next = || Probe::new(&self.0).made(|_| panic_quietly());
+        self.1.then(next)
+    }
+}
+
+#[test]
+fn a_next_protocol_that_panics_at_its_beginning_is_told_of_the_end() {
+    let log = Log::default();
+    let mut session = MemorySession::new(Upgradable::new(ToPanic(log.clone(), false)));
+    session.receive(b"x");
+    assert_eq!(log.entries(), ["made", "lost the protocol panicked"]);
 }
 
 #[test]

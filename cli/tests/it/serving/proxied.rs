@@ -61,7 +61,7 @@ fn is_cut(stream: &mut Stream) -> bool {
 }
 
 /// What is refused, as it is typed after `serve echo`, and a part of the message.
-const NONSENSE: [(&str, &str); 25] = [
+const NONSENSE: [(&str, &str); 26] = [
     ("--proxy required", "--proxy needs --trust"),
     ("--proxy optional", "--proxy needs --trust"),
     ("--trust 10.0.0.0/8", "--trust needs --proxy"),
@@ -138,6 +138,10 @@ const NONSENSE: [(&str, &str); 25] = [
         "for tcp and unix",
     ),
     ("--listen unix:///tmp/x?proxy=required", "proxy needs trust"),
+    (
+        "--listen tcp://127.0.0.1:0?trusted-proxies=10.0.0.0/8",
+        "trusted-proxies is given as proxy and trust",
+    ),
 ];
 
 #[test]
@@ -384,6 +388,32 @@ fn limits_count_the_clients() {
         drop(clients);
         let log = end(served).join("\n");
         assert!(log.contains("closed_refused 2"), "{log}");
+    }
+}
+
+/// On loopback, proxies and other clients have the same address.
+#[test]
+fn the_proxies_of_one_listener_are_clients_at_another() {
+    let options = ["--max-per-peer", "1", "--limit-loopback", "true"];
+    let behind = "tcp://127.0.0.1:0?proxy=required&trust=127.0.0.1";
+    for model in [MODELS[0], MODELS[3], MODELS[4]] {
+        let listens = ["--listen", behind, "--listen", LOCAL];
+        let served = serve(&["echo"], &[&listens, &options, model]);
+        let mut proxies: Vec<_> = (1..5)
+            .map(|number| {
+                let mut stream = served.connect();
+                stream.send_bytes(&binary(&format!("192.0.2.{number}:1")));
+                stream
+            })
+            .collect();
+        assert!(proxies.iter_mut().all(Stream::echoes), "{model:?}");
+
+        let mut direct = Stream::connect(served.uri(1));
+        assert!(direct.echoes(), "{model:?}");
+        assert!(!Stream::connect(served.uri(1)).echoes(), "{model:?}");
+        drop((proxies, direct));
+        let log = end(served).join("\n");
+        assert!(log.contains("refused_max_per_peer 1"), "{log}");
     }
 }
 

@@ -1,19 +1,23 @@
 //! TLS in every model, with clients by others and by ourselves.
 
+use std::io::ErrorKind;
 use std::sync::mpsc;
 use std::thread;
 
+use serveloop::layer::proxy::{Header, Reader};
 use serveloop::layer::tls::{ServerTls, Tls, TlsInfo};
-use serveloop::layer::{Layered, layered};
+use serveloop::layer::{Event, Layered, Observed, Prefaced, RateLimited, layered};
 use serveloop::protocols::Echo;
+use serveloop::testing::Scrambled;
 use serveloop::{
-    Actions, Address, Config, Ended, Factory, Limits, Peer, Protocol, Result, Server, Transport,
+    Actions, Address, Config, Ended, Factory, Limits, Peer, Protocol, Reactor, Result, Server,
+    Transport,
 };
 
 use crate::layer::tls::cases::Answers;
 use crate::layer::tls::certificates;
 use crate::layer::tls::programs::{curl, openssl, python};
-use crate::support::model_server::{Model, ModelServer};
+use crate::support::model_server::{Model, ModelServer, bind};
 use crate::support::outside::require;
 use crate::support::{Scratch, Serving, noise, seconds, timeless};
 
@@ -203,10 +207,62 @@ fn a_client_hears_why_there_is_no_connection() {
 
 /// A datagram cannot hold a stream of records.
 #[test]
-fn datagrams_are_refused() {
+fn a_server_with_datagrams_refuses_to_begin() {
+    let tls = certificates::server("localhost").build().unwrap();
+    let scratch = Scratch::new();
+    let path = scratch.uri("unixgram", "datagrams");
+    for model in Model::ALL {
+        for at in [
+            &["udp://127.0.0.1:0"][..],
+            &[&path],
+            &["tcp://127.0.0.1:0", "udp://[::1]:0"],
+        ] {
+            let server = bind(model, at, timeless());
+            let bad = server.addresses().last().unwrap().to_string();
+            let error = model.serve(server, echo(&tls)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let expected = format!("{bad}: this protocol needs a stream, and a datagram is none");
+            assert_eq!(error.to_string(), expected, "{model:?}");
+        }
+    }
+
+    let mut reactor = Reactor::new(echo(&tls), timeless()).unwrap();
+    assert!(
+        reactor
+            .listen(&"udp://127.0.0.1:0".parse().unwrap())
+            .is_err()
+    );
+    reactor
+        .listen(&"tcp://127.0.0.1:0".parse().unwrap())
+        .unwrap();
+}
+
+/// What is around TLS, or comes before it, needs a stream too; other layers do not.
+#[test]
+fn the_need_of_a_stream_is_passed_on() {
+    type Inner = Layered<Tls, Inside<Echo>, Echo>;
+    type Build<I, P> = fn(&Peer, &I) -> Option<P>;
+    assert!(Inner::needs_stream());
+    assert!(RateLimited::<Inner>::needs_stream());
+    assert!(Observed::<Inner, fn(Event<'_>)>::needs_stream());
+    assert!(Prefaced::<
+        Reader,
+        Build<Option<Header<'static>>, Inner>,
+        Inner,
+    >::needs_stream());
+    assert!(Layered::<Scrambled, Build<(), Inner>, Inner>::needs_stream());
+    assert!(!Layered::<Scrambled, Build<(), Echo>, Echo>::needs_stream());
+    assert!(!RateLimited::<Echo>::needs_stream());
+}
+
+/// A factory of boxed protocols does not know, unless it says so.
+#[test]
+fn boxed_tls_refuses_each_datagram() {
     let tls = certificates::server("localhost").build().unwrap();
     let at = ["udp://127.0.0.1:0".parse().unwrap()];
-    let server = Serving::with(Server::bind(&at, timeless()).unwrap(), echo(&tls));
+    let mut inside = echo(&tls);
+    let boxed = move |peer: &Peer| Some(Box::new(inside(peer)?) as Box<dyn Protocol>);
+    let server = Serving::with(Server::bind(&at, timeless()).unwrap(), boxed);
     let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let to = server.addresses[0].socket_addr().unwrap();
     client
