@@ -238,7 +238,7 @@ where
     fn end_once(&mut self, transport: &mut Transport<'_>) {
         if !self.ended {
             self.ended = true;
-            self.layer.end(&mut Wire::of(transport));
+            transport.expand(|transport| self.layer.end(&mut Wire::of(transport)));
         }
     }
 

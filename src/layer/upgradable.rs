@@ -239,6 +239,7 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
     }
 
     fn needs_stream() -> bool {
+        // A datagram may do without the next protocol.
         A::needs_stream()
     }
 

@@ -264,11 +264,15 @@ impl<'a> Transport<'a> {
             return Ok(());
         };
         let plain = output.split_off(count);
+        self.expand(|wire| send(&plain, wire))
+    }
 
+    /// Lets a layer write what is not the protocol's, such as its end mark, beyond `max_output`.
+    pub(crate) fn expand<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> T {
         self.state.flags.set(EXPANDING);
-        let sent = send(&plain, self);
+        let written = write(self);
         self.state.flags.clear(EXPANDING);
-        sent
+        written
     }
 
     /// Sends up to `most` bytes that `fill` writes, like [`write`](Self::write) but in place.

@@ -154,6 +154,19 @@ fn what_a_layer_adds_is_not_too_much_output() {
         assert!(session.sent() == expected, "{step}");
     }
 
+    // Nor is the end mark behind what just fits.
+    let marked = layer.with_end_mark();
+    let log = Log::default();
+    let probe = Probe::new(&log).made(|transport| {
+        transport.write(&noise(8_000));
+        transport.close();
+        Ok(())
+    });
+    let mut session = MemorySession::with_config(Layered::around(marked, probe), config.clone());
+    assert_eq!(log.entries(), ["made", "lost closed"]);
+    let expected = [layer.expect(&noise(8_000)), marked.end_mark()].concat();
+    assert!(session.sent() == expected);
+
     // Whoever writes more than the limit is not let off.
     for (length, ends) in [(8_000, false), (8_001, true)] {
         let inside = Layered::around(layer, source(length, false));
