@@ -119,6 +119,8 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             }
 
             if self.session.take_replaced() && !self.interrupt.reseat(self.session.peer()) {
+                // What a layer's handshake has to say goes before its end mark.
+                self.send();
                 self.dismiss(CloseReason::Refused);
             }
 
@@ -138,11 +140,12 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
         if self.is_ended() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
-            return if self.handle.requests() > 1 {
-                self.session.fail(reason);
-            } else {
-                self.dismiss(reason);
-            };
+            if self.handle.requests() > 1 {
+                return self.session.fail(reason);
+            }
+            // What was written since the last attempt has one too, before the end mark.
+            self.send();
+            return self.dismiss(reason);
         }
 
         if !self.is_told() && self.is_rung() {

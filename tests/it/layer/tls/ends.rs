@@ -5,13 +5,17 @@ use std::net::TcpStream;
 use std::thread;
 
 use rustls::{ClientConnection, StreamOwned};
-use serveloop::layer::layered;
+use serveloop::layer::proxy::Proxy;
 use serveloop::layer::tls::{Tls, TlsInfo, rustls};
+use serveloop::layer::{Prefaced, layered};
+use serveloop::net::NetworkList;
 use serveloop::{Address, Config, Limits, Peer, Protocol, Result, Transport};
 
 use crate::layer::tls::certificates;
 use crate::support::model_server::{Model, ModelServer};
 use crate::support::{client, millis, seconds, timeless};
+
+const TCP: &str = "tcp://127.0.0.1:0";
 
 /// Takes all bytes and says so, except that `(` waits for its `)`. Stays open in a shutdown.
 struct Words;
@@ -63,7 +67,7 @@ fn serve(model: Model, config: Config) -> ModelServer {
         move |_: &Peer| Some(Tls::server(&tls)),
         |_: &Peer, _: &TlsInfo| Some(Words),
     );
-    ModelServer::new(model, &["tcp://127.0.0.1:0"], config, factory)
+    ModelServer::new(model, &[TCP], config, factory)
 }
 
 #[test]
@@ -132,6 +136,51 @@ fn shedding_and_the_end_of_a_drain_have_close_notify_too() {
 }
 
 #[test]
+fn a_client_that_is_refused_after_its_handshake_is_told_in_every_model() {
+    let tls = certificates::server("localhost").build().unwrap();
+    let nobody = layered(
+        move |_: &Peer| Some(Tls::server(&tls)),
+        |_: &Peer, _: &TlsInfo| None::<Words>,
+    );
+    for model in Model::ALL {
+        let server = ModelServer::new(model, &[TCP], timeless(), nobody.clone());
+        assert_eq!(end(&[], &server.addresses[0]), ", closed", "{model:?}");
+        assert_eq!(server.end().closed_refused, 1, "{model:?}");
+    }
+}
+
+/// A proxy that itself speaks TLS names its clients inside.
+#[test]
+fn a_client_beyond_its_limit_is_told_inside_tls() {
+    const HEADER: &str = "PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\n";
+    let tls = certificates::server("localhost").build().unwrap();
+    let proxies: NetworkList = "127.0.0.0/8".parse().unwrap();
+    let config = Config {
+        trusted_proxies: proxies.clone(),
+        max_per_peer: 1,
+        ..timeless()
+    };
+    let proxy = Proxy::required(proxies);
+    let behind = layered(
+        move |_: &Peer| Some(Tls::server(&tls)),
+        move |peer: &Peer, _: &TlsInfo| {
+            let build = |_: &Peer, _: &Option<_>| Some(Words);
+            Some(Prefaced::new(proxy.reader(peer)?, build))
+        },
+    );
+    for model in [Model::EventLoop, Model::Threading] {
+        let server = ModelServer::new(model, &[TCP], config.clone(), behind.clone());
+        let mut first = connect(&server.addresses[0]);
+        first.write_all(format!("{HEADER}x").as_bytes()).unwrap();
+        first.read_exact(&mut [0]).unwrap();
+        let second = end(&[HEADER], &server.addresses[0]);
+        assert_eq!(second, ", closed", "{model:?}");
+        drop(first);
+        assert_eq!(server.end().closed_refused, 1, "{model:?}");
+    }
+}
+
+#[test]
 fn a_server_that_is_aborted_sends_nothing_more() {
     for model in Model::ALL {
         let mut server = serve(model, timeless());
@@ -175,7 +224,7 @@ fn nothing_waits_for_a_client_that_does_not_read() {
             send_buffer: Some(8 << 10),
             ..timeless()
         };
-        let server = ModelServer::new(model, &["tcp://127.0.0.1:0"], config, flood.clone());
+        let server = ModelServer::new(model, &[TCP], config, flood.clone());
         let mut stream = connect(&server.addresses[0]);
         let error = server.await_error();
         assert!(error.contains("accepted no output"), "{model:?}: {error}");
