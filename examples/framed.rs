@@ -22,7 +22,7 @@ impl FrameProtocol for Sum {
         frames.send(sum.to_string().as_bytes())
     }
 
-    fn frame_rejected(
+    fn input_rejected(
         &mut self,
         error: &ProtocolError,
         frames: &mut FrameTransport<'_, LengthPrefix>,

@@ -8,6 +8,7 @@ use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
 use crate::net::{Bound, Mio, bind_listen};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
+pub use crate::session::Refusal;
 use crate::session::{Factory, Protocol};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;

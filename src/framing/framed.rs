@@ -3,7 +3,7 @@
 use std::time::Instant;
 use std::{fmt, mem};
 
-use crate::error::ProtocolError;
+use crate::error::{Deadline, ProtocolError};
 use crate::framing::{Decoder, Encoder, Frame, Framing, Message};
 use crate::session::{Ended, Protocol, Transport};
 
@@ -28,7 +28,7 @@ use crate::session::{Ended, Protocol, Transport};
 /// # let _ = protocol;
 /// ```
 ///
-/// Except for `frame_received`, `frame_rejected` and `eof_received`, the methods have the meaning
+/// Except for `frame_received`, `input_rejected` and `eof_received`, the methods have the meaning
 /// and the default of their namesakes in [`Protocol`].
 pub trait FrameProtocol {
     /// The rule that cuts the stream into messages.
@@ -57,9 +57,10 @@ pub trait FrameProtocol {
         transport: &mut FrameTransport<'_, Self::Framing>,
     ) -> Result<(), ProtocolError>;
 
-    /// Called when the bytes that arrived cannot be a frame, when a frame is too long, or when the
-    /// stream ended inside a frame. The connection will close; an error reply can be sent here.
-    fn frame_rejected(
+    /// Called before the connection ends because the bytes that arrived cannot be a frame, a frame is
+    /// too long, the stream has ended inside a frame, or a method of this protocol has returned an
+    /// error. See [`Protocol::input_rejected`].
+    fn input_rejected(
         &mut self,
         error: &ProtocolError,
         transport: &mut FrameTransport<'_, Self::Framing>,
@@ -98,6 +99,15 @@ pub trait FrameProtocol {
     /// See [`Protocol::woken`].
     fn woken(&mut self, transport: &mut FrameTransport<'_, Self::Framing>) {
         let _ = transport;
+    }
+
+    /// See [`Protocol::deadline_passed`].
+    fn deadline_passed(
+        &mut self,
+        deadline: Deadline,
+        transport: &mut FrameTransport<'_, Self::Framing>,
+    ) {
+        let _ = (deadline, transport);
     }
 
     /// See [`Protocol::shutdown_requested`].
@@ -232,24 +242,18 @@ impl<P: FrameProtocol> Framed<P> {
     }
 }
 
-/// Passes the message that was found, or the reason why there is none, to the protocol.
+/// Passes the message that was found to the protocol.
 #[inline]
 fn deliver<P: FrameProtocol>(
     protocol: &mut P,
-    found: Result<Option<Frame<Message<'_, P::Framing>>>, ProtocolError>,
+    found: Option<Frame<Message<'_, P::Framing>>>,
     transport: &mut FrameTransport<'_, P::Framing>,
 ) -> Result<usize, ProtocolError> {
-    match found {
-        Ok(None) => Ok(0),
-        Ok(Some(frame)) => {
-            protocol.frame_received(frame.message, transport)?;
-            Ok(frame.taken)
-        }
-        Err(error) => {
-            protocol.frame_rejected(&error, transport);
-            Err(error)
-        }
-    }
+    let Some(frame) = found else {
+        return Ok(0);
+    };
+    protocol.frame_received(frame.message, transport)?;
+    Ok(frame.taken)
 }
 
 impl<P: FrameProtocol> Protocol for Framed<P> {
@@ -263,7 +267,7 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        let found = self.decoder.decode(data);
+        let found = self.decoder.decode(data)?;
         let mut transport = FrameTransport::new(&self.encoder, transport);
         deliver(&mut self.protocol, found, &mut transport)
     }
@@ -273,7 +277,7 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
         unread: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        let found = self.decoder.decode_eof(unread);
+        let found = self.decoder.decode_eof(unread)?;
         let mut frames = FrameTransport::new(&self.encoder, transport);
         deliver(&mut self.protocol, found, &mut frames)?;
 
@@ -298,6 +302,18 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.call(transport, P::woken);
         self.tell_late_end(transport);
+    }
+
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        self.call(transport, |protocol, frames| {
+            protocol.deadline_passed(deadline, frames);
+        });
+    }
+
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        self.call(transport, |protocol, frames| {
+            protocol.input_rejected(error, frames);
+        });
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {

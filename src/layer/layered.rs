@@ -405,6 +405,12 @@ where
         L::NEEDS_STREAM || P::needs_stream()
     }
 
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        self.tell(transport, |session, context| {
+            session.handle_deadline_outside(deadline, context);
+        });
+    }
+
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
         // A layer in the protocol inside comes first.
         self.tell(transport, Session::handle_end_mark);

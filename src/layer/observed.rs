@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::error::ProtocolError;
+use crate::error::{Deadline, ProtocolError};
 use crate::session::{Ended, Protocol, Tick, Transport};
 
 /// One call of a protocol, as an observer sees it. The observer is told before the protocol is
@@ -31,6 +31,10 @@ pub enum Event<'a> {
     Woken,
     /// [`Protocol::shutdown_requested`].
     ShutdownRequested,
+    /// [`Protocol::deadline_passed`] with this deadline.
+    DeadlinePassed(Deadline),
+    /// [`Protocol::input_rejected`] with this error.
+    InputRejected(&'a ProtocolError),
     /// [`Protocol::connection_lost`] with this end.
     ConnectionLost(&'a Ended<'a>),
 }
@@ -62,7 +66,8 @@ pub enum Event<'a> {
 pub trait Observe {
     /// Called with the bytes that are about to be shown to the protocol, which includes those that it
     /// has left unread before. An error ends the connection: then the protocol is not shown the bytes,
-    /// and there is no [`Event::DataReceived`].
+    /// there is no [`Event::DataReceived`], and the protocol has its last word
+    /// ([`Protocol::input_rejected`]).
     ///
     /// # Errors
     /// Fails if the protocol must not see the bytes. By default it never does.
@@ -180,6 +185,16 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.observer.observe(Event::Woken);
         self.protocol.woken(transport);
+    }
+
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        self.observer.observe(Event::DeadlinePassed(deadline));
+        self.protocol.deadline_passed(deadline, transport);
+    }
+
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        self.observer.observe(Event::InputRejected(error));
+        self.protocol.input_rejected(error, transport);
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 use std::{fmt, mem};
 
 use crate::address::{Address, Peer};
-use crate::error::{CloseReason, ProtocolError};
+use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::{Ended, Protocol, Tick, Transport, take};
 
 /// Reads what comes first on a connection and is not part of its protocol.
@@ -360,6 +360,18 @@ where
         // Nobody else can wake this connection: there is no protocol with a waker yet.
         if let Err(error) = self.open(transport) {
             transport.fail(CloseReason::Protocol(error));
+        }
+    }
+
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        if let Stage::Open(protocol) | Stage::Checked(protocol, _) = &mut self.stage {
+            protocol.deadline_passed(deadline, transport);
+        }
+    }
+
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        if let Stage::Open(protocol) | Stage::Checked(protocol, _) = &mut self.stage {
+            protocol.input_rejected(error, transport);
         }
     }
 

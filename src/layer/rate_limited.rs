@@ -4,7 +4,7 @@ use std::mem;
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 
-use crate::error::ProtocolError;
+use crate::error::{Deadline, ProtocolError};
 use crate::session::{Ended, Protocol, Tick, Transport, take};
 
 /// A second, in the unit that buckets count in.
@@ -286,6 +286,14 @@ impl<P: Protocol> Protocol for RateLimited<P> {
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.tell(transport, P::woken);
+    }
+
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        self.protocol.deadline_passed(deadline, transport);
+    }
+
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        self.protocol.input_rejected(error, transport);
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::error::{CloseReason, ProtocolError};
+use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::framing::{FrameProtocol, Framed};
 use crate::session::{Ended, Protocol, Tick, Transport, take};
 
@@ -214,6 +214,20 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.tell(transport, A::woken, A::Next::woken);
+    }
+
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        match &mut self.0 {
+            Stage::First(protocol) => protocol.deadline_passed(deadline, transport),
+            Stage::Next(protocol) => protocol.deadline_passed(deadline, transport),
+        }
+    }
+
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        match &mut self.0 {
+            Stage::First(protocol) => protocol.input_rejected(error, transport),
+            Stage::Next(protocol) => protocol.input_rejected(error, transport),
+        }
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {

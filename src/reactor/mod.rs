@@ -49,7 +49,7 @@ use crate::reactor::datagram::Responder;
 use crate::reactor::hub::{Effects, Env};
 use crate::reactor::listeners::{Listener, Listeners};
 use crate::reactor::token::FIRST_TOKEN;
-use crate::session::{Factory, Input};
+use crate::session::{Factory, Input, Tick};
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Waker, Wakers};
@@ -125,6 +125,9 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     postponed: Postponed<F::Protocol>,
     /// When the factory asked to be called again.
     again: Option<Instant>,
+    /// The factory knows that the loop serves, and when it may be told next that its time has come.
+    has_started: bool,
+    next_tick: Tick,
     shutdown: Shutdown,
     /// How long the last turn's work took, and whether the next turn follows at once. If it does
     /// not, `took` is measured anew before the wait.
@@ -205,6 +208,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             connects: Vec::new(),
             postponed: Postponed::new(),
             again: None,
+            has_started: false,
+            next_tick: Tick::ZERO,
             shutdown: Shutdown::default(),
             took: Duration::ZERO,
             follows: false,
@@ -309,7 +314,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Returns whether [`run`](Self::run) would return now.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        let over = self.shutdown.has_begun() || self.again.is_none();
+        let asked = self.again.is_some() || self.factory_deadline().is_some();
+        let over = self.shutdown.has_begun() || !asked;
         let nobody = self.connections.is_empty() && self.connects.is_empty();
         let nobody = nobody && self.postponed.is_empty();
         let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);

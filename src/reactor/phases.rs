@@ -12,11 +12,14 @@ use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::token::FIRST_TOKEN;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
-use crate::session::{Actions, Factory, catch};
+use crate::session::{Actions, Factory, REPEAT, Tick, catch};
 
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Waits for events, up to `timeout` or the loop's own next deadline.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if !self.has_started {
+            self.start();
+        }
         if !mem::take(&mut self.follows) {
             // The caller may have spent time elsewhere since the last turn.
             self.took = self.elapsed();
@@ -77,24 +80,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Calls the factory, and begins the outbound connections that are due.
     pub(crate) fn service_actions(&mut self) {
-        let mut shutdown = false;
         self.again = self.again.filter(|at| *at > self.env.clock.now());
-        let mut actions = Actions {
-            now: self.env.clock.now(),
-            statistics: &self.effects.statistics,
-            connects: &mut self.connects,
-            again: &mut self.again,
-            shutdown: &mut shutdown,
-        };
-
-        let factory = &mut self.factory;
-        if catch(|| factory.service_actions(&mut actions)).is_none() {
-            self.effects.statistics.panics += 1;
+        let now = self.env.clock.tick();
+        if self.factory_deadline().is_some_and(|at| at <= now) {
+            self.next_tick = now.after(REPEAT);
+            self.act(F::handle_timeout);
         }
-
-        if shutdown {
-            self.shutdown.request_all();
-        }
+        self.act(F::service_actions);
 
         if !self.connects.is_empty() || (!self.postponed.is_empty() && self.is_due_again()) {
             self.begin_connects();
@@ -138,6 +130,43 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
 /// Steps of the phases.
 impl<F: Factory, N: Net> Reactor<F, N> {
+    /// Tells the factory that the loop begins to serve.
+    #[cold]
+    fn start(&mut self) {
+        self.has_started = true;
+        self.now();
+        self.act(F::started);
+    }
+
+    /// Calls a hook of the factory.
+    #[inline]
+    fn act(&mut self, hook: fn(&mut F, &mut Actions<'_, F::Protocol>)) {
+        let mut shutdown = false;
+        let mut actions = Actions {
+            now: self.env.clock.now(),
+            statistics: &self.effects.statistics,
+            connects: &mut self.connects,
+            again: &mut self.again,
+            shutdown: &mut shutdown,
+        };
+
+        let factory = &mut self.factory;
+        if catch(|| hook(factory, &mut actions)).is_none() {
+            self.effects.statistics.panics += 1;
+        }
+        if shutdown {
+            self.shutdown.request_all();
+        }
+    }
+
+    /// Returns when the factory is to be told that its time has come.
+    #[inline]
+    pub(super) fn factory_deadline(&self) -> Option<Tick> {
+        // A factory that panics here is not asked again before the next turn.
+        let at = catch(|| self.factory.poll_timeout()).flatten()?;
+        Some(self.env.clock.tick_of(at).max(self.next_tick))
+    }
+
     /// Measures how long the turn's work took. A slow turn is blamed on a connection only if it
     /// served no other, since reading the clock for each one would slow every message.
     fn check_pace(&mut self) {
@@ -236,6 +265,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.shutdown.deadline(),
             self.model.as_ref().and_then(|model| model.deadline()),
             self.again.map(|at| self.env.clock.tick_of(at)),
+            self.factory_deadline(),
             self.postponed.deadline(),
         ];
 

@@ -34,7 +34,7 @@ pub use self::ended::{End, Ended};
 pub(crate) use self::flags::Flags;
 pub(crate) use self::lifecycle::{Drain, LOOK_AGAIN, Linger};
 pub(crate) use self::nested::EndInside;
-pub use self::protocol::{Actions, Factory, Protocol};
+pub use self::protocol::{Actions, Factory, Protocol, Refusal};
 pub use self::transport::{Context, Driver, Transport};
 pub(crate) use self::unwind::{catch, take};
 
@@ -390,7 +390,7 @@ impl<P: Protocol> Session<P> {
         if self.state.flags.any(INCOMPLETE) && unread > limit.saturating_add(room) {
             let length = unread as u64;
             let error = ProtocolError::TooLong { length, limit };
-            self.fail(CloseReason::Protocol(error));
+            self.protocol.reject(&mut self.state, context, error);
         }
     }
 
@@ -424,7 +424,7 @@ impl<P: Protocol> Session<P> {
         match outcome {
             Some(Ok(false)) if taken == data.len() => state.flags.clear(FIRST | INCOMPLETE),
             Some(Ok(pending)) => self.left_over(taken, pending, context),
-            Some(Err(error)) => self.fail(CloseReason::Protocol(error)),
+            Some(Err(error)) => self.protocol.reject(&mut self.state, context, error),
             None => self.fail(CloseReason::Panicked),
         }
         taken
@@ -483,6 +483,7 @@ impl<P: Protocol> Session<P> {
         match deadline {
             // The peer takes nothing, so it would not take an end mark.
             Deadline::Write => self.fail(reason),
+            _ if self.protocol.take_leave(&mut self.state, context, deadline) => {}
             _ => self.dismiss(reason, context),
         }
     }

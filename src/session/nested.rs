@@ -9,11 +9,11 @@ use std::mem;
 use std::time::Instant;
 
 use crate::address::Address;
-use crate::error::{CloseReason, ProtocolError};
+use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::state::{
-    ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, FINISHED, FIRST,
-    FULL, INCOMPLETE, LOST, MUTE, NESTED, PAUSED, PENDING, RATE_LIMITED, RELIMITED, REPLACED,
-    RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
+    ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, FAREWELL, FINISHED,
+    FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, PAUSED, PENDING, RATE_LIMITED, RELIMITED,
+    REPLACED, RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Transport};
 
@@ -150,6 +150,15 @@ impl<P: Protocol> Session<P> {
         self.protocol.lose(&mut self.state, ended);
     }
 
+    /// Lets the protocol say that a deadline of the session outside has passed.
+    pub(crate) fn handle_deadline_outside(&mut self, deadline: Deadline, context: &Context<'_>) {
+        self.protocol
+            .call(&mut self.state, context, |protocol, transport| {
+                protocol.deadline_passed(deadline, transport);
+                Ok(())
+            });
+    }
+
     /// Has a layer in this session write its end mark.
     pub(crate) fn handle_end_mark(&mut self, context: &Context<'_>) {
         self.tell(context, P::write_end_mark);
@@ -166,6 +175,7 @@ impl<P: Protocol> Session<P> {
             unsent,
             at_once: self.state.flags.any(ABORTED),
             is_dismissal: self.state.flags.any(DISMISSED),
+            is_farewell: self.state.flags.any(FAREWELL),
         })
     }
 }
@@ -179,6 +189,8 @@ pub(crate) struct EndInside {
     at_once: bool,
     /// Whether there is an attempt to send an end mark.
     is_dismissal: bool,
+    /// Whether the protocol has said why it ends.
+    is_farewell: bool,
 }
 
 impl EndInside {
@@ -305,6 +317,9 @@ impl<'a> Transport<'a> {
             self.state.dismiss(end.reason);
         } else if end.at_once {
             self.state.end_at_once(end.reason);
+        } else if end.is_farewell {
+            let now = self.context.clock.tick();
+            self.state.take_leave(end.reason, now);
         } else if end.reason.is_error() {
             self.state.fail(end.reason);
         } else {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::address::{Address, Peer};
-use crate::error::ProtocolError;
+use crate::error::{Deadline, ProtocolError};
 use crate::session::clock::Tick;
 use crate::session::ended::Ended;
 use crate::session::transport::Transport;
@@ -17,12 +17,13 @@ use crate::statistics::Statistics;
 ///
 /// ```text
 /// connection_made (data_received | resume_writing | handle_timeout | woken | shutdown_requested)*
-/// [eof_received (resume_writing | handle_timeout | woken | shutdown_requested)*] connection_lost
+/// [eof_received (resume_writing | handle_timeout | woken | shutdown_requested)*]
+/// [deadline_passed | input_rejected] connection_lost
 /// ```
 ///
 /// `connection_lost` is called exactly once, even after a panic. `connection_made` is not called
 /// for a connection that could not be made or that the system does not let the loop watch. After
-/// `close`, `abort` or an error, only `connection_lost` follows.
+/// `close` or `abort`, only `connection_lost` follows, and after an error `input_rejected` as well.
 ///
 /// The smallest protocol:
 ///
@@ -124,6 +125,78 @@ pub trait Protocol {
         let _ = transport;
     }
 
+    /// Called once when a deadline of the [`Limits`](crate::Limits) has passed, before it ends the
+    /// connection: `first_message_timeout`, `message_timeout` or `idle_timeout`. By default does
+    /// nothing.
+    ///
+    /// A protocol can say here why it ends, as HTTP does with 408. What it writes is sent after the
+    /// output that waits, for up to 5 s, and the reason for the end stays the deadline. Without it,
+    /// waiting output is dropped. A peer that takes no output in time, or that is cut off at the end
+    /// of a drain, is told nothing.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{CloseReason, Config, Deadline, Protocol, Result, Transport};
+    ///
+    /// struct Request;
+    ///
+    /// impl Protocol for Request {
+    ///     fn data_received(&mut self, _: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+    ///         Ok(0)
+    ///     }
+    ///
+    ///     fn deadline_passed(&mut self, _: Deadline, transport: &mut Transport<'_>) {
+    ///         transport.write(b"408\n");
+    ///     }
+    /// }
+    ///
+    /// let timeout = Config::default().limits.first_message_timeout.unwrap();
+    /// let mut session = MemorySession::new(Request);
+    /// session.receive(b"GE");
+    /// session.advance(timeout);
+    /// assert_eq!(session.sent(), b"408\n");
+    /// assert!(matches!(session.reason(), Some(CloseReason::TimedOut(Deadline::FirstMessage))));
+    /// ```
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        let _ = (deadline, transport);
+    }
+
+    /// Called once when the peer's input has been found wrong, before that ends the connection: with
+    /// the error that a method of this protocol has returned, or when a message is longer than
+    /// [`max_frame`](crate::Limits::max_frame). By default does nothing.
+    ///
+    /// A protocol can answer here, as HTTP does with 400 or 413. What it writes is sent after the
+    /// output that waits, for up to 5 s. After that, input of the peer is discarded for as long as
+    /// [`linger_timeout`](crate::Limits::linger_timeout) says, so that a peer that goes on sending
+    /// can read the answer.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Protocol, ProtocolError, Result, Transport};
+    ///
+    /// struct Digits;
+    ///
+    /// impl Protocol for Digits {
+    ///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+    ///         match data.iter().all(u8::is_ascii_digit) {
+    ///             true => Ok(data.len()),
+    ///             false => Err("no digit".into()),
+    ///         }
+    ///     }
+    ///
+    ///     fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+    ///         transport.write(format!("-ERR {error}\n").as_bytes());
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::new(Digits);
+    /// session.receive(b"12x");
+    /// assert_eq!(session.sent(), b"-ERR malformed: no digit\n");
+    /// ```
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        let _ = (error, transport);
+    }
+
     /// Called when the server begins to shut down. The protocol should send what it still owes and
     /// close before the drain's deadline. By default, closes the connection after everything
     /// already written is sent.
@@ -223,6 +296,14 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
         (**self).woken(transport);
     }
 
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        (**self).deadline_passed(deadline, transport);
+    }
+
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        (**self).input_rejected(error, transport);
+    }
+
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         (**self).shutdown_requested(transport);
     }
@@ -243,7 +324,7 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 /// Makes a protocol for each peer, and has hooks for events that concern the server as a whole.
 ///
 /// A closure `|_: &Peer| Some(Echo)` is a factory (the parameter's type must be written), and so is
-/// a function. Implement the trait to use the other two hooks. A panic in any of the methods is
+/// a function. Implement the trait to use the other hooks. A panic in any of the methods is
 /// caught, unless the program is built with `panic = "abort"`.
 ///
 /// ```
@@ -300,6 +381,93 @@ pub trait Factory {
         let _ = ended;
     }
 
+    /// Called when a peer is refused before a protocol was made for it, and why. Its connection is
+    /// closed at once. [`Statistics`] counts refusals, and the loop logs them.
+    ///
+    /// ```
+    /// use serveloop::protocols::Echo;
+    /// use serveloop::server::Refusal;
+    /// use serveloop::{Factory, Peer};
+    ///
+    /// /// Notes who was one client too many.
+    /// struct Counted(Vec<Peer>);
+    ///
+    /// impl Factory for Counted {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
+    ///         if why == Refusal::MaxPerPeer {
+    ///             self.0.push(peer.clone());
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
+        let _ = (peer, why);
+    }
+
+    /// Called once, when the loop begins to serve. With several workers, it is called for each.
+    fn started(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        let _ = actions;
+    }
+
+    /// Returns when `handle_timeout` is to be called, or `None` for never. It is queried in every
+    /// turn, so a factory keeps the moment in a field. A moment in the past means now. A loop with
+    /// such a moment goes on, also if it has no listener and no connection.
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Called when the moment of `poll_timeout` has come, for periodic work. The factory moves or
+    /// clears that moment; otherwise this is called again a millisecond later.
+    ///
+    /// ```
+    /// use serveloop::protocols::Echo;
+    /// use serveloop::{Actions, Config, Factory, Peer, Server};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// /// Shuts down at the third tick.
+    /// struct Ticking {
+    ///     next: Option<Instant>,
+    ///     ticks: u32,
+    /// }
+    ///
+    /// impl Factory for Ticking {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn started(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         self.next = Some(actions.now());
+    ///     }
+    ///
+    ///     fn poll_timeout(&self) -> Option<Instant> {
+    ///         self.next
+    ///     }
+    ///
+    ///     fn handle_timeout(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         self.ticks += 1;
+    ///         self.next = Some(actions.now() + Duration::from_millis(1));
+    ///         if self.ticks == 3 {
+    ///             actions.shutdown();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+    /// server.with(Ticking { next: None, ticks: 0 }).serve_forever()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn handle_timeout(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        let _ = actions;
+    }
+
     /// Called once per turn of the loop, after the connections have been served.
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
         let _ = actions;
@@ -318,7 +486,31 @@ where
     }
 }
 
-/// What [`Factory::service_actions`] can see and do.
+/// Why a peer is refused before there is a protocol for it. A factory is told it
+/// ([`Factory::handle_refusal`]).
+///
+/// ```
+/// use serveloop::server::Refusal;
+///
+/// fn is_ours(why: Refusal) -> bool {
+///     matches!(why, Refusal::MaxConnections | Refusal::Descriptors)
+/// }
+/// # let _ = is_ours;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// [`max_connections`](crate::Config::max_connections) connections are open.
+    MaxConnections,
+    /// Connections use all descriptors that the process may have.
+    Descriptors,
+    /// [`max_per_peer`](crate::Config::max_per_peer) connections from this peer are open.
+    MaxPerPeer,
+    /// The factory panicked.
+    Panicked,
+}
+
+/// What [`Factory::service_actions`] and the other hooks of a factory can see and do.
 #[derive(Debug)]
 pub struct Actions<'a, P> {
     pub(crate) now: Instant,

@@ -1,6 +1,7 @@
 //! The state of a session's connection, apart from the protocol.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::Peer;
 use crate::config::{Config, Limits};
@@ -72,6 +73,12 @@ pub(super) const EXPANDING: Flags = Flags::bit(25);
 pub(super) const DISMISSED: Flags = Flags::bit(26);
 /// There was such a mark to send.
 pub(super) const MARKED: Flags = Flags::bit(27);
+
+/// The protocol has said why the connection ends, and what it said is still to be sent.
+pub(super) const FAREWELL: Flags = Flags::bit(28);
+
+/// How long what a protocol says at the end, because of a deadline or an error, may take to be sent.
+const FAREWELL_MOST: Duration = Duration::from_secs(5);
 
 /// The flags with which writing does nothing.
 pub(super) const MUTE: Flags = CLOSING.or(FINISHED);
@@ -238,16 +245,36 @@ impl State {
         }
 
         let keeps = matches!(reason, CloseReason::Protocol(_));
+        self.blame(reason);
+        if !keeps {
+            self.drop_output();
+        }
+    }
+
+    /// Ends the connection like [`fail`](Self::fail), but keeps the output, with what the protocol has
+    /// said about the end. The peer has some time to take it.
+    pub(super) fn take_leave(&mut self, reason: CloseReason, now: Tick) {
+        if self.flags.any(ABORTED) {
+            return;
+        }
+        self.blame(reason);
+        self.message = now;
+        self.flags.set(FAREWELL | RETIME);
+    }
+
+    /// Makes `reason` the reason for the end, unless there is an error already.
+    fn blame(&mut self, reason: CloseReason) {
         match &mut self.extra().cause {
             Some(cause) if cause.reason.is_error() => {}
             Some(cause) => cause.reason = reason,
             none => *none = Some(reason.into()),
         }
         self.flags.set(CLOSING);
+    }
 
-        if !keeps {
-            self.drop_output();
-        }
+    /// Returns how many bytes of output wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.len())
     }
 
     /// Counts output of a closing connection as dropped.
@@ -323,6 +350,10 @@ impl State {
     /// Returns the earliest of the configured deadlines that run now. Those for the peer's input do
     /// not run while some of it waits to be read (`waits`).
     pub(super) fn limit(&self, config: &Config, waits: bool) -> Option<(Tick, Deadline)> {
+        if self.flags.any(FAREWELL) {
+            return Some((self.message.after(FAREWELL_MOST), Deadline::Write));
+        }
+
         let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF);
         let first = owed && self.flags.any(FIRST);
         let begun = owed && self.flags.any(INCOMPLETE) && !self.flags.any(FIRST);

@@ -307,7 +307,7 @@ impl Transport<'_> {
     /// Returns how many bytes of output wait to be sent.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.state.output.as_ref().map_or(0, |output| output.len())
+        self.state.waiting()
     }
 
     /// Returns the driver's time, which is read once per turn. It is virtual in tests.

@@ -4,7 +4,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use crate::error::{CloseReason, ProtocolError};
+use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::ended::Ended;
 use crate::session::protocol::Protocol;
 use crate::session::state::{CLOSING, PANICKED, State};
@@ -28,9 +28,56 @@ impl<P: Protocol> Caught<P> {
 
         match catch(|| event(&mut self.0, &mut Transport { state, context })) {
             Some(Ok(())) => {}
-            Some(Err(error)) => state.fail(CloseReason::Protocol(error)),
+            Some(Err(error)) => self.reject(state, context, error),
             None => state.fail(CloseReason::Panicked),
         }
+    }
+
+    /// Ends the connection for an error of the peer, after the protocol has had its last word.
+    #[cold]
+    pub(super) fn reject(
+        &mut self,
+        state: &mut State,
+        context: &Context<'_>,
+        error: ProtocolError,
+    ) {
+        let before = state.waiting();
+        self.call(state, context, |protocol, transport| {
+            protocol.input_rejected(&error, transport);
+            Ok(())
+        });
+
+        let reason = CloseReason::Protocol(error);
+        if state.waiting() > before {
+            state.take_leave(reason, context.clock.tick());
+        } else {
+            state.fail(reason);
+        }
+    }
+
+    /// Ends the connection because `deadline` has passed, if the protocol says something about it.
+    /// Returns false if it does not.
+    pub(super) fn take_leave(
+        &mut self,
+        state: &mut State,
+        context: &Context<'_>,
+        deadline: Deadline,
+    ) -> bool {
+        let before = state.waiting();
+        self.call(state, context, |protocol, transport| {
+            protocol.deadline_passed(deadline, transport);
+            Ok(())
+        });
+
+        let speaks = state.waiting() > before;
+        if speaks {
+            self.call(state, context, |protocol, transport| {
+                protocol.write_end_mark(transport);
+                Ok(())
+            });
+            state.take_leave(CloseReason::TimedOut(deadline), context.clock.tick());
+        }
+        speaks
     }
 
     /// Works like `call`, for events that cannot fail.

@@ -40,7 +40,7 @@ where
         frames.send(&frame.iter().rev().copied().collect::<Vec<_>>())
     }
 
-    fn frame_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, F>) {
+    fn input_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, F>) {
         let kind = match error {
             ProtocolError::TooLong { .. } => "long",
             ProtocolError::Truncated { .. } => "cut",

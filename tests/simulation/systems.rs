@@ -309,7 +309,7 @@ fn rejecting() -> Simulated {
             frames.send(frame)
         }
 
-        fn frame_rejected(&mut self, _: &ProtocolError, frames: &mut FrameTransport<'_, Lines>) {
+        fn input_rejected(&mut self, _: &ProtocolError, frames: &mut FrameTransport<'_, Lines>) {
             frames.transport().write(b"no\n");
         }
     }

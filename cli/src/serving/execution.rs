@@ -1,9 +1,11 @@
 //! Execution models: the options `--model` and `--workers`, and where rate limits are put in force.
 
 use std::num::NonZero;
+use std::time::Instant;
 use std::{io, slice};
 
 use clap::{Args, ValueEnum};
+use serveloop::server::Refusal;
 use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistics};
 
 use crate::failure::Failure;
@@ -170,6 +172,22 @@ impl<F: Factory> Factory for Attentive<F> {
 
     fn handle_error(&mut self, ended: &Ended<'_>) {
         self.0.handle_error(ended);
+    }
+
+    fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
+        self.0.handle_refusal(peer, why);
+    }
+
+    fn started(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        self.0.started(actions);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.0.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        self.0.handle_timeout(actions);
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {

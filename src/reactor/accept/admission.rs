@@ -10,7 +10,7 @@ use crate::reactor::connections::Connections;
 use crate::reactor::datagram::answer_on_loop;
 use crate::reactor::hub::{DATAGRAM_MOST, Hub};
 use crate::reactor::model::Model;
-use crate::session::{Admitted, Factory, Session, Tick, catch};
+use crate::session::{Admitted, Factory, Refusal, Session, Tick, catch};
 
 /// What the reactor lends to its listeners, and uses itself for outbound connections.
 pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
@@ -203,7 +203,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
                 "refused",
                 format_args!("{peer}: refused: {most} connections are open"),
             );
-            return None;
+            return self.refuse(peer, Refusal::MaxConnections);
         }
 
         if self.model.as_ref().is_some_and(|model| !model.has_room()) {
@@ -213,7 +213,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
                 "refused",
                 format_args!("{peer}: refused: connections use all available descriptors"),
             );
-            return None;
+            return self.refuse(peer, Refusal::Descriptors);
         }
 
         if !self
@@ -229,16 +229,25 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
                 "refused per peer",
                 format_args!("{peer}: refused: {most} connections from this peer are open"),
             );
-            return None;
+            return self.refuse(peer, Refusal::MaxPerPeer);
         }
 
         let Some(built) = self.build(peer) else {
             self.hub.effects.statistics.refused_by_panic += 1;
-            return None;
+            return self.refuse(peer, Refusal::Panicked);
         };
 
         self.hub.effects.statistics.refused_by_factory += u64::from(built.is_none());
         built
+    }
+
+    /// Tells the factory that a peer is refused. Returns the protocol that there is not.
+    #[cold]
+    fn refuse(&mut self, peer: &Peer, why: Refusal) -> Option<F::Protocol> {
+        let factory = &mut *self.factory;
+        let told = catch(|| factory.handle_refusal(peer, why));
+        self.hub.effects.statistics.panics += u64::from(told.is_none());
+        None
     }
 
     /// Calls the factory. The outer `None` means that it panicked.

@@ -1,10 +1,11 @@
 //! A simulated server whose connections go through a layer.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::address::Peer;
 use crate::layer::{Layer, Layered};
-use crate::session::{Actions, Ended, Factory};
+use crate::session::{Actions, Ended, Factory, Refusal};
 use crate::testing::Simulation;
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::network::Question;
@@ -35,10 +36,40 @@ where
         self.factory.handle_error(ended);
     }
 
+    fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
+        self.factory.handle_refusal(peer, why);
+    }
+
+    fn started(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        self.act(actions, F::started);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.factory.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        self.act(actions, F::handle_timeout);
+    }
+
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        self.act(actions, F::service_actions);
+    }
+}
+
+impl<F, M, L> Through<F, M>
+where
+    F: Factory,
+    M: FnMut() -> L,
+    L: Layer,
+{
+    fn act(
+        &mut self,
+        actions: &mut Actions<'_, Inside<L, F::Protocol>>,
+        hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
+    ) {
         let mut connects = Vec::new();
-        self.factory
-            .service_actions(&mut actions.inside(&mut connects));
+        hook(&mut self.factory, &mut actions.inside(&mut connects));
 
         for (to, protocol) in connects {
             actions.connect(to, Layered::around((self.layer)(), protocol));

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::address::Peer;
-use crate::error::{CloseReason, ProtocolError};
-use crate::session::{Actions, Ended, Factory, Protocol, Tick, Transport};
+use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::session::{Actions, Ended, Factory, Protocol, Refusal, Tick, Transport};
 use crate::testing::simulation::ledger::Slip;
 use crate::testing::simulation::ledger::{Number, SharedLedger};
 
@@ -41,10 +41,35 @@ impl<F: Factory> Factory for Witnessed<F> {
         self.factory.handle_error(ended);
     }
 
+    fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
+        self.factory.handle_refusal(peer, why);
+    }
+
+    fn started(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        self.act(actions, F::started);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.factory.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        self.act(actions, F::handle_timeout);
+    }
+
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        self.act(actions, F::service_actions);
+    }
+}
+
+impl<F: Factory> Witnessed<F> {
+    fn act(
+        &mut self,
+        actions: &mut Actions<'_, Witness<F::Protocol>>,
+        hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
+    ) {
         let mut connects = Vec::new();
-        self.factory
-            .service_actions(&mut actions.inside(&mut connects));
+        hook(&mut self.factory, &mut actions.inside(&mut connects));
 
         self.ledger.borrow_mut().may_close |= *actions.shutdown;
         for (to, protocol) in connects {
@@ -223,6 +248,17 @@ impl<P: Protocol> Protocol for Witness<P> {
         self.check("woken", Stage::Open, Stage::Ended);
         self.protocol.woken(transport);
         let _ = self.settle(Ok(()), transport);
+    }
+
+    fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
+        self.check("deadline_passed", Stage::Open, Stage::Ended);
+        self.protocol.deadline_passed(deadline, transport);
+        self.is_closing.set(true);
+    }
+
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        self.protocol.input_rejected(error, transport);
+        self.is_closing.set(true);
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {

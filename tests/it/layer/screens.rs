@@ -26,6 +26,7 @@ impl Observe for NoZeros {
             Event::DataReceived(_) => "data",
             Event::Taken(_) => "taken",
             Event::ConnectionLost(_) => "lost",
+            Event::InputRejected(_) => "rejected",
             _ => "other",
         });
     }
@@ -42,7 +43,7 @@ fn data_that_is_not_admitted_ends_the_connection_unseen() {
     assert_eq!(session.sent(), b"");
     let reason = session.reason().unwrap().to_string();
     assert!(reason.contains("a zero"), "{reason}");
-    let expected = ["made", "data", "taken", "lost"];
+    let expected = ["made", "data", "taken", "rejected", "lost"];
     assert_eq!(*observer.0.borrow(), expected);
 }
 

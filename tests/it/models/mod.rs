@@ -2,6 +2,7 @@
 //! depend on what moves its bytes.
 
 mod failures;
+mod farewells;
 mod limits;
 mod rules;
 

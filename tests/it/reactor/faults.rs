@@ -400,7 +400,7 @@ impl FrameProtocol for Polite {
         frames.send(frame)
     }
 
-    fn frame_rejected(
+    fn input_rejected(
         &mut self,
         error: &ProtocolError,
         frames: &mut FrameTransport<'_, LengthPrefix>,

@@ -11,6 +11,7 @@ mod echo;
 // A poller without a descriptor cannot be watched by another.
 #[cfg(not(mio_unsupported_force_poll_poll))]
 mod embedded;
+mod factory;
 mod faults;
 mod late_turns;
 mod limits;

@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+use serveloop::server::Refusal;
 use serveloop::{
     Actions, Address, Config, Ended, Factory, Limits, Peer, Server, ShutdownHandle, Statistics,
 };
@@ -203,6 +204,22 @@ impl<F: Factory> Factory for Watched<F> {
     fn handle_error(&mut self, ended: &Ended<'_>) {
         self.errors.push(ended.reason().to_string());
         self.factory.handle_error(ended);
+    }
+
+    fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
+        self.factory.handle_refusal(peer, why);
+    }
+
+    fn started(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        self.factory.started(actions);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.factory.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        self.factory.handle_timeout(actions);
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {

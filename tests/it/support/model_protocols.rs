@@ -26,7 +26,7 @@ impl FrameProtocol for Shout {
         frames.send(&frame.to_ascii_uppercase())
     }
 
-    fn frame_rejected(
+    fn input_rejected(
         &mut self,
         error: &ProtocolError,
         frames: &mut FrameTransport<'_, LengthPrefix>,

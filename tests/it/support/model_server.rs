@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use serveloop::layer::{Event, Observe, Observed};
+use serveloop::server::Refusal;
 use serveloop::{
     Address, Config, Ended, Factory, Listen, Peer, Server, ShutdownHandle, Statistics,
 };
@@ -170,6 +171,10 @@ impl<F: Factory> Factory for Counting<F> {
         let (peer, reason) = (ended.peer(), ended.reason());
         let _ = self.errors.send(format!("{peer}: {reason}"));
         self.factory.handle_error(ended);
+    }
+
+    fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
+        self.factory.handle_refusal(peer, why);
     }
 }
 

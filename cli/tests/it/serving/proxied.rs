@@ -638,7 +638,7 @@ fn haproxy_finds_the_server_healthy() {
         ("send-proxy-v2", MODELS[4]),
     ] {
         let served = serve(&["echo", "--listen", LOCAL], &[&REQUIRED, model]);
-        let option = format!("{option} check-send-proxy check inter 50ms rise 1 fall 1");
+        let option = format!("{option} check-send-proxy check inter 50ms rise 1 fall 3");
         let balancer = Balancer::haproxy(socket_addr(served.uri(0)), &option);
         for _ in 0..5 {
             served.logged("accepted");
