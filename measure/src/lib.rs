@@ -50,9 +50,12 @@ pub use crate::counts::{Calls, Tool, Tracer, per_message};
 pub use crate::family::Family;
 pub use crate::figure::Figure;
 pub use crate::launch::Launched;
+#[cfg(feature = "tls")]
+pub use crate::load::Tickets;
 pub use crate::load::{
-    Interrupt, Latency, Load, Pace, Scenario, Shape, Terms, Uninterrupted, Waiting,
+    Handshakes, Interrupt, Latency, Load, Pace, Scenario, Secured, Shape, Stage, Terms,
+    Uninterrupted, Waiting,
 };
 pub use crate::machine::Machine;
-pub use crate::round::{Sample, fill, sample, turns};
+pub use crate::round::{Rates, Sample, fill, sample, turns};
 pub use crate::table::line;

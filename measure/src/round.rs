@@ -16,6 +16,8 @@ pub struct Sample {
     pub rate: f64,
     /// How long they took.
     pub latency: Latency,
+    /// With churn over TLS, the handshakes of each kind per second.
+    pub handshakes: Option<Rates>,
     /// The processor time of the server per message, in microseconds.
     pub processor: Option<f64>,
     /// The part of that time that was spent in user space, from 0 to 1.
@@ -28,6 +30,15 @@ pub struct Sample {
     pub generator_waited: f64,
     /// The fraction that the server used of the time of all cores available to it.
     pub server_busy: Option<f64>,
+}
+
+/// How many TLS handshakes of each kind were completed per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Those with a certificate and its signature.
+    pub full: f64,
+    /// Those that continued an earlier session.
+    pub resumed: f64,
 }
 
 /// Returns the places of `servers` servers in the order in which they are measured: each once per
@@ -62,10 +73,16 @@ pub fn sample(
 
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let (messages, cores) = (load.messages() as f64, cores as f64);
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let handshakes = load.handshakes().map(|count| Rates {
+        full: count.full as f64 / elapsed,
+        resumed: count.resumed as f64 / elapsed,
+    });
     let used = seconds(before, after);
     Ok(Sample {
         rate: messages / elapsed,
         latency: load.latency(),
+        handshakes: handshakes.filter(|_| load.comes_and_goes()),
         processor: used.map(|used| used * 1e6 / messages),
         user_share: ticks()
             .zip(ticks_before)

@@ -10,12 +10,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serveloop::Address;
-use serveloop_measure::{Pace, Scenario};
+use serveloop_measure::{Pace, Scenario, Secured};
 
 use crate::bench::interrupt::Interrupt;
 use crate::bench::trouble::TIMED_OUT;
 use crate::failure::Failure;
-use crate::outbound::resolve;
+use crate::outbound::{Sessions, TlsOptions, host, place_of_tls, resolve_secured, secured_load};
 use crate::threads;
 
 /// A timeout longer than any measurement, since connections may be idle throughout.
@@ -44,12 +44,22 @@ pub(crate) enum Model {
 }
 
 /// A server that is already running.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     uri: String,
     /// All addresses that the name resolves to.
     addresses: Vec<Address>,
+    /// TLS, if the URI says so.
+    pub(crate) secured: Option<Secured>,
 }
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        self.uri == other.uri
+    }
+}
+
+impl Eq for Target {}
 
 impl Contender {
     /// Returns why this server cannot take the load, or `None` if it can.
@@ -123,20 +133,32 @@ impl Model {
 }
 
 impl Target {
-    /// Looks up the addresses of `uri`, for at most `patience`.
+    /// Looks up the addresses of `uri`, for at most `patience`. `tls` and `sessions` are for one that
+    /// speaks TLS.
     ///
     /// # Errors
-    /// Fails if `uri` is not a URI or is that of a datagram socket, or if the lookup fails or takes
-    /// too long.
-    pub(crate) fn find(uri: &str, patience: Duration) -> Result<Self, Failure> {
-        let addresses = resolve(uri, Some(patience)).map_err(Failure::of_input)?;
+    /// Fails if `uri` is not a URI or is that of a datagram socket, if the lookup fails or takes too
+    /// long, or if TLS cannot be used.
+    pub(crate) fn find(
+        uri: &str,
+        patience: Duration,
+        tls: &TlsOptions,
+        sessions: Sessions,
+    ) -> Result<Self, Failure> {
+        let addresses = resolve_secured(uri, Some(patience)).map_err(Failure::of_input)?;
         if addresses.iter().any(Address::is_datagram) {
-            let problem = "only streams can be measured: tcp:// or unix://";
+            let problem = "only streams can be measured: tcp://, tls:// or unix://";
             return Err(Failure::Usage(format!("--target {uri}: {problem}")));
         }
+
+        let secured = place_of_tls(uri).map(|place| {
+            let name = tls.server_name().unwrap_or(host(place));
+            secured_load(tls, name, sessions)
+        });
         Ok(Self {
             uri: uri.to_owned(),
             addresses,
+            secured: secured.transpose()?,
         })
     }
 
@@ -307,7 +329,10 @@ mod tests {
 
     #[test]
     fn targets_are_streams() {
-        let target = |text: &str| Target::find(text, Duration::from_secs(1));
+        let target = |text: &str| {
+            let tls = TlsOptions::default();
+            Target::find(text, Duration::from_secs(1), &tls, Sessions::New)
+        };
         assert_eq!(
             Contender::Target(target("tcp://127.0.0.1:7").unwrap()).to_string(),
             "tcp://127.0.0.1:7"

@@ -62,6 +62,13 @@ const DASH: &str = "-";
 ///   $ serveloop bench --churn --connections 100
 ///   $ serveloop bench --compare event-loop,threaded --connections 100 --idle 2000
 ///
+/// Measure a server over TLS. Its certificate is checked as `connect` does it. With --churn, each
+/// connection has a full handshake, or with --resume a short one that continues an earlier session. The
+/// lines below the table say how many handshakes of each kind there really were, since a server need not
+/// offer sessions:
+///
+///   $ serveloop bench --target tls://localhost:9443 --ca cert.pem --churn --connections 10 --resume
+///
 /// Keep the results as data, and as a page with charts that can be published as it is:
 ///
 ///   $ serveloop bench --json results.json --report results.html
@@ -89,8 +96,9 @@ const DASH: &str = "-";
 /// null) and "results", a list of objects: "server", "load" (closed, open, churn), "connections",
 /// "idle", "size", "depth", "rate", "skipped" (why it was not measured, or not in all rounds, or null)
 /// and "measured" (or null): "rounds" (how many were measured), "per_second", "latency_microseconds"
-/// ("p50", "p90", "p99", "p99.9", "max"), "server_microseconds_per_message",
-/// "server_bytes_per_connection", "system_calls_per_message", "generator_busy", "server_busy",
+/// ("p50", "p90", "p99", "p99.9", "max"), "handshakes_per_second" (with --churn over TLS: "full" and
+/// "resumed"), "server_microseconds_per_message", "server_bytes_per_connection",
+/// "system_calls_per_message", "generator_busy", "server_busy",
 /// "generator_waited" (fractions of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept".
 /// Figures are objects with "median", "least" and "most"; unknown ones are null.
 #[derive(Args, Debug)]

@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::bench::contender::Model;
+use crate::outbound::TlsOptions;
 use crate::units::{Size, Span};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// A running server that sends back what it receives: tcp://HOST:PORT or unix://PATH. Can be given
-    /// several times
+    /// A running server that sends back what it receives: tcp://HOST:PORT, tls://HOST:PORT or
+    /// unix://PATH. Can be given several times
     #[arg(long, value_name = "URI", help_heading = "What is measured")]
     pub(crate) target: Vec<String>,
     /// Servers to start and compare: event-loop, workers=NUMBER, threaded, forking, sequential
@@ -66,6 +67,13 @@ pub(crate) struct Options {
         help_heading = "Load"
     )]
     pub(crate) idle: usize,
+
+    #[command(flatten, next_help_heading = "TLS")]
+    pub(crate) tls: TlsOptions,
+    /// Over TLS, let each connection resume an earlier session, as clients that come back do. Without
+    /// this each has a full handshake
+    #[arg(long, help_heading = "TLS")]
+    pub(crate) resume: bool,
 
     /// How many times to measure each server; servers take turns
     #[arg(

@@ -7,6 +7,7 @@ use serveloop_measure::{Pace, Scenario, descriptors};
 use crate::bench::contender::{Contender, Model, Target};
 use crate::bench::options::Options;
 use crate::failure::Failure;
+use crate::outbound::{Sessions, place_of_tls};
 
 /// The models that are compared by default.
 const USUAL: [Model; 3] = [Model::EventLoop, Model::Threaded, Model::Forking];
@@ -42,9 +43,8 @@ impl Plan {
     /// the name of a target cannot be looked up within its timeout.
     pub(crate) fn new(options: &Options) -> Result<Self, Failure> {
         let mut plan = Self::collect(options).map_err(Failure::Usage)?;
-        plan.contenders = contenders(options, plan.patience)?;
-        let total = plan.scenarios.iter().map(Scenario::total).max();
-        descriptors::check(total.unwrap_or(0)).map_err(Failure::Usage)?;
+        plan.contenders = contenders(options, &plan)?;
+        descriptors::check(plan.connections_most()).map_err(Failure::Usage)?;
         plan.check_workers().map_err(Failure::Usage)?;
         Ok(plan)
     }
@@ -61,6 +61,12 @@ impl Plan {
             })?;
         }
         Ok(())
+    }
+
+    /// Returns the most connections that are open at a time.
+    fn connections_most(&self) -> usize {
+        let totals = self.scenarios.iter().map(Scenario::total);
+        totals.max().unwrap_or(0)
     }
 
     /// Returns the total number of measurements.
@@ -99,11 +105,24 @@ impl Plan {
     }
 }
 
-fn contenders(options: &Options, patience: Duration) -> Result<Vec<Contender>, Failure> {
+fn contenders(options: &Options, plan: &Plan) -> Result<Vec<Contender>, Failure> {
+    let is_secured = |uri: &String| place_of_tls(uri).is_some();
+    let given = options.tls.given().or(options.resume.then_some("--resume"));
+    if let Some(option) = given.filter(|_| !options.target.iter().any(is_secured)) {
+        let problem = format!("{option} is for servers that speak TLS: --target tls://HOST:PORT");
+        return Err(Failure::Usage(problem));
+    }
+    let sessions = match options.resume {
+        // Some connections end while others begin.
+        true => Sessions::Resumed(2 * plan.connections_most()),
+        false => Sessions::New,
+    };
+
     let models = options.compare.iter().copied().map(Contender::Model);
     let mut contenders: Vec<_> = models.collect();
     for uri in &options.target {
-        contenders.push(Contender::Target(Target::find(uri, patience)?));
+        let target = Target::find(uri, plan.patience, &options.tls, sessions)?;
+        contenders.push(Contender::Target(target));
     }
     if contenders.is_empty() {
         contenders.extend(USUAL.map(Contender::Model));

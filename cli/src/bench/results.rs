@@ -69,6 +69,8 @@ pub(crate) struct Measured {
     /// Messages per second, or with churn, connections per second.
     pub(crate) per_second: Figure,
     pub(crate) latency_microseconds: Times,
+    /// With churn over TLS, the handshakes of each kind, as they turned out.
+    pub(crate) handshakes_per_second: Option<Handshakes>,
     pub(crate) server_microseconds_per_message: Option<Figure>,
     pub(crate) server_bytes_per_connection: Option<Figure>,
     pub(crate) system_calls_per_message: Option<f64>,
@@ -82,6 +84,13 @@ pub(crate) struct Measured {
     pub(crate) generator_was_the_limit: bool,
     /// Whether an open loop kept its rate. It is `None` for other loads.
     pub(crate) rate_was_kept: Option<bool>,
+}
+
+/// TLS handshakes per second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Handshakes {
+    pub(crate) full: Figure,
+    pub(crate) resumed: Figure,
 }
 
 /// The percentiles over all rounds, and the longest time of any round.
@@ -156,6 +165,9 @@ impl Measured {
         };
 
         let per_second = figure(|sample| sample.rate)?;
+        let full = known(|sample| Some(sample.handshakes?.full));
+        let resumed = known(|sample| Some(sample.handshakes?.resumed));
+        let handshakes = full.zip(resumed);
         let generator_busy = figure(|sample| sample.generator_busy)?.median;
         let server_busy = known(|sample| sample.server_busy).map(|figure| figure.median);
         #[expect(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
@@ -175,6 +187,7 @@ impl Measured {
                 p999: figure(|sample| sample.latency.p999)?,
                 max: figure(|sample| sample.latency.max)?.most,
             },
+            handshakes_per_second: handshakes.map(|(full, resumed)| Handshakes { full, resumed }),
             server_microseconds_per_message: known(|sample| sample.processor),
             server_bytes_per_connection: known(|sample| sample.memory),
             system_calls_per_message: None,
@@ -212,6 +225,7 @@ pub(crate) mod tests {
                 p999: 8e6 / rate,
                 max: 9e6 / rate,
             },
+            handshakes: None,
             processor: Some(2.0),
             user_share: Some(0.1),
             memory: Some(170.0),

@@ -4,8 +4,8 @@ use std::{env, io, process};
 
 use serveloop::Address;
 use serveloop_measure::{
-    Calls, Cores, Family, Load, Pace, Sample, Scenario, Terms, Tool, Tracer, fill, per_message,
-    sample,
+    Calls, Cores, Family, Load, Pace, Sample, Scenario, Secured, Terms, Tool, Tracer, fill,
+    per_message, sample,
 };
 
 use crate::bench::contender::{Contender, Model};
@@ -41,7 +41,7 @@ impl<'a> Ground<'a> {
                 let address = target.address(self.plan.patience, self.interrupt);
                 let addresses = [address.map_err(named)?.clone()];
 
-                let load = self.load(scenario, &addresses)?;
+                let load = self.load(scenario, &addresses, target.secured.as_ref())?;
                 self.run(load, scenario, None, 1).map_err(named)
             }
         }
@@ -50,7 +50,7 @@ impl<'a> Ground<'a> {
     fn measure_model(self, model: Model, scenario: &Scenario) -> io::Result<Sample> {
         let server = Server::start(model, scenario, self.cores, None, self.interrupt)?;
         let cores = model.cores_used(self.cores.servers.len());
-        let load = self.load(scenario, &server.addresses)?;
+        let load = self.load(scenario, &server.addresses, None)?;
         let outcome = self.run(load, scenario, Some(server.family()), cores);
         outcome.map_err(|error| server.explain(error))
     }
@@ -67,6 +67,7 @@ impl<'a> Ground<'a> {
             Pace::Closed | Pace::Open(_) => fill(&mut load, scenario.total(), family)?,
         };
 
+        load.gather_tickets()?;
         load.begin(u64::MAX);
         load.run(self.plan.warm_up)?;
         let sample = sample(&mut load, family, cores, |load| {
@@ -102,7 +103,7 @@ impl<'a> Ground<'a> {
         let tracer = Tracer::new(Tool::Strace, &env::temp_dir(), &name);
         let server = Server::start(model, scenario, self.cores, Some(&tracer), self.interrupt)?;
 
-        let load = self.load(scenario, &server.addresses);
+        let load = self.load(scenario, &server.addresses, None);
         let exchanged = load.and_then(|mut load| {
             load.exchange_messages(messages)?;
             Ok(load)
@@ -115,11 +116,20 @@ impl<'a> Ground<'a> {
         tracer.calls()
     }
 
-    fn load(self, scenario: &Scenario, addresses: &[Address]) -> io::Result<Load<'a>> {
+    fn load<'b>(
+        self,
+        scenario: &Scenario,
+        addresses: &[Address],
+        secured: Option<&'b Secured>,
+    ) -> io::Result<Load<'b>>
+    where
+        'a: 'b,
+    {
         let terms = Terms {
             patience: self.plan.patience,
             interrupt: self.interrupt,
             explain: told,
+            secured,
         };
         Load::new(scenario, addresses.to_vec(), terms).map_err(explained)
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serveloop_measure::figure::{number, spread, time};
 use serveloop_measure::line;
 
-use crate::bench::results::{Measured, Outcome, Results};
+use crate::bench::results::{Handshakes, Measured, Outcome, Results};
 
 const TITLES: [&str; 12] = [
     "", "", "spread", "ratio", "p50", "p90", "p99", "p99.9", "max", "CPU each", "per conn", "calls",
@@ -62,6 +62,9 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
         if measured.rate_was_kept == Some(false) {
             notes.push(format!("{what}: the rate was not kept"));
         }
+        if let Some(handshakes) = measured.handshakes_per_second {
+            notes.push(format!("{what}: {}", kinds(handshakes)));
+        }
         if measured.generator_was_the_limit {
             notes.push(format!("{what}: {}", limit(measured)));
         }
@@ -94,6 +97,12 @@ fn disturbance(results: &Results) -> Option<String> {
              time for its core, so the figures mean little"
         )
     })
+}
+
+/// Describes how many TLS handshakes were full, and how many resumed a session.
+fn kinds(handshakes: Handshakes) -> String {
+    let [full, resumed] = [handshakes.full, handshakes.resumed].map(|it| number(it.median));
+    format!("{full} full and {resumed} resumed TLS handshakes/s")
 }
 
 /// Describes how far the generator was the limit.
@@ -144,7 +153,7 @@ fn row(outcome: &Outcome, base: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serveloop_measure::{Pace, Sample};
+    use serveloop_measure::{Pace, Rates, Sample};
 
     use crate::bench::contender::{Contender, Model};
     use crate::bench::results::tests::{results, sample, scenario};
@@ -181,6 +190,21 @@ mod tests {
     fn what_makes_figures_doubtful_is_said() {
         let mut results = results();
         assert_eq!(notes(&results), [""; 0]);
+
+        let handshakes = Some(Rates {
+            full: 12.0,
+            resumed: 3_456.0,
+        });
+        let secured = Sample {
+            handshakes,
+            ..sample(3_468.0)
+        };
+        let load = scenario(Pace::Churn, 7);
+        let contender = Contender::Model(Model::EventLoop);
+        results.results = vec![Outcome::new(&contender, &load, &[secured])];
+        let shown = notes(&results);
+        let expected = "12.0 full and 3,456 resumed TLS handshakes/s";
+        assert!(shown[0].ends_with(expected), "{shown:?}");
 
         let slow = Sample {
             generator_busy: 0.99,

@@ -13,7 +13,6 @@ mod relay;
 mod screen;
 mod turns;
 
-use std::io;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,7 +28,9 @@ use crate::connect::relay::Relay;
 use crate::connect::turns::{Manners, Turns};
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
-use crate::outbound::{Before, ProxyHeader, Secured, TlsOptions, Trust, resolve, visit_after};
+use crate::outbound::{
+    Before, ProxyHeader, Secured, TlsOptions, Trust, host, place_of_tls, resolve_secured, visit_after,
+};
 use crate::protocols::Wire;
 use crate::units::{KeepAlive, Size, Timeout};
 
@@ -172,7 +173,7 @@ impl Connect {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let leftover = Leftover::watch()?;
         let patience = self.config().connect_timeout;
-        let addresses = self.addresses(patience).map_err(Failure::of_input)?;
+        let addresses = resolve_secured(&self.uri, patience).map_err(Failure::of_input)?;
 
         self.check(&addresses)?;
         let before = Before {
@@ -199,20 +200,7 @@ impl Connect {
 
     /// Returns host and port of a server that speaks TLS, or `None` for all other servers.
     fn place_of_tls(&self) -> Option<&str> {
-        self.uri.strip_prefix("tls://")
-    }
-
-    fn addresses(&self, patience: Option<Duration>) -> io::Result<Vec<Address>> {
-        // The library knows nothing of this scheme, so its errors are completed.
-        let changed = |error: io::Error, from: &str, to: &str| {
-            io::Error::new(error.kind(), error.to_string().replacen(from, to, 1))
-        };
-        match self.place_of_tls() {
-            None => resolve(&self.uri, patience)
-                .map_err(|error| changed(error, "expected tcp, udp", "expected tcp, tls, udp")),
-            Some(place) => resolve(&format!("tcp://{place}"), patience)
-                .map_err(|error| changed(error, "tcp://", "tls://")),
-        }
+        place_of_tls(&self.uri)
     }
 
     /// Returns TLS for the server, if its address says so.
@@ -314,15 +302,6 @@ impl Connect {
 
     fn message_most(&self, usual: usize) -> usize {
         self.max_message.map_or(usual, Into::into)
-    }
-}
-
-/// Returns the host of a place as certificates name it: without brackets, port and zone.
-fn host(place: &str) -> &str {
-    let host = place.rsplit_once(':').map_or(place, |(host, _)| host);
-    match host.strip_prefix('[') {
-        None => host,
-        Some(ip) => ip.split(['%', ']']).next().unwrap_or(ip),
     }
 }
 

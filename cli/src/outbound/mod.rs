@@ -1,7 +1,7 @@
 //! An outbound connection, from its URI to its end.
 //!
-//! This room holds what `connect` and `fetch` share: looking up a name, trying several addresses,
-//! PROXY headers, TLS, and a timeout for all of it. It knows no protocol and no command.
+//! This room holds what `connect`, `fetch` and `bench` share: looking up a name, trying several
+//! addresses, PROXY headers, TLS, and a timeout for all of it. It knows no protocol and no command.
 
 mod announced;
 mod happy_eyeballs;
@@ -30,8 +30,8 @@ use crate::sys::limits;
 use crate::threads;
 
 pub(crate) use self::proxy_header::ProxyHeader;
-pub(crate) use self::tls::{Secured, Trust};
-pub(crate) use self::tls_options::TlsOptions;
+pub(crate) use self::tls::{Secured, Trust, secured_load};
+pub(crate) use self::tls_options::{Sessions, TlsOptions};
 
 /// How a connection ended, reported by its protocol to the code that made it. The first report
 /// counts.
@@ -179,5 +179,36 @@ pub(crate) fn resolve(uri: &str, patience: Option<Duration>) -> io::Result<Vec<A
     match patience {
         Some(patience) => told.recv_timeout(patience).map_err(late)?,
         None => told.recv().map_err(io::Error::other)?,
+    }
+}
+
+/// Returns host and port of a server that speaks TLS, or `None` for all other URIs.
+pub(crate) fn place_of_tls(uri: &str) -> Option<&str> {
+    uri.strip_prefix("tls://")
+}
+
+/// Works like [`resolve`], and takes `tls://HOST:PORT` too.
+///
+/// # Errors
+/// Fails like `resolve`.
+pub(crate) fn resolve_secured(uri: &str, patience: Option<Duration>) -> io::Result<Vec<Address>> {
+    // The library knows nothing of this scheme, so its errors are completed.
+    let changed = |error: io::Error, from: &str, to: &str| {
+        io::Error::new(error.kind(), error.to_string().replacen(from, to, 1))
+    };
+    match place_of_tls(uri) {
+        None => resolve(uri, patience)
+            .map_err(|error| changed(error, "expected tcp, udp", "expected tcp, tls, udp")),
+        Some(place) => resolve(&format!("tcp://{place}"), patience)
+            .map_err(|error| changed(error, "tcp://", "tls://")),
+    }
+}
+
+/// Returns the host of a place as certificates name it: without brackets, port and zone.
+pub(crate) fn host(place: &str) -> &str {
+    let host = place.rsplit_once(':').map_or(place, |(host, _)| host);
+    match host.strip_prefix('[') {
+        None => host,
+        Some(ip) => ip.split(['%', ']']).next().unwrap_or(ip),
     }
 }

@@ -3,15 +3,17 @@
 use std::io;
 
 use jiff::Timestamp;
+use serveloop::layer::tls::rustls::client::Resumption;
 use serveloop::layer::tls::rustls::pki_types::UnixTime;
 use serveloop::layer::tls::rustls::{AlertDescription, CertificateError, Error, HandshakeType};
-use serveloop::layer::tls::{ClientTls, Tls, TlsError};
+use serveloop::layer::tls::{ClientTls, ClientTlsBuilder, Tls, TlsError};
 use serveloop::layer::{Event, Layered, Observe, Observed};
 use serveloop::{CloseReason, Deadline, Protocol, ProtocolError};
+use serveloop_measure::{Stage, Tickets};
 
 use crate::failure::Failure;
 use crate::outbound::Ending;
-use crate::outbound::tls_options::TlsOptions;
+use crate::outbound::tls_options::{Sessions, TlsOptions};
 
 /// What to do about a server that is not trusted.
 const TRUST: &str = "--ca FILE trusts what is in FILE, --insecure trusts every server";
@@ -39,6 +41,14 @@ impl Trust {
     /// # Errors
     /// Fails if a file cannot be read, or does not hold what it should.
     pub(crate) fn new(options: &TlsOptions, alpn: Option<&str>) -> Result<Self, Failure> {
+        let mut builder = Self::builder(options);
+        if let Some(alpn) = alpn {
+            builder = builder.alpn(alpn);
+        }
+        builder.build().map(Self).map_err(unusable)
+    }
+
+    fn builder(options: &TlsOptions) -> ClientTlsBuilder {
         let mut builder = ClientTls::builder();
         for file in &options.ca {
             builder = builder.roots(file.clone());
@@ -50,12 +60,7 @@ impl Trust {
             let key = options.key.as_ref().unwrap_or(chain);
             builder = builder.certificate(chain.clone(), key.clone());
         }
-        if let Some(alpn) = alpn {
-            builder = builder.alpn(alpn);
-        }
-
-        let failed = |error| Failure::from(io::Error::other(error));
-        builder.build().map(Self).map_err(failed)
+        builder
     }
 
     /// Returns TLS for connections to the server `name`, a host name or an IP address.
@@ -63,17 +68,60 @@ impl Trust {
     /// # Errors
     /// Fails if it is neither.
     pub(crate) fn server(&self, name: &str) -> Result<Secured, Failure> {
-        // A certificate names a host without the dot that ends a complete name.
-        let name = name.strip_suffix('.').unwrap_or(name);
-        let usage = |error: TlsError| {
-            Failure::Usage(format!("{error}: --server-name NAME gives one for TLS"))
-        };
-        Tls::client(&self.0, name).map_err(usage)?;
+        let name = as_certified(name);
+        Tls::client(&self.0, name).map_err(no_name)?;
         Ok(Secured {
             tls: self.0.clone(),
             name: name.to_owned(),
         })
     }
+}
+
+/// Returns TLS for the connections of a load to the server `name`, a host name or an IP address.
+///
+/// # Errors
+/// Fails if it is neither, or like [`Trust::new`].
+pub(crate) fn secured_load(
+    options: &TlsOptions,
+    name: &str,
+    sessions: Sessions,
+) -> Result<serveloop_measure::Secured, Failure> {
+    let tickets = match sessions {
+        Sessions::New => None,
+        Sessions::Resumed(most) => Some(Tickets::new(most)),
+    };
+    let resumption = tickets
+        .as_ref()
+        .map_or_else(Resumption::disabled, Tickets::resumption);
+    let tls = Trust::builder(options).resumption(resumption);
+    let tls = tls.build().map_err(unusable)?;
+
+    let secured = serveloop_measure::Secured::new(tls, as_certified(name)).map_err(no_name)?;
+    let secured = secured.explained_by(|reason, name, stage| {
+        let progress = match stage {
+            Stage::Handshake => Progress::Handshake,
+            Stage::Open => Progress::Open,
+            Stage::Answered => Progress::Answered,
+        };
+        problem(reason, name, progress)
+    });
+    Ok(match tickets {
+        Some(tickets) => secured.resuming(tickets),
+        None => secured,
+    })
+}
+
+/// Returns a host as a certificate names it: without the dot that ends a complete name.
+fn as_certified(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+fn unusable(error: TlsError) -> Failure {
+    Failure::from(io::Error::other(error))
+}
+
+fn no_name(error: TlsError) -> Failure {
+    Failure::Usage(format!("{error}: --server-name NAME gives one for TLS"))
 }
 
 impl Secured {
@@ -87,8 +135,7 @@ impl Secured {
         let watch = Watch {
             name: self.name.clone(),
             ending,
-            is_open: false,
-            is_answered: false,
+            progress: Progress::Handshake,
         };
         Layered::around(tls, Observed::new(protocol, watch))
     }
@@ -100,18 +147,26 @@ impl Secured {
 struct Watch {
     name: String,
     ending: Ending,
-    is_open: bool,
-    /// Whether the server has sent anything for the protocol.
-    is_answered: bool,
+    progress: Progress,
+}
+
+/// How far a TLS connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Handshake,
+    /// The handshake is complete.
+    Open,
+    /// The server has sent something for the protocol.
+    Answered,
 }
 
 impl Observe for Watch {
     fn observe(&mut self, event: Event<'_>) {
         match event {
-            Event::ConnectionMade => self.is_open = true,
-            Event::DataReceived(_) => self.is_answered = true,
+            Event::ConnectionMade => self.progress = Progress::Open,
+            Event::DataReceived(_) => self.progress = Progress::Answered,
             Event::ConnectionLost(ended) => {
-                if let Some(problem) = self.problem(ended.reason()) {
+                if let Some(problem) = problem(ended.reason(), &self.name, self.progress) {
                     self.ending.fail(problem);
                 }
             }
@@ -120,33 +175,31 @@ impl Observe for Watch {
     }
 }
 
-impl Watch {
-    /// Returns what went wrong, if it is a matter of TLS.
-    fn problem(&self, reason: &CloseReason) -> Option<String> {
-        match reason {
-            CloseReason::Protocol(ProtocolError::Other(error)) => {
-                let error = error.downcast_ref::<TlsError>()?;
-                Some(described(error, &self.name))
-            }
-            CloseReason::Truncated if self.is_open => {
-                let problem = "the server ended the connection without TLS's end mark \
-                               (close_notify), so the end may be missing";
-                Some(problem.to_owned())
-            }
-            // The reset may have overtaken an alert, which follows the handshake in TLS 1.3.
-            CloseReason::Io(_) if self.is_open && !self.is_answered => Some(format!(
-                "{reason}: perhaps the server requires a client's certificate ({SHOW})"
-            )),
-            _ if self.is_open => None,
-            CloseReason::Truncated | CloseReason::Closed | CloseReason::PeerClosed => Some(
-                format!("the server closed the connection when {NOT_COMPLETE}"),
-            ),
-            CloseReason::TimedOut(Deadline::Handshake | Deadline::Idle | Deadline::Write) => {
-                Some(format!("timed out: {NOT_COMPLETE} in time"))
-            }
-            CloseReason::Io(error) => Some(format!("{NOT_COMPLETE}: {error}")),
-            _ => None,
+/// Returns what went wrong on a connection to the server `name`, if it is a matter of TLS.
+fn problem(reason: &CloseReason, name: &str, progress: Progress) -> Option<String> {
+    match reason {
+        CloseReason::Protocol(ProtocolError::Other(error)) => {
+            let error = error.downcast_ref::<TlsError>()?;
+            Some(described(error, name))
         }
+        CloseReason::Truncated if progress != Progress::Handshake => {
+            let problem = "the server ended the connection without TLS's end mark \
+                           (close_notify), so the end may be missing";
+            Some(problem.to_owned())
+        }
+        // The reset may have overtaken an alert, which follows the handshake in TLS 1.3.
+        CloseReason::Io(_) if progress == Progress::Open => Some(format!(
+            "{reason}: perhaps the server requires a client's certificate ({SHOW})"
+        )),
+        _ if progress != Progress::Handshake => None,
+        CloseReason::Truncated | CloseReason::Closed | CloseReason::PeerClosed => Some(format!(
+            "the server closed the connection when {NOT_COMPLETE}"
+        )),
+        CloseReason::TimedOut(Deadline::Handshake | Deadline::Idle | Deadline::Write) => {
+            Some(format!("timed out: {NOT_COMPLETE} in time"))
+        }
+        CloseReason::Io(error) => Some(format!("{NOT_COMPLETE}: {error}")),
+        _ => None,
     }
 }
 

@@ -26,6 +26,15 @@ pub(crate) struct TlsOptions {
     server_name: Option<String>,
 }
 
+/// What the connections of a load do with TLS sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sessions {
+    /// Each begins a new one.
+    New,
+    /// Each resumes one, of which as many as this are kept.
+    Resumed(usize),
+}
+
 impl TlsOptions {
     /// Returns the first of these options that was given.
     pub(crate) fn given(&self) -> Option<&'static str> {

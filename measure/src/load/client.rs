@@ -9,6 +9,10 @@ use serveloop::{CloseReason, Deadline, Ended, Protocol, ProtocolError, Transport
 use crate::load::pattern::{Pattern, Place};
 use crate::load::schedule::Schedule;
 use crate::load::tally::Tally;
+use crate::load::{Secured, Stage};
+
+/// The first bytes of what a server sends that expects TLS and gets something else.
+const TLS_ALERT: [u8; 2] = [21, 3];
 
 /// Sends messages and checks what comes back. The first message of every connection is a visit: it
 /// shows that the server echoes, and makes sure that the connection has been used before the
@@ -59,6 +63,8 @@ pub(crate) struct Course {
     /// Wakes the active clients, which then look for something to send. Each has its client's
     /// place among them.
     pub(crate) wakers: RefCell<Vec<(u64, Waker)>>,
+    /// TLS for all connections.
+    pub(crate) secured: Option<Secured>,
     /// Explains why a connection ended.
     pub(crate) explain: fn(&CloseReason) -> String,
     /// Returns the current time. The loop reads the clock only once per turn, which is too coarse
@@ -71,6 +77,18 @@ impl Course {
     fn rank(&self, number: usize) -> Option<u64> {
         let (rank, rest) = (number / self.stride, number % self.stride);
         (rest == 0 && rank < self.active).then_some(rank as u64)
+    }
+
+    /// Returns whether a connection does nothing but begin and end.
+    fn is_bare(&self) -> bool {
+        self.size == 0
+    }
+
+    /// Explains why a connection ended that came as far as `stage`.
+    fn explain(&self, reason: &CloseReason, stage: Stage) -> String {
+        let secured = self.secured.as_ref();
+        let explained = secured.and_then(|secured| secured.explain(reason, stage));
+        explained.unwrap_or_else(|| (self.explain)(reason))
     }
 }
 
@@ -87,6 +105,15 @@ impl Client {
             sent: 0,
             answered: 0,
             moments: vec![now; course.depth].into(),
+        }
+    }
+
+    /// Returns how far its connection came.
+    fn stage(&self) -> Stage {
+        match (self.sent, self.answered) {
+            (0, _) if self.course.secured.is_some() => Stage::Handshake,
+            (_, 0) => Stage::Open,
+            _ => Stage::Answered,
         }
     }
 
@@ -112,13 +139,20 @@ impl Client {
             return;
         }
         transport.close();
+        drop(tally);
+        self.count_connection(now);
+    }
 
-        if self.course.over.get().is_none() {
-            tally.record(now.saturating_duration_since(self.moments[0]));
-            let budget = self.course.budget.get();
-            tally.reopen += usize::from(budget > 0);
-            self.course.budget.set(budget.saturating_sub(1));
+    /// Counts a connection that has served its purpose, and has another one take its place.
+    fn count_connection(&self, now: Instant) {
+        if self.course.over.get().is_some() {
+            return;
         }
+        let mut tally = self.course.tally.borrow_mut();
+        tally.record(now.saturating_duration_since(self.moments[0]));
+        let budget = self.course.budget.get();
+        tally.reopen += usize::from(budget > 0);
+        self.course.budget.set(budget.saturating_sub(1));
     }
 
     #[inline]
@@ -182,10 +216,11 @@ impl Client {
 
     /// Returns why the loss of this connection makes the run invalid.
     fn failure(&self, reason: &CloseReason) -> String {
-        let (number, why) = (self.number + 1, (self.course.explain)(reason));
+        let stage = self.stage();
+        let (number, why) = (self.number + 1, self.course.explain(reason, stage));
         match reason {
             CloseReason::ConnectFailed(_) | CloseReason::TimedOut(Deadline::Connect) => why,
-            CloseReason::PeerClosed | CloseReason::Io(_) if self.answered == 0 => format!(
+            CloseReason::PeerClosed | CloseReason::Io(_) if stage == Stage::Open => format!(
                 "connection {number}: {why} before its first reply: the server may limit its connections"
             ),
             _ => format!("connection {number}: {why}"),
@@ -214,6 +249,10 @@ impl Protocol for Client {
         }
         let began = self.moments[0];
         self.send(1, began, transport);
+        if self.course.is_bare() {
+            // The server's end shows that it has seen ours.
+            transport.finish();
+        }
         Ok(())
     }
 
@@ -223,9 +262,14 @@ impl Protocol for Client {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        if !self.course.pattern.matches(&mut self.incoming, data) {
+        let matches = self.course.pattern.matches(&mut self.incoming, data);
+        if !matches || self.course.is_bare() {
+            let is_first = self.answered == 0 && self.partial == 0;
             return Err(ProtocolError::malformed(
-                "the echo differs from what was sent",
+                match is_first && data.starts_with(&TLS_ALERT) {
+                    true => "the server answers with an alert of TLS, which tls:// speaks",
+                    false => "the echo differs from what was sent",
+                },
             ));
         }
 
@@ -259,6 +303,13 @@ impl Protocol for Client {
 
     fn connection_lost(&mut self, ended: &Ended<'_>) {
         let reason = ended.reason();
+        let is_end = matches!(
+            reason,
+            CloseReason::Closed | CloseReason::PeerClosed | CloseReason::Truncated
+        );
+        if self.course.is_bare() && self.sent > 0 && is_end {
+            return self.count_connection(Instant::now());
+        }
         let expected = self.course.over.get().is_some()
             || (matches!(reason, CloseReason::Closed) && self.course.churn);
         if !expected {
@@ -292,6 +343,7 @@ mod tests {
             over: Cell::new(None),
             tally: RefCell::new(Tally::new()),
             wakers: RefCell::default(),
+            secured: None,
             explain: CloseReason::to_string,
             time: |transport| transport.now(),
         })

@@ -1,13 +1,21 @@
 //! The load generator: many clients on one loop.
 
 mod client;
+mod line;
 mod pattern;
 mod scenario;
 mod schedule;
+#[cfg_attr(not(feature = "tls"), path = "unsecured.rs")]
+mod secured;
 mod tally;
+#[cfg(feature = "tls")]
+mod tickets;
 
 pub use self::scenario::{Pace, Scenario, Shape, Waiting};
-pub use self::tally::Latency;
+pub use self::secured::Secured;
+pub use self::tally::{Handshakes, Latency};
+#[cfg(feature = "tls")]
+pub use self::tickets::Tickets;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,6 +25,7 @@ use std::{fmt, io, mem};
 use serveloop::{Address, CloseReason, Config, Limits, Peer, Reactor, Waker};
 
 use self::client::{Client, Course};
+use self::line::Line;
 use self::pattern::Pattern;
 use self::schedule::Schedule;
 use self::tally::Tally;
@@ -35,12 +44,18 @@ const CONNECTING: f64 = 0.9;
 /// The resolution of the system's timers. The loop spins for the last stretch before a message is
 /// due.
 const COARSE: Duration = Duration::from_millis(2);
+/// What TLS adds to a message at most, in bytes, if each is a record of its own.
+const RECORD_EXTRA: usize = 64;
+/// The most bytes of a message in a record of TLS.
+const RECORD_MOST: usize = 16 * 1024;
+/// Room for the messages of a TLS handshake, among them a chain of certificates.
+const HANDSHAKE_MOST: usize = 64 * 1024;
 
 /// The patience with a server, unless the program says otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The factory for incoming connections. There is no listener, so it never makes anything.
-type Nobody = fn(&Peer) -> Option<Client>;
+type Nobody = fn(&Peer) -> Option<Line>;
 
 /// Says whether a measurement is to end before its time.
 pub trait Interrupt: fmt::Debug {
@@ -61,6 +76,19 @@ pub struct Terms<'a> {
     pub interrupt: &'a dyn Interrupt,
     /// Explains why a connection ended.
     pub explain: fn(&CloseReason) -> String,
+    /// TLS for all connections, if they use it.
+    pub secured: Option<&'a Secured>,
+}
+
+/// How far a connection of a load came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its TLS handshake is not complete.
+    Handshake,
+    /// It is established.
+    Open,
+    /// The server has sent a message back.
+    Answered,
 }
 
 /// Never ends a measurement before its time.
@@ -105,6 +133,7 @@ impl Default for Terms<'_> {
             patience: PATIENCE,
             interrupt: &Uninterrupted,
             explain: CloseReason::to_string,
+            secured: None,
         }
     }
 }
@@ -127,11 +156,12 @@ impl<'a> Load<'a> {
             over: Cell::new(None),
             tally: RefCell::new(Tally::new()),
             wakers: RefCell::default(),
+            secured: terms.secured.cloned(),
             explain: terms.explain,
             time: |_| Instant::now(),
         };
 
-        let config = config(scenario, terms.patience);
+        let config = config(scenario, &terms);
         Ok(Self {
             reactor: Reactor::new((|_| None) as Nobody, config)?,
             course: Rc::new(course),
@@ -161,7 +191,7 @@ impl<'a> Load<'a> {
                 return Ok(());
             }
 
-            while self.opened < connections && self.opened - settled < OPENING_MOST {
+            while self.opened < connections && self.opened - settled < self.opening_most() {
                 self.open();
             }
 
@@ -169,6 +199,30 @@ impl<'a> Load<'a> {
             self.silence
                 .check(settled as u64, "sent back the first message")?;
         }
+    }
+
+    /// With churn whose connections are to resume sessions, makes connections until there is a session
+    /// for each that the load begins with, if the server offers as many. Otherwise does nothing.
+    ///
+    /// # Errors
+    /// The same as for [`run`](Self::run).
+    pub fn gather_tickets(&mut self) -> io::Result<()> {
+        let wanted = self.scenario.connections;
+        let usable = |load: &Self| load.course.secured.as_ref()?.opening_most();
+        let Some(mut before) = usable(self).filter(|_| self.comes_and_goes()) else {
+            return Ok(());
+        };
+
+        self.exchange_messages(1)?;
+        while let Some(now) = usable(self).filter(|now| *now < wanted) {
+            if now <= before {
+                // The server replaces sessions at most, so each connection needs a full handshake.
+                return self.exchange_messages(wanted as u64).map(drop);
+            }
+            before = now;
+            self.exchange_messages(now as u64)?;
+        }
+        Ok(())
     }
 
     /// Starts all active clients, with a total of `budget` messages to send, or with churn,
@@ -279,8 +333,21 @@ impl<'a> Load<'a> {
         self.course.tally.borrow().latency()
     }
 
+    /// Returns how many TLS handshakes were completed since the count was last reset, or `None` for
+    /// a load without TLS.
+    #[must_use]
+    pub fn handshakes(&self) -> Option<Handshakes> {
+        self.course.secured.as_ref()?;
+        Some(self.course.tally.borrow().handshakes)
+    }
+
     fn reset(&self) {
         self.course.tally.borrow_mut().reset();
+    }
+
+    /// Returns whether each message has a connection of its own.
+    pub(crate) fn comes_and_goes(&self) -> bool {
+        self.scenario.pace == Pace::Churn
     }
 
     /// Returns how many messages have come back since the count was last reset.
@@ -309,8 +376,19 @@ impl<'a> Load<'a> {
     fn open(&mut self) {
         let address = &self.addresses[self.opened % self.addresses.len()];
         let client = Client::new(&self.course, self.opened, Instant::now());
-        self.reactor.connect(address.clone(), client);
+        let line = match &self.course.secured {
+            None => Line::Plain(client),
+            Some(secured) => secured.around(client, &self.course),
+        };
+        self.reactor.connect(address.clone(), line);
         self.opened += 1;
+    }
+
+    /// Returns how many connections may be being opened at a time.
+    fn opening_most(&self) -> usize {
+        let secured = self.course.secured.as_ref();
+        let usable = secured.and_then(Secured::opening_most);
+        usable.map_or(OPENING_MOST, |usable| usable.min(OPENING_MOST))
     }
 
     fn turn(&mut self, most: Duration) -> io::Result<()> {
@@ -374,9 +452,16 @@ impl Silence {
     }
 }
 
-fn config(scenario: &Scenario, patience: Duration) -> Config {
+fn config(scenario: &Scenario, terms: &Terms<'_>) -> Config {
     // Twice the most bytes in flight, so that our own output never stops us from reading.
-    let output = 2 * scenario.size * scenario.depth + 1;
+    let output = match terms.secured {
+        None => 2 * scenario.size * scenario.depth + 1,
+        Some(_) => {
+            let records = scenario.size.div_ceil(RECORD_MOST) + 1;
+            2 * (scenario.size + records * RECORD_EXTRA) * scenario.depth + HANDSHAKE_MOST
+        }
+    };
+    let connecting = Some(terms.patience.mul_f64(CONNECTING));
 
     let usual = Config::default();
     Config {
@@ -388,11 +473,12 @@ fn config(scenario: &Scenario, patience: Duration) -> Config {
             .max_buffered
             .max(output.saturating_mul(2 * scenario.total())),
         // Earlier than the silence check, whose error says less.
-        connect_timeout: Some(patience.mul_f64(CONNECTING)),
+        connect_timeout: connecting,
         limits: Limits {
             high_water: output,
             low_water: output / 2,
             max_output: output,
+            handshake_timeout: connecting,
             first_message_timeout: None,
             message_timeout: None,
             idle_timeout: None,

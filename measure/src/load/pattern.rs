@@ -40,7 +40,7 @@ impl Pattern {
 
         let mut bytes = any(period);
         bytes
-            .chunks_mut(size)
+            .chunks_mut(size.max(1))
             .for_each(|message| shape.apply(message));
         let missing = PIECE.div_ceil(period);
         (0..missing).for_each(|_| bytes.extend_from_within(..period));

@@ -21,7 +21,8 @@ pub struct Scenario {
     pub connections: usize,
     /// The number of additional connections, which are used once and then idle.
     pub idle: usize,
-    /// The size of a message, in bytes.
+    /// The size of a message, in bytes. With churn it may be 0: then a connection has no message, but
+    /// ends as soon as it is established, and counts when the server has ended it too.
     pub size: usize,
     /// The most messages in flight on each connection.
     pub depth: usize,

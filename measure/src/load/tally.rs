@@ -15,11 +15,22 @@ pub(crate) struct Tally {
     pub(crate) messages: u64,
     /// Connections whose first message came back.
     pub(crate) settled: usize,
+    /// TLS handshakes that were completed.
+    pub(crate) handshakes: Handshakes,
     /// Connections to be replaced by new ones.
     pub(crate) reopen: usize,
     /// Why the run is invalid, if it is.
     pub(crate) failure: Option<String>,
     times: Histogram<u64>,
+}
+
+/// How many TLS handshakes of each kind were completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshakes {
+    /// Those with a certificate and its signature.
+    pub full: u64,
+    /// Those that continued an earlier session.
+    pub resumed: u64,
 }
 
 /// Percentiles of how long messages took, in microseconds.
@@ -43,6 +54,7 @@ impl Tally {
         Self {
             messages: 0,
             settled: 0,
+            handshakes: Handshakes::default(),
             reopen: 0,
             failure: None,
             times: times.expect("bounds that a histogram can have"),
@@ -66,6 +78,7 @@ impl Tally {
     /// Resets the counts and times, but keeps the failure.
     pub(crate) fn reset(&mut self) {
         self.messages = 0;
+        self.handshakes = Handshakes::default();
         self.times.reset();
     }
 

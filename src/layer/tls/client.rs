@@ -3,6 +3,7 @@
 use std::env;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -53,6 +54,7 @@ impl ClientTls {
             certificate: None,
             alpn: Vec::new(),
             oldest: TlsVersion::Tls12,
+            resumption: Resumption::default(),
         }
     }
 
@@ -84,6 +86,7 @@ pub struct ClientTlsBuilder {
     certificate: Option<(Pem, Pem)>,
     alpn: Vec<Vec<u8>>,
     oldest: TlsVersion,
+    resumption: Resumption,
 }
 
 impl ClientTlsBuilder {
@@ -132,6 +135,23 @@ impl ClientTlsBuilder {
         self
     }
 
+    /// Sets where sessions are kept that later connections resume. By default they are in memory, up
+    /// to 256, and eight for one server. `Resumption::disabled()` makes a full handshake on every
+    /// connection.
+    ///
+    /// ```no_run
+    /// use serveloop::layer::tls::{ClientTls, rustls::client::Resumption};
+    ///
+    /// let tls = ClientTls::builder()
+    ///     .resumption(Resumption::disabled())
+    ///     .build()?;
+    /// # Ok::<(), serveloop::layer::tls::TlsError>(())
+    /// ```
+    pub fn resumption(mut self, resumption: Resumption) -> Self {
+        self.resumption = resumption;
+        self
+    }
+
     /// Reads the files. Without [`roots`](Self::roots), [`root_store`](Self::root_store) and
     /// [`insecure`](Self::insecure) the file of authorities is that of the system, or what the
     /// environment variable `SSL_CERT_FILE` names.
@@ -168,6 +188,7 @@ impl ClientTlsBuilder {
             }
         };
         config.alpn_protocols = self.alpn;
+        config.resumption = self.resumption;
         Ok(ClientTls(Arc::new(config)))
     }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod kept;
+#[cfg(feature = "tls")]
+mod secured;
 #[cfg(target_os = "linux")]
 mod trouble;
 
