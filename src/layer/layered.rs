@@ -1,5 +1,6 @@
 //! A protocol inside a layer: one connection whose bytes are transformed on their way.
 
+use std::borrow::Cow;
 use std::mem;
 use std::panic::resume_unwind;
 use std::time::Instant;
@@ -134,6 +135,20 @@ where
         transport: &mut Transport<'_>,
         event: impl FnOnce(&mut Session<P>, &Context<'_>),
     ) -> Result<(), ProtocolError> {
+        self.call_with(Vec::new(), transport, |session, _, context| {
+            event(session, context);
+        })
+    }
+
+    /// Works like `call`, and shows `bytes` to the event. Their memory holds the output afterwards,
+    /// until it is sent.
+    #[inline]
+    fn call_with(
+        &mut self,
+        mut bytes: Vec<u8>,
+        transport: &mut Transport<'_>,
+        event: impl FnOnce(&mut Session<P>, &[u8], &Context<'_>),
+    ) -> Result<(), ProtocolError> {
         let Inside::Open(session) = &mut self.inside else {
             return Ok(());
         };
@@ -141,10 +156,12 @@ where
             return Ok(());
         }
 
-        let before = session.call_inside(transport, event);
+        let before = session.call_inside(transport, |session, context| {
+            event(session, &bytes, context);
+        });
         if !L::PASSES_OUTPUT && transport.waiting() > before {
             let was_full = transport.is_full();
-            transport.send_through(before, |plain, transport| {
+            transport.send_through(before, &mut bytes, |plain, transport| {
                 self.layer.send(plain, &mut Wire::of(transport))
             })?;
             session.relieve(transport, was_full);
@@ -159,7 +176,11 @@ where
 
     /// Shows plain bytes to the session inside.
     #[inline]
-    fn show(&mut self, plain: &[u8], transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+    fn show(
+        &mut self,
+        plain: Cow<'_, [u8]>,
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
         if transport.is_closing() {
             return Ok(());
         }
@@ -170,9 +191,14 @@ where
             !session.is_eof(),
             "a layer returned plain bytes after the end of the stream"
         );
-        self.call(transport, |session, context| {
-            session.handle_data(plain, context);
-        })
+        match plain {
+            Cow::Owned(plain) => self.call_with(plain, transport, |session, plain, context| {
+                session.handle_data(plain, context);
+            }),
+            Cow::Borrowed(plain) => self.call(transport, |session, context| {
+                session.handle_data(plain, context);
+            }),
+        }
     }
 
     /// Ends the peer's side of the stream inside.
@@ -303,7 +329,7 @@ where
         match plain {
             // A unit may have no plain bytes, and only a datagram is shown if it is empty.
             Some(plain) if !plain.is_empty() || transport.peer().is_datagram() => {
-                self.show(&plain, transport)?;
+                self.show(plain, transport)?;
             }
             _ => self.account(transport),
         }

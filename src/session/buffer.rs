@@ -129,10 +129,11 @@ impl Buffer {
         self.bytes.extend_from_slice(data);
     }
 
-    /// Removes and returns all bytes after the first `count` that wait.
-    pub(super) fn split_off(&mut self, count: usize) -> Vec<u8> {
-        self.bytes
-            .split_off((self.head + count).min(self.bytes.len()))
+    /// Moves all bytes after the first `count` that wait to the end of `rest`.
+    pub(super) fn split_off(&mut self, count: usize, rest: &mut Vec<u8>) {
+        let at = (self.head + count).min(self.bytes.len());
+        rest.extend_from_slice(&self.bytes[at..]);
+        self.bytes.truncate(at);
     }
 
     /// Appends up to `most` bytes that `fill` writes. `fill` returns how many it wrote. If it panics,

@@ -266,17 +266,20 @@ impl<'a> Transport<'a> {
 
     /// Replaces the output after the first `count` bytes, which a session inside has written, by what
     /// `send` writes for it. What a layer adds never ends the connection, because the session inside
-    /// could not know of it: its own bytes were within `max_output`.
+    /// could not know of it: its own bytes were within `max_output`. The memory of `plain` holds them
+    /// meanwhile.
     pub(crate) fn send_through(
         &mut self,
         count: usize,
+        plain: &mut Vec<u8>,
         send: impl FnOnce(&[u8], &mut Self) -> Result<(), ProtocolError>,
     ) -> Result<(), ProtocolError> {
         let Some(output) = self.state.output.as_mut() else {
             return Ok(());
         };
-        let plain = output.split_off(count);
-        self.expand(|wire| send(&plain, wire))
+        plain.clear();
+        output.split_off(count, plain);
+        self.expand(|wire| send(plain, wire))
     }
 
     /// Lets a layer write what is not the protocol's, such as its end mark, beyond `max_output`.

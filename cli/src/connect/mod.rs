@@ -29,7 +29,8 @@ use crate::connect::turns::{Manners, Turns};
 use crate::failure::Failure;
 use crate::interrupt::Leftover;
 use crate::outbound::{
-    Before, ProxyHeader, Secured, TlsOptions, Trust, host, place_of_tls, resolve_secured, visit_after,
+    Before, ProxyHeader, Secured, TlsOptions, Trust, host, place_of_tls, resolve_secured,
+    visit_after,
 };
 use crate::protocols::Wire;
 use crate::units::{KeepAlive, Size, Timeout};

@@ -1,6 +1,8 @@
 //! Drives one of rustls's connections, which decrypt records in a buffer of their caller's and
 //! encrypt into another.
 
+use std::mem;
+
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -18,6 +20,9 @@ const RECORD_PLAIN_MOST: usize = 16 * 1024;
 
 /// Bytes that encryption adds to a record, and room for a key update before it.
 const RECORD_EXTRA: usize = 64;
+
+/// The longest record that is decrypted on the stack, which is faster than in a buffer.
+const SHORT_MOST: usize = 512;
 
 /// The most bytes of records that may wait for the rest of a handshake message. rustls refuses
 /// messages of more than 64 KiB; the rest is for what a peer adds by cutting one into many records.
@@ -87,7 +92,7 @@ impl Records {
 
     /// Sends what the connection has to say before it has heard anything.
     pub(super) fn begin(&mut self, wire: &mut Wire<'_>) -> Result<(), Error> {
-        self.advance(wire).map(drop)
+        self.advance(&mut [], wire).0.map(drop)
     }
 
     /// Takes one complete record and sends what it asks for. If that fails, sends the alert that is
@@ -97,14 +102,26 @@ impl Records {
             let problem = "a handshake message in too many records";
             return Err(Error::General(problem.to_owned()));
         }
-        self.pending.extend_from_slice(record);
 
-        let content = self.advance(wire);
+        let content = if self.pending.is_empty() && record.len() <= SHORT_MOST {
+            let mut short = [0; SHORT_MOST];
+            let short = &mut short[..record.len()];
+            short.copy_from_slice(record);
+            let (content, used) = self.advance(short, wire);
+            self.pending.extend_from_slice(&short[used..]);
+            content
+        } else {
+            let mut records = mem::take(&mut self.pending);
+            records.extend_from_slice(record);
+            let (content, used) = self.advance(&mut records, wire);
+            if used < records.len() {
+                records.drain(..used);
+                self.pending = records;
+            }
+            content
+        };
         if content.is_err() {
             self.send_alert(wire);
-        }
-        if self.pending.is_empty() {
-            self.pending = Vec::new();
         }
         content
     }
@@ -122,18 +139,33 @@ impl Records {
         self.put(&Output::CloseNotify, wire)
     }
 
-    /// Takes steps until the connection waits.
-    fn advance(&mut self, wire: &mut Wire<'_>) -> Result<Content, Error> {
-        let mut content = Content::default();
+    /// Takes steps until the connection waits. Returns what `records` held, and how many bytes at
+    /// their front the connection has finished with.
+    fn advance(
+        &mut self,
+        records: &mut [u8],
+        wire: &mut Wire<'_>,
+    ) -> (Result<Content, Error>, usize) {
+        let (mut content, mut used) = (Content::default(), 0);
         loop {
-            match self.step(&Output::Nothing, wire)? {
-                Step::Again => {}
-                Step::Plain(plain) => match &mut content.plain {
-                    Some(before) => before.extend_from_slice(&plain),
-                    None => content.plain = Some(plain),
-                },
-                Step::PeerClosed => content.ends = true,
-                Step::Sent | Step::Waits => return Ok(content),
+            let connection = &mut self.connection;
+            let (step, discard) = connection.step(&mut records[used..], &Output::Nothing, wire);
+            used += discard;
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Plain(plain)) => {
+                    match &mut content.plain {
+                        Some(before) => before.extend_from_slice(&plain),
+                        None => content.plain = Some(plain),
+                    }
+                    // The usual case: another step would find nothing.
+                    if used == records.len() && !self.common().wants_write() {
+                        return (Ok(content), used);
+                    }
+                }
+                Ok(Step::PeerClosed) => content.ends = true,
+                Ok(Step::Sent | Step::Waits) => return (Ok(content), used),
+                Err(error) => return (Err(error), used),
             }
         }
     }
@@ -141,7 +173,7 @@ impl Records {
     /// Takes steps until `output` is sent.
     fn put(&mut self, output: &Output<'_>, wire: &mut Wire<'_>) -> Result<(), Error> {
         loop {
-            match self.step(output, wire)? {
+            match self.step_pending(output, wire)? {
                 Step::Again | Step::PeerClosed => {}
                 Step::Sent => return Ok(()),
                 // Both sides have ended, or the handshake is not done.
@@ -154,16 +186,38 @@ impl Records {
     fn send_alert(&mut self, wire: &mut Wire<'_>) {
         // The connection itself would only say again what failed.
         while self.common().wants_write() {
-            if self.step(&Output::Nothing, wire).is_err() {
+            if self.step_pending(&Output::Nothing, wire).is_err() {
                 return;
             }
         }
     }
 
-    fn step(&mut self, output: &Output<'_>, wire: &mut Wire<'_>) -> Result<Step, Error> {
-        match &mut self.connection {
-            Connection::Server(connection) => step(connection, &mut self.pending, output, wire),
-            Connection::Client(connection) => step(connection, &mut self.pending, output, wire),
+    /// Takes a step with the records that are kept.
+    fn step_pending(&mut self, output: &Output<'_>, wire: &mut Wire<'_>) -> Result<Step, Error> {
+        let Self {
+            connection,
+            pending,
+        } = self;
+        let (step, discard) = connection.step(pending, output, wire);
+        if discard > 0 {
+            pending.drain(..discard);
+        }
+        step
+    }
+}
+
+impl Connection {
+    /// Takes a step with `records`, and returns how many bytes at their front are done with.
+    #[inline]
+    fn step(
+        &mut self,
+        records: &mut [u8],
+        output: &Output<'_>,
+        wire: &mut Wire<'_>,
+    ) -> (Result<Step, Error>, usize) {
+        match self {
+            Self::Server(connection) => step(connection, records, output, wire),
+            Self::Client(connection) => step(connection, records, output, wire),
         }
     }
 }
@@ -198,15 +252,15 @@ impl Engine for UnbufferedClientConnection {
     }
 }
 
-/// Lets a connection do one thing with the records in `pending`, and removes what it has finished
-/// with.
+/// Lets a connection do one thing with `records`, and returns how many bytes at their front it has
+/// finished with.
 fn step<E: Engine>(
     engine: &mut E,
-    pending: &mut Vec<u8>,
+    records: &mut [u8],
     output: &Output<'_>,
     wire: &mut Wire<'_>,
-) -> Result<Step, Error> {
-    let UnbufferedStatus { discard, state } = engine.process(pending);
+) -> (Result<Step, Error>, usize) {
+    let UnbufferedStatus { discard, state } = engine.process(records);
 
     let step = match state {
         Ok(ConnectionState::ReadTraffic(mut traffic)) => match traffic.next_record() {
@@ -226,8 +280,7 @@ fn step<E: Engine>(
         Err(error) => Err(error),
     };
 
-    pending.drain(..discard);
-    step
+    (step, discard)
 }
 
 /// Puts a handshake record or an alert on the wire.
