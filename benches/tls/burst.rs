@@ -14,12 +14,14 @@ use crate::servers::Kind;
 
 /// Messages of the established connection per second.
 const RATE: u64 = 500;
+/// More messages than are ever late.
+const DEPTH: usize = 1_024;
 /// How long the server may settle before the burst, and after it.
 const REST: Duration = Duration::from_millis(300);
 /// How long a client waits for the server's reply to its first flight.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const WIDTHS: [usize; 6] = [12, 11, 12, 10, 10, 10];
+const WIDTHS: [usize; 7] = [12, 11, 11, 11, 9, 9, 9];
 
 /// When the first flights come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,17 @@ enum Arrival {
     Accepted,
 }
 
+/// What a burst was for the server and for the other client.
+#[derive(Debug)]
+struct Outcome {
+    /// How long it took until the last client had the server's reply.
+    took: Duration,
+    /// The server's processor time meanwhile.
+    busy: Duration,
+    /// How long the messages of the established connection took that were due meanwhile.
+    waits: Latency,
+}
+
 /// Prints how long the burst took, and how long the other client's messages took meanwhile.
 pub(crate) fn burst(options: &Options, cores: &Cores) -> io::Result<()> {
     descriptors::check(options.clients + 1).map_err(io::Error::other)?;
@@ -37,7 +50,15 @@ pub(crate) fn burst(options: &Options, cores: &Cores) -> io::Result<()> {
     println!(
         "\nburst: {clients} clients send their first flight at once, another one has a connection"
     );
-    let titles = ["", "clients", "all served", "p50 ms", "p99 ms", "max ms"];
+    let titles = [
+        "",
+        "clients",
+        "served ms",
+        "CPU ms",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+    ];
     println!("{}", line(WIDTHS, titles));
 
     for &kind in &options.servers {
@@ -45,8 +66,9 @@ pub(crate) fn burst(options: &Options, cores: &Cores) -> io::Result<()> {
             if kind == Kind::Nginx {
                 continue;
             }
-            let (took, waits) = measure(options, kind, cores, arrival)?;
+            let Outcome { took, busy, waits } = measure(options, kind, cores, arrival)?;
             let millis = |micros: f64| format!("{:.1}", micros / 1e3);
+            let whole = |time: Duration| format!("{:.0}", time.as_secs_f64() * 1e3);
             let name = match arrival {
                 Arrival::Connecting => "connecting",
                 Arrival::Accepted => "accepted",
@@ -54,7 +76,8 @@ pub(crate) fn burst(options: &Options, cores: &Cores) -> io::Result<()> {
             let cells = [
                 kind.name().to_owned(),
                 name.to_owned(),
-                format!("{:.0} ms", took.as_secs_f64() * 1e3),
+                whole(took),
+                whole(busy),
                 millis(waits.p50),
                 millis(waits.p99),
                 millis(waits.max),
@@ -65,17 +88,11 @@ pub(crate) fn burst(options: &Options, cores: &Cores) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns when the last client had the server's reply, and how long the messages of the established
-/// connection took that were due until then.
-fn measure(
-    options: &Options,
-    kind: Kind,
-    cores: &Cores,
-    arrival: Arrival,
-) -> io::Result<(Duration, Latency)> {
+fn measure(options: &Options, kind: Kind, cores: &Cores, arrival: Arrival) -> io::Result<Outcome> {
     let scenario = Scenario {
         pace: Pace::Open(RATE),
-        depth: 1,
+        // No message waits for the one before it.
+        depth: DEPTH,
         ..Scenario::default()
     };
     let secured = secured(Sessions::New)?;
@@ -93,14 +110,17 @@ fn measure(
     load.begin(u64::MAX);
     load.run(REST)?;
 
+    let busy = || server.process.family().processor_time().unwrap_or_default();
+    let before = busy();
     let crowd = thread::spawn(move || crowd(addr, clients, connected, &hello));
     load.measure(Duration::ZERO)?;
     while !crowd.is_finished() {
         load.run(Duration::from_millis(5))?;
     }
+    let busy = busy().saturating_sub(before);
     let waits = load.finish()?;
     let took = crowd.join().map_err(|_| io::Error::other("a panic"))??;
-    Ok((took, waits))
+    Ok(Outcome { took, busy, waits })
 }
 
 fn connect(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {

@@ -16,8 +16,8 @@ usage: cargo bench --bench tls -- [options]
                       long others wait during a burst of handshakes
   --servers serveloop,tokio,nginx
                       what to measure, compared with the first one; nginx makes only handshakes, and is
-                      left out if it is not installed. For burst also accepts-1, accepts-4, accepts-64
-                      (connections accepted in a turn)
+                      left out if it is not installed. Also: rsa (serveloop with an RSA key), and for
+                      burst accepts-1, accepts-4, accepts-64 (connections accepted in a turn)
   --rounds 5          how many times every server is measured
   --seconds 0.5       how long one measurement takes, without its warm-up
   --idle 2000         how many connections are idle (memory)

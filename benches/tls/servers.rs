@@ -21,6 +21,17 @@ pub(crate) const KEY: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/it/layer/tls/certificates/localhost.key"
 );
+/// One with an RSA key of 2048 bits, and its key.
+const RSA: [&str; 2] = [
+    concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/it/layer/tls/certificates/localhost-rsa.pem"
+    ),
+    concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/it/layer/tls/certificates/localhost-rsa.key"
+    ),
+];
 
 const MOST: usize = 20_000;
 pub(crate) const BACKLOG: i32 = 1_024;
@@ -35,6 +46,8 @@ pub(crate) enum Kind {
     Serveloop,
     /// The same, and accepts this many connections in a turn.
     Accepts(usize),
+    /// The same as the first, with an RSA key.
+    Rsa,
     Tokio,
     /// The same, with an echo buffer so small that it does not count among idle connections.
     Little,
@@ -42,11 +55,12 @@ pub(crate) enum Kind {
     Nginx,
 }
 
-const NAMES: [(&str, Kind); 7] = [
+const NAMES: [(&str, Kind); 8] = [
     ("serveloop", Kind::Serveloop),
     ("accepts-1", Kind::Accepts(1)),
     ("accepts-4", Kind::Accepts(4)),
     ("accepts-64", Kind::Accepts(64)),
+    ("rsa", Kind::Rsa),
     ("tokio", Kind::Tokio),
     ("tokio-little", Kind::Little),
     ("nginx", Kind::Nginx),
@@ -66,9 +80,11 @@ impl Kind {
             ..Config::default()
         };
         match self {
-            Self::Serveloop => serve(host, usual),
+            Self::Serveloop => serve(host, [CERTIFICATE, KEY], usual),
+            Self::Rsa => serve(host, RSA, usual),
             Self::Accepts(count) => serve(
                 host,
+                [CERTIFICATE, KEY],
                 Config {
                     accepts_per_turn: count,
                     ..usual
@@ -90,8 +106,8 @@ impl FromStr for Kind {
     }
 }
 
-fn serve(host: Ipv4Addr, config: Config) -> io::Result<()> {
-    let tls = ServerTls::builder().certificate(CERTIFICATE, KEY);
+fn serve(host: Ipv4Addr, [chain, key]: [&str; 2], config: Config) -> io::Result<()> {
+    let tls = ServerTls::builder().certificate(chain, key);
     let tls = tls.build().map_err(io::Error::other)?;
     let server = Server::bind(&[Address::Tcp((host, 0).into())], config)?;
     announce(&server.addresses()[0]);
