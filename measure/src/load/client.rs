@@ -8,8 +8,9 @@ use serveloop::{CloseReason, Deadline, Ended, Protocol, ProtocolError, Transport
 
 use crate::load::pattern::{Pattern, Place};
 use crate::load::schedule::Schedule;
+use crate::load::secured::Secured;
+use crate::load::stage::Stage;
 use crate::load::tally::Tally;
-use crate::load::{Secured, Stage};
 
 /// The first bytes of what a server sends that expects TLS and gets something else.
 const TLS_ALERT: [u8; 2] = [21, 3];

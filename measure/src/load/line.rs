@@ -6,14 +6,12 @@ use serveloop::driver::Tick;
 use serveloop::{Ended, Protocol, ProtocolError, Transport};
 
 use crate::load::client::Client;
-#[cfg(feature = "tls")]
-use crate::load::secured::SecuredClient;
+use crate::load::counted::SecuredClient;
 
 /// Hands all calls on. Those for data do not go through a table, since they are what is measured.
 #[derive(Debug)]
 pub(crate) enum Line {
     Plain(Client),
-    #[cfg(feature = "tls")]
     Secured(Box<SecuredClient>),
 }
 
@@ -21,7 +19,6 @@ impl Line {
     fn protocol_mut(&mut self) -> &mut dyn Protocol {
         match self {
             Self::Plain(client) => client,
-            #[cfg(feature = "tls")]
             Self::Secured(client) => client,
         }
     }
@@ -40,7 +37,6 @@ impl Protocol for Line {
     ) -> Result<usize, ProtocolError> {
         match self {
             Self::Plain(client) => client.data_received(data, transport),
-            #[cfg(feature = "tls")]
             Self::Secured(client) => client.data_received(data, transport),
         }
     }
@@ -61,7 +57,6 @@ impl Protocol for Line {
     fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Plain(client) => client.poll_timeout(),
-            #[cfg(feature = "tls")]
             Self::Secured(client) => client.poll_timeout(),
         }
     }

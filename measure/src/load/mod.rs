@@ -1,18 +1,22 @@
 //! The load generator: many clients on one loop.
 
 mod client;
+#[cfg_attr(not(feature = "tls"), path = "uncounted.rs")]
+mod counted;
 mod line;
 mod pattern;
 mod scenario;
 mod schedule;
 #[cfg_attr(not(feature = "tls"), path = "unsecured.rs")]
 mod secured;
+mod stage;
 mod tally;
 #[cfg(feature = "tls")]
 mod tickets;
 
 pub use self::scenario::{Pace, Scenario, Shape, Waiting};
 pub use self::secured::Secured;
+pub use self::stage::Stage;
 pub use self::tally::{Handshakes, Latency};
 #[cfg(feature = "tls")]
 pub use self::tickets::Tickets;
@@ -25,6 +29,7 @@ use std::{fmt, io, mem};
 use serveloop::{Address, CloseReason, Config, Limits, Peer, Reactor, Waker};
 
 use self::client::{Client, Course};
+use self::counted::secure;
 use self::line::Line;
 use self::pattern::Pattern;
 use self::schedule::Schedule;
@@ -78,17 +83,6 @@ pub struct Terms<'a> {
     pub explain: fn(&CloseReason) -> String,
     /// TLS for all connections, if they use it.
     pub secured: Option<&'a Secured>,
-}
-
-/// How far a connection of a load came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Its TLS handshake is not complete.
-    Handshake,
-    /// It is established.
-    Open,
-    /// The server has sent a message back.
-    Answered,
 }
 
 /// Never ends a measurement before its time.
@@ -378,7 +372,7 @@ impl<'a> Load<'a> {
         let client = Client::new(&self.course, self.opened, Instant::now());
         let line = match &self.course.secured {
             None => Line::Plain(client),
-            Some(secured) => secured.around(client, &self.course),
+            Some(secured) => Line::Secured(Box::new(secure(secured, client, &self.course))),
         };
         self.reactor.connect(address.clone(), line);
         self.opened += 1;

@@ -1,25 +1,16 @@
 //! What replaces TLS in a build without it.
 
 use std::convert::Infallible;
-use std::rc::Rc;
 
 use serveloop::CloseReason;
 
-use crate::load::Stage;
-use crate::load::client::{Client, Course};
-use crate::load::line::Line;
+use crate::load::stage::Stage;
 
 /// TLS for all connections of a load. In a build without TLS there is none.
 #[derive(Clone, Debug)]
 pub struct Secured(Infallible);
 
 impl Secured {
-    /// Returns whether connections are to resume sessions.
-    #[must_use]
-    pub fn resumes(&self) -> bool {
-        match self.0 {}
-    }
-
     pub(crate) fn opening_most(&self) -> Option<usize> {
         match self.0 {}
     }
@@ -28,7 +19,7 @@ impl Secured {
         match self.0 {}
     }
 
-    pub(crate) fn around(&self, _: Client, _: &Rc<Course>) -> Line {
+    pub(crate) fn never(&self) -> ! {
         match self.0 {}
     }
 }
