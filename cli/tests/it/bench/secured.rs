@@ -152,6 +152,23 @@ fn a_client_shows_its_certificate() {
 }
 
 #[test]
+fn the_example_works_as_printed() {
+    let help = Outcome::new(&["bench", "--help"]);
+    let mut lines = help.stdout.lines();
+    let example = lines.find_map(|line| {
+        let line = line.trim().strip_prefix("$ serveloop bench ");
+        line.filter(|line| line.contains("tls://"))
+    });
+
+    let (server, authority) = (served(""), certificate("authority.pem"));
+    let example = example.expect("an example with TLS");
+    let example = example.replace("tls://localhost:9443", server.uri(0));
+    let example = example.replace("cert.pem", &authority);
+    let arguments: Vec<_> = example.split(' ').collect();
+    assert!(measured(&results(&arguments)[0], "/per_second/median") > 0.0);
+}
+
+#[test]
 fn options_of_tls_need_a_server_that_speaks_it() {
     let plain = ["--target", "tcp://127.0.0.1:9"];
     for option in [
