@@ -80,6 +80,11 @@ mod tests {
 
     use serveloop::layer::layered;
     use serveloop::layer::tls::rustls::client::Resumption;
+    use serveloop::layer::tls::rustls::crypto::ring;
+    use serveloop::layer::tls::rustls::pki_types::pem::PemObject;
+    use serveloop::layer::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use serveloop::layer::tls::rustls::version::{TLS12, TLS13};
+    use serveloop::layer::tls::rustls::{ServerConfig, SupportedProtocolVersion};
     use serveloop::layer::tls::{ClientTls, ServerTls};
     use serveloop::protocols::Echo;
     use serveloop::{Address, Config, Server, ShutdownHandle};
@@ -102,7 +107,26 @@ mod tests {
         fn new() -> Self {
             let tls =
                 ServerTls::builder().certificate(file("localhost.pem"), file("localhost.key"));
-            let tls = tls.build().unwrap();
+            Self::with(tls.build().unwrap())
+        }
+
+        /// With one version of TLS, and as many tickets after a handshake of TLS 1.3.
+        fn offering(version: &'static SupportedProtocolVersion, tickets: usize) -> Self {
+            let chain = CertificateDer::pem_file_iter(file("localhost.pem")).unwrap();
+            let key = PrivateKeyDer::from_pem_file(file("localhost.key")).unwrap();
+            let provider = Arc::new(ring::default_provider());
+            let mut config = ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain.map(Result::unwrap).collect(), key)
+                .unwrap();
+            config.ticketer = ring::Ticketer::new().unwrap();
+            config.send_tls13_tickets = tickets;
+            Self::with(ServerTls::from_rustls(Arc::new(config)).unwrap())
+        }
+
+        fn with(tls: ServerTls) -> Self {
             let any = "tcp://127.0.0.1:0".parse().unwrap();
             let server = Server::bind(&[any], Config::default()).unwrap();
             let (addresses, handle) = (server.addresses().to_vec(), server.shutdown_handle());
@@ -207,6 +231,29 @@ mod tests {
         let mut load = Load::new(&scenario, server.addresses.clone(), terms).unwrap();
         load.settle(30).unwrap();
         assert_eq!(load.handshakes().unwrap().full, 0);
+    }
+
+    /// TLS 1.2 has one session for all; a server of TLS 1.3 may offer one ticket, or none.
+    #[test]
+    fn the_handshakes_are_those_that_the_server_offers() {
+        for (version, offered, resumes) in
+            [(&TLS12, 0, true), (&TLS13, 1, true), (&TLS13, 0, false)]
+        {
+            let tickets = Tickets::new(100);
+            let secured = secured(tickets.resumption()).resuming(Arc::clone(&tickets));
+            let server = Served::offering(version, offered);
+            let terms = Terms {
+                secured: Some(&secured),
+                ..Terms::default()
+            };
+
+            let mut load = Load::new(&churn(64), server.addresses.clone(), terms).unwrap();
+            load.gather_tickets().unwrap();
+            load.exchange_messages(60).unwrap();
+            let Handshakes { full, resumed } = load.handshakes().unwrap();
+            let expected = if resumes { (0, 60) } else { (60, 0) };
+            assert_eq!((full, resumed), expected, "{version:?} {offered}");
+        }
     }
 
     #[test]
