@@ -252,8 +252,8 @@ impl Layer for Tls {
             check_resumed(state.records.common())?;
         }
         let mut received = Received::taken(record.len());
-        if let Some(plain) = content.plain {
-            received = received.with_plain(plain);
+        if !content.plain.is_empty() {
+            received = received.with_plain(content.plain);
         }
         if content.ends {
             state.progress = Progress::Ended;

@@ -45,7 +45,8 @@ pub(super) struct Records {
 /// What a record held.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    pub(super) plain: Option<Vec<u8>>,
+    /// The bytes for the protocol inside.
+    pub(super) plain: Vec<u8>,
     /// The peer sent `close_notify`.
     pub(super) ends: bool,
 }
@@ -61,7 +62,8 @@ enum Output<'a> {
 enum Step {
     /// There is more to do without more input.
     Again,
-    Plain(Vec<u8>),
+    /// The record's plain bytes were taken.
+    Plain,
     PeerClosed,
     /// The output was sent.
     Sent,
@@ -92,7 +94,7 @@ impl Records {
 
     /// Sends what the connection has to say before it has heard anything.
     pub(super) fn begin(&mut self, wire: &mut Wire<'_>) -> Result<(), Error> {
-        self.advance(&mut [], wire).0.map(drop)
+        self.advance(&mut [], Vec::new(), wire).0.map(drop)
     }
 
     /// Takes one complete record and sends what it asks for. If that fails, sends the alert that is
@@ -107,13 +109,16 @@ impl Records {
             let mut short = [0; SHORT_MOST];
             let short = &mut short[..record.len()];
             short.copy_from_slice(record);
-            let (content, used) = self.advance(short, wire);
+            let (content, used) = self.advance(short, Vec::new(), wire);
             self.pending.extend_from_slice(&short[used..]);
             content
         } else {
             let mut records = mem::take(&mut self.pending);
             records.extend_from_slice(record);
-            let (content, used) = self.advance(&mut records, wire);
+            // rustls copies the plain bytes to a block of its own first. A block allocated after that
+            // one would begin 16 bytes behind it, modulo a page, where some processors copy slowly.
+            let plain = Vec::with_capacity(record.len());
+            let (content, used) = self.advance(&mut records, plain, wire);
             if used < records.len() {
                 records.drain(..used);
                 self.pending = records;
@@ -139,25 +144,24 @@ impl Records {
         self.put(&Output::CloseNotify, wire)
     }
 
-    /// Takes steps until the connection waits. Returns what `records` held, and how many bytes at
-    /// their front the connection has finished with.
+    /// Takes steps until the connection waits. Returns what `records` held, with the plain bytes in
+    /// `plain`, and how many bytes at their front the connection has finished with.
     fn advance(
         &mut self,
         records: &mut [u8],
+        plain: Vec<u8>,
         wire: &mut Wire<'_>,
     ) -> (Result<Content, Error>, usize) {
-        let (mut content, mut used) = (Content::default(), 0);
+        let mut content = Content { plain, ends: false };
+        let mut used = 0;
         loop {
-            let connection = &mut self.connection;
-            let (step, discard) = connection.step(&mut records[used..], &Output::Nothing, wire);
+            let (left, connection) = (&mut records[used..], &mut self.connection);
+            let plain = &mut content.plain;
+            let (step, discard) = connection.step(left, plain, &Output::Nothing, wire);
             used += discard;
             match step {
                 Ok(Step::Again) => {}
-                Ok(Step::Plain(plain)) => {
-                    match &mut content.plain {
-                        Some(before) => before.extend_from_slice(&plain),
-                        None => content.plain = Some(plain),
-                    }
+                Ok(Step::Plain) => {
                     // The usual case: another step would find nothing.
                     if used == records.len() && !self.common().wants_write() {
                         return (Ok(content), used);
@@ -177,7 +181,7 @@ impl Records {
                 Step::Again | Step::PeerClosed => {}
                 Step::Sent => return Ok(()),
                 // Both sides have ended, or the handshake is not done.
-                Step::Plain(_) | Step::Waits => return Err(Error::HandshakeNotComplete),
+                Step::Plain | Step::Waits => return Err(Error::HandshakeNotComplete),
             }
         }
     }
@@ -198,7 +202,7 @@ impl Records {
             connection,
             pending,
         } = self;
-        let (step, discard) = connection.step(pending, output, wire);
+        let (step, discard) = connection.step(pending, &mut Vec::new(), output, wire);
         if discard > 0 {
             pending.drain(..discard);
         }
@@ -207,17 +211,19 @@ impl Records {
 }
 
 impl Connection {
-    /// Takes a step with `records`, and returns how many bytes at their front are done with.
+    /// Takes a step with `records`, and returns how many bytes at their front are done with. What
+    /// they hold for the protocol inside is appended to `plain`.
     #[inline]
     fn step(
         &mut self,
         records: &mut [u8],
+        plain: &mut Vec<u8>,
         output: &Output<'_>,
         wire: &mut Wire<'_>,
     ) -> (Result<Step, Error>, usize) {
         match self {
-            Self::Server(connection) => step(connection, records, output, wire),
-            Self::Client(connection) => step(connection, records, output, wire),
+            Self::Server(connection) => step(connection, records, plain, output, wire),
+            Self::Client(connection) => step(connection, records, plain, output, wire),
         }
     }
 }
@@ -257,6 +263,7 @@ impl Engine for UnbufferedClientConnection {
 fn step<E: Engine>(
     engine: &mut E,
     records: &mut [u8],
+    plain: &mut Vec<u8>,
     output: &Output<'_>,
     wire: &mut Wire<'_>,
 ) -> (Result<Step, Error>, usize) {
@@ -264,7 +271,10 @@ fn step<E: Engine>(
 
     let step = match state {
         Ok(ConnectionState::ReadTraffic(mut traffic)) => match traffic.next_record() {
-            Some(record) => record.map(|record| Step::Plain(record.payload.to_vec())),
+            Some(record) => record.map(|record| {
+                plain.extend_from_slice(record.payload);
+                Step::Plain
+            }),
             None => Ok(Step::Again),
         },
         Ok(ConnectionState::EncodeTlsData(data)) => encode(data, wire),
