@@ -83,6 +83,10 @@ pub struct Config {
     /// sessions have their turn. The count starts again with each of the reads that make up
     /// `read_per_turn`. Default 64.
     pub messages_per_turn: usize,
+    /// The most connections whose [layer](crate::layer) goes on with its handshake per turn, since a
+    /// handshake of TLS takes as long as hundreds of messages. Others wait for the next turn. Default
+    /// 4.
+    pub handshakes_per_turn: usize,
     /// The most datagrams answered per socket and turn. Default 64.
     pub datagrams_per_turn: usize,
     /// The most deadlines acted on per turn. Default 1,000.
@@ -179,6 +183,7 @@ impl Config {
             ("read_per_turn", self.read_per_turn),
             ("write_per_turn", self.write_per_turn),
             ("messages_per_turn", self.messages_per_turn),
+            ("handshakes_per_turn", self.handshakes_per_turn),
             ("datagrams_per_turn", self.datagrams_per_turn),
             ("timeouts_per_turn", self.timeouts_per_turn),
             ("reply_factor", self.reply_factor),
@@ -332,6 +337,7 @@ impl Default for Config {
             read_per_turn: 256 * KIB,
             write_per_turn: 256 * KIB,
             messages_per_turn: 64,
+            handshakes_per_turn: 4,
             datagrams_per_turn: 64,
             timeouts_per_turn: 1_000,
             slow_turn: Some(Duration::from_millis(250)),

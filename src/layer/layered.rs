@@ -122,6 +122,7 @@ where
             transport.dismiss(CloseReason::Refused);
             return Ok(());
         };
+        transport.note_opened();
         self.inside = Inside::Open(Session::nested(protocol, transport));
         self.due = None;
         self.call(transport, Session::handle_open)
@@ -306,6 +307,7 @@ where
 {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         transport.make_unit_room();
+        transport.note_opening();
         let timeout = transport.limits().handshake_timeout;
         self.due = timeout.and_then(|timeout| transport.now().checked_add(timeout));
 

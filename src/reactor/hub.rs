@@ -103,6 +103,8 @@ pub(crate) struct Effects {
     pub(crate) failures: Vec<End>,
     pub(super) peer_limit: PeerLimit,
     pub(crate) reply_limit: ReplyLimit,
+    /// How many handshakes of layers may still go on in this turn.
+    pub(super) handshakes: usize,
     /// How many bytes all connections hold together.
     pub(super) held: usize,
     /// The buffer that sessions write into while they are served.
@@ -117,6 +119,7 @@ impl Effects {
             failures: Vec::new(),
             peer_limit: PeerLimit::default(),
             reply_limit: ReplyLimit::default(),
+            handshakes: 0,
             held: 0,
             output: Some(Box::default()),
         }

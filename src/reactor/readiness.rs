@@ -44,8 +44,15 @@ pub(super) const HOLDING: Flags = Flags::bit(15);
 /// once would keep the loop busy if every call is interrupted.
 pub(super) const SOON: Flags = Flags::bit(16);
 
+/// A layer is not open yet, so that serving the connection may take long.
+pub(super) const HANDSHAKE: Flags = Flags::bit(17);
+
+/// The turn's handshakes are used up.
+pub(super) const DEFERRED: Flags = Flags::bit(18);
+
 /// Flags to act on before reading.
 pub(super) const BEFORE: Flags = ERROR
+    .or(HANDSHAKE)
     .or(CONNECTING)
     .or(WOKEN)
     .or(LINGERING)

@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::config::{Config, Limits};
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
-use crate::session::state::{PANICKED, RATE_LIMITED, REPLACED};
+use crate::session::state::{OPENING, PANICKED, RATE_LIMITED, REPLACED};
 use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
 use crate::{
@@ -95,6 +95,11 @@ impl<P> Session<P> {
         let peer = &self.state.peer;
         let socket = peer.via().unwrap_or(peer.address());
         !matches!(socket, Address::Tcp(_))
+    }
+
+    /// Returns whether a layer is still in its handshake.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.state.flags.any(OPENING)
     }
 
     /// Returns whether the peer has become another one since the last call.

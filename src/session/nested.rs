@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, FAREWELL, FINISHED,
-    FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, PAUSED, PENDING, RATE_LIMITED, RELIMITED,
+    FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, OPENING, PAUSED, PENDING, RATE_LIMITED, RELIMITED,
     REPLACED, RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Transport};
@@ -205,6 +205,16 @@ impl<'a> Transport<'a> {
     /// Lets the session keep the unit of a layer, or a preface, in addition to `max_frame`.
     pub(crate) fn make_unit_room(&mut self) {
         self.state.flags.set(UNIT_ROOM);
+    }
+
+    /// Notes that a layer begins its handshake.
+    pub(crate) fn note_opening(&mut self) {
+        self.state.flags.set(OPENING);
+    }
+
+    /// Notes that the layer is open.
+    pub(crate) fn note_opened(&mut self) {
+        self.state.flags.clear(OPENING);
     }
 
     /// Takes back what `make_unit_room` allowed.

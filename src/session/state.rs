@@ -77,6 +77,9 @@ pub(super) const MARKED: Flags = Flags::bit(27);
 /// The protocol has said why the connection ends, and what it said is still to be sent.
 pub(super) const FAREWELL: Flags = Flags::bit(28);
 
+/// A layer is not open yet.
+pub(super) const OPENING: Flags = Flags::bit(29);
+
 /// How long what a protocol says at the end, because of a deadline or an error, may take to be sent.
 const FAREWELL_MOST: Duration = Duration::from_secs(5);
 
@@ -95,7 +98,8 @@ pub(super) const BUSY: Flags = CLOSING
     .or(INCOMPLETE)
     .or(CHARGED)
     .or(AGAIN)
-    .or(REPLACED);
+    .or(REPLACED)
+    .or(OPENING);
 
 /// The part of a session that a [`Transport`](crate::Transport) acts on.
 #[derive(Debug)]

@@ -96,6 +96,8 @@ limits! {
             write_per_turn: Size, "SIZE";
             /// The most messages to take from one connection in one turn
             messages_per_turn: usize, "NUMBER";
+            /// The most connections that go on with their TLS handshake in one turn
+            handshakes_per_turn: usize, "NUMBER";
             /// The most datagrams to answer on one socket in one turn
             datagrams_per_turn: usize, "NUMBER";
             /// The most deadlines to act on in one turn
@@ -260,7 +262,7 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value other than its default, and its effect on the configuration.
-    const OPTIONS: [(&str, &str, Change); 44] = [
+    const OPTIONS: [(&str, &str, Change); 45] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-per-peer", "8", |to| to.max_per_peer = 8),
         ("limit-loopback", "true", |to| to.limit_loopback = true),
@@ -278,6 +280,7 @@ mod tests {
         ("read-per-turn", "1KiB", |to| to.read_per_turn = 1 << 10),
         ("write-per-turn", "2KiB", |to| to.write_per_turn = 2 << 10),
         ("messages-per-turn", "3", |to| to.messages_per_turn = 3),
+        ("handshakes-per-turn", "2", |to| to.handshakes_per_turn = 2),
         ("datagrams-per-turn", "4", |to| to.datagrams_per_turn = 4),
         ("timeouts-per-turn", "5", |to| to.timeouts_per_turn = 5),
         ("slow-turn", "0", |to| to.slow_turn = None),

@@ -40,10 +40,9 @@
 //! - [`handshake_timeout`](crate::Limits::handshake_timeout) ends a connection whose handshake takes
 //!   too long.
 //! - A handshake costs a server about 1.3 million instructions, as much as 240 short messages: 0.15 ms
-//!   with an ECDSA key, 0.7 ms with an RSA key of 2,048 bits. The loop computes it in the turn in
-//!   which the client's bytes arrive, for as many clients as there are. `accepts_per_turn` limits how
-//!   many clients connect and begin in one turn, but not how many begin that have connected before.
-//!   `max_per_peer` limits how many connections one peer has.
+//!   with an ECDSA key, 0.7 ms with an RSA key of 2,048 bits. The loop goes on with a few in
+//!   each turn ([`handshakes_per_turn`](crate::Config::handshakes_per_turn)), so that a crowd of new
+//!   clients does not make others wait. `max_per_peer` limits how many connections one peer has.
 //! - A record has at most 16 KiB of plain bytes, whatever `max_frame` is. `max_output` and the water
 //!   marks count encrypted bytes; the certificates of a handshake have to fit into `max_output`. What
 //!   encryption adds to bytes that had room never ends a connection.

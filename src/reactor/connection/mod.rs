@@ -8,8 +8,8 @@ use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{
-    AFTER, BEFORE, CONNECTING, DRAINING, DUE, ENDED, ERROR, FINISHED, HANGUP, LINGERING, Next,
-    QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, WOKEN, WRITABLE,
+    AFTER, BEFORE, CONNECTING, DEFERRED, DRAINING, DUE, ENDED, ERROR, FINISHED, HANDSHAKE, HANGUP,
+    LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, WOKEN, WRITABLE,
 };
 use crate::session::{Context, Drain, Flags, Linger, Protocol, REPEAT, Session, Tick};
 use crate::sys;
@@ -80,6 +80,8 @@ impl<S, P: Protocol> Connection<S, P> {
     /// turn.
     pub(super) fn open<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Next {
         self.session.handle_open(context);
+        self.readiness
+            .set(HANDSHAKE.when(self.session.is_opening()));
         self.next_turn(hub)
     }
 
@@ -183,6 +185,9 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.session.is_closing() {
             return self.finish(hub);
         }
+        self.readiness.clear(HANDSHAKE);
+        self.readiness
+            .set(HANDSHAKE.when(self.session.is_opening()));
         if self.owes_end() && self.session.output().is_empty() {
             self.readiness.set(FINISHED);
             // If the socket has failed, the next read reports the reason.
@@ -205,6 +210,9 @@ impl<S, P: Protocol> Connection<S, P> {
         }
         if self.hold(hub) {
             return Next::Crowded;
+        }
+        if self.readiness.take(DEFERRED) {
+            return Next::Again;
         }
 
         let reads = self.readiness.any(READABLE) && self.session.wants_input();
@@ -329,7 +337,23 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.readiness.take(WOKEN) {
             self.session.handle_woken(context);
         }
-        true
+        !self.is_deferred(hub)
+    }
+
+    /// Returns whether a handshake has to wait for another turn, because the others of this one have
+    /// taken long enough. A deadline and a shutdown do not wait.
+    fn is_deferred<N>(&mut self, hub: &mut Hub<'_, N>) -> bool {
+        if !self.readiness.any(HANDSHAKE) || self.readiness.any(DUE | DRAINING) {
+            return false;
+        }
+        if !self.readiness.any(READABLE) || !self.session.wants_input() {
+            return false;
+        }
+
+        let is_last = hub.effects.handshakes == 0;
+        hub.effects.handshakes = hub.effects.handshakes.saturating_sub(1);
+        self.readiness.set(DEFERRED.when(is_last));
+        is_last
     }
 
     /// Checks whether an outbound connection is established. Returns false if not.

@@ -165,6 +165,7 @@ impl<S, P: Protocol> Connections<S, P> {
 
         running.clear();
         mem::swap(ready, running);
+        hub.effects.handshakes = hub.env.config.handshakes_per_turn;
         let mut context = hub.context(0);
 
         for &token in running.iter() {

@@ -13,6 +13,7 @@ mod echo;
 mod embedded;
 mod factory;
 mod faults;
+mod handshakes;
 mod late_turns;
 mod limits;
 mod log_fields;
