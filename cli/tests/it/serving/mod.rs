@@ -3,6 +3,8 @@
 mod crowd;
 #[cfg(feature = "tls")]
 mod encrypted;
+#[cfg(feature = "tls")]
+mod judges;
 mod lines;
 mod logging;
 mod proxied;

@@ -1,5 +1,6 @@
 """A TLS client by Python and OpenSSL: `peer.py PORT CA ACTION [KEY=VALUE...]` prints what happened."""
 
+import select
 import socket
 import ssl
 import sys
@@ -79,13 +80,67 @@ def run():
         return "resumed" if resumed else "not resumed"
 
     if action == "half-close":
-        return half_close()
+        return half_close(b"question", wait=True).decode()
+
+    if action == "finish":
+        text = b"x" * int(options["size"])
+        if half_close(text, wait=False) != text:
+            sys.exit("other bytes came back")
+        return "all came back after the end"
+
+    if action == "frames":
+        return frames()
+
+    if action == "pump":
+        return pump(bytes(range(256)) * (int(options["size"]) // 256))
 
     sys.exit("unknown action")
 
 
-def half_close():
-    """Sends `close_notify`, and reads what the server says behind it."""
+def frames():
+    """Exchanges lines with `serveloop serve hello`, until that closes."""
+    stream = connect()
+    stream.sendall(b"bob\neve\nexit\n")
+    got = b""
+    while True:
+        part = stream.recv(65536)
+        if not part:
+            break
+        got += part
+    stream.close()
+    if got != b"Welcome!\nHello,bob\nHello,eve\n":
+        sys.exit("other bytes came back: %r" % got)
+    return "frames"
+
+
+def pump(text):
+    """Sends and reads the same, and reads only while it cannot send."""
+    stream = connect()
+    stream.setblocking(False)
+    view, sent, got = memoryview(text), 0, bytearray()
+    while len(got) < len(text):
+        try:
+            if sent < len(text):
+                sent += stream.send(view[sent : sent + 16384])
+                continue
+        except ssl.SSLWantWriteError:
+            pass
+        try:
+            part = stream.recv(16384)
+            if not part:
+                sys.exit("the stream ended after %d bytes" % len(got))
+            got += part
+        except ssl.SSLWantReadError:
+            select.select([stream], [stream] if sent < len(text) else [], [], 10)
+    stream.setblocking(True)
+    end(stream)
+    if got != text:
+        sys.exit("other bytes came back")
+    return "all came back"
+
+
+def half_close(text, wait):
+    """Sends this and `close_notify`, and reads what the server says, some of it before if we `wait`."""
     plain = socket.create_connection(("127.0.0.1", port), timeout=10)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     stream = context.wrap_bio(incoming, outgoing, server_hostname=name)
@@ -107,8 +162,8 @@ def half_close():
                 incoming.write_eof()
 
     until(lambda: stream.do_handshake() or True)
-    stream.write(b"question")
-    got = until(lambda: stream.read(100))
+    stream.write(text)
+    got = until(lambda: stream.read(100)) if wait else b""
     try:
         stream.unwrap()
     except ssl.SSLWantReadError:
@@ -116,18 +171,18 @@ def half_close():
     plain.shutdown(socket.SHUT_WR)
     while True:
         try:
-            part = until(lambda: stream.read(100))
+            part = until(lambda: stream.read(65536))
         except ssl.SSLZeroReturnError:
             break
         if not part:
             break
         got += part
-    return got.decode()
+    return got
 
 
 try:
     print(run())
 except ssl.SSLError as error:
-    print("refused: %s" % error.reason)
+    print("refused: %s" % (error.reason or error))
 except OSError as error:
     print("refused: %s" % error.strerror)
