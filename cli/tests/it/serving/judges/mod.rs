@@ -4,8 +4,11 @@
 //! tried in one model, the next row in the next one, with 2 MiB.
 
 mod cases;
+mod client;
 mod programs;
+mod rotation;
 mod scanner;
+mod stalled;
 mod table;
 mod talk;
 mod tunnel;
