@@ -249,7 +249,21 @@ impl<'a, N> Hub<'a, N> {
         let limit = &mut self.effects.peer_limit;
         let has_room = limit.has_room(peer, &self.env.config);
         limit.enter(peer, &self.env.config);
+        if !has_room {
+            self.warn_crowding(peer);
+        }
         has_room
+    }
+
+    /// Warns that a connection was refused because its peer has as many as it may have.
+    #[cold]
+    pub(crate) fn warn_crowding(&mut self, peer: &Peer) {
+        let most = self.env.config.max_per_peer;
+        self.warn_of(
+            peer,
+            "refused per peer",
+            format_args!("{peer}: refused: {most} connections from this peer are open"),
+        );
     }
 
     /// Returns whether a thread or process was started for the peer, and logs the failure if not.

@@ -223,12 +223,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             .has_room(peer, &self.hub.env.config)
         {
             self.hub.effects.statistics.refused_max_per_peer += 1;
-            let most = self.hub.env.config.max_per_peer;
-            self.hub.warn_of(
-                peer,
-                "refused per peer",
-                format_args!("{peer}: refused: {most} connections from this peer are open"),
-            );
+            self.hub.warn_crowding(peer);
             return self.refuse(peer, Refusal::MaxPerPeer);
         }
 

@@ -1,5 +1,6 @@
 //! What the protocols share: many clients, the log, output that nobody reads, proxies in front, and TLS.
 
+mod balanced;
 mod crowd;
 #[cfg(feature = "tls")]
 mod encrypted;
