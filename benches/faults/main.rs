@@ -10,12 +10,16 @@ mod descriptors;
 #[cfg(target_os = "linux")]
 mod flood;
 #[cfg(target_os = "linux")]
+mod handshakes;
+#[cfg(target_os = "linux")]
 #[path = "../loopback/logger.rs"]
 mod logger;
 #[cfg(target_os = "linux")]
 mod panics;
 #[cfg(target_os = "linux")]
 mod quiet;
+#[cfg(target_os = "linux")]
+mod secure;
 #[cfg(target_os = "linux")]
 mod server;
 #[cfg(target_os = "linux")]
@@ -34,12 +38,13 @@ use serveloop_measure::{Cores, launch};
 type Measure = fn(&Cores, usize) -> io::Result<()>;
 
 #[cfg(target_os = "linux")]
-const MODES: [(&str, Measure); 5] = [
+const MODES: [(&str, Measure); 6] = [
     ("descriptors", descriptors::measure),
     ("slow", slow::measure),
     ("unread", unread::measure),
     ("flood", flood::measure),
     ("panics", panics::measure),
+    ("handshakes", handshakes::measure),
 ];
 
 #[cfg(target_os = "linux")]
@@ -82,7 +87,7 @@ fn run(arguments: &[String]) -> io::Result<()> {
         .iter()
         .find(|name| MODES.iter().all(|mode| mode.0 != name.as_str()))
     {
-        let problem = format!("{name} is none of descriptors, slow, unread, flood, panics");
+        let problem = format!("{name} is none of {}", MODES.map(|mode| mode.0).join(", "));
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     }
     let cores = Cores::divide()?.with_one_for_servers();

@@ -3,22 +3,30 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::process::{self, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
+use serveloop::layer::layered;
+use serveloop::layer::tls::{ServerTls, Tls, TlsInfo};
 use serveloop::protocols::Echo;
 use serveloop::{
     Config, Factory, Limits, Peer, Protocol, ProtocolError, Server, Statistics, Transport,
 };
 use serveloop_measure::{Cores, Launched, Uninterrupted, descriptors, launch};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::logger;
+use crate::secure::certificate;
 
 /// The longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The addresses from which a crowd comes have ports for all.
+const SOURCES: usize = 8;
 
 /// A server, until it is dropped.
 pub(crate) struct Running {
@@ -89,6 +97,15 @@ pub(crate) fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// The same from one of several addresses, of which each has ports for a part of a crowd.
+pub(crate) fn connect_from(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    let source = u8::try_from(number % SOURCES + 1).unwrap_or(1);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, source), 0).into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
 /// The server's process.
 pub(crate) fn serve(what: &str) -> io::Result<()> {
     logger::install();
@@ -111,6 +128,18 @@ pub(crate) fn serve(what: &str) -> io::Result<()> {
             run(roomy, move |_: &Peer| {
                 Some(Framed::new(Lines::new(most), Back))
             })
+        }
+        "secure" => {
+            let roomy = Config {
+                max_connections: 15_000,
+                ..Config::default()
+            };
+            let tls = ServerTls::builder()
+                .certificate(certificate("localhost.pem")?, certificate("localhost.key")?)
+                .build()
+                .map_err(io::Error::other)?;
+            let begin = move |_: &Peer| Some(Tls::server(&tls));
+            run(roomy, layered(begin, |_: &Peer, _: &TlsInfo| Some(Echo)))
         }
         // No deadline, so that what is measured is memory.
         "patient" => {

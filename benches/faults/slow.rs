@@ -1,20 +1,16 @@
 //! Ten thousand clients that send a byte of a line now and then, and never its end.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
-
-use socket2::{Domain, Socket, Type};
 
 use serveloop_measure::Cores;
 
 use crate::quiet::{self, p99};
-use crate::server::{PATIENCE, Running, allow};
+use crate::server::{PATIENCE, Running, allow, connect_from};
 
 const CLIENTS: usize = 10_000;
 const HEALTHY: usize = 20;
-/// So many source addresses have ports for all.
-const SOURCES: usize = 8;
 
 struct Slow {
     stream: TcpStream,
@@ -69,13 +65,10 @@ pub(crate) fn measure(cores: &Cores, shrink: usize) -> io::Result<()> {
 }
 
 fn begin_one(to: SocketAddr, number: usize) -> io::Result<Slow> {
-    let source = u8::try_from(number % SOURCES + 1).unwrap_or(1);
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, source), 0).into())?;
-    socket.connect(&to.into())?;
-    socket.set_nonblocking(true)?;
+    let stream = connect_from(to, number)?;
+    stream.set_nonblocking(true)?;
     Ok(Slow {
-        stream: socket.into(),
+        stream,
         began: Instant::now(),
         ended: None,
     })

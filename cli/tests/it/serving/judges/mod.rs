@@ -46,3 +46,12 @@ fn listener(more: &str) -> String {
     let (chain, key) = pair("localhost");
     format!("tls://127.0.0.1:0?cert={chain}&key={key}{more}")
 }
+
+/// Returns the counters of ended connections in the line that a server logs at its end.
+fn closed(last: &str) -> Vec<&str> {
+    let counters = last
+        .split_once("] ")
+        .map_or(last, |(_, rest)| rest)
+        .split(", ");
+    counters.filter(|it| it.starts_with("closed_")).collect()
+}

@@ -12,8 +12,8 @@ use rustix::process::Signal;
 use serveloop::layer::tls::rustls::pki_types::CertificateDer;
 use serveloop::layer::tls::rustls::pki_types::pem::PemObject;
 
-use crate::serving::judges::MODELS;
 use crate::serving::judges::client::Client;
+use crate::serving::judges::{MODELS, closed};
 use crate::support::outside::require;
 use crate::support::served::Served;
 use crate::support::sockets::{Directory, socket_addr};
@@ -104,7 +104,7 @@ fn rotate(model: &[&str], count: usize, pace: Duration) {
     let last = log.last().expect("its counters");
     assert!(visits > 0, "no one came");
     assert!(last.contains(&format!("accepted {made}, ")), "{last}");
-    assert!(last.ends_with(&format!("closed_by_peer {made}")), "{last}");
+    assert_eq!(closed(last), [format!("closed_by_peer {made}")]);
 }
 
 /// Has the clients end when the test ends, also by a panic.

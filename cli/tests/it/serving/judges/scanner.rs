@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::serving::judges::listener;
+use crate::serving::judges::{closed, listener};
 use crate::support::outside::require;
 use crate::support::secure::certificate;
 use crate::support::served::Served;
@@ -44,8 +44,8 @@ fn testssl_finds_what_is_listed() {
         number.parse::<usize>().ok()
     };
     let accepted = count("accepted ").expect("a number");
-    let ended = last.split(", ").filter(|it| it.starts_with("closed_"));
-    let ended: Option<usize> = ended
+    let ended: Option<usize> = closed(last)
+        .iter()
         .map(|it| it.split_once(' ')?.1.parse::<usize>().ok())
         .sum();
     assert_eq!(ended, Some(accepted), "{last}");

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::serving::judges::cases::{CASES, Case, Judge};
 use crate::serving::judges::talk::Act;
-use crate::serving::judges::{MODELS, is_full};
+use crate::serving::judges::{MODELS, closed, is_full};
 use crate::support::served::Served;
 use crate::support::sockets::socket_addr;
 
@@ -191,15 +191,6 @@ fn run(judge: Judge, row: &Row, version: &'static str, model: &[&str]) -> Vec<St
         wrong.push(format!("counter: {last}"));
     }
     wrong
-}
-
-/// Returns the counters of ended connections.
-fn closed(last: &str) -> Vec<&str> {
-    let counters = last
-        .split_once("] ")
-        .map_or(last, |(_, rest)| rest)
-        .split(", ");
-    counters.filter(|it| it.starts_with("closed_")).collect()
 }
 
 /// Returns the text in the form in which programs of all versions say it.
