@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use serveloop_measure::Cores;
 
 use crate::secure::Secure;
-use crate::server::{PATIENCE, Running, allow, connect_from};
+use crate::server::{HANDSHAKE, PATIENCE, Running, allow, connect_from};
 
 const CLIENTS: usize = 10_000;
 const HEALTHY: usize = 20;
@@ -22,17 +22,33 @@ const STRETCH: Duration = Duration::from_secs(2);
 
 pub(crate) fn measure(cores: &Cores, shrink: usize) -> io::Result<()> {
     let hello = Secure::hello()?;
-    for (what, sent) in [
-        ("half of their first message", &hello[..hello.len() / 2]),
-        ("their first message", &hello[..]),
+    for (what, stop) in [
+        (
+            "half of their first message",
+            Stop::Within(&hello[..hello.len() / 2]),
+        ),
+        (
+            "their first message, and see the answer",
+            Stop::Behind(&hello),
+        ),
     ] {
         println!("  {} clients send {what}", CLIENTS / shrink);
-        stall(cores, CLIENTS / shrink, sent)?;
+        stall(cores, CLIENTS / shrink, stop)?;
     }
     Ok(())
 }
 
-fn stall(cores: &Cores, count: usize, sent: &[u8]) -> io::Result<()> {
+/// What a client sends.
+#[derive(Clone, Copy)]
+enum Stop<'a> {
+    /// It is not answered.
+    Within(&'a [u8]),
+    /// It is answered. The next client comes only then, so that none waits for others to be accepted: its
+    /// deadline would begin later than it came.
+    Behind(&'a [u8]),
+}
+
+fn stall(cores: &Cores, count: usize, stop: Stop<'_>) -> io::Result<()> {
     allow(count + 200)?;
     let server = Running::start("secure", cores)?;
     let mut healthy = Secure::connect(&server, HEALTHY)?;
@@ -41,7 +57,7 @@ fn stall(cores: &Cores, count: usize, sent: &[u8]) -> io::Result<()> {
 
     let before = server.memory()?;
     let begun = Instant::now();
-    let (crowd, coming) = gather(&server, &mut healthy, count, sent)?;
+    let (crowd, coming) = gather(&server, &mut healthy, count, stop)?;
     let arrival = begun.elapsed();
     settle(&server)?;
     let memory = server.memory()?.saturating_sub(before) as usize / count;
@@ -50,7 +66,9 @@ fn stall(cores: &Cores, count: usize, sent: &[u8]) -> io::Result<()> {
     let after = healthy.p99(STRETCH)?;
 
     println!("    came within {arrival:.1?}, {memory} bytes of memory each");
-    println!("    gone between {first:.2?} and {last:.2?} after they came; the deadline is 10 s");
+    println!(
+        "    gone between {first:.2?} and {last:.2?} after they came; the deadline is {HANDSHAKE:?}"
+    );
     let alone = f64::midpoint(calm, after);
     println!(
         "    {HEALTHY} healthy: p99 {calm:.0} us before, {after:.0} us after; {coming:.0} us while they came, \
@@ -78,18 +96,12 @@ fn gather(
     server: &Running,
     healthy: &mut Secure,
     count: usize,
-    sent: &[u8],
+    stop: Stop<'_>,
 ) -> io::Result<(Vec<Stopped>, f64)> {
     let are_there = AtomicBool::new(false);
     thread::scope(|scope| {
         let exchange = scope.spawn(|| healthy.p99_until(&are_there));
-        let crowd = (0..count).map(|number| {
-            let began = Instant::now();
-            let mut stream: TcpStream = connect_from(server.address, number)?;
-            stream.write_all(sent)?;
-            stream.set_nonblocking(true)?;
-            Ok(Stopped { stream, began })
-        });
+        let crowd = (0..count).map(|number| Stopped::new(server, number, stop));
         let crowd: io::Result<Vec<_>> = crowd.collect();
         are_there.store(true, Ordering::SeqCst);
         let coming = exchange.join().map_err(|_| ErrorKind::Other)??;
@@ -144,6 +156,20 @@ fn until_ended(crowd: Vec<Stopped>) -> io::Result<(Duration, Duration)> {
 }
 
 impl Stopped {
+    fn new(server: &Running, number: usize, stop: Stop<'_>) -> io::Result<Self> {
+        let began = Instant::now();
+        let mut stream = connect_from(server.address, number)?;
+        match stop {
+            Stop::Within(sent) => stream.write_all(sent)?,
+            Stop::Behind(sent) => {
+                stream.write_all(sent)?;
+                stream.read_exact(&mut [0])?;
+            }
+        }
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, began })
+    }
+
     /// Takes what the server has sent, and returns whether that was all.
     fn has_ended(&mut self) -> bool {
         loop {

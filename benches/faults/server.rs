@@ -25,6 +25,9 @@ use crate::secure::certificate;
 /// The longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The deadline of handshakes.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(20);
+
 /// The addresses from which a crowd comes have ports for all.
 const SOURCES: usize = 8;
 
@@ -130,8 +133,10 @@ pub(crate) fn serve(what: &str) -> io::Result<()> {
             })
         }
         "secure" => {
+            // All of a crowd are there for a while before the first of them has to go.
             let roomy = Config {
                 max_connections: 15_000,
+                handshake_timeout: Some(HANDSHAKE),
                 ..Config::default()
             };
             let tls = ServerTls::builder()
