@@ -122,9 +122,9 @@ where
             transport.dismiss(CloseReason::Refused);
             return Ok(());
         };
-        transport.note_opened();
         self.inside = Inside::Open(Session::nested(protocol, transport));
         self.due = None;
+        transport.end_opening();
         self.call(transport, Session::handle_open)
     }
 
@@ -307,7 +307,7 @@ where
 {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         transport.make_unit_room();
-        transport.note_opening();
+        transport.begin_opening();
         let timeout = transport.limits().handshake_timeout;
         self.due = timeout.and_then(|timeout| transport.now().checked_add(timeout));
 

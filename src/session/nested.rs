@@ -207,19 +207,20 @@ impl<'a> Transport<'a> {
         self.state.flags.set(UNIT_ROOM);
     }
 
-    /// Notes that a layer begins its handshake.
-    pub(crate) fn note_opening(&mut self) {
-        self.state.flags.set(OPENING);
-    }
-
-    /// Notes that the layer is open.
-    pub(crate) fn note_opened(&mut self) {
-        self.state.flags.clear(OPENING);
-    }
-
     /// Takes back what `make_unit_room` allowed.
     pub(crate) fn end_unit_room(&mut self) {
         self.state.flags.clear(UNIT_ROOM);
+    }
+
+    /// Stops the deadlines of messages while a layer's handshake goes on.
+    pub(crate) fn begin_opening(&mut self) {
+        self.state.flags.set(OPENING | RETIME);
+    }
+
+    /// Lets them run again, from now on.
+    pub(crate) fn end_opening(&mut self) {
+        self.state.flags.clear(OPENING);
+        self.state.flags.set(RETIME);
     }
 
     /// Shows unread bytes once more, to a protocol that has not seen them.

@@ -73,12 +73,11 @@ pub(super) const EXPANDING: Flags = Flags::bit(25);
 pub(super) const DISMISSED: Flags = Flags::bit(26);
 /// There was such a mark to send.
 pub(super) const MARKED: Flags = Flags::bit(27);
+/// A layer's handshake has not ended. It has a deadline of its own, and no part of it is a message.
+pub(super) const OPENING: Flags = Flags::bit(29);
 
 /// The protocol has said why the connection ends, and what it said is still to be sent.
 pub(super) const FAREWELL: Flags = Flags::bit(28);
-
-/// A layer is not open yet.
-pub(super) const OPENING: Flags = Flags::bit(29);
 
 /// How long what a protocol says at the end, because of a deadline or an error, may take to be sent.
 const FAREWELL_MOST: Duration = Duration::from_secs(5);
@@ -358,7 +357,7 @@ impl State {
             return Some((self.message.after(FAREWELL_MOST), Deadline::Write));
         }
 
-        let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF);
+        let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF | OPENING);
         let first = owed && self.flags.any(FIRST);
         let begun = owed && self.flags.any(INCOMPLETE) && !self.flags.any(FIRST);
         let idle = !waits && !self.flags.any(PAUSED | NESTED);

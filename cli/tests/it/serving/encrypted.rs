@@ -455,7 +455,19 @@ fn haproxy_takes_the_header_of_connect_before_tls() {
 #[test]
 fn a_client_that_never_begins_has_the_time_of_a_handshake() {
     for model in MODELS {
-        let options = [&["--handshake-timeout", "200ms", "-v"], model].concat();
+        // The deadlines of messages do not run yet.
+        let patience = [
+            "--first-message-timeout",
+            "50ms",
+            "--message-timeout",
+            "50ms",
+        ];
+        let options = [
+            &["--handshake-timeout", "200ms", "-v"],
+            &patience[..],
+            model,
+        ]
+        .concat();
         let served = serve(&["echo"], &pair("localhost"), &options);
         for begin in [&[][..], &[22, 3, 1]] {
             let mut silent = Stream::connect(&served.uri(0).replacen("tls", "tcp", 1));

@@ -423,6 +423,9 @@ fn a_handshake_that_stops_runs_out_of_time() {
         config: serveloop::Config {
             limits: serveloop::Limits {
                 handshake_timeout: Some(seconds(3)),
+                // They are for what comes after the handshake.
+                first_message_timeout: Some(seconds(1)),
+                message_timeout: Some(seconds(1)),
                 ..timeless().limits
             },
             ..timeless()
