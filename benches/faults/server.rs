@@ -136,7 +136,10 @@ pub(crate) fn serve(what: &str) -> io::Result<()> {
             // All of a crowd are there for a while before the first of them has to go.
             let roomy = Config {
                 max_connections: 15_000,
-                handshake_timeout: Some(HANDSHAKE),
+                limits: Limits {
+                    handshake_timeout: Some(HANDSHAKE),
+                    ..Limits::default()
+                },
                 ..Config::default()
             };
             let tls = ServerTls::builder()
