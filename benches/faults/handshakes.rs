@@ -157,8 +157,9 @@ fn until_ended(crowd: Vec<Stopped>) -> io::Result<(Duration, Duration)> {
 
 impl Stopped {
     fn new(server: &Running, number: usize, stop: Stop<'_>) -> io::Result<Self> {
-        let began = Instant::now();
         let mut stream = connect_from(server.address, number)?;
+        // Not before: where many come at the same moment, the system lets some try again after a second.
+        let began = Instant::now();
         match stop {
             Stop::Within(sent) => stream.write_all(sent)?,
             Stop::Behind(sent) => {
