@@ -53,7 +53,8 @@ pub struct Prelude<I> {
     /// How many bytes it has. The protocol is shown what follows them.
     pub length: usize,
     /// The client that a proxy named, if it did. From now on it is the address of the connection's
-    /// [`Peer`], which limits, logs and `handle_error` see, and the proxy's is [`Peer::via`].
+    /// [`Peer`], which limits, logs and `handle_error` see, and the proxy's is [`Peer::via`]. The
+    /// peer of a datagram stays its sender, because the reply goes there.
     pub client: Option<Address>,
     /// What the protocol is made from.
     pub info: I,
@@ -179,7 +180,9 @@ where
         if let Stage::Reading(_, build) = mem::replace(&mut self.stage, Stage::Refused) {
             self.stage = Stage::Named(prelude.info, build);
         }
-        let Some(client) = prelude.client else {
+        // The peer of a datagram is where the reply goes, which no preface decides.
+        let client = prelude.client.filter(|_| !transport.peer().is_datagram());
+        let Some(client) = client else {
             return self.open(transport);
         };
 

@@ -16,7 +16,7 @@ mod memory;
 mod splits;
 
 pub use crate::testing::simulation::{
-    Call, Exchange, Failure, Faults, Handle, Network, Report, Simulation, Slip,
+    Call, Exchange, Failure, Faults, Handle, Network, Report, Side, Simulation, Slip,
 };
 pub use layers::{Identity, Scrambled};
 pub use memory::MemorySession;

@@ -2,11 +2,11 @@
 
 use serveloop::testing::Faults;
 
-use crate::systems::SYSTEMS;
+use crate::layers::some;
 
 type Choose = fn(&mut Faults);
 
-const KINDS: [(&str, Choose); 31] = [
+const KINDS: [(&str, Choose); 32] = [
     ("short_reads", |it| it.short_reads = OFTEN),
     ("short_writes", |it| it.short_writes = OFTEN),
     ("would_block", |it| it.would_block = OFTEN),
@@ -38,11 +38,20 @@ const KINDS: [(&str, Choose); 31] = [
     ("passed_descriptors", |it| it.passed_descriptors = OFTEN),
     ("stuck_calls", |it| it.stuck_calls = 1_000),
     ("slow_handlers", |it| it.slow_handlers = SELDOM),
+    ("truncations", |it| it.truncations = OFTEN),
 ];
 
 /// Of 1,000 occasions.
 const OFTEN: u16 = 400;
 const SELDOM: u16 = 50;
+/// Some of the systems inside a layer, too.
+const LAYERED: [&str; 4] = [
+    "echo/tls",
+    "finishing/tls12",
+    "proxy/tls",
+    "echo/proxied-tls",
+];
+
 /// Of each kind and system. Half of the seeds switch the only fault off.
 const SEEDS: u64 = 8;
 
@@ -52,8 +61,7 @@ pub(crate) fn each_kind_alone() -> u64 {
     for (kind, choose) in KINDS {
         let mut faults = Faults::none();
         choose(&mut faults);
-        for (name, make) in SYSTEMS {
-            let mut system = make().faults(faults.clone());
+        for (name, mut system) in some(&LAYERED, |plain| plain.faults(faults.clone())) {
             for seed in 0..SEEDS {
                 if let Err(failure) = system.check(seed) {
                     panic!("{name} under {kind} alone: {failure}");

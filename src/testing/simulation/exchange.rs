@@ -20,6 +20,8 @@ pub struct Exchange {
     pub(super) stays: bool,
     pub(super) ends_first: bool,
     pub(super) may_be_cut: bool,
+    /// What the client sends before the first byte of its layer.
+    pub(super) preface: Vec<u8>,
 }
 
 impl Exchange {
@@ -92,6 +94,25 @@ impl Exchange {
             wire.rounds.push((wire.sends.len(), expected));
         }
         wire
+    }
+
+    /// Returns the same conversation of a client that sends `preface` first. Inside a layer it goes
+    /// before everything that the layer sends.
+    pub(super) fn after(&self, preface: &[u8], is_layered: bool) -> Self {
+        let mut after = self.clone();
+        if is_layered {
+            after.preface.splice(0..0, preface.iter().copied());
+            return after;
+        }
+
+        after.sends.splice(0..0, preface.iter().copied());
+        for (sends, _) in &mut after.rounds {
+            *sends += preface.len();
+        }
+        if after.rounds.is_empty() {
+            after.rounds.push((preface.len(), 0));
+        }
+        after
     }
 
     /// Returns how many bytes may be sent by a client that has received `received`, and waits for

@@ -111,6 +111,9 @@ faults! {
     stuck_calls: 150,
     /// A protocol method computes for up to half a second.
     slow_handlers: 10,
+    /// A client [inside a layer](crate::testing::Simulation::within) ends its stream without the
+    /// layer's end mark.
+    truncations: 100,
 }
 
 impl Faults {

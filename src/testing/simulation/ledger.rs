@@ -46,6 +46,15 @@ pub(super) enum Justification {
     Refused,
     /// The server was shut down.
     Shutdown,
+    /// The client ended its stream without the end mark of its layer.
+    Truncated,
+}
+
+/// Where a stream is watched: on the wire, or inside the layer that the connection goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Wire,
+    Inside,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +74,13 @@ pub(super) struct Ledger {
     /// How many sessions began, and how many were told that they ended.
     pub(super) sessions: u64,
     pub(super) lost: u64,
+    /// The same of the protocols inside layers, and the account of the one that is called.
+    pub(super) sessions_inside: u64,
+    pub(super) lost_inside: u64,
+    pub(super) calling: Option<usize>,
+    /// Whether a protocol has consumed anything since the network last checked. One that is shown a
+    /// message per turn, and answers none, makes progress without a call.
+    pub(super) has_told: bool,
     /// How long protocols have computed since the network last checked, and the source and rate of
     /// such delays.
     pub(super) computed: Duration,
@@ -94,6 +110,16 @@ impl Ledger {
         self.numbers.insert(account.address.clone(), number);
         self.accounts.push(account);
         number
+    }
+
+    /// Counts a session, and returns its number.
+    pub(super) fn note_session(&mut self, place: Place) -> u64 {
+        let count = match place {
+            Place::Wire => &mut self.sessions,
+            Place::Inside => &mut self.sessions_inside,
+        };
+        *count += 1;
+        *count
     }
 
     /// Draws how long a protocol's method computes.
@@ -129,7 +155,16 @@ impl Ledger {
         if let Some(problem) = account.early(reason, self.now, &self.config) {
             self.object_to(number, &problem);
         }
+        if let Some(problem) = self.accounts[number].mistaken(reason) {
+            self.object_to(number, &problem);
+        }
+
+        // Clients that proxies name are counted only when their names have arrived.
+        let is_crowd = self.accounts.len() > self.config.max_per_peer;
         let account = &mut self.accounts[number];
+        if is_crowd && matches!(reason, CloseReason::Refused) {
+            account.justification(Justification::Refused);
+        }
         account.end = Some(End::of(reason));
     }
 
@@ -141,7 +176,7 @@ impl Ledger {
                 "\n  {}: {} of {} bytes were read, {} taken by the protocol, {} of {} written, {} received; {:?}",
                 it.address,
                 it.read,
-                it.exchange.sends.len(),
+                it.sends().len(),
                 it.told,
                 it.written,
                 it.exchange.expects.len(),
@@ -178,6 +213,7 @@ pub(super) struct End {
     in_order: bool,
     late: bool,
     drained: bool,
+    truncated: bool,
 }
 
 impl End {
@@ -189,6 +225,7 @@ impl End {
                 CloseReason::Closed | CloseReason::PeerClosed | CloseReason::Protocol(_)
             ),
             late: matches!(reason, CloseReason::TimedOut(_)),
+            truncated: matches!(reason, CloseReason::Truncated),
             drained: matches!(
                 reason,
                 CloseReason::Shutdown | CloseReason::TimedOut(Deadline::Drain)
@@ -202,9 +239,11 @@ impl End {
 pub(super) struct ConnectionRecord {
     pub(in crate::testing) address: Address,
     pub(super) exchange: Rc<Exchange>,
+    /// What is known of a connection through a layer.
+    pub(super) layered: Option<LayeredRecord>,
     pub(super) justifications: Vec<Justification>,
     /// The bytes that the loop read, the protocol consumed, the loop wrote, and the client
-    /// received.
+    /// received. Those that the client received are plain.
     pub(super) read: usize,
     pub(super) told: usize,
     pub(super) written: usize,
@@ -213,6 +252,8 @@ pub(super) struct ConnectionRecord {
     pub(super) began: Duration,
     pub(super) moved: Duration,
     pub(super) wrote: Duration,
+    /// The last two as they were before the last write, which may be the end mark of a layer.
+    before: (Duration, Duration),
     pub(super) end: Option<End>,
 }
 
@@ -221,6 +262,7 @@ impl ConnectionRecord {
         Self {
             address,
             exchange,
+            layered: None,
             justifications: Vec::new(),
             read: 0,
             told: 0,
@@ -229,7 +271,35 @@ impl ConnectionRecord {
             began: Duration::ZERO,
             moved: Duration::ZERO,
             wrote: Duration::ZERO,
+            before: (Duration::ZERO, Duration::ZERO),
             end: None,
+        }
+    }
+
+    /// Returns what the client has sent on the wire. Without a layer, it is what the client will
+    /// send.
+    pub(super) fn sends(&self) -> &[u8] {
+        match &self.layered {
+            Some(layered) => &layered.sends,
+            None => &self.exchange.sends,
+        }
+    }
+
+    /// Returns what the client sends at that place, how much of it has come so far, and how much
+    /// the protocol there has consumed.
+    pub(super) fn stream(&self, place: Place) -> (&[u8], usize, usize) {
+        match &self.layered {
+            Some(layered) if place == Place::Inside => {
+                (&self.exchange.sends, layered.said, layered.told)
+            }
+            _ => (self.sends(), self.read, self.told),
+        }
+    }
+
+    pub(super) fn note_told(&mut self, place: Place, count: usize) {
+        match &mut self.layered {
+            Some(layered) if place == Place::Inside => layered.told += count,
+            _ => self.told += count,
         }
     }
 
@@ -239,22 +309,58 @@ impl ConnectionRecord {
         }
     }
 
+    pub(super) fn note_written(&mut self, now: Duration) {
+        if now > self.wrote {
+            self.before = (self.moved, self.wrote);
+        }
+        (self.moved, self.wrote) = (now, now);
+    }
+
     /// Returns a problem if the session timed out before its deadline.
     fn early(&self, reason: &CloseReason, now: Duration, config: &Config) -> Option<String> {
         let CloseReason::TimedOut(deadline) = reason else {
             return None;
         };
+        let (moved, wrote) = match self.layered {
+            Some(_) => self.before,
+            None => (self.moved, self.wrote),
+        };
         let (since, timeout) = match deadline {
             Deadline::FirstMessage => (self.began, config.limits.first_message_timeout),
             Deadline::Message => (self.began, config.limits.message_timeout),
-            Deadline::Idle => (self.moved, config.limits.idle_timeout),
-            Deadline::Write => (self.wrote, config.limits.write_timeout),
+            Deadline::Idle => (moved, config.limits.idle_timeout),
+            Deadline::Write => (wrote, config.limits.write_timeout),
             Deadline::Connect | Deadline::Handshake | Deadline::Drain => return None,
         };
 
         let passed = now - since;
         let early = timeout.is_none_or(|timeout| passed < timeout);
         early.then(|| format!("{reason}, but only {passed:?} had passed"))
+    }
+
+    /// Returns a problem if a truncated stream is taken for one that ended, or the reverse.
+    fn mistaken(&self, reason: &CloseReason) -> Option<String> {
+        let layered = self.layered.as_ref()?;
+        let may_lack_mark = self.justifications.iter().any(|it| {
+            matches!(
+                it,
+                Justification::Truncated | Justification::Reset | Justification::Failed(_)
+            )
+        });
+
+        let is_wrong = match reason {
+            CloseReason::Truncated => !may_lack_mark,
+            CloseReason::PeerClosed => {
+                !layered.is_finished && self.read > self.exchange.preface.len()
+            }
+            _ => false,
+        };
+        let had = if layered.is_finished {
+            "has"
+        } else {
+            "has not"
+        };
+        is_wrong.then(|| format!("{reason}, but the client {had} sent its end mark"))
     }
 
     fn judge(&self) -> Result<(), String> {
@@ -265,6 +371,15 @@ impl ConnectionRecord {
             return Err(format!(
                 "it was never late, but the protocol was told: {}",
                 end.text
+            ));
+        }
+
+        let is_cut = self.layered.as_ref().is_some_and(|layered| layered.is_cut);
+        if is_cut && !self.exchange.may_be_cut && !self.is_excused() {
+            let end = self.end.as_ref().map_or("nothing", |end| &end.text);
+            return Err(format!(
+                "the server's end mark is missing; the protocol was told: {end}; what happened to it: {:?}",
+                self.justifications
             ));
         }
 
@@ -292,10 +407,28 @@ impl ConnectionRecord {
                     .end
                     .as_ref()
                     .is_some_and(|end| end.late || end.in_order || end.drained),
+                Justification::Truncated => self
+                    .end
+                    .as_ref()
+                    .is_some_and(|end| end.truncated || end.in_order),
                 Justification::Shutdown => self
                     .end
                     .as_ref()
                     .is_none_or(|end| end.drained || end.in_order),
             })
     }
+}
+
+/// What is known of a connection through a layer, besides what its wire carries.
+#[derive(Debug, Default)]
+pub(super) struct LayeredRecord {
+    /// The bytes that the client has for the wire so far.
+    pub(super) sends: Vec<u8>,
+    /// How many plain bytes the client has said, and how many the protocol inside has consumed.
+    pub(super) said: usize,
+    pub(super) told: usize,
+    /// Whether the client has said the end mark.
+    pub(super) is_finished: bool,
+    /// Whether the client was told that the server's stream had none.
+    pub(super) is_cut: bool,
 }

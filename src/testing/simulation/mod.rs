@@ -1,6 +1,8 @@
 //! Whole-server simulation: a network, a clock and clients that a seed determines.
 
+mod behind;
 mod exchange;
+mod far;
 mod faults;
 mod ledger;
 mod network;
@@ -9,6 +11,7 @@ mod run;
 mod through;
 mod timeline;
 mod wire;
+mod within;
 mod witness;
 
 use std::cell::RefCell;
@@ -27,12 +30,14 @@ use crate::testing::simulation::ledger::{Ledger, SharedLedger};
 use crate::testing::simulation::network::Question;
 use crate::testing::simulation::random::Random;
 use crate::testing::simulation::run::Run;
+use crate::testing::simulation::within::MakeFarEnd;
 use crate::testing::simulation::witness::Witnessed;
 
 pub use exchange::Exchange;
 pub use faults::Faults;
 pub use ledger::Slip;
 pub use network::{Call, Handle, Network};
+pub use within::Side;
 
 /// The most clients and the most datagrams of one run by default.
 const CLIENTS_MOST: usize = 8;
@@ -72,6 +77,10 @@ pub struct Simulation<M> {
     clients: Vec<Rc<Exchange>>,
     remotes: Vec<(Address, Rc<Exchange>)>,
     datagrams: Vec<Rc<Question>>,
+    /// The ledger of the current run, for factories that watch what is inside a layer.
+    current: Rc<RefCell<SharedLedger>>,
+    /// Makes the clients' ends of a layer that talks to them, for one run.
+    far_ends: Option<Box<dyn FnMut() -> MakeFarEnd>>,
 }
 
 impl<M, F> Simulation<M>
@@ -89,6 +98,8 @@ where
             clients: Vec::new(),
             remotes: Vec::new(),
             datagrams: Vec::new(),
+            current: Rc::default(),
+            far_ends: None,
         }
     }
 
@@ -207,6 +218,7 @@ where
         let mut ledger = Ledger::new(config.clone());
         ledger.computing = Some((Random::new(random.number()), faults.slow_handlers));
         let ledger: SharedLedger = Rc::new(RefCell::new(ledger));
+        self.current.replace(Rc::clone(&ledger));
 
         let shutdown_at = random
             .chance(faults.shutdowns)
@@ -223,7 +235,7 @@ where
         })
     }
 
-    fn network(&self, mut random: Random, faults: Faults, ledger: &SharedLedger) -> Network {
+    fn network(&mut self, mut random: Random, faults: Faults, ledger: &SharedLedger) -> Network {
         let most = self.clients_most;
         let clients: Vec<_> = draw(&self.clients, most, &mut random);
         let datagrams: Vec<_> = draw(&self.datagrams, most, &mut random);
@@ -237,6 +249,9 @@ where
 
         let mut network = Network::new(random, faults, Instant::now(), ledger);
         network.limit_descriptors(few.unwrap_or(usize::MAX));
+        if let Some(make) = &mut self.far_ends {
+            network.set_far_ends(make());
+        }
         for (address, exchange) in &self.remotes {
             network.add_remote(address.clone(), exchange);
         }

@@ -168,6 +168,11 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
             ),
             ("refusals", counted, refused),
             ("sessions", ledger.lost, ledger.sessions),
+            (
+                "sessions inside layers",
+                ledger.lost_inside,
+                ledger.sessions_inside,
+            ),
         ] {
             if counted != happened {
                 return Err(format!(

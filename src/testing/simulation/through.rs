@@ -112,6 +112,8 @@ where
                 .map(|(address, exchange)| (address.clone(), wire(exchange)))
                 .collect(),
             datagrams: datagrams.collect(),
+            current: self.current,
+            far_ends: self.far_ends,
             make: move || Through {
                 factory: (self.make)(),
                 layer: layer.clone(),

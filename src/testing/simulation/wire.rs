@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::net::Event;
+use crate::testing::simulation::far::Far;
 use crate::testing::simulation::faults::Faults;
 use crate::testing::simulation::random::Random;
 
@@ -99,6 +100,8 @@ pub(super) struct Wire {
     /// Whether the server has closed its end, and whether the client is done.
     pub(super) is_closed: bool,
     pub(super) is_done: bool,
+    /// The client's end of the layer, if the connection goes through one.
+    pub(super) far: Option<Far>,
 }
 
 impl Wire {
@@ -122,6 +125,7 @@ impl Wire {
             is_cut: false,
             is_closed: false,
             is_done: false,
+            far: None,
         }
     }
 
@@ -161,11 +165,20 @@ pub(super) struct Habits {
     /// After how many bytes in both directions the client resets or vanishes.
     pub(super) resets_at: Option<usize>,
     pub(super) vanishes_at: Option<usize>,
+    /// After how many the client ends its stream without the end mark of its layer.
+    pub(super) truncates_at: Option<usize>,
+    /// The client keeps its side of the connection open after the end mark, until the server has
+    /// closed.
+    pub(super) lingers: bool,
     pub(super) is_slow: bool,
 }
 
 /// The most pieces to cut a conversation into, so that a run does not take too long.
 const PIECES: usize = 64;
+
+/// About how many bytes a client sends and takes for a handshake.
+const HANDSHAKE_SENDS: usize = 500;
+const HANDSHAKE_EXPECTS: usize = 1_000;
 
 impl Habits {
     pub(super) fn of(faults: &Faults, sends: usize, expects: usize, random: &mut Random) -> Self {
@@ -207,7 +220,25 @@ impl Habits {
             ends_first: random.below(2) == 0,
             resets_at: somewhere(faults.client_resets, random),
             vanishes_at: somewhere(faults.client_vanishes, random),
+            truncates_at: None,
+            lingers: false,
             is_slow,
         }
+    }
+
+    /// Returns the habits of a client inside a layer, whose bytes are more by those of a handshake.
+    pub(super) fn in_layer(
+        faults: &Faults,
+        sends: usize,
+        expects: usize,
+        random: &mut Random,
+    ) -> Self {
+        let (sends, expects) = (sends + HANDSHAKE_SENDS, expects + HANDSHAKE_EXPECTS);
+        let mut habits = Self::of(faults, sends, expects, random);
+        habits.truncates_at = random
+            .chance(faults.truncations)
+            .then(|| random.below(sends + expects + 1));
+        habits.lingers = random.below(4) == 0;
+        habits
     }
 }

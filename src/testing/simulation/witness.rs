@@ -7,8 +7,7 @@ use std::time::Instant;
 use crate::address::Peer;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::{Actions, Ended, Factory, Protocol, Refusal, Tick, Transport};
-use crate::testing::simulation::ledger::Slip;
-use crate::testing::simulation::ledger::{Number, SharedLedger};
+use crate::testing::simulation::ledger::{Number, Place, SharedLedger, Slip};
 
 /// The factory under test, which wraps each protocol that it builds in a witness.
 pub(super) struct Witnessed<F> {
@@ -30,7 +29,7 @@ impl<F: Factory> Factory for Witnessed<F> {
         let protocol = self.factory.build_protocol(peer)?;
 
         let number = self.ledger.borrow().number(peer.address());
-        Some(Witness::new(protocol, number, &self.ledger))
+        Some(Witness::new(protocol, number, &self.ledger, Place::Wire))
     }
 
     fn needs_stream(&self, listener: usize) -> bool {
@@ -73,7 +72,7 @@ impl<F: Factory> Witnessed<F> {
 
         self.ledger.borrow_mut().may_close |= *actions.shutdown;
         for (to, protocol) in connects {
-            let witness = Witness::new(protocol, None, &self.ledger);
+            let witness = Witness::new(protocol, None, &self.ledger, Place::Wire);
             let number = Rc::clone(&witness.number);
             self.ledger.borrow_mut().connecting.push_back(number);
             actions.connect(to, witness);
@@ -90,8 +89,12 @@ enum Stage {
     Lost,
 }
 
-pub(super) struct Witness<P> {
+/// A protocol whose calls are checked: the one that the loop calls or, inside a layer, the one that
+/// the layer calls.
+#[derive(Debug)]
+pub struct Witness<P> {
     protocol: P,
+    place: Place,
     ledger: SharedLedger,
     /// The number of the client's account. Datagrams have none.
     number: Number,
@@ -103,11 +106,16 @@ pub(super) struct Witness<P> {
 }
 
 impl<P> Witness<P> {
-    fn new(protocol: P, number: Option<usize>, ledger: &SharedLedger) -> Self {
-        ledger.borrow_mut().sessions += 1;
-        let id = ledger.borrow().sessions;
+    pub(super) fn new(
+        protocol: P,
+        number: Option<usize>,
+        ledger: &SharedLedger,
+        place: Place,
+    ) -> Self {
+        let id = ledger.borrow_mut().note_session(place);
         Self {
             protocol,
+            place,
             id,
             is_closing: Cell::new(false),
             ledger: Rc::clone(ledger),
@@ -118,11 +126,20 @@ impl<P> Witness<P> {
 
     /// Objects if a call comes outside the stages from `first` to `last`.
     fn check(&self, call: &str, first: Stage, last: Stage) {
-        self.ledger.borrow_mut().compute();
+        let mut ledger = self.ledger.borrow_mut();
+        if self.place == Place::Wire {
+            ledger.compute();
+            ledger.calling = self.number.get();
+        } else if self.number.get().is_none() {
+            self.number.set(ledger.calling);
+        }
+
         let is_over = self.is_closing.get() && last != Stage::Lost;
         if self.stage < first || self.stage > last || is_over {
-            let problem = format!("{call} was called of a session that is {:?}", self.stage);
-            self.ledger.borrow_mut().object(problem);
+            let Self { stage, place, .. } = self;
+            ledger.object(format!(
+                "{call} was called of a session that is {stage:?}, at the place {place:?}"
+            ));
         }
     }
 
@@ -134,9 +151,22 @@ impl<P> Witness<P> {
     ) -> Result<T, ProtocolError> {
         if outcome.is_err() || transport.is_closing() {
             self.is_closing.set(true);
-            self.ledger.borrow_mut().deadlines.remove(&self.id);
+            self.note_deadline(None);
         }
         outcome
+    }
+
+    /// Notes the deadline of a session that the loop has to wait for. It does not know those inside
+    /// layers.
+    fn note_deadline(&self, at: Option<Instant>) {
+        if self.place != Place::Wire {
+            return;
+        }
+        let mut ledger = self.ledger.borrow_mut();
+        match at {
+            Some(at) => ledger.deadlines.insert(self.id, at),
+            None => ledger.deadlines.remove(&self.id),
+        };
     }
 
     /// Checks that the protocol sees exactly what the client sent, starting where it last stopped.
@@ -146,21 +176,23 @@ impl<P> Witness<P> {
         };
 
         let mut ledger = self.ledger.borrow_mut();
-        let account = &ledger.accounts[number];
-        let from = account.told;
-        let sent = account.exchange.sends.get(from..from + data.len());
+        let (sends, arrived, from) = ledger.accounts[number].stream(self.place);
+        let sent = sends.get(from..from + data.len());
 
         if sent != Some(data) {
             let problem = format!("byte {from} on: the protocol was shown what was not sent");
             ledger.object_to(number, &problem);
-        } else if from + data.len() > account.read {
+        } else if from + data.len() > arrived {
             ledger.object_to(number, "the protocol was shown more than was read");
         }
     }
 
     fn note_taken(&self, count: usize) {
         if let Some(number) = self.number.get() {
-            self.ledger.borrow_mut().accounts[number].told += count;
+            let place = self.place;
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.has_told |= count > 0;
+            ledger.accounts[number].note_told(place, count);
         }
     }
 
@@ -171,8 +203,13 @@ impl<P> Witness<P> {
         };
         let mut ledger = self.ledger.borrow_mut();
         let account = &ledger.accounts[number];
-        if account.told + unread.len() != account.read {
+        let (_, arrived, told) = account.stream(self.place);
+        let has_mark = account.layered.as_ref().is_none_or(|it| it.is_finished);
+
+        if told + unread.len() != arrived {
             ledger.object_to(number, "the end came before bytes that were read");
+        } else if self.place == Place::Inside && !has_mark {
+            ledger.object_to(number, "an end was told without the client's end mark");
         }
     }
 }
@@ -219,11 +256,9 @@ impl<P: Protocol> Protocol for Witness<P> {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.check("poll_timeout", Stage::Open, Stage::Ended);
-        self.ledger.borrow_mut().deadlines.remove(&self.id);
+        self.note_deadline(None);
         let at = self.protocol.poll_timeout();
-        if let Some(at) = at {
-            self.ledger.borrow_mut().deadlines.insert(self.id, at);
-        }
+        self.note_deadline(at);
         at
     }
 
@@ -272,9 +307,14 @@ impl<P: Protocol> Protocol for Witness<P> {
         self.is_closing.set(false);
         self.check("connection_lost", Stage::New, Stage::Ended);
         self.stage = Stage::Lost;
+        self.note_deadline(None);
+        if self.place == Place::Inside {
+            self.ledger.borrow_mut().lost_inside += 1;
+            return self.protocol.connection_lost(ended);
+        }
+
         let mut ledger = self.ledger.borrow_mut();
         ledger.lost += 1;
-        ledger.deadlines.remove(&self.id);
 
         let slip = ledger.slip;
         let panicked = matches!(reason, CloseReason::Panicked);

@@ -1,6 +1,7 @@
 //! Clients behind a load balancer: who they are, how many they may be, and whom to believe.
 
 use std::io::Write;
+use std::net::UdpSocket;
 use std::time::Instant;
 
 use serveloop::layer::proxy::{Header, Proxy};
@@ -14,7 +15,7 @@ use socket2::Socket;
 use crate::support::model_protocols::{frame, shout};
 use crate::support::model_server::{End, Model, ModelServer, connect, finish, read_to};
 use crate::support::probe::{Log, Probe};
-use crate::support::{PATIENCE, expect, panic_quietly, timeless};
+use crate::support::{PATIENCE, expect, millis, panic_quietly, timeless};
 
 fn header(client: &str) -> Vec<u8> {
     let client: Address = format!("tcp://{client}").parse().unwrap();
@@ -215,6 +216,33 @@ fn a_direct_client_may_be_refused_or_leave_at_any_time() {
     let mut stopped = greeted("192.0.2.1:5");
     stopped.shutdown();
     assert!(matches!(stopped.reason(), Some(CloseReason::Shutdown)));
+}
+
+/// A header may name anybody, over any transport, and a reply that goes there is a weapon.
+#[test]
+fn a_datagram_is_answered_to_its_sender_whatever_its_header_says() {
+    let victim = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let named = victim.local_addr().unwrap().to_string();
+    victim.set_read_timeout(Some(millis(100))).unwrap();
+    for model in Model::ALL {
+        let proxy = Proxy::required(list("127.0.0.1"));
+        let factory = prefaced(
+            move |peer: &Peer| proxy.reader(peer),
+            |peer: &Peer, _: &Option<_>| peer.is_datagram().then_some(Echo),
+        );
+        let server = ModelServer::new(model, &["udp://127.0.0.1:0"], timeless(), factory);
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sent = [&header(&named)[..], b"hello"].concat();
+        let to = server.addresses[0].socket_addr().unwrap();
+        sender.send_to(&sent, to).unwrap();
+
+        let mut reply = [0; 64];
+        let (count, from) = sender.recv_from(&mut reply).unwrap();
+        assert_eq!((&reply[..count], from), (&b"hello"[..], to), "{model:?}");
+        assert!(victim.recv(&mut reply).is_err(), "{model:?}");
+        server.end();
+    }
 }
 
 #[test]

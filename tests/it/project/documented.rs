@@ -24,6 +24,7 @@ const SHOWN_BY: &[(&str, &str)] = &[
     ("layer::Upgrade", "layer::Upgradable"),
     ("layer::Wire", "layer::Layer"),
     ("net::Event", "net::Net"),
+    ("testing::Side", "testing::Simulation"),
 ];
 
 /// Types that no user makes, and why there is nothing to show.

@@ -15,6 +15,7 @@ use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::clients::Action;
 use crate::testing::simulation::network::{Call, Handle, Listener, Network};
 use crate::testing::simulation::wire::{Broken, Segment, Standing, Wire};
+use crate::testing::simulation::within::Side;
 use crate::waker::Wake;
 
 /// The most bytes of a mismatch to show.
@@ -112,7 +113,7 @@ impl Net for Network {
         };
         let account = ConnectionRecord::new(address.clone(), Rc::clone(exchange));
 
-        let wire = self.add_wire(account, Standing::Waits);
+        let wire = self.add_wire(account, Standing::Waits, Side::Remote);
         session.inspect(|number| number.set(Some(self.wires[wire].number)));
         self.open += 1;
         self.local_addresses.note(wire, local_address(wire));
@@ -305,12 +306,13 @@ impl Network {
         } else {
             most
         };
+        let count = if self.trouble.is_short() { 1 } else { count };
         let mut ledger = self.ledger.borrow_mut();
         let now = self.elapsed;
         let account = &mut ledger.accounts[number];
 
         let from = self.wires[wire].up.taken;
-        buffer[..count].copy_from_slice(&account.exchange.sends[from..from + count]);
+        buffer[..count].copy_from_slice(&account.sends()[from..from + count]);
         account.moved = now;
         // Bytes that are read after the session has ended are discarded.
         if account.end.is_none() {
@@ -323,21 +325,31 @@ impl Network {
 
     fn write_some(&mut self, wire: usize, data: &[u8]) -> usize {
         let short = self.random.chance(self.faults.short_writes);
-        let Wire { number, down, .. } = &mut self.wires[wire];
+        let is_least = self.trouble.is_short();
+        let Wire {
+            number, down, far, ..
+        } = &mut self.wires[wire];
         let most = down.room().min(data.len());
         let count = if short {
             self.random.between(1, most)
         } else {
             most
         };
+        let count = if is_least { 1 } else { count };
         let mut ledger = self.ledger.borrow_mut();
         let account = &mut ledger.accounts[*number];
 
         let from = account.written;
-        let right = account.exchange.expects.get(from..from + count) == Some(&data[..count]);
+        let right = match far {
+            // What it means is seen when the client takes it.
+            Some(far) => {
+                far.written.extend_from_slice(&data[..count]);
+                true
+            }
+            None => account.exchange.expects.get(from..from + count) == Some(&data[..count]),
+        };
         account.written += count;
-        account.moved = self.elapsed;
-        account.wrote = self.elapsed;
+        account.note_written(self.elapsed);
 
         if !right {
             let end = account.exchange.expects.len().min(from + EXCERPT_MOST);

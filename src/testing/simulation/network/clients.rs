@@ -8,6 +8,7 @@ use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::Network;
 use crate::testing::simulation::wire::{Broken, Habits, Segment, Standing, Wire};
+use crate::testing::simulation::within::Side;
 
 /// An action on the simulation's timeline. The numbers are those of wires or datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +29,13 @@ pub(super) enum Action {
     Packet(usize),
 }
 
+/// Returns whether the client has nothing left to send, except for the end of its stream.
+fn has_sent_all(wire: &Wire, account: &ConnectionRecord) -> bool {
+    let said = account.layered.as_ref().map(|layered| layered.said);
+    let has_said_all = said.is_none_or(|said| said == account.exchange.sends.len());
+    has_said_all && wire.up.sent == account.sends().len()
+}
+
 /// How soon a loop must notice a reset. It may first have to read a thousand bytes one by one.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -40,7 +48,7 @@ impl Network {
     ) {
         let is_unix = matches!(address, Address::Unix(_));
         let account = ConnectionRecord::new(address, Rc::clone(exchange));
-        let wire = self.add_wire(account, Standing::Stands);
+        let wire = self.add_wire(account, Standing::Stands, Side::Client);
         self.wires[wire].is_inbound = true;
         self.wires[wire].has_gaps = is_unix;
 
@@ -66,10 +74,22 @@ impl Network {
         self.wires.iter().all(|wire| wire.is_done) && self.datagram_queue.is_over()
     }
 
-    pub(super) fn add_wire(&mut self, account: ConnectionRecord, standing: Standing) -> usize {
+    pub(super) fn add_wire(
+        &mut self,
+        mut account: ConnectionRecord,
+        standing: Standing,
+        side: Side,
+    ) -> usize {
         let exchange = Rc::clone(&account.exchange);
-        let (sends, expects) = (exchange.sends.len(), exchange.expects.len());
-        let mut habits = Habits::of(&self.faults, sends, expects, &mut self.random);
+        let far = self.make_far(&mut account, side);
+        let (sends, expects) = (account.sends().len(), exchange.expects.len());
+        let mut habits = match &far {
+            None => Habits::of(&self.faults, sends, expects, &mut self.random),
+            Some(_) => {
+                let sends = exchange.sends.len();
+                Habits::in_layer(&self.faults, sends, expects, &mut self.random)
+            }
+        };
         habits.in_turns |= exchange.in_turns;
         habits.ends_first = (habits.ends_first || exchange.ends_first) && !exchange.stays;
         habits.in_turns &= !exchange.ends_first;
@@ -79,7 +99,10 @@ impl Network {
         if is_slow {
             self.justification(number, Justification::Slow);
         }
-        self.wires.push(Wire::new(number, habits, standing));
+        self.wires.push(Wire {
+            far,
+            ..Wire::new(number, habits, standing)
+        });
         self.wires.len() - 1
     }
 
@@ -139,14 +162,22 @@ impl Network {
             return;
         }
 
+        if self.wires[wire].far.is_some() && self.wires[wire].up.ended {
+            return;
+        }
+        self.client_says(wire);
         let it = &mut self.wires[wire];
         let ledger = self.ledger.borrow();
         let account = &ledger.accounts[it.number];
-        let may = account
-            .exchange
-            .may_send(account.received, it.habits.in_turns);
+        let may = match &account.layered {
+            Some(layered) => layered.sends.len(),
+            None => {
+                let exchange = &account.exchange;
+                exchange.may_send(account.received, it.habits.in_turns)
+            }
+        };
         let most = (may - it.up.sent).min(it.up.room()).min(it.habits.chunk);
-        let is_all = it.up.sent == account.exchange.sends.len();
+        let is_all = has_sent_all(it, account);
         drop(ledger);
 
         it.sender_waits = most == 0;
@@ -166,14 +197,14 @@ impl Network {
     fn client_ends(&mut self, wire: usize) {
         let it = &mut self.wires[wire];
         let ledger = self.ledger.borrow();
-        let exchange = &ledger.accounts[it.number].exchange;
-        let is_all = it.up.sent == exchange.sends.len();
-        let has_all = it.down.taken >= exchange.expects.len();
+        let account = &ledger.accounts[it.number];
+        let is_all = has_sent_all(it, account);
+        let has_all = account.received >= account.exchange.expects.len();
         drop(ledger);
 
-        if is_all && !it.up.ended && (it.habits.ends_first || has_all) {
-            it.up.ended = true;
-            self.send_up(wire, Segment::End);
+        let ends = is_all && !it.up.ended && (it.habits.ends_first || has_all);
+        if ends && self.has_finished(wire) {
+            self.end_up(wire);
         }
     }
 
@@ -189,7 +220,8 @@ impl Network {
         if most > 0 {
             let count = self.random.between(1, most);
             it.down.taken += count;
-            self.ledger.borrow_mut().accounts[it.number].received += count;
+            self.client_hears(wire, count);
+            let it = &mut self.wires[wire];
             if std::mem::take(&mut it.is_starved) {
                 self.change(wire);
             }
@@ -200,6 +232,7 @@ impl Network {
             self.plan_take(wire);
         } else if it.down.end_arrived {
             it.is_done = true;
+            self.client_hears(wire, 0);
             self.excuse_late(wire);
         }
 
@@ -210,12 +243,19 @@ impl Network {
     /// Closes the side of a client that has seen the end of the stream, and so sends no more.
     fn excuse_late(&mut self, wire: usize) {
         if !self.wires[wire].up.ended {
-            self.wires[wire].up.ended = true;
-            self.send_up(wire, Segment::End);
+            self.excuse_truncation(wire);
+            self.end_up(wire);
         }
     }
 
-    /// Returns whether the client resets its connection or vanishes now.
+    /// Ends the client's side of the stream.
+    pub(super) fn end_up(&mut self, wire: usize) {
+        self.wires[wire].up.ended = true;
+        self.send_up(wire, Segment::End);
+    }
+
+    /// Returns whether the client resets its connection or vanishes now. It may also end its stream
+    /// in the middle, and then only takes what the server sends.
     fn misbehaves(&mut self, wire: usize) -> bool {
         let it = &mut self.wires[wire];
         let moved = it.up.sent + it.down.taken;
@@ -235,6 +275,7 @@ impl Network {
             self.justification(number, Justification::Vanished);
             return true;
         }
+        self.truncates(wire);
         false
     }
 

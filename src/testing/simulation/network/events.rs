@@ -97,6 +97,7 @@ impl Network {
     pub(super) fn absorb(&mut self) {
         let mut ledger = self.ledger.borrow_mut();
         let computed = mem::take(&mut ledger.computed);
+        self.progress.has_moved |= mem::take(&mut ledger.has_told);
         self.elapsed += computed;
         ledger.now = self.elapsed;
         drop(ledger);

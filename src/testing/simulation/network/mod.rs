@@ -4,6 +4,7 @@ mod calls;
 mod clients;
 mod datagrams;
 mod events;
+mod far_ends;
 mod stuck;
 mod trouble;
 
@@ -28,6 +29,7 @@ use crate::testing::simulation::network::events::Progress;
 use crate::testing::simulation::random::{Random, mix};
 use crate::testing::simulation::timeline::Timeline;
 use crate::testing::simulation::wire::{Segment, Wire};
+use crate::testing::simulation::within::MakeFarEnd;
 use crate::waker::Wake;
 
 pub use trouble::Call;
@@ -56,6 +58,8 @@ pub struct Network {
     datagram_queue: DatagramQueue,
     /// The peers that the server can connect to.
     remotes: Vec<(Address, Rc<Exchange>)>,
+    /// Makes the clients' ends of connections that go through a layer.
+    far_ends: Option<MakeFarEnd>,
     /// Wires with an event due, and the tokens of closed ones.
     changed: Vec<usize>,
     gone: Vec<usize>,
@@ -133,6 +137,7 @@ impl Network {
             listener: None,
             datagram_queue: DatagramQueue::default(),
             remotes: Vec::new(),
+            far_ends: None,
             changed: Vec::new(),
             gone: Vec::new(),
             descriptors: usize::MAX,
@@ -148,6 +153,11 @@ impl Network {
             has_rested: false,
             trace: 0,
         }
+    }
+
+    /// Lets all connections go through a layer, of which `make` makes the clients' ends.
+    pub(super) fn set_far_ends(&mut self, make: MakeFarEnd) {
+        self.far_ends = Some(make);
     }
 
     /// Returns how many inbound connections were closed before they were registered.
@@ -196,6 +206,11 @@ impl Network {
     /// number `call`. Waiting clients keep waiting.
     pub fn fail_for_long(&mut self, call: usize, error: i32) {
         self.trouble.sticking = Some((call, error));
+    }
+
+    /// Makes call number `call`, counted from 0, move one byte only if it is a read or a write.
+    pub fn shorten(&mut self, call: usize) {
+        self.trouble.shortened = Some(call);
     }
 
     /// Re-enacts a bug in the event loop, which no network could cause.

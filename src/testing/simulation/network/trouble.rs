@@ -145,6 +145,8 @@ const SEND_ERRORS: &[i32] = &[
 pub(super) struct Plan {
     pub(super) failing: Option<(usize, i32)>,
     pub(super) sticking: Option<(usize, i32)>,
+    /// Which call must move one byte only.
+    pub(super) shortened: Option<usize>,
     pub(super) stuck: Option<Stuck>,
     /// How many calls to accept or receive have failed in a row, and since when.
     pub(super) fruitless: u32,
@@ -182,6 +184,12 @@ impl Plan {
         let stuck = self.stuck.as_ref()?;
         let is_now = stuck.call == call && (stuck.from..stuck.until).contains(&now);
         is_now.then_some(stuck.error)
+    }
+
+    /// Returns whether the last call must move one byte only.
+    pub(super) fn is_short(&self) -> bool {
+        self.shortened
+            .is_some_and(|number| number + 1 == self.count)
     }
 
     /// Records that something was accepted or received.
