@@ -16,6 +16,7 @@ mod input;
 pub mod proxy_header;
 pub mod session;
 pub mod simulation;
+pub mod tls;
 pub mod words;
 
 /// One part and its model, run on any bytes. Panics when they differ.
@@ -30,6 +31,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proxy_header", proxy_header::target),
     ("session", session::target),
     ("simulation", simulation::target),
+    ("tls", tls::target),
     ("words", words::target),
 ];
 

@@ -4,8 +4,14 @@ mod differences;
 mod made;
 mod oracles;
 
-use serveloop::layer::proxy::{Command, Header, LIMIT_MOST, ProxyError};
-use serveloop::{Address, ProtocolError};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use serveloop::layer::Prefaced;
+use serveloop::layer::proxy::{Command, Header, LIMIT_MOST, Proxy, ProxyError};
+use serveloop::protocols::Echo;
+use serveloop::testing::MemorySession;
+use serveloop::{Address, Config, Peer, ProtocolError};
 
 pub use differences::{DIFFERENCES, Difference};
 pub use oracles::Oracle;
@@ -14,7 +20,7 @@ pub use oracles::Oracle;
 type Parsed<'a> = Result<Option<(Header<'a>, usize)>, ProxyError>;
 
 /// How a header is made and broken, or the header itself. Wherever it is cut, the parser says the
-/// same; written, it is read again; and the other parsers say the same, except for the
+/// same, and so does a session; written, it is read again; and the other parsers say the same, except for the
 /// [`DIFFERENCES`].
 ///
 /// # Panics
@@ -23,6 +29,7 @@ pub fn target(data: &[u8]) {
     let data = made::header(data);
     let parsed = parse(&data);
     is_told_early(&data, &parsed);
+    is_the_same_in_pieces(&data);
     match &parsed {
         Ok(Some((header, _))) => is_read_again(header),
         Ok(None) => {}
@@ -63,6 +70,37 @@ fn is_told_early(data: &[u8], parsed: &Parsed<'_>) {
     let more = [data, b"\r\n"].concat();
     if !matches!(parsed, Ok(None)) {
         assert_eq!(parse(&more), *parsed);
+    }
+}
+
+/// A proxy that sends the bytes, in whatever pieces, is the same client, and what follows the header is
+/// shown once.
+fn is_the_same_in_pieces(data: &[u8]) {
+    let outcome = |size: usize| {
+        let from: Address = "tcp://192.0.2.1:1".parse().expect("an address");
+        let proxy = Proxy::required("192.0.2.1".parse().expect("a list"));
+        let peer = Peer::new(from, Some(0));
+        let reader = proxy.reader(&peer).expect("it is trusted");
+        let client = Rc::new(RefCell::new(None));
+        let seen = Rc::clone(&client);
+        let build = move |peer: &Peer, _: &Option<Header<'static>>| {
+            seen.replace(Some(peer.clone()));
+            Some(Echo)
+        };
+
+        let prefaced = Prefaced::new(reader, build);
+        let mut session = MemorySession::with_peer(prefaced, Config::default(), peer);
+        for piece in data.chunks(size) {
+            session.receive(piece);
+        }
+        session.receive_eof();
+        let reason = session.reason().map(ToString::to_string);
+        (client.take(), session.sent(), reason)
+    };
+
+    let whole = outcome(data.len().max(1));
+    for size in [1 + data.len() / 3, 1 + data.len() / 40] {
+        assert_eq!(outcome(size), whole, "by {size}: {}", shown(data));
     }
 }
 

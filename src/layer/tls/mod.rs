@@ -64,7 +64,9 @@
 //!
 //! Renegotiation (TLS 1.2), early data (TLS 1.3), compression, versions before 1.2, and everything
 //! else that [rustls] refuses. A peer that violates TLS gets an alert, and its connection ends with
-//! a [protocol error](crate::CloseReason::Protocol) that holds a [`TlsError`].
+//! a [protocol error](crate::CloseReason::Protocol) that holds a [`TlsError`]. For a few violations
+//! rustls has no alert, for example for a handshake message of more than 64 KiB, or one with other
+//! records between its parts. Those connections end without one.
 //!
 //! Certificates and tickets are checked against the calendar, which rustls reads itself. It is the
 //! only clock that a session in memory cannot set.
@@ -101,6 +103,9 @@ pub use self::pem::Pem;
 pub use self::server::{ClientCertificates, ServerTls, ServerTlsBuilder};
 /// The version of rustls that [`ServerTls::from_rustls`] and [`ClientTls::from_rustls`] take.
 pub use rustls;
+
+/// The type of a record that no connection here allows (RFC 6520).
+const HEARTBEAT: u8 = 24;
 
 /// The most bytes of a record after its header, in any version of TLS.
 const RECORD_MOST: usize = 16 * 1024 + 2 * 1024;
@@ -154,6 +159,8 @@ struct State {
 enum Progress {
     /// Not a byte has arrived.
     Silent,
+    /// The first record is not complete.
+    Begun,
     Talking,
     /// The peer has sent `close_notify`.
     Ended,
@@ -241,10 +248,13 @@ impl Layer for Tls {
             let error = state.records.take(&padded(data), wire).err();
             refused(data, state.progress, problem, error)
         })?;
-        state.progress = Progress::Talking;
         let Some(record) = length.and_then(|length| data.get(..length)) else {
+            if state.progress == Progress::Silent {
+                state.progress = Progress::Begun;
+            }
             return Ok(Received::incomplete());
         };
+        state.progress = Progress::Talking;
 
         let content = state.records.take(record, wire).map_err(failed)?;
         if state.selection.is_some() {
@@ -272,7 +282,7 @@ impl Layer for Tls {
 
     fn wire_ended(&mut self) -> WireEnd {
         match self.0.progress {
-            Progress::Talking => WireEnd::Truncated,
+            Progress::Begun | Progress::Talking => WireEnd::Truncated,
             Progress::Silent | Progress::Ended => WireEnd::Clean,
         }
     }
@@ -311,11 +321,18 @@ fn record_length(data: &[u8]) -> Result<Option<usize>, &'static str> {
     Ok(Some(HEADER + length))
 }
 
-/// Returns bytes at which rustls sees what is wrong with `data`, however few these are.
+/// Returns bytes at which rustls sees what is wrong with `data`, however few these are. It knows the
+/// type of heartbeats, and needs a complete one to refuse it, and the versions of other protocols.
 fn padded(data: &[u8]) -> [u8; HEADER + 1] {
+    if data.first() == Some(&HEARTBEAT) {
+        return [HEARTBEAT, 3, 3, 0, 1, 0];
+    }
     let mut header = [0; HEADER + 1];
     let count = data.len().min(HEADER);
     header[..count].copy_from_slice(&data[..count]);
+    if header[1] != 3 {
+        header[1..3].fill(0);
+    }
     header
 }
 
@@ -327,7 +344,7 @@ fn refused(
     error: Option<rustls::Error>,
 ) -> ProtocolError {
     let shown = excerpt(&data[..data.len().min(16)]);
-    let text = if progress == Progress::Silent {
+    let text = if matches!(progress, Progress::Silent | Progress::Begun) {
         format!("not TLS: the peer began with {shown}")
     } else {
         format!("TLS: no record, {problem}: {shown}")

@@ -7,7 +7,9 @@ use std::path::Path;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::driver::Buffer;
-use serveloop_fuzz::{TARGETS, addresses, dispatch, framings, http, session, simulation, words};
+use serveloop_fuzz::{
+    TARGETS, addresses, dispatch, framings, http, session, simulation, tls, words,
+};
 
 use crate::support::cases;
 
@@ -112,6 +114,16 @@ proptest! {
     #[test]
     fn a_simulated_server_is_well(bytes in vec(any::<u8>(), 1..300)) {
         simulation::target(&bytes);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(100))]
+
+    /// Most of the bytes are what somebody between a client and a server does.
+    #[test]
+    fn tls_tells_what_was_said_or_ends(bytes in vec(any::<u8>(), 1..100)) {
+        tls::target(&bytes);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Bytes that something on the way has changed: an error or silence, and never a panic or other
 //! plain bytes.
 
-use serveloop::layer::tls::TlsVersion;
+use serveloop::layer::tls::{Tls, TlsVersion};
+use serveloop::protocols::Echo;
 
 use crate::layer::tls::certificates;
-use crate::layer::tls::pair::Setup;
-use crate::support::noise;
+use crate::layer::tls::pair::{Setup, session};
 use crate::support::probe::{Log, Probe};
+use crate::support::{noise, timeless};
 
 /// How the bytes of one step are changed.
 fn change(bytes: &mut Vec<u8>, how: u64) {
@@ -77,4 +78,33 @@ fn changed_bytes_end_in_an_error_or_in_silence() {
     // Some changes hold the handshake up, and some come after everything.
     assert!(failed > 250, "{failed} failed");
     assert!(served > 100, "{served} served");
+}
+
+/// Bytes that cannot become a record, the first of which is already wrong or not.
+#[test]
+fn what_is_no_record_is_answered_with_an_alert_however_it_is_cut() {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"\x80\x2e\x01\x00\x02\x00\x15",
+        b"\x16\x02\x00\x00\x05",
+        b"\x16\x03\x01\x60\x00",
+        // SSL 2.0 and DTLS 1.2, of which rustls knows the numbers.
+        b"\x16\x00\x02\x00\x05",
+        b"\x16\xfe\xfd\x00\x00\x00\x00",
+        // A heartbeat.
+        b"\x18\x03\x03\x00\x03\x01\x40\x00",
+    ] {
+        for cut in [usize::MAX, 3, 1] {
+            let tls = certificates::server("localhost").build().unwrap();
+            let mut server = session(Tls::server(&tls), &timeless(), |_, _| Some(Echo));
+            for piece in bytes.chunks(cut.min(bytes.len())) {
+                server.receive(piece);
+            }
+
+            let sent = server.sent();
+            assert_eq!((sent.len(), sent[0]), (7, 21), "{bytes:x?} by {cut}");
+            let reason = server.reason().unwrap().to_string();
+            assert!(reason.contains("not TLS: the peer began"), "{reason}");
+        }
+    }
 }
