@@ -288,7 +288,8 @@ impl<P: Protocol> Protocol for Witness<P> {
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
         self.check("deadline_passed", Stage::Open, Stage::Ended);
         self.protocol.deadline_passed(deadline, transport);
-        self.is_closing.set(true);
+        // Inside a layer it is the session outside that ends, so that deadlines are still asked for.
+        let _ = self.settle(Ok(()), transport);
     }
 
     fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
