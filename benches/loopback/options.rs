@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serveloop_measure::arguments::{invalid, list, seconds, value};
+
 use crate::servers::Kind;
 
 pub(crate) const USAGE: &str = "\
@@ -181,11 +183,7 @@ pub(crate) fn parse(arguments: &[String]) -> io::Result<Command> {
             "--idle" => options.idle = value(flag, rest.next())?,
             "--crowd" => options.crowd = value(flag, rest.next())?,
             "--messages" => options.messages = value(flag, rest.next())?,
-            "--seconds" => {
-                let seconds: f64 = value(flag, rest.next())?;
-                options.duration = Duration::try_from_secs_f64(seconds)
-                    .map_err(|error| invalid(format!("{flag}: {error}")))?;
-            }
+            "--seconds" => options.duration = seconds(flag, rest.next())?,
             _ => return Err(invalid(format!("unknown option {flag}\n\n{USAGE}"))),
         }
     }
@@ -199,28 +197,6 @@ fn check(options: &Options) -> io::Result<()> {
         return Err(invalid("numbers must be at least 1".to_owned()));
     }
     Ok(())
-}
-
-fn list<T: FromStr>(flag: &str, text: Option<&String>) -> io::Result<Vec<T>> {
-    let text = text.ok_or_else(|| invalid(format!("{flag} needs a value")))?;
-    text.split(',')
-        .map(|item| {
-            item.parse()
-                .map_err(|_| invalid(format!("{flag} does not know {item:?}")))
-        })
-        .collect()
-}
-
-fn value<T: FromStr>(flag: &str, text: Option<&String>) -> io::Result<T> {
-    let mut values = list(flag, text)?;
-    match values.pop() {
-        Some(value) if values.is_empty() => Ok(value),
-        _ => Err(invalid(format!("{flag} takes one value"))),
-    }
-}
-
-fn invalid(problem: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, problem)
 }
 
 impl FromStr for Mode {
