@@ -314,12 +314,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Returns whether [`run`](Self::run) would return now.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        let asked = self.again.is_some() || self.factory_deadline().is_some();
-        let over = self.shutdown.has_begun() || !asked;
         let nobody = self.connections.is_empty() && self.connects.is_empty();
         let nobody = nobody && self.postponed.is_empty();
         let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);
-        over && nobody && self.listeners.is_empty()
+        let asked = || self.again.is_some() || self.factory_deadline().is_some();
+        nobody && self.listeners.is_empty() && (self.shutdown.has_begun() || !asked())
     }
 
     /// Runs one turn of the loop: waits up to `timeout` (`None`: until something happens or a

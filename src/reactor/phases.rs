@@ -17,10 +17,10 @@ use crate::session::{Actions, Factory, REPEAT, Tick, catch};
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Waits for events, up to `timeout` or the loop's own next deadline.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if !self.has_started {
-            self.start();
-        }
         if !mem::take(&mut self.follows) {
+            if !self.has_started {
+                self.start();
+            }
             // The caller may have spent time elsewhere since the last turn.
             self.took = self.elapsed();
         }

@@ -73,6 +73,8 @@ pub(super) const EXPANDING: Flags = Flags::bit(25);
 pub(super) const DISMISSED: Flags = Flags::bit(26);
 /// There was such a mark to send.
 pub(super) const MARKED: Flags = Flags::bit(27);
+/// The connection has limits of its own.
+pub(super) const LIMITED: Flags = Flags::bit(30);
 /// A layer's handshake has not ended. It has a deadline of its own, and no part of it is a message.
 pub(super) const OPENING: Flags = Flags::bit(29);
 
@@ -184,7 +186,7 @@ impl State {
     /// Replaces the limits from now on. Deadlines count from the same moments as before.
     pub(super) fn set_limits(&mut self, limits: Arc<Limits>) {
         self.extra().limits = Some(limits);
-        self.flags.set(RETIME);
+        self.flags.set(LIMITED | RETIME);
     }
 
     fn extra(&mut self) -> &mut Extra {

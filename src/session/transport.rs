@@ -9,8 +9,8 @@ use crate::config::{Config, ConfigError, Limits};
 use crate::error::{CloseReason, ProtocolError};
 use crate::session::clock::Clock;
 use crate::session::state::{
-    AGAIN, CLOSING, EXPANDING, FINISHED, FULL, MUTE, PAUSED, RATE_LIMITED, RELIMITED, State,
-    WANTED, WROTE,
+    AGAIN, CLOSING, EXPANDING, FINISHED, FULL, LIMITED, MUTE, PAUSED, RATE_LIMITED, RELIMITED,
+    State, WANTED, WROTE,
 };
 use crate::waker::{Mailbox, Waker, Wakers};
 
@@ -125,11 +125,23 @@ impl Transport<'_> {
     /// [`close`](Self::close) or [`finish`](Self::finish), writing does nothing.
     #[inline]
     pub fn write(&mut self, data: &[u8]) {
-        if self.state.flags.any(MUTE) {
-            return;
+        if self.state.flags.any(MUTE.or(LIMITED)) {
+            return self.write_limited(data);
         }
+        self.write_below(self.context.config.limits.high_water, data);
+    }
+
+    /// Writes nothing, or with the limits of this connection.
+    #[cold]
+    fn write_limited(&mut self, data: &[u8]) {
+        if !self.state.flags.any(MUTE) {
+            self.write_below(self.limits().high_water, data);
+        }
+    }
+
+    #[inline]
+    fn write_below(&mut self, high_water: usize, data: &[u8]) {
         self.state.flags.set(WROTE);
-        let high_water = self.limits().high_water;
         let output = self.state.output.get_or_insert_with(Box::default);
         if output.len() + data.len() >= high_water {
             return self.write_beyond_mark(data);
