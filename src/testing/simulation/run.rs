@@ -15,8 +15,8 @@ use crate::testing::simulation::witness::Witnessed;
 use crate::testing::simulation::{Network, Report};
 
 /// Limits that no run comes near unless it never ends.
-const TURNS_MOST: u64 = 2_000_000;
-const TIME_MOST: Duration = Duration::from_secs(4 * 3_600);
+const TURNS_MOST: u64 = 5_000_000;
+const TIME_MOST: Duration = Duration::from_secs(48 * 3_600);
 
 /// A server under simulation.
 pub(super) struct Run<F: Factory, N: Net> {
