@@ -16,7 +16,7 @@ use socket2::Socket;
 use crate::address::Peer;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
-use crate::models::blocking::Blocking;
+use crate::models::blocking::{Blocking, BlockingSocket};
 use crate::models::interrupt::{Ask, GRACE, INTERRUPT_AGAIN, Interrupt};
 use crate::models::{blocking, naming, report};
 use crate::net::{Datagram, Mio, Net};
@@ -211,8 +211,9 @@ impl<P: Protocol> Processes<P> {
                 let parent = Arc::clone(to_parent);
                 let ask = move |peer: &Peer| naming::ask(&parent, peer.address());
                 let interrupt = Interrupt::of_child(to_parent, Ask(Box::new(ask)));
-                let around = (&self.config, &self.handle, &interrupt);
-                Blocking::new(&stream, served, around, statistics).serve_and(report);
+                let socket = BlockingSocket::new(&stream, &self.handle, &interrupt);
+                let around = (&self.config, &interrupt);
+                Blocking::new(socket, served, around, statistics).serve_and(report);
             }
             Work::Datagram(socket, data) => {
                 let failure = blocking::answer(&socket, &data, served, &self.config, statistics);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use crate::address::Peer;
-use crate::models::blocking::Blocking;
+use crate::models::blocking::{Blocking, BlockingSocket};
 use crate::models::interrupt::{INTERRUPT_AGAIN, Interrupt};
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model, answer_on_loop};
@@ -165,9 +165,9 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         let interrupt = Arc::new(Interrupt::default());
         self.watch.serve(Some(Arc::clone(&interrupt)));
         let served = Blocking::new(
-            &stream,
+            BlockingSocket::new(&stream, &self.handle, &interrupt),
             admitted,
-            (&hub.env.config, &self.handle, &interrupt),
+            (&hub.env.config, &interrupt),
             &mut hub.effects.statistics,
         );
         hub.effects

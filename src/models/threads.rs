@@ -13,7 +13,7 @@ use socket2::Socket;
 use crate::address::Peer;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
-use crate::models::blocking::Blocking;
+use crate::models::blocking::{Blocking, BlockingSocket};
 use crate::models::interrupt::{Ask, Descriptors, GRACE, INTERRUPT_AGAIN, Interrupt};
 use crate::models::{blocking, naming};
 use crate::net::{Datagram, Mio};
@@ -221,8 +221,9 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
                     failures,
                     ..
                 } = counted;
-                let around = (&shared.config, &shared.handle, interrupt);
-                let served = Blocking::new(&stream, admitted, around, statistics);
+                let socket = BlockingSocket::new(&stream, &shared.handle, interrupt);
+                let around = (&shared.config, interrupt);
+                let served = Blocking::new(socket, admitted, around, statistics);
                 failures.extend(served.serve());
             })
         });

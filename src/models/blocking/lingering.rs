@@ -1,24 +1,16 @@
 //! Lingering on a blocking socket: after we close our side, wait for the peer to close too.
 
-use std::io::{self, ErrorKind, Read};
-use std::net::Shutdown;
-use std::os::fd::AsFd;
-use std::thread;
-
-use socket2::Socket;
+use std::io::{self, ErrorKind};
 
 use crate::config::Limits;
-use crate::models::blocking::{WAIT_LEAST, pause_if_interrupted, read_clock};
+use crate::models::blocking::{BlockingStream, TRY_AGAIN, WAIT_LEAST};
 use crate::models::interrupt::Interrupt;
 use crate::session::{Clock, Input, LOOK_AGAIN, Linger, Tick};
-use crate::shutdown::ShutdownHandle;
-use crate::sys;
 
 /// A connection whose session has ended and has been counted.
-pub(super) struct Lingering<'a> {
-    pub(super) stream: &'a Socket,
+pub(super) struct Lingering<'a, S> {
+    pub(super) stream: S,
     pub(super) limits: Limits,
-    pub(super) handle: &'a ShutdownHandle,
     pub(super) interrupt: &'a Interrupt,
     pub(super) clock: Clock,
     pub(super) input: Input,
@@ -26,16 +18,16 @@ pub(super) struct Lingering<'a> {
     pub(super) drained: Option<Tick>,
 }
 
-impl Lingering<'_> {
+impl<S: BlockingStream> Lingering<'_, S> {
     /// Closes our side and discards input until the peer closes or a deadline passes.
     pub(super) fn linger(mut self) {
-        if self.stream.shutdown(Shutdown::Write).is_err() {
+        if self.stream.finish().is_err() {
             return;
         }
 
         let mut linger = Linger::new(self.clock.tick(), &self.limits);
         while !self.is_ended() {
-            let draining = self.interrupt.is_told() || self.handle.is_rung();
+            let draining = self.interrupt.is_told() || self.stream.is_shutdown();
             if draining {
                 self.interrupt.note_told();
             }
@@ -45,11 +37,11 @@ impl Lingering<'_> {
                     return;
                 }
             } else {
-                thread::sleep(LOOK_AGAIN);
-                read_clock(&mut self.clock);
+                self.stream.sleep(LOOK_AGAIN);
+                self.now();
             }
 
-            let unsent = sys::unsent(self.stream.as_fd());
+            let unsent = self.stream.unsent();
             if linger.is_over(unsent, self.clock.tick(), &self.limits, draining) {
                 return;
             }
@@ -63,17 +55,22 @@ impl Lingering<'_> {
             return false;
         }
 
-        let mut stream = self.stream;
-        let received = stream.read(&mut self.input);
-        read_clock(&mut self.clock);
+        let received = self.stream.read(&mut self.input);
+        self.now();
         match received {
             Ok(count) => linger.hear(count, self.clock.tick()),
             Err(error) => {
-                pause_if_interrupted(&error);
+                if error.kind() == ErrorKind::Interrupted {
+                    self.stream.sleep(TRY_AGAIN);
+                }
                 return is_passing(&error);
             }
         }
         !matches!(received, Ok(0))
+    }
+
+    fn now(&mut self) {
+        self.clock.set(self.stream.now());
     }
 
     fn is_ended(&self) -> bool {
@@ -90,6 +87,7 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     use super::*;

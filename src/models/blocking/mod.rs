@@ -3,33 +3,28 @@
 //!
 //! It reads with plain blocking calls and waits to write only if the peer is slow.
 
-mod driver;
+mod datagram;
 mod lingering;
+mod socket;
+mod stream;
 
-use std::io::{self, ErrorKind, Read};
-use std::net::Shutdown;
-use std::os::fd::AsFd;
-use std::thread;
-use std::time::{Duration, Instant};
+pub(super) use self::datagram::answer;
+pub(super) use self::socket::BlockingSocket;
+pub(crate) use self::stream::BlockingStream;
 
-use socket2::Socket;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
 
-use crate::address::Address;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
-use crate::models::blocking::driver::Served;
 use crate::models::blocking::lingering::{Lingering, is_passing};
 use crate::models::interrupt::Interrupt;
-use crate::models::self_pipe::SelfPipe;
-use crate::net::Datagram;
-use crate::reactor::{NOBODY, answer_with};
+use crate::reactor::NOBODY;
 use crate::session::{
     Admitted, Clock, Context, Drain, Driver, End, Input, Protocol, Session, Tick, catch,
 };
-use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::sys;
-use crate::waker::Mailbox;
 
 /// The shortest wait. The system treats a timeout of zero as no timeout.
 const WAIT_LEAST: Duration = Duration::from_millis(1);
@@ -38,18 +33,16 @@ const WAIT_LEAST: Duration = Duration::from_millis(1);
 const TRY_AGAIN: Duration = Duration::from_millis(1);
 
 /// The end of a session, if it ended with an error.
-pub(super) type Failure = Option<End>;
+pub(crate) type Failure = Option<End>;
 
-/// Serves one session on a blocking socket until it ends. A thread runs one at a time.
-pub(super) struct Blocking<'a, P> {
-    stream: &'a Socket,
+/// Serves one session on a blocking stream until it ends. A thread runs one at a time.
+pub(crate) struct Blocking<'a, S, P> {
+    stream: S,
     session: Session<P>,
     config: &'a Config,
-    handle: &'a ShutdownHandle,
     interrupt: &'a Interrupt,
     statistics: &'a mut Statistics,
     clock: Clock,
-    served: Served<'a>,
     input: Input,
     read_timeout: Option<Duration>,
     /// The socket accepted everything in the last write.
@@ -60,33 +53,27 @@ pub(super) struct Blocking<'a, P> {
     hung_up: bool,
     /// Our side of the stream is closed.
     finished: bool,
-    /// How many more turns may take input during the shutdown.
     /// What is left of the drain, while one is on.
     drain: Option<Drain>,
     /// When the drain times out, once the session knows of the shutdown.
     drained: Option<Tick>,
 }
 
-impl<'a, P: Protocol> Blocking<'a, P> {
-    pub(super) fn new(
-        stream: &'a Socket,
+impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
+    pub(crate) fn new(
+        mut stream: S,
         admitted: Admitted<P>,
-        (config, handle, interrupt): (&'a Config, &'a ShutdownHandle, &'a Interrupt),
+        (config, interrupt): (&'a Config, &'a Interrupt),
         statistics: &'a mut Statistics,
     ) -> Self {
-        let clock = Clock::new(Instant::now());
+        let clock = Clock::new(stream.now());
         Self {
             stream,
             session: admitted.begin(clock.tick()),
             config,
-            handle,
             interrupt,
             statistics,
             clock,
-            served: Served {
-                stream,
-                self_pipe: SelfPipe::new(&interrupt.descriptors),
-            },
             input: Input::new(config.reads_per_turn().1),
             read_timeout: None,
             writable: true,
@@ -99,13 +86,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     }
 
     /// Serves the session to its end. Returns the failure if it ended with an error.
-    pub(super) fn serve(self) -> Failure {
+    pub(crate) fn serve(self) -> Failure {
         self.serve_and(|_, failure| failure)
     }
 
     /// Serves the session to its end. Calls `tell` with the counts and the failure before it
     /// lingers for the peer's close.
-    pub(super) fn serve_and<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
+    pub(crate) fn serve_and<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
         self.call(Session::handle_open);
         while !self.session.is_over() {
             self.attend();
@@ -134,13 +121,13 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
     /// Handles what is due between reads and writes: wakes, the server's shutdown and deadlines.
     fn attend(&mut self) {
-        if self.served.self_pipe.take() {
+        if self.stream.take_woken() {
             self.call(Session::handle_woken);
         }
 
         if self.is_ended() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
-            if self.handle.requests() > 1 {
+            if self.stream.requests() > 1 {
                 return self.session.fail(reason);
             }
             // What was written since the last attempt has one too, before the end mark.
@@ -148,7 +135,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             return self.dismiss(reason);
         }
 
-        if !self.is_told() && self.is_rung() {
+        if !self.is_told() && self.stream.hears_shutdown() {
             self.interrupt.note_told();
             let timeout = self.config.drain_timeout;
             self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
@@ -166,7 +153,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     /// Takes input that has already arrived, then asks the session to finish.
     #[cold]
     fn drain(&mut self) {
-        let dry = !self.session.wants_input() || !sys::has_input(self.stream.as_fd());
+        let dry = !self.session.wants_input() || !self.stream.has_input();
         let session = &self.session;
         if self
             .drain
@@ -187,12 +174,6 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         late || self.interrupt.is_ended()
     }
 
-    /// Returns whether the server is shutting down. A child process does not share the parent's
-    /// memory, so it asks the system, but only after a signal.
-    fn is_rung(&self) -> bool {
-        self.handle.requests() > 0 || (sys::take_interrupted() && self.handle.is_rung())
-    }
-
     /// Sends as much as the socket accepts at once, which is everything unless the peer is slow.
     fn send(&mut self) {
         let output = self.session.output();
@@ -202,7 +183,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
 
         let output = &output[..output.len().min(self.config.write_per_turn)];
         let length = output.len();
-        let sent = sys::send_at_once(self.stream, output);
+        let sent = self.stream.send(output);
         self.now();
 
         match sent {
@@ -213,8 +194,8 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => self.writable = false,
-                ErrorKind::Interrupted => pause_if_interrupted(&error),
-                _ if sys::is_out_of_memory(&error) => thread::sleep(self.config.accept_pause),
+                ErrorKind::Interrupted => self.pause_if_interrupted(&error),
+                _ if sys::is_out_of_memory(&error) => self.stream.sleep(self.config.accept_pause),
                 _ => self.session.fail(CloseReason::Io(error)),
             },
         }
@@ -233,8 +214,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             let _ = self.stream.set_read_timeout(timeout);
         }
 
-        let mut stream = self.stream;
-        let received = stream.read(&mut self.input);
+        let received = self.stream.read(&mut self.input);
         self.now();
         let (most, gaps) = (self.input.len(), self.session.has_gaps());
         self.dry = !matches!(received, Ok(count) if count == most || (gaps && count > 0));
@@ -242,21 +222,21 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         match received {
             Ok(0) => self.call(Session::handle_eof),
             Ok(count) => self.take(count),
-            Err(error) if is_passing(&error) => pause_if_interrupted(&error),
+            Err(error) if is_passing(&error) => self.pause_if_interrupted(&error),
             Err(error) => self.session.fail(CloseReason::Io(error)),
         }
     }
 
     fn take(&mut self, count: usize) {
         self.statistics.bytes_read += count as u64;
-        let context = context(&self.clock, self.config, &self.served);
+        let context = context(&self.clock, self.config, &self.stream);
         self.session.handle_data(&self.input[..count], &context);
         self.check_bell();
     }
 
     /// Fails the session if its protocol requested a waker that could not be made.
     fn check_bell(&mut self) {
-        if let Some(error) = self.served.self_pipe.take_failure() {
+        if let Some(error) = self.stream.take_waker_failure() {
             self.session.fail(CloseReason::Io(error));
         }
     }
@@ -271,37 +251,29 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if sends && self.writable {
             return false;
         }
-        if reads && !sends && self.served.self_pipe.descriptor().is_none() {
+        if reads && !sends && !self.stream.has_waker() {
             return true;
         }
 
         let timeout = self.until_deadline();
-        let handle = (!self.is_told()).then(|| self.handle.as_fd());
         let idle = !reads && !sends;
-        let stream = (!idle || !self.hung_up).then(|| self.stream.as_fd());
         let input = if reads { libc::POLLIN } else { 0 };
         let output = if sends { libc::POLLOUT } else { 0 };
-        let mut waits = [
-            sys::wait_for(self.served.self_pipe.descriptor(), libc::POLLIN),
-            sys::wait_for(handle, libc::POLLIN),
-            sys::wait_for(stream, input | output),
-        ];
+        let events = (!idle || !self.hung_up).then_some(input | output);
 
-        let outcome = sys::poll(&mut waits, timeout);
+        let outcome = self.stream.wait(events, timeout);
         self.now();
-        if let Err(error) = outcome {
-            pause_if_interrupted(&error);
-            if error.kind() != ErrorKind::Interrupted {
-                self.session.fail(CloseReason::Io(error));
+        let ready = match outcome {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.pause_if_interrupted(&error);
+                if error.kind() != ErrorKind::Interrupted {
+                    self.session.fail(CloseReason::Io(error));
+                }
+                return false;
             }
-            return false;
-        }
+        };
 
-        if waits[1].revents != 0 {
-            sys::note_interrupted();
-        }
-
-        let ready = waits[2].revents;
         if idle && ready != 0 {
             self.hang_up();
         }
@@ -317,7 +289,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     #[cold]
     fn hang_up(&mut self) {
         self.hung_up = true;
-        if let Some(error) = self.stream.take_error().unwrap_or_else(Some) {
+        if let Some(error) = self.stream.take_error() {
             self.session.fail(CloseReason::Io(error));
         }
     }
@@ -328,7 +300,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if ends && !self.finished {
             self.finished = true;
             // If the socket has failed, the next read returns the reason.
-            let _ = self.stream.shutdown(Shutdown::Write);
+            let _ = self.stream.finish();
         }
     }
 
@@ -342,7 +314,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         if mark.is_empty() || !self.writable {
             return;
         }
-        if let Ok(count) = sys::send_at_once(self.stream, mark) {
+        if let Ok(count) = self.stream.send(mark) {
             self.statistics.bytes_written += count as u64;
             self.call(|session, context| session.output_sent(count, context));
         }
@@ -353,7 +325,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let lingers = self.session.lingers(self.config);
         let limits = self.session.limits(self.config).clone();
         let is_marked = self.session.is_end_marked();
-        let context = context(&self.clock, self.config, &self.served);
+        let context = context(&self.clock, self.config, &self.stream);
         let Some(end) = self.session.conclude(&context, self.statistics) else {
             return tell(self.statistics, None);
         };
@@ -361,8 +333,7 @@ impl<'a, P: Protocol> Blocking<'a, P> {
         let is_error = reason.is_error();
         self.interrupt.note_held(0, self.config.max_buffered);
         if !lingers && !is_marked && reason.is_hard() {
-            // If this fails, the result is a plain close, which is as final.
-            let _ = self.stream.set_linger(Some(Duration::ZERO));
+            self.stream.reset();
         }
 
         let failure = is_error.then_some(end);
@@ -374,7 +345,6 @@ impl<'a, P: Protocol> Blocking<'a, P> {
             let lingering = Lingering {
                 stream: self.stream,
                 limits,
-                handle: self.handle,
                 interrupt: self.interrupt,
                 clock: self.clock,
                 input: self.input,
@@ -389,31 +359,27 @@ impl<'a, P: Protocol> Blocking<'a, P> {
     /// have taken a while.
     fn until_deadline(&mut self) -> Option<Duration> {
         self.now();
-        let context = context(&self.clock, self.config, &self.served);
+        let context = context(&self.clock, self.config, &self.stream);
         let deadline = self.session.deadline(&context);
         let at = deadline.into_iter().chain(self.drained).min();
         at.map(|at| at.since(self.clock.tick()).max(WAIT_LEAST))
     }
 
     fn now(&mut self) {
-        read_clock(&mut self.clock);
+        self.clock.set(self.stream.now());
+    }
+
+    /// Pauses after an interrupted call, so that retrying it does not become a busy loop.
+    fn pause_if_interrupted(&mut self, error: &io::Error) {
+        if error.kind() == ErrorKind::Interrupted {
+            self.stream.sleep(TRY_AGAIN);
+        }
     }
 
     fn call(&mut self, event: impl FnOnce(&mut Session<P>, &Context<'_>)) {
-        let context = context(&self.clock, self.config, &self.served);
+        let context = context(&self.clock, self.config, &self.stream);
         event(&mut self.session, &context);
         self.check_bell();
-    }
-}
-
-fn read_clock(clock: &mut Clock) {
-    clock.set(Instant::now());
-}
-
-/// Pauses after an interrupted call, so that retrying it does not become a busy loop.
-fn pause_if_interrupted(error: &io::Error) {
-    if error.kind() == ErrorKind::Interrupted {
-        thread::sleep(TRY_AGAIN);
     }
 }
 
@@ -425,20 +391,4 @@ fn context<'a>(clock: &'a Clock, config: &'a Config, driver: &'a dyn Driver) -> 
         driver,
         id: NOBODY,
     }
-}
-
-/// Answers one datagram outside the event loop.
-pub(super) fn answer<P: Protocol>(
-    socket: &Datagram,
-    data: &[u8],
-    admitted: Admitted<P>,
-    config: &Config,
-    statistics: &mut Statistics,
-) -> Failure {
-    let clock = Clock::new(Instant::now());
-    let driver = Mailbox::silent();
-    let context = context(&clock, config, &driver);
-
-    let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
-    answer_with(admitted, data, &context, statistics, &mut None, send)
 }
