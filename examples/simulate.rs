@@ -38,10 +38,12 @@ fn main() {
         .client(Exchange::new("1 2 3\n", "6\n").then("-4\n\n", "-4\n0\n"))
         .run(0..runs);
 
-    // Time is simulated too, so these sessions of seconds or minutes take almost no real time.
+    // Time is simulated too, so these sessions of seconds or minutes take almost no real time. The
+    // driver of threads and processes serves them here, in place of the event loop.
     let slow = || Framed::new(Lines::new(100), Hello::new(Duration::from_secs(5)));
     Simulation::new(|| move |_: &Peer| Some(slow()))
         .client(Exchange::new("bob\nexit\n", "Welcome!\nHello,bob\n").stays_open())
+        .blocking()
         .run(0..runs);
     println!("{} runs, and every byte accounted for", 2 * runs);
 }

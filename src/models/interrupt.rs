@@ -12,7 +12,7 @@ use crate::sys;
 use crate::sys::Interruptible;
 
 /// How soon to repeat an interrupt. One that arrives between two system calls has no effect.
-pub(super) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
+pub(crate) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long after the drain's deadline to abandon a thread, or kill a process, that has not ended.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl Drop for Taken {
 
 /// One connection, as seen by both the server and its thread.
 #[derive(Debug, Default)]
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     pub(super) thread: Interruptible,
     /// The session knows of the shutdown.
     told: AtomicBool,
@@ -105,6 +105,20 @@ impl Interrupt {
         interrupt
     }
 
+    /// Creates the state of one of several connections of which the others do not exist.
+    #[cfg(feature = "testing")]
+    pub(crate) fn beside(held_by_all: &Arc<AtomicUsize>) -> Self {
+        let mut interrupt = Self::default();
+        interrupt.held_by_all = Arc::clone(held_by_all);
+        interrupt
+    }
+
+    /// Makes the session forget that it knows of the shutdown, to check that a simulation notices.
+    #[cfg(feature = "testing")]
+    pub(crate) fn forget_told(&self) {
+        self.told.store(false, Ordering::SeqCst);
+    }
+
     /// Creates the state of the only connection of a child process.
     pub(super) fn of_child(parent: &Arc<UnixStream>, ask: Ask) -> Self {
         let mut interrupt = Self::default();
@@ -126,7 +140,7 @@ impl Interrupt {
     }
 
     /// Marks a session that has not begun yet to end at once.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
     }
 
@@ -139,7 +153,7 @@ impl Interrupt {
     }
 
     /// Returns whether the session knows of the shutdown.
-    pub(super) fn is_told(&self) -> bool {
+    pub(crate) fn is_told(&self) -> bool {
         self.told.load(Ordering::SeqCst)
     }
 
@@ -160,7 +174,7 @@ impl Interrupt {
         self.ask.as_ref().is_none_or(|ask| ask.0(peer))
     }
 
-    pub(super) fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }
 }

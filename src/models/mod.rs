@@ -4,7 +4,8 @@
 //!
 //! The first three implement `Model` around one blocking driver, `blocking`. This room holds how a
 //! connection gets its thread or process, and how that is ended and counted. The reactor accepts,
-//! refuses and enforces limits. Protocols are called only through their session.
+//! refuses and enforces limits. Protocols are called only through their session. What the driver asks
+//! of the system is in one trait (`blocking/stream`), so that a simulation can serve with it too.
 //!
 //! This room imports `reactor` and what is below it.
 
@@ -19,6 +20,10 @@ mod sequential;
 mod threads;
 pub(crate) mod workers;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::blocking::{Blocking, BlockingStream};
+#[cfg(feature = "testing")]
+pub(crate) use self::interrupt::{INTERRUPT_AGAIN, Interrupt};
 pub(crate) use self::processes::Processes;
 pub(crate) use self::sequential::Sequential;
 pub(crate) use self::threads::Threads;

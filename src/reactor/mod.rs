@@ -149,11 +149,6 @@ impl<F: Factory> Reactor<F> {
         Self::with_net(Mio::new()?, factory, config)
     }
 
-    /// Lets `model` serve the connections.
-    pub(crate) fn set_model(&mut self, model: Box<dyn Model<Mio, F::Protocol>>) {
-        self.model = Some(model);
-    }
-
     /// Returns a waker of the loop itself.
     pub(crate) fn waker(&self) -> Waker {
         self.env.mailbox.waker(WAKER)
@@ -216,6 +211,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             most,
             failure: None,
         })
+    }
+
+    /// Lets `model` serve the connections.
+    pub(crate) fn set_model(&mut self, model: Box<dyn Model<N, F::Protocol>>) {
+        self.model = Some(model);
     }
 
     /// Listens at one more address, and returns the actual one, with a real port in place of 0.

@@ -117,6 +117,16 @@ pub(crate) fn send_at_once(stream: &Socket, data: &[u8]) -> io::Result<usize> {
     stream.send_with_flags(data, libc::MSG_DONTWAIT | QUIETLY)
 }
 
+/// Receives what a blocking socket has, and fails with `WouldBlock` if that is nothing.
+pub(crate) fn receive_at_once(stream: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length describe one live, writable slice.
+    let received = unsafe {
+        let (socket, room) = (stream.as_raw_fd(), buffer.as_mut_ptr().cast());
+        libc::recv(socket, room, buffer.len(), libc::MSG_DONTWAIT)
+    };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
 /// Turns on a socket option that is one integer.
 pub(crate) fn enable(
     socket: BorrowedFd<'_>,

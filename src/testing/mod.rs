@@ -6,7 +6,7 @@
 //!
 //! [`Identity`] and [`Scrambled`] are [layers](crate::layer) to run all of this through.
 //!
-//! A tool belongs here if users can test their own protocols with it. This room imports `reactor`
+//! A tool belongs here if users can test their own protocols with it. This room imports `models`
 //! and what is below it. Nothing imports this room.
 
 mod simulation;

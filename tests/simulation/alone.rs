@@ -2,6 +2,7 @@
 
 use serveloop::testing::Faults;
 
+use crate::blocking;
 use crate::layers::some;
 
 type Choose = fn(&mut Faults);
@@ -61,7 +62,9 @@ pub(crate) fn each_kind_alone() -> u64 {
     for (kind, choose) in KINDS {
         let mut faults = Faults::none();
         choose(&mut faults);
-        for (name, mut system) in some(&LAYERED, |plain| plain.faults(faults.clone())) {
+        let blocking = blocking::plain(|plain| plain.faults(faults.clone()));
+        let all = some(&LAYERED, |plain| plain.faults(faults.clone())).chain(blocking);
+        for (name, mut system) in all {
             for seed in 0..SEEDS {
                 if let Err(failure) = system.check(seed) {
                     panic!("{name} under {kind} alone: {failure}");

@@ -3,9 +3,9 @@
 
 use serveloop::testing::{Call, Faults, Network};
 
-use crate::IN_LAYERS;
 use crate::layers::{Subject, some};
 use crate::systems::Simulated;
+use crate::{IN_LAYERS, blocking};
 
 /// The systems inside a layer whose calls fail too.
 const LAYERED: [&str; 8] = [
@@ -26,7 +26,19 @@ fn calm(system: Simulated) -> Simulated {
 
 /// Runs each system's workload once for each call and error. Returns how many runs that made.
 pub(crate) fn fail_each_call(most_calls: usize) -> usize {
-    some(&LAYERED, calm)
+    fail_each_call_of(some(&LAYERED, calm), most_calls)
+}
+
+/// The same under the driver that blocks.
+pub(crate) fn fail_each_call_that_blocks(most_calls: usize) -> usize {
+    fail_each_call_of(blocking::plain(calm), most_calls)
+}
+
+fn fail_each_call_of(
+    systems: impl Iterator<Item = (String, Box<dyn Subject>)>,
+    most_calls: usize,
+) -> usize {
+    systems
         .map(|(name, mut system)| {
             let seeds = seeds_of(&name).iter();
             let runs = seeds.map(|seed| fail_calls(&name, &mut *system, *seed, most_calls));
@@ -60,7 +72,7 @@ pub(crate) fn shorten_each_call(most_calls: usize) -> usize {
 /// once. Of each kind of call the first that there is.
 pub(crate) fn fail_calls_for_long() -> usize {
     let mut runs = 0;
-    for (name, mut system) in some(&LAYERED, calm) {
+    for (name, mut system) in some(&LAYERED, calm).chain(blocking::plain(calm)) {
         let calls = record(&mut *system, SEEDS[0]);
         for (call, errors) in STUBBORN {
             let Some(number) = calls.iter().position(|other| other == call) else {

@@ -91,6 +91,14 @@ pub(crate) fn layered(
     SYSTEMS.iter().flat_map(put).chain(others)
 }
 
+/// Returns one system in each of the layers, with its name.
+pub(crate) fn in_layers(
+    name: &str,
+    make: impl Fn() -> Simulated,
+) -> [(String, Box<dyn Subject>); LAYERS.len()] {
+    LAYERS.map(|(layer, put)| (format!("{name}/{layer}"), put(make())))
+}
+
 /// Returns the systems without a layer, and of those in one the named ones.
 pub(crate) fn some(
     names: &[&str],

@@ -3,9 +3,11 @@
 //! As a command, for as many runs as you like:
 //! `cargo test --release --test simulation -- --seeds 100000 [--from SEED] [--system NAME]`.
 //! `--system /` is all systems inside a layer or behind PROXY headers, `--system /tls` those in TLS, and
-//! `--system echo/scrambled` one of them. `--system all` is those and the plain ones.
+//! `--system echo/scrambled` one of them; `--system +` is those under the driver that blocks, and
+//! `--system echo/scrambled+blocking` one of them. `--system all` is all of these and the plain ones.
 
 mod alone;
+mod blocking;
 mod bugs;
 mod calls;
 mod certificate;
@@ -24,11 +26,11 @@ use serveloop::protocols::Discard;
 use serveloop::testing::{Exchange, Failure, Faults, Report, Simulation};
 use serveloop::{Config, Peer, Statistics};
 
-use bugs::{BUGS, Bug, Faulty};
+use bugs::{BUGS, Faulty};
 use layers::Subject;
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 12] = [
+const TESTS: [(&str, fn()); 15] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -37,8 +39,17 @@ const TESTS: [(&str, fn()); 12] = [
         let tally = Tally::of(0..4_000, Some(IN_LAYERS));
         assert_eq!(tally.failures, 0);
     }),
+    ("four_thousand_runs_of_the_blocking_driver", || {
+        let tally = Tally::of(0..4_200, Some(blocking::ALL));
+        assert_eq!(tally.failures, 0);
+    }),
     ("each_call_fails_in_every_way", || {
         let cells = calls::fail_each_call(150);
+        println!("  {cells} runs, one failing call each");
+        assert!(cells >= 5_000, "{cells} only");
+    }),
+    ("each_call_that_blocks_fails_in_every_way", || {
+        let cells = calls::fail_each_call_that_blocks(150);
         println!("  {cells} runs, one failing call each");
         assert!(cells >= 5_000, "{cells} only");
     }),
@@ -61,6 +72,10 @@ const TESTS: [(&str, fn()); 12] = [
     (
         "each_bug_of_a_layer_is_found",
         layer_bugs::each_bug_of_a_layer_is_found,
+    ),
+    (
+        "every_bug_of_the_blocking_driver_is_found",
+        blocking::every_bug_is_found,
     ),
     (
         "a_seed_is_always_the_same_run",
@@ -174,13 +189,18 @@ const IN_LAYERS: &str = "/";
 
 /// Returns the systems that `only` names: one of them, those in layers, or all without a layer.
 fn chosen(only: Option<&str>) -> Vec<(String, Box<dyn Subject>)> {
-    let is_chosen = |name: &str| match only {
-        None => !name.contains(IN_LAYERS),
-        Some("all") => true,
-        Some(part) if part.starts_with(IN_LAYERS) => name.contains(part),
-        Some(only) => name == only,
+    let is_chosen = |name: &str| {
+        let blocks = name.contains(blocking::ALL);
+        match only {
+            None => !blocks && !name.contains(IN_LAYERS),
+            Some("all") => true,
+            Some(blocking::ALL) => blocks,
+            Some(part) if part.starts_with(IN_LAYERS) => !blocks && name.contains(part),
+            Some(only) => name == only,
+        }
     };
     let all = layers::some(&[], |plain| plain).chain(layers::layered(|plain| plain));
+    let all = all.chain(blocking::checks());
     all.filter(|(name, _)| is_chosen(name)).collect()
 }
 
@@ -213,17 +233,22 @@ fn a_crowd_is_late_at_once() {
 
 /// The power of the simulation: a loop with a fault that loops have had does not pass.
 fn every_bug_is_found() {
-    let lost: Vec<_> = BUGS.into_iter().filter(|bug| !is_found(*bug)).collect();
+    let lost = BUGS.into_iter().filter(|bug| {
+        let faulty = |network| Faulty::new(network, *bug);
+        let fails = |system: &mut Simulated, seed| system.check_through(seed, faulty).is_err();
+        !is_found(bug, systems(), fails)
+    });
+    let lost: Vec<_> = lost.collect();
     assert!(lost.is_empty(), "not found: {lost:?}");
 }
 
-fn is_found(bug: Bug) -> bool {
-    let mut systems = systems();
-    let found = (0..10_000).position(|seed: u64| {
-        let system = of_seed(&mut systems, seed);
-        let faulty = |network| Faulty::new(network, bug);
-        system.check_through(seed, faulty).is_err()
-    });
+/// Returns whether one of the seeds fails.
+fn is_found(
+    bug: impl std::fmt::Debug,
+    mut systems: Vec<Simulated>,
+    fails: impl Fn(&mut Simulated, u64) -> bool,
+) -> bool {
+    let found = (0..10_000).position(|seed: u64| fails(of_seed(&mut systems, seed), seed));
     let after = found.map_or("never".to_owned(), |seed| {
         format!("after {} runs", seed + 1)
     });
@@ -236,10 +261,9 @@ fn a_seed_is_always_the_same_run() {
         // Of the systems in layers as many as one can wait for.
         let which = (seed < 3).then_some("all");
         let traces = [0, 1].map(|_| {
-            let systems = chosen(which);
-            let reports = systems
-                .into_iter()
-                .map(|(_, mut system)| system.check(seed));
+            let systems = chosen(which).into_iter();
+            let systems = systems.chain(blocking::plain(|plain| plain));
+            let reports = systems.map(|(_, mut system)| system.check(seed));
             reports
                 .map(|report| report.map_err(|failure| failure.to_string()))
                 .collect::<Vec<_>>()
@@ -269,12 +293,6 @@ fn bytes_are_a_run_too() {
 
 /// A simulation in which nothing happens would pass everything.
 fn everything_happens() {
-    let mut all = Statistics::default();
-    let mut systems = systems();
-    for seed in 0..1_000 {
-        let system = of_seed(&mut systems, seed);
-        all.add(&system.check(seed).expect("it is well").statistics);
-    }
     // What only other servers than these can count.
     let not_here = [
         "refused_by_factory",
@@ -293,6 +311,17 @@ fn everything_happens() {
         "closed_protocol_error",
         "closed_killed",
     ];
+    check_happens(systems(), 1_000, &not_here);
+    blocking::everything_happens(&not_here);
+}
+
+/// Checks that runs count everything at least once, but for what cannot happen in them.
+fn check_happens(mut systems: Vec<Simulated>, runs: u64, not_here: &[&str]) {
+    let mut all = Statistics::default();
+    for seed in 0..runs {
+        let system = of_seed(&mut systems, seed);
+        all.add(&system.check(seed).expect("it is well").statistics);
+    }
     let missing: Vec<_> = all
         .iter()
         .filter(|(name, count)| *count == 0 && !not_here.contains(name))

@@ -27,7 +27,7 @@ pub(crate) struct Any {
 }
 
 impl Any {
-    fn of<P: Protocol + 'static>(mut build: impl FnMut() -> P + 'static) -> Self {
+    pub(crate) fn of<P: Protocol + 'static>(mut build: impl FnMut() -> P + 'static) -> Self {
         Self {
             build: Box::new(move |_| Some(Box::new(build()))),
             actions: Box::new(|_| {}),
@@ -412,7 +412,7 @@ fn keeping() -> Simulated {
 }
 
 /// Ends its side first, and goes on reading.
-fn finishing() -> Simulated {
+pub(crate) fn finishing() -> Simulated {
     struct Finishing;
     impl Protocol for Finishing {
         fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {

@@ -35,6 +35,17 @@ const TRY_AGAIN: Duration = Duration::from_millis(1);
 /// The end of a session, if it ended with an error.
 pub(crate) type Failure = Option<End>;
 
+/// What comes after a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Other work, or the next wait.
+    GoOn,
+    /// A read that does the waiting.
+    Read,
+    /// A read that does not wait.
+    ReadAtOnce,
+}
+
 /// Serves one session on a blocking stream until it ends. A thread runs one at a time.
 pub(crate) struct Blocking<'a, S, P> {
     stream: S,
@@ -101,8 +112,12 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
             if self.session.has_more() {
                 self.now();
                 self.call(Session::handle_more);
-            } else if !self.session.is_over() && self.wait() {
-                self.receive();
+            } else if !self.session.is_over() {
+                match self.wait() {
+                    Next::GoOn => {}
+                    Next::Read => self.receive(),
+                    Next::ReadAtOnce => self.receive_at_once(),
+                }
             }
 
             if self.session.take_replaced() && !self.interrupt.reseat(self.session.peer()) {
@@ -137,6 +152,8 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
 
         if !self.is_told() && self.stream.hears_shutdown() {
             self.interrupt.note_told();
+            // The last reading may be from before the request, for example before a long call.
+            self.now();
             let timeout = self.config.drain_timeout;
             self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
             self.drain = Some(Drain::new());
@@ -215,6 +232,17 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
         }
 
         let received = self.stream.read(&mut self.input);
+        self.handle_received(received);
+    }
+
+    /// Reads what the last wait has announced. If nothing is there after all, the read must not do the
+    /// waiting, because it hears no wakes.
+    fn receive_at_once(&mut self) {
+        let received = self.stream.read_at_once(&mut self.input);
+        self.handle_received(received);
+    }
+
+    fn handle_received(&mut self, received: io::Result<usize>) {
         self.now();
         let (most, gaps) = (self.input.len(), self.session.has_gaps());
         self.dry = !matches!(received, Ok(count) if count == most || (gaps && count > 0));
@@ -241,18 +269,18 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
         }
     }
 
-    /// Waits until there is something to do. Returns true if it is time to read.
+    /// Waits until there is something to do, and returns what it is.
     ///
     /// Returns at once if the read itself can do the waiting. It cannot if the protocol wants no
     /// input now, output waits for the peer, or a waker exists.
-    fn wait(&mut self) -> bool {
+    fn wait(&mut self) -> Next {
         let reads = self.session.wants_input();
         let sends = !self.session.output().is_empty();
         if sends && self.writable {
-            return false;
+            return Next::GoOn;
         }
         if reads && !sends && !self.stream.has_waker() {
-            return true;
+            return Next::Read;
         }
 
         let timeout = self.until_deadline();
@@ -270,7 +298,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
                 if error.kind() != ErrorKind::Interrupted {
                     self.session.fail(CloseReason::Io(error));
                 }
-                return false;
+                return Next::GoOn;
             }
         };
 
@@ -281,7 +309,11 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
             self.writable = ready & !libc::POLLIN != 0;
         }
         self.dry = !reads || ready & !libc::POLLOUT == 0;
-        !self.dry
+        if self.dry {
+            Next::GoOn
+        } else {
+            Next::ReadAtOnce
+        }
     }
 
     /// Notes that the connection failed, or that the peer closed it, while the protocol wanted no
@@ -355,12 +387,12 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
         told
     }
 
-    /// Returns how long the next wait may take. Reads the clock first, because the protocol may
-    /// have taken a while.
+    /// Returns how long the next wait may take. Reads the clock after it has asked the protocol, which
+    /// may have taken a while.
     fn until_deadline(&mut self) -> Option<Duration> {
-        self.now();
         let context = context(&self.clock, self.config, &self.stream);
         let deadline = self.session.deadline(&context);
+        self.now();
         let at = deadline.into_iter().chain(self.drained).min();
         at.map(|at| at.since(self.clock.tick()).max(WAIT_LEAST))
     }

@@ -75,6 +75,10 @@ impl BlockingStream for BlockingSocket<'_> {
         socket.read(buffer)
     }
 
+    fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        sys::receive_at_once(self.socket, buffer)
+    }
+
     fn send(&mut self, data: &[u8]) -> io::Result<usize> {
         sys::send_at_once(self.socket, data)
     }
@@ -141,7 +145,35 @@ impl BlockingStream for BlockingSocket<'_> {
         self.handle.is_rung()
     }
 
-    fn requests(&self) -> usize {
+    fn requests(&mut self) -> usize {
         self.handle.requests()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Where it would wait, this test would never end.
+    #[test]
+    fn a_read_at_once_does_not_wait() {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        let (ours, handle) = (Socket::from(ours), ShutdownHandle::new().unwrap());
+        let interrupt = Interrupt::default();
+        let mut socket = BlockingSocket::new(&ours, &handle, &interrupt);
+        let mut room = [0; 8];
+
+        let error = socket.read_at_once(&mut room).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+
+        peer.write_all(b"hello").unwrap();
+        assert_eq!(socket.read_at_once(&mut room).unwrap(), 5);
+        assert_eq!(&room[..5], b"hello");
+
+        drop(peer);
+        assert_eq!(socket.read_at_once(&mut room).unwrap(), 0);
     }
 }

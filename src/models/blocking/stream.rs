@@ -27,6 +27,12 @@ pub(crate) trait BlockingStream: Driver {
     /// connection.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Reads what is there, without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is there, `Interrupted`, and those of the connection.
+    fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
     /// Sends as much as there is room for, without waiting.
     ///
     /// # Errors
@@ -78,5 +84,5 @@ pub(crate) trait BlockingStream: Driver {
     fn is_shutdown(&mut self) -> bool;
 
     /// Returns how many shutdowns were requested in this process.
-    fn requests(&self) -> usize;
+    fn requests(&mut self) -> usize;
 }

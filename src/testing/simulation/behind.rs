@@ -116,6 +116,7 @@ where
             remotes: self.remotes,
             datagrams: datagrams.collect(),
             current: self.current,
+            driver: self.driver,
             far_ends: self.far_ends,
             make: move || Behind {
                 factory: Rc::new(RefCell::new((self.make)())),

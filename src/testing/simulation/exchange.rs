@@ -19,6 +19,7 @@ pub struct Exchange {
     pub(super) in_turns: bool,
     pub(super) stays: bool,
     pub(super) ends_first: bool,
+    pub(super) ends_last: bool,
     pub(super) may_be_cut: bool,
     /// What the client sends before the first byte of its layer.
     pub(super) preface: Vec<u8>,
@@ -61,6 +62,15 @@ impl Exchange {
     #[must_use]
     pub fn ends_first(mut self) -> Self {
         self.ends_first = true;
+        self
+    }
+
+    /// Keeps the client's side of the stream open until the server has closed its own side, as a
+    /// protocol does that [finishes](crate::Transport::finish) first.
+    #[must_use]
+    pub fn ends_last(mut self) -> Self {
+        self.stays = true;
+        self.ends_last = true;
         self
     }
 

@@ -12,7 +12,7 @@ use crate::error::{CloseReason, Deadline};
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::random::Random;
 
-/// A bug in the event loop that is re-enacted on purpose, to check that the simulation finds it.
+/// A bug in the event loop or in the blocking driver that is re-enacted on purpose, to check that the simulation finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Slip {
@@ -20,6 +20,22 @@ pub enum Slip {
     KeepsAccount,
     /// A protocol is asked for its deadline after `connection_lost`.
     AsksAfterEnd,
+    /// The blocking driver sets the time that a read may wait once and for all.
+    KeepsReadTimeout,
+    /// The blocking driver takes a read that timed out for a connection that the system gave up.
+    TakesTimeoutForFailure,
+    /// The blocking driver does not look for wakes while output waits.
+    IsDeafWhileSending,
+    /// The blocking driver waits for input alone while output waits.
+    NeverWaitsForRoom,
+    /// The blocking driver looks again and again at a connection that has hung up.
+    SpinsOnHangUp,
+    /// The blocking driver never tells its session of the shutdown.
+    NeverTellsOfShutdown,
+    /// The blocking driver forgets that it has told its session of the shutdown.
+    TellsOfShutdownTwice,
+    /// The blocking driver closes as soon as it has ended its side.
+    LingersBriefly,
 }
 
 /// The ledger, shared by the network, the witness of each protocol, and the simulation, which
@@ -48,6 +64,8 @@ pub(super) enum Justification {
     Shutdown,
     /// The client ended its stream without the end mark of its layer.
     Truncated,
+    /// Other connections hold memory.
+    Crowded,
 }
 
 /// Where a stream is watched: on the wire, or inside the layer that the connection goes through.
@@ -71,6 +89,13 @@ pub(super) struct Ledger {
     /// Whether listeners may be closed, because the server was told to shut down or an error made
     /// them unusable.
     pub(super) may_close: bool,
+    /// When the shutdown was requested, and when it ends what is still open.
+    pub(super) asked: Option<Duration>,
+    pub(super) drained: Option<Duration>,
+    /// The blocking driver serves, which is never late for other connections' sake.
+    pub(super) is_blocking: bool,
+    /// A connection is being refused because the system has no room to serve it.
+    pub(super) is_refusing: bool,
     /// How many sessions began, and how many were told that they ended.
     pub(super) sessions: u64,
     pub(super) lost: u64,
@@ -97,6 +122,12 @@ pub(super) struct Ledger {
 const COMPUTES_LEAST: usize = 20;
 const COMPUTES_MOST: usize = 500;
 
+/// How soon a session is told of the shutdown if nothing keeps the driver but pauses for lack of memory.
+const TOLD_WITHIN: Duration = Duration::from_secs(3);
+
+/// How late a blocking driver may act on a deadline: it may compute, and pause for lack of memory.
+const LATE_MOST: Duration = Duration::from_secs(2);
+
 impl Ledger {
     pub(super) fn new(config: Config) -> Self {
         Self {
@@ -114,12 +145,16 @@ impl Ledger {
 
     /// Counts a session, and returns its number.
     pub(super) fn note_session(&mut self, place: Place) -> u64 {
-        let count = match place {
-            Place::Wire => &mut self.sessions,
-            Place::Inside => &mut self.sessions_inside,
-        };
+        let count = self.sessions_at(place);
         *count += 1;
         *count
+    }
+
+    pub(super) fn sessions_at(&mut self, place: Place) -> &mut u64 {
+        match place {
+            Place::Wire => &mut self.sessions,
+            Place::Inside => &mut self.sessions_inside,
+        }
     }
 
     /// Draws how long a protocol's method computes.
@@ -152,7 +187,15 @@ impl Ledger {
     /// Records that the protocol was told its connection ended.
     pub(super) fn note_lost(&mut self, number: usize, reason: &CloseReason) {
         let account = &self.accounts[number];
-        if let Some(problem) = account.early(reason, self.now, &self.config) {
+        let problem = account
+            .early(reason, self.now, &self.config)
+            .or_else(|| {
+                account
+                    .late(reason, self.now, &self.config)
+                    .filter(|_| self.is_blocking)
+            })
+            .or_else(|| self.early_drain(reason));
+        if let Some(problem) = problem {
             self.object_to(number, &problem);
         }
         if let Some(problem) = self.accounts[number].mistaken(reason) {
@@ -166,6 +209,32 @@ impl Ledger {
             account.justification(Justification::Refused);
         }
         account.end = Some(End::of(reason));
+    }
+
+    /// Objects if the drain has ended a session that was not told of the shutdown, although it was open
+    /// for long enough and nothing has kept the blocking driver.
+    pub(super) fn check_told(&mut self, number: &Number, reason: &CloseReason) {
+        let is_drained = matches!(reason, CloseReason::TimedOut(Deadline::Drain));
+        let computes = self.computing.as_ref().is_none_or(|(_, rate)| *rate > 0);
+        let Some(number) = number.get().filter(|_| is_drained && self.is_blocking) else {
+            return;
+        };
+
+        let account = &self.accounts[number];
+        let since = account.began.max(self.asked.unwrap_or(Duration::MAX));
+        let was_kept = computes || account.justifications.contains(&Justification::Jump);
+        if !was_kept && self.now.saturating_sub(since) > TOLD_WITHIN {
+            self.object_to(number, "it was never told of the shutdown");
+        }
+    }
+
+    /// Returns a problem if the drain was over before its time.
+    fn early_drain(&self, reason: &CloseReason) -> Option<String> {
+        let CloseReason::TimedOut(Deadline::Drain) = reason else {
+            return None;
+        };
+        let early = self.drained.is_none_or(|at| self.now < at);
+        early.then(|| format!("{reason}, but it ends only at {:?}", self.drained))
     }
 
     /// Describes the connections that are still open and the progress of each.
@@ -214,6 +283,7 @@ pub(super) struct End {
     late: bool,
     drained: bool,
     truncated: bool,
+    shed: bool,
 }
 
 impl End {
@@ -230,6 +300,7 @@ impl End {
                 reason,
                 CloseReason::Shutdown | CloseReason::TimedOut(Deadline::Drain)
             ),
+            shed: matches!(reason, CloseReason::Shed),
         }
     }
 }
@@ -254,6 +325,8 @@ pub(super) struct ConnectionRecord {
     pub(super) wrote: Duration,
     /// The last two as they were before the last write, which may be the end mark of a layer.
     before: (Duration, Duration),
+    /// When its protocol was called last.
+    pub(super) called: Duration,
     pub(super) end: Option<End>,
 }
 
@@ -272,6 +345,7 @@ impl ConnectionRecord {
             moved: Duration::ZERO,
             wrote: Duration::ZERO,
             before: (Duration::ZERO, Duration::ZERO),
+            called: Duration::ZERO,
             end: None,
         }
     }
@@ -363,6 +437,28 @@ impl ConnectionRecord {
         is_wrong.then(|| format!("{reason}, but the client {had} sent its end mark"))
     }
 
+    /// Returns a problem if the session timed out long after the last moment from which its deadline
+    /// can have counted, and nothing has kept the driver.
+    fn late(&self, reason: &CloseReason, now: Duration, config: &Config) -> Option<String> {
+        let CloseReason::TimedOut(deadline) = reason else {
+            return None;
+        };
+        let limits = &config.limits;
+        let timeout = match deadline {
+            Deadline::FirstMessage => limits.first_message_timeout,
+            Deadline::Message => limits.message_timeout,
+            Deadline::Idle => limits.idle_timeout,
+            Deadline::Write => limits.write_timeout,
+            Deadline::Connect | Deadline::Handshake | Deadline::Drain => None,
+        };
+
+        let moments = [self.began, self.moved, self.wrote, self.called];
+        let since = moments.into_iter().max().unwrap_or_default();
+        let late = now.saturating_sub(since).saturating_sub(timeout?);
+        let was_kept = self.justifications.contains(&Justification::Jump);
+        (late > LATE_MOST && !was_kept).then(|| format!("{reason}, but {late:?} too late"))
+    }
+
     fn judge(&self) -> Result<(), String> {
         let due = self.exchange.expects.len();
         let received = self.received;
@@ -411,6 +507,10 @@ impl ConnectionRecord {
                     .end
                     .as_ref()
                     .is_some_and(|end| end.truncated || end.in_order),
+                Justification::Crowded => self
+                    .end
+                    .as_ref()
+                    .is_some_and(|end| end.shed || end.in_order),
                 Justification::Shutdown => self
                     .end
                     .as_ref()

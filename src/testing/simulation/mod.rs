@@ -1,6 +1,7 @@
 //! Whole-server simulation: a network, a clock and clients that a seed determines.
 
 mod behind;
+mod blocking;
 mod exchange;
 mod far;
 mod faults;
@@ -81,6 +82,15 @@ pub struct Simulation<M> {
     current: Rc<RefCell<SharedLedger>>,
     /// Makes the clients' ends of a layer that talks to them, for one run.
     far_ends: Option<Box<dyn FnMut() -> MakeFarEnd>>,
+    driver: Serving,
+}
+
+/// What serves the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Serving {
+    Loop,
+    /// The blocking driver, one connection at a time.
+    Blocking,
 }
 
 impl<M, F> Simulation<M>
@@ -100,7 +110,29 @@ where
             datagrams: Vec::new(),
             current: Rc::default(),
             far_ends: None,
+            driver: Serving::Loop,
         }
+    }
+
+    /// Serves the connections as [`serve_sequential`](crate::Server::serve_sequential) does: the
+    /// loop accepts, and each connection is served to its end by the driver that blocks, which is
+    /// also the one of threads and processes. The others wait meanwhile. Now and then the factory's
+    /// [`service_actions`](crate::Factory::service_actions) is called during a wait, as by a server
+    /// whose connections have threads of their own.
+    ///
+    /// ```
+    /// use serveloop::testing::{Exchange, Simulation};
+    /// use serveloop::{Peer, protocols::Echo};
+    ///
+    /// Simulation::new(|| |_: &Peer| Some(Echo))
+    ///     .client(Exchange::new("good morning", "good morning"))
+    ///     .blocking()
+    ///     .run(0..100);
+    /// ```
+    #[must_use]
+    pub fn blocking(mut self) -> Self {
+        self.driver = Serving::Blocking;
+        self
     }
 
     /// Sets the server's limits. Some runs use smaller values for some of them. The default has all
@@ -220,13 +252,21 @@ where
         let ledger: SharedLedger = Rc::new(RefCell::new(ledger));
         self.current.replace(Rc::clone(&ledger));
 
-        let shutdown_at = random
+        let mut shutdown_at = random
             .chance(faults.shutdowns)
             .then(|| random.below(200) as u64);
 
-        let network = self.network(random, faults.clone(), &ledger);
+        let mut network = self.network(random, faults.clone(), &ledger);
+        let is_blocking = self.driver == Serving::Blocking;
+        ledger.borrow_mut().is_blocking = is_blocking;
+        if is_blocking && shutdown_at.take().is_some() {
+            // A turn may serve a connection from its beginning to its end.
+            network.plan_shutdown();
+        }
+
         let factory = Witnessed::new((self.make)(), &ledger);
         let run = Run::begin(wrap(network), factory, config, ledger, &self.datagrams);
+        let run = run.map(|run| if is_blocking { run.blocking() } else { run });
         let outcome = run.and_then(|run| run.finish(shutdown_at));
         outcome.map_err(|problem| Failure {
             choices: choices.clone(),

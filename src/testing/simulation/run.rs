@@ -1,5 +1,6 @@
 //! One run of a simulation: drives the event loop from start to end and checks every turn.
 
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use crate::config::Config;
 use crate::net::Net;
 use crate::reactor::Reactor;
 use crate::session::Factory;
+use crate::testing::simulation::blocking::OneByOne;
 use crate::testing::simulation::ledger::{ConnectionRecord, SharedLedger};
 use crate::testing::simulation::network::Question;
 use crate::testing::simulation::witness::Witnessed;
@@ -26,6 +28,8 @@ pub(super) struct Run<F: Factory, N: Net> {
     most: usize,
     buffered_most: usize,
     is_ending: bool,
+    /// A second request has ended everything at once.
+    is_cut: bool,
 }
 
 impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
@@ -60,15 +64,29 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
             most,
             buffered_most,
             is_ending: false,
+            is_cut: false,
         })
+    }
+
+    /// Lets the blocking driver serve the connections.
+    pub(super) fn blocking(mut self) -> Self {
+        self.reactor.set_model(Box::new(OneByOne));
+        self
     }
 
     /// Runs the server to its end and checks the outcome.
     pub(super) fn finish(mut self, shutdown_at: Option<u64>) -> Result<Report, String> {
         while !self.reactor.is_finished() {
-            let over = self.reactor.net().as_mut().is_over() && self.reactor.connections() == 0;
-            if !self.is_ending && (over || shutdown_at.is_some_and(|at| at <= self.turns)) {
+            let network = self.reactor.net().as_mut();
+            let (over, requests) = (network.is_over(), network.requests());
+            let asked = requests > 0;
+            let over = over && self.reactor.connections() == 0;
+            if !self.is_ending && (over || asked || shutdown_at.is_some_and(|at| at <= self.turns))
+            {
                 self.shutdown();
+            }
+            if requests > 1 && !mem::replace(&mut self.is_cut, true) {
+                self.reactor.shutdown();
             }
             self.turn()?;
         }
@@ -95,7 +113,10 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
 
     fn shutdown(&mut self) {
         self.is_ending = true;
-        self.ledger.borrow_mut().may_close = true;
+        let network = self.reactor.net().as_mut();
+        if !network.is_shutdown() {
+            network.request_shutdown();
+        }
         self.reactor.shutdown();
     }
 
@@ -153,6 +174,7 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
             + statistics.refused_max_connections
             + statistics.refused_max_per_peer
             + statistics.refused_by_panic
+            + statistics.refused_by_system
             + statistics.register_errors;
         for (what, counted, happened) in [
             ("bytes read", statistics.bytes_read, sum(|it| it.read)),

@@ -114,6 +114,7 @@ where
             datagrams: datagrams.collect(),
             current: self.current,
             far_ends: self.far_ends,
+            driver: self.driver,
             make: move || Through {
                 factory: (self.make)(),
                 layer: layer.clone(),

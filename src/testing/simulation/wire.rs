@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::net::Event;
 use crate::testing::simulation::far::Far;
 use crate::testing::simulation::faults::Faults;
+use crate::testing::simulation::ledger::Ledger;
 use crate::testing::simulation::random::Random;
 
 /// One direction of a connection: byte positions since its start, and the end of the stream.
@@ -78,6 +79,10 @@ pub(super) struct Wire {
     pub(super) down: Flow,
     pub(super) habits: Habits,
     pub(super) token: Option<usize>,
+    /// The blocking driver serves it, so that no events are due.
+    pub(super) is_blocking: bool,
+    /// Until when a blocked thread is not told that it could read or write.
+    pub(super) denied_until: Duration,
     pub(super) standing: Standing,
     pub(super) broken: Broken,
     pub(super) broken_since: Duration,
@@ -112,6 +117,8 @@ impl Wire {
             down: Flow::new(habits.down_capacity),
             habits,
             token: None,
+            is_blocking: false,
+            denied_until: Duration::ZERO,
             standing,
             broken: Broken::No,
             broken_since: Duration::ZERO,
@@ -127,6 +134,12 @@ impl Wire {
             is_done: false,
             far: None,
         }
+    }
+
+    /// Returns whether the client has taken all that it expects, and no layer has more to say to it.
+    pub(super) fn has_all(&self, ledger: &Ledger) -> bool {
+        let account = &ledger.accounts[self.number];
+        account.layered.is_none() && self.down.taken >= account.exchange.expects.len()
     }
 
     /// Returns the event that epoll(7) would report for the server's end now.

@@ -44,7 +44,7 @@ where
     L: Layer,
 {
     fn put(&mut self, protocol: F::Protocol, side: Side) -> Inside<L, F::Protocol> {
-        let witness = Witness::new(protocol, None, &self.ledger, Place::Inside);
+        let witness = Witness::new(protocol, None, (&self.ledger, ()), Place::Inside);
         Layered::around((self.layer)(side), witness)
     }
 }
@@ -134,6 +134,7 @@ where
             remotes: self.remotes,
             datagrams: Vec::new(),
             current: self.current,
+            driver: self.driver,
             far_ends: Some(Box::new(move || {
                 let mut layer = for_clients();
                 Box::new(move |side| Box::new(LayeredEnd::new(layer(side), server())))

@@ -1,47 +1,106 @@
 //! A wrapper around the protocol under test that checks every call the loop makes.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::address::Peer;
+use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline, ProtocolError};
-use crate::session::{Actions, Ended, Factory, Protocol, Refusal, Tick, Transport};
+use crate::session::{Actions, Ended, Factory, Protocol, Refusal, Tick, Transport, catch};
+use crate::statistics::Statistics;
 use crate::testing::simulation::ledger::{Number, Place, SharedLedger, Slip};
 
 /// The factory under test, which wraps each protocol that it builds in a witness.
-pub(super) struct Witnessed<F> {
-    factory: F,
+pub(super) struct Witnessed<F: Factory> {
+    shared: Shared<F>,
     ledger: SharedLedger,
 }
 
-impl<F> Witnessed<F> {
+impl<F: Factory> Witnessed<F> {
     pub(super) fn new(factory: F, ledger: &SharedLedger) -> Self {
         let ledger = Rc::clone(ledger);
-        Self { factory, ledger }
+        Self {
+            shared: Shared::new(factory),
+            ledger,
+        }
+    }
+}
+
+/// The factory, which the server calls also while a blocking driver serves a connection.
+pub(super) struct Shared<F: Factory>(Rc<RefCell<Inside<F>>>);
+
+struct Inside<F: Factory> {
+    factory: F,
+    /// What was asked for meanwhile.
+    connects: Vec<(Address, F::Protocol)>,
+    shutdown: bool,
+}
+
+impl<F: Factory> Shared<F> {
+    fn new(factory: F) -> Self {
+        Self(Rc::new(RefCell::new(Inside {
+            factory,
+            connects: Vec::new(),
+            shutdown: false,
+        })))
+    }
+
+    /// Calls the factory as a turn of the server's loop does, on a thread of its own.
+    pub(super) fn act(&self, now: Instant) {
+        let Inside {
+            factory,
+            connects,
+            shutdown,
+        } = &mut *self.0.borrow_mut();
+        let mut actions = Actions {
+            now,
+            statistics: &Statistics::default(),
+            connects,
+            again: &mut None,
+            shutdown,
+        };
+        catch(|| {
+            if factory.poll_timeout().is_some_and(|at| at <= now) {
+                factory.handle_timeout(&mut actions);
+            }
+            factory.service_actions(&mut actions);
+        });
+    }
+}
+
+impl<F: Factory> Clone for Shared<F> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
     }
 }
 
 impl<F: Factory> Factory for Witnessed<F> {
-    type Protocol = Witness<F::Protocol>;
+    type Protocol = Witness<F::Protocol, Shared<F>>;
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
-        let protocol = self.factory.build_protocol(peer)?;
+        let protocol = self.shared.0.borrow_mut().factory.build_protocol(peer)?;
 
         let number = self.ledger.borrow().number(peer.address());
-        Some(Witness::new(protocol, number, &self.ledger, Place::Wire))
+        let shared = self.shared.clone();
+        Some(Witness::new(
+            protocol,
+            number,
+            (&self.ledger, shared),
+            Place::Wire,
+        ))
     }
 
     fn needs_stream(&self, listener: usize) -> bool {
-        self.factory.needs_stream(listener)
+        self.shared.0.borrow().factory.needs_stream(listener)
     }
 
     fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.factory.handle_error(ended);
+        self.shared.0.borrow_mut().factory.handle_error(ended);
     }
 
     fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
-        self.factory.handle_refusal(peer, why);
+        let factory = &mut self.shared.0.borrow_mut().factory;
+        factory.handle_refusal(peer, why);
     }
 
     fn started(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
@@ -49,7 +108,7 @@ impl<F: Factory> Factory for Witnessed<F> {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.factory.poll_timeout()
+        self.shared.0.borrow().factory.poll_timeout()
     }
 
     fn handle_timeout(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
@@ -63,16 +122,19 @@ impl<F: Factory> Factory for Witnessed<F> {
 
 impl<F: Factory> Witnessed<F> {
     fn act(
-        &mut self,
-        actions: &mut Actions<'_, Witness<F::Protocol>>,
+        &self,
+        actions: &mut Actions<'_, Witness<F::Protocol, Shared<F>>>,
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) {
-        let mut connects = Vec::new();
-        hook(&mut self.factory, &mut actions.inside(&mut connects));
+        let inside = &mut *self.shared.0.borrow_mut();
+        let mut connects = std::mem::take(&mut inside.connects);
+        hook(&mut inside.factory, &mut actions.inside(&mut connects));
+        *actions.shutdown |= inside.shutdown;
 
         self.ledger.borrow_mut().may_close |= *actions.shutdown;
         for (to, protocol) in connects {
-            let witness = Witness::new(protocol, None, &self.ledger, Place::Wire);
+            let around = (&self.ledger, self.shared.clone());
+            let witness = Witness::new(protocol, None, around, Place::Wire);
             let number = Rc::clone(&witness.number);
             self.ledger.borrow_mut().connecting.push_back(number);
             actions.connect(to, witness);
@@ -90,10 +152,11 @@ enum Stage {
 }
 
 /// A protocol whose calls are checked: the one that the loop calls or, inside a layer, the one that
-/// the layer calls.
+/// the layer calls. Only the former knows its factory.
 #[derive(Debug)]
-pub struct Witness<P> {
+pub struct Witness<P, S = ()> {
     protocol: P,
+    shared: S,
     place: Place,
     ledger: SharedLedger,
     /// The number of the client's account. Datagrams have none.
@@ -103,25 +166,34 @@ pub struct Witness<P> {
     id: u64,
     /// The connection is closing, so only `connection_lost` may follow.
     is_closing: Cell<bool>,
+    /// The protocol was asked to finish.
+    is_told: bool,
 }
 
-impl<P> Witness<P> {
+impl<P, S> Witness<P, S> {
     pub(super) fn new(
         protocol: P,
         number: Option<usize>,
-        ledger: &SharedLedger,
+        (ledger, shared): (&SharedLedger, S),
         place: Place,
     ) -> Self {
         let id = ledger.borrow_mut().note_session(place);
         Self {
             protocol,
+            shared,
             place,
             id,
             is_closing: Cell::new(false),
+            is_told: false,
             ledger: Rc::clone(ledger),
             number: Rc::new(number.into()),
             stage: Stage::New,
         }
+    }
+
+    /// Returns the factory that it comes from.
+    pub(super) fn shared(&self) -> &S {
+        &self.shared
     }
 
     /// Objects if a call comes outside the stages from `first` to `last`.
@@ -132,6 +204,10 @@ impl<P> Witness<P> {
             ledger.calling = self.number.get();
         } else if self.number.get().is_none() {
             self.number.set(ledger.calling);
+        }
+        if let Some(number) = self.number.get() {
+            let now = ledger.now;
+            ledger.accounts[number].called = now;
         }
 
         let is_over = self.is_closing.get() && last != Stage::Lost;
@@ -214,7 +290,17 @@ impl<P> Witness<P> {
     }
 }
 
-impl<P: Protocol> Protocol for Witness<P> {
+impl<P, S> Drop for Witness<P, S> {
+    /// Takes it out of the account if the system has no room to serve it: it hears of nothing then.
+    fn drop(&mut self) {
+        let mut ledger = self.ledger.borrow_mut();
+        if ledger.is_refusing && self.stage == Stage::New {
+            *ledger.sessions_at(self.place) -= 1;
+        }
+    }
+}
+
+impl<P: Protocol, S> Protocol for Witness<P, S> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         self.check("connection_made", Stage::New, Stage::New);
         self.stage = Stage::Open;
@@ -299,12 +385,19 @@ impl<P: Protocol> Protocol for Witness<P> {
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.check("shutdown_requested", Stage::Open, Stage::Ended);
+        if std::mem::replace(&mut self.is_told, true) {
+            let problem = "the protocol was told twice of the shutdown".to_owned();
+            self.ledger.borrow_mut().object(problem);
+        }
         self.protocol.shutdown_requested(transport);
         let _ = self.settle(Ok(()), transport);
     }
 
     fn connection_lost(&mut self, ended: &Ended<'_>) {
         let reason = ended.reason();
+        if self.place == Place::Wire && !self.is_told && !self.is_closing.get() {
+            self.ledger.borrow_mut().check_told(&self.number, reason);
+        }
         self.is_closing.set(false);
         self.check("connection_lost", Stage::New, Stage::Ended);
         self.stage = Stage::Lost;

@@ -88,6 +88,7 @@ impl Net for Network {
         self.open += 1;
         self.progress.has_moved = true;
         self.note(2, wire);
+        self.accepted = wire;
         if let Some(listener) = &self.listener {
             self.local_addresses.note(wire, listener.address.clone());
         }

@@ -27,6 +27,8 @@ pub(super) enum Action {
     AnnounceDoor,
     AnnouncePost,
     Packet(usize),
+    /// The server is asked to shut down.
+    Shutdown,
 }
 
 /// Returns whether the client has nothing left to send, except for the end of its stream.
@@ -133,6 +135,7 @@ impl Network {
                 let lost = self.random.chance(self.faults.lost_datagrams);
                 self.datagram_queue.deliver(number, lost);
             }
+            Action::Shutdown => self.request_shutdown(),
         }
     }
 
@@ -200,6 +203,7 @@ impl Network {
         let account = &ledger.accounts[it.number];
         let is_all = has_sent_all(it, account);
         let has_all = account.received >= account.exchange.expects.len();
+        let has_all = has_all && !account.exchange.ends_last;
         drop(ledger);
 
         let ends = is_all && !it.up.ended && (it.habits.ends_first || has_all);
@@ -379,6 +383,7 @@ impl Network {
         it.is_closed = true;
         match it.token {
             Some(token) => self.gone.push(token),
+            None if it.is_blocking => {}
             None => {
                 self.refused += u64::from(it.is_inbound);
                 let number = it.number;
@@ -400,7 +405,8 @@ impl Network {
         let it = &self.wires[wire];
         let took = self.elapsed - it.broken_since;
         let is_prompt = took < NOTICED_WITHIN || self.has_computed_long();
-        if it.broken == Broken::No || it.token.is_none() || is_prompt {
+        let is_served = it.token.is_some() || it.is_blocking;
+        if it.broken == Broken::No || !is_served || is_prompt {
             return;
         }
 

@@ -1,7 +1,6 @@
 //! Waiting for events: advances the clock, announces events, and checks how the loop behaved.
 
 use std::mem;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::net::Event;
@@ -30,7 +29,7 @@ const END_MARK_MOST: usize = 64;
 pub(super) struct Progress {
     /// A call moved something or was made to fail, the wait took time, or events came.
     pub(super) has_moved: bool,
-    has_waited: bool,
+    pub(super) has_waited: bool,
     had_events: bool,
     pub(super) accepts: usize,
     /// Bytes read and written, by wire.
@@ -59,6 +58,13 @@ impl Progress {
         self.accepts = 0;
         self.read.clear();
         self.written.clear();
+    }
+
+    /// Begins a call of the blocking driver, which is as a turn is to the loop.
+    pub(super) fn begin_call(&mut self) {
+        let accepts = self.accepts;
+        self.begin(false);
+        self.accepts = accepts;
     }
 }
 
@@ -145,6 +151,7 @@ impl Network {
             usize::MAX
         };
 
+        self.shutdown_news = false;
         self.announce_wires(events, most);
         self.announce_others(events);
         self.invent(events);
@@ -181,7 +188,8 @@ impl Network {
                 .as_ref()
                 .is_some_and(|listener| listener.is_changed)
             || self.datagram_queue.is_changed()
-            || self.bell.0.load(Ordering::Acquire)
+            || self.bell.is_set()
+            || self.shutdown_news
             || self
                 .watched
                 .as_ref()
@@ -189,7 +197,7 @@ impl Network {
     }
 
     /// Jumps the clock, as if the process had been stopped while the world went on.
-    fn jump(&mut self) {
+    pub(super) fn jump(&mut self) {
         self.elapsed += Duration::from_millis(self.random.below(100_000) as u64);
         self.progress.has_waited = true;
         for wire in self.wires.iter().filter(|wire| !wire.is_closed) {
@@ -232,7 +240,7 @@ impl Network {
     }
 
     fn announce_others(&mut self, events: &mut Vec<Event>) {
-        if self.bell.0.swap(false, Ordering::AcqRel) {
+        if self.bell.take() {
             events.push(readable(self.bell_token));
         }
         if let Some((_, token)) = self.watched.take_if(|(handle, _)| handle.requests() > 0) {
@@ -284,7 +292,7 @@ impl Network {
     }
 
     /// Objects if the loop exceeded its budgets or spins.
-    fn check_turn(&self) {
+    pub(super) fn check_turn(&self) {
         // A connection that is ended has one attempt to send its layer's end mark, on top of its budget.
         let mark = self.far_ends.as_ref().map_or(0, |_| END_MARK_MOST);
         let mut ledger = self.ledger.borrow_mut();

@@ -1,5 +1,6 @@
 //! The simulated network: what an operating system does for an event loop, driven by a seed.
 
+mod blocked;
 mod calls;
 mod clients;
 mod datagrams;
@@ -33,6 +34,8 @@ use crate::testing::simulation::within::MakeFarEnd;
 use crate::waker::Wake;
 
 pub use trouble::Call;
+
+pub(super) use blocked::{Blocked, BlockingCall, Refusing, Unblocked};
 
 pub(crate) use datagrams::Question;
 
@@ -71,6 +74,14 @@ pub struct Network {
     progress: Progress,
     trouble: trouble::Plan,
     refused: u64,
+    /// The wire that was accepted last.
+    accepted: usize,
+    /// When the shutdown was requested, how often, and whether the loop is yet to hear of that.
+    shutdown: Option<Duration>,
+    requests: usize,
+    shutdown_news: bool,
+    /// How far the blocking driver has come, if it serves.
+    pace: blocked::Pace,
     /// The number of the last connection or datagram.
     last_id: u64,
     is_stalled: bool,
@@ -105,7 +116,18 @@ impl Sockets for LocalAddresses {
 }
 
 #[derive(Debug, Default)]
-struct Wakeup(AtomicBool);
+pub(super) struct Wakeup(AtomicBool);
+
+impl Wakeup {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Returns whether it was set, and resets it.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
 
 impl Wake for Arc<Wakeup> {
     fn wake(&self) {
@@ -148,6 +170,11 @@ impl Network {
             progress: Progress::default(),
             trouble: trouble::Plan::default(),
             refused: 0,
+            accepted: 0,
+            shutdown: None,
+            requests: 0,
+            shutdown_news: false,
+            pace: blocked::Pace::default(),
             last_id: 0,
             is_stalled: false,
             has_rested: false,

@@ -299,6 +299,7 @@ impl Network {
             }
             (_, Some(wire)) if error == libc::EAGAIN => {
                 self.wires[wire].is_starved |= call == Call::Write;
+                self.wires[wire].denied_until = again;
                 self.announce_later(wire, denied);
             }
             (Call::Write, Some(wire)) if [libc::ENOBUFS, libc::ENOMEM].contains(&error) => {
