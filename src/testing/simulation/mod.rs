@@ -7,6 +7,7 @@ mod far;
 mod faults;
 mod ledger;
 mod network;
+mod punctual;
 mod random;
 mod run;
 mod through;
