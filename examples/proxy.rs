@@ -1,11 +1,13 @@
-//! A TCP proxy, `proxy LISTEN TARGET`. Bytes and ends of streams pass in both directions, and a
-//! slow side slows the other down. A side that fails or never connects resets the other, because
-//! half a stream must not look complete.
+//! A TCP proxy, `proxy LISTEN TARGET [--send-proxy]`. Bytes and ends of streams pass in both
+//! directions, and a slow side slows the other down. A side that fails or never connects resets the
+//! other, because half a stream must not look complete. With `--send-proxy`, a PROXY header names the
+//! client to the target.
 //!
 //! With the echo example running, start
 //! `cargo run --example proxy -- tcp://127.0.0.1:8888 tcp://127.0.0.1:9999`. Then
 //! `nc 127.0.0.1 8888` talks to the echo server.
 
+use serveloop::layer::proxy::Header;
 use serveloop::{Actions, Address, Config, Ended, Factory, Peer, Protocol};
 use serveloop::{ProtocolError, Server, Transport, Waker};
 use std::{cell::RefCell, env, rc::Rc};
@@ -20,7 +22,12 @@ struct Side {
 }
 
 struct End(Rc<RefCell<Side>>, Rc<RefCell<Side>>); // this side, the other side
-struct Proxy(Address, Vec<End>);
+
+struct Proxy {
+    target: Address,
+    named: Option<Address>, // ours, if a PROXY header names it and the client
+    begun: Vec<End>,
+}
 
 impl Protocol for End {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {
@@ -74,15 +81,19 @@ impl Protocol for End {
 impl Factory for Proxy {
     type Protocol = End;
 
-    fn build_protocol(&mut self, _: &Peer) -> Option<End> {
-        let (inner, outer) = <(Rc<_>, Rc<_>)>::default();
-        self.1.push(End(Rc::clone(&outer), Rc::clone(&inner)));
+    fn build_protocol(&mut self, peer: &Peer) -> Option<End> {
+        let (inner, outer) = <(Rc<_>, Rc<RefCell<Side>>)>::default();
+        if let Some(at) = self.named.clone() {
+            let header = Header::proxied(peer.address().clone(), at).ok()?;
+            header.encode_v2(&mut outer.borrow_mut().pipe);
+        }
+        self.begun.push(End(Rc::clone(&outer), Rc::clone(&inner)));
         Some(End(inner, outer))
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, End>) {
-        let begun = self.1.drain(..);
-        begun.for_each(|end| actions.connect(self.0.clone(), end));
+        let begun = self.begun.drain(..);
+        begun.for_each(|end| actions.connect(self.target.clone(), end));
     }
 }
 
@@ -90,9 +101,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let [at, target] = [1, 2].map(|number| env::args().nth(number).expect("LISTEN and TARGET"));
     let server = Server::bind(&[at.parse()?], Config::default())?;
-    println!("listening on {}", server.addresses()[0]);
-    server
-        .with(Proxy(target.parse()?, Vec::new()))
-        .serve_forever()?;
+    let own = server.addresses()[0].clone();
+    println!("listening on {own}");
+
+    let proxy = Proxy {
+        target: target.parse()?,
+        named: env::args().any(|it| it == "--send-proxy").then_some(own),
+        begun: Vec::new(),
+    };
+    server.with(proxy).serve_forever()?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 use serveloop::Address;
+use serveloop::layer::proxy::Header;
 use serveloop::layer::tls::rustls;
 use socket2::SockRef;
 
@@ -548,6 +549,28 @@ fn proxy_passes_both_directions_at_once() {
             "the request is another one"
         );
     });
+}
+
+#[test]
+fn proxy_names_its_clients_if_asked_to() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", target.local_addr().unwrap());
+    let proxy = Example::run("proxy", &[ANYWHERE, &to, "--send-proxy"]);
+    let address = proxy.address();
+
+    let inner = client(&address);
+    let (outer, _) = target.accept().unwrap();
+    outer.set_read_timeout(Some(PATIENCE)).unwrap();
+    send(&inner, b"hello");
+    let received = receive(&outer);
+    let (header, length) = Header::parse(&received).unwrap().expect("a header");
+    let from = Address::Tcp(inner.local_addr().unwrap());
+    assert_eq!(header.source(), Some(&from));
+    assert_eq!(header.destination(), Some(&address));
+    assert_eq!(&received[length..], b"hello");
+
+    send(&outer, b"goodbye");
+    assert_eq!(receive(&inner), b"goodbye");
 }
 
 #[test]
