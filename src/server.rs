@@ -495,7 +495,8 @@ impl Server {
 /// models.
 ///
 /// ```
-/// use serveloop::{Config, Peer, Server, Serving, protocols::Echo};
+/// use serveloop::server::Serving;
+/// use serveloop::{Config, Peer, Server, protocols::Echo};
 ///
 /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
 /// server.shutdown_handle().shutdown();

@@ -96,21 +96,67 @@ where
     /// makes the layer for each end. The lengths of what the layers send should be the same in each
     /// run, whatever is random in it, or a seed is not always the same run.
     ///
-    /// A client may [end its stream without the layer's end mark](crate::testing::Faults::truncations),
-    /// and in every run a stream that was cut short is told from one that ended: the protocol inside
-    /// learns of an end only if the mark was sent, and so do the clients. If the layer has no end
-    /// mark, turn that fault off. The calls of the protocol inside are checked like those outside.
+    /// The layer must have an end mark, as TLS has: a client says it when it has sent all, and the
+    /// protocol inside learns of an end only by it. A client may [end its stream without
+    /// it](crate::testing::Faults::truncations), and in every run a stream that was cut short is told
+    /// from one that ended, on both sides. The calls of the protocol inside are checked like those
+    /// outside.
     ///
     /// Datagrams that were added before are left out, because the layer needs a stream.
     ///
     /// ```
-    /// use serveloop::testing::{Exchange, Faults, Identity, Side, Simulation};
-    /// use serveloop::{Peer, protocols::Echo};
+    /// use serveloop::layer::{Layer, Received, Wire, WireEnd};
+    /// use serveloop::testing::{Exchange, Side, Simulation};
+    /// use serveloop::{Peer, Result, protocols::Echo};
+    ///
+    /// /// Units of at most 255 bytes behind their length. A length of 0 is the end mark.
+    /// #[derive(Default)]
+    /// struct Units {
+    ///     ended: bool,
+    /// }
+    ///
+    /// impl Layer for Units {
+    ///     type Info = ();
+    ///
+    ///     fn opened(&mut self) -> Option<()> {
+    ///         Some(())
+    ///     }
+    ///
+    ///     fn received<'a>(&mut self, data: &'a [u8], _: &mut Wire<'_>) -> Result<Received<'a>> {
+    ///         let length = 1 + usize::from(data[0]);
+    ///         if length == 1 {
+    ///             self.ended = true;
+    ///             return Ok(Received::taken(1).with_end());
+    ///         }
+    ///         match data.get(1..length) {
+    ///             Some(plain) => Ok(Received::taken(length).with_plain(plain)),
+    ///             None => Ok(Received::incomplete()),
+    ///         }
+    ///     }
+    ///
+    ///     fn send(&mut self, plain: &[u8], wire: &mut Wire<'_>) -> Result {
+    ///         for unit in plain.chunks(255) {
+    ///             wire.write(&[unit.len() as u8]);
+    ///             wire.write(unit);
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn end(&mut self, wire: &mut Wire<'_>) {
+    ///         wire.write(&[0]);
+    ///     }
+    ///
+    ///     fn wire_ended(&mut self) -> WireEnd {
+    ///         match self.ended {
+    ///             true => WireEnd::Clean,
+    ///             false => WireEnd::Truncated,
+    ///         }
+    ///     }
+    /// }
     ///
     /// Simulation::new(|| |_: &Peer| Some(Echo))
     ///     .client(Exchange::new("good morning", "good morning"))
-    ///     .faults(Faults { truncations: 0, ..Faults::all() })
-    ///     .within(|| |_: Side| Identity)
+    ///     .within(|| |_: Side| Units::default())
     ///     .run(0..100);
     /// ```
     ///
