@@ -243,7 +243,7 @@ fn direct() -> Simulated {
         .datagram("hello", Some(b"hello"))
 }
 
-/// A server for proxies elsewhere only: nobody here is one.
+/// A server that trusts proxies of another network only. No simulated client is one of them.
 fn untrusted() -> Simulated {
     let make = || echo(Proxy::required(list(ELSEWHERE)));
     Simulation::new(make as fn() -> Any)

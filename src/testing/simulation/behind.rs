@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use crate::address::Peer;
 use crate::layer::{Preface, Prefaced};
-use crate::session::{Actions, Ended, Factory, Protocol};
+use crate::session::{Actions, Factory, Protocol};
 use crate::testing::Simulation;
 use crate::testing::simulation::exchange::Exchange;
+use crate::testing::simulation::hooks::pass_on_hooks;
 use crate::testing::simulation::network::Question;
 
 /// A factory whose protocols are made when a preface has been read. Connections that the server
@@ -34,17 +35,21 @@ where
         Some(Box::new(Prefaced::new(preface, build)))
     }
 
-    fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.factory.borrow_mut().handle_error(ended);
-    }
+    pass_on_hooks!(self, self.factory.borrow_mut());
+}
 
-    fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
-        let mut connects = Vec::new();
-        self.factory
-            .borrow_mut()
-            .service_actions(&mut actions.inside(&mut connects));
-
-        for (to, protocol) in connects {
+impl<F, G> Behind<F, G>
+where
+    F: Factory,
+    F::Protocol: 'static,
+{
+    fn act(
+        &self,
+        actions: &mut Actions<'_, Box<dyn Protocol>>,
+        hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
+    ) {
+        let asked = actions.inside(&mut *self.factory.borrow_mut(), hook);
+        for (to, protocol) in asked {
             actions.connect(to, Box::new(protocol) as Box<dyn Protocol>);
         }
     }

@@ -5,6 +5,7 @@ mod blocking;
 mod exchange;
 mod far;
 mod faults;
+mod hooks;
 mod ledger;
 mod network;
 mod punctual;

@@ -1,13 +1,13 @@
 //! A simulated server whose connections go through a layer.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use crate::address::Peer;
 use crate::layer::{Layer, Layered};
-use crate::session::{Actions, Ended, Factory, Refusal};
+use crate::session::{Actions, Factory};
 use crate::testing::Simulation;
 use crate::testing::simulation::exchange::Exchange;
+use crate::testing::simulation::hooks::pass_on_hooks;
 use crate::testing::simulation::network::Question;
 
 type Inside<L, P> = Layered<L, fn(&Peer, &<L as Layer>::Info) -> Option<P>, P>;
@@ -32,29 +32,7 @@ where
         Some(Layered::around((self.layer)(), protocol))
     }
 
-    fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.factory.handle_error(ended);
-    }
-
-    fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
-        self.factory.handle_refusal(peer, why);
-    }
-
-    fn started(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
-        self.act(actions, F::started);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.factory.poll_timeout()
-    }
-
-    fn handle_timeout(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
-        self.act(actions, F::handle_timeout);
-    }
-
-    fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
-        self.act(actions, F::service_actions);
-    }
+    pass_on_hooks!(self, self.factory);
 }
 
 impl<F, M, L> Through<F, M>
@@ -68,10 +46,7 @@ where
         actions: &mut Actions<'_, Inside<L, F::Protocol>>,
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) {
-        let mut connects = Vec::new();
-        hook(&mut self.factory, &mut actions.inside(&mut connects));
-
-        for (to, protocol) in connects {
+        for (to, protocol) in actions.inside(&mut self.factory, hook) {
             actions.connect(to, Layered::around((self.layer)(), protocol));
         }
     }

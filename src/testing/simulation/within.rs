@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use crate::address::{Address, Peer};
 use crate::layer::{Layer, Layered};
-use crate::session::{Actions, Ended, Factory};
+use crate::session::{Actions, Factory};
 use crate::testing::Simulation;
 use crate::testing::simulation::far::{FarEnd, LayeredEnd};
+use crate::testing::simulation::hooks::pass_on_hooks;
 use crate::testing::simulation::ledger::{Place, SharedLedger};
 use crate::testing::simulation::witness::Witness;
 
@@ -47,6 +48,17 @@ where
         let witness = Witness::new(protocol, None, (&self.ledger, ()), Place::Inside);
         Layered::around((self.layer)(side), witness)
     }
+
+    fn act(
+        &mut self,
+        actions: &mut Actions<'_, Inside<L, F::Protocol>>,
+        hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
+    ) {
+        for (to, protocol) in actions.inside(&mut self.factory, hook) {
+            let protocol = self.put(protocol, Side::Connected);
+            actions.connect(to, protocol);
+        }
+    }
 }
 
 impl<F, G, L> Factory for Within<F, G>
@@ -62,20 +74,7 @@ where
         Some(self.put(protocol, Side::Accepted))
     }
 
-    fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.factory.handle_error(ended);
-    }
-
-    fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
-        let mut connects = Vec::new();
-        self.factory
-            .service_actions(&mut actions.inside(&mut connects));
-
-        for (to, protocol) in connects {
-            let protocol = self.put(protocol, Side::Connected);
-            actions.connect(to, protocol);
-        }
-    }
+    pass_on_hooks!(self, self.factory);
 }
 
 impl<F, G> fmt::Debug for Within<F, G> {

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline, ProtocolError};
-use crate::session::{Actions, Ended, Factory, Protocol, Refusal, Tick, Transport, catch};
+use crate::session::{Actions, Ended, Factory, Protocol, Tick, Transport, catch};
 use crate::statistics::Statistics;
+use crate::testing::simulation::hooks::pass_on_hooks;
 use crate::testing::simulation::ledger::{Number, Place, SharedLedger, Slip};
 
 /// The factory under test, which wraps each protocol that it builds in a witness.
@@ -94,30 +95,7 @@ impl<F: Factory> Factory for Witnessed<F> {
         self.shared.0.borrow().factory.needs_stream(listener)
     }
 
-    fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.shared.0.borrow_mut().factory.handle_error(ended);
-    }
-
-    fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
-        let factory = &mut self.shared.0.borrow_mut().factory;
-        factory.handle_refusal(peer, why);
-    }
-
-    fn started(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
-        self.act(actions, F::started);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.shared.0.borrow().factory.poll_timeout()
-    }
-
-    fn handle_timeout(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
-        self.act(actions, F::handle_timeout);
-    }
-
-    fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
-        self.act(actions, F::service_actions);
-    }
+    pass_on_hooks!(self, self.shared.0.borrow_mut().factory);
 }
 
 impl<F: Factory> Witnessed<F> {
@@ -127,12 +105,12 @@ impl<F: Factory> Witnessed<F> {
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) {
         let inside = &mut *self.shared.0.borrow_mut();
-        let mut connects = std::mem::take(&mut inside.connects);
-        hook(&mut inside.factory, &mut actions.inside(&mut connects));
+        let meanwhile = std::mem::take(&mut inside.connects);
+        let asked = actions.inside(&mut inside.factory, hook);
         *actions.shutdown |= inside.shutdown;
 
         self.ledger.borrow_mut().may_close |= *actions.shutdown;
-        for (to, protocol) in connects {
+        for (to, protocol) in meanwhile.into_iter().chain(asked) {
             let around = (&self.ledger, self.shared.clone());
             let witness = Witness::new(protocol, None, around, Place::Wire);
             let number = Rc::clone(&witness.number);
