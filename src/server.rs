@@ -262,7 +262,7 @@ impl Server {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn limits(&self) -> impl Iterator<Item = &Limits> {
-        self.bound.iter().map(Bound::limits)
+        self.bound.iter().map(|bound| &bound.config().limits)
     }
 
     /// Returns the sockets that are bound, in the order of [`addresses`](Self::addresses), to set

@@ -59,6 +59,8 @@ fn all_of_ipv4(address: &Address) -> Address {
 /// Returns the configuration with the options of a listener in place of those for all.
 fn with_options(config: &Config, options: &ListenOptions) -> Config {
     let group = options.group.as_ref().or(config.socket_group.as_ref());
+    let proxies = options.trusted_proxies.as_ref();
+    let proxies = proxies.unwrap_or(&config.trusted_proxies);
     Config {
         dual_stack: options.dual_stack.unwrap_or(config.dual_stack),
         keepalive: match options.keepalive {
@@ -74,10 +76,7 @@ fn with_options(config: &Config, options: &ListenOptions) -> Config {
         socket_mode: options.mode.unwrap_or(config.socket_mode),
         socket_group: group.cloned(),
         limits: config.limits.with(options),
-        trusted_proxies: match &options.trusted_proxies {
-            Some(list) => list.clone(),
-            None => config.trusted_proxies.clone(),
-        },
+        trusted_proxies: proxies.clone(),
         ..config.clone()
     }
 }

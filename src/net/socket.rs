@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::LOG_TARGET;
-use crate::address::{Address, NetworkList, is_name};
-use crate::config::{Config, Limits};
+use crate::address::{Address, is_name};
+use crate::config::Config;
 use crate::net::unix_path::{Access, SocketFile};
 use crate::net::{destination, keepalive};
 
@@ -76,9 +76,9 @@ impl Bound {
         }
     }
 
-    /// Returns the limits of the connections of this listener.
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.config.limits
+    /// Returns the configuration of this listener: the server's, changed by its options.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Returns a second socket at the same address. Where the system spreads clients among several
@@ -101,11 +101,6 @@ impl Bound {
     /// Returns whether other sockets can be bound to the same address, for a loop each.
     pub(crate) fn can_be_shared(&self) -> bool {
         self.address.socket_addr().is_none() || self.config.reuse_port
-    }
-
-    /// Returns the proxies that clients of this listener may come through.
-    pub(crate) fn proxies(&self) -> &NetworkList {
-        &self.config.trusted_proxies
     }
 
     /// Makes a stream socket accept connections. Does nothing for datagrams.

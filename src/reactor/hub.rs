@@ -57,8 +57,8 @@ impl Env {
     }
 
     /// Sets the limits of the connections of the next listener.
-    pub(super) fn push_listener_limits(&mut self, limits: &Limits) {
-        let own = (*limits != self.config.limits).then(|| Arc::new(limits.clone()));
+    pub(super) fn push_listener_limits(&mut self, limits: Limits) {
+        let own = (limits != self.config.limits).then(|| Arc::new(limits));
         self.listener_limits.push(own);
     }
 

@@ -125,7 +125,7 @@ pub(super) enum Listener<N: Net> {
 }
 
 impl<N: Net> Listener<N> {
-    fn address(&self) -> &Address {
+    pub(super) fn address(&self) -> &Address {
         match self {
             Self::Acceptor(acceptor) => &acceptor.address,
             Self::Responder(responder) => &responder.address,

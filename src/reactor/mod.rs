@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use self::postponed::Postponed;
-use crate::address::{Address, Listen, NetworkList};
+use crate::address::{Address, Listen};
 use crate::config::Config;
 use crate::net::{Bound, EVENTS_MOST, Event, Mio, Net, bind_listen};
 use crate::reactor::accept::Acceptor;
@@ -158,10 +158,9 @@ impl<F: Factory> Reactor<F> {
     pub(crate) fn adopt(&mut self, bound: Bound) -> io::Result<()> {
         let number = self.listeners.next_number()?;
         let address = bound.address.clone();
-        let (limits, proxies) = (bound.limits().clone(), bound.proxies().clone());
+        let config = bound.config().clone();
 
         let listener = if address.is_datagram() {
-            self.effects.reply_limit.add_own(address.clone());
             let socket = self.net.adopt_datagram(bound, number.into())?;
             Listener::Responder(Responder::new(socket, address))
         } else {
@@ -169,9 +168,7 @@ impl<F: Factory> Reactor<F> {
             Listener::Acceptor(Acceptor::new(listener, address))
         };
 
-        self.env.push_listener_limits(&limits);
-        self.effects.peer_limit.add_listener(proxies);
-        self.listeners.push(listener);
+        self.add(listener, config);
         Ok(())
     }
 }
@@ -239,28 +236,32 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.check_kind(listen.address())?;
         let net = &mut self.net;
 
-        let mut proxies = NetworkList::default();
-        let (listener, address, limits) = bind_listen(listen, &self.env.config, |at, config| {
-            proxies.clone_from(&config.trusted_proxies);
-            let limits = config.limits.clone();
-            if at.is_datagram() {
+        let (listener, config) = bind_listen(listen, &self.env.config, |at, config| {
+            let listener = if at.is_datagram() {
                 let (socket, address) = net.bind(at, config, number.into())?;
-                let responder = Responder::new(socket, address.clone());
-                Ok((Listener::Responder(responder), address, limits))
+                Listener::Responder(Responder::new(socket, address))
             } else {
                 let (listener, address) = net.listen(at, config, number.into())?;
-                let acceptor = Acceptor::new(listener, address.clone());
-                Ok((Listener::Acceptor(acceptor), address, limits))
-            }
+                Listener::Acceptor(Acceptor::new(listener, address))
+            };
+            Ok((listener, config.clone()))
         })?;
 
+        let address = listener.address().clone();
+        self.add(listener, config);
+        Ok(address)
+    }
+
+    /// Adds a listener, which was bound with this configuration: the loop's, changed by the listener's
+    /// options.
+    fn add(&mut self, listener: Listener<N>, config: Config) {
+        let address = listener.address();
         if address.is_datagram() {
             self.effects.reply_limit.add_own(address.clone());
         }
-        self.env.push_listener_limits(&limits);
-        self.effects.peer_limit.add_listener(proxies);
+        self.env.push_listener_limits(config.limits);
+        self.effects.peer_limit.add_listener(config.trusted_proxies);
         self.listeners.push(listener);
-        Ok(address)
     }
 
     /// Returns an error if `address`, the next listener's, is one of datagrams, and its protocols need

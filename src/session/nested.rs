@@ -153,9 +153,8 @@ impl<P: Protocol> Session<P> {
     /// Lets the protocol say that a deadline of the session outside has passed.
     pub(crate) fn handle_deadline_outside(&mut self, deadline: Deadline, context: &Context<'_>) {
         self.protocol
-            .call(&mut self.state, context, |protocol, transport| {
+            .tell(&mut self.state, context, |protocol, transport| {
                 protocol.deadline_passed(deadline, transport);
-                Ok(())
             });
     }
 

@@ -521,19 +521,23 @@ pub struct Actions<'a, P> {
 }
 
 impl<P> Actions<'_, P> {
-    /// Returns the same for a factory inside this one, whose connections go to `connects`.
+    /// Calls a hook of a factory inside this one, and returns the connections that it asked for.
     #[cfg(feature = "testing")]
-    pub(crate) fn inside<'b, Q>(
-        &'b mut self,
-        connects: &'b mut Vec<(Address, Q)>,
-    ) -> Actions<'b, Q> {
-        Actions {
+    pub(crate) fn inside<F: Factory>(
+        &mut self,
+        factory: &mut F,
+        hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
+    ) -> Vec<(Address, F::Protocol)> {
+        let mut connects = Vec::new();
+        let mut actions = Actions {
             now: self.now,
             statistics: self.statistics,
-            connects,
+            connects: &mut connects,
             again: self.again,
             shutdown: self.shutdown,
-        }
+        };
+        hook(factory, &mut actions);
+        connects
     }
 
     /// Returns the time of this turn.

@@ -410,7 +410,7 @@ impl State {
     fn output_moved(&mut self, now: Tick, config: &Config) -> bool {
         self.progress = now;
         let low_water = self.limits(config).low_water;
-        let waiting = self.output.as_ref().map_or(0, |output| output.len());
+        let waiting = self.waiting();
         if waiting == 0 {
             self.flags.clear(STALLED);
         }

@@ -41,14 +41,12 @@ impl<P: Protocol> Caught<P> {
         context: &Context<'_>,
         error: ProtocolError,
     ) {
-        let before = state.waiting();
-        self.call(state, context, |protocol, transport| {
+        let speaks = self.speaks(state, context, |protocol, transport| {
             protocol.input_rejected(&error, transport);
-            Ok(())
         });
 
         let reason = CloseReason::Protocol(error);
-        if state.waiting() > before {
+        if speaks {
             state.take_leave(reason, context.clock.tick());
         } else {
             state.fail(reason);
@@ -63,21 +61,26 @@ impl<P: Protocol> Caught<P> {
         context: &Context<'_>,
         deadline: Deadline,
     ) -> bool {
-        let before = state.waiting();
-        self.call(state, context, |protocol, transport| {
+        let speaks = self.speaks(state, context, |protocol, transport| {
             protocol.deadline_passed(deadline, transport);
-            Ok(())
         });
-
-        let speaks = state.waiting() > before;
         if speaks {
-            self.call(state, context, |protocol, transport| {
-                protocol.write_end_mark(transport);
-                Ok(())
-            });
+            self.tell(state, context, P::write_end_mark);
             state.take_leave(CloseReason::TimedOut(deadline), context.clock.tick());
         }
         speaks
+    }
+
+    /// Returns whether the protocol writes anything in `event`, its last word.
+    fn speaks(
+        &mut self,
+        state: &mut State,
+        context: &Context<'_>,
+        event: impl FnOnce(&mut P, &mut Transport<'_>),
+    ) -> bool {
+        let before = state.waiting();
+        self.tell(state, context, event);
+        state.waiting() > before
     }
 
     /// Works like `call`, for events that cannot fail.
@@ -85,7 +88,7 @@ impl<P: Protocol> Caught<P> {
         &mut self,
         state: &mut State,
         context: &Context<'_>,
-        event: fn(&mut P, &mut Transport<'_>),
+        event: impl FnOnce(&mut P, &mut Transport<'_>),
     ) {
         self.call(state, context, |protocol, transport| {
             event(protocol, transport);

@@ -62,10 +62,11 @@ impl Proxy {
 
     /// Serves the `trusted` proxies, and clients that come directly from elsewhere. Those send no
     /// header, and their protocol begins at once: a server that speaks first greets them. If one of
-    /// them begins with a header, its connection ends with an error, since nobody should think that
-    /// the header was believed.
+    /// them begins with a header, its connection ends with an error, so that it is clear that
+    /// the header was not believed.
     ///
-    /// The address decides, and not the first bytes, so that nobody waits for what does not come.
+    /// The address decides, and not the first bytes, so that no client waits for a greeting that does
+    /// not come.
     /// HAProxy's `expect-proxy` for certain sources does the same; nginx has no such mode. A client on
     /// the same address as a trusted proxy cannot come directly.
     #[must_use]

@@ -354,8 +354,8 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
 
     fn end<T>(mut self, tell: impl FnOnce(&mut Statistics, Failure) -> T) -> T {
         self.send_mark();
-        let lingers = self.session.lingers(self.config);
-        let limits = self.session.limits(self.config).clone();
+        let limits = self.session.limits(self.config);
+        let linger = self.session.lingers(self.config).then(|| limits.clone());
         let is_marked = self.session.is_end_marked();
         let context = context(&self.clock, self.config, &self.stream);
         let Some(end) = self.session.conclude(&context, self.statistics) else {
@@ -364,7 +364,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
         let reason = end.reason();
         let is_error = reason.is_error();
         self.interrupt.note_held(0, self.config.max_buffered);
-        if !lingers && !is_marked && reason.is_hard() {
+        if linger.is_none() && !is_marked && reason.is_hard() {
             self.stream.reset();
         }
 
@@ -373,7 +373,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
         statistics.panics += u64::from(catch(|| drop(session)).is_none());
         let told = tell(statistics, failure);
 
-        if lingers {
+        if let Some(limits) = linger {
             let lingering = Lingering {
                 stream: self.stream,
                 limits,

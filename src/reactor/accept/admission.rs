@@ -29,11 +29,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
         log::debug!(target: LOG_TARGET, event = "accepted", id = peer.id(); "{peer}: accepted");
 
-        let name = peer.clone();
         let admitted = self.hub.env.admit(protocol, peer);
         match &mut self.model {
             None => self.watch(stream, admitted),
             Some(model) => {
+                let name = admitted.peer.clone();
                 // Count first: a connection that is served right here has ended when this returns.
                 self.hub.effects.statistics.accepted += 1;
                 self.hub

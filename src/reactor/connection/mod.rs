@@ -80,9 +80,15 @@ impl<S, P: Protocol> Connection<S, P> {
     /// turn.
     pub(super) fn open<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Next {
         self.session.handle_open(context);
+        self.note_handshake();
+        self.next_turn(hub)
+    }
+
+    /// Notes whether a layer is in its handshake, so that no connection without one is asked for it.
+    fn note_handshake(&mut self) {
+        self.readiness.clear(HANDSHAKE);
         self.readiness
             .set(HANDSHAKE.when(self.session.is_opening()));
-        self.next_turn(hub)
     }
 
     /// Serves the connection: one round, or several if it sends a lot.
@@ -185,9 +191,7 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.session.is_closing() {
             return self.finish(hub);
         }
-        self.readiness.clear(HANDSHAKE);
-        self.readiness
-            .set(HANDSHAKE.when(self.session.is_opening()));
+        self.note_handshake();
         if self.owes_end() && self.session.output().is_empty() {
             self.readiness.set(FINISHED);
             // If the socket has failed, the next read reports the reason.

@@ -120,7 +120,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(100))]
 
-    /// Most of the bytes are what somebody between a client and a server does.
+    /// Most of the bytes are what an attacker between a client and a server does.
     #[test]
     fn tls_tells_what_was_said_or_ends(bytes in vec(any::<u8>(), 1..100)) {
         tls::target(&bytes);

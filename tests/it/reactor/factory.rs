@@ -116,7 +116,7 @@ fn a_moment_that_does_not_move_comes_again_a_little_later() {
 }
 
 #[test]
-fn whoever_is_refused_is_told_of() {
+fn a_refused_peer_is_told_of() {
     let diary = Diary::default();
     let config = Config {
         max_connections: 3,

@@ -122,6 +122,12 @@ fn check<P: Protocol>(session: &mut MemorySession<P>) {
     );
 }
 
+/// Returns why the session has ended.
+fn reason<P: Protocol>(session: &MemorySession<P>) -> String {
+    let reason = session.reason().map(ToString::to_string);
+    reason.unwrap_or_default()
+}
+
 #[test]
 fn limits_that_contradict_each_other_change_nothing() {
     let wrong = Arc::new(Limits {
@@ -131,10 +137,7 @@ fn limits_that_contradict_each_other_change_nothing() {
     });
     let mut session = session(Login(wrong));
     session.receive(b"login");
-    let said = session
-        .reason()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let said = reason(&session);
     assert!(
         said.contains("low_water must be less than high_water (10), not 10"),
         "{said}"
@@ -146,10 +149,7 @@ fn limits_that_contradict_each_other_change_nothing() {
     });
     let mut session = self::session(Login(greedy));
     session.receive(b"login");
-    let said = session
-        .reason()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let said = reason(&session);
     assert!(
         said.contains("max_buffered must be at least max_output"),
         "{said}"
@@ -174,9 +174,6 @@ fn a_shorter_message_limit_counts_from_the_next_byte() {
     session.receive(&[b'x'; 1_999]);
     assert!(!session.is_finished());
     session.receive(b"x");
-    let said = session
-        .reason()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let said = reason(&session);
     assert!(said.contains("2000"), "{said}");
 }

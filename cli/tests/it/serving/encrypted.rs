@@ -325,6 +325,11 @@ fn an_idle_client_is_sent_the_end_mark_in_every_model() {
     }
 }
 
+/// Returns the arguments that connect by TLS after a PROXY header.
+fn announced<'a>(uri: &'a str, authority: &'a str, header: &'a str) -> [&'a str; 6] {
+    ["connect", uri, "--ca", authority, "--proxy-header", header]
+}
+
 /// Our own client as the proxy: its header comes before the handshake.
 #[test]
 fn connect_names_a_client_before_tls() {
@@ -338,14 +343,7 @@ fn connect_names_a_client_before_tls() {
             ("v2,2001:db8::1", "tcp://[2001:db8::1]:0"),
             ("v2", "tcp://127.0.0.1:"),
         ] {
-            let options = [
-                "connect",
-                &uri,
-                "--ca",
-                &authority,
-                "--proxy-header",
-                header,
-            ];
+            let options = announced(&uri, &authority, header);
             assert_eq!(
                 run(&options, "hello\n").well(),
                 "hello\n",
@@ -360,14 +358,7 @@ fn connect_names_a_client_before_tls() {
 
     let served = serve(&["hello", "--delay", "0"], &query, &[]);
     let uri = served.uri(0).replace("127.0.0.1", "localhost");
-    let options = [
-        "connect",
-        &uri,
-        "--ca",
-        &authority,
-        "--proxy-header",
-        "v2,local",
-    ];
+    let options = announced(&uri, &authority, "v2,local");
     let turns = [&options[..], &["--protocol", "hello"]].concat();
     assert_eq!(run(&turns, "bob\nexit\n").well(), "Welcome!\nHello,bob\n");
     // Without the header the server takes the handshake for a wrong one.
@@ -378,10 +369,7 @@ fn connect_names_a_client_before_tls() {
     // A server that expects none.
     let served = serve(&["echo"], &pair("localhost"), &[]);
     let uri = served.uri(0).replace("127.0.0.1", "localhost");
-    let said = run(
-        &["connect", &uri, "--ca", &authority, "--proxy-header", "v1"],
-        "hello\n",
-    );
+    let said = run(&announced(&uri, &authority, "v1"), "hello\n");
     let text = said.badly();
     assert!(text.contains(&uri), "{text}");
     end(served);
@@ -432,14 +420,7 @@ fn haproxy_takes_the_header_of_connect_before_tls() {
     let authority = file("authority.pem");
     let mut outcomes = Vec::new();
     for header in ["v1,192.0.2.1:4711", "v2,192.0.2.1:4711"] {
-        let options = [
-            "connect",
-            &uri,
-            "--ca",
-            &authority,
-            "--proxy-header",
-            header,
-        ];
+        let options = announced(&uri, &authority, header);
         outcomes.push(run(&options, "hello\n"));
         let line = served.logged(": named by ");
         assert!(line.contains("tcp://192.0.2.1:4711"), "{header}: {line}");

@@ -107,7 +107,7 @@ fn rotate(model: &[&str], count: usize, pace: Duration) {
     assert_eq!(closed(last), [format!("closed_by_peer {made}")]);
 }
 
-/// Has the clients end when the test ends, also by a panic.
+/// Ends the clients when the test ends, also by a panic.
 struct Ending<'a>(&'a AtomicBool);
 
 impl Drop for Ending<'_> {

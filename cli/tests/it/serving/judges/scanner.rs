@@ -52,7 +52,7 @@ fn testssl_finds_what_is_listed() {
     assert!(!log.iter().any(|line| line.contains("panic")), "{log:?}");
 }
 
-/// Has a server on this port scanned. Returns the exit status and the findings.
+/// Scans the server on this port with testssl.sh. Returns the exit status and the findings.
 fn scan(port: u16) -> (Option<i32>, Vec<Value>) {
     let directory = Directory::new();
     let json = directory.path("findings.json");
