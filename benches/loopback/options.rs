@@ -1,15 +1,14 @@
 //! The options of the command line.
 
-use std::io;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
+use std::{io, slice};
 
-use serveloop_measure::arguments::{invalid, list, seconds, value};
+use serveloop_measure::arguments::{self, invalid, list, seconds, value};
 
 use crate::servers::Kind;
 
-pub(crate) const USAGE: &str = "\
+const USAGE: &str = "\
 usage: cargo bench --bench loopback -- [options]
 
   --mode echo,churn,bulk,memory   what to measure; also: pipelined (16 messages under way), framing,
@@ -80,19 +79,6 @@ pub(crate) struct Options {
     pub(crate) keep: bool,
 }
 
-/// What this process is to do.
-#[derive(Clone, Debug)]
-pub(crate) enum Command {
-    Measure(Options),
-    /// Prepare this process and become the server that follows; this is how the benchmark starts its
-    /// own children.
-    Launch(Vec<String>, Vec<String>),
-    /// Be the server, at this address.
-    Serve(Kind, Ipv4Addr),
-    Help,
-    Nothing,
-}
-
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -124,9 +110,12 @@ impl Options {
         let numbers = &self.connections;
         numbers.get(1).or(numbers.first()).copied().unwrap_or(1)
     }
+}
 
-    /// Enough to see that everything still works.
-    pub(crate) fn smoke() -> Self {
+impl arguments::Options for Options {
+    const USAGE: &'static str = USAGE;
+
+    fn smoke() -> Self {
         let counted = [Mode::Counts, Mode::Guard, Mode::Targets];
         let modes = MODES.iter().map(|(_, mode)| *mode);
         let mut servers = Self::default().servers;
@@ -142,61 +131,33 @@ impl Options {
             ..Self::default()
         }
     }
-}
 
-/// Reads the arguments. `cargo bench` says `--bench`; without it the benchmark is being tested, with
-/// arguments that are meant for a test harness.
-pub(crate) fn parse(arguments: &[String]) -> io::Result<Command> {
-    match arguments {
-        [flag, name, host] if flag == "--serve" => {
-            return Ok(Command::Serve(
-                value(flag, Some(name))?,
-                value(flag, Some(host))?,
-            ));
+    fn set(&mut self, flag: &str, rest: &mut slice::Iter<'_, String>) -> io::Result<bool> {
+        match flag {
+            "--same-core" => self.same_core = true,
+            "--keep" => self.keep = true,
+            "--mode" => self.modes = list(flag, rest.next())?,
+            "--servers" => self.servers = list(flag, rest.next())?,
+            "--connections" => self.connections = list(flag, rest.next())?,
+            "--size" => self.size = value(flag, rest.next())?,
+            "--depth" => self.depth = value(flag, rest.next())?,
+            "--rounds" => self.rounds = value(flag, rest.next())?,
+            "--idle" => self.idle = value(flag, rest.next())?,
+            "--crowd" => self.crowd = value(flag, rest.next())?,
+            "--messages" => self.messages = value(flag, rest.next())?,
+            "--seconds" => self.duration = seconds(flag, rest.next())?,
+            _ => return Ok(false),
         }
-        [flag, process, cores, _, server @ ..] if flag == "--launch" => {
-            let options = vec![process.clone(), cores.clone()];
-            return Ok(Command::Launch(options, server.to_vec()));
-        }
-        _ => {}
+        Ok(true)
     }
-    if arguments.iter().any(|argument| argument == "--list") {
-        return Ok(Command::Nothing);
-    }
-    if !arguments.iter().any(|argument| argument == "--bench") {
-        return Ok(Command::Measure(Options::smoke()));
-    }
-    let mut options = Options::default();
-    let mut rest = arguments.iter();
-    while let Some(flag) = rest.next() {
-        match flag.as_str() {
-            "--bench" => {}
-            "--help" | "-h" => return Ok(Command::Help),
-            "--same-core" => options.same_core = true,
-            "--keep" => options.keep = true,
-            "--mode" => options.modes = list(flag, rest.next())?,
-            "--servers" => options.servers = list(flag, rest.next())?,
-            "--connections" => options.connections = list(flag, rest.next())?,
-            "--size" => options.size = value(flag, rest.next())?,
-            "--depth" => options.depth = value(flag, rest.next())?,
-            "--rounds" => options.rounds = value(flag, rest.next())?,
-            "--idle" => options.idle = value(flag, rest.next())?,
-            "--crowd" => options.crowd = value(flag, rest.next())?,
-            "--messages" => options.messages = value(flag, rest.next())?,
-            "--seconds" => options.duration = seconds(flag, rest.next())?,
-            _ => return Err(invalid(format!("unknown option {flag}\n\n{USAGE}"))),
-        }
-    }
-    check(&options)?;
-    Ok(Command::Measure(options))
-}
 
-fn check(options: &Options) -> io::Result<()> {
-    let positive = [options.size, options.depth, options.rounds, options.idle];
-    if positive.contains(&0) || options.connections.contains(&0) || options.duration.is_zero() {
-        return Err(invalid("numbers must be at least 1".to_owned()));
+    fn check(&self) -> io::Result<()> {
+        let positive = [self.size, self.depth, self.rounds, self.idle];
+        if positive.contains(&0) || self.connections.contains(&0) || self.duration.is_zero() {
+            return Err(invalid("numbers must be at least 1".to_owned()));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 impl FromStr for Mode {

@@ -1,35 +1,20 @@
 //! The measurements, one function for each mode.
 
-use std::env;
 use std::io;
 
-use serveloop_measure::{Cores, Machine, launch, line};
+use serveloop_measure::{Cores, Machine, line};
 
 use crate::counts;
 use crate::crowd::crowd;
 use crate::guard::guard;
 use crate::limit::limit;
 use crate::measure::{Trial, memory};
-use crate::options::{Command, Mode, Options, USAGE, parse};
+use crate::options::{Mode, Options};
 use crate::servers::Kind;
 use crate::table::print;
 use crate::targets::targets;
 
-pub(crate) fn main() -> io::Result<()> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    match parse(&arguments)? {
-        Command::Launch(options, server) => Err(launch::launch(&options, &server)),
-        Command::Serve(kind, host) => kind.serve(host),
-        Command::Measure(options) => measure(&options),
-        Command::Help => {
-            println!("{USAGE}");
-            Ok(())
-        }
-        Command::Nothing => Ok(()),
-    }
-}
-
-fn measure(options: &Options) -> io::Result<()> {
+pub(crate) fn measure(options: &Options) -> io::Result<()> {
     let all = Cores::divide()?;
     let cores = &match options.same_core {
         true => all.join()?,

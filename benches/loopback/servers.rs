@@ -3,7 +3,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serveloop::framing::{
 use serveloop::protocols::Echo;
 use serveloop::{Address, Config, Peer, ProtocolError, Server};
 use serveloop_measure::Shape;
-use socket2::{Domain, Socket, Type};
+use serveloop_measure::launch::{announce, listen};
 
 use crate::epoll::{self, Trigger};
 use crate::{logger, plain, tasks};
@@ -95,11 +95,11 @@ impl Kind {
     /// first.
     pub(crate) fn serve(self, host: Ipv4Addr) -> io::Result<()> {
         match self {
-            Self::Epoll => epoll::serve(&listen(host)?, Trigger::Level),
-            Self::Edge => epoll::serve(&listen(host)?, Trigger::Edge),
-            Self::Mio => plain::serve(&listen(host)?),
-            Self::Tokio => tasks::serve(listen(host)?),
-            Self::Multi => tasks::serve_on_threads(listen(host)?, 2),
+            Self::Epoll => epoll::serve(&listen(host, BACKLOG)?, Trigger::Level),
+            Self::Edge => epoll::serve(&listen(host, BACKLOG)?, Trigger::Edge),
+            Self::Mio => plain::serve(&listen(host, BACKLOG)?),
+            Self::Tokio => tasks::serve(listen(host, BACKLOG)?),
+            Self::Multi => tasks::serve_on_threads(listen(host, BACKLOG)?, 2),
             _ => self.serve_here(host),
         }
     }
@@ -176,21 +176,4 @@ where
     ) -> Result<(), ProtocolError> {
         frames.send(frame.as_ref())
     }
-}
-
-/// The socket that this library would make: accepted connections inherit NODELAY from it.
-fn listen(host: Ipv4Addr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((host, 0)).into())?;
-    socket.listen(BACKLOG)?;
-    let listener: TcpListener = socket.into();
-    announce(&Address::Tcp(listener.local_addr()?));
-    Ok(listener)
-}
-
-fn announce(address: &Address) {
-    println!("listening on {address}");
 }

@@ -30,13 +30,7 @@ mod tasks;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    match run::main() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    serveloop_measure::arguments::run(servers::Kind::serve, run::measure)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -1,15 +1,14 @@
 //! The options of the command line.
 
-use std::io;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
+use std::{io, slice};
 
-use serveloop_measure::arguments::{invalid, list, seconds, value};
+use serveloop_measure::arguments::{self, invalid, list, seconds, value};
 
 use crate::servers::Kind;
 
-pub(crate) const USAGE: &str = "\
+const USAGE: &str = "\
 usage: cargo bench --bench tls -- [options]
 
   --mode memory,counts,handshakes,bulk,burst
@@ -56,19 +55,6 @@ pub(crate) struct Options {
     pub(crate) keep: bool,
 }
 
-/// What this process is to do.
-#[derive(Clone, Debug)]
-pub(crate) enum Command {
-    Measure(Options),
-    /// Prepare this process and become the server that follows; this is how the benchmark starts its
-    /// own children.
-    Launch(Vec<String>, Vec<String>),
-    /// Be the server, at this address.
-    Serve(Kind, Ipv4Addr),
-    Help,
-    Nothing,
-}
-
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -84,8 +70,9 @@ impl Default for Options {
     }
 }
 
-impl Options {
-    /// Enough to see that everything still works.
+impl arguments::Options for Options {
+    const USAGE: &'static str = USAGE;
+
     fn smoke() -> Self {
         Self {
             modes: vec![Mode::Memory, Mode::Handshakes, Mode::Bulk, Mode::Burst],
@@ -96,56 +83,29 @@ impl Options {
             ..Self::default()
         }
     }
-}
 
-/// Reads the arguments. `cargo bench` says `--bench`; without it the benchmark is being tested, with
-/// arguments that are meant for a test harness.
-pub(crate) fn parse(arguments: &[String]) -> io::Result<Command> {
-    match arguments {
-        [flag, name, host] if flag == "--serve" => {
-            let (kind, host) = (value(flag, Some(name))?, value(flag, Some(host))?);
-            return Ok(Command::Serve(kind, host));
+    fn set(&mut self, flag: &str, rest: &mut slice::Iter<'_, String>) -> io::Result<bool> {
+        match flag {
+            "--keep" => self.keep = true,
+            "--mode" => self.modes = list(flag, rest.next())?,
+            "--servers" => self.servers = list(flag, rest.next())?,
+            "--rounds" => self.rounds = value(flag, rest.next())?,
+            "--idle" => self.idle = value(flag, rest.next())?,
+            "--messages" => self.messages = value(flag, rest.next())?,
+            "--clients" => self.clients = value(flag, rest.next())?,
+            "--seconds" => self.duration = seconds(flag, rest.next())?,
+            _ => return Ok(false),
         }
-        [flag, process, cores, _, server @ ..] if flag == "--launch" => {
-            let options = vec![process.clone(), cores.clone()];
-            return Ok(Command::Launch(options, server.to_vec()));
-        }
-        _ => {}
-    }
-    if arguments.iter().any(|argument| argument == "--list") {
-        return Ok(Command::Nothing);
-    }
-    if !arguments.iter().any(|argument| argument == "--bench") {
-        return Ok(Command::Measure(Options::smoke()));
+        Ok(true)
     }
 
-    let mut options = Options::default();
-    let mut rest = arguments.iter();
-    while let Some(flag) = rest.next() {
-        match flag.as_str() {
-            "--bench" => {}
-            "--help" | "-h" => return Ok(Command::Help),
-            "--keep" => options.keep = true,
-            "--mode" => options.modes = list(flag, rest.next())?,
-            "--servers" => options.servers = list(flag, rest.next())?,
-            "--rounds" => options.rounds = value(flag, rest.next())?,
-            "--idle" => options.idle = value(flag, rest.next())?,
-            "--messages" => options.messages = value(flag, rest.next())?,
-            "--clients" => options.clients = value(flag, rest.next())?,
-            "--seconds" => options.duration = seconds(flag, rest.next())?,
-            _ => return Err(invalid(format!("unknown option {flag}\n\n{USAGE}"))),
+    fn check(&self) -> io::Result<()> {
+        let positive = [self.rounds, self.idle, self.clients];
+        if positive.contains(&0) || self.messages < 2 || self.duration.is_zero() {
+            return Err(invalid("numbers must be at least 1".to_owned()));
         }
+        Ok(())
     }
-    check(&options)?;
-    Ok(Command::Measure(options))
-}
-
-fn check(options: &Options) -> io::Result<()> {
-    let positive = [options.rounds, options.idle, options.clients];
-    if positive.contains(&0) || options.messages < 2 || options.duration.is_zero() {
-        return Err(invalid("numbers must be at least 1".to_owned()));
-    }
-    Ok(())
 }
 
 impl FromStr for Mode {

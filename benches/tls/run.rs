@@ -1,16 +1,15 @@
 //! The measurements, one function for each mode.
 
-use std::env;
 use std::io;
 
-use serveloop_measure::{Cores, Machine, Sample, Tool, launch};
+use serveloop_measure::{Cores, Machine, Sample, Tool};
 
 use crate::burst::burst;
 use crate::client::Sessions;
 use crate::goals::{Comparison, Goal};
 use crate::measure::{BULK_PER_MIB, MANY, bulk, echo, handshakes, instructions, memory, rounds};
 use crate::nginx;
-use crate::options::{Command, Mode, Options, USAGE, parse};
+use crate::options::{Mode, Options};
 use crate::servers::Kind;
 
 /// The ratios to tokio-rustls that are to be kept: memory, instructions of a message, bulk.
@@ -23,21 +22,7 @@ const HANDSHAKE: Goal = Goal::AtMost(1.0 / 0.95);
 /// Handshakes that are counted, for one message each.
 const MESSAGES_PER_HANDSHAKE: u64 = 50;
 
-pub(crate) fn main() -> io::Result<()> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    match parse(&arguments)? {
-        Command::Launch(options, server) => Err(launch::launch(&options, &server)),
-        Command::Serve(kind, host) => kind.serve(host),
-        Command::Measure(options) => measure(options),
-        Command::Help => {
-            println!("{USAGE}");
-            Ok(())
-        }
-        Command::Nothing => Ok(()),
-    }
-}
-
-fn measure(mut options: Options) -> io::Result<()> {
+pub(crate) fn measure(mut options: Options) -> io::Result<()> {
     let cores = &Cores::divide()?.with_one_for_servers();
     let (rounds, duration) = (options.rounds, options.duration);
     println!("TLS echo over loopback TCP, {cores}, {rounds} rounds of {duration:?}");

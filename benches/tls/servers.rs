@@ -1,14 +1,14 @@
 //! The servers that are compared, with the same certificate and the same kind of listener.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serveloop::layer::layered;
 use serveloop::layer::tls::{ServerTls, Tls, TlsInfo};
 use serveloop::protocols::Echo;
 use serveloop::{Address, Config, Peer, Server};
-use socket2::{Domain, Socket, Type};
+use serveloop_measure::launch::{announce, listen};
 
 use crate::tasks;
 
@@ -90,8 +90,8 @@ impl Kind {
                     ..usual
                 },
             ),
-            Self::Tokio => tasks::serve(listen(host)?, BUFFER),
-            Self::Little => tasks::serve(listen(host)?, LITTLE_BUFFER),
+            Self::Tokio => tasks::serve(listen(host, BACKLOG)?, BUFFER),
+            Self::Little => tasks::serve(listen(host, BACKLOG)?, LITTLE_BUFFER),
             Self::Nginx => Err(io::Error::other("nginx is a program of its own")),
         }
     }
@@ -115,21 +115,4 @@ fn serve(host: Ipv4Addr, [chain, key]: [&str; 2], config: Config) -> io::Result<
     let layer = move |_: &Peer| Some(Tls::server(&tls));
     let end = server.serve_forever(layered(layer, |_: &Peer, _: &TlsInfo| Some(Echo)));
     end.map(drop)
-}
-
-/// The socket that this library would make: accepted connections inherit NODELAY from it.
-fn listen(host: Ipv4Addr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((host, 0)).into())?;
-    socket.listen(BACKLOG)?;
-    let listener: TcpListener = socket.into();
-    announce(&Address::Tcp(listener.local_addr()?));
-    Ok(listener)
-}
-
-fn announce(address: &Address) {
-    println!("listening on {address}");
 }

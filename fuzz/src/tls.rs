@@ -1,4 +1,4 @@
-//! TLS, with bytes of any kind instead of a peer, or with somebody between two peers.
+//! TLS, with bytes of any kind instead of a peer, or with an attacker between two peers.
 
 #[path = "../../tests/simulation/certificate/mod.rs"]
 mod certificate;
@@ -25,8 +25,8 @@ static SHARED: LazyLock<Shared> = LazyLock::new(|| Shared {
     clients: [TlsVersion::Tls12, TlsVersion::Tls13].map(Clients::new),
 });
 
-/// Either the sizes of pieces and a stream, which a server or a client reads; or what somebody does
-/// with the records between a client and a server. There is no panic and no endless loop, and memory
+/// Either the sizes of pieces and a stream, which a server or a client reads; or what an
+/// attacker does with the records between a client and a server. There is no panic and no endless loop, and memory
 /// is bounded; what is wrong ends a connection with a reason and an alert; what is told was said, and
 /// an end is told only if everything before it was.
 ///
@@ -50,8 +50,8 @@ fn client(version: usize) -> End {
     End::new(Tls::client(&tls, NAME).expect("it is a name"), None)
 }
 
-/// An end that reads a stream from nobody who knows TLS. Whatever the pieces, the outcome is that of
-/// the whole.
+/// An end that reads a stream without a key of the session. In whatever pieces it comes, the outcome
+/// is that of the whole.
 fn alone(make: impl Fn() -> End, mut input: Input<'_>) {
     let sizes = input.sizes();
     let stream = input.rest();
@@ -61,8 +61,8 @@ fn alone(make: impl Fn() -> End, mut input: Input<'_>) {
             end.hear(piece);
         }
         end.hear_end();
-        assert_eq!(*end.heard(), b"", "nobody has said anything");
-        assert!(!end.was_told_end(), "nobody has ended anything");
+        assert_eq!(*end.heard(), b"", "no plain text was sent");
+        assert!(!end.was_told_end(), "no end was sent");
         (end.sent().len(), end.outcome())
     };
 
@@ -74,7 +74,7 @@ fn alone(make: impl Fn() -> End, mut input: Input<'_>) {
 /// How often what is on the way may arrive.
 const ROUNDS_MOST: usize = 100;
 
-/// A client and a server, both of which say something, and somebody between them.
+/// A client and a server, both of which send something, and an attacker between them.
 fn between(client: End, server: End, mut input: Input<'_>) {
     let (mut ends, mut ways) = ([client, server], [Way::default(), Way::default()]);
     let size = 1 + input.below(64) * 8;

@@ -1,8 +1,109 @@
-//! Values of a benchmark's arguments.
+//! The arguments of a benchmark, and what its process does with them.
 
-use std::io;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
+use std::{env, io, slice};
+
+use crate::launch;
+
+/// The options of a benchmark.
+pub trait Options: Default {
+    /// What to print for `--help`, and after an error.
+    const USAGE: &'static str;
+
+    /// Returns options with which everything is tried once, and quickly.
+    fn smoke() -> Self;
+
+    /// Sets the option that `flag` names; its value is taken from `rest`. Returns false if there is no
+    /// such option.
+    ///
+    /// # Errors
+    /// The value is missing or wrong.
+    fn set(&mut self, flag: &str, rest: &mut slice::Iter<'_, String>) -> io::Result<bool>;
+
+    /// Checks the options against each other.
+    ///
+    /// # Errors
+    /// They make no sense.
+    fn check(&self) -> io::Result<()>;
+}
+
+/// Does what the process's arguments say: calls `measure` with the options, or `serve` with a kind of
+/// server and the address at which it is to listen, or becomes the program that they name, which is
+/// how a benchmark starts its own children. Returns the exit status, and prints an error.
+///
+/// `cargo bench` says `--bench`. Without it the benchmark is being tested, with arguments that are
+/// meant for a test harness.
+pub fn run<K: FromStr, O: Options>(
+    serve: impl FnOnce(K, Ipv4Addr) -> io::Result<()>,
+    measure: impl FnOnce(O) -> io::Result<()>,
+) -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let outcome = parse(&arguments).and_then(|command| match command {
+        Command::Launch(options, server) => Err(launch::launch(&options, &server)),
+        Command::Serve(kind, host) => serve(kind, host),
+        Command::Measure(options) => measure(options),
+        Command::Help => {
+            println!("{}", O::USAGE);
+            Ok(())
+        }
+        Command::Nothing => Ok(()),
+    });
+
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What this process is to do.
+enum Command<K, O> {
+    Measure(O),
+    /// Prepare this process and become the program that follows.
+    Launch(Vec<String>, Vec<String>),
+    /// Be the server, at this address.
+    Serve(K, Ipv4Addr),
+    Help,
+    Nothing,
+}
+
+fn parse<K: FromStr, O: Options>(arguments: &[String]) -> io::Result<Command<K, O>> {
+    match arguments {
+        [flag, name, host] if flag == "--serve" => {
+            let (kind, host) = (value(flag, Some(name))?, value(flag, Some(host))?);
+            return Ok(Command::Serve(kind, host));
+        }
+        [flag, process, cores, _, server @ ..] if flag == "--launch" => {
+            let options = vec![process.clone(), cores.clone()];
+            return Ok(Command::Launch(options, server.to_vec()));
+        }
+        _ => {}
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        return Ok(Command::Nothing);
+    }
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return Ok(Command::Measure(O::smoke()));
+    }
+
+    let mut options = O::default();
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        match flag.as_str() {
+            "--bench" => {}
+            "--help" | "-h" => return Ok(Command::Help),
+            flag if options.set(flag, &mut rest)? => {}
+            _ => return Err(invalid(format!("unknown option {flag}\n\n{}", O::USAGE))),
+        }
+    }
+    options.check()?;
+    Ok(Command::Measure(options))
+}
 
 /// Parses a list whose items are separated by commas, which follows `flag`.
 ///

@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use std::{env, mem, thread};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serveloop::Address;
+use socket2::{Domain, Socket, Type};
 
 use crate::counts::Tracer;
 use crate::family::Family;
@@ -216,8 +218,34 @@ fn process(id: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(id).ok()?)
 }
 
+/// Before the address, where a server prints it.
+const LISTENING: &str = "listening on ";
+
+/// Prints where this process listens, for the one that launched it.
+pub fn announce(address: &Address) {
+    println!("{LISTENING}{address}");
+}
+
+/// Returns a listener at a port of the system's choice, with the options of the library's own, and
+/// announces it. Accepted connections inherit `TCP_NODELAY` from it.
+///
+/// # Errors
+/// The system has no descriptor or no port left.
+pub fn listen(host: Ipv4Addr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((host, 0)).into())?;
+    socket.listen(backlog)?;
+
+    let listener: TcpListener = socket.into();
+    announce(&Address::Tcp(listener.local_addr()?));
+    Ok(listener)
+}
+
 fn address(line: &str) -> io::Result<Address> {
-    let uri = line.strip_prefix("listening on ").unwrap_or(line);
+    let uri = line.strip_prefix(LISTENING).unwrap_or(line);
     Ok(uri.parse::<Address>()?)
 }
 

@@ -29,7 +29,7 @@ type Inside = fn(&Peer, &TlsInfo) -> Option<Talker>;
 pub(super) struct End {
     session: MemorySession<Layered<Tls, Inside, Talker>>,
     talk: Rc<RefCell<Talk>>,
-    /// What it has sent and nobody has taken.
+    /// What it has sent and was not taken yet.
     out: Vec<u8>,
     wire_ended: bool,
 }
@@ -140,7 +140,7 @@ impl End {
         let heard = self.heard();
         assert!(other.said().starts_with(&heard), "{:?}", heard);
         if self.was_told_end() {
-            assert!(other.talk.borrow().finishes, "an end that nobody sent");
+            assert!(other.talk.borrow().finishes, "an end that was not sent");
             assert_eq!(*heard, other.said(), "an end before everything");
         }
     }
