@@ -195,7 +195,8 @@ pub enum CloseReason {
     Shutdown,
     /// A deadline passed.
     TimedOut(Deadline),
-    /// More than `max_output` bytes of output would have waited for the peer.
+    /// Too much output would have waited for the peer: more than `max_reply` bytes, or any after
+    /// more than `max_output`.
     Overflow,
     /// All connections together held more memory than [`max_buffered`](crate::Config::max_buffered)
     /// allows, and this one was ended to free some.
@@ -206,6 +207,9 @@ pub enum CloseReason {
     Io(io::Error),
     /// An outbound connection could not be made. `connection_made` was not called.
     ConnectFailed(io::Error),
+    /// What the protocol was to [send](crate::Transport::send) could not be read. The peer sees a
+    /// reset, so that it does not take the beginning for the whole.
+    SourceFailed(io::Error),
     /// The protocol panicked. Does not occur in a program built with `panic = "abort"`, which ends.
     Panicked,
     /// The process that served only this connection ended with an error, which the text describes,
@@ -268,6 +272,7 @@ impl CloseReason {
             Self::Aborted
                 | Self::Overflow
                 | Self::Shed
+                | Self::SourceFailed(_)
                 | Self::Panicked
                 | Self::TimedOut(Deadline::Write | Deadline::Drain)
         )
@@ -288,6 +293,7 @@ impl CloseReason {
             Self::Protocol(_) => "protocol",
             Self::Io(_) => "io",
             Self::ConnectFailed(_) => "connect failed",
+            Self::SourceFailed(_) => "source failed",
             Self::Panicked => "panicked",
             Self::Process(_) => "process",
         }
@@ -313,7 +319,7 @@ impl Error for CloseReason {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Protocol(error) => Some(error),
-            Self::Io(error) | Self::ConnectFailed(error) => Some(error),
+            Self::Io(error) | Self::ConnectFailed(error) | Self::SourceFailed(error) => Some(error),
             _ => None,
         }
     }
@@ -335,6 +341,9 @@ impl fmt::Display for CloseReason {
             Self::Protocol(error) => write!(f, "protocol error: {error}"),
             Self::Io(error) => write!(f, "connection failed: {}", Excerpt::of(error)),
             Self::ConnectFailed(error) => write!(f, "cannot connect: {}", Excerpt::of(error)),
+            Self::SourceFailed(error) => {
+                write!(f, "cannot read what is to be sent: {}", Excerpt::of(error))
+            }
             Self::Panicked => f.write_str("the protocol panicked"),
             Self::Process(text) => write!(f, "in its own process: {}", Excerpt::of(text)),
         }

@@ -48,6 +48,7 @@ pub mod net;
 pub mod protocols;
 mod reactor;
 pub mod server;
+pub mod service;
 mod session;
 mod shutdown;
 mod statistics;

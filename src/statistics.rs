@@ -160,6 +160,8 @@ counters! {
         closed_io,
         /// Outbound connections that could not be made: [`CloseReason::ConnectFailed`].
         closed_connect_failed,
+        /// Connections that were to send what could not be read: [`CloseReason::SourceFailed`].
+        closed_source_failed,
         /// Connections whose protocol panicked: [`CloseReason::Panicked`].
         closed_panicked,
         /// Connections whose process ended with an error or was killed: [`CloseReason::Process`].
@@ -222,6 +224,7 @@ impl Statistics {
             },
             CloseReason::Io(_) => &mut self.closed_io,
             CloseReason::ConnectFailed(_) => &mut self.closed_connect_failed,
+            CloseReason::SourceFailed(_) => &mut self.closed_source_failed,
             CloseReason::Panicked => &mut self.closed_panicked,
             CloseReason::Process(_) => &mut self.closed_killed,
         }

@@ -1,6 +1,6 @@
 //! Wakers: how other threads and other connections get a session's attention.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{fmt, mem};
 
@@ -66,6 +66,13 @@ impl Waker {
     }
 }
 
+impl Waker {
+    /// Returns the driver's number for the session, and the driver's mailbox.
+    pub(crate) fn target(&self) -> (usize, Weak<Mailbox>) {
+        (self.target.id, self.target.mailbox.clone())
+    }
+}
+
 impl fmt::Debug for Waker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waker")
@@ -120,8 +127,18 @@ pub trait Wakers {
 /// assert_eq!(woken, 7);
 /// ```
 pub struct Mailbox {
-    woken: Mutex<Vec<Arc<Target>>>,
+    woken: Mutex<Vec<Woken>>,
+    /// How many bytes of posts wait for the driver's sessions, or are being sent by them.
+    posted: AtomicUsize,
     wake: Box<dyn Wake>,
+}
+
+/// Why a session is woken.
+enum Woken {
+    /// By a waker, which wakes it again only when this has been taken.
+    Waker(Arc<Target>),
+    /// Something was posted to the session with this number, which had nothing before.
+    Posted(usize),
 }
 
 impl Mailbox {
@@ -130,6 +147,7 @@ impl Mailbox {
     pub fn new(wake: Box<dyn Wake>) -> Arc<Self> {
         Arc::new(Self {
             woken: Mutex::new(Vec::new()),
+            posted: AtomicUsize::new(0),
             wake,
         })
     }
@@ -145,16 +163,47 @@ impl Mailbox {
     pub fn take(&self) -> impl Iterator<Item = usize> + use<> {
         let woken = mem::take(&mut *self.woken());
         // Done before iterating: a target that stayed queued could never be woken again.
-        for target in &woken {
-            target.queued.swap(false, Ordering::AcqRel);
+        for woken in &woken {
+            if let Woken::Waker(target) = woken {
+                target.queued.swap(false, Ordering::AcqRel);
+            }
         }
-        woken.into_iter().map(|target| target.id)
+        woken.into_iter().map(|woken| match woken {
+            Woken::Waker(target) => target.id,
+            Woken::Posted(id) => id,
+        })
+    }
+
+    /// Wakes sessions for posts, all by one wake of the driver.
+    pub(crate) fn push_posted(&self, ids: impl IntoIterator<Item = usize>) {
+        self.push_all(ids.into_iter().map(Woken::Posted));
+    }
+
+    /// Returns how many bytes of posts wait for the driver's sessions, or are being sent by them.
+    pub(crate) fn posted(&self) -> usize {
+        self.posted.load(Ordering::Relaxed)
+    }
+
+    /// Adds the bytes of a post to the account.
+    pub(crate) fn charge(&self, bytes: usize) {
+        self.posted.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes the bytes of a post off the account.
+    pub(crate) fn discharge(&self, bytes: usize) {
+        let before = self.posted.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "{bytes} bytes are not on the account");
     }
 
     fn push(&self, target: Arc<Target>) {
+        self.push_all([Woken::Waker(target)]);
+    }
+
+    fn push_all(&self, more: impl IntoIterator<Item = Woken>) {
         let mut woken = self.woken();
-        woken.push(target);
-        let is_first = woken.len() == 1;
+        let was_empty = woken.is_empty();
+        woken.extend(more);
+        let is_first = was_empty && !woken.is_empty();
         // Unlock first, because `wake` may use this mailbox.
         drop(woken);
         if is_first {
@@ -162,7 +211,7 @@ impl Mailbox {
         }
     }
 
-    fn woken(&self) -> MutexGuard<'_, Vec<Arc<Target>>> {
+    fn woken(&self) -> MutexGuard<'_, Vec<Woken>> {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

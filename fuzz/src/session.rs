@@ -284,7 +284,7 @@ impl Run {
         let follows = output.len() == model.waiting() && pattern::follows(output, model.sent);
         let wants = !(model.blocked() || model.eof || model.pending);
         let more = model.pending && !model.blocked() || model.again && !model.closing;
-        let bounded = output.len() <= model.config.limits.max_output;
+        let bounded = output.len() <= model.most();
         let (held, is_idle) = (session.held(), model.waiting() + model.unread() == 0);
         let accounted = held >= model.waiting() && (held == 0 || !is_idle);
         for (holds, rule) in [

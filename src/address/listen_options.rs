@@ -70,6 +70,10 @@ pub struct ListenOptions {
     pub low_water: Option<usize>,
     /// As [`Limits::max_output`](crate::Limits::max_output).
     pub max_output: Option<usize>,
+    /// As [`Limits::max_reply`](crate::Limits::max_reply).
+    pub max_reply: Option<usize>,
+    /// As [`Limits::max_posted`](crate::Limits::max_posted).
+    pub max_posted: Option<usize>,
     /// As [`Limits::max_frame`](crate::Limits::max_frame).
     pub max_frame: Option<usize>,
     /// As [`Limits::max_line`](crate::Limits::max_line).
@@ -291,7 +295,7 @@ macro_rules! key {
 }
 
 /// All options, in the order in which they are displayed.
-const KEYS: [Key; 25] = [
+const KEYS: [Key; 27] = [
     key!("dual-stack", Ip, dual_stack, bool),
     key!("keepalive", Tcp, keepalive, duration),
     key!("backlog" | "", Stream, backlog, parse_number, |value| value
@@ -321,6 +325,8 @@ const KEYS: [Key; 25] = [
     key!("high-water", All, high_water, size),
     key!("low-water", All, low_water, size),
     key!("max-output", All, max_output, size),
+    key!("max-reply", All, max_reply, size),
+    key!("max-posted", All, max_posted, size),
     key!("max-frame", All, max_frame, size),
     key!("max-line", All, max_line, size),
     key!("handshake-timeout", Stream, handshake_timeout, duration),
@@ -390,7 +396,7 @@ mod tests {
         let query = "dual-stack=true&keepalive=60s&backlog=4096&nodelay=false&reuse-address=true&\
                      reuse-port=false&send-buffer=64KiB&receive-buffer=100&mode=0660&group=www&\
                      trusted-proxies=10.0.0.0/8,unix&\
-                     high-water=2KiB&low-water=1KiB&max-output=4KiB&max-frame=1MiB&max-line=80&\
+                     high-water=2KiB&low-water=1KiB&max-output=4KiB&max-reply=8KiB&max-posted=3KiB&max-frame=1MiB&max-line=80&\
                      handshake-timeout=1s&first-message-timeout=2s&message-timeout=3s&\
                      idle-timeout=0&write-timeout=250ms&linger-timeout=0&linger-limit=0&\
                      linger-draining=1ms&linger-bytes=0";

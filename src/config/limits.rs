@@ -31,9 +31,16 @@ pub struct Limits {
     /// When waiting output has fallen to this many bytes, reading continues and `resume_writing` is
     /// called. Must be less than `high_water`. Default 32 KiB.
     pub low_water: usize,
-    /// The most bytes of output that may wait for the peer. Writing more ends the connection. Must
-    /// be at least `high_water`. Default 1 MiB.
+    /// When more than this many bytes of output wait for the peer, no call of the protocol may add
+    /// any: that ends the connection. Must be at least `high_water`. Default 1 MiB.
     pub max_output: usize,
+    /// The most bytes of output that may wait after a single call of the protocol, so that one reply
+    /// may be longer than `max_output`. The server's [`max_buffered`](crate::Config::max_buffered)
+    /// limits it too. Less than `max_output` counts as `max_output`. Default 256 MiB.
+    pub max_reply: usize,
+    /// The most bytes that may wait in the connection's
+    /// [outbox](crate::Transport::outbox). Default 512 KiB.
+    pub max_posted: usize,
     /// The longest message of a framed protocol, in bytes without its header. It is also the most,
     /// apart from some room for a header, that a session keeps for a protocol that reports its
     /// input as incomplete. Default 1 MiB.
@@ -99,6 +106,8 @@ impl Limits {
             (&mut limits.high_water, options.high_water),
             (&mut limits.low_water, options.low_water),
             (&mut limits.max_output, options.max_output),
+            (&mut limits.max_reply, options.max_reply),
+            (&mut limits.max_posted, options.max_posted),
             (&mut limits.max_frame, options.max_frame),
             (&mut limits.max_line, options.max_line),
             (&mut limits.linger_bytes, options.linger_bytes),
@@ -136,6 +145,8 @@ impl Default for Limits {
             high_water: 64 * KIB,
             low_water: 32 * KIB,
             max_output: MIB,
+            max_reply: 256 * MIB,
+            max_posted: 512 * KIB,
             max_frame: MIB,
             max_line: 8 * KIB,
 

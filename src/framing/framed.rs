@@ -1,11 +1,12 @@
 //! Protocols that work on whole messages.
 
 use std::time::Instant;
-use std::{fmt, mem};
+use std::{fmt, mem, ptr};
 
+use crate::LOG_TARGET;
 use crate::error::{Deadline, ProtocolError};
 use crate::framing::{Decoder, Encoder, Frame, Framing, Message};
-use crate::session::{Ended, Protocol, Transport};
+use crate::session::{Ended, Post, Protocol, Transport};
 
 /// A protocol over frames. It is like [`Protocol`], but receives and sends whole messages. Serve it
 /// as [`Framed::new(framing, protocol)`](Framed::new).
@@ -101,6 +102,15 @@ pub trait FrameProtocol {
         let _ = transport;
     }
 
+    /// See [`Protocol::posted`]. By default sends the post as one message. One that does not fit the
+    /// framing is dropped, which is logged at the level debug.
+    fn posted(&mut self, post: &Post, transport: &mut FrameTransport<'_, Self::Framing>) {
+        if let Err(error) = transport.send_post(post) {
+            let id = transport.transport().id();
+            log::debug!(target: LOG_TARGET, id = id; "a post was dropped: {error}");
+        }
+    }
+
     /// See [`Protocol::deadline_passed`].
     fn deadline_passed(
         &mut self,
@@ -146,6 +156,22 @@ impl<'a, F: Framing> FrameTransport<'a, F> {
     pub fn send(&mut self, payload: &[u8]) -> Result<(), ProtocolError> {
         let transport = &mut self.transport;
         self.encoder.encode(payload, |piece| transport.write(piece))
+    }
+
+    /// Sends a post as one message, without a copy of its bytes if they are more than 4 KiB. See
+    /// [`Transport::write_post`].
+    ///
+    /// # Errors
+    /// Fails like [`send`](Self::send).
+    pub fn send_post(&mut self, post: &Post) -> Result<(), ProtocolError> {
+        let transport = &mut self.transport;
+        self.encoder.encode(post, |piece| {
+            if ptr::eq(piece, &raw const **post) {
+                transport.write_post(post);
+            } else {
+                transport.write(piece);
+            }
+        })
     }
 
     /// Returns the connection itself, for example to close it, to pause it, or to read its peer or
@@ -302,6 +328,10 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.call(transport, P::woken);
         self.tell_late_end(transport);
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        self.call(transport, |protocol, frames| protocol.posted(post, frames));
     }
 
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {

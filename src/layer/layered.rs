@@ -251,7 +251,7 @@ where
         self.again |= transport.is_called_again();
 
         let end = session.take_end();
-        let is_finished = session.is_finished();
+        let is_finished = session.is_finished() && !session.is_queued();
         if is_finished || end.as_ref().is_some_and(EndInside::has_mark) {
             self.end_once(transport);
             transport.finish_if(is_finished);

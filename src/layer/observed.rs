@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::error::{Deadline, ProtocolError};
-use crate::session::{Ended, Protocol, Tick, Transport};
+use crate::session::{Ended, Post, Protocol, Tick, Transport};
 
 /// One call of a protocol, as an observer sees it. The observer is told before the protocol is
 /// called, except for [`Taken`](Self::Taken), which comes after the call.
@@ -29,6 +29,8 @@ pub enum Event<'a> {
     },
     /// [`Protocol::woken`].
     Woken,
+    /// [`Protocol::posted`] with this post.
+    Posted(&'a Post),
     /// [`Protocol::shutdown_requested`].
     ShutdownRequested,
     /// [`Protocol::deadline_passed`] with this deadline.
@@ -213,6 +215,11 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
 
     fn needs_stream() -> bool {
         P::needs_stream()
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        self.observer.observe(Event::Posted(post));
+        self.protocol.posted(post, transport);
     }
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {

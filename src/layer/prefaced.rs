@@ -5,7 +5,7 @@ use std::{fmt, mem};
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline, ProtocolError};
-use crate::session::{Ended, Protocol, Tick, Transport, take};
+use crate::session::{Ended, Post, Protocol, Tick, Transport, take};
 
 /// Reads what comes first on a connection and is not part of its protocol.
 pub trait Preface {
@@ -397,6 +397,10 @@ where
 
     fn needs_stream() -> bool {
         P::needs_stream()
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        self.tell(|protocol| protocol.posted(post, transport));
     }
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use crate::error::{Deadline, ProtocolError};
-use crate::session::{Ended, Protocol, Tick, Transport, take};
+use crate::session::{Ended, Post, Protocol, Tick, Transport, take};
 
 /// A second, in the unit that buckets count in.
 const SECOND: u128 = 1_000_000_000;
@@ -318,6 +318,10 @@ impl<P: Protocol> Protocol for RateLimited<P> {
 
     fn needs_stream() -> bool {
         P::needs_stream()
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        self.protocol.posted(post, transport);
     }
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::framing::{FrameProtocol, Framed};
-use crate::session::{Ended, Protocol, Tick, Transport, take};
+use crate::session::{Ended, Post, Protocol, Tick, Transport, take};
 
 /// A protocol, or frame protocol, that can hand its connection over.
 pub trait Upgrade {
@@ -214,6 +214,15 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.tell(transport, A::woken, A::Next::woken);
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        match &mut self.0 {
+            Stage::First(protocol) => protocol.posted(post, transport),
+            Stage::Next(protocol) => return protocol.posted(post, transport),
+        }
+        // It may have been what the first protocol waited for.
+        self.tell(transport, |_, _| {}, |_, _| {});
     }
 
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {

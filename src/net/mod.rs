@@ -24,7 +24,7 @@ pub(crate) use self::socket::Bound;
 pub use self::sockets::Sockets;
 pub(crate) use self::sockets::SystemSockets;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ pub struct Event {
 /// a network in memory. A network that wraps another one passes on every method.
 ///
 /// ```
-/// use std::io;
+/// use std::io::{self, IoSlice};
 /// use std::time::{Duration, Instant};
 ///
 /// use serveloop::driver::Wake;
@@ -251,6 +251,20 @@ pub trait Net {
     /// The errors of write(2).
     fn write(&mut self, stream: &mut Self::Stream, data: &[u8]) -> io::Result<usize> {
         unsupported()
+    }
+
+    /// Writes as much of the slices, in their order, as there is room for. By default writes the first
+    /// that is not empty.
+    ///
+    /// # Errors
+    /// The errors of writev(2).
+    fn write_vectored(
+        &mut self,
+        stream: &mut Self::Stream,
+        slices: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        self.write(stream, first.map_or(&[], |slice| slice))
     }
 
     /// Returns the error that an event announced, if there is one. The default knows of none.

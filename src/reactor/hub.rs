@@ -172,14 +172,19 @@ impl<'a, N> Hub<'a, N> {
         self.env.clock.now()
     }
 
+    /// Returns how many bytes all connections hold together, with what was posted for them.
+    pub(super) fn held(&self) -> usize {
+        self.effects.held.saturating_add(self.env.mailbox.posted())
+    }
+
     /// Returns whether connections hold more than 95 % of `max_buffered`, so that some have to end.
     pub(super) fn is_crowded(&self) -> bool {
-        self.effects.held > self.env.config.max_buffered - self.env.config.max_buffered / 20
+        self.held() > self.env.config.max_buffered - self.env.config.max_buffered / 20
     }
 
     /// Returns whether enough of them have ended: the rest holds less than 90 % of `max_buffered`.
     pub(super) fn is_relieved(&self) -> bool {
-        self.effects.held < self.env.config.max_buffered - self.env.config.max_buffered / 10
+        self.held() < self.env.config.max_buffered - self.env.config.max_buffered / 10
     }
 
     /// Drops a value that holds a user's protocol, whose `Drop` may panic.

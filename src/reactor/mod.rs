@@ -365,17 +365,19 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     /// Returns how many bytes of memory the connections hold: their buffers and what their
-    /// protocols [charged](crate::Transport::charge). `max_buffered` limits it.
+    /// protocols [charged](crate::Transport::charge), and what was [posted](crate::service::Outbox) for
+    /// them. `max_buffered` limits it.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.effects.held
+        self.effects.held.saturating_add(self.env.mailbox.posted())
     }
 
-    /// Returns the same number counted twice: as the sum of what each connection added, and as the
-    /// sum of what each holds now.
+    /// Returns what connections hold without what was posted for them, counted in three ways: the sum
+    /// as it is kept, the sum of what each connection added, and the sum of what each holds now.
     #[cfg(feature = "testing")]
-    pub(crate) fn recount(&self) -> (usize, usize) {
-        self.connections.held()
+    pub(crate) fn recount(&self) -> (usize, usize, usize) {
+        let (added, held) = self.connections.held();
+        (self.effects.held, added, held)
     }
 
     /// Returns the addresses of the listeners, in the order of their numbers.

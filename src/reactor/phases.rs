@@ -226,6 +226,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             WAKER => {
                 let woken = self.env.mailbox.take();
                 woken.for_each(|token| self.connections.note_woken(token));
+                let (mut admission, _) = self.lend();
+                admission.connections.relieve(&mut admission.hub);
             }
             SHUTDOWN => self.shutdown.note_rung(),
             FIRST_OF_MODEL.. => self.model.iter_mut().for_each(|model| model.note(token)),

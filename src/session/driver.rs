@@ -8,6 +8,8 @@ use crate::address::Address;
 use crate::config::{Config, Limits};
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
+use crate::session::outbox::Outbox;
+use crate::session::queue::Queue;
 use crate::session::state::{OPENING, PANICKED, RATE_LIMITED, REPLACED};
 use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
@@ -78,6 +80,11 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 impl<P> Session<P> {
+    /// Returns how many bytes others have posted for the connection, which it has not taken yet.
+    pub(crate) fn posted(&self) -> usize {
+        self.state.outbox().map_or(0, Outbox::pending)
+    }
+
     /// Returns how many bytes of memory the connection uses beyond an idle one: the capacity of the
     /// buffers for unread input and waiting output, plus what the protocol
     /// [charged](crate::Transport::charge).
@@ -85,7 +92,10 @@ impl<P> Session<P> {
     pub fn held(&self) -> usize {
         let buffers = [&self.unread, &self.state.output].into_iter().flatten();
         let buffered: usize = buffers.map(|buffer| buffer.held()).sum();
-        buffered.saturating_add(self.state.charged as usize)
+        let queued = self.state.queue().map_or(0, Queue::held);
+        buffered
+            .saturating_add(queued)
+            .saturating_add(self.state.charged as usize)
     }
 
     /// Returns whether a read from the peer's socket may end although more bytes wait. On a Unix
@@ -109,12 +119,13 @@ impl<P> Session<P> {
 
     /// Drops the output of a closing session, because the system did not take it.
     pub(crate) fn drop_output(&mut self) {
+        let queued = self.state.drop_queue();
         let Some(output) = &mut self.state.output else {
             return;
         };
         let count = output.len();
         output.consume(count);
-        self.state.note_unsent(count);
+        self.state.note_unsent(count + queued);
     }
 
     /// Returns the limits in force: the connection's own, or those of `config`.

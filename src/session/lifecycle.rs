@@ -40,7 +40,7 @@ impl Drain {
 impl<P: Protocol> Session<P> {
     /// Returns whether the session is over and everything that it owes was sent or dropped.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_closing() && (self.is_aborted() || self.output().is_empty())
+        self.is_closing() && (self.is_aborted() || !self.has_output())
     }
 
     /// Ends the connection for `reason`, which is no failure of the connection: a deadline, or a lack
@@ -51,7 +51,7 @@ impl<P: Protocol> Session<P> {
     /// [is aborted](Self::is_aborted): the driver makes one attempt to send it, and waits for
     /// nothing.
     pub fn dismiss(&mut self, reason: CloseReason, context: &Context<'_>) {
-        if !self.output().is_empty() {
+        if self.has_output() {
             return self.fail(reason);
         }
         self.handle_end_mark(context);

@@ -13,13 +13,18 @@
 
 mod admitted;
 mod buffer;
+mod catch;
 mod clock;
 mod datagram;
 mod ended;
 mod flags;
 mod lifecycle;
 mod nested;
+mod outbox;
+mod posting;
 mod protocol;
+mod queue;
+mod sending;
 mod state;
 mod transport;
 mod unwind;
@@ -27,6 +32,7 @@ mod unwind;
 pub(crate) use self::admitted::Admitted;
 pub use self::buffer::Buffer;
 pub(crate) use self::buffer::Input;
+pub(crate) use self::catch::catch;
 pub(crate) use self::clock::REPEAT;
 pub use self::clock::{Clock, Tick};
 pub(crate) use self::ended::Traffic;
@@ -34,9 +40,11 @@ pub use self::ended::{End, Ended};
 pub(crate) use self::flags::Flags;
 pub(crate) use self::lifecycle::{Drain, LOOK_AGAIN, Linger};
 pub(crate) use self::nested::EndInside;
+pub use self::outbox::{Outbox, Post, PostError};
 pub use self::protocol::{Actions, Factory, Protocol, Refusal};
+pub(crate) use self::queue::SLICES_MOST;
 pub use self::transport::{Context, Driver, Transport};
-pub(crate) use self::unwind::{catch, take};
+pub(crate) use self::unwind::take;
 
 mod driver;
 
@@ -184,14 +192,15 @@ impl<P: Protocol> Session<P> {
         self.state.flags.any(WROTE)
     }
 
-    /// Returns the output that is to be sent.
+    /// Returns the output that is to be sent next, or nothing if none can be sent now. There may be
+    /// more behind it ([`output_slices`](Self::output_slices)).
     #[must_use]
     #[inline]
     pub fn output(&self) -> &[u8] {
-        self.state
-            .output
-            .as_ref()
-            .map_or(&[], |output| output.as_slice())
+        match &self.state.output {
+            Some(output) if !output.is_empty() => output.as_slice(),
+            _ => self.state.queue_front(),
+        }
     }
 
     /// Tells the protocol that the connection is established.
@@ -269,6 +278,9 @@ impl<P: Protocol> Session<P> {
 
     /// Tells the protocol that a waker of this session was used.
     pub fn handle_woken(&mut self, context: &Context<'_>) {
+        // The wake may be for a source that had nothing before, or for what was posted.
+        self.state.refill(context.config);
+        self.take_posts(context);
         self.tell(context, P::woken);
     }
 
@@ -296,10 +308,28 @@ impl<P: Protocol> Session<P> {
     /// Notes that the peer took the first `count` bytes of the output.
     #[inline]
     pub fn output_sent(&mut self, count: usize, context: &Context<'_>) {
-        let (now, config) = (context.clock.tick(), context.config);
-        if self.state.output_sent(count, now, config) {
-            self.tell(context, P::resume_writing);
+        if !self.is_queued() {
+            return self.buffer_sent(count, context);
         }
+        let (now, config) = (context.clock.tick(), context.config);
+        if self.state.queue_sent(count, now, config) {
+            self.resume(context);
+        }
+    }
+
+    /// Works like `output_sent`, if nothing is queued.
+    #[inline]
+    pub(crate) fn buffer_sent(&mut self, count: usize, context: &Context<'_>) {
+        let (now, config) = (context.clock.tick(), context.config);
+        if self.state.buffer_sent(count, now, config) {
+            self.resume(context);
+        }
+    }
+
+    #[cold]
+    fn resume(&mut self, context: &Context<'_>) {
+        self.tell(context, P::resume_writing);
+        self.take_posts(context);
     }
 
     /// Ends the connection for `reason`. Drops waiting output, unless the reason is a protocol
@@ -349,6 +379,19 @@ impl<P: Protocol> Session<P> {
     /// size that it needs.
     #[inline]
     pub fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, context: &Context<'_>) {
+        self.reclaim_buffer(scratch, context);
+        if self.is_queued() {
+            self.note_queue(context);
+        }
+    }
+
+    /// Works like `reclaim`, if the driver notes by itself that queued output waits.
+    #[inline]
+    pub(crate) fn reclaim_buffer(
+        &mut self,
+        scratch: &mut Option<Box<Buffer>>,
+        context: &Context<'_>,
+    ) {
         self.state.reclaim(scratch, context.clock.tick());
     }
 

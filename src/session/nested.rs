@@ -12,8 +12,8 @@ use crate::address::Address;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, FAREWELL, FINISHED,
-    FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, OPENING, PAUSED, PENDING, RATE_LIMITED, RELIMITED,
-    REPLACED, RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
+    FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, OPENING, PAUSED, PENDING, QUEUED, RATE_LIMITED,
+    RELIMITED, REPLACED, RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Transport};
 
@@ -55,6 +55,9 @@ impl<P: Protocol> Session<P> {
         let before = outer.waiting();
         mem::swap(&mut self.state.output, &mut outer.state.output);
         event(self, outer.context);
+        if self.state.flags.any(QUEUED) {
+            self.state.flatten(outer.context.config);
+        }
         mem::swap(&mut self.state.output, &mut outer.state.output);
 
         outer
@@ -121,8 +124,14 @@ impl<P: Protocol> Session<P> {
 
     /// Tells the protocol inside that the output has fallen to the low mark.
     pub(crate) fn handle_resumed(&mut self, context: &Context<'_>) {
+        self.state.flags.clear(WANTED);
+        self.state.flatten(context.config);
+        if self.state.flags.any(WANTED) {
+            return;
+        }
         self.state.end_wait_for_room(context.clock.tick());
         self.tell(context, P::resume_writing);
+        self.take_posts(context);
     }
 
     /// Handles the end of a datagram: what is unread is shown now, since there is no other turn.
@@ -146,6 +155,7 @@ impl<P: Protocol> Session<P> {
             return;
         }
         self.state.flags.set(LOST | CLOSING);
+        self.state.drop_posts();
         (self.state.output, self.unread) = (None, None);
         self.protocol.lose(&mut self.state, ended);
     }
@@ -165,7 +175,8 @@ impl<P: Protocol> Session<P> {
 
     /// Takes the reason for which this session is closing, and whether waiting output is dropped.
     pub(crate) fn take_end(&mut self) -> Option<EndInside> {
-        if !self.is_closing() {
+        // What is still queued goes to the layer first.
+        if !self.is_closing() || self.is_queued() {
             return None;
         }
         let (reason, unsent) = self.state.take_cause()?;

@@ -6,6 +6,7 @@ use crate::address::{Address, Peer};
 use crate::error::{Deadline, ProtocolError};
 use crate::session::clock::Tick;
 use crate::session::ended::Ended;
+use crate::session::outbox::Post;
 use crate::session::transport::Transport;
 use crate::statistics::Statistics;
 
@@ -123,6 +124,33 @@ pub trait Protocol {
     /// without a cause.
     fn woken(&mut self, transport: &mut Transport<'_>) {
         let _ = transport;
+    }
+
+    /// Called with what others have [posted](crate::Transport::outbox) for this connection, one post
+    /// at a time and in their order, when there is room to send it. By default sends it as it is. A
+    /// protocol with a format of its own puts it into that, for example behind a length, as
+    /// [`Framed`](crate::framing::Framed) does.
+    ///
+    /// ```
+    /// use serveloop::service::Post;
+    /// use serveloop::{Protocol, Result, Transport};
+    ///
+    /// struct Events;
+    ///
+    /// impl Protocol for Events {
+    ///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+    ///         Ok(data.len())
+    ///     }
+    ///
+    ///     fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+    ///         transport.write(b"data: ");
+    ///         transport.write_post(post);
+    ///         transport.write(b"\n\n");
+    ///     }
+    /// }
+    /// ```
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        transport.write_post(post);
     }
 
     /// Called once when a deadline of the [`Limits`](crate::Limits) has passed, before it ends the
@@ -294,6 +322,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
         (**self).woken(transport);
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        (**self).posted(post, transport);
     }
 
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {

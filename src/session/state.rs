@@ -10,6 +10,8 @@ use crate::session::buffer::Buffer;
 use crate::session::clock::{Clock, Tick};
 use crate::session::ended::{End, Traffic};
 use crate::session::flags::Flags;
+use crate::session::outbox::Own;
+use crate::session::queue::Queue;
 
 /// The protocol has paused its input.
 pub(super) const PAUSED: Flags = Flags::bit(0);
@@ -81,6 +83,9 @@ pub(super) const OPENING: Flags = Flags::bit(29);
 /// The protocol has said why the connection ends, and what it said is still to be sent.
 pub(super) const FAREWELL: Flags = Flags::bit(28);
 
+/// Output waits behind the buffer, or a source is to make some.
+pub(super) const QUEUED: Flags = Flags::bit(31);
+
 /// How long what a protocol says at the end, because of a deadline or an error, may take to be sent.
 const FAREWELL_MOST: Duration = Duration::from_secs(5);
 
@@ -100,7 +105,8 @@ pub(super) const BUSY: Flags = CLOSING
     .or(CHARGED)
     .or(AGAIN)
     .or(REPLACED)
-    .or(OPENING);
+    .or(OPENING)
+    .or(QUEUED);
 
 /// The part of a session that a [`Transport`](crate::Transport) acts on.
 #[derive(Debug)]
@@ -130,6 +136,12 @@ pub(super) struct Extra {
     cause: Option<Cause>,
     /// The limits of this connection, in place of those of the configuration.
     limits: Option<Arc<Limits>>,
+    /// The output behind the buffer, while there is some.
+    pub(super) queue: Option<Box<Queue>>,
+    /// Where others post data, if the protocol has asked for it.
+    pub(super) outbox: Option<Own>,
+    /// More than `max_output` bytes waited before the call that goes on.
+    is_over: bool,
 }
 
 /// Why a connection ends.
@@ -185,11 +197,15 @@ impl State {
 
     /// Replaces the limits from now on. Deadlines count from the same moments as before.
     pub(super) fn set_limits(&mut self, limits: Arc<Limits>) {
-        self.extra().limits = Some(limits);
+        let extra = self.extra();
+        if let Some(outbox) = &extra.outbox {
+            outbox.0.set_most(limits.max_posted);
+        }
+        extra.limits = Some(limits);
         self.flags.set(LIMITED | RETIME);
     }
 
-    fn extra(&mut self) -> &mut Extra {
+    pub(super) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_with(Box::default)
     }
 
@@ -279,7 +295,20 @@ impl State {
 
     /// Returns how many bytes of output wait.
     pub(super) fn waiting(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.len())
+        let buffered = self.output.as_ref().map_or(0, |output| output.len());
+        buffered + self.queue().map_or(0, Queue::waiting)
+    }
+
+    /// Notes, before a call of the protocol, whether too much output waits for any more.
+    pub(super) fn note_over(&mut self, config: &Config) {
+        if self.flags.any(FULL) {
+            self.extra().is_over = self.waiting() > self.limits(config).max_output;
+        }
+    }
+
+    /// Returns whether too much output waited for any more before the call that goes on.
+    pub(super) fn is_over(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.is_over)
     }
 
     /// Counts output of a closing connection as dropped.
@@ -291,9 +320,9 @@ impl State {
 
     fn drop_output(&mut self) {
         self.flags.set(ABORTED);
-        if let Some(output) = self.output.take() {
-            self.note_unsent(output.len());
-        }
+        let waiting = self.output.take().map_or(0, |output| output.len());
+        let queued = self.drop_queue();
+        self.note_unsent(waiting + queued);
     }
 
     /// Ends everything, and returns how.
@@ -301,7 +330,9 @@ impl State {
         self.flags.set(LOST);
         self.close_for(CloseReason::Closed);
         let waiting = self.output.take().map_or(0, |output| output.len());
-        self.note_unsent(waiting);
+        let queued = self.drop_queue();
+        let posted = self.drop_posts();
+        self.note_unsent(waiting + queued + posted);
 
         let (reason, unsent) = self.take_cause().expect("just set");
         let traffic = Traffic {
@@ -393,10 +424,10 @@ impl State {
             .min_by_key(|(at, _)| *at)
     }
 
-    /// Notes that the peer took output. Returns true if the protocol can write again after it was
-    /// full.
+    /// Notes that the peer took output, all of which was in the buffer. Returns true if the protocol can
+    /// write again after it was full.
     #[inline]
-    pub(super) fn output_sent(&mut self, count: usize, now: Tick, config: &Config) -> bool {
+    pub(super) fn buffer_sent(&mut self, count: usize, now: Tick, config: &Config) -> bool {
         let Some(output) = &mut self.output else {
             return false;
         };
@@ -407,7 +438,7 @@ impl State {
     }
 
     #[cold]
-    fn output_moved(&mut self, now: Tick, config: &Config) -> bool {
+    pub(super) fn output_moved(&mut self, now: Tick, config: &Config) -> bool {
         self.progress = now;
         let low_water = self.limits(config).low_water;
         let waiting = self.waiting();
@@ -425,6 +456,9 @@ impl State {
     /// Lets the protocol write again, and the peer's input be shown.
     pub(super) fn end_wait_for_room(&mut self, now: Tick) {
         self.flags.clear(WANTED);
+        if let Some(extra) = &mut self.extra {
+            extra.is_over = false;
+        }
         self.unblock(FULL, now);
     }
 

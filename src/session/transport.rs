@@ -9,8 +9,8 @@ use crate::config::{Config, ConfigError, Limits};
 use crate::error::{CloseReason, ProtocolError};
 use crate::session::clock::Clock;
 use crate::session::state::{
-    AGAIN, CLOSING, EXPANDING, FINISHED, FULL, LIMITED, MUTE, PAUSED, RATE_LIMITED, RELIMITED,
-    State, WANTED, WROTE,
+    AGAIN, CLOSING, FINISHED, FULL, LIMITED, MUTE, PAUSED, QUEUED, RATE_LIMITED, RELIMITED, State,
+    WANTED, WROTE,
 };
 use crate::waker::{Mailbox, Waker, Wakers};
 
@@ -120,23 +120,35 @@ impl Transport<'_> {
     /// Sends `data` after everything written before. For a datagram, the data becomes part of the
     /// one reply. Written data is sent together at the end of the turn.
     ///
-    /// While `high_water` bytes or more wait, the peer's input is not read. If more than
-    /// `max_output` bytes would wait, the connection is ended with [`CloseReason::Overflow`]. After
-    /// [`close`](Self::close) or [`finish`](Self::finish), writing does nothing.
+    /// While `high_water` bytes or more wait, the peer's input is not read. One call of the protocol may
+    /// write more, up to [`max_reply`](Limits::max_reply) and the server's
+    /// [`max_buffered`](Config::max_buffered). The connection is ended with
+    /// [`CloseReason::Overflow`] if there is more than that, or if a call writes although more than
+    /// [`max_output`](Limits::max_output) bytes waited before it. After [`close`](Self::close) or
+    /// [`finish`](Self::finish), writing does nothing.
+    ///
+    /// The data is copied. See [`write_shared`](Self::write_shared), [`write_static`](Self::write_static)
+    /// and [`write_owned`](Self::write_owned) for long data, and [`send`](Self::send) for data that is
+    /// made or read while there is room.
     #[inline]
     pub fn write(&mut self, data: &[u8]) {
-        if self.state.flags.any(MUTE.or(LIMITED)) {
+        if self.state.flags.any(MUTE.or(LIMITED).or(QUEUED)) {
             return self.write_limited(data);
         }
         self.write_below(self.context.config.limits.high_water, data);
     }
 
-    /// Writes nothing, or with the limits of this connection.
+    /// Writes nothing, or with the limits of this connection, or behind what is queued.
     #[cold]
     fn write_limited(&mut self, data: &[u8]) {
-        if !self.state.flags.any(MUTE) {
-            self.write_below(self.limits().high_water, data);
+        if self.state.flags.any(MUTE) {
+            return;
         }
+        if self.state.flags.any(QUEUED) {
+            self.state.flags.set(WROTE);
+            return self.write_beyond_mark(data);
+        }
+        self.write_below(self.limits().high_water, data);
     }
 
     #[inline]
@@ -163,28 +175,21 @@ impl Transport<'_> {
 
         self.state.flags.set(WROTE);
         let high_water = self.limits().high_water;
-        let output = self.state.output.get_or_insert_with(Box::default);
-        let room = high_water.saturating_sub(output.len());
+        let room = high_water.saturating_sub(self.state.waiting());
         if data.len() > room {
             self.state.flags.set(WANTED);
         }
 
         let data = &data[..data.len().min(room)];
-        output.push(data);
+        self.state.append(data);
         data.len()
     }
 
     #[cold]
     fn write_beyond_mark(&mut self, data: &[u8]) {
-        let max_output = self.limits().max_output;
-        let is_limited = !self.state.flags.any(EXPANDING);
-        let output = self.state.output.get_or_insert_with(Box::default);
-        if is_limited && output.len() + data.len() > max_output {
-            self.state.fail(CloseReason::Overflow);
-            return self.state.note_unsent(data.len());
+        if self.makes_room(data.len()) {
+            self.state.append(data);
         }
-        output.push(data);
-        self.state.flags.set(FULL);
     }
 
     /// Ends the connection when all written data is sent, and shows no more input. The peer sees

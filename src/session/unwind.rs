@@ -1,10 +1,9 @@
 //! The boundary to user code: a panic there affects only its own connection.
 
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::session::catch::catch;
 use crate::session::ended::Ended;
 use crate::session::protocol::Protocol;
 use crate::session::state::{CLOSING, PANICKED, State};
@@ -25,6 +24,7 @@ impl<P: Protocol> Caught<P> {
         if state.flags.any(CLOSING) {
             return;
         }
+        state.note_over(context.config);
 
         match catch(|| event(&mut self.0, &mut Transport { state, context })) {
             Some(Ok(())) => {}
@@ -111,21 +111,6 @@ impl<P: Protocol> Caught<P> {
     pub(super) fn lose(&mut self, state: &mut State, ended: &Ended<'_>) {
         if catch(|| self.0.connection_lost(ended)).is_none() {
             state.flags.set(PANICKED);
-        }
-    }
-}
-
-/// Runs user code and returns `None` if it panicked. A panic while the payload is dropped is caught
-/// too.
-#[inline]
-pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(value) => Some(value),
-        Err(payload) => {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                mem::forget(payload);
-            }
-            None
         }
     }
 }

@@ -188,21 +188,22 @@ impl<P: Protocol> MemorySession<P> {
 
     /// Returns how many bytes of output wait for the peer to take them.
     pub fn waiting(&self) -> usize {
-        self.session.output().len()
+        self.session.waiting()
     }
 
-    /// Returns how many bytes of memory the session holds: unread input, waiting output, and what
-    /// the protocol [charged](crate::Transport::charge). On an event loop this is the connection's
+    /// Returns how many bytes of memory the session holds: unread input, waiting output, what the
+    /// protocol [charged](crate::Transport::charge), and what was [posted](crate::service::Outbox) for
+    /// it. On an event loop this is the connection's
     /// share of [`max_buffered`](Config::max_buffered). Here a session that holds more than 95 % of
     /// that limit ends.
     pub fn held(&self) -> usize {
-        self.session.held()
+        self.session.held() + self.socket.mailbox.posted()
     }
 
     /// Returns whether the peer has seen the end of the session's output. The session may still
     /// read.
     pub fn is_finished(&self) -> bool {
-        self.session.is_finished() && self.session.output().is_empty()
+        self.session.is_finished() && !self.session.has_output()
     }
 
     /// Stops the peer from taking output, until [`take`](Self::take) or
@@ -275,13 +276,12 @@ impl<P: Protocol> MemorySession<P> {
         self.session.reclaim(&mut self.scratch, &now);
 
         let most = self.config.max_buffered;
-        if self.session.held() > most - most / 20 {
+        if self.held() > most - most / 20 {
             self.call(|session, context| session.dismiss(CloseReason::Shed, context));
             self.write();
         }
 
-        let over = self.session.is_closing() && self.session.output().is_empty();
-        if over || self.session.is_aborted() {
+        if self.session.is_over() {
             let context = context(&self.config, &self.clock, &self.socket);
             self.end = self.session.handle_lost(&context);
         }

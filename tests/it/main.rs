@@ -15,5 +15,6 @@ mod net;
 mod project;
 mod protocols;
 mod reactor;
+mod service;
 mod session;
 mod support;

@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io::{Cursor, Read};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix, Lines};
 use serveloop::protocols::{Discard, Echo, Hello};
+use serveloop::service::{Group, Lagging, PostError};
 use serveloop::testing::{Exchange, Simulation};
 use serveloop::{
     Actions, Config, Factory, Limits, Peer, Protocol, ProtocolError, Transport, Waker,
@@ -51,12 +53,14 @@ pub(crate) type Simulated = Simulation<fn() -> Any>;
 
 pub(crate) type System = (&'static str, fn() -> Simulated);
 
-pub(crate) const SYSTEMS: [System; 15] = [
+pub(crate) const SYSTEMS: [System; 17] = [
     ("echo", echo),
     ("discard", discard),
     ("frames", frames),
     ("hello", hello),
     ("producer", producer),
+    ("streamer", streamer),
+    ("posting", posting),
     ("crowded", crowded),
     ("greeter", greeter),
     ("late", late),
@@ -163,6 +167,94 @@ fn producer() -> Simulated {
     Simulation::new((|| Any::of(|| Producer(VecDeque::new()))) as fn() -> Any)
         .client(Exchange::new([3], asked(3)).then([40], asked(40)))
         .client(Exchange::new([100], asked(100)).stays_open())
+}
+
+/// Output in all ways at once: copied, shared, and made as there is room.
+fn streamer() -> Simulated {
+    struct Streamer;
+    impl Protocol for Streamer {
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            let length = usize::from(data[0]) * 200;
+            let all = text(length / 8 + 1).into_bytes();
+            transport.write(&all[..length / 2]);
+            transport.send(Cursor::new(all.clone()).take(length as u64));
+            transport.write_owned(all[..length].to_vec());
+            transport.write(&all[..length / 4]);
+            Ok(1)
+        }
+    }
+    let asked = |count: usize| {
+        let length = count * 200;
+        let all = text(length / 8 + 1);
+        [
+            &all[..length / 2],
+            &all[..length],
+            &all[..length],
+            &all[..length / 4],
+        ]
+        .concat()
+    };
+    Simulation::new((|| Any::of(|| Streamer)) as fn() -> Any)
+        .client(Exchange::new([1], asked(1)).then([30], asked(30)))
+        .client(Exchange::new([100], asked(100)).stays_open())
+}
+
+/// What arrives is posted: to the outbox of the connection, or to a group with this one member.
+fn posting() -> Simulated {
+    struct Posting(Group);
+    impl Protocol for Posting {
+        fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {
+            let outbox = transport.outbox();
+            self.0.join(outbox.id().to_be_bytes(), &outbox);
+            Ok(())
+        }
+
+        fn data_received(
+            &mut self,
+            data: &[u8],
+            transport: &mut Transport<'_>,
+        ) -> Result<usize, ProtocolError> {
+            let outbox = transport.outbox();
+            if transport.peer().is_datagram() {
+                assert_eq!(outbox.post(data), Err(PostError::Closed));
+                transport.write(data);
+            } else if outbox.id() % 2 == 0 {
+                outbox.post(data).expect("room");
+            } else {
+                let published = self.0.publish(outbox.id().to_be_bytes(), data);
+                assert_eq!((published.sent, published.lagging), (1, 0));
+            }
+            Ok(data.len())
+        }
+
+        fn eof_received(&mut self, _: &[u8], transport: &mut Transport<'_>) -> Outcome {
+            transport.outbox().close();
+            Ok(())
+        }
+
+        fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+            transport.outbox().close();
+        }
+    }
+    let make = || {
+        let group = Group::new(Lagging::Close);
+        Any::of(move || Posting(group.clone()))
+    };
+    let long = text(2_000);
+    Simulation::new(make as fn() -> Any)
+        .client(Exchange::new("good morning", "good morning"))
+        .client(Exchange::new(&long, &long))
+        .client(
+            Exchange::new("a", "a")
+                .then("b", "b")
+                .in_turns()
+                .stays_open(),
+        )
+        .datagram("good morning", Some(b"good morning"))
 }
 
 /// More output than all connections together may keep: some have to go, and none keeps the others from

@@ -153,8 +153,12 @@ limits! {
             high_water: Size, "SIZE";
             /// Resume reading when the waiting output has fallen to this
             low_water: Size, "SIZE";
-            /// End a connection when more output than this waits for its peer
+            /// End a connection when more output than this waits for its peer, and still more comes
             max_output: Size, "SIZE";
+            /// The most output that one message may add, such as a long reply, up to --max-buffered
+            max_reply: Size, "SIZE";
+            /// The most that others may have for a connection to send, such as messages of a chat
+            max_posted: Size, "SIZE";
             /// The longest message, and the most input to keep while a message is incomplete
             max_frame: Size, "SIZE";
             /// The longest line in a protocol of lines
@@ -292,6 +296,8 @@ mod tests {
         }),
         ("low-water", "0", |to| to.limits.low_water = 0),
         ("max-output", "2MiB", |to| to.limits.max_output = 2 << 20),
+        ("max-reply", "2MiB", |to| to.limits.max_reply = 2 << 20),
+        ("max-posted", "2MiB", |to| to.limits.max_posted = 2 << 20),
         ("max-buffered", "1GiB", |to| to.max_buffered = 1 << 30),
         ("max-frame", "3KiB", |to| to.limits.max_frame = 3 << 10),
         ("max-line", "100", |to| to.limits.max_line = 100),

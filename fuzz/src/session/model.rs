@@ -327,13 +327,21 @@ impl Model {
             return;
         }
         self.replied = true;
+        // The script writes once per call, so what waits now is what waited before the call.
+        let was_over = self.waiting() > self.config.limits.max_output;
         let waiting = self.waiting() + count;
-        if waiting >= self.config.limits.high_water && waiting > self.config.limits.max_output {
+        if waiting >= self.config.limits.high_water && (was_over || waiting > self.most()) {
             self.overflown += count;
             return self.fail(CloseReason::Overflow);
         }
         self.written += count;
         self.full |= waiting >= self.config.limits.high_water;
+    }
+
+    /// The most output that may wait.
+    pub(super) fn most(&self) -> usize {
+        let limits = &self.config.limits;
+        limits.max_reply.max(limits.max_output)
     }
 
     pub(super) fn write_some(&mut self, count: usize) -> usize {

@@ -143,7 +143,7 @@ impl Deed {
         Self::Error,
         Self::Panic,
         Self::PanicLater,
-        Self::Write(Size::NearMost(2)),
+        Self::Write(Size::NearReply(2)),
     ];
 }
 
@@ -153,6 +153,7 @@ pub(super) enum Size {
     Bytes(usize),
     NearMark(usize),
     NearMost(usize),
+    NearReply(usize),
 }
 
 impl Size {
@@ -162,8 +163,8 @@ impl Size {
             1 => Self::Bytes(1),
             2 => Self::Bytes(12),
             near @ 3..6 => Self::NearMark(usize::from(near - 3)),
-            6 => Self::NearMost(0),
-            _ => Self::NearMost(1),
+            6 => Self::NearMost(2),
+            _ => Self::NearReply(1),
         }
     }
 
@@ -176,6 +177,7 @@ impl Size {
             Self::NearMost(near) => {
                 near_limit(model.waiting(), model.config.limits.max_output, near)
             }
+            Self::NearReply(near) => near_limit(model.waiting(), model.most(), near),
         }
     }
 }
@@ -209,6 +211,7 @@ pub(super) fn config(input: &mut Input<'_>) -> Config {
         high_water,
         low_water: input.below(high_water),
         max_output: high_water + input.below(64),
+        max_reply: high_water + input.below(128),
         max_frame: input.below(256),
         ..Limits::default()
     };

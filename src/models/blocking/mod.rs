@@ -126,7 +126,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
                 self.dismiss(CloseReason::Refused);
             }
 
-            let held = self.session.held();
+            let held = self.session.held() + self.session.posted();
             if !self.interrupt.note_held(held, self.config.max_buffered) {
                 self.dismiss(CloseReason::Shed);
             }
@@ -328,7 +328,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
 
     /// Closes our side of the stream once the protocol has finished and all output is sent.
     fn end_output(&mut self) {
-        let ends = self.session.is_finished() && self.session.output().is_empty();
+        let ends = self.session.is_finished() && !self.session.has_output();
         if ends && !self.finished {
             self.finished = true;
             // If the socket has failed, the next read returns the reason.

@@ -19,7 +19,7 @@ mod listener;
 )]
 mod registrations;
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -283,6 +283,17 @@ impl Net for Mio {
         if REARMS {
             let is_short = |count: &usize| *count < data.len();
             self.rearm_after(stream.as_fd(), Interest::WRITABLE, &outcome, is_short);
+        }
+        outcome
+    }
+
+    fn write_vectored(&mut self, stream: &mut Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let outcome = stream.send_vectored_with_flags(slices, sys::QUIETLY);
+        if REARMS {
+            let length: usize = slices.iter().map(|slice| slice.len()).sum();
+            self.rearm_after(stream.as_fd(), Interest::WRITABLE, &outcome, |count| {
+                *count < length
+            });
         }
         outcome
     }

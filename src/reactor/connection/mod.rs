@@ -2,7 +2,7 @@
 
 mod ending;
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
@@ -11,7 +11,7 @@ use crate::reactor::readiness::{
     AFTER, BEFORE, CONNECTING, DEFERRED, DRAINING, DUE, ENDED, ERROR, FINISHED, HANDSHAKE, HANGUP,
     LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, WOKEN, WRITABLE,
 };
-use crate::session::{Context, Drain, Flags, Linger, Protocol, REPEAT, Session, Tick};
+use crate::session::{Context, Drain, Flags, Linger, Protocol, REPEAT, SLICES_MOST, Session, Tick};
 use crate::sys;
 
 #[derive(Debug)]
@@ -147,9 +147,13 @@ impl<S, P: Protocol> Connection<S, P> {
             self.send(hub, context, write_most);
         }
 
-        self.session.reclaim(&mut hub.effects.output, context);
+        self.session
+            .reclaim_buffer(&mut hub.effects.output, context);
         if self.rests() {
             return Next::Wait;
+        }
+        if self.session.is_queued() {
+            self.session.note_queue(context);
         }
         self.settle(hub)
     }
@@ -192,7 +196,7 @@ impl<S, P: Protocol> Connection<S, P> {
             return self.finish(hub);
         }
         self.note_handshake();
-        if self.owes_end() && self.session.output().is_empty() {
+        if self.owes_end() && !self.session.has_output() {
             self.readiness.set(FINISHED);
             // If the socket has failed, the next read reports the reason.
             let _ = hub.net.finish(&mut self.stream);
@@ -222,7 +226,7 @@ impl<S, P: Protocol> Connection<S, P> {
         let reads = self.readiness.any(READABLE) && self.session.wants_input();
         let writes = self.readiness.any(WRITABLE) && !self.session.output().is_empty();
         let ends = self.session.is_closing() || self.owes_end();
-        let sent = self.session.output().is_empty();
+        let sent = !self.session.has_output();
         let drains = self.readiness.any(DRAINING) && !self.readiness.any(SOON);
         let again = writes || ends && sent || self.session.has_more() || drains;
         let again = again || self.is_failed_unread();
@@ -273,21 +277,66 @@ impl<S, P: Protocol> Connection<S, P> {
         context: &Context<'_>,
         most: usize,
     ) {
-        let output = self.session.output();
+        if self.session.is_queued() {
+            return self.send_queue(hub, context, most);
+        }
+        let output = self.session.buffered();
         if output.is_empty() || !self.readiness.any(WRITABLE) {
             return;
         }
 
         let output = &output[..output.len().min(most)];
+        let length = output.len();
         match hub.net.write(&mut self.stream, output) {
             Ok(count) if count > 0 => {
-                if count < output.len() {
-                    self.readiness.clear(WRITABLE);
-                }
-                let written = &mut hub.effects.statistics.bytes_written;
-                *written = written.wrapping_add(count as u64);
-                self.session.output_sent(count, context);
+                self.note_written(count, length, hub);
+                self.session.buffer_sent(count, context);
             }
+            outcome => self.note_unwritten(outcome),
+        }
+    }
+
+    /// Writes up to `most` bytes of output that is in several places.
+    #[cold]
+    fn send_queue<N: Net<Stream = S>>(
+        &mut self,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+        most: usize,
+    ) {
+        let mut left = most;
+        while left > 0 && self.readiness.any(WRITABLE) && !self.session.is_aborted() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MOST];
+            let (count, length) = self.session.output_slices(&mut slices, left);
+            if length == 0 {
+                return;
+            }
+
+            match hub.net.write_vectored(&mut self.stream, &slices[..count]) {
+                Ok(count) if count > 0 => {
+                    left -= count;
+                    self.note_written(count, length, hub);
+                    self.session.output_sent(count, context);
+                }
+                outcome => return self.note_unwritten(outcome),
+            }
+        }
+    }
+
+    /// Notes that the socket took `count` of `length` bytes.
+    #[inline]
+    fn note_written<N>(&mut self, count: usize, length: usize, hub: &mut Hub<'_, N>) {
+        if count < length {
+            self.readiness.clear(WRITABLE);
+        }
+        let written = &mut hub.effects.statistics.bytes_written;
+        *written = written.wrapping_add(count as u64);
+    }
+
+    /// Notes that the socket took nothing.
+    #[cold]
+    fn note_unwritten(&mut self, outcome: io::Result<usize>) {
+        match outcome {
             Err(error) if !sys::is_out_of_memory(&error) => self.fail_or_wait(error, WRITABLE),
             _ => {
                 self.readiness.clear(WRITABLE);
@@ -429,7 +478,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 .readiness
                 .take(RETRY)
                 .then(|| now.after(hub.env.config.accept_pause));
-            let ends = self.session.is_closing() && self.session.output().is_empty();
+            let ends = self.session.is_closing() && !self.session.has_output();
             if self.session.is_aborted() {
                 // The protocol panicked when asked for its deadline: what the session held is gone.
                 self.hold(hub);

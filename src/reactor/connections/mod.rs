@@ -130,6 +130,14 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
+    /// Ends the connections that hold the most, if all together, with what was posted for them, hold
+    /// too much.
+    pub(super) fn relieve<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
+        if hub.is_crowded() {
+            shed(&mut self.slots, &mut self.ended, hub);
+        }
+    }
+
     /// Queues every connection to be told of the shutdown.
     pub(super) fn note_shutdown(&mut self) {
         for (slot, connection) in &mut self.slots {
@@ -301,28 +309,31 @@ impl<S, P: Protocol> Connections<S, P> {
 }
 
 /// Ends the connections that hold the most until all together hold little enough. Of two that hold
-/// the same, the one in the lower slot ends first.
+/// the same, the one in the lower slot ends first. What was posted for a connection counts in full,
+/// although others may share it, because it waits for the slowest.
 #[cold]
 fn shed<S, P: Protocol, N: Net<Stream = S>>(
     slots: &mut Slab<Connection<S, P>>,
     ended: &mut Vec<usize>,
     hub: &mut Hub<'_, N>,
 ) {
-    let holders = slots
-        .iter()
-        .map(|(slot, connection)| (connection.share(), slot));
-
-    let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
-    let sum: usize = holders.iter().map(|(held, _)| held).sum();
+    let sum: usize = slots.iter().map(|(_, connection)| connection.share()).sum();
     debug_assert_eq!(sum, hub.effects.held, "what is held is what each holds");
 
+    let holders = slots.iter().map(|(slot, connection)| {
+        let posted = connection.session().posted();
+        (connection.share().saturating_add(posted), slot)
+    });
+    let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
     holders.sort_unstable_by_key(|(held, slot)| (Reverse(*held), *slot));
     for (_, slot) in holders {
         if hub.is_relieved() {
             return;
         }
-        slots[slot].end(CloseReason::Shed, hub);
-        ended.push(slot);
+        if !slots[slot].readiness.any(ENDED) {
+            slots[slot].end(CloseReason::Shed, hub);
+            ended.push(slot);
+        }
     }
 }
 

@@ -43,8 +43,9 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
         let most = config.max_connections;
         // The loop notices an excess only after one connection has caused it in one turn, so allow
         // that much more.
-        let buffered_most =
-            config.max_buffered + config.limits.max_output + config.limits.max_frame;
+        let reply = config.limits.max_reply.min(config.max_buffered);
+        let reply = reply.max(config.limits.max_output);
+        let buffered_most = config.max_buffered + reply + config.limits.max_frame;
 
         let reactor = Reactor::with_net(net, factory, config);
         let mut reactor = reactor.map_err(|error| error.to_string())?;
@@ -152,8 +153,8 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
     /// Checks that the memory account of all connections equals what each has added and what each
     /// holds.
     fn check_account(&self) -> Result<(), String> {
-        let (added, held) = self.reactor.recount();
-        let sum = self.reactor.buffered() + self.ledger.borrow().slipped;
+        let (sum, added, held) = self.reactor.recount();
+        let sum = sum + self.ledger.borrow().slipped;
         if sum != added || added != held {
             return Err(format!(
                 "all connections are said to keep {sum} bytes: {added} were added for those that are open, which keep {held}"

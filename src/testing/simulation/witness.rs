@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline, ProtocolError};
-use crate::session::{Actions, Ended, Factory, Protocol, Tick, Transport, catch};
+use crate::session::{Actions, Ended, Factory, Post, Protocol, Tick, Transport, catch};
 use crate::statistics::Statistics;
 use crate::testing::simulation::hooks::pass_on_hooks;
 use crate::testing::simulation::ledger::{Number, Place, SharedLedger, Slip};
@@ -411,6 +411,10 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
 
     fn needs_stream() -> bool {
         P::needs_stream()
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        self.protocol.posted(post, transport);
     }
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {

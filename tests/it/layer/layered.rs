@@ -70,7 +70,9 @@ impl Layer for Letters {
 fn told(units: &[u8]) -> Vec<String> {
     let log = Log::default();
     let layered = Layered::around(Letters::default(), Probe::new(&log).eof(|_, _| Ok(())));
-    let mut session = MemorySession::with_config(layered, timeless());
+    let mut config = timeless();
+    config.limits.max_reply = 1 << 20;
+    let mut session = MemorySession::with_config(layered, config);
     session.receive(units);
     log.entries()
 }
@@ -130,6 +132,7 @@ fn what_a_layer_adds_is_not_too_much_output() {
             low_water: 1_000,
             high_water: 8_000,
             max_output: 8_000,
+            max_reply: 8_000,
             ..timeless().limits
         },
         ..timeless()

@@ -77,7 +77,7 @@ fn a_contradiction_is_found_when_the_listener_is_bound() {
 #[test]
 fn a_listener_limits_the_output_of_its_connections() {
     for model in Model::ALL {
-        let at = ["tcp://127.0.0.1:0?high-water=10&low-water=1&max-output=20"];
+        let at = ["tcp://127.0.0.1:0?high-water=10&low-water=1&max-output=20&max-reply=20"];
         let server = ModelServer::new(model, &at, timeless(), |_: &Peer| Some(Echo));
         let mut client = server.client();
         echoes(&mut client, b"twenty bytes at most");

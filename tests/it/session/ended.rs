@@ -271,6 +271,7 @@ fn bytes_are_counted_whatever_the_end_is() {
             high_water: 8,
             low_water: 4,
             max_output: 16,
+            max_reply: 16,
             ..timeless().limits
         },
         ..timeless()

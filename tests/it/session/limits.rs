@@ -82,6 +82,7 @@ fn layers_pass_the_limits_on_to_the_session_outside() {
         high_water: 4,
         low_water: 1,
         max_output: 8,
+        max_reply: 8,
         idle_timeout: None,
         ..timeless().limits
     });

@@ -9,6 +9,7 @@ mod half_close;
 mod limits;
 mod panics_abort;
 mod pauses;
+mod sending;
 
 use std::io;
 use std::sync::{Arc, Mutex};

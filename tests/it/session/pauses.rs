@@ -14,6 +14,7 @@ fn small() -> Config {
             high_water: 100,
             low_water: 40,
             max_output: 250,
+            max_reply: 250,
             ..timeless().limits
         },
         ..timeless()

@@ -253,11 +253,14 @@ fn ends() -> Vec<Transcript> {
             vec![say("x")],
             "closed_aborted",
         )),
-        hard(plain(
-            "overflow",
-            || writing(2 << 20),
-            vec![Error],
-            "closed_overflow",
+        hard(limited(
+            plain(
+                "overflow",
+                || writing(2 << 20),
+                vec![Error],
+                "closed_overflow",
+            ),
+            hasty(|config| config.limits.max_reply = 1 << 20),
         )),
         hard(limited(
             plain(

@@ -1,7 +1,7 @@
 //! The calls that an event loop makes: the `Net` implementation of the simulated network.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -209,6 +209,16 @@ impl Net for Network {
         }
         self.send_down(wire, Segment::Bytes(sent));
         Ok(count)
+    }
+
+    /// Writes all slices like one, so that a write may also end at any byte of any of them.
+    fn write_vectored(&mut self, stream: &mut Handle, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let data: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter())
+            .copied()
+            .collect();
+        self.write(stream, &data)
     }
 
     fn error(&mut self, stream: &mut Handle) -> Option<io::Error> {

@@ -1,0 +1,388 @@
+//! Outboxes: what others, on any thread, have for a connection to send.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::{fmt, mem};
+
+use crate::address::Peer;
+use crate::waker::{Mailbox, Waker};
+
+/// A handle with which others, on any thread, have a connection send data
+/// ([`Transport::outbox`](crate::Transport::outbox)).
+///
+/// What is posted waits until the connection has room for it, and is not copied until then. It is
+/// sent in its order, by [`Protocol::posted`](crate::Protocol::posted), which can put it into the
+/// protocol's format. It goes through framings and layers like everything that the protocol writes.
+///
+/// At most [`max_posted`](crate::Limits::max_posted) bytes may wait. They count towards
+/// [`max_buffered`](crate::Config::max_buffered), once however many outboxes they wait in.
+///
+/// ```
+/// use serveloop::service::Outbox;
+/// use serveloop::testing::MemorySession;
+/// use serveloop::{Protocol, Result, Transport};
+/// use std::sync::mpsc::Sender;
+///
+/// /// Hands its outbox out, and sends what comes.
+/// struct Listener(Sender<Outbox>);
+///
+/// impl Protocol for Listener {
+///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+///         let _ = self.0.send(transport.outbox());
+///         Ok(())
+///     }
+///
+///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+///         Ok(data.len())
+///     }
+/// }
+///
+/// let (sender, outboxes) = std::sync::mpsc::channel();
+/// let mut session = MemorySession::new(Listener(sender));
+/// let outbox = outboxes.recv()?;
+///
+/// std::thread::spawn(move || outbox.post(&b"news"[..])).join().unwrap()?;
+/// session.run();
+/// assert_eq!(session.sent(), b"news");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Outbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// The driver's number for the session.
+    id: usize,
+    /// Weak, because a mailbox whose driver never empties it again would keep itself alive.
+    mailbox: Weak<Mailbox>,
+    peer: Peer,
+    inbox: Mutex<Inbox>,
+}
+
+struct Inbox {
+    posts: VecDeque<Post>,
+    /// How many bytes wait, and the most that may.
+    bytes: usize,
+    most: usize,
+    state: Life,
+}
+
+/// What is to become of a connection, as its outbox says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Open,
+    /// Posts wait for room in the output. Never the state of an inbox.
+    Waiting,
+    /// The connection is to be closed after what waits.
+    Closing,
+    /// The connection is to be ended at once.
+    Aborting,
+    /// The connection has ended.
+    Over,
+}
+
+impl Outbox {
+    pub(super) fn new(waker: &Waker, peer: Peer, most: usize) -> Self {
+        let (id, mailbox) = waker.target();
+        let inbox = Inbox {
+            posts: VecDeque::new(),
+            bytes: 0,
+            most,
+            state: Life::Open,
+        };
+        let shared = Shared {
+            id,
+            mailbox,
+            peer,
+            inbox: Mutex::new(inbox),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Has the connection send `data` after everything posted before.
+    ///
+    /// # Errors
+    /// [`PostError::Full`] if too much waits already; some data always fits into an empty outbox.
+    /// [`PostError::Closed`] if the connection has ended or the outbox was closed.
+    pub fn post(&self, data: impl Into<Arc<[u8]>>) -> Result<(), PostError> {
+        self.post_shared(&Post::new(data.into(), self.shared.mailbox.clone()))
+    }
+
+    /// Works like [`post`](Self::post), for a post that is shared with others.
+    pub(crate) fn post_shared(&self, post: &Post) -> Result<(), PostError> {
+        if self.put(post)? {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Adds a post without a wake. Returns whether the session is to be woken for it.
+    pub(crate) fn put(&self, post: &Post) -> Result<bool, PostError> {
+        let mut inbox = self.inbox();
+        if inbox.state != Life::Open {
+            return Err(PostError::Closed);
+        }
+        if !inbox.posts.is_empty() && inbox.bytes.saturating_add(post.len()) > inbox.most {
+            return Err(PostError::Full);
+        }
+
+        inbox.bytes += post.len();
+        inbox.posts.push_back(post.clone());
+        Ok(inbox.posts.len() == 1)
+    }
+
+    /// Drops the oldest post, to make room. One that is partly sent does not wait here any more.
+    pub(crate) fn drop_oldest(&self) -> bool {
+        let mut inbox = self.inbox();
+        let dropped = inbox.pop();
+        drop(inbox);
+        dropped.is_some()
+    }
+
+    /// Closes the connection after everything that waits here and in its output was sent. Nothing
+    /// can be posted any more.
+    pub fn close(&self) {
+        self.end(Life::Closing);
+    }
+
+    /// Ends the connection at once, and drops what waits.
+    pub fn abort(&self) {
+        self.end(Life::Aborting);
+    }
+
+    fn end(&self, state: Life) {
+        let mut inbox = self.inbox();
+        let is_new = matches!(
+            (inbox.state, state),
+            (Life::Open, _) | (Life::Closing, Life::Aborting)
+        );
+        if is_new {
+            inbox.state = state;
+            drop(inbox);
+            self.wake();
+        }
+    }
+
+    /// Returns the connection's number: [`Peer::id`].
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.shared.peer.id()
+    }
+
+    /// Returns the connection's peer, as it was when the outbox was made.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.shared.peer
+    }
+
+    /// Returns how many bytes wait here. What the connection has taken into its output does not
+    /// count.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.inbox().bytes
+    }
+
+    /// Returns whether nothing can be posted any more, because the connection has ended or the
+    /// outbox was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inbox().state != Life::Open
+    }
+
+    pub(crate) fn mailbox(&self) -> &Weak<Mailbox> {
+        &self.shared.mailbox
+    }
+
+    /// Returns the driver's number for the session.
+    pub(crate) fn session(&self) -> usize {
+        self.shared.id
+    }
+
+    fn wake(&self) {
+        if let Some(mailbox) = self.shared.mailbox.upgrade() {
+            mailbox.push_posted([self.shared.id]);
+        }
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        let inbox = self.shared.inbox.lock();
+        inbox.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the session does with its own outbox.
+impl Outbox {
+    /// Takes the oldest post, unless the connection's output is full. If it takes none, returns what
+    /// is to become of the connection.
+    pub(super) fn take(&self, is_full: bool) -> Result<Post, Life> {
+        let mut inbox = self.inbox();
+        match inbox.state {
+            Life::Open | Life::Closing if is_full && !inbox.posts.is_empty() => Err(Life::Waiting),
+            Life::Open | Life::Closing => inbox.pop().ok_or(inbox.state),
+            state => Err(state),
+        }
+    }
+
+    /// Sets the most bytes that may wait.
+    pub(super) fn set_most(&self, most: usize) {
+        self.inbox().most = most;
+    }
+
+    /// Notes that the connection has ended, and drops what waits. Returns how many bytes that was.
+    pub(super) fn end_all(&self) -> usize {
+        let mut inbox = self.inbox();
+        inbox.state = Life::Over;
+        let dropped = mem::take(&mut inbox.posts);
+        let bytes = mem::take(&mut inbox.bytes);
+        // A post that nobody else holds is dropped here, which takes another lock.
+        drop(inbox);
+        drop(dropped);
+        bytes
+    }
+}
+
+impl Inbox {
+    fn pop(&mut self) -> Option<Post> {
+        let post = self.posts.pop_front()?;
+        self.bytes -= post.len();
+        if self.posts.is_empty() {
+            self.posts = VecDeque::new();
+        }
+        Some(post)
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("id", &self.id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an [`Outbox`] does not take a post.
+///
+/// ```
+/// use serveloop::service::{Outbox, PostError};
+///
+/// /// Returns whether `outbox` is still of use.
+/// fn try_to_tell(outbox: &Outbox) -> bool {
+///     match outbox.post(&b"news"[..]) {
+///         Ok(()) => true,
+///         Err(PostError::Full) => true, // It may have room again later.
+///         Err(PostError::Closed) => false,
+///     }
+/// }
+/// # let _ = try_to_tell;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostError {
+    /// More than [`max_posted`](crate::Limits::max_posted) bytes would wait.
+    Full,
+    /// The connection has ended, or the outbox was closed.
+    Closed,
+}
+
+impl fmt::Display for PostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the outbox is full",
+            Self::Closed => "the connection has ended",
+        })
+    }
+}
+
+impl Error for PostError {}
+
+/// Data that was posted to an [`Outbox`] or a [`Group`](crate::service::Group). Its bytes are shared
+/// by everybody who is to send them, and count once towards
+/// [`max_buffered`](crate::Config::max_buffered), for as long as anybody has them.
+///
+/// It is a slice of bytes for a protocol that puts it into its format
+/// ([`Protocol::posted`](crate::Protocol::posted)).
+///
+/// ```
+/// use serveloop::service::Post;
+/// use serveloop::{Protocol, Result, Transport};
+///
+/// struct Chunked;
+///
+/// impl Protocol for Chunked {
+///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+///         Ok(data.len())
+///     }
+///
+///     fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+///         transport.write(format!("{:x}\r\n", post.len()).as_bytes());
+///         transport.write_post(post);
+///         transport.write(b"\r\n");
+///     }
+/// }
+/// # let _ = Chunked;
+/// ```
+#[derive(Clone)]
+pub struct Post {
+    payload: Arc<Payload>,
+}
+
+struct Payload {
+    data: Arc<[u8]>,
+    /// Whose account the data is on.
+    account: Weak<Mailbox>,
+}
+
+impl Post {
+    pub(crate) fn new(data: Arc<[u8]>, account: Weak<Mailbox>) -> Self {
+        if let Some(account) = account.upgrade() {
+            account.charge(data.len());
+        }
+        Self {
+            payload: Arc::new(Payload { data, account }),
+        }
+    }
+
+    /// Returns the data, for others to send.
+    #[must_use]
+    pub fn data(&self) -> &Arc<[u8]> {
+        &self.payload.data
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        if let Some(account) = self.account.upgrade() {
+            account.discharge(self.data.len());
+        }
+    }
+}
+
+impl Deref for Post {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.payload.data
+    }
+}
+
+impl fmt::Debug for Post {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Post")
+            .field("length", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A session's own handle to its outbox. When it is dropped, the outbox is closed.
+#[derive(Debug)]
+pub(super) struct Own(pub(super) Outbox);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.0.end_all();
+    }
+}

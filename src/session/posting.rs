@@ -1,0 +1,80 @@
+//! How a session takes what others have posted for its connection.
+
+use crate::error::CloseReason;
+use crate::session::outbox::{Life, Outbox, Own, Post};
+use crate::session::queue::Bytes;
+use crate::session::state::{CLOSING, STALLED, State, WANTED};
+use crate::session::{Context, Protocol, Session, Transport};
+
+impl Transport<'_> {
+    /// Returns a handle with which others, on any thread, have this connection send data. Further
+    /// calls return the same one. A datagram's session ends at once, so its outbox takes nothing.
+    ///
+    /// A connection with an outbox needs about 200 bytes more. See [`Outbox`].
+    pub fn outbox(&mut self) -> Outbox {
+        if let Some(outbox) = self.state.outbox() {
+            return outbox.clone();
+        }
+
+        let most = self.limits().max_posted;
+        let outbox = Outbox::new(&self.waker(), self.peer().clone(), most);
+        if self.peer().is_datagram() {
+            outbox.close();
+        }
+        self.state.extra().outbox = Some(Own(outbox.clone()));
+        outbox
+    }
+
+    /// Sends a post like [`write`](Self::write). If it is longer than 4 KiB it is shared, not copied.
+    /// It is on an account of its own, and does not count towards this connection's.
+    pub fn write_post(&mut self, post: &Post) {
+        self.write_bytes(Bytes::Posted(post.clone()));
+    }
+}
+
+impl State {
+    pub(super) fn outbox(&self) -> Option<&Outbox> {
+        let extra = self.extra.as_ref()?;
+        extra.outbox.as_ref().map(|own| &own.0)
+    }
+
+    /// Closes the outbox, and drops what waits in it. Returns how many bytes that was.
+    pub(super) fn drop_posts(&mut self) -> usize {
+        let outbox = self.extra.as_mut().and_then(|extra| extra.outbox.take());
+        outbox.map_or(0, |own| own.0.end_all())
+    }
+}
+
+impl<P: Protocol> Session<P> {
+    /// Has the protocol send what was posted, as long as there is room for it.
+    #[inline]
+    pub(super) fn take_posts(&mut self, context: &Context<'_>) {
+        if self.state.extra.is_some() {
+            self.take_posts_of(context);
+        }
+    }
+
+    #[cold]
+    fn take_posts_of(&mut self, context: &Context<'_>) {
+        let Some(outbox) = self.state.outbox().cloned() else {
+            return;
+        };
+
+        while !self.state.flags.any(CLOSING) {
+            // A peer that takes nothing now is owed what waits, and the rest is shared until then.
+            let high_water = self.state.limits(context.config).high_water;
+            let is_full = self.state.flags.any(STALLED) || self.state.waiting() >= high_water;
+            match outbox.take(is_full) {
+                Ok(post) => self
+                    .protocol
+                    .tell(&mut self.state, context, |protocol, transport| {
+                        protocol.posted(&post, transport);
+                    }),
+                Err(Life::Closing) => self.state.close(),
+                Err(Life::Aborting) => self.state.fail(CloseReason::Aborted),
+                Err(Life::Waiting) => return self.state.flags.set(WANTED),
+                Err(Life::Open | Life::Over) => return,
+            }
+        }
+    }
+}

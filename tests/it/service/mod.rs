@@ -1,0 +1,4 @@
+//! What runs beside connections: outboxes and groups.
+
+mod groups;
+mod outboxes;
