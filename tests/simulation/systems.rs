@@ -237,6 +237,8 @@ fn posting() -> Simulated {
         }
 
         fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+            // Nothing can be posted after this.
+            transport.pause_reading();
             transport.outbox().close();
         }
     }
