@@ -225,8 +225,9 @@ fn posting() -> Simulated {
             } else if outbox.id() % 2 == 0 {
                 outbox.post(data).expect("room");
             } else {
+                // A driver that could make no waker ends the connection after this.
                 let published = self.0.publish(outbox.id().to_be_bytes(), data);
-                assert_eq!((published.sent, published.lagging), (1, 0));
+                assert!(published.sent <= 1 && published.lagging == 0);
             }
             Ok(data.len())
         }

@@ -489,6 +489,49 @@ fn chat_is_not_held_up_by_one_who_never_reads() {
     assert!(missed < said, "{missed} lines of {said} came");
 }
 
+#[test]
+fn tick_tells_everybody_the_time() {
+    let tick = Example::run("tick", &[ANYWHERE]);
+    let mut clients = [0; 2].map(|_| BufReader::new(client(&tick.address())));
+    for client in &mut clients {
+        let seconds = [0; 2].map(|_| {
+            let line = heard(client);
+            let seconds = line.strip_suffix(" s\n").unwrap().parse::<u64>();
+            seconds.unwrap()
+        });
+        assert_eq!(seconds[0] + 1, seconds[1]);
+    }
+}
+
+/// A file of many times the memory that it may take, by a client that is slow at first.
+#[test]
+fn download_streams_a_file() {
+    let directory = Scratch::new();
+    let content = noise(40 * MIB);
+    fs::write(directory.path("large"), &content).unwrap();
+    let root = directory.path("");
+    let download = Example::run("download", &[ANYWHERE, root.to_str().unwrap()]);
+    let mut client = BufReader::new(client(&download.address()));
+    let before = download.peak_memory();
+
+    let ask = |client: &mut BufReader<TcpStream>, name: &str| {
+        client
+            .get_mut()
+            .write_all(format!("GET {name}\n").as_bytes())
+            .unwrap();
+        heard(client)
+    };
+    assert!(ask(&mut client, "none").starts_with("error: No such file"));
+    assert!(ask(&mut client, "../large").starts_with("error: "));
+    assert_eq!(ask(&mut client, "large"), format!("{}\n", content.len()));
+
+    let mut got = vec![0; content.len()];
+    client.read_exact(&mut got).unwrap();
+    assert!(got == content);
+    let grown = download.peak_memory() - before;
+    assert!(grown < GROWTH_BYTES, "{grown} bytes for one file");
+}
+
 /// A server of the test's own that takes one connection, and a proxy in front of it.
 struct Proxied {
     proxy: Example,
