@@ -492,7 +492,8 @@ fn chat_is_not_held_up_by_one_who_never_reads() {
 #[test]
 fn tick_tells_everybody_the_time() {
     let tick = Example::run("tick", &[ANYWHERE]);
-    let mut clients = [0; 2].map(|_| BufReader::new(client(&tick.address())));
+    let address = tick.address();
+    let mut clients = [0; 2].map(|_| BufReader::new(client(&address)));
     for client in &mut clients {
         let seconds = [0; 2].map(|_| {
             let line = heard(client);
