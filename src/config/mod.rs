@@ -80,7 +80,8 @@ pub struct Config {
     /// The most bytes written to one connection per turn. Default 256 KiB.
     pub write_per_turn: usize,
     /// The most messages that one session takes, counted as calls of `data_received`, before other
-    /// sessions have their turn. The count starts again with each of the reads that make up
+    /// sessions have their turn, and the most that it takes in addition within its calls
+    /// ([`has_turn`](crate::Transport::has_turn)). The count starts again with each of the reads that make up
     /// `read_per_turn`. Default 64.
     pub messages_per_turn: usize,
     /// The most connections whose [layer](crate::layer) goes on with its handshake per turn, since a

@@ -140,8 +140,37 @@ pub(super) struct Extra {
     pub(super) queue: Option<Box<Queue>>,
     /// Where others post data, if the protocol has asked for it.
     pub(super) outbox: Option<Own>,
+    pub(super) turn: Turn,
     /// More than `max_output` bytes waited before the call that goes on.
     is_over: bool,
+}
+
+/// How many messages a protocol has taken within calls, in the turn that began at a moment.
+#[derive(Debug)]
+pub(super) struct Turn {
+    began: Tick,
+    taken: usize,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            began: Tick::ZERO,
+            taken: 0,
+        }
+    }
+}
+
+impl Turn {
+    /// Counts one more message, if fewer than `most` were taken in the turn that began at `now`.
+    pub(super) fn take(&mut self, now: Tick, most: usize) -> bool {
+        if self.began != now {
+            (self.began, self.taken) = (now, 0);
+        }
+        let has_more = self.taken < most;
+        self.taken += usize::from(has_more);
+        has_more
+    }
 }
 
 /// Why a connection ends.

@@ -269,6 +269,48 @@ impl Transport<'_> {
         self.state.flags.set(AGAIN);
     }
 
+    /// Returns whether the protocol may take another message in this call, and counts it if so. False
+    /// if that was true [`messages_per_turn`](crate::Config::messages_per_turn) times since the
+    /// driver read its clock, which it does once per turn, or if no more input is to be shown: the
+    /// output is full, reading is paused, a call was asked for, or the connection is closing.
+    ///
+    /// Taking one message per call is simpler, and as fair. A protocol of many short messages saves
+    /// the calls with a loop around the rest of its data. A connection that has asked needs about 100
+    /// bytes more.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Protocol, Result, Transport};
+    ///
+    /// /// Answers each byte.
+    /// struct Bytes;
+    ///
+    /// impl Protocol for Bytes {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         let mut taken = 0;
+    ///         loop {
+    ///             transport.write(&data[taken..=taken]);
+    ///             taken += 1;
+    ///             if taken == data.len() || !transport.has_turn() {
+    ///                 return Ok(taken);
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::new(Bytes);
+    /// session.receive(b"abc");
+    /// assert_eq!(session.sent(), b"abc");
+    /// ```
+    pub fn has_turn(&mut self) -> bool {
+        if self.is_blocked() {
+            return false;
+        }
+        let now = self.context.clock.tick();
+        let most = self.context.config.messages_per_turn;
+        self.state.extra().turn.take(now, most)
+    }
+
     /// Returns whether a producer should stop until
     /// [`resume_writing`](crate::Protocol::resume_writing), because too much output waits.
     #[must_use]

@@ -1,11 +1,13 @@
 //! Pausing and backpressure: nothing is lost, nothing is told too early, nothing grows without end.
 
+use serveloop::driver::{Clock, Context, Mailbox, Session};
 use serveloop::testing::MemorySession;
-use serveloop::{CloseReason, Config, Limits, Transport, Waker};
+use serveloop::{CloseReason, Config, Limits, Peer, Transport, Waker};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use crate::support::probe::{Log, Probe};
-use crate::support::timeless;
+use crate::support::{millis, timeless};
 
 /// Small marks, so that tests can name every byte.
 fn small() -> Config {
@@ -303,4 +305,61 @@ fn writing_what_fits_stops_no_input_and_is_resumed() {
     session.take(usize::MAX / 2);
     assert_eq!(log.count("resume"), 1, "it had room for everything since");
     assert!(session.sent().ends_with(b"bd"));
+}
+
+/// A protocol that takes several messages per call takes as many in a turn as it takes calls, and no more.
+#[test]
+fn a_loop_inside_a_call_has_as_many_messages_as_a_turn_has_calls() {
+    for (takes, most) in [(1, 64), (4, 128), (100, 128)] {
+        let shown = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&shown);
+        let probe = Probe::new(&Log::default()).data(move |data, transport| {
+            let mut taken = 1;
+            while taken < data.len().min(takes) && transport.has_turn() {
+                taken += 1;
+            }
+            *count.lock().unwrap() += taken;
+            Ok(taken)
+        });
+
+        let (mut clock, config) = (Clock::new(Instant::now()), timeless());
+        let mailbox = Mailbox::new(Box::new(|| ()));
+        let peer = Peer::new("tcp://192.0.2.1:1".parse().unwrap(), Some(0));
+        let mut session = Session::new(probe, peer, clock.tick());
+        for turn in 1..4 {
+            clock.set(clock.now() + millis(1));
+            let context = Context::new(&clock, &config, &mailbox, 0);
+            if turn == 1 {
+                session.handle_open(&context);
+                session.handle_data(&[0; 1_000], &context);
+            } else {
+                session.handle_more(&context);
+            }
+            assert_eq!(*shown.lock().unwrap(), turn * most, "{takes}");
+            assert!(session.has_more());
+        }
+    }
+}
+
+/// No more is taken once the output is full, reading is paused, or the connection is closing.
+#[test]
+fn a_loop_inside_a_call_ends_where_input_is_not_shown() {
+    type Act = fn(&mut Transport<'_>);
+    let acts: [Act; 4] = [
+        |transport| transport.write(&[0; 200]),
+        |transport| transport.pause_reading(),
+        |transport| transport.close(),
+        |transport| transport.call_again(),
+    ];
+    for act in acts {
+        let probe = Probe::new(&Log::default()).data(move |data, transport| {
+            assert!(transport.has_turn());
+            act(transport);
+            assert!(!transport.has_turn());
+            Ok(data.len())
+        });
+        let mut session = MemorySession::with_config(probe, small());
+        session.receive(b"x");
+        assert!(!matches!(session.reason(), Some(CloseReason::Panicked)));
+    }
 }
