@@ -1,11 +1,15 @@
 //! What runs beside connections, and what connects them with each other.
 //!
 //! An [`Outbox`] has one connection send what others have for it, and a [`Group`] has many send the
-//! same.
+//! same. [`Offload`] is a bounded pool of threads for work that blocks.
 //!
-//! This room imports `session` and `waker`.
+//! This room imports `error`, `session` and `waker`.
 
 mod group;
+mod job;
+mod offload;
 
 pub use self::group::{Group, Lagging, Published};
+pub use self::job::{Job, JobError};
+pub use self::offload::{Offload, OffloadLimits, Rejected, Rejection};
 pub use crate::session::{Outbox, Post, PostError};

@@ -43,6 +43,8 @@ const HANDED_OUT: &[(&str, &str)] = &[
     ("layer::WireEnd", "two words, which say when to answer them"),
     ("net::Datagram", "`Mio` makes it, and the loop keeps it"),
     ("net::Listener", "`Mio` makes it, and the loop keeps it"),
+    ("service::Rejected", "`Offload::submit` returns it"),
+    ("service::Rejection", "`Rejected::reason` returns it"),
     ("testing::Call", "what a simulated network says that failed"),
     ("testing::Failure", "`Simulation::check` returns it"),
     (

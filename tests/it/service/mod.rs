@@ -1,4 +1,5 @@
-//! What runs beside connections: outboxes and groups.
+//! What runs beside connections: outboxes, groups and pools of threads.
 
 mod groups;
+mod offload;
 mod outboxes;
