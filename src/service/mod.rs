@@ -1,14 +1,17 @@
 //! What runs beside connections, and what connects them with each other.
 //!
 //! An [`Outbox`] has one connection send what others have for it, and a [`Group`] has many send the
-//! same. [`Offload`] is a bounded pool of threads for work that blocks.
+//! same. [`Offload`] is a bounded pool of threads for work that blocks, and
+//! [`Deadlines`] are the timers of a protocol that has several.
 //!
 //! This room imports `error`, `session` and `waker`.
 
+mod deadlines;
 mod group;
 mod job;
 mod offload;
 
+pub use self::deadlines::Deadlines;
 pub use self::group::{Group, Lagging, Published};
 pub use self::job::{Job, JobError};
 pub use self::offload::{Offload, OffloadLimits, Rejected, Rejection};
