@@ -475,9 +475,17 @@ impl<P: Protocol> Session<P> {
 
     #[cold]
     fn left_over(&mut self, taken: usize, pending: bool, context: &Context<'_>) {
+        // Without a deadline of its own, the first message has that of any other.
+        let is_any = self
+            .state
+            .limits(context.config)
+            .first_message_timeout
+            .is_none();
         let flags = &mut self.state.flags;
         if taken > 0 {
             flags.clear(FIRST | INCOMPLETE);
+        } else if is_any {
+            flags.clear(FIRST);
         }
 
         if pending {
