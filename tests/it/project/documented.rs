@@ -46,6 +46,9 @@ const HANDED_OUT: &[(&str, &str)] = &[
     ("service::Rejected", "`Offload::submit` returns it"),
     ("service::Rejection", "`Rejected::reason` returns it"),
     ("testing::Call", "what a simulated network says that failed"),
+    ("testing::Client", "`MemoryServer::connect` returns it"),
+    ("testing::Seen", "`MemoryServer::seen` returns it"),
+    ("testing::Fate", "the judge of an exchange is shown it"),
     ("testing::Failure", "`Simulation::check` returns it"),
     (
         "testing::Handle",

@@ -305,7 +305,6 @@ fn without_a_thread_the_first_job_is_refused() {
 struct Doubling {
     pool: Offload,
     job: Option<Job<u8>>,
-    is_last: bool,
 }
 
 impl Doubling {
@@ -313,7 +312,6 @@ impl Doubling {
         Self {
             pool: pool.clone(),
             job: None,
-            is_last: false,
         }
     }
 }
@@ -328,14 +326,6 @@ impl Protocol for Doubling {
         self.job = Some(self.pool.submit(transport.waker(), work)?);
         transport.pause_reading();
         Ok(1)
-    }
-
-    fn eof_received(&mut self, _: &[u8], transport: &mut Transport<'_>) -> Result {
-        self.is_last = true;
-        if self.job.is_none() {
-            transport.close();
-        }
-        Ok(())
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
