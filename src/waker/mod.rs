@@ -88,6 +88,9 @@ impl fmt::Debug for Waker {
     }
 }
 
+/// The id of a loop's factory. Connections have larger ones.
+pub(crate) const FACTORY: usize = 0;
+
 struct Target {
     id: usize,
     queued: AtomicBool,

@@ -12,6 +12,8 @@ pub(super) trait AnyFactory: Send {
 
     fn needs_stream(&self, listener: usize) -> bool;
 
+    fn needs_loop(&self) -> bool;
+
     fn tell(&mut self, ended: &Ended<'_>);
 
     fn copy(&self) -> Box<dyn AnyFactory>;
@@ -51,6 +53,10 @@ impl Factory for BoxedFactory {
         self.0.needs_stream(listener)
     }
 
+    fn needs_loop(&self) -> bool {
+        self.0.needs_loop()
+    }
+
     fn handle_error(&mut self, ended: &Ended<'_>) {
         self.0.tell(ended);
     }
@@ -71,6 +77,10 @@ where
 
     fn needs_stream(&self, listener: usize) -> bool {
         self.0.needs_stream(listener)
+    }
+
+    fn needs_loop(&self) -> bool {
+        self.0.needs_loop()
     }
 
     fn tell(&mut self, ended: &Ended<'_>) {
