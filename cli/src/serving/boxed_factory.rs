@@ -12,8 +12,6 @@ pub(super) trait AnyFactory: Send {
 
     fn needs_stream(&self, listener: usize) -> bool;
 
-    fn needs_loop(&self) -> bool;
-
     fn tell(&mut self, ended: &Ended<'_>);
 
     fn copy(&self) -> Box<dyn AnyFactory>;
@@ -53,10 +51,6 @@ impl Factory for BoxedFactory {
         self.0.needs_stream(listener)
     }
 
-    fn needs_loop(&self) -> bool {
-        self.0.needs_loop()
-    }
-
     fn handle_error(&mut self, ended: &Ended<'_>) {
         self.0.tell(ended);
     }
@@ -77,10 +71,6 @@ where
 
     fn needs_stream(&self, listener: usize) -> bool {
         self.0.needs_stream(listener)
-    }
-
-    fn needs_loop(&self) -> bool {
-        self.0.needs_loop()
     }
 
     fn tell(&mut self, ended: &Ended<'_>) {
