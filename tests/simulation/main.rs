@@ -324,6 +324,7 @@ fn everything_happens() {
         "closed_timeout_handshake",
         "closed_timeout_drain",
         "closed_protocol_error",
+        "closed_source_failed",
         "closed_killed",
     ];
     check_happens(systems(), 1_000, &not_here);
