@@ -13,10 +13,11 @@ use crate::layer::tls::certificates;
 use crate::support::seconds;
 
 type Any = Box<dyn Protocol>;
+type Build = Box<dyn Fn() -> Any>;
 
 /// Counts the ends that concern an operator.
 struct Alarmed {
-    build: Box<dyn Fn() -> Any>,
+    build: Build,
     alarms: Vec<String>,
 }
 
@@ -34,7 +35,7 @@ impl Factory for Alarmed {
     }
 }
 
-fn servers() -> Vec<(&'static str, Box<dyn Fn() -> Any>)> {
+fn servers() -> Vec<(&'static str, Build)> {
     let tls: ServerTls = certificates::server("localhost").build().unwrap();
     let encrypted = move || -> Any {
         let inside = |_: &Peer, _: &TlsInfo| Some(Echo);

@@ -256,12 +256,11 @@ fn the_end_waits_for_what_runs_and_drops_what_waits() {
     assert!(!pool.end(Duration::ZERO), "one runs");
     woken.recv_timeout(PATIENCE).unwrap();
     assert_eq!(wait(waits), Err(JobError::Ended));
-    let refused = pool.clone().submit(|| (), || ()).unwrap_err();
+    let refused = pool.submit(|| (), || ()).unwrap_err();
     assert_eq!(refused.to_string(), "the pool has ended");
 
     let Held { go, job, .. } = held;
-    let ends = pool.clone();
-    let ends = thread::spawn(move || ends.end(PATIENCE));
+    let ends = thread::spawn(move || pool.end(PATIENCE));
     go.send(()).unwrap();
     assert!(ends.join().unwrap());
     assert_eq!(wait(job), Ok(()));
@@ -422,7 +421,7 @@ impl Factory for Slow {
 
     fn service_actions(&mut self, actions: &mut Actions<'_, Doubling>) {
         self.turns += 1;
-        if self.turns.is_multiple_of(3) {
+        if self.turns % 3 == 0 {
             self.pool.run_one();
         }
         if self.pool.waiting() > 0 {

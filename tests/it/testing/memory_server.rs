@@ -114,11 +114,11 @@ impl Factory for Noting {
     }
 
     fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
-        self.log.push(&format!("{peer} {why:?}"));
+        self.log.push(format!("{peer} {why:?}"));
     }
 
     fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.log.push(&format!("{}", ended.reason()));
+        self.log.push(ended.reason().to_string());
     }
 }
 
