@@ -241,6 +241,9 @@ impl CloseReason {
     /// the peer sent no complete first message in time, or if it ended its stream within a message.
     /// Port scans, health checks and closed browsers cause such ends.
     ///
+    /// [`Statistics`](crate::Statistics) has counters for resets (`peer_resets`) and for connections that
+    /// ended before a byte came (`probes`).
+    ///
     /// If such an end [is an error](Self::is_error) on an incoming connection, it is counted, and
     /// logged at the level debug instead of as a warning.
     /// [`handle_error`](crate::Factory::handle_error) is still called for it.

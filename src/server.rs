@@ -8,8 +8,8 @@ use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
 use crate::net::{Bound, Mio, bind_listen};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
-pub use crate::session::Refusal;
 use crate::session::{Factory, Protocol};
+pub use crate::session::{OpenConnection, Refusal};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::{LOG_TARGET, sys};
@@ -452,6 +452,10 @@ impl Server {
         factory: F,
         model: impl FnOnce(&Reactor<F>) -> io::Result<Box<dyn Model<Mio, F::Protocol>>>,
     ) -> io::Result<Statistics> {
+        if factory.needs_loop() {
+            let problem = "this factory needs its connections on the loop, and here they are not";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
         self.activate()?;
         let mut reactor = self.reactor(factory)?;
         let model = model(&reactor)?;

@@ -5,12 +5,12 @@ use std::net::Shutdown as End;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use std::{fmt, io, mem};
 
 use crate::session::Tick;
 use crate::sys;
+use crate::waker::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// Signals within this many milliseconds of the first count as the same request.
 const SIGNALS_TOGETHER: u64 = 500;

@@ -166,6 +166,12 @@ counters! {
         closed_panicked,
         /// Connections whose process ended with an error or was killed: [`CloseReason::Process`].
         closed_killed,
+        /// Connections that the peer or the network reset or lost, or that the system gave up. Each counts
+        /// in `closed_io` too.
+        peer_resets,
+        /// Incoming connections that the peer ended or reset before a byte of it had come, as health
+        /// checks of load balancers and port scans do. Each counts in the counter of its end too.
+        probes,
         /// Connections that ended and that a [`RateLimit`](crate::layer::RateLimit) had made wait.
         rate_limited,
         /// Panics in handlers, in `build_protocol` and in the other hooks.
@@ -186,6 +192,16 @@ impl Statistics {
         if matches!(reason, CloseReason::Panicked) {
             self.panics += 1;
         }
+    }
+
+    /// Counts the end of one connection, and whether it was a peer's reset or a mere probe.
+    pub(crate) fn count_end(&mut self, reason: &CloseReason, is_inbound: bool, received: u64) {
+        self.count_close(reason);
+        let is_reset = matches!(reason, CloseReason::Io(_)) && reason.is_ordinary();
+        let by_peer =
+            is_reset || matches!(reason, CloseReason::PeerClosed | CloseReason::Truncated);
+        self.peer_resets += u64::from(is_reset);
+        self.probes += u64::from(by_peer && is_inbound && received == 0);
     }
 
     /// Returns the number of connections that have ended.

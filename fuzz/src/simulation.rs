@@ -1,5 +1,8 @@
 //! Servers under a simulated network of which bytes decide what it does.
 
+#[expect(dead_code, reason = "the tests of this server are not run here")]
+#[path = "../../tests/simulation/http.rs"]
+mod http;
 #[path = "../../tests/simulation/proxy.rs"]
 mod proxy;
 #[path = "../../tests/simulation/systems.rs"]

@@ -52,7 +52,8 @@ pub struct Limits {
     /// 10 s.
     pub handshake_timeout: Option<Duration>,
     /// How long an accepted connection may take to send its first complete message. With a layer
-    /// the time begins when the handshake is done. Default 10 s.
+    /// the time begins when the handshake is done. With `None` the first message is like any other:
+    /// once begun, it has `message_timeout`. Default 10 s.
     pub first_message_timeout: Option<Duration>,
     /// How long each later message, or any message on an outbound connection, may take from its
     /// first byte to its last. Default 30 s.

@@ -21,6 +21,9 @@ const MIB: usize = 1024 * KIB;
 /// The most bytes of one read. A buffer of this size stays in the processor's cache.
 const READ_AT_ONCE: usize = 64 * KIB;
 
+/// How long a trusted client may be silent before the system asks whether it is still there.
+const TRUSTED_KEEPALIVE: Duration = Duration::from_secs(60);
+
 /// The largest `read_per_turn`: one connection must not occupy a turn for seconds.
 const READ_MOST: usize = 1024 * MIB;
 
@@ -170,6 +173,46 @@ pub struct Config {
 }
 
 impl Config {
+    /// Returns the limits for clients that the server trusts: a pool of another program that keeps idle
+    /// connections, subscribers that only listen, or many connections from one address. What protects
+    /// from strangers alone is off, and what protects from faults stays on:
+    ///
+    /// - `first_message_timeout` and `idle_timeout` are `None`: a connection may be silent from its
+    ///   beginning, and for as long as it likes.
+    /// - `max_per_peer` is as high as `max_connections`: one address may have all connections.
+    /// - `keepalive` is 60 s, because otherwise a connection whose machine has vanished would never
+    ///   end. The system ends it after about two minutes.
+    ///
+    /// A message that was begun still has to be completed, output has to be accepted, and sizes, memory
+    /// and the number of connections are limited as by default. A Unix socket needs no probes and
+    /// has none: its peer cannot vanish.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Config, protocols::Echo};
+    /// use std::time::Duration;
+    ///
+    /// let mut session = MemorySession::with_config(Echo, Config::trusted());
+    /// session.advance(Duration::from_secs(86_400));
+    /// session.receive(b"good morning");
+    /// assert_eq!(session.sent(), b"good morning");
+    /// ```
+    #[must_use]
+    pub fn trusted() -> Self {
+        let limits = Limits {
+            first_message_timeout: None,
+            idle_timeout: None,
+            ..Limits::default()
+        };
+        let usual = Self::default();
+        Self {
+            max_per_peer: usual.max_connections,
+            keepalive: Some(TRUSTED_KEEPALIVE),
+            limits,
+            ..usual
+        }
+    }
+
     /// Checks that the limits are valid on their own and consistent with each other. Servers, loops
     /// and the tools for tests do this when they are given a `Config`.
     ///

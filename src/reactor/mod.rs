@@ -35,7 +35,7 @@ mod phases;
 mod postponed;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, io};
 
 use self::postponed::Postponed;
@@ -49,7 +49,7 @@ use crate::reactor::datagram::Responder;
 use crate::reactor::hub::{Effects, Env};
 use crate::reactor::listeners::{Listener, Listeners};
 use crate::reactor::token::FIRST_TOKEN;
-use crate::session::{Factory, Input, Tick};
+use crate::session::{Factory, Input, Requests, Tick};
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Waker, Wakers};
@@ -119,12 +119,10 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     model: Option<Box<dyn Model<N, F::Protocol>>>,
     events: Vec<Event>,
     busy_poll: BusyPoll,
-    /// Outbound connections to be opened.
-    connects: Vec<(Address, F::Protocol)>,
+    /// What the factory has asked for: outbound connections, and when to be called again.
+    requests: Requests<F::Protocol>,
     /// Outbound connections that the system could not begin yet.
     postponed: Postponed<F::Protocol>,
-    /// When the factory asked to be called again.
-    again: Option<Instant>,
     /// The factory knows that the loop serves, and when it may be told next that its time has come.
     has_started: bool,
     next_tick: Tick,
@@ -197,9 +195,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             listeners: Listeners::new(),
             model: None,
             events: Vec::new(),
-            connects: Vec::new(),
+            requests: Requests::new(),
             postponed: Postponed::new(),
-            again: None,
             has_started: false,
             next_tick: Tick::ZERO,
             shutdown: Shutdown::default(),
@@ -281,7 +278,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// [`TimedOut`](crate::CloseReason::TimedOut) after `connect_timeout`, or with
     /// [`Shutdown`](crate::CloseReason::Shutdown) if the loop shuts down.
     pub fn connect(&mut self, to: Address, protocol: F::Protocol) {
-        self.connects.push((to, protocol));
+        self.requests.connects.push((to, protocol));
     }
 
     /// Lets `handle` shut this loop down from any thread.
@@ -315,10 +312,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Returns whether [`run`](Self::run) would return now.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        let nobody = self.connections.is_empty() && self.connects.is_empty();
+        let nobody = self.connections.is_empty() && self.requests.connects.is_empty();
         let nobody = nobody && self.postponed.is_empty();
         let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);
-        let asked = || self.again.is_some() || self.factory_deadline().is_some();
+        let asked = || self.requests.again.is_some() || self.factory_deadline().is_some();
         nobody && self.listeners.is_empty() && (self.shutdown.has_begun() || !asked())
     }
 

@@ -7,12 +7,14 @@ use crate::LOG_TARGET;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
+use crate::reactor::connections::Listed;
 use crate::reactor::hub::Hub;
 use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::token::FIRST_TOKEN;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
 use crate::session::{Actions, Factory, REPEAT, Tick, catch};
+use crate::waker::FACTORY;
 
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Waits for events, up to `timeout` or the loop's own next deadline.
@@ -80,7 +82,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Calls the factory, and begins the outbound connections that are due.
     pub(crate) fn service_actions(&mut self) {
-        self.again = self.again.filter(|at| *at > self.env.clock.now());
+        let now = self.env.clock.now();
+        self.requests.again = self.requests.again.filter(|at| *at > now);
         let now = self.env.clock.tick();
         if self.factory_deadline().is_some_and(|at| at <= now) {
             self.next_tick = now.after(REPEAT);
@@ -88,7 +91,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
         self.act(F::service_actions);
 
-        if !self.connects.is_empty() || (!self.postponed.is_empty() && self.is_due_again()) {
+        if !self.requests.connects.is_empty() || (!self.postponed.is_empty() && self.is_due_again())
+        {
             self.begin_connects();
         }
     }
@@ -141,21 +145,41 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Calls a hook of the factory.
     #[inline]
     fn act(&mut self, hook: fn(&mut F, &mut Actions<'_, F::Protocol>)) {
-        let mut shutdown = false;
+        let open = Listed {
+            connections: &self.connections,
+            now: self.env.clock.tick(),
+        };
         let mut actions = Actions {
             now: self.env.clock.now(),
             statistics: &self.effects.statistics,
-            connects: &mut self.connects,
-            again: &mut self.again,
-            shutdown: &mut shutdown,
+            requests: &mut self.requests,
+            open: &open,
+            mailbox: &self.env.mailbox,
         };
 
         let factory = &mut self.factory;
         if catch(|| hook(factory, &mut actions)).is_none() {
             self.effects.statistics.panics += 1;
         }
-        if shutdown {
+        if self.requests.urgent.is_some() {
+            self.obey_factory();
+        }
+    }
+
+    /// Ends what the factory wants ended: connections, or the server.
+    #[cold]
+    fn obey_factory(&mut self) {
+        let Some(urgent) = self.requests.urgent.take() else {
+            return;
+        };
+
+        if urgent.shutdown {
             self.shutdown.request_all();
+        }
+        if !urgent.ends.is_empty() {
+            let ends = urgent.ends.into_iter().collect();
+            let (mut admission, _) = self.lend();
+            admission.connections.end_some(&ends, &mut admission.hub);
         }
     }
 
@@ -224,10 +248,16 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     fn note(&mut self, token: usize) {
         match token {
             WAKER => {
-                let woken = self.env.mailbox.take();
-                woken.for_each(|token| self.connections.note_woken(token));
+                let mut is_factory = false;
+                for token in self.env.mailbox.take() {
+                    is_factory |= token == FACTORY;
+                    self.connections.note_woken(token);
+                }
                 let (mut admission, _) = self.lend();
                 admission.connections.relieve(&mut admission.hub);
+                if is_factory {
+                    self.act(F::woken);
+                }
             }
             SHUTDOWN => self.shutdown.note_rung(),
             FIRST_OF_MODEL.. => self.model.iter_mut().for_each(|model| model.note(token)),
@@ -257,7 +287,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Returns how long the loop may wait if no event comes; `None` means without limit.
     pub(super) fn patience(&self) -> Option<Duration> {
         let accepts = self.listeners.is_ready() && !self.is_full();
-        let begins = !self.connects.is_empty() || self.shutdown.is_requested();
+        let begins = !self.requests.connects.is_empty() || self.shutdown.is_requested();
         if accepts || begins || self.connections.is_busy() {
             return Some(Duration::ZERO);
         }
@@ -266,7 +296,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.listeners.deadline(),
             self.shutdown.deadline(),
             self.model.as_ref().and_then(|model| model.deadline()),
-            self.again.map(|at| self.env.clock.tick_of(at)),
+            self.requests.again.map(|at| self.env.clock.tick_of(at)),
             self.factory_deadline(),
             self.postponed.deadline(),
         ];
@@ -294,7 +324,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let timeout = self.env.config.connect_timeout;
         let until = timeout.map(|timeout| now.after(timeout));
 
-        let begun = mem::take(&mut self.connects);
+        let begun = mem::take(&mut self.requests.connects);
         let begun = begun.into_iter().map(|connect| (connect, until));
         let all = self.postponed.take().chain(begun).collect::<Vec<_>>();
 

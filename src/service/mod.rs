@@ -1,11 +1,18 @@
 //! What runs beside connections, and what connects them with each other.
 //!
 //! An [`Outbox`] has one connection send what others have for it, and a [`Group`] has many send the
-//! same.
+//! same. [`Offload`] is a bounded pool of threads for work that blocks, and
+//! [`Deadlines`] are the timers of a protocol that has several.
 //!
-//! This room imports `session` and `waker`.
+//! This room imports `error`, `session` and `waker`.
 
+mod deadlines;
 mod group;
+mod job;
+mod offload;
 
+pub use self::deadlines::Deadlines;
 pub use self::group::{Group, Lagging, Published};
+pub use self::job::{Job, JobError};
+pub use self::offload::{Offload, OffloadLimits, Rejected, Rejection};
 pub use crate::session::{Outbox, Post, PostError};

@@ -10,7 +10,7 @@ use crate::error::CloseReason;
 use crate::session::clock::Tick;
 use crate::session::outbox::Outbox;
 use crate::session::queue::Queue;
-use crate::session::state::{OPENING, PANICKED, RATE_LIMITED, REPLACED};
+use crate::session::state::{OPENING, PANICKED, RATE_LIMITED, REPLACED, SHUTDOWN};
 use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
 use crate::{
@@ -105,6 +105,11 @@ impl<P> Session<P> {
         let peer = &self.state.peer;
         let socket = peer.via().unwrap_or(peer.address());
         !matches!(socket, Address::Tcp(_))
+    }
+
+    /// Returns whether the protocol was asked to finish.
+    pub(crate) fn was_asked_to_finish(&self) -> bool {
+        self.state.flags.any(SHUTDOWN)
     }
 
     /// Returns whether a layer is still in its handshake.

@@ -80,7 +80,7 @@ impl<P: Protocol> Session<P> {
         let end = self.handle_lost(context)?;
         let (peer, reason) = (end.peer(), end.reason());
 
-        statistics.count_close(reason);
+        statistics.count_end(reason, peer.listener().is_some(), end.traffic.received);
         statistics.panics += u64::from(self.has_panicked_last());
         statistics.rate_limited += u64::from(self.was_rate_limited());
         if !reason.is_error() {

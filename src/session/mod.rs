@@ -11,6 +11,7 @@
 //! This room imports the values (`address`, `config`, `error`, `statistics`, `waker`) and nothing
 //! else.
 
+mod actions;
 mod admitted;
 mod buffer;
 mod catch;
@@ -29,6 +30,8 @@ mod state;
 mod transport;
 mod unwind;
 
+pub use self::actions::{Actions, OpenConnection};
+pub(crate) use self::actions::{Ending, Listing, Requests};
 pub(crate) use self::admitted::Admitted;
 pub use self::buffer::Buffer;
 pub(crate) use self::buffer::Input;
@@ -41,7 +44,7 @@ pub(crate) use self::flags::Flags;
 pub(crate) use self::lifecycle::{Drain, LOOK_AGAIN, Linger};
 pub(crate) use self::nested::EndInside;
 pub use self::outbox::{Outbox, Post, PostError};
-pub use self::protocol::{Actions, Factory, Protocol, Refusal};
+pub use self::protocol::{Factory, Protocol, Refusal};
 pub(crate) use self::queue::SLICES_MOST;
 pub use self::transport::{Context, Driver, Transport};
 pub(crate) use self::unwind::take;
@@ -475,9 +478,17 @@ impl<P: Protocol> Session<P> {
 
     #[cold]
     fn left_over(&mut self, taken: usize, pending: bool, context: &Context<'_>) {
+        // Without a deadline of its own, the first message has that of any other.
+        let is_any = self
+            .state
+            .limits(context.config)
+            .first_message_timeout
+            .is_none();
         let flags = &mut self.state.flags;
         if taken > 0 {
             flags.clear(FIRST | INCOMPLETE);
+        } else if is_any {
+            flags.clear(FIRST);
         }
 
         if pending {

@@ -253,9 +253,9 @@ impl<'a> Transport<'a> {
         self.state.flags.any(BLOCKED)
     }
 
-    /// Returns whether the peer owes its first message.
+    /// Returns whether the peer owes its first message, and has a deadline for it.
     pub(crate) fn awaits_first(&self) -> bool {
-        self.state.flags.any(FIRST)
+        self.state.flags.any(FIRST) && self.limits().first_message_timeout.is_some()
     }
 
     /// Makes `client` the address of the session's peer. The driver learns of it after the call.

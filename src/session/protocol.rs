@@ -1,14 +1,16 @@
 //! The traits that users implement: a protocol, and the factory that makes one for each peer.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::address::{Address, Peer};
+use crate::address::Peer;
 use crate::error::{Deadline, ProtocolError};
+use crate::session::actions::Actions;
 use crate::session::clock::Tick;
 use crate::session::ended::Ended;
 use crate::session::outbox::Post;
 use crate::session::transport::Transport;
-use crate::statistics::Statistics;
+#[cfg(feature = "testing")]
+use crate::{address::Address, session::actions::Requests};
 
 /// A protocol as a state machine: bytes in, bytes out. One value serves one connection, or one
 /// datagram.
@@ -387,6 +389,20 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 /// assert_eq!(statistics.accepted, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Hooks and models
+/// The hooks run on the thread that calls `serve_...`, or on each of several loops. Where connections
+/// are served elsewhere, not everything is known there:
+///
+/// | hook | loop, workers | sequential | threads | processes |
+/// |---|---|---|---|---|
+/// | `build_protocol`, `handle_refusal`, `handle_error` | yes | yes | yes | yes, in the parent |
+/// | `started` | once per loop | once | once | once, in the parent |
+/// | `poll_timeout`, `handle_timeout`, `service_actions`, `woken` | yes | between connections | yes | yes, in the parent |
+/// | [`Actions::connect`], `call_again`, `shutdown`, `waker` | yes | yes | yes; outbound connections are the loop's | yes; outbound connections are the parent's |
+/// | [`Actions::connections`], `end`, `abort` | all of the loop | outbound ones | outbound ones | outbound ones |
+/// | [`needs_stream`](Self::needs_stream) | refuses datagram sockets | the same | the same | the same |
+/// | [`needs_loop`](Self::needs_loop) | serves | refuses to begin | refuses to begin | refuses to begin |
 pub trait Factory {
     /// The protocol that this factory makes. To serve several protocols, for example on several
     /// listeners, use `Box<dyn Protocol>`.
@@ -403,6 +419,14 @@ pub trait Factory {
     fn needs_stream(&self, listener: usize) -> bool {
         let _ = listener;
         Self::Protocol::needs_stream()
+    }
+
+    /// Returns whether the factory needs its connections on the loop, to
+    /// [list](Actions::connections) and [end](Actions::end) them. A server whose connections have
+    /// threads or processes of their own, or are served one at a time, refuses to begin then. Called
+    /// once. By default false.
+    fn needs_loop(&self) -> bool {
+        false
     }
 
     /// Called after the `connection_lost` of a connection that ended with an error
@@ -500,6 +524,42 @@ pub trait Factory {
         let _ = actions;
     }
 
+    /// Called after a [waker](Actions::waker) of the factory was used, from any thread. Several wakes may
+    /// result in one call.
+    ///
+    /// ```
+    /// use serveloop::protocols::Echo;
+    /// use serveloop::{Actions, Config, Factory, Peer, Server};
+    /// use std::thread;
+    ///
+    /// /// Ends the server when a thread says so.
+    /// struct Waiting;
+    ///
+    /// impl Factory for Waiting {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn started(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         let waker = actions.waker();
+    ///         thread::spawn(move || waker.wake());
+    ///     }
+    ///
+    ///     fn woken(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         actions.shutdown();
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+    /// server.with(Waiting).serve_forever()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn woken(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        let _ = actions;
+    }
+
     /// Called once per turn of the loop, after the connections have been served.
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
         let _ = actions;
@@ -542,62 +602,31 @@ pub enum Refusal {
     Panicked,
 }
 
-/// What [`Factory::service_actions`] and the other hooks of a factory can see and do.
-#[derive(Debug)]
-pub struct Actions<'a, P> {
-    pub(crate) now: Instant,
-    pub(crate) statistics: &'a Statistics,
-    pub(crate) connects: &'a mut Vec<(Address, P)>,
-    pub(crate) again: &'a mut Option<Instant>,
-    pub(crate) shutdown: &'a mut bool,
-}
-
+#[cfg(feature = "testing")]
 impl<P> Actions<'_, P> {
-    /// Calls a hook of a factory inside this one, and returns the connections that it asked for.
-    #[cfg(feature = "testing")]
+    /// Calls a hook of a factory inside this one, which sees no connections, and returns those that it
+    /// asked for.
     pub(crate) fn inside<F: Factory>(
         &mut self,
         factory: &mut F,
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) -> Vec<(Address, F::Protocol)> {
-        let mut connects = Vec::new();
+        let mut requests = Requests {
+            connects: Vec::new(),
+            again: self.requests.again,
+            urgent: self.requests.urgent.take(),
+        };
         let mut actions = Actions {
             now: self.now,
             statistics: self.statistics,
-            connects: &mut connects,
-            again: self.again,
-            shutdown: self.shutdown,
+            requests: &mut requests,
+            open: &(),
+            mailbox: self.mailbox,
         };
         hook(factory, &mut actions);
-        connects
-    }
 
-    /// Returns the time of this turn.
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        self.now
-    }
-
-    /// Returns the loop's counters.
-    #[must_use]
-    pub fn statistics(&self) -> &Statistics {
-        self.statistics
-    }
-
-    /// Opens a connection to `address` at the end of the turn. If it fails, `connection_lost` tells
-    /// the protocol.
-    pub fn connect(&mut self, address: Address, protocol: P) {
-        self.connects.push((address, protocol));
-    }
-
-    /// Requests another turn within `delay`, even if no event occurs before then.
-    pub fn call_again(&mut self, delay: Duration) {
-        let at = self.now.checked_add(delay);
-        *self.again = (*self.again).into_iter().chain(at).min();
-    }
-
-    /// Shuts the server down, like [`ShutdownHandle`](crate::ShutdownHandle).
-    pub fn shutdown(&mut self) {
-        *self.shutdown = true;
+        self.requests.again = requests.again;
+        self.requests.urgent = requests.urgent;
+        requests.connects
     }
 }

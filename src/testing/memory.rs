@@ -200,10 +200,15 @@ impl<P: Protocol> MemorySession<P> {
         self.session.held() + self.socket.mailbox.posted()
     }
 
-    /// Returns whether the peer has seen the end of the session's output. The session may still
-    /// read.
+    /// Returns whether the peer has seen the end of the session's output: after
+    /// [`finish`](crate::Transport::finish), when the session may still read, or after the session
+    /// has ended in order. A session that was aborted, or that failed, has no such end: its peer sees a
+    /// reset.
     pub fn is_finished(&self) -> bool {
-        self.session.is_finished() && !self.session.has_output()
+        match &self.end {
+            Some(end) => !end.reason().is_hard() && !matches!(end.reason(), CloseReason::Io(_)),
+            None => self.session.is_finished() && !self.session.has_output(),
+        }
     }
 
     /// Stops the peer from taking output, until [`take`](Self::take) or

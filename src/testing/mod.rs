@@ -1,6 +1,7 @@
 //! Tools for testing protocols without sockets, threads or sleeps.
 //!
-//! [`MemorySession`] runs one protocol under virtual time. [`SplitChecker`] checks that a protocol
+//! [`MemorySession`] runs one protocol under virtual time, and [`MemoryServer`] a factory with several.
+//! [`SplitChecker`] checks that a protocol
 //! gives the same answers however its input is cut and however slowly its output is taken.
 //! [`Simulation`] runs a whole server on a simulated network whose faults are drawn from a seed.
 //!
@@ -13,11 +14,15 @@ mod simulation;
 
 mod layers;
 mod memory;
+mod memory_net;
+mod memory_server;
 mod splits;
 
 pub use crate::testing::simulation::{
-    Call, Exchange, Failure, Faults, Handle, Network, Report, Side, Simulation, Slip,
+    Call, Exchange, Failure, Fate, Faults, Handle, Network, Report, Side, Simulation, Slip,
 };
 pub use layers::{Identity, Scrambled};
 pub use memory::MemorySession;
+pub use memory_net::{Client, Seen};
+pub use memory_server::MemoryServer;
 pub use splits::SplitChecker;

@@ -6,9 +6,12 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::protocols::Echo;
 use serveloop::testing::MemorySession;
-use serveloop::{Address, Config, ConfigError, Peer, Reactor, Server};
+use serveloop::{Address, CloseReason, Config, ConfigError, Deadline, Peer, Reactor, Server};
+
+use crate::support::{Serving, echoes};
 
 type Change = fn(&mut Config);
 
@@ -216,5 +219,76 @@ fn extremes_are_valid() {
     for (number, change) in EXTREMES.into_iter().enumerate() {
         let result = changed(change).validate();
         assert_eq!(result, Ok(()), "number {number}");
+    }
+}
+
+/// Trusted clients may be silent, and one address may have all connections. All else is as by default.
+#[test]
+fn trusted_clients_may_be_silent_and_many() {
+    let (trusted, usual) = (Config::trusted(), Config::default());
+    trusted.validate().unwrap();
+    let mut expected = usual.clone();
+    expected.limits.first_message_timeout = None;
+    expected.limits.idle_timeout = None;
+    expected.max_per_peer = usual.max_connections;
+    expected.keepalive = Some(Duration::from_secs(60));
+    assert_eq!(trusted, expected);
+
+    let most = usual.max_per_peer + 5;
+    let server = Serving::tcp(
+        Config {
+            limit_loopback: true,
+            ..trusted
+        },
+        |_: &Peer| Some(Echo),
+    );
+    let mut clients: Vec<_> = (0..most).map(|_| server.client()).collect();
+    for client in &mut clients {
+        echoes(client, b"ping");
+    }
+    assert_eq!(server.end().refused_max_per_peer, 0);
+}
+
+/// A client that may be silent still has to go on with what it has begun, its first message included.
+#[test]
+fn a_trusted_client_completes_what_it_has_begun() {
+    let framed = || Framed::new(Lines::new(80), Upper);
+    let day = Duration::from_secs(86_400);
+    let message = Config::default().limits.message_timeout.unwrap();
+    for messages in [&b""[..], b"one\n"] {
+        let mut session = MemorySession::with_config(framed(), Config::trusted());
+        session.receive(messages);
+        session.advance(day);
+        session.receive(b"be");
+        session.advance(message - Duration::from_millis(1));
+        assert!(session.reason().is_none(), "{messages:?}");
+        session.receive(b"gun");
+        session.advance(Duration::from_millis(1));
+        let reason = session.reason().expect("it has ended");
+        assert!(
+            matches!(reason, CloseReason::TimedOut(Deadline::Message)),
+            "{reason}"
+        );
+    }
+
+    let mut session = MemorySession::with_config(framed(), Config::trusted());
+    session.receive(b"be");
+    session.receive(b"gun\n");
+    session.advance(day);
+    assert_eq!(session.sent(), b"BEGUN\n");
+    assert!(session.reason().is_none());
+}
+
+struct Upper;
+
+impl FrameProtocol for Upper {
+    type Framing = Lines;
+
+    fn frame_received(
+        &mut self,
+        line: &[u8],
+        frames: &mut FrameTransport<'_, Lines>,
+    ) -> serveloop::Result {
+        frames.send(&line.to_ascii_uppercase())
     }
 }

@@ -18,3 +18,4 @@ mod reactor;
 mod service;
 mod session;
 mod support;
+mod testing;

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt;
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fmt, fs};
@@ -20,6 +20,7 @@ use std::{env, fmt, fs};
 use serveloop::layer::proxy::Proxy;
 use serveloop::layer::tls::{ServerTls, Tls, TlsInfo};
 use serveloop::layer::{Layered, Prefaced};
+use serveloop::service::{Offload, OffloadLimits};
 use serveloop::{
     Actions, Address, Config, Ended, Factory, Limits, Peer, ProtocolError, Server, ShutdownHandle,
     Transport, Waker,
@@ -41,7 +42,7 @@ mod support;
 #[path = "../it/layer/tls/programs.rs"]
 mod tls_programs;
 
-const TESTS: [(&str, fn()); 20] = [
+const TESTS: [(&str, fn()); 21] = [
     (
         "dialogues_are_the_same_in_processes",
         dialogues_are_the_same_in_processes,
@@ -105,6 +106,10 @@ const TESTS: [(&str, fn()); 20] = [
     (
         "what_a_protocol_charges_counts_in_its_process",
         what_a_protocol_charges_counts_in_its_process,
+    ),
+    (
+        "each_child_has_pools_of_its_own",
+        each_child_has_pools_of_its_own,
     ),
     (
         "a_child_shuts_the_server_down",
@@ -214,6 +219,10 @@ fn service(what: &str) -> (Config, Box<dyn Fn() -> Any>) {
         "keeper" => keeper,
         "named" => named,
         "charging" => charging,
+        "offloading" => {
+            LazyLock::force(&POOLS);
+            offloading
+        }
         "proxied" => {
             config.trusted_proxies = "127.0.0.0/8".parse().unwrap();
             (config.limit_loopback, config.max_per_peer) = (true, 1);
@@ -434,6 +443,47 @@ fn what_a_protocol_charges_counts_in_its_process() {
     drop((clients, greedy));
     let statistics = server.end();
     assert_eq!((statistics.accepted, statistics.closed_shed), (4, 1));
+}
+
+/// Two pools of the parent's, of which the second had a thread there that has ended.
+static POOLS: LazyLock<[Offload; 2]> = LazyLock::new(|| {
+    let limits = OffloadLimits {
+        idle_timeout: Some(Duration::ZERO),
+        ..OffloadLimits::default()
+    };
+    let pools = [(); 2].map(|()| Offload::new(limits.clone()));
+    let job = pools[1].submit(|| (), || ()).unwrap();
+    job.wait(None).unwrap().unwrap();
+    while fs::read_dir("/proc/self/task").unwrap().count() > 1 {
+        thread::yield_now();
+    }
+    pools
+});
+
+/// Says of each pool what became of a job.
+fn offloading() -> Any {
+    let ask = |pool: &Offload| match pool.submit(|| (), || 2 + 2) {
+        Ok(job) => job.wait(None).unwrap().unwrap().to_string(),
+        Err(rejected) => rejected.to_string(),
+    };
+    Box::new(probe().data(move |data, transport| {
+        for pool in &*POOLS {
+            transport.write(format!("{}\n", ask(pool)).as_bytes());
+        }
+        Ok(data.len())
+    }))
+}
+
+fn each_child_has_pools_of_its_own() {
+    let server = Isolated::new("forking", "offloading", TCP);
+    for _ in 0..2 {
+        let mut client = server.client();
+        client.write_all(b"go").unwrap();
+        expect(&mut client, b"4\n4\n");
+        finish(&client);
+        assert_eq!(read_to(&mut client), (Vec::new(), End::Eof));
+    }
+    assert_eq!(server.end().closed_by_peer, 2);
 }
 
 fn a_killed_child_is_counted() {

@@ -2,6 +2,8 @@
 //!
 //! As a command, for as many runs as you like:
 //! `cargo test --release --test simulation -- --seeds 100000 [--from SEED] [--system NAME]`.
+//! A server with several right answers, all faults on:
+//! `cargo test --release --test simulation -- --seeds 200000 --system http`.
 //! `--system /` is all systems inside a layer or behind PROXY headers, `--system /tls` those in TLS, and
 //! `--system echo/scrambled` one of them; `--system +` is those under the driver that blocks, and
 //! `--system echo/scrambled+blocking` one of them. `--system all` is all of these and the plain ones.
@@ -11,6 +13,7 @@ mod blocking;
 mod bugs;
 mod calls;
 mod certificate;
+mod http;
 mod layer_bugs;
 mod layers;
 mod proxy;
@@ -30,7 +33,7 @@ use bugs::{BUGS, Faulty};
 use layers::Subject;
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 15] = [
+const TESTS: [(&str, fn()); 18] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -80,6 +83,18 @@ const TESTS: [(&str, fn()); 15] = [
     (
         "a_seed_is_always_the_same_run",
         a_seed_is_always_the_same_run,
+    ),
+    (
+        "a_judge_tells_answers_apart",
+        http::a_judge_tells_answers_apart,
+    ),
+    (
+        "only_the_endings_that_are_allowed_pass",
+        http::only_the_endings_that_are_allowed_pass,
+    ),
+    (
+        "no_client_is_slow_unless_it_may_be",
+        http::no_client_is_slow_unless_it_may_be,
     ),
     ("everything_happens", everything_happens),
     ("bytes_are_a_run_too", bytes_are_a_run_too),
@@ -309,6 +324,7 @@ fn everything_happens() {
         "closed_timeout_handshake",
         "closed_timeout_drain",
         "closed_protocol_error",
+        "closed_source_failed",
         "closed_killed",
     ];
     check_happens(systems(), 1_000, &not_here);

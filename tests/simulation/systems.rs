@@ -14,7 +14,7 @@ use serveloop::{
     Actions, Config, Factory, Limits, Peer, Protocol, ProtocolError, Transport, Waker,
 };
 
-use super::proxy;
+use super::{http, proxy};
 
 type Made = Box<dyn Protocol>;
 type Outcome = Result<(), ProtocolError>;
@@ -53,7 +53,7 @@ pub(crate) type Simulated = Simulation<fn() -> Any>;
 
 pub(crate) type System = (&'static str, fn() -> Simulated);
 
-pub(crate) const SYSTEMS: [System; 17] = [
+pub(crate) const SYSTEMS: [System; 18] = [
     ("echo", echo),
     ("discard", discard),
     ("frames", frames),
@@ -71,6 +71,7 @@ pub(crate) const SYSTEMS: [System; 17] = [
     ("keeping", keeping),
     ("finishing", finishing),
     ("proxy", proxy::proxy),
+    ("http", http::http),
 ];
 
 fn echo() -> Simulated {

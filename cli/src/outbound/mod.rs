@@ -16,22 +16,25 @@ mod tls_options;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use libc::{EADDRNOTAVAIL, EMFILE};
 use rustix::process::Resource;
+use serveloop::service::Offload;
 use serveloop::{Address, CloseReason, Config, Deadline, Protocol};
 
 use crate::failure::Failure;
 use crate::outbound::announced::announced;
 use crate::outbound::happy_eyeballs::Race;
 use crate::sys::limits;
-use crate::threads;
 
 pub(crate) use self::proxy_header::ProxyHeader;
 pub(crate) use self::tls::{Secured, Trust, secured_load};
 pub(crate) use self::tls_options::{Sessions, TlsOptions};
+
+/// Where names are looked up. A lookup that takes too long keeps its thread until the process ends.
+static LOOKUPS: LazyLock<Offload> = LazyLock::new(Offload::default);
 
 /// How a connection ended, reported by its protocol to the code that made it. The first report
 /// counts.
@@ -164,21 +167,19 @@ pub(crate) fn resolve(uri: &str, patience: Option<Duration>) -> io::Result<Vec<A
         return Ok(vec![address]);
     }
 
-    let (tell, told) = mpsc::channel();
     let sought = uri.to_owned();
-    let ask = move || {
-        // The receiver is gone if the lookup took too long.
-        let _ = tell.send(Address::resolve(&sought));
-    };
-    threads::spawn("looking up a name", ask)?;
+    let lookup = LOOKUPS.submit(|| (), move || Address::resolve(&sought));
+    let lookup = lookup.map_err(|rejected| {
+        let problem = format!("{uri}: the name cannot be looked up: {rejected}");
+        io::Error::other(problem)
+    })?;
 
-    let late = |_| {
-        let problem = format!("{uri}: the lookup of the name timed out");
-        io::Error::new(io::ErrorKind::TimedOut, problem)
-    };
-    match patience {
-        Some(patience) => told.recv_timeout(patience).map_err(late)?,
-        None => told.recv().map_err(io::Error::other)?,
+    match lookup.wait(patience) {
+        Some(found) => found.map_err(io::Error::other)?,
+        None => {
+            let problem = format!("{uri}: the lookup of the name timed out");
+            Err(io::Error::new(io::ErrorKind::TimedOut, problem))
+        }
     }
 }
 

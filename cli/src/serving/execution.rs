@@ -190,6 +190,14 @@ impl<F: Factory> Factory for Attentive<F> {
         self.0.handle_timeout(actions);
     }
 
+    fn needs_loop(&self) -> bool {
+        self.0.needs_loop()
+    }
+
+    fn woken(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        self.0.woken(actions);
+    }
+
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         tell_heard();
         self.0.service_actions(actions);

@@ -29,8 +29,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How many more bytes of output come before the connection is woken to count them.
 const TOLD_EACH: usize = 64 << 10;
 
-/// A requested program and its result. Wakes its connection when there is a report, and while
-/// output comes that counts towards the connection's memory.
+/// A requested program. Wakes its connection while output comes that counts towards the connection's
+/// memory.
 ///
 /// Keeps the request and not its words, because each word takes several times the memory of its
 /// letters.
@@ -50,7 +50,6 @@ struct State {
     /// The child from its start until it is reaped, as long as its id is its own.
     child: Option<Pid>,
     is_cancelled: bool,
-    report: Option<Report>,
 }
 
 impl Job {
@@ -68,6 +67,11 @@ impl Job {
     /// Returns the program's arguments, the zeroth included.
     pub(crate) fn words(&self) -> Result<Vec<OsString>, Unsplit> {
         shlex::split(&self.request)
+    }
+
+    /// Returns what wakes the connection.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
     }
 
     /// Returns the words joined by spaces, for the log.
@@ -154,17 +158,6 @@ impl Job {
         kill(Some(child));
         let wait = || waitid(WaitId::Pid(child), WaitIdOptions::EXITED);
         while wait().is_err_and(|error| error == Errno::INTR) {}
-    }
-
-    /// Stores the report and wakes the connection.
-    pub(crate) fn finish(&self, report: Report) {
-        self.state().report = Some(report);
-        self.waker.wake();
-    }
-
-    /// Takes the report, if there is one.
-    pub(crate) fn take_report(&self) -> Option<Report> {
-        self.state().report.take()
     }
 
     /// Returns the report of a job whose connection has ended.

@@ -1,10 +1,10 @@
-//! A pool that limits how many programs run and wait.
+//! The programs that run and wait: how many, on which threads, and their end.
 
-use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use serveloop::service::{self, Offload, OffloadLimits, Rejection};
 
 use crate::LOG_TARGET;
 use crate::job::Job;
@@ -22,117 +22,88 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Pool {
     settings: Arc<Settings>,
     store: Arc<MemoryQuota>,
+    threads: Offload,
     state: Mutex<State>,
-    idle: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     running: Vec<Arc<Job>>,
-    waiting: VecDeque<Arc<Job>>,
+    is_ended: bool,
 }
+
+/// The report of a program that runs or waits. Dropping it cancels one that waits.
+pub(crate) type Pending = service::Job<Report>;
 
 impl Pool {
     /// Makes a pool whose programs' output, until clients take it, may be `max_kept` bytes in all.
     pub(crate) fn new(settings: Arc<Settings>, max_kept: usize) -> Arc<Self> {
+        let threads = Offload::new(OffloadLimits {
+            max_threads: settings.max_running,
+            max_waiting: settings.max_waiting,
+            ..OffloadLimits::default()
+        });
         Arc::new(Self {
             settings,
             store: MemoryQuota::new(max_kept),
+            threads,
             state: Mutex::default(),
-            idle: Condvar::new(),
         })
     }
 
-    /// Runs a program now, or queues it. The job gets the report. Returns the outcome if the
-    /// program can neither run nor wait.
-    pub(crate) fn submit(self: &Arc<Self>, job: &Arc<Job>) -> Result<(), Outcome> {
+    /// Runs a program now, or queues it. Returns the outcome if the program can neither run nor wait.
+    pub(crate) fn submit(self: &Arc<Self>, job: &Arc<Job>) -> Result<Pending, Outcome> {
         if self.store.is_full() {
             return Err(Outcome::Full(self.store.max()));
         }
-
-        let mut state = self.state();
-        if state.running.len() < self.settings.max_running {
-            let pool = Arc::clone(self);
-            let first = Arc::clone(job);
-            let run = move |job: &Job, share| run(job, &pool.settings, share);
-            let pool = Arc::clone(self);
-            thread::Builder::new()
-                .name("program".to_owned())
-                .spawn(move || pool.work(first, run))
-                .map_err(|error| Outcome::NotStarted(error.to_string()))?;
-            state.running.push(Arc::clone(job));
-        } else if state.waiting.len() < self.settings.max_waiting {
-            state.waiting.push_back(Arc::clone(job));
-        } else {
-            return Err(Outcome::Busy(state.running.len() + state.waiting.len()));
-        }
-        Ok(())
+        self.submit_with(job, run)
     }
 
-    /// Kills the program if it runs, or removes it from the queue if it waits. Does not wait for
-    /// its end.
-    pub(crate) fn cancel(&self, job: &Arc<Job>) {
-        let waits = |state: &mut State| {
-            let before = state.waiting.len();
-            state.waiting.retain(|other| !Arc::ptr_eq(other, job));
-            state.waiting.len() < before
-        };
-
-        if waits(&mut self.state()) {
-            job.finish(Report::refused(Outcome::Stopped));
-        } else {
-            job.cancel();
-        }
+    fn submit_with(
+        self: &Arc<Self>,
+        job: &Arc<Job>,
+        run: impl FnOnce(&Job, &Settings, Share) -> Report + Send + 'static,
+    ) -> Result<Pending, Outcome> {
+        let (pool, own) = (Arc::clone(self), Arc::clone(job));
+        let work = move || pool.work(&own, run);
+        let submitted = self.threads.submit(job.waker().clone(), work);
+        submitted.map_err(|rejected| match rejected.reason() {
+            Rejection::Full { running, waiting } => Outcome::Busy(running + waiting),
+            reason => Outcome::NotStarted(reason.to_string()),
+        })
     }
 
     /// Kills all programs, and waits at most [`PATIENCE`] until they are reaped.
     pub(crate) fn end(&self) {
         let mut state = self.state();
-        state.waiting.clear();
+        state.is_ended = true;
         for job in &state.running {
             job.cancel();
         }
-        let busy = |state: &mut State| !state.running.is_empty();
-        let waited = self.idle.wait_timeout_while(state, PATIENCE, busy);
-        drop(waited);
+        drop(state);
+        self.threads.end(PATIENCE);
     }
 
-    /// Runs jobs on one thread until none waits. The thread outlives the programs that it starts,
-    /// because on Linux they are killed when it ends. A panic of `run` kills the program, and its
-    /// client is told.
-    fn work(&self, first: Arc<Job>, run: impl Fn(&Job, Share) -> Report) {
-        let mut next = Some(first);
-        while let Some(job) = next {
-            let share = self.store.share();
-            let report = catch(|| run(&job, share)).unwrap_or_else(|| panicked(&job));
-            // Replaces the job first, because a client that gets the report may send another
-            // request at once.
-            next = self.replace(&job);
-            // The wake of a driver may panic too. The next job has this thread already.
-            catch(|| job.finish(report));
+    /// Runs a program on this thread, which outlives it: on Linux, programs are killed when the thread
+    /// that started them ends. A panic of `run` kills the program, and its client is told.
+    fn work(&self, job: &Arc<Job>, run: impl FnOnce(&Job, &Settings, Share) -> Report) -> Report {
+        let mut state = self.state();
+        state.running.push(Arc::clone(job));
+        if state.is_ended {
+            job.cancel();
         }
-    }
+        drop(state);
 
-    /// Replaces a finished job with the one that has waited the longest.
-    fn replace(&self, job: &Arc<Job>) -> Option<Arc<Job>> {
+        let run = || run(job, &self.settings, self.store.share());
+        let report = panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| panicked(job));
         let mut state = self.state();
         state.running.retain(|other| !Arc::ptr_eq(other, job));
-        let next = state.waiting.pop_front();
-        state.running.extend(next.clone());
-        if state.running.is_empty() {
-            self.idle.notify_all();
-        }
-        next
+        report
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Calls `work`, and returns `None` if it panics.
-fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
-    panic::catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 /// Kills the program of a job whose run panicked, and returns its report. The output is lost.
@@ -145,6 +116,7 @@ fn panicked(job: &Job) -> Report {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+    use std::sync::mpsc;
 
     use rustix::io::Errno;
     use rustix::process::Pid;
@@ -152,62 +124,74 @@ mod tests {
 
     use super::*;
 
-    fn job(mailbox: &Arc<Mailbox>) -> Arc<Job> {
-        let waker = mailbox.waker(1);
+    /// How long something may take that is quick.
+    const AT_MOST: Option<Duration> = Some(Duration::from_secs(30));
+
+    fn job() -> Arc<Job> {
+        let waker = Mailbox::new(Box::new(|| ())).waker(1);
         Arc::new(Job::new("/bin/true".into(), Box::default(), waker))
+    }
+
+    fn pool() -> Arc<Pool> {
+        let settings = Settings {
+            max_running: 1,
+            ..Settings::default()
+        };
+        Pool::new(Arc::new(settings), 100)
+    }
+
+    #[track_caller]
+    fn outcome(pending: Pending) -> Outcome {
+        let report = pending.wait(AT_MOST).expect("it ends");
+        report.expect("a panic is a report too").outcome
     }
 
     #[test]
     fn a_panic_ends_one_program_and_not_its_slot() {
-        let pool = Pool::new(Arc::default(), 100);
-        let mailbox = Mailbox::new(Box::new(|| ()));
-        let [first, second, third] = [(); 3].map(|()| job(&mailbox));
-        pool.state().running.push(Arc::clone(&first));
-        pool.state()
-            .waiting
-            .extend([Arc::clone(&second), Arc::clone(&third)]);
-
-        let children = Mutex::new(Vec::new());
-        pool.work(Arc::clone(&first), |job, mut share| {
-            assert!(!std::ptr::eq(job, &raw const *second), "before it starts");
+        let pool = pool();
+        let (say, started) = mpsc::channel();
+        let before = |_: &Job, _: &Settings, mut share: Share| -> Report {
             assert_eq!(share.grow(60), 60);
-            if std::ptr::eq(job, &raw const *third) {
-                return Report::refused(Outcome::Exited(0));
-            }
+            panic!("before it starts");
+        };
+        let after = move |job: &Job, _: &Settings, mut share: Share| -> Report {
+            assert_eq!(share.grow(60), 60);
             let child = Command::new("sleep").arg("60").spawn().unwrap();
             job.note_started(Pid::from_child(&child));
-            children.lock().unwrap().push(child);
+            say.send(child).unwrap();
             panic!("after its start");
-        });
+        };
+        let well = |_: &Job, _: &Settings, _: Share| Report::refused(Outcome::Exited(0));
 
-        for job in [&first, &second] {
-            let outcome = job.take_report().expect("a report").outcome;
+        let first = pool.submit_with(&job(), before).unwrap();
+        let second = pool.submit_with(&job(), after).unwrap();
+        let third = pool.submit_with(&job(), well).unwrap();
+        for pending in [first, second] {
             let expected = Outcome::NotStarted("its thread panicked".to_owned());
-            assert_eq!(outcome, expected);
+            assert_eq!(outcome(pending), expected);
         }
-        let outcome = third.take_report().expect("a report").outcome;
-        assert_eq!(outcome, Outcome::Exited(0));
+        assert_eq!(outcome(third), Outcome::Exited(0));
 
         // The pool has reaped the program, so that nothing is left to wait for.
-        let mut children = children.into_inner().unwrap();
-        assert_eq!(children.len(), 1);
-        let error = children[0].wait().unwrap_err();
+        let error = started.recv().unwrap().wait().unwrap_err();
         assert_eq!(Errno::from_io_error(&error), Some(Errno::CHILD));
         assert!(pool.state().running.is_empty());
         assert_eq!(pool.store.share().grow(100), 100);
     }
 
+    /// A job that a thread has taken when the pool ends is cancelled, even if it comes to its program
+    /// later.
     #[test]
-    fn a_panic_while_a_client_is_told_does_not_end_the_thread() {
-        let pool = Pool::new(Arc::default(), 100);
-        let panics = Mailbox::new(Box::new(|| panic!("of the driver")));
-        let first = job(&panics);
-        let second = job(&Mailbox::new(Box::new(|| ())));
-        pool.state().running.push(Arc::clone(&first));
-        pool.state().waiting.push_back(Arc::clone(&second));
-
-        pool.work(first, |_, _| Report::refused(Outcome::Exited(0)));
-        assert!(second.take_report().is_some());
-        assert!(pool.state().running.is_empty());
+    fn what_begins_while_the_pool_ends_is_killed() {
+        let pool = pool();
+        pool.state().is_ended = true;
+        let cancelled = |job: &Job, _: &Settings, _: Share| {
+            let is_cancelled = job.is_cancelled();
+            Report::refused(Outcome::Exited(is_cancelled.into()))
+        };
+        let pending = pool.submit_with(&job(), cancelled).unwrap();
+        assert_eq!(outcome(pending), Outcome::Exited(1));
+        pool.end();
+        assert!(pool.submit(&job()).is_err());
     }
 }

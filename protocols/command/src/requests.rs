@@ -5,10 +5,12 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serveloop::service::JobError;
 use serveloop::{Ended, Peer, Protocol, ProtocolError, Transport};
 
 use crate::job::Job;
 use crate::outcome::{Outcome, Report};
+use crate::pool::Pending;
 use crate::reply::Reply;
 use crate::service::Service;
 use crate::wire::{READY, Wire};
@@ -48,7 +50,7 @@ pub struct Requests {
 #[derive(Debug)]
 enum Work {
     Idle,
-    Running(Arc<Job>),
+    Running(Arc<Job>, Pending),
     /// The client has been told the length of this reply and has to send `ready`.
     Announced(Reply),
     Sending(Reply),
@@ -188,13 +190,13 @@ impl Requests {
 
         let job = Arc::new(Job::new(program, request, transport.waker()));
         match self.service.pool.submit(&job) {
-            Ok(()) => {
+            Ok(pending) => {
                 let now = transport.now();
                 self.stop_at = self
                     .is_ended
                     .then(|| now + self.service.settings.grace_after_eof);
                 self.beat_at = self.service.beat.map(|beat| now + beat);
-                self.work = Work::Running(job);
+                self.work = Work::Running(job, pending);
             }
             Err(outcome) => self.refuse(&job.request(), outcome, transport),
         }
@@ -220,11 +222,26 @@ impl Requests {
 
         let (work, output) = match &self.work {
             Work::Idle => (0, 0),
-            Work::Running(job) => (job.kept(), job.collected()),
+            Work::Running(job, _) => (job.kept(), job.collected()),
             Work::Announced(reply) | Work::Sending(reply) => (0, reply.kept()),
         };
 
         waiting.sum::<usize>() + refused + work + (output - output / 10)
+    }
+
+    /// Answers with the report of the program, if there is one.
+    fn take_report(&mut self, transport: &mut Transport<'_>) {
+        let Work::Running(job, pending) = &mut self.work else {
+            return;
+        };
+
+        if let Some(result) = pending.take() {
+            let report = report(result);
+            self.service.note(&self.peer, &job.request(), &report);
+            self.answer(report, transport);
+            self.go_on(transport);
+        }
+        self.account(transport);
     }
 
     fn refuse(&mut self, request: &[u8], outcome: Outcome, transport: &mut Transport<'_>) {
@@ -246,6 +263,16 @@ impl Requests {
             Work::Sending(reply.after(&header))
         };
     }
+}
+
+/// Returns the report of a program that has ended, or that never began.
+fn report(result: Result<Report, JobError>) -> Report {
+    result.unwrap_or_else(|error| {
+        Report::refused(match error {
+            JobError::Cancelled => Outcome::Stopped,
+            error => Outcome::NotStarted(error.to_string()),
+        })
+    })
 }
 
 /// Returns the part of a request that is kept for the log.
@@ -304,20 +331,23 @@ impl Protocol for Requests {
 
     fn poll_timeout(&self) -> Option<Instant> {
         match self.work {
-            Work::Running(_) => self.stop_at.into_iter().chain(self.beat_at).min(),
+            Work::Running(..) => self.stop_at.into_iter().chain(self.beat_at).min(),
             _ => None,
         }
     }
 
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
-        let Work::Running(job) = &self.work else {
+        let Work::Running(job, pending) = &mut self.work else {
             return;
         };
 
         let now = transport.now();
         if self.stop_at.is_some_and(|at| at <= now) {
             self.stop_at = None;
-            self.service.pool.cancel(job);
+            if pending.cancel() {
+                return self.take_report(transport);
+            }
+            job.cancel();
         }
         if self.beat_at.is_some_and(|at| at <= now) {
             self.beat_at = self.service.beat.map(|beat| now + beat);
@@ -329,16 +359,7 @@ impl Protocol for Requests {
 
     /// Called when the running program has written more or has ended, and for wakes that come late.
     fn woken(&mut self, transport: &mut Transport<'_>) {
-        let Work::Running(job) = &self.work else {
-            return;
-        };
-
-        if let Some(report) = job.take_report() {
-            self.service.note(&self.peer, &job.request(), &report);
-            self.answer(report, transport);
-            self.go_on(transport);
-        }
-        self.account(transport);
+        self.take_report(transport);
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
@@ -348,12 +369,13 @@ impl Protocol for Requests {
     }
 
     fn connection_lost(&mut self, _: &Ended<'_>) {
-        let Work::Running(job) = &self.work else {
+        let Work::Running(job, pending) = &mut self.work else {
             return;
         };
 
-        let report = job.take_report().unwrap_or_else(|| job.abandoned());
-        self.service.pool.cancel(job);
+        let report = pending.take().map_or_else(|| job.abandoned(), report);
+        pending.cancel();
+        job.cancel();
         self.service.note(&self.peer, &job.request(), &report);
     }
 }

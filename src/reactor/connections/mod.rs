@@ -1,6 +1,9 @@
 //! The table of a loop's connections: by token, by pending work, and by deadline.
 
+mod listed;
 mod properties;
+
+pub(super) use self::listed::Listed;
 
 use std::cmp::Reverse;
 use std::mem;
@@ -141,7 +144,8 @@ impl<S, P: Protocol> Connections<S, P> {
     /// Queues every connection to be told of the shutdown.
     pub(super) fn note_shutdown(&mut self) {
         for (slot, connection) in &mut self.slots {
-            if connection.readiness.note_shutdown() {
+            let is_told = connection.session().was_asked_to_finish();
+            if !is_told && connection.readiness.note_shutdown() {
                 self.ready.push(token(slot, connection));
             }
         }

@@ -1,5 +1,10 @@
 //! The conversation of one simulated client: what it sends and what it must receive.
 
+use std::fmt;
+use std::rc::Rc;
+
+use crate::error::Deadline;
+
 /// One client's conversation with the server: what it sends, and what it must receive.
 ///
 /// The simulation varies how the bytes are cut, how fast the client sends and takes, and whether it
@@ -21,6 +26,11 @@ pub struct Exchange {
     pub(super) ends_first: bool,
     pub(super) ends_last: bool,
     pub(super) may_be_cut: bool,
+    /// What the server may say in place of the rest, before it ends the connection.
+    endings: Vec<Vec<u8>>,
+    /// Other right answers, as they go over the wire.
+    others: Vec<Vec<u8>>,
+    judge: Option<Judge>,
     /// What the client sends before the first byte of its layer.
     pub(super) preface: Vec<u8>,
 }
@@ -82,6 +92,97 @@ impl Exchange {
         self
     }
 
+    /// Allows the server to end the connection after any of the replies, or before the first, with
+    /// `ending` in place of the rest: the 408 of a server whose client was too slow, or the 503 of one
+    /// that has too many. Several calls allow several endings. What the server must not do is cut a
+    /// reply or an ending.
+    ///
+    /// ```
+    /// use serveloop::testing::{Exchange, Simulation};
+    /// use serveloop::{Deadline, Peer, Protocol, Result, Transport};
+    ///
+    /// struct Patient;
+    ///
+    /// impl Protocol for Patient {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         let line = data.iter().position(|byte| *byte == b'\n');
+    ///         let taken = line.map_or(0, |end| end + 1);
+    ///         transport.write(&data[..taken]);
+    ///         Ok(taken)
+    ///     }
+    ///
+    ///     fn deadline_passed(&mut self, _: Deadline, transport: &mut Transport<'_>) {
+    ///         transport.write(b"408\n");
+    ///     }
+    /// }
+    ///
+    /// Simulation::new(|| |_: &Peer| Some(Patient))
+    ///     .client(Exchange::new("a\n", "a\n").then("b\n", "b\n").or_ends_with("408\n"))
+    ///     .run(0..100);
+    /// ```
+    #[must_use]
+    pub fn or_ends_with(mut self, ending: impl AsRef<[u8]>) -> Self {
+        self.endings.push(ending.as_ref().to_vec());
+        self
+    }
+
+    /// Lets `judge` decide whether the client got a right answer, at the end of the run: it is shown all
+    /// that the client received, and what happened to the connection. What the exchange expects then
+    /// only says when a client that waits for replies goes on, and when it has all. Of a connection
+    /// [through](crate::testing::Simulation::through) a layer the judge is shown what the layer sent.
+    ///
+    /// ```
+    /// use serveloop::testing::{Exchange, Simulation};
+    /// use serveloop::{Peer, protocols::Echo};
+    ///
+    /// let greets = Exchange::new("good morning", "good morning")
+    ///     .judged(|got, fate| match fate.may_be_cut() || fate.may_be_late() {
+    ///         true => b"good morning".starts_with(got),
+    ///         false => got == b"good morning" || fate.saw_shutdown(),
+    ///     });
+    /// Simulation::new(|| |_: &Peer| Some(Echo)).client(greets).run(0..100);
+    /// ```
+    #[must_use]
+    pub fn judged(mut self, judge: impl Fn(&[u8], Fate) -> bool + 'static) -> Self {
+        self.judge = Some(Judge(Rc::new(judge)));
+        self
+    }
+
+    /// Returns whether there are several right answers, so that the bytes of each are to be kept.
+    pub(super) fn has_choice(&self) -> bool {
+        self.judge.is_some() || !self.endings.is_empty() || !self.others.is_empty()
+    }
+
+    /// Returns whether a client may have received these bytes so far.
+    pub(super) fn admits(&self, got: &[u8]) -> bool {
+        self.judge.is_some() || self.answers().any(|answer| answer.starts_with(got))
+    }
+
+    /// Returns whether these bytes are all that the client must have received.
+    pub(super) fn is_answered(&self, got: &[u8]) -> bool {
+        self.answers().any(|answer| answer == got)
+    }
+
+    /// Returns whether the answer is right in the eyes of the judge, if there is one.
+    pub(super) fn verdict(&self, got: &[u8], fate: Fate) -> Option<bool> {
+        self.judge.as_ref().map(|judge| (judge.0)(got, fate))
+    }
+
+    /// Returns every right answer: what is expected, and what ends after one of its replies.
+    fn answers(&self) -> impl Iterator<Item = Vec<u8>> {
+        let replies = self.rounds.iter().map(|(_, expected)| *expected);
+        let beginnings = std::iter::once(0).chain(replies);
+        let ended = beginnings.flat_map(|end| {
+            let beginning = &self.expects[..end];
+            let whole = move |ending: &Vec<u8>| [beginning, ending].concat();
+            self.endings.iter().map(whole)
+        });
+        let others = self.others.iter().cloned();
+        std::iter::once(self.expects.clone())
+            .chain(ended)
+            .chain(others)
+    }
+
     /// Returns the same conversation as it goes over the wire: `seal` returns the bytes for a part
     /// of what is sent, and `expect` those for the beginning of what is expected.
     pub(super) fn on_wire(
@@ -93,6 +194,12 @@ impl Exchange {
             rounds: Vec::new(),
             sends: Vec::new(),
             expects: expect(&self.expects),
+            endings: Vec::new(),
+            others: self
+                .answers()
+                .skip(1)
+                .map(|answer| expect(&answer))
+                .collect(),
             ..self.clone()
         };
 
@@ -143,9 +250,80 @@ impl Exchange {
     }
 }
 
+type IsRight = dyn Fn(&[u8], Fate) -> bool;
+
+/// Decides whether an answer is right.
+#[derive(Clone)]
+struct Judge(Rc<IsRight>);
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Judge")
+    }
+}
+
+/// What happened to a simulated connection, for the judge of its answer
+/// ([`Exchange::judged`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fate {
+    pub(super) cut: bool,
+    pub(super) late: bool,
+    pub(super) shutdown: bool,
+    pub(super) deadline: Option<Deadline>,
+}
+
+impl Fate {
+    /// Returns whether the connection may have been cut anywhere: the client reset it or vanished, a
+    /// call of the system failed, or the server refused it or had no memory.
+    #[must_use]
+    pub fn may_be_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Returns whether a deadline of the server may have passed: the client was slow, or the time
+    /// jumped.
+    #[must_use]
+    pub fn may_be_late(&self) -> bool {
+        self.late
+    }
+
+    /// Returns whether the server was shut down before the connection had ended.
+    #[must_use]
+    pub fn saw_shutdown(&self) -> bool {
+        self.shutdown
+    }
+
+    /// Returns the deadline for which the server ended the connection.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ending_comes_after_a_whole_reply() {
+        let exchange = Exchange::new("1", "ab").then("2", "cd");
+        let exchange = exchange.or_ends_with("xy").or_ends_with("abz");
+        for whole in ["abcd", "xy", "abxy", "abcdxy", "abz", "ababz"] {
+            assert!(exchange.is_answered(whole.as_bytes()), "{whole}");
+            for end in 0..whole.len() {
+                assert!(exchange.admits(&whole.as_bytes()[..end]), "{whole}");
+            }
+        }
+        let wire = exchange.on_wire(<[u8]>::to_vec, |all| [b">", all].concat());
+        assert!(wire.is_answered(b">abcdxy") && wire.is_answered(b">abcd"));
+        assert!(!wire.is_answered(b">") && !wire.admits(b"xy"));
+        for wrong in ["axy", "abcxy", "xyab", "xyz", "abcde"] {
+            assert!(!exchange.admits(wrong.as_bytes()), "{wrong}");
+        }
+        for part in ["", "a", "ab", "abc", "x", "abx", "abab"] {
+            assert!(!exchange.is_answered(part.as_bytes()), "{part}");
+        }
+    }
 
     #[test]
     fn rounds_open_one_by_one() {

@@ -28,6 +28,14 @@ macro_rules! pass_on_hooks {
             $self.act(actions, F::handle_timeout);
         }
 
+        fn needs_loop(&$self) -> bool {
+            $factory.needs_loop()
+        }
+
+        fn woken(&mut $self, actions: &mut crate::session::Actions<'_, Self::Protocol>) {
+            $self.act(actions, F::woken);
+        }
+
         fn service_actions(&mut $self, actions: &mut crate::session::Actions<'_, Self::Protocol>) {
             $self.act(actions, F::service_actions);
         }

@@ -130,6 +130,23 @@ impl Ledger {
         }
     }
 
+    /// Returns the shortest time after which the configuration ends a connection.
+    pub(super) fn shortest_deadline(&self) -> Duration {
+        let limits = &self.config.limits;
+        let deadlines = [
+            limits.handshake_timeout,
+            limits.first_message_timeout,
+            limits.message_timeout,
+            limits.idle_timeout,
+            limits.write_timeout,
+        ];
+        deadlines
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Duration::MAX)
+    }
+
     pub(super) fn open(&mut self, account: ConnectionRecord) -> usize {
         let number = self.accounts.len();
         self.numbers.insert(account.address.clone(), number);
@@ -246,18 +263,23 @@ impl Ledger {
 /// How a connection ended, as reported to its protocol.
 #[derive(Clone, Debug)]
 pub(super) struct End {
-    text: String,
-    in_order: bool,
-    late: bool,
-    drained: bool,
-    truncated: bool,
-    shed: bool,
+    pub(super) text: String,
+    pub(super) deadline: Option<Deadline>,
+    pub(super) in_order: bool,
+    pub(super) late: bool,
+    pub(super) drained: bool,
+    pub(super) truncated: bool,
+    pub(super) shed: bool,
 }
 
 impl End {
     fn of(reason: &CloseReason) -> Self {
         Self {
             text: reason.to_string(),
+            deadline: match reason {
+                CloseReason::TimedOut(deadline) => Some(*deadline),
+                _ => None,
+            },
             in_order: matches!(
                 reason,
                 CloseReason::Closed | CloseReason::PeerClosed | CloseReason::Protocol(_)
@@ -287,6 +309,9 @@ pub(super) struct ConnectionRecord {
     pub(super) told: usize,
     pub(super) written: usize,
     pub(super) received: usize,
+    /// What the server has sent, if there are several right answers. Inside a layer, it is what the
+    /// client has received.
+    pub(super) answer: Vec<u8>,
     /// When the connection was accepted, when a byte last moved, and when output last moved.
     pub(super) began: Duration,
     pub(super) moved: Duration,
@@ -309,6 +334,7 @@ impl ConnectionRecord {
             told: 0,
             written: 0,
             received: 0,
+            answer: Vec::new(),
             began: Duration::ZERO,
             moved: Duration::ZERO,
             wrote: Duration::ZERO,
@@ -403,65 +429,6 @@ impl ConnectionRecord {
             "has not"
         };
         is_wrong.then(|| format!("{reason}, but the client {had} sent its end mark"))
-    }
-
-    fn judge(&self) -> Result<(), String> {
-        let due = self.exchange.expects.len();
-        let received = self.received;
-        let is_free = self.exchange.may_be_cut || !self.justifications.is_empty();
-        if let Some(end) = self.end.as_ref().filter(|end| end.late && !is_free) {
-            return Err(format!(
-                "it was never late, but the protocol was told: {}",
-                end.text
-            ));
-        }
-
-        let is_cut = self.layered.as_ref().is_some_and(|layered| layered.is_cut);
-        if is_cut && !self.exchange.may_be_cut && !self.is_excused() {
-            let end = self.end.as_ref().map_or("nothing", |end| &end.text);
-            return Err(format!(
-                "the server's end mark is missing; the protocol was told: {end}; what happened to it: {:?}",
-                self.justifications
-            ));
-        }
-
-        if received == due || self.exchange.may_be_cut || self.is_excused() {
-            return Ok(());
-        }
-        let end = self.end.as_ref().map_or("nothing", |end| &end.text);
-        Err(format!(
-            "got {received} of {due} bytes; the protocol was told: {end}; what happened to it: {:?}",
-            self.justifications
-        ))
-    }
-
-    /// Returns whether the recorded events explain how the connection ended.
-    fn is_excused(&self) -> bool {
-        self.justifications
-            .iter()
-            .any(|justification| match justification {
-                Justification::Reset
-                | Justification::Vanished
-                | Justification::Failed(_)
-                | Justification::Refused => true,
-                // The client may also be too slow after we close, to take what was sent before.
-                Justification::Slow | Justification::Jump => self
-                    .end
-                    .as_ref()
-                    .is_some_and(|end| end.late || end.in_order || end.drained),
-                Justification::Truncated => self
-                    .end
-                    .as_ref()
-                    .is_some_and(|end| end.truncated || end.in_order),
-                Justification::Crowded => self
-                    .end
-                    .as_ref()
-                    .is_some_and(|end| end.shed || end.in_order),
-                Justification::Shutdown => self
-                    .end
-                    .as_ref()
-                    .is_none_or(|end| end.drained || end.in_order),
-            })
     }
 }
 

@@ -13,6 +13,7 @@ mod random;
 mod run;
 mod through;
 mod timeline;
+mod verdict;
 mod wire;
 mod within;
 mod witness;
@@ -36,7 +37,7 @@ use crate::testing::simulation::run::Run;
 use crate::testing::simulation::within::MakeFarEnd;
 use crate::testing::simulation::witness::Witnessed;
 
-pub use exchange::Exchange;
+pub use exchange::{Exchange, Fate};
 pub use faults::Faults;
 pub use ledger::Slip;
 pub use network::{Call, Handle, Network};

@@ -194,9 +194,18 @@ const HANDSHAKE_SENDS: usize = 500;
 const HANDSHAKE_EXPECTS: usize = 1_000;
 
 impl Habits {
-    pub(super) fn of(faults: &Faults, sends: usize, expects: usize, random: &mut Random) -> Self {
+    /// Draws the habits of a client. Unless it is slow, it misses no deadline, of which `shortest` is the
+    /// shortest.
+    pub(super) fn of(
+        faults: &Faults,
+        (sends, expects): (usize, usize),
+        shortest: Duration,
+        random: &mut Random,
+    ) -> Self {
         let is_slow = random.chance(faults.slow_clients);
-        let gap = if is_slow { 20_000_000 } else { 20_000 };
+        let most = shortest.as_micros() / 2 / (sends.max(expects) as u128 + 1);
+        let usual = usize::try_from(most).unwrap_or(usize::MAX).clamp(1, 20_000);
+        let gap = if is_slow { 20_000_000 } else { usual };
         let longest = |random: &mut Random| Duration::from_micros(random.below(gap) as u64);
         let size = |most: usize, random: &mut Random| {
             let least = most / PIECES + 1;
@@ -216,6 +225,12 @@ impl Habits {
             }
         };
 
+        // With a small buffer each piece waits until the one before it has arrived.
+        let trips = if tiny { 3 * PIECES } else { 8 };
+        let latency = shortest.as_micros() / trips as u128;
+        let latency = usize::try_from(latency).unwrap_or(usize::MAX);
+        let latency = latency.clamp(1, 50_000);
+
         let somewhere = |rate: u16, random: &mut Random| {
             random
                 .chance(rate)
@@ -226,7 +241,7 @@ impl Habits {
             bite: size(expects, random),
             send_gap: longest(random),
             take_gap: longest(random),
-            latency: Duration::from_micros(random.below(50_000) as u64),
+            latency: Duration::from_micros(random.below(latency) as u64),
             up_capacity: capacity(sends, random),
             down_capacity: capacity(expects, random),
             in_turns: random.below(2) == 0,
@@ -242,12 +257,12 @@ impl Habits {
     /// Returns the habits of a client inside a layer, whose bytes are more by those of a handshake.
     pub(super) fn in_layer(
         faults: &Faults,
-        sends: usize,
-        expects: usize,
+        (sends, expects): (usize, usize),
+        shortest: Duration,
         random: &mut Random,
     ) -> Self {
         let (sends, expects) = (sends + HANDSHAKE_SENDS, expects + HANDSHAKE_EXPECTS);
-        let mut habits = Self::of(faults, sends, expects, random);
+        let mut habits = Self::of(faults, (sends, expects), shortest, random);
         habits.truncates_at = random
             .chance(faults.truncations)
             .then(|| random.below(sends + expects + 1));

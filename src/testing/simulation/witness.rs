@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline, ProtocolError};
-use crate::session::{Actions, Ended, Factory, Post, Protocol, Tick, Transport, catch};
+use crate::session::{Actions, Ended, Factory, Post, Protocol, Requests, Tick, Transport, catch};
 use crate::statistics::Statistics;
 use crate::testing::simulation::hooks::pass_on_hooks;
 use crate::testing::simulation::ledger::{Number, Place, SharedLedger, Slip};
+use crate::waker::Mailbox;
 
 /// The factory under test, which wraps each protocol that it builds in a witness.
 pub(super) struct Witnessed<F: Factory> {
@@ -53,12 +54,13 @@ impl<F: Factory> Shared<F> {
             connects,
             shutdown,
         } = &mut *self.0.borrow_mut();
+        let mut requests = Requests::new();
         let mut actions = Actions {
             now,
             statistics: &Statistics::default(),
-            connects,
-            again: &mut None,
-            shutdown,
+            requests: &mut requests,
+            open: &(),
+            mailbox: &Mailbox::silent(),
         };
         catch(|| {
             if factory.poll_timeout().is_some_and(|at| at <= now) {
@@ -66,6 +68,8 @@ impl<F: Factory> Shared<F> {
             }
             factory.service_actions(&mut actions);
         });
+        connects.append(&mut requests.connects);
+        *shutdown |= requests.urgent.is_some_and(|urgent| urgent.shutdown);
     }
 }
 
@@ -107,9 +111,16 @@ impl<F: Factory> Witnessed<F> {
         let inside = &mut *self.shared.0.borrow_mut();
         let meanwhile = std::mem::take(&mut inside.connects);
         let asked = actions.inside(&mut inside.factory, hook);
-        *actions.shutdown |= inside.shutdown;
+        if inside.shutdown {
+            actions.shutdown();
+        }
 
-        self.ledger.borrow_mut().may_close |= *actions.shutdown;
+        let is_ending = actions
+            .requests
+            .urgent
+            .as_ref()
+            .is_some_and(|it| it.shutdown);
+        self.ledger.borrow_mut().may_close |= is_ending;
         for (to, protocol) in meanwhile.into_iter().chain(asked) {
             let around = (&self.ledger, self.shared.clone());
             let witness = Witness::new(protocol, None, around, Place::Wire);

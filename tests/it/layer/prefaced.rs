@@ -74,3 +74,19 @@ fn a_peer_that_owes_no_message_is_not_late_after_its_preface() {
     session.advance(seconds(3));
     assert!(session.reason().is_some());
 }
+
+/// The same of a client that the server trusts, which owes nothing although it was accepted.
+#[test]
+fn a_trusted_client_is_not_late_after_its_preface() {
+    let log = Log::default();
+    let build = move |_: &Peer, (): &()| Some(Probe::new(&log).data(|_, _| Ok(0)));
+    let config = Config::trusted();
+    let mut session = MemorySession::with_config(Prefaced::new(Bytes(4), build), config);
+    session.receive(b"0123");
+    session.advance(seconds(86_400));
+    assert!(session.reason().is_none());
+
+    session.receive(b"begun");
+    session.advance(seconds(30));
+    assert!(session.reason().is_some());
+}

@@ -3,6 +3,7 @@
 
 mod failures;
 mod farewells;
+mod hooks;
 mod limits;
 mod rules;
 

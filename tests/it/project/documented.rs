@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 /// Types that are shown together with another one, in whose example they are named.
 const SHOWN_BY: &[(&str, &str)] = &[
-    ("Actions", "Factory"),
     ("driver::Context", "driver::Session"),
     ("driver::Wake", "net::Net"),
     ("driver::Wakers", "driver::Mailbox"),
@@ -43,7 +42,16 @@ const HANDED_OUT: &[(&str, &str)] = &[
     ("layer::WireEnd", "two words, which say when to answer them"),
     ("net::Datagram", "`Mio` makes it, and the loop keeps it"),
     ("net::Listener", "`Mio` makes it, and the loop keeps it"),
+    ("service::Rejected", "`Offload::submit` returns it"),
+    ("service::Rejection", "`Rejected::reason` returns it"),
     ("testing::Call", "what a simulated network says that failed"),
+    (
+        "server::OpenConnection",
+        "`Actions::connections` lists them",
+    ),
+    ("testing::Client", "`MemoryServer::connect` returns it"),
+    ("testing::Seen", "`MemoryServer::seen` returns it"),
+    ("testing::Fate", "the judge of an exchange is shown it"),
     ("testing::Failure", "`Simulation::check` returns it"),
     (
         "testing::Handle",

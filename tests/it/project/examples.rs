@@ -146,6 +146,26 @@ fn hello_answers_each_name_and_closes_on_exit() {
 }
 
 #[test]
+fn offload_looks_up_names_in_their_order() {
+    let mut offload = Example::run("offload", &[ANYWHERE]);
+    let mut stream = client(&offload.address());
+    stream
+        .write_all(b"127.0.0.1\nlocalhost\n::::\n127.0.0.2\n")
+        .unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let replies = String::from_utf8(read_to_end(&mut stream)).unwrap();
+    let replies: Vec<_> = replies.lines().collect();
+    let [first, localhost, wrong, last] = replies[..] else {
+        panic!("{replies:?}");
+    };
+    assert_eq!((first, last), ("tcp://127.0.0.1:0", "tcp://127.0.0.2:0"));
+    let is_own = |it: &str| ["tcp://127.0.0.1:0", "tcp://[::1]:0"].contains(&it);
+    assert!(localhost.split(' ').all(is_own), "{localhost}");
+    assert!(wrong.contains("::::"), "{wrong}");
+    offload.assert_still_runs();
+}
+
+#[test]
 fn framed_adds_up_each_message() {
     let framed = Example::run("framed", &[ANYWHERE]);
     let mut stream = client(&framed.address());

@@ -18,6 +18,7 @@ mod late_turns;
 mod limits;
 mod log_fields;
 mod peers;
+mod probes;
 mod shutdown;
 #[cfg(not(mio_unsupported_force_poll_poll))]
 mod turn;

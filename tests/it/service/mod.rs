@@ -1,4 +1,6 @@
-//! What runs beside connections: outboxes and groups.
+//! What runs beside connections: outboxes, groups and pools of threads.
 
+mod deadlines;
 mod groups;
+mod offload;
 mod outboxes;

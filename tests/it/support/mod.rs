@@ -222,6 +222,14 @@ impl<F: Factory> Factory for Watched<F> {
         self.factory.handle_timeout(actions);
     }
 
+    fn woken(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        self.factory.woken(actions);
+    }
+
+    fn needs_loop(&self) -> bool {
+        self.factory.needs_loop()
+    }
+
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         *self.board.statistics.lock().unwrap() = *actions.statistics();
         self.board.changed.notify_all();

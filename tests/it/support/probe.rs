@@ -18,6 +18,11 @@ impl Log {
         self.0.lock().unwrap().clone()
     }
 
+    /// Returns the entries, and removes them.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
     pub(crate) fn count(&self, start: &str) -> usize {
         let entries = self.0.lock().unwrap();
         entries

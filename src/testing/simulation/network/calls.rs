@@ -357,7 +357,7 @@ impl Network {
                 far.written.extend_from_slice(&data[..count]);
                 true
             }
-            None => account.exchange.expects.get(from..from + count) == Some(&data[..count]),
+            None => account.admit(from, &data[..count]),
         };
         account.written += count;
         account.note_written(self.elapsed);

@@ -84,12 +84,16 @@ impl Network {
     ) -> usize {
         let exchange = Rc::clone(&account.exchange);
         let far = self.make_far(&mut account, side);
-        let (sends, expects) = (account.sends().len(), exchange.expects.len());
+        let expects = exchange.expects.len();
+        let shortest = self.ledger.borrow().shortest_deadline();
         let mut habits = match &far {
-            None => Habits::of(&self.faults, sends, expects, &mut self.random),
+            None => {
+                let sizes = (account.sends().len(), expects);
+                Habits::of(&self.faults, sizes, shortest, &mut self.random)
+            }
             Some(_) => {
-                let sends = exchange.sends.len();
-                Habits::in_layer(&self.faults, sends, expects, &mut self.random)
+                let sizes = (exchange.sends.len(), expects);
+                Habits::in_layer(&self.faults, sizes, shortest, &mut self.random)
             }
         };
         habits.in_turns |= exchange.in_turns;

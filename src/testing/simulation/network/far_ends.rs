@@ -97,10 +97,10 @@ impl Network {
         let heard = mem::take(&mut client.heard);
         let from = account.received;
         account.received += heard.len();
-        let expected = account.exchange.expects.get(from..account.received);
+        let is_right = account.admit(from, &heard);
         let problem = match &client.refusal {
             Some(refusal) => format!("its layer refused what it got: {refusal}"),
-            None if expected != Some(&heard) => {
+            None if !is_right => {
                 let heard = heard.escape_ascii();
                 format!("byte {from} on: it was told \"{heard}\", which it does not expect")
             }

@@ -1,8 +1,15 @@
 //! Wakers: how other threads and other connections get a session's attention.
+//!
+//! This room also has `sync`, the locks and atomics of what several threads share, so that a model
+//! checker can replace them. It imports no other room.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+#[cfg_attr(serveloop_loom, path = "../../loom/src/sync.rs")]
+pub(crate) mod sync;
+
+use std::sync::{Arc, Weak};
 use std::{fmt, mem};
+
+use self::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 /// Causes [`woken`](crate::Protocol::woken) to be called on one session, from anywhere.
 ///
@@ -81,6 +88,9 @@ impl fmt::Debug for Waker {
     }
 }
 
+/// The id of a loop's factory. Connections have larger ones.
+pub(crate) const FACTORY: usize = 0;
+
 struct Target {
     id: usize,
     queued: AtomicBool,
@@ -99,6 +109,14 @@ pub trait Wake: Send + Sync {
 impl<F: Fn() + Send + Sync> Wake for F {
     fn wake(&self) {
         self();
+    }
+}
+
+/// Wakes a session, so that a waker can be given to what calls back from another thread, as
+/// [`Offload`](crate::service::Offload) does.
+impl Wake for Waker {
+    fn wake(&self) {
+        Self::wake(self);
     }
 }
 
@@ -212,7 +230,7 @@ impl Mailbox {
     }
 
     fn woken(&self) -> MutexGuard<'_, Vec<Woken>> {
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.woken)
     }
 }
 

@@ -1,0 +1,67 @@
+//! The open connections as a factory sees them, and their ends by number.
+
+use std::collections::HashMap;
+
+use crate::error::CloseReason;
+use crate::net::Net;
+use crate::reactor::connection::Connection;
+use crate::reactor::connections::{Connections, token};
+use crate::reactor::hub::Hub;
+use crate::reactor::readiness::{CONNECTING, ENDED, LINGERING};
+use crate::session::{Ending, Listing, OpenConnection, Protocol, Tick};
+
+/// The connections of a loop at a moment.
+pub(in crate::reactor) struct Listed<'a, S, P> {
+    pub(in crate::reactor) connections: &'a Connections<S, P>,
+    pub(in crate::reactor) now: Tick,
+}
+
+impl<S, P: Protocol> Listing<P> for Listed<'_, S, P> {
+    fn list(&self) -> Box<dyn Iterator<Item = OpenConnection<'_, P>> + '_> {
+        let all = self.connections.slots.iter();
+        let open = all.filter(|(_, connection)| is_open(connection));
+        Box::new(open.map(|(_, connection)| {
+            let session = connection.session();
+            OpenConnection {
+                peer: session.peer(),
+                age: self.now.since(session.began()),
+                protocol: session.protocol(),
+            }
+        }))
+    }
+}
+
+/// Returns whether a connection is established and has not ended.
+fn is_open<S, P: Protocol>(connection: &Connection<S, P>) -> bool {
+    !connection.readiness.any(CONNECTING | ENDED | LINGERING)
+}
+
+impl<S, P: Protocol> Connections<S, P> {
+    /// Ends the open connections with these numbers. Of several ways for one of them, the last counts.
+    #[cold]
+    pub(in crate::reactor) fn end_some<N: Net<Stream = S>>(
+        &mut self,
+        ends: &HashMap<u64, Ending>,
+        hub: &mut Hub<'_, N>,
+    ) {
+        for (slot, connection) in &mut self.slots {
+            let id = connection.session().peer().id();
+            let Some(ending) = ends.get(&id).filter(|_| is_open(connection)) else {
+                continue;
+            };
+
+            match ending {
+                Ending::Abort => {
+                    connection.cut_off(CloseReason::Aborted, hub);
+                    self.ended.push(slot);
+                }
+                Ending::Orderly => {
+                    let is_told = connection.session().was_asked_to_finish();
+                    if !is_told && connection.readiness.note_shutdown() {
+                        self.ready.push(token(slot, connection));
+                    }
+                }
+            }
+        }
+    }
+}

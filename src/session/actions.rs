@@ -1,0 +1,227 @@
+//! What the hooks of a factory can see and do.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::address::{Address, Peer};
+use crate::statistics::Statistics;
+use crate::waker::{FACTORY, Mailbox, Waker, Wakers};
+
+/// What [`Factory::service_actions`](crate::Factory::service_actions) and the other hooks of a factory
+/// can see and do.
+pub struct Actions<'a, P> {
+    pub(crate) now: Instant,
+    pub(crate) statistics: &'a Statistics,
+    pub(crate) requests: &'a mut Requests<P>,
+    pub(crate) open: &'a dyn Listing<P>,
+    pub(crate) mailbox: &'a Arc<Mailbox>,
+}
+
+/// What a factory has asked its loop for.
+#[derive(Debug)]
+pub(crate) struct Requests<P> {
+    pub(crate) connects: Vec<(Address, P)>,
+    /// When it wants to be called again.
+    pub(crate) again: Option<Instant>,
+    /// What to do at the end of the call.
+    pub(crate) urgent: Option<Box<Urgent>>,
+}
+
+/// Requests that few calls make.
+#[derive(Debug, Default)]
+pub(crate) struct Urgent {
+    pub(crate) shutdown: bool,
+    /// The connections to end, by their ids.
+    pub(crate) ends: Vec<(u64, Ending)>,
+}
+
+/// How a factory ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As a shutdown does: its protocol is asked to finish.
+    Orderly,
+    Abort,
+}
+
+impl<P> Requests<P> {
+    pub(crate) fn new() -> Self {
+        Self {
+            connects: Vec::new(),
+            again: None,
+            urgent: None,
+        }
+    }
+
+    fn urgent(&mut self) -> &mut Urgent {
+        self.urgent.get_or_insert_with(Box::default)
+    }
+}
+
+/// The open connections of a loop.
+pub(crate) trait Listing<P> {
+    fn list(&self) -> Box<dyn Iterator<Item = OpenConnection<'_, P>> + '_>;
+}
+
+/// No connections.
+impl<P> Listing<P> for () {
+    fn list(&self) -> Box<dyn Iterator<Item = OpenConnection<'_, P>> + '_> {
+        Box::new(std::iter::empty())
+    }
+}
+
+/// A connection that is open, as a hook of a factory sees it: see [`Actions::connections`].
+pub struct OpenConnection<'a, P> {
+    pub(crate) peer: &'a Peer,
+    pub(crate) age: Duration,
+    pub(crate) protocol: &'a P,
+}
+
+impl<'a, P> OpenConnection<'a, P> {
+    /// Returns the connection's number, which no other connection of the process has: the same as
+    /// [`Peer::id`].
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.peer.id()
+    }
+
+    /// Returns the peer.
+    #[must_use]
+    pub fn peer(&self) -> &'a Peer {
+        self.peer
+    }
+
+    /// Returns how long ago the connection was accepted, or the attempt to connect began.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// Returns the protocol.
+    #[must_use]
+    pub fn protocol(&self) -> &'a P {
+        self.protocol
+    }
+}
+
+impl<P> fmt::Debug for OpenConnection<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenConnection")
+            .field("peer", &self.peer)
+            .field("age", &self.age)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P> Actions<'_, P> {
+    /// Returns the time of this turn.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Returns the loop's counters.
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        self.statistics
+    }
+
+    /// Opens a connection to `address` at the end of the turn. If it fails, `connection_lost` tells
+    /// the protocol.
+    pub fn connect(&mut self, address: Address, protocol: P) {
+        self.requests.connects.push((address, protocol));
+    }
+
+    /// Returns the connections that are open on this loop, with their protocols, in no particular order.
+    /// Those that are being established, or that have ended and wait for their peer to close, are left
+    /// out.
+    ///
+    /// Where connections have threads or processes of their own, or are served one at a time, they are
+    /// not on the loop, and only outbound connections are listed. A factory that needs all of them says
+    /// so ([`needs_loop`](crate::Factory::needs_loop)). With several workers, each loop has its own.
+    ///
+    /// ```
+    /// use serveloop::testing::MemoryServer;
+    /// use serveloop::{Actions, Factory, Peer, protocols::Echo};
+    /// use std::time::Duration;
+    ///
+    /// /// No connection lasts longer than an hour.
+    /// struct Hourly;
+    ///
+    /// impl Factory for Hourly {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn service_actions(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         let hour = Duration::from_secs(3_600);
+    ///         let old = actions.connections().filter(|it| it.age() >= hour);
+    ///         let ids: Vec<u64> = old.map(|it| it.id()).collect();
+    ///         ids.into_iter().for_each(|id| actions.end(id));
+    ///         actions.call_again(Duration::from_secs(1));
+    ///     }
+    ///
+    ///     fn needs_loop(&self) -> bool {
+    ///         true
+    ///     }
+    /// }
+    ///
+    /// let mut server = MemoryServer::new(Hourly);
+    /// let client = server.connect();
+    /// for _ in 0..61 {
+    ///     server.send(client, b"still here");
+    ///     server.advance(Duration::from_secs(59));
+    /// }
+    /// assert_eq!(server.connections(), 1);
+    /// server.advance(Duration::from_secs(2));
+    /// assert_eq!(server.connections(), 0);
+    /// ```
+    pub fn connections(&self) -> impl Iterator<Item = OpenConnection<'_, P>> {
+        self.open.list()
+    }
+
+    /// Ends the connection with this number in order, as a shutdown of the server does: what has arrived
+    /// is still shown, then its protocol is asked to finish
+    /// ([`shutdown_requested`](crate::Protocol::shutdown_requested)), and the reason is
+    /// [`Shutdown`](crate::CloseReason::Shutdown). A protocol that goes on is not ended by this.
+    /// Does nothing if no connection of this loop has this number.
+    pub fn end(&mut self, id: u64) {
+        self.requests.urgent().ends.push((id, Ending::Orderly));
+    }
+
+    /// Ends the connection with this number at once, and drops what it is owed
+    /// ([`Aborted`](crate::CloseReason::Aborted)). Does nothing if no connection of this loop has this
+    /// number.
+    pub fn abort(&mut self, id: u64) {
+        self.requests.urgent().ends.push((id, Ending::Abort));
+    }
+
+    /// Returns a waker with which other threads and connections have the factory's
+    /// [`woken`](crate::Factory::woken) called, on this loop.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.mailbox.waker(FACTORY)
+    }
+
+    /// Requests another turn within `delay`, even if no event occurs before then.
+    pub fn call_again(&mut self, delay: Duration) {
+        let at = self.now.checked_add(delay);
+        self.requests.again = self.requests.again.into_iter().chain(at).min();
+    }
+
+    /// Shuts the server down, like [`ShutdownHandle`](crate::ShutdownHandle).
+    pub fn shutdown(&mut self) {
+        self.requests.urgent().shutdown = true;
+    }
+}
+
+impl<P> fmt::Debug for Actions<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Actions")
+            .field("now", &self.now)
+            .field("statistics", &self.statistics)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,4 @@
+//! The tools for tests.
+
+mod memory;
+mod memory_server;
