@@ -6,7 +6,7 @@ use std::{io, iter};
 use crate::address::{Address, Listen, Peer};
 use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
-use crate::net::{Bound, Mio, bind_listen};
+use crate::net::{Bound, Mio, bind_socket};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
 pub use crate::session::Refusal;
 use crate::session::{Factory, Protocol};
@@ -134,7 +134,7 @@ impl Server {
         Self::new(config, |config| {
             let bound = listens
                 .iter()
-                .map(|listen| Ok(vec![bind_listen(listen, config, Bound::new)?]));
+                .map(|listen| Ok(vec![bind_socket(listen, config)?]));
             bound.collect()
         })
     }
@@ -580,10 +580,9 @@ impl<F: Factory> Serving<F> {
         let handle = server.shutdown_handle();
         let servers = server.split(workers)?;
         // All copies are made before any thread runs, because a factory's `clone` is user code.
-        let parts = servers
-            .into_iter()
-            .map(|server| (server, factory.clone()))
-            .collect();
+        let copies: Vec<_> = (1..servers.len()).map(|_| factory.clone()).collect();
+        let factories = iter::once(factory).chain(copies);
+        let parts = servers.into_iter().zip(factories).collect();
 
         workers::run(
             parts,
@@ -621,7 +620,7 @@ fn listens_of(addresses: &[Address]) -> Vec<Listen> {
 fn bind_one_of(place: &[Listen], config: &Config) -> io::Result<Vec<Bound>> {
     let (mut bound, mut failed) = (Vec::new(), Vec::new());
     for listen in place {
-        match bind_listen(listen, config, Bound::new) {
+        match bind_socket(listen, config) {
             Ok(socket) => bound.push(socket),
             Err(error) => failed.push(error),
         }
