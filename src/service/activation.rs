@@ -199,7 +199,8 @@ impl Listen {
     /// `NotFound` if there is none; the message lists the names that there are. `InvalidInput` if
     /// one of them cannot be served.
     pub fn inherited(sockets: &[Inherited], name: &str) -> io::Result<Vec<Self>> {
-        named(sockets, name)?.map(Inherited::listen).collect()
+        let found = named(sockets, name)?;
+        found.into_iter().map(Inherited::listen).collect()
     }
 }
 
@@ -207,13 +208,11 @@ impl Listen {
 ///
 /// # Errors
 /// `NotFound` if there is none; the message lists the names that there are.
-pub fn named<'a>(
-    sockets: &'a [Inherited],
-    name: &'a str,
-) -> io::Result<impl Iterator<Item = &'a Inherited>> {
-    let is_it = move |socket: &&Inherited| name.is_empty() || socket.name == name;
-    if sockets.iter().any(|socket| is_it(&socket)) {
-        return Ok(sockets.iter().filter(is_it));
+pub fn named<'a>(sockets: &'a [Inherited], name: &str) -> io::Result<Vec<&'a Inherited>> {
+    let is_it = |socket: &&Inherited| name.is_empty() || socket.name == name;
+    let found: Vec<_> = sockets.iter().filter(is_it).collect();
+    if !found.is_empty() {
+        return Ok(found);
     }
 
     let mut names: Vec<_> = sockets.iter().map(Inherited::name).collect();

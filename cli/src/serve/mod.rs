@@ -4,7 +4,9 @@
 //! what the server prints at its start and end. Protocols are in `protocols`. What they share with
 //! this room is in `serving`, which does not import it.
 
+mod given;
 mod limits;
+mod manager;
 mod memory_limit;
 mod per_peer;
 mod place;
@@ -19,14 +21,20 @@ use serveloop::{Address, Config, Server, Statistics};
 use crate::failure::Failure;
 use crate::logger::TARGET;
 use crate::protocols::Protocol;
+use crate::serve::given::GivenListen;
 use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
 use crate::serve::proxies::ProxyOptions;
-use crate::serving::{BoundServer, Execution, activation};
+use crate::serving::{BoundServer, Execution};
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
 
+pub(crate) use self::manager::Manager;
+
 const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
+
+/// Where to listen if a service manager passed sockets and the user does not say where.
+const PASSED_LISTEN: &str = "systemd://";
 
 /// Serves a protocol on one or more sockets.
 ///
@@ -67,6 +75,15 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///   $ serveloop serve echo --listen 'tls://:8443?cert=cert.pem&key=key.pem&client-ca=ca.pem'
 ///   $ openssl s_client -connect 127.0.0.1:8443 -servername localhost -CAfile cert.pem
 ///
+/// Sockets that a service manager passes (systemd's socket units) are systemd://NAME, or systemd:// for
+/// all of them, which is the default if any is passed. fd://N is a socket that was open at the start.
+/// They take the options of other listeners, and have TLS with cert and key:
+///
+///   $ systemd-socket-activate -l 127.0.0.1:9999 serveloop serve echo --listen systemd://
+///
+/// If NOTIFY_SOCKET is set, the manager is told when clients are served, of reloads, of the end and, if
+/// it has a watchdog, that every loop turns.
+///
 /// As soon as clients can connect, one line for each socket is printed on standard output, with the
 /// real port in place of 0. The log goes to standard error.
 ///
@@ -93,10 +110,12 @@ pub(crate) struct Serve {
     /// Before the limits, which take the values that it asks about out.
     #[command(flatten)]
     given: GivenPerPeer,
+    #[command(flatten)]
+    given_listen: GivenListen,
     #[command(subcommand)]
     protocol: Protocol,
-    /// Where to listen: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH or
-    /// unixgram://PATH. Can be given several times. With port 0 the system chooses the port. Without HOST the server listens on
+    /// Where to listen: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH,
+    /// unixgram://PATH, systemd://NAME or fd://N. Can be given several times. With port 0 the system chooses the port. Without HOST the server listens on
     /// every address. Options of this listener follow in a query, as in
     /// tcp://:9999?keepalive=60s&backlog=4096.
     #[arg(
@@ -116,12 +135,12 @@ pub(crate) struct Serve {
 
 impl Serve {
     /// Serves until a signal ends the server. Returns the exit status.
-    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, mut manager: Manager) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config(&self.protocol.needs())?;
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
-        let mut places = self.proxies.resolve(&self.listen)?;
-        places.reload_at_hangup();
+        let listen = self.listen_of(&manager);
+        let mut places = self.proxies.resolve(&listen, &mut manager)?;
         self.protocol.check(&places.addresses(), self.execution)?;
 
         let signals = Signals::catch()?;
@@ -129,7 +148,14 @@ impl Serve {
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
         signals.tell(server.shutdown_handle());
-        let server = BoundServer::new(server, &places.doors, &places.tls);
+        let notifier = manager.into_notifier().unwrap_or_else(|error| {
+            log::warn!(target: TARGET, "{error}: the service manager is not notified");
+            None
+        });
+        places.reload_at_hangup(notifier.clone());
+        let server = BoundServer::new(server, &places.doors, &places.tls, notifier);
+        // What was passed is open as long as the server listens, and no longer.
+        drop(places);
 
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
@@ -141,7 +167,7 @@ impl Serve {
         let most = self.execution.places(&config);
         let shared = server.addresses_without_proxy();
         let limited = self.given.warning(&shared, &config, most);
-        for warning in activation::warning().into_iter().chain(limited) {
+        if let Some(warning) = limited {
             log::warn!(target: TARGET, "{warning}");
         }
 
@@ -149,6 +175,17 @@ impl Serve {
         let statistics = self.protocol.serve(server, &config, self.execution)?;
         log::info!(target: TARGET, "{}", summary(&statistics));
         Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
+    }
+}
+
+impl Serve {
+    /// Returns where to listen. Sockets that were passed are not left waiting because the user says
+    /// nothing.
+    fn listen_of(&self, manager: &Manager) -> Vec<String> {
+        match self.given_listen.is_given() || !manager.has_sockets() {
+            true => self.listen.clone(),
+            false => vec![PASSED_LISTEN.to_owned()],
+        }
     }
 }
 

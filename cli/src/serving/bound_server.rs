@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serveloop::layer::proxy::Proxy;
+use serveloop::service::notify::Notifier;
 use serveloop::{Address, Peer, Server};
 
 use crate::serving::ListenerTls;
@@ -15,6 +16,7 @@ pub(crate) struct BoundServer {
     doors: Vec<Option<Proxy>>,
     /// In the same order.
     tls: Vec<Option<ListenerTls>>,
+    notifier: Option<Notifier>,
 }
 
 /// The longest line at each listener, in the order of a server's addresses.
@@ -38,18 +40,27 @@ impl BoundServer {
         server: Server,
         doors: &[Option<Proxy>],
         tls: &[Option<ListenerTls>],
+        notifier: Option<Notifier>,
     ) -> Self {
         let places = server.places();
         let doors = places.iter().map(|place| doors[*place].clone()).collect();
         let tls = places.iter().map(|place| tls[*place].clone()).collect();
-        Self { server, doors, tls }
+        Self {
+            server,
+            doors,
+            tls,
+            notifier,
+        }
     }
 
     /// Returns the URI of each address, with the scheme that its clients speak.
     pub(crate) fn uris(&self) -> impl Iterator<Item = String> {
         let all = self.addresses().iter().zip(&self.tls);
         all.map(|(address, tls)| match tls {
-            Some(_) => address.to_string().replacen("tcp", "tls", 1),
+            Some(_) => match address {
+                Address::Tcp(addr) => format!("tls://{addr}"),
+                other => other.to_string(),
+            },
             None => address.to_string(),
         })
     }
@@ -69,6 +80,11 @@ impl BoundServer {
         all.filter(|(_, door)| door.is_none())
             .map(|(address, _)| address.clone())
             .collect()
+    }
+
+    /// Takes whom to notify of the server.
+    pub(super) fn take_notifier(&mut self) -> Option<Notifier> {
+        self.notifier.take()
     }
 
     /// Returns the server, with the doors and the TLS if there are any.

@@ -6,6 +6,7 @@ use std::{io, slice};
 
 use clap::{Args, ValueEnum};
 use serveloop::server::Refusal;
+use serveloop::service::notify::{Notified, Notifier};
 use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistics};
 
 use crate::failure::Failure;
@@ -100,15 +101,16 @@ impl Execution {
     }
 
     /// Serves until the server ends.
-    pub(crate) fn serve<F>(self, server: BoundServer, factory: F) -> io::Result<Statistics>
+    pub(crate) fn serve<F>(self, mut server: BoundServer, factory: F) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
         let limit = self.rate.limit();
+        let notifier = server.take_notifier();
         let (server, doors, tls) = server.into_parts();
         if limit.is_unlimited() && doors.is_none() && tls.is_none() {
-            return self.serve_in_model(server, factory);
+            return self.serve_in_model(server, notifier, factory);
         }
 
         // What is limited are the protocol's own bytes and messages, not those of TLS, and the
@@ -123,15 +125,21 @@ impl Execution {
         if let Some(doors) = doors {
             factory = BoxedFactory::new(Doorkeeper::new(doors, factory));
         }
-        self.serve_in_model(server, factory)
+        self.serve_in_model(server, notifier, factory)
     }
 
-    fn serve_in_model<F>(self, server: Server, factory: F) -> io::Result<Statistics>
+    fn serve_in_model<F>(
+        self,
+        server: Server,
+        notifier: Option<Notifier>,
+        factory: F,
+    ) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send,
         F::Protocol: Send + 'static,
     {
-        let server = server.with(Attentive(factory));
+        let handle = server.shutdown_handle();
+        let server = server.with(Notified::new(notifier, handle, Attentive(factory)));
         // With this model a connection keeps the main thread from the loop, which a signal wakes.
         if self.model == Model::Sequential {
             tell_from_a_thread()?;

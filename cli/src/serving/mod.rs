@@ -1,13 +1,11 @@
 //! What `serve` and its protocols share: execution models, message framings, limits that move along
 //! with others, log lines about clients, standard output that clients write to, proxies in front,
-//! TLS, and descriptors that a service manager passed.
+//! and TLS.
 //!
 //! Code belongs here if more than one protocol needs it, or a protocol and `serve`. This room
 //! imports neither.
 
 mod access_log;
-#[cfg_attr(not(target_os = "linux"), path = "activation_other_systems.rs")]
-pub(crate) mod activation;
 mod bound_server;
 mod boxed_factory;
 mod door;
@@ -21,7 +19,6 @@ mod rate;
 mod stdout_queue;
 
 pub(crate) use self::access_log::AccessLog;
-pub(crate) use self::activation::VARIABLES;
 pub(crate) use self::bound_server::BoundServer;
 pub(crate) use self::encrypted::TLS_KEYS;
 pub(crate) use self::execution::Execution;

@@ -4,8 +4,10 @@
     reason = "calls of the C library, whose conditions the compiler cannot check"
 )]
 
+mod passed;
 mod timer;
 
+pub(crate) use self::passed::take_socket;
 pub(crate) use self::timer::Interrupts;
 
 use std::mem::{self, MaybeUninit};
