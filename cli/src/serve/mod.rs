@@ -14,9 +14,10 @@ mod proxies;
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use serveloop::{Address, Config, Server, Statistics};
+use serveloop::{Address, Config, Server};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
@@ -25,9 +26,10 @@ use crate::serve::given::GivenListen;
 use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
 use crate::serve::proxies::ProxyOptions;
-use crate::serving::{BoundServer, Execution};
+use crate::serving::{BoundServer, Execution, statistics_line};
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
+use crate::units::Span;
 
 pub(crate) use self::manager::Manager;
 
@@ -89,8 +91,9 @@ const PASSED_LISTEN: &str = "systemd://";
 ///
 /// SIGTERM, SIGINT (Ctrl-C) and SIGQUIT shut the server down: it stops accepting connections, sends
 /// the replies that are still due, and ends the connections that are still open after --drain-timeout.
-/// A second signal, more than half a second after the first, ends them at once. SIGHUP is ignored if
-/// there is no TLS.
+/// A second signal, more than half a second after the first, ends them at once. With --drain-delay,
+/// the server goes on for that time before. SIGUSR1 writes the statistics to the log. SIGHUP is ignored
+/// if there is nothing to read again.
 ///
 /// Everything has a limit, and every limit is an option. Sizes are written as 4096, 64KiB or 1MiB,
 /// durations as 250ms, 10s or 5m:
@@ -125,6 +128,16 @@ pub(crate) struct Serve {
         default_value = DEFAULT_LISTEN
     )]
     listen: Vec<String>,
+    /// How long to go on serving after a signal to end, before the shutdown begins: the time that load
+    /// balancers need to notice. A second signal, more than half a second later, ends everything at once
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        value_name = "DURATION",
+        default_value_t = Duration::ZERO.into()
+    )]
+    drain_delay: Span,
     #[command(flatten)]
     proxies: ProxyOptions,
     #[command(flatten)]
@@ -143,7 +156,7 @@ impl Serve {
         let mut places = self.proxies.resolve(&listen, &mut manager)?;
         self.protocol.check(&places.addresses(), self.execution)?;
 
-        let signals = Signals::catch()?;
+        let signals = Signals::catch(self.drain_delay.into())?;
 
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
@@ -173,7 +186,7 @@ impl Serve {
 
         announce(&server);
         let statistics = self.protocol.serve(server, &config, self.execution)?;
-        log::info!(target: TARGET, "{}", summary(&statistics));
+        log::info!(target: TARGET, "{}", statistics_line(&statistics));
         Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
     }
 }
@@ -212,23 +225,6 @@ fn announce(server: &BoundServer) {
     }
 }
 
-/// Lists the counters and their values. Leaves out those that are 0, except the traffic counters,
-/// and those that tell a user little.
-fn summary(statistics: &Statistics) -> String {
-    let told = |(name, count): &(&str, u64)| match *name {
-        "accepted" | "bytes_read" | "bytes_written" => true,
-        "turns" | "stale_events" => false,
-        _ => *count > 0,
-    };
-
-    let counts: Vec<_> = statistics
-        .iter()
-        .filter(told)
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
-    counts.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,21 +261,5 @@ mod tests {
             ..Config::default()
         };
         assert!(!drops("udp://0.0.0.0:9", &generous));
-    }
-
-    #[test]
-    fn the_summary_tells_what_happened() {
-        let mut statistics = Statistics::default();
-        assert_eq!(
-            summary(&statistics),
-            "accepted 0, bytes_read 0, bytes_written 0"
-        );
-
-        statistics.accepted = 2;
-        statistics.bytes_read = 10;
-        statistics.closed_by_peer = 2;
-        statistics.turns = 7;
-        let expected = "accepted 2, bytes_read 10, bytes_written 0, closed_by_peer 2";
-        assert_eq!(summary(&statistics), expected);
     }
 }

@@ -16,6 +16,7 @@ use crate::serving::boxed_factory::BoxedFactory;
 use crate::serving::door::Doorkeeper;
 use crate::serving::encrypted::Encrypted;
 use crate::serving::rate::{Limited, Rate};
+use crate::serving::statistics_dump::StatisticsDump;
 use crate::signals::{tell_from_a_thread, tell_heard};
 use crate::units::at_least_one;
 
@@ -139,7 +140,11 @@ impl Execution {
         F::Protocol: Send + 'static,
     {
         let handle = server.shutdown_handle();
-        let server = server.with(Notified::new(notifier, handle, Attentive(factory)));
+        let attentive = Attentive {
+            factory,
+            dump: StatisticsDump::new(handle.clone()),
+        };
+        let server = server.with(Notified::new(notifier, handle, attentive));
         // With this model a connection keeps the main thread from the loop, which a signal wakes.
         if self.model == Model::Sequential {
             tell_from_a_thread()?;
@@ -163,44 +168,48 @@ fn share_budget() {
     }
 }
 
-/// A factory that also logs ignored signals.
+/// A factory that also does what signals ask for.
 #[derive(Clone)]
-struct Attentive<F>(F);
+struct Attentive<F> {
+    factory: F,
+    dump: StatisticsDump,
+}
 
 impl<F: Factory> Factory for Attentive<F> {
     type Protocol = F::Protocol;
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<F::Protocol> {
-        self.0.build_protocol(peer)
+        self.factory.build_protocol(peer)
     }
 
     fn needs_stream(&self, listener: usize) -> bool {
-        self.0.needs_stream(listener)
+        self.factory.needs_stream(listener)
     }
 
     fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.0.handle_error(ended);
+        self.factory.handle_error(ended);
     }
 
     fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
-        self.0.handle_refusal(peer, why);
+        self.factory.handle_refusal(peer, why);
     }
 
     fn started(&mut self, actions: &mut Actions<'_, F::Protocol>) {
-        self.0.started(actions);
+        self.factory.started(actions);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.0.poll_timeout()
+        self.factory.poll_timeout()
     }
 
     fn handle_timeout(&mut self, actions: &mut Actions<'_, F::Protocol>) {
-        self.0.handle_timeout(actions);
+        self.factory.handle_timeout(actions);
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         tell_heard();
-        self.0.service_actions(actions);
+        self.dump.look(actions);
+        self.factory.service_actions(actions);
     }
 }
 

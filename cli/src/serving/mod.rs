@@ -16,6 +16,7 @@ mod implied_limits;
 mod listener_tls;
 mod messages;
 mod rate;
+mod statistics_dump;
 mod stdout_queue;
 
 pub(crate) use self::access_log::AccessLog;
@@ -25,4 +26,5 @@ pub(crate) use self::execution::Execution;
 pub(crate) use self::implied_limits::{Need, make_room};
 pub(crate) use self::listener_tls::ListenerTls;
 pub(crate) use self::messages::{MessageKind, Messages};
+pub(crate) use self::statistics_dump::statistics_line;
 pub(crate) use self::stdout_queue::{Outflow, StdoutQueue};
