@@ -30,6 +30,17 @@ impl LogLimit {
         now: Tick,
         message: fmt::Arguments<'_>,
     ) -> bool {
+        match self.admit(name, now) {
+            None => return false,
+            Some(0) => log(id, message),
+            Some(left_out) => log(id, format_args!("{message} (and {left_out} more like it)")),
+        }
+        true
+    }
+
+    /// Returns whether a line of this cause may be logged now, and then how many were left out before
+    /// it. Counts this one as left out if not.
+    pub(super) fn admit(&mut self, name: &'static str, now: Tick) -> Option<u64> {
         let index = self
             .causes
             .iter()
@@ -46,16 +57,10 @@ impl LogLimit {
         let cause = &mut self.causes[index];
         if now < cause.quiet_until {
             cause.left_out += 1;
-            return false;
+            return None;
         }
-
         cause.quiet_until = now.after(INTERVAL);
-        match std::mem::take(&mut cause.left_out) {
-            0 => log(id, message),
-            left_out => log(id, format_args!("{message} (and {left_out} more like it)")),
-        }
-
-        true
+        Some(std::mem::take(&mut cause.left_out))
     }
 }
 

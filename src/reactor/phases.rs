@@ -3,6 +3,8 @@
 use std::time::Duration;
 use std::{fmt, io, mem};
 
+use log::Level;
+
 use crate::LOG_TARGET;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
@@ -12,7 +14,7 @@ use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::token::FIRST_TOKEN;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
-use crate::session::{Actions, Factory, REPEAT, Tick, catch};
+use crate::session::{Actions, Factory, REPEAT, Tick, catch, log_end};
 
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Waits for events, up to `timeout` or the loop's own next deadline.
@@ -315,19 +317,16 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     #[cold]
     fn report_failures(&mut self) {
         for end in mem::take(&mut self.effects.failures) {
-            let (peer, reason, id) = (end.peer(), end.reason(), end.peer().id());
+            let (peer, reason, ended) = (end.peer(), end.reason(), end.ended());
             let now = self.env.clock.tick();
             let is_inbound = peer.listener().is_some() && !peer.is_datagram();
-            let log_limit = &mut self.effects.log_limit;
             if is_inbound && reason.is_ordinary() {
-                log::debug!(target: LOG_TARGET, id = id; "{peer}: {reason}");
-            } else if !log_limit.warn(
-                reason.name(),
-                Some(id),
-                now,
-                format_args!("{peer}: {reason}"),
-            ) {
-                log::debug!(target: LOG_TARGET, event = "ended", id = id; "{peer}: {reason}");
+                log_end(Level::Debug, &ended, None, 0);
+            } else {
+                match self.effects.log_limit.admit(reason.name(), now) {
+                    Some(more) => log_end(Level::Warn, &ended, None, more),
+                    None => log_end(Level::Debug, &ended, Some("ended"), 0),
+                }
             }
 
             let factory = &mut self.factory;

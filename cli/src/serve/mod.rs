@@ -4,6 +4,7 @@
 //! what the server prints at its start and end. Protocols are in `protocols`. What they share with
 //! this room is in `serving`, which does not import it.
 
+mod entry;
 mod given;
 mod limits;
 mod manager;
@@ -20,13 +21,14 @@ use clap::Args;
 use serveloop::{Address, Config, Server};
 
 use crate::failure::Failure;
-use crate::logger::TARGET;
+use crate::logger::{TARGET, describe_server};
 use crate::protocols::Protocol;
+use crate::serve::entry::EntryOptions;
 use crate::serve::given::GivenListen;
 use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
 use crate::serve::proxies::ProxyOptions;
-use crate::serving::{BoundServer, Execution, statistics_line};
+use crate::serving::{BoundServer, Execution, OfPlaces, statistics_line};
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
 use crate::units::Span;
@@ -67,6 +69,13 @@ const PASSED_LISTEN: &str = "systemd://";
 ///
 ///   $ serveloop serve echo --listen tcp://:9999 --proxy required --trust 10.0.0.0/8
 ///   $ serveloop serve echo --listen 'unix:///run/echo.sock?proxy=required&trust=unix'
+///
+/// Lists say who may connect: --allow admits only the networks that it lists, --deny refuses some of
+/// them. A listener with lists in its query uses those instead. SIGHUP reads lists in files (@FILE)
+/// again:
+///
+///   $ serveloop serve echo --listen tcp://:9999 --allow 127.0.0.0/8,::1,192.0.2.0/24 --deny 192.0.2.7
+///   $ serveloop serve echo --listen 'tcp://127.0.0.1:9999?allow=127.0.0.1'
 ///
 /// TLS has the scheme tls. Its options name the files of the certificate and of its key, in PEM format;
 /// with several pairs, the first is for clients that ask for no name of the others. With client-ca,
@@ -141,6 +150,8 @@ pub(crate) struct Serve {
     #[command(flatten)]
     proxies: ProxyOptions,
     #[command(flatten)]
+    entry: EntryOptions,
+    #[command(flatten)]
     execution: Execution,
     #[command(flatten)]
     limits: Limits,
@@ -153,7 +164,14 @@ impl Serve {
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
         let listen = self.listen_of(&manager);
-        let mut places = self.proxies.resolve(&listen, &mut manager)?;
+        let (access, rate) = (self.entry.access()?, self.entry.rate());
+        let places = self.proxies.resolve(&listen, access.as_ref(), &mut manager);
+        let mut places = places?;
+        if rate.is_some() && self.execution.is_forking() && places.has_doors() {
+            let problem = "--connects-per-second with --proxy needs another model than forking: each \
+                           process knows only the client that a header names to it";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
         self.protocol.check(&places.addresses(), self.execution)?;
 
         let signals = Signals::catch(self.drain_delay.into())?;
@@ -166,9 +184,17 @@ impl Serve {
             None
         });
         places.reload_at_hangup(notifier.clone());
-        let server = BoundServer::new(server, &places.doors, &places.tls, notifier);
         // What was passed is open as long as the server listens, and no longer.
-        drop(places);
+        drop(places.listens);
+        let of_places = OfPlaces {
+            doors: places.doors,
+            tls: places.tls,
+            access: places.access,
+            rate,
+            lifetime: self.entry.lifetime(&config),
+            notifier,
+        };
+        let server = BoundServer::new(server, of_places);
 
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
@@ -184,6 +210,7 @@ impl Serve {
             log::warn!(target: TARGET, "{warning}");
         }
 
+        describe_server(self.protocol.name(), server.uris().collect());
         announce(&server);
         let statistics = self.protocol.serve(server, &config, self.execution)?;
         log::info!(target: TARGET, "{}", statistics_line(&statistics));

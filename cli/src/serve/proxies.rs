@@ -8,9 +8,10 @@ use serveloop::{Address, Listen};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
+use crate::serve::entry;
 use crate::serve::manager::Manager;
 use crate::serve::place::{self, given_twice};
-use crate::serving::ListenerTls;
+use crate::serving::{Access, ListenerTls};
 use crate::signals::at_hangup;
 
 /// The command's own options in the query of a listener.
@@ -48,20 +49,46 @@ pub(super) struct Places {
     pub(super) listens: Vec<Vec<Listen>>,
     pub(super) doors: Vec<Option<Proxy>>,
     pub(super) tls: Vec<Option<ListenerTls>>,
-    /// The TLS of each URI that has one.
-    reloaded: Vec<ListenerTls>,
+    pub(super) access: Vec<Option<Access>>,
+    /// What is read again: of each URI its TLS and its lists, and the lists for all.
+    reloaded: Reloaded,
+}
+
+/// What SIGHUP reads again.
+#[derive(Clone, Default)]
+struct Reloaded {
+    tls: Vec<ListenerTls>,
+    access: Vec<Access>,
+}
+
+impl Reloaded {
+    fn is_empty(&self) -> bool {
+        self.tls.is_empty() && self.access.is_empty()
+    }
+
+    fn add_access(&mut self, access: Option<&Access>) {
+        self.access
+            .extend(access.filter(|access| access.has_files()).cloned());
+    }
+
+    fn reload(&self) {
+        self.tls.iter().for_each(ListenerTls::reload);
+        self.access.iter().for_each(Access::reload);
+    }
 }
 
 impl ProxyOptions {
-    /// Resolves each URI, and finds its door. A name may have several addresses, and the server needs
-    /// only one of them to work.
+    /// Resolves each URI, and finds its door and its lists, which are the `usual` ones if it has none. A
+    /// name may have several addresses, and the server needs only one of them to work.
     pub(super) fn resolve(
         &self,
         uris: &[String],
+        usual: Option<&Access>,
         manager: &mut Manager,
     ) -> Result<Places, Failure> {
         let (mut listens, mut doors, mut tls) = (Vec::new(), Vec::new(), Vec::new());
-        let mut reloaded = Vec::new();
+        let (mut access, mut reloaded) = (Vec::new(), Reloaded::default());
+        reloaded.add_access(usual);
         let mut is_trust_used = self.trust.is_none() || self.proxy.is_some();
 
         for uri in uris {
@@ -69,7 +96,7 @@ impl ProxyOptions {
                 mut places,
                 of_tls,
                 others,
-            } = place::resolve(uri, &KEYS, manager)?;
+            } = place::resolve(uri, &[KEYS, entry::KEYS].concat(), manager)?;
             let about = |problem| Failure::Usage(format!("{uri:?}: {problem}"));
             let own = Own::of(&others).map_err(about)?;
             is_trust_used |= matches!(own.proxy, Some(Some(_))) && own.trust.is_none();
@@ -85,7 +112,12 @@ impl ProxyOptions {
             }
 
             let own_tls = place::tls(uri, &of_tls)?;
-            reloaded.extend(own_tls.clone());
+            let own_access = entry::own_access(uri, &others)?;
+            reloaded.tls.extend(own_tls.clone());
+            reloaded.add_access(own_access.as_ref());
+
+            let listed = own_access.or_else(|| usual.cloned());
+            access.extend(places.iter().map(|_| listed.clone()));
             doors.extend(places.iter().map(|_| door.clone()));
             tls.extend(places.iter().map(|_| own_tls.clone()));
             listens.append(&mut places);
@@ -99,6 +131,7 @@ impl ProxyOptions {
             listens,
             doors,
             tls,
+            access,
             reloaded,
         })
     }
@@ -138,6 +171,9 @@ impl Own {
             return Err(format!("{name} is given twice"));
         }
         for (name, value) in given {
+            if entry::KEYS.contains(&name.as_str()) {
+                continue;
+            }
             if name == "trust" {
                 let list = value.parse().map_err(|error| format!("trust: {error}"))?;
                 own.trust = Some(list);
@@ -161,12 +197,16 @@ fn parse(value: &str) -> Result<Option<When>, String> {
 }
 
 impl Places {
+    pub(super) fn has_doors(&self) -> bool {
+        self.doors.iter().any(Option::is_some)
+    }
+
     pub(super) fn addresses(&self) -> Vec<Address> {
         let listens = self.listens.iter().flatten();
         listens.map(|listen| listen.address().clone()).collect()
     }
 
-    /// Makes SIGHUP read the certificates again, if there are any, and tell the service manager.
+    /// Makes SIGHUP read certificates and lists again, if there are any, and tell the service manager.
     pub(super) fn reload_at_hangup(&self, notifier: Option<Notifier>) {
         let all = self.reloaded.clone();
         if all.is_empty() && notifier.is_none() {
@@ -177,7 +217,7 @@ impl Places {
             if all.is_empty() {
                 log::info!(target: TARGET, "SIGHUP: there is nothing to read again");
             }
-            all.iter().for_each(ListenerTls::reload);
+            all.reload();
             notifier.iter().for_each(Notifier::ready);
         });
     }

@@ -12,9 +12,12 @@ use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistic
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
 use crate::serving::BoundServer;
+use crate::serving::bound_server::Around;
 use crate::serving::boxed_factory::BoxedFactory;
 use crate::serving::door::Doorkeeper;
 use crate::serving::encrypted::Encrypted;
+use crate::serving::gate::Gate;
+use crate::serving::lifetime::Mortal;
 use crate::serving::rate::{Limited, Rate};
 use crate::serving::statistics_dump::StatisticsDump;
 use crate::signals::{tell_from_a_thread, tell_heard};
@@ -102,20 +105,29 @@ impl Execution {
     }
 
     /// Serves until the server ends.
-    pub(crate) fn serve<F>(self, mut server: BoundServer, factory: F) -> io::Result<Statistics>
+    pub(crate) fn serve<F>(self, server: BoundServer, factory: F) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
         let limit = self.rate.limit();
-        let notifier = server.take_notifier();
-        let (server, doors, tls) = server.into_parts();
-        if limit.is_unlimited() && doors.is_none() && tls.is_none() {
+        let (server, around) = server.into_parts();
+        let Around {
+            doors,
+            tls,
+            access,
+            rate,
+            lifetime,
+            notifier,
+        } = around;
+        let is_gated = access.is_some() || rate.is_some();
+        let is_wrapped = doors.is_some() || tls.is_some() || lifetime.is_some() || is_gated;
+        if limit.is_unlimited() && !is_wrapped {
             return self.serve_in_model(server, notifier, factory);
         }
 
-        // What is limited are the protocol's own bytes and messages, not those of TLS, and the
-        // header of a proxy comes before the handshake.
+        // What is limited are the protocol's own bytes and messages, not those of TLS. The header of a
+        // proxy comes before the handshake, and names the client that the gate judges.
         let mut factory = BoxedFactory::of(factory);
         if !limit.is_unlimited() {
             factory = BoxedFactory::new(Limited::new(factory, limit));
@@ -123,8 +135,14 @@ impl Execution {
         if let Some(tls) = tls {
             factory = BoxedFactory::new(Encrypted::new(tls, factory));
         }
+        if is_gated {
+            factory = BoxedFactory::new(Gate::new(access, rate, factory));
+        }
         if let Some(doors) = doors {
             factory = BoxedFactory::new(Doorkeeper::new(doors, factory));
+        }
+        if let Some(lifetime) = lifetime {
+            factory = BoxedFactory::new(Mortal::new(factory, lifetime));
         }
         self.serve_in_model(server, notifier, factory)
     }

@@ -72,11 +72,11 @@ impl StatisticsDump {
 
     #[cold]
     fn report<P>(&mut self, actions: &mut Actions<'_, P>) {
+        let mut reports = self.shared.reports();
+        // Read under the lock, so that no loop goes back to a request before the last.
         let request = dumps();
         let is_new = self.seen != request;
         self.seen = request;
-
-        let mut reports = self.shared.reports();
         let now = actions.now();
         if is_new {
             self.waits = Some((now, now + PATIENCE));
@@ -95,10 +95,13 @@ impl StatisticsDump {
         }
 
         drop(reports);
-        if let Some((next, _)) = self.waits.as_mut().filter(|(next, _)| *next <= now) {
-            *next = now + AGAIN;
-            self.shared.handle.wake();
-            actions.call_again(AGAIN);
+        if let Some((next, _)) = &mut self.waits {
+            if *next <= now {
+                *next = now + AGAIN;
+                self.shared.handle.wake();
+            }
+            // Also if an earlier call was asked for, which this turn may be.
+            actions.call_again(next.saturating_duration_since(now));
         }
     }
 }
