@@ -580,9 +580,12 @@ impl<F: Factory> Serving<F> {
         let handle = server.shutdown_handle();
         let servers = server.split(workers)?;
         // All copies are made before any thread runs, because a factory's `clone` is user code.
-        let copies: Vec<_> = (1..servers.len()).map(|_| factory.clone()).collect();
-        let factories = iter::once(factory).chain(copies);
-        let parts = servers.into_iter().zip(factories).collect();
+        let parts = servers
+            .into_iter()
+            .map(|server| (server, factory.clone()))
+            .collect();
+        // Each loop has a copy, so what is left has no part in serving.
+        drop(factory);
 
         workers::run(
             parts,

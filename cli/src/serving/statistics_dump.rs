@@ -35,8 +35,18 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Reports {
     request: usize,
-    by_loop: Vec<Option<Statistics>>,
+    by_loop: Vec<Report>,
     is_told: bool,
+}
+
+/// What is known of one loop.
+#[derive(Clone, Copy, Debug)]
+enum Report {
+    /// It has not reported.
+    Owed,
+    Made(Statistics),
+    /// It has ended, or never served.
+    Gone,
 }
 
 impl StatisticsDump {
@@ -52,7 +62,7 @@ impl StatisticsDump {
     fn of(shared: Arc<Shared>) -> Self {
         let mut reports = shared.reports();
         let number = reports.by_loop.len();
-        reports.by_loop.push(None);
+        reports.by_loop.push(Report::Owed);
         drop(reports);
         Self {
             shared,
@@ -81,10 +91,11 @@ impl StatisticsDump {
         if is_new {
             self.waits = Some((now, now + PATIENCE));
             reports.begin(request);
-            reports.by_loop[self.number] = Some(*actions.statistics());
+            reports.by_loop[self.number] = Report::Made(*actions.statistics());
         }
 
-        let is_complete = reports.by_loop.iter().all(Option::is_some);
+        let owes = |report: &Report| matches!(report, Report::Owed);
+        let is_complete = !reports.by_loop.iter().any(owes);
         let is_late = self.waits.is_none_or(|(_, until)| now >= until);
         if !reports.is_told && (is_complete || is_late) {
             reports.tell();
@@ -112,6 +123,12 @@ impl Clone for StatisticsDump {
     }
 }
 
+impl Drop for StatisticsDump {
+    fn drop(&mut self) {
+        self.shared.reports().by_loop[self.number] = Report::Gone;
+    }
+}
+
 impl Shared {
     fn reports(&self) -> MutexGuard<'_, Reports> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,22 +141,28 @@ impl Reports {
         if self.request != request {
             self.request = request;
             self.is_told = false;
-            self.by_loop.fill(None);
+            let made = |report: &&mut Report| matches!(report, Report::Made(_));
+            self.by_loop
+                .iter_mut()
+                .filter(made)
+                .for_each(|report| *report = Report::Owed);
         }
     }
 
     /// Logs the sum of what was reported.
     fn tell(&mut self) {
         self.is_told = true;
-        let (mut sum, mut count) = (Statistics::default(), 0);
-        for statistics in self.by_loop.iter().flatten() {
-            sum += statistics;
-            count += 1;
+        let (mut sum, mut count, mut all) = (Statistics::default(), 0, 0);
+        for report in &self.by_loop {
+            if let Report::Made(statistics) = report {
+                sum += statistics;
+                count += 1;
+            }
+            all += usize::from(!matches!(report, Report::Gone));
         }
 
         let open = (sum.accepted + sum.connected).saturating_sub(sum.closed());
         let line = statistics_line(&sum);
-        let all = self.by_loop.len();
         if count == all {
             log::info!(target: TARGET, "SIGUSR1: open {open}, {line}");
         } else {
