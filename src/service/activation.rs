@@ -329,7 +329,9 @@ impl Kind {
             return Self::Other(format!("a socket that is not bound ({address})"));
         }
         if !sys::is_listening(descriptor.as_fd()) && socket.peer_addr().is_ok() {
-            return Self::Other(format!("a connection of {address}"));
+            return Self::Other(format!(
+                "a connection of {address}, not a listener (Accept=no in its unit passes one)"
+            ));
         }
         Self::Bound(address)
     }
