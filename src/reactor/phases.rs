@@ -6,6 +6,7 @@ use std::{fmt, io, mem};
 use log::Level;
 
 use crate::LOG_TARGET;
+use crate::address::Peer;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
@@ -204,15 +205,15 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let now = self.env.clock.tick();
         let took = took.as_millis();
 
-        let mut warn = |id: Option<u64>, problem: fmt::Arguments<'_>| {
-            if !self.effects.log_limit.warn("slow turn", id, now, problem) {
+        let mut warn = |peer: Option<&Peer>, problem: fmt::Arguments<'_>| {
+            if !self.effects.log_limit.warn("slow turn", peer, now, problem) {
                 log::debug!(target: LOG_TARGET, "{problem}");
             }
         };
 
         match self.connections.served() {
             (_, Some(peer)) => warn(
-                Some(peer.id()),
+                Some(peer),
                 format_args!("{peer}: kept the loop busy for {took} ms"),
             ),
             (count, None) => warn(

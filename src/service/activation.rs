@@ -192,8 +192,8 @@ impl fmt::Display for Inherited {
 }
 
 impl Listen {
-    /// Returns listeners on the passed sockets with this name, or on all of them if it is empty.
-    /// [`activation::take`](take) gives the sockets.
+    /// Returns listeners on the passed sockets with this name, or if it is empty on all that can be
+    /// served. [`activation::take`](take) gives the sockets.
     ///
     /// # Errors
     /// `NotFound` if there is none; the message lists the names that there are. `InvalidInput` if
@@ -204,15 +204,22 @@ impl Listen {
     }
 }
 
-/// Returns the passed descriptors with this name, or all of them if it is empty.
+/// Returns the passed descriptors with this name, or if it is empty all that can be served. If none can,
+/// these are all that were passed, so that making a listener says what is wrong with them.
 ///
 /// # Errors
 /// `NotFound` if there is none; the message lists the names that there are.
 pub fn named<'a>(sockets: &'a [Inherited], name: &str) -> io::Result<Vec<&'a Inherited>> {
-    let is_it = |socket: &&Inherited| name.is_empty() || socket.name == name;
+    let is_it = |socket: &&Inherited| match name {
+        "" => socket.address().is_some(),
+        name => socket.name == name,
+    };
     let found: Vec<_> = sockets.iter().filter(is_it).collect();
     if !found.is_empty() {
         return Ok(found);
+    }
+    if name.is_empty() && !sockets.is_empty() {
+        return Ok(sockets.iter().collect());
     }
 
     let mut names: Vec<_> = sockets.iter().map(Inherited::name).collect();

@@ -156,6 +156,14 @@ fn names_choose_and_unknown_ones_are_answered_with_those_that_exist() {
     assert_eq!(count("").unwrap(), 3);
     assert_eq!(activation::unused(&sockets), None);
 
+    // What cannot be served is left out, unless there is nothing else.
+    let file = || Inherited::new(std::fs::File::open("/dev/null").unwrap(), "store");
+    let mixed = [file(), tcp()];
+    assert_eq!(Listen::inherited(&mixed, "").unwrap().len(), 1);
+    assert_eq!(activation::unused(&mixed).unwrap(), mixed[0].to_string());
+    let error = Listen::inherited(&[file()], "").unwrap_err();
+    assert!(error.to_string().contains("not a socket"), "{error}");
+
     let none = Listen::inherited(&[], "").unwrap_err();
     assert!(none.to_string().contains("LISTEN_FDS"), "{none}");
 }
