@@ -40,11 +40,11 @@ struct Reports {
 }
 
 /// What is known of one loop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Report {
     /// It has not reported.
     Owed,
-    Made(Statistics),
+    Made(Box<Statistics>),
     /// It has ended, or never served.
     Gone,
 }
@@ -91,7 +91,7 @@ impl StatisticsDump {
         if is_new {
             self.waits = Some((now, now + PATIENCE));
             reports.begin(request);
-            reports.by_loop[self.number] = Report::Made(*actions.statistics());
+            reports.by_loop[self.number] = Report::Made(Box::new(*actions.statistics()));
         }
 
         let owes = |report: &Report| matches!(report, Report::Owed);
