@@ -6,7 +6,7 @@ use std::{io, iter};
 use crate::address::{Address, Listen, Peer};
 use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
-use crate::net::{Bound, Mio, bind_listen};
+use crate::net::{Bound, Mio, bind_socket};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
 use crate::session::{Factory, Protocol};
 pub use crate::session::{OpenConnection, Refusal};
@@ -134,7 +134,7 @@ impl Server {
         Self::new(config, |config| {
             let bound = listens
                 .iter()
-                .map(|listen| Ok(vec![bind_listen(listen, config, Bound::new)?]));
+                .map(|listen| Ok(vec![bind_socket(listen, config)?]));
             bound.collect()
         })
     }
@@ -588,6 +588,8 @@ impl<F: Factory> Serving<F> {
             .into_iter()
             .map(|server| (server, factory.clone()))
             .collect();
+        // Each loop has a copy, so what is left has no part in serving.
+        drop(factory);
 
         workers::run(
             parts,
@@ -625,7 +627,7 @@ fn listens_of(addresses: &[Address]) -> Vec<Listen> {
 fn bind_one_of(place: &[Listen], config: &Config) -> io::Result<Vec<Bound>> {
     let (mut bound, mut failed) = (Vec::new(), Vec::new());
     for listen in place {
-        match bind_listen(listen, config, Bound::new) {
+        match bind_socket(listen, config) {
             Ok(socket) => bound.push(socket),
             Err(error) => failed.push(error),
         }

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::net::Shutdown as End;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
 use crate::session::Tick;
@@ -47,6 +47,8 @@ pub struct ShutdownHandle {
 struct Shared {
     requests: AtomicUsize,
     open: Open,
+    /// Whom a thread that watches for the shutdown tells that the server lives.
+    pulse: OnceLock<Weak<dyn Pulse>>,
     made: Instant,
     /// When the first signal came, in milliseconds since `made` plus one. 0 means that none has
     /// come.
@@ -73,6 +75,7 @@ impl ShutdownHandle {
             shared: Arc::new(Shared {
                 requests,
                 open: Open::default(),
+                pulse: OnceLock::new(),
                 made: Instant::now(),
                 first_signal: AtomicU64::new(0),
                 bell,
@@ -212,6 +215,16 @@ impl ShutdownHandle {
         sys::has_input(self.shared.watched.as_fd())
     }
 
+    /// Sets whom to tell that the server lives. Only the first call counts.
+    pub(crate) fn set_pulse(&self, pulse: Weak<dyn Pulse>) {
+        let _ = self.shared.pulse.set(pulse);
+    }
+
+    /// Returns whom to tell that the server lives, if anybody wants to know.
+    pub(crate) fn pulse(&self) -> Option<Arc<dyn Pulse>> {
+        self.shared.pulse.get()?.upgrade()
+    }
+
     /// Returns how many requests were made.
     #[must_use]
     pub fn requests(&self) -> usize {
@@ -223,6 +236,19 @@ impl ShutdownHandle {
 /// interrupted by another after reading the clock comes second, but with the earlier time.
 fn is_together(now: u64, first: u64) -> bool {
     now.saturating_sub(first) < SIGNALS_TOGETHER
+}
+
+/// What is told how a server is, by a thread of its own while the server's thread is busy with one
+/// connection.
+pub(crate) trait Pulse: Send + Sync {
+    /// Returns how often it wants to know that the server lives, if it does.
+    fn interval(&self) -> Option<Duration>;
+
+    /// Notes that the server's thread waits for its client, or has done so since the last time.
+    fn beat(&self);
+
+    /// Notes that the shutdown begins.
+    fn stopping(&self);
 }
 
 impl AsFd for ShutdownHandle {
@@ -366,7 +392,6 @@ impl Drop for Shutdown {
 #[cfg(test)]
 mod tests {
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
 

@@ -42,7 +42,7 @@ use crate::escaped::on_one_line;
 use crate::failure::Failure;
 use crate::fetch::Fetch;
 use crate::manual::Manual;
-use crate::serve::Serve;
+use crate::serve::{Manager, Serve};
 use crate::signals::{survive_size_limit, was_closed};
 use crate::unblocked::{LAST_WAIT, write_at_once, write_within};
 use crate::verbosity::{Verbosity, has_colors};
@@ -106,6 +106,9 @@ fn main() -> ExitCode {
         return failed;
     }
 
+    // Before anything else is opened, and before there are threads.
+    let manager = Manager::take();
+
     tell_panics();
     survive_size_limit();
 
@@ -123,7 +126,7 @@ fn main() -> ExitCode {
     }
 
     let outcome = match cli.command {
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => serve.run(manager),
         Command::Connect(connect) => connect.run(),
         Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
         Command::Bench(bench) => bench.run(),

@@ -11,8 +11,9 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::process::{self, ExitCode};
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use std::{io, ptr};
 
 use serveloop::ShutdownHandle;
@@ -24,7 +25,7 @@ use signal_hook::consts::{
 use signal_hook::low_level;
 
 use crate::logger::TARGET;
-use crate::sys::unblock_signals;
+use crate::sys::{set_alarm, unblock_signals};
 use crate::threads;
 
 /// The standard descriptors that were closed when this process began, as bits. Rust's runtime opens
@@ -47,12 +48,19 @@ pub(crate) const BY_SIGNAL: i32 = 128;
 /// allows is nearly spent.
 const ENDING: [c_int; 4] = [SIGTERM, SIGINT, SIGQUIT, SIGXCPU];
 
-/// Signals that do nothing to a server, which logs each once.
+/// Signals that do not end a server. One that has no meaning for it is logged once.
 const NOTED: [(c_int, &str); 3] = [
     (SIGHUP, "SIGHUP"),
     (SIGUSR1, "SIGUSR1"),
     (SIGUSR2, "SIGUSR2"),
 ];
+
+/// The bit in [`HEARD`] for a shutdown that begins later.
+const LEAVING: usize = 1 << NOTED.len();
+
+/// Signals to end within this many milliseconds of the first count as the same request, as for a
+/// [`ShutdownHandle`].
+const TOGETHER: u64 = 500;
 
 /// Signals that end a program on every system unless it handles them.
 const ASKING: [c_int; 10] = [
@@ -83,6 +91,9 @@ static HEARD: AtomicUsize = AtomicUsize::new(0);
 /// The signals of [`NOTED`] that have been logged, as bits.
 static TOLD: AtomicUsize = AtomicUsize::new(0);
 
+/// How often SIGUSR1 arrived.
+static DUMPS: AtomicUsize = AtomicUsize::new(0);
+
 /// What SIGHUP does, if anything.
 static AT_HANGUP: OnceLock<Action> = OnceLock::new();
 
@@ -99,6 +110,12 @@ struct Shared {
     server: OnceLock<ShutdownHandle>,
     /// The process that the server runs in. A process that it forks has its own shutdown.
     owner: u32,
+    /// How long the server goes on after it was asked to end.
+    delay: Duration,
+    made: Instant,
+    /// When the server was first asked to end, in milliseconds since `made` plus one, if it has a
+    /// delay. 0 means that it was not asked.
+    asked: AtomicU64,
     /// The number of signals that the server has not been told of yet.
     untold: AtomicUsize,
     last: AtomicI32,
@@ -108,24 +125,31 @@ impl Signals {
     /// Takes over the signals. Call this before the first socket is bound, because a signal in
     /// between must not leave a socket's file behind. Signals that were ignored or blocked when
     /// this process began are caught too: a server that was started in the background still ends
-    /// when it is asked to.
+    /// when it is asked to. It goes on for `delay` before its shutdown begins.
     ///
     /// # Errors
     /// Fails if the system refuses.
-    pub(crate) fn catch() -> io::Result<Self> {
-        let shared = Arc::new(Shared::new());
+    pub(crate) fn catch(delay: Duration) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(delay));
         for signal in ENDING {
             let shared = Arc::clone(&shared);
-            // SAFETY: the action only uses atomics, asks for this process's id, raises a signal,
-            // reads a OnceLock, which does not wait, and calls ShutdownHandle::shutdown_by_signal,
-            // which is made for signal handlers. signal-hook keeps errno, and none of this panics.
+            // SAFETY: the action only uses atomics, asks for this process's id and for the time, sets
+            // a timer, raises a signal, reads a OnceLock, which does not wait, and calls methods of
+            // ShutdownHandle that are made for signal handlers. signal-hook keeps errno, and none of
+            // this panics.
             unsafe { low_level::register(signal, move || shared.note(signal)) }?;
+        }
+        if !delay.is_zero() {
+            let shared = Arc::clone(&shared);
+            // SAFETY: as above.
+            unsafe { low_level::register(SIGALRM, move || shared.note_alarm()) }?;
         }
 
         for (place, (signal, _)) in NOTED.iter().enumerate() {
             let shared = Arc::clone(&shared);
             let note = move || {
                 HEARD.fetch_or(1 << place, Ordering::SeqCst);
+                DUMPS.fetch_add(usize::from(NOTED[place].0 == SIGUSR1), Ordering::SeqCst);
                 shared.wake();
             };
             // SAFETY: the action only changes an atomic, asks for this process's id, reads a
@@ -167,10 +191,13 @@ impl Signals {
 }
 
 impl Shared {
-    fn new() -> Self {
+    fn new(delay: Duration) -> Self {
         Self {
             server: OnceLock::new(),
             owner: process::id(),
+            delay,
+            made: Instant::now(),
+            asked: AtomicU64::new(0),
             untold: AtomicUsize::new(0),
             last: AtomicI32::new(0),
         }
@@ -190,8 +217,44 @@ impl Shared {
             return;
         }
 
+        if self.delay.is_zero() {
+            self.request();
+        } else {
+            self.request_later();
+        }
+    }
+
+    fn request(&self) {
         self.untold.fetch_add(1, Ordering::SeqCst);
         self.pass_on();
+    }
+
+    /// Sets the alarm at the first request. A later one, unless it is the same, ends everything at
+    /// once.
+    fn request_later(&self) {
+        let elapsed = self.made.elapsed().as_millis();
+        let now = u64::try_from(elapsed).unwrap_or(u64::MAX - 1) + 1;
+        let asked = &self.asked;
+        match asked.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) if set_alarm(self.delay) => {
+                HEARD.fetch_or(LEAVING, Ordering::SeqCst);
+                self.wake();
+            }
+            Ok(_) => self.request(),
+            Err(before) if now.saturating_sub(before) < TOGETHER => {}
+            Err(_) => match self.server.get() {
+                Some(server) => server.abort(),
+                None => self.request(),
+            },
+        }
+    }
+
+    /// Begins the shutdown when its delay is over. An alarm that was not set means nothing.
+    fn note_alarm(&self) {
+        let is_asked = self.asked.load(Ordering::SeqCst) != 0;
+        if is_asked && process::id() == self.owner {
+            self.request();
+        }
     }
 
     /// Makes the server look at [`HEARD`], even if it is about to wait. A process that it forked
@@ -228,9 +291,18 @@ pub(crate) fn tell_heard() {
     }
 }
 
+/// Returns how often the statistics were asked for.
+#[inline]
+pub(crate) fn dumps() -> usize {
+    DUMPS.load(Ordering::Relaxed)
+}
+
 #[cold]
 fn tell_new(heard: usize) {
     let told = TOLD.fetch_or(heard, Ordering::SeqCst);
+    if heard & LEAVING != 0 {
+        log::info!(target: TARGET, "asked to end: serving goes on for --drain-delay");
+    }
     for (place, (signal, name)) in NOTED.iter().enumerate() {
         let bit = 1 << place;
         if heard & bit == 0 {
@@ -238,6 +310,8 @@ fn tell_new(heard: usize) {
         }
         match AT_HANGUP.get() {
             Some(action) if *signal == SIGHUP => action(),
+            // Each loop sees its number.
+            _ if *signal == SIGUSR1 => {}
             _ if told & bit == 0 => {
                 log::info!(target: TARGET, "{name} is ignored; SIGTERM ends the server");
             }
@@ -340,7 +414,7 @@ mod tests {
 
     #[test]
     fn signals_before_the_server_are_kept_for_it() {
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(Duration::ZERO));
         let signals = Signals {
             shared: Arc::clone(&shared),
         };

@@ -242,6 +242,8 @@ struct Lines<W> {
     /// The rest of a line that was only written in part.
     rest: Vec<u8>,
     dropped: u64,
+    /// Makes the line about dropped lines.
+    report: fn(u64) -> String,
     /// The process that wrote `rest` and counted `dropped`. A forked process starts without either.
     owner: u32,
 }
@@ -252,8 +254,15 @@ impl<W: AsFd> Unblocked<W> {
             out: AtOnce::new(out),
             rest: Vec::new(),
             dropped: 0,
+            report: |count| format!("({count} log lines were dropped)\n"),
             owner: process::id(),
         })))
+    }
+
+    /// Sets how the number of dropped lines is told.
+    pub(crate) fn with_report(self, report: fn(u64) -> String) -> Self {
+        self.lock().report = report;
+        self
     }
 
     /// Writes what is pending: the rest of a line that was cut, and the number of dropped lines.
@@ -300,7 +309,7 @@ impl<W: AsFd> Lines<W> {
         if self.dropped == 0 {
             return true;
         }
-        let report = format!("({} log lines were dropped)\n", self.dropped);
+        let report = (self.report)(self.dropped);
         let begun = self.begin(report.as_bytes());
         if begun {
             self.dropped = 0;

@@ -3,12 +3,12 @@
 use std::env;
 use std::io::{self, IsTerminal};
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use env_filter::Builder as FilterBuilder;
 use env_logger::{Builder, Target, WriteStyle};
 use log::LevelFilter;
 
-use crate::logger::{Logger, TARGET};
+use crate::logger::{Logger, TARGET, dropped_line, format_as_json};
 use crate::unblocked::Unblocked;
 
 #[derive(Args, Debug)]
@@ -19,6 +19,19 @@ pub(crate) struct Verbosity {
     /// Log only errors. Overrides RUST_LOG.
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// How to write the log: as text for people, or as one JSON object on each line, with the fields
+    /// time, level and message, and for connections event, id, peer, listener, protocol, and at their
+    /// end reason, seconds, read and written
+    #[arg(long, global = true, hide_short_help = true, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    log_format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    Text,
+    /// Objects for programs
+    Json,
 }
 
 impl Verbosity {
@@ -33,7 +46,11 @@ impl Verbosity {
             None => mistakes = add_directives(&mut filter),
         }
 
-        let out = Unblocked::new(io::stderr());
+        let is_json = self.log_format == Format::Json;
+        let out = match is_json {
+            true => Unblocked::new(io::stderr()).with_report(dropped_line),
+            false => Unblocked::new(io::stderr()),
+        };
 
         let mut lines = Builder::new();
         // The filter decides what is written. This logger only formats lines, so it takes all of
@@ -43,6 +60,9 @@ impl Verbosity {
             .write_style(write_style())
             .target(Target::Pipe(Box::new(out.clone())));
 
+        if is_json {
+            format_as_json(&mut lines);
+        }
         if let Ok(style) = env::var("RUST_LOG_STYLE") {
             lines.parse_write_style(&style);
         }

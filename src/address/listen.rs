@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::{fmt, io, mem};
 
 use super::listen_options::OtherOptions;
+use super::passed_socket::PassedSocket;
 use super::percent::{Encoded, decode};
 use super::{Address, AddressError, ListenOptions, check_path, is_name, parse_path, split_scheme};
 
@@ -45,6 +46,8 @@ pub struct Listen {
     /// Whether the text had no host, which means all addresses of the families that there are.
     is_every: bool,
     options: ListenOptions,
+    /// The socket, if another program has bound it.
+    socket: Option<PassedSocket>,
 }
 
 impl Listen {
@@ -56,7 +59,25 @@ impl Listen {
             address,
             is_every: false,
             options,
+            socket: None,
         }
+    }
+
+    /// Creates a listener on a socket that is bound to `address` already.
+    pub(crate) fn on_socket(
+        address: Address,
+        options: ListenOptions,
+        socket: PassedSocket,
+    ) -> Self {
+        Self {
+            socket: Some(socket),
+            ..Self::new(address, options)
+        }
+    }
+
+    /// Returns the socket that another program has bound, if there is one.
+    pub(crate) fn socket(&self) -> Option<&PassedSocket> {
+        self.socket.as_ref()
     }
 
     /// Parses a text and, if the host is a name, looks it up like [`Address::resolve`]. An interface
@@ -145,6 +166,9 @@ impl Listen {
         if self.is_every && self.options.dual_stack == Some(false) {
             let problem = "dual-stack=false needs an address, [::] or 0.0.0.0";
             return Err(problem.to_owned());
+        }
+        if self.socket.is_some() {
+            self.options.check_bound()?;
         }
         self.options.check(&self.address)
     }
@@ -264,6 +288,7 @@ impl<'a> Written<'a> {
             address,
             is_every,
             options: self.options.clone(),
+            socket: None,
         };
         match listen.problem() {
             Ok(()) => Ok(listen),

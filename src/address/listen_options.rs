@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::percent::{Encoded, decode};
 use super::units::{Size, Span, parse_bool, parse_duration, parse_mode, parse_number, parse_size};
-use super::{Address, NetworkList, is_name};
+use super::{Address, AddressError, NetworkList, is_name};
 
 /// The longest idle time before keepalive probes that every system accepts.
 pub(crate) const KEEPALIVE_MOST: Duration = Duration::from_secs(32_767);
@@ -162,10 +162,46 @@ impl ListenOptions {
         Err(problem.to_owned())
     }
 
+    /// Returns an error if an option concerns how a socket is bound, for one that is bound already.
+    pub(super) fn check_bound(&self) -> Result<(), String> {
+        let is_given = |key: &&Key| BINDING.contains(&key.name) && (key.show)(self).is_some();
+        match KEYS.iter().find(is_given) {
+            Some(key) => Err(format!(
+                "{} is for sockets that the server binds itself, and this one was passed to it",
+                key.name
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Parses options as they are in the query of a URI, without its question mark. Options of the
+    /// program's own, whose names are `others`, are returned with their decoded values, as
+    /// [`Listen::resolve_with`](crate::Listen::resolve_with) does. Whether the options fit an
+    /// address is checked when it is bound.
+    ///
+    /// ```
+    /// use serveloop::net::ListenOptions;
+    ///
+    /// let (options, others) = ListenOptions::parse_query("idle-timeout=5m&realm=in", &["realm"])?;
+    /// assert_eq!(options.to_string(), "idle-timeout=300s");
+    /// assert_eq!(others, [("realm".to_owned(), "in".to_owned())]);
+    /// # Ok::<(), serveloop::net::AddressError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The text is not a query, or an option does not exist, has a value that cannot be parsed, or
+    /// is given twice.
+    pub fn parse_query(query: &str, others: &[&str]) -> Result<(Self, OtherOptions), AddressError> {
+        Self::parse(query, others).map_err(|problem| AddressError::new(query, problem))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
+
+/// The options that take effect when a socket is bound.
+const BINDING: [&str; 5] = ["dual-stack", "reuse-address", "reuse-port", "mode", "group"];
 
 /// Options in the query of a URI that are a program's own, in the order of the text: the name and
 /// the decoded value of each. [`Listen::resolve_with`](crate::Listen::resolve_with) returns them.

@@ -4,11 +4,13 @@
 //! text and displayed as text. What their options do to a socket belongs to `net`.
 //!
 //! This room imports nothing but the standard library, and opens no socket. Only
-//! [`Address::resolve`] asks the system, for the addresses of a name.
+//! [`Address::resolve`] asks the system, for the addresses of a name. A `Listen` may carry a socket
+//! that another program opened, and does nothing with it.
 
 mod listen;
 mod listen_options;
 mod network;
+mod passed_socket;
 mod percent;
 mod units;
 
@@ -16,6 +18,7 @@ pub use self::listen::Listen;
 pub(crate) use self::listen_options::{KEEPALIVE_MOST, MODE_MOST, is_group};
 pub use self::listen_options::{ListenOptions, OtherOptions};
 pub use self::network::{IpNetwork, NetworkError, NetworkList};
+pub(crate) use self::passed_socket::PassedSocket;
 
 use std::borrow::Cow;
 use std::ffi::OsStr;

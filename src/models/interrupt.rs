@@ -70,6 +70,8 @@ pub(crate) struct Interrupt {
     told: AtomicBool,
     /// The session must end now.
     ended: AtomicBool,
+    /// How often the thread has begun or ended a wait: odd while it waits.
+    waits: AtomicUsize,
     /// How many bytes the session's buffers hold.
     held: AtomicUsize,
     /// How many bytes the buffers of all sessions hold, including this one.
@@ -172,6 +174,21 @@ impl Interrupt {
     /// that does not answer in time has other troubles than one connection too many.
     pub(super) fn reseat(&self, peer: &Peer) -> bool {
         self.ask.as_ref().is_none_or(|ask| ask.0(peer))
+    }
+
+    /// Runs `wait`, in which the thread waits for its peer or for time to pass.
+    pub(super) fn while_waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        // Only this thread writes.
+        let before = self.waits.load(Ordering::Relaxed);
+        self.waits.store(before.wrapping_add(1), Ordering::Relaxed);
+        let outcome = wait();
+        self.waits.store(before.wrapping_add(2), Ordering::Relaxed);
+        outcome
+    }
+
+    /// Returns a number that changes with every wait, and is odd during one.
+    pub(super) fn waits(&self) -> usize {
+        self.waits.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_ended(&self) -> bool {

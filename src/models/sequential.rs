@@ -41,6 +41,13 @@ struct Watch {
     drain_timeout: Option<Duration>,
 }
 
+/// What the watcher has last seen and told of the serving thread.
+#[derive(Default)]
+struct Life {
+    waits: usize,
+    told: Option<Instant>,
+}
+
 #[derive(Default)]
 struct Serving {
     interrupt: Option<Arc<Interrupt>>,
@@ -104,13 +111,17 @@ impl Watch {
     }
 
     fn run(&self, handle: &ShutdownHandle, asked: &UnixStream) {
-        let mut rung_at = None;
+        let (mut rung_at, mut life) = (None, Life::default());
         loop {
             let rung = handle.is_rung();
             let handle_unheard = (!rung).then(|| handle.as_fd());
             let mut waits = [Some(asked.as_fd()), handle_unheard]
                 .map(|descriptor| sys::wait_for(descriptor, libc::POLLIN));
-            if let Err(error) = sys::poll(&mut waits, rung.then_some(INTERRUPT_AGAIN)) {
+            let most = match rung {
+                true => Some(INTERRUPT_AGAIN),
+                false => handle.pulse().and_then(|pulse| pulse.interval()),
+            };
+            if let Err(error) = sys::poll(&mut waits, most) {
                 if error.kind() != ErrorKind::Interrupted {
                     // Out of memory, for example. It may work later.
                     thread::sleep(INTERRUPT_AGAIN);
@@ -122,12 +133,38 @@ impl Watch {
                 return;
             }
 
+            self.pass_on_life(handle, &mut life);
             if rung {
                 self.say_shutdown();
                 let drained = rung_at.get_or_insert_with(Instant::now).elapsed();
                 let late = self.drain_timeout.is_some_and(|most| drained >= most);
                 self.interrupt(late || handle.requests() > 1);
             }
+        }
+    }
+
+    /// Tells that the server lives if its thread serves a connection and waits for it, or has done so
+    /// since the last time. While it serves none, its loop tells that itself.
+    fn pass_on_life(&self, handle: &ShutdownHandle, life: &mut Life) {
+        let Some(pulse) = handle.pulse() else {
+            return;
+        };
+        if handle.is_rung() {
+            pulse.stopping();
+        }
+
+        let waits = self.serving().interrupt.as_ref().map(|it| it.waits());
+        let (Some(waits), Some(interval)) = (waits, pulse.interval()) else {
+            return;
+        };
+        let is_early = life.told.is_some_and(|told| told.elapsed() < interval);
+        let is_waiting = waits % 2 == 1;
+        if !is_early && (is_waiting || waits != life.waits) {
+            *life = Life {
+                waits,
+                told: Some(Instant::now()),
+            };
+            pulse.beat();
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use crate::LOG_TARGET;
 use crate::address::{Address, Listen, ListenOptions};
 use crate::config::{Config, ConfigError};
+use crate::net::socket::Bound;
 
 /// Binds a listener by calling `bind` with its address and its configuration. If the address is that
 /// of both families and the system has only IPv4, binds all addresses of IPv4.
@@ -32,6 +33,20 @@ pub(crate) fn bind_listen<T>(
     };
     log::info!(target: LOG_TARGET, "{listen}: IPv4 only: {error}");
     Ok(bound)
+}
+
+/// Binds a socket for a listener, or takes over the one that was passed for it.
+///
+/// # Errors
+/// Fails like [`bind_listen`].
+pub(crate) fn bind_socket(listen: &Listen, config: &Config) -> io::Result<Bound> {
+    let Some(passed) = listen.socket() else {
+        return bind_listen(listen, config, Bound::new);
+    };
+    let backlog = listen.options().backlog;
+    bind_listen(listen, config, |at, config| {
+        Bound::adopt(&passed.0, at, config, backlog)
+    })
 }
 
 /// Names the listener whose options contradict each other or the configuration.

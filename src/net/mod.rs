@@ -18,7 +18,7 @@ pub use crate::address::{
     AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList, OtherOptions,
 };
 
-pub(crate) use self::listening::bind_listen;
+pub(crate) use self::listening::{bind_listen, bind_socket};
 pub use self::mio::{Datagram, Listener, Mio};
 pub(crate) use self::socket::Bound;
 pub use self::sockets::Sockets;

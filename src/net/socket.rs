@@ -2,15 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::LOG_TARGET;
 use crate::address::{Address, is_name};
 use crate::config::Config;
 use crate::net::unix_path::{Access, SocketFile};
 use crate::net::{destination, keepalive};
+use crate::{LOG_TARGET, sys};
 
 /// A socket that is bound to an address, with its file if it has one.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Bound {
     pub(super) file: Option<SocketFile>,
     /// What it was bound with: the configuration, changed by the options of this listener.
     pub(super) config: Config,
+    /// Another program bound it, and it is the only socket at its address.
+    is_passed: bool,
 }
 
 impl Bound {
@@ -42,11 +44,8 @@ impl Bound {
                     let takes_both = config.dual_stack && addr.ip().is_unspecified();
                     socket.set_only_v6(!takes_both)?;
                 }
-                if at.is_datagram() && destination::is_any(addr.ip()) {
-                    // If this fails, the system chooses the source of replies, as on other systems.
-                    if let Err(error) = destination::watch(&socket, addr.ip()) {
-                        log::debug!(target: LOG_TARGET, "{at}: cannot learn where datagrams were sent to: {error}");
-                    }
+                if at.is_datagram() {
+                    watch_destination(&socket, at);
                 }
 
                 socket.bind(&(*addr).into())?;
@@ -56,6 +55,7 @@ impl Bound {
                     address,
                     file: None,
                     config: config.clone(),
+                    is_passed: false,
                 })
             }
             Address::Unix(path) | Address::Unixgram(path) => {
@@ -71,9 +71,37 @@ impl Bound {
                     address: at.clone(),
                     file,
                     config: config.clone(),
+                    is_passed: false,
                 })
             }
         }
+    }
+
+    /// Takes over a socket that is bound to `at`. One that listens keeps its backlog unless another
+    /// one is given. Its file, if it has one, is left to the program that made it.
+    pub(crate) fn adopt(
+        passed: &OwnedFd,
+        at: &Address,
+        config: &Config,
+        backlog: Option<i32>,
+    ) -> io::Result<Self> {
+        let adopt = || {
+            let socket = Socket::from(passed.try_clone()?);
+            set_options(&socket, at, config)?;
+            if at.is_datagram() {
+                watch_destination(&socket, at);
+            } else if backlog.is_some() || !sys::is_listening(socket.as_fd()) {
+                socket.listen(config.backlog)?;
+            }
+            Ok(Self {
+                socket,
+                address: at.clone(),
+                file: None,
+                config: config.clone(),
+                is_passed: true,
+            })
+        };
+        adopt().map_err(|error| about(at, &error))
     }
 
     /// Returns the configuration of this listener: the server's, changed by its options.
@@ -85,14 +113,17 @@ impl Bound {
     /// sockets it is a new one; otherwise it is the same socket.
     pub(crate) fn twin(&self) -> io::Result<Self> {
         match self.address {
-            Address::Tcp(_) | Address::Udp(_) => Self::new(&self.address, &self.config),
-            Address::Unix(_) | Address::Unixgram(_) => {
+            Address::Tcp(_) | Address::Udp(_) if !self.is_passed => {
+                Self::new(&self.address, &self.config)
+            }
+            _ => {
                 let (socket, address) = (self.socket.try_clone()?, self.address.clone());
                 Ok(Self {
                     socket,
                     address,
                     file: None,
                     config: self.config.clone(),
+                    is_passed: self.is_passed,
                 })
             }
         }
@@ -100,12 +131,13 @@ impl Bound {
 
     /// Returns whether other sockets can be bound to the same address, for a loop each.
     pub(crate) fn can_be_shared(&self) -> bool {
-        self.address.socket_addr().is_none() || self.config.reuse_port
+        self.is_passed || self.address.socket_addr().is_none() || self.config.reuse_port
     }
 
     /// Makes a stream socket accept connections. Does nothing for datagrams.
     pub(crate) fn listen(&self) -> io::Result<()> {
-        if self.address.is_datagram() {
+        // One that was passed listens since it was taken over.
+        if self.address.is_datagram() || self.is_passed {
             return Ok(());
         }
         self.socket
@@ -141,15 +173,34 @@ pub(super) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
         Address::Unixgram(_) => Socket::new(Domain::UNIX, Type::DGRAM, None)?,
     };
 
+    set_options(&socket, at, config)?;
+    Ok(socket)
+}
+
+/// Sets the options of a socket that do not concern how it is bound. Accepted connections inherit
+/// them from the listener.
+fn set_options(socket: &Socket, at: &Address, config: &Config) -> io::Result<()> {
     if matches!(at, Address::Tcp(_)) {
         socket.set_tcp_nodelay(config.nodelay)?;
-        // Like the other options, accepted connections inherit this from the listener.
         if let Some(idle) = config.keepalive {
             socket.set_tcp_keepalive(&keepalive::probes(idle))?;
         }
     }
-    set_buffers(&socket, config)?;
-    Ok(socket)
+    set_buffers(socket, config)
+}
+
+/// Makes a datagram socket with several addresses tell which of them a datagram was sent to.
+fn watch_destination(socket: &Socket, at: &Address) {
+    let Some(addr) = at.socket_addr() else {
+        return;
+    };
+    if !destination::is_any(addr.ip()) {
+        return;
+    }
+    // If this fails, the system chooses the source of replies, as on other systems.
+    if let Err(error) = destination::watch(socket, addr.ip()) {
+        log::debug!(target: LOG_TARGET, "{at}: cannot learn where datagrams were sent to: {error}");
+    }
 }
 
 /// Makes writes to an accepted connection whose peer is gone raise no SIGPIPE, on systems whose

@@ -215,7 +215,7 @@ impl<'a, N> Hub<'a, N> {
         message: fmt::Arguments<'_>,
     ) {
         let (now, id) = (self.now(), peer.id());
-        if !self.effects.log_limit.warn(cause, Some(id), now, message) {
+        if !self.effects.log_limit.warn(cause, Some(peer), now, message) {
             log::debug!(target: LOG_TARGET, id = id; "{message}");
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::LOG_TARGET;
+use crate::address::Peer;
 use crate::session::Tick;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -21,15 +22,29 @@ struct Cause {
 }
 
 impl LogLimit {
-    /// Logs a warning, about the connection with this `id` if it is about one. Returns false if another one of the same cause came less than a second ago:
+    /// Logs a warning, about the connection of this `peer` if it is about one. Returns false if another one of the same cause came less than a second ago:
     /// this one is then counted for the next line, and the caller may log it at a lower level.
     pub(super) fn warn(
         &mut self,
         name: &'static str,
-        id: Option<u64>,
+        peer: Option<&Peer>,
         now: Tick,
         message: fmt::Arguments<'_>,
     ) -> bool {
+        match self.admit(name, now) {
+            None => return false,
+            Some(0) => log(peer, message),
+            Some(left_out) => log(
+                peer,
+                format_args!("{message} (and {left_out} more like it)"),
+            ),
+        }
+        true
+    }
+
+    /// Returns whether a line of this cause may be logged now, and then how many were left out before
+    /// it. Counts this one as left out if not.
+    pub(super) fn admit(&mut self, name: &'static str, now: Tick) -> Option<u64> {
         let index = self
             .causes
             .iter()
@@ -46,23 +61,24 @@ impl LogLimit {
         let cause = &mut self.causes[index];
         if now < cause.quiet_until {
             cause.left_out += 1;
-            return false;
+            return None;
         }
-
         cause.quiet_until = now.after(INTERVAL);
-        match std::mem::take(&mut cause.left_out) {
-            0 => log(id, message),
-            left_out => log(id, format_args!("{message} (and {left_out} more like it)")),
-        }
-
-        true
+        Some(std::mem::take(&mut cause.left_out))
     }
 }
 
-fn log(id: Option<u64>, message: fmt::Arguments<'_>) {
-    match id {
-        Some(id) => log::warn!(target: LOG_TARGET, id = id; "{message}"),
-        None => log::warn!(target: LOG_TARGET, "{message}"),
+fn log(peer: Option<&Peer>, message: fmt::Arguments<'_>) {
+    let Some(peer) = peer else {
+        return log::warn!(target: LOG_TARGET, "{message}");
+    };
+    let id = peer.id();
+    match peer.listener() {
+        Some(listener) => log::warn!(
+            target: LOG_TARGET, id = id, peer:% = peer, listener = listener;
+            "{message}"
+        ),
+        None => log::warn!(target: LOG_TARGET, id = id, peer:% = peer; "{message}"),
     }
 }
 

@@ -226,11 +226,16 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Listens like [`listen`](Self::listen), with the options of this listener.
     ///
     /// # Errors
-    /// Fails like [`listen`](Self::listen), or if an option does not fit the address
-    /// (`InvalidInput`).
+    /// Fails like [`listen`](Self::listen), or if an option does not fit the address or the socket
+    /// was [passed](crate::service::activation) to this process (`InvalidInput`): that takes a
+    /// [`Server`](crate::Server).
     pub fn listen_with(&mut self, listen: &Listen) -> io::Result<Address> {
         let number = self.listeners.next_number()?;
         self.check_kind(listen.address())?;
+        if listen.socket().is_some() {
+            let problem = format!("{listen}: a socket that was passed is served by a Server");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
         let net = &mut self.net;
 
         let (listener, config) = bind_listen(listen, &self.env.config, |at, config| {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 use std::{fmt, io, mem};
 
+use log::Level;
+
 use crate::LOG_TARGET;
+use crate::address::Peer;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
@@ -13,7 +16,7 @@ use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::token::FIRST_TOKEN;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
-use crate::session::{Actions, Factory, REPEAT, Tick, catch};
+use crate::session::{Actions, Factory, REPEAT, Tick, catch, log_end};
 use crate::waker::FACTORY;
 
 impl<F: Factory, N: Net> Reactor<F, N> {
@@ -226,15 +229,15 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let now = self.env.clock.tick();
         let took = took.as_millis();
 
-        let mut warn = |id: Option<u64>, problem: fmt::Arguments<'_>| {
-            if !self.effects.log_limit.warn("slow turn", id, now, problem) {
+        let mut warn = |peer: Option<&Peer>, problem: fmt::Arguments<'_>| {
+            if !self.effects.log_limit.warn("slow turn", peer, now, problem) {
                 log::debug!(target: LOG_TARGET, "{problem}");
             }
         };
 
         match self.connections.served() {
             (_, Some(peer)) => warn(
-                Some(peer.id()),
+                Some(peer),
                 format_args!("{peer}: kept the loop busy for {took} ms"),
             ),
             (count, None) => warn(
@@ -345,19 +348,16 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     #[cold]
     fn report_failures(&mut self) {
         for end in mem::take(&mut self.effects.failures) {
-            let (peer, reason, id) = (end.peer(), end.reason(), end.peer().id());
+            let (peer, reason, ended) = (end.peer(), end.reason(), end.ended());
             let now = self.env.clock.tick();
             let is_inbound = peer.listener().is_some() && !peer.is_datagram();
-            let log_limit = &mut self.effects.log_limit;
             if is_inbound && reason.is_ordinary() {
-                log::debug!(target: LOG_TARGET, id = id; "{peer}: {reason}");
-            } else if !log_limit.warn(
-                reason.name(),
-                Some(id),
-                now,
-                format_args!("{peer}: {reason}"),
-            ) {
-                log::debug!(target: LOG_TARGET, event = "ended", id = id; "{peer}: {reason}");
+                log_end(Level::Debug, &ended, None, 0);
+            } else {
+                match self.effects.log_limit.admit(reason.name(), now) {
+                    Some(more) => log_end(Level::Warn, &ended, None, more),
+                    None => log_end(Level::Debug, &ended, Some("ended"), 0),
+                }
             }
 
             let factory = &mut self.factory;

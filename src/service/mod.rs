@@ -2,13 +2,17 @@
 //!
 //! An [`Outbox`] has one connection send what others have for it, and a [`Group`] has many send the
 //! same. [`Offload`] is a bounded pool of threads for work that blocks, and
-//! [`Deadlines`] are the timers of a protocol that has several.
+//! [`Deadlines`] are the timers of a protocol that has several. [`activation`] takes sockets that a
+//! service manager passes to the server, and [`notify`] tells the manager how the server is.
 //!
-//! This room imports `error`, `session` and `waker`.
+//! This room imports the values, `session`, `waker`, `sys` and `shutdown`; the loop and the models do not
+//! know it.
 
+pub mod activation;
 mod deadlines;
 mod group;
 mod job;
+pub mod notify;
 mod offload;
 
 pub use self::deadlines::Deadlines;

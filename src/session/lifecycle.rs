@@ -8,11 +8,12 @@
 
 use std::time::Duration;
 
-use crate::LOG_TARGET;
+use log::Level;
+
 use crate::config::{Config, Limits};
 use crate::error::CloseReason;
 use crate::session::state::MARKED;
-use crate::session::{Context, End, Protocol, Session, Tick};
+use crate::session::{Context, End, Protocol, Session, Tick, log_end};
 use crate::statistics::Statistics;
 
 /// How many turns a connection may still take input after the shutdown has begun.
@@ -78,13 +79,17 @@ impl<P: Protocol> Session<P> {
         statistics: &mut Statistics,
     ) -> Option<End> {
         let end = self.handle_lost(context)?;
-        let (peer, reason) = (end.peer(), end.reason());
+        let reason = end.reason();
 
-        statistics.count_end(reason, peer.listener().is_some(), end.traffic.received);
+        statistics.count_end(
+            reason,
+            end.peer().listener().is_some(),
+            end.traffic.received,
+        );
         statistics.panics += u64::from(self.has_panicked_last());
         statistics.rate_limited += u64::from(self.was_rate_limited());
         if !reason.is_error() {
-            log::debug!(target: LOG_TARGET, event = "ended", id = peer.id(); "{peer}: {reason}");
+            log_end(Level::Debug, &end.ended(), Some("ended"), 0);
         }
         Some(end)
     }

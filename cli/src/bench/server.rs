@@ -8,12 +8,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serveloop::Address;
+use serveloop::service::{activation, notify};
 use serveloop_measure::{Cores, Family, Launched, Scenario, Tracer, launch};
 
 use crate::bench::contender::Model;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::trouble::explained;
-use crate::serving::VARIABLES;
 use crate::threads;
 
 /// How long a server that stopped answering may take to end.
@@ -43,7 +43,7 @@ impl Server {
         interrupt: &Interrupt,
     ) -> io::Result<Self> {
         let mut command = launch::command(&["bench"], tracer, &cores.servers)?;
-        for variable in VARIABLES {
+        for variable in activation::VARIABLES.iter().chain(&notify::VARIABLES) {
             command.env_remove(variable);
         }
         command

@@ -1,8 +1,9 @@
-//! The command's logger, which writes lines of the library and of the command under one target, and
-//! the budget of lines about connections.
+//! The command's logger, which writes lines of the library and of the command under one target, as
+//! text or JSON, and the budget of lines about connections.
 //!
 //! Records of the crate `log` come in. This room imports `unblocked` only.
 
+mod json;
 mod log_budget;
 mod shared_log_budget;
 
@@ -18,6 +19,7 @@ use crate::logger::log_budget::LogBudget;
 use crate::logger::shared_log_budget::SharedLogBudget;
 use crate::unblocked::{LAST_WAIT, Unblocked};
 
+pub(crate) use self::json::{describe_server, dropped_line};
 pub(crate) use self::log_budget::LINES_PER_SECOND;
 pub(crate) use self::shared_log_budget::share_log_budget;
 
@@ -99,6 +101,11 @@ impl Logger {
         // No panic leaves the budget half changed, so a poisoned lock is still good.
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes `lines` write each record as an object of JSON.
+pub(crate) fn format_as_json(lines: &mut env_logger::Builder) {
+    lines.format(json::write_record);
 }
 
 impl Log for Logger {

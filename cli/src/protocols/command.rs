@@ -15,7 +15,7 @@ use serveloop_command::{Allowed, Commands, Settings};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
-use crate::serving::{BoundServer, Execution, Need};
+use crate::serving::{Allow, BoundServer, Execution, Need};
 use crate::units::{Size, Span, Timeout, at_least_one};
 
 /// Runs programs that --allow lists, without a shell, and sends back their output.
@@ -85,13 +85,14 @@ pub(crate) struct CommandOptions {
     #[arg(long, value_enum, default_value_t)]
     wire: Wire,
     /// A program that clients may run: a name, which is looked up once in /usr/local/bin, /usr/bin
-    /// and /bin, or an absolute path. Can be given several times; none is allowed by default
+    /// and /bin, or an absolute path. Can be given several times; none is allowed by default. A network,
+    /// or @FILE, says who may connect, as it does for other protocols
     #[arg(
         long,
         value_name = "PROGRAM",
         value_parser = OsStringValueParser::new().try_map(find)
     )]
-    allow: Vec<Allowed>,
+    allow: Vec<Allow>,
     /// How long a program may run before all its processes get SIGTERM; 0: no limit
     #[arg(long, value_name = "DURATION", default_value_t = Settings::default().timeout.into())]
     command_timeout: Timeout,
@@ -134,7 +135,7 @@ pub(crate) struct CommandOptions {
 impl CommandOptions {
     /// Returns an error for what is unsafe or cannot be served.
     pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
-        let problem = if self.allow.is_empty() {
+        let problem = if self.programs().next().is_none() {
             "no program is allowed; for example: serveloop serve command --allow ls --allow date"
                 .to_owned()
         } else if addresses.iter().any(Address::is_datagram) {
@@ -188,6 +189,13 @@ impl CommandOptions {
             .collect()
     }
 
+    fn programs(&self) -> impl Iterator<Item = &Allowed> {
+        self.allow.iter().filter_map(|allow| match allow {
+            Allow::Program(program) => Some(program),
+            Allow::Peers(_) => None,
+        })
+    }
+
     /// Returns the first address that other machines could reach, unless that is allowed.
     fn forbidden<'a>(&self, addresses: &'a [Address]) -> Option<&'a Address> {
         let is_remote = |address: &&Address| {
@@ -215,7 +223,7 @@ impl CommandOptions {
     fn settings(self) -> Settings {
         Settings {
             wire: self.wire.into(),
-            allowed: self.allow,
+            allowed: self.programs().cloned().collect(),
             timeout: self.command_timeout.into(),
             kill_after: self.kill_after.into(),
             max_output: self.max_command_output.into(),
@@ -254,9 +262,15 @@ impl From<Wire> for serveloop_command::Wire {
     }
 }
 
-/// Finds a program of `--allow`. The message is for clap, which names it.
-fn find(name: OsString) -> Result<Allowed, String> {
-    Allowed::find(name).map_err(|error| error.problem().to_owned())
+/// Finds a program of `--allow`, unless the text is a network or a file of networks. The word `unix` is
+/// a program. The message is for clap, which names the option.
+fn find(name: OsString) -> Result<Allow, String> {
+    let text = name.to_str().filter(|text| *text != "unix");
+    if let Some(Ok(networks)) = text.map(Allow::parse) {
+        return Ok(networks);
+    }
+    let found = Allowed::find(name).map_err(|error| error.problem().to_owned());
+    found.map(Allow::Program)
 }
 
 #[cfg(test)]

@@ -125,6 +125,21 @@ impl Protocol {
         }
     }
 
+    /// Returns what the protocol is called on the command line.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Discard => "discard",
+            Self::Hello(_) => "hello",
+            Self::Greet(_) => "greet",
+            Self::Print(_) => "print",
+            Self::Timestamp(_) => "timestamp",
+            Self::Dispatch(_) => "dispatch",
+            Self::Operator(_) => "operator",
+            Self::Command(_) => "command",
+        }
+    }
+
     /// Returns the limits that the protocol's options need.
     pub(crate) fn needs(&self) -> Vec<Need> {
         match self {

@@ -4,7 +4,10 @@
 //! what the server prints at its start and end. Protocols are in `protocols`. What they share with
 //! this room is in `serving`, which does not import it.
 
+mod entry;
+mod given;
 mod limits;
+mod manager;
 mod memory_limit;
 mod per_peer;
 mod place;
@@ -12,21 +15,30 @@ mod proxies;
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use serveloop::{Address, Config, Server, Statistics};
+use serveloop::{Address, Config, Server};
 
 use crate::failure::Failure;
-use crate::logger::TARGET;
+use crate::logger::{TARGET, describe_server};
 use crate::protocols::Protocol;
+use crate::serve::entry::EntryOptions;
+use crate::serve::given::GivenListen;
 use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
 use crate::serve::proxies::ProxyOptions;
-use crate::serving::{BoundServer, Execution, activation};
+use crate::serving::{BoundServer, Execution, OfPlaces, statistics_line};
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
+use crate::units::Span;
+
+pub(crate) use self::manager::Manager;
 
 const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
+
+/// Where to listen if a service manager passed sockets and the user does not say where.
+const PASSED_LISTEN: &str = "systemd://";
 
 /// Serves a protocol on one or more sockets.
 ///
@@ -58,6 +70,13 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///   $ serveloop serve echo --listen tcp://:9999 --proxy required --trust 10.0.0.0/8
 ///   $ serveloop serve echo --listen 'unix:///run/echo.sock?proxy=required&trust=unix'
 ///
+/// Lists say who may connect: --allow admits only the networks that it lists, --deny refuses some of
+/// them. A listener with lists in its query uses those instead. SIGHUP reads lists in files (@FILE)
+/// again:
+///
+///   $ serveloop serve echo --listen tcp://:9999 --allow 127.0.0.0/8,::1,192.0.2.0/24 --deny 192.0.2.7
+///   $ serveloop serve echo --listen 'tcp://127.0.0.1:9999?allow=127.0.0.1'
+///
 /// TLS has the scheme tls. Its options name the files of the certificate and of its key, in PEM format;
 /// with several pairs, the first is for clients that ask for no name of the others. With client-ca,
 /// clients have to show a certificate from an authority in that file, unless client-auth=optional is
@@ -67,13 +86,23 @@ const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 ///   $ serveloop serve echo --listen 'tls://:8443?cert=cert.pem&key=key.pem&client-ca=ca.pem'
 ///   $ openssl s_client -connect 127.0.0.1:8443 -servername localhost -CAfile cert.pem
 ///
+/// Sockets that a service manager passes (systemd's socket units) are systemd://NAME, or systemd:// for
+/// all of them, which is the default if any is passed. fd://N is a socket that was open at the start.
+/// They take the options of other listeners, and have TLS with cert and key:
+///
+///   $ systemd-socket-activate -l 127.0.0.1:9999 serveloop serve echo --listen systemd://
+///
+/// If NOTIFY_SOCKET is set, the manager is told when clients are served, of reloads, of the end and, if
+/// it has a watchdog, that every loop turns.
+///
 /// As soon as clients can connect, one line for each socket is printed on standard output, with the
 /// real port in place of 0. The log goes to standard error.
 ///
 /// SIGTERM, SIGINT (Ctrl-C) and SIGQUIT shut the server down: it stops accepting connections, sends
 /// the replies that are still due, and ends the connections that are still open after --drain-timeout.
-/// A second signal, more than half a second after the first, ends them at once. SIGHUP is ignored if
-/// there is no TLS.
+/// A second signal, more than half a second after the first, ends them at once. With --drain-delay,
+/// the server goes on for that time before. SIGUSR1 writes the statistics to the log. SIGHUP is ignored
+/// if there is nothing to read again.
 ///
 /// Everything has a limit, and every limit is an option. Sizes are written as 4096, 64KiB or 1MiB,
 /// durations as 250ms, 10s or 5m:
@@ -93,10 +122,12 @@ pub(crate) struct Serve {
     /// Before the limits, which take the values that it asks about out.
     #[command(flatten)]
     given: GivenPerPeer,
+    #[command(flatten)]
+    given_listen: GivenListen,
     #[command(subcommand)]
     protocol: Protocol,
-    /// Where to listen: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH or
-    /// unixgram://PATH. Can be given several times. With port 0 the system chooses the port. Without HOST the server listens on
+    /// Where to listen: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH,
+    /// unixgram://PATH, systemd://NAME or fd://N. Can be given several times. With port 0 the system chooses the port. Without HOST the server listens on
     /// every address. Options of this listener follow in a query, as in
     /// tcp://:9999?keepalive=60s&backlog=4096.
     #[arg(
@@ -106,8 +137,20 @@ pub(crate) struct Serve {
         default_value = DEFAULT_LISTEN
     )]
     listen: Vec<String>,
+    /// How long to go on serving after a signal to end, before the shutdown begins: the time that load
+    /// balancers need to notice. A second signal, more than half a second later, ends everything at once
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        value_name = "DURATION",
+        default_value_t = Duration::ZERO.into()
+    )]
+    drain_delay: Span,
     #[command(flatten)]
     proxies: ProxyOptions,
+    #[command(flatten)]
+    entry: EntryOptions,
     #[command(flatten)]
     execution: Execution,
     #[command(flatten)]
@@ -116,20 +159,42 @@ pub(crate) struct Serve {
 
 impl Serve {
     /// Serves until a signal ends the server. Returns the exit status.
-    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, mut manager: Manager) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config(&self.protocol.needs())?;
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
-        let mut places = self.proxies.resolve(&self.listen)?;
-        places.reload_at_hangup();
+        let listen = self.listen_of(&manager);
+        let (access, rate) = (self.entry.access()?, self.entry.rate());
+        let places = self.proxies.resolve(&listen, access.as_ref(), &mut manager);
+        let mut places = places?;
+        if rate.is_some() && self.execution.is_forking() && places.has_doors() {
+            let problem = "--connects-per-second with --proxy needs another model than forking: each \
+                           process knows only the client that a header names to it";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
         self.protocol.check(&places.addresses(), self.execution)?;
 
-        let signals = Signals::catch()?;
+        let signals = Signals::catch(self.drain_delay.into())?;
 
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
         signals.tell(server.shutdown_handle());
-        let server = BoundServer::new(server, &places.doors, &places.tls);
+        let notifier = manager.into_notifier().unwrap_or_else(|error| {
+            log::warn!(target: TARGET, "{error}: the service manager is not notified");
+            None
+        });
+        places.reload_at_hangup(notifier.clone());
+        // What was passed is open as long as the server listens, and no longer.
+        drop(places.listens);
+        let of_places = OfPlaces {
+            doors: places.doors,
+            tls: places.tls,
+            access: places.access,
+            rate,
+            lifetime: self.entry.lifetime(&config),
+            notifier,
+        };
+        let server = BoundServer::new(server, of_places);
 
         if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
             log::warn!(
@@ -141,14 +206,26 @@ impl Serve {
         let most = self.execution.places(&config);
         let shared = server.addresses_without_proxy();
         let limited = self.given.warning(&shared, &config, most);
-        for warning in activation::warning().into_iter().chain(limited) {
+        if let Some(warning) = limited {
             log::warn!(target: TARGET, "{warning}");
         }
 
+        describe_server(self.protocol.name(), server.uris().collect());
         announce(&server);
         let statistics = self.protocol.serve(server, &config, self.execution)?;
-        log::info!(target: TARGET, "{}", summary(&statistics));
+        log::info!(target: TARGET, "{}", statistics_line(&statistics));
         Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
+    }
+}
+
+impl Serve {
+    /// Returns where to listen. Sockets that were passed are not left waiting because the user says
+    /// nothing.
+    fn listen_of(&self, manager: &Manager) -> Vec<String> {
+        match self.given_listen.is_given() || !manager.has_sockets() {
+            true => self.listen.clone(),
+            false => vec![PASSED_LISTEN.to_owned()],
+        }
     }
 }
 
@@ -173,23 +250,6 @@ fn announce(server: &BoundServer) {
     if let Err(error) = write_at_once(io::stdout(), lines.as_bytes()) {
         log::warn!(target: TARGET, "cannot write to standard output: {error}");
     }
-}
-
-/// Lists the counters and their values. Leaves out those that are 0, except the traffic counters,
-/// and those that tell a user little.
-fn summary(statistics: &Statistics) -> String {
-    let told = |(name, count): &(&str, u64)| match *name {
-        "accepted" | "bytes_read" | "bytes_written" => true,
-        "turns" | "stale_events" => false,
-        _ => *count > 0,
-    };
-
-    let counts: Vec<_> = statistics
-        .iter()
-        .filter(told)
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
-    counts.join(", ")
 }
 
 #[cfg(test)]
@@ -228,21 +288,5 @@ mod tests {
             ..Config::default()
         };
         assert!(!drops("udp://0.0.0.0:9", &generous));
-    }
-
-    #[test]
-    fn the_summary_tells_what_happened() {
-        let mut statistics = Statistics::default();
-        assert_eq!(
-            summary(&statistics),
-            "accepted 0, bytes_read 0, bytes_written 0"
-        );
-
-        statistics.accepted = 2;
-        statistics.bytes_read = 10;
-        statistics.closed_by_peer = 2;
-        statistics.turns = 7;
-        let expected = "accepted 2, bytes_read 10, bytes_written 0, closed_by_peer 2";
-        assert_eq!(summary(&statistics), expected);
     }
 }

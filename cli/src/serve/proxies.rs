@@ -3,11 +3,15 @@
 use clap::{Args, ValueEnum};
 use serveloop::layer::proxy::Proxy;
 use serveloop::net::NetworkList;
+use serveloop::service::notify::Notifier;
 use serveloop::{Address, Listen};
 
 use crate::failure::Failure;
+use crate::logger::TARGET;
+use crate::serve::entry;
+use crate::serve::manager::Manager;
 use crate::serve::place::{self, given_twice};
-use crate::serving::ListenerTls;
+use crate::serving::{Access, ListenerTls};
 use crate::signals::at_hangup;
 
 /// The command's own options in the query of a listener.
@@ -40,41 +44,83 @@ struct Own {
     trust: Option<NetworkList>,
 }
 
-/// Where to listen: for each URI its addresses, of which one has to work, its door and its TLS.
+/// Where to listen: for each place its addresses, of which one has to work, its door and its TLS.
 pub(super) struct Places {
     pub(super) listens: Vec<Vec<Listen>>,
     pub(super) doors: Vec<Option<Proxy>>,
     pub(super) tls: Vec<Option<ListenerTls>>,
+    pub(super) access: Vec<Option<Access>>,
+    /// What is read again: of each URI its TLS and its lists, and the lists for all.
+    reloaded: Reloaded,
+}
+
+/// What SIGHUP reads again.
+#[derive(Clone, Default)]
+struct Reloaded {
+    tls: Vec<ListenerTls>,
+    access: Vec<Access>,
+}
+
+impl Reloaded {
+    fn is_empty(&self) -> bool {
+        self.tls.is_empty() && self.access.is_empty()
+    }
+
+    fn add_access(&mut self, access: Option<&Access>) {
+        self.access
+            .extend(access.filter(|access| access.has_files()).cloned());
+    }
+
+    fn reload(&self) {
+        self.tls.iter().for_each(ListenerTls::reload);
+        self.access.iter().for_each(Access::reload);
+    }
 }
 
 impl ProxyOptions {
-    /// Resolves each URI, and finds its door. A name may have several addresses, and the server needs
-    /// only one of them to work.
-    pub(super) fn resolve(&self, uris: &[String]) -> Result<Places, Failure> {
+    /// Resolves each URI, and finds its door and its lists, which are the `usual` ones if it has none. A
+    /// name may have several addresses, and the server needs only one of them to work.
+    pub(super) fn resolve(
+        &self,
+        uris: &[String],
+        usual: Option<&Access>,
+        manager: &mut Manager,
+    ) -> Result<Places, Failure> {
         let (mut listens, mut doors, mut tls) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut access, mut reloaded) = (Vec::new(), Reloaded::default());
+        reloaded.add_access(usual);
         let mut is_trust_used = self.trust.is_none() || self.proxy.is_some();
 
         for uri in uris {
             let place::Written {
-                listens: mut place,
+                mut places,
                 of_tls,
                 others,
-            } = place::resolve(uri, &KEYS)?;
+            } = place::resolve(uri, &[KEYS, entry::KEYS].concat(), manager)?;
             let about = |problem| Failure::Usage(format!("{uri:?}: {problem}"));
             let own = Own::of(&others).map_err(about)?;
             is_trust_used |= matches!(own.proxy, Some(Some(_))) && own.trust.is_none();
 
-            let is_datagram = place.iter().any(|listen| listen.address().is_datagram());
+            let mut all = places.iter().flatten();
+            let is_datagram = all.any(|listen| listen.address().is_datagram());
             let door = self.door(own, is_datagram).map_err(about)?;
             if let Some(door) = &door {
                 // The limit per peer counts their clients.
-                place.iter_mut().for_each(|listen| {
+                places.iter_mut().flatten().for_each(|listen| {
                     listen.options_mut().trusted_proxies = Some(door.trusted().clone());
                 });
             }
-            doors.push(door);
-            tls.push(place::tls(uri, &of_tls)?);
-            listens.push(place);
+
+            let own_tls = place::tls(uri, &of_tls)?;
+            let own_access = entry::own_access(uri, &others)?;
+            reloaded.tls.extend(own_tls.clone());
+            reloaded.add_access(own_access.as_ref());
+
+            let listed = own_access.or_else(|| usual.cloned());
+            access.extend(places.iter().map(|_| listed.clone()));
+            doors.extend(places.iter().map(|_| door.clone()));
+            tls.extend(places.iter().map(|_| own_tls.clone()));
+            listens.append(&mut places);
         }
 
         if !is_trust_used {
@@ -85,6 +131,8 @@ impl ProxyOptions {
             listens,
             doors,
             tls,
+            access,
+            reloaded,
         })
     }
 
@@ -123,6 +171,9 @@ impl Own {
             return Err(format!("{name} is given twice"));
         }
         for (name, value) in given {
+            if entry::KEYS.contains(&name.as_str()) {
+                continue;
+            }
             if name == "trust" {
                 let list = value.parse().map_err(|error| format!("trust: {error}"))?;
                 own.trust = Some(list);
@@ -146,16 +197,28 @@ fn parse(value: &str) -> Result<Option<When>, String> {
 }
 
 impl Places {
+    pub(super) fn has_doors(&self) -> bool {
+        self.doors.iter().any(Option::is_some)
+    }
+
     pub(super) fn addresses(&self) -> Vec<Address> {
         let listens = self.listens.iter().flatten();
         listens.map(|listen| listen.address().clone()).collect()
     }
 
-    /// Makes SIGHUP read the certificates again, if there are any.
-    pub(super) fn reload_at_hangup(&self) {
-        let all: Vec<_> = self.tls.iter().flatten().cloned().collect();
-        if !all.is_empty() {
-            at_hangup(move || all.iter().for_each(ListenerTls::reload));
+    /// Makes SIGHUP read certificates and lists again, if there are any, and tell the service manager.
+    pub(super) fn reload_at_hangup(&self, notifier: Option<Notifier>) {
+        let all = self.reloaded.clone();
+        if all.is_empty() && notifier.is_none() {
+            return;
         }
+        at_hangup(move || {
+            notifier.iter().for_each(Notifier::reloading);
+            if all.is_empty() {
+                log::info!(target: TARGET, "SIGHUP: there is nothing to read again");
+            }
+            all.reload();
+            notifier.iter().for_each(Notifier::ready);
+        });
     }
 }

@@ -12,14 +12,27 @@ use crate::logger::TARGET;
 pub(crate) struct AccessLog;
 
 impl AccessLog {
+    /// Logs that a peer is refused before it has a protocol, if this second's budget allows it.
+    pub(crate) fn refuse(self, peer: &Peer, why: &str) {
+        let (id, listener) = (peer.id(), peer.listener().unwrap_or_default());
+        log::debug!(
+            target: TARGET, event = "refused", id = id, peer:% = peer, listener = listener, reason = why;
+            "{peer}: refused: {why}"
+        );
+    }
+
     /// Logs a line about a connection, if this second's budget allows it.
     pub(crate) fn note(self, peer: &Peer, line: Arguments<'_>) {
-        let id = peer.id();
+        let (id, listener) = (peer.id(), peer.listener().unwrap_or_default());
         match peer.via() {
-            Some(via) => {
-                log::debug!(target: TARGET, event = "noted", id = id, via:% = via; "{peer}: {line}");
-            }
-            None => log::debug!(target: TARGET, event = "noted", id = id; "{peer}: {line}"),
+            Some(via) => log::debug!(
+                target: TARGET, event = "noted", id = id, peer:% = peer, via:% = via, listener = listener;
+                "{peer}: {line}"
+            ),
+            None => log::debug!(
+                target: TARGET, event = "noted", id = id, peer:% = peer, listener = listener;
+                "{peer}: {line}"
+            ),
         }
     }
 }

@@ -3,18 +3,29 @@
 use std::sync::Arc;
 
 use serveloop::layer::proxy::Proxy;
+use serveloop::service::notify::Notifier;
 use serveloop::{Address, Peer, Server};
 
-use crate::serving::ListenerTls;
+use crate::serving::{Access, ConnectRate, Lifetime, ListenerTls};
 
-/// A server, and for each of its listeners the door that its clients come through, and its TLS.
+/// What belongs to the places of a server, by their order, and to all of its connections.
+#[derive(Debug, Default)]
+pub(crate) struct OfPlaces {
+    pub(crate) doors: Vec<Option<Proxy>>,
+    pub(crate) tls: Vec<Option<ListenerTls>>,
+    pub(crate) access: Vec<Option<Access>>,
+    pub(crate) rate: Option<ConnectRate>,
+    pub(crate) lifetime: Option<Lifetime>,
+    pub(crate) notifier: Option<Notifier>,
+}
+
+/// A server, and for each of its listeners the door that its clients come through, its TLS and its
+/// lists.
 #[derive(Debug)]
 pub(crate) struct BoundServer {
     server: Server,
-    /// In the order of the server's addresses.
-    doors: Vec<Option<Proxy>>,
-    /// In the same order.
-    tls: Vec<Option<ListenerTls>>,
+    /// By the server's listeners.
+    of: OfPlaces,
 }
 
 /// The longest line at each listener, in the order of a server's addresses.
@@ -33,23 +44,26 @@ impl MaxLine {
 pub(super) type Numbered<T> = Option<Arc<[Option<T>]>>;
 
 impl BoundServer {
-    /// Returns `server` with the door and the TLS of each of its places.
-    pub(crate) fn new(
-        server: Server,
-        doors: &[Option<Proxy>],
-        tls: &[Option<ListenerTls>],
-    ) -> Self {
+    /// Returns `server` with what belongs to each of its places.
+    pub(crate) fn new(server: Server, of: OfPlaces) -> Self {
         let places = server.places();
-        let doors = places.iter().map(|place| doors[*place].clone()).collect();
-        let tls = places.iter().map(|place| tls[*place].clone()).collect();
-        Self { server, doors, tls }
+        let of = OfPlaces {
+            doors: by_listener(&of.doors, places),
+            tls: by_listener(&of.tls, places),
+            access: by_listener(&of.access, places),
+            ..of
+        };
+        Self { server, of }
     }
 
     /// Returns the URI of each address, with the scheme that its clients speak.
     pub(crate) fn uris(&self) -> impl Iterator<Item = String> {
-        let all = self.addresses().iter().zip(&self.tls);
+        let all = self.addresses().iter().zip(&self.of.tls);
         all.map(|(address, tls)| match tls {
-            Some(_) => address.to_string().replacen("tcp", "tls", 1),
+            Some(_) => match address {
+                Address::Tcp(addr) => format!("tls://{addr}"),
+                other => other.to_string(),
+            },
             None => address.to_string(),
         })
     }
@@ -65,16 +79,42 @@ impl BoundServer {
 
     /// Returns the addresses at which every client counts as what it is on the network.
     pub(crate) fn addresses_without_proxy(&self) -> Vec<Address> {
-        let all = self.addresses().iter().zip(&self.doors);
+        let all = self.addresses().iter().zip(&self.of.doors);
         all.filter(|(_, door)| door.is_none())
             .map(|(address, _)| address.clone())
             .collect()
     }
 
-    /// Returns the server, with the doors and the TLS if there are any.
-    pub(super) fn into_parts(self) -> (Server, Numbered<Proxy>, Numbered<ListenerTls>) {
-        (self.server, numbered(self.doors), numbered(self.tls))
+    /// Returns the server, and what its factory has to be wrapped in.
+    pub(super) fn into_parts(self) -> (Server, Around) {
+        let of = self.of;
+        let around = Around {
+            doors: numbered(of.doors),
+            tls: numbered(of.tls),
+            access: numbered(of.access),
+            rate: of.rate,
+            lifetime: of.lifetime,
+            notifier: of.notifier,
+        };
+        (self.server, around)
     }
+}
+
+/// What is around the protocols of a server, where there is any of it.
+#[derive(Debug)]
+pub(super) struct Around {
+    pub(super) doors: Numbered<Proxy>,
+    pub(super) tls: Numbered<ListenerTls>,
+    pub(super) access: Numbered<Access>,
+    pub(super) rate: Option<ConnectRate>,
+    pub(super) lifetime: Option<Lifetime>,
+    pub(super) notifier: Option<Notifier>,
+}
+
+/// Returns what belongs to the place of each listener.
+fn by_listener<T: Clone>(of_places: &[Option<T>], places: &[usize]) -> Vec<Option<T>> {
+    let of = |place: &usize| of_places.get(*place).cloned().flatten();
+    places.iter().map(of).collect()
 }
 
 fn numbered<T>(all: Vec<Option<T>>) -> Numbered<T> {

@@ -46,7 +46,7 @@ impl AnyFactory for Doorkeeper {
         };
 
         let Some(reader) = door.reader(peer) else {
-            AccessLog.note(peer, format_args!("refused: not one of the proxies"));
+            AccessLog.refuse(peer, "not one of the proxies");
             return None;
         };
         Some(self.behind(reader))

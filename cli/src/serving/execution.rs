@@ -6,15 +6,20 @@ use std::{io, slice};
 
 use clap::{Args, ValueEnum};
 use serveloop::server::Refusal;
+use serveloop::service::notify::{Notified, Notifier};
 use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
 use crate::serving::BoundServer;
+use crate::serving::bound_server::Around;
 use crate::serving::boxed_factory::BoxedFactory;
 use crate::serving::door::Doorkeeper;
 use crate::serving::encrypted::Encrypted;
+use crate::serving::gate::Gate;
+use crate::serving::lifetime::Mortal;
 use crate::serving::rate::{Limited, Rate};
+use crate::serving::statistics_dump::StatisticsDump;
 use crate::signals::{tell_from_a_thread, tell_heard};
 use crate::units::at_least_one;
 
@@ -106,13 +111,23 @@ impl Execution {
         F::Protocol: Send + 'static,
     {
         let limit = self.rate.limit();
-        let (server, doors, tls) = server.into_parts();
-        if limit.is_unlimited() && doors.is_none() && tls.is_none() {
-            return self.serve_in_model(server, factory);
+        let (server, around) = server.into_parts();
+        let Around {
+            doors,
+            tls,
+            access,
+            rate,
+            lifetime,
+            notifier,
+        } = around;
+        let is_gated = access.is_some() || rate.is_some();
+        let is_wrapped = doors.is_some() || tls.is_some() || lifetime.is_some() || is_gated;
+        if limit.is_unlimited() && !is_wrapped {
+            return self.serve_in_model(server, notifier, factory);
         }
 
-        // What is limited are the protocol's own bytes and messages, not those of TLS, and the
-        // header of a proxy comes before the handshake.
+        // What is limited are the protocol's own bytes and messages, not those of TLS. The header of a
+        // proxy comes before the handshake, and names the client that the gate judges.
         let mut factory = BoxedFactory::of(factory);
         if !limit.is_unlimited() {
             factory = BoxedFactory::new(Limited::new(factory, limit));
@@ -120,18 +135,34 @@ impl Execution {
         if let Some(tls) = tls {
             factory = BoxedFactory::new(Encrypted::new(tls, factory));
         }
+        if is_gated {
+            factory = BoxedFactory::new(Gate::new(access, rate, factory));
+        }
         if let Some(doors) = doors {
             factory = BoxedFactory::new(Doorkeeper::new(doors, factory));
         }
-        self.serve_in_model(server, factory)
+        if let Some(lifetime) = lifetime {
+            factory = BoxedFactory::new(Mortal::new(factory, lifetime));
+        }
+        self.serve_in_model(server, notifier, factory)
     }
 
-    fn serve_in_model<F>(self, server: Server, factory: F) -> io::Result<Statistics>
+    fn serve_in_model<F>(
+        self,
+        server: Server,
+        notifier: Option<Notifier>,
+        factory: F,
+    ) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send,
         F::Protocol: Send + 'static,
     {
-        let server = server.with(Attentive(factory));
+        let handle = server.shutdown_handle();
+        let attentive = Attentive {
+            factory,
+            dump: StatisticsDump::new(handle.clone()),
+        };
+        let server = server.with(Notified::new(notifier, handle, attentive));
         // With this model a connection keeps the main thread from the loop, which a signal wakes.
         if self.model == Model::Sequential {
             tell_from_a_thread()?;
@@ -155,52 +186,56 @@ fn share_budget() {
     }
 }
 
-/// A factory that also logs ignored signals.
+/// A factory that also does what signals ask for.
 #[derive(Clone)]
-struct Attentive<F>(F);
+struct Attentive<F> {
+    factory: F,
+    dump: StatisticsDump,
+}
 
 impl<F: Factory> Factory for Attentive<F> {
     type Protocol = F::Protocol;
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<F::Protocol> {
-        self.0.build_protocol(peer)
+        self.factory.build_protocol(peer)
     }
 
     fn needs_stream(&self, listener: usize) -> bool {
-        self.0.needs_stream(listener)
+        self.factory.needs_stream(listener)
     }
 
     fn handle_error(&mut self, ended: &Ended<'_>) {
-        self.0.handle_error(ended);
+        self.factory.handle_error(ended);
     }
 
     fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
-        self.0.handle_refusal(peer, why);
+        self.factory.handle_refusal(peer, why);
     }
 
     fn started(&mut self, actions: &mut Actions<'_, F::Protocol>) {
-        self.0.started(actions);
+        self.factory.started(actions);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.0.poll_timeout()
+        self.factory.poll_timeout()
     }
 
     fn handle_timeout(&mut self, actions: &mut Actions<'_, F::Protocol>) {
-        self.0.handle_timeout(actions);
+        self.factory.handle_timeout(actions);
     }
 
     fn needs_loop(&self) -> bool {
-        self.0.needs_loop()
+        self.factory.needs_loop()
     }
 
     fn woken(&mut self, actions: &mut Actions<'_, F::Protocol>) {
-        self.0.woken(actions);
+        self.factory.woken(actions);
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         tell_heard();
-        self.0.service_actions(actions);
+        self.dump.look(actions);
+        self.factory.service_actions(actions);
     }
 }
 

@@ -4,8 +4,12 @@
     reason = "calls of the C library, whose conditions the compiler cannot check"
 )]
 
+mod alarm;
+mod passed;
 mod timer;
 
+pub(crate) use self::alarm::set_alarm;
+pub(crate) use self::passed::take_socket;
 pub(crate) use self::timer::Interrupts;
 
 use std::mem::{self, MaybeUninit};

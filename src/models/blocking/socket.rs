@@ -63,7 +63,7 @@ impl BlockingStream for BlockingSocket<'_> {
     }
 
     fn sleep(&mut self, duration: Duration) {
-        thread::sleep(duration);
+        self.interrupt.while_waiting(|| thread::sleep(duration));
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -72,7 +72,7 @@ impl BlockingStream for BlockingSocket<'_> {
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut socket = self.socket;
-        socket.read(buffer)
+        self.interrupt.while_waiting(|| socket.read(buffer))
     }
 
     fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -95,7 +95,8 @@ impl BlockingStream for BlockingSocket<'_> {
             sys::wait_for(handle, libc::POLLIN),
             sys::wait_for(stream, events.unwrap_or(0)),
         ];
-        sys::poll(&mut waits, timeout)?;
+        self.interrupt
+            .while_waiting(|| sys::poll(&mut waits, timeout))?;
 
         if waits[1].revents != 0 {
             sys::note_interrupted();

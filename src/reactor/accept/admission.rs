@@ -27,7 +27,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             return self.hub.net.close(stream, false);
         };
 
-        log::debug!(target: LOG_TARGET, event = "accepted", id = peer.id(); "{peer}: accepted");
+        let (id, listener) = (peer.id(), peer.listener().unwrap_or_default());
+        log::debug!(
+            target: LOG_TARGET, event = "accepted", id = id, peer:% = peer, listener = listener;
+            "{peer}: accepted"
+        );
 
         let admitted = self.hub.env.admit(protocol, peer);
         match &mut self.model {

@@ -25,13 +25,13 @@ const LIBRARY: [&str; 17] = [
     "statistics",
     "waker",
     "session",
-    "service",
     "framing",
     "layer",
     "protocols",
     "sys",
     "shutdown",
     "net",
+    "service",
     "reactor",
     "models",
     "server",
@@ -72,11 +72,14 @@ const READS_FILES: &str = "layer/tls/pem";
 
 /// Files that may contain unsafe code, for calls that only the C library offers and to register
 /// signal handlers.
-const UNSAFE: [(&str, &str); 7] = [
+const UNSAFE: [(&str, &str); 10] = [
     ("src", "sys/mod.rs"),
+    ("src", "sys/passed.rs"),
     ("src", "sys/socket_file.rs"),
     ("cli/src", "signals.rs"),
     ("cli/src", "sys/mod.rs"),
+    ("cli/src", "sys/alarm.rs"),
+    ("cli/src", "sys/passed.rs"),
     ("cli/src", "sys/timer.rs"),
     ("measure/src", "sys.rs"),
     ("protocols/command/src", "sys.rs"),

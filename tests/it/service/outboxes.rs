@@ -41,6 +41,13 @@ fn serve(model: Model, config: Config) -> (ModelServer, Receiver<Outbox>) {
     (server, outboxes)
 }
 
+/// Posts as soon as there is room.
+fn post_patiently(outbox: &Outbox, data: &[u8]) {
+    while outbox.post(data) == Err(PostError::Full) {
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn posts_of_other_threads_arrive_in_their_order_in_every_model() {
     for model in Model::ALL {
@@ -54,9 +61,7 @@ fn posts_of_other_threads_arrive_in_their_order_in_every_model() {
             thread::spawn(move || {
                 for count in 0..2_000_u16 {
                     let bytes = [&[thread][..], &count.to_be_bytes()].concat();
-                    while outbox.post(bytes.clone()) == Err(PostError::Full) {
-                        thread::yield_now();
-                    }
+                    post_patiently(&outbox, &bytes);
                 }
             })
         };
@@ -293,9 +298,7 @@ fn input_goes_on_while_posts_wait() {
     let mut client = server.client();
     let outbox = outboxes.recv().unwrap();
     for count in 0..1_000_u32 {
-        while outbox.post(&count.to_be_bytes()[..]) == Err(PostError::Full) {
-            thread::yield_now();
-        }
+        post_patiently(&outbox, &count.to_be_bytes());
         client.write_all(b"echo").unwrap();
     }
     let mut got = vec![0; 8_000];

@@ -4,6 +4,7 @@
 mod addresses;
 mod clients;
 mod faults;
+mod packaging;
 mod scenarios;
 mod tutorials;
 mod usage;

@@ -4,6 +4,7 @@ mod limits;
 mod listening;
 #[cfg(target_os = "linux")]
 mod listens;
+mod managed;
 #[cfg(target_os = "linux")]
 mod memory;
 mod models;

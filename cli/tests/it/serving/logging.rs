@@ -165,3 +165,153 @@ fn greet(served: &Served) {
     client.send("exit");
     client.expect_end();
 }
+
+/// Returns the lines of a log as objects.
+fn objects(log: &[String]) -> Vec<serde_json::Value> {
+    let parse = |line: &String| serde_json::from_str(line).expect(line);
+    log.iter().map(parse).collect()
+}
+
+#[test]
+fn each_event_is_one_object_with_its_fields_in_every_model() {
+    for model in [
+        &[][..],
+        &["--workers", "2"],
+        &["--model", "threaded"],
+        &["--model", "forking"],
+        &["--model", "sequential"],
+    ] {
+        let arguments = [
+            "echo",
+            "--listen",
+            "tcp://127.0.0.1:0",
+            "--log-format",
+            "json",
+        ];
+        let served = Served::new(&[&arguments[..], model].concat());
+        let uri = served.uri(0).to_owned();
+        let mut client = served.connect();
+        let name = client.name();
+        client.send("hello");
+        client.expect("hello");
+        client.finish();
+        client.expect_end();
+        served.signal(Signal::TERM);
+        let objects = objects(&served.status_and_log());
+
+        let of = |event: &str| {
+            let found = objects.iter().find(|object| object["event"] == event);
+            found.unwrap_or_else(|| panic!("{model:?}: no {event} in {objects:?}"))
+        };
+        let (accepted, ended) = (of("accepted"), of("ended"));
+        for object in [accepted, ended] {
+            assert_eq!(object["level"], "info");
+            assert_eq!(object["id"], 1);
+            assert_eq!(object["peer"], *name);
+            assert_eq!(object["listener"], *uri);
+            assert_eq!(object["protocol"], "echo");
+            assert!(
+                object["time"]
+                    .as_str()
+                    .is_some_and(|time| time.ends_with('Z'))
+            );
+        }
+        assert_eq!(ended["reason"], "closed by the peer");
+        assert_eq!(ended["read"], 5);
+        assert_eq!(ended["written"], 5);
+        assert!(
+            ended["seconds"]
+                .as_f64()
+                .is_some_and(|seconds| seconds > 0.0)
+        );
+        let said = ended["message"].as_str();
+        assert_eq!(
+            said,
+            Some(&*format!("{name}: closed by the peer")),
+            "{model:?}"
+        );
+    }
+}
+
+#[test]
+fn refusals_warnings_and_mistakes_are_objects_too() {
+    let listen = ["--listen", "tcp://127.0.0.1:0", "--log-format", "json"];
+    let deny = ["echo", "--deny", "127.0.0.1", "--max-line", "10"];
+    let mut command = serveloop(&["serve"]);
+    command
+        .args(deny)
+        .args(listen)
+        .env("RUST_LOG", "info,nonsense=nonsense");
+    let served = Served::spawn(command);
+    served.connect().expect_cut();
+    let refused = objects(&[served.logged("refused")]).remove(0);
+    assert_eq!(refused["event"], "refused");
+    assert_eq!(refused["reason"], "deny lists it");
+    assert_eq!(refused["protocol"], "echo");
+    served.signal(Signal::TERM);
+    objects(&served.status_and_log());
+}
+
+/// A peer may choose a part of a line: the path of a Unix socket, or what a header names.
+#[test]
+fn peers_cannot_forge_an_object() {
+    use std::os::unix::net::UnixDatagram;
+    let directory = crate::support::sockets::Directory::new();
+    let uri = directory.uri("unixgram", "server");
+    let arguments = [
+        "hello",
+        "--delay",
+        "0",
+        "--log-format",
+        "json",
+        "-vv",
+        "--listen",
+        &uri,
+    ];
+    let served = Served::new(&arguments);
+    let evil = directory.path("x\n{\"event\":\"forged\"}\u{1b}[2J");
+    let client = UnixDatagram::bind(&evil).expect("a path");
+    client
+        .send_to(&[b'x'; 4], directory.path("server"))
+        .expect("room");
+    let mut room = [0; 64];
+    client.recv(&mut room).expect("a reply");
+    served.signal(Signal::TERM);
+    for object in objects(&served.status_and_log()) {
+        assert_ne!(object["event"], "forged");
+    }
+}
+
+#[test]
+fn what_is_dropped_is_told_by_an_object() {
+    let (mut ours, theirs) = clogged();
+    let arguments = [
+        "serve",
+        "hello",
+        "--listen",
+        "tcp://127.0.0.1:0",
+        "--log-format",
+        "json",
+    ];
+    let mut command = serveloop(&arguments);
+    command.stderr(theirs);
+    let served = Served::spawn(command);
+    greet(&served);
+    ours.set_nonblocking(true).unwrap();
+    let mut filling = vec![0; 1 << 20];
+    while ours.read(&mut filling).is_ok() {}
+    ours.set_nonblocking(false).unwrap();
+    greet(&served);
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(0));
+    let mut log = String::new();
+    ours.read_to_string(&mut log).unwrap();
+    let lines: Vec<_> = log.lines().map(str::to_owned).collect();
+    let first = objects(&lines).remove(0);
+    assert!(
+        first["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("log lines were dropped")
+    );
+}

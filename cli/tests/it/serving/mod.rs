@@ -4,6 +4,7 @@ mod balanced;
 mod crowd;
 #[cfg(feature = "tls")]
 mod encrypted;
+mod entry;
 #[cfg(feature = "tls")]
 mod judges;
 mod lines;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::signals::dispositions::MODELS;
 use crate::support::outside::skip;
 use crate::support::served::Served;
-use crate::support::sockets::{Directory, socket_addr};
+use crate::support::sockets::{Directory, Stream, socket_addr};
 
 /// Less than the time that a drain may take: a server that needs less was not waiting for its end.
 const PROMPT: Duration = Duration::from_secs(8);
@@ -124,4 +125,78 @@ fn a_process_that_only_lingers_has_reported_when_it_is_ended() {
     let summary = log.last().expect("a summary");
     let expected = "accepted 1, bytes_read 5, bytes_written 5, closed_by_shutdown 1";
     assert!(summary.ends_with(expected), "{summary}");
+}
+
+/// Until the delay is over, new clients are served, in every model.
+#[test]
+fn a_delayed_drain_serves_until_it_begins() {
+    for model in MODELS {
+        let delay = [&["echo", "--drain-delay", "1s"], model].concat();
+        let served = serve(&delay);
+        let uri = served.uri(0).to_owned();
+        served.signal(Signal::TERM);
+        served.logged("serving goes on for --drain-delay");
+        let asked = Instant::now();
+        served.signal(Signal::TERM);
+        for _ in 0..3 {
+            assert!(Stream::connect(&uri).echoes(), "{model:?}");
+        }
+        served.logged("shutting down");
+        let waited = asked.elapsed();
+        assert!(waited > Duration::from_millis(800), "{model:?} {waited:?}");
+        assert_eq!(served.exit_code(), Some(0), "{model:?}");
+    }
+}
+
+#[test]
+fn a_later_signal_ends_a_delayed_drain_at_once() {
+    for model in MODELS {
+        let delay = [&["echo", "--drain-delay", "1h"], model].concat();
+        let served = serve(&delay);
+        let mut client = served.connect();
+        assert!(client.echoes());
+        served.signal(Signal::INT);
+        thread::sleep(TOGETHER);
+        assert!(client.echoes(), "{model:?}");
+        served.signal(Signal::TERM);
+        client.expect_cut();
+        assert_eq!(served.exit_code(), Some(143), "{model:?}");
+    }
+}
+
+/// Without a delay that has begun, an alarm is as harmless as before.
+#[test]
+fn an_alarm_of_others_begins_no_drain() {
+    let served = serve(&["echo", "--drain-delay", "1h"]);
+    served.signal(Signal::ALARM);
+    assert!(served.connect().echoes());
+    served.signal(Signal::TERM);
+    thread::sleep(TOGETHER);
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(143));
+}
+
+#[test]
+fn statistics_are_written_on_request() {
+    for model in MODELS {
+        let served = serve(&[&["echo"], model].concat());
+        let mut client = served.connect();
+        assert!(client.echoes());
+        if model.contains(&"sequential") {
+            // The only loop is busy with the client.
+            drop(client);
+            served.logged("closed by the peer");
+            served.signal(Signal::USR1);
+            served.logged("SIGUSR1: open 0, accepted 1, ");
+        } else {
+            served.signal(Signal::USR1);
+            served.logged("SIGUSR1: open 1, accepted 1, ");
+            drop(client);
+        }
+        served.signal(Signal::USR1);
+        let line = served.logged("SIGUSR1: open ");
+        assert!(line.contains("accepted 1, bytes_read "), "{model:?} {line}");
+        served.signal(Signal::TERM);
+        assert_eq!(served.exit_code(), Some(0), "{model:?}");
+    }
 }

@@ -55,6 +55,18 @@ impl Stream {
         self.writer().write_all(bytes).expect("an open connection");
     }
 
+    /// Reads until the room is full or the stream ends, in whatever way. Returns how much came.
+    pub(crate) fn read_some(&mut self, room: &mut [u8]) -> usize {
+        let mut count = 0;
+        while count < room.len() {
+            match self.reader().read(&mut room[count..]) {
+                Ok(more) if more > 0 => count += more,
+                _ => break,
+            }
+        }
+        count
+    }
+
     /// Sends what the other side takes before it ends the connection.
     pub(crate) fn send_if_wanted(&mut self, text: &str) {
         let _ = self.writer().write_all(text.as_bytes());

@@ -1,0 +1,70 @@
+//! Who may connect, and how often: decided before a protocol is made.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serveloop::{Ended, Factory, Peer};
+
+use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
+use crate::serving::{Access, AccessLog, ConnectRate};
+
+/// Refuses peers that a listener does not admit, or that connect too often. A client that a proxy
+/// names is judged by its own address.
+#[derive(Clone)]
+pub(super) struct Gate {
+    /// By the listener's number.
+    access: Option<Arc<[Option<Access>]>>,
+    rate: Option<ConnectRate>,
+    factory: BoxedFactory,
+}
+
+impl Gate {
+    pub(super) fn new(
+        access: Option<Arc<[Option<Access>]>>,
+        rate: Option<ConnectRate>,
+        factory: BoxedFactory,
+    ) -> Self {
+        Self {
+            access,
+            rate,
+            factory,
+        }
+    }
+
+    /// Returns why a peer is refused, if so.
+    fn refusal(&self, peer: &Peer) -> Option<&'static str> {
+        let access = peer.listener().and_then(|number| {
+            let by_listener = self.access.as_ref()?;
+            by_listener.get(number)?.as_ref()
+        });
+        let listed = access.and_then(|access| access.refusal(peer.address()));
+        if listed.is_some() || peer.is_datagram() {
+            return listed;
+        }
+        let is_admitted = |rate: &ConnectRate| rate.admits(peer.address(), Instant::now());
+        let has_time = self.rate.as_ref().is_none_or(is_admitted);
+        (!has_time).then_some("it connects more often than --connects-per-second allows")
+    }
+}
+
+impl AnyFactory for Gate {
+    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
+        if let Some(why) = self.refusal(peer) {
+            AccessLog.refuse(peer, why);
+            return None;
+        }
+        self.factory.build_protocol(peer)
+    }
+
+    fn needs_stream(&self, listener: usize) -> bool {
+        self.factory.needs_stream(listener)
+    }
+
+    fn tell(&mut self, ended: &Ended<'_>) {
+        self.factory.handle_error(ended);
+    }
+
+    fn copy(&self) -> Box<dyn AnyFactory> {
+        Box::new(self.clone())
+    }
+}
