@@ -119,12 +119,15 @@ impl<'a> Request<'a> {
             return Self::parse_meta(*verb, words);
         }
 
-        let is_quiet = words.len() > 1 && words.last() == Some(&&b"noreply"[..]);
+        let is_asked = words.len() > 1 && words.last() == Some(&&b"noreply"[..]);
         match Command::parse(words) {
-            Ok(command) => Ok(Self { command, is_quiet }),
+            Ok(command) => {
+                let is_quiet = is_asked && command.can_be_quiet();
+                Ok(Self { command, is_quiet })
+            }
             Err(text) => Err(Refusal {
                 text,
-                is_quiet: is_quiet && text != UNKNOWN,
+                is_quiet: is_asked && text != UNKNOWN,
                 skip: 0,
             }),
         }
@@ -252,6 +255,11 @@ impl<'a> Command<'a> {
             new,
             length: block_length(length)?,
         })
+    }
+
+    /// Returns whether `noreply` has a meaning after this command.
+    fn can_be_quiet(&self) -> bool {
+        !matches!(self, Self::Version | Self::Statistics(_) | Self::Quit)
     }
 
     fn run(&self, block: &[u8], items: &mut Items) -> Answer {

@@ -236,6 +236,7 @@ impl Items {
         (item.is_stale, item.has_binary_key) = (is_stale, new.has_binary_key);
         if let Some(old) = old.filter(|_| new.mode.extends()) {
             (item.flags, item.expires) = (old.flags, old.expires);
+            item.has_binary_key = false;
             item.value = match new.mode {
                 Mode::Append => [&old.value, new.value].concat().into(),
                 _ => [new.value, &old.value].concat().into(),
@@ -276,10 +277,8 @@ impl Items {
     }
 
     /// Creates an item that no client has sent, for one that found none.
-    pub(crate) fn vivify(&mut self, key: &[u8], value: &[u8], exptime: i32) -> Outcome {
-        let mut item = Item::new(value.into(), self.now);
-        item.expires = self.expiry(exptime);
-        self.insert(key, item)
+    pub(crate) fn vivify(&mut self, key: &[u8], value: &[u8]) -> Outcome {
+        self.insert(key, Item::new(value.into(), self.now))
     }
 
     /// Adds `delta` to the number in an item, which wraps around, or subtracts it, down to 0. Returns
@@ -312,7 +311,9 @@ impl Items {
             value.resize(item.value.len(), b' ');
         } else {
             // As in memcached, a value that grows is a new item.
-            (changed.is_fetched, changed.is_stale, changed.is_won) = (false, false, false);
+            let old = item.clone();
+            changed = Item::new(Arc::default(), self.now);
+            (changed.flags, changed.expires) = (old.flags, old.expires);
         }
         changed.value = value.into();
         *direction.hits(&mut self.statistics) += 1;

@@ -170,6 +170,7 @@ impl<'a> Meta<'a> {
         for word in &flags.words {
             match word[0] {
                 b'T' => item.expires = items.expiry(flags.exptime),
+                b'N' if is_new => item.expires = items.expiry(flags.vivify_exptime),
                 b'R' if !is_new && !item.is_won && item.expires.is_some() => {
                     wins |= recache.is_none_or(|recache| item.expires < Some(recache));
                 }
@@ -281,8 +282,9 @@ impl<'a> Meta<'a> {
         for word in &flags.words {
             match word[0] {
                 b'T' => item.expires = items.expiry(flags.exptime),
-                b't' | b'c' | b'k' | b'O' => self.show(word, &item, items, &mut line),
-                _ => (),
+                b'N' if is_new => item.expires = items.expiry(flags.vivify_exptime),
+                b't' | b'c' => self.show(word, &item, items, &mut line),
+                _ => self.repeat(word, &mut line),
             }
         }
         line.extend_from_slice(b"\r\n");
@@ -300,9 +302,9 @@ impl<'a> Meta<'a> {
         }
     }
 
-    /// Creates an item that was not there.
+    /// Creates an item that was not there. Its expiration time is set in the order of the flags.
     fn vivify(&self, value: &[u8], items: &mut Items) {
-        items.vivify(&self.key, value, self.flags.vivify_exptime);
+        items.vivify(&self.key, value);
         if let Some(item) = items.peek(&self.key) {
             item.has_binary_key = self.flags.has(b'b');
         }
