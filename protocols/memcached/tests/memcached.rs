@@ -350,6 +350,8 @@ fn items_that_were_not_used_for_longest_make_room() {
             &["STORED"],
         );
     }
+    // What is read moves to the front, if it was not used for a second.
+    client.advance(Duration::from_secs(1));
     talk(&mut client, &["mg a", "mg b u"], &["HD", "HD"]);
     talk(&mut client, &["set e 0 0 100", &value], &["STORED"]);
     talk(
