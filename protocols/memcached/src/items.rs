@@ -18,8 +18,8 @@ const HEADER: usize = 59;
 /// table, measured.
 const ENTRY: usize = 160;
 
-/// An item that is read moves to the front of the order of use if it was not used for so long. Moving it
-/// each time would touch its neighbours in memory for every `get`.
+/// How long after its last noted use an item that is read moves to the front of the order of use. Moving
+/// it each time would touch its neighbours in memory for every `get`.
 const PROMOTED_AFTER: Duration = Duration::from_secs(1);
 
 /// A longer expiration time is not a number of seconds from now, but a time in Unix seconds.
@@ -33,6 +33,7 @@ pub(crate) struct Item {
     pub(crate) flags: u32,
     /// `None` if it does not expire.
     pub(crate) expires: Option<Instant>,
+    /// Its last use, to a second.
     pub(crate) accessed: Instant,
     /// Changes with each change of the value.
     pub(crate) unique: u64,
@@ -222,9 +223,11 @@ impl Items {
             return None;
         }
 
-        let was_idle = now.saturating_duration_since(item.accessed) >= PROMOTED_AFTER;
         item.is_fetched = true;
-        item.accessed = now;
+        let was_idle = now.saturating_duration_since(item.accessed) >= PROMOTED_AFTER;
+        if was_idle {
+            item.accessed = now;
+        }
         let found = item.clone();
         if was_idle {
             self.entries.promote(key);

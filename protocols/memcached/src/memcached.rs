@@ -77,9 +77,9 @@ impl Memcached {
     fn command(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
         let found = self.lines.decode(data)?;
         let line = found.map_or(data, |frame| frame.message);
-        let has_keys = is_retrieval(word(line).0);
+        let has_keys = || is_retrieval(word(line).0);
         let limit = transport.limits().max_line;
-        if line.len() > limit && !has_keys {
+        if line.len() > limit && !has_keys() {
             let length = line.len() as u64;
             return Err(ProtocolError::TooLong { length, limit });
         }
@@ -87,7 +87,7 @@ impl Memcached {
             return Ok(0);
         };
 
-        if has_keys {
+        if has_keys() {
             return Ok(self.keys(line, taken, data, transport));
         }
         match Request::parse(Words::of(line).as_slice()) {

@@ -360,6 +360,17 @@ fn items_that_were_not_used_for_longest_make_room() {
         &["HD", "EN", "HD", "HD", "HD"],
     );
 
+    // One that is read all the time is never the first to go.
+    for number in 0..8 {
+        for _ in 0..4 {
+            client.advance(Duration::from_millis(300));
+            talk(&mut client, &["mg a"], &["HD"]);
+        }
+        let stored = format!("set {number} 0 0 100");
+        talk(&mut client, &[&stored, &value], &["STORED"]);
+    }
+    talk(&mut client, &["mg a", "mg c"], &["HD", "EN"]);
+
     // One that alone is too much changes nothing.
     let store = small(261, 512);
     let mut client = self::client(&store);
