@@ -238,7 +238,7 @@ impl Items {
     /// Stores an item, or says why not.
     pub(crate) fn store(&mut self, key: &[u8], new: New<'_>) -> Outcome {
         self.statistics.cmd_set += 1;
-        let old = self.peek(key).map(|item| item.unique);
+        let old = self.unique(key);
         let is_stale = match self.may_store(old, new) {
             Ok(is_stale) => is_stale,
             Err(outcome) => {
@@ -263,6 +263,17 @@ impl Items {
             true => self.insert(key, item),
             false => Outcome::NotStored,
         }
+    }
+
+    /// Returns the unique number of the item of `key`, unless it has expired.
+    fn unique(&mut self, key: &[u8]) -> Option<u64> {
+        let item = self.entries.peek(key)?;
+        let unique = item.unique;
+        if item.has_expired(self.now) {
+            self.remove(key);
+            return None;
+        }
+        Some(unique)
     }
 
     /// Returns whether an item may be stored in place of one with the unique number `old`, and if so,
