@@ -1,30 +1,16 @@
 //! The commands: what a line asks for, and the answer.
 
-use std::sync::Arc;
-
-use crate::items::{Direction, Items, Mode, New, NoCounter, Outcome};
+use crate::answer::{
+    Answer, BAD_BLOCK, BAD_DELETE, BAD_DELTA, BAD_EXPTIME, BAD_FORMAT, NO_MEMORY, NO_NUMBER,
+    Refusal, TOO_LARGE, UNKNOWN, block_length, key,
+};
+use crate::item::{Direction, Mode, New, NoCounter, Outcome};
+use crate::items::Items;
 use crate::meta::Meta;
 use crate::numbers::{self, number};
 
 /// The memcached whose commands these are. Clients decide by it what they may use.
 const VERSION: &str = "1.6.18";
-
-/// The longest key, in bytes.
-const KEY_MOST: usize = 250;
-
-/// The longest data block that a line can announce, so that its end can be counted too.
-const LENGTH_MOST: i32 = i32::MAX - 2;
-
-pub(crate) const UNKNOWN: &str = "ERROR\r\n";
-pub(crate) const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
-pub(crate) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache\r\n";
-const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
-const BAD_BLOCK: &str = "CLIENT_ERROR bad data chunk\r\n";
-const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument\r\n";
-const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument\r\n";
-pub(crate) const NO_NUMBER: &str =
-    "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
-pub(crate) const NO_MEMORY: &str = "SERVER_ERROR out of memory storing object\r\n";
 
 /// What a line asks for. The data block that follows some lines is not part of it.
 #[derive(Debug)]
@@ -51,65 +37,6 @@ pub(crate) enum Command<'a> {
 pub(crate) struct Request<'a> {
     pub(crate) command: Command<'a>,
     pub(crate) is_quiet: bool,
-}
-
-/// Why a line is not carried out.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) text: &'static str,
-    pub(crate) is_quiet: bool,
-    /// How many bytes after the line belong to it.
-    pub(crate) skip: usize,
-}
-
-impl From<&'static str> for Refusal {
-    fn from(text: &'static str) -> Self {
-        Self {
-            text,
-            is_quiet: false,
-            skip: 0,
-        }
-    }
-}
-
-/// What a client is sent.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Nothing,
-    Text(&'static str),
-    Bytes(Vec<u8>),
-    /// The value is sent between the two.
-    Value(Vec<u8>, Arc<[u8]>, &'static str),
-    /// The end of the connection.
-    End,
-}
-
-/// The most words of a line.
-const WORDS_MOST: usize = 24;
-
-/// The words of a line. No command but those with any number of keys has more than 24.
-pub(crate) struct Words<'a> {
-    list: [&'a [u8]; WORDS_MOST],
-    count: usize,
-}
-
-impl<'a> Words<'a> {
-    /// Splits a line at its spaces. Drops words beyond the 24th, with which no line makes sense.
-    pub(crate) fn of(line: &'a [u8]) -> Self {
-        let words = line.split(|byte| *byte == b' ');
-        let words = words.filter(|word| !word.is_empty());
-
-        let (mut list, mut count) = ([&b""[..]; WORDS_MOST], 0);
-        for (place, word) in list.iter_mut().zip(words) {
-            *place = word;
-            count += 1;
-        }
-        Self { list, count }
-    }
-
-    pub(crate) fn as_slice(&self) -> &[&'a [u8]] {
-        &self.list[..self.count]
-    }
 }
 
 impl<'a> Request<'a> {
@@ -311,21 +238,6 @@ fn mode(name: &[u8]) -> Option<Mode> {
         b"prepend" => Some(Mode::Prepend),
         _ => None,
     }
-}
-
-/// Returns a word that can be a key.
-pub(crate) fn key(word: &[u8]) -> Result<&[u8], &'static str> {
-    let is_shown = |byte: &u8| *byte > b' ' && *byte != 0x7f;
-    match word.len() <= KEY_MOST && word.iter().all(is_shown) {
-        true => Ok(word),
-        false => Err(BAD_FORMAT),
-    }
-}
-
-/// Returns the length of a data block.
-pub(crate) fn block_length(word: &[u8]) -> Result<usize, &'static str> {
-    let length = number(word).filter(|length| (0..=LENGTH_MOST).contains(length));
-    length.map(|length| length as usize).ok_or(BAD_FORMAT)
 }
 
 fn count(items: &mut Items, key: &[u8], direction: Direction, delta: u64) -> Answer {

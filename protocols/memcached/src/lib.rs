@@ -56,13 +56,20 @@
 //!
 //! Clients are not authenticated, and whoever can connect can read and delete everything.
 
+mod answer;
 mod command;
+mod flags;
+mod item;
 mod items;
 mod memcached;
 mod meta;
 mod numbers;
+mod retrieval;
+mod settings;
 mod statistics;
 mod store;
+mod words;
 
 pub use crate::memcached::Memcached;
-pub use crate::store::{Settings, Store};
+pub use crate::settings::Settings;
+pub use crate::store::Store;

@@ -5,22 +5,19 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::command::{
+use crate::answer::{
     Answer, BAD_FORMAT, NO_MEMORY, NO_NUMBER, Refusal, UNKNOWN, block_length, key,
 };
-use crate::items::{Direction, Item, Items, Mode, New, NoCounter, Outcome};
-use crate::numbers::{self, number};
+use crate::flags::{BAD_OPAQUE, Flags};
+use crate::item::{Direction, Item, Mode, New, NoCounter, Outcome};
+use crate::items::Items;
+use crate::numbers;
 
 /// From so many words on, a line has too many flags.
 const WORDS_MOST: usize = 20;
 
-/// The longest opaque token, with its flag.
-const OPAQUE_MOST: usize = 32;
-
 const BAD_FLAGS: &str = "CLIENT_ERROR invalid or duplicate flag\r\n";
-const BAD_TOKEN: &str = "CLIENT_ERROR bad token in command line format\r\n";
 const BAD_KEY: &str = "CLIENT_ERROR error decoding key\r\n";
-const BAD_OPAQUE: &str = "CLIENT_ERROR opaque token too long\r\n";
 
 /// A meta command.
 #[derive(Debug)]
@@ -37,23 +34,6 @@ enum Verb {
     Delete,
     Count(Direction),
     Debug,
-}
-
-/// The flags of a command, and what their tokens say.
-#[derive(Debug)]
-struct Flags<'a> {
-    /// In the order in which their answers are wanted.
-    words: Box<[&'a [u8]]>,
-    /// A bit for each flag that is given.
-    given: u128,
-    mode: u8,
-    exptime: i32,
-    vivify_exptime: i32,
-    recache_exptime: i32,
-    client_flags: u32,
-    unique: Option<u64>,
-    initial: u64,
-    delta: u64,
 }
 
 impl<'a> Meta<'a> {
@@ -370,65 +350,6 @@ impl<'a> Meta<'a> {
             b'k' => push_key(line, &self.key, item.has_binary_key),
             _ => self.repeat(word, line),
         }
-    }
-}
-
-impl<'a> Flags<'a> {
-    fn parse(words: &[&'a [u8]]) -> Result<Self, &'static str> {
-        let mut flags = Self {
-            words: words.into(),
-            given: 0,
-            mode: 0,
-            exptime: 0,
-            vivify_exptime: 0,
-            recache_exptime: 0,
-            client_flags: 0,
-            unique: None,
-            initial: 0,
-            delta: 1,
-        };
-        for word in words {
-            let (flag, token) = (word[0], &word[1..]);
-            if flag >= 127 || flags.has(flag) {
-                return Err("CLIENT_ERROR duplicate flag\r\n");
-            }
-            flags.given |= 1 << flag;
-            flags.take(flag, token)?;
-        }
-        Ok(flags)
-    }
-
-    fn has(&self, flag: u8) -> bool {
-        self.given & 1 << flag != 0
-    }
-
-    fn take(&mut self, flag: u8, token: &[u8]) -> Result<(), &'static str> {
-        match flag {
-            b'T' => self.exptime = number(token).ok_or(BAD_TOKEN)?,
-            b'N' => self.vivify_exptime = number(token).ok_or(BAD_TOKEN)?,
-            b'R' => self.recache_exptime = number(token).ok_or(BAD_TOKEN)?,
-            b'C' => self.unique = Some(number(token).ok_or(BAD_TOKEN)?),
-            b'F' => self.client_flags = number(token).ok_or(BAD_FORMAT)?,
-            b'J' => {
-                let problem = "CLIENT_ERROR invalid numeric initial value\r\n";
-                self.initial = number(token).ok_or(problem)?;
-            }
-            b'D' => {
-                let problem = "CLIENT_ERROR invalid numeric delta value\r\n";
-                self.delta = number(token).ok_or(problem)?;
-            }
-            b'M' => match token {
-                [mode] => self.mode = *mode,
-                _ => return Err("CLIENT_ERROR incorrect length for M token\r\n"),
-            },
-            b'O' if token.len() >= OPAQUE_MOST => return Err(BAD_OPAQUE),
-            b'O' | b'b' | b'k' | b'q' | b's' | b't' | b'c' | b'f' | b'l' | b'h' | b'u' | b'v'
-            | b'I' => (),
-            // For proxies between client and server.
-            b'P' | b'L' => (),
-            _ => return Err("CLIENT_ERROR invalid flag\r\n"),
-        }
-        Ok(())
     }
 }
 
