@@ -38,10 +38,14 @@
 //! | `flush_all` `stats` `verbosity` `version` `quit` | the server as a whole |
 //!
 //! Replies are those of memcached 1.6.18, byte for byte, which `version` names too, because clients
-//! decide by it what they may use. Differences: a key has no control characters; flags and expiration
-//! times beyond their range are refused, not cut; and after the line of a `set` that makes no sense the
-//! data block is not always skipped, as there. There are no slabs (`stats slabs` is empty), no binary
-//! protocol, no authentication and no datagrams with their frame header.
+//! decide by it what they may use. Differences:
+//!
+//! - A key has no control characters.
+//! - Flags and expiration times beyond their range are refused, not cut.
+//! - `flush_all` frees the items at once, which takes time if there are millions.
+//! - There are no slabs: `stats slabs`, `stats items` and `stats sizes` are empty. `verbosity` is
+//!   accepted and changes nothing.
+//! - There is no binary protocol, no authentication, and there are no datagrams with their frame header.
 //!
 //! # Limits
 //!
