@@ -125,7 +125,7 @@ fn framed_messages_travel_as_they_should() {
         trickle(&stream, b"\x03uno\0\x03dos");
     });
     let arguments = ["connect", &server.uri(), "--framing", "varint"];
-    let said = run(&arguments, &format!("one\n\n{long}"));
+    let said = run(&arguments, format!("one\n\n{long}"));
     assert_eq!(said.well(), "uno\n\ndos\n");
     server.end();
 

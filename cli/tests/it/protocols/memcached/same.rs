@@ -192,13 +192,6 @@ fn made(pick: &mut impl FnMut(usize) -> usize) -> String {
     let length = value.len();
     let quiet = of(&["", "", "", " noreply"]);
     let exptime = of(&["0", "0", "100", "100", "-1"]);
-    let flag = |of: &mut dyn FnMut(&[&str]) -> String, flags: &[&str]| {
-        let (one, other) = (of(flags), of(flags));
-        match one.bytes().nth(1) == other.bytes().nth(1) {
-            true => one,
-            false => one + &other,
-        }
-    };
     match of(&[
         "get", "store", "store", "cas", "count", "touch", "delete", "mg", "mg", "ms", "ms", "md",
         "ma", "ma",
@@ -227,9 +220,17 @@ fn made(pick: &mut impl FnMut(usize) -> usize) -> String {
         ),
         "touch" => format!("touch {key} {exptime}{quiet}\r\n"),
         "delete" => format!("delete {key}{quiet}\r\n"),
+        verb => made_meta(verb, &key, &value, &mut of),
+    }
+}
+
+/// A meta command, with up to two flags.
+fn made_meta(verb: &str, key: &str, value: &str, of: &mut dyn FnMut(&[&str]) -> String) -> String {
+    let length = value.len();
+    match verb {
         "mg" => {
-            let flags = flag(
-                &mut of,
+            let flags = flags_of(
+                of,
                 &[
                     "", " v", " t", " f", " s", " k", " q", " Oab", " N100", " R50", " T60", " u",
                     " c",
@@ -238,8 +239,8 @@ fn made(pick: &mut impl FnMut(usize) -> usize) -> String {
             format!("mg {key}{flags}\r\n")
         }
         "ms" => {
-            let flags = flag(
-                &mut of,
+            let flags = flags_of(
+                of,
                 &[
                     "", " F5", " T100", " k", " q", " Oab", " ME", " MA", " MP", " MR", " MS",
                     " CCAS", " I", " b",
@@ -248,23 +249,31 @@ fn made(pick: &mut impl FnMut(usize) -> usize) -> String {
             let key = if flags.contains(" b") {
                 "YQ==".to_owned()
             } else {
-                key
+                key.to_owned()
             };
             format!("ms {key} {length}{flags}\r\n{value}\r\n")
         }
         "md" => {
-            let flags = flag(&mut of, &["", " I", " T30", " k", " q", " Oab", " CCAS"]);
+            let flags = flags_of(of, &["", " I", " T30", " k", " q", " Oab", " CCAS"]);
             format!("md {key}{flags}\r\n")
         }
         // Not T: memcached 1.6.18 loses it if the number grows longer.
         _ => {
-            let flags = flag(
-                &mut of,
+            let flags = flags_of(
+                of,
                 &[
                     "", " v", " t", " k", " q", " Oab", " N100", " J5", " D3", " MD", " MI", " c",
                 ],
             );
             format!("ma {key}{flags}\r\n")
         }
+    }
+}
+
+fn flags_of(of: &mut dyn FnMut(&[&str]) -> String, flags: &[&str]) -> String {
+    let (one, other) = (of(flags), of(flags));
+    match one.as_bytes().get(1) == other.as_bytes().get(1) {
+        true => one,
+        false => one + &other,
     }
 }
