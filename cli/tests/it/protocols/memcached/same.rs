@@ -72,11 +72,11 @@ impl Client {
     #[track_caller]
     fn ask(&mut self, request: &str) -> String {
         let request = request.replace("CAS", &self.unique);
-        let all = format!("{request}mn\r\n");
+        let all = format!("{request}mg nothing k Oend\r\n");
         self.stream.write_all(all.as_bytes()).expect("a connection");
         let mut answer = Vec::new();
         let mut piece = [0; 4_096];
-        while !answer.ends_with(b"MN\r\n") {
+        while !answer.ends_with(b"EN knothing Oend\r\n") {
             let count = self.stream.read(&mut piece).expect("an answer");
             assert!(
                 count > 0,
@@ -232,8 +232,8 @@ fn made_meta(verb: &str, key: &str, value: &str, of: &mut dyn FnMut(&[&str]) -> 
             let flags = flags_of(
                 of,
                 &[
-                    "", " v", " t", " f", " s", " k", " q", " Oab", " N100", " R50", " T60", " u",
-                    " c",
+                    "", " v", " t", " f", " s", " k", " q", " Oab", " N100", " R50", " T90000",
+                    " u", " c",
                 ],
             );
             format!("mg {key}{flags}\r\n")
