@@ -116,10 +116,14 @@ fn are_alike(one: &str, other: &str) -> bool {
         word.strip_prefix('t')
             .and_then(|left| left.parse::<u64>().ok())
     };
-    let (one, other): (Vec<_>, Vec<_>) = (one.split(' ').collect(), other.split(' ').collect());
+    let (one, other): (Vec<_>, Vec<_>) = (
+        one.split([' ', '\n']).collect(),
+        other.split([' ', '\n']).collect(),
+    );
     one.len() == other.len()
         && one.iter().zip(&other).all(|(one, other)| {
-            let close = |one: u64| seconds(other).is_some_and(|other| one.abs_diff(other) <= 1);
+            let close =
+                |one: u64| seconds(other.trim_end()).is_some_and(|other| one.abs_diff(other) <= 1);
             one == other || seconds(one.trim_end()).is_some_and(close)
         })
 }
