@@ -1,9 +1,19 @@
 //! Framings, compared with decoders that look at the whole stream at once.
 
 use serveloop::ProtocolError;
-use serveloop::framing::{ByteOrder, Decoder, Delimited, Encoder, LengthPrefix, Lines, Netstring};
+use serveloop::framing::{
+    ByteOrder, Decoder, Delimited, Encoder, FixedLength, LengthField, LengthPrefix, Lines,
+    Netstring, Varint,
+};
 
 use crate::input::Input;
+
+mod models;
+
+use self::models::with_last_line;
+pub use self::models::{
+    adjusted_prefix, delimited, fixed_length, length_field, length_prefix, lines, netstring, varint,
+};
 
 /// How a stream ended. Only the kind: when an error is noticed, and so how much had arrived by
 /// then, depends on the cut.
@@ -29,10 +39,14 @@ pub type Decoded = (Vec<Vec<u8>>, End);
 /// When they do not.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let kind = input.below(13);
+    let kind = input.below(26);
     let max = match input.byte() {
         255 => usize::MAX,
         max => usize::from(max),
+    };
+    let written = match kind {
+        13..21 => Written::read(&mut input),
+        _ => Written::default(),
     };
     let sizes = input.sizes();
     let cut = Cut {
@@ -46,7 +60,60 @@ pub fn target(data: &[u8]) {
         9 => cut.lines(true),
         10 => cut.delimited(b"\r\n"),
         11 => cut.delimited(b"aab"),
-        _ => cut.netstring(),
+        12 => cut.netstring(),
+        13..17 => cut.adjusted_prefix(written),
+        17..21 => cut.length_field(written),
+        21..24 => cut.varint(),
+        _ => cut.fixed_length(),
+    }
+}
+
+/// How a length is written, and what it counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// The bytes of header before it.
+    pub offset: usize,
+    /// Its bytes.
+    pub width: usize,
+    /// Their order.
+    pub order: ByteOrder,
+    /// What is added to get the bytes that follow it.
+    pub adjustment: i32,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Self {
+            offset: 0,
+            width: 4,
+            order: ByteOrder::BigEndian,
+            adjustment: 0,
+        }
+    }
+}
+
+impl Written {
+    fn read(input: &mut Input<'_>) -> Self {
+        let order = [ByteOrder::BigEndian, ByteOrder::LittleEndian][input.below(2)];
+        Self {
+            offset: input.below(5),
+            width: 1 + input.below(8),
+            order,
+            adjustment: (input.byte() as i8).into(),
+        }
+    }
+
+    /// The prefix that is written like this, of which `offset` is no part.
+    #[must_use]
+    pub fn prefix(self, max: usize) -> LengthPrefix {
+        LengthPrefix::new(self.width, self.order, max).length_adjustment(self.adjustment)
+    }
+
+    /// The header that is written like this.
+    #[must_use]
+    pub fn field(self, max: usize) -> LengthField {
+        let field = LengthField::new(self.offset, self.width, self.order, max);
+        field.length_adjustment(self.adjustment)
     }
 }
 
@@ -91,6 +158,28 @@ impl Cut<'_> {
     fn netstring(&self) {
         let model = netstring(self.max, self.stream);
         self.compare(|| Netstring::new(self.max), &model);
+    }
+
+    fn adjusted_prefix(&self, written: Written) {
+        let model = adjusted_prefix(written, self.max, self.stream);
+        self.compare(|| written.prefix(self.max), &model);
+    }
+
+    fn length_field(&self, written: Written) {
+        let max = self.max.max(written.offset + written.width);
+        let model = length_field(written, max, self.stream);
+        self.compare(|| written.field(max), &model);
+    }
+
+    fn varint(&self) {
+        let model = varint(self.max, self.stream);
+        self.compare(|| Varint::new(self.max), &model);
+    }
+
+    fn fixed_length(&self) {
+        let length = self.max.max(1);
+        let model = fixed_length(length, self.stream);
+        self.compare(|| FixedLength::new(length), &model);
     }
 
     fn compare<F: ByteDecoder + Encoder>(&self, make: impl Fn() -> F, model: &Decoded) {
@@ -169,127 +258,6 @@ pub fn encode(framing: &impl Encoder, messages: &[Vec<u8>]) -> Vec<u8> {
             .expect("a message that fits");
     }
     stream
-}
-
-/// The model of [`LengthPrefix`].
-#[must_use]
-pub fn length_prefix(width: usize, order: ByteOrder, max: usize, mut stream: &[u8]) -> Decoded {
-    let mut frames = Vec::new();
-    while stream.len() >= width {
-        let mut bytes = [0; 8];
-        bytes[..width].copy_from_slice(&stream[..width]);
-        if order == ByteOrder::BigEndian {
-            bytes[..width].reverse();
-        }
-        let length = u128::from(u64::from_le_bytes(bytes));
-        if length > max as u128 {
-            return (frames, End::TooLong);
-        }
-        if (stream.len() as u128) < width as u128 + length {
-            return (frames, End::Truncated);
-        }
-        let (frame, rest) = stream[width..].split_at(length as usize);
-        frames.push(frame.to_vec());
-        stream = rest;
-    }
-    (frames, end_of_rest(stream.len(), width))
-}
-
-/// The model of [`Lines`].
-#[must_use]
-pub fn lines(max: usize, mut stream: &[u8]) -> Decoded {
-    let mut frames = Vec::new();
-    while let Some(at) = stream.iter().position(|byte| *byte == b'\n') {
-        let line = stream[..at].strip_suffix(b"\r").unwrap_or(&stream[..at]);
-        if line.len() > max {
-            return (frames, End::TooLong);
-        }
-        frames.push(line.to_vec());
-        stream = &stream[at + 1..];
-    }
-    (frames, end_of_rest(stream.len(), max.saturating_add(1)))
-}
-
-/// The same for lines of which the last needs no end.
-fn with_last_line((mut frames, end): Decoded, max: usize, stream: &[u8]) -> Decoded {
-    let last = stream
-        .rsplit(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    match end {
-        End::Truncated if last.len() <= max => {
-            frames.push(last.to_vec());
-            (frames, End::Clean)
-        }
-        End::Truncated => (frames, End::TooLong),
-        _ => (frames, end),
-    }
-}
-
-/// The model of [`Delimited`].
-#[must_use]
-pub fn delimited(delimiter: &[u8], max: usize, mut stream: &[u8]) -> Decoded {
-    let mut frames = Vec::new();
-    let find = |stream: &[u8]| {
-        let mut windows = stream.windows(delimiter.len());
-        windows.position(|window| window == delimiter)
-    };
-    while let Some(at) = find(stream) {
-        if at > max {
-            return (frames, End::TooLong);
-        }
-        frames.push(stream[..at].to_vec());
-        stream = &stream[at + delimiter.len()..];
-    }
-    let most = max.saturating_add(delimiter.len() - 1);
-    (frames, end_of_rest(stream.len(), most))
-}
-
-/// The model of [`Netstring`].
-#[must_use]
-pub fn netstring(max: usize, mut stream: &[u8]) -> Decoded {
-    let mut frames = Vec::new();
-    while !stream.is_empty() {
-        let is_digit = u8::is_ascii_digit;
-        let digits: String = stream
-            .iter()
-            .take_while(|byte| is_digit(byte))
-            .map(|byte| char::from(*byte))
-            .collect();
-        if digits.starts_with('0') && digits.len() > 1 {
-            return (frames, End::Malformed);
-        }
-        // A number that no `u128` holds is longer than every limit.
-        let length = if digits.is_empty() {
-            0
-        } else {
-            digits.parse().unwrap_or(u128::MAX)
-        };
-        if length > max as u128 {
-            return (frames, End::TooLong);
-        }
-        match stream.get(digits.len()) {
-            None => return (frames, End::Truncated),
-            Some(b':') if !digits.is_empty() => stream = &stream[digits.len() + 1..],
-            Some(_) => return (frames, End::Malformed),
-        }
-        match stream.get(length as usize) {
-            None => return (frames, End::Truncated),
-            Some(b',') => frames.push(stream[..length as usize].to_vec()),
-            Some(_) => return (frames, End::Malformed),
-        }
-        stream = &stream[length as usize + 1..];
-    }
-    (frames, End::Clean)
-}
-
-/// What is left when no frame is complete any more: nothing, a piece of one, or already too much.
-fn end_of_rest(left: usize, most: usize) -> End {
-    match left {
-        0 => End::Clean,
-        left if left > most => End::TooLong,
-        _ => End::Truncated,
-    }
 }
 
 /// Shows the framing the stream byte by byte. What it has seen without finding a frame is replaced

@@ -13,6 +13,7 @@ mod escaped;
 pub mod framings;
 pub mod http;
 mod input;
+pub mod memcached;
 pub mod proxy_header;
 pub mod session;
 pub mod simulation;
@@ -28,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dispatch", dispatch::target),
     ("framings", framings::target),
     ("http", http::target),
+    ("memcached", memcached::target),
     ("proxy_header", proxy_header::target),
     ("session", session::target),
     ("simulation", simulation::target),

@@ -7,25 +7,37 @@
 //!
 //! | framing | on the wire |
 //! |---|---|
-//! | [`LengthPrefix`] | a length of 1, 2, 4 or 8 bytes, then the message |
+//! | [`LengthPrefix`] | a length of 1 to 8 bytes, then the message |
+//! | [`LengthField`] | a header with a length in it, then the rest of the message |
+//! | [`Varint`] | a length of as many bytes as it needs, then the message |
 //! | [`Lines`] | the message, then LF or CRLF |
 //! | [`Delimited`] | the message, then a delimiter |
 //! | [`Netstring`] | the length in digits, a colon, the message, then a comma |
+//! | [`FixedLength`] | the message, whose length is always the same |
+//!
+//! A framing's limit is for what it hands over. [`max_frame`](crate::Limits::max_frame) limits what a
+//! connection keeps of a message that is still incomplete, whatever the framing allows.
 //!
 //! This room imports `error` and `session`, and knows no socket, thread or clock.
 
 mod delimited;
+mod fixed_length;
 mod framed;
+mod length_field;
 mod length_prefix;
 mod lines;
 mod netstring;
 mod search;
+mod varint;
 
 pub use self::delimited::Delimited;
+pub use self::fixed_length::FixedLength;
 pub use self::framed::{FrameProtocol, FrameTransport, Framed};
+pub use self::length_field::LengthField;
 pub use self::length_prefix::{ByteOrder, LengthPrefix};
 pub use self::lines::Lines;
 pub use self::netstring::Netstring;
+pub use self::varint::Varint;
 
 use crate::error::ProtocolError;
 

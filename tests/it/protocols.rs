@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::framing::{
-    ByteOrder, Delimited, Encoder, FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix,
-    Lines, Message, Netstring,
+    ByteOrder, Delimited, Encoder, FixedLength, FrameProtocol, FrameTransport, Framed, Framing,
+    LengthField, LengthPrefix, Lines, Message, Netstring, Varint,
 };
 use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::testing::{MemorySession, SplitChecker};
@@ -46,13 +46,20 @@ where
             ProtocolError::Truncated { .. } => "cut",
             _ => "bad",
         };
-        assert!(frames.send(kind.as_bytes()).is_ok(), "the reply fits");
+        note(kind, frames);
     }
 
     fn eof_received(&mut self, frames: &mut FrameTransport<'_, F>) -> Result<(), ProtocolError> {
-        frames.send(self.count.to_string().as_bytes())?;
+        note(&self.count.to_string(), frames);
         frames.transport().close();
         Ok(())
+    }
+}
+
+/// Sends a text as a frame, or as it is where no frame is like that.
+fn note<F: Framing>(text: &str, frames: &mut FrameTransport<'_, F>) {
+    if frames.send(text.as_bytes()).is_err() {
+        frames.transport().write(text.as_bytes());
     }
 }
 
@@ -92,8 +99,11 @@ fn hello_over_lines_does_not_depend_on_the_cut() {
 #[test]
 fn frames_do_not_depend_on_the_cut() {
     for order in [ByteOrder::BigEndian, ByteOrder::LittleEndian] {
-        for width in [1, 2, 4, 8] {
-            let prefix = LengthPrefix::new(width, order, 20);
+        for (width, counts_itself) in (1..=8).flat_map(|width| [(width, false), (width, true)]) {
+            let mut prefix = LengthPrefix::new(width, order, 20);
+            if counts_itself {
+                prefix = prefix.counting_itself();
+            }
             let frame = |payload: &[u8]| {
                 let mut frame = Vec::new();
                 prefix
@@ -105,7 +115,8 @@ fn frames_do_not_depend_on_the_cut() {
             check.check(&[&frame(b"abc"), &frame(b""), &frame(&[7; 20])]);
             check.check(&[&frame(b"a"), &frame(b"bad"), &frame(b"not read")]);
             check.check(&[&frame(b"a"), &frame(b"truncated")[..width + 3]]);
-            check.check(&[&frame(b"a"), &[21; 8], b"more"]);
+            check.check(&[&frame(b"a"), &[29; 8], b"more"]);
+            check.check(&[&frame(b"a"), &[0; 8], b"more"]);
         }
     }
 }
@@ -130,6 +141,39 @@ fn netstrings_do_not_depend_on_the_cut() {
     check.check(&[b"3:one,", b"03:two,"]);
     check.check(&[b"3:one,", b"1x:a,"]);
     check.check(&[b"3:one,", b"5:trun"]);
+}
+
+#[test]
+fn messages_after_a_varint_do_not_depend_on_the_cut() {
+    let check = SplitChecker::new(|| framed(Varint::new(200)));
+    let long = [&b"\xc8\x01"[..], &[7; 200]].concat();
+    check.check(&[b"\x03one", b"\0", &long, b"\x03two"]);
+    check.check(&[b"\x03one", b"\xc9\x01", b"more"]);
+    check.check(&[b"\x03one", b"\x83\0", b"more"]);
+    check.check(&[b"\x03one", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80"]);
+    check.check(&[b"\x03one", b"\x05trun"]);
+    check.check(&[b"\x03one", b"\xc8"]);
+}
+
+#[test]
+fn messages_with_a_header_do_not_depend_on_the_cut() {
+    // The protocol answers with the message in reverse, whose header the framing completes.
+    let check = SplitChecker::new(|| {
+        framed(LengthField::new(1, 3, ByteOrder::BigEndian, 20).counting_frame())
+    });
+    check.check(&[b"a\0\0\x0bmessage", b"b\0\0\x04", b"c\0\0\x06\0\0"]);
+    check.check(&[b"a\0\0\x0bmessage", b"b\0\0\x03", b"more"]);
+    check.check(&[b"a\0\0\x0bmessage", b"b\0\0\x15", b"more"]);
+    check.check(&[b"a\0\0\x0bmessage", b"b\0\0\x08tru"]);
+    check.check(&[b"a\0\0\x0bmessage", b"b\0"]);
+}
+
+#[test]
+fn messages_of_a_fixed_length_do_not_depend_on_the_cut() {
+    let check = SplitChecker::new(|| framed(FixedLength::new(3)));
+    check.check(&[b"one", b"two", b"\0\0\0", b"\r\n\xff"]);
+    check.check(&[b"one", b"bad", b"not"]);
+    check.check(&[b"one", b"tw"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The framing of messages, in both directions of a conversation.
 
 use serveloop::ProtocolError;
-use serveloop::framing::{Decoder, Encoder, Frame, LengthPrefix, Lines};
+use serveloop::framing::{Decoder, Encoder, Frame, LengthPrefix, Lines, Netstring, Varint};
 
 /// How input becomes bytes to send, and received bytes become messages to print.
 #[derive(Clone, Debug)]
@@ -12,6 +12,10 @@ pub(crate) enum WireFraming {
     Line(Lines),
     /// Each line after its length.
     Length(LengthPrefix),
+    /// Each line after its length in a variable number of bytes.
+    Varint(Varint),
+    /// Each line after its length in digits.
+    Netstring(Netstring),
 }
 
 impl WireFraming {
@@ -19,7 +23,7 @@ impl WireFraming {
     pub(crate) fn line_end(&self) -> &'static [u8] {
         match self {
             Self::Raw => b"",
-            Self::Line(_) | Self::Length(_) => b"\n",
+            _ => b"\n",
         }
     }
 }
@@ -35,6 +39,8 @@ impl Decoder for WireFraming {
             })),
             Self::Line(lines) => lines.decode(data),
             Self::Length(length) => length.decode(data),
+            Self::Varint(varint) => varint.decode(data),
+            Self::Netstring(netstring) => netstring.decode(data),
         }
     }
 }
@@ -48,6 +54,8 @@ impl Encoder for WireFraming {
             }
             Self::Line(lines) => lines.encode(payload, write),
             Self::Length(length) => length.encode(payload, write),
+            Self::Varint(varint) => varint.encode(payload, write),
+            Self::Netstring(netstring) => netstring.encode(payload, write),
         }
     }
 }

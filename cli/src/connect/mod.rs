@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serveloop::framing::{LengthPrefix, Lines};
+use serveloop::framing::{LengthPrefix, Lines, Netstring, Varint};
 use serveloop::{Address, Config, Limits};
 
 use crate::connect::framing::WireFraming;
@@ -167,6 +167,10 @@ enum FrameKind {
     Line,
     /// The bytes that follow a length (4 bytes, big-endian)
     Length,
+    /// The bytes that follow a length of 1 to 10 bytes, as Protocol Buffers writes delimited messages
+    Varint,
+    /// The bytes of a netstring: a length in digits, a colon, the bytes, a comma
+    Netstring,
 }
 
 impl Connect {
@@ -281,14 +285,14 @@ impl Connect {
 
     fn cut(&self) -> (WireFraming, Unit) {
         let most = self.message_most(FRAME_MOST);
-        match self.framing {
-            FrameKind::Raw => (WireFraming::Raw, Unit::Bytes),
-            FrameKind::Line => (WireFraming::Line(Lines::new(most)), Unit::Line(most)),
-            FrameKind::Length => (
-                WireFraming::Length(LengthPrefix::u32(most)),
-                Unit::Line(most),
-            ),
-        }
+        let framing = match self.framing {
+            FrameKind::Raw => return (WireFraming::Raw, Unit::Bytes),
+            FrameKind::Line => WireFraming::Line(Lines::new(most)),
+            FrameKind::Length => WireFraming::Length(LengthPrefix::u32(most)),
+            FrameKind::Varint => WireFraming::Varint(Varint::new(most)),
+            FrameKind::Netstring => WireFraming::Netstring(Netstring::new(most)),
+        };
+        (framing, Unit::Line(most))
     }
 
     fn manners(&self, talk: LineClient) -> Manners {

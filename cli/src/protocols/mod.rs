@@ -8,6 +8,7 @@ mod operator;
 mod command;
 mod dispatch;
 mod greet;
+mod memcached;
 mod print;
 mod timestamp;
 
@@ -23,6 +24,7 @@ use crate::failure::Failure;
 use crate::protocols::command::CommandOptions;
 use crate::protocols::dispatch::DispatchOptions;
 use crate::protocols::greet::GreetOptions;
+use crate::protocols::memcached::MemcachedOptions;
 use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
 use crate::protocols::timestamp::TimestampOptions;
@@ -101,6 +103,7 @@ pub(crate) enum Protocol {
     Dispatch(DispatchOptions),
     Operator(OperatorOptions),
     Command(CommandOptions),
+    Memcached(MemcachedOptions),
 }
 
 #[derive(Args, Debug)]
@@ -121,6 +124,7 @@ impl Protocol {
             Self::Hello(options) => options.check(addresses),
             Self::Operator(options) => options.check(addresses, execution),
             Self::Command(options) => options.check(addresses, execution),
+            Self::Memcached(options) => options.check(addresses, execution),
             _ => Ok(()),
         }
     }
@@ -137,6 +141,7 @@ impl Protocol {
             Self::Dispatch(_) => "dispatch",
             Self::Operator(_) => "operator",
             Self::Command(_) => "command",
+            Self::Memcached(_) => "memcached",
         }
     }
 
@@ -144,6 +149,7 @@ impl Protocol {
     pub(crate) fn needs(&self) -> Vec<Need> {
         match self {
             Self::Command(options) => options.needs(),
+            Self::Memcached(options) => options.needs(),
             _ => Vec::new(),
         }
     }
@@ -173,6 +179,7 @@ impl Protocol {
             Self::Dispatch(options) => options.serve(server, execution),
             Self::Operator(options) => options.serve(server, config.limits.max_line, execution),
             Self::Command(options) => options.serve(server, config, execution),
+            Self::Memcached(options) => options.serve(server, execution),
         }
     }
 }

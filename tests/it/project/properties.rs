@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::driver::Buffer;
 use serveloop_fuzz::{
-    TARGETS, addresses, dispatch, framings, http, session, simulation, tls, words,
+    TARGETS, addresses, dispatch, framings, http, memcached, session, simulation, tls, words,
 };
 
 use crate::support::cases;
@@ -96,6 +96,11 @@ proptest! {
     }
 
     #[test]
+    fn memcached_is_its_model(bytes in commands()) {
+        memcached::target(&bytes);
+    }
+
+    #[test]
     fn a_command_line_is_that_of_others(bytes in vec(command_line_byte(), 0..40)) {
         words::target(&bytes);
     }
@@ -134,6 +139,15 @@ fn spelled() -> impl Strategy<Value = Vec<u8>> {
         0..40,
     );
     (vec(any::<u8>(), 8), stream).prop_map(|(start, stream)| [start, stream].concat())
+}
+
+/// The same with as many words as there are commands and their parts.
+fn commands() -> impl Strategy<Value = Vec<u8>> {
+    let stream = vec(
+        prop_oneof![8 => 1..45_u8, 4 => Just(22), 1 => any::<u8>()],
+        0..60,
+    );
+    (vec(any::<u8>(), 5), stream).prop_map(|(start, stream)| [start, stream].concat())
 }
 
 fn command_line_byte() -> impl Strategy<Value = u8> {

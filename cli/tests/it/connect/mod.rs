@@ -53,7 +53,7 @@ fn no_input_is_an_end() {
 #[test]
 fn a_line_is_answered_before_the_next() {
     let echo = echo();
-    for framing in ["raw", "line", "length"] {
+    for framing in ["raw", "line", "length", "varint", "netstring"] {
         let mut client = Running::new(&["connect", echo.uri(0), "--framing", framing]);
         let (mut stdin, mut stdout) = (client.stdin(), client.stdout());
         for line in ["one\n", "two\n"] {
@@ -116,6 +116,25 @@ fn framed_messages_travel_as_they_should() {
     });
     let arguments = ["connect", &server.uri(), "--framing", "line"];
     assert_eq!(run(&arguments, "one\r\ntwo").well(), "uno\ndos\n");
+    server.end();
+
+    let long = "x".repeat(300);
+    let expected = [b"\x03one\0\xac\x02", long.as_bytes()].concat();
+    let server = Scripted::new(move |stream| {
+        assert_eq!(rest(&stream), expected);
+        trickle(&stream, b"\x03uno\0\x03dos");
+    });
+    let arguments = ["connect", &server.uri(), "--framing", "varint"];
+    let said = run(&arguments, format!("one\n\n{long}"));
+    assert_eq!(said.well(), "uno\n\ndos\n");
+    server.end();
+
+    let server = Scripted::new(|stream| {
+        assert_eq!(rest(&stream), b"3:one,0:,5:three,");
+        trickle(&stream, b"3:uno,0:,3:dos,");
+    });
+    let arguments = ["connect", &server.uri(), "--framing", "netstring"];
+    assert_eq!(run(&arguments, "one\n\nthree").well(), "uno\n\ndos\n");
     server.end();
 }
 

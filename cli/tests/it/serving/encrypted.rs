@@ -178,6 +178,7 @@ fn every_protocol_runs_inside_tls() {
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",
             "\"result\":3",
         ),
+        (&["memcached"], "set a 0 0 1\nx\r\n", "STORED"),
         (
             &["command", "--allow", "echo", "--wire", "struct"],
             "echo inside",

@@ -201,6 +201,7 @@ fn every_protocol_runs_behind_a_proxy() {
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",
             "{\"ok\":true,\"result\":3}",
         ),
+        (&["memcached"], "set a 0 0 1\r\nx\r\n", "STORED\r\n"),
         (
             &["command", "--allow", "echo"],
             "\0\0\0\x07echo hi",

@@ -1,0 +1,277 @@
+//! The protocol: cuts the stream into commands, and sends the answers.
+
+use std::sync::Arc;
+
+use serveloop::framing::Lines;
+use serveloop::{Protocol, ProtocolError, Result, Transport};
+
+use crate::answer::{Answer, Refusal};
+use crate::command::Request;
+use crate::retrieval::{Retrieval, is_retrieval, spaces, word};
+use crate::store::Store;
+use crate::words::Words;
+
+/// The protocol of one client. All clients of a server share one [`Store`].
+///
+/// ```
+/// use serveloop::testing::MemorySession;
+/// use serveloop_memcached::{Memcached, Settings, Store};
+///
+/// let mut client = MemorySession::new(Memcached::new(&Store::new(Settings::default())));
+/// client.receive(b"ms lock 2 T30 ME\r\nme\r\nms lock 3 T30 ME\r\nyou\r\nmg lock v t\r\n");
+/// assert_eq!(client.sent(), b"HD\r\nNS\r\nVA 2 t30\r\nme\r\n");
+/// ```
+#[derive(Debug)]
+pub struct Memcached {
+    store: Store,
+    lines: Lines,
+    state: State,
+    /// What of a long value was not sent yet. Reading is paused meanwhile.
+    unsent: Option<Box<Unsent>>,
+    /// The server shuts down: the answer that is being sent is the last one.
+    is_last: bool,
+}
+
+/// What the next bytes are.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// A line, and for some commands a data block.
+    Command,
+    /// The next key of a line that has begun with `get`, `gets`, `gat` or `gats`.
+    Keys(Retrieval),
+    /// This many bytes of a data block that is not wanted.
+    Block(usize),
+}
+
+#[derive(Debug)]
+struct Unsent {
+    value: Arc<[u8]>,
+    sent: usize,
+    end: &'static str,
+}
+
+impl Memcached {
+    /// Creates the protocol of one client of `store`.
+    #[must_use]
+    pub fn new(store: &Store) -> Self {
+        store.join();
+        Self {
+            store: store.clone(),
+            // The limits of the connection hold, which may change.
+            lines: Lines::new(usize::MAX),
+            state: State::Command,
+            unsent: None,
+            is_last: false,
+        }
+    }
+
+    /// Carries out the command in front of `data`, or does nothing while it is incomplete.
+    fn command(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        let found = self.lines.decode(data)?;
+        let line = found.map_or(data, |frame| frame.message);
+        let has_keys = || is_retrieval(word(line).0);
+        let limit = transport.limits().max_line;
+        if line.len() > limit && !has_keys() {
+            let length = line.len() as u64;
+            return Err(ProtocolError::TooLong { length, limit });
+        }
+        let Some(taken) = found.map(|frame| frame.taken) else {
+            return Ok(0);
+        };
+
+        if has_keys() {
+            return Ok(self.keys(line, taken, data, transport));
+        }
+        match Request::parse(Words::of(line).as_slice()) {
+            Ok(request) => Ok(self.run(&request, taken, data, transport)),
+            Err(refusal) => Ok(self.refuse(refusal, taken, transport)),
+        }
+    }
+
+    /// Carries out a command whose line is the first `taken` bytes of `data`. Returns how many bytes
+    /// it has, or 0 if its data block is incomplete.
+    fn run(
+        &mut self,
+        request: &Request<'_>,
+        taken: usize,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> usize {
+        let size = request.block_size();
+        let mut items = self.store.at(transport.now());
+        if let Err(refusal) = request.check_size(&mut items) {
+            drop(items);
+            return self.refuse(refusal, taken, transport);
+        }
+        let Some(block) = data[taken..].get(..size) else {
+            return 0;
+        };
+
+        let answer = request.run(block, &mut items);
+        drop(items);
+        self.send(answer, transport);
+        taken + size
+    }
+
+    fn refuse(&mut self, refusal: Refusal, taken: usize, transport: &mut Transport<'_>) -> usize {
+        if !refusal.is_quiet {
+            transport.write(refusal.text.as_bytes());
+        }
+        if refusal.skip > 0 {
+            self.state = State::Block(refusal.skip);
+        }
+        taken
+    }
+
+    /// Begins a line that asks for any number of keys: each is one step, so that many long values wait
+    /// for their client, not in memory. The line was found complete, and stays so.
+    fn keys(
+        &mut self,
+        line: &[u8],
+        taken: usize,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> usize {
+        match Retrieval::parse(line) {
+            Ok(Some((retrieval, rest))) => {
+                let begin = line.len() - rest.len();
+                begin + self.next_key(retrieval, &data[begin..], transport)
+            }
+            Ok(None) => {
+                transport.write(b"END\r\n");
+                taken
+            }
+            Err(text) => {
+                transport.write(text.as_bytes());
+                taken
+            }
+        }
+    }
+
+    /// Answers with the value of the next key, and after the last one with the end.
+    fn next_key(
+        &mut self,
+        retrieval: Retrieval,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> usize {
+        let (key, rest) = word(data);
+        let rest = &rest[spaces(rest)..];
+        let line_end = match rest {
+            [b'\r', b'\n', ..] => 2,
+            [b'\n', ..] => 1,
+            _ => 0,
+        };
+        let (end, value_end) = match line_end {
+            0 => ("", "\r\n"),
+            _ => ("END\r\n", "\r\nEND\r\n"),
+        };
+        self.state = match line_end {
+            0 => State::Keys(retrieval),
+            _ => State::Command,
+        };
+
+        let answer = match retrieval.find(key, &self.store, transport.now()) {
+            Some((head, value)) => Answer::Value(head, value, value_end),
+            None => Answer::Text(end),
+        };
+        self.send(answer, transport);
+        data.len() - rest.len() + line_end
+    }
+
+    fn send(&mut self, answer: Answer, transport: &mut Transport<'_>) {
+        match answer {
+            Answer::Nothing => (),
+            Answer::Text(text) => transport.write(text.as_bytes()),
+            Answer::Bytes(bytes) => transport.write(&bytes),
+            Answer::Value(head, value, end) => {
+                transport.write(&head);
+                self.send_value(Unsent::new(value, end), transport);
+            }
+            Answer::End => transport.close(),
+        }
+    }
+
+    /// Sends as much of a value as there is room for, and the rest when there is room again. Until then
+    /// no command is read, and the value counts as memory of this connection: the store may have
+    /// dropped it.
+    fn send_value(&mut self, mut unsent: Unsent, transport: &mut Transport<'_>) {
+        unsent.sent += transport.write_some(&unsent.value[unsent.sent..]);
+        if unsent.sent == unsent.value.len() {
+            return transport.write(unsent.end.as_bytes());
+        }
+        transport.charge(unsent.value.len());
+        transport.pause_reading();
+        self.unsent = Some(Box::new(unsent));
+    }
+
+    /// Ends the connection of a server that shuts down, between two answers.
+    fn end_if_last(&self, transport: &mut Transport<'_>) {
+        let is_answering = self.unsent.is_some() || matches!(self.state, State::Keys(_));
+        if self.is_last && !is_answering {
+            transport.close();
+        }
+    }
+}
+
+impl Protocol for Memcached {
+    fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        let taken = match self.state {
+            State::Command => self.command(data, transport)?,
+            State::Keys(retrieval) => self.next_key(retrieval, data, transport),
+            State::Block(left) => {
+                let taken = left.min(data.len());
+                self.state = match left - taken {
+                    0 => State::Command,
+                    left => State::Block(left),
+                };
+                taken
+            }
+        };
+        self.end_if_last(transport);
+        Ok(taken)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        if let Some(unsent) = self.unsent.take() {
+            self.send_value(*unsent, transport);
+            if self.unsent.is_none() {
+                transport.charge(0);
+                transport.resume_reading();
+            }
+        }
+        self.end_if_last(transport);
+    }
+
+    fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
+        if let ProtocolError::TooLong { .. } = error {
+            transport.write(format!("CLIENT_ERROR {error}\r\n").as_bytes());
+        }
+    }
+
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.is_last = true;
+        self.end_if_last(transport);
+    }
+
+    /// Datagrams have a frame header, which is not read here.
+    fn needs_stream() -> bool {
+        true
+    }
+}
+
+impl Drop for Memcached {
+    fn drop(&mut self) {
+        self.store.leave();
+    }
+}
+
+impl Unsent {
+    fn new(value: Arc<[u8]>, end: &'static str) -> Self {
+        Self {
+            value,
+            sent: 0,
+            end,
+        }
+    }
+}
