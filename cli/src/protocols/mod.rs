@@ -9,6 +9,7 @@ mod command;
 mod dispatch;
 mod greet;
 mod print;
+mod resp;
 mod timestamp;
 
 use std::io;
@@ -25,6 +26,7 @@ use crate::protocols::dispatch::DispatchOptions;
 use crate::protocols::greet::GreetOptions;
 use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
+use crate::protocols::resp::RespOptions;
 use crate::protocols::timestamp::TimestampOptions;
 use crate::serving::{BoundServer, Execution, MessageKind, Need};
 use crate::units::Span;
@@ -101,6 +103,7 @@ pub(crate) enum Protocol {
     Dispatch(DispatchOptions),
     Operator(OperatorOptions),
     Command(CommandOptions),
+    Resp(RespOptions),
 }
 
 #[derive(Args, Debug)]
@@ -121,6 +124,7 @@ impl Protocol {
             Self::Hello(options) => options.check(addresses),
             Self::Operator(options) => options.check(addresses, execution),
             Self::Command(options) => options.check(addresses, execution),
+            Self::Resp(_) => RespOptions::check(addresses, execution),
             _ => Ok(()),
         }
     }
@@ -173,6 +177,7 @@ impl Protocol {
             Self::Dispatch(options) => options.serve(server, execution),
             Self::Operator(options) => options.serve(server, config.limits.max_line, execution),
             Self::Command(options) => options.serve(server, config, execution),
+            Self::Resp(options) => options.serve(server, config, execution),
         }
     }
 }

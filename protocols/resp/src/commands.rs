@@ -194,7 +194,7 @@ impl<H> Commands<H> {
         arguments: &mut Arguments<'_>,
         reply: &mut Reply,
     ) -> Result<(), ErrorReply> {
-        let all = || self.all.iter().map(|(command, _)| command);
+        let all = || self.iter();
         let Some(subcommand) = arguments.next() else {
             reply.array(self.all.len());
             all().for_each(|command| command.write_info(reply));
@@ -236,6 +236,11 @@ impl<H> Commands<H> {
         Ok(())
     }
 
+    /// Returns all commands, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Command> {
+        self.all.iter().map(|(command, _)| command)
+    }
+
     #[inline]
     fn get(&self, name: &[u8]) -> Option<&(Command, H)> {
         let mut folded = [0; NAME_MOST];
@@ -256,8 +261,9 @@ impl<H> Default for Commands<H> {
 
 impl<H> fmt::Debug for Commands<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.all.iter().map(|(command, _)| command.name);
-        f.debug_list().entries(names).finish()
+        f.debug_list()
+            .entries(self.iter().map(Command::name))
+            .finish()
     }
 }
 

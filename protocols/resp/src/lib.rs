@@ -89,6 +89,7 @@ mod parser;
 mod reply;
 mod request;
 mod resp;
+pub mod store;
 
 pub use commands::{Command, Commands};
 pub use error_reply::ErrorReply;

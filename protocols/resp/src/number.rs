@@ -44,6 +44,9 @@ pub(crate) struct Digits {
 }
 
 impl Digits {
+    /// The most digits.
+    pub(crate) const MOST: usize = INTEGER_MOST;
+
     #[inline]
     pub(crate) fn of(number: i64) -> Self {
         let mut digits = Self::of_unsigned(number.unsigned_abs());

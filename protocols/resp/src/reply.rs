@@ -13,6 +13,16 @@ pub enum Version {
     Resp3,
 }
 
+impl Version {
+    /// Returns 2 or 3.
+    pub(crate) fn number(self) -> i64 {
+        match self {
+            Self::Resp2 => 2,
+            Self::Resp3 => 3,
+        }
+    }
+}
+
 /// Writes the reply to one request. What RESP2 does not have is written as what it has instead: a map
 /// as an array of keys and values, a null as a null string.
 ///
@@ -86,14 +96,14 @@ impl Reply {
     }
 
     /// Writes a text for people, which clients show as it is.
-    pub fn verbatim(&mut self, text: &str) {
+    pub fn verbatim(&mut self, text: &[u8]) {
         if self.version == Version::Resp2 {
-            return self.bulk(text.as_bytes());
+            return self.bulk(text);
         }
         if self.has_room(text.len()) {
             self.length(b'=', text.len() + 4);
             self.bytes.extend_from_slice(b"txt:");
-            self.bytes.extend_from_slice(text.as_bytes());
+            self.bytes.extend_from_slice(text);
             self.bytes.extend_from_slice(b"\r\n");
         }
     }
@@ -319,7 +329,7 @@ mod tests {
             ",inf\r\n",
         );
         check(
-            |reply| reply.verbatim("hi"),
+            |reply| reply.verbatim(b"hi"),
             "$2\r\nhi\r\n",
             "=6\r\ntxt:hi\r\n",
         );
