@@ -31,9 +31,15 @@ const REPLY_HEADER: usize = 64;
 ///   127.0.0.1:9999> incr visits
 ///   (integer) 1
 ///
-/// Without one, commands are lines (nc 127.0.0.1 9999). COMMAND lists them: values with and without a
-/// deadline, counters, SCAN, PUBLISH and SUBSCRIBE, INFO, CLIENT. Replies and errors are those of Redis
-/// 7. There is one database of strings, no password, and nothing is kept on disk.
+/// Without one, commands are lines:
+///
+///   $ nc 127.0.0.1 9999
+///   incr visits
+///   :2
+///
+/// COMMAND LIST lists them: values with and without a deadline, counters, SCAN, PUBLISH and SUBSCRIBE,
+/// INFO, CLIENT. Replies and errors are those of Redis 7. There is one database of strings, no password,
+/// and nothing is kept on disk.
 ///
 /// --max-memory limits keys and values; what does not fit replaces keys that were not used for long.
 /// A request has at most --max-frame bytes, a line --max-line, and a value what is left of --max-output

@@ -6,6 +6,7 @@ mod foreign;
 mod greet;
 mod operator;
 mod print;
+mod resp;
 mod timestamp;
 
 use std::net::TcpListener;
