@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::inline::{self, BadLine};
+use crate::number;
 use crate::request::{Request, Span};
 
 /// The most bytes in the line of a length. Nineteen digits are the longest useful number.
@@ -123,9 +124,10 @@ impl Parser {
     }
 
     fn parse_count(&mut self, data: &[u8], most: Most) -> Result<bool, Broken> {
-        let Some((count, end)) = length(data, 0, Broken::CountLine, Broken::Count)? else {
+        let Some((line, end)) = line(data, 0, Broken::CountLine)? else {
             return Ok(false);
         };
+        let count = number::integer(&line[1..]).ok_or(Broken::Count)?;
 
         // An array of no words is skipped.
         let count = usize::try_from(count).unwrap_or(0);
@@ -139,14 +141,12 @@ impl Parser {
 
     #[inline]
     fn parse_word(&mut self, data: &[u8], most: Most) -> Result<bool, Broken> {
-        match data.get(self.seen) {
-            Some(b'$') => {}
-            Some(other) => return Err(Broken::NoBulk(*other)),
-            None => return Ok(false),
-        }
-        let header = length(data, self.seen, Broken::LengthLine, Broken::Length)?;
-        let Some((length, start)) = header else {
+        let Some((line, start)) = line(data, self.seen, Broken::LengthLine)? else {
             return Ok(false);
+        };
+        let length = match line {
+            [b'$', digits @ ..] => number::integer(digits).ok_or(Broken::Length)?,
+            _ => return Err(Broken::NoBulk(data[self.seen])),
         };
 
         // Refused before its bytes have arrived.
@@ -196,34 +196,20 @@ impl Parser {
     }
 }
 
-/// Parses the number in the line at `at`, after the byte of its type. Returns it with the place behind
-/// the line, or `None` if the line is incomplete. The two errors are for a line without an end and for
-/// one that is no number.
+/// Returns the line at `at`, which is its type and a number, and the place behind it, or `None` if it
+/// is incomplete. Fails with `endless` if it is longer than any number.
 #[inline]
-fn length(
-    data: &[u8],
-    at: usize,
-    endless: Broken,
-    invalid: Broken,
-) -> Result<Option<(i64, usize)>, Broken> {
-    let start = at + 1;
-    let line = &data[start..data.len().min(start + LENGTH_LINE_MOST)];
-    let Some(digits) = line.iter().position(|byte| *byte == b'\r') else {
-        return if line.len() == LENGTH_LINE_MOST {
-            Err(endless)
-        } else {
-            Ok(None)
-        };
+fn line(data: &[u8], at: usize, endless: Broken) -> Result<Option<(&[u8], usize)>, Broken> {
+    let line = &data[at..data.len().min(at + LENGTH_LINE_MOST)];
+    let Some(length) = line.iter().position(|byte| *byte == b'\r') else {
+        let is_endless = line.len() == LENGTH_LINE_MOST;
+        return if is_endless { Err(endless) } else { Ok(None) };
     };
-
-    let end = start + digits;
-    match data.get(end + 1) {
-        Some(b'\n') => {}
-        Some(_) => return Err(Broken::NoLineEnd),
-        None => return Ok(None),
+    match data.get(at + length + 1) {
+        Some(b'\n') => Ok(Some((&line[..length], at + length + 2))),
+        Some(_) => Err(Broken::NoLineEnd),
+        None => Ok(None),
     }
-    let number = crate::number::integer(&line[..digits]).ok_or(invalid)?;
-    Ok(Some((number, end + 2)))
 }
 
 #[cfg(test)]
@@ -298,7 +284,7 @@ mod tests {
         ] {
             assert_eq!(parsed(data.as_bytes()), Err(expected), "{data:?}");
         }
-        let long = "1".repeat(64);
+        let long = "1".repeat(63);
         assert_eq!(
             parsed(format!("*{long}").as_bytes()),
             Err(Broken::CountLine)

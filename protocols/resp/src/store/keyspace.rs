@@ -7,8 +7,8 @@ use crate::error_reply::ErrorReply;
 use crate::store::index::{BYTES_PER_SLOT, Index};
 use crate::store::settings::{Eviction, Settings};
 
-/// The deadline of a key that has none.
-const NEVER: i64 = i64::MAX;
+/// The deadline of a key that has none. No deadline is so late.
+const NEVER: u64 = u64::MAX;
 
 /// What a key takes in bytes besides its text and its value: its entry, its place in the index, and
 /// what the allocator keeps for two blocks.
@@ -28,7 +28,7 @@ struct Entry {
     key: Box<[u8]>,
     value: Vec<u8>,
     /// In milliseconds since 1970.
-    deadline: i64,
+    deadline: u64,
     hash: u32,
     /// The number of the last access.
     used: u32,
@@ -57,15 +57,15 @@ pub(crate) struct Keyspace {
     entries: Vec<Entry>,
     index: Index,
     /// Deadlines and the slots that have them, soonest first.
-    deadlines: BTreeSet<(i64, u32)>,
+    deadlines: BTreeSet<(u64, u32)>,
     /// The soonest deadline, or earlier.
-    soonest: i64,
+    soonest: u64,
     hasher: RandomState,
     random: u64,
     accesses: u32,
     used_memory: usize,
     settings: Settings,
-    now: i64,
+    now: u64,
     pub(crate) counters: Counters,
 }
 
@@ -90,11 +90,11 @@ impl Keyspace {
     /// Sets the time, in milliseconds since 1970. It does not go back.
     #[inline]
     pub(crate) fn set_now(&mut self, now: i64) {
-        self.now = self.now.max(now);
+        self.now = self.now.max(now.max(0) as u64);
     }
 
     pub(crate) fn now(&self) -> i64 {
-        self.now
+        self.now as i64
     }
 
     /// Returns how many keys there are. A key may count for a moment longer than it can be found.
@@ -170,7 +170,7 @@ impl Keyspace {
         match deadline {
             Deadline::Kept => {}
             Deadline::Never => self.set_slot_deadline(slot, NEVER),
-            Deadline::At(at) => self.set_slot_deadline(slot, at),
+            Deadline::At(at) => self.set_slot_deadline(slot, at.max(0) as u64),
         }
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Keyspace {
         let slot = self.find(key)?;
         Some(match self.entries[slot as usize].deadline {
             NEVER => Deadline::Never,
-            at => Deadline::At(at),
+            at => Deadline::At(at as i64),
         })
     }
 
@@ -215,8 +215,8 @@ impl Keyspace {
             return false;
         };
         match deadline {
-            Some(at) if at <= self.now => drop(self.remove_slot(slot)),
-            at => self.set_slot_deadline(slot, at.unwrap_or(NEVER)),
+            Some(at) if at <= self.now() => drop(self.remove_slot(slot)),
+            at => self.set_slot_deadline(slot, at.map_or(NEVER, |at| at as u64)),
         }
         true
     }
@@ -229,9 +229,8 @@ impl Keyspace {
         if from == to {
             return true;
         }
-        let Entry {
-            value, deadline, ..
-        } = self.remove_slot(slot);
+        let deadline = self.entries[slot as usize].deadline;
+        let value = self.remove_slot(slot).value;
         self.remove(to);
         let slot = self.insert(to, value);
         self.set_slot_deadline(slot, deadline);
@@ -291,7 +290,7 @@ impl Keyspace {
                 }
             }
         }
-        self.deadlines.first().map(|(at, _)| *at)
+        self.deadlines.first().map(|(at, _)| *at as i64)
     }
 
     /// Returns whether a deadline may have passed.
@@ -302,7 +301,7 @@ impl Keyspace {
 
     /// Returns the soonest deadline, or an earlier moment.
     pub(crate) fn soonest(&self) -> Option<i64> {
-        Some(self.soonest).filter(|at| *at != NEVER)
+        i64::try_from(self.soonest).ok()
     }
 
     /// Returns how much memory a key and its value take at most.
@@ -406,7 +405,7 @@ impl Keyspace {
     }
 
     #[inline]
-    fn set_slot_deadline(&mut self, slot: u32, at: i64) {
+    fn set_slot_deadline(&mut self, slot: u32, at: u64) {
         let entry = &mut self.entries[slot as usize];
         if entry.deadline == at {
             return;
@@ -453,7 +452,7 @@ impl Keyspace {
     }
 
     #[inline]
-    fn is_past(&self, deadline: i64) -> bool {
+    fn is_past(&self, deadline: u64) -> bool {
         self.now > deadline
     }
 

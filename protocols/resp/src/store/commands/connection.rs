@@ -139,6 +139,7 @@ fn select(
 ) -> Outcome {
     match arguments.parse()? {
         0_i64 => reply.ok(),
+        number if i32::try_from(number).is_err() => return Err(NO_DATABASE),
         _ => return Err(ErrorReply::constant("ERR", "DB index is out of range")),
     }
     Ok(())
@@ -179,6 +180,11 @@ fn command(
 ) -> Outcome {
     COMMANDS.describe(arguments, reply)
 }
+
+const NO_DATABASE: ErrorReply = ErrorReply::constant(
+    "ERR",
+    "value is out of range, value must between -2147483648 and 2147483647",
+);
 
 const NO_PASSWORDS: ErrorReply = ErrorReply::constant(
     "ERR",
