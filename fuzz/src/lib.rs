@@ -14,6 +14,7 @@ pub mod framings;
 pub mod http;
 mod input;
 pub mod proxy_header;
+pub mod resp;
 pub mod session;
 pub mod simulation;
 pub mod tls;
@@ -29,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("framings", framings::target),
     ("http", http::target),
     ("proxy_header", proxy_header::target),
+    ("resp", resp::target),
     ("session", session::target),
     ("simulation", simulation::target),
     ("tls", tls::target),

@@ -25,7 +25,7 @@ pub(crate) fn split(line: &[u8], text: &mut Vec<u8>, words: &mut Vec<Span>) -> R
         return Err(BadLine::Foreign);
     }
 
-    let mut rest = line.trim_ascii_start();
+    let mut rest = skip_blanks(line);
     while !rest.is_empty() {
         let start = text.len() as u32;
         rest = word(rest, text).ok_or(BadLine::UnbalancedQuotes)?;
@@ -54,7 +54,9 @@ fn word<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Option<&'a [u8]> {
             [] | [b' ' | b'\n' | b'\r' | b'\t' | 0, ..] => return Some(rest),
             [quote @ (b'"' | b'\''), quoted @ ..] => {
                 let after = until_quote(*quote, quoted, text)?;
-                let is_end = after.first().is_none_or(|byte| is_blank(*byte));
+                let is_end = after
+                    .first()
+                    .is_none_or(|byte| is_blank(*byte) || *byte == 0);
                 return is_end.then_some(after);
             }
             [byte, others @ ..] => {
@@ -69,7 +71,7 @@ fn word<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Option<&'a [u8]> {
 fn until_quote<'a>(quote: u8, mut rest: &'a [u8], text: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         let (byte, after) = match (quote, rest) {
-            (_, []) => return None,
+            (_, [] | [0, ..] | [b'\\', 0, ..]) => return None,
             (_, [byte, after @ ..]) if *byte == quote => return Some(after),
             (b'"', [b'\\', b'x', high, low, after @ ..])
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>

@@ -40,6 +40,7 @@ pub struct Reply {
     most: usize,
     is_too_long: bool,
     is_last: bool,
+    is_costly: bool,
     version: Version,
 }
 
@@ -52,6 +53,7 @@ impl Reply {
             most,
             is_too_long: false,
             is_last: false,
+            is_costly: false,
             version,
         }
     }
@@ -70,6 +72,12 @@ impl Reply {
     /// Ends the connection when this reply is sent.
     pub fn close(&mut self) {
         self.is_last = true;
+    }
+
+    /// Notes that the request took long, as one over all keys does: other connections have their turn
+    /// before the next request of this one is answered.
+    pub fn note_cost(&mut self) {
+        self.is_costly = true;
     }
 
     /// Writes a text of the server's own, such as `OK`. It has no line ends.
@@ -238,6 +246,12 @@ impl Reply {
     #[inline]
     pub(crate) fn is_last(&self) -> bool {
         self.is_last
+    }
+
+    /// Returns whether the last request took long.
+    #[inline]
+    pub(crate) fn is_costly(&self) -> bool {
+        self.is_costly
     }
 
     /// Returns whether `more` bytes still fit. From the first that do not, nothing does.

@@ -35,6 +35,13 @@ pub trait Service {
         let _ = transport;
     }
 
+    /// Returns how many bytes of memory the service keeps for this connection alone, which counts
+    /// towards [`max_buffered`](serveloop::Config::max_buffered). It is asked after each call of
+    /// `answer`, or after several. By default 0.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Called once, when the connection has ended. By default does nothing.
     fn connection_lost(&mut self, ended: &Ended<'_>) {
         let _ = ended;
@@ -51,8 +58,10 @@ pub struct Resp<S> {
     service: S,
     parser: Parser,
     version: Version,
-    /// Whether the transport was told of memory that the parser holds.
-    is_charged: bool,
+    /// How many bytes of memory the transport was told of.
+    charged: usize,
+    /// Whether reading is paused because other connections have their turn.
+    yields: bool,
 }
 
 impl<S: Service> Resp<S> {
@@ -62,7 +71,8 @@ impl<S: Service> Resp<S> {
             service,
             parser: Parser::default(),
             version: Version::default(),
-            is_charged: false,
+            charged: 0,
+            yields: false,
         }
     }
 
@@ -99,10 +109,7 @@ impl<S: Service> Resp<S> {
                     self.parser.reset();
                     taken += length;
                 }
-                Ok(None) => {
-                    self.charge(transport);
-                    break;
-                }
+                Ok(None) => break,
                 // Shown again alone, after the replies so far are written.
                 Err(_) if taken > 0 => {
                     self.parser.reset();
@@ -111,7 +118,7 @@ impl<S: Service> Resp<S> {
                 Err(broken) => return Err(broken),
             }
 
-            let is_full = reply.as_slice().len() >= mark || transport.is_paused();
+            let is_full = reply.as_slice().len() >= mark || reply.is_costly();
             if taken == data.len() || is_full || reply.is_last() || transport.is_closing() {
                 break;
             }
@@ -119,12 +126,13 @@ impl<S: Service> Resp<S> {
         Ok(taken)
     }
 
-    #[cold]
+    /// Tells the transport how much memory there is for this connection, if it has changed.
+    #[inline]
     fn charge(&mut self, transport: &mut Transport<'_>) {
-        let held = self.parser.held();
-        if held > 0 || self.is_charged {
+        let held = self.parser.held() + self.service.held();
+        if held != self.charged {
+            self.charged = held;
             transport.charge(held);
-            self.is_charged = held > 0;
         }
     }
 }
@@ -149,9 +157,8 @@ impl<S: Service> Protocol for Resp<S> {
         let outcome = self.answer_all(data, mark, &mut reply, transport);
         if let Err(broken) = outcome {
             reply.protocol_error(&broken.text());
-        } else if self.is_charged {
-            self.charge(transport);
         }
+        self.charge(transport);
 
         self.version = reply.version();
         if !reply.as_slice().is_empty() {
@@ -159,6 +166,10 @@ impl<S: Service> Protocol for Resp<S> {
         }
         if reply.is_last() {
             transport.close();
+        } else if reply.is_costly() {
+            self.yields = true;
+            transport.pause_reading();
+            transport.call_again();
         }
         outcome.map_err(|broken| {
             ProtocolError::malformed(String::from_utf8_lossy(&broken.text()).into_owned())
@@ -166,6 +177,9 @@ impl<S: Service> Protocol for Resp<S> {
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
+        if std::mem::take(&mut self.yields) {
+            transport.resume_reading();
+        }
         self.service.woken(transport);
     }
 

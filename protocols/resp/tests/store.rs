@@ -603,3 +603,20 @@ fn a_client_that_does_not_read_is_not_read_either() {
     let one = bulk(&"x".repeat(5_000)).replacen(' ', "\r\n", 1) + "\r\n";
     assert_eq!(sent.len(), one.len() * 1_000);
 }
+
+/// A request over all keys is one per turn, so that others have theirs in between.
+#[test]
+fn costly_requests_are_answered_one_per_turn() {
+    let mut client = Client::new();
+    for number in 0..1_001 {
+        client.ask(&format!("set {number} x"));
+    }
+    client.check(&[("config resetstat", "+OK")]);
+    client.0.receive("keys none\r\n".repeat(10).as_bytes());
+    client.0.receive(b"keys no");
+    client.0.receive(b"ne\r\nping\r\n");
+    let expected = "*0\r\n".repeat(11) + "+PONG\r\n";
+    assert_eq!(String::from_utf8(client.0.sent()).unwrap(), expected);
+    client.0.receive_eof();
+    assert!(matches!(client.0.reason(), Some(CloseReason::PeerClosed)));
+}

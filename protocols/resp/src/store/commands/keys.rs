@@ -19,6 +19,9 @@ const SCAN_COUNT: i64 = 10;
 /// A scan of an almost empty index looks at this many places for each key that it was asked for.
 const PLACES_PER_KEY: usize = 10;
 
+/// A request that concerns more keys than this takes long.
+const MANY: usize = 1_000;
+
 pub(super) fn commands() -> Vec<Row> {
     rows! {
         Keys "generic"
@@ -38,7 +41,15 @@ pub(super) fn commands() -> Vec<Row> {
     }
 }
 
+/// Lets other connections have their turn after a request that concerns many keys.
+pub(super) fn note_cost(keys: usize, reply: &mut Reply) {
+    if keys > MANY {
+        reply.note_cost();
+    }
+}
+
 fn del(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Reply) -> Outcome {
+    note_cost(arguments.len(), reply);
     reply.count(
         arguments
             .filter(|key| keyspace.remove(key).is_some())
@@ -48,6 +59,7 @@ fn del(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Reply
 }
 
 fn exists(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Reply) -> Outcome {
+    note_cost(arguments.len(), reply);
     reply.count(arguments.filter(|key| keyspace.contains(key)).count());
     Ok(())
 }
@@ -60,6 +72,7 @@ fn kind(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Repl
 
 fn keys(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Reply) -> Outcome {
     let pattern = arguments.parse()?;
+    note_cost(keyspace.len(), reply);
     let matching: Vec<_> = keyspace
         .keys()
         .filter(|key| pattern == b"*" || glob::matches(pattern, key))
@@ -88,6 +101,7 @@ fn scan(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Repl
     }
     let count = usize::try_from(count).ok().filter(|count| *count > 0);
     let count = count.ok_or(ErrorReply::SYNTAX)?;
+    note_cost(count, reply);
 
     let mut seen = Vec::new();
     // A cursor that no scan has given is behind the end.
@@ -114,6 +128,7 @@ fn dbsize(keyspace: &mut Keyspace, _: &mut Arguments<'_>, reply: &mut Reply) -> 
 }
 
 fn flush(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Reply) -> Outcome {
+    note_cost(keyspace.len(), reply);
     match arguments.next().map(folded).as_deref() {
         None | Some(b"async" | b"sync") => keyspace.clear(),
         Some(_) => return Err(ErrorReply::SYNTAX),

@@ -7,6 +7,7 @@ use crate::number::{self, Digits};
 use crate::reply::Reply;
 use crate::request::Arguments;
 use crate::store::commands::expiry::{Unit, deadline_of};
+use crate::store::commands::keys::note_cost;
 use crate::store::commands::{ALL, ANY, FIRST, Outcome, PAIRS, READ, Row, SHRINK, WRITE, folded};
 use crate::store::decimal::{self, Unbounded};
 use crate::store::keyspace::{Deadline, Keyspace};
@@ -191,6 +192,7 @@ fn set_for(
 }
 
 fn mget(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Reply) -> Outcome {
+    note_cost(arguments.len(), reply);
     reply.array(arguments.len());
     for key in arguments {
         reply.bulk_or_null(keyspace.get(key));
