@@ -185,7 +185,7 @@ impl<H> Commands<H> {
     }
 
     /// Answers `COMMAND` with these arguments: all commands, or what a subcommand asks for, `COUNT`,
-    /// `LIST`, `INFO` or `DOCS`.
+    /// `LIST`, `INFO`, `DOCS` or `HELP`.
     ///
     /// # Errors
     /// Returns what the client is told if there is no such subcommand.
@@ -231,6 +231,21 @@ impl<H> Commands<H> {
                 reply.map(asked.len());
                 asked.iter().for_each(|command| command.write_docs(reply));
             }
+            b"help" => reply.lines(&[
+                "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+                "(no subcommand)",
+                "    Return details of all commands.",
+                "COUNT",
+                "    Return the number of commands.",
+                "DOCS [<command> ...]",
+                "    Return what commands do.",
+                "INFO [<command> ...]",
+                "    Return details of commands.",
+                "LIST",
+                "    Return the names of all commands.",
+                "HELP",
+                "    Print this help.",
+            ]),
             _ => return Err(ErrorReply::unknown_subcommand("command", subcommand)),
         }
         Ok(())

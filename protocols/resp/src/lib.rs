@@ -93,6 +93,6 @@ pub mod store;
 
 pub use commands::{Command, Commands};
 pub use error_reply::ErrorReply;
-pub use reply::{Reply, Version};
+pub use reply::{Reply, Version, pushed};
 pub use request::{Arguments, FromArguments, Request};
 pub use resp::{Resp, Service};

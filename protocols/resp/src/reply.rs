@@ -149,6 +149,12 @@ impl Reply {
         }
     }
 
+    /// Writes an array of texts of the server's own, such as the lines of a help.
+    pub fn lines(&mut self, lines: &[&str]) {
+        self.array(lines.len());
+        lines.iter().for_each(|line| self.simple(line));
+    }
+
     /// Writes that there is nothing, for example under a key.
     #[inline]
     pub fn null(&mut self) {
@@ -257,7 +263,8 @@ impl Reply {
     /// Returns whether `more` bytes still fit. From the first that do not, nothing does.
     #[inline]
     fn has_room(&mut self, more: usize) -> bool {
-        let fits = self.bytes.len() + more + HEADER_MOST <= self.most && !self.is_too_long;
+        let fits =
+            self.bytes.len().saturating_add(more + HEADER_MOST) <= self.most && !self.is_too_long;
         self.is_too_long |= !fits;
         fits
     }
@@ -290,6 +297,22 @@ impl Reply {
             .collect();
         self.line(b'-', &text);
     }
+}
+
+/// Returns pushed data for [`Outbox::post`](serveloop::service::Outbox::post) and
+/// [`Group::publish`](serveloop::service::Group::publish), such as a message of a channel: the words as
+/// an array of RESP2. [`Resp`](crate::Resp) makes it pushed data of RESP3 for clients that have chosen that.
+///
+/// ```
+/// let message = serveloop_resp::pushed(&[b"message", b"news", b"hello"]);
+/// assert_eq!(message, b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n");
+/// ```
+#[must_use]
+pub fn pushed(words: &[&[u8]]) -> Vec<u8> {
+    let mut message = Reply::new(Version::Resp2, usize::MAX);
+    message.push(words.len());
+    words.iter().for_each(|word| message.bulk(word));
+    message.bytes
 }
 
 /// The first memory for replies, in bytes: enough for a few short ones.

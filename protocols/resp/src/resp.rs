@@ -1,5 +1,6 @@
 //! The protocol: finds the requests in a stream and has them answered.
 
+use serveloop::service::Post;
 use serveloop::{Ended, Protocol, ProtocolError, Transport};
 
 use crate::error_reply::ErrorReply;
@@ -181,6 +182,17 @@ impl<S: Service> Protocol for Resp<S> {
             transport.resume_reading();
         }
         self.service.woken(transport);
+    }
+
+    /// What is posted is an array of RESP2, of which pushed data of RESP3 differs in the first byte.
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        match (self.version, &**post) {
+            (Version::Resp3, [b'*', rest @ ..]) => {
+                transport.write(b">");
+                transport.write(rest);
+            }
+            _ => transport.write_post(post),
+        }
     }
 
     fn connection_lost(&mut self, ended: &Ended<'_>) {

@@ -327,6 +327,36 @@ fn command(random: &mut Random) -> Vec<&'static str> {
     shape.split(' ').map(word).collect()
 }
 
+/// What one client says about channels. It hears what it publishes, so everything is on one connection.
+const TALKS: [&str; 9] = [
+    "subscribe a a b|unsubscribe b|psubscribe a*|ping|ping hi|get a|unsubscribe|unsubscribe|punsubscribe x|punsubscribe|get a",
+    "unsubscribe|unsubscribe a b|punsubscribe|punsubscribe a",
+    "subscribe|psubscribe|publish a|pubsub|pubsub frob|pubsub channels a b|pubsub numpat a",
+    "publish a b|pubsub channels|pubsub numsub|pubsub numsub a b|pubsub numpat",
+    "subscribe a|publish a hi|nothing|hello 3",
+    "subscribe a|reset|ping|get a",
+    "psubscribe a|psubscribe a*|subscribe a|quit",
+    "hello 4|hello x|hello 3 frob|hello 3 setname 'a b'|hello 3 auth a",
+    "config get save|config get|config frob|command count x|client frob|client id x|client setname|client no-evict x",
+];
+
+#[test]
+fn listeners_are_told_what_redis_tells_them() {
+    let Some(redis) = Redis::start("channels") else {
+        return;
+    };
+    for talk in TALKS {
+        let input: String = talk.split('|').map(|line| format!("{line}\r\n")).collect();
+        let theirs = all_of(&redis, input.as_bytes());
+        let ours = all_of_ours(input.as_bytes());
+        assert_eq!(
+            String::from_utf8_lossy(&ours),
+            String::from_utf8_lossy(&theirs),
+            "{talk}"
+        );
+    }
+}
+
 /// Reads one reply, with those inside it.
 fn reply_of(stream: &mut UnixStream) -> Vec<u8> {
     let mut reply = Vec::new();

@@ -23,15 +23,15 @@ pub(super) struct Client {
     requests: AtomicU64,
     ended: AtomicBool,
     waker: Waker,
-    pub(super) subscriptions: Subscriptions,
+    subscriptions: Subscriptions,
     pub(super) named: Mutex<Named>,
 }
 
 /// How many channels and patterns a client listens to.
 #[derive(Debug, Default)]
-pub(super) struct Subscriptions {
-    pub(super) channels: AtomicUsize,
-    pub(super) patterns: AtomicUsize,
+struct Subscriptions {
+    channels: AtomicUsize,
+    patterns: AtomicUsize,
 }
 
 /// What a client says of itself.
@@ -61,6 +61,15 @@ impl Client {
 
     pub(super) fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_subscriptions(&self, channels: usize, patterns: usize) {
+        self.subscriptions
+            .channels
+            .store(channels, Ordering::Relaxed);
+        self.subscriptions
+            .patterns
+            .store(patterns, Ordering::Relaxed);
     }
 
     pub(super) fn named(&self) -> MutexGuard<'_, Named> {

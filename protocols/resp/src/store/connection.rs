@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serveloop::{Ended, Transport};
 
 use crate::error_reply::ErrorReply;
-use crate::reply::Reply;
+use crate::reply::{Reply, Version};
 use crate::request::Request;
 use crate::resp::Service;
 use crate::store::Store;
+use crate::store::channels::{Kind, Listening};
 use crate::store::clients::Client;
 use crate::store::commands::{COMMANDS, Handler};
 
@@ -18,6 +19,8 @@ pub struct Connection {
     pub(super) store: Arc<Store>,
     /// What others see of it, from when it is connected.
     client: Option<Arc<Client>>,
+    /// The channels and patterns that it listens to. Few do.
+    listening: Option<Box<Listening>>,
 }
 
 impl Connection {
@@ -25,16 +28,66 @@ impl Connection {
         Self {
             store,
             client: None,
+            listening: None,
         }
     }
 
     /// Returns whether the client listens to channels or patterns.
+    #[inline]
     pub(super) fn is_listening(&self) -> bool {
-        self.client().is_subscriber()
+        self.listening.is_some()
     }
 
-    /// Ends all subscriptions.
-    pub(super) fn leave_all(&self, _: &mut Transport<'_>) {}
+    /// Returns how many channels and patterns the client listens to.
+    pub(super) fn listening_count(&self) -> usize {
+        self.listening.as_ref().map_or(0, |it| it.count())
+    }
+
+    /// Returns the channels or the patterns that the client listens to.
+    pub(super) fn names(&self, kind: Kind) -> Vec<Vec<u8>> {
+        self.listening
+            .as_ref()
+            .map_or(Vec::new(), |it| it.names(kind))
+    }
+
+    /// Listens to one more. Returns how many there are then.
+    pub(super) fn listen(
+        &mut self,
+        kind: Kind,
+        name: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> usize {
+        let client = Arc::clone(self.client());
+        let begin = || Box::new(Listening::begin(&client, transport));
+        let listening = self.listening.get_or_insert_with(begin);
+        listening.join(kind, name, &self.store.channels);
+        listening.count()
+    }
+
+    /// Stops listening to one. Returns how many there are then.
+    pub(super) fn unlisten(
+        &mut self,
+        kind: Kind,
+        name: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> usize {
+        let Some(listening) = &mut self.listening else {
+            return 0;
+        };
+        listening.leave(kind, name, &self.store.channels);
+        let count = listening.count();
+        if count == 0 {
+            self.leave_all(transport);
+        }
+        count
+    }
+
+    /// Stops listening to anything.
+    pub(super) fn leave_all(&mut self, transport: &mut Transport<'_>) {
+        if let Some(listening) = self.listening.take() {
+            listening.end(&self.store.channels, transport);
+        }
+    }
 
     /// Returns the client, which has joined when the connection was made.
     pub(super) fn client(&self) -> &Arc<Client> {
@@ -55,7 +108,10 @@ impl Service for Connection {
         reply: &mut Reply,
         transport: &mut Transport<'_>,
     ) -> Result<(), ErrorReply> {
-        let (_, entry) = COMMANDS.find(request)?;
+        let (command, entry) = COMMANDS.find(request)?;
+        if self.is_listening() && reply.version() == Version::Resp2 {
+            check_while_listening(command.name())?;
+        }
         let now = self.store.unix(transport.now());
         self.client().note(entry.number, now);
 
@@ -77,9 +133,37 @@ impl Service for Connection {
         }
     }
 
+    #[inline]
+    fn held(&self) -> usize {
+        self.listening.as_ref().map_or(0, |it| it.held())
+    }
+
     fn connection_lost(&mut self, _: &Ended<'_>) {
+        if let Some(mut listening) = self.listening.take() {
+            listening.leave_all(&self.store.channels);
+        }
         if let Some(client) = self.client.take() {
             self.store.clients.leave(&client);
         }
     }
+}
+
+/// Refuses what a client of RESP2 could not tell from messages while it listens.
+fn check_while_listening(command: &str) -> Result<(), ErrorReply> {
+    const ALLOWED: [&str; 7] = [
+        "ping",
+        "psubscribe",
+        "punsubscribe",
+        "quit",
+        "reset",
+        "subscribe",
+        "unsubscribe",
+    ];
+    if ALLOWED.contains(&command) {
+        return Ok(());
+    }
+    Err(ErrorReply::new(format!(
+        "Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+         allowed in this context"
+    )))
 }

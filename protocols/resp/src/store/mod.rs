@@ -17,6 +17,10 @@
 //! Names, replies and errors of commands are those of Redis 7. There is one database and one type of
 //! value, so nothing is ever of the wrong type. Nothing is kept on disk.
 //!
+//! # Channels
+//! A client that listens to channels and does not keep up is disconnected, as in Redis, when `max_posted`
+//! bytes wait for it. It may be silent for as long as it listens: `idle_timeout` does not apply to it.
+//!
 //! # Time
 //! Deadlines follow the clock of the connections, which is virtual in tests. Its place among the years
 //! is taken from the system's clock once, when the store is made.
@@ -24,6 +28,7 @@
 //! A key whose deadline has passed cannot be found any more. Its memory is freed when it is looked for,
 //! little by little by other commands, and by [`Store::handle_timeout`] if the server calls it.
 
+mod channels;
 mod clients;
 mod commands;
 mod connection;
@@ -37,6 +42,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use self::channels::Channels;
 use self::clients::Clients;
 use self::keyspace::Keyspace;
 
@@ -59,6 +65,7 @@ const NONE: i64 = i64::MAX;
 pub struct Store {
     keyspace: Mutex<Keyspace>,
     clients: Clients,
+    channels: Channels,
     began: Instant,
     /// Milliseconds since 1970 at that moment.
     began_unix: i64,
@@ -74,6 +81,7 @@ impl Store {
         Arc::new(Self {
             keyspace: Mutex::new(Keyspace::new(settings)),
             clients: Clients::default(),
+            channels: Channels::new(),
             began: Instant::now(),
             began_unix: milliseconds(unix.unwrap_or_default()),
             soonest: AtomicI64::new(NONE),

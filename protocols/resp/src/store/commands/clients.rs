@@ -79,10 +79,7 @@ fn client(
         "info" => reply.verbatim(&list_of([connection.client()], now)),
         "list" => reply.verbatim(&list(connection, arguments, now)?),
         "kill" => return kill(connection, arguments, reply),
-        "help" => {
-            reply.array(HELP.len());
-            HELP.iter().for_each(|line| reply.simple(line));
-        }
+        "help" => reply.lines(HELP),
         "setname" => {
             connection.client().named().name = check_name(arguments.parse()?)?.to_vec();
             reply.ok();

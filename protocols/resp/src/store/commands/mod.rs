@@ -17,6 +17,7 @@ macro_rules! rows {
     };
 }
 
+mod channels;
 mod clients;
 mod connection;
 mod expiry;
@@ -65,6 +66,7 @@ pub(super) static COMMANDS: LazyLock<Commands<Entry>> = LazyLock::new(|| {
         keys::commands(),
         connection::commands(),
         clients::commands(),
+        channels::commands(),
         server::commands(),
     ];
     let all = tables.into_iter().flatten().zip(0..);

@@ -81,7 +81,12 @@ fn clients(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
         .iter()
         .filter(|client| client.kind() == "pubsub");
     write!(text, "connected_clients:{}\r\n", store.clients.len())?;
-    write!(text, "pubsub_clients:{}\r\n", subscribers.count())
+    write!(text, "pubsub_clients:{}\r\n", subscribers.count())?;
+    write!(
+        text,
+        "pubsub_patterns:{}\r\n",
+        store.channels.pattern_count()
+    )
 }
 
 fn memory(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
@@ -160,6 +165,15 @@ fn config(
             let message = "the options of this server are set when it starts";
             return Err(ErrorReply::constant("ERR", message));
         }
+        b"help" => reply.lines(&[
+            "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+            "GET <pattern> [<pattern> ...]",
+            "    Return the options whose names match.",
+            "RESETSTAT",
+            "    Reset the figures of keys that INFO returns.",
+            "HELP",
+            "    Print this help.",
+        ]),
         _ => return Err(ErrorReply::unknown_subcommand("config", subcommand)),
     }
     Ok(())
