@@ -42,8 +42,7 @@ const REPLY_HEADER: usize = 64;
 /// and nothing is kept on disk.
 ///
 /// --max-memory limits keys and values; what does not fit replaces keys that were not used for long.
-/// A request has at most --max-frame bytes, a line --max-line, and a value what is left of --max-output
-/// after --high-water. A client that listens to channels may be silent for longer than --idle-timeout.
+/// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. A client that listens to channels may be silent for longer than --idle-timeout.
 ///
 /// All clients share the keys, also with --workers and with --model threaded. This protocol works
 /// neither over datagrams nor with --model forking.
@@ -114,7 +113,11 @@ impl RespOptions {
 
     fn settings(&self, config: &Config) -> Settings {
         let limits = &config.limits;
-        let room = limits.max_output.saturating_sub(limits.high_water);
+        let reply = limits
+            .max_reply
+            .max(limits.max_output)
+            .min(config.max_buffered);
+        let room = reply.saturating_sub(limits.high_water);
         let max_memory = usize::from(self.max_memory);
         Settings {
             max_memory: Some(max_memory).filter(|bytes| *bytes > 0),
@@ -181,10 +184,11 @@ mod tests {
         let typed = Typed::parse_from(["resp"]);
         let mut config = Config::default();
         let value = |config: &Config| typed.options.settings(config).max_value;
-        assert_eq!(value(&config), (1 << 20) - (64 << 10) - REPLY_HEADER);
+        assert_eq!(value(&config), 1 << 20);
         config.limits.max_frame = 1_000;
         assert_eq!(value(&config), 1_000);
-        config.limits.max_output = config.limits.high_water;
-        assert_eq!(value(&config), 0);
+        config.limits.max_frame = 10 << 20;
+        config.limits.max_reply = 4 << 20;
+        assert_eq!(value(&config), (4 << 20) - (64 << 10) - REPLY_HEADER);
     }
 }

@@ -74,7 +74,7 @@
 //!
 //! # Replies
 //! [`Reply`] writes them, in the version that the client has chosen. All of a reply has to fit in
-//! `max_output`; one that does not is replaced by an error. Nothing of the client is read while
+//! `max_reply`; one that does not is replaced by an error. Nothing of the client is read while
 //! `high_water` bytes of replies wait for it to read them.
 //!
 //! # Memory

@@ -29,7 +29,7 @@ impl Version {
 /// The elements of an array or a map are written after it, one by one, and a handler has to write as
 /// many as it announced. An error that a handler returns replaces what it has written.
 ///
-/// A reply that does not fit in `max_output` is replaced by an error too, so a handler may write
+/// A reply that does not fit in `max_reply` is replaced by an error too, so a handler may write
 /// whatever was asked for.
 #[derive(Debug)]
 pub struct Reply {
@@ -231,7 +231,7 @@ impl Reply {
         match outcome {
             Err(error) => self.error(&error),
             Ok(()) => {
-                let message = "the reply is longer than the server's max_output allows";
+                let message = "the reply is longer than the server's max_reply allows";
                 self.error(&ErrorReply::new(message));
             }
         }
@@ -246,6 +246,11 @@ impl Reply {
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Returns all replies.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Returns whether the connection is to end.
@@ -393,7 +398,7 @@ mod tests {
 
         let text = String::from_utf8(reply.bytes).unwrap();
         let expected = format!(
-            "$100\r\n{}\r\n-ERR the reply is longer than the server's max_output allows\r\n",
+            "$100\r\n{}\r\n-ERR the reply is longer than the server's max_reply allows\r\n",
             "x".repeat(100)
         );
         assert_eq!(text, expected);

@@ -12,6 +12,19 @@ use crate::request::Request;
 /// up others.
 const REQUESTS_PER_CALL: usize = 64;
 
+/// Replies of more bytes than this are not copied.
+const COPIED_MOST: usize = 32 << 10;
+
+/// Sends all replies.
+#[inline]
+fn send(reply: Reply, transport: &mut Transport<'_>) {
+    match reply.as_slice() {
+        [] => {}
+        short if short.len() <= COPIED_MOST => transport.write(short),
+        _ => transport.write_owned(reply.into_bytes()),
+    }
+}
+
 /// What a server does with requests. One value serves one connection.
 pub trait Service {
     /// Answers one request by writing into `reply`.
@@ -150,11 +163,12 @@ impl<S: Service> Protocol for Resp<S> {
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
         let limits = transport.limits();
-        let (most, mark) = (limits.max_output, limits.high_water);
+        let most = limits.max_reply.max(limits.max_output);
+        let most = most.min(transport.config().max_buffered);
         let waiting = transport.waiting();
-        let mut reply = Reply::new(self.version, most.saturating_sub(waiting));
+        let mark = limits.high_water.saturating_sub(waiting);
 
-        let mark = mark.saturating_sub(waiting);
+        let mut reply = Reply::new(self.version, most.saturating_sub(waiting));
         let outcome = self.answer_all(data, mark, &mut reply, transport);
         if let Err(broken) = outcome {
             reply.protocol_error(&broken.text());
@@ -162,12 +176,11 @@ impl<S: Service> Protocol for Resp<S> {
         self.charge(transport);
 
         self.version = reply.version();
-        if !reply.as_slice().is_empty() {
-            transport.write(reply.as_slice());
-        }
-        if reply.is_last() {
+        let (is_last, is_costly) = (reply.is_last(), reply.is_costly());
+        send(reply, transport);
+        if is_last {
             transport.close();
-        } else if reply.is_costly() {
+        } else if is_costly {
             self.yields = true;
             transport.pause_reading();
             transport.call_again();

@@ -620,3 +620,26 @@ fn costly_requests_are_answered_one_per_turn() {
     client.0.receive_eof();
     assert!(matches!(client.0.reason(), Some(CloseReason::PeerClosed)));
 }
+
+/// However much a short request asks for.
+#[test]
+fn a_reply_that_does_not_fit_is_an_error() {
+    let config = Config {
+        limits: Limits {
+            max_reply: 1 << 20,
+            ..Limits::default()
+        },
+        ..Config::default()
+    };
+    let store = Store::new(Settings::default());
+    let mut client = Client(MemorySession::with_config(
+        Resp::new(store.connection()),
+        config,
+    ));
+    client.ask(&format!("set a {}", "x".repeat(8_000)));
+    let refusal = "-ERR the reply is longer than the server's max_reply allows";
+    assert_eq!(client.ask(&format!("mget {}", "a ".repeat(200))), refusal);
+    let reply = client.ask(&format!("mget {}", "a ".repeat(120)));
+    assert!(reply.starts_with("*120 $8000 x"), "{}", reply.len());
+    client.check(&[("strlen a", ":8000")]);
+}

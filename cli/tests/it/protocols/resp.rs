@@ -175,7 +175,7 @@ fn values_fit_requests_and_replies() {
     for options in [
         &[][..],
         &["--max-frame", "4MiB"],
-        &["--max-output", "128KiB"],
+        &["--max-output", "128KiB", "--max-reply", "128KiB"],
         &["--max-frame", "100KiB"],
     ] {
         let served = serve(options);
@@ -231,4 +231,36 @@ fn limits_of_connections_hold() {
     let mut client = served.connect();
     check(&mut client, &[("ping", "+PONG")]);
     client.expect_cut();
+}
+
+/// Whatever loop or thread serves those that listen, in the order in which it is published.
+#[test]
+fn what_is_published_is_heard_by_all() {
+    for model in [&[][..], &["--workers", "2"], &["--model", "threaded"]] {
+        let served = serve(&[&["--idle-timeout", "1s"], model].concat());
+        let mut listeners: Vec<_> = (0..8).map(|_| served.connect()).collect();
+        for listener in &mut listeners {
+            check(
+                listener,
+                &[("subscribe news", "*3 $9 subscribe $4 news :1")],
+            );
+        }
+        let mut publisher = served.connect();
+        for number in 100..200 {
+            check(&mut publisher, &[(&format!("publish news {number}"), ":8")]);
+        }
+        for listener in &mut listeners {
+            for number in 100..200 {
+                let message = format!("*3 $7 message $4 news $3 {number}");
+                listener.expect(&(message.replace(' ', "\r\n") + "\r\n"));
+            }
+        }
+
+        // Those that listen may be silent for longer than others.
+        publisher.expect_cut();
+        check(&mut listeners[0], &[("ping", "*2 $4 pong $0")]);
+        drop(listeners);
+        served.signal(Signal::TERM);
+        assert_eq!(served.exit_code(), Some(0), "{model:?}");
+    }
 }

@@ -10,7 +10,7 @@
 ///     eviction: Eviction::NoEviction,
 ///     ..Settings::default()
 /// };
-/// assert_eq!(settings.max_value, 900 << 10);
+/// assert_eq!(settings.max_value, 1 << 20);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -19,8 +19,8 @@ pub struct Settings {
     pub max_memory: Option<usize>,
     /// What makes room for new data when the memory is used up.
     pub eviction: Eviction,
-    /// The longest value, in bytes. A reply with it has to fit in `max_output`, less the `high_water`
-    /// bytes that may wait before it. Default 900 KiB.
+    /// The longest value, in bytes. A reply with it has to fit in `max_reply`, besides the `high_water`
+    /// bytes that may wait before it. Default 1 MiB.
     pub max_value: usize,
 }
 
@@ -29,7 +29,7 @@ impl Default for Settings {
         Self {
             max_memory: Some(256 << 20),
             eviction: Eviction::default(),
-            max_value: 900 << 10,
+            max_value: 1 << 20,
         }
     }
 }
