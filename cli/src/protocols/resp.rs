@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serveloop::{Address, Config, Peer, Statistics};
@@ -12,6 +12,9 @@ use serveloop_resp::store::{self, Settings, Store};
 use crate::failure::Failure;
 use crate::serving::{BoundServer, Chore, Execution};
 use crate::units::Size;
+
+/// With a thread for each connection, the loop looks so often for keys that have expired.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a reply has besides the value in it, in bytes.
 const REPLY_HEADER: usize = 64;
@@ -42,7 +45,7 @@ const REPLY_HEADER: usize = 64;
 /// and nothing is kept on disk.
 ///
 /// --max-memory limits keys and values; what does not fit replaces keys that were not used for long.
-/// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. A client that listens to channels may be silent for longer than --idle-timeout.
+/// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. While a client listens to channels, its --idle-timeout is at least an hour.
 ///
 /// All clients share the keys, also with --workers and with --model threaded. This protocol works
 /// neither over datagrams nor with --model forking.
@@ -106,7 +109,11 @@ impl RespOptions {
         execution: Execution,
     ) -> io::Result<Statistics> {
         let store = Store::new(self.settings(config));
-        let expiry = Expiry(Arc::clone(&store));
+        let (_, has_threads) = execution.parts();
+        let expiry = Expiry {
+            store: Arc::clone(&store),
+            look: has_threads.then(Instant::now),
+        };
         let factory = move |_: &Peer| Some(Resp::new(store.connection()));
         execution.serve_with(server, factory, expiry)
     }
@@ -129,15 +136,20 @@ impl RespOptions {
 
 /// Frees the memory of keys that have expired, also if nobody looks for them.
 #[derive(Clone, Debug)]
-struct Expiry(Arc<Store>);
+struct Expiry {
+    store: Arc<Store>,
+    /// When to look in any case: a thread that gives a key a deadline does not wake the loop.
+    look: Option<Instant>,
+}
 
 impl Chore for Expiry {
     fn due(&self) -> Option<Instant> {
-        self.0.poll_timeout()
+        self.store.poll_timeout().into_iter().chain(self.look).min()
     }
 
     fn run(&mut self, now: Instant) {
-        self.0.handle_timeout(now);
+        self.store.handle_timeout(now);
+        self.look = self.look.and_then(|_| now.checked_add(LOOK));
     }
 }
 

@@ -149,13 +149,18 @@ fn those_that_leave_are_no_members() {
     );
 }
 
-/// A listener may be silent, and is like everybody else afterwards.
+/// Afterwards it is like everybody else.
 #[test]
-fn a_listener_need_not_send_anything() {
+fn a_listener_may_be_silent_for_an_hour() {
     let store = Store::new(Settings::default());
     let mut client = client_of(&store);
     ask(&mut client, "subscribe a");
-    client.advance(Duration::from_secs(1_000));
+    client.advance(Duration::from_secs(3_500));
+    assert!(client.reason().is_none());
+    let mut other = client_of(&store);
+    assert_eq!(ask(&mut other, "publish a hi"), ":1");
+    assert_eq!(heard(&mut client), "*3 $7 message $1 a $2 hi");
+    client.advance(Duration::from_secs(3_500));
     assert!(client.reason().is_none());
     check(
         &mut client,

@@ -63,6 +63,19 @@ fn about(name: &str, value: &str) -> Exchange {
         .then(request(&["SET", name, value, "GET"]), &stored)
 }
 
+/// A client that listens to what nobody publishes.
+fn listener() -> Exchange {
+    let told =
+        |what: &str, count| format!("*3\r\n${}\r\n{what}\r\n$1\r\na\r\n:{count}\r\n", what.len());
+    Exchange::new(request(&["SUBSCRIBE", "a"]), told("subscribe", 1))
+        .then("psubscribe a\r\n", told("psubscribe", 2))
+        .then("ping\r\n", "*2\r\n$4\r\npong\r\n$0\r\n\r\n")
+        .then(request(&["UNSUBSCRIBE", "a"]), told("unsubscribe", 1))
+        .then("punsubscribe\r\n", told("punsubscribe", 0))
+        .then("ping\r\n", "+PONG\r\n")
+        .in_turns()
+}
+
 fn simulation() -> Simulation<impl FnMut() -> Server> {
     let long = "x".repeat(300);
     let pipelined = request(&["ECHO", &long]).repeat(20);
@@ -72,6 +85,7 @@ fn simulation() -> Simulation<impl FnMut() -> Server> {
         .client(about("b", &long).in_turns())
         .client(Exchange::new(pipelined, echoed))
         .client(Exchange::new("ping\r\nquit\r\n", "+PONG\r\n+OK\r\n").ends_last())
+        .client(listener())
         .client(Exchange::default())
 }
 

@@ -45,6 +45,8 @@ fn all_clients_see_the_same_keys() {
                 &[("setnx once 1", &format!(":{}", u8::from(round == 0)))],
             );
         }
+        // A key that expires some day does not keep the server.
+        check(&mut clients[0], &[("set late 1 ex 100000", "+OK")]);
         drop(clients);
         served.signal(Signal::TERM);
         assert_eq!(served.exit_code(), Some(0), "{model:?}");
@@ -137,7 +139,7 @@ fn memory_is_limited() {
 /// The memory of keys that have expired is freed although nobody asks for them.
 #[test]
 fn expired_keys_are_freed() {
-    for model in [&[][..], &["--workers", "2"]] {
+    for model in [&[][..], &["--workers", "2"], &["--model", "threaded"]] {
         let served = serve(model);
         let mut client = served.connect();
         for number in 0..10 {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serveloop::service::{Group, Lagging, Outbox};
 use serveloop::{Limits, Transport};
@@ -13,6 +14,10 @@ use crate::store::glob;
 /// What a channel or a pattern takes for one client in bytes, besides its name: the places in which it
 /// is kept.
 const SUBSCRIPTION: usize = 200;
+
+/// A client that listens may be silent for so long while nothing is published, unless others may be silent for
+/// longer. Without any limit, one whose machine has gone would never end.
+const SILENCE: Duration = Duration::from_secs(60 * 60);
 
 /// What a client listens to: channels by their names, or all whose names match a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,12 +133,11 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Begins to listen to nothing yet. From now on the client need not send anything.
+    /// Begins to listen to nothing yet. From now on the client may be silent for long.
     pub(super) fn begin(client: &Arc<Client>, transport: &mut Transport<'_>) -> Self {
         let limits = Arc::new(transport.limits().clone());
         let patient = Limits {
-            idle_timeout: None,
-            first_message_timeout: None,
+            idle_timeout: limits.idle_timeout.map(|timeout| timeout.max(SILENCE)),
             ..Limits::clone(&limits)
         };
         // They are as consistent as before.

@@ -19,7 +19,7 @@
 //!
 //! # Channels
 //! A client that listens to channels and does not keep up is disconnected, as in Redis, when `max_posted`
-//! bytes wait for it. It may be silent for as long as it listens: `idle_timeout` does not apply to it.
+//! bytes wait for it. While it listens, its `idle_timeout` is at least an hour, and what it is sent counts.
 //!
 //! # Time
 //! Deadlines follow the clock of the connections, which is virtual in tests. Its place among the years
