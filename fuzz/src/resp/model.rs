@@ -149,14 +149,7 @@ fn words(line: &[u8]) -> Option<Words> {
                     at += 3;
                 }
                 Some(b'"') if here == b'\\' && next != 0 => {
-                    word.push(match next {
-                        b'n' => b'\n',
-                        b'r' => b'\r',
-                        b't' => b'\t',
-                        b'b' => 8,
-                        b'a' => 7,
-                        other => other,
-                    });
+                    word.push(unescaped(next));
                     at += 1;
                 }
                 Some(b'\'') if here == b'\\' && next == b'\'' => {
@@ -180,11 +173,24 @@ fn words(line: &[u8]) -> Option<Words> {
         words.push(word);
     }
 
-    if let [first, .., last] = &words[..] {
-        let is_http = first.ends_with(b":") || first.eq_ignore_ascii_case(b"post");
-        if is_http || last.starts_with(b"HTTP/1.") {
-            return None;
-        }
+    (!is_http(&words)).then_some(words)
+}
+
+fn unescaped(byte: u8) -> u8 {
+    match byte {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'b' => 8,
+        b'a' => 7,
+        other => other,
     }
-    Some(words)
+}
+
+fn is_http(words: &[Vec<u8>]) -> bool {
+    let [first, .., last] = words else {
+        return false;
+    };
+    let is_head = first.ends_with(b":") || first.eq_ignore_ascii_case(b"post");
+    is_head || last.starts_with(b"HTTP/1.")
 }

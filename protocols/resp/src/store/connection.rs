@@ -1,17 +1,12 @@
-//! One client's connection to the store.
+//! What the store keeps for one client's connection.
 
 use std::sync::Arc;
 
-use serveloop::{Ended, Transport};
+use serveloop::Transport;
 
-use crate::error_reply::ErrorReply;
-use crate::reply::{Reply, Version};
-use crate::request::Request;
-use crate::resp::Service;
 use crate::store::Store;
 use crate::store::channels::{Kind, Listening};
 use crate::store::clients::Client;
-use crate::store::commands::{COMMANDS, Handler};
 
 /// The service for one client of a [`Store`].
 #[derive(Debug)]
@@ -24,6 +19,7 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Creates the connection of a client that has not come yet.
     pub(super) fn new(store: Arc<Store>) -> Self {
         Self {
             store,
@@ -32,10 +28,32 @@ impl Connection {
         }
     }
 
+    /// Joins the clients that others see.
+    pub(super) fn join(&mut self, transport: &Transport<'_>) {
+        let now = self.store.unix(transport.now());
+        self.client = Some(self.store.clients.join(transport, now));
+    }
+
+    /// Leaves everything when the connection has ended.
+    pub(super) fn leave(&mut self) {
+        if let Some(mut listening) = self.listening.take() {
+            listening.leave_all(&self.store.channels);
+        }
+        if let Some(client) = self.client.take() {
+            self.store.clients.leave(&client);
+        }
+    }
+
     /// Returns whether the client listens to channels or patterns.
     #[inline]
     pub(super) fn is_listening(&self) -> bool {
         self.listening.is_some()
+    }
+
+    /// Returns how many bytes of memory the subscriptions take.
+    #[inline]
+    pub(super) fn held_by_subscriptions(&self) -> usize {
+        self.listening.as_ref().map_or(0, |it| it.held())
     }
 
     /// Returns how many channels and patterns the client listens to.
@@ -93,77 +111,4 @@ impl Connection {
     pub(super) fn client(&self) -> &Arc<Client> {
         self.client.as_ref().expect("a client is connected")
     }
-}
-
-impl Service for Connection {
-    fn connection_made(&mut self, transport: &mut Transport<'_>) {
-        let now = self.store.unix(transport.now());
-        self.client = Some(self.store.clients.join(transport, now));
-    }
-
-    #[inline]
-    fn answer(
-        &mut self,
-        request: Request<'_>,
-        reply: &mut Reply,
-        transport: &mut Transport<'_>,
-    ) -> Result<(), ErrorReply> {
-        let (command, entry) = COMMANDS.find(request)?;
-        if self.is_listening() && reply.version() == Version::Resp2 {
-            check_while_listening(command.name())?;
-        }
-        let now = self.store.unix(transport.now());
-        self.client().note(entry.number, now);
-
-        let arguments = &mut request.arguments();
-        match entry.handler {
-            Handler::Keys(run) => {
-                let mut keyspace = self.store.keyspace_at(now);
-                let outcome = run(&mut keyspace, arguments, reply);
-                self.store.note_deadline(&keyspace);
-                outcome
-            }
-            Handler::Client(run) => run(self, arguments, reply, transport),
-        }
-    }
-
-    fn woken(&mut self, transport: &mut Transport<'_>) {
-        if self.client().is_ended() {
-            transport.abort();
-        }
-    }
-
-    #[inline]
-    fn held(&self) -> usize {
-        self.listening.as_ref().map_or(0, |it| it.held())
-    }
-
-    fn connection_lost(&mut self, _: &Ended<'_>) {
-        if let Some(mut listening) = self.listening.take() {
-            listening.leave_all(&self.store.channels);
-        }
-        if let Some(client) = self.client.take() {
-            self.store.clients.leave(&client);
-        }
-    }
-}
-
-/// Refuses what a client of RESP2 could not tell from messages while it listens.
-fn check_while_listening(command: &str) -> Result<(), ErrorReply> {
-    const ALLOWED: [&str; 7] = [
-        "ping",
-        "psubscribe",
-        "punsubscribe",
-        "quit",
-        "reset",
-        "subscribe",
-        "unsubscribe",
-    ];
-    if ALLOWED.contains(&command) {
-        return Ok(());
-    }
-    Err(ErrorReply::new(format!(
-        "Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
-         allowed in this context"
-    )))
 }

@@ -36,6 +36,7 @@ mod decimal;
 mod glob;
 mod index;
 mod keyspace;
+mod service;
 mod settings;
 
 use std::sync::atomic::{AtomicI64, Ordering};
