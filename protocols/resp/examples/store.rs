@@ -1,9 +1,8 @@
 //! The store on a port. Run `cargo run --release -p serveloop-resp --example store`, then
 //! `redis-cli -p 9999`.
 
-use std::time::Instant;
-
 use std::sync::Arc;
+use std::time::Instant;
 
 use serveloop::{Actions, Config, Factory, Peer, Server};
 use serveloop_resp::Resp;
