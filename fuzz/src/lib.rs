@@ -15,6 +15,7 @@ pub mod http;
 mod input;
 pub mod memcached;
 pub mod proxy_header;
+pub mod resp;
 pub mod session;
 pub mod simulation;
 pub mod tls;
@@ -31,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("http", http::target),
     ("memcached", memcached::target),
     ("proxy_header", proxy_header::target),
+    ("resp", resp::target),
     ("session", session::target),
     ("simulation", simulation::target),
     ("tls", tls::target),

@@ -10,6 +10,7 @@ mod dispatch;
 mod greet;
 mod memcached;
 mod print;
+mod resp;
 mod timestamp;
 
 use std::io;
@@ -27,6 +28,7 @@ use crate::protocols::greet::GreetOptions;
 use crate::protocols::memcached::MemcachedOptions;
 use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
+use crate::protocols::resp::RespOptions;
 use crate::protocols::timestamp::TimestampOptions;
 use crate::serving::{BoundServer, Execution, MessageKind, Need};
 use crate::units::Span;
@@ -104,6 +106,7 @@ pub(crate) enum Protocol {
     Operator(OperatorOptions),
     Command(CommandOptions),
     Memcached(MemcachedOptions),
+    Resp(RespOptions),
 }
 
 #[derive(Args, Debug)]
@@ -125,6 +128,7 @@ impl Protocol {
             Self::Operator(options) => options.check(addresses, execution),
             Self::Command(options) => options.check(addresses, execution),
             Self::Memcached(options) => options.check(addresses, execution),
+            Self::Resp(_) => RespOptions::check(addresses, execution),
             _ => Ok(()),
         }
     }
@@ -141,6 +145,7 @@ impl Protocol {
             Self::Dispatch(_) => "dispatch",
             Self::Operator(_) => "operator",
             Self::Command(_) => "command",
+            Self::Resp(_) => "resp",
             Self::Memcached(_) => "memcached",
         }
     }
@@ -180,6 +185,7 @@ impl Protocol {
             Self::Operator(options) => options.serve(server, config.limits.max_line, execution),
             Self::Command(options) => options.serve(server, config, execution),
             Self::Memcached(options) => options.serve(server, execution),
+            Self::Resp(options) => options.serve(server, config, execution),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::logger::{self, LINES_PER_SECOND, TARGET};
 use crate::serving::BoundServer;
 use crate::serving::bound_server::Around;
 use crate::serving::boxed_factory::BoxedFactory;
+use crate::serving::chore::{Busy, Chore, NoChore};
 use crate::serving::door::Doorkeeper;
 use crate::serving::encrypted::Encrypted;
 use crate::serving::gate::Gate;
@@ -110,6 +111,21 @@ impl Execution {
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
+        self.serve_with(server, factory, NoChore)
+    }
+
+    /// Serves until the server ends, and does a `chore` in between.
+    pub(crate) fn serve_with<F, C>(
+        self,
+        server: BoundServer,
+        factory: F,
+        chore: C,
+    ) -> io::Result<Statistics>
+    where
+        F: Factory + Clone + Send + 'static,
+        F::Protocol: Send + 'static,
+        C: Chore,
+    {
         let limit = self.rate.limit();
         let (server, around) = server.into_parts();
         let Around {
@@ -123,7 +139,7 @@ impl Execution {
         let is_gated = access.is_some() || rate.is_some();
         let is_wrapped = doors.is_some() || tls.is_some() || lifetime.is_some() || is_gated;
         if limit.is_unlimited() && !is_wrapped {
-            return self.serve_in_model(server, notifier, factory);
+            return self.serve_in_model(server, notifier, Busy::new(factory, chore));
         }
 
         // What is limited are the protocol's own bytes and messages, not those of TLS. The header of a
@@ -144,7 +160,7 @@ impl Execution {
         if let Some(lifetime) = lifetime {
             factory = BoxedFactory::new(Mortal::new(factory, lifetime));
         }
-        self.serve_in_model(server, notifier, factory)
+        self.serve_in_model(server, notifier, Busy::new(factory, chore))
     }
 
     fn serve_in_model<F>(

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::driver::Buffer;
 use serveloop_fuzz::{
-    TARGETS, addresses, dispatch, framings, http, memcached, session, simulation, tls, words,
+    TARGETS, addresses, dispatch, framings, http, memcached, resp, session, simulation, tls, words,
 };
 
 use crate::support::cases;
@@ -88,6 +88,11 @@ proptest! {
     #[test]
     fn dispatch_is_its_model(bytes in spelled()) {
         dispatch::target(&bytes);
+    }
+
+    #[test]
+    fn resp_is_its_model(bytes in vec(prop_oneof![4 => 1..25_u8, 1 => 32..127_u8, 1 => any::<u8>()], 0..60)) {
+        resp::target(&bytes);
     }
 
     #[test]

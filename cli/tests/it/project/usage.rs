@@ -163,6 +163,7 @@ fn help_teaches_by_example() {
         "print",
         "timestamp",
         "dispatch",
+        "resp",
     ] {
         let text = help(&["serve", protocol, "--help"]);
         assert!(
@@ -176,7 +177,7 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be taken here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 11] = [
+    let pages: [&[&str]; 12] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
@@ -188,6 +189,7 @@ fn examples_work_as_printed() {
         &["serve", "dispatch", "--help"],
         &["serve", "operator", "--help"],
         &["serve", "memcached", "--help"],
+        &["serve", "resp", "--help"],
     ];
     for page in pages {
         let text = help(page);

@@ -7,6 +7,7 @@ mod greet;
 mod memcached;
 mod operator;
 mod print;
+mod resp;
 mod timestamp;
 
 use std::net::TcpListener;

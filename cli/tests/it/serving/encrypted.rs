@@ -173,6 +173,7 @@ fn every_protocol_runs_inside_tls() {
         ),
         (&["greet"], "", "connected"),
         (&["timestamp", "--framing", "line"], "hi\n", " hi"),
+        (&["resp"], "incr a\r\n", ":1\r\n"),
         (
             &["dispatch"],
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",

@@ -18,7 +18,7 @@ const MODELS: [&[&str]; 5] = [
     &["--model", "sequential"],
 ];
 
-const PROTOCOLS: [&[&str]; 10] = [
+const PROTOCOLS: [&[&str]; 11] = [
     &["echo"],
     &["discard"],
     &["hello"],
@@ -29,6 +29,7 @@ const PROTOCOLS: [&[&str]; 10] = [
     &["operator"],
     &["command", "--allow", "true"],
     &["memcached"],
+    &["resp"],
 ];
 
 /// Whether a line comes from the one name that everything here is logged under, and is no other's.

@@ -196,6 +196,7 @@ fn every_protocol_runs_behind_a_proxy() {
         ),
         (&["greet"], "", "connected"),
         (&["timestamp", "--framing", "line"], "hi\n", "["),
+        (&["resp"], "incr a\r\n", ":1\r\n"),
         (
             &["dispatch"],
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",

@@ -1,0 +1,206 @@
+//! `serve resp`: a store of keys and values, for clients of Redis.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serveloop::{Address, Config, Peer, Statistics};
+use serveloop_resp::Resp;
+use serveloop_resp::store::{self, Settings, Store};
+
+use crate::failure::Failure;
+use crate::serving::{BoundServer, Chore, Execution};
+use crate::units::Size;
+
+/// With a thread for each connection, the loop looks so often for keys that have expired.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a reply has besides the value in it, in bytes.
+const REPLY_HEADER: usize = 64;
+
+/// Keeps values under keys, for clients of Redis (RESP2 and RESP3).
+///
+///   $ serveloop serve resp
+///   listening on tcp://127.0.0.1:9999
+///
+/// In another terminal, with a client of Redis:
+///
+///   $ redis-cli -p 9999
+///   127.0.0.1:9999> set greeting hello ex 60
+///   OK
+///   127.0.0.1:9999> get greeting
+///   "hello"
+///   127.0.0.1:9999> incr visits
+///   (integer) 1
+///
+/// Without one, commands are lines:
+///
+///   $ nc 127.0.0.1 9999
+///   incr visits
+///   :2
+///
+/// COMMAND LIST lists them: values with and without a deadline, counters, SCAN, PUBLISH and SUBSCRIBE,
+/// INFO, CLIENT. Replies and errors are those of Redis 7. There is one database of strings, no password,
+/// and nothing is kept on disk.
+///
+/// --max-memory limits keys and values; what does not fit replaces keys that were not used for long.
+/// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. While a client listens to channels, its --idle-timeout is at least an hour.
+///
+/// All clients share the keys, also with --workers and with --model threaded. This protocol works
+/// neither over datagrams nor with --model forking.
+#[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct RespOptions {
+    /// The most memory for keys and values; 0: no limit
+    #[arg(long, value_name = "SIZE", default_value_t = Size::from(MEMORY_USUAL))]
+    max_memory: Size,
+    /// What happens to keys when that memory is used up
+    #[arg(long, value_enum, default_value_t)]
+    eviction: Eviction,
+}
+
+const MEMORY_USUAL: usize = 256 << 20;
+
+/// The option `--eviction`, with the names that Redis has for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Eviction {
+    /// Keys that were not used for long make room
+    #[default]
+    AllkeysLru,
+    /// Keys that expire soonest make room; without any, as with noeviction
+    VolatileTtl,
+    /// All keys stay, and commands that need memory are refused
+    Noeviction,
+}
+
+impl From<Eviction> for store::Eviction {
+    fn from(eviction: Eviction) -> Self {
+        match eviction {
+            Eviction::AllkeysLru => Self::AllkeysLru,
+            Eviction::VolatileTtl => Self::VolatileTtl,
+            Eviction::Noeviction => Self::NoEviction,
+        }
+    }
+}
+
+impl RespOptions {
+    /// Returns an error for addresses or models that cannot share one store.
+    pub(super) fn check(addresses: &[Address], execution: Execution) -> Result<(), Failure> {
+        if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
+            let problem = format!(
+                "resp cannot serve {address}: the sender of a datagram may be forged, and commands change keys"
+            );
+            return Err(Failure::Usage(problem));
+        }
+
+        if execution.is_forking() {
+            let problem =
+                "resp cannot be served with --model forking: processes do not share the keys";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn serve(
+        self,
+        server: BoundServer,
+        config: &Config,
+        execution: Execution,
+    ) -> io::Result<Statistics> {
+        let store = Store::new(self.settings(config));
+        let (_, has_threads) = execution.parts();
+        let expiry = Expiry {
+            store: Arc::clone(&store),
+            look: has_threads.then(Instant::now),
+        };
+        let factory = move |_: &Peer| Some(Resp::new(store.connection()));
+        execution.serve_with(server, factory, expiry)
+    }
+
+    fn settings(&self, config: &Config) -> Settings {
+        let limits = &config.limits;
+        let reply = limits
+            .max_reply
+            .max(limits.max_output)
+            .min(config.max_buffered);
+        let room = reply.saturating_sub(limits.high_water);
+        let max_memory = usize::from(self.max_memory);
+        Settings {
+            max_memory: Some(max_memory).filter(|bytes| *bytes > 0),
+            eviction: self.eviction.into(),
+            max_value: room.saturating_sub(REPLY_HEADER).min(limits.max_frame),
+        }
+    }
+}
+
+/// Frees the memory of keys that have expired, also if nobody looks for them.
+#[derive(Clone, Debug)]
+struct Expiry {
+    store: Arc<Store>,
+    /// When to look in any case: a thread that gives a key a deadline does not wake the loop.
+    look: Option<Instant>,
+}
+
+impl Chore for Expiry {
+    fn due(&self) -> Option<Instant> {
+        self.store.poll_timeout().into_iter().chain(self.look).min()
+    }
+
+    fn run(&mut self, now: Instant) {
+        self.store.handle_timeout(now);
+        self.look = self.look.and_then(|_| now.checked_add(LOOK));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        options: RespOptions,
+    }
+
+    fn settings(typed: &str) -> Settings {
+        let typed = Typed::parse_from(typed.split_whitespace());
+        typed.options.settings(&Config::default())
+    }
+
+    #[test]
+    fn memory_and_eviction_are_as_the_crate_has_them() {
+        let usual = Settings::default();
+        let Settings {
+            max_memory,
+            eviction,
+            ..
+        } = settings("resp");
+        assert_eq!((max_memory, eviction), (usual.max_memory, usual.eviction));
+    }
+
+    #[test]
+    fn what_is_typed_becomes_a_setting() {
+        let typed = settings("resp --max-memory 3MiB --eviction noeviction");
+        assert_eq!(typed.max_memory, Some(3 << 20));
+        assert_eq!(typed.eviction, store::Eviction::NoEviction);
+        assert_eq!(settings("resp --max-memory 0").max_memory, None);
+        let typed = settings("resp --eviction volatile-ttl");
+        assert_eq!(typed.eviction, store::Eviction::VolatileTtl);
+    }
+
+    #[test]
+    fn a_value_fits_a_request_and_a_reply() {
+        let typed = Typed::parse_from(["resp"]);
+        let mut config = Config::default();
+        let value = |config: &Config| typed.options.settings(config).max_value;
+        assert_eq!(value(&config), 1 << 20);
+        config.limits.max_frame = 1_000;
+        assert_eq!(value(&config), 1_000);
+        config.limits.max_frame = 10 << 20;
+        config.limits.max_reply = 4 << 20;
+        assert_eq!(value(&config), (4 << 20) - (64 << 10) - REPLY_HEADER);
+    }
+}

@@ -1,0 +1,219 @@
+//! The protocol: finds the requests in a stream and has them answered.
+
+use serveloop::service::Post;
+use serveloop::{Ended, Protocol, ProtocolError, Transport};
+
+use crate::error_reply::ErrorReply;
+use crate::parser::{Broken, Most, Parser};
+use crate::reply::{Reply, Version};
+use crate::request::Request;
+
+/// At most as many requests are answered in one call, so that a client that sends many does not hold
+/// up others.
+const REQUESTS_PER_CALL: usize = 64;
+
+/// Replies of more bytes than this are not copied.
+const COPIED_MOST: usize = 32 << 10;
+
+/// Sends all replies.
+#[inline]
+fn send(reply: Reply, transport: &mut Transport<'_>) {
+    match reply.as_slice() {
+        [] => {}
+        short if short.len() <= COPIED_MOST => transport.write(short),
+        _ => transport.write_owned(reply.into_bytes()),
+    }
+}
+
+/// What a server does with requests. One value serves one connection.
+pub trait Service {
+    /// Answers one request by writing into `reply`.
+    ///
+    /// # Errors
+    /// An error is sent instead of what was written. The connection stays open.
+    fn answer(
+        &mut self,
+        request: Request<'_>,
+        reply: &mut Reply,
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ErrorReply>;
+
+    /// Called when the connection is established. By default does nothing.
+    fn connection_made(&mut self, transport: &mut Transport<'_>) {
+        let _ = transport;
+    }
+
+    /// Called after a [`Waker`](serveloop::Waker) of the connection was used. By default does
+    /// nothing.
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        let _ = transport;
+    }
+
+    /// Returns how many bytes of memory the service keeps for this connection alone, which counts
+    /// towards [`max_buffered`](serveloop::Config::max_buffered). It is asked after each call of
+    /// `answer`, or after several. By default 0.
+    fn held(&self) -> usize {
+        0
+    }
+
+    /// Called once, when the connection has ended. By default does nothing.
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        let _ = ended;
+    }
+}
+
+/// RESP for a [`Service`].
+///
+/// A request has at most `max_frame` bytes, an inline request `max_line`. What is longer, and what is
+/// no request, is answered with `-ERR Protocol error: ...`, and ends the connection. Requests are
+/// answered in their order, and several that arrive together are answered together.
+#[derive(Debug)]
+pub struct Resp<S> {
+    service: S,
+    parser: Parser,
+    version: Version,
+    /// How many bytes of memory the transport was told of.
+    charged: usize,
+    /// Whether reading is paused because other connections have their turn.
+    yields: bool,
+}
+
+impl<S: Service> Resp<S> {
+    /// Creates the protocol of one connection.
+    pub fn new(service: S) -> Self {
+        Self {
+            service,
+            parser: Parser::default(),
+            version: Version::default(),
+            charged: 0,
+            yields: false,
+        }
+    }
+
+    /// Returns the service.
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
+    /// Answers the requests at the start of `data`, as long as their replies are below `mark`, and
+    /// returns how many bytes they have.
+    #[inline]
+    fn answer_all(
+        &mut self,
+        data: &[u8],
+        mark: usize,
+        reply: &mut Reply,
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, Broken> {
+        let most = Most {
+            request: transport.limits().max_frame,
+            line: transport.limits().max_line,
+        };
+
+        let mut taken = 0;
+        for _ in 0..REQUESTS_PER_CALL {
+            let rest = &data[taken..];
+            match self.parser.parse(rest, most) {
+                Ok(Some(length)) => {
+                    if let Some(request) = self.parser.request(rest) {
+                        reply.begin();
+                        let outcome = self.service.answer(request, reply, transport);
+                        reply.finish(outcome);
+                    }
+                    self.parser.reset();
+                    taken += length;
+                }
+                Ok(None) => break,
+                // Shown again alone, after the replies so far are written.
+                Err(_) if taken > 0 => {
+                    self.parser.reset();
+                    break;
+                }
+                Err(broken) => return Err(broken),
+            }
+
+            let is_full = reply.as_slice().len() >= mark || reply.is_costly();
+            if taken == data.len() || is_full || reply.is_last() || transport.is_closing() {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Tells the transport how much memory there is for this connection, if it has changed.
+    #[inline]
+    fn charge(&mut self, transport: &mut Transport<'_>) {
+        let held = self.parser.held() + self.service.held();
+        if held != self.charged {
+            self.charged = held;
+            transport.charge(held);
+        }
+    }
+}
+
+impl<S: Service> Protocol for Resp<S> {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        self.service.connection_made(transport);
+        Ok(())
+    }
+
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let limits = transport.limits();
+        let most = limits.max_reply.max(limits.max_output);
+        let most = most.min(transport.config().max_buffered);
+        let waiting = transport.waiting();
+        let mark = limits.high_water.saturating_sub(waiting);
+
+        let mut reply = Reply::new(self.version, most.saturating_sub(waiting));
+        let outcome = self.answer_all(data, mark, &mut reply, transport);
+        if let Err(broken) = outcome {
+            reply.protocol_error(&broken.text());
+        }
+        self.charge(transport);
+
+        self.version = reply.version();
+        let (is_last, is_costly) = (reply.is_last(), reply.is_costly());
+        send(reply, transport);
+        if is_last {
+            transport.close();
+        } else if is_costly {
+            self.yields = true;
+            transport.pause_reading();
+            transport.call_again();
+        }
+        outcome.map_err(|broken| {
+            ProtocolError::malformed(String::from_utf8_lossy(&broken.text()).into_owned())
+        })
+    }
+
+    fn woken(&mut self, transport: &mut Transport<'_>) {
+        if std::mem::take(&mut self.yields) {
+            transport.resume_reading();
+        }
+        self.service.woken(transport);
+    }
+
+    /// What is posted is an array of RESP2, of which pushed data of RESP3 differs in the first byte.
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        match (self.version, &**post) {
+            (Version::Resp3, [b'*', rest @ ..]) => {
+                transport.write(b">");
+                transport.write(rest);
+            }
+            _ => transport.write_post(post),
+        }
+    }
+
+    fn connection_lost(&mut self, ended: &Ended<'_>) {
+        self.service.connection_lost(ended);
+    }
+
+    /// A request acts on what is kept, and the sender's address of a datagram may be forged.
+    fn needs_stream() -> bool {
+        true
+    }
+}

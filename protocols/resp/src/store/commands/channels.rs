@@ -1,0 +1,189 @@
+//! Commands of channels.
+
+use serveloop::Transport;
+
+use crate::error_reply::ErrorReply;
+use crate::reply::Reply;
+use crate::request::Arguments;
+use crate::store::channels::Kind;
+use crate::store::commands::{ANY, ANY_TIME, NO_KEY, Outcome, Row, folded};
+use crate::store::connection::Connection;
+use crate::store::glob;
+
+pub(super) fn commands() -> Vec<Row> {
+    rows! {
+        Client "pubsub"
+        "subscribe" (1..=ANY) ANY_TIME NO_KEY subscribe "Listens to channels.";
+        "psubscribe" (1..=ANY) ANY_TIME NO_KEY psubscribe "Listens to channels that match patterns.";
+        "unsubscribe" (0..=ANY) ANY_TIME NO_KEY unsubscribe "Stops listening to channels.";
+        "punsubscribe" (0..=ANY) ANY_TIME NO_KEY punsubscribe "Stops listening to patterns.";
+        "publish" (2..=2) ANY_TIME NO_KEY publish "Sends a message to all that listen to a channel.";
+        "pubsub" (1..=ANY) ANY_TIME NO_KEY pubsub "Tells who listens.";
+    }
+}
+
+fn subscribe(
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    transport: &mut Transport<'_>,
+) -> Outcome {
+    join(
+        "subscribe",
+        Kind::Channel,
+        connection,
+        arguments,
+        reply,
+        transport,
+    )
+}
+
+fn psubscribe(
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    transport: &mut Transport<'_>,
+) -> Outcome {
+    join(
+        "psubscribe",
+        Kind::Pattern,
+        connection,
+        arguments,
+        reply,
+        transport,
+    )
+}
+
+fn join(
+    command: &str,
+    kind: Kind,
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    transport: &mut Transport<'_>,
+) -> Outcome {
+    for name in arguments {
+        let count = connection.listen(kind, name, transport);
+        confirm(command, Some(name), count, reply);
+    }
+    Ok(())
+}
+
+fn unsubscribe(
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    transport: &mut Transport<'_>,
+) -> Outcome {
+    leave(
+        "unsubscribe",
+        Kind::Channel,
+        connection,
+        arguments,
+        reply,
+        transport,
+    )
+}
+
+fn punsubscribe(
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    transport: &mut Transport<'_>,
+) -> Outcome {
+    leave(
+        "punsubscribe",
+        Kind::Pattern,
+        connection,
+        arguments,
+        reply,
+        transport,
+    )
+}
+
+/// Leaves what is named, or all of that kind.
+fn leave(
+    command: &str,
+    kind: Kind,
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    transport: &mut Transport<'_>,
+) -> Outcome {
+    let names: Vec<_> = match arguments.len() {
+        0 => connection.names(kind),
+        _ => arguments.map(<[u8]>::to_vec).collect(),
+    };
+    for name in &names {
+        let count = connection.unlisten(kind, name, transport);
+        confirm(command, Some(name), count, reply);
+    }
+    if names.is_empty() {
+        confirm(command, None, connection.listening_count(), reply);
+    }
+    Ok(())
+}
+
+fn confirm(command: &str, name: Option<&[u8]>, count: usize, reply: &mut Reply) {
+    reply.push(3);
+    reply.bulk(command.as_bytes());
+    reply.bulk_or_null(name);
+    reply.count(count);
+}
+
+fn publish(
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    _: &mut Transport<'_>,
+) -> Outcome {
+    let (channel, message) = arguments.parse()?;
+    reply.count(connection.store.channels.publish(channel, message));
+    Ok(())
+}
+
+fn pubsub(
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    _: &mut Transport<'_>,
+) -> Outcome {
+    let channels = &connection.store.channels;
+    let subcommand: &[u8] = arguments.parse()?;
+    match folded(subcommand).as_slice() {
+        b"channels" if arguments.len() <= 1 => {
+            let mut names = channels.names();
+            if let Some(pattern) = arguments.next() {
+                names.retain(|name| glob::matches(pattern, name));
+            }
+            reply.array(names.len());
+            names.iter().for_each(|name| reply.bulk(name));
+        }
+        b"channels" => {
+            let problem = "unknown subcommand or wrong number of arguments for 'channels'";
+            return Err(ErrorReply::new(format!("{problem}. Try PUBSUB HELP.")));
+        }
+        b"numsub" => {
+            reply.array(arguments.len() * 2);
+            for name in arguments {
+                reply.bulk(name);
+                reply.count(channels.members_of(name));
+            }
+        }
+        b"numpat" if arguments.len() == 0 => reply.count(channels.pattern_count()),
+        b"numpat" => return Err(ErrorReply::wrong_number_of_arguments("pubsub|numpat")),
+        b"help" => reply.lines(&[
+            "PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+            "CHANNELS [<pattern>]",
+            "    Return the channels that somebody listens to.",
+            "NUMPAT",
+            "    Return the number of patterns that somebody listens to.",
+            "NUMSUB [<channel> ...]",
+            "    Return the number of listeners of each channel.",
+            "HELP",
+            "    Print this help.",
+        ]),
+        _ => return Err(ErrorReply::unknown_subcommand("pubsub", subcommand)),
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The commands of the store.
+
+/// Makes rows of the table, each with a name, how many arguments it has, flags, which of them are keys,
+/// the handler, and what it does. The first line has what they act on, and their group.
+macro_rules! rows {
+    ($on:ident $group:literal
+     $($name:literal ($arguments:expr) $flags:ident $places:ident $run:ident $summary:literal;)*) => {
+        vec![$({
+            let (first, last, step) = $places;
+            let command = $crate::Command::new($name, $arguments)
+                .flags($flags)
+                .keys(first, last, step)
+                .group($group)
+                .summary($summary);
+            (command, $crate::store::commands::Handler::$on($run))
+        }),*]
+    };
+}
+
+mod channels;
+mod clients;
+mod connection;
+mod expiry;
+mod keys;
+mod server;
+mod strings;
+
+use std::sync::LazyLock;
+
+use serveloop::Transport;
+
+use crate::commands::{Command, Commands};
+use crate::error_reply::ErrorReply;
+use crate::reply::Reply;
+use crate::request::Arguments;
+use crate::store::connection::Connection;
+use crate::store::keyspace::Keyspace;
+
+pub(super) type Outcome = Result<(), ErrorReply>;
+
+type KeysHandler = fn(&mut Keyspace, &mut Arguments<'_>, &mut Reply) -> Outcome;
+type ClientHandler =
+    fn(&mut Connection, &mut Arguments<'_>, &mut Reply, &mut Transport<'_>) -> Outcome;
+
+/// What a command acts on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Handler {
+    /// Keys and values, behind the lock.
+    Keys(KeysHandler),
+    /// The connection, and what all connections share.
+    Client(ClientHandler),
+}
+
+/// A handler, and its number in the table.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) number: usize,
+    pub(super) handler: Handler,
+}
+
+/// All commands.
+pub(super) static COMMANDS: LazyLock<Commands<Entry>> = LazyLock::new(|| {
+    let tables = [
+        strings::commands(),
+        expiry::commands(),
+        keys::commands(),
+        connection::commands(),
+        clients::commands(),
+        channels::commands(),
+        server::commands(),
+    ];
+    let all = tables.into_iter().flatten().zip(0..);
+    all.fold(Commands::new(), |table, ((command, handler), number)| {
+        table.with(command, Entry { number, handler })
+    })
+});
+
+/// Returns the name of the command with that number in the table.
+pub(super) fn name_of(number: usize) -> &'static str {
+    COMMANDS.iter().nth(number).map_or("NULL", Command::name)
+}
+
+type Row = (Command, Handler);
+
+const READ: &[&str] = &["readonly", "fast"];
+const SLOW_READ: &[&str] = &["readonly"];
+const WRITE: &[&str] = &["write", "denyoom", "fast"];
+/// Writes that free memory, or take none.
+const SHRINK: &[&str] = &["write", "fast"];
+const ADMIN: &[&str] = &["admin", "noscript", "loading", "stale"];
+const ANY_TIME: &[&str] = &["noscript", "loading", "stale", "fast"];
+
+/// Which arguments are keys: the first, the last, and the step between them.
+type Places = (i64, i64, i64);
+
+const NO_KEY: Places = (0, 0, 0);
+const FIRST: Places = (1, 1, 1);
+const ALL: Places = (1, -1, 1);
+const PAIRS: Places = (1, -1, 2);
+
+const ANY: usize = usize::MAX;
+
+/// Returns an option in small letters, so that it can be compared in any case. Longer ones than any
+/// option are cut.
+fn folded(option: &[u8]) -> Vec<u8> {
+    option[..option.len().min(32)].to_ascii_lowercase()
+}
