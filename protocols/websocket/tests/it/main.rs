@@ -1,0 +1,9 @@
+//! WebSockets in memory, on a hostile simulated network, and beside another implementation.
+
+mod closing;
+mod differential;
+mod handshake;
+mod limits;
+mod messages;
+mod simulated;
+mod support;
