@@ -10,6 +10,7 @@ mod dispatch;
 mod greet;
 mod print;
 mod timestamp;
+mod websocket;
 
 use std::io;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::protocols::greet::GreetOptions;
 use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
 use crate::protocols::timestamp::TimestampOptions;
+use crate::protocols::websocket::WebSocketOptions;
 use crate::serving::{BoundServer, Execution, MessageKind, Need};
 use crate::units::Span;
 
@@ -101,6 +103,8 @@ pub(crate) enum Protocol {
     Dispatch(DispatchOptions),
     Operator(OperatorOptions),
     Command(CommandOptions),
+    #[command(name = "websocket")]
+    WebSocket(WebSocketOptions),
 }
 
 #[derive(Args, Debug)]
@@ -121,6 +125,7 @@ impl Protocol {
             Self::Hello(options) => options.check(addresses),
             Self::Operator(options) => options.check(addresses, execution),
             Self::Command(options) => options.check(addresses, execution),
+            Self::WebSocket(options) => options.check(addresses),
             _ => Ok(()),
         }
     }
@@ -158,6 +163,7 @@ impl Protocol {
             Self::Dispatch(options) => options.serve(server, execution),
             Self::Operator(options) => options.serve(server, config.limits.max_line, execution),
             Self::Command(options) => options.serve(server, config, execution),
+            Self::WebSocket(options) => options.serve(server, execution),
         }
     }
 }

@@ -7,6 +7,7 @@ mod greet;
 mod operator;
 mod print;
 mod timestamp;
+mod websocket;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

@@ -174,6 +174,11 @@ fn every_protocol_runs_inside_tls() {
         (&["greet"], "", "connected"),
         (&["timestamp", "--framing", "line"], "hi\n", " hi"),
         (
+            &["websocket"],
+            "GET / HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
             &["dispatch"],
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",
             "\"result\":3",

@@ -18,7 +18,7 @@ const MODELS: [&[&str]; 5] = [
     &["--model", "sequential"],
 ];
 
-const PROTOCOLS: [&[&str]; 9] = [
+const PROTOCOLS: [&[&str]; 10] = [
     &["echo"],
     &["discard"],
     &["hello"],
@@ -28,6 +28,7 @@ const PROTOCOLS: [&[&str]; 9] = [
     &["dispatch"],
     &["operator"],
     &["command", "--allow", "true"],
+    &["websocket"],
 ];
 
 /// Whether a line comes from the one name that everything here is logged under, and is no other's.

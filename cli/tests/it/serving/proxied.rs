@@ -197,6 +197,11 @@ fn every_protocol_runs_behind_a_proxy() {
         (&["greet"], "", "connected"),
         (&["timestamp", "--framing", "line"], "hi\n", "["),
         (
+            &["websocket"],
+            "GET / HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
             &["dispatch"],
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",
             "{\"ok\":true,\"result\":3}",
