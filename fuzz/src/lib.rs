@@ -17,6 +17,7 @@ pub mod proxy_header;
 pub mod session;
 pub mod simulation;
 pub mod tls;
+pub mod websocket;
 pub mod words;
 
 /// One part and its model, run on any bytes. Panics when they differ.
@@ -32,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("session", session::target),
     ("simulation", simulation::target),
     ("tls", tls::target),
+    ("websocket", websocket::target),
     ("words", words::target),
 ];
 

@@ -139,6 +139,12 @@ where
         let data = &data[..data.len().min(most)];
         self.seen = data.len();
 
+        // A client of another kind, for example of TLS, is told at once.
+        let is_line = |byte: u8| byte.is_ascii_alphabetic() || byte == b'\r';
+        if !data.first().copied().is_none_or(is_line) {
+            return Err(Refusal::malformed("no HTTP request"));
+        }
+
         let feeds = (seen..data.len()).filter(|at| data[*at] == b'\n');
         for at in feeds {
             if at == 0 || data[at - 1] != b'\r' {
@@ -149,11 +155,6 @@ where
             }
         }
 
-        // A client of another kind, for example of TLS, is told at once.
-        let is_line = |byte: u8| byte.is_ascii_alphabetic() || byte == b'\r';
-        if !data.first().copied().is_none_or(is_line) {
-            return Err(Refusal::malformed("no HTTP request"));
-        }
         if data.len() == most {
             return Err(Refusal::too_large("the head of the request is too long"));
         }

@@ -69,9 +69,14 @@ impl Incoming {
         self.kind.is_some()
     }
 
-    /// Returns how many bytes are kept.
-    pub(crate) fn kept(&self) -> usize {
+    /// Returns how many bytes of the message have arrived.
+    pub(crate) fn arrived(&self) -> usize {
         self.payload.len()
+    }
+
+    /// Returns how many bytes of memory the message takes.
+    pub(crate) fn held(&self) -> usize {
+        self.payload.capacity()
     }
 
     /// Drops what was kept of the message. The rest of the frame still comes.

@@ -105,7 +105,7 @@ impl<H: MessageProtocol> WebSocket<H> {
             self.incoming.forget();
             self.message_due = None;
         }
-        transport.charge(self.link.charged.saturating_add(self.incoming.kept()));
+        transport.charge(self.link.charged.saturating_add(self.incoming.held()));
     }
 
     /// Notes that the client has sent something.
@@ -320,7 +320,7 @@ impl<H: MessageProtocol> Protocol for WebSocket<H> {
         unread: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        let unread = unread.len() + self.incoming.kept();
+        let unread = unread.len() + self.incoming.arrived();
         if self.link.is_open() && (unread > 0 || self.incoming.has_begun()) {
             return Err(ProtocolError::Truncated { unread });
         }

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::driver::Buffer;
 use serveloop_fuzz::{
-    TARGETS, addresses, dispatch, framings, http, session, simulation, tls, words,
+    TARGETS, addresses, dispatch, framings, http, session, simulation, tls, websocket, words,
 };
 
 use crate::support::cases;
@@ -93,6 +93,11 @@ proptest! {
     #[test]
     fn a_response_is_its_model(bytes in spelled()) {
         http::target(&bytes);
+    }
+
+    #[test]
+    fn a_websocket_is_its_model(bytes in vec(any::<u8>(), 0..120)) {
+        websocket::target(&bytes);
     }
 
     #[test]
