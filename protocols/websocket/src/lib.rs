@@ -91,7 +91,7 @@ pub use handshake::{Accept, Handshake, websocket, websocket_with};
 pub use message::Message;
 pub use protocol::MessageProtocol;
 pub use refusal::Refusal;
-pub use request::Request;
+pub use request::{Request, accept_key};
 pub use settings::Settings;
 pub use transport::MessageTransport;
 pub use websocket::WebSocket;

@@ -26,7 +26,8 @@ pub struct Request<'a> {
     target: &'a str,
     fields: Vec<(&'a str, &'a str)>,
     offered: Vec<&'a str>,
-    key: &'a str,
+    /// What shows the client that the server has understood its key.
+    accept: String,
 }
 
 impl<'a> Request<'a> {
@@ -61,8 +62,8 @@ impl<'a> Request<'a> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// Returns the value of the first header field with this name, in capitals or not. A value that is
-    /// not UTF-8 is left out.
+    /// Returns the value of the first header field with this name, in capitals or not. In place of a value
+    /// that is not UTF-8 stands the character U+FFFD.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a str> {
         self.fields(name).next()
@@ -133,7 +134,7 @@ impl<'a> Request<'a> {
             target,
             fields,
             offered: Vec::new(),
-            key: "",
+            accept: String::new(),
         };
         request.check()?;
         Ok(request)
@@ -141,7 +142,10 @@ impl<'a> Request<'a> {
 
     /// Checks what RFC 6455, section 4.2.1, demands.
     fn check(&mut self) -> Result<(), Refusal> {
-        self.once("host", "a request has one Host field")?;
+        let host = self.once("host", "a request has one Host field")?;
+        if !is_host(host) {
+            return Err(Refusal::malformed("the Host field is no host"));
+        }
         let has_body = self.field("transfer-encoding").is_some()
             || self.fields("content-length").any(|length| length != "0");
         if has_body {
@@ -159,16 +163,13 @@ impl<'a> Request<'a> {
             return Err(Refusal::upgrade("only version 13 of WebSocket is spoken"));
         }
 
-        self.key = self.once(
+        let key = self.once(
             "sec-websocket-key",
             "a request has one Sec-WebSocket-Key field",
         )?;
-        let key = STANDARD.decode(self.key);
-        if key.map_or(0, |key| key.len()) != 16 {
-            return Err(Refusal::malformed(
-                "Sec-WebSocket-Key is not 16 bytes in base64",
-            ));
-        }
+        let accept = accept_key(key)
+            .ok_or_else(|| Refusal::malformed("Sec-WebSocket-Key is not 16 bytes in base64"));
+        self.accept = accept?;
         if self.fields("origin").count() > 1 {
             return Err(Refusal::malformed("a request has one Origin field at most"));
         }
@@ -205,21 +206,47 @@ impl<'a> Request<'a> {
     }
 
     /// Returns what shows the client that the server has understood its key.
-    pub(crate) fn accept(&self) -> String {
-        let mut hash = Sha1::new();
-        hash.update(self.key.as_bytes());
-        hash.update(SUFFIX.as_bytes());
-        STANDARD.encode(hash.digest().bytes())
+    pub(crate) fn accept(&self) -> &str {
+        &self.accept
     }
 }
 
-/// Returns the fields whose value is text.
+/// Returns the value of the field Sec-WebSocket-Accept for the value of a client's Sec-WebSocket-Key, or
+/// `None` if that is not 16 bytes in base64. Servers need it that read the request themselves, and then let
+/// a [`WebSocket`](crate::WebSocket) take over.
+///
+/// ```
+/// use serveloop_websocket::accept_key;
+///
+/// let accept = accept_key("dGhlIHNhbXBsZSBub25jZQ==");
+/// assert_eq!(accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+/// assert_eq!(accept_key("short"), None);
+/// ```
+#[must_use]
+pub fn accept_key(key: &str) -> Option<String> {
+    let bytes = STANDARD.decode(key).ok()?;
+    if bytes.len() != 16 {
+        return None;
+    }
+    let mut hash = Sha1::new();
+    hash.update(key.as_bytes());
+    hash.update(SUFFIX.as_bytes());
+    Some(STANDARD.encode(hash.digest().bytes()))
+}
+
+/// Returns the fields as text.
 fn texts<'a>(fields: &[Header<'a>]) -> Vec<(&'a str, &'a str)> {
-    let texts = fields.iter().filter_map(|field| {
-        let value = str::from_utf8(field.value).ok()?;
-        Some((field.name, value.trim_matches([' ', '\t'])))
+    let texts = fields.iter().map(|field| {
+        let value = str::from_utf8(field.value).unwrap_or("\u{fffd}");
+        (field.name, value.trim_matches([' ', '\t']))
     });
     texts.collect()
+}
+
+/// Returns whether `host` can be the name of a host, with or without a port. It may be empty.
+fn is_host(host: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"/?#@,\\\"<>".contains(&byte);
+    host.bytes().all(is_allowed)
 }
 
 /// Returns whether `name` is a token of HTTP (RFC 9110, section 5.6.2).

@@ -102,6 +102,8 @@ fn wrong_requests_are_answered() {
         (with("get", &["OPTIONS * HTTP/1.1"]), 405),
         (with("host", &[]), 400),
         (with("", &["Host: other"]), 400),
+        (with("host", &["Host: a b"]), 400),
+        (with("host", &["Host: user@x"]), 400),
         (with("", &["Content-Length: 3"]), 400),
         (with("", &["Transfer-Encoding: chunked"]), 400),
         (with("", &["Host : other"]), 400),
@@ -144,6 +146,27 @@ fn wrong_requests_are_answered() {
         let has_upgrade = head.contains("\r\nUpgrade: websocket");
         assert_eq!(has_upgrade, status == 426, "{response}");
         assert_eq!(head.contains("Allow: GET"), status == 405, "{response}");
+    }
+}
+
+/// A field that is no text is there nonetheless.
+#[test]
+fn fields_that_are_no_text_are_not_overlooked() {
+    for (field, status) in [
+        (&b"Transfer-Encoding: \xff"[..], "400"),
+        (b"Content-Length: \xff", "400"),
+        (b"Host: \xff", "400"),
+        (b"X: \xff", "101"),
+    ] {
+        let head = head(&LINES);
+        let request = [&head.as_bytes()[..head.len() - 2], field, b"\r\n\r\n"].concat();
+        let (sent, _) = answer(server, &request);
+        let line = format!("HTTP/1.1 {status} ");
+        assert!(
+            sent.starts_with(line.as_bytes()),
+            "{}",
+            field.escape_ascii()
+        );
     }
 }
 
