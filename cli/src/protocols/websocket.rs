@@ -6,12 +6,12 @@ use std::sync::Arc;
 use clap::Args;
 use serveloop::{Address, Statistics};
 use serveloop_websocket::{
-    Accept, Echo, MessageProtocol, Refusal, Request, Settings, websocket_with,
+    Accept, Compression, Echo, MessageProtocol, Refusal, Request, Settings, websocket_with,
 };
 
 use crate::failure::Failure;
 use crate::serving::{BoundServer, Execution};
-use crate::units::Timeout;
+use crate::units::{Span, Timeout};
 
 /// Sends back each message of WebSocket clients (RFC 6455).
 ///
@@ -51,7 +51,10 @@ pub(crate) struct WebSocketOptions {
     ping_interval: Timeout,
     /// How long a client may take to answer a close frame
     #[arg(long, value_name = "DURATION", default_value_t = Settings::default().close_timeout.into())]
-    close_timeout: crate::units::Span,
+    close_timeout: Span,
+    /// Compress messages for clients that offer it (permessage-deflate)
+    #[arg(long)]
+    deflate: bool,
 }
 
 impl WebSocketOptions {
@@ -81,6 +84,10 @@ impl WebSocketOptions {
         let settings = Settings {
             ping_interval: self.ping_interval.into(),
             close_timeout: self.close_timeout.into(),
+            compression: match self.deflate {
+                true => Compression::Deflate,
+                false => Compression::Off,
+            },
             ..Settings::default()
         };
         let origins: Arc<[String]> = self.origin.into();

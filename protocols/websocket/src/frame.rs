@@ -3,6 +3,12 @@
 /// The most bytes of a control frame's payload.
 pub(crate) const CONTROL_MOST: usize = 125;
 
+/// The reserved bits of the first byte of a frame.
+pub(crate) const RESERVED: u8 = 0x70;
+
+/// The one of them that says that a message is compressed, if that was agreed on.
+pub(crate) const COMPRESSED: u8 = 0x40;
+
 /// The most bytes of the header of a frame that a server sends.
 const HEADER_MOST: usize = 10;
 
@@ -40,6 +46,8 @@ pub(crate) struct Header {
     pub(crate) opcode: Opcode,
     /// Whether this is the last frame of its message.
     pub(crate) is_last: bool,
+    /// Whether the message is compressed. Only its first frame says so.
+    pub(crate) is_compressed: bool,
     pub(crate) mask: Mask,
     /// How many bytes of payload follow.
     pub(crate) length: u64,
@@ -48,18 +56,21 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Parses the header at the front of `data`, or returns `None` if it is incomplete.
+    /// Parses the header at the front of `data`, or returns `None` if it is incomplete. `reserved` are the
+    /// bits of the first byte that must not be set in the first frame of a message.
     ///
     /// # Errors
     /// Returns what is wrong, as soon as the byte is there that is wrong.
-    pub(crate) fn parse(data: &[u8]) -> Result<Option<Self>, &'static str> {
+    pub(crate) fn parse(data: &[u8], reserved: u8) -> Result<Option<Self>, &'static str> {
         let Some((&first, rest)) = data.split_first() else {
             return Ok(None);
         };
-        if first & 0x70 != 0 {
+        let opcode = Opcode::of(first & 0x0f);
+        let begins = matches!(opcode, Some(Opcode::Text | Opcode::Binary));
+        if first & if begins { reserved } else { RESERVED } != 0 {
             return Err("a reserved bit of a frame is set");
         }
-        let opcode = Opcode::of(first & 0x0f).ok_or("a frame of a reserved type")?;
+        let opcode = opcode.ok_or("a frame of a reserved type")?;
         let is_last = first & 0x80 != 0;
         if opcode.is_control() && !is_last {
             return Err("a control frame in fragments");
@@ -85,6 +96,7 @@ impl Header {
         Ok(Some(Self {
             opcode,
             is_last,
+            is_compressed: first & COMPRESSED != 0,
             mask: Mask(*key),
             length,
             size: data.len() - rest.len(),
@@ -146,6 +158,12 @@ impl SentHeader {
         Self { bytes, size }
     }
 
+    /// Says that the message is compressed.
+    pub(crate) fn compressed(mut self) -> Self {
+        self.bytes[0] |= COMPRESSED;
+        self
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.size]
     }
@@ -187,9 +205,13 @@ mod tests {
             bytes[1] |= 0x80;
             bytes.extend([1, 2, 3, 4]);
             for cut in 0..bytes.len() {
-                assert_eq!(Header::parse(&bytes[..cut]), Ok(None), "{length} {cut}");
+                assert_eq!(
+                    Header::parse(&bytes[..cut], RESERVED),
+                    Ok(None),
+                    "{length} {cut}"
+                );
             }
-            let header = Header::parse(&bytes).unwrap().unwrap();
+            let header = Header::parse(&bytes, RESERVED).unwrap().unwrap();
             assert_eq!((header.length, header.size), (length as u64, bytes.len()));
             assert_eq!(header.opcode, Opcode::Binary);
         }
@@ -217,7 +239,7 @@ mod tests {
                 "the length of a frame has its highest bit set",
             ),
         ] {
-            assert_eq!(Header::parse(bytes), Err(problem));
+            assert_eq!(Header::parse(bytes, RESERVED), Err(problem));
         }
     }
 

@@ -6,10 +6,11 @@ use serveloop::layer::{Upgradable, Upgrade};
 use serveloop::{Deadline, Peer, Protocol, ProtocolError, Transport};
 
 use crate::LOG_TARGET;
+use crate::deflate::Deflate;
 use crate::protocol::MessageProtocol;
 use crate::refusal::Refusal;
 use crate::request::Request;
-use crate::settings::Settings;
+use crate::settings::{Compression, Settings};
 use crate::websocket::WebSocket;
 
 /// The answer to a request that becomes a WebSocket.
@@ -111,7 +112,7 @@ pub struct Handshake<H, A> {
     seen: usize,
     /// What answers a request that is wrong, until the session asks for it.
     refusal: Option<Refusal>,
-    next: Option<H>,
+    next: Option<(H, Option<Deflate>)>,
 }
 
 impl<H, A> Handshake<H, A>
@@ -186,10 +187,18 @@ where
             }
             response.push_str(&format!("Sec-WebSocket-Protocol: {name}\r\n"));
         }
+        let deflate = match self.settings.compression {
+            Compression::Off => None,
+            Compression::Deflate => Deflate::choose(request.extensions()),
+        };
+        if let Some(deflate) = deflate {
+            let agreed = deflate.response();
+            response.push_str(&format!("Sec-WebSocket-Extensions: {agreed}\r\n"));
+        }
         response.push_str("\r\n");
 
         transport.write(response.as_bytes());
-        self.next = Some(accept.handler);
+        self.next = Some((accept.handler, deflate));
         Ok(())
     }
 
@@ -261,8 +270,8 @@ where
     type Next = WebSocket<H>;
 
     fn take_next(&mut self) -> Option<WebSocket<H>> {
-        let handler = self.next.take()?;
-        Some(WebSocket::new(handler, self.settings))
+        let (handler, deflate) = self.next.take()?;
+        Some(WebSocket::new(handler, self.settings).with_deflate(deflate))
     }
 }
 

@@ -5,6 +5,7 @@ use std::str;
 use serveloop::ProtocolError;
 
 use crate::close_code::CloseCode;
+use crate::deflate::Inflate;
 use crate::frame::{Header, Mask, Opcode};
 use crate::message::Message;
 
@@ -25,6 +26,13 @@ impl From<&'static str> for Violation {
 }
 
 impl Violation {
+    pub(crate) fn too_long(length: u64, limit: usize) -> Self {
+        Self {
+            code: CloseCode::TOO_BIG,
+            error: ProtocolError::TooLong { length, limit },
+        }
+    }
+
     pub(crate) fn no_text(text: &'static str) -> Self {
         Self {
             code: CloseCode::INVALID_DATA,
@@ -48,6 +56,9 @@ pub(crate) struct Incoming {
     /// How many bytes of the payload were found to be whole characters.
     checked: usize,
     frame: Option<Frame>,
+    /// If the message is compressed.
+    inflate: Option<Box<Inflate>>,
+    limit: usize,
 }
 
 /// The data frame of which some payload is to come.
@@ -76,7 +87,8 @@ impl Incoming {
 
     /// Returns how many bytes of memory the message takes.
     pub(crate) fn held(&self) -> usize {
-        self.payload.capacity()
+        let inflate = self.inflate.as_ref().map_or(0, |_| Inflate::held());
+        self.payload.capacity() + inflate
     }
 
     /// Drops what was kept of the message. The rest of the frame still comes.
@@ -84,6 +96,7 @@ impl Incoming {
         self.payload = Vec::new();
         self.checked = 0;
         self.kind = None;
+        self.inflate = None;
     }
 
     /// Begins a data frame, of a message of at most `limit` bytes.
@@ -96,12 +109,14 @@ impl Incoming {
             (_, None) => Some(Kind::Binary),
         };
 
+        if header.is_compressed {
+            self.inflate = Some(Box::new(Inflate::new()));
+        }
+        self.limit = limit;
+        // How long compressed data becomes is seen later.
         let length = header.length.saturating_add(self.payload.len() as u64);
-        if length > limit as u64 {
-            return Err(Violation {
-                code: CloseCode::TOO_BIG,
-                error: ProtocolError::TooLong { length, limit },
-            });
+        if length > limit as u64 && self.inflate.is_none() {
+            return Err(Violation::too_long(length, limit));
         }
         self.skip(header);
         Ok(())
@@ -136,14 +151,26 @@ impl Incoming {
             return Ok((0, false));
         };
         let count = part(data, frame.missing);
-        let kept = self.payload.len();
-        self.payload.extend_from_slice(&data[..count]);
-        frame.mask.take_off(&mut self.payload[kept..]);
+        match &mut self.inflate {
+            None => {
+                let kept = self.payload.len();
+                self.payload.extend_from_slice(&data[..count]);
+                frame.mask.take_off(&mut self.payload[kept..]);
+            }
+            Some(inflate) => {
+                let mut compressed = data[..count].to_vec();
+                frame.mask.take_off(&mut compressed);
+                inflate.push(&compressed, &mut self.payload, self.limit)?;
+            }
+        }
         frame.missing -= count as u64;
 
         let is_frame_complete = frame.missing == 0;
         self.frame = Some(frame).filter(|_| !is_frame_complete);
         if is_frame_complete && frame.is_last {
+            if let Some(mut inflate) = self.inflate.take() {
+                inflate.finish(&mut self.payload, self.limit)?;
+            }
             return Ok((count, true));
         }
         self.check_text()?;

@@ -70,9 +70,11 @@
 //! A client that breaks the rules is disconnected after that. In other cases its close frame is awaited, up
 //! to [`close_timeout`](Settings::close_timeout).
 //!
-//! Extensions are not supported, among them compression.
+//! Messages are compressed if the [`Settings`] say so and the client offers it ([`Compression`]). There are
+//! no other extensions.
 
 mod close_code;
+mod deflate;
 mod echo;
 mod frame;
 mod handshake;
@@ -92,7 +94,7 @@ pub use message::Message;
 pub use protocol::MessageProtocol;
 pub use refusal::Refusal;
 pub use request::{Request, accept_key};
-pub use settings::Settings;
+pub use settings::{Compression, Settings};
 pub use transport::MessageTransport;
 pub use websocket::WebSocket;
 

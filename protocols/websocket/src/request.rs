@@ -184,6 +184,11 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
+    /// Returns the extensions that the client offers, each with its parameters.
+    pub(crate) fn extensions(&self) -> impl Iterator<Item = &'a str> {
+        self.list("sec-websocket-extensions")
+    }
+
     /// Returns the value of a field that must be there, and only once.
     fn once(&self, name: &str, rule: &'static str) -> Result<&'a str, Refusal> {
         let mut values = self.fields(name);

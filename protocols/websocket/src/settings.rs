@@ -30,6 +30,31 @@ pub struct Settings {
     /// passed again, the connection is closed with the code 1011. `None` for never; then
     /// `idle_timeout` ends the connections of silent clients. Default 30 s.
     pub ping_interval: Option<Duration>,
+    /// Whether messages are compressed for clients that offer it. Default [`Compression::Off`].
+    pub compression: Compression,
+}
+
+/// Whether messages are compressed for clients that offer it.
+///
+/// ```
+/// use serveloop_websocket::{Compression, Settings};
+///
+/// let settings = Settings { compression: Compression::Deflate, ..Settings::default() };
+/// # let _ = settings;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// They are not.
+    #[default]
+    Off,
+    /// By permessage-deflate (RFC 7692). Each message is compressed for itself, so that a connection
+    /// needs no memory for that between messages. A message counts with its length before compression
+    /// towards `max_frame`. One that is shorter than 64 bytes, or would not become shorter, is sent as it
+    /// is.
+    ///
+    /// Do not compress secrets together with what an attacker chooses: the length tells about both.
+    Deflate,
 }
 
 impl Default for Settings {
@@ -38,6 +63,7 @@ impl Default for Settings {
             max_head: 16 << 10,
             close_timeout: Duration::from_secs(5),
             ping_interval: Some(Duration::from_secs(30)),
+            compression: Compression::Off,
         }
     }
 }

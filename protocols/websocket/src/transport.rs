@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serveloop::{Config, Limits, Peer, ProtocolError, Transport, Waker};
 
 use crate::close_code::CloseCode;
+use crate::deflate::Deflate;
 use crate::frame::{CONTROL_MOST, Opcode, SentHeader};
 use crate::message::Message;
 
@@ -83,6 +84,7 @@ pub(crate) struct Link {
     close_timeout: Duration,
     /// How many bytes the protocol keeps itself.
     pub(crate) charged: usize,
+    pub(crate) deflate: Option<Deflate>,
 }
 
 impl Link {
@@ -91,6 +93,7 @@ impl Link {
             stage: Stage::Open,
             close_timeout,
             charged: 0,
+            deflate: None,
         }
     }
 
@@ -118,7 +121,14 @@ impl<'a> MessageTransport<'a> {
             Message::Text(_) => Opcode::Text,
             Message::Binary(_) => Opcode::Binary,
         };
-        self.write(opcode, message.as_bytes());
+        let deflate = self.link.deflate.filter(|_| self.link.is_open());
+        match deflate.and_then(|deflate| deflate.compress(message.as_bytes())) {
+            None => self.write(opcode, message.as_bytes()),
+            Some(compressed) => {
+                let header = SentHeader::new(opcode, compressed.len()).compressed();
+                self.write_frame(header, &compressed);
+            }
+        }
     }
 
     /// Sends a ping. The client answers it with a pong of the same payload, which
@@ -137,7 +147,10 @@ impl<'a> MessageTransport<'a> {
         if !self.link.is_open() {
             return;
         }
-        let header = SentHeader::new(opcode, payload.len());
+        self.write_frame(SentHeader::new(opcode, payload.len()), payload);
+    }
+
+    fn write_frame(&mut self, header: SentHeader, payload: &[u8]) {
         self.wire.call(&mut |transport| {
             transport.write(header.as_bytes());
             transport.write(payload);

@@ -6,7 +6,8 @@ use std::{fmt, str};
 use serveloop::{Deadline, Ended, Protocol, ProtocolError, Transport};
 
 use crate::close_code::CloseCode;
-use crate::frame::{CONTROL_MOST, Header, Opcode};
+use crate::deflate::Deflate;
+use crate::frame::{COMPRESSED, CONTROL_MOST, Header, Opcode, RESERVED};
 use crate::incoming::{Incoming, Violation};
 use crate::protocol::MessageProtocol;
 use crate::settings::Settings;
@@ -63,6 +64,12 @@ impl<H: MessageProtocol> WebSocket<H> {
             violation: None,
             farewell: None,
         }
+    }
+
+    /// Sets what was agreed on about compression.
+    pub(crate) fn with_deflate(mut self, deflate: Option<Deflate>) -> Self {
+        self.link.deflate = deflate;
+        self
     }
 
     /// Returns the protocol inside.
@@ -125,7 +132,11 @@ impl<H: MessageProtocol> WebSocket<H> {
         if !self.incoming.is_between_frames() {
             return self.take_payload(data, transport);
         }
-        let header = Header::parse(data).map_err(|text| self.blame(text.into()))?;
+        let reserved = match self.link.deflate {
+            Some(_) => RESERVED & !COMPRESSED,
+            None => RESERVED,
+        };
+        let header = Header::parse(data, reserved).map_err(|text| self.blame(text.into()))?;
         let Some(header) = header else {
             return Ok(0);
         };

@@ -207,6 +207,20 @@ fn pages_of_other_sites_may_be_kept_out() {
 }
 
 #[test]
+fn messages_are_compressed_if_both_sides_want_it() {
+    let offer = format!("{REQUEST}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+    for (options, is_agreed) in [(&["--deflate"][..], true), (&[], false)] {
+        let served = Served::new(&[&["websocket"], options, &TCP].concat());
+        let mut client = Stream::connect(served.uri(0));
+        client.send(&offer);
+        client.expect(RESPONSE.trim_end());
+        client.expect("\r\n");
+        let line = client.receive_line();
+        assert_eq!(line.contains("permessage-deflate"), is_agreed, "{line}");
+    }
+}
+
+#[test]
 fn datagrams_cannot_become_websockets() {
     for uri in ["udp://127.0.0.1:0", "unixgram:///tmp/no"] {
         let outcome = Outcome::new(&["serve", "websocket", "--listen", uri]);

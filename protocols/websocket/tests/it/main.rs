@@ -1,6 +1,7 @@
 //! WebSockets in memory, on a hostile simulated network, and beside another implementation.
 
 mod closing;
+mod compression;
 mod differential;
 mod handshake;
 mod limits;

@@ -18,6 +18,7 @@ pub(crate) const QUIET: Settings = Settings {
     ping_interval: None,
     max_head: 16 << 10,
     close_timeout: std::time::Duration::from_secs(5),
+    compression: serveloop_websocket::Compression::Off,
 };
 
 /// A frame as a client sends it.
