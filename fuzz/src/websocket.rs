@@ -4,7 +4,9 @@ mod model;
 
 use serveloop::testing::MemorySession;
 use serveloop::{CloseReason, Config, Factory, Limits, Peer, Protocol, ProtocolError};
-use serveloop_websocket::{Accept, Echo, Request, Settings, WebSocket, websocket_with};
+use serveloop_websocket::{
+    Accept, Compression, Echo, Request, Settings, WebSocket, websocket_with,
+};
 
 use crate::input::{Input, pieces, spelled};
 use model::{End, Frame};
@@ -41,6 +43,28 @@ const PAYLOADS: [&[u8]; 12] = [
     b"\xc3\xa9 and more",
 ];
 
+/// Parts of compressed messages, and what is none.
+const COMPRESSED: [&[u8]; 12] = [
+    b"",
+    &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
+    &[0, 5, 0, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0],
+    &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
+    &[0xf2, 0x48, 0x05, 0, 0, 0, 0xff, 0xff],
+    &[0xca, 0xc9, 0xc9, 0x07, 0],
+    // 300 times the same byte.
+    &[
+        0xab, 0x18, 0x05, 0xa3, 0x60, 0x14, 0x8c, 0x82, 0x51, 0x30, 0x0a, 0,
+    ],
+    b"\x00",
+    b"\xff",
+    b"\xf2",
+    &[b'x'; 130],
+    b"\x03\xe8",
+];
+
+/// About what a decompressor takes.
+const INFLATE_MOST: usize = 56 << 10;
+
 /// The bytes of a control frame's payload and of a header, which are kept besides a message.
 const HEADER_MOST: usize = 14 + 125;
 
@@ -52,17 +76,19 @@ const HEADER_MOST: usize = 14 + 125;
 /// When it is otherwise.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let is_request = input.below(4) == 0;
+    let kind = input.below(4);
     let limit = match input.byte() {
         255 => Limits::default().max_frame,
         limit => usize::from(limit),
     };
     let sizes = input.sizes();
-    if is_request {
-        return check_request(&spelled(input.rest(), &WORDS), &sizes);
+    match kind {
+        0 => return check_request(&spelled(input.rest(), &WORDS), &sizes),
+        1 => return check_compressed(&frames(input, &COMPRESSED), limit, &sizes),
+        _ => {}
     }
 
-    let stream = frames(input);
+    let stream = frames(input, &PAYLOADS);
     let expected = model::answers(&stream, limit);
     let open = || WebSocket::new(Echo, quiet());
     let whole = told(open(), limit, &[&stream]);
@@ -72,7 +98,7 @@ pub fn target(data: &[u8]) {
 }
 
 /// Frames of a client, and bytes of any kind between them.
-fn frames(mut input: Input<'_>) -> Vec<u8> {
+fn frames(mut input: Input<'_>, payloads: &[&[u8]]) -> Vec<u8> {
     let mut stream = Vec::new();
     while !input.is_empty() {
         let first = match input.below(32) {
@@ -85,10 +111,10 @@ fn frames(mut input: Input<'_>) -> Vec<u8> {
                 stream.push(input.byte());
                 continue;
             }
-            _ => [0x01, 0x00, 0x00, 0x80][input.below(4)],
+            _ => [0x01, 0x00, 0xc1, 0x80, 0x42, 0x00][input.below(6)],
         };
-        let mut payload = PAYLOADS[input.below(PAYLOADS.len())].to_vec();
-        payload.extend(PAYLOADS[input.below(PAYLOADS.len())]);
+        let mut payload = payloads[input.below(payloads.len())].to_vec();
+        payload.extend(payloads[input.below(payloads.len())]);
 
         let key = [input.byte(), 1, 2, 3];
         stream.push(first);
@@ -127,7 +153,8 @@ fn told(protocol: impl Protocol, limit: usize, pieces: &[&[u8]]) -> (Vec<u8>, En
         session.receive(piece);
         // Buffers grow by doubling.
         let held = session.held();
-        assert!(held <= 2 * (limit + HEADER_MOST), "{held} bytes are kept");
+        let most = 2 * (limit + HEADER_MOST) + INFLATE_MOST;
+        assert!(held <= most, "{held} bytes are kept");
     }
     session.receive_eof();
 
@@ -152,13 +179,29 @@ fn frames_of(mut sent: &[u8]) -> Vec<Frame> {
     frames
 }
 
+/// Compressed messages are read in the same way however they are cut.
+fn check_compressed(frames: &[u8], limit: usize, sizes: &[usize]) {
+    let head = [WORDS[0], WORDS[1], WORDS[2], WORDS[3]].concat();
+    let head = format!("{head}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+    let stream = [head.as_bytes(), frames].concat();
+    let whole = told(server(Compression::Deflate), limit, &[&stream]);
+    let cut = told(server(Compression::Deflate), limit, &pieces(&stream, sizes));
+    assert_eq!(cut, whole, "in pieces of {sizes:?} bytes: {frames:x?}");
+}
+
+fn server(compression: Compression) -> impl Protocol {
+    let settings = Settings {
+        compression,
+        ..quiet()
+    };
+    let mut factory = websocket_with(settings, |_: &Request<'_>| Ok(Accept::new(Echo)));
+    let peer = Peer::new("tcp://192.0.2.1:4711".parse().expect("an address"), Some(0));
+    factory.build_protocol(&peer).expect("a protocol")
+}
+
 /// A request is answered in the same way however it is cut. The response is a whole one.
 fn check_request(stream: &[u8], sizes: &[usize]) {
-    let serve = || {
-        let mut factory = websocket_with(quiet(), |_: &Request<'_>| Ok(Accept::new(Echo)));
-        let peer = Peer::new("tcp://192.0.2.1:4711".parse().expect("an address"), Some(0));
-        factory.build_protocol(&peer).expect("a protocol")
-    };
+    let serve = || server(Compression::Off);
     let limit = Limits::default().max_frame;
     let whole = told(serve(), limit, &[stream]);
     let cut = told(serve(), limit, &pieces(stream, sizes));

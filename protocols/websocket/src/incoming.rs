@@ -5,7 +5,7 @@ use std::str;
 use serveloop::ProtocolError;
 
 use crate::close_code::CloseCode;
-use crate::deflate::Inflate;
+use crate::deflate::{Broken, Inflate};
 use crate::frame::{Header, Mask, Opcode};
 use crate::message::Message;
 
@@ -33,7 +33,7 @@ impl Violation {
         }
     }
 
-    pub(crate) fn no_text(text: &'static str) -> Self {
+    pub(crate) fn invalid(text: &'static str) -> Self {
         Self {
             code: CloseCode::INVALID_DATA,
             error: ProtocolError::malformed(text),
@@ -160,7 +160,8 @@ impl Incoming {
             Some(inflate) => {
                 let mut compressed = data[..count].to_vec();
                 frame.mask.take_off(&mut compressed);
-                inflate.push(&compressed, &mut self.payload, self.limit)?;
+                let outcome = inflate.push(&compressed, &mut self.payload, self.limit);
+                self.check_inflated(outcome)?;
             }
         }
         frame.missing -= count as u64;
@@ -169,7 +170,8 @@ impl Incoming {
         self.frame = Some(frame).filter(|_| !is_frame_complete);
         if is_frame_complete && frame.is_last {
             if let Some(mut inflate) = self.inflate.take() {
-                inflate.finish(&mut self.payload, self.limit)?;
+                let outcome = inflate.finish(&mut self.payload, self.limit);
+                self.check_inflated(outcome)?;
             }
             return Ok((count, true));
         }
@@ -182,12 +184,24 @@ impl Incoming {
         if self.kind != Some(Kind::Text) {
             return Ok(());
         }
-        match str::from_utf8(&self.payload[self.checked..]) {
-            Ok(_) => self.checked = self.payload.len(),
+        let end = self.payload.len().min(self.limit);
+        match str::from_utf8(&self.payload[self.checked..end]) {
+            Ok(_) => self.checked = end,
             Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
-            Err(_) => return Err(Violation::no_text("text is not UTF-8")),
+            Err(_) => return Err(Violation::invalid("text is not UTF-8")),
         }
         Ok(())
+    }
+
+    /// Checks what was decompressed. Whatever the cut is, the first thing that is wrong counts.
+    fn check_inflated(&mut self, outcome: Result<(), Broken>) -> Result<(), Violation> {
+        self.check_text()?;
+        if self.payload.len() > self.limit {
+            // How much there was at once depends on the cut.
+            let length = (self.limit as u64).saturating_add(1);
+            return Err(Violation::too_long(length, self.limit));
+        }
+        outcome.map_err(|Broken| Violation::invalid("compressed data is broken"))
     }
 
     /// Passes the message, which is complete, to `deliver`, and begins anew.
@@ -200,7 +214,7 @@ impl Incoming {
         match self.kind.take() {
             Some(Kind::Text) => match str::from_utf8(&payload) {
                 Ok(text) => Ok(deliver(Message::Text(text))),
-                Err(_) => Err(Violation::no_text("text is not UTF-8")),
+                Err(_) => Err(Violation::invalid("text is not UTF-8")),
             },
             _ => Ok(deliver(Message::Binary(&payload))),
         }

@@ -283,7 +283,7 @@ fn farewell(payload: &[u8]) -> Result<(Option<CloseCode>, &str), Violation> {
     let code = code.ok_or("a close frame with a code that no frame may have")?;
     let reason = str::from_utf8(reason);
     let reason =
-        reason.map_err(|_| Violation::no_text("the text of a close frame is not UTF-8"))?;
+        reason.map_err(|_| Violation::invalid("the text of a close frame is not UTF-8"))?;
     Ok((Some(code), reason))
 }
 
