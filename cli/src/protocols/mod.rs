@@ -125,7 +125,7 @@ impl Protocol {
             Self::Hello(options) => options.check(addresses),
             Self::Operator(options) => options.check(addresses, execution),
             Self::Command(options) => options.check(addresses, execution),
-            Self::WebSocket(options) => options.check(addresses),
+            Self::WebSocket(options) => options.check(addresses, execution),
             _ => Ok(()),
         }
     }

@@ -1,12 +1,16 @@
-//! `serve websocket`: an echo of messages. The protocol is the crate `serveloop-websocket`.
+//! `serve websocket`: an echo of messages, or a room in which everybody reads them.
+//!
+//! The protocol is the crate `serveloop-websocket`.
 
 use std::io;
 use std::sync::Arc;
 
 use clap::Args;
-use serveloop::{Address, Statistics};
+use serveloop::service::Lagging;
+use serveloop::{Address, ProtocolError, Statistics};
 use serveloop_websocket::{
-    Accept, Compression, Echo, MessageProtocol, Refusal, Request, Settings, websocket_with,
+    Accept, Compression, Echo, Message, MessageGroup, MessageProtocol, MessageTransport, Refusal,
+    Request, Settings, websocket_with,
 };
 
 use crate::failure::Failure;
@@ -25,6 +29,11 @@ use crate::units::{Span, Timeout};
 ///   socket.send("good morning")
 ///   good morning
 ///
+/// With --room every client gets the messages of all, its own too. A client that does not keep up loses the
+/// oldest messages that wait for it. With --workers there is one room for all:
+///
+///   $ serveloop serve websocket --room
+///
 /// Pages that a browser has by https connect to wss, which is WebSocket over TLS:
 ///
 ///   $ serveloop serve websocket --listen 'tls://:9999?cert=cert.pem&key=key.pem'
@@ -41,6 +50,10 @@ use crate::units::{Span, Timeout};
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment, next_help_heading = "WebSocket")]
 pub(crate) struct WebSocketOptions {
+    /// Send each message to all clients, instead of back to its sender. Cannot be served with --model
+    /// forking
+    #[arg(long)]
+    room: bool,
     /// Where a page must come from whose browser connects, for example https://example.org. Can be given
     /// several times; without it, from anywhere. Clients that are no browsers need not say any
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
@@ -59,16 +72,24 @@ pub(crate) struct WebSocketOptions {
 
 impl WebSocketOptions {
     /// Returns an error for what cannot be served.
-    pub(super) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
-        if addresses.iter().any(Address::is_datagram) {
-            let problem = "websocket is for streams: a datagram cannot become a WebSocket";
-            return Err(Failure::Usage(problem.to_owned()));
-        }
-        Ok(())
+    pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
+        let problem = if addresses.iter().any(Address::is_datagram) {
+            "websocket is for streams: a datagram cannot become a WebSocket"
+        } else if self.room && execution.is_forking() {
+            "websocket --room cannot be served with --model forking: a process for each connection \
+             would be a room for each"
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Usage(problem.to_owned()))
     }
 
     pub(super) fn serve(self, server: BoundServer, execution: Execution) -> io::Result<Statistics> {
-        self.serve_each(server, execution, |_| Echo)
+        if !self.room {
+            return self.serve_each(server, execution, |_| Echo);
+        }
+        let room = MessageGroup::new(Lagging::DropOldest);
+        self.serve_each(server, execution, move |_| Member(room.clone()))
     }
 
     /// Serves with a handler for each request that is accepted.
@@ -96,6 +117,28 @@ impl WebSocketOptions {
             Ok(Accept::new(handler(request)))
         };
         execution.serve(server, websocket_with(settings, accept))
+    }
+}
+
+/// The only topic of the room.
+const ROOM: &str = "room";
+
+/// A client in the room.
+struct Member(MessageGroup);
+
+impl MessageProtocol for Member {
+    fn opened(&mut self, client: &mut MessageTransport<'_>) -> Result<(), ProtocolError> {
+        self.0.join(ROOM, client);
+        Ok(())
+    }
+
+    fn message_received(
+        &mut self,
+        message: Message<'_>,
+        _: &mut MessageTransport<'_>,
+    ) -> Result<(), ProtocolError> {
+        self.0.publish(ROOM, message);
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Headers of frames (RFC 6455, section 5.2), and the mask of a client.
 
+use crate::close_code::CloseCode;
+
 /// The most bytes of a control frame's payload.
 pub(crate) const CONTROL_MOST: usize = 125;
 
@@ -169,6 +171,48 @@ impl SentHeader {
     }
 }
 
+/// A whole close frame of a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CloseFrame {
+    bytes: [u8; 2 + CONTROL_MOST],
+    size: usize,
+}
+
+impl CloseFrame {
+    /// Creates a frame with as much of `reason` as fits. A code that no frame may say is left out, and the
+    /// reason with it.
+    pub(crate) fn new(code: CloseCode, reason: &str) -> Self {
+        let mut bytes = [0; 2 + CONTROL_MOST];
+        let mut size = 2;
+        if code.is_sendable() {
+            let reason = cut(reason, CONTROL_MOST - 2);
+            size = 4 + reason.len();
+            bytes[2..4].copy_from_slice(&code.number().to_be_bytes());
+            bytes[4..size].copy_from_slice(reason.as_bytes());
+        }
+        let header = SentHeader::new(Opcode::Close, size - 2);
+        bytes[..2].copy_from_slice(header.as_bytes());
+        Self { bytes, size }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.size]
+    }
+}
+
+/// Returns whether bytes that a server sends are a close frame.
+pub(crate) fn is_close(frame: &[u8]) -> bool {
+    frame.first() == Some(&(0x80 | Opcode::Close as u8))
+}
+
+/// Returns the first `most` bytes of `text`, or a little less, so that no character is cut.
+fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
 /// The key with which a client has masked a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mask([u8; 4]);
@@ -197,6 +241,16 @@ impl Mask {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_character_is_cut() {
+        assert_eq!(cut("", 3), "");
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "abc");
+        assert_eq!(cut("ab\u{20ac}", 3), "ab");
+        assert_eq!(cut("ab\u{20ac}", 4), "ab");
+        assert_eq!(cut("ab\u{20ac}", 5), "ab\u{20ac}");
+    }
 
     #[test]
     fn lengths_are_read_back() {

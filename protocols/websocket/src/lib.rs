@@ -40,6 +40,7 @@
 //!   [`origin`](Request::origin), its subprotocols.
 //! - [`MessageTransport`] sends messages and pings, and closes. Nothing can be sent after a close frame,
 //!   and none is cut off.
+//! - [`MessageGroup`] sends what anybody publishes to many WebSockets, and [`MessageOutbox`] to one.
 //! - [`Settings`] and the [`Limits`](serveloop::Limits) of the connection have every limit and deadline.
 //! - [`WebSocket`] is the protocol without the request, for connections that became a WebSocket in
 //!   another way.
@@ -80,6 +81,7 @@ mod frame;
 mod handshake;
 mod incoming;
 mod message;
+mod outbox;
 mod protocol;
 mod refusal;
 mod request;
@@ -91,6 +93,7 @@ pub use close_code::CloseCode;
 pub use echo::Echo;
 pub use handshake::{Accept, Handshake, websocket, websocket_with};
 pub use message::Message;
+pub use outbox::{MessageGroup, MessageOutbox};
 pub use protocol::MessageProtocol;
 pub use refusal::Refusal;
 pub use request::{Request, accept_key};

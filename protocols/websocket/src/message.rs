@@ -1,5 +1,7 @@
 //! One message.
 
+use crate::frame::Opcode;
+
 /// One message: text, which is always UTF-8, or bytes.
 ///
 /// ```
@@ -37,6 +39,15 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Message<'_> {
+    pub(crate) fn opcode(self) -> Opcode {
+        match self {
+            Self::Text(_) => Opcode::Text,
+            Self::Binary(_) => Opcode::Binary,
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 ///   connection with the code 1009, as soon as a header shows that it is longer.
 /// - `first_message_timeout` is the time for the request, `message_timeout` the time from the first
 ///   byte of a message to its last.
-/// - `max_output` is the most that may wait for a client.
+/// - `max_output` is the most that may wait for a client, and `max_posted` the most that others may have
+///   for it.
 ///
 /// ```
 /// use serveloop_websocket::Settings;
@@ -52,6 +53,9 @@ pub enum Compression {
     /// needs no memory for that between messages. A message counts with its length before compression
     /// towards `max_frame`. One that is shorter than 64 bytes, or would not become shorter, is sent as it
     /// is.
+    ///
+    /// What a [`MessageGroup`](crate::MessageGroup) or a [`MessageOutbox`](crate::MessageOutbox) sends is not
+    /// compressed.
     ///
     /// Do not compress secrets together with what an attacker chooses: the length tells about both.
     Deflate,

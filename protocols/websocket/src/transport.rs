@@ -1,15 +1,16 @@
 //! A message protocol's view of its connection.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, mem};
 
 use serveloop::{Config, Limits, Peer, ProtocolError, Transport, Waker};
 
 use crate::close_code::CloseCode;
 use crate::deflate::Deflate;
-use crate::frame::{CONTROL_MOST, Opcode, SentHeader};
+use crate::frame::{CONTROL_MOST, CloseFrame, Opcode, SentHeader};
 use crate::message::Message;
+use crate::outbox::MessageOutbox;
 
 /// A [`MessageProtocol`](crate::MessageProtocol)'s view of its WebSocket, for the duration of one call.
 ///
@@ -66,9 +67,11 @@ impl Wire for Transport<'_> {
 }
 
 /// How far the closing handshake has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Stage {
     Open,
+    /// Our close frame waits for room: more than `max_output` bytes wait already.
+    Owing(Box<CloseFrame>),
     /// Our close frame is sent. The client may take until then to answer it.
     Closing {
         until: Option<Instant>,
@@ -78,7 +81,7 @@ pub(crate) enum Stage {
 }
 
 /// The part of a WebSocket that a [`MessageTransport`] acts on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) stage: Stage,
     close_timeout: Duration,
@@ -98,7 +101,7 @@ impl Link {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+        matches!(self.stage, Stage::Open)
     }
 }
 
@@ -112,20 +115,16 @@ impl<'a> MessageTransport<'a> {
 
     /// Sends a message, after everything sent before. After [`close`](Self::close) this does nothing.
     ///
-    /// While `high_water` bytes or more wait, the client's input is not read. If more than `max_output`
-    /// bytes would wait, the connection is ended with
-    /// [`CloseReason::Overflow`](serveloop::CloseReason::Overflow).
+    /// While `high_water` bytes or more wait, the client's input is not read. The connection is ended with
+    /// [`CloseReason::Overflow`](serveloop::CloseReason::Overflow) if more than `max_output` bytes waited
+    /// before this call of the protocol, or more than `max_reply` bytes wait after it.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
         let message = message.into();
-        let opcode = match message {
-            Message::Text(_) => Opcode::Text,
-            Message::Binary(_) => Opcode::Binary,
-        };
         let deflate = self.link.deflate.filter(|_| self.link.is_open());
         match deflate.and_then(|deflate| deflate.compress(message.as_bytes())) {
-            None => self.write(opcode, message.as_bytes()),
+            None => self.write(message.opcode(), message.as_bytes()),
             Some(compressed) => {
-                let header = SentHeader::new(opcode, compressed.len()).compressed();
+                let header = SentHeader::new(message.opcode(), compressed.len()).compressed();
                 self.write_frame(header, &compressed);
             }
         }
@@ -166,25 +165,46 @@ impl<'a> MessageTransport<'a> {
         if !self.link.is_open() {
             return;
         }
-        self.write_close(code.is_sendable().then_some(code), reason);
+        let frame = CloseFrame::new(code, reason);
+        if !self.has_room() {
+            self.link.stage = Stage::Owing(Box::new(frame));
+            return;
+        }
+        self.write_bytes(frame.as_bytes());
+        self.await_answer();
+    }
+
+    /// Sends the close frame that waited for room.
+    pub(crate) fn pay(&mut self) {
+        if let Stage::Owing(frame) = mem::replace(&mut self.link.stage, Stage::Open) {
+            self.write_bytes(frame.as_bytes());
+            self.await_answer();
+        }
+    }
+
+    /// Returns whether a call may add output without ending the connection.
+    fn has_room(&self) -> bool {
+        self.waiting() <= self.limits().max_output
+    }
+
+    /// Begins to wait for the client's close frame, after ours.
+    pub(crate) fn await_answer(&mut self) {
         self.link.stage = Stage::Closing {
             until: self.now().checked_add(self.link.close_timeout),
         };
-        // The client's answer comes after what is unread.
+        // It comes after what is unread.
         self.resume_reading();
     }
 
-    /// Sends the close frame.
-    pub(crate) fn write_close(&mut self, code: Option<CloseCode>, reason: &str) {
-        let mut payload = [0; CONTROL_MOST];
-        let mut length = 0;
-        if let Some(code) = code {
-            payload[..2].copy_from_slice(&code.number().to_be_bytes());
-            let reason = cut(reason, CONTROL_MOST - 2);
-            length = 2 + reason.len();
-            payload[2..length].copy_from_slice(reason.as_bytes());
+    /// Sends the close frame of a connection that ends without an answer to it, unless it is sent already.
+    pub(crate) fn write_close(&mut self, code: CloseCode, reason: &str) {
+        if self.link.is_open() && self.has_room() {
+            self.write_bytes(CloseFrame::new(code, reason).as_bytes());
         }
-        self.write(Opcode::Close, &payload[..length]);
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) {
+        self.wire.call(&mut |transport| transport.write(bytes));
     }
 
     /// Ends the connection when everything sent is sent, without waiting for the client's close frame.
@@ -292,6 +312,14 @@ impl<'a> MessageTransport<'a> {
         Ok(result?)
     }
 
+    /// Returns a handle with which others, on any thread, have this WebSocket send messages.
+    pub fn outbox(&mut self) -> MessageOutbox {
+        let mut outbox = None;
+        self.wire
+            .call(&mut |transport| outbox = Some(transport.outbox()));
+        MessageOutbox::new(outbox.expect("just made"))
+    }
+
     /// Returns a handle with which others have [`woken`](crate::MessageProtocol::woken) called.
     #[must_use]
     pub fn waker(&self) -> Waker {
@@ -304,28 +332,5 @@ impl fmt::Debug for MessageTransport<'_> {
         f.debug_struct("MessageTransport")
             .field("link", &self.link)
             .finish_non_exhaustive()
-    }
-}
-
-/// Returns the first `most` bytes of `text`, or a little less, so that no character is cut.
-fn cut(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len()))
-        .rev()
-        .find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_character_is_cut() {
-        assert_eq!(cut("", 3), "");
-        assert_eq!(cut("abc", 3), "abc");
-        assert_eq!(cut("abcd", 3), "abc");
-        assert_eq!(cut("ab\u{20ac}", 3), "ab");
-        assert_eq!(cut("ab\u{20ac}", 4), "ab");
-        assert_eq!(cut("ab\u{20ac}", 5), "ab\u{20ac}");
     }
 }

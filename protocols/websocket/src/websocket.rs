@@ -3,11 +3,12 @@
 use std::time::Instant;
 use std::{fmt, str};
 
+use serveloop::service::Post;
 use serveloop::{Deadline, Ended, Protocol, ProtocolError, Transport};
 
 use crate::close_code::CloseCode;
 use crate::deflate::Deflate;
-use crate::frame::{COMPRESSED, CONTROL_MOST, Header, Opcode, RESERVED};
+use crate::frame::{COMPRESSED, CONTROL_MOST, Header, Opcode, RESERVED, is_close};
 use crate::incoming::{Incoming, Violation};
 use crate::protocol::MessageProtocol;
 use crate::settings::Settings;
@@ -222,10 +223,10 @@ impl<H: MessageProtocol> WebSocket<H> {
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
         let (code, reason) = farewell(payload).map_err(|violation| self.blame(violation))?;
+        let code = code.unwrap_or(CloseCode::NO_STATUS);
         let mut client = self.client(transport);
         client.write_close(code, "");
         client.end();
-        let code = code.unwrap_or(CloseCode::NO_STATUS);
         self.farewell = Some(Box::new((code, reason.to_owned())));
         self.settle(transport);
         Ok(())
@@ -263,7 +264,7 @@ impl<H: MessageProtocol> WebSocket<H> {
         let was_pinged = std::mem::replace(&mut silence.is_pinged, true);
         let mut client = self.client(transport);
         if was_pinged {
-            client.write_close(Some(CloseCode::INTERNAL_ERROR), "no answer to a ping");
+            client.write_close(CloseCode::INTERNAL_ERROR, "no answer to a ping");
             client.end();
         } else {
             client.ping(b"");
@@ -340,12 +341,15 @@ impl<H: MessageProtocol> Protocol for WebSocket<H> {
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
-        self.tell(transport, H::resume_writing);
+        match self.link.stage {
+            Stage::Owing(_) => self.client(transport).pay(),
+            _ => self.tell(transport, H::resume_writing),
+        }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         match self.link.stage {
-            Stage::Closed => None,
+            Stage::Owing(_) | Stage::Closed => None,
             Stage::Closing { until } => until,
             Stage::Open => {
                 let silence = self.silence.map(|silence| silence.due);
@@ -366,7 +370,7 @@ impl<H: MessageProtocol> Protocol for WebSocket<H> {
 
         if self.message_due.is_some_and(|due| due <= now) {
             let mut client = self.client(transport);
-            client.write_close(Some(CloseCode::POLICY), &Deadline::Message.to_string());
+            client.write_close(CloseCode::POLICY, &Deadline::Message.to_string());
             client.end();
         } else if self.silence.is_some_and(|silence| silence.due <= now) {
             self.look_at_silence(now, transport);
@@ -387,7 +391,7 @@ impl<H: MessageProtocol> Protocol for WebSocket<H> {
             _ => CloseCode::POLICY,
         };
         self.client(transport)
-            .write_close(Some(code), &deadline.to_string());
+            .write_close(code, &deadline.to_string());
     }
 
     fn input_rejected(&mut self, error: &ProtocolError, transport: &mut Transport<'_>) {
@@ -396,12 +400,24 @@ impl<H: MessageProtocol> Protocol for WebSocket<H> {
             None => told(error),
         };
         if let Some((code, reason)) = told {
-            self.client(transport).write_close(Some(code), &reason);
+            self.client(transport).write_close(code, &reason);
         }
     }
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.tell(transport, H::shutdown_requested);
+    }
+
+    /// Sends the frame that was posted, unless our close frame is sent.
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        if !self.link.is_open() {
+            return;
+        }
+        transport.write_post(post);
+        if is_close(post) {
+            self.client(transport).await_answer();
+        }
+        self.settle(transport);
     }
 
     fn connection_lost(&mut self, ended: &Ended<'_>) {

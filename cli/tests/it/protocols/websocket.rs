@@ -60,6 +60,16 @@ impl WebSocket {
         assert_eq!(found, expected);
     }
 
+    /// Waits for a text of less than 126 bytes, which is `last` or one of 120 bytes.
+    #[track_caller]
+    fn receive(&mut self) -> String {
+        match self.0.receive(2).as_str() {
+            "\u{fffd}\u{4}" => self.0.receive(4),
+            "\u{fffd}x" => self.0.receive(120),
+            header => panic!("not a frame: {header:?}"),
+        }
+    }
+
     /// Waits for the close frame with this code, and then the end.
     #[track_caller]
     pub(crate) fn expect_closed(&mut self, code: u16) {
@@ -203,6 +213,78 @@ fn pages_of_other_sites_may_be_kept_out() {
     let outcome = Outcome::new(&["serve", "websocket", "--origin", "example.org/"]);
     assert_eq!(outcome.code, Some(2));
     let problem = "such as https://example.org";
+    assert!(outcome.stderr.contains(problem), "{}", outcome.stderr);
+}
+
+/// Everybody reads what anybody writes, in the same order, whichever loop or thread serves them.
+#[test]
+fn a_room_in_every_model_that_shares_one() {
+    let models: [&[&str]; 3] = [&[], &["--workers", "3"], &["--model", "threaded"]];
+    for model in models {
+        let served = Served::new(&[&["websocket", "--room"], &TCP[..], model].concat());
+        let mut members: Vec<_> = (0..6).map(|_| WebSocket::connect(served.uri(0))).collect();
+        // Whoever has the response to the request is in the room.
+        for number in 0..members.len() {
+            let text = format!("{number} is here");
+            members[number].send(0x81, text.as_bytes());
+            for member in &mut members {
+                member.expect(0x81, &text);
+            }
+        }
+
+        let mut leaving = members.remove(0);
+        leaving.send(0x88, &1000_u16.to_be_bytes());
+        leaving.expect_closed(1000);
+        members.remove(0).0.reset();
+        members[0].send(0x82, b"who is left?");
+        for member in &mut members {
+            member.expect(0x82, "who is left?");
+        }
+        served.signal(Signal::TERM);
+        for member in &mut members {
+            member.send(0x88, &1001_u16.to_be_bytes());
+            member.expect_closed(1001);
+        }
+        assert_eq!(served.exit_code(), Some(0), "{model:?}");
+    }
+}
+
+/// Of fifty messages each, 15 MB in all.
+const ROUNDS: usize = 2_500;
+
+/// A member that reads nothing holds up nobody, and is sent whole messages when it reads again.
+#[test]
+fn a_member_that_reads_nothing_holds_up_nobody() {
+    let small = ["websocket", "--room", "--send-buffer", "4KiB"];
+    let served = Served::new(&[&small[..], &TCP].concat());
+    let (mut slow, mut quick) = (
+        WebSocket::connect(served.uri(0)),
+        WebSocket::connect(served.uri(0)),
+    );
+    let text = "0123456789".repeat(12);
+    for _ in 0..ROUNDS {
+        for _ in 0..50 {
+            quick.send(0x81, text.as_bytes());
+        }
+        for _ in 0..50 {
+            quick.expect(0x81, &text);
+        }
+    }
+    slow.send(0x81, b"last");
+    quick.expect(0x81, "last");
+    // It gets some of that, whole, and then the last.
+    let mut received = 0;
+    while slow.receive() != "last" {
+        received += 1;
+    }
+    assert!(received < 50 * ROUNDS, "nothing was dropped");
+}
+
+#[test]
+fn processes_share_no_room() {
+    let outcome = Outcome::new(&["serve", "websocket", "--room", "--model", "forking"]);
+    assert_eq!(outcome.code, Some(2));
+    let problem = "websocket --room cannot be served with --model forking";
     assert!(outcome.stderr.contains(problem), "{}", outcome.stderr);
 }
 

@@ -60,7 +60,7 @@ fn a_producer_waits_for_a_slow_client() {
     assert!(received == expected);
 }
 
-/// Sends without asking whether there is room.
+/// Answers with more than may wait, and then again without asking whether there is room.
 struct Careless;
 
 impl MessageProtocol for Careless {
@@ -69,19 +69,54 @@ impl MessageProtocol for Careless {
         message: Message<'_>,
         client: &mut MessageTransport<'_>,
     ) -> Result {
-        for _ in 0..100 {
-            client.send(message);
+        client.send(message);
+        if message.as_bytes().starts_with(b"again") {
+            client.call_again();
         }
         Ok(())
+    }
+
+    fn woken(&mut self, client: &mut MessageTransport<'_>) {
+        client.send("again");
+    }
+}
+
+fn small() -> Limits {
+    Limits {
+        high_water: 100,
+        low_water: 50,
+        max_output: 1_000,
+        ..Limits::default()
     }
 }
 
 #[test]
 fn a_careless_producer_ends_its_connection_alone() {
-    let mut session = open(Careless);
+    let config = patient(small());
+    let mut session = MemorySession::with_config(WebSocket::new(Careless, QUIET), config);
     session.stop_taking();
-    session.receive(&frame(BINARY, [0; 60_000]));
+    session.receive(&frame(TEXT, "again".repeat(10_000)));
     assert!(matches!(session.reason(), Some(CloseReason::Overflow)));
+}
+
+/// Nothing may be added to so much output. The close frame waits until there is room.
+#[test]
+fn a_close_frame_waits_for_room() {
+    let config = patient(small());
+    let mut session = MemorySession::with_config(WebSocket::new(Careless, QUIET), config);
+    session.stop_taking();
+    let long = "x".repeat(50_000);
+    session.receive(&frame(TEXT, &long));
+    session.shutdown();
+    session.advance(Duration::from_secs(60));
+    assert!(session.reason().is_none(), "{:?}", session.reason());
+
+    session.take_in_steps(777);
+    assert!(session.sent() == [plain(TEXT, long), closed(1001, "")].concat());
+    session.advance(Duration::from_millis(4_999));
+    assert!(session.reason().is_none());
+    session.advance(Duration::from_millis(1));
+    assert!(matches!(session.reason(), Some(CloseReason::Shutdown)));
 }
 
 /// Whoever says the password may be idle.

@@ -3,6 +3,7 @@
 mod closing;
 mod compression;
 mod differential;
+mod groups;
 mod handshake;
 mod limits;
 mod messages;

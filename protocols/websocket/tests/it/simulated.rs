@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use serveloop::service::{Lagging, Post};
 use serveloop::testing::{Exchange, Simulation};
 use serveloop::{Config, Ended, Factory, Limits, Peer, Protocol, ProtocolError, Result, Transport};
 use serveloop_websocket::{
-    Accept, CloseCode, Echo, Message, MessageProtocol, MessageTransport, Request, websocket_with,
+    Accept, CloseCode, Echo, Message, MessageGroup, MessageProtocol, MessageTransport, Request,
+    websocket_with,
 };
 
 use crate::support::{
@@ -70,6 +72,10 @@ impl<P: Protocol> Protocol for Reticent<P> {
 
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         transport.close();
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        self.0.posted(post, transport);
     }
 
     fn connection_lost(&mut self, ended: &Ended<'_>) {
@@ -158,6 +164,44 @@ fn a_close_frame_is_whole_on_any_network() {
     let talk = greeted().then(frame(TEXT, "go"), expected).stays_open();
     let answered = talk.clone().then(frame(CLOSE, farewell(1000, "")), "");
     simulate(|| Countdown(200), &[talk.ends_last(), answered.in_turns()]);
+}
+
+/// Reads what it writes by way of a group in which it is alone.
+struct Member(MessageGroup);
+
+impl MessageProtocol for Member {
+    fn opened(&mut self, client: &mut MessageTransport<'_>) -> Result {
+        self.0.join(client.id().to_be_bytes(), client);
+        Ok(())
+    }
+
+    fn message_received(
+        &mut self,
+        message: Message<'_>,
+        client: &mut MessageTransport<'_>,
+    ) -> Result {
+        self.0.publish(client.id().to_be_bytes(), message);
+        if message == Message::Text("last") {
+            let closed = client.outbox().close(CloseCode::NORMAL, "");
+            closed.expect("room");
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_published_arrives_on_any_network() {
+    let long = "0123456789".repeat(500);
+    let talk = greeted()
+        .then(frame(TEXT, "one"), plain(TEXT, "one"))
+        .then(frame(TEXT, &long), plain(TEXT, &long))
+        .then(
+            frame(TEXT, "last"),
+            [plain(TEXT, "last"), closed(1000, "")].concat(),
+        );
+    let talk = talk.stays_open();
+    let group = || Member(MessageGroup::new(Lagging::DropOldest));
+    simulate(group, &[talk.clone().in_turns(), talk.ends_last()]);
 }
 
 #[test]
