@@ -39,7 +39,7 @@ use crate::units::{Span, Timeout};
 ///   $ serveloop serve websocket --listen 'tls://:9999?cert=cert.pem&key=key.pem'
 ///
 /// A text comes back as text, bytes come back as bytes, and a ping is answered. The path of a request
-/// does not matter, and no subprotocol is chosen. A message, in one frame or in fragments, has at most
+/// does not matter. A message, in one frame or in fragments, has at most
 /// --max-frame bytes, and at most --message-timeout from its first byte to its last. The close frame of
 /// the server says what is wrong: 1002 for a client that breaks the rules of WebSocket, 1007 for text
 /// that is not UTF-8, 1009 for a message that is too long. A request that is no request for a WebSocket
@@ -58,6 +58,10 @@ pub(crate) struct WebSocketOptions {
     /// several times; without it, from anywhere. Clients that are no browsers need not say any
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     origin: Vec<String>,
+    /// A subprotocol that is named to clients that offer it, though it changes nothing. Can be given several
+    /// times, the preferred one first; some clients leave a server that names none of theirs
+    #[arg(long, value_name = "NAME", value_parser = subprotocol)]
+    subprotocol: Vec<String>,
     /// After how much silence a client is sent a ping; one that does not answer for as long again is
     /// disconnected. 0: never, and --idle-timeout ends the connections of silent clients
     #[arg(long, value_name = "DURATION", default_value_t = Settings::default().ping_interval.into())]
@@ -112,9 +116,15 @@ impl WebSocketOptions {
             ..Settings::default()
         };
         let origins: Arc<[String]> = self.origin.into();
+        let names: Arc<[String]> = self.subprotocol.into();
         let accept = move |request: &Request<'_>| {
             admit(&origins, request)?;
-            Ok(Accept::new(handler(request)))
+            let accept = Accept::new(handler(request));
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            Ok(match request.select(&names) {
+                Some(name) => accept.with_subprotocol(name),
+                None => accept,
+            })
         };
         execution.serve(server, websocket_with(settings, accept))
     }
@@ -172,6 +182,15 @@ fn origin(text: &str) -> Result<String, String> {
          https://example.org or http://localhost:8080"
             .to_owned(),
     )
+}
+
+/// Checks the name of a subprotocol, a token of HTTP.
+fn subprotocol(text: &str) -> Result<String, String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_allowed) {
+        return Err("a subprotocol has letters, digits and some signs, such as chat.v1".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

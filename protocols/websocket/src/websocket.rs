@@ -155,8 +155,7 @@ impl<H: MessageProtocol> WebSocket<H> {
         if self.link.is_open() {
             let limit = transport.limits().max_frame;
             if !self.incoming.has_begun() {
-                let timeout = transport.limits().message_timeout;
-                self.message_due = timeout.and_then(|timeout| transport.now().checked_add(timeout));
+                self.expect_rest(transport);
             }
             let begun = self.incoming.begin(&header, limit);
             begun.map_err(|violation| self.blame(violation))?;
@@ -164,6 +163,12 @@ impl<H: MessageProtocol> WebSocket<H> {
             self.incoming.skip(&header);
         }
         Ok(header.size + self.take_payload(&data[header.size..], transport)?)
+    }
+
+    /// Gives the client from now on the time that it has for a message.
+    fn expect_rest(&mut self, transport: &Transport<'_>) {
+        let timeout = transport.limits().message_timeout;
+        self.message_due = timeout.and_then(|timeout| transport.now().checked_add(timeout));
     }
 
     fn take_payload(
@@ -368,7 +373,11 @@ impl<H: MessageProtocol> Protocol for WebSocket<H> {
             return;
         }
 
-        if self.message_due.is_some_and(|due| due <= now) {
+        let is_late = self.message_due.is_some_and(|due| due <= now);
+        if is_late && (transport.is_full() || transport.is_paused()) {
+            // It may have sent the rest, which is not read.
+            self.expect_rest(transport);
+        } else if is_late {
             let mut client = self.client(transport);
             client.write_close(CloseCode::POLICY, &Deadline::Message.to_string());
             client.end();

@@ -142,12 +142,15 @@ fn clients_that_break_the_rules_are_told_and_others_are_not() {
 
 #[test]
 fn a_silent_client_is_asked_and_then_disconnected() {
-    let served = Served::new(&["websocket", "--ping-interval", "100ms", TCP[0], TCP[1]]);
-    let mut client = WebSocket::connect(served.uri(0));
-    client.expect(0x89, "");
-    client.send(0x8a, b"");
-    client.expect(0x89, "");
-    client.expect_closed(1011);
+    for model in MODELS {
+        let ping = ["websocket", "--ping-interval", "500ms"];
+        let served = Served::new(&[&ping[..], &TCP, model].concat());
+        let mut client = WebSocket::connect(served.uri(0));
+        client.expect(0x89, "");
+        client.send(0x8a, b"");
+        client.expect(0x89, "");
+        client.expect_closed(1011);
+    }
 
     let served = Served::new(&[
         "websocket",
@@ -300,6 +303,23 @@ fn messages_are_compressed_if_both_sides_want_it() {
         let line = client.receive_line();
         assert_eq!(line.contains("permessage-deflate"), is_agreed, "{line}");
     }
+}
+
+#[test]
+fn subprotocols_are_named_to_those_who_offer_them() {
+    let names = ["--subprotocol", "v2", "--subprotocol", "v1"];
+    let served = Served::new(&[&["websocket"], &names[..], &TCP].concat());
+    for (offer, chosen) in [("v1, v2", "v2"), ("v0,v1", "v1"), ("v3", "")] {
+        let mut client = Stream::connect(served.uri(0));
+        client.send(&format!("{REQUEST}Sec-WebSocket-Protocol: {offer}\r\n\r\n"));
+        client.expect(RESPONSE.trim_end());
+        client.expect("\r\n");
+        let line = client.receive_line();
+        let name = line.trim_end().strip_prefix("Sec-WebSocket-Protocol: ");
+        assert_eq!(name.unwrap_or_default(), chosen, "{line:?}");
+    }
+    let outcome = Outcome::new(&["serve", "websocket", "--subprotocol", "a b"]);
+    assert_eq!(outcome.code, Some(2));
 }
 
 #[test]

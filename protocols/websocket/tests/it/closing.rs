@@ -304,6 +304,35 @@ fn a_message_has_to_be_complete_in_time() {
     assert!(session.reason().is_none());
 }
 
+/// While its input is not read, a client cannot be late.
+#[test]
+fn a_message_that_is_not_read_is_not_late() {
+    let limits = Limits {
+        high_water: 100,
+        low_water: 50,
+        write_timeout: None,
+        idle_timeout: None,
+        ..greeted().limits
+    };
+    let timeout = limits.message_timeout.unwrap();
+    let config = Config {
+        limits,
+        ..Config::default()
+    };
+    let mut session = MemorySession::with_config(WebSocket::new(Echo, QUIET), config);
+    session.stop_taking();
+    let long = [b'x'; 120];
+    session.receive(&[frame(TEXT & MORE, "a"), frame(PING, long)].concat());
+    session.receive(&frame(0x80, "b"));
+    session.advance(timeout * 3);
+    assert!(session.reason().is_none(), "{:?}", session.reason());
+    session.take_in_steps(1_000);
+    assert_eq!(
+        session.sent(),
+        [plain(PONG, long), plain(TEXT, "ab")].concat()
+    );
+}
+
 #[test]
 fn a_silent_client_is_asked_whether_it_is_there() {
     let notes = Notes::default();
