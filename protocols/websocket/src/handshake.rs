@@ -1,9 +1,10 @@
 //! The opening handshake: the request that becomes a WebSocket.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serveloop::layer::{Upgradable, Upgrade};
-use serveloop::{Deadline, Peer, Protocol, ProtocolError, Transport};
+use serveloop::{Deadline, Limits, Peer, Protocol, ProtocolError, Transport};
 
 use crate::LOG_TARGET;
 use crate::deflate::Deflate;
@@ -110,6 +111,8 @@ pub struct Handshake<H, A> {
     accept: A,
     /// How many bytes of the head were looked at.
     seen: usize,
+    /// The longest message, if the head may be longer.
+    max_frame: Option<usize>,
     /// What answers a request that is wrong, until the session asks for it.
     refusal: Option<Refusal>,
     next: Option<(H, Option<Deflate>)>,
@@ -127,6 +130,7 @@ where
             settings,
             accept,
             seen: 0,
+            max_frame: None,
             refusal: None,
             next: None,
         }
@@ -197,6 +201,9 @@ where
         }
         response.push_str("\r\n");
 
+        if let Some(max_frame) = self.max_frame.take() {
+            set_max_frame(max_frame, transport)?;
+        }
         transport.write(response.as_bytes());
         self.next = Some((accept.handler, deflate));
         Ok(())
@@ -222,10 +229,28 @@ where
     }
 }
 
+fn set_max_frame(max_frame: usize, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+    let limits = Limits {
+        max_frame,
+        ..transport.limits().clone()
+    };
+    Ok(transport.set_limits(Arc::new(limits))?)
+}
+
 impl<H, A> Protocol for Handshake<H, A>
 where
     A: FnMut(&Request<'_>) -> Result<Accept<H>, Refusal>,
 {
+    /// A head is not limited by how long a message may be.
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        let (max_frame, max_head) = (transport.limits().max_frame, self.settings.max_head);
+        if max_frame < max_head {
+            self.max_frame = Some(max_frame);
+            set_max_frame(max_head, transport)?;
+        }
+        Ok(())
+    }
+
     fn data_received(
         &mut self,
         data: &[u8],

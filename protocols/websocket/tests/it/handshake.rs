@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serveloop::testing::{MemorySession, SplitChecker};
-use serveloop::{CloseReason, Factory, Peer, Protocol, ProtocolError};
+use serveloop::{CloseReason, Factory, Limits, Peer, Protocol, ProtocolError};
 use serveloop_websocket::{Accept, Echo, Refusal, Request, Settings, websocket, websocket_with};
 
-use crate::support::{QUIET, TEXT, answer, frame, plain};
+use crate::support::{QUIET, TEXT, answer, frame, patient, plain};
 
 const LINES: [&str; 6] = [
     "GET /chat?room=1 HTTP/1.1",
@@ -198,6 +198,25 @@ fn a_head_has_a_limit() {
     let mut session = MemorySession::new(serve(16 << 10));
     session.receive(with("", &fields).as_bytes());
     assert!(session.sent().starts_with(b"HTTP/1.1 431 "));
+}
+
+/// What limits messages does not limit the head, and the other way round.
+#[test]
+fn a_head_may_be_longer_than_a_message() {
+    let request = with("", &[&format!("Cookie: {}", "x".repeat(5_000))]);
+    let limits = Limits {
+        max_frame: 10,
+        ..Limits::default()
+    };
+    let mut session = MemorySession::with_config(server(), patient(limits));
+    for piece in request.as_bytes().chunks(500) {
+        session.receive(piece);
+    }
+    assert!(session.sent().starts_with(b"HTTP/1.1 101 "));
+    session.receive(&frame(TEXT, "0123456789"));
+    assert_eq!(session.sent(), plain(TEXT, "0123456789"));
+    session.receive(&frame(TEXT, "0123456789a"));
+    assert_eq!(session.sent()[2..4], 1009_u16.to_be_bytes());
 }
 
 #[test]
