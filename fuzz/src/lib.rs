@@ -19,6 +19,7 @@ pub mod resp;
 pub mod session;
 pub mod simulation;
 pub mod tls;
+pub mod websocket;
 pub mod words;
 
 /// One part and its model, run on any bytes. Panics when they differ.
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("session", session::target),
     ("simulation", simulation::target),
     ("tls", tls::target),
+    ("websocket", websocket::target),
     ("words", words::target),
 ];
 

@@ -12,6 +12,7 @@ mod memcached;
 mod print;
 mod resp;
 mod timestamp;
+mod websocket;
 
 use std::io;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
 use crate::protocols::resp::RespOptions;
 use crate::protocols::timestamp::TimestampOptions;
+use crate::protocols::websocket::WebSocketOptions;
 use crate::serving::{BoundServer, Execution, MessageKind, Need};
 use crate::units::Span;
 
@@ -107,6 +109,8 @@ pub(crate) enum Protocol {
     Command(CommandOptions),
     Memcached(MemcachedOptions),
     Resp(RespOptions),
+    #[command(name = "websocket")]
+    WebSocket(WebSocketOptions),
 }
 
 #[derive(Args, Debug)]
@@ -129,6 +133,7 @@ impl Protocol {
             Self::Command(options) => options.check(addresses, execution),
             Self::Memcached(options) => options.check(addresses, execution),
             Self::Resp(_) => RespOptions::check(addresses, execution),
+            Self::WebSocket(options) => options.check(addresses, execution),
             _ => Ok(()),
         }
     }
@@ -145,6 +150,7 @@ impl Protocol {
             Self::Dispatch(_) => "dispatch",
             Self::Operator(_) => "operator",
             Self::Command(_) => "command",
+            Self::WebSocket(_) => "websocket",
             Self::Resp(_) => "resp",
             Self::Memcached(_) => "memcached",
         }
@@ -186,6 +192,7 @@ impl Protocol {
             Self::Command(options) => options.serve(server, config, execution),
             Self::Memcached(options) => options.serve(server, execution),
             Self::Resp(options) => options.serve(server, config, execution),
+            Self::WebSocket(options) => options.serve(server, execution),
         }
     }
 }

@@ -8,7 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::driver::Buffer;
 use serveloop_fuzz::{
-    TARGETS, addresses, dispatch, framings, http, memcached, resp, session, simulation, tls, words,
+    TARGETS, addresses, dispatch, framings, http, memcached, resp, session, simulation, tls,
+    websocket, words,
 };
 
 use crate::support::cases;
@@ -103,6 +104,11 @@ proptest! {
     #[test]
     fn memcached_is_its_model(bytes in commands()) {
         memcached::target(&bytes);
+    }
+
+    #[test]
+    fn a_websocket_is_its_model(bytes in vec(any::<u8>(), 0..120)) {
+        websocket::target(&bytes);
     }
 
     #[test]

@@ -177,7 +177,7 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be taken here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 12] = [
+    let pages: [&[&str]; 13] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
@@ -190,6 +190,7 @@ fn examples_work_as_printed() {
         &["serve", "operator", "--help"],
         &["serve", "memcached", "--help"],
         &["serve", "resp", "--help"],
+        &["serve", "websocket", "--help"],
     ];
     for page in pages {
         let text = help(page);

@@ -9,6 +9,7 @@ mod operator;
 mod print;
 mod resp;
 mod timestamp;
+mod websocket;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

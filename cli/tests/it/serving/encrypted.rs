@@ -175,6 +175,11 @@ fn every_protocol_runs_inside_tls() {
         (&["timestamp", "--framing", "line"], "hi\n", " hi"),
         (&["resp"], "incr a\r\n", ":1\r\n"),
         (
+            &["websocket"],
+            "GET / HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
             &["dispatch"],
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",
             "\"result\":3",

@@ -18,7 +18,7 @@ const MODELS: [&[&str]; 5] = [
     &["--model", "sequential"],
 ];
 
-const PROTOCOLS: [&[&str]; 11] = [
+const PROTOCOLS: [&[&str]; 12] = [
     &["echo"],
     &["discard"],
     &["hello"],
@@ -30,6 +30,7 @@ const PROTOCOLS: [&[&str]; 11] = [
     &["command", "--allow", "true"],
     &["memcached"],
     &["resp"],
+    &["websocket"],
 ];
 
 /// Whether a line comes from the one name that everything here is logged under, and is no other's.

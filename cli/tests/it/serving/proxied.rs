@@ -198,6 +198,11 @@ fn every_protocol_runs_behind_a_proxy() {
         (&["timestamp", "--framing", "line"], "hi\n", "["),
         (&["resp"], "incr a\r\n", ":1\r\n"),
         (
+            &["websocket"],
+            "GET / HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
             &["dispatch"],
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",
             "{\"ok\":true,\"result\":3}",
