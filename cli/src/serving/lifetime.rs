@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use serveloop::driver::Tick;
+use serveloop::service::Post;
 use serveloop::{Deadline, Ended, Factory, Peer, Protocol, ProtocolError, Transport};
 
 use crate::serving::AccessLog;
@@ -154,6 +155,10 @@ impl Protocol for Limited {
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.protocol.woken(transport);
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        self.protocol.posted(post, transport);
     }
 
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
