@@ -1,0 +1,5 @@
+//! Tests of the protocol, in memory.
+
+mod corpus;
+mod replies;
+mod support;
