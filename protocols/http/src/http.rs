@@ -217,7 +217,7 @@ impl<H: Handler> Protocol for Http<H> {
                 true
             }
             Some(_) => false,
-            None if unread.trim_ascii().is_empty() => {
+            None if is_blank(unread) => {
                 transport.close();
                 true
             }
@@ -282,6 +282,12 @@ impl<H: Handler> Protocol for Http<H> {
     fn needs_stream() -> bool {
         true
     }
+}
+
+/// Returns whether nothing but the empty line that may come before a request, or its beginning, is
+/// there.
+fn is_blank(unread: &[u8]) -> bool {
+    matches!(unread, b"" | b"\r" | b"\r\n" | b"\r\n\r")
 }
 
 impl<H: Handler> Upgrade for Http<H> {

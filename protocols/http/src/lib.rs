@@ -42,6 +42,7 @@
 //! | while that body arrives | [`Reply::receive`] with a [`Receive`], which may slow the client down |
 //! | later, from another thread or a pool | [`Reply::promise`], or [`Reply::later`], which is asked when a waker was used |
 //! | with another protocol | [`Reply::upgrade`], for which the protocol is made by [`Http::upgradable`] |
+//! | with files | [`files::Files`] |
 //!
 //! # What is refused
 //!
@@ -58,6 +59,7 @@
 mod body;
 mod date;
 mod exchange;
+pub mod files;
 mod head;
 mod http;
 mod outgoing;

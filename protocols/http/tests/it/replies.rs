@@ -65,7 +65,8 @@ fn a_request_is_shown_as_it_was_sent() {
 fn bodies_of_every_kind_arrive_whole() {
     let large: Vec<u8> = (0..300_000_u32).map(|number| number as u8).collect();
     let shared: Arc<[u8]> = large.clone().into();
-    let bodies: [(fn(&Arc<[u8]>) -> Response, usize); 6] = [
+    type Make = fn(&Arc<[u8]>) -> Response;
+    let bodies: [(Make, usize); 6] = [
         (|_| Response::new(200).body("short"), 5),
         (|_| Response::new(200).body(Vec::new()), 0),
         (|all| Response::new(200).body(all.to_vec()), 300_000),
