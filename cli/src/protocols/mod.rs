@@ -8,6 +8,7 @@ mod operator;
 mod command;
 mod dispatch;
 mod greet;
+mod http;
 mod print;
 mod timestamp;
 
@@ -23,6 +24,7 @@ use crate::failure::Failure;
 use crate::protocols::command::CommandOptions;
 use crate::protocols::dispatch::DispatchOptions;
 use crate::protocols::greet::GreetOptions;
+use crate::protocols::http::HttpOptions;
 use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
 use crate::protocols::timestamp::TimestampOptions;
@@ -101,6 +103,7 @@ pub(crate) enum Protocol {
     Dispatch(DispatchOptions),
     Operator(OperatorOptions),
     Command(CommandOptions),
+    Http(HttpOptions),
 }
 
 #[derive(Args, Debug)]
@@ -121,6 +124,7 @@ impl Protocol {
             Self::Hello(options) => options.check(addresses),
             Self::Operator(options) => options.check(addresses, execution),
             Self::Command(options) => options.check(addresses, execution),
+            Self::Http(options) => options.check(addresses),
             _ => Ok(()),
         }
     }
@@ -158,6 +162,7 @@ impl Protocol {
             Self::Dispatch(options) => options.serve(server, execution),
             Self::Operator(options) => options.serve(server, config.limits.max_line, execution),
             Self::Command(options) => options.serve(server, config, execution),
+            Self::Http(options) => options.serve(server, config, execution),
         }
     }
 }
