@@ -12,6 +12,7 @@ pub mod dispatch;
 mod escaped;
 pub mod framings;
 pub mod http;
+pub mod http_server;
 mod input;
 pub mod proxy_header;
 pub mod session;
@@ -28,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dispatch", dispatch::target),
     ("framings", framings::target),
     ("http", http::target),
+    ("http_server", http_server::target),
     ("proxy_header", proxy_header::target),
     ("session", session::target),
     ("simulation", simulation::target),

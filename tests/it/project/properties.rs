@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::driver::Buffer;
 use serveloop_fuzz::{
-    TARGETS, addresses, dispatch, framings, http, session, simulation, tls, words,
+    TARGETS, addresses, dispatch, framings, http, http_server, session, simulation, tls, words,
 };
 
 use crate::support::cases;
@@ -96,6 +96,11 @@ proptest! {
     }
 
     #[test]
+    fn http_is_its_model(bytes in spelled_with(32)) {
+        http_server::target(&bytes);
+    }
+
+    #[test]
     fn a_command_line_is_that_of_others(bytes in vec(command_line_byte(), 0..40)) {
         words::target(&bytes);
     }
@@ -129,8 +134,12 @@ proptest! {
 
 /// What is read before a stream, and a stream of words.
 fn spelled() -> impl Strategy<Value = Vec<u8>> {
+    spelled_with(9)
+}
+
+fn spelled_with(words_end: u8) -> impl Strategy<Value = Vec<u8>> {
     let stream = vec(
-        prop_oneof![4 => 1..9_u8, 4 => 32..127_u8, 1 => any::<u8>()],
+        prop_oneof![4 => 1..words_end, 4 => 32..127_u8, 1 => any::<u8>()],
         0..40,
     );
     (vec(any::<u8>(), 8), stream).prop_map(|(start, stream)| [start, stream].concat())
