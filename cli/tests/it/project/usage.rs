@@ -176,7 +176,7 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be taken here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 10] = [
+    let pages: [&[&str]; 11] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
@@ -187,6 +187,7 @@ fn examples_work_as_printed() {
         &["serve", "timestamp", "--help"],
         &["serve", "dispatch", "--help"],
         &["serve", "operator", "--help"],
+        &["serve", "http", "--help"],
     ];
     for page in pages {
         let text = help(page);

@@ -178,6 +178,7 @@ fn every_protocol_runs_inside_tls() {
             "{\"action\":\"sum\",\"numbers\":[1,2]}\n",
             "\"result\":3",
         ),
+        (&["http"], "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "hello"),
         (
             &["command", "--allow", "echo", "--wire", "struct"],
             "echo inside",

@@ -202,6 +202,11 @@ fn every_protocol_runs_behind_a_proxy() {
             "{\"ok\":true,\"result\":3}",
         ),
         (
+            &["http"],
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n",
+        ),
+        (
             &["command", "--allow", "echo"],
             "\0\0\0\x07echo hi",
             "\0\0\0\x03hi\n",
