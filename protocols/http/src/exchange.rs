@@ -49,6 +49,8 @@ struct Traits {
     awaits_continue: bool,
     /// Whether the connection goes on after the response.
     keeps_alive: bool,
+    /// Whether the client has said that it sends nothing after this request.
+    is_last: bool,
 }
 
 /// Where the content of the body goes.
@@ -80,6 +82,7 @@ impl Exchange {
             asks_for_upgrade: head.upgrade.is_some(),
             awaits_continue: head.expects_continue,
             keeps_alive: head.keeps_alive,
+            is_last: !head.keeps_alive,
         };
         Self {
             incoming,
@@ -109,6 +112,11 @@ impl Exchange {
 
     pub(crate) fn keeps_alive(&self) -> bool {
         self.request.keeps_alive
+    }
+
+    /// Returns whether the client sends nothing more, because it said so and all of it has come.
+    pub(crate) fn is_last(&self) -> bool {
+        self.request.is_last
     }
 
     /// Ends the connection after the response.
@@ -251,7 +259,7 @@ impl Exchange {
         match self.request.keeps_alive {
             true if !self.incoming.is_done() => self.watch_pace(transport),
             true => {}
-            false => self.incoming.give_up(),
+            false => self.abandon_body(),
         }
 
         let mut head = Vec::with_capacity(256);
@@ -347,9 +355,14 @@ impl Exchange {
 
     /// Reads no more of the body, and ends the connection after the response.
     pub(crate) fn give_up_body(&mut self) {
-        self.incoming.give_up();
+        self.abandon_body();
         self.deadline = None;
         self.end_after();
+    }
+
+    fn abandon_body(&mut self) {
+        self.request.is_last &= self.incoming.is_done();
+        self.incoming.give_up();
     }
 
     /// Gives content to who asked for it. Returns how many bytes were taken.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serveloop::layer::{Upgradable, Upgrade};
-use serveloop::{Deadline, Ended, Protocol, ProtocolError, Transport};
+use serveloop::{Deadline, Ended, Limits, Protocol, ProtocolError, Transport};
 
 use crate::body::Incoming;
 use crate::exchange::{Exchange, Next};
@@ -110,7 +110,7 @@ impl<H: Handler> Http<H> {
         let goes_on = exchange.keeps_alive() && !self.is_draining;
         match goes_on || self.next.is_some() {
             true => transport.resume_reading(),
-            false => transport.close(),
+            false => close(exchange, transport),
         }
     }
 
@@ -282,6 +282,21 @@ impl<H: Handler> Protocol for Http<H> {
     fn needs_stream() -> bool {
         true
     }
+}
+
+/// Closes the connection when all output is sent. Usually the session then waits for the client to
+/// close too, because closing while input is on its way would destroy the response. There is none on its
+/// way from a client that has sent its last request, so that wait, and its system calls, are left out.
+fn close(exchange: &Exchange, transport: &mut Transport<'_>) {
+    if exchange.is_last() && transport.limits().linger_timeout.is_some() {
+        let limits = Limits {
+            linger_timeout: None,
+            ..transport.limits().clone()
+        };
+        // They are as consistent as before.
+        let _ = transport.set_limits(Arc::new(limits));
+    }
+    transport.close();
 }
 
 /// Returns whether nothing but the empty line that may come before a request, or its beginning, is

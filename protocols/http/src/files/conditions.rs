@@ -94,11 +94,10 @@ impl Conditions {
             (!all.is_empty()).then(|| all.join(&b','))
         };
         let date = |name| httpdate::parse_http_date(request.headers.text(name)?).ok();
-        // A range of what HEAD asks for means nothing.
-        let range = request
-            .headers
-            .text("range")
-            .filter(|_| request.method == "GET");
+        // A range of what HEAD asks for means nothing, and two fields are several ranges.
+        let is_single = request.headers.all("range").count() == 1;
+        let range = request.headers.text("range");
+        let range = range.filter(|_| request.method == "GET" && is_single);
         Self {
             matches: tags("if-match"),
             none_matches: tags("if-none-match"),

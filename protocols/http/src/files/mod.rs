@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 
+use rustix::io::Errno;
 use serveloop::Waker;
 use serveloop::service::Offload;
 
@@ -188,12 +189,18 @@ impl Search {
 
 /// Returns the answer for a file that cannot be served.
 fn explain(path: &Path, error: &io::Error) -> Response {
-    use io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied};
-    const TOO_MANY_LINKS: rustix::io::Errno = rustix::io::Errno::LOOP;
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    const NOWHERE: [Errno; 2] = [Errno::LOOP, Errno::NAMETOOLONG];
 
+    let code = error.raw_os_error();
     match error.kind() {
-        NotFound | NotADirectory | IsADirectory | InvalidFilename => Response::status(404),
-        _ if error.raw_os_error() == Some(TOO_MANY_LINKS.raw_os_error()) => Response::status(404),
+        NotFound | NotADirectory | IsADirectory => Response::status(404),
+        _ if NOWHERE
+            .iter()
+            .any(|errno| code == Some(errno.raw_os_error())) =>
+        {
+            Response::status(404)
+        }
         PermissionDenied => Response::status(403),
         _ => {
             log::warn!(target: LOG_TARGET, "{}: not served: {error}", path.display());
