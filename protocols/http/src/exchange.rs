@@ -124,9 +124,14 @@ impl Exchange {
         self.request.keeps_alive = false;
     }
 
-    /// Returns the protocol that takes the connection over now.
+    /// Returns whether another protocol takes the connection over.
+    pub(crate) fn is_switching(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Returns the protocol that takes the connection over now, after the response.
     pub(crate) fn take_next(&mut self) -> Option<Next> {
-        self.next.take()
+        self.next.take_if(|_| matches!(self.answer, Answer::Sent))
     }
 
     /// Returns whether more of the body can be taken.

@@ -21,14 +21,17 @@ pub(crate) struct Scan {
     line: usize,
     /// How many bytes have been searched.
     seen: usize,
-    /// Whether the request line is there.
-    has_request_line: bool,
 }
 
 impl Scan {
     /// Returns whether a head has begun.
     pub(crate) fn has_begun(self) -> bool {
         self.seen > 0
+    }
+
+    /// Returns whether the request line is there, which only one empty line may precede.
+    fn has_request_line(self) -> bool {
+        self.line > b"\r\n".len()
     }
 
     /// Returns the length of the head at the start of `data`, if it is complete. `data` begins with
@@ -51,13 +54,13 @@ impl Scan {
                 return Err(Rejection::bad("a line of the head ends without a CR"));
             };
 
+            let has_request_line = self.has_request_line();
             (self.line, self.seen) = (end + 1, end + 1);
-            if !line.is_empty() {
-                self.has_request_line = true;
-            } else if self.has_request_line {
+            if line.is_empty() && has_request_line {
                 *self = Self::default();
                 return Ok(Some(end + 1));
-            } else if end > 1 {
+            }
+            if line.is_empty() && end > 1 {
                 return Err(Rejection::bad("empty lines come before the request"));
             }
         }
@@ -93,7 +96,7 @@ impl Scan {
     }
 
     fn too_long(&self, most: usize) -> Rejection {
-        match self.has_request_line {
+        match self.has_request_line() {
             false => Rejection::new(414, format!("the request line has more than {most} bytes")),
             true => Rejection::new(431, format!("a header field has more than {most} bytes")),
         }

@@ -28,7 +28,6 @@ pub struct Http<H> {
     scan: Scan,
     /// What is being answered, unless that was done at once.
     exchange: Option<Box<Exchange>>,
-    next: Option<Next>,
     is_draining: bool,
     is_upgradable: bool,
     /// Whether the request that was refused is one for the head of a response only.
@@ -45,7 +44,6 @@ impl<H: Handler> Http<H> {
             settings: None,
             scan: Scan::default(),
             exchange: None,
-            next: None,
             is_draining: false,
             is_upgradable: false,
             is_head_refused: false,
@@ -75,7 +73,8 @@ impl<H: Handler> Http<H> {
         let settings = self.settings.as_deref().unwrap_or(&Settings::DEFAULT);
         let limits = transport.limits();
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MOST];
-        let head = parse_head(bytes, &mut fields, settings)?;
+        let mut head = parse_head(bytes, &mut fields, settings)?;
+        head.upgrade = head.upgrade.filter(|_| self.is_upgradable);
         let most = settings.max_body_within(limits);
         let incoming = Incoming::new(head.framing, most, limits.max_line)?;
 
@@ -88,7 +87,7 @@ impl<H: Handler> Http<H> {
             target: head.target,
             version: head.version,
             headers: head.headers,
-            upgrade: head.upgrade.filter(|_| self.is_upgradable),
+            upgrade: head.upgrade,
             length: head.framing.length(),
             transport,
         };
@@ -96,8 +95,8 @@ impl<H: Handler> Http<H> {
 
         exchange.follow(reply, settings, transport);
         exchange.advance(settings, transport);
-        if exchange.is_over() {
-            self.finish(&mut exchange, transport);
+        if exchange.is_over() && !exchange.is_switching() {
+            self.finish(&exchange, transport);
         } else {
             self.exchange = Some(Box::new(exchange));
         }
@@ -105,10 +104,8 @@ impl<H: Handler> Http<H> {
     }
 
     /// Does what follows the end of an exchange.
-    fn finish(&mut self, exchange: &mut Exchange, transport: &mut Transport<'_>) {
-        self.next = exchange.take_next();
-        let goes_on = exchange.keeps_alive() && !self.is_draining;
-        match goes_on || self.next.is_some() {
+    fn finish(&self, exchange: &Exchange, transport: &mut Transport<'_>) {
+        match exchange.keeps_alive() && !self.is_draining {
             true => transport.resume_reading(),
             false => close(exchange, transport),
         }
@@ -116,19 +113,21 @@ impl<H: Handler> Http<H> {
 
     /// Ends an exchange that is over. Otherwise lets input come if the exchange wants it.
     fn settle(&mut self, transport: &mut Transport<'_>) {
-        let Some(mut exchange) = self.exchange.take() else {
+        let Some(exchange) = self.exchange.take() else {
             return;
         };
-        if exchange.is_over() {
+        let is_over = exchange.is_over();
+        let is_switching = exchange.is_switching() && !self.is_draining;
+        if is_over && !is_switching {
             transport.charge(0);
-            return self.finish(&mut exchange, transport);
+            return self.finish(&exchange, transport);
         }
 
-        match exchange.wants_body() {
+        match is_over || exchange.wants_body() {
             true => transport.resume_reading(),
             false => transport.pause_reading(),
         }
-        transport.charge(exchange.held());
+        transport.charge(if is_over { 0 } else { exchange.held() });
         self.exchange = Some(exchange);
     }
 
@@ -309,7 +308,7 @@ impl<H: Handler> Upgrade for Http<H> {
     type Next = Next;
 
     fn take_next(&mut self) -> Option<Next> {
-        self.next.take()
+        self.exchange.as_mut()?.take_next()
     }
 }
 

@@ -151,9 +151,9 @@ impl Reply {
     }
 
     /// Sends `response`, made by [`Response::switch_to`], and hands the connection over to `next`,
-    /// with everything that the client has sent after its request. The protocol has to be made by
-    /// [`Http::upgradable`](crate::Http::upgradable). A client that did not ask for another
-    /// protocol ([`Request::upgrade`]) is answered with 426.
+    /// with everything that the client has sent after its request. A client that did not ask for
+    /// another protocol is answered with 426, and so is every client of a protocol that was not made by
+    /// [`Http::upgradable`](crate::Http::upgradable): see [`Request::upgrade`].
     ///
     /// ```
     /// use serveloop::protocols::Echo;

@@ -64,8 +64,7 @@ impl Response {
 
     /// Creates a response with the status 200 and a text, `text/plain; charset=utf-8`.
     #[must_use]
-    pub fn text(text: impl Into<String>) -> Self {
-        let text = text.into().into_bytes();
+    pub fn text(text: impl Into<Body>) -> Self {
         Self::new(200)
             .header("Content-Type", "text/plain; charset=utf-8")
             .body(text)
@@ -113,6 +112,8 @@ impl Response {
         {
             return self.with_fault("the value of a header field is not valid");
         }
+        self.fields
+            .reserve(name.len() + value.len() + b": \r\n".len());
         for part in [name.as_bytes(), b": ", value, b"\r\n"] {
             self.fields.extend_from_slice(part);
         }

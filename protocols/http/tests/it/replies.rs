@@ -603,6 +603,9 @@ fn another_protocol_takes_over() {
     session.receive(GET);
     let seen = only(&session.sent());
     assert_eq!((seen.status, seen.field("upgrade")), (426, Some("echo")));
+    let mut session = MemorySession::new(http(forced));
+    session.receive(asks);
+    assert_eq!(only(&session.sent()).status, 426);
 }
 
 #[test]
@@ -697,7 +700,7 @@ fn responses_that_are_not_taken_stop_the_requests() {
 #[test]
 fn a_protocol_for_each_connection_is_small() {
     let size = size_of::<Http<fn(&Request<'_>) -> Response>>();
-    assert!(size <= 72, "{size} bytes");
+    assert!(size <= 48, "{size} bytes");
     let _ = Settings {
         max_head: 1,
         ..dateless()
