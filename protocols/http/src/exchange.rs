@@ -283,19 +283,22 @@ impl Exchange {
         self.answer = Answer::Sending(Outgoing::new(head, body, framed));
     }
 
-    /// Goes on with what does not depend on input: asks what was to be answered later, and sends what
-    /// fits.
-    pub(crate) fn advance(&mut self, settings: &Settings, transport: &mut Transport<'_>) {
-        if self.interim > 0 {
-            self.interim -= transport.write_some(self.interim_rest());
-        }
-
+    /// Asks again what had nothing: an answer for later, a receiver that was full, or a source.
+    pub(crate) fn handle_woken(&mut self, settings: &Settings, transport: &mut Transport<'_>) {
+        self.retry();
         if let Answer::Later(poll) = &mut self.answer {
             if let Poll::Ready(reply) = poll() {
                 self.deadline = None;
                 self.follow(reply, settings, transport);
-                return self.advance(settings, transport);
             }
+        }
+        self.advance(transport);
+    }
+
+    /// Sends what fits.
+    pub(crate) fn advance(&mut self, transport: &mut Transport<'_>) {
+        if self.interim > 0 {
+            self.interim -= transport.write_some(self.interim_rest());
         }
         if let Answer::Sending(outgoing) = &mut self.answer {
             match outgoing.send(transport) {
@@ -307,7 +310,7 @@ impl Exchange {
     }
 
     /// Lets a receiver that had no room try again.
-    pub(crate) fn retry(&mut self) {
+    fn retry(&mut self) {
         self.consumer = match mem::replace(&mut self.consumer, Consumer::None) {
             Consumer::Full(receiver) => Consumer::Receive(receiver),
             other => other,
@@ -345,7 +348,7 @@ impl Exchange {
         if self.incoming.is_done() {
             self.end_body(settings, transport);
         }
-        self.advance(settings, transport);
+        self.advance(transport);
         Ok(at)
     }
 
@@ -426,7 +429,7 @@ impl Exchange {
         } else {
             self.respond(Response::status(408).close(), settings, transport);
         }
-        self.advance(settings, transport);
+        self.advance(transport);
     }
 }
 

@@ -94,7 +94,7 @@ impl<H: Handler> Http<H> {
         let reply = self.handler.handle(&request);
 
         exchange.follow(reply, settings, transport);
-        exchange.advance(settings, transport);
+        exchange.advance(transport);
         if exchange.is_over() && !exchange.is_switching() {
             self.finish(&exchange, transport);
         } else {
@@ -233,14 +233,13 @@ impl<H: Handler> Protocol for Http<H> {
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
-        self.move_on(transport, Exchange::advance);
+        self.move_on(transport, |exchange, _, transport| {
+            exchange.advance(transport)
+        });
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
-        self.move_on(transport, |exchange, settings, transport| {
-            exchange.retry();
-            exchange.advance(settings, transport);
-        });
+        self.move_on(transport, Exchange::handle_woken);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
