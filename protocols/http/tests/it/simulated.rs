@@ -1,15 +1,16 @@
 //! Whole servers on a hostile simulated network, on the loop and under the driver that blocks.
 
 use std::io::Cursor;
+use std::sync::Arc;
 use std::task::Poll;
 
 use serveloop::layer::Upgradable;
 use serveloop::protocols::Echo;
 use serveloop::testing::{Exchange, Faults, MemorySession, Scrambled, Simulation};
 use serveloop::{Config, Limits, Peer};
-use serveloop_http::{Handler, Http, Receive, Reply, Request, Response};
+use serveloop_http::{Handler, Http, Receive, Reply, Request, Response, Settings};
 
-use crate::support::http;
+use crate::support::dateless;
 
 /// Takes a body three bytes at a time, and asks to be called again.
 struct Slow(Vec<u8>, serveloop::Waker);
@@ -56,7 +57,13 @@ fn answer(request: &Request<'_>) -> Reply {
 type Server = Upgradable<Http<fn(&Request<'_>) -> Reply>>;
 
 fn server() -> Server {
-    http(answer as fn(&Request<'_>) -> Reply).upgradable()
+    // Time may jump.
+    let settings = Settings {
+        reply_timeout: None,
+        ..dateless()
+    };
+    let http = Http::new(answer as fn(&Request<'_>) -> Reply);
+    http.with_settings(&Arc::new(settings)).upgradable()
 }
 
 fn get(path: &str, fields: &str) -> Vec<u8> {
