@@ -177,6 +177,8 @@ impl Asked {
         let (first, last) = match self {
             Self::From(first, last) => (first, last.unwrap_or(u64::MAX)),
             Self::Last(0) => return Verdict::Unsatisfiable,
+            // All of nothing, for which there is no Content-Range.
+            Self::Last(_) if length == 0 => return Verdict::Whole,
             Self::Last(count) => (length.saturating_sub(count), u64::MAX),
         };
         if first >= length {
@@ -236,13 +238,13 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_an_empty_file_is_all_of_it() {
+        assert_eq!(part("bytes=-1", 0), Verdict::Whole);
+    }
+
+    #[test]
     fn what_is_beyond_the_file_is_unsatisfiable() {
-        for (text, length) in [
-            ("bytes=10-", 10),
-            ("bytes=0-", 0),
-            ("bytes=-0", 10),
-            ("bytes=-1", 0),
-        ] {
+        for (text, length) in [("bytes=10-", 10), ("bytes=0-", 0), ("bytes=-0", 10)] {
             assert_eq!(
                 part(text, length),
                 Verdict::Unsatisfiable,
