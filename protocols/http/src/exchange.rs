@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serveloop::{Protocol, Transport};
 
+use crate::LOG_TARGET;
 use crate::body::Incoming;
 use crate::head::Head;
 use crate::outgoing::{Outgoing, Sent};
@@ -96,6 +97,13 @@ impl Exchange {
         }
     }
 
+    /// Ends without a response, so that `next` takes the connection over.
+    pub(crate) fn hand_over(&mut self, next: Next) {
+        self.incoming.give_up();
+        self.answer = Answer::Sent;
+        self.next = Some(next);
+    }
+
     /// Returns whether the body is read and the response sent.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.answer, Answer::Sent) && self.incoming.is_done()
@@ -176,6 +184,11 @@ impl Exchange {
                 }
                 Step::Upgrade(response, next) => {
                     return self.switch(response, next, settings, transport);
+                }
+                Step::HandOver(_) => {
+                    let problem = "the connection cannot be handed over here";
+                    log::error!(target: LOG_TARGET, "{}: {problem}", transport.peer());
+                    return self.respond(Response::status(500), settings, transport);
                 }
                 Step::Collect(_, with) if self.incoming.is_done() => with(Vec::new()),
                 Step::Collect(most, with) => {

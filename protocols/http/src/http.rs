@@ -12,7 +12,7 @@ use crate::body::Incoming;
 use crate::exchange::{Exchange, Next};
 use crate::head::{Scan, parse_head};
 use crate::rejection::Rejection;
-use crate::reply::Handler;
+use crate::reply::{Handler, Reply, Step};
 use crate::request::Request;
 use crate::response::{Asked, Connection, Response, reason};
 use crate::settings::{FIELDS_MOST, Settings};
@@ -68,8 +68,9 @@ impl<H: Handler> Http<H> {
         self.settings.as_deref().unwrap_or(&Settings::DEFAULT)
     }
 
-    /// Answers the request with this head.
-    fn begin(&mut self, bytes: &[u8], transport: &mut Transport<'_>) -> Result<(), Rejection> {
+    /// Answers the request with this head. Returns how many bytes of it were taken: none if another
+    /// protocol is to see it.
+    fn begin(&mut self, bytes: &[u8], transport: &mut Transport<'_>) -> Result<usize, Rejection> {
         let settings = self.settings.as_deref().unwrap_or(&Settings::DEFAULT);
         let limits = transport.limits();
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MOST];
@@ -93,14 +94,21 @@ impl<H: Handler> Http<H> {
         };
         let reply = self.handler.handle(&request);
 
-        exchange.follow(reply, settings, transport);
+        match reply.0 {
+            Step::HandOver(next) if self.is_upgradable => {
+                exchange.hand_over(next);
+                self.exchange = Some(Box::new(exchange));
+                return Ok(0);
+            }
+            step => exchange.follow(Reply(step), settings, transport),
+        }
         exchange.advance(transport);
         if exchange.is_over() && !exchange.is_switching() {
             self.finish(&exchange, transport);
         } else {
             self.exchange = Some(Box::new(exchange));
         }
-        Ok(())
+        Ok(bytes.len())
     }
 
     /// Does what follows the end of an exchange.
@@ -155,8 +163,7 @@ impl<H: Handler> Http<H> {
         let Some(end) = end else {
             return Ok(0);
         };
-        self.begin(&data[..end], transport)?;
-        Ok(end)
+        self.begin(&data[..end], transport)
     }
 
     /// Tells the client why its connection ends, unless a response is on its way.

@@ -41,7 +41,7 @@
 //! | after the body of the request | [`Reply::collect`], which has a limit |
 //! | while that body arrives | [`Reply::receive`] with a [`Receive`], which may slow the client down |
 //! | later, from another thread or a pool | [`Reply::promise`], or [`Reply::later`], which is asked when a waker was used |
-//! | with another protocol | [`Reply::upgrade`], for which the protocol is made by [`Http::upgradable`] |
+//! | with another protocol | [`Reply::upgrade`], or [`Reply::hand_over`] if it reads the request itself; made by [`Http::upgradable`] |
 //! | with files | [`files::Files`] |
 //!
 //! # What is refused

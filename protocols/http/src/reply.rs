@@ -60,6 +60,7 @@ pub(crate) enum Step {
     Receive(Box<dyn Receive>),
     Later(Box<dyn FnMut() -> Poll<Reply> + Send>),
     Upgrade(Response, Box<dyn Protocol + Send>),
+    HandOver(Box<dyn Protocol + Send>),
 }
 
 impl Reply {
@@ -171,6 +172,29 @@ impl Reply {
     pub fn upgrade(response: Response, next: impl Protocol + Send + 'static) -> Self {
         Self(Step::Upgrade(response, Box::new(next)))
     }
+
+    /// Hands the connection over to `next` as it is: nothing is sent, and `next` is shown the request
+    /// from its first byte. For a protocol that reads and answers its handshake itself, as servers of
+    /// WebSocket do. This has to be what the handler itself answers, not what comes later, and the
+    /// protocol has to be made by [`Http::upgradable`](crate::Http::upgradable). Otherwise the client is
+    /// answered with 500.
+    ///
+    /// ```
+    /// use serveloop::protocols::Echo;
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop_http::{Http, Reply, Request, Response};
+    ///
+    /// let handler = |request: &Request<'_>| match request.path() {
+    ///     "/echo" => Reply::hand_over(Echo),
+    ///     _ => Response::new(404).into(),
+    /// };
+    /// let mut session = MemorySession::new(Http::new(handler).upgradable());
+    /// session.receive(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\nhello");
+    /// assert_eq!(session.sent(), b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\nhello");
+    /// ```
+    pub fn hand_over(next: impl Protocol + Send + 'static) -> Self {
+        Self(Step::HandOver(Box::new(next)))
+    }
 }
 
 impl From<Response> for Reply {
@@ -187,6 +211,7 @@ impl fmt::Debug for Reply {
             Step::Receive(_) => "Reply::Receive",
             Step::Later(_) => "Reply::Later",
             Step::Upgrade(..) => "Reply::Upgrade",
+            Step::HandOver(_) => "Reply::HandOver",
         })
     }
 }

@@ -608,6 +608,35 @@ fn another_protocol_takes_over() {
     assert_eq!(only(&session.sent()).status, 426);
 }
 
+/// A protocol that reads its own handshake sees the whole request, and what follows.
+#[test]
+fn a_connection_is_handed_over_with_its_request() {
+    let answer = |request: &Request<'_>| match request.path() {
+        "/echo" => Reply::hand_over(Echo),
+        "/later" => Reply::later(|| Poll::Ready(Reply::hand_over(Echo))),
+        _ => Response::text("http").into(),
+    };
+    let asks = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
+    let mut session = MemorySession::new(http(answer).upgradable());
+    session.receive(&[GET, asks, b"and"].concat());
+    session.receive(b" on");
+    let sent = session.sent();
+    let at = sent.len() - asks.len() - b"and on".len();
+    assert_eq!(only(&sent[..at]).text(), "http");
+    assert_eq!(sent[at..], [asks, &b"and on"[..]].concat());
+
+    let mut plain = MemorySession::new(http(answer));
+    plain.receive(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(only(&plain.sent()).status, 500);
+    let mut late = MemorySession::new(http(answer).upgradable());
+    late.receive(b"GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(only(&late.sent()).status, 500);
+
+    SplitChecker::new(|| http(answer).upgradable())
+        .stream()
+        .check(&[GET, asks, b"and on"]);
+}
+
 #[test]
 fn an_upgrade_does_not_depend_on_cuts() {
     let offer = |_: &Request<'_>| Reply::upgrade(Response::switch_to("echo"), Echo);
