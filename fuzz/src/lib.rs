@@ -12,6 +12,7 @@ pub mod dispatch;
 mod escaped;
 pub mod framings;
 pub mod http;
+pub mod http_server;
 mod input;
 pub mod memcached;
 pub mod proxy_header;
@@ -32,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("framings", framings::target),
     ("http", http::target),
     ("memcached", memcached::target),
+    ("http_server", http_server::target),
     ("proxy_header", proxy_header::target),
     ("resp", resp::target),
     ("session", session::target),

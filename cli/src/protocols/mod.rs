@@ -8,6 +8,7 @@ mod operator;
 mod command;
 mod dispatch;
 mod greet;
+mod http;
 mod memcached;
 mod print;
 mod resp;
@@ -26,6 +27,7 @@ use crate::failure::Failure;
 use crate::protocols::command::CommandOptions;
 use crate::protocols::dispatch::DispatchOptions;
 use crate::protocols::greet::GreetOptions;
+use crate::protocols::http::HttpOptions;
 use crate::protocols::memcached::MemcachedOptions;
 use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
@@ -111,6 +113,7 @@ pub(crate) enum Protocol {
     Resp(RespOptions),
     #[command(name = "websocket")]
     WebSocket(WebSocketOptions),
+    Http(HttpOptions),
 }
 
 #[derive(Args, Debug)]
@@ -134,6 +137,7 @@ impl Protocol {
             Self::Memcached(options) => options.check(addresses, execution),
             Self::Resp(_) => RespOptions::check(addresses, execution),
             Self::WebSocket(options) => options.check(addresses, execution),
+            Self::Http(options) => options.check(addresses),
             _ => Ok(()),
         }
     }
@@ -150,6 +154,7 @@ impl Protocol {
             Self::Dispatch(_) => "dispatch",
             Self::Operator(_) => "operator",
             Self::Command(_) => "command",
+            Self::Http(_) => "http",
             Self::WebSocket(_) => "websocket",
             Self::Resp(_) => "resp",
             Self::Memcached(_) => "memcached",
@@ -193,6 +198,7 @@ impl Protocol {
             Self::Memcached(options) => options.serve(server, execution),
             Self::Resp(options) => options.serve(server, config, execution),
             Self::WebSocket(options) => options.serve(server, execution),
+            Self::Http(options) => options.serve(server, config, execution),
         }
     }
 }

@@ -100,6 +100,11 @@ impl Execution {
         (self.workers.get(), self.model == Model::Threaded)
     }
 
+    /// Returns whether many connections share a thread.
+    pub(crate) fn has_loops(self) -> bool {
+        self.model == Model::EventLoop
+    }
+
     /// Returns whether each connection is served by a process that ends with it.
     pub(crate) fn is_forking(self) -> bool {
         self.model == Model::Forking

@@ -8,8 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serveloop::driver::Buffer;
 use serveloop_fuzz::{
-    TARGETS, addresses, dispatch, framings, http, memcached, resp, session, simulation, tls,
-    websocket, words,
+    TARGETS, addresses, dispatch, framings, http, http_server, memcached, resp, session,
+    simulation, tls, websocket, words,
 };
 
 use crate::support::cases;
@@ -112,6 +112,11 @@ proptest! {
     }
 
     #[test]
+    fn http_is_its_model(bytes in spelled_with(32)) {
+        http_server::target(&bytes);
+    }
+
+    #[test]
     fn a_command_line_is_that_of_others(bytes in vec(command_line_byte(), 0..40)) {
         words::target(&bytes);
     }
@@ -145,8 +150,12 @@ proptest! {
 
 /// What is read before a stream, and a stream of words.
 fn spelled() -> impl Strategy<Value = Vec<u8>> {
+    spelled_with(9)
+}
+
+fn spelled_with(words_end: u8) -> impl Strategy<Value = Vec<u8>> {
     let stream = vec(
-        prop_oneof![4 => 1..9_u8, 4 => 32..127_u8, 1 => any::<u8>()],
+        prop_oneof![4 => 1..words_end, 4 => 32..127_u8, 1 => any::<u8>()],
         0..40,
     );
     (vec(any::<u8>(), 8), stream).prop_map(|(start, stream)| [start, stream].concat())

@@ -177,7 +177,7 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be taken here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 13] = [
+    let pages: [&[&str]; 14] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
@@ -191,6 +191,7 @@ fn examples_work_as_printed() {
         &["serve", "memcached", "--help"],
         &["serve", "resp", "--help"],
         &["serve", "websocket", "--help"],
+        &["serve", "http", "--help"],
     ];
     for page in pages {
         let text = help(page);

@@ -4,6 +4,7 @@ pub(crate) mod command;
 mod dispatch;
 mod foreign;
 mod greet;
+mod http;
 mod memcached;
 mod operator;
 mod print;

@@ -185,6 +185,7 @@ fn every_protocol_runs_inside_tls() {
             "\"result\":3",
         ),
         (&["memcached"], "set a 0 0 1\nx\r\n", "STORED"),
+        (&["http"], "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "hello"),
         (
             &["command", "--allow", "echo", "--wire", "struct"],
             "echo inside",

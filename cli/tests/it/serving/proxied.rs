@@ -209,6 +209,11 @@ fn every_protocol_runs_behind_a_proxy() {
         ),
         (&["memcached"], "set a 0 0 1\r\nx\r\n", "STORED\r\n"),
         (
+            &["http"],
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n",
+        ),
+        (
             &["command", "--allow", "echo"],
             "\0\0\0\x07echo hi",
             "\0\0\0\x03hi\n",
