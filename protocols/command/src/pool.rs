@@ -69,6 +69,7 @@ impl Pool {
         let submitted = self.threads.submit(job.waker().clone(), work);
         submitted.map_err(|rejected| match rejected.reason() {
             Rejection::Full { running, waiting } => Outcome::Busy(running + waiting),
+            Rejection::NoThread(error) => Outcome::NotStarted(error.to_string()),
             reason => Outcome::NotStarted(reason.to_string()),
         })
     }
