@@ -153,6 +153,7 @@ impl Protocol {
             Self::WebSocket(_) => "websocket",
             Self::Resp(_) => "resp",
             Self::Memcached(_) => "memcached",
+            Self::Resp(_) => "resp",
         }
     }
 
