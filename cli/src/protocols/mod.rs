@@ -153,7 +153,6 @@ impl Protocol {
             Self::WebSocket(_) => "websocket",
             Self::Resp(_) => "resp",
             Self::Memcached(_) => "memcached",
-            Self::Resp(_) => "resp",
         }
     }
 
