@@ -8,10 +8,6 @@ use crate::parser::{Broken, Most, Parser};
 use crate::reply::{Reply, Version};
 use crate::request::Request;
 
-/// At most as many requests are answered in one call, so that a client that sends many does not hold
-/// up others.
-const REQUESTS_PER_CALL: usize = 64;
-
 /// Replies of more bytes than this are not copied.
 const COPIED_MOST: usize = 32 << 10;
 
@@ -95,8 +91,8 @@ impl<S: Service> Resp<S> {
         &self.service
     }
 
-    /// Answers the requests at the start of `data`, as long as their replies are below `mark`, and
-    /// returns how many bytes they have.
+    /// Answers the requests at the start of `data`, as long as their replies are below `mark` and the
+    /// connection has its turn. Returns how many bytes they have.
     #[inline]
     fn answer_all(
         &mut self,
@@ -111,7 +107,7 @@ impl<S: Service> Resp<S> {
         };
 
         let mut taken = 0;
-        for _ in 0..REQUESTS_PER_CALL {
+        loop {
             let rest = &data[taken..];
             match self.parser.parse(rest, most) {
                 Ok(Some(length)) => {
@@ -123,21 +119,20 @@ impl<S: Service> Resp<S> {
                     self.parser.reset();
                     taken += length;
                 }
-                Ok(None) => break,
+                Ok(None) => return Ok(taken),
                 // Shown again alone, after the replies so far are written.
                 Err(_) if taken > 0 => {
                     self.parser.reset();
-                    break;
+                    return Ok(taken);
                 }
                 Err(broken) => return Err(broken),
             }
 
             let is_full = reply.as_slice().len() >= mark || reply.is_costly();
-            if taken == data.len() || is_full || reply.is_last() || transport.is_closing() {
-                break;
+            if taken == data.len() || is_full || reply.is_last() || !transport.has_turn() {
+                return Ok(taken);
             }
         }
-        Ok(taken)
     }
 
     /// Tells the transport how much memory there is for this connection, if it has changed.
