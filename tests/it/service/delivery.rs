@@ -3,11 +3,14 @@
 
 use std::io::Read;
 use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serveloop::service::{Group, Lagging, Outbox, Post};
+use serveloop::testing::MemorySession;
 use serveloop::{Peer, Protocol, Result, Transport};
 
 use crate::support::model_server::{Model, ModelServer};
@@ -163,4 +166,50 @@ fn a_group_and_an_outbox_keep_one_order() {
         drop(client);
         server.end();
     }
+}
+
+/// Counts how often its session was woken.
+struct Counts {
+    outboxes: mpsc::Sender<Outbox>,
+    woken: Arc<AtomicUsize>,
+}
+
+impl Protocol for Counts {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+        let _ = self.outboxes.send(transport.outbox());
+        Ok(())
+    }
+
+    fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+        Ok(data.len())
+    }
+
+    fn woken(&mut self, _: &mut Transport<'_>) {
+        self.woken.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_member_that_does_not_read_is_not_woken_for_every_message() {
+    let woken = |messages: u8| {
+        let (sender, outboxes) = mpsc::channel();
+        let woken = Arc::<AtomicUsize>::default();
+        let protocol = Counts {
+            outboxes: sender,
+            woken: Arc::clone(&woken),
+        };
+        let mut session = MemorySession::with_config(protocol, timeless());
+        let group = Group::new(Lagging::DropNewest);
+        group.join("all", &outboxes.recv().unwrap());
+
+        session.stop_taking();
+        for message in 0..messages {
+            assert_eq!(group.publish("all", vec![message; 100]).sent, 1);
+            session.run();
+        }
+        session.take(usize::MAX);
+        assert_eq!(session.sent().len(), 100 * usize::from(messages));
+        woken.load(Ordering::Relaxed)
+    };
+    assert_eq!(woken(3), woken(200));
 }
