@@ -55,7 +55,7 @@ impl Room {
 
     /// Lets `count` members join, and then, if there is none yet, the one that publishes.
     pub(crate) fn join(&mut self, count: usize) -> io::Result<()> {
-        self.join_by(count, |address| TcpStream::connect(address))
+        self.join_by(count, TcpStream::connect)
     }
 
     /// Works like `join`, for members that will never read, with small buffers.
