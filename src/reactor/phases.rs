@@ -17,7 +17,6 @@ use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::token::FIRST_TOKEN;
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
 use crate::session::{Actions, Factory, REPEAT, Tick, catch, log_end};
-use crate::waker::FACTORY;
 
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Waits for events, up to `timeout` or the loop's own next deadline.
@@ -48,6 +47,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Passes each event to its connection, listener or model, and starts a requested shutdown.
     pub(super) fn dispatch(&mut self) {
+        self.connections.begin_turn();
         let events = mem::take(&mut self.events);
         for event in &events {
             if event.token < FIRST_TOKEN {
@@ -252,9 +252,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         match token {
             WAKER => {
                 let mut is_factory = false;
-                for token in self.env.mailbox.take() {
-                    is_factory |= token == FACTORY;
-                    self.connections.note_woken(token);
+                for woken in self.env.mailbox.take_woken() {
+                    is_factory |= woken.is_for_factory();
+                    self.connections.note_woken(woken);
                 }
                 let (mut admission, _) = self.lend();
                 admission.connections.relieve(&mut admission.hub);

@@ -61,6 +61,15 @@ pub(super) const BEFORE: Flags = ERROR
 /// Flags to act on between reading and writing.
 pub(super) const AFTER: Flags = DUE.or(DRAINING);
 
+/// Flags with which a connection may have something else to do than to send what is posted.
+pub(super) const ENGAGED: Flags = BEFORE
+    .or(AFTER)
+    .or(READABLE)
+    .or(QUEUED)
+    .or(RETRY)
+    .or(SOON)
+    .or(DEFERRED);
+
 /// What a connection needs after it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {

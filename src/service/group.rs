@@ -225,18 +225,33 @@ impl Topic {
                 return false;
             };
             let post = Post::new(Arc::clone(data), one.mailbox.clone());
-            let mut woken = Vec::new();
+            let mut woken = Vec::with_capacity(one.members.len());
 
-            one.members.retain(|member| {
-                except == Some(member.id()) || offer(member, &post, lagging, published, &mut woken)
-            });
-            mailbox.push_posted(woken);
+            let mut has_left = false;
+            for member in &one.members {
+                if except == Some(member.id()) {
+                    continue;
+                }
+                if member.put_first(&post) {
+                    woken.push(member.session());
+                } else {
+                    has_left |= !offer(member, &post, lagging, published, &mut woken);
+                }
+            }
+
+            published.sent += woken.len();
+            mailbox.push_posted_all(woken);
+            if has_left {
+                one.members.retain(|member| !member.is_closed());
+            }
             !one.members.is_empty()
         });
     }
 }
 
-/// Offers a post to a member. Returns false if it is none any more.
+/// Offers a post to a member that has not got everything before. Returns false if it is none any more.
+/// Members that are to be woken are yet to be counted.
+#[cold]
 fn offer(
     member: &Outbox,
     post: &Post,
@@ -262,11 +277,12 @@ fn offer(
     }
 
     match outcome {
-        Ok(wakes) => {
+        Ok(true) => {
+            woken.push(member.session());
+            true
+        }
+        Ok(false) => {
             published.sent += 1;
-            if wakes {
-                woken.push(member.session());
-            }
             true
         }
         Err(PostError::Full) => true,

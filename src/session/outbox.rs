@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::{fmt, mem};
 
 use crate::address::Peer;
 use crate::waker::{Mailbox, Waker};
@@ -62,12 +62,21 @@ struct Shared {
     inbox: Mutex<Inbox>,
 }
 
+/// What waits for a connection. Nearly always it is nothing, or a single post, which needs no memory
+/// of its own.
 struct Inbox {
-    posts: VecDeque<Post>,
-    /// How many bytes wait, and the most that may.
-    bytes: usize,
+    first: Option<Post>,
+    /// The posts behind the first one, if there are any.
+    rest: Option<Box<Rest>>,
+    /// The most bytes that may wait.
     most: usize,
     state: Life,
+}
+
+#[derive(Default)]
+struct Rest {
+    posts: VecDeque<Post>,
+    bytes: usize,
 }
 
 /// What is to become of a connection, as its outbox says.
@@ -88,8 +97,8 @@ impl Outbox {
     pub(super) fn new(waker: &Waker, peer: Peer, most: usize) -> Self {
         let (id, mailbox) = waker.target();
         let inbox = Inbox {
-            posts: VecDeque::new(),
-            bytes: 0,
+            first: None,
+            rest: None,
             most,
             state: Life::Open,
         };
@@ -121,19 +130,29 @@ impl Outbox {
         Ok(())
     }
 
+    /// Adds a post without a wake, if none waits. Returns whether it did; the session is to be woken
+    /// then.
+    #[inline]
+    pub(crate) fn put_first(&self, post: &Post) -> bool {
+        let mut inbox = self.inbox();
+        let takes = inbox.state == Life::Open && inbox.first.is_none();
+        if takes {
+            inbox.first = Some(post.clone());
+        }
+        takes
+    }
+
     /// Adds a post without a wake. Returns whether the session is to be woken for it.
     pub(crate) fn put(&self, post: &Post) -> Result<bool, PostError> {
         let mut inbox = self.inbox();
         if inbox.state != Life::Open {
             return Err(PostError::Closed);
         }
-        if !inbox.posts.is_empty() && inbox.bytes.saturating_add(post.len()) > inbox.most {
-            return Err(PostError::Full);
+        if inbox.first.is_none() {
+            inbox.first = Some(post.clone());
+            return Ok(true);
         }
-
-        inbox.bytes += post.len();
-        inbox.posts.push_back(post.clone());
-        Ok(inbox.posts.len() == 1)
+        inbox.put_behind(post)
     }
 
     /// Drops the oldest post, to make room. One that is partly sent does not wait here any more.
@@ -184,7 +203,7 @@ impl Outbox {
     /// count.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.inbox().bytes
+        self.inbox().bytes()
     }
 
     /// Returns whether nothing can be posted any more, because the connection has ended or the
@@ -205,10 +224,11 @@ impl Outbox {
 
     fn wake(&self) {
         if let Some(mailbox) = self.shared.mailbox.upgrade() {
-            mailbox.push_posted([self.shared.id]);
+            mailbox.push_posted(self.shared.id);
         }
     }
 
+    #[inline]
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         let inbox = self.shared.inbox.lock();
         inbox.unwrap_or_else(PoisonError::into_inner)
@@ -222,10 +242,20 @@ impl Outbox {
     pub(super) fn take(&self, is_full: bool) -> Result<Post, Life> {
         let mut inbox = self.inbox();
         match inbox.state {
-            Life::Open | Life::Closing if is_full && !inbox.posts.is_empty() => Err(Life::Waiting),
+            Life::Open | Life::Closing if is_full && inbox.first.is_some() => Err(Life::Waiting),
             Life::Open | Life::Closing => inbox.pop().ok_or(inbox.state),
             state => Err(state),
         }
+    }
+
+    /// Takes the post that waits, if it is the only one and the connection is to stay open.
+    #[inline]
+    pub(super) fn take_sole(&self) -> Option<Post> {
+        let mut inbox = self.inbox();
+        if inbox.state != Life::Open || inbox.rest.is_some() {
+            return None;
+        }
+        inbox.first.take()
     }
 
     /// Sets the most bytes that may wait.
@@ -237,9 +267,9 @@ impl Outbox {
     pub(super) fn end_all(&self) -> usize {
         let mut inbox = self.inbox();
         inbox.state = Life::Over;
-        let dropped = mem::take(&mut inbox.posts);
-        let bytes = mem::take(&mut inbox.bytes);
-        // A post that nobody else holds is dropped here, which takes another lock.
+        let bytes = inbox.bytes();
+        let dropped = (inbox.first.take(), inbox.rest.take());
+        // Others need not wait while posts are dropped that nobody else holds.
         drop(inbox);
         drop(dropped);
         bytes
@@ -247,11 +277,31 @@ impl Outbox {
 }
 
 impl Inbox {
+    /// Returns how many bytes wait.
+    fn bytes(&self) -> usize {
+        let first = self.first.as_ref().map_or(0, |post| post.len());
+        first + self.rest.as_ref().map_or(0, |rest| rest.bytes)
+    }
+
+    /// Adds a post behind others, which the session was woken for.
+    fn put_behind(&mut self, post: &Post) -> Result<bool, PostError> {
+        if self.bytes().saturating_add(post.len()) > self.most {
+            return Err(PostError::Full);
+        }
+        let rest = self.rest.get_or_insert_with(Box::default);
+        rest.bytes += post.len();
+        rest.posts.push_back(post.clone());
+        Ok(false)
+    }
+
     fn pop(&mut self) -> Option<Post> {
-        let post = self.posts.pop_front()?;
-        self.bytes -= post.len();
-        if self.posts.is_empty() {
-            self.posts = VecDeque::new();
+        let post = self.first.take()?;
+        if let Some(rest) = &mut self.rest {
+            self.first = rest.posts.pop_front();
+            rest.bytes -= self.first.as_ref().map_or(0, |post| post.len());
+            if rest.posts.is_empty() {
+                self.rest = None;
+            }
         }
         Some(post)
     }

@@ -27,12 +27,18 @@ impl Transport<'_> {
 
     /// Sends a post like [`write`](Self::write). If it is longer than 4 KiB it is shared, not copied.
     /// It is on an account of its own, and does not count towards this connection's.
+    #[inline]
     pub fn write_post(&mut self, post: &Post) {
-        self.write_bytes(Bytes::Posted(post.clone()));
+        if self.copies(post.len()) {
+            self.write(post);
+        } else {
+            self.write_bytes(Bytes::Posted(post.clone()));
+        }
     }
 }
 
 impl State {
+    #[inline]
     pub(super) fn outbox(&self) -> Option<&Outbox> {
         let extra = self.extra.as_ref()?;
         extra.outbox.as_ref().map(|own| &own.0)
@@ -54,6 +60,21 @@ impl<P: Protocol> Session<P> {
         }
     }
 
+    /// Takes the post that waits, if it is the only one and the connection is to stay open.
+    #[inline]
+    pub(crate) fn take_sole_post(&self) -> Option<Post> {
+        self.state.outbox()?.take_sole()
+    }
+
+    /// Has the protocol send a post that was taken.
+    #[inline]
+    pub(crate) fn handle_post(&mut self, post: &Post, context: &Context<'_>) {
+        let posted = |protocol: &mut P, transport: &mut Transport<'_>| {
+            protocol.posted(post, transport);
+        };
+        self.protocol.tell(&mut self.state, context, posted);
+    }
+
     #[cold]
     fn take_posts_of(&mut self, context: &Context<'_>) {
         let Some(outbox) = self.state.outbox().cloned() else {
@@ -65,11 +86,7 @@ impl<P: Protocol> Session<P> {
             let high_water = self.state.limits(context.config).high_water;
             let is_full = self.state.flags.any(STALLED) || self.state.waiting() >= high_water;
             match outbox.take(is_full) {
-                Ok(post) => self
-                    .protocol
-                    .tell(&mut self.state, context, |protocol, transport| {
-                        protocol.posted(&post, transport);
-                    }),
+                Ok(post) => self.handle_post(&post, context),
                 Err(Life::Closing) => self.state.close(),
                 Err(Life::Aborting) => self.state.fail(CloseReason::Aborted),
                 Err(Life::Waiting) => return self.state.flags.set(WANTED),

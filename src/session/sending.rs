@@ -108,10 +108,15 @@ impl Transport<'_> {
         }
     }
 
+    /// Returns whether a copy of so many bytes costs less than a place in the queue.
+    #[inline]
+    pub(super) fn copies(&self, length: usize) -> bool {
+        length <= COPIED_MOST && !self.state.flags.any(QUEUED)
+    }
+
     pub(super) fn write_bytes(&mut self, bytes: Bytes) {
         let length = bytes.as_slice().len();
-        let is_short = length <= COPIED_MOST && !self.state.flags.any(QUEUED);
-        if is_short || self.peer().is_datagram() {
+        if self.copies(length) || self.peer().is_datagram() {
             return self.write(bytes.as_slice());
         }
         if self.state.flags.any(MUTE) {

@@ -133,7 +133,7 @@ pub(super) struct State {
 /// What few sessions have at a time. It costs the others one pointer.
 #[derive(Debug, Default)]
 pub(super) struct Extra {
-    cause: Option<Cause>,
+    cause: Option<Box<Cause>>,
     /// The limits of this connection, in place of those of the configuration.
     limits: Option<Arc<Limits>>,
     /// The output behind the buffer, while there is some.
@@ -181,9 +181,9 @@ struct Cause {
     unsent: usize,
 }
 
-impl From<CloseReason> for Cause {
+impl From<CloseReason> for Box<Cause> {
     fn from(reason: CloseReason) -> Self {
-        Self { reason, unsent: 0 }
+        Self::new(Cause { reason, unsent: 0 })
     }
 }
 
@@ -239,7 +239,9 @@ impl State {
     }
 
     fn cause(&mut self) -> Option<&mut Cause> {
-        self.extra.as_mut().and_then(|extra| extra.cause.as_mut())
+        self.extra
+            .as_mut()
+            .and_then(|extra| extra.cause.as_deref_mut())
     }
 
     /// Takes the reason for the end, and how many bytes of output were dropped.
@@ -329,10 +331,16 @@ impl State {
     }
 
     /// Notes, before a call of the protocol, whether too much output waits for any more.
+    #[inline]
     pub(super) fn note_over(&mut self, config: &Config) {
         if self.flags.any(FULL) {
-            self.extra().is_over = self.waiting() > self.limits(config).max_output;
+            self.note_full(config);
         }
+    }
+
+    #[cold]
+    fn note_full(&mut self, config: &Config) {
+        self.extra().is_over = self.waiting() > self.limits(config).max_output;
     }
 
     /// Returns whether too much output waited for any more before the call that goes on.

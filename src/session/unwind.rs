@@ -15,6 +15,7 @@ pub(super) struct Caught<P>(pub(super) P);
 
 impl<P: Protocol> Caught<P> {
     /// Calls the protocol, unless its connection is closing.
+    #[inline]
     pub(super) fn call(
         &mut self,
         state: &mut State,
@@ -84,6 +85,7 @@ impl<P: Protocol> Caught<P> {
     }
 
     /// Works like `call`, for events that cannot fail.
+    #[inline]
     pub(super) fn tell(
         &mut self,
         state: &mut State,

@@ -68,7 +68,7 @@ impl Waker {
             return;
         }
         if let Some(mailbox) = self.target.mailbox.upgrade() {
-            mailbox.push(Arc::clone(&self.target));
+            mailbox.push(Woken::Waker(Arc::clone(&self.target)));
         }
     }
 }
@@ -91,8 +91,8 @@ impl fmt::Debug for Waker {
 /// The id of a loop's factory. Connections have larger ones.
 pub(crate) const FACTORY: usize = 0;
 
-struct Target {
-    id: usize,
+pub(crate) struct Target {
+    pub(crate) id: usize,
     queued: AtomicBool,
     /// Weak, because a mailbox whose driver never empties it again would keep itself alive.
     mailbox: Weak<Mailbox>,
@@ -151,12 +151,21 @@ pub struct Mailbox {
     wake: Box<dyn Wake>,
 }
 
-/// Why a session is woken.
-enum Woken {
-    /// By a waker, which wakes it again only when this has been taken.
+/// Why sessions are woken.
+pub(crate) enum Woken {
+    /// By a waker, which wakes its session again only when this has been taken.
     Waker(Arc<Target>),
     /// Something was posted to the session with this number, which had nothing before.
     Posted(usize),
+    /// The same was posted to several sessions.
+    PostedAll(Vec<usize>),
+}
+
+impl Woken {
+    /// Returns whether the loop's factory is woken, and no session.
+    pub(crate) fn is_for_factory(&self) -> bool {
+        matches!(self, Self::Waker(target) if target.id == FACTORY)
+    }
 }
 
 impl Mailbox {
@@ -179,6 +188,18 @@ impl Mailbox {
     /// wakes are taken even if the caller does not look at all of them. A later wake is a new one,
     /// even for the same session.
     pub fn take(&self) -> impl Iterator<Item = usize> + use<> {
+        self.take_woken().into_iter().flat_map(|woken| {
+            let (one, all) = match woken {
+                Woken::Waker(target) => (Some(target.id), Vec::new()),
+                Woken::Posted(id) => (Some(id), Vec::new()),
+                Woken::PostedAll(ids) => (None, ids),
+            };
+            one.into_iter().chain(all)
+        })
+    }
+
+    /// Works like `take`, for a driver that looks at the reasons.
+    pub(crate) fn take_woken(&self) -> Vec<Woken> {
         let woken = mem::take(&mut *self.woken());
         // Done before iterating: a target that stayed queued could never be woken again.
         for woken in &woken {
@@ -186,15 +207,19 @@ impl Mailbox {
                 target.queued.swap(false, Ordering::AcqRel);
             }
         }
-        woken.into_iter().map(|woken| match woken {
-            Woken::Waker(target) => target.id,
-            Woken::Posted(id) => id,
-        })
+        woken
     }
 
-    /// Wakes sessions for posts, all by one wake of the driver.
-    pub(crate) fn push_posted(&self, ids: impl IntoIterator<Item = usize>) {
-        self.push_all(ids.into_iter().map(Woken::Posted));
+    /// Wakes a session for a post.
+    pub(crate) fn push_posted(&self, id: usize) {
+        self.push(Woken::Posted(id));
+    }
+
+    /// Wakes sessions for what was posted to all of them.
+    pub(crate) fn push_posted_all(&self, ids: Vec<usize>) {
+        if !ids.is_empty() {
+            self.push(Woken::PostedAll(ids));
+        }
     }
 
     /// Returns how many bytes of posts wait for the driver's sessions, or are being sent by them.
@@ -213,18 +238,13 @@ impl Mailbox {
         debug_assert!(before >= bytes, "{bytes} bytes are not on the account");
     }
 
-    fn push(&self, target: Arc<Target>) {
-        self.push_all([Woken::Waker(target)]);
-    }
-
-    fn push_all(&self, more: impl IntoIterator<Item = Woken>) {
+    fn push(&self, news: Woken) {
         let mut woken = self.woken();
         let was_empty = woken.is_empty();
-        woken.extend(more);
-        let is_first = was_empty && !woken.is_empty();
+        woken.push(news);
         // Unlock first, because `wake` may use this mailbox.
         drop(woken);
-        if is_first {
+        if was_empty {
             self.wake.wake();
         }
     }

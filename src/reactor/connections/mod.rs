@@ -13,12 +13,13 @@ use slab::Slab;
 use crate::address::Peer;
 use crate::error::CloseReason;
 use crate::net::{Event, Net};
-use crate::reactor::connection::Connection;
+use crate::reactor::connection::{Connection, Delivery};
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
 use crate::reactor::token::{FIRST_TOKEN, SLOT_BITS, SLOT_MASK};
-use crate::session::{Protocol, Session, Tick};
+use crate::session::{Context, Protocol, Session, Tick};
+use crate::waker::Woken;
 
 /// The most connections that can have a slot each. It matters only on 32-bit systems.
 pub(crate) const CONNECTIONS_MOST: usize = FIRST_TOKEN - 1;
@@ -34,6 +35,8 @@ pub(super) struct Connections<S, P> {
     /// Tokens of connections that have work, and of those served in this turn.
     ready: Vec<usize>,
     running: Vec<usize>,
+    /// Tokens of connections that something was posted to before this turn.
+    posted: Vec<usize>,
     /// Tokens of connections that arrived in this turn.
     fresh: Vec<usize>,
     /// Slots to be freed at the end of the turn.
@@ -51,6 +54,7 @@ impl<S, P: Protocol> Connections<S, P> {
             timers: Timers::with_capacity(reserved),
             ready: Vec::new(),
             running: Vec::new(),
+            posted: Vec::new(),
             fresh: Vec::new(),
             ended: Vec::new(),
             generation: 0,
@@ -125,11 +129,23 @@ impl<S, P: Protocol> Connections<S, P> {
         true
     }
 
-    /// Records a wake, if the connection still exists.
-    pub(super) fn note_woken(&mut self, token: usize) {
-        if find(&mut self.slots, token).is_some_and(|connection| connection.readiness.note_woken())
-        {
-            self.ready.push(token);
+    /// Forgets what was posted in the turn before.
+    #[inline]
+    pub(super) fn begin_turn(&mut self) {
+        self.posted.clear();
+    }
+
+    /// Records why connections are woken, of which some may not exist any more.
+    pub(super) fn note_woken(&mut self, woken: Woken) {
+        match woken {
+            Woken::Waker(target) => {
+                let connection = find(&mut self.slots, target.id);
+                if connection.is_some_and(|connection| connection.readiness.note_woken()) {
+                    self.ready.push(target.id);
+                }
+            }
+            Woken::Posted(token) => self.posted.push(token),
+            Woken::PostedAll(tokens) => self.posted.extend(tokens),
         }
     }
 
@@ -166,6 +182,13 @@ impl<S, P: Protocol> Connections<S, P> {
 
     /// Serves every connection that has work: one round each, or several for one that sends a lot.
     pub(super) fn drive<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
+        self.running.clear();
+        mem::swap(&mut self.ready, &mut self.running);
+        hub.effects.handshakes = hub.env.config.handshakes_per_turn;
+        if !self.posted.is_empty() {
+            self.deliver(hub);
+        }
+
         let Self {
             slots,
             timers,
@@ -174,10 +197,6 @@ impl<S, P: Protocol> Connections<S, P> {
             ended,
             ..
         } = self;
-
-        running.clear();
-        mem::swap(ready, running);
-        hub.effects.handshakes = hub.env.config.handshakes_per_turn;
         let mut context = hub.context(0);
 
         for &token in running.iter() {
@@ -185,37 +204,65 @@ impl<S, P: Protocol> Connections<S, P> {
                 continue;
             };
             context.id = token;
-            match connection.drive(hub, &context) {
-                Next::Wait => {}
-                Next::Reap => {
-                    ended.push(token & SLOT_MASK);
+            let next = connection.drive(hub, &context);
+            let lists = (&mut *timers, &mut *ready, &mut *ended);
+            if connection.conclude(next, lists, hub, &context) {
+                shed(slots, ended, hub);
+            }
+        }
+    }
+
+    /// Sends what was posted to connections that have nothing else to do. The others are served with
+    /// those that have work.
+    fn deliver<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
+        let Self {
+            slots,
+            timers,
+            ready,
+            running,
+            posted,
+            ended,
+            ..
+        } = self;
+        let mut context = hub.context(0);
+
+        for &token in posted.iter() {
+            let Some(connection) = find(slots, token) else {
+                continue;
+            };
+            context.id = token;
+            let next = match connection.deliver(hub, &context) {
+                Delivery::Done(next) => next,
+                Delivery::Busy if connection.readiness.note_woken() => {
+                    running.push(token);
                     continue;
                 }
-                next => {
-                    if connection.readiness.queue() {
-                        ready.push(token);
-                    }
-                    if next == Next::Crowded {
-                        shed(slots, ended, hub);
-                        continue;
-                    }
+                // It may have had its share of this turn.
+                Delivery::Nothing if connection.readiness.note_woken() => {
+                    ready.push(token);
+                    continue;
                 }
-            }
-
-            if let Some(at) = connection.earlier_deadline(hub, &context) {
-                timers.set_earlier(token & SLOT_MASK, at);
+                Delivery::Busy | Delivery::Nothing => continue,
+            };
+            let lists = (&mut *timers, &mut *ready, &mut *ended);
+            if connection.conclude(next, lists, hub, &context) {
+                shed(slots, ended, hub);
             }
         }
     }
 
     /// Returns how many connections were served in this turn, and the peer if there was only one.
     pub(super) fn served(&self) -> (usize, Option<&Peer>) {
-        let sole = match self.running[..] {
+        let mut tokens = [&self.running[..], &self.posted[..]].concat();
+        tokens.sort_unstable();
+        tokens.dedup();
+
+        let sole = match tokens[..] {
             [token] => self.slots.get(token & SLOT_MASK),
             _ => None,
         };
         let peer = sole.map(|connection| connection.session().peer());
-        (self.running.len(), peer)
+        (tokens.len(), peer)
     }
 
     /// Ends every connection now, by `end`.
@@ -256,7 +303,8 @@ impl<S, P: Protocol> Connections<S, P> {
     /// deadline may hold the turn's length against the connections that were served in it.
     #[cold]
     pub(super) fn catch_up(&mut self, from: Tick, to: Tick) {
-        for token in self.running.iter().chain(&self.fresh) {
+        let served = self.running.iter().chain(&self.posted);
+        for token in served.chain(&self.fresh) {
             if let Some(connection) = find(&mut self.slots, *token) {
                 connection.catch_up(from, to);
             }
@@ -309,6 +357,40 @@ impl<S, P: Protocol> Connections<S, P> {
         if next == Next::Crowded {
             shed(&mut self.slots, &mut self.ended, hub);
         }
+    }
+}
+
+impl<S, P: Protocol> Connection<S, P> {
+    /// Puts a connection that was served where its further needs are met. Returns whether others are to
+    /// be ended first.
+    #[inline(always)]
+    fn conclude<N: Net<Stream = S>>(
+        &mut self,
+        next: Next,
+        (timers, ready, ended): (&mut Timers, &mut Vec<usize>, &mut Vec<usize>),
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+    ) -> bool {
+        match next {
+            Next::Wait => {}
+            Next::Reap => {
+                ended.push(context.id & SLOT_MASK);
+                return false;
+            }
+            next => {
+                if self.readiness.queue() {
+                    ready.push(context.id);
+                }
+                if next == Next::Crowded {
+                    return true;
+                }
+            }
+        }
+
+        if let Some(at) = self.earlier_deadline(hub, context) {
+            timers.set_earlier(context.id & SLOT_MASK, at);
+        }
+        false
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod activation;
 mod deadlines;
+mod delivery;
 mod groups;
 mod notify;
 mod offload;

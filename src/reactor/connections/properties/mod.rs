@@ -22,7 +22,7 @@ use crate::net::{Event, Net};
 use crate::reactor::hub::{Effects, Env, Hub};
 use crate::reactor::token::{FIRST_TOKEN, SLOT_BITS};
 use crate::session::{Ended, Input, Protocol, Session, Transport};
-use crate::waker::Mailbox;
+use crate::waker::{Mailbox, Wakers};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -239,7 +239,10 @@ impl Run {
 
     fn wake(&mut self, index: &Index) {
         let token = self.token(index);
-        self.table.note_woken(token);
+        self.env.mailbox.waker(token).wake();
+        for woken in self.env.mailbox.take_woken() {
+            self.table.note_woken(woken);
+        }
         if let Some(known) = self.model.get_mut(&token) {
             known.woken = true;
         }
