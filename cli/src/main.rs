@@ -256,7 +256,7 @@ mod tests {
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, greet, print, timestamp, dispatch, operator, command, memcached, help"
+            "echo, discard, hello, greet, print, timestamp, dispatch, operator, command, http, websocket, resp, memcached, help"
         );
     }
 }

@@ -269,6 +269,24 @@ where
         }
     }
 
+    /// Ends the connection for `reason` when all that the protocol inside has written was sent.
+    fn close_for(
+        &mut self,
+        reason: CloseReason,
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        match &mut self.inside {
+            Inside::Open(session) if session.is_queued() => {
+                session.close_behind(reason);
+                self.call(transport, |_, _| {})
+            }
+            _ => {
+                transport.close_for(reason);
+                Ok(())
+            }
+        }
+    }
+
     fn is_open(&self) -> bool {
         matches!(self.inside, Inside::Open(_))
     }
@@ -363,7 +381,7 @@ where
                 self.call(transport, event)?;
             }
             WireEnd::Clean if unread.is_empty() => transport.close(),
-            _ => transport.close_for(CloseReason::Truncated),
+            _ => self.close_for(CloseReason::Truncated, transport)?,
         }
         Ok(())
     }
@@ -442,7 +460,9 @@ where
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
         // A layer in the protocol inside comes first.
         self.tell(transport, Session::handle_end_mark);
-        if self.is_open() && !transport.is_closing() {
+        // With a mark, the peer would take what it has got for the whole.
+        let is_whole = matches!(&self.inside, Inside::Open(session) if !session.is_queued());
+        if is_whole && !transport.is_closing() {
             self.end_once(transport);
         }
     }

@@ -191,7 +191,11 @@ impl<P: Protocol> RateLimited<P> {
     }
 
     /// Calls the protocol inside, which sees only its own pauses.
-    fn tell(&mut self, transport: &mut Transport<'_>, event: fn(&mut P, &mut Transport<'_>)) {
+    fn tell(
+        &mut self,
+        transport: &mut Transport<'_>,
+        event: impl FnOnce(&mut P, &mut Transport<'_>),
+    ) {
         if self.until.is_none() {
             return event(&mut self.protocol, transport);
         }
@@ -321,7 +325,9 @@ impl<P: Protocol> Protocol for RateLimited<P> {
     }
 
     fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
-        self.protocol.posted(post, transport);
+        self.tell(transport, |protocol, transport| {
+            protocol.posted(post, transport);
+        });
     }
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {

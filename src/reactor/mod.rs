@@ -182,6 +182,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
         let most = config.slow_turn.map_or(LONG, |slow| slow.min(LONG));
         let mailbox = Mailbox::new(net.waker(WAKER)?);
+        mailbox.set_alarm(config.max_buffered - config.max_buffered / 20);
         let env = Env::new(config, net.now(), mailbox, net.sockets());
 
         Ok(Self {

@@ -48,8 +48,15 @@ use crate::waker::Mailbox;
 /// ```
 #[derive(Clone)]
 pub struct Group {
-    topics: Arc<Mutex<BTreeMap<Box<[u8]>, Topic>>>,
+    topics: Arc<Mutex<Topics>>,
     lagging: Lagging,
+}
+
+#[derive(Default)]
+struct Topics {
+    by_name: BTreeMap<Box<[u8]>, Topic>,
+    /// When there are so many, those without members are forgotten.
+    sweep_at: usize,
 }
 
 /// What happens when a member's outbox has no room for a message, since its connection does not keep
@@ -93,6 +100,8 @@ pub struct Published {
 #[derive(Default)]
 struct Topic {
     loops: BTreeMap<usize, Loop>,
+    /// When there are so many, those without members are forgotten.
+    sweep_at: usize,
 }
 
 /// The members that one loop or thread serves.
@@ -115,7 +124,8 @@ impl Group {
     /// Makes a connection a member of a topic. Returns false if it was one before.
     pub fn join(&self, topic: impl AsRef<[u8]>, outbox: &Outbox) -> bool {
         let mut topics = self.topics();
-        let topic = topics.entry(topic.as_ref().into()).or_default();
+        topics.sweep();
+        let topic = topics.by_name.entry(topic.as_ref().into()).or_default();
         topic.join(outbox)
     }
 
@@ -123,7 +133,7 @@ impl Group {
     /// no member.
     pub fn leave(&self, topic: impl AsRef<[u8]>, id: u64) -> bool {
         let mut topics = self.topics();
-        let Entry::Occupied(mut entry) = topics.entry(topic.as_ref().into()) else {
+        let Entry::Occupied(mut entry) = topics.by_name.entry(topic.as_ref().into()) else {
             return false;
         };
         let was_member = entry.get_mut().leave(id);
@@ -152,11 +162,18 @@ impl Group {
     fn publish_to(&self, topic: &[u8], data: Arc<[u8]>, except: Option<u64>) -> Published {
         let mut topics = self.topics();
         let mut published = Published::default();
-        if let Some(members) = topics.get_mut(topic) {
-            members.publish(&data, except, self.lagging, &mut published);
+        let mut wakes = Vec::new();
+        if let Some(members) = topics.by_name.get_mut(topic) {
+            wakes = members.publish(&data, except, self.lagging, &mut published);
             if members.loops.is_empty() {
-                topics.remove(topic);
+                topics.by_name.remove(topic);
             }
+        }
+
+        // Unlock first, because a driver may run its sessions in its wake, and they may publish.
+        drop(topics);
+        for (mailbox, sessions) in wakes {
+            mailbox.push_posted_all(sessions);
         }
         published
     }
@@ -165,7 +182,7 @@ impl Group {
     #[must_use]
     pub fn members(&self, topic: impl AsRef<[u8]>) -> usize {
         let topics = self.topics();
-        let loops = topics.get(topic.as_ref()).into_iter();
+        let loops = topics.by_name.get(topic.as_ref()).into_iter();
         let loops = loops.flat_map(|topic| topic.loops.values());
         let members = loops.flat_map(|one| &one.members);
         members.filter(|member| !member.is_closed()).count()
@@ -174,16 +191,46 @@ impl Group {
     /// Returns the topics that have members, in the order of their bytes.
     #[must_use]
     pub fn topics_with_members(&self) -> Vec<Box<[u8]>> {
-        self.topics().keys().cloned().collect()
+        let topics = self.topics();
+        let alive = topics.by_name.iter().filter(|(_, topic)| topic.is_alive());
+        alive.map(|(name, _)| name.clone()).collect()
     }
 
-    fn topics(&self) -> MutexGuard<'_, BTreeMap<Box<[u8]>, Topic>> {
+    fn topics(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The fewest topics, or loops of one, that are worth a look for those without members.
+const SWEPT_LEAST: usize = 64;
+
+impl Topics {
+    /// Forgets topics whose members have all ended, from time to time.
+    fn sweep(&mut self) {
+        if self.by_name.len() >= self.sweep_at.max(SWEPT_LEAST) {
+            self.by_name.retain(|_, topic| topic.is_alive());
+            self.sweep_at = 2 * self.by_name.len();
+        }
+    }
+}
+
+impl Loop {
+    fn is_alive(&self) -> bool {
+        self.members.iter().any(|member| !member.is_closed())
+    }
+}
+
 impl Topic {
+    fn is_alive(&self) -> bool {
+        self.loops.values().any(Loop::is_alive)
+    }
+
     fn join(&mut self, outbox: &Outbox) -> bool {
+        if self.loops.len() >= self.sweep_at.max(SWEPT_LEAST) {
+            self.loops.retain(|_, one| one.is_alive());
+            self.sweep_at = 2 * self.loops.len();
+        }
+
         // The address is not used again as long as there is a `Weak` to it.
         let key = outbox.mailbox().as_ptr().addr();
         let one = self.loops.entry(key).or_insert_with(|| Loop {
@@ -213,13 +260,15 @@ impl Topic {
         was_member
     }
 
+    /// Puts `data` into the outboxes of the members. Returns which sessions are to be woken for it.
     fn publish(
         &mut self,
         data: &Arc<[u8]>,
         except: Option<u64>,
         lagging: Lagging,
         published: &mut Published,
-    ) {
+    ) -> Vec<(Arc<Mailbox>, Vec<usize>)> {
+        let mut wakes = Vec::new();
         self.loops.retain(|_, one| {
             let Some(mailbox) = one.mailbox.upgrade() else {
                 return false;
@@ -240,12 +289,13 @@ impl Topic {
             }
 
             published.sent += woken.len();
-            mailbox.push_posted_all(woken);
+            wakes.push((mailbox, woken));
             if has_left {
                 one.members.retain(|member| !member.is_closed());
             }
             !one.members.is_empty()
         });
+        wakes
     }
 }
 
@@ -293,7 +343,7 @@ fn offer(
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group")
-            .field("topics", &self.topics().len())
+            .field("topics", &self.topics().by_name.len())
             .field("lagging", &self.lagging)
             .finish()
     }

@@ -8,7 +8,6 @@ use crate::address::Address;
 use crate::config::{Config, Limits};
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
-use crate::session::outbox::Outbox;
 use crate::session::queue::Queue;
 use crate::session::state::{OPENING, PANICKED, RATE_LIMITED, REPLACED, SHUTDOWN};
 use crate::session::{Context, Protocol, Session, catch};
@@ -80,9 +79,9 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 impl<P> Session<P> {
-    /// Returns how many bytes others have posted for the connection, which it has not taken yet.
+    /// Returns how many bytes others have posted for the connection, which its peer has not taken yet.
     pub(crate) fn posted(&self) -> usize {
-        self.state.outbox().map_or(0, Outbox::pending)
+        self.state.posted()
     }
 
     /// Returns how many bytes of memory the connection uses beyond an idle one: the capacity of the

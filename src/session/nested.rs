@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::address::Address;
 use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::session::queue::Queue;
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, FAREWELL, FINISHED,
     FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, OPENING, PAUSED, PENDING, QUEUED, RATE_LIMITED,
@@ -29,6 +30,7 @@ const TOLD: Flags = CLOSING
     .or(CHARGED)
     .or(REPLACED)
     .or(RELIMITED)
+    .or(QUEUED)
     .or(RETIME);
 
 impl<P: Protocol> Session<P> {
@@ -114,10 +116,13 @@ impl<P: Protocol> Session<P> {
             }
         }
 
-        let kept = self.unread.as_ref().map_or(0, |unread| unread.held());
+        let unread = self.unread.as_ref().map_or(0, |unread| unread.held());
+        let kept = unread.saturating_add(self.state.queue().map_or(0, Queue::held));
         let charged = self.state.charged as usize;
         outer.charge(kept.saturating_add(charged).saturating_add(held));
-        if self.has_more() || outer.is_full_and_empty() {
+        self.state.show_outbox(outer.state);
+        // A source that has nothing for now makes room when it is woken, and not before.
+        if self.has_more() || outer.is_full_and_empty() && !self.is_queued() {
             outer.call_again();
         }
     }
@@ -126,7 +131,8 @@ impl<P: Protocol> Session<P> {
     pub(crate) fn handle_resumed(&mut self, context: &Context<'_>) {
         self.state.flags.clear(WANTED);
         self.state.flatten(context.config);
-        if self.state.flags.any(WANTED) {
+        let low_water = self.state.limits(context.config).low_water;
+        if self.state.flags.any(WANTED) || self.is_queued() && self.state.waiting() > low_water {
             return;
         }
         self.state.end_wait_for_room(context.clock.tick());
@@ -155,6 +161,7 @@ impl<P: Protocol> Session<P> {
             return;
         }
         self.state.flags.set(LOST | CLOSING);
+        self.state.drop_queue();
         self.state.drop_posts();
         (self.state.output, self.unread) = (None, None);
         self.protocol.lose(&mut self.state, ended);
@@ -171,6 +178,11 @@ impl<P: Protocol> Session<P> {
     /// Has a layer in this session write its end mark.
     pub(crate) fn handle_end_mark(&mut self, context: &Context<'_>) {
         self.tell(context, P::write_end_mark);
+    }
+
+    /// Ends the session for `reason` when all that it has written was handed to the layer.
+    pub(crate) fn close_behind(&mut self, reason: CloseReason) {
+        self.state.close_for(reason);
     }
 
     /// Takes the reason for which this session is closing, and whether waiting output is dropped.

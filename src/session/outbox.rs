@@ -213,6 +213,10 @@ impl Outbox {
         self.inbox().state != Life::Open
     }
 
+    pub(super) fn is_aborted(&self) -> bool {
+        self.inbox().state == Life::Aborting
+    }
+
     pub(crate) fn mailbox(&self) -> &Weak<Mailbox> {
         &self.shared.mailbox
     }
@@ -285,7 +289,10 @@ impl Inbox {
 
     /// Adds a post behind others, which the session was woken for.
     fn put_behind(&mut self, post: &Post) -> Result<bool, PostError> {
-        if self.bytes().saturating_add(post.len()) > self.most {
+        // Posts that are shorter than their places count as those.
+        let places = self.rest.as_ref().map_or(0, |rest| rest.posts.len()) * size_of::<Post>();
+        let bytes = self.bytes().saturating_add(post.len());
+        if bytes.max(places) > self.most {
             return Err(PostError::Full);
         }
         let rest = self.rest.get_or_insert_with(Box::default);

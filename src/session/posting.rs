@@ -2,8 +2,8 @@
 
 use crate::error::CloseReason;
 use crate::session::outbox::{Life, Outbox, Own, Post};
-use crate::session::queue::Bytes;
-use crate::session::state::{CLOSING, STALLED, State, WANTED};
+use crate::session::queue::{Bytes, Queue};
+use crate::session::state::{CLOSING, RETIME, STALLED, State, WANTED};
 use crate::session::{Context, Protocol, Session, Transport};
 
 impl Transport<'_> {
@@ -22,6 +22,8 @@ impl Transport<'_> {
             outbox.close();
         }
         self.state.extra().outbox = Some(Own(outbox.clone()));
+        // The session outside a layer is to know of it.
+        self.state.flags.set(RETIME);
         outbox
     }
 
@@ -48,6 +50,33 @@ impl State {
     pub(super) fn drop_posts(&mut self) -> usize {
         let outbox = self.extra.as_mut().and_then(|extra| extra.outbox.take());
         outbox.map_or(0, |own| own.0.end_all())
+    }
+
+    /// Shows the outbox of a session inside a layer to the one outside, which is asked for it.
+    pub(super) fn show_outbox(&self, outer: &mut Self) {
+        let shown = self.outbox().or(self.shown_outbox());
+        if let Some(outbox) = shown.filter(|_| outer.shown_outbox().is_none()) {
+            outer.extra().shown = Some(outbox.clone());
+        }
+    }
+
+    fn shown_outbox(&self) -> Option<&Outbox> {
+        self.extra.as_ref()?.shown.as_ref()
+    }
+
+    /// Returns how many bytes of posts wait for the connection, and for the peer to take them.
+    pub(super) fn posted(&self) -> usize {
+        let outbox = self.outbox().or(self.shown_outbox());
+        let queued = self.queue().map_or(0, Queue::posted);
+        outbox.map_or(0, Outbox::pending).saturating_add(queued)
+    }
+
+    /// Ends a connection that is closing already, if its outbox says so.
+    fn obey_abort(&mut self) {
+        let outbox = self.outbox().or(self.shown_outbox());
+        if outbox.is_some_and(Outbox::is_aborted) {
+            self.fail(CloseReason::Aborted);
+        }
     }
 }
 
@@ -77,6 +106,9 @@ impl<P: Protocol> Session<P> {
 
     #[cold]
     fn take_posts_of(&mut self, context: &Context<'_>) {
+        if self.state.flags.any(CLOSING) {
+            return self.state.obey_abort();
+        }
         let Some(outbox) = self.state.outbox().cloned() else {
             return;
         };

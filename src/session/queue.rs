@@ -11,7 +11,7 @@ use crate::session::catch::catch;
 use crate::session::outbox::Post;
 
 /// Bytes up to this length are copied into the buffer when nothing else waits behind it, because a
-/// copy costs less than a place in the queue. In the queue they join the bytes before them.
+/// copy costs less than a place in the queue.
 pub(super) const COPIED_MOST: usize = 4 * 1024;
 
 /// The most bytes to take from sources, or to hand to a layer, at a time.
@@ -53,6 +53,16 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Returns how many bytes these keep on an account of their own.
+    fn posted(&self) -> usize {
+        match self {
+            Self::Posted(post) => post.len(),
+            _ => 0,
+        }
+    }
+}
+
 enum Part {
     /// Bytes, of which those before the place were sent.
     Bytes(Bytes, usize),
@@ -70,6 +80,8 @@ pub(super) struct Queue {
     /// How many bytes wait, without those that sources are still to make.
     waiting: usize,
     held: usize,
+    /// How many bytes of posts wait, which are on an account of their own.
+    posted: usize,
 }
 
 /// What a read from a source has brought.
@@ -99,6 +111,11 @@ impl Queue {
         self.held + self.parts.capacity() * size_of::<Part>()
     }
 
+    /// Returns how many bytes are in posts of which a part waits here.
+    pub(super) fn posted(&self) -> usize {
+        self.posted
+    }
+
     /// Appends a copy of `data`.
     pub(super) fn push_copy(&mut self, data: &[u8]) {
         match self.parts.back_mut() {
@@ -118,6 +135,7 @@ impl Queue {
         if length > 0 {
             self.waiting += length;
             self.held += bytes.held();
+            self.posted += bytes.posted();
             self.parts.push_back(Part::Bytes(bytes, 0));
         }
     }
@@ -171,6 +189,7 @@ impl Queue {
 
             if taken == left {
                 self.held -= bytes.held();
+                self.posted -= bytes.posted();
                 self.parts.pop_front();
             }
         }
@@ -221,8 +240,10 @@ impl Queue {
             buffer.push(&front[..count]);
             self.consume(count);
 
+            // A source that has just ended may have been in front of bytes.
+            let moves = |queue: &Self, length| length > before || !queue.front().is_empty();
             match self.fill(buffer, most) {
-                Filled::Well if buffer.len() > before => {}
+                Filled::Well if buffer.len() < most && moves(self, buffer.len()) => {}
                 outcome => return outcome,
             }
         }
@@ -234,7 +255,7 @@ impl Queue {
         for part in mem::take(&mut self.parts) {
             catch(|| drop(part));
         }
-        self.held = 0;
+        (self.held, self.posted) = (0, 0);
         mem::take(&mut self.waiting)
     }
 }

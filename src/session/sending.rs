@@ -200,8 +200,19 @@ impl State {
 
         self.activity = now;
         self.sent = self.sent.wrapping_add(count as u64);
+        // The peer has taken what was there, whatever a source makes next.
+        let resumes = self.output_moved(now, config);
         self.refill(config);
-        self.output_moved(now, config)
+        resumes
+    }
+
+    /// Returns whether there are bytes for the peer now. Those behind a source that has none are not.
+    pub(super) fn has_sendable(&self) -> bool {
+        let is_buffered = self
+            .output
+            .as_ref()
+            .is_some_and(|output| !output.is_empty());
+        is_buffered || !self.queue_front().is_empty()
     }
 
     /// Reads sources into the buffer, if everything before them was sent.
@@ -249,7 +260,7 @@ impl State {
     /// Notes that the peer has not taken all that is there for it.
     #[cold]
     pub(super) fn note_queue_stalled(&mut self, now: Tick) {
-        if self.waiting() > 0 {
+        if self.has_sendable() {
             self.note_stalled(now);
         }
     }

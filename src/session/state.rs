@@ -10,7 +10,7 @@ use crate::session::buffer::Buffer;
 use crate::session::clock::{Clock, Tick};
 use crate::session::ended::{End, Traffic};
 use crate::session::flags::Flags;
-use crate::session::outbox::Own;
+use crate::session::outbox::{Outbox, Own};
 use crate::session::queue::Queue;
 
 /// The protocol has paused its input.
@@ -140,6 +140,8 @@ pub(super) struct Extra {
     pub(super) queue: Option<Box<Queue>>,
     /// Where others post data, if the protocol has asked for it.
     pub(super) outbox: Option<Own>,
+    /// The outbox of the session inside a layer.
+    pub(super) shown: Option<Outbox>,
     pub(super) turn: Turn,
     /// More than `max_output` bytes waited before the call that goes on.
     is_over: bool,
@@ -479,7 +481,7 @@ impl State {
         self.progress = now;
         let low_water = self.limits(config).low_water;
         let waiting = self.waiting();
-        if waiting == 0 {
+        if !self.has_sendable() {
             self.flags.clear(STALLED);
         }
 

@@ -148,6 +148,8 @@ pub struct Mailbox {
     woken: Mutex<Vec<Woken>>,
     /// How many bytes of posts wait for the driver's sessions, or are being sent by them.
     posted: AtomicUsize,
+    /// The driver's wait ends when there are so many.
+    alarm: AtomicUsize,
     wake: Box<dyn Wake>,
 }
 
@@ -175,6 +177,7 @@ impl Mailbox {
         Arc::new(Self {
             woken: Mutex::new(Vec::new()),
             posted: AtomicUsize::new(0),
+            alarm: AtomicUsize::new(usize::MAX),
             wake,
         })
     }
@@ -229,7 +232,16 @@ impl Mailbox {
 
     /// Adds the bytes of a post to the account.
     pub(crate) fn charge(&self, bytes: usize) {
-        self.posted.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.posted.fetch_add(bytes, Ordering::Relaxed);
+        let alarm = self.alarm.load(Ordering::Relaxed);
+        if before < alarm && before.saturating_add(bytes) >= alarm {
+            self.wake.wake();
+        }
+    }
+
+    /// Ends the driver's wait when so many bytes are posted, since posts behind others wake nobody.
+    pub(crate) fn set_alarm(&self, bytes: usize) {
+        self.alarm.store(bytes, Ordering::Relaxed);
     }
 
     /// Takes the bytes of a post off the account.

@@ -281,6 +281,7 @@ mod tests {
         let config = Config {
             limits: Limits {
                 first_message_timeout: None,
+                message_timeout: None,
                 idle_timeout: None,
                 ..Limits::default()
             },

@@ -109,11 +109,11 @@ pub(crate) enum Protocol {
     Dispatch(DispatchOptions),
     Operator(OperatorOptions),
     Command(CommandOptions),
-    Memcached(MemcachedOptions),
-    Resp(RespOptions),
+    Http(HttpOptions),
     #[command(name = "websocket")]
     WebSocket(WebSocketOptions),
-    Http(HttpOptions),
+    Resp(RespOptions),
+    Memcached(MemcachedOptions),
 }
 
 #[derive(Args, Debug)]

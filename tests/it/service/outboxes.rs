@@ -308,3 +308,57 @@ fn input_goes_on_while_posts_wait() {
     drop(client);
     server.end();
 }
+
+/// Also a connection that is closing already can be ended at once, in a layer too.
+#[test]
+fn an_abort_ends_a_connection_that_is_closing() {
+    fn check(mut session: MemorySession<impl Protocol>, outbox: &Outbox) {
+        session.stop_taking();
+        outbox.post(vec![0; 100_000]).unwrap();
+        outbox.close();
+        session.run();
+        assert!(session.reason().is_none());
+        outbox.abort();
+        session.run();
+        let reason = session.reason();
+        assert!(matches!(reason, Some(CloseReason::Aborted)), "{reason:?}");
+    }
+
+    let (session, outbox) = open(timeless());
+    check(session, &outbox);
+    let (sender, outboxes) = mpsc::channel();
+    let inside = Layered::around(Scrambled::new(7), Open(sender));
+    check(
+        MemorySession::with_config(inside, timeless()),
+        &outboxes.recv().unwrap(),
+    );
+}
+
+/// Those that are owed the most are ended first, also in layers.
+#[test]
+fn laggards_in_layers_are_shed() {
+    let (sender, outboxes) = mpsc::channel();
+    let config = Config {
+        max_buffered: 4 << 20,
+        limits: Limits {
+            max_posted: 8 << 20,
+            ..timeless().limits
+        },
+        ..timeless()
+    };
+    let make = move |_: &Peer| {
+        let open = Open(sender.clone());
+        Some(Layered::around(Scrambled::new(7), open))
+    };
+    let server = ModelServer::new(Model::EventLoop, &["tcp://127.0.0.1:0"], config, make);
+    let clients = [0; 2].map(|_| server.client());
+    let outboxes = [0; 2].map(|_| outboxes.recv().unwrap());
+    outboxes[0].post(vec![0; 100_000]).unwrap();
+    while !outboxes[1].is_closed() {
+        let _ = outboxes[1].post(vec![0; 1 << 20]);
+        thread::yield_now();
+    }
+    assert!(!outboxes[0].is_closed());
+    drop(clients);
+    assert_eq!(server.end().closed_shed, 1);
+}

@@ -15,7 +15,7 @@ use serveloop::{
 
 use crate::support::model_server::{Model, ModelServer};
 use crate::support::probe::{Log, Probe};
-use crate::support::{noise, panic_quietly, timeless};
+use crate::support::{millis, noise, panic_quietly, timeless};
 
 /// One thing to send, with its length.
 #[derive(Clone, Copy, Debug)]
@@ -524,4 +524,153 @@ fn a_farewell_comes_after_a_source() {
     let sent = session.sent();
     assert_eq!(sent.len(), 100_003);
     assert!(sent.ends_with(b".bad"));
+}
+
+/// A session in a layer that scrambles, of a protocol that sends when it gets a byte.
+fn scrambled(
+    send: impl FnMut(&mut Transport<'_>) + Send + 'static,
+    config: Config,
+) -> (MemorySession<impl Protocol>, Vec<u8>) {
+    let mut send = send;
+    let probe = Probe::new(&Log::default()).data(move |data, transport| {
+        send(transport);
+        Ok(data.len())
+    });
+    let layer = Scrambled::new(7);
+    let session = MemorySession::with_config(Layered::around(layer, probe), config);
+    (session, layer.seal(b"x"))
+}
+
+#[test]
+fn a_source_without_bytes_holds_nothing_up() {
+    let send = |transport: &mut Transport<'_>| {
+        transport.write(b"begin ");
+        transport.send(io::empty());
+        transport.write(b"end");
+        transport.close();
+    };
+    let (mut session, question) = scrambled(send, timeless());
+    session.receive(&question);
+    assert_eq!(session.sent(), Scrambled::new(7).expect(b"begin end"));
+    assert!(matches!(session.reason(), Some(CloseReason::Closed)));
+}
+
+#[test]
+fn what_is_queued_in_a_layer_counts_as_held() {
+    let send = |transport: &mut Transport<'_>| transport.write_owned(vec![0; 1 << 20]);
+    let (mut session, question) = scrambled(send, timeless());
+    session.stop_taking();
+    session.receive(&question);
+    assert!(session.held() >= 1 << 20, "{}", session.held());
+
+    let config = Config {
+        max_buffered: 2 << 20,
+        ..timeless()
+    };
+    let send = |transport: &mut Transport<'_>| transport.write_owned(vec![0; 2_000_000]);
+    let (mut session, question) = scrambled(send, config);
+    session.stop_taking();
+    session.receive(&question);
+    assert!(matches!(session.reason(), Some(CloseReason::Shed)));
+}
+
+/// Has nothing for now until it is told otherwise, and then nothing more.
+struct Blocked(Arc<AtomicBool>);
+
+impl Read for Blocked {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        if self.0.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
+/// A peer is not blamed for a source that has nothing, and nothing is done again and again meanwhile.
+#[test]
+fn a_source_may_take_its_time() {
+    for is_layered in [false, true] {
+        let done = Arc::new(AtomicBool::new(false));
+        let waker = Arc::<Mutex<Option<Waker>>>::default();
+        let (is_done, kept) = (Arc::clone(&done), Arc::clone(&waker));
+        let send = move |transport: &mut Transport<'_>| {
+            transport.write(b"begin ");
+            transport.send(Blocked(Arc::clone(&is_done)));
+            transport.write(&[b'e'; 100_000]);
+            *kept.lock().unwrap() = Some(transport.waker());
+        };
+
+        let mut config = timeless();
+        config.limits.write_timeout = Some(millis(1_000));
+        let wake = |waker: &Mutex<Option<Waker>>| waker.lock().unwrap().as_ref().unwrap().wake();
+        if is_layered {
+            let (mut session, question) = scrambled(send, config);
+            session.receive(&question);
+            session.advance(millis(10_000));
+            assert!(session.reason().is_none());
+            assert_eq!(session.sent(), Scrambled::new(7).expect(b"begin "));
+            done.store(true, Ordering::Release);
+            wake(&waker);
+            session.run();
+            assert!(session.sent().len() > 100_000);
+        } else {
+            let probe = Probe::new(&Log::default()).data(move |data, transport| {
+                send(transport);
+                Ok(data.len())
+            });
+            let mut session = MemorySession::with_config(probe, config);
+            session.receive(b"x");
+            session.advance(millis(10_000));
+            assert!(session.reason().is_none());
+            assert_eq!(session.sent(), b"begin ");
+            done.store(true, Ordering::Release);
+            wake(&waker);
+            session.run();
+            assert_eq!(session.sent().len(), 100_000);
+        }
+    }
+}
+
+/// A client that ends its stream without the layer's end mark still gets all of a reply.
+#[test]
+fn a_reply_that_is_queued_is_sent_whole_after_a_truncation() {
+    let probe = Probe::new(&Log::default()).data(|data, transport| {
+        transport.send(io::repeat(b'.').take(500_000));
+        Ok(data.len())
+    });
+    let layer = Scrambled::new(7).with_end_mark();
+    let mut session = MemorySession::with_config(Layered::around(layer, probe), timeless());
+    session.stop_taking();
+    session.receive(&layer.seal(b"x"));
+    session.receive_eof();
+    session.take(usize::MAX);
+    assert!(matches!(session.reason(), Some(CloseReason::Truncated)));
+    let sent = session.sent();
+    let expected = layer.expect(&vec![b'.'; 500_000]);
+    assert!(
+        sent.starts_with(&expected),
+        "{} of {}",
+        sent.len(),
+        expected.len()
+    );
+}
+
+/// While a source makes output, the peer that takes it is heard.
+#[test]
+fn input_is_shown_while_a_source_goes_on() {
+    let probe = Probe::new(&Log::default()).data(|data, transport| {
+        match data {
+            b"start" => transport.send(io::repeat(b'.')),
+            _ => transport.abort(),
+        }
+        transport.write(b"after");
+        Ok(data.len())
+    });
+    let mut session = MemorySession::with_config(probe, timeless());
+    session.stop_taking();
+    session.receive(b"start");
+    session.take(1 << 20);
+    session.receive(b"stop");
+    session.take(1 << 20);
+    assert!(matches!(session.reason(), Some(CloseReason::Aborted)));
 }
