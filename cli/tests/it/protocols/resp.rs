@@ -192,7 +192,8 @@ fn values_fit_requests_and_replies() {
 
         // The rest of the request has to fit in `max_frame` too.
         for (length, is_set) in [(most - 1_000, true), (most + 1, false)] {
-            let value = "x".repeat(length);
+            // A value that is refused by its length is not sent whole: the server stops reading it.
+            let value = "x".repeat(if is_set { length } else { length.min(100_000) });
             client.send(&format!(
                 "*3\r\n$3\r\nset\r\n$1\r\na\r\n${length}\r\n{value}\r\n"
             ));

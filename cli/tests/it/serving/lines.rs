@@ -128,7 +128,7 @@ fn resets_are_no_news() {
             let log = served.status_and_log();
             let loud = log
                 .iter()
-                .any(|line| line.contains("WARN") || line.contains("reset"));
+                .any(|line| line.contains("WARN") || line.contains("reset by peer"));
             assert!(!loud, "{model:?} {protocol:?} {log:?}");
         }
     }
