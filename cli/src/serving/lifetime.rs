@@ -7,6 +7,7 @@ use serveloop::driver::Tick;
 use serveloop::service::Post;
 use serveloop::{Deadline, Ended, Factory, Peer, Protocol, ProtocolError, Transport};
 
+use crate::logger::TARGET;
 use crate::serving::AccessLog;
 use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
 
@@ -104,7 +105,17 @@ impl Limited {
         let after = |finish| transport.now().checked_add(finish);
         self.end = self.finish.and_then(after);
         AccessLog.note(transport.peer(), format_args!("its --max-lifetime is over"));
+        self.hurry(transport);
         self.protocol.shutdown_requested(transport);
+    }
+
+    /// From now on, a peer that takes nothing has only the time to finish.
+    fn hurry(&self, transport: &mut Transport<'_>) {
+        let mut limits = transport.limits().clone();
+        limits.write_timeout = limits.write_timeout.into_iter().chain(self.finish).min();
+        if let Err(error) = transport.set_limits(limits.into()) {
+            log::warn!(target: TARGET, "{}: keeps its limits: {error}", transport.peer());
+        }
     }
 }
 
@@ -230,6 +241,16 @@ mod tests {
         assert!(session.reason().is_none());
         session.receive(b"more");
         assert_eq!(session.sent(), b"more");
+        session.advance(SECOND);
+        assert!(session.reason().is_some());
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_not_waited_for_any_longer() {
+        let mut session = session(Some(SECOND));
+        session.stop_taking();
+        session.receive(b"hello");
+        session.advance(10 * SECOND);
         session.advance(SECOND);
         assert!(session.reason().is_some());
     }

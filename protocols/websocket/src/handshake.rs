@@ -171,11 +171,11 @@ where
         let peer = transport.peer().clone();
         let request = match Request::parse(head, &peer) {
             Ok(request) => request,
-            Err(refusal) => return self.refuse(refusal, transport),
+            Err(refusal) => return self.refuse(refusal.in_reply_to(head), transport),
         };
         let accept = match (self.accept)(&request) {
             Ok(accept) => accept,
-            Err(refusal) => return self.refuse(refusal, transport),
+            Err(refusal) => return self.refuse(refusal.in_reply_to(head), transport),
         };
 
         let mut response = format!(

@@ -16,6 +16,8 @@ pub struct Refusal {
     text: Cow<'static, str>,
     /// Further fields of the head.
     fields: &'static str,
+    /// The request was HEAD, whose response has no body.
+    is_head: bool,
 }
 
 impl Refusal {
@@ -31,6 +33,7 @@ impl Refusal {
             status,
             text: text.into(),
             fields: "",
+            is_head: false,
         }
     }
 
@@ -76,6 +79,14 @@ impl Refusal {
         Self::new(431, text)
     }
 
+    /// Returns the response without its body if the request `head` asks for that.
+    pub(crate) fn in_reply_to(self, head: &[u8]) -> Self {
+        Self {
+            is_head: head.starts_with(b"HEAD "),
+            ..self
+        }
+    }
+
     /// Returns the whole response.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let connection = match self.status {
@@ -84,14 +95,16 @@ impl Refusal {
         };
         let head = format!(
             "HTTP/1.1 {} {}\r\nConnection: {connection}\r\n{}Content-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {}\r\n\r\n{}\n",
+             Content-Length: {}\r\n\r\n",
             self.status,
             phrase(self.status),
             self.fields,
             self.text.len() + 1,
-            self.text
         );
-        head.into_bytes()
+        if self.is_head {
+            return head.into_bytes();
+        }
+        format!("{head}{}\n", self.text).into_bytes()
     }
 }
 

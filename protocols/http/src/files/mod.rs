@@ -190,7 +190,8 @@ impl Search {
 /// Returns the answer for a file that cannot be served.
 fn explain(path: &Path, error: &io::Error) -> Response {
     use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
-    const NOWHERE: [Errno; 2] = [Errno::LOOP, Errno::NAMETOOLONG];
+    // The last is what the file of a Unix socket says.
+    const NOWHERE: [Errno; 3] = [Errno::LOOP, Errno::NAMETOOLONG, Errno::NXIO];
 
     let code = error.raw_os_error();
     match error.kind() {

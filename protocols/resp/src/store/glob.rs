@@ -1,5 +1,20 @@
 //! Patterns of names: `*`, `?`, `[a-z]`, `[^a]`, and `\` before a character without its meaning.
 
+use crate::error_reply::ErrorReply;
+
+/// The longest pattern, in bytes. Matching takes as many steps as the product of the lengths of a pattern
+/// and a name, and holds up everybody meanwhile.
+const PATTERN_MOST: usize = 1_024;
+
+/// Returns a pattern that a client has sent, if it is short enough.
+pub(super) fn checked(pattern: &[u8]) -> Result<&[u8], ErrorReply> {
+    if pattern.len() > PATTERN_MOST {
+        let message = format!("a pattern has at most {PATTERN_MOST} bytes");
+        return Err(ErrorReply::new(message));
+    }
+    Ok(pattern)
+}
+
 /// Returns whether the whole `text` matches `pattern`. Takes at most as many steps as the product of
 /// their lengths.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
@@ -80,6 +95,12 @@ fn of_class(class: &[u8], byte: u8) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_has_a_limit() {
+        assert!(checked(&[b'*'; PATTERN_MOST]).is_ok());
+        assert!(checked(&[b'*'; PATTERN_MOST + 1]).is_err());
+    }
 
     #[test]
     fn patterns_match_as_in_redis() {

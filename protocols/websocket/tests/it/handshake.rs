@@ -149,6 +149,16 @@ fn wrong_requests_are_answered() {
     }
 }
 
+/// The response to HEAD has the length of a body that does not follow.
+#[test]
+fn a_head_is_answered_without_a_body() {
+    let response = told(&with("get", &["HEAD / HTTP/1.1"]));
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 405 "), "{response}");
+    assert!(head.contains("Content-Length: "), "{response}");
+    assert_eq!(body, "");
+}
+
 /// A field that is no text is there nonetheless.
 #[test]
 fn fields_that_are_no_text_are_not_overlooked() {

@@ -63,6 +63,9 @@ fn join(
     transport: &mut Transport<'_>,
 ) -> Outcome {
     for name in arguments {
+        if matches!(kind, Kind::Pattern) {
+            glob::checked(name)?;
+        }
         let count = connection.listen(kind, name, transport);
         confirm(command, Some(name), count, reply);
     }
@@ -154,6 +157,7 @@ fn pubsub(
         b"channels" if arguments.len() <= 1 => {
             let mut names = channels.names();
             if let Some(pattern) = arguments.next() {
+                let pattern = glob::checked(pattern)?;
                 names.retain(|name| glob::matches(pattern, name));
             }
             reply.array(names.len());

@@ -71,7 +71,7 @@ fn kind(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Repl
 }
 
 fn keys(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Reply) -> Outcome {
-    let pattern = arguments.parse()?;
+    let pattern = glob::checked(arguments.parse()?)?;
     note_cost(keyspace.len(), reply);
     let matching: Vec<_> = keyspace
         .keys()
@@ -93,7 +93,7 @@ fn scan(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Repl
     while let Some(option) = arguments.next() {
         match folded(option).as_slice() {
             b"count" => count = arguments.parse()?,
-            b"match" => pattern = Some(arguments.parse::<&[u8]>()?),
+            b"match" => pattern = Some(glob::checked(arguments.parse()?)?),
             // There is only one type.
             b"type" => is_empty = !arguments.parse::<&[u8]>()?.eq_ignore_ascii_case(b"string"),
             _ => return Err(ErrorReply::SYNTAX),
