@@ -438,7 +438,7 @@ pub trait Factory {
     }
 
     /// Called when a peer is refused before a protocol was made for it, and why. Its connection is
-    /// closed at once. [`Statistics`] counts refusals, and the loop logs them.
+    /// closed at once. [`Statistics`](crate::Statistics) counts refusals, and the loop logs them.
     ///
     /// ```
     /// use serveloop::protocols::Echo;

@@ -43,7 +43,8 @@ const INDEX: &str = "index.html";
 /// - A path leads to nothing outside the directory. Segments `.` and `..`, however they are written,
 ///   encoded slashes and NUL are refused, and a symbolic link works only if what it leads to is
 ///   below the directory.
-/// - A directory is shown as its `index.html`, or is not found. What is neither a file nor a directory
+/// - A directory is shown as its `index.html`, or is not found. Without a slash at its end, the client is
+///   sent to the target with one. What is neither a file nor a directory
 ///   is not found either.
 /// - Responses have `Last-Modified` and an `ETag` of the time of change and the length. The
 ///   conditions on them work: `If-None-Match`, `If-Modified-Since`, `If-Match`,
@@ -101,6 +102,7 @@ impl Handler for Files {
         let search = Search {
             root: Arc::clone(&self.root),
             target,
+            elsewhere: with_slash(request),
             conditions: Conditions::of(request),
             reading: (self.pool.clone(), request.waker()),
         };
@@ -125,6 +127,8 @@ impl Handler for Files {
 struct Search {
     root: Arc<Root>,
     target: Target,
+    /// Where the same is, if it is a directory.
+    elsewhere: String,
     conditions: Conditions,
     reading: (Offload, Waker),
 }
@@ -142,6 +146,10 @@ impl Search {
             Found::Directory => {
                 let index = path.join(INDEX);
                 match self.root.find(&index)? {
+                    // Links of the page are relative to the directory.
+                    Found::File(_) if !self.target.is_directory => {
+                        Ok(Response::status(301).header("Location", self.elsewhere))
+                    }
                     Found::File(file) => self.serve(&index, file),
                     _ => Ok(Response::status(404)),
                 }
@@ -185,6 +193,17 @@ impl Search {
         file.read_exact_at(&mut bytes, first)?;
         Ok(response.body(bytes))
     }
+}
+
+/// Returns the request's target with a slash behind its path, relative to itself, so that no target leads to
+/// another server.
+fn with_slash(request: &Request<'_>) -> String {
+    let path = request.path();
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    let query = request
+        .query()
+        .map_or(String::new(), |query| format!("?{query}"));
+    format!("./{name}/{query}")
 }
 
 /// Returns the answer for a file that cannot be served.

@@ -68,7 +68,6 @@ fn files_are_served_with_their_types() {
     let expected = [
         ("/", "text/html; charset=utf-8", "<p>index"),
         ("/index.html", "text/html; charset=utf-8", "<p>index"),
-        ("/sub", "text/html; charset=utf-8", "<p>sub"),
         ("/sub/", "text/html; charset=utf-8", "<p>sub"),
         (
             "/sub/index.html?query=1",
@@ -90,6 +89,22 @@ fn files_are_served_with_their_types() {
         assert_eq!((seen.status, seen.text()), (200, content), "{target}");
         assert_eq!(seen.field("content-type"), Some(kind), "{target}");
         assert_eq!(seen.field("accept-ranges"), Some("bytes"));
+    }
+}
+
+/// The links of its page are relative to the directory, so it has a slash at its end.
+#[test]
+fn a_directory_has_a_slash() {
+    let site = site();
+    for (target, location) in [
+        ("/sub", "./sub/"),
+        ("/sub?a=1", "./sub/?a=1"),
+        ("//sub", "./sub/"),
+        ("http://other/sub", "./sub/"),
+    ] {
+        let seen = get(&site, target, "");
+        assert_eq!(seen.status, 301, "{target}");
+        assert_eq!(seen.field("location"), Some(location), "{target}");
     }
 }
 
