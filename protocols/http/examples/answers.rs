@@ -1,6 +1,6 @@
 //! Three answers: at once, after the body, and later from another thread.
 //!
-//! Run `cargo run -p serveloop-http --example hello`, and in another terminal
+//! Run `cargo run -p serveloop-http --example answers`, and in another terminal
 //! `curl http://127.0.0.1:8080/`, `curl -d text http://127.0.0.1:8080/` and
 //! `curl http://127.0.0.1:8080/slow`.
 
