@@ -29,7 +29,7 @@ use crate::testing::memory_net::{Answer, Client, MemoryNet, Seen};
 /// #[derive(Default)]
 /// struct Room(String, Vec<Waker>);
 ///
-/// /// Tells everybody what one says, and the time once a minute.
+/// /// Tells everybody what one says, and the time twice a minute.
 /// struct Chat(Rc<RefCell<Room>>, Option<Instant>);
 ///
 /// impl Factory for Chat {
@@ -40,7 +40,7 @@ use crate::testing::memory_net::{Answer, Client, MemoryNet, Seen};
 ///     }
 ///
 ///     fn started(&mut self, actions: &mut Actions<'_, Member>) {
-///         self.1 = Some(actions.now() + Duration::from_secs(60));
+///         self.1 = Some(actions.now() + Duration::from_secs(30));
 ///     }
 ///
 ///     fn poll_timeout(&self) -> Option<Instant> {
@@ -48,8 +48,8 @@ use crate::testing::memory_net::{Answer, Client, MemoryNet, Seen};
 ///     }
 ///
 ///     fn handle_timeout(&mut self, actions: &mut Actions<'_, Member>) {
-///         self.1 = Some(actions.now() + Duration::from_secs(60));
-///         say(&self.0, "a minute has passed\n");
+///         self.1 = Some(actions.now() + Duration::from_secs(30));
+///         say(&self.0, "half a minute has passed\n");
 ///     }
 /// }
 ///
@@ -84,8 +84,8 @@ use crate::testing::memory_net::{Answer, Client, MemoryNet, Seen};
 /// let [ann, ben] = [server.connect(), server.connect()];
 /// server.send(ann, b"hello\n");
 /// assert_eq!(server.received(ben), b"hello\n");
-/// server.advance(Duration::from_secs(60));
-/// assert_eq!(server.received(ann), b"hello\na minute has passed\n");
+/// server.advance(Duration::from_secs(30));
+/// assert_eq!(server.received(ann), b"hello\nhalf a minute has passed\n");
 /// ```
 pub struct MemoryServer<F: Factory> {
     reactor: Reactor<F, MemoryNet>,

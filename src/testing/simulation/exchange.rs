@@ -118,7 +118,7 @@ impl Exchange {
     ///
     /// Simulation::new(|| |_: &Peer| Some(Patient))
     ///     .client(Exchange::new("a\n", "a\n").then("b\n", "b\n").or_ends_with("408\n"))
-    ///     .run(0..100);
+    ///     .run(0..10);
     /// ```
     #[must_use]
     pub fn or_ends_with(mut self, ending: impl AsRef<[u8]>) -> Self {
