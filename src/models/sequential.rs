@@ -5,7 +5,7 @@ use std::mem;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model, answer_on_loop};
 use crate::session::{Admitted, Protocol, Tick};
 use crate::shutdown::ShutdownHandle;
+use crate::waker::sync::lock;
 use crate::{LOG_TARGET, sys};
 
 /// Log that a client was kept waiting if the connection before it took at least this long.
@@ -185,7 +186,7 @@ impl Watch {
     }
 
     fn serving(&self) -> MutexGuard<'_, Serving> {
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.serving)
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
+use crate::waker::sync::lock;
 
 /// Builds a loop from each of `parts` with `make`, on a thread of its own, and serves it with
 /// `run`. An error or a panic in one loop ends the others through `handle`. Returns the sum of all
@@ -32,7 +33,7 @@ pub(crate) fn run<T: Send, L>(
         let _ = ready.send(());
         drop(ready);
 
-        let goes = *gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes = *lock(&gate);
         if goes {
             run(made)
         } else {
@@ -50,7 +51,7 @@ pub(crate) fn run<T: Send, L>(
     };
 
     thread::scope(|scope| {
-        let mut open = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&gate);
         let most = parts.len();
         let mut workers = Vec::with_capacity(most);
         let mut failure = None;

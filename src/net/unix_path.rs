@@ -5,13 +5,14 @@ use std::fs::{self, File, Metadata, Permissions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use std::{io, process, thread};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::Config;
+use crate::waker::sync::lock;
 use crate::{LOG_TARGET, sys};
 
 /// The permissions of the owner, which no usual umask takes away from a new file.
@@ -144,7 +145,7 @@ fn identity(found: &Metadata) -> Identity {
 /// looks like one that a dead server left behind.
 fn own_files() -> MutexGuard<'static, Vec<Identity>> {
     static OWN: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
-    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&OWN)
 }
 
 /// Binds `socket` to `path`, with as much of `access` as the system can set at once.

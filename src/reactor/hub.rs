@@ -15,14 +15,11 @@ use crate::reactor::log_limit::LogLimit;
 use crate::reactor::numbers::Numbers;
 use crate::reactor::token::NOBODY;
 use crate::session::{
-    Admitted, Buffer, Clock, Context, Driver, End, Input, Protocol, Session, Tick, catch,
+    Admitted, Buffer, Clock, Context, DATAGRAM_MOST, Driver, End, Input, Protocol, Session, Tick,
+    catch,
 };
 use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Waker, Wakers};
-
-/// The longest datagram, in bytes. UDP cannot carry more; Unix sockets could, and are limited to
-/// it.
-pub(super) const DATAGRAM_MOST: usize = 65_536;
 
 /// What a loop knows while it serves, and what serving does not change.
 pub(crate) struct Env {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::service::{Outbox, Post, PostError};
 use crate::waker::Mailbox;
+use crate::waker::sync::lock;
 
 /// Connections that are sent what is published, by topic.
 ///
@@ -197,7 +198,7 @@ impl Group {
     }
 
     fn topics(&self) -> MutexGuard<'_, Topics> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.topics)
     }
 }
 

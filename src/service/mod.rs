@@ -1,4 +1,4 @@
-//! What runs beside connections, and what connects them with each other.
+//! What is no part of a single connection, and what connects them with each other.
 //!
 //! An [`Outbox`] has one connection send what others have for it, and a [`Group`] has many send the
 //! same. [`Offload`] is a bounded pool of threads for work that blocks, and

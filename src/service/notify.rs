@@ -25,12 +25,13 @@ pub use self::notified::Notified;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, io, process};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::waker::sync::lock;
 use crate::{LOG_TARGET, sys};
 
 /// The variables that say where and how often to notify. [`take`] removes them.
@@ -210,7 +211,7 @@ impl Notifier {
 
 impl Shared {
     fn owed(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.owed)
     }
 
     fn send_owed(&self, owed: &mut VecDeque<String>) {

@@ -123,13 +123,12 @@ impl<P> Session<P> {
 
     /// Drops the output of a closing session, because the system did not take it.
     pub(crate) fn drop_output(&mut self) {
-        let queued = self.state.drop_queue();
         let Some(output) = &mut self.state.output else {
             return;
         };
         let count = output.len();
         output.consume(count);
-        self.state.note_unsent(count + queued);
+        self.state.note_unsent(count);
     }
 
     /// Returns the limits in force: the connection's own, or those of `config`.

@@ -29,6 +29,7 @@ mod queue;
 mod sending;
 mod state;
 mod transport;
+mod turn;
 mod unwind;
 
 pub use self::actions::{Actions, OpenConnection};
@@ -60,6 +61,9 @@ use crate::session::state::{
     PENDING, RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS, WROTE,
 };
 use crate::session::unwind::Caught;
+
+/// The longest datagram, in bytes. UDP cannot carry more; Unix sockets could, and are limited to it.
+pub(crate) const DATAGRAM_MOST: usize = 65_536;
 
 /// Bytes allowed in addition to `max_frame` for the header or delimiter of an incomplete message.
 const HEADER_ROOM: usize = 1024;

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::address::Peer;
+use crate::waker::sync::lock;
 use crate::waker::{Mailbox, Waker};
 
 /// A handle with which others, on any thread, have a connection send data
@@ -119,12 +120,8 @@ impl Outbox {
     /// [`PostError::Full`] if too much waits already; some data always fits into an empty outbox.
     /// [`PostError::Closed`] if the connection has ended or the outbox was closed.
     pub fn post(&self, data: impl Into<Arc<[u8]>>) -> Result<(), PostError> {
-        self.post_shared(&Post::new(data.into(), self.shared.mailbox.clone()))
-    }
-
-    /// Works like [`post`](Self::post), for a post that is shared with others.
-    pub(crate) fn post_shared(&self, post: &Post) -> Result<(), PostError> {
-        if self.put(post)? {
+        let post = Post::new(data.into(), self.shared.mailbox.clone());
+        if self.put(&post)? {
             self.wake();
         }
         Ok(())
@@ -234,8 +231,7 @@ impl Outbox {
 
     #[inline]
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        let inbox = self.shared.inbox.lock();
-        inbox.unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.inbox)
     }
 }
 

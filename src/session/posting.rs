@@ -54,27 +54,26 @@ impl State {
 
     /// Shows the outbox of a session inside a layer to the one outside, which is asked for it.
     pub(super) fn show_outbox(&self, outer: &mut Self) {
-        let shown = self.outbox().or(self.shown_outbox());
-        if let Some(outbox) = shown.filter(|_| outer.shown_outbox().is_none()) {
-            outer.extra().shown = Some(outbox.clone());
+        if outer.any_outbox().is_none() {
+            outer.extra().shown = self.any_outbox().cloned();
         }
     }
 
-    fn shown_outbox(&self) -> Option<&Outbox> {
-        self.extra.as_ref()?.shown.as_ref()
+    /// Returns the outbox, or that of the session inside a layer.
+    fn any_outbox(&self) -> Option<&Outbox> {
+        let shown = self.extra.as_ref().and_then(|extra| extra.shown.as_ref());
+        self.outbox().or(shown)
     }
 
     /// Returns how many bytes of posts wait for the connection, and for the peer to take them.
     pub(super) fn posted(&self) -> usize {
-        let outbox = self.outbox().or(self.shown_outbox());
-        let queued = self.queue().map_or(0, Queue::posted);
-        outbox.map_or(0, Outbox::pending).saturating_add(queued)
+        let pending = self.any_outbox().map_or(0, Outbox::pending);
+        pending.saturating_add(self.queue().map_or(0, Queue::posted))
     }
 
     /// Ends a connection that is closing already, if its outbox says so.
     fn obey_abort(&mut self) {
-        let outbox = self.outbox().or(self.shown_outbox());
-        if outbox.is_some_and(Outbox::is_aborted) {
+        if self.any_outbox().is_some_and(Outbox::is_aborted) {
             self.fail(CloseReason::Aborted);
         }
     }

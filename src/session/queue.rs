@@ -2,9 +2,9 @@
 //! sources, which make their bytes as there is room.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::sync::Arc;
-use std::{fmt, mem};
 
 use crate::session::buffer::Buffer;
 use crate::session::catch::catch;
@@ -16,9 +16,6 @@ pub(super) const COPIED_MOST: usize = 4 * 1024;
 
 /// The most bytes to take from sources, or to hand to a layer, at a time.
 pub(super) const PIECE: usize = 64 * 1024;
-
-/// The most bytes to take for the reply to a datagram.
-pub(super) const DATAGRAM_MOST: usize = 64 * 1024;
 
 /// The most pieces of output that one call of the system is given.
 pub(crate) const SLICES_MOST: usize = 16;
@@ -51,9 +48,7 @@ impl Bytes {
             Self::Owned(bytes) => bytes.capacity(),
         }
     }
-}
 
-impl Bytes {
     /// Returns how many bytes these keep on an account of their own.
     fn posted(&self) -> usize {
         match self {
@@ -249,14 +244,12 @@ impl Queue {
         }
     }
 
-    /// Drops everything. Returns how many bytes were waiting.
-    pub(super) fn clear(&mut self) -> usize {
+    /// Drops everything.
+    pub(super) fn end(self) {
         // A source is user code, and so is its `Drop`.
-        for part in mem::take(&mut self.parts) {
+        for part in self.parts {
             catch(|| drop(part));
         }
-        (self.held, self.posted) = (0, 0);
-        mem::take(&mut self.waiting)
     }
 }
 

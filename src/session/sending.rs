@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
-use crate::session::queue::{Bytes, COPIED_MOST, DATAGRAM_MOST, Filled, PIECE, Queue};
+use crate::session::queue::{Bytes, COPIED_MOST, Filled, PIECE, Queue};
 use crate::session::state::{EXPANDING, FULL, MUTE, QUEUED, State, WANTED, WROTE};
-use crate::session::{Context, Protocol, Session, Transport};
+use crate::session::{Buffer, Context, DATAGRAM_MOST, Protocol, Session, Transport};
 
 impl Transport<'_> {
     /// Sends `data` like [`write`](Self::write), but keeps the `Arc` until the peer has taken all of
@@ -177,13 +177,12 @@ impl State {
         self.queue().map_or(&[], Queue::front)
     }
 
-    /// Drops the output behind the buffer. Returns how many bytes of it waited.
-    pub(super) fn drop_queue(&mut self) -> usize {
-        if !self.flags.take(QUEUED) {
-            return 0;
+    /// Drops the output behind the buffer.
+    pub(super) fn drop_queue(&mut self) {
+        if self.flags.take(QUEUED) {
+            let queue = self.extra.as_mut().and_then(|extra| extra.queue.take());
+            queue.into_iter().for_each(|queue| queue.end());
         }
-        let queue = self.extra.as_mut().and_then(|extra| extra.queue.take());
-        queue.map_or(0, |mut queue| queue.clear())
     }
 
     /// Notes that the peer took output, of which some is behind the buffer. Returns true if the
@@ -208,17 +207,13 @@ impl State {
 
     /// Returns whether there are bytes for the peer now. Those behind a source that has none are not.
     pub(super) fn has_sendable(&self) -> bool {
-        let is_buffered = self
-            .output
-            .as_ref()
-            .is_some_and(|output| !output.is_empty());
-        is_buffered || !self.queue_front().is_empty()
+        self.buffered() > 0 || !self.queue_front().is_empty()
     }
 
     /// Reads sources into the buffer, if everything before them was sent.
     pub(super) fn refill(&mut self, config: &Config) {
-        let most = PIECE.min(self.limits(config).high_water);
-        if self.output.as_ref().is_none_or(|output| output.is_empty()) {
+        if self.buffered() == 0 {
+            let most = PIECE.min(self.limits(config).high_water);
             self.fill_with(|queue, output| queue.fill(output, most));
         }
     }
@@ -230,15 +225,12 @@ impl State {
         let most = PIECE.min(self.limits(config).high_water);
         self.fill_with(|queue, output| queue.flatten(output, most));
 
-        let is_full = self
-            .output
-            .as_ref()
-            .is_some_and(|output| output.len() >= most);
+        let is_full = self.buffered() >= most;
         self.flags
             .set(WANTED.when(is_full && self.flags.any(QUEUED)));
     }
 
-    fn fill_with(&mut self, fill: impl FnOnce(&mut Queue, &mut crate::session::Buffer) -> Filled) {
+    fn fill_with(&mut self, fill: impl FnOnce(&mut Queue, &mut Buffer) -> Filled) {
         let Some(mut queue) = self.extra.as_mut().and_then(|extra| extra.queue.take()) else {
             return;
         };

@@ -12,6 +12,7 @@ use crate::session::ended::{End, Traffic};
 use crate::session::flags::Flags;
 use crate::session::outbox::{Outbox, Own};
 use crate::session::queue::Queue;
+use crate::session::turn::Turn;
 
 /// The protocol has paused its input.
 pub(super) const PAUSED: Flags = Flags::bit(0);
@@ -145,34 +146,6 @@ pub(super) struct Extra {
     pub(super) turn: Turn,
     /// More than `max_output` bytes waited before the call that goes on.
     is_over: bool,
-}
-
-/// How many messages a protocol has taken within calls, in the turn that began at a moment.
-#[derive(Debug)]
-pub(super) struct Turn {
-    began: Tick,
-    taken: usize,
-}
-
-impl Default for Turn {
-    fn default() -> Self {
-        Self {
-            began: Tick::ZERO,
-            taken: 0,
-        }
-    }
-}
-
-impl Turn {
-    /// Counts one more message, if fewer than `most` were taken in the turn that began at `now`.
-    pub(super) fn take(&mut self, now: Tick, most: usize) -> bool {
-        if self.began != now {
-            (self.began, self.taken) = (now, 0);
-        }
-        let has_more = self.taken < most;
-        self.taken += usize::from(has_more);
-        has_more
-    }
 }
 
 /// Why a connection ends.
@@ -326,10 +299,14 @@ impl State {
         self.flags.set(CLOSING);
     }
 
+    /// Returns how many bytes of output wait in the buffer.
+    pub(super) fn buffered(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.len())
+    }
+
     /// Returns how many bytes of output wait.
     pub(super) fn waiting(&self) -> usize {
-        let buffered = self.output.as_ref().map_or(0, |output| output.len());
-        buffered + self.queue().map_or(0, Queue::waiting)
+        self.buffered() + self.queue().map_or(0, Queue::waiting)
     }
 
     /// Notes, before a call of the protocol, whether too much output waits for any more.
@@ -359,19 +336,24 @@ impl State {
 
     fn drop_output(&mut self) {
         self.flags.set(ABORTED);
-        let waiting = self.output.take().map_or(0, |output| output.len());
-        let queued = self.drop_queue();
-        self.note_unsent(waiting + queued);
+        self.drop_waiting();
+    }
+
+    /// Drops the output, and counts it as dropped.
+    fn drop_waiting(&mut self) {
+        let waiting = self.waiting();
+        self.output = None;
+        self.drop_queue();
+        self.note_unsent(waiting);
     }
 
     /// Ends everything, and returns how.
     pub(super) fn end(&mut self, clock: &Clock) -> End {
         self.flags.set(LOST);
         self.close_for(CloseReason::Closed);
-        let waiting = self.output.take().map_or(0, |output| output.len());
-        let queued = self.drop_queue();
+        self.drop_waiting();
         let posted = self.drop_posts();
-        self.note_unsent(waiting + queued + posted);
+        self.note_unsent(posted);
 
         let (reason, unsent) = self.take_cause().expect("just set");
         let traffic = Traffic {

@@ -13,12 +13,13 @@ pub(crate) use self::socket_file::{bind_as, group_number};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use socket2::{SockAddr, SockRef, Socket};
 
 use crate::address::Credentials;
+use crate::waker::sync::lock;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -429,7 +430,7 @@ impl Interruptible {
     }
 
     fn thread(&self) -> MutexGuard<'_, Option<usize>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.thread)
     }
 }
 

@@ -8,8 +8,9 @@ use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::connections::Connections;
 use crate::reactor::datagram::answer_on_loop;
-use crate::reactor::hub::{DATAGRAM_MOST, Hub};
+use crate::reactor::hub::Hub;
 use crate::reactor::model::Model;
+use crate::session::DATAGRAM_MOST;
 use crate::session::{Admitted, Factory, Refusal, Session, Tick, catch};
 
 /// What the reactor lends to its listeners, and uses itself for outbound connections.

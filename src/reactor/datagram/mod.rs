@@ -12,8 +12,9 @@ use crate::LOG_TARGET;
 use crate::address::{Address, Peer};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
-use crate::reactor::hub::{DATAGRAM_MOST, Hub};
+use crate::reactor::hub::Hub;
 use crate::reactor::source::{Consequence, Source};
+use crate::session::DATAGRAM_MOST;
 use crate::session::Factory;
 
 /// A datagram socket with its address and its readiness.

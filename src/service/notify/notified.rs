@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::address::Peer;
@@ -10,6 +10,7 @@ use crate::service::notify::Notifier;
 use crate::session::{Actions, Ended, Factory, Refusal};
 use crate::shutdown::{Pulse, ShutdownHandle};
 use crate::sys;
+use crate::waker::sync::lock;
 
 /// How many signs of life to give in the time after which the manager would act.
 const SIGNS: u32 = 4;
@@ -163,7 +164,7 @@ impl Drop for Own {
 
 impl Shared {
     fn loops(&self) -> MutexGuard<'_, Vec<Turning>> {
-        self.loops.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.loops)
     }
 
     /// Sets how a loop is, and returns how it was.
