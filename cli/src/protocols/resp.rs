@@ -134,7 +134,7 @@ impl RespOptions {
     }
 }
 
-/// Frees the memory of keys that have expired, also if nobody looks for them.
+/// Frees the memory of keys that have expired, also if no client looks for them.
 #[derive(Clone, Debug)]
 struct Expiry {
     store: Arc<Store>,

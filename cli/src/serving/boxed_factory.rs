@@ -7,7 +7,7 @@ pub(super) type Boxed = Box<dyn Protocol + Send>;
 
 /// Makes protocols whose type is not known. Its `service_actions` is not called, because that knows
 /// the protocol. No factory here has one.
-pub(super) trait AnyFactory: Send {
+trait AnyFactory: Send {
     fn build(&mut self, peer: &Peer) -> Option<Boxed>;
 
     fn needs_stream(&self, listener: usize) -> bool;
@@ -20,17 +20,21 @@ pub(super) trait AnyFactory: Send {
 pub(super) struct BoxedFactory(Box<dyn AnyFactory>);
 
 impl BoxedFactory {
-    pub(super) fn new(factory: impl AnyFactory + 'static) -> Self {
-        Self(Box::new(factory))
-    }
-
     /// Hides the type of `factory`.
     pub(super) fn of<F>(factory: F) -> Self
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
-        Self::new(Known(factory))
+        Self(Box::new(Known(factory)))
+    }
+
+    /// Puts the protocols into something else.
+    pub(super) fn within(self, surrounding: impl Surrounding + 'static) -> Self {
+        Self(Box::new(Within {
+            surrounding,
+            factory: self,
+        }))
     }
 }
 
@@ -53,6 +57,43 @@ impl Factory for BoxedFactory {
 
     fn handle_error(&mut self, ended: &Ended<'_>) {
         self.0.tell(ended);
+    }
+}
+
+/// What a factory's protocols are put into, or why a peer is refused before there is one.
+pub(super) trait Surrounding: Clone + Send {
+    /// Makes the protocol for a peer, by `factory` or around what it makes.
+    fn build(&mut self, factory: &mut BoxedFactory, peer: &Peer) -> Option<Boxed>;
+
+    /// Returns whether the listener with this number needs streams, whatever the protocol does.
+    fn needs_stream(&self, listener: usize) -> bool {
+        let _ = listener;
+        false
+    }
+}
+
+/// A factory within something else.
+#[derive(Clone)]
+struct Within<S> {
+    surrounding: S,
+    factory: BoxedFactory,
+}
+
+impl<S: Surrounding + 'static> AnyFactory for Within<S> {
+    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
+        self.surrounding.build(&mut self.factory, peer)
+    }
+
+    fn needs_stream(&self, listener: usize) -> bool {
+        self.surrounding.needs_stream(listener) || self.factory.needs_stream(listener)
+    }
+
+    fn tell(&mut self, ended: &Ended<'_>) {
+        self.factory.handle_error(ended);
+    }
+
+    fn copy(&self) -> Box<dyn AnyFactory> {
+        Box::new(self.clone())
     }
 }
 

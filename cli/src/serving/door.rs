@@ -4,64 +4,50 @@ use std::sync::Arc;
 
 use serveloop::layer::Prefaced;
 use serveloop::layer::proxy::{Header, Proxy, Reader};
-use serveloop::{Ended, Factory, Peer};
+use serveloop::{Factory, Peer};
 
 use crate::serving::AccessLog;
-use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
+use crate::serving::boxed_factory::{Boxed, BoxedFactory, Surrounding};
 
 /// Makes protocols for the clients of listeners of which some have proxies in front.
 #[derive(Clone)]
 pub(super) struct Doorkeeper {
     /// By the listener's number.
     doors: Arc<[Option<Proxy>]>,
-    factory: BoxedFactory,
 }
 
 impl Doorkeeper {
-    pub(super) fn new(doors: Arc<[Option<Proxy>]>, factory: BoxedFactory) -> Self {
-        Self { doors, factory }
-    }
-
-    /// Makes what reads a header, and then the protocol of the client that it names. A client that
-    /// came past the proxies has its protocol at once.
-    fn behind(&self, reader: Reader) -> Boxed {
-        let mut factory = self.factory.clone();
-        let build = move |client: &Peer, _: &Option<Header<'static>>| {
-            if let Some(proxy) = client.via() {
-                AccessLog.note(client, format_args!("named by {proxy}"));
-            }
-            factory.build_protocol(client)
-        };
-        Box::new(Prefaced::new(reader, build))
+    pub(super) fn new(doors: Arc<[Option<Proxy>]>) -> Self {
+        Self { doors }
     }
 }
 
-impl AnyFactory for Doorkeeper {
-    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
+/// Makes what reads a header, and then the protocol of the client that it names. A client that came past
+/// the proxies has its protocol at once.
+fn behind(mut factory: BoxedFactory, reader: Reader) -> Boxed {
+    let build = move |client: &Peer, _: &Option<Header<'static>>| {
+        if let Some(proxy) = client.via() {
+            AccessLog.note(client, format_args!("named by {proxy}"));
+        }
+        factory.build_protocol(client)
+    };
+    Box::new(Prefaced::new(reader, build))
+}
+
+impl Surrounding for Doorkeeper {
+    fn build(&mut self, factory: &mut BoxedFactory, peer: &Peer) -> Option<Boxed> {
         let door = peer
             .listener()
             .and_then(|number| self.doors.get(number)?.as_ref());
         let Some(door) = door else {
-            return self.factory.build_protocol(peer);
+            return factory.build_protocol(peer);
         };
 
         let Some(reader) = door.reader(peer) else {
             AccessLog.refuse(peer, "not one of the proxies");
             return None;
         };
-        Some(self.behind(reader))
-    }
-
-    fn needs_stream(&self, listener: usize) -> bool {
-        self.factory.needs_stream(listener)
-    }
-
-    fn tell(&mut self, ended: &Ended<'_>) {
-        self.factory.handle_error(ended);
-    }
-
-    fn copy(&self) -> Box<dyn AnyFactory> {
-        Box::new(self.clone())
+        Some(behind(factory.clone(), reader))
     }
 }
 
@@ -78,18 +64,22 @@ mod tests {
         Peer::new(uri.parse::<Address>().unwrap(), Some(listener))
     }
 
-    fn doorkeeper<P>(build: fn(&Peer) -> Option<P>) -> Doorkeeper
+    fn doorkeeper<P>(build: fn(&Peer) -> Option<P>) -> BoxedFactory
     where
         P: Protocol + Send + 'static,
     {
         let trusted = || "10.0.0.0/8,unix".parse().unwrap();
         let (required, optional) = (Proxy::required(trusted()), Proxy::optional(trusted()));
         let doors = [None, Some(required), Some(optional)].into();
-        Doorkeeper::new(doors, BoxedFactory::of(build))
+        BoxedFactory::of(build).within(Doorkeeper::new(doors))
     }
 
-    fn session(keeper: &mut Doorkeeper, uri: &str, listener: u16) -> Option<MemorySession<Boxed>> {
-        let protocol = keeper.build(&peer(uri, listener))?;
+    fn session(
+        keeper: &mut BoxedFactory,
+        uri: &str,
+        listener: u16,
+    ) -> Option<MemorySession<Boxed>> {
+        let protocol = keeper.build_protocol(&peer(uri, listener))?;
         let config = serveloop::Config::default();
         Some(MemorySession::with_peer(
             protocol,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use serveloop::{Ended, Factory, Peer};
+use serveloop::{Factory, Peer};
 
 use crate::serving::ListenerTls;
-use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
+use crate::serving::boxed_factory::{Boxed, BoxedFactory, Surrounding};
 
 /// The command's own options for TLS in the query of a listener.
 pub(crate) const TLS_KEYS: [&str; 5] = ["cert", "key", "client-ca", "client-auth", "alpn"];
@@ -15,35 +15,26 @@ pub(crate) const TLS_KEYS: [&str; 5] = ["cert", "key", "client-ca", "client-auth
 pub(super) struct Encrypted {
     /// By the listener's number.
     tls: Arc<[Option<ListenerTls>]>,
-    factory: BoxedFactory,
 }
 
 impl Encrypted {
-    pub(super) fn new(tls: Arc<[Option<ListenerTls>]>, factory: BoxedFactory) -> Self {
-        Self { tls, factory }
+    pub(super) fn new(tls: Arc<[Option<ListenerTls>]>) -> Self {
+        Self { tls }
     }
 }
 
-impl AnyFactory for Encrypted {
-    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
+impl Surrounding for Encrypted {
+    fn build(&mut self, factory: &mut BoxedFactory, peer: &Peer) -> Option<Boxed> {
         let number = peer.listener();
         let Some(tls) = number.and_then(|number| self.tls.get(number)?.as_ref()) else {
-            return self.factory.build_protocol(peer);
+            return factory.build_protocol(peer);
         };
-        let mut factory = self.factory.clone();
+        let mut factory = factory.clone();
         Some(tls.around(move |peer: &Peer| factory.build_protocol(peer)))
     }
 
     fn needs_stream(&self, listener: usize) -> bool {
         let own = self.tls.get(listener);
-        own.is_some_and(Option::is_some) || self.factory.needs_stream(listener)
-    }
-
-    fn tell(&mut self, ended: &Ended<'_>) {
-        self.factory.handle_error(ended);
-    }
-
-    fn copy(&self) -> Box<dyn AnyFactory> {
-        Box::new(self.clone())
+        own.is_some_and(Option::is_some)
     }
 }

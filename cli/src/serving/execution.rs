@@ -14,7 +14,7 @@ use crate::logger::{self, LINES_PER_SECOND, TARGET};
 use crate::serving::BoundServer;
 use crate::serving::bound_server::Around;
 use crate::serving::boxed_factory::BoxedFactory;
-use crate::serving::chore::{Busy, Chore, NoChore};
+use crate::serving::chore::{Chore, NoChore};
 use crate::serving::door::Doorkeeper;
 use crate::serving::encrypted::Encrypted;
 use crate::serving::gate::Gate;
@@ -144,43 +144,46 @@ impl Execution {
         let is_gated = access.is_some() || rate.is_some();
         let is_wrapped = doors.is_some() || tls.is_some() || lifetime.is_some() || is_gated;
         if limit.is_unlimited() && !is_wrapped {
-            return self.serve_in_model(server, notifier, Busy::new(factory, chore));
+            return self.serve_in_model(server, notifier, factory, chore);
         }
 
         // What is limited are the protocol's own bytes and messages, not those of TLS. The header of a
         // proxy comes before the handshake, and names the client that the gate judges.
         let mut factory = BoxedFactory::of(factory);
         if !limit.is_unlimited() {
-            factory = BoxedFactory::new(Limited::new(factory, limit));
+            factory = factory.within(Limited(limit));
         }
         if let Some(tls) = tls {
-            factory = BoxedFactory::new(Encrypted::new(tls, factory));
+            factory = factory.within(Encrypted::new(tls));
         }
         if is_gated {
-            factory = BoxedFactory::new(Gate::new(access, rate, factory));
+            factory = factory.within(Gate::new(access, rate));
         }
         if let Some(doors) = doors {
-            factory = BoxedFactory::new(Doorkeeper::new(doors, factory));
+            factory = factory.within(Doorkeeper::new(doors));
         }
         if let Some(lifetime) = lifetime {
-            factory = BoxedFactory::new(Mortal::new(factory, lifetime));
+            factory = factory.within(Mortal::new(lifetime));
         }
-        self.serve_in_model(server, notifier, Busy::new(factory, chore))
+        self.serve_in_model(server, notifier, factory, chore)
     }
 
-    fn serve_in_model<F>(
+    fn serve_in_model<F, C>(
         self,
         server: Server,
         notifier: Option<Notifier>,
         factory: F,
+        chore: C,
     ) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send,
         F::Protocol: Send + 'static,
+        C: Chore,
     {
         let handle = server.shutdown_handle();
         let attentive = Attentive {
             factory,
+            chore,
             dump: StatisticsDump::new(handle.clone()),
         };
         let server = server.with(Notified::new(notifier, handle, attentive));
@@ -207,14 +210,15 @@ fn share_budget() {
     }
 }
 
-/// A factory that also does what signals ask for.
+/// A factory that also does what signals ask for, and a chore.
 #[derive(Clone)]
-struct Attentive<F> {
+struct Attentive<F, C> {
     factory: F,
+    chore: C,
     dump: StatisticsDump,
 }
 
-impl<F: Factory> Factory for Attentive<F> {
+impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
     type Protocol = F::Protocol;
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<F::Protocol> {
@@ -238,11 +242,19 @@ impl<F: Factory> Factory for Attentive<F> {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.factory.poll_timeout()
+        let own = self.factory.poll_timeout();
+        own.into_iter().chain(self.chore.due()).min()
     }
 
     fn handle_timeout(&mut self, actions: &mut Actions<'_, F::Protocol>) {
-        self.factory.handle_timeout(actions);
+        let now = actions.now();
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.chore.due()) {
+            self.chore.run(now);
+        }
+        if is_due(self.factory.poll_timeout()) {
+            self.factory.handle_timeout(actions);
+        }
     }
 
     fn needs_loop(&self) -> bool {

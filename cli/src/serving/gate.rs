@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serveloop::{Ended, Factory, Peer};
+use serveloop::{Factory, Peer};
 
-use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
+use crate::serving::boxed_factory::{Boxed, BoxedFactory, Surrounding};
 use crate::serving::{Access, AccessLog, ConnectRate};
 
 /// Refuses peers that a listener does not admit, or that connect too often. A client that a proxy
@@ -15,20 +15,11 @@ pub(super) struct Gate {
     /// By the listener's number.
     access: Option<Arc<[Option<Access>]>>,
     rate: Option<ConnectRate>,
-    factory: BoxedFactory,
 }
 
 impl Gate {
-    pub(super) fn new(
-        access: Option<Arc<[Option<Access>]>>,
-        rate: Option<ConnectRate>,
-        factory: BoxedFactory,
-    ) -> Self {
-        Self {
-            access,
-            rate,
-            factory,
-        }
+    pub(super) fn new(access: Option<Arc<[Option<Access>]>>, rate: Option<ConnectRate>) -> Self {
+        Self { access, rate }
     }
 
     /// Returns why a peer is refused, if so.
@@ -47,24 +38,12 @@ impl Gate {
     }
 }
 
-impl AnyFactory for Gate {
-    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
+impl Surrounding for Gate {
+    fn build(&mut self, factory: &mut BoxedFactory, peer: &Peer) -> Option<Boxed> {
         if let Some(why) = self.refusal(peer) {
             AccessLog.refuse(peer, why);
             return None;
         }
-        self.factory.build_protocol(peer)
-    }
-
-    fn needs_stream(&self, listener: usize) -> bool {
-        self.factory.needs_stream(listener)
-    }
-
-    fn tell(&mut self, ended: &Ended<'_>) {
-        self.factory.handle_error(ended);
-    }
-
-    fn copy(&self) -> Box<dyn AnyFactory> {
-        Box::new(self.clone())
+        factory.build_protocol(peer)
     }
 }

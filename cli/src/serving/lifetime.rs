@@ -9,7 +9,7 @@ use serveloop::{Deadline, Ended, Factory, Peer, Protocol, ProtocolError, Transpo
 
 use crate::logger::TARGET;
 use crate::serving::AccessLog;
-use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
+use crate::serving::boxed_factory::{Boxed, BoxedFactory, Surrounding};
 
 /// The share of the longest lifetime that connections end earlier at most, so that those that began
 /// together do not end together.
@@ -38,28 +38,23 @@ impl Lifetime {
     }
 }
 
-/// A factory whose protocols end after their lifetime.
+/// Has protocols end after their lifetime.
 #[derive(Clone)]
 pub(super) struct Mortal {
-    factory: BoxedFactory,
     lifetime: Lifetime,
     random: RandomState,
 }
 
 impl Mortal {
-    pub(super) fn new(factory: BoxedFactory, lifetime: Lifetime) -> Self {
+    pub(super) fn new(lifetime: Lifetime) -> Self {
         let random = RandomState::new();
-        Self {
-            factory,
-            lifetime,
-            random,
-        }
+        Self { lifetime, random }
     }
 }
 
-impl AnyFactory for Mortal {
-    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
-        let protocol = self.factory.build_protocol(peer)?;
+impl Surrounding for Mortal {
+    fn build(&mut self, factory: &mut BoxedFactory, peer: &Peer) -> Option<Boxed> {
+        let protocol = factory.build_protocol(peer)?;
         if peer.is_datagram() {
             return Some(protocol);
         }
@@ -70,18 +65,6 @@ impl AnyFactory for Mortal {
             end: None,
             is_asked: false,
         }))
-    }
-
-    fn needs_stream(&self, listener: usize) -> bool {
-        self.factory.needs_stream(listener)
-    }
-
-    fn tell(&mut self, ended: &Ended<'_>) {
-        self.factory.handle_error(ended);
-    }
-
-    fn copy(&self) -> Box<dyn AnyFactory> {
-        Box::new(self.clone())
     }
 }
 
@@ -224,9 +207,9 @@ mod tests {
 
     fn session(finish: Option<Duration>) -> MemorySession<Boxed> {
         let lifetime = Lifetime::new(10 * SECOND, finish).unwrap();
-        let factory = BoxedFactory::of(|_: &Peer| Some(Stubborn));
+        let mut factory = BoxedFactory::of(|_: &Peer| Some(Stubborn)).within(Mortal::new(lifetime));
         let peer = Peer::new("tcp://192.0.2.1:5".parse().unwrap(), Some(0));
-        let protocol = Mortal::new(factory, lifetime).build(&peer).unwrap();
+        let protocol = factory.build_protocol(&peer).unwrap();
         MemorySession::with_peer(protocol, serveloop::Config::default(), peer)
     }
 

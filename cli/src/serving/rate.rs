@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serveloop::layer::{RateLimit, RateLimited};
-use serveloop::{Ended, Factory, Peer};
+use serveloop::{Factory, Peer};
 
-use crate::serving::boxed_factory::{AnyFactory, Boxed, BoxedFactory};
+use crate::serving::boxed_factory::{Boxed, BoxedFactory, Surrounding};
 use crate::units::{Size, Span};
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -52,34 +52,13 @@ impl Rate {
     }
 }
 
-/// A factory whose protocols are within a rate limit.
+/// Puts protocols within a rate limit.
 #[derive(Clone)]
-pub(super) struct Limited {
-    factory: BoxedFactory,
-    limit: RateLimit,
-}
+pub(super) struct Limited(pub(super) RateLimit);
 
-impl Limited {
-    pub(super) fn new(factory: BoxedFactory, limit: RateLimit) -> Self {
-        Self { factory, limit }
-    }
-}
-
-impl AnyFactory for Limited {
-    fn build(&mut self, peer: &Peer) -> Option<Boxed> {
-        let protocol = self.factory.build_protocol(peer)?;
-        Some(Box::new(RateLimited::new(protocol, self.limit)))
-    }
-
-    fn needs_stream(&self, listener: usize) -> bool {
-        self.factory.needs_stream(listener)
-    }
-
-    fn tell(&mut self, ended: &Ended<'_>) {
-        self.factory.handle_error(ended);
-    }
-
-    fn copy(&self) -> Box<dyn AnyFactory> {
-        Box::new(self.clone())
+impl Surrounding for Limited {
+    fn build(&mut self, factory: &mut BoxedFactory, peer: &Peer) -> Option<Boxed> {
+        let protocol = factory.build_protocol(peer)?;
+        Some(Box::new(RateLimited::new(protocol, self.0)))
     }
 }

@@ -325,7 +325,8 @@ mod tests {
             .with(Command::new("ping", 0..=1), 3)
     }
 
-    fn found(line: &str) -> Result<u8, String> {
+    /// Parses a line, and passes the request on.
+    fn parsed<T>(line: &str, then: impl FnOnce(Request<'_>) -> T) -> T {
         let mut parser = Parser::default();
         let most = Most {
             request: 1_000,
@@ -333,25 +334,24 @@ mod tests {
         };
         let line = format!("{line}\n");
         parser.parse(line.as_bytes(), most).unwrap();
-        let request = parser.request(line.as_bytes()).unwrap();
-        let found = table().find(request).map(|(_, handler)| *handler);
-        found.map_err(|error| error.to_string())
+        then(parser.request(line.as_bytes()).unwrap())
+    }
+
+    fn found(line: &str) -> Result<u8, String> {
+        parsed(line, |request| {
+            let found = table().find(request).map(|(_, handler)| *handler);
+            found.map_err(|error| error.to_string())
+        })
     }
 
     fn described(line: &str) -> String {
-        let mut parser = Parser::default();
-        let most = Most {
-            request: 1_000,
-            line: 1_000,
-        };
-        let line = format!("{line}\n");
-        parser.parse(line.as_bytes(), most).unwrap();
-        let request = parser.request(line.as_bytes()).unwrap();
-        let mut reply = Reply::new(Version::Resp2, 10_000);
-        reply.begin();
-        let outcome = table().describe(&mut request.arguments(), &mut reply);
-        reply.finish(outcome);
-        String::from_utf8(reply.as_slice().to_vec()).unwrap()
+        parsed(line, |request| {
+            let mut reply = Reply::new(Version::Resp2, 10_000);
+            reply.begin();
+            let outcome = table().describe(&mut request.arguments(), &mut reply);
+            reply.finish(outcome);
+            String::from_utf8(reply.as_slice().to_vec()).unwrap()
+        })
     }
 
     #[test]

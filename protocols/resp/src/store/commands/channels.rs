@@ -6,64 +6,43 @@ use crate::error_reply::ErrorReply;
 use crate::reply::Reply;
 use crate::request::Arguments;
 use crate::store::channels::Kind;
-use crate::store::commands::{ANY, ANY_TIME, NO_KEY, Outcome, Row, folded};
+use crate::store::commands::{ANY, ANY_TIME, ClientHandler, NO_KEY, Outcome, Row, folded};
 use crate::store::connection::Connection;
 use crate::store::glob;
 
 pub(super) fn commands() -> Vec<Row> {
     rows! {
         Client "pubsub"
-        "subscribe" (1..=ANY) ANY_TIME NO_KEY subscribe "Listens to channels.";
-        "psubscribe" (1..=ANY) ANY_TIME NO_KEY psubscribe "Listens to channels that match patterns.";
-        "unsubscribe" (0..=ANY) ANY_TIME NO_KEY unsubscribe "Stops listening to channels.";
-        "punsubscribe" (0..=ANY) ANY_TIME NO_KEY punsubscribe "Stops listening to patterns.";
+        "subscribe" (1..=ANY) ANY_TIME NO_KEY SUBSCRIBE "Listens to channels.";
+        "psubscribe" (1..=ANY) ANY_TIME NO_KEY PSUBSCRIBE "Listens to channels that match patterns.";
+        "unsubscribe" (0..=ANY) ANY_TIME NO_KEY UNSUBSCRIBE "Stops listening to channels.";
+        "punsubscribe" (0..=ANY) ANY_TIME NO_KEY PUNSUBSCRIBE "Stops listening to patterns.";
         "publish" (2..=2) ANY_TIME NO_KEY publish "Sends a message to all that listen to a channel.";
         "pubsub" (1..=ANY) ANY_TIME NO_KEY pubsub "Tells who listens.";
     }
 }
 
-fn subscribe(
-    connection: &mut Connection,
-    arguments: &mut Arguments<'_>,
-    reply: &mut Reply,
-    transport: &mut Transport<'_>,
-) -> Outcome {
-    join(
-        "subscribe",
-        Kind::Channel,
-        connection,
-        arguments,
-        reply,
-        transport,
-    )
-}
+const SUBSCRIBE: ClientHandler = |on, names, reply, to| join(Kind::Channel, on, names, reply, to);
+const PSUBSCRIBE: ClientHandler = |on, names, reply, to| join(Kind::Pattern, on, names, reply, to);
+const UNSUBSCRIBE: ClientHandler =
+    |on, names, reply, to| leave(Kind::Channel, on, names, reply, to);
+const PUNSUBSCRIBE: ClientHandler =
+    |on, names, reply, to| leave(Kind::Pattern, on, names, reply, to);
 
-fn psubscribe(
-    connection: &mut Connection,
-    arguments: &mut Arguments<'_>,
-    reply: &mut Reply,
-    transport: &mut Transport<'_>,
-) -> Outcome {
-    join(
-        "psubscribe",
-        Kind::Pattern,
-        connection,
-        arguments,
-        reply,
-        transport,
-    )
-}
-
+/// Listens to what is named.
 fn join(
-    command: &str,
     kind: Kind,
     connection: &mut Connection,
     arguments: &mut Arguments<'_>,
     reply: &mut Reply,
     transport: &mut Transport<'_>,
 ) -> Outcome {
+    let command = match kind {
+        Kind::Channel => "subscribe",
+        Kind::Pattern => "psubscribe",
+    };
     for name in arguments {
-        if matches!(kind, Kind::Pattern) {
+        if kind == Kind::Pattern {
             glob::checked(name)?;
         }
         let count = connection.listen(kind, name, transport);
@@ -72,47 +51,18 @@ fn join(
     Ok(())
 }
 
-fn unsubscribe(
-    connection: &mut Connection,
-    arguments: &mut Arguments<'_>,
-    reply: &mut Reply,
-    transport: &mut Transport<'_>,
-) -> Outcome {
-    leave(
-        "unsubscribe",
-        Kind::Channel,
-        connection,
-        arguments,
-        reply,
-        transport,
-    )
-}
-
-fn punsubscribe(
-    connection: &mut Connection,
-    arguments: &mut Arguments<'_>,
-    reply: &mut Reply,
-    transport: &mut Transport<'_>,
-) -> Outcome {
-    leave(
-        "punsubscribe",
-        Kind::Pattern,
-        connection,
-        arguments,
-        reply,
-        transport,
-    )
-}
-
 /// Leaves what is named, or all of that kind.
 fn leave(
-    command: &str,
     kind: Kind,
     connection: &mut Connection,
     arguments: &mut Arguments<'_>,
     reply: &mut Reply,
     transport: &mut Transport<'_>,
 ) -> Outcome {
+    let command = match kind {
+        Kind::Channel => "unsubscribe",
+        Kind::Pattern => "punsubscribe",
+    };
     let names: Vec<_> = match arguments.len() {
         0 => connection.names(kind),
         _ => arguments.map(<[u8]>::to_vec).collect(),
