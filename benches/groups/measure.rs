@@ -12,7 +12,7 @@ use crate::room::Room;
 use crate::servers::Kind;
 
 const WIDTHS: [usize; 2] = [12, 26];
-/// Time for a server to do what nobody waits for.
+/// How long a server may take for work after which it reports nothing.
 const REST: Duration = Duration::from_millis(100);
 /// Messages after which everybody who does not read lags.
 const FILLING: u64 = 40;
@@ -154,7 +154,7 @@ fn lagging(options: &Options, cores: &Cores) -> io::Result<()> {
     let shared = FILLING as f64 * long as f64;
     let each = (grown - shared).max(0.0) / lagging as f64;
     row(
-        "bytes per member beside the messages",
+        "bytes per member without the messages",
         &format!("{each:.0}"),
     );
 

@@ -4,7 +4,7 @@
 //! A loop with the fault and a sound loop on a network with the fault see and do the same: one that
 //! forgets to accept a second connection is one that was told that there is none.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use serveloop::driver::Wake;
@@ -392,15 +392,6 @@ impl Net for Faulty {
             },
             outcome => outcome,
         }
-    }
-
-    fn write_vectored(&mut self, stream: &mut Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let data: Vec<u8> = slices
-            .iter()
-            .flat_map(|slice| slice.iter())
-            .copied()
-            .collect();
-        self.write(stream, &data)
     }
 
     fn write(&mut self, stream: &mut Socket, data: &[u8]) -> io::Result<usize> {

@@ -44,6 +44,19 @@ struct Obeying {
     needs_loop: bool,
 }
 
+impl Obeying {
+    fn new(tell: Sender<Told>) -> Self {
+        Self {
+            tell,
+            wakers: Arc::default(),
+            orders: Arc::default(),
+            ids: Arc::default(),
+            tick: None,
+            needs_loop: false,
+        }
+    }
+}
+
 impl Factory for Obeying {
     type Protocol = Echo;
 
@@ -103,14 +116,7 @@ struct Run {
 impl Run {
     fn new(model: Model) -> Self {
         let (tell, told) = mpsc::channel();
-        let factory = Obeying {
-            tell,
-            wakers: Arc::default(),
-            orders: Arc::default(),
-            ids: Arc::default(),
-            tick: None,
-            needs_loop: false,
-        };
+        let factory = Obeying::new(tell);
         let server = bind(model, &["tcp://127.0.0.1:0"], timeless());
         let (at, handle) = (server.addresses()[0].clone(), server.shutdown_handle());
         let served = factory.clone();
@@ -265,12 +271,8 @@ fn a_connection_that_is_ended_gets_its_answers() {
 fn a_model_without_the_connections_is_refused_at_the_start() {
     let (tell, _told) = mpsc::channel();
     let factory = Obeying {
-        tell,
-        wakers: Arc::default(),
-        orders: Arc::default(),
-        ids: Arc::default(),
-        tick: None,
         needs_loop: true,
+        ..Obeying::new(tell)
     };
     let bound = || Server::bind(&["tcp://127.0.0.1:0".parse().unwrap()], timeless()).unwrap();
     let serves: [fn(Server, Obeying) -> std::io::Result<Statistics>; 3] = [

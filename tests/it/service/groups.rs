@@ -9,9 +9,10 @@ use std::thread;
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::service::{Group, Lagging, Outbox, Published};
 use serveloop::testing::MemorySession;
-use serveloop::{CloseReason, Config, Limits, Peer, Protocol, Result, Transport};
+use serveloop::{CloseReason, Config, Limits, Peer, Result};
 use socket2::Socket;
 
+use super::Open;
 use crate::support::model_server::{Model, ModelServer};
 use crate::support::timeless;
 
@@ -107,34 +108,15 @@ fn each_message_reaches_each_other_member_once_and_in_order() {
     }
 }
 
-/// A session whose outbox is at hand.
-struct Open(mpsc::Sender<Outbox>);
-
-impl Protocol for Open {
-    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
-        let _ = self.0.send(transport.outbox());
-        Ok(())
-    }
-
-    fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
-        Ok(data.len())
-    }
-}
-
 fn open(most: usize) -> (MemorySession<Open>, Outbox) {
-    let (sender, outboxes) = mpsc::channel();
     let limits = Limits {
         max_posted: most,
         ..timeless().limits
     };
-    let session = MemorySession::with_config(
-        Open(sender),
-        Config {
-            limits,
-            ..timeless()
-        },
-    );
-    (session, outboxes.recv().unwrap())
+    super::open(Config {
+        limits,
+        ..timeless()
+    })
 }
 
 /// Publishes messages of ten bytes to a member that takes nothing, and then everything. Returns what it

@@ -11,28 +11,9 @@ use serveloop::service::{Outbox, PostError};
 use serveloop::testing::{MemorySession, Scrambled};
 use serveloop::{CloseReason, Config, Limits, Peer, Protocol, Result, Transport};
 
+use super::{Open, open};
 use crate::support::model_server::{Model, ModelServer};
 use crate::support::{noise, timeless};
-
-/// Hands its outbox out.
-struct Open(mpsc::Sender<Outbox>);
-
-impl Protocol for Open {
-    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
-        let _ = self.0.send(transport.outbox());
-        Ok(())
-    }
-
-    fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
-        Ok(data.len())
-    }
-}
-
-fn open(config: Config) -> (MemorySession<Open>, Outbox) {
-    let (sender, outboxes) = mpsc::channel();
-    let session = MemorySession::with_config(Open(sender), config);
-    (session, outboxes.recv().unwrap())
-}
 
 fn serve(model: Model, config: Config) -> (ModelServer, Receiver<Outbox>) {
     let (sender, outboxes) = mpsc::channel();

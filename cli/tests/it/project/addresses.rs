@@ -14,16 +14,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::outside::skip;
 use crate::support::running::{Running, Said, run};
-use crate::support::served::{PATIENCE, Served, serveloop};
+use crate::support::served::{MODELS, PATIENCE, Served, serveloop};
 use crate::support::sockets::Directory;
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "sequential"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-];
 
 /// A network namespace of its own, where IPv6 can be off, with a file of hosts of its own. It lives
 /// as long as this does.

@@ -8,16 +8,8 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use crate::support::outside::skip;
-use crate::support::served::{PATIENCE, Served};
+use crate::support::served::{MODELS, PATIENCE, Served};
 use crate::support::sockets::{Datagrams, Directory, Stream};
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "sequential"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-];
 
 #[test]
 fn every_client_is_greeted_in_every_model() {

@@ -12,18 +12,10 @@ use rustix::process::Signal;
 
 use crate::support::memory::kib;
 use crate::support::outside::require;
-use crate::support::served::{Outcome, Served};
+use crate::support::served::{MODELS, Outcome, Served};
 use crate::support::sockets::{Directory, socket_addr};
 
 const LOCAL: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "sequential"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-];
 
 /// A directory with a page, a long file and one next to it.
 fn site() -> Directory {

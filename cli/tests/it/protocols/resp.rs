@@ -30,7 +30,7 @@ fn all_clients_see_the_same_keys() {
         let directory = Directory::new();
         let unix = directory.uri("unix", "socket");
         let served = serve(&[&["--listen", &unix], model].concat());
-        // With two workers, one of so many clients is on the other loop.
+        // With two workers, one of this many clients is on the other loop.
         let mut clients: Vec<_> = (0..16)
             .map(|at| Stream::connect(served.uri(at % 2)))
             .collect();
@@ -136,7 +136,7 @@ fn memory_is_limited() {
     );
 }
 
-/// The memory of keys that have expired is freed although nobody asks for them.
+/// The memory of keys that have expired is freed although no client asks for them.
 #[test]
 fn expired_keys_are_freed() {
     for model in [&[][..], &["--workers", "2"], &["--model", "threaded"]] {

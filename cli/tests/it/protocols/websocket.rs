@@ -6,18 +6,10 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::support::outside::{require, skip};
-use crate::support::served::{Outcome, Served};
+use crate::support::served::{MODELS, Outcome, Served};
 use crate::support::sockets::{Directory, Stream};
 
 const TCP: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "sequential"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-];
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
@@ -255,7 +247,7 @@ fn a_room_in_every_model_that_shares_one() {
 /// Of fifty messages each, 15 MB in all.
 const ROUNDS: usize = 2_500;
 
-/// A member that reads nothing holds up nobody, and is sent whole messages when it reads again.
+/// A member that reads nothing delays no other, and is sent whole messages when it reads again.
 #[test]
 fn a_member_that_reads_nothing_holds_up_nobody() {
     let small = ["websocket", "--room", "--send-buffer", "4KiB"];

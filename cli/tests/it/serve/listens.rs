@@ -14,16 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::outside::{require, require_that, skip};
 use crate::support::running::Running;
-use crate::support::served::{Outcome, PATIENCE, Served, serveloop};
+use crate::support::served::{MODELS, Outcome, PATIENCE, Served, serveloop};
 use crate::support::sockets::{Directory, Stream, path_of, socket_addr};
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "sequential"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-];
 
 /// A group that is not this process's own.
 const OTHER: u32 = 54_321;

@@ -9,16 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::outside::require;
-use crate::support::served::{Outcome, PATIENCE, Served, by_shell, serveloop};
+use crate::support::served::{MODELS, Outcome, PATIENCE, Served, by_shell, serveloop};
 use crate::support::sockets::{Directory, Stream};
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-    &["--model", "sequential"],
-];
 
 /// A command that is passed `descriptor` as number 3.
 fn passing(descriptor: impl Into<OwnedFd>, variables: &str, arguments: &[&str]) -> Command {
@@ -50,7 +42,7 @@ fn a_passed_socket_is_served_in_every_model() {
     }
 }
 
-/// A user who says nothing means the sockets that are there.
+/// Without --listen, the sockets that were passed are served.
 #[test]
 fn passed_sockets_are_the_default() {
     let directory = Directory::new();

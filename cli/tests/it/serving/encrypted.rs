@@ -13,16 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::outside::require;
 use crate::support::running::run;
-use crate::support::served::{Outcome, PATIENCE, Served};
+use crate::support::served::{MODELS, Outcome, PATIENCE, Served};
 use crate::support::sockets::{Directory, Stream, socket_addr};
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "sequential"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-];
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/it/layer/tls");
 

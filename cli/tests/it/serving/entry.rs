@@ -7,16 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::served::{Outcome, Served};
+use crate::support::served::{MODELS, Outcome, Served};
 use crate::support::sockets::{Directory, Stream, socket_addr};
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-    &["--model", "sequential"],
-];
 
 const TCP: &str = "tcp://127.0.0.1:0";
 

@@ -5,18 +5,10 @@ use std::process::Command;
 use rustix::process::Signal;
 use socket2::SockRef;
 
-use crate::support::served::Served;
+use crate::support::served::{MODELS, Served};
 use crate::support::sockets::{Stream, socket_addr};
 
 const TCP: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-    &["--model", "sequential"],
-];
 
 const PROTOCOLS: [&[&str]; 12] = [
     &["echo"],

@@ -76,22 +76,28 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     drop(ours);
 }
 
-#[test]
-fn a_log_that_is_full_for_a_while_says_how_much_is_missing() {
+/// Runs a server whose log is full at first, and has room later. Returns the log from then on.
+fn unclogged(arguments: &[&str]) -> String {
     let (mut ours, theirs) = clogged();
-    let mut command = serveloop(&["serve", "hello", "--listen", "tcp://127.0.0.1:0"]);
+    let mut command = serveloop(arguments);
     command.stderr(theirs);
     let served = Served::spawn(command);
     greet(&served);
-    ours.set_nonblocking(true).unwrap();
+    ours.set_nonblocking(true).expect("a pipe");
     let mut filling = vec![0; 1 << 20];
     while ours.read(&mut filling).is_ok() {}
-    ours.set_nonblocking(false).unwrap();
+    ours.set_nonblocking(false).expect("a pipe");
     greet(&served);
     served.signal(Signal::TERM);
     assert_eq!(served.exit_code(), Some(0));
     let mut log = String::new();
-    ours.read_to_string(&mut log).unwrap();
+    ours.read_to_string(&mut log).expect("a text");
+    log
+}
+
+#[test]
+fn a_log_that_is_full_for_a_while_says_how_much_is_missing() {
+    let log = unclogged(&["serve", "hello", "--listen", "tcp://127.0.0.1:0"]);
     let first = log.lines().next().unwrap();
     assert!(first.ends_with("log lines were dropped)"), "{log}");
     assert!(log.contains("shutting down"), "{log}");
@@ -284,7 +290,6 @@ fn peers_cannot_forge_an_object() {
 
 #[test]
 fn what_is_dropped_is_told_by_an_object() {
-    let (mut ours, theirs) = clogged();
     let arguments = [
         "serve",
         "hello",
@@ -293,19 +298,7 @@ fn what_is_dropped_is_told_by_an_object() {
         "--log-format",
         "json",
     ];
-    let mut command = serveloop(&arguments);
-    command.stderr(theirs);
-    let served = Served::spawn(command);
-    greet(&served);
-    ours.set_nonblocking(true).unwrap();
-    let mut filling = vec![0; 1 << 20];
-    while ours.read(&mut filling).is_ok() {}
-    ours.set_nonblocking(false).unwrap();
-    greet(&served);
-    served.signal(Signal::TERM);
-    assert_eq!(served.exit_code(), Some(0));
-    let mut log = String::new();
-    ours.read_to_string(&mut log).unwrap();
+    let log = unclogged(&arguments);
     let lines: Vec<_> = log.lines().map(str::to_owned).collect();
     let first = objects(&lines).remove(0);
     assert!(

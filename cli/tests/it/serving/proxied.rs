@@ -16,16 +16,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::outside::{require, require_file};
 use crate::support::running::run;
-use crate::support::served::{Outcome, PATIENCE, Served};
+use crate::support::served::{MODELS, Outcome, PATIENCE, Served};
 use crate::support::sockets::{Directory, Stream, socket_addr};
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "sequential"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-];
 
 const LOCAL: &str = "tcp://127.0.0.1:0";
 const REQUIRED: [&str; 4] = ["--proxy", "required", "--trust", "127.0.0.0/8"];

@@ -13,17 +13,9 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
 
 use crate::support::outside::skip;
-use crate::support::served::{Outcome, PATIENCE, Served, by_shell, serveloop};
+use crate::support::served::{MODELS, Outcome, PATIENCE, Served, by_shell, serveloop};
 use crate::support::sockets::{Directory, Stream};
 use crate::support::terminal::terminal;
-
-const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-    &["--model", "sequential"],
-];
 
 /// More lines than any terminal or pipe holds here.
 const CLIENTS: usize = 300;

@@ -10,16 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::signals::shutdown::TOGETHER;
 use crate::support::outside::{require, skip};
-use crate::support::served::{PATIENCE, Served, by_shell, serveloop};
+use crate::support::served::{MODELS, PATIENCE, Served, by_shell, serveloop};
 use crate::support::sockets::Directory;
-
-pub(super) const MODELS: [&[&str]; 5] = [
-    &[],
-    &["--workers", "2"],
-    &["--model", "threaded"],
-    &["--model", "forking"],
-    &["--model", "sequential"],
-];
 
 /// Ends a server, stops it, cannot be caught, or says that the program itself is broken.
 const NOT_HARMLESS: [i32; 15] = [

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::signals::dispositions::MODELS;
 use crate::support::outside::skip;
-use crate::support::served::Served;
+use crate::support::served::{MODELS, Served};
 use crate::support::sockets::{Directory, Stream, socket_addr};
 
 /// Less than the time that a drain may take: a server that needs less was not waiting for its end.

@@ -11,6 +11,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::sockets::Stream;
 
+/// What `serve` is asked for every model with.
+pub(crate) const MODELS: [&[&str]; 5] = [
+    &[],
+    &["--workers", "2"],
+    &["--model", "sequential"],
+    &["--model", "threaded"],
+    &["--model", "forking"],
+];
+
 /// How long a test waits for what must come, on a machine that has other things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
