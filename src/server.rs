@@ -421,6 +421,13 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
 
+        let shared = |bound: &&Bound| bound.has_sessions() && bound.is_one_for_all();
+        if let Some(bound) = self.bound.iter().find(shared).filter(|_| workers > 1) {
+            let problem = "a peer's datagrams would come to any worker, because they share this socket, \
+                           and a session is served by one";
+            return Err(refused(&bound.address, problem));
+        }
+
         let copies = (1..workers)
             .map(|_| self.twin())
             .collect::<io::Result<Vec<_>>>()?;
@@ -455,6 +462,12 @@ impl Server {
         if factory.needs_loop() {
             let problem = "this factory needs its connections on the loop, and here they are not";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
+        let lasting = self.bound.iter().find(|bound| bound.has_sessions());
+        if let Some(bound) = lasting {
+            let problem =
+                "sessions of datagrams need the event loop, and connections are served apart";
+            return Err(refused(&bound.address, problem));
         }
         self.activate()?;
         let mut reactor = self.reactor(factory)?;
@@ -612,6 +625,10 @@ impl<F: Factory> Serving<F> {
 fn serve<F: Factory>(mut reactor: Reactor<F>) -> io::Result<Statistics> {
     reactor.run()?;
     Ok(*reactor.statistics())
+}
+
+fn refused(address: &Address, problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{address}: {problem}"))
 }
 
 /// Adds to an error what the server could not create or do at its start.

@@ -106,18 +106,26 @@ counters! {
         datagrams_received,
         /// Datagrams sent in reply.
         datagrams_sent,
-        /// Datagrams refused by the factory or longer than 64 KiB, and replies that could not be
-        /// sent.
+        /// Datagrams refused by the factory or longer than 64 KiB, or that came for a session that
+        /// paused or from a new peer during a shutdown, and replies that could not be sent.
         datagrams_dropped,
         /// Datagrams dropped because they may be replies: from a socket of this server, or from a
         /// port below 1024.
         datagrams_reflected,
-        /// Replies dropped because they were longer than `reply_factor` allows.
+        /// Replies dropped because they were longer than `reply_factor` allows, or more than an
+        /// [unconfirmed](crate::Transport::confirm_address) address may get.
         datagrams_amplified,
         /// Datagrams dropped because their peer had reached `replies_per_second`.
         datagrams_over_rate,
         /// Datagrams whose session ended with an error.
         datagrams_failed,
+        /// Sessions of a peer's datagrams that have begun. The difference to `datagram_sessions_ended`
+        /// is how many there are.
+        datagram_sessions,
+        /// Sessions of a peer's datagrams that have ended.
+        datagram_sessions_ended,
+        /// Datagrams of new peers for whom there was no room for a session.
+        datagram_sessions_refused,
         /// Connections that the protocol closed: [`CloseReason::Closed`].
         closed_by_protocol,
         /// Connections that the peer closed: [`CloseReason::PeerClosed`].

@@ -35,6 +35,9 @@ pub struct ListenOptions {
     /// there. `Duration::ZERO` turns the probes off. A URI has a duration such as `60s`, `5m`,
     /// `1h30m`, or `0`.
     pub keepalive: Option<Duration>,
+    /// Gives each peer of a datagram socket a session that lasts. A URI has `true` or `false`. With
+    /// it, `first_message_timeout`, `idle_timeout` and `write_timeout` are for datagrams too.
+    pub sessions: Option<bool>,
     /// The most connections that the system queues before they are accepted, on TCP and Unix
     /// streams.
     pub backlog: Option<i32>,
@@ -136,7 +139,8 @@ impl ListenOptions {
     /// Returns an error if an option does not fit `address`, or has a value that no system accepts.
     pub(super) fn check(&self, address: &Address) -> Result<(), String> {
         for key in &KEYS {
-            if (key.show)(self).is_some() && !key.fits.includes(address) {
+            let lasts = self.sessions == Some(true) && LASTING.contains(&key.name);
+            if (key.show)(self).is_some() && !(key.fits.includes(address) || lasts) {
                 return Err(format!("{} is for {}", key.name, key.fits.text()));
             }
         }
@@ -202,6 +206,9 @@ impl ListenOptions {
 
 /// The options that take effect when a socket is bound.
 const BINDING: [&str; 5] = ["dual-stack", "reuse-address", "reuse-port", "mode", "group"];
+
+/// The options for streams that a session of datagrams has too.
+const LASTING: [&str; 3] = ["first-message-timeout", "idle-timeout", "write-timeout"];
 
 /// Options in the query of a URI that are a program's own, in the order of the text: the name and
 /// the decoded value of each. [`Listen::resolve_with`](crate::Listen::resolve_with) returns them.
@@ -276,6 +283,7 @@ enum Fits {
     Ip,
     Tcp,
     Stream,
+    Datagram,
     /// A Unix socket with a path.
     File,
     All,
@@ -287,6 +295,7 @@ impl Fits {
             Self::Ip => address.socket_addr().is_some(),
             Self::Tcp => matches!(address, Address::Tcp(_)),
             Self::Stream => !address.is_datagram(),
+            Self::Datagram => address.is_datagram(),
             Self::File => address.path().is_some_and(|path| !is_name(path)),
             Self::All => true,
         }
@@ -297,6 +306,7 @@ impl Fits {
             Self::Ip => "tcp and udp",
             Self::Tcp => "tcp",
             Self::Stream => "tcp and unix",
+            Self::Datagram => "udp and unixgram",
             Self::File => "unix and unixgram sockets with a path",
             Self::All => "all",
         }
@@ -331,9 +341,10 @@ macro_rules! key {
 }
 
 /// All options, in the order in which they are displayed.
-const KEYS: [Key; 27] = [
+const KEYS: [Key; 28] = [
     key!("dual-stack", Ip, dual_stack, bool),
     key!("keepalive", Tcp, keepalive, duration),
+    key!("sessions", Datagram, sessions, bool),
     key!("backlog" | "", Stream, backlog, parse_number, |value| value
         .to_string()),
     key!("nodelay", Tcp, nodelay, bool),
@@ -429,7 +440,7 @@ mod tests {
 
     #[test]
     fn every_option_has_one_name_and_is_shown_under_it() {
-        let query = "dual-stack=true&keepalive=60s&backlog=4096&nodelay=false&reuse-address=true&\
+        let query = "dual-stack=true&keepalive=60s&sessions=true&backlog=4096&nodelay=false&reuse-address=true&\
                      reuse-port=false&send-buffer=64KiB&receive-buffer=100&mode=0660&group=www&\
                      trusted-proxies=10.0.0.0/8,unix&\
                      high-water=2KiB&low-water=1KiB&max-output=4KiB&max-reply=8KiB&max-posted=3KiB&max-frame=1MiB&max-line=80&\

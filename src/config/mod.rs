@@ -127,6 +127,20 @@ pub struct Config {
     /// threads or processes answer datagrams, every datagram counts as answered. Default 1,000.
     pub replies_per_second: usize,
 
+    /// Gives each peer of a datagram socket a session, which is shown all datagrams of that peer
+    /// ([`datagram_received`](crate::Protocol::datagram_received)) and can send at any time. It ends
+    /// when the protocol closes it, or when no datagram came or went for `idle_timeout`. A peer that
+    /// has sent only one datagram is forgotten after `first_message_timeout` already. Sessions need
+    /// the event loop: with threads or processes, and one connection at a time, a server with such a
+    /// socket refuses to begin. Default false: each datagram is a session of its own. A socket can
+    /// choose for itself ([`ListenOptions::sessions`](crate::net::ListenOptions::sessions)).
+    pub sessions: bool,
+    /// The most sessions of datagrams that one loop has at a time. Peers that have sent only one
+    /// datagram get at most half of them, because their addresses may be forged. A datagram of a new
+    /// peer for whom there is no room is a session of its own, as without `sessions`.
+    /// `max_per_peer` limits the sessions of one peer in the same way. Default 10,000.
+    pub max_sessions: usize,
+
     /// How long an outbound connection may take to be established. Default 10 s.
     pub connect_timeout: Option<Duration>,
     /// How long connections may stay open after the first shutdown request. `None` waits until the
@@ -232,6 +246,7 @@ impl Config {
             ("timeouts_per_turn", self.timeouts_per_turn),
             ("reply_factor", self.reply_factor),
             ("replies_per_second", self.replies_per_second),
+            ("max_sessions", self.max_sessions),
         ];
         for (field, value) in positive {
             expect(value > 0, field, "at least 1", value)?;
@@ -392,6 +407,8 @@ impl Default for Config {
 
             reply_factor: 1,
             replies_per_second: 1_000,
+            sessions: false,
+            max_sessions: 10_000,
 
             connect_timeout: Some(Duration::from_secs(10)),
             drain_timeout: Some(Duration::from_secs(10)),

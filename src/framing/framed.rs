@@ -298,6 +298,24 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
         deliver(&mut self.protocol, found, &mut transport)
     }
 
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let taken = self.data_received(data, transport)?;
+        // The end of a datagram ends its last message too. That of a single one is reported later.
+        let ends = taken == 0 && !data.is_empty() && !transport.is_one_shot();
+        if !ends || transport.is_blocked() {
+            return Ok(taken);
+        }
+
+        let found = self.decoder.decode_eof(data)?;
+        let mut frames = FrameTransport::new(&self.encoder, transport);
+        deliver(&mut self.protocol, found, &mut frames)?;
+        Ok(data.len())
+    }
+
     fn eof_received(
         &mut self,
         unread: &[u8],

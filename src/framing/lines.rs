@@ -76,6 +76,7 @@ impl Lines {
         &mut self,
         unread: &'a [u8],
     ) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
+        self.scanned = 0;
         match unread.len() {
             0 => Ok(None),
             taken if self.last_unterminated => {

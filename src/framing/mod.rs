@@ -81,7 +81,8 @@ pub trait Decoder {
     ) -> Result<Option<Frame<Self::Message<'a>>>, ProtocolError>;
 
     /// Finds the last message when the stream has ended with `unread` left over. By default there
-    /// is no such message.
+    /// is no such message. In a [session](crate::Config::sessions) of a peer's datagrams, it is the
+    /// end of one datagram, and the next call of `decode` begins with another.
     ///
     /// # Errors
     /// By default, returns [`ProtocolError::Truncated`] if `unread` is not empty.

@@ -324,6 +324,11 @@ where
     P: Protocol,
 {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if transport.peer().is_datagram() && !transport.is_one_shot() {
+            let problem =
+                "a layer serves streams and single datagrams, and no sessions of datagrams";
+            return Err(ProtocolError::other(problem));
+        }
         transport.make_unit_room();
         transport.begin_opening();
         let timeout = transport.limits().handshake_timeout;

@@ -157,6 +157,20 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
         Ok(count)
     }
 
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.observer.admit(data)?;
+        self.observer.observe(Event::DataReceived(data));
+        let count = self.protocol.datagram_received(data, transport)?;
+
+        let taken = &data[..count.min(data.len())];
+        self.observer.observe(Event::Taken(taken));
+        Ok(count)
+    }
+
     fn eof_received(
         &mut self,
         unread: &[u8],

@@ -322,6 +322,17 @@ where
         }
     }
 
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        match &mut self.stage {
+            Stage::Open(protocol) if self.shown == 0 => protocol.datagram_received(data, transport),
+            _ => self.data_received(data, transport),
+        }
+    }
+
     fn eof_received(
         &mut self,
         unread: &[u8],

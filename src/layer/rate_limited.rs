@@ -99,7 +99,8 @@ impl Default for RateLimit {
 /// limit itself takes at most 112 bytes for each connection.
 ///
 /// Each connection has its own rate, so a peer with several connections can send more; see
-/// [`max_per_peer`](crate::Config::max_per_peer). Datagrams are not limited here, but
+/// [`max_per_peer`](crate::Config::max_per_peer). In a [session](crate::Config::sessions) of a peer's
+/// datagrams, those that come too fast are dropped. Single datagrams are not limited here, but
 /// [`replies_per_second`](crate::Config::replies_per_second) limits their replies. Output is not
 /// limited either. When the server shuts down, the limit ends: what this session has read is shown
 /// at once, and then the protocol is told of the shutdown.
@@ -222,10 +223,32 @@ impl<P: Protocol> RateLimited<P> {
 
 impl<P: Protocol> Protocol for RateLimited<P> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        if transport.peer().is_datagram() {
+        if transport.is_one_shot() {
             (self.bytes, self.messages) = (None, None);
         }
         self.protocol.connection_made(transport)
+    }
+
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        // A datagram cannot wait: what is sent too fast is dropped, as a network does.
+        let now = transport.now();
+        if self.allowed(data.len(), now) < data.len() || self.allowed(1, now) == 0 {
+            transport.note_rate_limited();
+            return Ok(data.len());
+        }
+
+        let taken = self.protocol.datagram_received(data, transport)?;
+        if let Some(bucket) = &mut self.bytes {
+            bucket.spend(taken as u64, now);
+        }
+        if let Some(bucket) = &mut self.messages {
+            bucket.spend(u64::from(taken > 0 || data.is_empty()), now);
+        }
+        Ok(taken)
     }
 
     fn data_received(

@@ -178,6 +178,17 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
         self.data_received(data, transport)
     }
 
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        match &mut self.0 {
+            Stage::Next(next) => next.datagram_received(data, transport),
+            Stage::First(_) => self.data_received(data, transport),
+        }
+    }
+
     fn eof_received(
         &mut self,
         unread: &[u8],

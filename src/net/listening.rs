@@ -82,6 +82,7 @@ fn with_options(config: &Config, options: &ListenOptions) -> Config {
             Some(idle) => (!idle.is_zero()).then_some(idle),
             None => config.keepalive,
         },
+        sessions: options.sessions.unwrap_or(config.sessions),
         backlog: options.backlog.unwrap_or(config.backlog),
         nodelay: options.nodelay.unwrap_or(config.nodelay),
         reuse_address: options.reuse_address.unwrap_or(config.reuse_address),
@@ -160,6 +161,7 @@ mod tests {
         let options = ListenOptions {
             dual_stack: Some(true),
             keepalive: Some(Duration::ZERO),
+            sessions: Some(true),
             backlog: Some(7),
             nodelay: Some(false),
             reuse_address: Some(false),
@@ -179,6 +181,7 @@ mod tests {
         let expected = Config {
             dual_stack: true,
             keepalive: None,
+            sessions: true,
             backlog: 7,
             nodelay: false,
             reuse_address: false,

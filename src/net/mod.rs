@@ -18,6 +18,7 @@ pub use crate::address::{
     AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList, OtherOptions,
 };
 
+pub use self::destination::Destination;
 pub(crate) use self::listening::{bind_listen, bind_socket};
 pub use self::mio::{Datagram, Listener, Mio};
 pub(crate) use self::socket::Bound;
@@ -325,6 +326,37 @@ pub trait Net {
     /// The errors of sendto(2).
     fn send(&mut self, socket: &mut Self::Datagram, data: &[u8], to: &Address) -> io::Result<()> {
         unsupported()
+    }
+
+    /// Returns which address the last datagram received on this socket was sent to, if the socket has
+    /// several and the system tells. The default knows none.
+    fn destination(&mut self, socket: &mut Self::Datagram) -> Option<Destination> {
+        None
+    }
+
+    /// Sends `data` to `to` at any time, from the address `source` if there is one. The default sends
+    /// it like a reply to the last datagram.
+    ///
+    /// # Errors
+    /// The errors of sendto(2). `WouldBlock` means that there is no room for it now.
+    fn send_from(
+        &mut self,
+        socket: &mut Self::Datagram,
+        data: &[u8],
+        to: &Address,
+        source: Option<Destination>,
+    ) -> io::Result<()> {
+        self.send(socket, data, to)
+    }
+
+    /// Asks for an event for `token`, with which the socket was bound, when there is room to send
+    /// again after a send had none. The default does nothing, which suits a network that always has
+    /// room.
+    ///
+    /// # Errors
+    /// The system cannot watch the socket.
+    fn await_room(&mut self, socket: &mut Self::Datagram, token: usize) -> io::Result<()> {
+        Ok(())
     }
 
     /// Closes a datagram socket. The default drops it.

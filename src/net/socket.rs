@@ -129,6 +129,16 @@ impl Bound {
         }
     }
 
+    /// Returns whether the peers of this datagram socket have sessions.
+    pub(crate) fn has_sessions(&self) -> bool {
+        self.address.is_datagram() && self.config.sessions
+    }
+
+    /// Returns whether several loops have this very socket, and not one each at the same address.
+    pub(crate) fn is_one_for_all(&self) -> bool {
+        self.is_passed || self.address.socket_addr().is_none()
+    }
+
     /// Returns whether other sockets can be bound to the same address, for a loop each.
     pub(crate) fn can_be_shared(&self) -> bool {
         self.is_passed || self.address.socket_addr().is_none() || self.config.reuse_port

@@ -104,6 +104,8 @@ pub(crate) struct Effects {
     pub(super) handshakes: usize,
     /// How many bytes all connections hold together.
     pub(super) held: usize,
+    /// How many bytes the sessions of datagrams hold together.
+    pub(super) held_by_sessions: usize,
     /// The buffer that sessions write into while they are served.
     pub(super) output: Option<Box<Buffer>>,
 }
@@ -118,6 +120,7 @@ impl Effects {
             reply_limit: ReplyLimit::default(),
             handshakes: 0,
             held: 0,
+            held_by_sessions: 0,
             output: Some(Box::default()),
         }
     }
@@ -171,7 +174,11 @@ impl<'a, N> Hub<'a, N> {
 
     /// Returns how many bytes all connections hold together, with what was posted for them.
     pub(super) fn held(&self) -> usize {
-        self.effects.held.saturating_add(self.env.mailbox.posted())
+        let held = self
+            .effects
+            .held
+            .saturating_add(self.effects.held_by_sessions);
+        held.saturating_add(self.env.mailbox.posted())
     }
 
     /// Returns whether connections hold more than 95 % of `max_buffered`, so that some have to end.

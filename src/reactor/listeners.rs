@@ -6,7 +6,7 @@ use crate::LOG_TARGET;
 use crate::address::Address;
 use crate::net::Net;
 use crate::reactor::accept::{Acceptor, Admission};
-use crate::reactor::datagram::Responder;
+use crate::reactor::datagram::{Kind, Responder};
 use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::source::Source;
 use crate::session::{Factory, Tick};
@@ -106,6 +106,27 @@ impl<N: Net> Listeners<N> {
         last_error.filter(|_| self.is_empty())
     }
 
+    /// Returns a datagram socket, and whether datagrams wait there.
+    pub(super) fn datagram(&mut self, number: usize) -> Option<(&mut N::Datagram, &Source)> {
+        match self.all.get_mut(number) {
+            Some(Some(Listener::Responder(responder))) => {
+                Some((&mut responder.socket, &responder.source))
+            }
+            _ => None,
+        }
+    }
+
+    /// Closes the listeners at the beginning of a shutdown. If sessions of datagrams are left
+    /// (`has_sessions`), their sockets stay.
+    pub(super) fn close_idle(&mut self, net: &mut N, has_sessions: bool) {
+        for place in &mut self.all {
+            let stays = |listener: &mut Listener<N>| has_sessions && listener.has_sessions();
+            if let Some(listener) = place.take_if(|listener| !stays(listener)) {
+                listener.close(net);
+            }
+        }
+    }
+
     pub(super) fn close_all(&mut self, net: &mut N) {
         self.all
             .drain(..)
@@ -130,6 +151,10 @@ impl<N: Net> Listener<N> {
             Self::Acceptor(acceptor) => &acceptor.address,
             Self::Responder(responder) => &responder.address,
         }
+    }
+
+    fn has_sessions(&self) -> bool {
+        matches!(self, Self::Responder(responder) if responder.kind == Kind::Sessions)
     }
 
     fn source(&self) -> &Source {

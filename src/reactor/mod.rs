@@ -45,7 +45,7 @@ use crate::net::{Bound, EVENTS_MOST, Event, Mio, Net, bind_listen};
 use crate::reactor::accept::Acceptor;
 use crate::reactor::busy_poll::BusyPoll;
 use crate::reactor::connections::Connections;
-use crate::reactor::datagram::Responder;
+use crate::reactor::datagram::{Responder, Sessions};
 use crate::reactor::hub::{Effects, Env};
 use crate::reactor::listeners::{Listener, Listeners};
 use crate::reactor::token::FIRST_TOKEN;
@@ -114,6 +114,8 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     /// The buffer that everything is read into.
     input: Input,
     connections: Connections<N::Stream, F::Protocol>,
+    /// The sessions of datagram sockets.
+    sessions: Sessions<F::Protocol>,
     listeners: Listeners<N>,
     /// Serves connections in place of the loop, if there is one.
     model: Option<Box<dyn Model<N, F::Protocol>>>,
@@ -160,7 +162,7 @@ impl<F: Factory> Reactor<F> {
 
         let listener = if address.is_datagram() {
             let socket = self.net.adopt_datagram(bound, number.into())?;
-            Listener::Responder(Responder::new(socket, address))
+            Listener::Responder(Responder::new(socket, address, &config))
         } else {
             let listener = self.net.adopt_listener(bound, number.into())?;
             Listener::Acceptor(Acceptor::new(listener, address))
@@ -187,6 +189,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
         Ok(Self {
             connections: Connections::new(env.config.max_connections),
+            sessions: Sessions::default(),
             busy_poll: BusyPoll::new(env.config.busy_poll),
             input: env.input(),
             effects: Effects::new(),
@@ -242,7 +245,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let (listener, config) = bind_listen(listen, &self.env.config, |at, config| {
             let listener = if at.is_datagram() {
                 let (socket, address) = net.bind(at, config, number.into())?;
-                Listener::Responder(Responder::new(socket, address))
+                Listener::Responder(Responder::new(socket, address, config))
             } else {
                 let (listener, address) = net.listen(at, config, number.into())?;
                 Listener::Acceptor(Acceptor::new(listener, address))
@@ -318,7 +321,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Returns whether [`run`](Self::run) would return now.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        let nobody = self.connections.is_empty() && self.requests.connects.is_empty();
+        let nobody = self.connections.is_empty() && self.sessions.is_empty();
+        let nobody = nobody && self.requests.connects.is_empty();
         let nobody = nobody && self.postponed.is_empty();
         let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);
         let asked = || self.requests.again.is_some() || self.factory_deadline().is_some();
@@ -367,12 +371,22 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.connections.len()
     }
 
+    /// Returns how many sessions of [datagrams](Config::sessions) there are.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Returns how many bytes of memory the connections hold: their buffers and what their
     /// protocols [charged](crate::Transport::charge), and what was [posted](crate::service::Outbox) for
     /// them. `max_buffered` limits it.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.effects.held.saturating_add(self.env.mailbox.posted())
+        let held = self
+            .effects
+            .held
+            .saturating_add(self.effects.held_by_sessions);
+        held.saturating_add(self.env.mailbox.posted())
     }
 
     /// Returns what connections hold without what was posted for them, counted in three ways: the sum

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::address::{Address, Credentials};
 use crate::net::Sockets;
-use crate::reactor::token::SLOT_MASK;
+use crate::reactor::token::{SLOT_MASK, is_of_session};
 
 /// What a slot takes here.
 #[cfg(test)]
@@ -45,8 +45,11 @@ impl Numbers {
         self.sockets.credentials(self.number(token)?)
     }
 
-    /// Returns `None` for the token of a datagram, which no slot has.
+    /// Returns `None` for the token of a datagram's session, which no slot has.
     fn number(&self, token: usize) -> Option<i32> {
+        if is_of_session(token) {
+            return None;
+        }
         self.numbers.borrow().get(token & SLOT_MASK).copied()
     }
 }

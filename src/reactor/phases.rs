@@ -68,6 +68,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let now = self.env.clock.tick();
         let most = self.env.config.timeouts_per_turn;
         self.connections.expire(now, most);
+        self.sessions.expire(now, most);
         self.listeners.expire(now);
         if self.shutdown.expire(now) {
             self.end_all(false);
@@ -80,6 +81,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         admission.connections.drive(&mut admission.hub);
         if self.listeners.is_ready() {
             self.accept(self.env.config.accepts_per_turn);
+        }
+        if self.sessions.is_busy() {
+            let (mut admission, listeners) = self.lend();
+            admission.sessions.drive(listeners, &mut admission.hub);
         }
     }
 
@@ -118,6 +123,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             model.reap(&mut hub, leave);
         }
 
+        if self.shutdown.has_begun() && self.sessions.is_empty() && !self.listeners.is_empty() {
+            self.listeners.close_all(&mut self.net);
+        }
+
         let cleans = self.connections.has_changed();
         if cleans {
             let (mut admission, _) = self.lend();
@@ -150,6 +159,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     fn act(&mut self, hook: fn(&mut F, &mut Actions<'_, F::Protocol>)) {
         let open = Listed {
             connections: &self.connections,
+            sessions: &self.sessions,
             now: self.env.clock.tick(),
         };
         let mut actions = Actions {
@@ -183,6 +193,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             let ends = urgent.ends.into_iter().collect();
             let (mut admission, _) = self.lend();
             admission.connections.end_some(&ends, &mut admission.hub);
+            admission.sessions.end_some(&ends, &mut admission.hub);
         }
     }
 
@@ -208,6 +219,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let began = self.env.clock.tick();
         if took > LONG {
             self.connections.catch_up(began, began.after(took));
+            self.sessions.catch_up(began, began.after(took));
         }
         // A model may serve a whole connection within one turn.
         let most = self.env.config.slow_turn.filter(|_| self.model.is_none());
@@ -254,9 +266,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 let mut is_factory = false;
                 for woken in self.env.mailbox.take_woken() {
                     is_factory |= woken.is_for_factory();
+                    self.sessions.note_woken(&woken);
                     self.connections.note_woken(woken);
                 }
                 let (mut admission, _) = self.lend();
+                admission.sessions.relieve(&mut admission.hub);
                 admission.connections.relieve(&mut admission.hub);
                 if is_factory {
                     self.act(F::woken);
@@ -264,7 +278,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             }
             SHUTDOWN => self.shutdown.note_rung(),
             FIRST_OF_MODEL.. => self.model.iter_mut().for_each(|model| model.note(token)),
-            _ => self.listeners.note_readable(token),
+            _ => {
+                self.listeners.note_readable(token);
+                self.sessions.note_room(token);
+            }
         }
     }
 
@@ -282,6 +299,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             hub,
             factory: &mut self.factory,
             connections: &mut self.connections,
+            sessions: &mut self.sessions,
             model: self.model.as_deref_mut(),
         };
         (admission, &mut self.listeners)
@@ -291,7 +309,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     pub(super) fn patience(&self) -> Option<Duration> {
         let accepts = self.listeners.is_ready() && !self.is_full();
         let begins = !self.requests.connects.is_empty() || self.shutdown.is_requested();
-        if accepts || begins || self.connections.is_busy() {
+        if accepts || begins || self.connections.is_busy() || self.sessions.is_busy() {
             return Some(Duration::ZERO);
         }
 
@@ -302,6 +320,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.requests.again.map(|at| self.env.clock.tick_of(at)),
             self.factory_deadline(),
             self.postponed.deadline(),
+            self.sessions.deadline(),
         ];
 
         let first = self.connections.deadline();
@@ -408,8 +427,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let most = usize::try_from(self.env.config.backlog).unwrap_or(0) + 1;
         self.listeners.note_all_readable();
         self.accept(most);
-        self.listeners.close_all(&mut self.net);
+        self.listeners
+            .close_idle(&mut self.net, !self.sessions.is_empty());
         self.connections.note_shutdown();
+        self.sessions.note_shutdown();
     }
 
     /// Logs how many connections are open when the shutdown begins.
@@ -431,6 +452,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let (mut admission, _) = self.lend();
         let reason = || CloseReason::TimedOut(Deadline::Drain);
         let hub = &mut admission.hub;
+        admission.sessions.end_all(hub, reason);
         admission.connections.end_all(hub, |connection, hub| {
             if at_once {
                 connection.cut_off(reason(), hub);

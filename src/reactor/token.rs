@@ -10,3 +10,12 @@ pub(super) const FIRST_TOKEN: usize = 1 << SLOT_BITS;
 
 /// A token that no connection has: a datagram's session ends before anything could wake it.
 pub(crate) const NOBODY: usize = usize::MAX;
+
+/// Generations of connections are below this. Sessions of datagrams have the others, so that their
+/// tokens differ.
+pub(super) const FIRST_OF_SESSIONS: usize = FIRST_TOKEN / 2;
+
+/// Returns whether the token is one of a session of datagrams.
+pub(super) fn is_of_session(token: usize) -> bool {
+    token >> SLOT_BITS >= FIRST_OF_SESSIONS
+}

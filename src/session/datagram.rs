@@ -1,7 +1,102 @@
-//! A session that is one datagram: it has no other turn, so everything happens in this one.
+//! How datagrams are shown to a protocol. The session of a single datagram has no other turn, so
+//! everything happens in this one. A session that lasts is shown all datagrams of its peer.
 
-use crate::session::state::{AGAIN, BLOCKED, CLOSING, EOF, EOF_TOLD, PENDING};
-use crate::session::{Context, Protocol, Session};
+use crate::session::state::{
+    AGAIN, BLOCKED, CLOSING, CONFIRMED, EOF, EOF_TOLD, FIRST, INCOMPLETE, LASTING, PENDING,
+};
+use crate::session::unwind::take_datagram;
+use crate::session::{Context, Protocol, Session, Transport};
+
+/// How many times as many bytes as it has sent a peer gets until its address is confirmed. QUIC has
+/// the same rule (RFC 9000, section 8.1).
+const UNCONFIRMED_FACTOR: u64 = 3;
+
+impl Transport<'_> {
+    /// Tells the server that the peer of a lasting session receives what is sent to its address, for
+    /// example because it has sent back a random number that it was sent. Until then, it gets at most
+    /// three times as many bytes as it has sent, since its address may be forged, and what is beyond
+    /// that is dropped. Other sessions have no such limit, and this does nothing for them.
+    ///
+    /// Peers on this machine need no confirmation, unless
+    /// [`limit_loopback`](crate::Config::limit_loopback) is on.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Protocol, Result, Transport};
+    ///
+    /// /// Sends the state of a game to those who repeat its number.
+    /// struct Player(u32);
+    ///
+    /// impl Protocol for Player {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         if data == self.0.to_be_bytes() {
+    ///             transport.confirm_address();
+    ///             transport.write(&[b'x'; 1_000]);
+    ///         } else {
+    ///             transport.write(&self.0.to_be_bytes());
+    ///         }
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::datagrams(Player(7));
+    /// session.receive_datagram(b"join");
+    /// assert_eq!(session.take_datagrams(), [[0, 0, 0, 7]]);
+    /// session.receive_datagram(&[0, 0, 0, 7]);
+    /// assert_eq!(session.take_datagrams()[0].len(), 1_000);
+    /// ```
+    pub fn confirm_address(&mut self) {
+        if self.state.flags.any(LASTING) && self.peer().is_datagram() {
+            self.state.flags.set(CONFIRMED);
+        }
+    }
+}
+
+impl<P: Protocol> Session<P> {
+    /// Makes this the session of all datagrams of its peer.
+    pub(crate) fn make_lasting(&mut self) {
+        self.state.flags.set(LASTING);
+        self.state.flags.clear(FIRST);
+    }
+
+    /// Returns whether the peer is known to receive what is sent to its address.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.state.flags.any(CONFIRMED)
+    }
+
+    /// Returns whether a peer that is not confirmed may be sent `count` more bytes.
+    pub(crate) fn may_send(&self, count: usize) -> bool {
+        let most = self.state.received.saturating_mul(UNCONFIRMED_FACTOR);
+        self.is_confirmed() || self.state.sent.saturating_add(count as u64) <= most
+    }
+
+    /// Shows a datagram to a session that lasts. What the protocol does not take of it is dropped.
+    /// Returns false if the protocol takes no input now: then it is not shown at all.
+    pub(crate) fn handle_peer_datagram(&mut self, mut rest: &[u8], context: &Context<'_>) -> bool {
+        let mut calls = context.config.messages_per_turn;
+        self.call_now(&mut calls, context);
+        if self.state.flags.any(BLOCKED) {
+            return false;
+        }
+
+        self.state.activity = context.clock.tick();
+        self.state.received = self.state.received.wrapping_add(rest.len() as u64);
+        loop {
+            let taken = self.show_datagram(rest, context);
+            rest = &rest[taken..];
+            if !self.take_more() || rest.is_empty() {
+                break;
+            }
+        }
+        // The peer owes no rest of a message: the next datagram begins another one.
+        self.state.flags.clear(INCOMPLETE | PENDING);
+        true
+    }
+
+    pub(super) fn show_datagram(&mut self, data: &[u8], context: &Context<'_>) -> usize {
+        self.show_by(data, context, take_datagram)
+    }
+}
 
 impl<P: Protocol> Session<P> {
     /// Shows the rest of a datagram, if there may be a message in it (`is_more`), and then its end.
@@ -16,7 +111,7 @@ impl<P: Protocol> Session<P> {
         loop {
             is_more |= self.call_now(&mut calls, context);
             if is_more && !rest.is_empty() {
-                let taken = self.show(rest, context);
+                let taken = self.show_datagram(rest, context);
                 rest = &rest[taken..];
                 is_more = self.take_more();
                 if is_more || self.state.flags.any(AGAIN) {

@@ -16,6 +16,7 @@ mod admitted;
 mod buffer;
 mod catch;
 mod clock;
+mod cuts;
 mod datagram;
 mod end_line;
 mod ended;
@@ -198,7 +199,7 @@ impl<P: Protocol> Session<P> {
     /// Returns whether the protocol wrote anything, including an empty datagram.
     #[must_use]
     pub fn has_replied(&self) -> bool {
-        self.state.flags.any(WROTE)
+        self.state.flags.any(WROTE) || self.next_datagram().is_some()
     }
 
     /// Returns the output that is to be sent next, or nothing if none can be sent now. There may be
@@ -308,7 +309,7 @@ impl<P: Protocol> Session<P> {
 
         let mut calls = context.config.messages_per_turn;
         self.call_now(&mut calls, context);
-        let taken = self.show(data, context);
+        let taken = self.show_datagram(data, context);
         let is_more = self.take_more();
         self.end_datagram(&data[taken..], is_more, calls, context);
         self.state.close();
@@ -450,6 +451,17 @@ impl<P: Protocol> Session<P> {
     /// is blocked, or the turn's calls are used up. Returns how many bytes were taken.
     #[inline]
     fn show(&mut self, data: &[u8], context: &Context<'_>) -> usize {
+        self.show_by(data, context, take)
+    }
+
+    /// Works like `show`, by one of the two methods for data.
+    #[inline]
+    fn show_by(
+        &mut self,
+        data: &[u8],
+        context: &Context<'_>,
+        take: impl Fn(&mut P, &[u8], &mut Transport<'_>) -> Result<usize, ProtocolError>,
+    ) -> usize {
         let Self {
             protocol, state, ..
         } = self;

@@ -8,7 +8,8 @@ use crate::session::{Context, Protocol, Session, Transport};
 
 impl Transport<'_> {
     /// Returns a handle with which others, on any thread, have this connection send data. Further
-    /// calls return the same one. A datagram's session ends at once, so its outbox takes nothing.
+    /// calls return the same one. The session of a single datagram ends at once, so its outbox takes
+    /// nothing. In a session of a peer's datagrams, each post is sent as a datagram of its own.
     ///
     /// A connection with an outbox needs about 200 bytes more. See [`Outbox`].
     pub fn outbox(&mut self) -> Outbox {
@@ -18,7 +19,7 @@ impl Transport<'_> {
 
         let most = self.limits().max_posted;
         let outbox = Outbox::new(&self.waker(), self.peer().clone(), most);
-        if self.peer().is_datagram() {
+        if self.is_one_shot() {
             outbox.close();
         }
         self.state.extra().outbox = Some(Own(outbox.clone()));
@@ -117,7 +118,11 @@ impl<P: Protocol> Session<P> {
             let high_water = self.state.limits(context.config).high_water;
             let is_full = self.state.flags.any(STALLED) || self.state.waiting() >= high_water;
             match outbox.take(is_full) {
-                Ok(post) => self.handle_post(&post, context),
+                Ok(post) => {
+                    self.state.cut_datagram();
+                    self.handle_post(&post, context);
+                    self.state.cut_datagram();
+                }
                 Err(Life::Closing) => self.state.close(),
                 Err(Life::Aborting) => self.state.fail(CloseReason::Aborted),
                 Err(Life::Waiting) => return self.state.flags.set(WANTED),

@@ -82,6 +82,57 @@ pub trait Protocol {
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError>;
 
+    /// Called with a datagram, or with what a call before has left of it. Returns how many bytes were
+    /// taken; when some are left, the method is called again at once with the rest. By default, passes
+    /// the bytes to [`data_received`](Self::data_received), so a protocol for streams serves datagrams
+    /// too.
+    ///
+    /// Usually a datagram is a session of its own: its end is reported by
+    /// [`eof_received`](Self::eof_received), and what is written becomes the reply. On a socket whose
+    /// peers have [sessions](crate::Config::sessions), the first datagram of a peer makes the protocol,
+    /// and this method is called for that and for all later ones. There is no `eof_received` then. What
+    /// is written while one datagram is handled is sent as one datagram
+    /// ([`write_datagram`](crate::Transport::write_datagram) sends several), and what is not taken of a
+    /// datagram is dropped, as are datagrams that come while the protocol
+    /// [pauses](crate::Transport::pause_reading).
+    ///
+    /// # Errors
+    /// Returns an error if the datagram breaks the protocol. It ends the session. The sender's address
+    /// may be forged, so a protocol that is to survive forged datagrams ignores them instead.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Protocol, Result, Transport};
+    ///
+    /// /// Counts the datagrams of a peer.
+    /// #[derive(Default)]
+    /// struct Counter(u32);
+    ///
+    /// impl Protocol for Counter {
+    ///     fn datagram_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         self.0 += 1;
+    ///         transport.write(self.0.to_string().as_bytes());
+    ///         Ok(data.len())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::datagrams(Counter::default());
+    /// session.receive_datagram(b"one");
+    /// session.receive_datagram(b"");
+    /// assert_eq!(session.take_datagrams(), [b"1", b"2"]);
+    /// ```
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.data_received(data, transport)
+    }
+
     /// Called when the peer has ended its stream, with the bytes that are left `unread`. The other
     /// direction is still open, so replies can be sent now or later. By default, closes the
     /// connection after everything already written is sent. For a datagram, this is the natural
@@ -300,6 +351,14 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
         (**self).data_received(data, transport)
+    }
+
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        (**self).datagram_received(data, transport)
     }
 
     fn eof_received(

@@ -8,6 +8,7 @@ use crate::config::{Config, Limits};
 use crate::error::{CloseReason, Deadline};
 use crate::session::buffer::Buffer;
 use crate::session::clock::{Clock, Tick};
+use crate::session::cuts::Cuts;
 use crate::session::ended::{End, Traffic};
 use crate::session::flags::Flags;
 use crate::session::outbox::{Outbox, Own};
@@ -80,6 +81,12 @@ pub(super) const MARKED: Flags = Flags::bit(27);
 pub(super) const LIMITED: Flags = Flags::bit(30);
 /// A layer's handshake has not ended. It has a deadline of its own, and no part of it is a message.
 pub(super) const OPENING: Flags = Flags::bit(29);
+/// The session of a datagram is shown the further datagrams of its peer too. It shares a flag with
+/// `REPLACED`, because only the peer of a stream is replaced.
+pub(super) const LASTING: Flags = REPLACED;
+/// The protocol knows that the peer of a lasting session receives what is sent to its address. It
+/// shares a flag with `MARKED`, because only streams have end marks.
+pub(super) const CONFIRMED: Flags = MARKED;
 
 /// The protocol has said why the connection ends, and what it said is still to be sent.
 pub(super) const FAREWELL: Flags = Flags::bit(28);
@@ -144,6 +151,8 @@ pub(super) struct Extra {
     /// The outbox of the session inside a layer.
     pub(super) shown: Option<Outbox>,
     pub(super) turn: Turn,
+    /// Where the output of a datagram's session is cut into several datagrams.
+    pub(super) cuts: Option<Box<Cuts>>,
     /// More than `max_output` bytes waited before the call that goes on.
     is_over: bool,
 }

@@ -131,3 +131,17 @@ pub(crate) fn take<P: Protocol>(
     );
     Ok(count)
 }
+
+/// Works like `take`, for a datagram.
+pub(super) fn take_datagram<P: Protocol>(
+    protocol: &mut P,
+    data: &[u8],
+    transport: &mut Transport<'_>,
+) -> Result<usize, ProtocolError> {
+    let count = protocol.datagram_received(data, transport)?;
+    assert!(
+        count <= data.len(),
+        "datagram_received returned more than the length of its data"
+    );
+    Ok(count)
+}

@@ -37,6 +37,8 @@ pub struct MemorySession<P> {
     incoming: VecDeque<Vec<u8>>,
     eof: bool,
     sent: Vec<u8>,
+    /// The datagrams that were sent, if this is a session of datagrams.
+    datagrams: Option<Vec<Vec<u8>>>,
     scratch: Option<Box<Buffer>>,
     /// How many bytes of output the peer takes at a time, and how many more it takes for now.
     step: usize,
@@ -102,8 +104,47 @@ impl<P: Protocol> MemorySession<P> {
             local_address,
             credentials,
         };
+        let mut this = Self::unopened(protocol, config, peer, socket);
+        this.call(Session::handle_open);
+        this.run();
+        this
+    }
+
+    /// Opens a session of all datagrams of a peer, as a server does whose sockets have
+    /// [sessions](Config::sessions), with the default limits and a UDP peer. The amplification of what
+    /// a peer sends is not limited here.
+    ///
+    /// ```
+    /// use serveloop::protocols::Echo;
+    /// use serveloop::testing::MemorySession;
+    ///
+    /// let mut session = MemorySession::datagrams(Echo);
+    /// session.receive_datagram(b"one");
+    /// session.receive_datagram(b"two");
+    /// assert_eq!(session.take_datagrams(), [b"one", b"two"]);
+    /// ```
+    #[must_use]
+    pub fn datagrams(protocol: P) -> Self {
+        let address = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 5_000)));
+        let id = NEXT_ID.replace(NEXT_ID.get() + 1);
+        let peer = Peer::new(address, Some(0)).with_id(id);
+        let socket = Socket {
+            mailbox: Mailbox::silent(),
+            local_address: None,
+            credentials: None,
+        };
+
+        let mut this = Self::unopened(protocol, Config::default(), peer, socket);
+        this.datagrams = Some(Vec::new());
+        this.session.make_lasting();
+        this.call(Session::handle_open);
+        this.run();
+        this
+    }
+
+    fn unopened(protocol: P, config: Config, peer: Peer, socket: Socket) -> Self {
         let clock = Clock::new(Instant::now());
-        let mut this = Self {
+        Self {
             session: Session::new(protocol, peer, clock.tick()),
             config,
             clock,
@@ -111,15 +152,31 @@ impl<P: Protocol> MemorySession<P> {
             incoming: VecDeque::new(),
             eof: false,
             sent: Vec::new(),
+            datagrams: None,
             scratch: None,
             step: usize::MAX,
             window: usize::MAX,
             end: None,
-        };
+        }
+    }
 
-        this.call(Session::handle_open);
-        this.run();
-        this
+    /// Sends a datagram from the peer, which may be empty. A session that takes no input now does not
+    /// get it, as on a network. Does nothing unless the session was made by
+    /// [`datagrams`](Self::datagrams).
+    pub fn receive_datagram(&mut self, data: &[u8]) {
+        if self.datagrams.is_none() || self.end.is_some() {
+            return;
+        }
+        self.session.lend(&mut self.scratch);
+        self.call(|session, context| {
+            session.handle_peer_datagram(data, context);
+        });
+        self.run();
+    }
+
+    /// Returns the datagrams that were sent to the peer since the last call.
+    pub fn take_datagrams(&mut self) -> Vec<Vec<u8>> {
+        self.datagrams.as_mut().map(mem::take).unwrap_or_default()
     }
 
     /// Sends `data` from the peer as one piece. If the session does not read now, the piece is kept
@@ -309,6 +366,9 @@ impl<P: Protocol> MemorySession<P> {
     }
 
     fn write(&mut self) -> bool {
+        if self.datagrams.is_some() {
+            return self.write_datagram();
+        }
         let count = self.session.output().len().min(self.step).min(self.window);
         if count == 0 {
             return false;
@@ -319,6 +379,22 @@ impl<P: Protocol> MemorySession<P> {
             self.window -= count;
         }
         self.call(|session, context| session.output_sent(count, context));
+        true
+    }
+
+    fn write_datagram(&mut self) -> bool {
+        let (Some(datagrams), Some(next)) = (&mut self.datagrams, self.session.next_datagram())
+        else {
+            return false;
+        };
+        if self.window == 0 {
+            self.session.cut();
+            return false;
+        }
+
+        let length = next.len();
+        datagrams.push(next.to_vec());
+        self.call(|session, context| session.datagram_sent(length, context));
         true
     }
 

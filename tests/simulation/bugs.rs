@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use serveloop::driver::Wake;
-use serveloop::net::{Event, Net};
+use serveloop::net::{Destination, Event, Net};
 use serveloop::testing::{Handle, Network, Slip};
 use serveloop::{Address, Config, ShutdownHandle};
 
@@ -85,9 +85,11 @@ pub(crate) enum Bug {
     DatagramErrorIsFatal,
     /// A reply is sent twice.
     RepeatsDatagrams,
+    /// A datagram that finds no room is taken for sent.
+    ForgetsBlockedDatagrams,
 }
 
-pub(crate) const BUGS: [Bug; 35] = [
+pub(crate) const BUGS: [Bug; 36] = [
     Bug::AcceptsOncePerEvent,
     Bug::DeafAfterExhaustion,
     Bug::SpinsOnExhaustion,
@@ -123,6 +125,7 @@ pub(crate) const BUGS: [Bug; 35] = [
     Bug::StoppedClock,
     Bug::DatagramErrorIsFatal,
     Bug::RepeatsDatagrams,
+    Bug::ForgetsBlockedDatagrams,
 ];
 
 /// How many calls are made rightly for each that is not, where not every one is wrong.
@@ -462,6 +465,33 @@ impl Net for Faulty {
             self.net.send(socket, data, to)?;
         }
         self.net.send(socket, data, to)
+    }
+
+    fn destination(&mut self, socket: &mut Handle) -> Option<Destination> {
+        self.net.destination(socket)
+    }
+
+    fn send_from(
+        &mut self,
+        socket: &mut Handle,
+        data: &[u8],
+        to: &Address,
+        source: Option<Destination>,
+    ) -> io::Result<()> {
+        if self.sometimes(Bug::RepeatsDatagrams) {
+            self.net.send_from(socket, data, to, source)?;
+        }
+        if self.sometimes(Bug::ForgetsBlockedDatagrams) {
+            return match self.net.send_from(socket, data, to, source) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                outcome => outcome,
+            };
+        }
+        self.net.send_from(socket, data, to, source)
+    }
+
+    fn await_room(&mut self, socket: &mut Handle, token: usize) -> io::Result<()> {
+        self.net.await_room(socket, token)
     }
 
     fn close_datagram(&mut self, socket: Handle) {

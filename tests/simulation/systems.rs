@@ -53,10 +53,11 @@ pub(crate) type Simulated = Simulation<fn() -> Any>;
 
 pub(crate) type System = (&'static str, fn() -> Simulated);
 
-pub(crate) const SYSTEMS: [System; 18] = [
+pub(crate) const SYSTEMS: [System; 19] = [
     ("echo", echo),
     ("discard", discard),
     ("frames", frames),
+    ("echo of peers", echo_of_peers),
     ("hello", hello),
     ("producer", producer),
     ("streamer", streamer),
@@ -81,6 +82,21 @@ fn echo() -> Simulated {
         .client(Exchange::new(&long, &long))
         .client(Exchange::default())
         .datagram("good morning", Some(b"good morning"))
+        .datagram("", Some(b""))
+}
+
+/// Each of the three peers of these datagrams has a session.
+fn echo_of_peers() -> Simulated {
+    let long = text(200);
+    let config = Config {
+        sessions: true,
+        ..Config::default()
+    };
+    Simulation::new((|| Any::of(|| Echo)) as fn() -> Any)
+        .config(config)
+        .client(Exchange::new("good morning", "good morning"))
+        .datagram("good morning", Some(b"good morning"))
+        .datagram(&long, Some(long.as_bytes()))
         .datagram("", Some(b""))
 }
 

@@ -116,6 +116,11 @@ limits! {
             reply_factor: usize, "NUMBER";
             /// The most replies in a second to one IPv4 address or IPv6 network (/64)
             replies_per_second: usize, "NUMBER";
+            /// Give each peer of a datagram socket a session, which gets all its datagrams and can answer
+            /// at any time, until it is idle for too long. Only with --model loop
+            sessions: bool, "BOOL";
+            /// The most sessions of datagrams. New peers beyond half of it get a single answer each
+            max_sessions: usize, "NUMBER";
         }
         "Deadlines" {
             /// How long an outbound connection may take to be established; 0: no limit
@@ -266,7 +271,7 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value other than its default, and its effect on the configuration.
-    const OPTIONS: [(&str, &str, Change); 47] = [
+    const OPTIONS: [(&str, &str, Change); 49] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-per-peer", "8", |to| to.max_per_peer = 8),
         ("limit-loopback", "true", |to| to.limit_loopback = true),
@@ -303,6 +308,8 @@ mod tests {
         ("max-line", "100", |to| to.limits.max_line = 100),
         ("reply-factor", "3", |to| to.reply_factor = 3),
         ("replies-per-second", "10", |to| to.replies_per_second = 10),
+        ("sessions", "true", |to| to.sessions = true),
+        ("max-sessions", "20", |to| to.max_sessions = 20),
         ("connect-timeout", "0", |to| to.connect_timeout = None),
         ("handshake-timeout", "0", |to| {
             to.limits.handshake_timeout = None

@@ -116,6 +116,14 @@ impl Protocol for Limited {
         self.protocol.data_received(data, transport)
     }
 
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.protocol.datagram_received(data, transport)
+    }
+
     fn eof_received(
         &mut self,
         unread: &[u8],

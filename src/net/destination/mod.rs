@@ -34,12 +34,13 @@ mod layout;
 /// that others may have requested on a socket that was passed to us.
 const CONTROL_MOST: usize = 256;
 
-/// The local address that a datagram was sent to.
+/// The address of this machine that a datagram was sent to, which the replies come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
+pub enum Destination {
+    /// An address of IPv4.
     V4(Ipv4Addr),
-    /// The number is the interface of an address that is valid on that interface only, and
-    /// otherwise 0.
+    /// An address of IPv6. The number is the interface of an address that is valid on that interface
+    /// only, and otherwise 0.
     V6(Ipv6Addr, u32),
 }
 

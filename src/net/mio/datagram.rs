@@ -22,6 +22,8 @@ pub struct Datagram {
     kind: Kind,
     /// Whether IPv4 addresses have to be written as IPv6 addresses to send to them.
     is_mapped: bool,
+    /// The token of the events, while one is to come when there is room to send.
+    pub(super) awaits_room: Option<usize>,
     _file: Option<SocketFile>,
 }
 
@@ -50,6 +52,7 @@ impl Datagram {
         Ok(Self {
             kind,
             is_mapped,
+            awaits_room: None,
             _file: bound.file,
         })
     }
@@ -65,6 +68,7 @@ impl Datagram {
         Ok(Self {
             kind,
             is_mapped: self.is_mapped,
+            awaits_room: None,
             _file: None,
         })
     }
@@ -86,8 +90,26 @@ impl Datagram {
         }
     }
 
+    /// Returns which address the last datagram was sent to, if this socket has several.
+    pub(super) fn destination(&self) -> Option<Destination> {
+        match &self.kind {
+            Kind::UdpAny(_, asked) => *asked,
+            Kind::Udp(_) | Kind::Unix(_) => None,
+        }
+    }
+
     /// Sends the reply to the last datagram that was received.
     pub(crate) fn send_to(&self, data: &[u8], to: &Address) -> io::Result<()> {
+        self.send_from(data, to, self.destination())
+    }
+
+    /// Sends a datagram, from `source` if this socket has several addresses.
+    pub(super) fn send_from(
+        &self,
+        data: &[u8],
+        to: &Address,
+        source: Option<Destination>,
+    ) -> io::Result<()> {
         let of_family = |addr: SocketAddr| {
             if self.is_mapped {
                 socket::mapped(addr)
@@ -101,8 +123,8 @@ impl Datagram {
                 let to = of_family(*addr).into();
                 SockRef::from(socket).send_to_with_flags(data, &to, sys::QUIETLY)
             }
-            (Kind::UdpAny(socket, asked), Address::Udp(addr)) => {
-                destination::send(socket, data, of_family(*addr), *asked)
+            (Kind::UdpAny(socket, _), Address::Udp(addr)) => {
+                destination::send(socket, data, of_family(*addr), source)
             }
             (Kind::Unix(socket), Address::Unixgram(path)) => {
                 // A name outside the file system begins with a NUL, which the standard library does

@@ -31,7 +31,7 @@ use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::socket::Bound;
-use crate::net::{EVENTS_MOST, Event, Net, Sockets, SystemSockets, socket};
+use crate::net::{Destination, EVENTS_MOST, Event, Net, Sockets, SystemSockets, socket};
 use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 use crate::{LOG_TARGET, sys};
@@ -109,6 +109,18 @@ impl Mio {
         let registry = self.poll.registry();
         self.registrations
             .add(registry, descriptor, token, interest)
+    }
+
+    /// Watches a descriptor for other things than before.
+    fn change(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        token: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let registry = self.poll.registry();
+        self.registrations
+            .change(registry, descriptor, token, interest)
     }
 
     /// Asks for the next event of a descriptor on which nothing more can be done now.
@@ -346,6 +358,31 @@ impl Net for Mio {
 
     fn send(&mut self, socket: &mut Datagram, data: &[u8], to: &Address) -> io::Result<()> {
         socket.send_to(data, to)
+    }
+
+    fn destination(&mut self, socket: &mut Datagram) -> Option<Destination> {
+        socket.destination()
+    }
+
+    fn send_from(
+        &mut self,
+        socket: &mut Datagram,
+        data: &[u8],
+        to: &Address,
+        source: Option<Destination>,
+    ) -> io::Result<()> {
+        let sent = socket.send_from(data, to, source);
+        let has_room = !matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        if let Some(token) = socket.awaits_room.take_if(|_| has_room) {
+            // A socket that is watched for room has an event for each datagram that leaves it.
+            self.change(socket.as_fd(), token, Interest::READABLE)?;
+        }
+        sent
+    }
+
+    fn await_room(&mut self, socket: &mut Datagram, token: usize) -> io::Result<()> {
+        socket.awaits_room = Some(token);
+        self.change(socket.as_fd(), token, BOTH)
     }
 
     fn close_datagram(&mut self, socket: Datagram) {

@@ -84,6 +84,18 @@ impl Registrations {
         Ok(())
     }
 
+    /// Watches a descriptor for other things than before.
+    pub(super) fn change(
+        &self,
+        registry: &Registry,
+        descriptor: BorrowedFd<'_>,
+        token: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.remove(registry, descriptor);
+        self.add(registry, descriptor, token, interest)
+    }
+
     /// Arms a descriptor before every wait. Its input is always read to the end.
     pub(super) fn keep_armed(&self, descriptor: BorrowedFd<'_>) {
         if let Some(entry) = self.0.borrow_mut().entries.get_mut(&descriptor.as_raw_fd()) {

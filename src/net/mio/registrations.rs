@@ -34,6 +34,17 @@ impl Registrations {
         registry.register(&mut SourceFd(&descriptor), Token(token), interest)
     }
 
+    pub(super) fn change(
+        &self,
+        registry: &Registry,
+        descriptor: BorrowedFd<'_>,
+        token: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let descriptor = descriptor.as_raw_fd();
+        registry.reregister(&mut SourceFd(&descriptor), Token(token), interest)
+    }
+
     pub(super) fn keep_armed(&self, _: BorrowedFd<'_>) {}
 
     pub(super) fn look_often(&self, _: BorrowedFd<'_>) {}

@@ -7,7 +7,7 @@ use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::connections::Connections;
-use crate::reactor::datagram::answer_on_loop;
+use crate::reactor::datagram::{Sessions, answer_on_loop};
 use crate::reactor::hub::Hub;
 use crate::reactor::model::Model;
 use crate::session::DATAGRAM_MOST;
@@ -18,6 +18,7 @@ pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
     pub(in crate::reactor) hub: Hub<'a, N>,
     pub(in crate::reactor) factory: &'a mut F,
     pub(in crate::reactor) connections: &'a mut Connections<N::Stream, F::Protocol>,
+    pub(in crate::reactor) sessions: &'a mut Sessions<F::Protocol>,
     pub(in crate::reactor) model: Option<&'a mut (dyn Model<N, F::Protocol> + 'static)>,
 }
 
@@ -89,10 +90,49 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         peer: Peer,
     ) {
         self.hub.effects.statistics.datagrams_received += 1;
-        if !self.is_answerable(count, &peer) {
+        if self.is_answerable(count, &peer) {
+            self.answer_once(socket, count, peer);
+        }
+    }
+
+    /// Passes the datagram that is in the first `count` bytes of the turn's input to the session of its
+    /// peer. A new peer gets one, if there is room.
+    pub(in crate::reactor) fn receive(
+        &mut self,
+        socket: &mut N::Datagram,
+        count: usize,
+        peer: Peer,
+    ) {
+        self.hub.effects.statistics.datagrams_received += 1;
+        let known = self.sessions.find(&peer);
+        let is_confirmed = known.is_some_and(|slot| self.sessions.is_confirmed(slot));
+        if !(is_confirmed && count <= DATAGRAM_MOST || self.is_answerable(count, &peer)) {
             return;
         }
 
+        if let Some(slot) = known {
+            return self.sessions.receive(slot, socket, count, &mut self.hub);
+        }
+        if self.hub.draining {
+            self.hub.effects.statistics.datagrams_dropped += 1;
+            return;
+        }
+        if !self.sessions.has_room(&peer, &self.hub) {
+            self.hub.effects.statistics.datagram_sessions_refused += 1;
+            return self.answer_once(socket, count, peer);
+        }
+
+        let Some(protocol) = self.build(&peer).flatten() else {
+            self.hub.effects.statistics.datagrams_dropped += 1;
+            return;
+        };
+        let admitted = self.hub.env.admit(protocol, peer);
+        self.sessions.begin(socket, count, admitted, &mut self.hub);
+    }
+
+    /// Answers the datagram that is in the first `count` bytes of the turn's input, by a session of its
+    /// own.
+    fn answer_once(&mut self, socket: &mut N::Datagram, count: usize, peer: Peer) {
         let Some(protocol) = self.build(&peer).flatten() else {
             self.hub.effects.statistics.datagrams_dropped += 1;
             return;

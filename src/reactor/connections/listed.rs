@@ -6,6 +6,7 @@ use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::connection::Connection;
 use crate::reactor::connections::{Connections, token};
+use crate::reactor::datagram::Sessions;
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{CONNECTING, ENDED, LINGERING};
 use crate::session::{Ending, Listing, OpenConnection, Protocol, Tick};
@@ -13,6 +14,7 @@ use crate::session::{Ending, Listing, OpenConnection, Protocol, Tick};
 /// The connections of a loop at a moment.
 pub(in crate::reactor) struct Listed<'a, S, P> {
     pub(in crate::reactor) connections: &'a Connections<S, P>,
+    pub(in crate::reactor) sessions: &'a Sessions<P>,
     pub(in crate::reactor) now: Tick,
 }
 
@@ -20,14 +22,16 @@ impl<S, P: Protocol> Listing<P> for Listed<'_, S, P> {
     fn list(&self) -> Box<dyn Iterator<Item = OpenConnection<'_, P>> + '_> {
         let all = self.connections.slots.iter();
         let open = all.filter(|(_, connection)| is_open(connection));
-        Box::new(open.map(|(_, connection)| {
+        let of_datagrams = self.sessions.list(self.now);
+        let of_streams = open.map(|(_, connection)| {
             let session = connection.session();
             OpenConnection {
                 peer: session.peer(),
                 age: self.now.since(session.began()),
                 protocol: session.protocol(),
             }
-        }))
+        });
+        Box::new(of_streams.chain(of_datagrams))
     }
 }
 

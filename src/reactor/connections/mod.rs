@@ -17,7 +17,7 @@ use crate::reactor::connection::{Connection, Delivery};
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
-use crate::reactor::token::{FIRST_TOKEN, SLOT_BITS, SLOT_MASK};
+use crate::reactor::token::{FIRST_OF_SESSIONS, FIRST_TOKEN, SLOT_BITS, SLOT_MASK};
 use crate::session::{Context, Protocol, Session, Tick};
 use crate::waker::Woken;
 
@@ -81,7 +81,7 @@ impl<S, P: Protocol> Connections<S, P> {
 
     /// Returns the token of the next connection.
     pub(super) fn next_token(&mut self) -> usize {
-        self.generation = (self.generation + 1) % FIRST_TOKEN;
+        self.generation = (self.generation + 1) % FIRST_OF_SESSIONS;
         self.generation = self.generation.max(1);
         self.generation << SLOT_BITS | self.slots.vacant_key()
     }
@@ -405,6 +405,9 @@ fn shed<S, P: Protocol, N: Net<Stream = S>>(
 ) {
     let sum: usize = slots.iter().map(|(_, connection)| connection.share()).sum();
     debug_assert_eq!(sum, hub.effects.held, "what is held is what each holds");
+    if hub.effects.held_by_sessions > hub.effects.held {
+        return;
+    }
 
     let holders = slots.iter().map(|(slot, connection)| {
         let posted = connection.session().posted();

@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 
 use crate::LOG_TARGET;
 use crate::address::Address;
-use crate::config::Config;
 use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::hub::{Effects, Hub};
@@ -15,7 +14,7 @@ use crate::statistics::Statistics;
 
 /// How many times to try to send a reply that is interrupted, before it is dropped like any other
 /// that the system does not take.
-const TRIES: usize = 16;
+pub(super) const TRIES: usize = 16;
 
 /// Answers the datagram that is in the first `count` bytes of the turn's input.
 pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
@@ -72,9 +71,8 @@ pub(crate) fn answer_with<P: Protocol>(
 
     session.lend(scratch);
     session.handle_datagram(data, context);
-    let replies = session.has_replied() && !session.is_aborted();
-    if replies && reply(&session, data.len(), (context.config, statistics), send) {
-        session.output_sent(session.output().len(), context);
+    if session.has_replied() && !session.is_aborted() {
+        reply(&mut session, data.len(), context, statistics, send);
     }
 
     session.drop_output();
@@ -90,37 +88,43 @@ pub(crate) fn answer_with<P: Protocol>(
     is_error.then_some(end)
 }
 
-/// Sends the reply. Returns whether the system took it.
+/// Sends the reply, which may be several datagrams.
 fn reply<P: Protocol>(
-    session: &Session<P>,
+    session: &mut Session<P>,
     asked: usize,
-    (config, statistics): (&Config, &mut Statistics),
+    context: &Context<'_>,
+    statistics: &mut Statistics,
     mut send: impl FnMut(&[u8], &Address) -> io::Result<()>,
-) -> bool {
-    let to = session.peer().address();
-    let most = asked.saturating_mul(config.reply_factor);
-
-    if session.output().len() > most && PeerNetwork::of(to, config).is_some() {
+) {
+    let most = asked.saturating_mul(context.config.reply_factor);
+    let is_limited = PeerNetwork::of(session.peer().address(), context.config).is_some();
+    if is_limited && session.output().len() > most {
         statistics.datagrams_amplified += 1;
-        return false;
+        return;
     }
 
-    let mut sent = send(session.output(), to);
-    for _ in 1..TRIES {
-        let interrupted = |error: &io::Error| error.kind() == ErrorKind::Interrupted;
-        if !sent.as_ref().is_err_and(interrupted) {
-            break;
+    while let Some(data) = session.next_datagram() {
+        let (length, to) = (data.len(), session.peer().address());
+        let mut sent = send(data, to);
+        for _ in 1..TRIES {
+            let interrupted = |error: &io::Error| error.kind() == ErrorKind::Interrupted;
+            if !sent.as_ref().is_err_and(interrupted) {
+                break;
+            }
+            sent = send(data, to);
         }
-        sent = send(session.output(), to);
-    }
 
-    match &sent {
-        Ok(()) => statistics.datagrams_sent += 1,
-        Err(error) => {
-            let id = session.peer().id();
-            log::debug!(target: LOG_TARGET, id = id; "{to}: reply dropped: {error}");
-            statistics.datagrams_dropped += 1;
+        match sent {
+            Ok(()) => {
+                statistics.datagrams_sent += 1;
+                session.datagram_sent(length, context);
+            }
+            Err(error) => {
+                let id = session.peer().id();
+                log::debug!(target: LOG_TARGET, id = id; "{to}: reply dropped: {error}");
+                statistics.datagrams_dropped += 1;
+                return;
+            }
         }
     }
-    sent.is_ok()
 }

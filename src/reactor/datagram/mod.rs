@@ -1,15 +1,20 @@
 //! One datagram socket on the loop, whose datagrams are answered.
 
 mod answer;
+mod index;
+mod peer_session;
 mod reply_limit;
+mod sessions;
 
 pub(crate) use self::answer::{answer_on_loop, answer_with};
 pub(in crate::reactor) use self::reply_limit::ReplyLimit;
+pub(in crate::reactor) use self::sessions::Sessions;
 
 use std::io;
 
 use crate::LOG_TARGET;
 use crate::address::{Address, Peer};
+use crate::config::Config;
 use crate::net::Net;
 use crate::reactor::accept::Admission;
 use crate::reactor::hub::Hub;
@@ -23,14 +28,29 @@ pub(super) struct Responder<D> {
     pub(super) socket: D,
     pub(crate) address: Address,
     pub(super) source: Source,
+    /// What becomes of a datagram.
+    pub(super) kind: Kind,
+}
+
+/// What becomes of the datagrams of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Each is a session of its own.
+    OneShot,
+    /// Those of one peer belong to one session.
+    Sessions,
 }
 
 impl<D> Responder<D> {
-    pub(super) fn new(socket: D, address: Address) -> Self {
+    pub(super) fn new(socket: D, address: Address, config: &Config) -> Self {
         Self {
             socket,
             address,
             source: Source::new(),
+            kind: match config.sessions {
+                true => Kind::Sessions,
+                false => Kind::OneShot,
+            },
         }
     }
 
@@ -64,7 +84,10 @@ impl<D> Responder<D> {
                 Ok((count, from)) => {
                     self.source.note_taken();
                     let peer = Peer::new(from, Some(number)).with_id(net.next_id());
-                    admission.answer(&mut self.socket, count, peer);
+                    match self.kind {
+                        Kind::OneShot => admission.answer(&mut self.socket, count, peer),
+                        Kind::Sessions => admission.receive(&mut self.socket, count, peer),
+                    }
                 }
                 Err(error) => self.handle_error(error, &mut admission.hub)?,
             }

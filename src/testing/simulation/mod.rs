@@ -43,6 +43,9 @@ pub use ledger::Slip;
 pub use network::{Call, Handle, Network};
 pub use within::Side;
 
+/// How many peers send datagrams if they have sessions.
+const PEERS: usize = 3;
+
 /// The most clients and the most datagrams of one run by default.
 const CLIENTS_MOST: usize = 8;
 
@@ -177,7 +180,9 @@ where
         self
     }
 
-    /// Adds a kind of datagram and its reply, or `None` if there must be no reply.
+    /// Adds a kind of datagram and its reply, or `None` if there must be no reply. If the configuration
+    /// gives peers [sessions](Config::sessions), few peers send all of them, and the network may
+    /// deliver one twice; each that is delivered must be answered by one datagram.
     #[must_use]
     pub fn datagram(mut self, request: impl AsRef<[u8]>, reply: Option<&[u8]>) -> Self {
         self.datagrams.push(Rc::new(Question {
@@ -309,7 +314,11 @@ where
         }
 
         for (number, question) in datagrams.iter().enumerate() {
-            network.add_letter(Address::Udp(client(number)), question);
+            if self.config.sessions {
+                network.add_letter_of_peer(Address::Udp(client(number % PEERS)), question);
+            } else {
+                network.add_letter(Address::Udp(client(number)), question);
+            }
         }
         network
     }
@@ -435,6 +444,9 @@ fn vary(config: &Config, faults: &Faults, random: &mut Random) -> Config {
     config.datagrams_per_turn = small(config.datagrams_per_turn, random);
     config.timeouts_per_turn = small(config.timeouts_per_turn, random);
     config.max_connections = random.pick(&[1, 3, config.max_connections]);
+    if config.sessions {
+        config.max_sessions = random.pick(&[1, 3, config.max_sessions]);
+    }
     config.max_per_peer = random.pick(&[1, 3, config.max_per_peer]);
     config.limits.high_water = small(config.limits.high_water, random);
     config.limits.low_water = random.below(config.limits.high_water);

@@ -94,8 +94,9 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
 
         self.check_counters()?;
         self.ledger.borrow().judge()?;
+        let dropped = self.reactor.statistics().datagrams_dropped;
         let network = self.reactor.net().as_mut();
-        network.judge_datagrams()?;
+        network.judge_datagrams(dropped)?;
 
         if network.open() > 0 {
             return Err(format!("{} sockets were not given back", network.open()));

@@ -311,6 +311,20 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
         Ok(taken)
     }
 
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        self.check("datagram_received", Stage::Open, Stage::Open);
+        self.check_shown(data);
+
+        let taken = self.protocol.datagram_received(data, transport);
+        let taken = self.settle(taken, transport)?;
+        self.note_taken(taken);
+        Ok(taken)
+    }
+
     fn eof_received(
         &mut self,
         unread: &[u8],

@@ -19,6 +19,7 @@ mod limits;
 mod log_fields;
 mod peers;
 mod probes;
+mod sessions;
 mod shutdown;
 #[cfg(not(mio_unsupported_force_poll_poll))]
 mod turn;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::net::{Event, Net, Sockets};
+use crate::net::{Destination, Event, Net, Sockets};
 use crate::shutdown::ShutdownHandle;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::clients::Action;
@@ -257,9 +257,10 @@ impl Net for Network {
         self.inject(Call::Receive, None)?;
         self.trouble.note_success();
         self.progress.has_moved |= self.datagram_queue.has_mail();
+        let ends = self.is_shutdown();
         let (count, from) = self
             .datagram_queue
-            .receive(buffer)
+            .receive(buffer, ends)
             .ok_or(ErrorKind::WouldBlock)?;
         self.note(5, count);
         Ok((count, from))
@@ -279,6 +280,34 @@ impl Net for Network {
         let noted = self.datagram_queue.note_reply(data, to, outcome.is_err());
         noted.unwrap_or_else(|problem| self.ledger.borrow_mut().object(problem));
         outcome
+    }
+
+    fn send_from(
+        &mut self,
+        socket: &mut Handle,
+        data: &[u8],
+        to: &Address,
+        _: Option<Destination>,
+    ) -> io::Result<()> {
+        self.note(6, data.len());
+        let outcome = self.inject(Call::Send, None);
+        let kind = outcome.as_ref().err().map(io::Error::kind);
+        let noted = match kind {
+            Some(ErrorKind::Interrupted) => {
+                self.datagram_queue.note_interrupted(to);
+                Ok(())
+            }
+            Some(ErrorKind::WouldBlock) => self.datagram_queue.note_waits(data, to),
+            _ => self.datagram_queue.note_reply(data, to, outcome.is_err()),
+        };
+        noted.unwrap_or_else(|problem| self.ledger.borrow_mut().object(problem));
+        let _ = socket;
+        outcome
+    }
+
+    fn await_room(&mut self, _: &mut Handle, _: usize) -> io::Result<()> {
+        self.plan_room();
+        Ok(())
     }
 
     fn close_datagram(&mut self, _: Handle) {

@@ -281,6 +281,13 @@ impl Network {
             .then(|| self.random.pick(errors))
     }
 
+    /// Plans the event that tells that a datagram socket has room again.
+    pub(super) fn plan_room(&mut self) {
+        let denied = Duration::from_micros(self.random.below(DENIED_MOST) as u64);
+        let again = self.elapsed + denied;
+        self.timeline.plan(again, Action::AnnouncePost);
+    }
+
     /// Applies the consequences of a failure to the wire or listener it concerns.
     fn apply_fault(&mut self, call: Call, wire: Option<usize>, error: i32) {
         let denied = Duration::from_micros(self.random.below(DENIED_MOST) as u64);

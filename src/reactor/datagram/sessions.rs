@@ -1,0 +1,441 @@
+//! The sessions of datagram sockets, one for each peer: by address, by token, by pending work and by
+//! deadline.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::io;
+use std::mem;
+
+use log::Level;
+use slab::Slab;
+
+use crate::address::Peer;
+use crate::error::{CloseReason, Deadline};
+use crate::net::Net;
+use crate::reactor::datagram::index::Index;
+use crate::reactor::datagram::peer_session::PeerSession;
+use crate::reactor::hub::Hub;
+use crate::reactor::listeners::Listeners;
+use crate::reactor::peer_network::PeerNetwork;
+use crate::reactor::timers::Timers;
+use crate::reactor::token::{FIRST_OF_SESSIONS, NOBODY, SLOT_BITS, SLOT_MASK, is_of_session};
+use crate::session::{Admitted, Context, Ending, Flags, OpenConnection, Protocol, Tick, log_end};
+use crate::waker::Woken;
+
+/// All sessions of a loop's datagram sockets.
+pub(in crate::reactor) struct Sessions<P> {
+    slots: Slab<PeerSession<P>>,
+    index: Index,
+    timers: Timers,
+    /// How many sessions each network has that is limited.
+    networks: HashMap<PeerNetwork, usize>,
+    /// How many peers have sent only one datagram.
+    newcomers: usize,
+    /// Tokens of sessions that have work, and of those served in this turn.
+    ready: Vec<usize>,
+    running: Vec<usize>,
+    /// Tokens of sessions whose output waits for room in their socket.
+    blocked: Vec<usize>,
+    generation: usize,
+}
+
+impl<P> Default for Sessions<P> {
+    fn default() -> Self {
+        Self {
+            slots: Slab::new(),
+            index: Index::default(),
+            timers: Timers::default(),
+            networks: HashMap::new(),
+            newcomers: 0,
+            ready: Vec::new(),
+            running: Vec::new(),
+            blocked: Vec::new(),
+            generation: 0,
+        }
+    }
+}
+
+impl<P: Protocol> Sessions<P> {
+    pub(in crate::reactor) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(in crate::reactor) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns whether a session has work that no event will announce.
+    pub(in crate::reactor) fn is_busy(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Returns the nearest deadline of all sessions.
+    pub(in crate::reactor) fn deadline(&self) -> Option<Tick> {
+        self.timers.next()
+    }
+
+    /// Returns the slot of a peer's session.
+    pub(in crate::reactor) fn find(&self, peer: &Peer) -> Option<usize> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let slot = self.index.get(self.index.hash(peer))?;
+        let known = self.slots.get(slot)?.session.peer();
+        let is_same = known.address() == peer.address() && known.listener() == peer.listener();
+        is_same.then_some(slot)
+    }
+
+    /// Returns whether the peer in this slot is known to receive what is sent to its address.
+    pub(in crate::reactor) fn is_confirmed(&self, slot: usize) -> bool {
+        self.slots[slot].session.is_confirmed()
+    }
+
+    /// Returns whether there is room for the session of a new peer.
+    pub(in crate::reactor) fn has_room<N>(&self, peer: &Peer, hub: &Hub<'_, N>) -> bool {
+        let config = &hub.env.config;
+        let of_network = |network| self.networks.get(&network).copied().unwrap_or(0);
+        let is_apart = PeerNetwork::of(peer.address(), config)
+            .is_none_or(|network| of_network(network) < config.max_per_peer);
+
+        let has_room = self.slots.len() < config.max_sessions
+            && self.newcomers < config.max_sessions.div_ceil(2);
+        // A Unix socket without a name sends like every other one.
+        let has_name = peer
+            .address()
+            .path()
+            .is_none_or(|path| !path.as_os_str().is_empty());
+        has_room && is_apart && has_name && self.index.get(self.index.hash(peer)).is_none()
+    }
+
+    /// Begins the session of a new peer with its first datagram, which is in the first `count` bytes
+    /// of the turn's input.
+    pub(in crate::reactor) fn begin<N: Net>(
+        &mut self,
+        socket: &mut N::Datagram,
+        count: usize,
+        admitted: Admitted<P>,
+        hub: &mut Hub<'_, N>,
+    ) {
+        let slot = self.slots.vacant_key();
+        self.generation = (self.generation + 1) % FIRST_OF_SESSIONS;
+        let generation = self.generation + FIRST_OF_SESSIONS;
+
+        let mut session = admitted.begin(hub.now());
+        session.make_lasting();
+        let peer = session.peer();
+        hub.effects.statistics.datagram_sessions += 1;
+        self.index.insert(self.index.hash(peer), slot);
+        if let Some(network) = PeerNetwork::of(peer.address(), &hub.env.config) {
+            *self.networks.entry(network).or_default() += 1;
+        }
+        self.newcomers += 1;
+
+        let source = hub.net.destination(socket);
+        let generation = u32::try_from(generation).expect("half of a token");
+        self.slots
+            .insert(PeerSession::new(session, source, generation));
+        self.serve(slot, Some(socket), hub, |peer, hub, context| {
+            peer.session.handle_open(context);
+            if !peer.session.is_closing() {
+                show(peer, count, hub, context);
+            }
+        });
+    }
+
+    /// Shows a session a datagram, which is in the first `count` bytes of the turn's input.
+    pub(in crate::reactor) fn receive<N: Net>(
+        &mut self,
+        slot: usize,
+        socket: &mut N::Datagram,
+        count: usize,
+        hub: &mut Hub<'_, N>,
+    ) {
+        let source = hub.net.destination(socket);
+        if self.slots[slot].note_datagram(source) {
+            self.newcomers -= 1;
+        }
+        self.serve(slot, Some(socket), hub, |peer, hub, context| {
+            show(peer, count, hub, context);
+        });
+    }
+
+    /// Records why sessions are woken.
+    pub(in crate::reactor) fn note_woken(&mut self, woken: &Woken) {
+        let tokens = match woken {
+            Woken::Waker(target) => std::slice::from_ref(&target.id),
+            Woken::Posted(token) => std::slice::from_ref(token),
+            Woken::PostedAll(tokens) => tokens,
+        };
+        for &token in tokens.iter().filter(|token| is_of_session(**token)) {
+            self.queue(token, PeerSession::note_woken);
+        }
+    }
+
+    /// Records that a socket may have room again.
+    pub(in crate::reactor) fn note_room(&mut self, listener: usize) {
+        for token in mem::take(&mut self.blocked) {
+            let Some(peer) = self.at(token) else {
+                continue;
+            };
+            if peer.session.peer().listener() == Some(listener) {
+                self.queue(token, PeerSession::note_room);
+            } else {
+                self.blocked.push(token);
+            }
+        }
+    }
+
+    /// Queues up to `most` sessions whose deadline has passed.
+    pub(in crate::reactor) fn expire(&mut self, now: Tick, most: usize) {
+        for _ in 0..most {
+            let Some(slot) = self.timers.pop(now) else {
+                return;
+            };
+            let token = self.token(slot);
+            self.queue(token, PeerSession::note_due);
+        }
+    }
+
+    /// Queues every session to be told of the shutdown.
+    pub(in crate::reactor) fn note_shutdown(&mut self) {
+        let tokens: Vec<_> = self
+            .slots
+            .iter()
+            .map(|(slot, _)| self.token(slot))
+            .collect();
+        for token in tokens {
+            self.queue(token, PeerSession::note_asked);
+        }
+    }
+
+    /// Serves every session that has work.
+    pub(in crate::reactor) fn drive<N: Net>(
+        &mut self,
+        listeners: &mut Listeners<N>,
+        hub: &mut Hub<'_, N>,
+    ) {
+        self.running.clear();
+        mem::swap(&mut self.ready, &mut self.running);
+        let running = mem::take(&mut self.running);
+        for &token in &running {
+            let Some(peer) = self.at(token) else {
+                continue;
+            };
+            let listener = peer.session.peer().listener();
+            let found = listener.and_then(|number| listeners.datagram(number));
+            let (socket, waits) = match found {
+                Some((socket, source)) => (Some(socket), source.is_ready()),
+                None => (None, false),
+            };
+            if socket.is_none() {
+                let gone = io::Error::new(io::ErrorKind::NotConnected, "its socket has failed");
+                peer.session.fail(CloseReason::Io(gone));
+            }
+            self.serve(token & SLOT_MASK, socket, hub, |peer, _, context| {
+                peer.attend(context, waits);
+            });
+        }
+        self.running = running;
+    }
+
+    /// Ends the sessions that hold the most, if all together hold too much, and more than the
+    /// connections.
+    pub(in crate::reactor) fn relieve<N>(&mut self, hub: &mut Hub<'_, N>) {
+        if !hub.is_crowded() || hub.effects.held_by_sessions < hub.effects.held {
+            return;
+        }
+        let shares = self.slots.iter().map(|(slot, peer)| (peer.share(), slot));
+        let mut shares: Vec<_> = shares.filter(|(share, _)| *share > 0).collect();
+        shares.sort_unstable_by_key(|(share, slot)| (Reverse(*share), *slot));
+        for (_, slot) in shares {
+            if hub.is_relieved() {
+                return;
+            }
+            self.slots[slot].session.fail(CloseReason::Shed);
+            self.end(slot, hub);
+        }
+    }
+
+    /// Ends every session now, for `reason`.
+    pub(in crate::reactor) fn end_all<N>(
+        &mut self,
+        hub: &mut Hub<'_, N>,
+        reason: impl Fn() -> CloseReason,
+    ) {
+        let slots: Vec<_> = self.slots.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.slots[slot].session.fail(reason());
+            self.end(slot, hub);
+        }
+    }
+
+    /// Ends the sessions with these numbers.
+    pub(in crate::reactor) fn end_some<N>(
+        &mut self,
+        ends: &HashMap<u64, Ending>,
+        hub: &mut Hub<'_, N>,
+    ) {
+        let found = self.slots.iter().filter_map(|(slot, peer)| {
+            let ending = ends.get(&peer.session.peer().id())?;
+            Some((slot, *ending))
+        });
+        for (slot, ending) in found.collect::<Vec<_>>() {
+            match ending {
+                Ending::Abort => {
+                    self.slots[slot].session.fail(CloseReason::Aborted);
+                    self.end(slot, hub);
+                }
+                Ending::Orderly => {
+                    let token = self.token(slot);
+                    self.queue(token, PeerSession::note_asked);
+                }
+            }
+        }
+    }
+
+    /// Returns the sessions as a factory sees them.
+    pub(in crate::reactor) fn list(
+        &self,
+        now: Tick,
+    ) -> impl Iterator<Item = OpenConnection<'_, P>> {
+        self.slots.iter().map(move |(_, peer)| OpenConnection {
+            peer: peer.session.peer(),
+            age: now.since(peer.session.began()),
+            protocol: peer.session.protocol(),
+        })
+    }
+
+    /// Moves times that were noted at `from`, the start of a long turn, to its end `to`.
+    #[cold]
+    pub(in crate::reactor) fn catch_up(&mut self, from: Tick, to: Tick) {
+        for (_, peer) in &mut self.slots {
+            peer.session.catch_up(from, to);
+        }
+    }
+
+    /// Runs `event` on a session, sends what it has written, and puts it where its further needs are
+    /// met.
+    fn serve<N: Net>(
+        &mut self,
+        slot: usize,
+        mut socket: Option<&mut N::Datagram>,
+        hub: &mut Hub<'_, N>,
+        event: impl FnOnce(&mut PeerSession<P>, &mut Hub<'_, N>, &Context<'_>),
+    ) {
+        let token = self.token(slot);
+        let context = hub.context(token);
+        let peer = &mut self.slots[slot];
+
+        peer.session.lend(&mut hub.effects.output);
+        let mut is_blocked = false;
+        if let Some(socket) = socket.as_deref_mut().filter(|_| peer.is_due()) {
+            // There may be room by now, before it counts against the peer that there was none.
+            peer.retry();
+            is_blocked |= !peer.flush(socket, hub, &context);
+        }
+        event(peer, hub, &context);
+        if let Some(socket) = socket {
+            is_blocked |= !peer.flush(socket, hub, &context);
+            if is_blocked {
+                let listener = peer.session.peer().listener().unwrap_or_default();
+                self.blocked.push(token);
+                if let Err(error) = hub.net.await_room(socket, listener) {
+                    peer.session.fail(CloseReason::Io(error));
+                }
+            }
+        }
+        peer.session.reclaim(&mut hub.effects.output, &context);
+
+        if peer.session.is_over() {
+            return self.end(slot, hub);
+        }
+        peer.hold(hub);
+        if peer.session.has_more() && peer.queue(Flags::default()) {
+            self.ready.push(token);
+        }
+        if let Some(at) = peer.earlier_deadline(&context) {
+            self.timers.set_earlier(slot, at);
+        }
+        if hub.is_crowded() {
+            self.relieve(hub);
+        }
+    }
+
+    /// Tells a session that it is over, and forgets it.
+    fn end<N>(&mut self, slot: usize, hub: &mut Hub<'_, N>) {
+        let mut peer = self.slots.remove(slot);
+        self.timers.remove(slot);
+        self.index.remove(self.index.hash(peer.session.peer()));
+        self.newcomers -= usize::from(!peer.has_returned());
+        peer.release(hub);
+
+        if let Some(network) = PeerNetwork::of(peer.session.peer().address(), &hub.env.config) {
+            let count = self
+                .networks
+                .get_mut(&network)
+                .expect("counted when it began");
+            *count -= 1;
+            if *count == 0 {
+                self.networks.remove(&network);
+            }
+        }
+        self.shrink();
+
+        let context = hub.context(NOBODY);
+        hub.effects.statistics.datagram_sessions_ended += 1;
+        let Some(end) = peer.session.handle_lost(&context) else {
+            return;
+        };
+        let reason = end.reason();
+        hub.effects.statistics.panics += u64::from(matches!(reason, CloseReason::Panicked));
+        hub.effects.statistics.panics += u64::from(peer.session.has_panicked_last());
+        hub.effects.statistics.rate_limited += u64::from(peer.session.was_rate_limited());
+
+        // Silence is how a session of datagrams ends, and no failure.
+        let is_usual = matches!(reason, CloseReason::TimedOut(Deadline::Idle));
+        if reason.is_error() && !is_usual {
+            hub.effects.statistics.datagrams_failed += 1;
+            hub.effects.failures.push(end);
+        } else {
+            log_end(Level::Debug, &end.ended(), Some("ended"), 0);
+        }
+        hub.drop_caught(peer.session);
+    }
+
+    /// Gives memory back when many sessions have ended.
+    fn shrink(&mut self) {
+        if self.slots.is_empty() {
+            self.slots = Slab::new();
+            self.timers = Timers::default();
+            self.networks.shrink_to_fit();
+        }
+    }
+
+    fn token(&self, slot: usize) -> usize {
+        (self.slots[slot].generation as usize) << SLOT_BITS | slot
+    }
+
+    fn at(&mut self, token: usize) -> Option<&mut PeerSession<P>> {
+        let peer = self.slots.get_mut(token & SLOT_MASK)?;
+        (peer.generation as usize == token >> SLOT_BITS).then_some(peer)
+    }
+
+    fn queue(&mut self, token: usize, note: fn(&mut PeerSession<P>) -> bool) {
+        if self.at(token).is_some_and(note) {
+            self.ready.push(token);
+        }
+    }
+}
+
+/// Shows a session the datagram that is in the first `count` bytes of the turn's input.
+fn show<P: Protocol, N>(
+    peer: &mut PeerSession<P>,
+    count: usize,
+    hub: &mut Hub<'_, N>,
+    context: &Context<'_>,
+) {
+    let is_shown = peer
+        .session
+        .handle_peer_datagram(&hub.input[..count], context);
+    hub.effects.statistics.datagrams_dropped += u64::from(!is_shown);
+}
