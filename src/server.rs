@@ -1,6 +1,7 @@
 //! The server: binds addresses, then serves them in one of several execution models.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::{io, iter};
 
 use crate::address::{Address, Listen, Peer};
@@ -8,6 +9,7 @@ use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
 use crate::net::{Bound, Mio, bind_socket};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
+use crate::service::monitor::Monitor;
 use crate::session::{Factory, Protocol};
 pub use crate::session::{OpenConnection, Refusal};
 use crate::shutdown::ShutdownHandle;
@@ -72,6 +74,8 @@ pub struct Server {
     places: Vec<usize>,
     config: Config,
     handle: ShutdownHandle,
+    /// What looks into the server, once somebody has asked for it.
+    monitor: OnceLock<Monitor>,
 }
 
 impl Server {
@@ -208,6 +212,7 @@ impl Server {
             places: numbers,
             config,
             handle: ShutdownHandle::new().map_err(lacking("cannot create a shutdown handle"))?,
+            monitor: OnceLock::new(),
         })
     }
 
@@ -289,6 +294,14 @@ impl Server {
     #[must_use]
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.handle.clone()
+    }
+
+    /// Returns a monitor, which looks into the server while it runs, in any model: counters, gauges,
+    /// the connections. See [`service::monitor`](crate::service::monitor). Ask for it before the
+    /// server serves. All monitors of a server are one.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.get_or_init(Monitor::new).clone()
     }
 
     /// Pairs the server with a [`Factory`], which has hooks in addition to making protocols:
@@ -448,6 +461,7 @@ impl Server {
             places: self.places.clone(),
             config,
             handle: self.handle.clone(),
+            monitor: self.monitor.clone(),
         };
 
         twin.activate()?;
@@ -504,6 +518,10 @@ impl Server {
         reactor
             .obey(self.handle)
             .map_err(lacking("cannot watch for the shutdown"))?;
+        if let Some(monitor) = self.monitor.get() {
+            let desk = monitor.register(reactor.mailbox());
+            reactor.set_desk(desk);
+        }
         Ok(reactor)
     }
 }

@@ -3,16 +3,22 @@
 
 use std::fmt;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::address::Peer;
+use crate::service::monitor::{ConnectionState, ConnectionStatus, Progress};
+use crate::session::{Ending, Tick};
 use crate::sys;
 use crate::sys::Interruptible;
 
 /// How soon to repeat an interrupt. One that arrives between two system calls has no effect.
 pub(crate) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
+
+/// How many times to interrupt a session that a monitor ends. It looks for that before each call that
+/// waits, so only an interrupt in between can be missed.
+pub(super) const INTERRUPTS_MOST: u32 = 20;
 
 /// How long after the drain's deadline to abandon a thread, or kill a process, that has not ended.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
@@ -70,6 +76,15 @@ pub(crate) struct Interrupt {
     told: AtomicBool,
     /// The session must end now.
     ended: AtomicBool,
+    /// A monitor has asked the session to finish, or to end at once.
+    asked: AtomicBool,
+    aborted: AtomicBool,
+    /// When the session began, how many bytes came and went, and when the last one did, in nanoseconds
+    /// since then.
+    began: OnceLock<Instant>,
+    received: AtomicU64,
+    sent: AtomicU64,
+    moved: AtomicU64,
     /// How often the thread has begun or ended a wait: odd while it waits.
     waits: AtomicUsize,
     /// How many bytes the session's buffers hold.
@@ -141,6 +156,35 @@ impl Interrupt {
         self.held_by_all.fetch_add(more, Ordering::Relaxed) + more <= most
     }
 
+    /// Notes when the session begins.
+    pub(super) fn begin(&self, now: Instant) {
+        let _ = self.began.set(now);
+    }
+
+    /// Notes how many bytes came and went, and when the last one did.
+    pub(super) fn note_traffic(&self, (received, sent, moved): (u64, u64, Tick)) {
+        let moved = moved.since(Tick::ZERO).as_nanos();
+        let moved = u64::try_from(moved).unwrap_or(u64::MAX);
+        self.received.store(received, Ordering::Relaxed);
+        self.sent.store(sent, Ordering::Relaxed);
+        self.moved.store(moved, Ordering::Relaxed);
+    }
+
+    /// Returns whether a monitor has asked this session alone to finish.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether a monitor wants the session to end, and that may not be known there.
+    pub(super) fn is_unaware(&self) -> bool {
+        self.is_aborted() || self.is_asked() && !self.is_told()
+    }
+
+    /// Returns whether a monitor ends the session at once.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::SeqCst)
+    }
+
     /// Marks a session that has not begun yet to end at once.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
@@ -193,6 +237,37 @@ impl Interrupt {
 
     pub(crate) fn is_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
+    }
+}
+
+impl Progress for Interrupt {
+    fn fill(&self, status: ConnectionStatus, now: Instant) -> ConnectionStatus {
+        let state = match self.is_told() || self.is_asked() {
+            true => ConnectionState::Finishing,
+            false => status.state,
+        };
+        let moved = Duration::from_nanos(self.moved.load(Ordering::Relaxed));
+        let moved = self.began.get().and_then(|began| began.checked_add(moved));
+        ConnectionStatus {
+            idle: moved.map(|moved| now.saturating_duration_since(moved)),
+            received: Some(self.received.load(Ordering::Relaxed)),
+            sent: Some(self.sent.load(Ordering::Relaxed)),
+            held: Some(self.held.load(Ordering::Relaxed)),
+            state,
+            ..status
+        }
+    }
+
+    fn end_by(&self, ending: Ending) -> bool {
+        match ending {
+            Ending::Orderly => self.asked.store(true, Ordering::SeqCst),
+            Ending::Abort => self.aborted.store(true, Ordering::SeqCst),
+        }
+        let is_unaware = self.is_unaware();
+        if is_unaware {
+            self.thread.interrupt();
+        }
+        !is_unaware
     }
 }
 

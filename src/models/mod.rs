@@ -17,6 +17,7 @@ mod processes;
 mod report;
 mod self_pipe;
 mod sequential;
+mod served;
 mod threads;
 pub(crate) mod workers;
 

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use socket2::Socket;
 
-use crate::address::Peer;
+use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::models::blocking::{Blocking, BlockingSocket};
-use crate::models::interrupt::{Ask, GRACE, INTERRUPT_AGAIN, Interrupt};
+use crate::models::interrupt::{Ask, GRACE, INTERRUPT_AGAIN, INTERRUPTS_MOST, Interrupt};
+use crate::models::served::{Heard, Served};
 use crate::models::{blocking, naming, report};
 use crate::net::{Datagram, Mio, Net};
 use crate::reactor::{FIRST_OF_MODEL, Hub, Model};
+use crate::service::monitor::{ConnectionState, ConnectionStatus, Pass, Snapshot};
 use crate::session::{Admitted, End, Protocol, REPEAT, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
@@ -44,6 +46,8 @@ pub(crate) struct Processes<P> {
     say_again: Option<Tick>,
     interrupt_at: Option<Tick>,
     kill_at: Option<Tick>,
+    /// How many more times the children that a monitor ends are interrupted.
+    interrupts: u32,
 }
 
 /// The work for one child process.
@@ -51,39 +55,14 @@ struct Errand<P> {
     work: Work,
     admitted: Admitted<P>,
     began: Instant,
+    /// The address on this machine, if there is a monitor that wants to know.
+    local_address: Option<Address>,
 }
 
 enum Work {
     Connection(Socket),
     /// The socket to reply through, and the received data.
     Datagram(Datagram, Vec<u8>),
-}
-
-/// A connection or datagram that a child process serves.
-struct Served {
-    child: Child,
-    peer: Peer,
-    began: Instant,
-    /// The stream on which the child reports its counts before it ends.
-    report: UnixStream,
-    heard: Vec<u8>,
-    /// True for a connection, false for a datagram.
-    stream: bool,
-}
-
-/// How much of a child's report has been read.
-enum Heard {
-    All,
-    Part,
-    /// The read was interrupted and must be retried.
-    Interrupted,
-}
-
-impl Served {
-    /// Returns whether the child's session knows of the shutdown.
-    fn is_told(&self) -> bool {
-        report::is_told(&self.heard)
-    }
 }
 
 impl<P: Protocol> Processes<P> {
@@ -102,6 +81,7 @@ impl<P: Protocol> Processes<P> {
             say_again: None,
             interrupt_at: None,
             kill_at: None,
+            interrupts: 0,
         })
     }
 
@@ -150,6 +130,8 @@ impl<P: Protocol> Processes<P> {
             child,
             peer: errand.admitted.peer.clone(),
             began: errand.began,
+            local_address: errand.local_address.clone(),
+            is_asked: false,
             report,
             heard: Vec::new(),
             stream: matches!(errand.work, Work::Connection(_)),
@@ -222,25 +204,6 @@ impl<P: Protocol> Processes<P> {
         }
     }
 
-    /// Reads from a child's report without blocking. Treats any failure other than an
-    /// interruption as the end of the report.
-    fn hear(served: &mut Served) -> Heard {
-        let mut piece = [0; 1_024];
-
-        loop {
-            match served.report.read(&mut piece) {
-                Ok(0) => return Heard::All,
-                Ok(count) => served.heard.extend_from_slice(&piece[..count]),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Heard::Part,
-                    // Some system-call filters interrupt every call.
-                    io::ErrorKind::Interrupted => return Heard::Interrupted,
-                    _ => return Heard::All,
-                },
-            }
-        }
-    }
-
     /// Adds the counts that an ended child reported. A child without a report counts as killed.
     fn collect(served: Served, hub: &mut Hub<'_, Mio>) {
         let report = report::read(&served.heard);
@@ -277,6 +240,19 @@ impl<P: Protocol> Processes<P> {
         let unaware = || self.children.iter().filter(|(_, served)| !served.is_told());
         unaware().for_each(|(_, served)| served.child.interrupt());
         self.interrupt_at = unaware().next().map(|_| now.after(INTERRUPT_AGAIN));
+    }
+
+    /// Interrupts the children that a monitor ends and that do not know it yet.
+    fn hurry_ending(&mut self, now: Tick) {
+        if self.interrupt_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.interrupts = self.interrupts.saturating_sub(1);
+        let asked = self.children.iter().map(|(_, served)| served);
+        let unaware = asked.filter(|served| served.is_asked && !served.is_told());
+        let count = unaware.inspect(|served| served.child.interrupt()).count();
+        let again = count > 0 && self.interrupts > 0;
+        self.interrupt_at = again.then(|| now.after(INTERRUPT_AGAIN));
     }
 
     /// Starts children for waiting work while there is room, or refuses it once the drain is over.
@@ -322,11 +298,13 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             return false;
         }
 
+        let local_address = hub.local_address(&stream);
         let work = Work::Connection(stream);
         self.waiting.push_back(Errand {
             work,
             admitted,
             began: hub.instant(),
+            local_address,
         });
         true
     }
@@ -357,6 +335,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
             work,
             admitted,
             began: hub.instant(),
+            local_address: None,
         });
         true
     }
@@ -387,7 +366,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
                 continue;
             };
 
-            let heard = match Self::hear(served) {
+            let heard = match served.hear() {
                 // After the deadline, give up a report that cannot be read.
                 Heard::Interrupted if self.kill_at.is_some_and(|at| at <= hub.now()) => Heard::All,
                 heard => heard,
@@ -411,9 +390,47 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         self.serve_waiting(hub, leave);
         if hub.draining {
             self.hurry(hub.now());
+        } else if self.interrupts > 0 {
+            self.hurry_ending(hub.now());
         }
         let says = !hub.draining && self.is_full();
         self.say_again = says.then(|| hub.now().after(SAY_AGAIN));
+    }
+
+    fn count(&self, part: &mut Snapshot) {
+        let served = self.children.iter().filter(|(_, served)| served.stream);
+        let is_stream = |errand: &&Errand<P>| matches!(errand.work, Work::Connection(_));
+        part.open += served.count() + self.waiting.iter().filter(is_stream).count();
+    }
+
+    fn visit(&mut self, pass: &mut Pass, most: usize, now: Instant) -> bool {
+        let slots = pass.cursor..pass.cursor.saturating_add(most);
+        pass.cursor = slots.end;
+        for slot in slots {
+            let served = self.children.get_mut(slot).filter(|served| served.stream);
+            let Some(served) = served else {
+                continue;
+            };
+            if let Some(ending) = pass.visit(served.status(now)) {
+                served.end(ending);
+                (self.interrupts, self.interrupt_at) = (INTERRUPTS_MOST, None);
+            }
+        }
+
+        let is_over = pass.cursor >= self.children.capacity();
+        if is_over {
+            // At most as many wait as processes may run.
+            for errand in &self.waiting {
+                if let Work::Connection(_) = errand.work {
+                    let peer = errand.admitted.peer.clone();
+                    let age = now.saturating_duration_since(errand.began);
+                    let mut status = ConnectionStatus::new(peer, age, ConnectionState::Queued);
+                    status.local_address.clone_from(&errand.local_address);
+                    pass.list(status);
+                }
+            }
+        }
+        is_over
     }
 
     fn end(&mut self, now: Tick, at_once: bool) {

@@ -16,6 +16,7 @@ use crate::models::blocking::{Blocking, BlockingSocket};
 use crate::models::interrupt::{INTERRUPT_AGAIN, Interrupt};
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model, answer_on_loop};
+use crate::service::monitor::{Progress, Served};
 use crate::session::{Admitted, Protocol, Tick};
 use crate::shutdown::ShutdownHandle;
 use crate::waker::sync::lock;
@@ -201,6 +202,13 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
         let began = Instant::now();
         let name = admitted.peer.clone();
         let interrupt = Arc::new(Interrupt::default());
+        let served = Served {
+            peer: name.clone(),
+            local_address: hub.local_address(&stream),
+            began,
+            progress: Arc::clone(&interrupt) as Arc<dyn Progress>,
+        };
+        hub.tell_monitor(Some(served));
         self.watch.serve(Some(Arc::clone(&interrupt)));
         let served = Blocking::new(
             BlockingSocket::new(&stream, &self.handle, &interrupt),
@@ -213,6 +221,7 @@ impl<P: Protocol> Model<Mio, P> for Sequential {
             .extend(interrupt.thread.run(|| served.serve()));
 
         self.watch.serve(None);
+        hub.tell_monitor(None);
         self.last = Some((began.elapsed(), Instant::now()));
         hub.leave(&name);
         true

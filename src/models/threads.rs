@@ -1,6 +1,6 @@
 //! The thread model: one thread per connection or datagram.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -10,14 +10,17 @@ use std::{io, mem};
 use slab::Slab;
 use socket2::Socket;
 
-use crate::address::Peer;
+use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::models::blocking::{Blocking, BlockingSocket};
-use crate::models::interrupt::{Ask, Descriptors, GRACE, INTERRUPT_AGAIN, Interrupt};
+use crate::models::interrupt::{
+    Ask, Descriptors, GRACE, INTERRUPT_AGAIN, INTERRUPTS_MOST, Interrupt,
+};
 use crate::models::{blocking, naming};
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model};
+use crate::service::monitor::{ConnectionState, ConnectionStatus, Pass, Progress, Snapshot};
 use crate::session::{Admitted, End, Protocol, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
@@ -29,6 +32,8 @@ pub(crate) struct Threads {
     shared: Arc<Shared>,
     interrupt_at: Option<Tick>,
     give_up_at: Option<Tick>,
+    /// How many more times the threads that a monitor ends are interrupted.
+    interrupts: u32,
 }
 
 struct Shared {
@@ -60,6 +65,8 @@ struct State {
 struct Running {
     interrupt: Arc<Interrupt>,
     peer: Peer,
+    /// The address on this machine, if there is a monitor that wants to know.
+    local_address: Option<Address>,
     began: Instant,
     thread: JoinHandle<()>,
 }
@@ -87,13 +94,14 @@ impl Threads {
             shared,
             interrupt_at: None,
             give_up_at: None,
+            interrupts: 0,
         })
     }
 
     /// Runs `work` on a new thread that the server can interrupt, count and join.
     fn spawn(
         &self,
-        (peer, began): (&Peer, Instant),
+        (peer, local_address, began): (&Peer, Option<Address>, Instant),
         work: impl FnOnce(&Shared, &Interrupt, &mut State) + Send + 'static,
     ) -> io::Result<()> {
         let exhausted = || io::Error::from_raw_os_error(libc::EMFILE);
@@ -125,6 +133,7 @@ impl Threads {
         entry.insert(Running {
             interrupt,
             peer,
+            local_address,
             began,
             thread,
         });
@@ -141,6 +150,17 @@ impl Threads {
             unaware |= ends || !running.interrupt.is_told();
         }
         unaware
+    }
+
+    /// Interrupts the threads that a monitor ends. Returns whether there were any.
+    fn interrupt_ending(&self) -> bool {
+        let state = self.shared.state();
+        let threads = state.threads.iter().map(|(_, running)| &running.interrupt);
+        let ending = threads.filter(|interrupt| interrupt.is_unaware());
+        ending
+            .inspect(|interrupt| interrupt.thread.interrupt())
+            .count()
+            > 0
     }
 
     /// Abandons the threads that have still not ended, because their protocols hang.
@@ -215,18 +235,22 @@ impl State {
 impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
     fn process(&mut self, stream: Socket, admitted: Admitted<P>, hub: &mut Hub<'_, Mio>) -> bool {
         let (name, began) = (admitted.peer.clone(), hub.instant());
+        let local_address = hub.local_address(&stream);
         let spawned = stream.set_nonblocking(false).and_then(|()| {
-            self.spawn((&name, began), move |shared, interrupt, counted| {
-                let State {
-                    statistics,
-                    failures,
-                    ..
-                } = counted;
-                let socket = BlockingSocket::new(&stream, &shared.handle, interrupt);
-                let around = (&shared.config, interrupt);
-                let served = Blocking::new(socket, admitted, around, statistics);
-                failures.extend(served.serve());
-            })
+            self.spawn(
+                (&name, local_address, began),
+                move |shared, interrupt, counted| {
+                    let State {
+                        statistics,
+                        failures,
+                        ..
+                    } = counted;
+                    let socket = BlockingSocket::new(&stream, &shared.handle, interrupt);
+                    let around = (&shared.config, interrupt);
+                    let served = Blocking::new(socket, admitted, around, statistics);
+                    failures.extend(served.serve());
+                },
+            )
         });
 
         hub.check_spawned(&name, spawned)
@@ -263,7 +287,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         let (data, name, began) = (hub.input[..count].to_vec(), peer, hub.instant());
 
         let spawned = socket.try_clone().and_then(|socket| {
-            self.spawn((&name, began), move |shared, _, counted| {
+            self.spawn((&name, None, began), move |shared, _, counted| {
                 let State {
                     statistics,
                     failures,
@@ -311,6 +335,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
 
         if nobody {
             (self.interrupt_at, self.give_up_at) = (None, None);
+            self.interrupts = 0;
             return;
         }
 
@@ -318,10 +343,45 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             return self.give_up(hub);
         }
 
-        if hub.draining && self.interrupt_at.is_none_or(|at| at <= hub.now()) {
+        let ends = hub.draining || self.interrupts > 0;
+        if ends && self.interrupt_at.is_none_or(|at| at <= hub.now()) {
             let again = || hub.now().after(INTERRUPT_AGAIN);
-            self.interrupt_at = self.interrupt().then(again);
+            self.interrupts = self.interrupts.saturating_sub(1);
+            let unaware = match hub.draining {
+                true => self.interrupt(),
+                false => self.interrupt_ending() && self.interrupts > 0,
+            };
+            self.interrupt_at = unaware.then(again);
         }
+    }
+
+    fn count(&self, part: &mut Snapshot) {
+        let state = self.shared.state();
+        part.statistics.add(&state.statistics);
+        let running = state.threads.iter().map(|(_, running)| &running.peer);
+        part.open += running.filter(|peer| !peer.is_datagram()).count();
+        part.buffered += self.shared.held.load(Ordering::Relaxed);
+    }
+
+    fn visit(&mut self, pass: &mut Pass, most: usize, now: Instant) -> bool {
+        let state = self.shared.state();
+        let keys = pass.cursor..pass.cursor.saturating_add(most);
+        pass.cursor = keys.end;
+
+        for running in keys.filter_map(|key| state.threads.get(key)) {
+            if running.peer.is_datagram() {
+                continue;
+            }
+            let age = now.saturating_duration_since(running.began);
+            let mut status =
+                ConnectionStatus::new(running.peer.clone(), age, ConnectionState::Open);
+            status.local_address.clone_from(&running.local_address);
+            if let Some(ending) = pass.visit(running.interrupt.fill(status, now)) {
+                running.interrupt.end_by(ending);
+                (self.interrupts, self.interrupt_at) = (INTERRUPTS_MOST, None);
+            }
+        }
+        pass.cursor >= state.threads.capacity()
     }
 
     fn end(&mut self, now: Tick, _: bool) {

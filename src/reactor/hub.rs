@@ -8,12 +8,13 @@ use std::{fmt, io};
 use crate::LOG_TARGET;
 use crate::address::{Address, Credentials, Peer};
 use crate::config::{Config, Limits};
-use crate::net::Sockets;
+use crate::net::{Net, Sockets};
 use crate::reactor::accept::PeerLimit;
 use crate::reactor::datagram::ReplyLimit;
 use crate::reactor::log_limit::LogLimit;
 use crate::reactor::numbers::Numbers;
 use crate::reactor::token::NOBODY;
+use crate::service::monitor::{Desk, Served};
 use crate::session::{
     Admitted, Buffer, Clock, Context, DATAGRAM_MOST, Driver, End, Input, Protocol, Session, Tick,
     catch,
@@ -27,6 +28,8 @@ pub(crate) struct Env {
     pub(super) clock: Clock,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) sockets: Numbers,
+    /// Where a monitor asks, if there is one.
+    pub(crate) desk: Option<Arc<Desk>>,
     /// The limits of each listener, at the place of its number, if they are not those of `config`.
     listener_limits: Vec<Option<Arc<Limits>>>,
     /// How many times a connection may be read from in one turn, and how many bytes each time.
@@ -47,6 +50,7 @@ impl Env {
             clock: Clock::new(now),
             mailbox,
             sockets: Numbers::new(sockets),
+            desk: None,
             listener_limits: Vec::new(),
             reads,
             read_size,
@@ -102,6 +106,8 @@ pub(crate) struct Effects {
     pub(crate) reply_limit: ReplyLimit,
     /// How many handshakes of layers may still go on in this turn.
     pub(super) handshakes: usize,
+    /// How many connections on the loop have begun and not ended.
+    pub(crate) live: usize,
     /// How many bytes all connections hold together.
     pub(super) held: usize,
     /// How many bytes the sessions of datagrams hold together.
@@ -119,6 +125,7 @@ impl Effects {
             peer_limit: PeerLimit::default(),
             reply_limit: ReplyLimit::default(),
             handshakes: 0,
+            live: 0,
             held: 0,
             held_by_sessions: 0,
             output: Some(Box::default()),
@@ -170,6 +177,29 @@ impl<'a, N> Hub<'a, N> {
 
     pub(crate) fn instant(&self) -> Instant {
         self.env.clock.now()
+    }
+
+    /// Tells the monitor, if there is one, which connection keeps the loop from turning, or that none
+    /// does any more.
+    pub(crate) fn tell_monitor(&self, served: Option<Served>) {
+        let Some(desk) = &self.env.desk else {
+            return;
+        };
+        let (statistics, open) = (self.effects.statistics, self.effects.live);
+        desk.set_served(served, |part, count| {
+            part.statistics = statistics;
+            part.open = open + count;
+        });
+    }
+
+    /// Returns the address of an accepted stream on this machine, if there is a monitor that wants to
+    /// know.
+    pub(crate) fn local_address(&self, stream: &N::Stream) -> Option<Address>
+    where
+        N: Net,
+    {
+        let number = self.env.desk.as_ref().map(|_| self.net.number(stream))?;
+        self.env.sockets.of_number(number)
     }
 
     /// Returns how many bytes all connections hold together, with what was posted for them.

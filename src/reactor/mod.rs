@@ -6,7 +6,7 @@
 //! a connection. Calling a protocol belongs to `session`, and what only one operating system does
 //! belongs to `net`.
 //!
-//! This room imports the values, `session`, `shutdown`, `net` and `sys`.
+//! This room imports the values, `session`, `shutdown`, `net` and `sys`, and the desk of `service::monitor`.
 
 mod accept;
 mod busy_poll;
@@ -18,6 +18,7 @@ mod linger;
 mod listeners;
 mod log_limit;
 mod model;
+mod monitored;
 mod numbers;
 mod peer_network;
 mod readiness;
@@ -35,6 +36,7 @@ mod phases;
 mod postponed;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -48,6 +50,7 @@ use crate::reactor::connections::Connections;
 use crate::reactor::datagram::{Responder, Sessions};
 use crate::reactor::hub::{Effects, Env};
 use crate::reactor::listeners::{Listener, Listeners};
+use crate::reactor::monitored::Monitored;
 use crate::reactor::token::FIRST_TOKEN;
 use crate::session::{Factory, Input, Requests, Tick};
 use crate::shutdown::{Shutdown, ShutdownHandle};
@@ -135,6 +138,8 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     follows: bool,
     /// A turn that takes longer than this is examined more closely.
     most: Duration,
+    /// The turns are counted for a monitor, if there is one.
+    monitored: Option<Box<Monitored>>,
     /// Why the last listener failed.
     failure: Option<io::Error>,
 }
@@ -147,6 +152,11 @@ impl<F: Factory> Reactor<F> {
     /// no sense. Otherwise the system has no descriptor left for the poller.
     pub fn new(factory: F, config: Config) -> io::Result<Self> {
         Self::with_net(Mio::new()?, factory, config)
+    }
+
+    /// Returns the loop's mailbox.
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.env.mailbox
     }
 
     /// Returns a waker of the loop itself.
@@ -207,6 +217,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             took: Duration::ZERO,
             follows: false,
             most,
+            monitored: None,
             failure: None,
         })
     }
@@ -422,7 +433,9 @@ impl<F: Factory, N: Net> Drop for Reactor<F, N> {
         self.end_all(true);
         self.reap();
         debug_assert!(self.model.is_some() || self.effects.peer_limit.is_empty());
+        debug_assert_eq!(self.effects.live, 0, "each connection that began has ended");
         self.listeners.close_all(&mut self.net);
+        self.end_monitored();
     }
 }
 

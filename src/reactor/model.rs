@@ -3,9 +3,12 @@
 //! The reactor accepts, refuses, limits, pauses, counts and shuts down in every model. Without a
 //! model it also serves the connections.
 
+use std::time::Instant;
+
 use crate::net::Net;
 use crate::reactor::hub::Hub;
 use crate::reactor::token::FIRST_TOKEN;
+use crate::service::monitor::{Pass, Snapshot};
 use crate::session::{Admitted, Tick};
 
 /// The first token of a model's own events. They come after the listeners' tokens and before the
@@ -64,6 +67,18 @@ pub(crate) trait Model<N: Net, P> {
     /// everything being served is told. A forked child process calls `leave`, which closes what the
     /// loop itself has open, and never returns.
     fn reap(&mut self, hub: &mut Hub<'_, N>, leave: &mut dyn FnMut(&mut N));
+
+    /// Adds what is served elsewhere to what the loop counts.
+    fn count(&self, part: &mut Snapshot) {
+        let _ = part;
+    }
+
+    /// Lists up to `most` of the connections that are served elsewhere, and ends those that the pass
+    /// wants ended. Returns whether those were the last.
+    fn visit(&mut self, pass: &mut Pass, most: usize, now: Instant) -> bool {
+        let _ = (pass, most, now);
+        true
+    }
 
     /// Ends everything: the drain is over, or a second request came (`at_once`).
     fn end(&mut self, now: Tick, at_once: bool);

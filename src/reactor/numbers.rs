@@ -40,6 +40,11 @@ impl Numbers {
         self.sockets.local_address(self.number(token)?)
     }
 
+    /// Returns the local address of the open stream that the network knows by this number.
+    pub(super) fn of_number(&self, number: i32) -> Option<Address> {
+        self.sockets.local_address(number)
+    }
+
     /// Returns the credentials of the peer of the open connection with this token.
     pub(super) fn credentials(&self, token: usize) -> Option<Credentials> {
         self.sockets.credentials(self.number(token)?)

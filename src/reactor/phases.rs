@@ -152,6 +152,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.has_started = true;
         self.now();
         self.act(F::started);
+        if self.monitored.is_some() {
+            self.begin_monitored();
+        }
     }
 
     /// Calls a hook of the factory.
@@ -216,6 +219,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     #[cold]
     fn note_long(&mut self, took: Duration) {
+        if self.monitored.is_some() {
+            self.count_turn(took);
+        }
         let began = self.env.clock.tick();
         if took > LONG {
             self.connections.catch_up(began, began.after(took));
@@ -263,6 +269,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     fn note(&mut self, token: usize) {
         match token {
             WAKER => {
+                self.answer_monitors();
                 let mut is_factory = false;
                 for woken in self.env.mailbox.take_woken() {
                     is_factory |= woken.is_for_factory();
@@ -286,7 +293,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     /// Lends the parts of the reactor that serving needs.
-    fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
+    pub(super) fn lend(&mut self) -> (Admission<'_, F, N>, &mut Listeners<N>) {
         let hub = Hub::new(
             &mut self.net,
             &self.env,

@@ -3,15 +3,18 @@
 //! An [`Outbox`] has one connection send what others have for it, and a [`Group`] has many send the
 //! same. [`Offload`] is a bounded pool of threads for work that blocks, and
 //! [`Deadlines`] are the timers of a protocol that has several. [`activation`] takes sockets that a
-//! service manager passes to the server, and [`notify`] tells the manager how the server is.
+//! service manager passes to the server, and [`notify`] tells the manager how the server is. [`monitor`]
+//! looks into a server while it runs, and [`metrics`] writes what it sees for Prometheus.
 //!
-//! This room imports the values, `session`, `waker`, `sys` and `shutdown`; the loop and the models do not
-//! know it.
+//! This room imports the values, `session`, `waker`, `sys` and `shutdown`. Of it the loop and the models
+//! know the desk at which they answer a monitor, and nothing else.
 
 pub mod activation;
 mod deadlines;
 mod group;
 mod job;
+pub mod metrics;
+pub mod monitor;
 pub mod notify;
 mod offload;
 

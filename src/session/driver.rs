@@ -9,7 +9,9 @@ use crate::config::{Config, Limits};
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
 use crate::session::queue::Queue;
-use crate::session::state::{OPENING, PANICKED, RATE_LIMITED, REPLACED, SHUTDOWN};
+use crate::session::state::{
+    LOST, OPENING, PANICKED, PAUSED, RATE_LIMITED, REPLACED, SHUTDOWN, STALLED,
+};
 use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
 use crate::{
@@ -109,6 +111,22 @@ impl<P> Session<P> {
     /// Returns whether the protocol was asked to finish.
     pub(crate) fn was_asked_to_finish(&self) -> bool {
         self.state.flags.any(SHUTDOWN)
+    }
+
+    /// Returns whether the protocol was told of the end.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.state.flags.any(LOST)
+    }
+
+    /// Returns how many bytes came and went, and when the last one did.
+    pub(crate) fn traffic(&self) -> (u64, u64, Tick) {
+        (self.state.received, self.state.sent, self.state.activity)
+    }
+
+    /// Returns whether the peer takes no output, or the protocol no input.
+    pub(crate) fn waits_for(&self) -> (bool, bool) {
+        let flags = self.state.flags;
+        (flags.any(STALLED), flags.any(PAUSED))
     }
 
     /// Returns whether a layer is still in its handshake.

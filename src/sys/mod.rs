@@ -478,6 +478,11 @@ impl Child {
         self.signal(INTERRUPT);
     }
 
+    /// Asks the child to end, which it does like the server in a shutdown.
+    pub(crate) fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
     /// Ends the child at once.
     pub(crate) fn kill(&self) {
         self.signal(libc::SIGKILL);

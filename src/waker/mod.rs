@@ -250,6 +250,11 @@ impl Mailbox {
         debug_assert!(before >= bytes, "{bytes} bytes are not on the account");
     }
 
+    /// Ends the driver's wait, although no session is woken.
+    pub(crate) fn ring(&self) {
+        self.wake.wake();
+    }
+
     fn push(&self, news: Woken) {
         let mut woken = self.woken();
         let was_empty = woken.is_empty();

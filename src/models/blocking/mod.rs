@@ -78,6 +78,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
         statistics: &'a mut Statistics,
     ) -> Self {
         let clock = Clock::new(stream.now());
+        interrupt.begin(clock.now());
         Self {
             stream,
             session: admitted.begin(clock.tick()),
@@ -113,6 +114,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
                 self.now();
                 self.call(Session::handle_more);
             } else if !self.session.is_over() {
+                self.interrupt.note_traffic(self.session.traffic());
                 match self.wait() {
                     Next::GoOn => {}
                     Next::Read => self.receive(),
@@ -140,6 +142,9 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
             self.call(Session::handle_woken);
         }
 
+        if self.interrupt.is_aborted() {
+            return self.session.fail(CloseReason::Aborted);
+        }
         if self.is_ended() {
             let reason = CloseReason::TimedOut(Deadline::Drain);
             if self.stream.requests() > 1 {
@@ -150,7 +155,8 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
             return self.dismiss(reason);
         }
 
-        if !self.is_told() && self.stream.hears_shutdown() {
+        let is_asked = self.interrupt.is_asked();
+        if !self.is_told() && (is_asked || self.stream.hears_shutdown()) {
             self.interrupt.note_told();
             // The last reading may be from before the request, for example before a long call.
             self.now();

@@ -116,6 +116,7 @@ impl<S, P: Protocol> Connection<S, P> {
 
     fn lose<N>(&mut self, hub: &mut Hub<'_, N>) {
         let is_marked = self.session.is_end_marked();
+        hub.effects.live -= usize::from(!self.session.is_lost());
         if hub.lose(&mut self.session) && !is_marked {
             self.readiness.set(ABORT);
         }

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::connection::Connection;
-use crate::reactor::connections::{Connections, token};
+use crate::reactor::connections::Connections;
 use crate::reactor::datagram::Sessions;
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{CONNECTING, ENDED, LINGERING};
@@ -48,24 +47,13 @@ impl<S, P: Protocol> Connections<S, P> {
         ends: &HashMap<u64, Ending>,
         hub: &mut Hub<'_, N>,
     ) {
-        for (slot, connection) in &mut self.slots {
-            let id = connection.session().peer().id();
-            let Some(ending) = ends.get(&id).filter(|_| is_open(connection)) else {
-                continue;
-            };
-
-            match ending {
-                Ending::Abort => {
-                    connection.cut_off(CloseReason::Aborted, hub);
-                    self.ended.push(slot);
-                }
-                Ending::Orderly => {
-                    let is_told = connection.session().was_asked_to_finish();
-                    if !is_told && connection.readiness.note_shutdown() {
-                        self.ready.push(token(slot, connection));
-                    }
-                }
-            }
+        let chosen = self.slots.iter().filter(|(_, it)| is_open(it));
+        let chosen = chosen.filter_map(|(slot, connection)| {
+            let ending = ends.get(&connection.session().peer().id())?;
+            Some((slot, *ending))
+        });
+        for (slot, ending) in chosen.collect::<Vec<_>>() {
+            self.end_slot(slot, ending, hub);
         }
     }
 }

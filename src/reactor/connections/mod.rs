@@ -2,6 +2,7 @@
 
 mod listed;
 mod properties;
+mod visited;
 
 pub(super) use self::listed::Listed;
 
@@ -97,6 +98,7 @@ impl<S, P: Protocol> Connections<S, P> {
         let number = hub.net.number(&stream);
         hub.env.sockets.note(token & SLOT_MASK, number);
         let mut connection = Connection::accepted(stream, session, generation(token));
+        hub.effects.live += 1;
 
         let context = hub.context(token);
         let next = connection.open(hub, &context);
@@ -114,6 +116,7 @@ impl<S, P: Protocol> Connections<S, P> {
         let number = hub.net.number(&stream);
         hub.env.sockets.note(token & SLOT_MASK, number);
         let connection = Connection::connecting(stream, session, generation(token));
+        hub.effects.live += 1;
         self.insert(connection, Next::Wait, token, hub);
     }
 

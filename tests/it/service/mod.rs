@@ -5,6 +5,7 @@ mod activation;
 mod deadlines;
 mod delivery;
 mod groups;
+mod monitor;
 mod notify;
 mod offload;
 mod outboxes;

@@ -1,0 +1,99 @@
+//! The connections of a loop as a monitor sees them, a slice at a time.
+
+use crate::error::CloseReason;
+use crate::net::Net;
+use crate::reactor::connection::Connection;
+use crate::reactor::connections::{Connections, token};
+use crate::reactor::hub::Hub;
+use crate::reactor::readiness::{CONNECTING, ENDED, LINGERING};
+use crate::service::monitor::{ConnectionState, ConnectionStatus, Pass};
+use crate::session::{Ending, Protocol};
+
+impl<S, P: Protocol> Connections<S, P> {
+    /// Looks at the next `most` slots: lists the connections there, and ends those that the pass wants
+    /// ended. Returns whether those were the last.
+    #[cold]
+    pub(in crate::reactor) fn visit<N: Net<Stream = S>>(
+        &mut self,
+        pass: &mut Pass,
+        most: usize,
+        hub: &mut Hub<'_, N>,
+    ) -> bool {
+        let slots = pass.cursor..pass.cursor.saturating_add(most);
+        pass.cursor = slots.end;
+
+        for slot in slots {
+            let Some(connection) = self.slots.get(slot) else {
+                continue;
+            };
+            let Some(status) = connection.status(slot, hub) else {
+                continue;
+            };
+            if let Some(ending) = pass.visit(status) {
+                self.end_slot(slot, ending, hub);
+            }
+        }
+        pass.cursor >= self.slots.capacity()
+    }
+
+    /// Ends the open connection in a slot.
+    pub(super) fn end_slot<N: Net<Stream = S>>(
+        &mut self,
+        slot: usize,
+        ending: Ending,
+        hub: &mut Hub<'_, N>,
+    ) {
+        let connection = &mut self.slots[slot];
+        match ending {
+            Ending::Abort => {
+                connection.cut_off(CloseReason::Aborted, hub);
+                self.ended.push(slot);
+            }
+            Ending::Orderly => {
+                let is_told = connection.session().was_asked_to_finish();
+                if !is_told && connection.readiness.note_shutdown() {
+                    self.ready.push(token(slot, connection));
+                }
+            }
+        }
+    }
+}
+
+impl<S, P: Protocol> Connection<S, P> {
+    /// Returns what is known of the connection, unless it has ended.
+    fn status<N: Net<Stream = S>>(
+        &self,
+        slot: usize,
+        hub: &Hub<'_, N>,
+    ) -> Option<ConnectionStatus> {
+        if self.readiness.any(ENDED | LINGERING) {
+            return None;
+        }
+        let (session, now) = (self.session(), hub.now());
+        let (received, sent, moved) = session.traffic();
+        let age = now.since(session.began());
+        let status = ConnectionStatus::new(session.peer().clone(), age, self.state());
+        Some(ConnectionStatus {
+            local_address: hub.env.sockets.local_address(slot),
+            idle: Some(now.since(moved)),
+            received: Some(received),
+            sent: Some(sent),
+            held: Some(session.held().saturating_add(session.posted())),
+            ..status
+        })
+    }
+
+    fn state(&self) -> ConnectionState {
+        let session = self.session();
+        let (stalled, paused) = session.waits_for();
+        match () {
+            () if self.readiness.any(CONNECTING) => ConnectionState::Connecting,
+            () if session.is_closing() => ConnectionState::Closing,
+            () if session.was_asked_to_finish() => ConnectionState::Finishing,
+            () if session.is_opening() => ConnectionState::Handshake,
+            () if stalled => ConnectionState::Stalled,
+            () if paused => ConnectionState::Paused,
+            () => ConnectionState::Open,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What a loop does for a monitor: it counts its turns, and answers at its desk.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::net::Net;
+use crate::reactor::Reactor;
+use crate::service::monitor::{Desk, Histogram, Pass, Snapshot};
+use crate::session::Factory;
+
+/// How often a loop publishes what it counts. It turns at least so often to measure its lag.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+
+/// The most connections that are listed between two turns.
+pub(super) const SLICE: usize = 1_000;
+
+/// The loop's side of a monitor.
+pub(super) struct Monitored {
+    desk: Arc<Desk>,
+    loop_lag: Histogram,
+    turn_time: Histogram,
+    /// When the next heartbeat is.
+    due: Instant,
+    pass: Option<Pass>,
+}
+
+impl Monitored {
+    pub(super) fn new(desk: Arc<Desk>, now: Instant) -> Box<Self> {
+        Box::new(Self {
+            desk,
+            loop_lag: Histogram::default(),
+            turn_time: Histogram::default(),
+            due: now,
+            pass: None,
+        })
+    }
+}
+
+impl<F: Factory, N: Net> Reactor<F, N> {
+    /// Lets the loop answer at `desk`.
+    pub(crate) fn set_desk(&mut self, desk: Arc<Desk>) {
+        self.env.desk = Some(Arc::clone(&desk));
+        self.monitored = Some(Monitored::new(desk, self.net.now()));
+        // Every turn is looked at more closely.
+        self.most = Duration::ZERO;
+    }
+
+    /// Publishes that the loop begins, and sets the first heartbeat.
+    #[cold]
+    pub(super) fn begin_monitored(&mut self) {
+        let now = self.env.clock.now();
+        if let Some(monitored) = &mut self.monitored {
+            monitored.due = now + HEARTBEAT;
+        }
+        self.publish();
+        self.await_heartbeat();
+    }
+
+    /// Counts a turn that took so long. After a heartbeat, publishes what the loop counts.
+    pub(super) fn count_turn(&mut self, took: Duration) {
+        let now = self.env.clock.now();
+        let Some(monitored) = &mut self.monitored else {
+            return;
+        };
+        monitored.turn_time.record(took);
+        let is_due = now >= monitored.due;
+        if is_due {
+            let late = now.saturating_duration_since(monitored.due);
+            monitored.loop_lag.record(late);
+            monitored.due = now + HEARTBEAT;
+            self.publish();
+        }
+        self.await_heartbeat();
+    }
+
+    /// Asks for a turn at the next heartbeat, as a factory asks to be called again.
+    fn await_heartbeat(&mut self) {
+        let due = self.monitored.iter().map(|monitored| monitored.due);
+        let again = &mut self.requests.again;
+        *again = again.iter().copied().chain(due).min();
+    }
+
+    fn publish(&self) {
+        let part = self.part();
+        if let Some(monitored) = &self.monitored {
+            monitored.desk.publish(part, self.env.clock.now());
+        }
+    }
+
+    /// Answers what callers have asked for, at most one slice of a list at a time.
+    #[cold]
+    pub(super) fn answer_monitors(&mut self) {
+        let Some(monitored) = &self.monitored else {
+            return;
+        };
+        let (is_asked, pass) = monitored.desk.requests(monitored.pass.is_some());
+        if is_asked {
+            self.publish();
+        }
+
+        let running = self.monitored.as_mut().and_then(|it| it.pass.take());
+        let Some(mut pass) = running.or(pass) else {
+            return;
+        };
+        let is_over = self.list_slice(&mut pass);
+        let now = self.env.clock.now();
+        if let Some(monitored) = &mut self.monitored {
+            if is_over {
+                monitored.desk.finish(pass, now);
+            } else {
+                monitored.pass = Some(pass);
+                monitored.desk.note_slice();
+            }
+        }
+    }
+
+    /// Lists the next connections. Returns whether those were the last.
+    fn list_slice(&mut self, pass: &mut Pass) -> bool {
+        if !pass.is_in_model {
+            let (mut admission, _) = self.lend();
+            if !admission.connections.visit(pass, SLICE, &mut admission.hub) {
+                return false;
+            }
+            pass.is_in_model = true;
+            pass.cursor = 0;
+        }
+
+        let now = self.env.clock.now();
+        match &mut self.model {
+            Some(model) => model.visit(pass, SLICE, now),
+            None => true,
+        }
+    }
+
+    /// Returns what the loop counts now, all at one moment.
+    fn part(&self) -> Snapshot {
+        let (loop_lag, turn_time) = match &self.monitored {
+            Some(monitored) => (monitored.loop_lag, monitored.turn_time),
+            None => Default::default(),
+        };
+        let mut part = Snapshot {
+            statistics: self.effects.statistics,
+            open: self.effects.live,
+            buffered: self.buffered(),
+            listeners: self.listeners.addresses().count(),
+            loop_lag,
+            turn_time,
+            ..Snapshot::default()
+        };
+        if let Some(model) = &self.model {
+            model.count(&mut part);
+        }
+        part
+    }
+
+    /// Publishes the last counts.
+    pub(super) fn end_monitored(&mut self) {
+        let part = self.part();
+        if let Some(monitored) = self.monitored.take() {
+            monitored.desk.close(part);
+        }
+    }
+}
