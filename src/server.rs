@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
-use std::{io, iter};
+use std::{io, iter, mem};
 
 use crate::address::{Address, Listen, Peer};
 use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
-use crate::net::{Bound, Mio, bind_socket};
+use crate::net::{Bound, Mio, OpenSockets, bind_socket};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
 use crate::service::monitor::Monitor;
 use crate::session::{Factory, Protocol};
@@ -69,6 +69,9 @@ use crate::{LOG_TARGET, sys};
 #[derive(Debug)]
 pub struct Server {
     bound: Vec<Bound>,
+    /// Further sockets at the addresses with these numbers, which a former process had for its loops.
+    others: Vec<(usize, Bound)>,
+    sockets: OpenSockets,
     addresses: Vec<Address>,
     /// The number of the place of each address.
     places: Vec<usize>,
@@ -197,7 +200,7 @@ impl Server {
         let numbers = numbers.flat_map(|(number, bound)| iter::repeat_n(number, bound.len()));
         let numbers = numbers.collect();
 
-        let bound: Vec<_> = places.into_iter().flatten().collect();
+        let mut bound: Vec<_> = places.into_iter().flatten().collect();
         if bound.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -206,8 +209,19 @@ impl Server {
         }
 
         let addresses = bound.iter().map(|bound| bound.address.clone()).collect();
+        let (sockets, mut others) = (OpenSockets::default(), Vec::new());
+        for (number, bound) in bound.iter_mut().enumerate() {
+            bound.enter(number, &sockets);
+            while let Some(mut other) = bound.take_other() {
+                other.enter(number, &sockets);
+                others.push((number, other));
+            }
+        }
+
         Ok(Self {
             bound,
+            others,
+            sockets,
             addresses,
             places: numbers,
             config,
@@ -288,6 +302,13 @@ impl Server {
     /// With several workers, each has sockets of its own, which do not have these options.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.bound.iter().map(AsFd::as_fd)
+    }
+
+    /// Returns what lists the sockets that the server has open to listen on, before and while it serves,
+    /// for a process that goes on with them.
+    #[must_use]
+    pub fn open_sockets(&self) -> OpenSockets {
+        self.sockets.clone()
     }
 
     /// Returns a handle that stops the server from anywhere, before or while it serves.
@@ -421,7 +442,7 @@ impl Server {
     }
 
     /// Splits the server into `workers` servers, one for each loop.
-    fn split(self, workers: usize) -> io::Result<Vec<Self>> {
+    fn split(mut self, workers: usize) -> io::Result<Vec<Self>> {
         let problem = match workers {
             0 => "at least one worker is needed",
             2.. if !self.bound.iter().all(Bound::can_be_shared) => {
@@ -444,19 +465,35 @@ impl Server {
         let copies = (1..workers)
             .map(|_| self.twin())
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(iter::once(self).chain(copies).collect())
+        let left = mem::take(&mut self.others);
+        let mut servers: Vec<_> = iter::once(self).chain(copies).collect();
+        for (place, other) in left.into_iter().enumerate() {
+            servers[place % workers].others.push(other);
+        }
+        Ok(servers)
     }
 
-    /// Returns a second server at the same addresses, stopped by the same handle.
-    fn twin(&self) -> io::Result<Self> {
-        let bound = self
-            .bound
-            .iter()
-            .map(Bound::twin)
-            .collect::<io::Result<Vec<_>>>()?;
+    /// Returns a second server at the same addresses, stopped by the same handle. It has sockets of a
+    /// former process as long as there are any.
+    fn twin(&mut self) -> io::Result<Self> {
+        let mut bound = Vec::new();
+        for (number, own) in self.bound.iter().enumerate() {
+            let found = self.others.iter().position(|(other, _)| *other == number);
+            bound.push(match found {
+                Some(place) => self.others.swap_remove(place).1,
+                None => {
+                    let mut twin = own.twin()?;
+                    twin.enter(number, &self.sockets);
+                    twin
+                }
+            });
+        }
+
         let (addresses, config) = (self.addresses.clone(), self.config.clone());
         let twin = Self {
             bound,
+            others: Vec::new(),
+            sockets: self.sockets.clone(),
             addresses,
             places: self.places.clone(),
             config,
@@ -512,6 +549,11 @@ impl Server {
             reactor.check_kind(&bound.address)?;
             reactor
                 .adopt(bound)
+                .map_err(lacking("cannot watch a listener"))?;
+        }
+        for (number, bound) in self.others {
+            reactor
+                .adopt_other(bound, number)
                 .map_err(lacking("cannot watch a listener"))?;
         }
 

@@ -167,7 +167,8 @@ impl Listen {
             let problem = "dual-stack=false needs an address, [::] or 0.0.0.0";
             return Err(problem.to_owned());
         }
-        if self.socket.is_some() {
+        // A former process of this server has bound its sockets with these options.
+        if self.socket.as_ref().is_some_and(|it| it.former.is_none()) {
             self.options.check_bound()?;
         }
         self.options.check(&self.address)

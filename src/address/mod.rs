@@ -18,7 +18,8 @@ pub use self::listen::Listen;
 pub(crate) use self::listen_options::{KEEPALIVE_MOST, MODE_MOST, is_group};
 pub use self::listen_options::{ListenOptions, OtherOptions};
 pub use self::network::{IpNetwork, NetworkError, NetworkList};
-pub(crate) use self::passed_socket::PassedSocket;
+pub(crate) use self::passed_socket::{Former, PassedSocket};
+pub use self::passed_socket::{NotASocketFileId, SocketFileId};
 
 use std::borrow::Cow;
 use std::ffi::OsStr;

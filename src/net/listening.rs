@@ -45,7 +45,7 @@ pub(crate) fn bind_socket(listen: &Listen, config: &Config) -> io::Result<Bound>
     };
     let backlog = listen.options().backlog;
     bind_listen(listen, config, |at, config| {
-        Bound::adopt(&passed.0, at, config, backlog)
+        Bound::adopt(passed, at, config, backlog)
     })
 }
 

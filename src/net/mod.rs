@@ -10,17 +10,20 @@ mod destination;
 mod keepalive;
 mod listening;
 mod mio;
+mod open_sockets;
 mod socket;
 mod sockets;
 mod unix_path;
 
 pub use crate::address::{
-    AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList, OtherOptions,
+    AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList,
+    NotASocketFileId, OtherOptions, SocketFileId,
 };
 
 pub use self::destination::Destination;
 pub(crate) use self::listening::{bind_listen, bind_socket};
 pub use self::mio::{Datagram, Listener, Mio};
+pub use self::open_sockets::{OpenSocket, OpenSockets};
 pub(crate) use self::socket::Bound;
 pub use self::sockets::Sockets;
 pub(crate) use self::sockets::SystemSockets;
@@ -349,13 +352,12 @@ pub trait Net {
         self.send(socket, data, to)
     }
 
-    /// Asks for an event for `token`, with which the socket was bound, when there is room to send
-    /// again after a send had none. The default does nothing, which suits a network that always has
-    /// room.
+    /// Asks for an event, with the token of the socket, when there is room to send again after a send
+    /// had none. The default does nothing, which suits a network that always has room.
     ///
     /// # Errors
     /// The system cannot watch the socket.
-    fn await_room(&mut self, socket: &mut Self::Datagram, token: usize) -> io::Result<()> {
+    fn await_room(&mut self, socket: &mut Self::Datagram) -> io::Result<()> {
         Ok(())
     }
 

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::address::{Address, is_name};
+use crate::address::{Address, Former, PassedSocket, is_name};
 use crate::config::Config;
+use crate::net::open_sockets::{Entered, OpenSockets};
 use crate::net::unix_path::{Access, SocketFile};
 use crate::net::{destination, keepalive};
 use crate::{LOG_TARGET, sys};
@@ -15,13 +16,26 @@ use crate::{LOG_TARGET, sys};
 /// A socket that is bound to an address, with its file if it has one.
 #[derive(Debug)]
 pub(crate) struct Bound {
+    /// Before the socket, which is closed after it.
+    pub(super) entered: Option<Entered>,
     pub(super) socket: Socket,
+    /// Further sockets at the same address, which a former process had for its loops.
+    others: Vec<Socket>,
     pub(crate) address: Address,
     pub(super) file: Option<SocketFile>,
     /// What it was bound with: the configuration, changed by the options of this listener.
     pub(super) config: Config,
-    /// Another program bound it, and it is the only socket at its address.
-    is_passed: bool,
+    origin: Origin,
+}
+
+/// Who has bound a socket, and whether it is the only one at its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Own,
+    /// Another program, so it is the only one.
+    Passed,
+    /// A former process of this server, for one of several loops.
+    Former,
 }
 
 impl Bound {
@@ -50,13 +64,7 @@ impl Bound {
 
                 socket.bind(&(*addr).into())?;
                 let address = local_address(&socket, at)?;
-                Ok(Self {
-                    socket,
-                    address,
-                    file: None,
-                    config: config.clone(),
-                    is_passed: false,
-                })
+                Ok(Self::of(socket, address, config, Origin::Own))
             }
             Address::Unix(path) | Address::Unixgram(path) => {
                 let file = if is_name(path) {
@@ -67,41 +75,73 @@ impl Bound {
                 };
 
                 Ok(Self {
-                    socket,
-                    address: at.clone(),
                     file,
-                    config: config.clone(),
-                    is_passed: false,
+                    ..Self::of(socket, at.clone(), config, Origin::Own)
                 })
             }
         }
     }
 
-    /// Takes over a socket that is bound to `at`. One that listens keeps its backlog unless another
-    /// one is given. Its file, if it has one, is left to the program that made it.
+    fn of(socket: Socket, address: Address, config: &Config, origin: Origin) -> Self {
+        Self {
+            entered: None,
+            socket,
+            others: Vec::new(),
+            address,
+            file: None,
+            config: config.clone(),
+            origin,
+        }
+    }
+
+    /// Takes over sockets that are bound to `at`. One that listens keeps its backlog unless another
+    /// one is given. Its file, if it has one, is left to the program that made it, for now.
     pub(crate) fn adopt(
-        passed: &OwnedFd,
+        passed: &PassedSocket,
         at: &Address,
         config: &Config,
         backlog: Option<i32>,
     ) -> io::Result<Self> {
+        let copy = |socket: &OwnedFd| adopt_socket(socket, at, config, backlog);
         let adopt = || {
-            let socket = Socket::from(passed.try_clone()?);
-            set_options(&socket, at, config)?;
-            if at.is_datagram() {
-                watch_destination(&socket, at);
-            } else if backlog.is_some() || !sys::is_listening(socket.as_fd()) {
-                socket.listen(config.backlog)?;
-            }
+            let socket = copy(&passed.socket)?;
+            let Some(Former { others, file }) = &passed.former else {
+                return Ok(Self::of(socket, at.clone(), config, Origin::Passed));
+            };
+
+            let is_shared = at.socket_addr().is_some() && socket.reuse_port()?;
+            let origin = match is_shared && config.reuse_port {
+                true => Origin::Former,
+                false => Origin::Passed,
+            };
+            let path = at.path().filter(|path| !is_name(path));
             Ok(Self {
-                socket,
-                address: at.clone(),
-                file: None,
-                config: config.clone(),
-                is_passed: true,
+                others: others.iter().map(copy).collect::<io::Result<_>>()?,
+                file: path
+                    .zip(*file)
+                    .map(|(path, file)| SocketFile::adopt(path, file)),
+                ..Self::of(socket, at.clone(), config, origin)
             })
         };
         adopt().map_err(|error| about(at, &error))
+    }
+
+    /// Lets other processes go on with the socket.
+    pub(crate) fn enter(&mut self, number: usize, sockets: &OpenSockets) {
+        let file = self.file.as_ref().map(SocketFile::mark);
+        let entered = sockets.enter(number, &self.address, self.socket.as_fd(), file);
+        self.entered = Some(entered);
+    }
+
+    /// Takes one of the further sockets at this address out.
+    pub(crate) fn take_other(&mut self) -> Option<Self> {
+        let socket = self.others.pop()?;
+        Some(self.with_socket(socket))
+    }
+
+    /// Returns another socket at this address.
+    fn with_socket(&self, socket: Socket) -> Self {
+        Self::of(socket, self.address.clone(), &self.config, self.origin)
     }
 
     /// Returns the configuration of this listener: the server's, changed by its options.
@@ -112,21 +152,15 @@ impl Bound {
     /// Returns a second socket at the same address. Where the system spreads clients among several
     /// sockets it is a new one; otherwise it is the same socket.
     pub(crate) fn twin(&self) -> io::Result<Self> {
-        match self.address {
-            Address::Tcp(_) | Address::Udp(_) if !self.is_passed => {
-                Self::new(&self.address, &self.config)
-            }
-            _ => {
-                let (socket, address) = (self.socket.try_clone()?, self.address.clone());
-                Ok(Self {
-                    socket,
-                    address,
-                    file: None,
-                    config: self.config.clone(),
-                    is_passed: self.is_passed,
-                })
+        let is_network = self.address.socket_addr().is_some();
+        if is_network && self.origin != Origin::Passed {
+            let new = Self::new(&self.address, &self.config);
+            // Only the user that bound the former socket can bind another one.
+            if new.is_ok() || self.origin == Origin::Own {
+                return new;
             }
         }
+        Ok(self.with_socket(self.socket.try_clone()?))
     }
 
     /// Returns whether the peers of this datagram socket have sessions.
@@ -136,18 +170,20 @@ impl Bound {
 
     /// Returns whether several loops have this very socket, and not one each at the same address.
     pub(crate) fn is_one_for_all(&self) -> bool {
-        self.is_passed || self.address.socket_addr().is_none()
+        self.origin == Origin::Passed || self.address.socket_addr().is_none()
     }
 
     /// Returns whether other sockets can be bound to the same address, for a loop each.
     pub(crate) fn can_be_shared(&self) -> bool {
-        self.is_passed || self.address.socket_addr().is_none() || self.config.reuse_port
+        self.origin == Origin::Passed
+            || self.address.socket_addr().is_none()
+            || self.config.reuse_port
     }
 
     /// Makes a stream socket accept connections. Does nothing for datagrams.
     pub(crate) fn listen(&self) -> io::Result<()> {
         // One that was passed listens since it was taken over.
-        if self.address.is_datagram() || self.is_passed {
+        if self.address.is_datagram() || self.origin != Origin::Own {
             return Ok(());
         }
         self.socket
@@ -160,6 +196,23 @@ impl AsFd for Bound {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Returns a copy of a socket that is bound to `at`, with the options of its listener.
+fn adopt_socket(
+    passed: &OwnedFd,
+    at: &Address,
+    config: &Config,
+    backlog: Option<i32>,
+) -> io::Result<Socket> {
+    let socket = Socket::from(passed.try_clone()?);
+    set_options(&socket, at, config)?;
+    if at.is_datagram() {
+        watch_destination(&socket, at);
+    } else if backlog.is_some() || !sys::is_listening(socket.as_fd()) {
+        socket.listen(config.backlog)?;
+    }
+    Ok(socket)
 }
 
 /// Returns whether an address belongs to several machines, like a broadcast address.

@@ -5,12 +5,14 @@ use std::fs::{self, File, Metadata, Permissions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use std::{io, process, thread};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::address::SocketFileId;
 use crate::config::Config;
 use crate::waker::sync::lock;
 use crate::{LOG_TARGET, sys};
@@ -63,11 +65,12 @@ impl Access {
     }
 }
 
-/// The file of a Unix socket. Dropping this removes the file, unless another one has replaced it.
+/// The file of a Unix socket. Dropping this removes the file, unless another one has replaced it, or it
+/// is left to another process.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    identity: Identity,
+    mark: FileMark,
     /// The process that made the file. A forked child has a copy of this, and removes nothing.
     process: u32,
 }
@@ -92,11 +95,25 @@ impl SocketFile {
 
         let file = Self {
             path: path.to_owned(),
-            identity,
+            mark: FileMark::new(identity, false),
             process: process::id(),
         };
         file.settle(&found, access)?;
         Ok(file)
+    }
+
+    /// Takes over the file of another process's socket, which that process removes for now.
+    pub(super) fn adopt(path: &Path, identity: Identity) -> Self {
+        Self {
+            path: path.to_owned(),
+            mark: FileMark::new(identity, true),
+            process: process::id(),
+        }
+    }
+
+    /// Returns what says who removes the file.
+    pub(super) fn mark(&self) -> FileMark {
+        self.mark.clone()
     }
 
     /// Gives the file the group and the permissions that it does not have yet. No client can connect
@@ -124,9 +141,12 @@ impl Drop for SocketFile {
             return;
         }
 
-        own_files().retain(|identity| *identity != self.identity);
+        own_files().retain(|identity| *identity != self.mark.identity);
+        if self.mark.is_left.load(Ordering::SeqCst) {
+            return;
+        }
         let found = fs::symlink_metadata(&self.path);
-        if found.is_ok_and(|found| identity(&found) == self.identity) {
+        if found.is_ok_and(|found| identity(&found) == self.mark.identity) {
             if let Err(error) = fs::remove_file(&self.path) {
                 log::warn!(target: LOG_TARGET, "cannot remove {}: {error}", self.path.display());
             }
@@ -134,11 +154,30 @@ impl Drop for SocketFile {
     }
 }
 
-/// A file's device and inode number. No other file has them while its socket is open.
-type Identity = (u64, u64);
+/// No other file has the same while its socket is open.
+type Identity = SocketFileId;
 
 fn identity(found: &Metadata) -> Identity {
-    (found.dev(), found.ino())
+    SocketFileId {
+        device: found.dev(),
+        inode: found.ino(),
+    }
+}
+
+/// Which file it is, and whether another process is to remove it.
+#[derive(Clone, Debug)]
+pub(super) struct FileMark {
+    pub(super) identity: SocketFileId,
+    pub(super) is_left: Arc<AtomicBool>,
+}
+
+impl FileMark {
+    fn new(identity: SocketFileId, is_left: bool) -> Self {
+        Self {
+            identity,
+            is_left: Arc::new(AtomicBool::new(is_left)),
+        }
+    }
 }
 
 /// Returns the socket files of this process. A stream socket that is bound and does not listen yet

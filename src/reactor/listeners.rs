@@ -12,14 +12,19 @@ use crate::reactor::source::Source;
 use crate::session::{Factory, Tick};
 
 /// The listeners of a loop, each at the place of its number, which is also its token. A number does
-/// not change when another listener closes.
+/// not change when another listener closes. Further sockets of some of them are behind.
 pub(super) struct Listeners<N: Net> {
     all: Vec<Option<Listener<N>>>,
+    /// The number of the first that is a further socket, and the listeners that those belong to.
+    others: (usize, Vec<u16>),
 }
 
 impl<N: Net> Listeners<N> {
     pub(super) fn new() -> Self {
-        Self { all: Vec::new() }
+        Self {
+            all: Vec::new(),
+            others: (0, Vec::new()),
+        }
     }
 
     /// Returns the number of the next listener.
@@ -32,6 +37,16 @@ impl<N: Net> Listeners<N> {
 
     pub(super) fn push(&mut self, listener: Listener<N>) {
         self.all.push(Some(listener));
+        self.others.0 = self.all.len();
+    }
+
+    /// Adds a further socket of the listener with this number.
+    pub(super) fn push_other(&mut self, listener: Listener<N>, number: usize) {
+        self.all.push(Some(listener));
+        // A place that is below a number which was given is below the limit.
+        self.others
+            .1
+            .push(u16::try_from(number).unwrap_or(u16::MAX));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -39,7 +54,8 @@ impl<N: Net> Listeners<N> {
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
-        self.iter().map(Listener::address)
+        let own = self.all.iter().take(self.others.0);
+        own.flatten().map(Listener::address)
     }
 
     pub(super) fn note_readable(&mut self, number: usize) {
@@ -85,6 +101,7 @@ impl<N: Net> Listeners<N> {
         accepts: usize,
     ) -> Option<io::Error> {
         let mut last_error = None;
+        let others = &self.others;
 
         for (number, place) in (0..=u16::MAX).zip(&mut self.all) {
             let Some(listener) = place
@@ -94,7 +111,7 @@ impl<N: Net> Listeners<N> {
                 continue;
             };
 
-            if let Err(error) = listener.drive(admission, number, accepts) {
+            if let Err(error) = listener.drive(admission, listener_of(number, others), accepts) {
                 log::error!(target: LOG_TARGET, "{}: stopped listening: {error}", listener.address());
                 if let Some(listener) = place.take() {
                     listener.close(admission.hub.net);
@@ -104,6 +121,12 @@ impl<N: Net> Listeners<N> {
         }
 
         last_error.filter(|_| self.is_empty())
+    }
+
+    /// Returns the number of the listener that the socket in this place belongs to.
+    pub(super) fn number_of(&self, place: usize) -> usize {
+        let place = u16::try_from(place).unwrap_or(u16::MAX);
+        listener_of(place, &self.others).into()
     }
 
     /// Returns a datagram socket, and whether datagrams wait there.
@@ -189,6 +212,13 @@ impl<N: Net> Listener<N> {
             Self::Responder(responder) => net.close_datagram(responder.socket),
         }
     }
+}
+
+fn listener_of(place: u16, (own, others): &(usize, Vec<u16>)) -> u16 {
+    let other = usize::from(place).checked_sub(*own);
+    other
+        .and_then(|other| others.get(other))
+        .map_or(place, |number| *number)
 }
 
 /// Converts `place` to a listener's number, which is also a token and so has to stay below those of

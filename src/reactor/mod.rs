@@ -131,6 +131,8 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     /// The factory knows that the loop serves, and when it may be told next that its time has come.
     has_started: bool,
     next_tick: Tick,
+    /// The factory wants the loop to end with its last connection.
+    is_retired: bool,
     shutdown: Shutdown,
     /// How long the last turn's work took, and whether the next turn follows at once. If it does
     /// not, `took` is measured anew before the wait.
@@ -166,20 +168,30 @@ impl<F: Factory> Reactor<F> {
 
     /// Serves a socket that is already bound.
     pub(crate) fn adopt(&mut self, bound: Bound) -> io::Result<()> {
-        let number = self.listeners.next_number()?;
-        let address = bound.address.clone();
         let config = bound.config().clone();
-
-        let listener = if address.is_datagram() {
-            let socket = self.net.adopt_datagram(bound, number.into())?;
-            Listener::Responder(Responder::new(socket, address, &config))
-        } else {
-            let listener = self.net.adopt_listener(bound, number.into())?;
-            Listener::Acceptor(Acceptor::new(listener, address))
-        };
-
+        let listener = self.watch(bound)?;
         self.add(listener, config);
         Ok(())
+    }
+
+    /// Serves a further socket of the listener with this number. No listener can be added afterwards,
+    /// since their numbers are those of their places.
+    pub(crate) fn adopt_other(&mut self, bound: Bound, number: usize) -> io::Result<()> {
+        let listener = self.watch(bound)?;
+        self.listeners.push_other(listener, number);
+        Ok(())
+    }
+
+    fn watch(&self, bound: Bound) -> io::Result<Listener<Mio>> {
+        let place = self.listeners.next_number()?;
+        let (address, config) = (bound.address.clone(), bound.config().clone());
+        Ok(if address.is_datagram() {
+            let socket = self.net.adopt_datagram(bound, place.into())?;
+            Listener::Responder(Responder::new(socket, address, &config))
+        } else {
+            let listener = self.net.adopt_listener(bound, place.into())?;
+            Listener::Acceptor(Acceptor::new(listener, address))
+        })
     }
 }
 
@@ -213,6 +225,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             postponed: Postponed::new(),
             has_started: false,
             next_tick: Tick::ZERO,
+            is_retired: false,
             shutdown: Shutdown::default(),
             took: Duration::ZERO,
             follows: false,
@@ -337,7 +350,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let nobody = nobody && self.postponed.is_empty();
         let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);
         let asked = || self.requests.again.is_some() || self.factory_deadline().is_some();
-        nobody && self.listeners.is_empty() && (self.shutdown.has_begun() || !asked())
+        let ends = self.shutdown.has_begun() || self.is_retired;
+        nobody && self.listeners.is_empty() && (ends || !asked())
     }
 
     /// Runs one turn of the loop: waits up to `timeout` (`None`: until something happens or a

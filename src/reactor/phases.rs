@@ -192,6 +192,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if urgent.shutdown {
             self.shutdown.request_all();
         }
+        if urgent.retires && !self.is_retired && !self.shutdown.has_begun() {
+            self.is_retired = true;
+            self.listeners.close_all(&mut self.net);
+        }
         if !urgent.ends.is_empty() {
             let ends = urgent.ends.into_iter().collect();
             let (mut admission, _) = self.lend();
@@ -287,7 +291,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             FIRST_OF_MODEL.. => self.model.iter_mut().for_each(|model| model.note(token)),
             _ => {
                 self.listeners.note_readable(token);
-                self.sessions.note_room(token);
+                self.sessions.note_room(self.listeners.number_of(token));
             }
         }
     }

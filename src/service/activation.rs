@@ -29,7 +29,7 @@ use std::{env, fmt, io, process};
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-use crate::address::{Address, Listen, ListenOptions, PassedSocket};
+use crate::address::{Address, Former, Listen, ListenOptions, PassedSocket, SocketFileId};
 use crate::{LOG_TARGET, sys};
 
 /// The number of the first descriptor.
@@ -76,6 +76,7 @@ pub struct Inherited {
     number: RawFd,
     /// `None` if it was announced and is not open.
     descriptor: Option<Arc<OwnedFd>>,
+    former: Option<Former>,
     kind: Kind,
     is_used: AtomicBool,
 }
@@ -101,8 +102,43 @@ impl Inherited {
             number: descriptor.as_raw_fd(),
             kind: Kind::of(&descriptor),
             descriptor: Some(Arc::new(descriptor)),
+            former: None,
             is_used: AtomicBool::new(false),
         }
+    }
+
+    /// Takes over the sockets of one listener from a former process of the same server: copies of its
+    /// [`OpenSockets`](crate::net::OpenSockets) at one address, of which there are several if it had
+    /// several workers. Any number of workers serves them. `file` is that of a Unix socket.
+    ///
+    /// The listener may have all options, since the former process has bound the sockets with them. The
+    /// file is left to the former process until [`OpenSocket::own_file`](crate::net::OpenSocket::own_file).
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is no socket, or one has another address than the first.
+    pub fn handed_on(
+        sockets: impl IntoIterator<Item = OwnedFd>,
+        file: Option<SocketFileId>,
+    ) -> io::Result<Self> {
+        let bad = |problem: String| io::Error::new(io::ErrorKind::InvalidInput, problem);
+        let mut sockets = sockets.into_iter();
+        let first = sockets.next().ok_or_else(|| bad("no socket".to_owned()))?;
+        let (mut inherited, others) = (Self::new(first, ""), sockets.collect::<Vec<_>>());
+
+        for other in &others {
+            let kind = Kind::of(other);
+            if !matches!(&kind, Kind::Bound(address) if Some(address) == inherited.address()) {
+                let number = other.as_raw_fd();
+                return Err(bad(format!(
+                    "descriptor {number} {kind}, and descriptor {inherited}"
+                )));
+            }
+        }
+        inherited.former = Some(Former {
+            others: Arc::new(others),
+            file,
+        });
+        Ok(inherited)
     }
 
     /// Notes a descriptor that was announced and is not open.
@@ -111,6 +147,7 @@ impl Inherited {
             name: UNNAMED.to_owned(),
             number,
             descriptor: None,
+            former: None,
             kind: Kind::Missing(number),
             is_used: AtomicBool::new(false),
         }
@@ -174,7 +211,10 @@ impl Inherited {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         };
         self.is_used.store(true, Ordering::Relaxed);
-        let socket = PassedSocket(Arc::clone(descriptor));
+        let socket = PassedSocket {
+            socket: Arc::clone(descriptor),
+            former: self.former.clone(),
+        };
         Ok(Listen::on_socket(address.clone(), options, socket))
     }
 }
@@ -183,10 +223,20 @@ impl fmt::Display for Inherited {
     /// Writes the number, and what the descriptor is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Bound(address) => write!(f, "{} is {address}", self.number),
-            Kind::Other(what) => write!(f, "{} is {what}", self.number),
-            Kind::Missing(last) if *last == self.number => write!(f, "{last} is not open"),
-            Kind::Missing(last) => write!(f, "{} to {last} are not open", self.number),
+            Kind::Missing(last) if *last != self.number => {
+                write!(f, "{} to {last} are not open", self.number)
+            }
+            kind => write!(f, "{} {kind}", self.number),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bound(address) => write!(f, "is {address}"),
+            Self::Other(what) => write!(f, "is {what}"),
+            Self::Missing(_) => f.write_str("is not open"),
         }
     }
 }

@@ -80,6 +80,7 @@ struct Shared {
     /// What the manager had no room for.
     owed: Mutex<VecDeque<String>>,
     has_failed: AtomicBool,
+    is_silent: AtomicBool,
 }
 
 /// Takes the notifier that the environment describes, and removes its [variables](VARIABLES) so that
@@ -140,6 +141,7 @@ impl Notifier {
                 watchdog: None,
                 owed: Mutex::default(),
                 has_failed: AtomicBool::new(false),
+                is_silent: AtomicBool::new(false),
             }),
         })
     }
@@ -188,8 +190,41 @@ impl Notifier {
         self.send("WATCHDOG=1");
     }
 
+    /// Says that another process is the service's main one from now on, and nothing more: neither that
+    /// this one stops, nor that it lives. The manager hears of those from that process.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixDatagram;
+    ///
+    /// use serveloop::service::notify::Notifier;
+    ///
+    /// # let directory = std::env::temp_dir().join(format!("handed-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// let path = directory.join("manager");
+    /// let manager = UnixDatagram::bind(&path)?;
+    /// manager.set_nonblocking(true)?;
+    ///
+    /// let notifier = Notifier::new(path.to_str().ok_or("a path in UTF-8")?)?;
+    /// notifier.hand_over(4711);
+    /// notifier.stopping();
+    ///
+    /// let mut room = [0; 64];
+    /// let count = manager.recv(&mut room)?;
+    /// assert_eq!(&room[..count], b"MAINPID=4711");
+    /// assert!(manager.recv(&mut room).is_err());
+    /// # std::fs::remove_dir_all(&directory)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hand_over(&self, process: u32) {
+        self.send(&format!("MAINPID={process}"));
+        self.shared.is_silent.store(true, Ordering::SeqCst);
+    }
+
     /// Sends a message of the caller's own: lines of the form `NAME=value`.
     pub fn send(&self, message: &str) {
+        if self.shared.is_silent.load(Ordering::SeqCst) {
+            return;
+        }
         let mut owed = self.shared.owed();
         let is_last = owed.back().is_some_and(|last| last == message);
         if !is_last {

@@ -32,6 +32,8 @@ pub(crate) struct Requests<P> {
 #[derive(Debug, Default)]
 pub(crate) struct Urgent {
     pub(crate) shutdown: bool,
+    /// Whether the loop stops listening.
+    pub(crate) retires: bool,
     /// The connections to end, by their ids.
     pub(crate) ends: Vec<(u64, Ending)>,
 }
@@ -214,6 +216,16 @@ impl<P> Actions<'_, P> {
     /// Shuts the server down, like [`ShutdownHandle`](crate::ShutdownHandle).
     pub fn shutdown(&mut self) {
         self.requests.urgent().shutdown = true;
+    }
+
+    /// Stops listening on this loop, and ends the loop when nothing is open any more. This is no
+    /// shutdown: open connections go on as before, and their protocols are not told. What waits in the
+    /// system's queues is left to a process that has the [same sockets](crate::net::OpenSockets), and is
+    /// lost if there is none.
+    ///
+    /// With several workers each loop has to do this. A shutdown afterwards bounds the time.
+    pub fn retire(&mut self) {
+        self.requests.urgent().retires = true;
     }
 }
 

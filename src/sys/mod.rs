@@ -7,7 +7,9 @@
 mod passed;
 mod socket_file;
 
-pub(crate) use self::passed::{is_listening, monotonic_micros, remove_variables, take_descriptor};
+pub(crate) use self::passed::{
+    copy_descriptor, is_listening, monotonic_micros, remove_variables, take_descriptor,
+};
 pub(crate) use self::socket_file::{bind_as, group_number};
 
 use std::io;

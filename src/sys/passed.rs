@@ -29,6 +29,24 @@ pub(crate) fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Returns a copy of a descriptor, which no program inherits that this process starts.
+///
+/// The caller makes sure that the number is that of the descriptor which it means: that it is not closed
+/// meanwhile.
+///
+/// # Errors
+/// The number is not that of an open descriptor, or the process has none left.
+pub(crate) fn copy_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    const ABOVE_STANDARD: libc::c_int = 3;
+    // SAFETY: fcntl takes plain numbers, and fails if the descriptor is not open.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, ABOVE_STANDARD) };
+    if copy == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the copy is new, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Removes variables from the environment, so that programs that this process starts do not see
 /// them. Does nothing and returns false if other threads run, which may be reading the environment.
 pub(crate) fn remove_variables(names: &[&str]) -> bool {

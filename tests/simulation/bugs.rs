@@ -490,8 +490,8 @@ impl Net for Faulty {
         self.net.send_from(socket, data, to, source)
     }
 
-    fn await_room(&mut self, socket: &mut Handle, token: usize) -> io::Result<()> {
-        self.net.await_room(socket, token)
+    fn await_room(&mut self, socket: &mut Handle) -> io::Result<()> {
+        self.net.await_room(socket)
     }
 
     fn close_datagram(&mut self, socket: Handle) {

@@ -11,6 +11,7 @@ use super::listener::path_of;
 use crate::address::Address;
 use crate::net::destination;
 use crate::net::destination::Destination;
+use crate::net::open_sockets::Entered;
 use crate::net::socket;
 use crate::net::socket::Bound;
 use crate::net::unix_path::SocketFile;
@@ -19,11 +20,15 @@ use crate::sys;
 /// A datagram socket of [`Mio`](crate::net::Mio).
 #[derive(Debug)]
 pub struct Datagram {
+    /// Before the socket, which is closed after it.
+    _entered: Option<Entered>,
     kind: Kind,
     /// Whether IPv4 addresses have to be written as IPv6 addresses to send to them.
     is_mapped: bool,
-    /// The token of the events, while one is to come when there is room to send.
-    pub(super) awaits_room: Option<usize>,
+    /// The token of its events.
+    pub(super) token: usize,
+    /// Whether one is to come when there is room to send.
+    pub(super) awaits_room: bool,
     _file: Option<SocketFile>,
 }
 
@@ -38,7 +43,7 @@ enum Kind {
 
 impl Datagram {
     /// Wraps a socket that is already bound.
-    pub(super) fn new(bound: Bound) -> io::Result<Self> {
+    pub(super) fn new(bound: Bound, token: usize) -> io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
         let is_mapped = bound.address.socket_addr().is_some_and(|it| it.is_ipv6());
         let kind = match &bound.address {
@@ -50,9 +55,11 @@ impl Datagram {
         };
 
         Ok(Self {
+            _entered: bound.entered,
             kind,
             is_mapped,
-            awaits_room: None,
+            token,
+            awaits_room: false,
             _file: bound.file,
         })
     }
@@ -66,9 +73,11 @@ impl Datagram {
             Kind::Unix(socket) => Kind::Unix(socket.try_clone()?),
         };
         Ok(Self {
+            _entered: None,
             kind,
             is_mapped: self.is_mapped,
-            awaits_room: None,
+            token: self.token,
+            awaits_room: false,
             _file: None,
         })
     }

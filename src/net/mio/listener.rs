@@ -11,6 +11,7 @@ use socket2::Socket;
 use crate::LOG_TARGET;
 use crate::address::Address;
 use crate::config::Config;
+use crate::net::open_sockets::Entered;
 use crate::net::socket;
 use crate::net::socket::Bound;
 use crate::net::unix_path::SocketFile;
@@ -18,6 +19,8 @@ use crate::net::unix_path::SocketFile;
 /// A listening socket of [`Mio`](crate::net::Mio).
 #[derive(Debug)]
 pub struct Listener {
+    /// Before the socket, which is closed after it.
+    _entered: Option<Entered>,
     kind: Kind,
     _file: Option<SocketFile>,
 }
@@ -42,6 +45,7 @@ impl Listener {
         };
 
         Ok(Self {
+            _entered: bound.entered,
             kind,
             _file: bound.file,
         })

@@ -20,6 +20,7 @@ mod listener;
 mod registrations;
 
 use std::io::{self, ErrorKind, IoSlice, Read};
+use std::mem;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -88,7 +89,7 @@ impl Mio {
 
     /// Wraps and watches a datagram socket that is already bound.
     pub(crate) fn adopt_datagram(&self, bound: Bound, token: usize) -> io::Result<Datagram> {
-        let datagram = Datagram::new(bound)?;
+        let datagram = Datagram::new(bound, token)?;
         self.watch(datagram.as_fd(), token, Interest::READABLE)?;
         Ok(datagram)
     }
@@ -373,16 +374,16 @@ impl Net for Mio {
     ) -> io::Result<()> {
         let sent = socket.send_from(data, to, source);
         let has_room = !matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
-        if let Some(token) = socket.awaits_room.take_if(|_| has_room) {
+        if has_room && mem::take(&mut socket.awaits_room) {
             // A socket that is watched for room has an event for each datagram that leaves it.
-            self.change(socket.as_fd(), token, Interest::READABLE)?;
+            self.change(socket.as_fd(), socket.token, Interest::READABLE)?;
         }
         sent
     }
 
-    fn await_room(&mut self, socket: &mut Datagram, token: usize) -> io::Result<()> {
-        socket.awaits_room = Some(token);
-        self.change(socket.as_fd(), token, BOTH)
+    fn await_room(&mut self, socket: &mut Datagram) -> io::Result<()> {
+        socket.awaits_room = true;
+        self.change(socket.as_fd(), socket.token, BOTH)
     }
 
     fn close_datagram(&mut self, socket: Datagram) {

@@ -337,9 +337,8 @@ impl<P: Protocol> Sessions<P> {
         if let Some(socket) = socket {
             is_blocked |= !peer.flush(socket, hub, &context);
             if is_blocked {
-                let listener = peer.session.peer().listener().unwrap_or_default();
                 self.blocked.push(token);
-                if let Err(error) = hub.net.await_room(socket, listener) {
+                if let Err(error) = hub.net.await_room(socket) {
                     peer.session.fail(CloseReason::Io(error));
                 }
             }

@@ -58,6 +58,7 @@ const RETRY: Duration = Duration::from_millis(50);
 /// ```
 pub struct Notified<F> {
     factory: F,
+    handle: ShutdownHandle,
     own: Option<Own>,
 }
 
@@ -73,12 +74,16 @@ struct Own {
 
 /// What the loops of a server share.
 struct Shared {
-    notifier: Notifier,
+    notifier: Option<Notifier>,
+    /// What to do when every loop serves.
+    at_ready: Mutex<Option<AtReady>>,
     handle: ShutdownHandle,
     loops: Mutex<Vec<Turning>>,
     is_ready: AtomicBool,
     is_stopping: AtomicBool,
 }
+
+type AtReady = Box<dyn FnOnce() + Send>;
 
 /// How a loop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,17 +103,53 @@ impl<F> Notified<F> {
     #[must_use]
     pub fn new(notifier: Option<Notifier>, handle: ShutdownHandle, factory: F) -> Self {
         let own = notifier.map(|notifier| {
-            let shared = Arc::new(Shared {
-                notifier,
-                handle: handle.clone(),
-                loops: Mutex::default(),
-                is_ready: AtomicBool::new(false),
-                is_stopping: AtomicBool::new(false),
-            });
+            let shared = Arc::new(Shared::new(Some(notifier), &handle));
             handle.set_pulse(Arc::downgrade(&shared) as _);
             Own::new(shared)
         });
-        Self { factory, own }
+        Self {
+            factory,
+            handle,
+            own,
+        }
+    }
+
+    /// Calls `work` once, on the loop that begins last, when every loop of the server serves and before
+    /// the manager is told so. It works without a notifier too. Call this before the value is cloned.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// use serveloop::service::notify::Notified;
+    /// use serveloop::{Config, Peer, Server, protocols::Echo};
+    ///
+    /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+    /// let handle = server.shutdown_handle();
+    /// let (sender, ready) = mpsc::channel();
+    ///
+    /// let factory = Notified::new(None, handle.clone(), |_: &Peer| Some(Echo));
+    /// let factory = factory.at_ready(move || {
+    ///     let _ = sender.send("every loop serves");
+    ///     handle.shutdown();
+    /// });
+    /// server.with(factory).serve_forever()?;
+    /// assert_eq!(ready.recv()?, "every loop serves");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn at_ready(mut self, work: impl FnOnce() + Send + 'static) -> Self {
+        let handle = &self.handle;
+        let new = || Own::new(Arc::new(Shared::new(None, handle)));
+        let own = self.own.get_or_insert_with(new);
+        *lock(&own.shared.at_ready) = Some(Box::new(work));
+        self
+    }
+}
+
+impl<F> Notified<F> {
+    fn notifies(&self) -> bool {
+        let own = self.own.as_ref();
+        own.is_some_and(|own| own.shared.notifier.is_some())
     }
 }
 
@@ -135,7 +176,8 @@ impl Own {
 
     /// Decides when to be called again.
     fn plan(&mut self, now: Instant) {
-        let retry = self.shared.notifier.retry().then_some(RETRY);
+        let notifier = self.shared.notifier.as_ref();
+        let retry = notifier.is_some_and(Notifier::retry).then_some(RETRY);
         let wait = self.shared.interval().into_iter().chain(retry).min();
         self.next = wait.and_then(|wait| now.checked_add(wait));
     }
@@ -163,6 +205,17 @@ impl Drop for Own {
 }
 
 impl Shared {
+    fn new(notifier: Option<Notifier>, handle: &ShutdownHandle) -> Self {
+        Self {
+            notifier,
+            at_ready: Mutex::default(),
+            handle: handle.clone(),
+            loops: Mutex::default(),
+            is_ready: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
     fn loops(&self) -> MutexGuard<'_, Vec<Turning>> {
         lock(&self.loops)
     }
@@ -183,7 +236,9 @@ impl Shared {
             .any(|one| matches!(one, Turning::Owes | Turning::Turned));
         drop(loops);
         if !waits && serves && !self.is_ready.swap(true, Ordering::SeqCst) {
-            self.notifier.ready();
+            let work = lock(&self.at_ready).take();
+            work.into_iter().for_each(|work| work());
+            self.notifier.iter().for_each(Notifier::ready);
         }
     }
 
@@ -199,7 +254,7 @@ impl Shared {
             *one = Turning::Owes;
         }
         drop(loops);
-        self.notifier.alive();
+        self.notifier.iter().for_each(Notifier::alive);
     }
 }
 
@@ -207,17 +262,19 @@ impl Shared {
 /// serves a connection.
 impl Pulse for Shared {
     fn interval(&self) -> Option<Duration> {
-        Some(self.notifier.watchdog()? / SIGNS)
+        Some(self.notifier.as_ref()?.watchdog()? / SIGNS)
     }
 
     fn beat(&self) {
         self.note(0);
-        self.notifier.retry();
+        self.notifier.iter().for_each(|notifier| {
+            notifier.retry();
+        });
     }
 
     fn stopping(&self) {
         if !self.is_stopping.swap(true, Ordering::SeqCst) {
-            self.notifier.stopping();
+            self.notifier.iter().for_each(Notifier::stopping);
         }
     }
 }
@@ -228,6 +285,7 @@ impl<F: Clone> Clone for Notified<F> {
         let own = self.own.as_ref();
         Self {
             factory: self.factory.clone(),
+            handle: self.handle.clone(),
             own: own.map(|own| Own::new(Arc::clone(&own.shared))),
         }
     }
@@ -237,7 +295,7 @@ impl<F: fmt::Debug> fmt::Debug for Notified<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notified")
             .field("factory", &self.factory)
-            .field("notifies", &self.own.is_some())
+            .field("notifies", &self.notifies())
             .finish()
     }
 }

@@ -5,6 +5,7 @@ mod activation;
 mod deadlines;
 mod delivery;
 mod groups;
+mod handed_on;
 mod monitor;
 mod notify;
 mod offload;

@@ -305,7 +305,7 @@ impl Net for Network {
         outcome
     }
 
-    fn await_room(&mut self, _: &mut Handle, _: usize) -> io::Result<()> {
+    fn await_room(&mut self, _: &mut Handle) -> io::Result<()> {
         self.plan_room();
         Ok(())
     }
