@@ -26,6 +26,14 @@ impl Failure {
         }
     }
 
+    /// Returns what is wrong, without the command's name.
+    pub(crate) fn problem(&self) -> String {
+        match self {
+            Self::Usage(problem) => problem.clone(),
+            Self::System(error) => error.to_string(),
+        }
+    }
+
     /// Prints the error on standard error and returns the exit status. Waits at most [`LAST_WAIT`]
     /// for a slow reader: signals are caught by now, so nothing else would end a longer wait.
     pub(crate) fn report(self) -> ExitCode {

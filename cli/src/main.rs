@@ -13,6 +13,7 @@ mod manual;
 mod outbound;
 mod patient;
 mod protocols;
+mod restart;
 mod serve;
 mod serving;
 mod signals;

@@ -97,6 +97,9 @@ static DUMPS: AtomicUsize = AtomicUsize::new(0);
 /// What SIGHUP does, if anything.
 static AT_HANGUP: OnceLock<Action> = OnceLock::new();
 
+/// What SIGUSR2 does, if anything.
+static AT_RESTART: OnceLock<Action> = OnceLock::new();
+
 type Action = Box<dyn Fn() + Send + Sync>;
 
 /// Catches signals from the start, and passes them to the server as soon as there is one.
@@ -181,12 +184,27 @@ impl Signals {
         }
     }
 
+    /// Returns what tells whether the server was asked to end.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked(Arc::clone(&self.shared))
+    }
+
     /// Returns the exit status if a second signal cut the shutdown short.
     pub(crate) fn exit_code(&self) -> Option<ExitCode> {
         let requests = self.shared.server.get()?.requests();
         let status = BY_SIGNAL + self.shared.last.load(Ordering::SeqCst);
         let status = u8::try_from(status).ok()?;
         (requests > 1).then(|| ExitCode::from(status))
+    }
+}
+
+/// Tells whether a signal has asked the server to end, even if its shutdown begins later.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked(Arc<Shared>);
+
+impl Asked {
+    pub(crate) fn is_asked(&self) -> bool {
+        self.0.last.load(Ordering::SeqCst) != 0
     }
 }
 
@@ -282,7 +300,12 @@ pub(crate) fn at_hangup(action: impl Fn() + Send + Sync + 'static) {
     let _ = AT_HANGUP.set(Box::new(action));
 }
 
-/// Runs what SIGHUP does, and logs each ignored signal once, the first time that it arrives. Costs one
+/// Lets SIGUSR2 run `action`, like [`at_hangup`].
+pub(crate) fn at_restart(action: impl Fn() + Send + Sync + 'static) {
+    let _ = AT_RESTART.set(Box::new(action));
+}
+
+/// Runs what SIGHUP and SIGUSR2 do, and logs each ignored signal once, the first time that it arrives. Costs one
 /// atomic load if there is none.
 #[inline]
 pub(crate) fn tell_heard() {
@@ -308,8 +331,13 @@ fn tell_new(heard: usize) {
         if heard & bit == 0 {
             continue;
         }
-        match AT_HANGUP.get() {
-            Some(action) if *signal == SIGHUP => action(),
+        let action = match *signal {
+            SIGHUP => AT_HANGUP.get(),
+            SIGUSR2 => AT_RESTART.get(),
+            _ => None,
+        };
+        match action {
+            Some(action) => action(),
             // Each loop sees its number.
             _ if *signal == SIGUSR1 => {}
             _ if told & bit == 0 => {

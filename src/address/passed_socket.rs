@@ -76,6 +76,13 @@ impl FromStr for SocketFileId {
 }
 
 /// A text is no [`SocketFileId`].
+///
+/// ```
+/// use serveloop::net::SocketFileId;
+///
+/// let error = "somewhere".parse::<SocketFileId>().unwrap_err();
+/// assert!(error.to_string().contains("66306:131"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotASocketFileId;
 

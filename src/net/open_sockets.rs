@@ -57,6 +57,36 @@ struct Entry {
 }
 
 /// A copy of one socket that a server listens on.
+///
+/// The file of a Unix socket belongs to one process, which removes it at its end:
+///
+/// ```
+/// use std::os::fd::AsFd;
+///
+/// use serveloop::service::activation::Inherited;
+/// use serveloop::{Config, Server};
+///
+/// # let directory = std::env::temp_dir().join(format!("open-socket-{}", std::process::id()));
+/// # std::fs::create_dir_all(&directory)?;
+/// let path = directory.join("socket");
+/// let uri = format!("unix://{}", path.display());
+/// let old = Server::bind(&[uri.parse()?], Config::default())?;
+///
+/// let socket = old.open_sockets().list()?.remove(0);
+/// let copy = socket.as_fd().try_clone_to_owned()?;
+/// let inherited = Inherited::handed_on([copy], socket.file())?;
+/// let new = Server::bind_with(&[inherited.listen()?], Config::default())?;
+///
+/// // The new server serves, so the old one leaves the file to it.
+/// socket.leave_file();
+/// new.open_sockets().list()?.iter().for_each(|socket| socket.own_file());
+/// drop(old);
+/// assert!(path.exists());
+/// drop(new);
+/// assert!(!path.exists());
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct OpenSocket {
     listener: usize,

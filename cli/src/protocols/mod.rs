@@ -142,6 +142,12 @@ impl Protocol {
         }
     }
 
+    /// Returns why a server of this protocol cannot be replaced by a new process, if so.
+    pub(crate) fn objection_to_restarts(&self) -> Option<&'static str> {
+        let shares_input = matches!(self, Self::Operator(_));
+        shares_input.then_some("operator reads standard input, which two processes cannot share")
+    }
+
     /// Returns what the protocol is called on the command line.
     pub(crate) fn name(&self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! What the service manager gave this process: sockets, and whom to notify.
+//! What the service manager gave this process: sockets, and whom to notify; and what a process gave that
+//! this one replaces.
 
 use std::io;
 
@@ -7,6 +8,7 @@ use serveloop::service::notify::{self, Notifier};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
+use crate::restart::{Former, Program, Word};
 use crate::sys;
 
 /// The sockets and the notifier of a service manager.
@@ -14,21 +16,55 @@ use crate::sys;
 pub(crate) struct Manager {
     sockets: Vec<Inherited>,
     notifier: io::Result<Option<Notifier>>,
+    former: io::Result<Option<Former>>,
+    program: Program,
 }
 
 impl Manager {
     /// Takes what the environment describes. Call this at the start of `main`: nothing may be opened
     /// before it, and no thread may run.
     pub(crate) fn take() -> Self {
+        let program = Program::of_this_process();
         Self {
             sockets: activation::take(),
             notifier: notify::take(),
+            former: Former::take(),
+            program,
         }
     }
 
-    /// Returns whether it passed a descriptor.
-    pub(super) fn has_sockets(&self) -> bool {
-        !self.sockets.is_empty()
+    /// Returns the program of this process.
+    pub(super) fn program(&self) -> Program {
+        self.program.clone()
+    }
+
+    /// Returns what is said to the process that this one replaces, if there is one.
+    ///
+    /// # Errors
+    /// Fails if what it hands on is not there.
+    pub(super) fn word(&mut self) -> Result<Option<Word>, Failure> {
+        match &mut self.former {
+            Ok(former) => Ok(former.as_ref().map(Former::word).transpose()?),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string()).into()),
+        }
+    }
+
+    /// Returns whether the former process listened at this URI, and its sockets are not taken yet.
+    pub(super) fn has_handed_on(&self, uri: &str) -> bool {
+        let former = self.former.as_ref().ok().and_then(Option::as_ref);
+        former.is_some_and(|former| former.has(uri))
+    }
+
+    /// Returns the sockets of each place of a URI that the former process listened at.
+    pub(super) fn handed_on(&mut self, uri: &str) -> Vec<Vec<&Inherited>> {
+        let former = self.former.as_mut().ok().and_then(Option::as_mut);
+        former.map_or_else(Vec::new, |former| former.named(uri))
+    }
+
+    /// Returns whether it passed a descriptor, to this process or to the former one. `uri` is that of all
+    /// of them.
+    pub(super) fn has_sockets(&self, uri: &str) -> bool {
+        !self.sockets.is_empty() || self.has_handed_on(uri)
     }
 
     /// Returns the passed sockets with this name, or all of them if it is empty.
@@ -68,6 +104,9 @@ impl Manager {
     /// # Errors
     /// Returns what is wrong with the address of the manager.
     pub(super) fn into_notifier(self) -> io::Result<Option<Notifier>> {
+        if let Ok(Some(former)) = &self.former {
+            former.say_unused();
+        }
         if let Some(unused) = activation::unused(&self.sockets) {
             log::warn!(
                 target: TARGET, "passed descriptors (LISTEN_FDS) are not served, and their clients \

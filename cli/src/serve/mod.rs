@@ -23,6 +23,7 @@ use serveloop::{Address, Config, Server};
 use crate::failure::Failure;
 use crate::logger::{TARGET, describe_server};
 use crate::protocols::Protocol;
+use crate::restart::{RestartOptions, Restarts, Setting};
 use crate::serve::entry::EntryOptions;
 use crate::serve::given::GivenListen;
 use crate::serve::limits::Limits;
@@ -104,6 +105,13 @@ const PASSED_LISTEN: &str = "systemd://";
 /// the server goes on for that time before. SIGUSR1 writes the statistics to the log. SIGHUP is ignored
 /// if there is nothing to read again.
 ///
+/// SIGUSR2 replaces the server by a new process of the program that is at its path now, with the same
+/// arguments and sockets. No client is refused: the old process finishes the connections that it has. If
+/// the new one does not serve, the old one goes on:
+///
+///   $ serveloop serve echo --listen tcp://:9999 --pid-file /run/echo.pid
+///   $ kill -USR2 $(cat /run/echo.pid)
+///
 /// Everything has a limit, and every limit is an option. Sizes are written as 4096, 64KiB or 1MiB,
 /// durations as 250ms, 10s or 5m:
 ///
@@ -154,12 +162,24 @@ pub(crate) struct Serve {
     #[command(flatten)]
     execution: Execution,
     #[command(flatten)]
+    restart: RestartOptions,
+    #[command(flatten)]
     limits: Limits,
 }
 
 impl Serve {
-    /// Serves until a signal ends the server. Returns the exit status.
+    /// Serves until a signal ends the server. Returns the exit status. If this process was to replace
+    /// another one and cannot, that one is told why.
     pub(crate) fn run(self, mut manager: Manager) -> Result<ExitCode, Failure> {
+        let word = manager.word()?;
+        let outcome = self.serve(manager);
+        if let (Err(failure), Some(word)) = (&outcome, word) {
+            word.fail(&failure.problem());
+        }
+        outcome
+    }
+
+    fn serve(self, mut manager: Manager) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config(&self.protocol.needs())?;
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
@@ -179,6 +199,7 @@ impl Serve {
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
         signals.tell(server.shutdown_handle());
+        let mut setting = self.setting(&server, &mut manager, &signals, &config)?;
         let notifier = manager.into_notifier().unwrap_or_else(|error| {
             log::warn!(target: TARGET, "{error}: the service manager is not notified");
             None
@@ -186,6 +207,8 @@ impl Serve {
         places.reload_at_hangup(notifier.clone());
         // What was passed is open as long as the server listens, and no longer.
         drop(places.listens);
+        (setting.names, setting.notifier) = (places.names, notifier.clone());
+        let (restarts, ending) = Restarts::new(setting, &self.restart)?;
         let of_places = OfPlaces {
             doors: places.doors,
             tls: places.tls,
@@ -193,6 +216,7 @@ impl Serve {
             rate,
             lifetime: self.entry.lifetime(&config),
             notifier,
+            restarts: Some(restarts),
         };
         let server = BoundServer::new(server, of_places);
 
@@ -213,16 +237,41 @@ impl Serve {
         describe_server(self.protocol.name(), server.uris().collect());
         announce(&server);
         let statistics = self.protocol.serve(server, &config, self.execution)?;
+        drop(ending);
         log::info!(target: TARGET, "{}", statistics_line(&statistics));
         Ok(signals.exit_code().unwrap_or(ExitCode::SUCCESS))
     }
 }
 
 impl Serve {
+    /// Returns what the server has to know for its restarts, but for the names of its places and the
+    /// notifier.
+    fn setting(
+        &self,
+        server: &Server,
+        manager: &mut Manager,
+        signals: &Signals,
+        config: &Config,
+    ) -> Result<Setting, Failure> {
+        Ok(Setting {
+            program: manager.program(),
+            sockets: server.open_sockets(),
+            places: server.places().to_vec(),
+            names: Vec::new(),
+            handle: server.shutdown_handle(),
+            asked: signals.asked(),
+            notifier: None,
+            drain: config.drain_timeout,
+            is_forking: self.execution.is_forking(),
+            objection: self.protocol.objection_to_restarts(),
+            former: manager.word()?,
+        })
+    }
+
     /// Returns where to listen. Sockets that were passed are not left waiting because the user says
     /// nothing.
     fn listen_of(&self, manager: &Manager) -> Vec<String> {
-        match self.given_listen.is_given() || !manager.has_sockets() {
+        match self.given_listen.is_given() || !manager.has_sockets(PASSED_LISTEN) {
             true => self.listen.clone(),
             false => vec![PASSED_LISTEN.to_owned()],
         }

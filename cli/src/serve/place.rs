@@ -60,27 +60,32 @@ type Found = (Vec<Vec<Listen>>, OtherOptions);
 fn passed(uri: &str, keys: &[&str], manager: &mut Manager) -> Result<Option<Found>, Failure> {
     let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
     let (name, number) = (place.strip_prefix(SYSTEMD), place.strip_prefix(FD));
-    if name.is_none() && number.is_none() {
-        return Ok(None);
-    }
-
     let bad = |problem: &dyn Display| Failure::Usage(format!("{uri:?}: {problem}"));
-    let parsed = ListenOptions::parse_query(query, keys);
-    let (options, others) = parsed.map_err(|error| bad(&error))?;
-    let sockets: Vec<&Inherited> = match number {
-        Some(number) => {
-            let expected = "expected the number of a descriptor, for example fd://3";
-            let number = number.parse().ok().filter(|number| *number >= 0);
-            vec![manager.numbered(uri, number.ok_or_else(|| bad(&expected))?)?]
+    let parsed = || ListenOptions::parse_query(query, keys).map_err(|error| bad(&error));
+    let each = |sockets: Vec<_>| sockets.into_iter().map(|socket| vec![socket]).collect();
+
+    let (sockets, (options, others)): (Vec<Vec<&Inherited>>, _) = match (name, number) {
+        _ if manager.has_handed_on(uri) => {
+            let options = parsed()?;
+            (manager.handed_on(uri), options)
         }
-        None => manager.named(uri, name.unwrap_or_default())?,
+        (_, Some(number)) => {
+            let expected = "expected the number of a descriptor, for example fd://3";
+            let options = parsed()?;
+            let number = number.parse().ok().filter(|number| *number >= 0);
+            let number = number.ok_or_else(|| bad(&expected))?;
+            (each(vec![manager.numbered(uri, number)?]), options)
+        }
+        (Some(name), None) => {
+            let options = parsed()?;
+            (each(manager.named(uri, name)?), options)
+        }
+        (None, None) => return Ok(None),
     };
 
-    let listen = |socket: &&Inherited| {
-        let listen = socket.listen_with(options.clone())?;
-        Ok::<_, io::Error>(vec![listen])
-    };
-    let places: Result<Vec<_>, _> = sockets.iter().map(listen).collect();
+    let listen = |socket: &&Inherited| socket.listen_with(options.clone());
+    let place = |sockets: &Vec<_>| sockets.iter().map(listen).collect();
+    let places: Result<Vec<_>, io::Error> = sockets.iter().map(place).collect();
     let places = places.map_err(|error| {
         Failure::System(io::Error::new(error.kind(), format!("{uri}: {error}")))
     })?;

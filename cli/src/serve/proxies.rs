@@ -8,6 +8,7 @@ use serveloop::{Address, Listen};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
+use crate::restart::PlaceName;
 use crate::serve::entry;
 use crate::serve::manager::Manager;
 use crate::serve::place::{self, given_twice};
@@ -50,6 +51,7 @@ pub(super) struct Places {
     pub(super) doors: Vec<Option<Proxy>>,
     pub(super) tls: Vec<Option<ListenerTls>>,
     pub(super) access: Vec<Option<Access>>,
+    pub(super) names: Vec<PlaceName>,
     /// What is read again: of each URI its TLS and its lists, and the lists for all.
     reloaded: Reloaded,
 }
@@ -88,10 +90,11 @@ impl ProxyOptions {
     ) -> Result<Places, Failure> {
         let (mut listens, mut doors, mut tls) = (Vec::new(), Vec::new(), Vec::new());
         let (mut access, mut reloaded) = (Vec::new(), Reloaded::default());
+        let mut names = Vec::new();
         reloaded.add_access(usual);
         let mut is_trust_used = self.trust.is_none() || self.proxy.is_some();
 
-        for uri in uris {
+        for (number, uri) in uris.iter().enumerate() {
             let place::Written {
                 mut places,
                 of_tls,
@@ -120,6 +123,7 @@ impl ProxyOptions {
             access.extend(places.iter().map(|_| listed.clone()));
             doors.extend(places.iter().map(|_| door.clone()));
             tls.extend(places.iter().map(|_| own_tls.clone()));
+            names.extend(places.iter().map(|_| PlaceName::new(number, uri)));
             listens.append(&mut places);
         }
 
@@ -132,6 +136,7 @@ impl ProxyOptions {
             doors,
             tls,
             access,
+            names,
             reloaded,
         })
     }

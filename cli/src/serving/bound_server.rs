@@ -6,6 +6,7 @@ use serveloop::layer::proxy::Proxy;
 use serveloop::service::notify::Notifier;
 use serveloop::{Address, Peer, Server};
 
+use crate::restart::Restarts;
 use crate::serving::{Access, ConnectRate, Lifetime, ListenerTls};
 
 /// What belongs to the places of a server, by their order, and to all of its connections.
@@ -17,6 +18,7 @@ pub(crate) struct OfPlaces {
     pub(crate) rate: Option<ConnectRate>,
     pub(crate) lifetime: Option<Lifetime>,
     pub(crate) notifier: Option<Notifier>,
+    pub(crate) restarts: Option<Restarts>,
 }
 
 /// A server, and for each of its listeners the door that its clients come through, its TLS and its
@@ -95,6 +97,7 @@ impl BoundServer {
             rate: of.rate,
             lifetime: of.lifetime,
             notifier: of.notifier,
+            restarts: of.restarts,
         };
         (self.server, around)
     }
@@ -109,6 +112,7 @@ pub(super) struct Around {
     pub(super) rate: Option<ConnectRate>,
     pub(super) lifetime: Option<Lifetime>,
     pub(super) notifier: Option<Notifier>,
+    pub(super) restarts: Option<Restarts>,
 }
 
 /// Returns what belongs to the place of each listener.

@@ -11,6 +11,7 @@ use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistic
 
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
+use crate::restart::{RestartHook, Restarts};
 use crate::serving::BoundServer;
 use crate::serving::bound_server::Around;
 use crate::serving::boxed_factory::BoxedFactory;
@@ -140,11 +141,13 @@ impl Execution {
             rate,
             lifetime,
             notifier,
+            restarts,
         } = around;
+        let told = (notifier, restarts);
         let is_gated = access.is_some() || rate.is_some();
         let is_wrapped = doors.is_some() || tls.is_some() || lifetime.is_some() || is_gated;
         if limit.is_unlimited() && !is_wrapped {
-            return self.serve_in_model(server, notifier, factory, chore);
+            return self.serve_in_model(server, told, factory, chore);
         }
 
         // What is limited are the protocol's own bytes and messages, not those of TLS. The header of a
@@ -165,13 +168,13 @@ impl Execution {
         if let Some(lifetime) = lifetime {
             factory = factory.within(Mortal::new(lifetime));
         }
-        self.serve_in_model(server, notifier, factory, chore)
+        self.serve_in_model(server, told, factory, chore)
     }
 
     fn serve_in_model<F, C>(
         self,
         server: Server,
-        notifier: Option<Notifier>,
+        (notifier, restarts): (Option<Notifier>, Option<Restarts>),
         factory: F,
         chore: C,
     ) -> io::Result<Statistics>
@@ -185,8 +188,11 @@ impl Execution {
             factory,
             chore,
             dump: StatisticsDump::new(handle.clone()),
+            restart: RestartHook::new(restarts.clone()),
         };
-        let server = server.with(Notified::new(notifier, handle, attentive));
+        let factory = Notified::new(notifier, handle, attentive);
+        let ready = move || restarts.iter().for_each(Restarts::ready);
+        let server = server.with(factory.at_ready(ready));
         // With this model a connection keeps the main thread from the loop, which a signal wakes.
         if self.model == Model::Sequential {
             tell_from_a_thread()?;
@@ -216,6 +222,7 @@ struct Attentive<F, C> {
     factory: F,
     chore: C,
     dump: StatisticsDump,
+    restart: RestartHook,
 }
 
 impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
@@ -238,12 +245,14 @@ impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
     }
 
     fn started(&mut self, actions: &mut Actions<'_, F::Protocol>) {
+        self.restart.started(actions);
         self.factory.started(actions);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         let own = self.factory.poll_timeout();
-        own.into_iter().chain(self.chore.due()).min()
+        let others = self.chore.due().into_iter().chain(self.restart.due());
+        own.into_iter().chain(others).min()
     }
 
     fn handle_timeout(&mut self, actions: &mut Actions<'_, F::Protocol>) {
@@ -267,6 +276,7 @@ impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
 
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         tell_heard();
+        self.restart.look(actions);
         self.dump.look(actions);
         self.factory.service_actions(actions);
     }

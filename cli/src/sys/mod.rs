@@ -9,7 +9,7 @@ mod passed;
 mod timer;
 
 pub(crate) use self::alarm::set_alarm;
-pub(crate) use self::passed::take_socket;
+pub(crate) use self::passed::{pass_on, take_descriptor, take_socket, take_variable};
 pub(crate) use self::timer::Interrupts;
 
 use std::mem::{self, MaybeUninit};

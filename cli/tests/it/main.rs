@@ -8,6 +8,7 @@ mod fetch;
 mod outbound;
 mod project;
 mod protocols;
+mod restart;
 mod serve;
 mod serving;
 mod signals;

@@ -9,7 +9,7 @@ mod entry;
 mod judges;
 mod lines;
 mod logging;
-mod proxied;
+pub(crate) mod proxied;
 mod stuck;
 #[cfg(not(feature = "tls"))]
 mod unencrypted;

@@ -505,7 +505,7 @@ fn connect_sends_a_header() {
 }
 
 /// A load balancer in front of a server. Ended when this is dropped.
-pub(super) struct Balancer {
+pub(crate) struct Balancer {
     child: Child,
     address: SocketAddr,
     _directory: Directory,
@@ -513,8 +513,12 @@ pub(super) struct Balancer {
 
 impl Balancer {
     /// Starts HAProxy, whose backend has these options beside the address.
-    fn haproxy(server: SocketAddr, options: &str) -> Self {
+    pub(crate) fn haproxy(server: SocketAddr, options: &str) -> Self {
         Self::haproxy_at("fd@0", server, options)
+    }
+
+    pub(crate) fn uri(&self) -> String {
+        format!("tcp://{}", self.address)
     }
 
     /// The same, with options of the place where it listens after that.

@@ -166,6 +166,12 @@ impl Served {
     /// Waits only for the end of the process, even if others still hold its output open.
     #[track_caller]
     pub(crate) fn expect_exit(mut self) -> ExitStatus {
+        self.wait_for_exit()
+    }
+
+    /// Waits for the end of the process. What others say that it has started is still heard.
+    #[track_caller]
+    pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().expect("our child") {
@@ -189,6 +195,12 @@ impl Served {
     pub(crate) fn all(mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
         let (stdout, stderr) = (self.stdout.rest(), self.stderr.rest());
         (self.child.wait().expect("our child"), stderr, stdout)
+    }
+
+    /// Waits until nobody logs any more, and returns the lines that were not waited for.
+    #[track_caller]
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.stderr.rest()
     }
 
     /// Waits for an orderly end, and returns the log lines that were not waited for.

@@ -1,0 +1,153 @@
+//! The old process's side of one attempt: a new process that does not serve yet.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serveloop::net::OpenSocket;
+
+use crate::restart::manifest::{FAILED, GO, HandedSocket, Manifest, PlaceName, READY, VARIABLE};
+use crate::sys;
+
+/// The most that a new process may say before a line ends, in bytes.
+const WORD_MOST: usize = 1 << 20;
+
+/// A new process that was started and does not serve yet. Dropping it ends the process.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    child: Child,
+    control: UnixStream,
+    heard: Vec<u8>,
+    until: Instant,
+    patience: Duration,
+    is_done: bool,
+}
+
+/// How far an attempt is.
+#[derive(Debug, PartialEq)]
+pub(super) enum Progress {
+    /// The new process does not serve yet.
+    Waits,
+    /// It serves, and has listeners with these socket files.
+    Ready(Vec<String>),
+    Failed(String),
+}
+
+impl Attempt {
+    /// Starts the program with these sockets. `place` says where each listener belongs, by its number.
+    ///
+    /// # Errors
+    /// Says why it cannot be started.
+    pub(super) fn start(
+        mut command: Command,
+        sockets: Vec<OpenSocket>,
+        place: impl Fn(usize) -> (usize, PlaceName),
+        patience: Duration,
+    ) -> io::Result<Self> {
+        let (control, theirs) = UnixStream::pair()?;
+        control.set_nonblocking(true)?;
+        let handed = |socket: &OpenSocket| {
+            let (place_number, place) = place(socket.listener());
+            HandedSocket {
+                descriptor: socket.as_fd().as_raw_fd(),
+                place,
+                place_number,
+                listener: socket.listener(),
+                file: socket.file().map(|file| file.to_string()),
+            }
+        };
+        let manifest = Manifest {
+            control: theirs.as_raw_fd(),
+            sockets: sockets.iter().map(handed).collect(),
+        };
+
+        let descriptors = sockets.into_iter().map(OwnedFd::from);
+        let descriptors = descriptors.chain([theirs.into()]).collect();
+        command.env(VARIABLE, serde_json::to_string(&manifest)?);
+        sys::pass_on(&mut command, descriptors);
+        Ok(Self {
+            child: command.spawn()?,
+            control,
+            heard: Vec::new(),
+            until: Instant::now() + patience,
+            patience,
+            is_done: false,
+        })
+    }
+
+    /// Returns the number of the new process.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Looks how far it is. Never waits.
+    pub(super) fn progress(&mut self) -> Progress {
+        // What it said before it ended counts.
+        let ended = self.child.try_wait();
+        self.hear();
+        if let Some(line) = self.line() {
+            return self.understood(&line);
+        }
+        match ended {
+            Ok(None) if Instant::now() < self.until => Progress::Waits,
+            Ok(None) => Progress::Failed(format!(
+                "the new process ({}) does not serve within {:?} (--restart-timeout)",
+                self.process(),
+                self.patience
+            )),
+            Ok(Some(status)) => Progress::Failed(format!(
+                "the new process ({}) ended before it served, with {status}",
+                self.process()
+            )),
+            Err(error) => Progress::Failed(format!("the new process is lost: {error}")),
+        }
+    }
+
+    /// Lets the new process go on alone.
+    pub(super) fn release(mut self) {
+        self.is_done = true;
+        // If it has ended just now, its parent has nothing left to say either.
+        let _ = writeln!(self.control, "{GO}");
+    }
+
+    fn hear(&mut self) {
+        let mut room = [0; 4_096];
+        while self.heard.len() < WORD_MOST {
+            match self.control.read(&mut room) {
+                Ok(0) => return,
+                Ok(count) => self.heard.extend_from_slice(&room[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn line(&self) -> Option<String> {
+        let end = self.heard.iter().position(|byte| *byte == b'\n')?;
+        Some(String::from_utf8_lossy(&self.heard[..end]).into_owned())
+    }
+
+    fn understood(&self, line: &str) -> Progress {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            READY => Progress::Ready(rest.split_whitespace().map(str::to_owned).collect()),
+            FAILED => Progress::Failed(format!(
+                "the new process ({}) cannot serve: {rest}",
+                self.process()
+            )),
+            _ => Progress::Failed(format!("the new process says {line:?}")),
+        }
+    }
+}
+
+impl Drop for Attempt {
+    /// It serves nobody, so there is nothing that it would have to finish.
+    fn drop(&mut self) {
+        if !self.is_done {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
