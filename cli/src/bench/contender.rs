@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serveloop::Address;
-use serveloop_measure::{Pace, Scenario, Secured};
+use serveloop_measure::{Family, Pace, Scenario, Secured};
 
 use crate::bench::interrupt::Interrupt;
 use crate::bench::trouble::TIMED_OUT;
@@ -33,7 +33,7 @@ pub(crate) enum Contender {
     Target(Target),
 }
 
-/// A model of the command's own echo server.
+/// A model of the command's own servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
     EventLoop,
@@ -49,6 +49,8 @@ pub(crate) struct Target {
     uri: String,
     /// All addresses that the name resolves to.
     addresses: Vec<Address>,
+    /// Its process, if the user says which one that is.
+    pub(crate) process: Option<Family>,
     /// TLS, if the URI says so.
     pub(crate) secured: Option<Secured>,
 }
@@ -62,6 +64,14 @@ impl PartialEq for Target {
 impl Eq for Target {}
 
 impl Contender {
+    /// Returns where the server is, or nothing for one that is started.
+    pub(crate) fn uri(&self) -> &str {
+        match self {
+            Self::Model(_) => "",
+            Self::Target(target) => &target.uri,
+        }
+    }
+
     /// Returns why this server cannot take the load, or `None` if it can.
     pub(crate) fn objection(&self, scenario: &Scenario) -> Option<&'static str> {
         let total = scenario.total();
@@ -69,6 +79,9 @@ impl Contender {
             // With churn, clients wait in the system's queue for their turn.
             Self::Model(Model::Sequential) if total > 1 && scenario.pace != Pace::Churn => {
                 Some("serves one connection at a time")
+            }
+            Self::Model(Model::Forking) if scenario.protocol == "resp" => {
+                Some("processes do not share the keys")
             }
             Self::Model(Model::Forking) if total > PROCESSES_MOST => {
                 Some("needs more than 2,000 processes")
@@ -79,11 +92,11 @@ impl Contender {
 }
 
 impl Model {
-    /// Returns the arguments that start a server of this model for the load. All limits and
+    /// Returns the arguments that start a server of this model and protocol for the load. All limits and
     /// deadlines are on, and raised only as far as the load needs.
-    pub(crate) fn arguments(self, scenario: &Scenario) -> Vec<String> {
+    pub(crate) fn arguments(self, protocol: &str, scenario: &Scenario) -> Vec<String> {
         let most = scenario.standing_most().to_string();
-        let mut arguments: Vec<String> = ["serve", "echo"].map(str::to_owned).into();
+        let mut arguments: Vec<String> = ["serve", protocol].map(str::to_owned).into();
         for listener in 1..=scenario.listeners() {
             // Only Linux accepts all of 127.0.0.0/8. Elsewhere, the ports distinguish the
             // listeners.
@@ -158,6 +171,7 @@ impl Target {
         Ok(Self {
             uri: uri.to_owned(),
             addresses,
+            process: None,
             secured: secured.transpose()?,
         })
     }
@@ -370,7 +384,7 @@ mod tests {
 
     #[test]
     fn servers_take_the_load_that_they_are_started_for() {
-        let arguments = Model::Forking.arguments(&scenario(1_000));
+        let arguments = Model::Forking.arguments("echo", &scenario(1_000));
         let value = |option: &str| {
             let place = arguments.iter().position(|argument| argument == option);
             arguments[place.unwrap() + 1].as_str()

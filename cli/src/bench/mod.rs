@@ -1,4 +1,4 @@
-//! `serveloop bench`: measures how fast servers echo, and what it costs them.
+//! `serveloop bench`: measures how fast servers answer, and what it costs them.
 //!
 //! The crate `serveloop-measure` measures. This room holds what is asked of it and what is made of the
 //! figures: the options and the plan, the command's own servers, and the results as a table, JSON and
@@ -13,8 +13,10 @@ mod plan;
 mod results;
 mod round;
 mod server;
+mod spoken;
 mod table;
 mod trouble;
+mod unescaped;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -40,7 +42,7 @@ use crate::unblocked::write_in_full;
 /// The file name that means standard output.
 const DASH: &str = "-";
 
-/// Measures how fast servers echo messages, and what that costs them.
+/// Measures how fast servers answer messages, and what that costs them.
 ///
 /// Compare the models of serving on this machine. The servers are started on loopback, and ended
 /// afterwards:
@@ -69,13 +71,32 @@ const DASH: &str = "-";
 ///
 ///   $ serveloop bench --target tls://localhost:9443 --ca cert.pem --churn --connections 10 --resume
 ///
+/// Without more, servers have to send back what they receive. Measure servers of other protocols, our own
+/// or any other: http sends a GET, resp the PING of Redis, websocket a text after its handshake.
+///
+///   $ serveloop bench --protocol http --compare event-loop,threaded
+///   $ serveloop serve resp --listen unix:///tmp/resp.sock
+///   $ serveloop bench --protocol resp --target unix:///tmp/resp.sock
+///
+/// --process adds the processor time and the memory of a target that is a process of this machine, for
+/// example --process $(pidof redis-server).
+///
+/// For any other protocol say what to send, and where a reply ends: with a text, or after the length
+/// that it begins with. \r, \n, \t, \\ and \xNN are single bytes. Every reply has to be the same as
+/// the first one, unless --any-reply is given:
+///
+///   $ serveloop bench --target unix:///tmp/resp.sock --send 'PING\r\n' --until '+PONG\r\n'
+///   $ serveloop bench --target unix:///tmp/resp.sock --send 'INCR n\r\n' --until '\r\n' --any-reply
+///   $ serveloop bench --compare event-loop --send 'hello\x00' --length-prefix u32
+///
 /// Keep the results as data, and as a page with charts that can be published as it is:
 ///
 ///   $ serveloop bench --json results.json --report results.html
 ///
 /// The servers and the load generator run on different cores if there are at least two. Servers take
-/// turns, round by round. Every byte that comes back is compared with what was sent. A wrong byte, a
-/// connection that ends, and a server that sends nothing for --timeout are failures (exit status 1).
+/// turns, round by round. Every byte that comes back is compared with what was sent, or with what the
+/// reply has to be. A wrong byte, a reply that is missing or that nobody asked for, a connection that ends,
+/// and a server that sends nothing for --timeout are failures (exit status 1).
 ///
 /// For each server the table shows the medians of all rounds:
 ///
@@ -93,8 +114,8 @@ const DASH: &str = "-";
 /// owner, its access list, its extended attributes or another hard link, is overwritten instead.
 ///
 /// --json writes an object with "command", "date", "machine", "method", "ended" (why it ended early, or
-/// null) and "results", a list of objects: "server", "load" (closed, open, churn), "connections",
-/// "idle", "size", "depth", "rate", "skipped" (why it was not measured, or not in all rounds, or null)
+/// null) and "results", a list of objects: "server", "protocol" (echo, http, resp, websocket, text,
+/// length-prefix), "load" (closed, open, churn), "connections", "idle", "size", "depth", "rate", "skipped" (why it was not measured, or not in all rounds, or null)
 /// and "measured" (or null): "rounds" (how many were measured), "per_second", "latency_microseconds"
 /// ("p50", "p90", "p99", "p99.9", "max"), "handshakes_per_second" (with --churn over TLS: "full" and
 /// "resumed"), "server_microseconds_per_message", "server_bytes_per_connection",

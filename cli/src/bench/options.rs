@@ -7,13 +7,14 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::bench::contender::Model;
+use crate::bench::spoken::ExchangeOptions;
 use crate::outbound::TlsOptions;
 use crate::units::{Size, Span};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// A running server that sends back what it receives: tcp://HOST:PORT, tls://HOST:PORT or
-    /// unix://PATH. Can be given several times
+    /// A running server: tcp://HOST:PORT, tls://HOST:PORT or unix://PATH. It sends back what it
+    /// receives, unless something else is exchanged. Can be given several times
     #[arg(long, value_name = "URI", help_heading = "What is measured")]
     pub(crate) target: Vec<String>,
     /// Servers to start and compare: event-loop, workers=NUMBER, threaded, forking, sequential
@@ -25,6 +26,13 @@ pub(crate) struct Options {
         help_heading = "What is measured"
     )]
     pub(crate) compare: Vec<Model>,
+    /// The process of the only --target, on this machine, whose processor time and memory are
+    /// measured
+    #[arg(long, value_name = "NUMBER", help_heading = "What is measured")]
+    pub(crate) process: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) exchange: ExchangeOptions,
 
     /// How many connections are active at a time [default: 1,100]
     #[arg(
@@ -34,12 +42,11 @@ pub(crate) struct Options {
         help_heading = "Load"
     )]
     pub(crate) connections: Vec<usize>,
-    /// The size of a message
+    /// The size of a message of echo, or of a text of websocket [default: 64]
     #[arg(
         long,
         value_name = "SIZES",
         value_delimiter = ',',
-        default_value = "64",
         help_heading = "Load"
     )]
     pub(crate) size: Vec<Size>,

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use serveloop_measure::{Pace, Scenario, descriptors};
+use serveloop_measure::{Family, Pace, Scenario, descriptors};
 
 use crate::bench::contender::{Contender, Model, Target};
 use crate::bench::options::Options;
+use crate::bench::spoken::Spoken;
 use crate::failure::Failure;
 use crate::outbound::{Sessions, place_of_tls};
 
 /// The models that are compared by default.
 const USUAL: [Model; 3] = [Model::EventLoop, Model::Threaded, Model::Forking];
 const USUAL_CONNECTIONS: [usize; 2] = [1, 100];
+const USUAL_SIZE: usize = 64;
 
 /// The most bytes in flight on one connection, and on all connections together.
 const UNDER_WAY_MOST: usize = 16 << 20;
@@ -28,6 +30,7 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 pub(crate) struct Plan {
     pub(crate) contenders: Vec<Contender>,
     pub(crate) scenarios: Vec<Scenario>,
+    pub(crate) spoken: Spoken,
     pub(crate) rounds: usize,
     /// How long one measurement takes, and how long the load runs before it.
     pub(crate) duration: Duration,
@@ -80,9 +83,11 @@ impl Plan {
 
     /// Collects all but the contenders.
     fn collect(options: &Options) -> Result<Self, String> {
+        let spoken = options.exchange.spoken()?;
         let plan = Self {
             contenders: Vec::new(),
-            scenarios: scenarios(options)?,
+            scenarios: scenarios(options, &spoken)?,
+            spoken,
             rounds: options.rounds,
             duration: options.duration.into(),
             warm_up: Duration::from(options.duration) / 5,
@@ -120,8 +125,16 @@ fn contenders(options: &Options, plan: &Plan) -> Result<Vec<Contender>, Failure>
 
     let models = options.compare.iter().copied().map(Contender::Model);
     let mut contenders: Vec<_> = models.collect();
+    if options.process.is_some() && (options.target.len(), options.compare.len()) != (1, 0) {
+        let problem = "--process needs a single server, which is given as --target";
+        return Err(Failure::Usage(problem.to_owned()));
+    }
     for uri in &options.target {
-        let target = Target::find(uri, plan.patience, &options.tls, sessions)?;
+        let mut target = Target::find(uri, plan.patience, &options.tls, sessions)?;
+        target.process = options.process.map(process).transpose()?;
+        plan.spoken
+            .exchange(uri, USUAL_SIZE)
+            .map_err(Failure::Usage)?;
         contenders.push(Contender::Target(target));
     }
     if contenders.is_empty() {
@@ -136,22 +149,48 @@ fn contenders(options: &Options, plan: &Plan) -> Result<Vec<Contender>, Failure>
     Ok(contenders)
 }
 
-fn scenarios(options: &Options) -> Result<Vec<Scenario>, String> {
+/// Checks that there is a process of that number.
+fn process(id: u32) -> Result<Family, Failure> {
+    let family = Family {
+        leader: id,
+        forks: false,
+    };
+    match family.processor_time() {
+        Some(_) => Ok(family),
+        None => {
+            let problem =
+                format!("--process {id}: there is no such process, or it cannot be measured");
+            Err(Failure::Usage(problem))
+        }
+    }
+}
+
+fn scenarios(options: &Options, spoken: &Spoken) -> Result<Vec<Scenario>, String> {
     let pace = pace(options)?;
+    let sizes = match (spoken.size(), &options.size[..]) {
+        (None, []) => vec![USUAL_SIZE],
+        (None, sizes) => sizes.iter().copied().map(usize::from).collect(),
+        (Some(size), []) => vec![size],
+        (Some(_), _) => {
+            let problem = "--size is for echo and websocket: anything else has a size of its own";
+            return Err(problem.to_owned());
+        }
+    };
     let connections = match &options.connections[..] {
         [] => &USUAL_CONNECTIONS,
         connections => connections,
     };
 
     let mut scenarios = Vec::new();
-    for &size in &options.size {
+    for size in sizes {
         for &depth in &options.depth {
             scenarios.extend(connections.iter().map(|&connections| Scenario {
                 pace,
                 connections,
                 idle: options.idle,
-                size: size.into(),
+                size,
                 depth,
+                protocol: spoken.name(),
                 ..Scenario::default()
             }));
         }

@@ -47,6 +47,8 @@ pub(crate) struct Method {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) server: String,
+    /// What is exchanged, such as "echo".
+    pub(crate) protocol: &'static str,
     /// "closed", "open" or "churn".
     pub(crate) load: &'static str,
     pub(crate) connections: usize,
@@ -110,6 +112,7 @@ impl Outcome {
     pub(crate) fn new(contender: &Contender, scenario: &Scenario, samples: &[Sample]) -> Self {
         Self {
             server: contender.to_string(),
+            protocol: scenario.protocol,
             load: scenario.pace.name(),
             connections: scenario.connections,
             idle: scenario.idle,
@@ -291,6 +294,7 @@ pub(crate) mod tests {
             "/method/server_cores/0",
             "/method/generator_core",
             "/results/0/server",
+            "/results/0/protocol",
             "/results/0/load",
             "/results/0/connections",
             "/results/0/measured/rounds",

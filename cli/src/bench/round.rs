@@ -4,8 +4,8 @@ use std::{env, io, process};
 
 use serveloop::Address;
 use serveloop_measure::{
-    Calls, Cores, Family, Load, Pace, Sample, Scenario, Secured, Terms, Tool, Tracer, fill,
-    per_message, sample,
+    Calls, Cores, Exchange, Family, Load, Pace, Sample, Scenario, Secured, Terms, Tool, Tracer,
+    fill, per_message, sample,
 };
 
 use crate::bench::contender::{Contender, Model};
@@ -41,16 +41,22 @@ impl<'a> Ground<'a> {
                 let address = target.address(self.plan.patience, self.interrupt);
                 let addresses = [address.map_err(named)?.clone()];
 
-                let load = self.load(scenario, &addresses, target.secured.as_ref())?;
-                self.run(load, scenario, None, 1).map_err(named)
+                let exchange = self
+                    .plan
+                    .spoken
+                    .exchange_with(contender.uri(), scenario.size)?;
+                let secured = target.secured.as_ref();
+                let load = self.load(scenario, &addresses, secured, exchange.as_ref())?;
+                self.run(load, scenario, target.process, 1).map_err(named)
             }
         }
     }
 
     fn measure_model(self, model: Model, scenario: &Scenario) -> io::Result<Sample> {
-        let server = Server::start(model, scenario, self.cores, None, self.interrupt)?;
+        let server = self.start(model, scenario, None)?;
         let cores = model.cores_used(self.cores.servers.len());
-        let load = self.load(scenario, &server.addresses, None)?;
+        let exchange = self.plan.spoken.exchange_with("", scenario.size)?;
+        let load = self.load(scenario, &server.addresses, None, exchange.as_ref())?;
         let outcome = self.run(load, scenario, Some(server.family()), cores);
         outcome.map_err(|error| server.explain(error))
     }
@@ -73,6 +79,7 @@ impl<'a> Ground<'a> {
         let sample = sample(&mut load, family, cores, |load| {
             load.measure(self.plan.duration)
         })?;
+        load.await_replies()?;
         Ok(Sample {
             // With the messages that are still missing.
             latency: load.finish()?,
@@ -101,9 +108,10 @@ impl<'a> Ground<'a> {
     fn count(self, model: Model, scenario: &Scenario, messages: u64) -> io::Result<Calls<u64>> {
         let name = format!("serveloop-bench-{}.strace", process::id());
         let tracer = Tracer::new(Tool::Strace, &env::temp_dir(), &name);
-        let server = Server::start(model, scenario, self.cores, Some(&tracer), self.interrupt)?;
+        let server = self.start(model, scenario, Some(&tracer))?;
 
-        let load = self.load(scenario, &server.addresses, None);
+        let exchange = self.plan.spoken.exchange_with("", scenario.size)?;
+        let load = self.load(scenario, &server.addresses, None, exchange.as_ref());
         let exchanged = load.and_then(|mut load| {
             load.exchange_messages(messages)?;
             Ok(load)
@@ -116,11 +124,29 @@ impl<'a> Ground<'a> {
         tracer.calls()
     }
 
+    fn start(
+        self,
+        model: Model,
+        scenario: &Scenario,
+        tracer: Option<&Tracer>,
+    ) -> io::Result<Server> {
+        let protocol = self.plan.spoken.server();
+        Server::start(
+            model,
+            protocol,
+            scenario,
+            self.cores,
+            tracer,
+            self.interrupt,
+        )
+    }
+
     fn load<'b>(
         self,
         scenario: &Scenario,
         addresses: &[Address],
         secured: Option<&'b Secured>,
+        exchange: Option<&'b Exchange>,
     ) -> io::Result<Load<'b>>
     where
         'a: 'b,
@@ -130,6 +156,7 @@ impl<'a> Ground<'a> {
             interrupt: self.interrupt,
             explain: told,
             secured,
+            exchange,
         };
         Load::new(scenario, addresses.to_vec(), terms).map_err(explained)
     }

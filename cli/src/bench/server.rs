@@ -37,6 +37,7 @@ impl Server {
     /// Fails if the server does not start or listen in time, or after a signal.
     pub(crate) fn start(
         model: Model,
+        protocol: &str,
         scenario: &Scenario,
         cores: &Cores,
         tracer: Option<&Tracer>,
@@ -48,7 +49,7 @@ impl Server {
         }
         command
             .arg(env::current_exe()?)
-            .args(model.arguments(scenario))
+            .args(model.arguments(protocol, scenario))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stderr(Stdio::piped());

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serveloop::{CloseReason, Deadline, Ended, Protocol, ProtocolError, Transport, Waker};
 
+use crate::load::exchange::{Read, Replies, Talk};
 use crate::load::pattern::{Pattern, Place};
 use crate::load::schedule::Schedule;
 use crate::load::secured::Secured;
@@ -28,6 +29,10 @@ pub(crate) struct Client {
     incoming: Place,
     /// How many bytes of the current message have come back.
     partial: usize,
+    /// What replies have to be that are no echo.
+    replies: Option<Box<Replies>>,
+    /// Whether the connection has been established, with TLS if it has that.
+    is_established: bool,
     /// Messages sent, including the visit.
     sent: u64,
     answered: u64,
@@ -40,8 +45,12 @@ pub(crate) struct Client {
 #[derive(Debug)]
 pub(crate) struct Course {
     pub(crate) pattern: Pattern,
-    /// The size of a message, in bytes.
+    /// The size of a message that is sent, in bytes.
     pub(crate) size: usize,
+    /// What is exchanged, if it is no echo.
+    pub(crate) talk: Option<Talk>,
+    /// How many messages are sent and not answered, without visits. It is counted if `talk` is there.
+    pub(crate) owed: Cell<u64>,
     /// The most messages in flight on each connection.
     pub(crate) depth: usize,
     /// Whether each connection ends with its first message.
@@ -103,6 +112,11 @@ impl Client {
             outgoing: course.pattern.begin(number),
             incoming: course.pattern.begin(number),
             partial: 0,
+            replies: course
+                .talk
+                .as_ref()
+                .map(|talk| Box::new(Replies::new(talk))),
+            is_established: false,
             sent: 0,
             answered: 0,
             moments: vec![now; course.depth].into(),
@@ -111,8 +125,8 @@ impl Client {
 
     /// Returns how far its connection came.
     fn stage(&self) -> Stage {
-        match (self.sent, self.answered) {
-            (0, _) if self.course.secured.is_some() => Stage::Handshake,
+        match (self.is_established, self.answered) {
+            (false, _) if self.course.secured.is_some() => Stage::Handshake,
             (_, 0) => Stage::Open,
             _ => Stage::Answered,
         }
@@ -156,6 +170,64 @@ impl Client {
         self.course.budget.set(budget.saturating_sub(1));
     }
 
+    /// Handles data that is no echo. Returns how much of it is done with.
+    fn replies_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let (Some(replies), Some(talk)) = (&mut self.replies, &self.course.talk) else {
+            return Ok(data.len());
+        };
+        let requests = self.sent - self.answered;
+        let read = replies.read(data, requests, talk).map_err(|wrong| {
+            let alert = if self.answered == 0 {
+                alert(data)
+            } else {
+                None
+            };
+            let wrong = alert.map_or(wrong, str::to_owned);
+            // As it is, since the library would escape what is quoted a second time.
+            let number = self.number + 1;
+            let mut tally = self.course.tally.borrow_mut();
+            tally.fail(|| format!("connection {number}: {wrong}"));
+            ProtocolError::malformed("a wrong reply")
+        })?;
+
+        let Read {
+            taken,
+            complete,
+            has_opened,
+            answer,
+        } = read;
+        if self.answered == 0 && complete == 0 && !has_opened {
+            talk.keep(data);
+        }
+        if !answer.is_empty() {
+            transport.write(&answer);
+        }
+        if has_opened {
+            let began = self.moments[0];
+            self.send(1, began, transport);
+        }
+        self.answered(complete, transport);
+        Ok(taken)
+    }
+
+    /// Handles the return of messages.
+    #[inline]
+    fn answered(&mut self, complete: u64, transport: &mut Transport<'_>) {
+        let now = (self.course.time)(transport);
+        if self.answered == 0 {
+            if complete > 0 {
+                self.settle(now, transport);
+            }
+        } else if self.course.over.get().is_none() {
+            self.account(complete, now);
+            self.advance(now, transport);
+        }
+    }
+
     #[inline]
     fn account(&mut self, complete: u64, now: Instant) {
         let mut tally = self.course.tally.borrow_mut();
@@ -163,6 +235,10 @@ impl Client {
             let since = self.since(self.answered);
             self.answered += 1;
             tally.record(now.saturating_duration_since(since));
+        }
+        if self.course.talk.is_some() {
+            let owed = self.course.owed.get();
+            self.course.owed.set(owed.saturating_sub(complete));
         }
     }
 
@@ -195,6 +271,9 @@ impl Client {
         let budget = self.course.budget.get();
         count = count.min(budget);
         self.course.budget.set(budget - count);
+        if self.course.talk.is_some() {
+            self.course.owed.set(self.course.owed.get() + count);
+        }
         self.send(count, now, transport);
     }
 
@@ -248,6 +327,13 @@ impl Protocol for Client {
             let mut wakers = self.course.wakers.borrow_mut();
             wakers.push((rank, transport.waker()));
         }
+        self.is_established = true;
+        let opening = self.course.talk.as_ref().and_then(Talk::opening);
+        if let Some(opening) = opening {
+            transport.write(opening);
+            return Ok(());
+        }
+
         let began = self.moments[0];
         self.send(1, began, transport);
         if self.course.is_bare() {
@@ -263,27 +349,19 @@ impl Protocol for Client {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
+        if self.replies.is_some() {
+            return self.replies_received(data, transport);
+        }
         let matches = self.course.pattern.matches(&mut self.incoming, data);
         if !matches || self.course.is_bare() {
             let is_first = self.answered == 0 && self.partial == 0;
-            return Err(ProtocolError::malformed(
-                match is_first && data.starts_with(&TLS_ALERT) {
-                    true => "the server answers with an alert of TLS, which tls:// speaks",
-                    false => "the echo differs from what was sent",
-                },
-            ));
+            let alert = is_first.then(|| alert(data)).flatten();
+            let problem = alert.unwrap_or("the echo differs from what was sent");
+            return Err(ProtocolError::malformed(problem));
         }
 
         let complete = self.complete(data.len());
-        let now = (self.course.time)(transport);
-        if self.answered == 0 {
-            if complete > 0 {
-                self.settle(now, transport);
-            }
-        } else if self.course.over.get().is_none() {
-            self.account(complete, now);
-            self.advance(now, transport);
-        }
+        self.answered(complete, transport);
         Ok(data.len())
     }
 
@@ -320,6 +398,12 @@ impl Protocol for Client {
     }
 }
 
+/// Returns what is wrong if `data` is what a server sends that expects TLS.
+fn alert(data: &[u8]) -> Option<&'static str> {
+    data.starts_with(&TLS_ALERT)
+        .then_some("the server answers with an alert of TLS, which tls:// speaks")
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -335,6 +419,8 @@ mod tests {
         Rc::new(Course {
             pattern: Pattern::new(size, Shape::Plain),
             size,
+            talk: None,
+            owed: Cell::new(0),
             depth,
             churn: false,
             active: 1,

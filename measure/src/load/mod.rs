@@ -3,6 +3,7 @@
 mod client;
 #[cfg_attr(not(feature = "tls"), path = "uncounted.rs")]
 mod counted;
+mod exchange;
 mod line;
 mod pattern;
 mod scenario;
@@ -14,6 +15,7 @@ mod tally;
 #[cfg(feature = "tls")]
 mod tickets;
 
+pub use self::exchange::{Exchange, Width};
 pub use self::scenario::{Pace, Scenario, Shape, Waiting};
 pub use self::secured::Secured;
 pub use self::stage::Stage;
@@ -30,6 +32,7 @@ use serveloop::{Address, CloseReason, Config, Limits, Peer, Reactor, Waker};
 
 use self::client::{Client, Course};
 use self::counted::secure;
+use self::exchange::Talk;
 use self::line::Line;
 use self::pattern::Pattern;
 use self::schedule::Schedule;
@@ -55,6 +58,9 @@ const RECORD_EXTRA: usize = 64;
 const RECORD_MOST: usize = 16 * 1024;
 /// Room for the messages of a TLS handshake, among them a chain of certificates.
 const HANDSHAKE_MOST: usize = 64 * 1024;
+
+/// Room for what is sent besides messages.
+const OPENING_ROOM: usize = 16 * 1024;
 
 /// The patience with a server, unless the program says otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -83,6 +89,8 @@ pub struct Terms<'a> {
     pub explain: fn(&CloseReason) -> String,
     /// TLS for all connections, if they use it.
     pub secured: Option<&'a Secured>,
+    /// What is exchanged in place of an echo. The size of the scenario is not used then.
+    pub exchange: Option<&'a Exchange>,
 }
 
 /// Never ends a measurement before its time.
@@ -103,6 +111,8 @@ pub struct Load<'a> {
     /// How many messages of the schedule clients have been woken for.
     woken: u64,
     silence: Silence,
+    /// When nothing more was sent.
+    stopped: Option<Instant>,
     interrupt: &'a dyn Interrupt,
 }
 
@@ -128,6 +138,7 @@ impl Default for Terms<'_> {
             interrupt: &Uninterrupted,
             explain: CloseReason::to_string,
             secured: None,
+            exchange: None,
         }
     }
 }
@@ -138,9 +149,16 @@ impl<'a> Load<'a> {
     /// # Errors
     /// Fails if the system has no descriptor for the poller.
     pub fn new(scenario: &Scenario, addresses: Vec<Address>, terms: Terms<'a>) -> io::Result<Self> {
+        let talk = terms.exchange.map(Talk::new);
+        let (pattern, size) = match terms.exchange.map(Exchange::request) {
+            Some(request) => (Pattern::repeating(request), request.len()),
+            None => (Pattern::new(scenario.size, scenario.shape), scenario.size),
+        };
         let course = Course {
-            pattern: Pattern::new(scenario.size, scenario.shape),
-            size: scenario.size,
+            pattern,
+            size,
+            talk,
+            owed: Cell::new(0),
             depth: scenario.depth,
             churn: scenario.pace == Pace::Churn,
             active: scenario.connections,
@@ -155,7 +173,7 @@ impl<'a> Load<'a> {
             time: |_| Instant::now(),
         };
 
-        let config = config(scenario, &terms);
+        let config = config(scenario, size, &terms);
         Ok(Self {
             reactor: Reactor::new((|_| None) as Nobody, config)?,
             course: Rc::new(course),
@@ -169,6 +187,7 @@ impl<'a> Load<'a> {
                 since: None,
                 progress: 0,
             },
+            stopped: None,
             interrupt: terms.interrupt,
         })
     }
@@ -190,8 +209,7 @@ impl<'a> Load<'a> {
             }
 
             self.turn(STEP)?;
-            self.silence
-                .check(settled as u64, "sent back the first message")?;
+            self.check_silence(settled as u64, "sent back the first message")?;
         }
     }
 
@@ -259,7 +277,7 @@ impl<'a> Load<'a> {
 
             let pause = self.pause(now).min(duration - elapsed);
             self.turn(pause)?;
-            self.silence.check(self.messages(), "sent back a message")?;
+            self.check_silence(self.messages(), "sent back a message")?;
         }
     }
 
@@ -316,9 +334,36 @@ impl<'a> Load<'a> {
         while self.messages() < count {
             let pause = self.pause(Instant::now());
             self.turn(pause)?;
-            self.silence.check(self.messages(), "sent back a message")?;
+            self.check_silence(self.messages(), "sent back a message")?;
         }
         Ok(())
+    }
+
+    /// Sends no more, and waits for the replies to what was sent, so that none of them is missing. Does
+    /// nothing if messages are echoed, since every byte of an echo is compared.
+    ///
+    /// # Errors
+    /// Fails if a reply is missing or wrong, or after a signal.
+    pub fn await_replies(&mut self) -> io::Result<()> {
+        if self.course.talk.is_none() {
+            return Ok(());
+        }
+        self.stopped = Some(Instant::now());
+        self.course.budget.set(0);
+        self.silence.forget();
+        loop {
+            let owed = self.course.owed.get();
+            if owed == 0 {
+                return Ok(());
+            }
+            self.turn(STEP)?;
+            let quiet = self.silence.is_over(owed);
+            if quiet {
+                let patience = humantime::format_duration(self.silence.patience);
+                let text = format!("{owed} replies are missing after {patience}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+        }
     }
 
     /// Returns how long the messages took that have come back since the count was last reset.
@@ -356,15 +401,28 @@ impl<'a> Load<'a> {
     /// # Errors
     /// Fails if the poller fails, or after a signal.
     pub fn finish(&mut self) -> io::Result<Latency> {
-        let over = Instant::now();
-        self.course.over.set(Some(over));
+        let now = Instant::now();
+        self.course.over.set(Some(self.stopped.unwrap_or(now)));
         self.reactor.shutdown();
 
-        while !self.reactor.is_finished() && over.elapsed() < ENDING {
+        while !self.reactor.is_finished() && now.elapsed() < ENDING {
             self.interrupt.check()?;
             self.reactor.turn(Some(STEP))?;
         }
         Ok(self.course.tally.borrow().latency())
+    }
+
+    /// Fails if there has been no progress for too long.
+    fn check_silence(&mut self, progress: u64, what: &str) -> io::Result<()> {
+        if !self.silence.is_over(progress) {
+            return Ok(());
+        }
+        let patience = humantime::format_duration(self.silence.patience);
+        let text = match &self.course.talk {
+            None => format!("no server {what} for {patience}: it must send back what it receives"),
+            Some(talk) => format!("no request was answered for {patience}: {}", talk.silence()),
+        };
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
     }
 
     fn open(&mut self) {
@@ -429,32 +487,28 @@ impl Silence {
         self.progress = u64::MAX;
     }
 
-    fn check(&mut self, progress: u64, what: &str) -> io::Result<()> {
+    /// Returns whether there has been no progress for too long.
+    fn is_over(&mut self, progress: u64) -> bool {
         if progress != self.progress {
             self.progress = progress;
             self.since = None;
-            return Ok(());
+            return false;
         }
 
         let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() < self.patience {
-            return Ok(());
-        }
-        let patience = humantime::format_duration(self.patience);
-        let text = format!("no server {what} for {patience}: it must send back what it receives");
-        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        since.elapsed() >= self.patience
     }
 }
 
-fn config(scenario: &Scenario, terms: &Terms<'_>) -> Config {
+fn config(scenario: &Scenario, size: usize, terms: &Terms<'_>) -> Config {
     // Twice the most bytes in flight, so that our own output never stops us from reading.
     let output = match terms.secured {
-        None => 2 * scenario.size * scenario.depth + 1,
+        None => 2 * size * scenario.depth + 1,
         Some(_) => {
-            let records = scenario.size.div_ceil(RECORD_MOST) + 1;
-            2 * (scenario.size + records * RECORD_EXTRA) * scenario.depth + HANDSHAKE_MOST
+            let records = size.div_ceil(RECORD_MOST) + 1;
+            2 * (size + records * RECORD_EXTRA) * scenario.depth + HANDSHAKE_MOST
         }
-    };
+    } + terms.exchange.map_or(0, |_| OPENING_ROOM);
     let connecting = Some(terms.patience.mul_f64(CONNECTING));
 
     let usual = Config::default();

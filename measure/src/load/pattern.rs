@@ -52,6 +52,17 @@ impl Pattern {
         }
     }
 
+    /// Returns a stream of the same message, again and again.
+    pub(crate) fn repeating(message: &[u8]) -> Self {
+        let count = PIECE.div_ceil(message.len()) + 1;
+        Self {
+            bytes: message.repeat(count).into(),
+            period: message.len(),
+            step: message.len(),
+            stride: 1,
+        }
+    }
+
     /// Returns the place at which connection `number` starts.
     pub(crate) fn begin(&self, number: usize) -> Place {
         let places = self.period / self.step;

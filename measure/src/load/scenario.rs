@@ -12,6 +12,9 @@ const CHURN_LISTENERS: usize = 16;
 /// How many ended connections a server may still hold while as many new ones arrive.
 const SLACK: usize = 512;
 
+/// The name of an echo, which is not told.
+const ECHO: &str = "echo";
+
 /// One kind of load. The default is one connection that sends messages of 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
@@ -30,6 +33,8 @@ pub struct Scenario {
     pub shape: Shape,
     /// What the generator does while no reply is there.
     pub waiting: Waiting,
+    /// The name of what is exchanged, for those who read the results.
+    pub protocol: &'static str,
 }
 
 /// When the next message is sent.
@@ -73,6 +78,7 @@ impl Default for Scenario {
             depth: 1,
             shape: Shape::Plain,
             waiting: Waiting::Sleep,
+            protocol: ECHO,
         }
     }
 }
@@ -118,6 +124,9 @@ impl Scenario {
         let mut text = format!("{} B", self.size);
         if self.size >= 1_024 {
             text = size(self.size);
+        }
+        if self.protocol != ECHO {
+            text = format!("{}, {text}", self.protocol);
         }
 
         if self.depth > 1 {

@@ -1,5 +1,6 @@
 //! `serveloop bench`: what it measures, what it refuses, what it leaves behind.
 
+mod exchanged;
 #[cfg(target_os = "linux")]
 mod kept;
 #[cfg(feature = "tls")]
@@ -344,8 +345,16 @@ fn examples_work_as_printed() {
             // The test of TLS runs it, with a certificate.
             continue;
         }
-        let arguments: Vec<_> = example.split(' ').collect();
+        let example = example.replace("unix:///tmp/resp.sock", &path);
+        // What is in quotes is one word.
+        let parts = example.split('\'').enumerate();
+        let words = parts.flat_map(|(number, part)| match number % 2 {
+            0 => part.split_whitespace().collect(),
+            _ => vec![part],
+        });
+        let arguments: Vec<_> = words.collect();
         if arguments[0] == "serve" {
+            drop(server.take());
             server = Some(Served::new(&arguments[1..]));
             continue;
         }
