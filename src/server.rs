@@ -640,6 +640,11 @@ impl<F: Factory> Serving<F> {
         F::Protocol: 'static,
     {
         let Self { server, factory } = self;
+        if factory.needs_one_process() {
+            let problem = "this factory needs its connections in the process of the server, and here \
+                           each has its own";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
         let (config, handle) = (server.config.clone(), server.handle.clone());
         server.serve_with(factory, |_| Ok(Box::new(Processes::new(config, handle)?)))
     }

@@ -160,7 +160,9 @@ where
         let before = session.call_inside(transport, |session, context| {
             event(session, &bytes, context);
         });
-        if !L::PASSES_OUTPUT && transport.waiting() > before {
+        if L::PASSES_OUTPUT {
+            transport.note_passed(before);
+        } else if transport.waiting() > before {
             let was_full = transport.is_full();
             transport.send_through(before, &mut bytes, |plain, transport| {
                 self.layer.send(plain, &mut Wire::of(transport))

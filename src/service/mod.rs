@@ -4,9 +4,10 @@
 //! same. [`Offload`] is a bounded pool of threads for work that blocks, and
 //! [`Deadlines`] are the timers of a protocol that has several. [`activation`] takes sockets that a
 //! service manager passes to the server, and [`notify`] tells the manager how the server is. [`monitor`]
-//! looks into a server while it runs, and [`metrics`] writes what it sees for Prometheus.
+//! looks into a server while it runs, and [`metrics`] writes what it sees for Prometheus. [`recorder`]
+//! keeps what came and went on each connection.
 //!
-//! This room imports the values, `session`, `waker`, `sys` and `shutdown`. Of it the loop and the models
+//! This room imports the values, `session`, `layer` (for a checksum), `waker`, `sys` and `shutdown`. Of it the loop and the models
 //! know the desk at which they answer a monitor, and nothing else.
 
 pub mod activation;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod notify;
 mod offload;
+pub mod recorder;
 
 pub use self::deadlines::Deadlines;
 pub use self::group::{Group, Lagging, Published};

@@ -27,8 +27,11 @@ mod outbox;
 mod posting;
 mod protocol;
 mod queue;
+#[cfg(feature = "testing")]
+mod scripted;
 mod sending;
 mod state;
+mod tap;
 mod transport;
 mod turn;
 mod unwind;
@@ -50,6 +53,7 @@ pub(crate) use self::nested::EndInside;
 pub use self::outbox::{Outbox, Post, PostError};
 pub use self::protocol::{Factory, Protocol, Refusal};
 pub(crate) use self::queue::SLICES_MOST;
+pub(crate) use self::tap::Tap;
 pub use self::transport::{Context, Driver, Transport};
 pub(crate) use self::unwind::take;
 

@@ -330,9 +330,11 @@ impl<'a> Transport<'a> {
         }
         self.state.flags.set(WROTE);
         let output = self.state.output.get_or_insert_with(Box::default);
+        let before = output.len();
         output.push_with(most, fill);
 
         let waiting = output.len();
+        self.note_passed(before);
         let limits = self.state.limits(self.context.config);
         let is_limited = !self.state.flags.any(EXPANDING);
         if is_limited && waiting > limits.max_output {

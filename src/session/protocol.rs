@@ -2,15 +2,13 @@
 
 use std::time::Instant;
 
-use crate::address::Peer;
+use crate::address::{Address, Peer};
 use crate::error::{Deadline, ProtocolError};
-use crate::session::actions::Actions;
+use crate::session::actions::{Actions, Listing, Requests};
 use crate::session::clock::Tick;
 use crate::session::ended::Ended;
 use crate::session::outbox::Post;
 use crate::session::transport::Transport;
-#[cfg(feature = "testing")]
-use crate::{address::Address, session::actions::Requests};
 
 /// A protocol as a state machine: bytes in, bytes out. One value serves one connection, or one
 /// datagram.
@@ -462,6 +460,7 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 /// | [`Actions::connections`], `end`, `abort` | all of the loop | outbound ones | outbound ones | outbound ones |
 /// | [`needs_stream`](Self::needs_stream) | refuses datagram sockets | the same | the same | the same |
 /// | [`needs_loop`](Self::needs_loop) | serves | refuses to begin | refuses to begin | refuses to begin |
+/// | [`needs_one_process`](Self::needs_one_process) | serves | serves | serves | refuses to begin |
 pub trait Factory {
     /// The protocol that this factory makes. To serve several protocols, for example on several
     /// listeners, use `Box<dyn Protocol>`.
@@ -485,6 +484,13 @@ pub trait Factory {
     /// threads or processes of their own, or are served one at a time, refuses to begin then. Called
     /// once. By default false.
     fn needs_loop(&self) -> bool {
+        false
+    }
+
+    /// Returns whether the factory needs its connections in the process of the server, because they
+    /// share memory with it. A server whose connections have processes of their own refuses to begin
+    /// then. Called once. By default false.
+    fn needs_one_process(&self) -> bool {
         false
     }
 
@@ -661,13 +667,24 @@ pub enum Refusal {
     Panicked,
 }
 
-#[cfg(feature = "testing")]
 impl<P> Actions<'_, P> {
     /// Calls a hook of a factory inside this one, which sees no connections, and returns those that it
     /// asked for.
+    #[cfg(feature = "testing")]
     pub(crate) fn inside<F: Factory>(
         &mut self,
         factory: &mut F,
+        hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
+    ) -> Vec<(Address, F::Protocol)> {
+        self.inside_showing(factory, &(), hook)
+    }
+
+    /// Calls a hook of a factory inside this one, which sees the connections of `open`, and returns
+    /// those that it asked for.
+    pub(crate) fn inside_showing<F: Factory>(
+        &mut self,
+        factory: &mut F,
+        open: &dyn Listing<F::Protocol>,
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) -> Vec<(Address, F::Protocol)> {
         let mut requests = Requests {
@@ -679,7 +696,7 @@ impl<P> Actions<'_, P> {
             now: self.now,
             statistics: self.statistics,
             requests: &mut requests,
-            open: &(),
+            open,
             mailbox: self.mailbox,
         };
         hook(factory, &mut actions);

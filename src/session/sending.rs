@@ -98,7 +98,8 @@ impl Transport<'_> {
             return;
         }
         self.state.flags.set(WROTE);
-        self.state.queue_mut().push_source(Box::new(source));
+        let source = self.tapped(source);
+        self.state.queue_mut().push_source(source);
         if self.peer().is_datagram() {
             self.state
                 .fill_with(|queue, output| queue.fill(output, DATAGRAM_MOST));
@@ -124,6 +125,7 @@ impl Transport<'_> {
         }
 
         self.state.flags.set(WROTE);
+        self.state.note_written(bytes.as_slice());
         if self.makes_room(length) {
             self.state.queue_mut().push(bytes);
         }

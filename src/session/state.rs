@@ -13,6 +13,7 @@ use crate::session::ended::{End, Traffic};
 use crate::session::flags::Flags;
 use crate::session::outbox::{Outbox, Own};
 use crate::session::queue::Queue;
+use crate::session::tap::OwnTap;
 use crate::session::turn::Turn;
 
 /// The protocol has paused its input.
@@ -77,7 +78,7 @@ pub(super) const EXPANDING: Flags = Flags::bit(25);
 pub(super) const DISMISSED: Flags = Flags::bit(26);
 /// There was such a mark to send.
 pub(super) const MARKED: Flags = Flags::bit(27);
-/// The connection has limits of its own.
+/// The connection has limits of its own, or a tap.
 pub(super) const LIMITED: Flags = Flags::bit(30);
 /// A layer's handshake has not ended. It has a deadline of its own, and no part of it is a message.
 pub(super) const OPENING: Flags = Flags::bit(29);
@@ -153,6 +154,8 @@ pub(super) struct Extra {
     pub(super) turn: Turn,
     /// Where the output of a datagram's session is cut into several datagrams.
     pub(super) cuts: Option<Box<Cuts>>,
+    /// Is shown what the protocol writes.
+    pub(super) tap: Option<OwnTap>,
     /// More than `max_output` bytes waited before the call that goes on.
     is_over: bool,
 }

@@ -138,12 +138,13 @@ impl Transport<'_> {
         self.write_below(self.context.config.limits.high_water, data);
     }
 
-    /// Writes nothing, or with the limits of this connection, or behind what is queued.
+    /// Writes nothing, or with the limits or the tap of this connection, or behind what is queued.
     #[cold]
     fn write_limited(&mut self, data: &[u8]) {
         if self.state.flags.any(MUTE) {
             return;
         }
+        self.state.note_written(data);
         if self.state.flags.any(QUEUED) {
             self.state.flags.set(WROTE);
             return self.write_beyond_mark(data);
@@ -181,6 +182,7 @@ impl Transport<'_> {
         }
 
         let data = &data[..data.len().min(room)];
+        self.state.note_written(data);
         self.state.append(data);
         data.len()
     }

@@ -99,11 +99,7 @@ impl<P: Protocol> MemorySession<P> {
             panic!("{error}");
         }
 
-        let socket = Socket {
-            mailbox: Mailbox::silent(),
-            local_address,
-            credentials,
-        };
+        let socket = Socket::new(local_address, credentials);
         let mut this = Self::unopened(protocol, config, peer, socket);
         this.call(Session::handle_open);
         this.run();
@@ -128,12 +124,7 @@ impl<P: Protocol> MemorySession<P> {
         let address = Address::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 5_000)));
         let id = NEXT_ID.replace(NEXT_ID.get() + 1);
         let peer = Peer::new(address, Some(0)).with_id(id);
-        let socket = Socket {
-            mailbox: Mailbox::silent(),
-            local_address: None,
-            credentials: None,
-        };
-
+        let socket = Socket::new(None, None);
         let mut this = Self::unopened(protocol, Config::default(), peer, socket);
         this.datagrams = Some(Vec::new());
         this.session.make_lasting();
@@ -407,10 +398,23 @@ impl<P: Protocol> MemorySession<P> {
 }
 
 /// What the test says of the session's socket.
-struct Socket {
+pub(in crate::testing) struct Socket {
     mailbox: Arc<Mailbox>,
     local_address: Option<Address>,
     credentials: Option<Credentials>,
+}
+
+impl Socket {
+    pub(in crate::testing) fn new(
+        local_address: Option<Address>,
+        credentials: Option<Credentials>,
+    ) -> Self {
+        Self {
+            mailbox: Mailbox::silent(),
+            local_address,
+            credentials,
+        }
+    }
 }
 
 impl Wakers for Socket {
@@ -429,7 +433,11 @@ impl Driver for Socket {
     }
 }
 
-fn context<'a>(config: &'a Config, clock: &'a Clock, driver: &'a Socket) -> Context<'a> {
+pub(in crate::testing) fn context<'a>(
+    config: &'a Config,
+    clock: &'a Clock,
+    driver: &'a Socket,
+) -> Context<'a> {
     Context {
         clock,
         config,

@@ -3,7 +3,8 @@
 //! [`MemorySession`] runs one protocol under virtual time, and [`MemoryServer`] a factory with several.
 //! [`SplitChecker`] checks that a protocol
 //! gives the same answers however its input is cut and however slowly its output is taken.
-//! [`Simulation`] runs a whole server on a simulated network whose faults are drawn from a seed.
+//! [`Simulation`] runs a whole server on a simulated network whose faults are drawn from a seed. A
+//! [`Replay`] runs [recorded](crate::service::recorder) connections through a protocol again.
 //!
 //! [`Identity`] and [`Scrambled`] are [layers](crate::layer) to run all of this through.
 //!
@@ -16,6 +17,7 @@ mod layers;
 mod memory;
 mod memory_net;
 mod memory_server;
+mod replay;
 mod splits;
 
 pub use crate::testing::simulation::{
@@ -25,4 +27,5 @@ pub use layers::{Identity, Scrambled};
 pub use memory::MemorySession;
 pub use memory_net::{Client, Seen};
 pub use memory_server::MemoryServer;
+pub use replay::{Difference, Replay};
 pub use splits::SplitChecker;

@@ -270,6 +270,10 @@ impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
         self.factory.needs_loop()
     }
 
+    fn needs_one_process(&self) -> bool {
+        self.factory.needs_one_process()
+    }
+
     fn woken(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         self.factory.woken(actions);
     }

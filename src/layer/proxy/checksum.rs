@@ -28,7 +28,7 @@ const fn table() -> [u32; 256] {
 }
 
 /// Computes the CRC32c of the concatenated `parts`.
-pub(super) fn crc32c(parts: &[&[u8]]) -> u32 {
+pub(crate) fn crc32c(parts: &[&[u8]]) -> u32 {
     let bytes = parts.iter().flat_map(|part| part.iter());
     !bytes.fold(!0, |value, byte| {
         (value >> 8) ^ TABLE[usize::from(value as u8 ^ byte)]

@@ -74,7 +74,7 @@
 //! [spec]: https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt
 
 mod binary;
-mod checksum;
+pub(crate) mod checksum;
 mod error;
 mod preface;
 mod text;

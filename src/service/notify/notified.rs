@@ -315,6 +315,10 @@ impl<F: Factory> Factory for Notified<F> {
         self.factory.needs_loop()
     }
 
+    fn needs_one_process(&self) -> bool {
+        self.factory.needs_one_process()
+    }
+
     fn woken(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         self.factory.woken(actions);
     }

@@ -32,6 +32,10 @@ macro_rules! pass_on_hooks {
             $factory.needs_loop()
         }
 
+        fn needs_one_process(&$self) -> bool {
+            $factory.needs_one_process()
+        }
+
         fn woken(&mut $self, actions: &mut crate::session::Actions<'_, Self::Protocol>) {
             $self.act(actions, F::woken);
         }

@@ -192,6 +192,11 @@ where
         self
     }
 
+    /// Returns a new factory.
+    pub(in crate::testing) fn make_factory(&mut self) -> F {
+        (self.make)()
+    }
+
     /// Runs every seed in `seeds`.
     ///
     /// # Panics

@@ -10,6 +10,7 @@ mod monitor;
 mod notify;
 mod offload;
 mod outboxes;
+mod recorder;
 
 use std::sync::mpsc;
 

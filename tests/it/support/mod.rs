@@ -230,6 +230,10 @@ impl<F: Factory> Factory for Watched<F> {
         self.factory.needs_loop()
     }
 
+    fn needs_one_process(&self) -> bool {
+        self.factory.needs_one_process()
+    }
+
     fn service_actions(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         *self.board.statistics.lock().unwrap() = *actions.statistics();
         self.board.changed.notify_all();

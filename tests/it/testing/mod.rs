@@ -2,3 +2,4 @@
 
 mod memory;
 mod memory_server;
+mod replay;
