@@ -19,6 +19,7 @@ mod serving;
 mod signals;
 mod sys;
 mod threads;
+mod transcript;
 mod unblocked;
 mod units;
 mod verbosity;
@@ -45,6 +46,7 @@ use crate::fetch::Fetch;
 use crate::manual::Manual;
 use crate::serve::{Manager, Serve};
 use crate::signals::{survive_size_limit, was_closed};
+use crate::transcript::Transcript;
 use crate::unblocked::{LAST_WAIT, write_at_once, write_within};
 use crate::verbosity::{Verbosity, has_colors};
 
@@ -88,6 +90,7 @@ enum Command {
     Connect(Connect),
     Fetch(Fetch),
     Bench(Box<Bench>),
+    Transcript(Transcript),
     Completions(Completions),
     Man(Manual),
 }
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
         Command::Connect(connect) => connect.run(),
         Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
         Command::Bench(bench) => bench.run(),
+        Command::Transcript(transcript) => transcript.run(),
         Command::Completions(completions) => completions.run(Cli::command()),
         Command::Man(manual) => manual.run(Cli::command()),
     };
@@ -253,7 +257,7 @@ mod tests {
         let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             known_commands(arguments("serveloop nonsense").into_iter()),
-            "serve, connect, fetch, bench, completions, man, help"
+            "serve, connect, fetch, bench, transcript, completions, man, help"
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),

@@ -100,6 +100,9 @@ static AT_HANGUP: OnceLock<Action> = OnceLock::new();
 /// What SIGUSR2 does, if anything.
 static AT_RESTART: OnceLock<Action> = OnceLock::new();
 
+/// What SIGUSR1 does besides the statistics, if anything.
+static AT_DUMP: OnceLock<Action> = OnceLock::new();
+
 type Action = Box<dyn Fn() + Send + Sync>;
 
 /// Catches signals from the start, and passes them to the server as soon as there is one.
@@ -305,7 +308,12 @@ pub(crate) fn at_restart(action: impl Fn() + Send + Sync + 'static) {
     let _ = AT_RESTART.set(Box::new(action));
 }
 
-/// Runs what SIGHUP and SIGUSR2 do, and logs each ignored signal once, the first time that it arrives. Costs one
+/// Lets SIGUSR1 run `action` too, in the same places. Only the first call has an effect.
+pub(crate) fn at_dump(action: impl Fn() + Send + Sync + 'static) {
+    let _ = AT_DUMP.set(Box::new(action));
+}
+
+/// Runs what SIGHUP, SIGUSR1 and SIGUSR2 do, and logs each ignored signal once, the first time that it arrives. Costs one
 /// atomic load if there is none.
 #[inline]
 pub(crate) fn tell_heard() {
@@ -339,7 +347,7 @@ fn tell_new(heard: usize) {
         match action {
             Some(action) => action(),
             // Each loop sees its number.
-            _ if *signal == SIGUSR1 => {}
+            _ if *signal == SIGUSR1 => AT_DUMP.get().into_iter().for_each(|action| action()),
             _ if told & bit == 0 => {
                 log::info!(target: TARGET, "{name} is ignored; SIGTERM ends the server");
             }

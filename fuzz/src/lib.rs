@@ -16,6 +16,7 @@ pub mod http_server;
 mod input;
 pub mod memcached;
 pub mod proxy_header;
+pub mod recording;
 pub mod resp;
 pub mod session;
 pub mod simulation;
@@ -35,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("memcached", memcached::target),
     ("http_server", http_server::target),
     ("proxy_header", proxy_header::target),
+    ("recording", recording::target),
     ("resp", resp::target),
     ("session", session::target),
     ("simulation", simulation::target),

@@ -12,6 +12,7 @@ mod memory_limit;
 mod per_peer;
 mod place;
 mod proxies;
+mod record;
 
 use std::io;
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ use crate::serve::given::GivenListen;
 use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
 use crate::serve::proxies::ProxyOptions;
+use crate::serve::record::RecordOptions;
 use crate::serving::{BoundServer, Execution, OfPlaces, statistics_line};
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
@@ -112,6 +114,12 @@ const PASSED_LISTEN: &str = "systemd://";
 ///   $ serveloop serve echo --listen tcp://:9999 --pid-file /run/echo.pid
 ///   $ kill -USR2 $(cat /run/echo.pid)
 ///
+/// With --record, the server keeps what came and went on the last connections, and writes it to a file when
+/// a handler panics, at SIGUSR1 and at the end. `serveloop transcript` shows the file:
+///
+///   $ serveloop serve echo --record echo.record
+///   $ serveloop transcript echo.record
+///
 /// Everything has a limit, and every limit is an option. Sizes are written as 4096, 64KiB or 1MiB,
 /// durations as 250ms, 10s or 5m:
 ///
@@ -160,6 +168,8 @@ pub(crate) struct Serve {
     #[command(flatten)]
     entry: EntryOptions,
     #[command(flatten)]
+    record: RecordOptions,
+    #[command(flatten)]
     execution: Execution,
     #[command(flatten)]
     restart: RestartOptions,
@@ -194,6 +204,8 @@ impl Serve {
         }
         self.protocol.check(&places.addresses(), self.execution)?;
 
+        let recorder = self.record.recorder(self.execution)?;
+
         let signals = Signals::catch(self.drain_delay.into())?;
 
         self.execution.prepare(&mut places.listens, &mut config)?;
@@ -217,6 +229,7 @@ impl Serve {
             lifetime: self.entry.lifetime(&config),
             notifier,
             restarts: Some(restarts),
+            recorder,
         };
         let server = BoundServer::new(server, of_places);
 

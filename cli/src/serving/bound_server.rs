@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serveloop::layer::proxy::Proxy;
 use serveloop::service::notify::Notifier;
+use serveloop::service::recorder::Recorder;
 use serveloop::{Address, Peer, Server};
 
 use crate::restart::Restarts;
@@ -19,6 +20,7 @@ pub(crate) struct OfPlaces {
     pub(crate) lifetime: Option<Lifetime>,
     pub(crate) notifier: Option<Notifier>,
     pub(crate) restarts: Option<Restarts>,
+    pub(crate) recorder: Option<Recorder>,
 }
 
 /// A server, and for each of its listeners the door that its clients come through, its TLS and its
@@ -98,6 +100,7 @@ impl BoundServer {
             lifetime: of.lifetime,
             notifier: of.notifier,
             restarts: of.restarts,
+            recorder: of.recorder,
         };
         (self.server, around)
     }
@@ -113,6 +116,7 @@ pub(super) struct Around {
     pub(super) lifetime: Option<Lifetime>,
     pub(super) notifier: Option<Notifier>,
     pub(super) restarts: Option<Restarts>,
+    pub(super) recorder: Option<Recorder>,
 }
 
 /// Returns what belongs to the place of each listener.

@@ -142,17 +142,22 @@ impl Execution {
             lifetime,
             notifier,
             restarts,
+            recorder,
         } = around;
         let told = (notifier, restarts);
         let is_gated = access.is_some() || rate.is_some();
         let is_wrapped = doors.is_some() || tls.is_some() || lifetime.is_some() || is_gated;
-        if limit.is_unlimited() && !is_wrapped {
+        if limit.is_unlimited() && !is_wrapped && recorder.is_none() {
             return self.serve_in_model(server, told, factory, chore);
         }
 
         // What is limited are the protocol's own bytes and messages, not those of TLS. The header of a
         // proxy comes before the handshake, and names the client that the gate judges.
-        let mut factory = BoxedFactory::of(factory);
+        // What is recorded are the protocol's own bytes too.
+        let mut factory = match recorder {
+            Some(recorder) => BoxedFactory::of(recorder.record(factory)),
+            None => BoxedFactory::of(factory),
+        };
         if !limit.is_unlimited() {
             factory = factory.within(Limited(limit));
         }

@@ -130,16 +130,21 @@ impl Head {
             0 => None,
             _ => Some(read_credentials(fields)?),
         };
+        let start = fields.clone();
         let mut sizes = [0; 9];
         for size in &mut sizes {
             *size = fields.number()?;
+        }
+        let sizes = Sizes(sizes);
+        if let Err(error) = sizes.config().validate() {
+            return Err(start.wrong(format!("limits that no server has: {error}")));
         }
         Ok(Self {
             peer: peer.with_id(id),
             local,
             credentials,
             opened,
-            sizes: Sizes(sizes),
+            sizes,
         })
     }
 }

@@ -344,13 +344,14 @@ impl Shared {
         let Written {
             connections, bytes, ..
         } = written;
+        let plural = if connections == 1 { "" } else { "s" };
         let content = match self.options.content {
-            Content::Full => "it holds what was said on them",
+            Content::Full => "it holds what was said",
             Content::Sizes => "it holds no content",
         };
         log::warn!(
             target: LOG_TARGET,
-            "{path:?}: the record of {connections} connections was written, {bytes} bytes: {content}"
+            "{path:?}: the record of {connections} connection{plural} was written, {bytes} bytes: {content}"
         );
         Ok(written)
     }

@@ -59,6 +59,8 @@ const HANDED_OUT: &[(&str, &str)] = &[
     ),
     ("testing::Network", "a simulation makes it"),
     ("testing::Report", "`Simulation::check` returns it"),
+    ("testing::Replay", "`Simulation::replay` returns it"),
+    ("testing::Difference", "`Replay::differences` returns it"),
     (
         "testing::Slip",
         "a fault of the library's own, for its own tests",

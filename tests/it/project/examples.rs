@@ -145,6 +145,55 @@ fn hello_answers_each_name_and_closes_on_exit() {
     assert_eq!(read_to_end(&mut stream), b"Hello,Michael\nHello,Tracy\n");
 }
 
+/// What the real server met is met again by the replay.
+#[test]
+fn recorded_shows_its_bug_again() {
+    let scratch = Scratch::new();
+    let temporary = scratch.path(".");
+    let mut command = Command::new(built("recorded"));
+    let server = command.arg(ANYWHERE).env("TMPDIR", &temporary);
+    let server = server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut server = server.expect("`cargo test` builds the examples");
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    let address: Address = line.strip_prefix("listening on ").unwrap().parse().unwrap();
+
+    let mut good = client(&address);
+    good.write_all(b"four\n").unwrap();
+    expect(&mut good, b"4\n");
+    let mut bad = client(&address);
+    bad.write_all(b"five!\nx").unwrap();
+    expect(&mut bad, b"5\n");
+    thread::sleep(millis(100));
+    bad.write_all(b"yz\n").unwrap();
+    assert_eq!(
+        bad.read(&mut [0]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    good.write_all(b"exit\n").unwrap();
+    expect(&mut good, b"4\n");
+    drop(good);
+    assert!(server.wait().unwrap().success());
+
+    let mut command = Command::new(built("recorded"));
+    let replay = command
+        .arg("replay")
+        .env("TMPDIR", &temporary)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(replay.stdout).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    let [counts, first, second] = lines[..] else {
+        panic!("{said}");
+    };
+    assert!(
+        counts.starts_with("2 connections, ") && counts.ends_with(" 0 differences"),
+        "{said}"
+    );
+    assert!(first.starts_with("closed"), "{said}");
+    assert_eq!(second, "the protocol panicked");
+}
+
 #[test]
 fn offload_looks_up_names_in_their_order() {
     let mut offload = Example::run("offload", &[ANYWHERE]);

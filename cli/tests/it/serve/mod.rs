@@ -8,4 +8,5 @@ mod managed;
 #[cfg(target_os = "linux")]
 mod memory;
 mod models;
+mod recorded;
 mod warnings;
