@@ -21,20 +21,51 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - A message may arrive in pieces. Return `Ok(0)` until it is complete, or let a
-//!   [`Framing`](framing::Framing) cut the stream and write a
-//!   [`FrameProtocol`](framing::FrameProtocol).
-//! - Every limit and deadline is a field of [`Config`] and has a default.
+//! # Map by task
+//!
+//! | to | use |
+//! |---|---|
+//! | write a protocol over bytes | [`Protocol`], which responds through a [`Transport`] |
+//! | write one over lines or other messages | [`framing::FrameProtocol`] in a [`framing::Framed`] |
+//! | serve it | [`Server`]: one loop, several, threads, processes, one at a time |
+//! | make protocols, work at intervals, hear of errors | [`Factory`], with [`Actions`] |
+//! | stop | [`ShutdownHandle`] |
+//! | change a limit or a deadline | [`Config`] of a server, [`Limits`] of a connection |
+//! | say where to listen | [`Address`], [`Listen`] with options of a listener |
+//! | know who a client is | [`Peer`] |
+//! | know why a connection ended | [`CloseReason`] in [`Ended`]; [`Statistics`] counts them |
+//! | end a connection with an error | [`ProtocolError`], or `?` |
+//! | send from another thread | [`Transport::outbox`], [`service::Outbox`] |
+//! | send to many | [`service::Group`] |
+//! | do work that blocks | [`service::Offload`] |
+//! | keep several deadlines | [`service::Deadlines`] |
+//! | connect to others | [`Reactor::connect`], [`Actions::connect`] |
+//! | add TLS, PROXY headers, rates | [`layer`] |
+//! | run under systemd | [`service::activation`], [`service::notify`] |
+//! | embed the loop in another one | [`Reactor`] |
+//! | drive sessions without the loop | [`driver::Session`] |
+//! | replace the network | [`net::Net`] |
 #![cfg_attr(
     feature = "testing",
-    doc = "- Test protocols in memory, without sockets or sleeping: [`testing`], with the feature `testing`."
+    doc = "| test without sockets or sleeping | [`testing`] |"
 )]
 #![cfg_attr(
     not(feature = "testing"),
-    doc = "- Test protocols in memory, without sockets or sleeping: with the feature `testing`."
+    doc = "| test without sockets or sleeping | `testing`, with the feature `testing` |"
 )]
-//! - To drive sessions without the event loop, write your own driver around
-//!   [`Session`](driver::Session).
+#![cfg_attr(
+    any(doc, doctest),
+    doc = "| read how it fits together | [`guide`], and its [`cookbook`](guide::cookbook) |"
+)]
+//!
+//! A message may arrive in pieces: a protocol returns `Ok(0)` until it is complete, or lets a framing
+//! cut the stream. Every limit and deadline has a default and is on.
+//!
+//! # Features
+//!
+//! - `testing`: sessions and servers in memory, the split checker, the simulated network. For
+//!   `[dev-dependencies]`.
+//! - `tls`: TLS for servers and clients, by rustls. It needs a C compiler.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -83,6 +114,74 @@ pub(crate) const LOG_TARGET: &str = "serveloop";
 pub mod driver {
     pub use crate::session::{Buffer, Clock, Context, Driver, End, Session, Tick};
     pub use crate::waker::{Mailbox, Wake, Wakers};
+}
+
+#[cfg(any(doc, doctest))]
+#[cfg_attr(docsrs, doc(auto_cfg(hide(doc, doctest))))]
+pub mod guide {
+    //! The guide, a page for each subject, with code that runs. Also as a book in `docs/guide`.
+    //!
+    //! - Writing a protocol: [a protocol](protocol), [framing], [time](mod@time),
+    //!   [backpressure and producers](backpressure), [shared state, outboxes and groups](sharing),
+    //!   [work that blocks](blocking), [outbound connections](outbound), [layers], [testing].
+    //! - Running a server: [choosing a model](models), [limits], [operations],
+    //!   [writing a driver](driver).
+    //! - The [cookbook] has twenty recipes.
+    //! - Coming from [tokio](from_tokio) or from [mio](from_mio).
+
+    /// Where the links of the pages lead here. In the files they lead to other files, and the first
+    /// definition of a link counts.
+    macro_rules! links {
+        () => {
+            "\
+[protocol.md]: crate::guide::protocol
+[framing.md]: crate::guide::framing
+[time.md]: crate::guide::time
+[backpressure.md]: crate::guide::backpressure
+[sharing.md]: crate::guide::sharing
+[blocking.md]: crate::guide::blocking
+[outbound.md]: crate::guide::outbound
+[layers.md]: crate::guide::layers
+[testing.md]: crate::guide::testing
+[models.md]: crate::guide::models
+[limits.md]: crate::guide::limits
+[operations.md]: crate::guide::operations
+[driver.md]: crate::guide::driver
+[guide/SUMMARY.md]: crate::guide
+[../BENCHMARKS.md]: https://docs.rs/crate/serveloop/latest/source/docs/BENCHMARKS.md
+[../operations.md]: https://docs.rs/crate/serveloop/latest/source/docs/operations.md
+"
+        };
+    }
+
+    macro_rules! pages {
+        ($($name:ident: $file:literal;)*) => {
+            $(
+                #[doc = links!()]
+                #[doc = include_str!(concat!("../docs/", $file))]
+                pub mod $name {}
+            )*
+        };
+    }
+
+    pages! {
+        protocol: "guide/protocol.md";
+        framing: "guide/framing.md";
+        time: "guide/time.md";
+        backpressure: "guide/backpressure.md";
+        sharing: "guide/sharing.md";
+        blocking: "guide/blocking.md";
+        outbound: "guide/outbound.md";
+        layers: "guide/layers.md";
+        testing: "guide/testing.md";
+        models: "guide/models.md";
+        limits: "guide/limits.md";
+        operations: "guide/operations.md";
+        driver: "guide/driver.md";
+        cookbook: "cookbook.md";
+        from_tokio: "from-tokio.md";
+        from_mio: "from-mio.md";
+    }
 }
 
 #[cfg(doctest)]

@@ -87,7 +87,7 @@ impl Running {
     }
 }
 
-/// Sees to it that this process, and the servers that it starts, can have so many connections.
+/// Sees to it that this process, and the servers that it starts, can have this many connections.
 pub(crate) fn allow(connections: usize) -> io::Result<()> {
     descriptors::check(connections).map_err(io::Error::other)
 }

@@ -1,4 +1,4 @@
-//! Headers of the PROXY protocol, beside two parsers that others wrote.
+//! Headers of the PROXY protocol, compared with two parsers that others wrote.
 
 mod differences;
 mod made;

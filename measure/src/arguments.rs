@@ -153,7 +153,7 @@ pub fn value<T: FromStr>(flag: &str, text: Option<&String>) -> io::Result<T> {
 /// Parses a number of seconds, which may have a fraction.
 ///
 /// # Errors
-/// Fails like [`value`], or if no duration has so many seconds.
+/// Fails like [`value`], or if no duration has this many seconds.
 ///
 /// ```
 /// use serveloop_measure::arguments::seconds;

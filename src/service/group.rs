@@ -56,7 +56,7 @@ pub struct Group {
 #[derive(Default)]
 struct Topics {
     by_name: BTreeMap<Box<[u8]>, Topic>,
-    /// When there are so many, those without members are forgotten.
+    /// When there are this many, those without members are forgotten.
     sweep_at: usize,
 }
 
@@ -101,7 +101,7 @@ pub struct Published {
 #[derive(Default)]
 struct Topic {
     loops: BTreeMap<usize, Loop>,
-    /// When there are so many, those without members are forgotten.
+    /// When there are this many, those without members are forgotten.
     sweep_at: usize,
 }
 

@@ -20,7 +20,7 @@ pub(super) const PIECE: usize = 64 * 1024;
 /// The most pieces of output that one call of the system is given.
 pub(crate) const SLICES_MOST: usize = 16;
 
-/// Bytes that somebody else owns, or that were handed over.
+/// Bytes that others own, or that were handed over.
 #[derive(Debug)]
 pub(super) enum Bytes {
     Static(&'static [u8]),

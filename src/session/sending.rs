@@ -109,7 +109,7 @@ impl Transport<'_> {
         }
     }
 
-    /// Returns whether a copy of so many bytes costs less than a place in the queue.
+    /// Returns whether a copy of this many bytes costs less than a place in the queue.
     #[inline]
     pub(super) fn copies(&self, length: usize) -> bool {
         length <= COPIED_MOST && !self.state.flags.any(QUEUED)

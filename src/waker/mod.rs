@@ -148,7 +148,7 @@ pub struct Mailbox {
     woken: Mutex<Vec<Woken>>,
     /// How many bytes of posts wait for the driver's sessions, or are being sent by them.
     posted: AtomicUsize,
-    /// The driver's wait ends when there are so many.
+    /// The driver's wait ends when there are this many.
     alarm: AtomicUsize,
     wake: Box<dyn Wake>,
 }
@@ -239,7 +239,7 @@ impl Mailbox {
         }
     }
 
-    /// Ends the driver's wait when so many bytes are posted, since posts behind others wake nobody.
+    /// Ends the driver's wait when this many bytes are posted, since posts behind others wake nobody.
     pub(crate) fn set_alarm(&self, bytes: usize) {
         self.alarm.store(bytes, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Integration tests of the library, laid out like `src`: a room's tests have the room's name. Beside them
+//! Integration tests of the library, laid out like `src`: a room's tests have the room's name. Besides, there
 //! are `project`, what concerns no room alone, and `support`, what the tests are made with.
 #![expect(
     clippy::unwrap_used,

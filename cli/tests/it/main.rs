@@ -1,4 +1,4 @@
-//! Tests of the built command, laid out like its `src`. Beside them are `project`, what concerns no room
+//! Tests of the built command, laid out like its `src`. Besides, there are `project`, what concerns no room
 //! alone, and `support`, what the tests are made with.
 
 mod bench;

@@ -57,7 +57,7 @@ pub fn length_field(written: Written, max: usize, stream: &[u8]) -> Decoded {
 }
 
 /// Frames that have a length in their header. `place` says where the message begins in a frame and how
-/// long it is, if so many bytes after the length are allowed.
+/// long it is, if this many bytes after the length are allowed.
 fn announced(
     written: Written,
     mut stream: &[u8],

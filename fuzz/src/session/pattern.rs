@@ -5,7 +5,7 @@ pub(super) fn at(place: usize) -> u8 {
     (place.wrapping_mul(167) ^ (place >> 8)) as u8
 }
 
-/// So many bytes of a stream, from `start` on.
+/// This many bytes of a stream, from `start` on.
 pub(super) fn piece(start: usize, count: usize) -> Vec<u8> {
     (start..start + count).map(at).collect()
 }

@@ -1,4 +1,4 @@
-//! Somebody between two ends, who can change, hold back and make records.
+//! A man in the middle of two ends, who can change, hold back and make records.
 
 use crate::input::Input;
 

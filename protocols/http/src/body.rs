@@ -7,7 +7,7 @@ use crate::rejection::Rejection;
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// After so many bytes. A request without a body has 0.
+    /// After this many bytes. A request without a body has 0.
     Length(u64),
     /// It comes in chunks, and the last one is empty.
     Chunked,

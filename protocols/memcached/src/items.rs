@@ -82,7 +82,7 @@ impl Items {
     }
 
     /// Returns when an item with this expiration time expires: never, at once if it is negative or in
-    /// the past, after so many seconds, or at a time in Unix seconds.
+    /// the past, after this many seconds, or at a time in Unix seconds.
     pub(crate) fn expiry(&self, exptime: i32) -> Option<Instant> {
         let seconds = match exptime {
             0 => return None,

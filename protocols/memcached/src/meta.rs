@@ -13,7 +13,7 @@ use crate::item::{Direction, Item, Mode, New, NoCounter, Outcome};
 use crate::items::Items;
 use crate::numbers;
 
-/// From so many words on, a line has too many flags.
+/// From this many words on, a line has too many flags.
 const WORDS_MOST: usize = 20;
 
 const BAD_FLAGS: &str = "CLIENT_ERROR invalid or duplicate flag\r\n";

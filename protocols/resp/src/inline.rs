@@ -17,7 +17,7 @@ pub(crate) enum BadLine {
 /// backslash takes the meaning from any other character. Between single quotes only `\'` is special.
 pub(crate) fn split(line: &[u8], text: &mut Vec<u8>, words: &mut Vec<Span>) -> Result<(), BadLine> {
     // TLS and other binary protocols begin like this. What follows in them may be lines that
-    // somebody else has chosen.
+    // another program has chosen.
     if line
         .first()
         .is_some_and(|byte| *byte < b' ' && !is_blank(*byte))

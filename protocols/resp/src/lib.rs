@@ -64,7 +64,7 @@
 //! ```
 //!
 //! # Requests
-//! A request is an array of bulk strings, or a line of words, as somebody types it. It has at most
+//! A request is an array of bulk strings, or a line of words, as a person types it. It has at most
 //! `max_frame` bytes, a line `max_line`; both are fields of [`Limits`](serveloop::Limits). The length
 //! of a word and the number of words are refused as soon as they are announced, if they cannot fit.
 //! Nothing is allocated for what was announced and has not come.

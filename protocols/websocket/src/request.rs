@@ -62,8 +62,8 @@ impl<'a> Request<'a> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// Returns the value of the first header field with this name, in capitals or not. In place of a value
-    /// that is not UTF-8 stands the character U+FFFD.
+    /// Returns the value of the first header field with this name, in capitals or not. A value that is not
+    /// UTF-8 becomes the character U+FFFD.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a str> {
         self.fields(name).next()

@@ -14,7 +14,7 @@ use crate::waker::Waker;
 /// The client's end, whatever its layer is. What it has for the wire grows with what it is told
 /// here.
 pub(super) trait FarEnd {
-    /// Returns how the client stands.
+    /// Returns the state of the client.
     fn client(&self) -> &RefCell<Client>;
 
     /// Lets the client act.
@@ -84,7 +84,7 @@ impl Far {
         self.end.take_output()
     }
 
-    /// Returns how the client stands.
+    /// Returns the state of the client.
     pub(super) fn client(&self) -> &RefCell<Client> {
         self.end.client()
     }

@@ -17,7 +17,7 @@ use serveloop::{
 
 use crate::support::{cases, millis, panic_quietly};
 
-/// After so many calls, a protocol does nothing more.
+/// After this many calls, a protocol does nothing more.
 const DEEDS_MOST: usize = 60;
 
 /// What the protocol does in one call.
@@ -149,7 +149,7 @@ impl Scripted {
     fn act(&mut self, told: &str, transport: &mut Transport<'_>) -> Result<u8> {
         let began = *self.began.get_or_insert(transport.now());
         let (mut deed, share) = self.script[self.next % self.script.len()].clone();
-        // What writes whenever it may, or is called again for ever, would never come to rest.
+        // What writes whenever it may, or is called again without end, would never come to rest.
         if self.next > DEEDS_MOST {
             deed = Deed::Nothing;
         }

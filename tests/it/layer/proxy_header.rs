@@ -1,4 +1,4 @@
-//! The PROXY protocol: the specification's headers, wrong ones, and headers beside other parsers.
+//! The PROXY protocol: the specification's headers, wrong ones, and headers compared with other parsers.
 
 use std::env;
 use std::fs;

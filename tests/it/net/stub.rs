@@ -75,7 +75,7 @@ fn a_connection_to_nowhere_ends_with_the_reason() {
     assert!(reactor.is_finished());
 }
 
-/// Outbound connections only: each stands at once and echoes what it is sent.
+/// Outbound connections only: each is established at once and echoes what it is sent.
 #[derive(Default)]
 struct Mirror {
     token: Option<usize>,

@@ -2,8 +2,10 @@
 //! models of what it is made of.
 
 mod documented;
+mod documents;
 #[cfg(target_os = "linux")]
 mod examples;
+mod pictures;
 mod properties;
 mod regression;
 mod scenarios;

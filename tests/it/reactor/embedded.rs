@@ -204,7 +204,7 @@ fn bound_sockets_are_lent_in_the_order_of_their_addresses() {
     assert!(is_readable(&listener, PATIENCE), "a connection waits");
 }
 
-/// What a network of one's own wraps can be watched too.
+/// What a user's network wraps can be watched too.
 #[test]
 fn sockets_of_the_network_are_descriptors() {
     let mut net = Mio::new().unwrap();

@@ -1,4 +1,4 @@
-//! What runs beside connections: outboxes, groups and pools of threads, passed sockets, and what a
+//! What runs besides connections: outboxes, groups and pools of threads, passed sockets, and what a
 //! service manager hears.
 
 mod activation;

@@ -512,7 +512,7 @@ pub(crate) struct Balancer {
 }
 
 impl Balancer {
-    /// Starts HAProxy, whose backend has these options beside the address.
+    /// Starts HAProxy, whose backend has these options besides the address.
     pub(crate) fn haproxy(server: SocketAddr, options: &str) -> Self {
         Self::haproxy_at("fd@0", server, options)
     }

@@ -101,7 +101,7 @@ fn bodies_of_every_kind_arrive_whole() {
     }
 }
 
-/// A source that shows so many bytes at a time.
+/// A source that shows this many bytes at a time.
 struct Pieces(Vec<u8>, usize, usize);
 
 impl Pieces {

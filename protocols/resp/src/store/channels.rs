@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// All channels and patterns that somebody listens to.
+/// All channels and patterns that clients listen to.
 #[derive(Debug)]
 pub(super) struct Channels {
     members: Group,
@@ -80,7 +80,7 @@ impl Channels {
         count
     }
 
-    /// Returns the channels that somebody listens to by their names.
+    /// Returns the channels that clients listen to by their names.
     pub(super) fn names(&self) -> Vec<Vec<u8>> {
         let topics = self.members.topics_with_members();
         let channels = topics.iter().filter_map(|topic| topic.strip_prefix(b"c"));
@@ -92,7 +92,7 @@ impl Channels {
         self.members.members(Kind::Channel.topic(channel))
     }
 
-    /// Returns how many patterns somebody listens to.
+    /// Returns how many patterns clients listen to.
     pub(super) fn pattern_count(&self) -> usize {
         self.patterns().len()
     }

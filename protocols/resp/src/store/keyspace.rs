@@ -17,7 +17,7 @@ const ENTRY: usize = size_of::<Entry>() + BYTES_PER_SLOT + 32;
 /// What a deadline takes in bytes.
 const DEADLINE: usize = 32;
 
-/// The least recently used of so many keys is evicted.
+/// The least recently used of this many keys is evicted.
 const SAMPLES: usize = 16;
 
 /// A value larger than this keeps no spare memory when it is replaced.

@@ -1,4 +1,4 @@
-//! WebSockets in memory, on a hostile simulated network, and beside another implementation.
+//! WebSockets in memory, on a hostile simulated network, and compared with another implementation.
 
 mod closing;
 mod compression;
