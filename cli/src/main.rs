@@ -8,6 +8,7 @@ mod escaped;
 mod failure;
 mod fetch;
 mod interrupt;
+mod limits_help;
 mod logger;
 mod manual;
 mod outbound;
@@ -32,7 +33,7 @@ use std::{env, io, panic, thread};
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 use rustix::stdio::{dup2_stderr, dup2_stdout};
 use serveloop_command::become_program;
@@ -116,7 +117,12 @@ fn main() -> ExitCode {
     tell_panics();
     survive_size_limit();
 
-    let cli = match Cli::try_parse() {
+    if let Some(words) = limits_help::asked(env::args_os()) {
+        refuse_closed_output();
+        return limits_help::show(&Cli::command(), words).unwrap_or_else(Failure::report);
+    }
+
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             refuse_closed_output();
@@ -135,13 +141,22 @@ fn main() -> ExitCode {
         Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
         Command::Bench(bench) => bench.run(),
         Command::Transcript(transcript) => transcript.run(),
-        Command::Completions(completions) => completions.run(Cli::command()),
-        Command::Man(manual) => manual.run(Cli::command()),
+        Command::Completions(completions) => {
+            completions.run(limits_help::with_topic(Cli::command()))
+        }
+        Command::Man(manual) => manual.run(limits_help::with_hint(Cli::command())),
     };
 
     let status = outcome.unwrap_or_else(Failure::report);
     log::logger().flush();
     status
+}
+
+/// Reads the command line. Its help says where the limits are.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = limits_help::with_hint(Cli::command());
+    let matches = command.try_get_matches_from_mut(env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// Makes writes to standard output or standard error fail if they were closed when we began, as in

@@ -7,11 +7,13 @@ use clap_mangen::Man;
 
 use crate::completions::print;
 use crate::failure::Failure;
+use crate::limits_help;
 
 /// Prints the manual page of serveloop or of one of its commands.
 ///
 ///   $ serveloop man | man -l -
 ///   $ serveloop man serve echo > serveloop-serve-echo.1
+///   $ serveloop man help limits > serveloop-help-limits.1
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Manual {
@@ -21,9 +23,15 @@ pub(crate) struct Manual {
 
 impl Manual {
     pub(crate) fn run(self, root: clap::Command) -> Result<ExitCode, Failure> {
+        let limits = limits_help::manual(&root);
         let mut root = root.disable_help_subcommand(true);
         // `build` completes names and global options.
         root.build();
+        let root = limits_help::without_limits(root);
+
+        if self.command == limits_help::WORDS {
+            return render(&limits);
+        }
 
         let mut command = &root;
         for name in &self.command {
@@ -37,15 +45,20 @@ impl Manual {
             })?;
         }
 
-        let title = command.get_display_name().unwrap_or("serveloop").to_owned();
-        let mut page = Vec::new();
-        Man::new(command.clone())
-            .title(title.to_uppercase())
-            .source(concat!("serveloop ", env!("CARGO_PKG_VERSION")))
-            .manual("User Commands")
-            .render(&mut page)?;
-        print(keep_examples(&String::from_utf8_lossy(&page)).as_bytes())
+        render(command)
     }
+}
+
+/// Prints the page of one command.
+fn render(command: &clap::Command) -> Result<ExitCode, Failure> {
+    let title = command.get_display_name().unwrap_or("serveloop").to_owned();
+    let mut page = Vec::new();
+    Man::new(command.clone())
+        .title(title.to_uppercase())
+        .source(concat!("serveloop ", env!("CARGO_PKG_VERSION")))
+        .manual("User Commands")
+        .render(&mut page)?;
+    print(keep_examples(&String::from_utf8_lossy(&page)).as_bytes())
 }
 
 /// Marks indented lines as preformatted, so that they are neither filled nor broken.

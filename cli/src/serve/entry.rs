@@ -31,6 +31,7 @@ pub(crate) struct EntryOptions {
         long,
         global = true,
         hide_short_help = true,
+        hide_long_help = true,
         value_name = "NUMBER",
         default_value_t = 0,
         value_parser = value_parser!(u32).range(0..=i64::from(RATE_MOST))
@@ -42,6 +43,7 @@ pub(crate) struct EntryOptions {
         long,
         global = true,
         hide_short_help = true,
+        hide_long_help = true,
         value_name = "DURATION",
         default_value_t = Duration::ZERO.into()
     )]

@@ -24,6 +24,7 @@ macro_rules! limits {
                     long,
                     global = true,
                     hide_short_help = true,
+                    hide_long_help = true,
                     help_heading = $heading,
                     value_name = $name,
                     action = ArgAction::Set,
@@ -37,6 +38,7 @@ macro_rules! limits {
                     long,
                     global = true,
                     hide_short_help = true,
+                    hide_long_help = true,
                     help_heading = $each_heading,
                     value_name = $each_name,
                     action = ArgAction::Set,
@@ -409,7 +411,9 @@ mod tests {
         assert_eq!(arguments.len(), OPTIONS.len());
         assert_eq!(parse(&arguments).config(&[]).unwrap(), Config::default());
 
-        let help = command().render_long_help().to_string();
+        // `help limits` shows them.
+        let mut shown = command().mut_args(|option| option.hide_long_help(false));
+        let help = shown.render_long_help().to_string();
         assert_eq!(help.matches("[default: ").count(), OPTIONS.len());
     }
 

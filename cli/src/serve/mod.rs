@@ -120,8 +120,8 @@ const PASSED_LISTEN: &str = "systemd://";
 ///   $ serveloop serve echo --record echo.record
 ///   $ serveloop transcript echo.record
 ///
-/// Everything has a limit, and every limit is an option. Sizes are written as 4096, 64KiB or 1MiB,
-/// durations as 250ms, 10s or 5m:
+/// Everything has a limit, and every limit is an option, which `serveloop help limits` lists. Sizes are
+/// written as 4096, 64KiB or 1MiB, durations as 250ms, 10s or 5m:
 ///
 ///   $ serveloop serve echo --max-connections 12000 --idle-timeout 5m --high-water 128KiB
 ///

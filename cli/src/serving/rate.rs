@@ -17,6 +17,7 @@ pub(crate) struct Rate {
         long,
         global = true,
         hide_short_help = true,
+        hide_long_help = true,
         value_name = "SIZE",
         default_value_t = Size::from(0)
     )]
@@ -27,6 +28,7 @@ pub(crate) struct Rate {
         long,
         global = true,
         hide_short_help = true,
+        hide_long_help = true,
         value_name = "NUMBER",
         default_value_t = 0
     )]
@@ -36,6 +38,7 @@ pub(crate) struct Rate {
         long,
         global = true,
         hide_short_help = true,
+        hide_long_help = true,
         value_name = "DURATION",
         default_value_t = Duration::from_secs(1).into()
     )]

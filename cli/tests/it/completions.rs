@@ -92,6 +92,9 @@ fn bash_completes_commands_and_options() {
     };
     assert_eq!(found, "connect\n");
     assert_eq!(ask("serveloop connect --fram", 2).unwrap(), "--framing\n");
+    let limit = ask("serveloop serve echo --max-conn", 3).unwrap();
+    assert_eq!(limit, "--max-connections\n");
+    assert_eq!(ask("serveloop help lim", 2).unwrap(), "limits\n");
 }
 
 /// `command` and all those below it that its page names, as they are typed.
@@ -130,7 +133,11 @@ fn every_command_has_its_page() {
         assert!(page.contains(&title), "{page}");
         assert!(page.contains(".SH OPTIONS"), "{command}");
     }
-    assert!(page("serve echo").contains("max\\-connections"));
+    // The limits have a page of their own, to which the others lead.
+    let (echo, limits) = (page("serve echo"), page("help limits"));
+    assert!(limits.contains("max\\-connections"), "{limits}");
+    assert!(!echo.contains("max\\-connections <"), "{echo}");
+    assert!(echo.contains("serveloop help limits"), "{echo}");
     let said = run(&["man", "serve", "gopher"], "");
     assert_eq!(said.code, Some(2));
     assert!(
@@ -141,7 +148,7 @@ fn every_command_has_its_page() {
 
 #[test]
 fn pages_are_formatted_without_a_complaint() {
-    for command in commands("") {
+    for command in commands("").into_iter().chain(["help limits".to_owned()]) {
         let warnings = ["-man", "-Tutf8", "-ww", "-P-c"];
         let Some(text) = piped("groff", &warnings, &page(&command)) else {
             return;

@@ -128,10 +128,10 @@ fn memory(page: &str) -> Vec<Row> {
 
 fn chart(svg: &mut String, top: f64, title: &str, note: &str, rows: &[Row]) -> f64 {
     let most = rows.iter().map(|row| row.value).fold(0.0, f64::max);
-    let _ = write!(
+    let _ = writeln!(
         svg,
         "<text class=\"title\" x=\"0\" y=\"{:.0}\">{title}</text>\
-         <text class=\"quiet end\" x=\"{WIDTH}\" y=\"{:.0}\">{note}</text>\n",
+         <text class=\"quiet end\" x=\"{WIDTH}\" y=\"{:.0}\">{note}</text>",
         top + 18.0,
         top + 18.0,
     );
@@ -143,11 +143,11 @@ fn chart(svg: &mut String, top: f64, title: &str, note: &str, rows: &[Row]) -> f
             _ => ("other", ""),
         };
         let length = ((RIGHT - LEFT) * row.value / most).max(2.0);
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<text{weight} x=\"0\" y=\"{base:.0}\">{}</text>\
              <rect class=\"{class}\" x=\"{LEFT}\" y=\"{:.0}\" width=\"{length:.1}\" height=\"{BAR}\" rx=\"2\"/>\
-             <text{weight} x=\"{:.1}\" y=\"{base:.0}\">{}</text>\n",
+             <text{weight} x=\"{:.1}\" y=\"{base:.0}\">{}</text>",
             row.name,
             middle - BAR / 2.0,
             LEFT + length + 8.0,

@@ -15,7 +15,7 @@
 //! | accept errors swallowed | the library's `reactor::limits::without_descriptors_accepting_pauses_and_goes_on_by_itself` |
 //! | a refused socket left open | the library's `reactor::limits::a_factory_refuses_whom_it_likes` |
 //! | `getattr` on names that the peer chose | here |
-//! | no limit, no timeout anywhere | `limits`, `usage::help_is_grouped_and_shows_defaults` |
+//! | no limit, no timeout anywhere | `limits`, `usage::limits_are_grouped_and_show_defaults` |
 
 use std::fs;
 use std::path::Path;

@@ -267,9 +267,10 @@ fn own_place(argument: &str, directory: &Directory) -> String {
     }
 }
 
+/// The limits have a page of their own, so that they do not bury the help of each protocol.
 #[test]
-fn help_is_grouped_and_shows_defaults() {
-    let text = help(&["serve", "echo", "--help"]);
+fn limits_are_grouped_and_show_defaults() {
+    let text = help(&["help", "limits"]);
     let headings = [
         "Connections:",
         "Budgets per turn:",
@@ -282,6 +283,56 @@ fn help_is_grouped_and_shows_defaults() {
     }
     for default in ["10000", "64KiB", "1MiB", "1m", "250ms", "system"] {
         assert!(text.contains(&format!("[default: {default}]")), "{default}");
+    }
+}
+
+#[test]
+fn help_of_a_protocol_leads_to_the_limits() {
+    for page in [
+        &["serve", "--help"][..],
+        &["serve", "-h"],
+        &["serve", "echo", "--help"],
+        &["serve", "echo", "-h"],
+        &["serve", "http", "--help"],
+        &["help", "serve", "resp"],
+        &["--help"],
+    ] {
+        let text = help(page);
+        assert!(text.contains("serveloop help limits"), "{page:?}: {text}");
+        assert!(!text.contains("\n      --max-frame"), "{page:?}: {text}");
+        assert!(!text.contains("\n      --rate-burst"), "{page:?}: {text}");
+    }
+    let lines = help(&["serve", "echo", "--help"]).lines().count();
+    assert!(lines < 130, "{lines} lines");
+}
+
+#[test]
+fn limits_are_searched() {
+    let found = help(&["help", "limits", "IDLE", "timeout"]);
+    assert!(found.contains("--idle-timeout <DURATION>"), "{found}");
+    assert!(!found.contains("--max-frame"), "{found}");
+    let found = help(&["-q", "help", "limits", "so_sndbuf"]);
+    assert!(found.contains("--send-buffer"), "{found}");
+
+    let text = refused(&["help", "limits", "nonsense"]);
+    assert!(text.contains("no limit is about \"nonsense\""), "{text}");
+    assert!(refused(&["help", "limits", "--nonsense"]).contains("--nonsense"));
+    assert!(refused(&["help", "limit"]).contains("limit"));
+}
+
+/// They are hidden from help, and accepted in any place like every other option.
+#[test]
+fn limits_are_options_wherever_they_are_listed() {
+    let text = help(&["help", "limits"]);
+    let names = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("      --"));
+    let names: Vec<_> = names.filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.len() > 45, "{names:?}");
+    for name in names {
+        let text = refused(&["serve", "echo", &format!("--{name}")]);
+        let said = format!("a value is required for '--{name} <");
+        assert!(text.contains(&said), "{text}");
     }
 }
 
