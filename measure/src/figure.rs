@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A figure of several rounds. Displayed, it is the median with the range behind it, as ratios are
 /// shown: `0.98 (0.95..1.02)`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// The value in the middle.
     pub median: f64,

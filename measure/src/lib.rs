@@ -54,8 +54,8 @@ pub use crate::launch::Launched;
 #[cfg(feature = "tls")]
 pub use crate::load::Tickets;
 pub use crate::load::{
-    Exchange, Handshakes, Interrupt, Latency, Load, Pace, Scenario, Secured, Shape, Stage, Terms,
-    Uninterrupted, Waiting, Width,
+    Exchange, Handshakes, Interrupt, Latency, Load, Moment, Pace, Scenario, Secured, Shape, Stage,
+    Terms, Uninterrupted, Waiting, Width,
 };
 pub use crate::machine::Machine;
 pub use crate::round::{Rates, Sample, fill, sample, turns};

@@ -4,10 +4,10 @@ use std::fmt;
 use std::fs;
 
 use rustix::system::uname;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The machine that a benchmark ran on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The model of the processor, or its kind where the system does not tell the model.
     pub processor: String,

@@ -4,13 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use crate::family::{Family, own_processor_time, own_waiting_time};
-use crate::load::{Latency, Load};
+use crate::load::{Latency, Load, Moment};
 
 /// How long a server may settle before its memory is read.
 const REST: Duration = Duration::from_millis(50);
 
 /// The figures of one measurement. A figure that the system does not report is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
     /// Messages per second, or with churn, connections per second.
     pub rate: f64,
@@ -30,6 +30,8 @@ pub struct Sample {
     pub generator_waited: f64,
     /// The fraction that the server used of the time of all cores available to it.
     pub server_busy: Option<f64>,
+    /// What came back in each slice of the measurement.
+    pub timeline: Vec<Moment>,
 }
 
 /// How many TLS handshakes of each kind were completed per second.
@@ -92,6 +94,7 @@ pub fn sample(
         // The system adds a wait only when it ends, so the sum can exceed the elapsed time.
         generator_waited: (seconds(waited_before, waited_after).unwrap_or(0.0) / elapsed).min(1.0),
         server_busy: used.map(|used| used / elapsed / cores),
+        timeline: load.timeline().to_vec(),
     })
 }
 

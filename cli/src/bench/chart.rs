@@ -7,7 +7,7 @@ use serveloop_measure::Figure;
 use serveloop_measure::figure::time;
 
 /// The width of the drawing. All lengths are in its units, and it is scaled to the available width.
-const WIDTH: f64 = 360.0;
+pub(super) const WIDTH: f64 = 360.0;
 const LEFT: f64 = 98.0;
 const RIGHT: f64 = 286.0;
 const ROW: f64 = 20.0;
@@ -16,7 +16,7 @@ const BAR: f64 = 12.0;
 /// The most letters of a server's name that fit to the left of its bar.
 const NAME_MOST: usize = 14;
 /// The number of colours.
-const COLOURS: usize = 6;
+pub(super) const COLOURS: usize = 6;
 
 /// The rows for one number of connections.
 pub(crate) struct Group<T> {
@@ -61,23 +61,61 @@ pub(crate) fn bars(title: &str, groups: &[Group<Figure>]) -> String {
     })
 }
 
+/// A logarithmic scale of whole decades, for times in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    /// The first and the last power of ten, and where they are drawn.
+    powers: (f64, f64),
+    places: (f64, f64),
+}
+
+impl Scale {
+    /// Makes a scale for these times, from the place of the smallest to that of the largest.
+    pub(super) fn of(times: impl Iterator<Item = f64>, begin: f64, end: f64) -> Self {
+        let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
+        for time in times {
+            (least, most) = (least.min(time), most.max(time));
+        }
+
+        let first = least.clamp(0.001, 1e12).log10().floor();
+        let last = most.max(0.001).log10().ceil().max(first + 1.0);
+        Self {
+            powers: (first, last),
+            places: (begin, end),
+        }
+    }
+
+    pub(super) fn place(&self, micros: f64) -> f64 {
+        let ((first, last), (begin, end)) = (self.powers, self.places);
+        let part = (micros.max(0.001).log10() - first) / (last - first);
+        begin + (end - begin) * part.clamp(0.0, 1.0)
+    }
+
+    /// Returns powers of ten, at most five, with their places.
+    pub(super) fn labels(&self) -> Vec<(f64, String)> {
+        let (first, last) = self.powers;
+        let mut labels = Vec::new();
+        let mut power = first;
+        while power <= last {
+            let round = time(10_f64.powf(power))
+                .replace(".00", "")
+                .replace(".0", "");
+            labels.push((self.place(10_f64.powf(power)), round));
+            power += ((last - first) / 4.0).ceil().max(1.0);
+        }
+        labels
+    }
+}
+
 /// Draws a line from the median to the maximum for each row, on a logarithmic scale.
 pub(crate) fn strips(title: &str, groups: &[Group<Strip>]) -> String {
-    let least = values(groups)
-        .map(|strip| strip.p50)
-        .fold(f64::INFINITY, f64::min);
-    let most = values(groups).map(|strip| strip.max).fold(0.0, f64::max);
-
-    if !least.is_finite() {
+    if values(groups).next().is_none() {
         return String::new();
     }
 
-    let first = least.max(0.001).log10().floor();
-    let last = most.max(0.001).log10().ceil().max(first + 1.0);
-    let place = |micros: f64| {
-        let part = (micros.max(0.001).log10() - first) / (last - first);
-        LEFT + (RIGHT - LEFT) * part.clamp(0.0, 1.0)
-    };
+    let times = values(groups).flat_map(|strip| [strip.p50, strip.max]);
+    let scale = Scale::of(times, LEFT, RIGHT);
+    let place = |micros: f64| scale.place(micros);
 
     let bottom = height(groups);
     let mut svg = draw(title, groups, ROW, |svg, strip, y| {
@@ -108,7 +146,7 @@ pub(crate) fn strips(title: &str, groups: &[Group<Strip>]) -> String {
     });
 
     svg.truncate(svg.len() - "</svg>".len());
-    decades(&mut svg, first, last, bottom, place);
+    decades(&mut svg, &scale, bottom);
     svg + "</svg>"
 }
 
@@ -166,20 +204,11 @@ fn draw<T: Copy>(
 
 /// Draws ticks at powers of ten, with labels below. Full lines behind the rows would cross the
 /// reasons.
-fn decades(svg: &mut String, first: f64, last: f64, bottom: f64, place: impl Fn(f64) -> f64) {
+fn decades(svg: &mut String, scale: &Scale, bottom: f64) {
     stroke(svg, "axis", (LEFT, bottom + 2.0), (RIGHT, bottom + 2.0));
-
-    let mut power = first;
-    while power <= last {
-        let x = place(10_f64.powf(power));
+    for (x, label) in scale.labels() {
         stroke(svg, "axis", (x, bottom), (x, bottom + 5.0));
-
-        let round = time(10_f64.powf(power))
-            .replace(".00", "")
-            .replace(".0", "");
-        let (class, at) = ("quiet middle", (x, bottom + 12.0));
-        text(svg, class, at, &round);
-        power += ((last - first) / 4.0).ceil().max(1.0);
+        text(svg, "quiet middle", (x, bottom + 12.0), &label);
     }
 }
 
@@ -202,7 +231,7 @@ fn name(svg: &mut String, name: &str, y: f64) {
 
 /// Writes text vertically centred on `y`. Letters are drawn on their baseline, so they are moved
 /// down by a third of their size.
-fn text(svg: &mut String, class: &str, (x, y): (f64, f64), text: &str) {
+pub(super) fn text(svg: &mut String, class: &str, (x, y): (f64, f64), text: &str) {
     let (y, text) = (y + 4.0, escape(text));
     let _ = write!(
         svg,
@@ -210,7 +239,7 @@ fn text(svg: &mut String, class: &str, (x, y): (f64, f64), text: &str) {
     );
 }
 
-fn stroke(svg: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
+pub(super) fn stroke(svg: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
     let _ = write!(
         svg,
         r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#

@@ -5,7 +5,9 @@
 //! a page. No other command imports this room.
 
 mod chart;
+mod comparison;
 mod contender;
+mod earlier;
 mod interrupt;
 mod options;
 mod page;
@@ -15,6 +17,7 @@ mod round;
 mod server;
 mod spoken;
 mod table;
+mod timeline;
 mod trouble;
 mod unescaped;
 
@@ -27,7 +30,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serveloop_measure::{Cores, Machine, Sample, Scenario, Tool, launch, turns};
 
+use crate::bench::comparison::Comparison;
 use crate::bench::contender::Contender;
+use crate::bench::earlier::FORMAT;
 use crate::bench::interrupt::Interrupt;
 use crate::bench::options::Options;
 use crate::bench::page::page;
@@ -93,6 +98,15 @@ const DASH: &str = "-";
 ///
 ///   $ serveloop bench --json results.json --report results.html
 ///
+/// Compare with earlier results, now or later. Ratios are now to then, and a difference in throughput
+/// counts only if it is at least 5 % and all rounds of one are beyond all rounds of the other. A file that
+/// is no result, has another format, or has no server under the same load is refused (exit status 2)
+/// before anything is measured:
+///
+///   $ serveloop bench --compare event-loop --json old.json
+///   $ serveloop bench --compare event-loop --json new.json --compare-with old.json
+///   $ serveloop bench --from new.json --compare-with old.json --report results.html
+///
 /// The servers and the load generator run on different cores if there are at least two. Servers take
 /// turns, round by round. Every byte that comes back is compared with what was sent, or with what the
 /// reply has to be. A wrong byte, a reply that is missing or that nobody asked for, a connection that ends,
@@ -120,7 +134,8 @@ const DASH: &str = "-";
 /// ("p50", "p90", "p99", "p99.9", "max"), "handshakes_per_second" (with --churn over TLS: "full" and
 /// "resumed"), "server_microseconds_per_message", "server_bytes_per_connection",
 /// "system_calls_per_message", "generator_busy", "server_busy",
-/// "generator_waited" (fractions of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept".
+/// "generator_waited" (fractions of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept", and
+/// "timeline", twenty slices of each round ("round", "seconds" at its end, "messages", "p50", "p99", "max").
 /// Figures are objects with "median", "least" and "most"; unknown ones are null.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
@@ -136,15 +151,37 @@ impl Bench {
             return Err(launch::launch(launched, &self.options.server).into());
         }
 
+        let earlier = self.options.compare_with.as_deref().map(Earlier::read);
+        let earlier = earlier.transpose()?;
+        if let Some(path) = &self.options.from {
+            return self.show_kept(&earlier::read(path)?, earlier.as_ref());
+        }
+
         let plan = Plan::new(&self.options)?;
+        if let Some(earlier) = &earlier {
+            let checked = comparison::check(&earlier.name, &plan.labels(), &earlier.results);
+            checked.map_err(Failure::Usage)?;
+        }
         self.check_files()?;
 
         let interrupt = Interrupt::catch()?;
-        let outcome = self.measure(&plan, &interrupt);
+        let outcome = self.measure(&plan, earlier.as_ref(), &interrupt);
         match (outcome, interrupt.exit_code()) {
             (Err(_), Some(status)) => Ok(status),
             (outcome, _) => outcome.map(|()| ExitCode::SUCCESS),
         }
+    }
+
+    /// Shows results that were measured earlier.
+    fn show_kept(&self, results: &Results, earlier: Option<&Earlier>) -> Result<ExitCode, Failure> {
+        let comparison = earlier.map(|earlier| earlier.compared(results)).transpose();
+        let comparison = comparison.map_err(Failure::Usage)?;
+        self.check_files()?;
+
+        let interrupt = Interrupt::catch()?;
+        let told = self.tell(results, comparison.as_ref(), None, &interrupt);
+        let status = interrupt.exit_code().unwrap_or(ExitCode::SUCCESS);
+        told.map(|()| status).map_err(Failure::from)
     }
 
     /// Checks the output files before anything is measured, so that an hour's results are not lost
@@ -162,7 +199,12 @@ impl Bench {
         }
     }
 
-    fn measure(&self, plan: &Plan, interrupt: &Interrupt) -> Result<(), Failure> {
+    fn measure(
+        &self,
+        plan: &Plan,
+        earlier: Option<&Earlier>,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
         let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let cores = Cores::divide()?;
 
@@ -179,7 +221,7 @@ impl Bench {
         progress.finish_and_clear();
 
         let results = Results {
-            format: 1,
+            format: FORMAT,
             command: command_line(),
             date,
             machine: Machine::of_this(cores.count()),
@@ -195,7 +237,9 @@ impl Bench {
             results: outcomes,
         };
 
-        let told = self.tell(&results, &cores, interrupt);
+        // The plan has something in common with the earlier results, unless it ended before that.
+        let comparison = earlier.and_then(|earlier| earlier.compared(&results).ok());
+        let told = self.tell(&results, comparison.as_ref(), Some(&cores), interrupt);
         match (complete, told) {
             (Ok(()), told) => Ok(told?),
             (Err(error), Ok(())) => Err(error.into()),
@@ -218,9 +262,17 @@ impl Bench {
 
     /// Writes all results that can be written, even if some fail. Files come first, since standard
     /// output may wait for its reader.
-    fn tell(&self, results: &Results, cores: &Cores, interrupt: &Interrupt) -> io::Result<()> {
+    fn tell(
+        &self,
+        results: &Results,
+        comparison: Option<&Comparison>,
+        cores: Option<&Cores>,
+        interrupt: &Interrupt,
+    ) -> io::Result<()> {
         let json = serde_json::to_string_pretty(results)? + "\n";
-        let page = self.report_file().map(|path| (path, page(results)));
+        let page = self
+            .report_file()
+            .map(|path| (path, page(results, comparison)));
         let json_file = self.json_file().map(|path| (path, json.clone()));
 
         let files = json_file.into_iter().chain(page);
@@ -235,11 +287,17 @@ impl Bench {
         interrupt.release();
         let special: Vec<_> = special.iter().map(write).collect();
 
-        let shown = self.show(results, cores, &json);
+        let shown = self.show(results, comparison, cores, &json);
         written.into_iter().chain(special).chain([shown]).collect()
     }
 
-    fn show(&self, results: &Results, cores: &Cores, json: &str) -> io::Result<()> {
+    fn show(
+        &self,
+        results: &Results,
+        comparison: Option<&Comparison>,
+        cores: Option<&Cores>,
+        json: &str,
+    ) -> io::Result<()> {
         if self.options.json.is_some() && self.json_file().is_none() {
             return print(json);
         }
@@ -247,7 +305,35 @@ impl Bench {
         if results.ended.is_some() && is_empty {
             return Ok(());
         }
-        print(&format!("{cores}\n\n{}", table(results)))
+        let cores = match cores {
+            Some(cores) => cores.to_string(),
+            None => format!("measured at {} on {}", results.date, results.machine),
+        };
+        let compared = comparison.map(|it| format!("\n{}", it.table()));
+        print(&format!(
+            "{cores}\n\n{}{}",
+            table(results),
+            compared.unwrap_or_default()
+        ))
+    }
+}
+
+/// The results that others are compared with, and the name of their file.
+struct Earlier {
+    name: String,
+    results: Results,
+}
+
+impl Earlier {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        Ok(Self {
+            name: path.display().to_string(),
+            results: earlier::read(path)?,
+        })
+    }
+
+    fn compared(&self, now: &Results) -> Result<Comparison, String> {
+        Comparison::new(self.name.clone(), now, &self.results)
     }
 }
 

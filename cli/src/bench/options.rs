@@ -123,6 +123,22 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub(crate) report: Option<PathBuf>,
 
+    /// Compare the results with those in a file that --json wrote: earlier ones of the same servers under
+    /// the same loads
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub(crate) compare_with: Option<PathBuf>,
+    /// Measure nothing, and show the results in a file that --json wrote
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Results",
+        conflicts_with_all = [
+            "target", "compare", "connections", "size", "depth", "rate", "churn", "idle", "resume",
+            "rounds", "duration", "timeout", "syscalls",
+        ]
+    )]
+    pub(crate) from: Option<PathBuf>,
+
     /// Become the server that follows, on these cores, and end with the process of that number
     #[arg(long, hide = true, value_names = ["PROCESS", "CORES"], num_args = 2)]
     pub(crate) launch: Option<Vec<String>>,

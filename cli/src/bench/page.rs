@@ -6,8 +6,10 @@ use serveloop_measure::Figure;
 use serveloop_measure::figure::{bytes, number, spread, time};
 
 use crate::bench::chart::{Group, Row, Strip, bars, escape, strips};
+use crate::bench::comparison::{Comparison, TITLES};
 use crate::bench::results::{Measured, Outcome, Results};
 use crate::bench::table::{groups, notes};
+use crate::bench::timeline::lines;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -28,7 +30,8 @@ const HEADINGS: [&str; 11] = [
     "system calls each",
 ];
 
-pub(crate) fn page(results: &Results) -> String {
+/// Makes the page of the results, with what they are compared with.
+pub(super) fn page(results: &Results, comparison: Option<&Comparison>) -> String {
     let mut html = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n");
     let title = title(results);
     let _ = write!(
@@ -43,6 +46,9 @@ pub(crate) fn page(results: &Results) -> String {
     );
 
     html += &warnings(results);
+    if let Some(comparison) = comparison {
+        compared(&mut html, comparison);
+    }
     let families = results
         .results
         .chunk_by(|one, other| one.scenario.family() == other.scenario.family());
@@ -59,6 +65,45 @@ fn title(results: &Results) -> String {
         [server] => format!("Echo server {}, measured", escape(server)),
         _ => format!("{} echo servers, compared", servers.len()),
     }
+}
+
+/// Writes the tables of a comparison, and what limits its meaning.
+fn compared(html: &mut String, comparison: &Comparison) {
+    let _ = write!(
+        html,
+        "<section>\n<h2>Compared with {}</h2>\n<p class=\"quiet\">Ratios are now to then; for CPU, memory and \
+         times, less is better.</p>\n<div class=\"wide\">\n",
+        escape(&comparison.name)
+    );
+
+    for rows in comparison.groups() {
+        let caption = escape(&rows[0].scenario.to_string());
+        let _ = write!(html, "<table>\n<caption>{caption}</caption>\n<tr>");
+        for title in TITLES.iter().chain(&[""]) {
+            let _ = write!(html, "<th scope=\"col\">{title}</th>");
+        }
+        *html += "</tr>\n";
+
+        for row in rows {
+            *html += "<tr>";
+            for cell in row.cells() {
+                let _ = write!(html, "<td>{}</td>", escape(&cell));
+            }
+            let verdict = row.verdict();
+            let _ = writeln!(
+                html,
+                "<td class=\"{}\">{verdict}</td></tr>",
+                verdict.replace(' ', "-")
+            );
+        }
+        *html += "</table>\n";
+    }
+
+    *html += "</div>\n";
+    for note in &comparison.notes {
+        let _ = writeln!(html, "<p class=\"quiet\">{}</p>", escape(note));
+    }
+    *html += "</section>\n";
 }
 
 /// Writes the charts and tables of all scenarios with the same size, depth and pace.
@@ -84,6 +129,13 @@ fn section(html: &mut String, family: &[Outcome]) {
         &strips("Latency", &strip_groups(family)),
     );
 
+    let svg = lines("Latency over time", &connection_groups(family));
+    if !svg.is_empty() {
+        let caption = "p99 of each twentieth of a round; the rounds follow each other. Less is better, and a \
+                       gap means that nothing came back";
+        figure(html, "Latency over time", caption, &svg);
+    }
+
     let processor = bar_groups(family, |it| it.server_microseconds_per_message, time);
     if !processor.is_empty() {
         let caption = format!("the server's processor time per {one}; less is better");
@@ -106,6 +158,14 @@ fn section(html: &mut String, family: &[Outcome]) {
 
 fn rows_by_scenario(family: &[Outcome]) -> impl Iterator<Item = &[Outcome]> {
     family.chunk_by(|one, other| one.scenario == other.scenario)
+}
+
+/// Returns the outcomes by their number of connections.
+fn connection_groups(family: &[Outcome]) -> Vec<(String, &[Outcome])> {
+    let groups = rows_by_scenario(family);
+    groups
+        .map(|rows| (connections(rows[0].connections), rows))
+        .collect()
 }
 
 fn figure(html: &mut String, title: &str, caption: &str, svg: &str) {
@@ -288,7 +348,7 @@ fn method(results: &Results) -> String {
         let _ = writeln!(html, "<dt>{name}</dt><dd>{fact}</dd>");
     }
 
-    let scenario = groups(results).next().map(|group| group[0].load);
+    let scenario = groups(results).next().map(|group| &*group[0].load);
     html += "</dl>\n";
     for paragraph in paragraphs(scenario.unwrap_or_default()) {
         let _ = writeln!(html, "<p>{paragraph}</p>");
@@ -367,17 +427,17 @@ mod tests {
 
     #[test]
     fn the_page_has_a_chart_for_each_figure_and_all_figures_in_tables() {
-        let html = page(&results());
+        let html = page(&results(), None);
         let counts = elements(&html);
         let count = |name: &str| {
             let found = counts.iter().find(|(known, _)| known == name);
             found.map_or(0, |(_, count)| *count)
         };
 
-        assert_eq!(count("svg"), 4);
+        assert_eq!(count("svg"), 5);
         assert_eq!(count("table"), 2);
-        // Three bars each for throughput and CPU, and one for memory.
-        assert_eq!(count("rect"), 3 + 3 + 1);
+        // Three bars each for throughput and CPU, and one for memory; a colour for each line over time.
+        assert_eq!(count("rect"), 3 + 3 + 1 + 3);
         assert_eq!(count("circle"), 2 * 3);
 
         assert!(html.contains("<dd>Some Processor, 2 cores</dd>"));
@@ -389,8 +449,21 @@ mod tests {
     }
 
     #[test]
+    fn a_comparison_is_a_table_of_its_own() {
+        let (now, then) = (results(), results());
+        let name = "<old>.json".to_owned();
+        let comparison = Comparison::new(name, &now, &then).unwrap();
+        let html = page(&now, Some(&comparison));
+        let counts = elements(&html);
+        let tables = counts.iter().find(|(name, _)| name == "table");
+        assert_eq!(tables.map(|(_, count)| *count), Some(2 + 2));
+        assert!(html.contains("Compared with &lt;old&gt;.json"), "{html}");
+        assert!(html.contains(">no difference<"), "{html}");
+    }
+
+    #[test]
     fn the_page_needs_nothing_else() {
-        let html = page(&results());
+        let html = page(&results(), None);
         for part in [
             "http:", "https:", "<script", "<link", "<img", "src=", "url(", "@import",
         ] {
@@ -400,7 +473,7 @@ mod tests {
 
     #[test]
     fn nothing_that_was_typed_becomes_markup() {
-        let html = page(&results());
+        let html = page(&results(), None);
         assert!(html.contains("--json &#39;&lt;file&gt;&#39;"));
         assert!(!html.contains("<file>"));
     }

@@ -1,9 +1,11 @@
 //! The plan of a benchmark, checked before the first server starts.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serveloop_measure::{Family, Pace, Scenario, descriptors};
 
+use crate::bench::comparison::label;
 use crate::bench::contender::{Contender, Model, Target};
 use crate::bench::options::Options;
 use crate::bench::spoken::Spoken;
@@ -79,6 +81,16 @@ impl Plan {
             self.contenders.iter().filter(able).count()
         };
         self.rounds * self.scenarios.iter().map(possible).sum::<usize>()
+    }
+
+    /// Returns the servers that will be measured, with their loads.
+    pub(crate) fn labels(&self) -> BTreeSet<String> {
+        let pairs = self.scenarios.iter().flat_map(|scenario| {
+            let able = self.contenders.iter();
+            let able = able.filter(|contender| contender.objection(scenario).is_none());
+            able.map(move |contender| label(&contender.to_string(), scenario))
+        });
+        pairs.collect()
     }
 
     /// Collects all but the contenders.

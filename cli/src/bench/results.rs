@@ -1,10 +1,11 @@
 //! The results, in the form from which the table, the JSON and the page are made.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serveloop_measure::figure::bytes;
-use serveloop_measure::{Figure, Machine, Sample, Scenario};
+use serveloop_measure::{Figure, Machine, Moment, Pace, Sample, Scenario};
 
 use crate::bench::contender::Contender;
+use crate::bench::spoken::NAMES;
 
 /// The generator counts as busy from this fraction of its core's time.
 const BUSY: f64 = 0.95;
@@ -16,7 +17,7 @@ const HAS_TIME: f64 = 0.85;
 const KEPT: f64 = 0.99;
 
 /// All results, as `--json` writes them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Results {
     /// The version of the format. It changes when a field changes its meaning or is removed.
     pub(crate) format: u32,
@@ -31,7 +32,7 @@ pub(crate) struct Results {
     pub(crate) results: Vec<Outcome>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Method {
     pub(crate) rounds: usize,
     pub(crate) duration_seconds: f64,
@@ -44,13 +45,14 @@ pub(crate) struct Method {
 }
 
 /// The results of one server under one load.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) server: String,
     /// What is exchanged, such as "echo".
-    pub(crate) protocol: &'static str,
+    #[serde(default = "echo")]
+    pub(crate) protocol: String,
     /// "closed", "open" or "churn".
-    pub(crate) load: &'static str,
+    pub(crate) load: String,
     pub(crate) connections: usize,
     pub(crate) idle: usize,
     pub(crate) size: usize,
@@ -64,7 +66,7 @@ pub(crate) struct Outcome {
     pub(crate) scenario: Scenario,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     /// How many rounds the figures are based on.
     pub(crate) rounds: usize,
@@ -86,17 +88,29 @@ pub(crate) struct Measured {
     pub(crate) generator_was_the_limit: bool,
     /// Whether an open loop kept its rate. It is `None` for other loads.
     pub(crate) rate_was_kept: Option<bool>,
+    /// What came back over time. Results of earlier versions have none.
+    #[serde(default)]
+    pub(crate) timeline: Vec<Slice>,
+}
+
+/// A twentieth of a round.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Slice {
+    /// Which round it belongs to, from 1.
+    pub(crate) round: usize,
+    #[serde(flatten)]
+    pub(crate) moment: Moment,
 }
 
 /// TLS handshakes per second.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Handshakes {
     pub(crate) full: Figure,
     pub(crate) resumed: Figure,
 }
 
 /// The percentiles over all rounds, and the longest time of any round.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Times {
     pub(crate) p50: Figure,
     pub(crate) p90: Figure,
@@ -106,14 +120,19 @@ pub(crate) struct Times {
     pub(crate) max: f64,
 }
 
+/// What results of versions without a choice are of.
+fn echo() -> String {
+    "echo".to_owned()
+}
+
 impl Outcome {
     /// Summarizes the rounds. Without samples, as for a server that cannot take the load, nothing
     /// is measured.
     pub(crate) fn new(contender: &Contender, scenario: &Scenario, samples: &[Sample]) -> Self {
         Self {
             server: contender.to_string(),
-            protocol: scenario.protocol,
-            load: scenario.pace.name(),
+            protocol: scenario.protocol.to_owned(),
+            load: scenario.pace.name().to_owned(),
             connections: scenario.connections,
             idle: scenario.idle,
             size: scenario.size,
@@ -123,6 +142,38 @@ impl Outcome {
             measured: Measured::new(scenario, samples),
             scenario: *scenario,
         }
+    }
+}
+
+impl Results {
+    /// Makes the scenarios anew, which a file has in parts. Returns the server whose load is unknown, if
+    /// there is one.
+    pub(crate) fn restore(&mut self) -> Result<(), String> {
+        for outcome in &mut self.results {
+            let Some(pace) = Pace::named(&outcome.load, outcome.rate) else {
+                return Err(format!(
+                    "{}: unknown load {:?}",
+                    outcome.server, outcome.load
+                ));
+            };
+            let protocol = NAMES.into_iter().find(|name| *name == outcome.protocol);
+            let Some(protocol) = protocol else {
+                return Err(format!(
+                    "{}: unknown protocol {:?}",
+                    outcome.server, outcome.protocol
+                ));
+            };
+            outcome.scenario = Scenario {
+                pace,
+                protocol,
+                connections: outcome.connections,
+                idle: outcome.idle,
+                size: outcome.size,
+                depth: outcome.depth,
+                ..Scenario::default()
+            };
+        }
+        Ok(())
     }
 }
 
@@ -143,19 +194,26 @@ impl Outcome {
     /// is only known that each takes less than its share of one page.
     pub(crate) fn memory(&self) -> Option<String> {
         let figure = self.measured.as_ref()?.server_bytes_per_connection?;
-        let others = self
-            .scenario
-            .total()
-            .checked_sub(1)
-            .filter(|count| *count > 0)?;
-
-        #[expect(clippy::cast_precision_loss, reason = "at most 20,000 connections")]
-        let least = PAGE / others as f64;
-
+        let least = self.least_memory()?;
         if figure.median < least {
             return Some(format!("< {}", bytes(least)));
         }
         Some(bytes(figure.median))
+    }
+
+    /// Returns the memory per connection that was measured under this load, if it is known.
+    pub(crate) fn known_memory(&self, measured: &Measured) -> Option<Figure> {
+        let least = self.least_memory()?;
+        let figure = measured.server_bytes_per_connection;
+        figure.filter(|figure| figure.median >= least)
+    }
+
+    /// Returns the share of each connection in one page.
+    fn least_memory(&self) -> Option<f64> {
+        let others = self.scenario.total().checked_sub(1);
+        let others = others.filter(|count| *count > 0)?;
+        #[expect(clippy::cast_precision_loss, reason = "at most 20,000 connections")]
+        Some(PAGE / others as f64)
     }
 }
 
@@ -199,8 +257,20 @@ impl Measured {
             generator_waited: figure(|sample| sample.generator_waited)?.median,
             generator_was_the_limit: gave_all && server_busy.is_none_or(|busy| busy < HAS_TIME),
             rate_was_kept,
+            timeline: timeline(samples),
         })
     }
+}
+
+/// Returns the slices of all rounds, one after the other.
+fn timeline(samples: &[Sample]) -> Vec<Slice> {
+    let rounds = samples.iter().enumerate();
+    let slices = rounds.flat_map(|(place, sample)| {
+        let round = place + 1;
+        let moments = sample.timeline.iter();
+        moments.map(move |&moment| Slice { round, moment })
+    });
+    slices.collect()
 }
 
 #[cfg(test)]
@@ -235,6 +305,19 @@ pub(crate) mod tests {
             generator_busy: 0.5,
             generator_waited: 0.0,
             server_busy: Some(0.99),
+            timeline: vec![
+                Moment {
+                    seconds: 1.0,
+                    messages: 100,
+                    p50: Some(1e6 / rate),
+                    p99: Some(4e6 / rate),
+                    max: Some(9e6 / rate),
+                },
+                Moment {
+                    seconds: 2.0,
+                    ..Moment::default()
+                },
+            ],
         }
     }
 
@@ -315,6 +398,12 @@ pub(crate) mod tests {
             "/results/0/measured/server_busy",
             "/results/0/measured/generator_waited",
             "/results/0/measured/generator_was_the_limit",
+            "/results/0/measured/timeline/0/round",
+            "/results/0/measured/timeline/0/seconds",
+            "/results/0/measured/timeline/0/messages",
+            "/results/0/measured/timeline/0/p50",
+            "/results/0/measured/timeline/0/p99",
+            "/results/0/measured/timeline/0/max",
             "/results/3/skipped",
         ] {
             let found = json.pointer(path);

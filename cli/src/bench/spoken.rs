@@ -10,6 +10,9 @@ use crate::outbound::host;
 
 const USUAL_PATH: &str = "/";
 
+/// The names of all that can be exchanged.
+pub(crate) const NAMES: [&str; 6] = ["echo", "http", "resp", "websocket", "text", "length-prefix"];
+
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "What is exchanged")]
 pub(crate) struct ExchangeOptions {

@@ -19,7 +19,7 @@ pub use self::exchange::{Exchange, Width};
 pub use self::scenario::{Pace, Scenario, Shape, Waiting};
 pub use self::secured::Secured;
 pub use self::stage::Stage;
-pub use self::tally::{Handshakes, Latency};
+pub use self::tally::{Handshakes, Latency, Moment};
 #[cfg(feature = "tls")]
 pub use self::tickets::Tickets;
 
@@ -61,6 +61,9 @@ const HANDSHAKE_MOST: usize = 64 * 1024;
 
 /// Room for what is sent besides messages.
 const OPENING_ROOM: usize = 16 * 1024;
+
+/// How many slices a measurement is cut into, for charts over time.
+const SLICES: u32 = 20;
 
 /// The patience with a server, unless the program says otherwise.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -114,6 +117,8 @@ pub struct Load<'a> {
     /// When nothing more was sent.
     stopped: Option<Instant>,
     interrupt: &'a dyn Interrupt,
+    /// The slices of the last measurement.
+    timeline: Vec<Moment>,
 }
 
 /// Detects that the server has stopped sending messages back.
@@ -189,6 +194,7 @@ impl<'a> Load<'a> {
             },
             stopped: None,
             interrupt: terms.interrupt,
+            timeline: Vec::new(),
         })
     }
 
@@ -267,15 +273,17 @@ impl<'a> Load<'a> {
     /// # Errors
     /// Fails if a connection fails, if nothing comes back in time, or after a signal.
     pub fn run(&mut self, duration: Duration) -> io::Result<()> {
-        let start = Instant::now();
+        self.run_until(Instant::now() + duration)
+    }
+
+    fn run_until(&mut self, end: Instant) -> io::Result<()> {
         loop {
             let now = Instant::now();
-            let elapsed = now - start;
-            if elapsed >= duration {
+            if now >= end {
                 return Ok(());
             }
 
-            let pause = self.pause(now).min(duration - elapsed);
+            let pause = self.pause(now).min(end - now);
             self.turn(pause)?;
             self.check_silence(self.messages(), "sent back a message")?;
         }
@@ -314,14 +322,21 @@ impl<'a> Load<'a> {
     }
 
     /// Counts messages for `duration`, and then until at least one has come back. Returns how long
-    /// that took.
+    /// that took. [`timeline`](Self::timeline) has the slices of that time.
     ///
     /// # Errors
     /// The same as for [`run`](Self::run).
     pub fn measure(&mut self, duration: Duration) -> io::Result<Duration> {
         let start = Instant::now();
         self.reset();
-        self.run(duration)?;
+        self.timeline.clear();
+        for number in 1..=SLICES {
+            self.run_until(start + duration * number / SLICES)?;
+            let seconds = start.elapsed().as_secs_f64();
+            let moment = self.course.tally.borrow_mut().end_slice(seconds);
+            self.timeline.push(moment);
+        }
+
         self.run_messages(1)?;
         Ok(start.elapsed())
     }
@@ -370,6 +385,12 @@ impl<'a> Load<'a> {
     #[must_use]
     pub fn latency(&self) -> Latency {
         self.course.tally.borrow().latency()
+    }
+
+    /// Returns what came back in each slice of the last [measurement](Self::measure), in order.
+    #[must_use]
+    pub fn timeline(&self) -> &[Moment] {
+        &self.timeline
     }
 
     /// Returns how many TLS handshakes were completed since the count was last reset, or `None` for

@@ -155,6 +155,17 @@ impl Pace {
         }
     }
 
+    /// Returns the pace with this name, at this rate if it has one.
+    #[must_use]
+    pub fn named(name: &str, rate: Option<u64>) -> Option<Self> {
+        match (name, rate) {
+            ("closed", None) => Some(Self::Closed),
+            ("open", Some(rate)) => Some(Self::Open(rate)),
+            ("churn", None) => Some(Self::Churn),
+            _ => None,
+        }
+    }
+
     /// Returns the messages per second that an open loop asks for.
     #[must_use]
     pub fn rate(self) -> Option<u64> {

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// The longest time that can be recorded, in nanoseconds: one hour.
 const LONGEST: u64 = 3_600_000_000_000;
 /// The significant digits of recorded times, which are exact to within a tenth of a percent.
 const DIGITS: u8 = 3;
+/// The significant digits of the times within a slice. Its counts fit into the nearest cache, and are
+/// reset within a microsecond, so that the slices do not show in what is measured.
+const SLICE_DIGITS: u8 = 1;
 
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -22,6 +26,24 @@ pub(crate) struct Tally {
     /// Why the run is invalid, if it is.
     pub(crate) failure: Option<String>,
     times: Histogram<u64>,
+    /// The messages of the current slice of time.
+    slice: Histogram<u32>,
+}
+
+/// What came back in one slice of a measurement: a point of a chart over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// When the slice ended, in seconds from the beginning of its round.
+    pub seconds: f64,
+    /// How many messages, or with churn connections, came back in it.
+    pub messages: u64,
+    /// The median, the 99th percentile and the longest of their times, in microseconds, with one
+    /// significant digit. `None` if nothing came back.
+    pub p50: Option<f64>,
+    /// See `p50`.
+    pub p99: Option<f64>,
+    /// See `p50`.
+    pub max: Option<f64>,
 }
 
 /// How many TLS handshakes of each kind were completed.
@@ -51,6 +73,7 @@ pub struct Latency {
 impl Tally {
     pub(crate) fn new() -> Self {
         let times = Histogram::new_with_bounds(1, LONGEST, DIGITS);
+        let slice = Histogram::new_with_bounds(1, LONGEST, SLICE_DIGITS);
         Self {
             messages: 0,
             settled: 0,
@@ -58,6 +81,7 @@ impl Tally {
             reopen: 0,
             failure: None,
             times: times.expect("bounds that a histogram can have"),
+            slice: slice.expect("bounds that a histogram can have"),
         }
     }
 
@@ -73,6 +97,26 @@ impl Tally {
     pub(crate) fn record_time(&mut self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(LONGEST);
         self.times.saturating_record(nanos);
+        self.slice.saturating_record(nanos);
+    }
+
+    /// Ends the current slice of time, `seconds` after the beginning of the round.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an hour has fewer than 2^52 nanoseconds"
+    )]
+    pub(crate) fn end_slice(&mut self, seconds: f64) -> Moment {
+        let messages = self.slice.len();
+        let micros = |nanos: u64| (messages > 0).then_some(nanos as f64 / 1e3);
+        let moment = Moment {
+            seconds,
+            messages,
+            p50: micros(self.slice.value_at_quantile(0.5)),
+            p99: micros(self.slice.value_at_quantile(0.99)),
+            max: micros(self.slice.max()),
+        };
+        self.slice.reset();
+        moment
     }
 
     /// Resets the counts and times, but keeps the failure.
@@ -80,6 +124,7 @@ impl Tally {
         self.messages = 0;
         self.handshakes = Handshakes::default();
         self.times.reset();
+        self.slice.reset();
     }
 
     /// Records a failure. Only the first is kept, since those that follow are its consequences.
@@ -129,6 +174,23 @@ mod tests {
         tally.reset();
         assert_eq!(tally.messages, 0);
         assert_eq!(tally.latency(), Latency::default());
+    }
+
+    #[test]
+    fn each_slice_has_its_own_times() {
+        let mut tally = Tally::new();
+        (0..100).for_each(|_| tally.record(Duration::from_micros(100)));
+        let first = tally.end_slice(0.5);
+        let stalled = tally.end_slice(1.0);
+        tally.record(Duration::from_millis(500));
+        let last = tally.end_slice(1.5);
+
+        assert_eq!((first.seconds, first.messages), (0.5, 100));
+        assert!((first.p50.unwrap() / 100.0 - 1.0).abs() < 0.1, "{first:?}");
+        assert_eq!((stalled.messages, stalled.p99), (0, None));
+        assert!((last.max.unwrap() / 5e5 - 1.0).abs() < 0.1, "{last:?}");
+        // The times of all slices together.
+        assert!(tally.latency().p50 < 110.0);
     }
 
     #[test]

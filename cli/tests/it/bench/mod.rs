@@ -1,5 +1,6 @@
 //! `serveloop bench`: what it measures, what it refuses, what it leaves behind.
 
+mod compared;
 mod exchanged;
 #[cfg(target_os = "linux")]
 mod kept;
@@ -359,7 +360,9 @@ fn examples_work_as_printed() {
             continue;
         }
         let mut command = serveloop(&arguments);
-        command.args(["--rounds", "1", "--duration", "10ms"]);
+        if !example.contains("--from ") {
+            command.args(["--rounds", "1", "--duration", "10ms"]);
+        }
         command.current_dir(directory.path("."));
         let outcome = Outcome::of(command);
         assert_eq!(outcome.code, Some(0), "{example}: {}", outcome.stderr);
