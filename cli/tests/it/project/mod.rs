@@ -3,6 +3,7 @@
 
 mod addresses;
 mod clients;
+mod documents;
 mod faults;
 mod packaging;
 mod scenarios;

@@ -222,7 +222,7 @@ fn tutorials_work_as_written() {
 
 /// Runs a server as it is printed, but at addresses of our own.
 #[track_caller]
-fn check_example(example: &str) {
+pub(crate) fn check_example(example: &str) {
     let directory = Directory::new();
     let mut arguments: Vec<_> = example
         .split(' ')
