@@ -8,7 +8,7 @@ use crate::support::served::{Outcome, Served, serveloop};
 use crate::support::sockets::Directory;
 
 /// Commands that are not run here, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 7] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("cargo test", "this is it"),
     (
         "cargo add ",
