@@ -32,6 +32,7 @@ mod scripted;
 mod sending;
 mod state;
 mod tap;
+mod tapping;
 mod transport;
 mod turn;
 mod unwind;

@@ -84,30 +84,64 @@ pub(super) fn told(connection: &RecordedConnection, style: &Style) -> String {
         None => format!(", after {:.6} s\n", connection.opened().as_secs_f64()),
     };
 
+    let mut wrote = Wrote::default();
     for event in connection.events() {
-        let line = line(&event, style);
+        if let Happening::Wrote(chunk) = &event.what {
+            wrote.add(chunk);
+            continue;
+        }
+        wrote.tell(&mut text, style);
         let time = match has_time(&event.what) {
             true => format!("+{:.6}", event.at.as_secs_f64()),
             false => String::new(),
         };
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "  {time:<11} {line}");
+        add(&mut text, &time, &line(&event, style));
     }
+    wrote.tell(&mut text, style);
     if connection.end().is_none() {
         text += "              still open when the record was written\n";
     }
     text + "\n"
 }
 
+fn add(text: &mut String, time: &str, line: &str) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "  {time:<11} {line}");
+}
+
+/// What a protocol has written piece by piece.
+#[derive(Default)]
+struct Wrote {
+    length: u64,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Wrote {
+    fn add(&mut self, chunk: &Chunk<'_>) {
+        self.length += chunk.length;
+        if let Some(bytes) = chunk.bytes {
+            self.bytes.get_or_insert_default().extend_from_slice(bytes);
+        }
+    }
+
+    /// Shows it as one chunk, if there is any.
+    fn tell(&mut self, text: &mut String, style: &Style) {
+        let wrote = std::mem::take(self);
+        if wrote.length > 0 || wrote.bytes.is_some() {
+            let chunk = Chunk {
+                length: wrote.length,
+                bytes: wrote.bytes.as_deref(),
+            };
+            add(text, "", &format!("-> {}", style.chunk(&chunk)));
+        }
+    }
+}
+
 /// Returns whether an event has a time of its own, and is not a part of the one before.
 fn has_time(what: &Happening<'_>) -> bool {
     !matches!(
         what,
-        Happening::Wrote(_)
-            | Happening::Took(_)
-            | Happening::Changed { .. }
-            | Happening::Due(_)
-            | Happening::Cut
+        Happening::Took(_) | Happening::Changed { .. } | Happening::Due(_) | Happening::Cut
     )
 }
 
@@ -121,7 +155,6 @@ fn line(event: &RecordedEvent<'_>, style: &Style) -> String {
             )
         }
         Happening::Posted(chunk) => format!("posted: {}", style.chunk(chunk)),
-        Happening::Wrote(chunk) => format!("-> {}", style.chunk(chunk)),
         Happening::ConnectionLost(end) => {
             let dropped = match end.unsent {
                 0 => String::new(),

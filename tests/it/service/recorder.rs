@@ -103,13 +103,8 @@ fn addresses_and_limits_are_kept() {
     for address in [odd.clone(), unnamed.clone()] {
         let peer = Peer::new(address, None).with_id(1);
         let (protocol, local) = (recorder.protocol(Echo), Some(odd.clone()));
-        drop(MemorySession::with_socket(
-            protocol,
-            config.clone(),
-            peer,
-            local,
-            Some(credentials),
-        ));
+        let _ =
+            MemorySession::with_socket(protocol, config.clone(), peer, local, Some(credentials));
     }
 
     let recording = recording(&recorder);
