@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod connect;
+mod ctl;
 mod destination;
 mod escaped;
 mod failure;
@@ -11,6 +12,7 @@ mod interrupt;
 mod limits_help;
 mod logger;
 mod manual;
+mod monitoring;
 mod outbound;
 mod patient;
 mod protocols;
@@ -20,6 +22,7 @@ mod serving;
 mod signals;
 mod sys;
 mod threads;
+mod top;
 mod transcript;
 mod unblocked;
 mod units;
@@ -41,12 +44,14 @@ use serveloop_command::become_program;
 use crate::bench::Bench;
 use crate::completions::{Completions, print};
 use crate::connect::Connect;
+use crate::ctl::Ctl;
 use crate::escaped::on_one_line;
 use crate::failure::Failure;
 use crate::fetch::Fetch;
 use crate::manual::Manual;
 use crate::serve::{Manager, Serve};
 use crate::signals::{survive_size_limit, was_closed};
+use crate::top::Top;
 use crate::transcript::Transcript;
 use crate::unblocked::{LAST_WAIT, write_at_once, write_within};
 use crate::verbosity::{Verbosity, has_colors};
@@ -92,6 +97,8 @@ enum Command {
     Fetch(Fetch),
     Bench(Box<Bench>),
     Transcript(Transcript),
+    Ctl(Ctl),
+    Top(Top),
     Completions(Completions),
     Man(Manual),
 }
@@ -141,6 +148,8 @@ fn main() -> ExitCode {
         Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
         Command::Bench(bench) => bench.run(),
         Command::Transcript(transcript) => transcript.run(),
+        Command::Ctl(ctl) => ctl.run(),
+        Command::Top(top) => top.run(),
         Command::Completions(completions) => {
             completions.run(limits_help::with_topic(Cli::command()))
         }
@@ -272,7 +281,7 @@ mod tests {
         let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             known_commands(arguments("serveloop nonsense").into_iter()),
-            "serve, connect, fetch, bench, transcript, completions, man, help"
+            "serve, connect, fetch, bench, transcript, ctl, top, completions, man, help"
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),

@@ -192,6 +192,13 @@ impl Signals {
         Asked(Arc::clone(&self.shared))
     }
 
+    /// Returns how far the end of the server has come, as it will be at any time.
+    pub(crate) fn leaving(&self) -> Leaving {
+        Leaving {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
     /// Returns the exit status if a second signal cut the shutdown short.
     pub(crate) fn exit_code(&self) -> Option<ExitCode> {
         let requests = self.shared.server.get()?.requests();
@@ -209,6 +216,60 @@ impl Asked {
     pub(crate) fn is_asked(&self) -> bool {
         self.0.last.load(Ordering::SeqCst) != 0
     }
+}
+
+/// Whether the server was asked to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaving {
+    shared: Arc<Shared>,
+}
+
+#[cfg(test)]
+impl Default for Leaving {
+    /// Returns that of a server that nobody asks to end.
+    fn default() -> Self {
+        Self {
+            shared: Arc::new(Shared::new(Duration::ZERO)),
+        }
+    }
+}
+
+impl Leaving {
+    /// Returns whether the server was asked to end, also if its shutdown begins later.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.shared.asked.load(Ordering::SeqCst) != 0 || self.is_draining()
+    }
+
+    /// Returns whether its shutdown has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        let server = self.shared.server.get();
+        server.is_some_and(|server| server.requests() > 0)
+    }
+}
+
+/// Makes this process ignore what ends a server, and what it does something at. For a process that
+/// serves for another one, and ends with it.
+pub(crate) fn ignore_all() {
+    let noted = NOTED.iter().map(|(signal, _)| *signal);
+    for signal in ENDING.into_iter().chain(noted) {
+        set(signal, libc::SIG_IGN);
+    }
+}
+
+/// Does what SIGTERM does.
+///
+/// # Errors
+/// Fails if the system refuses.
+pub(crate) fn raise_drain() -> io::Result<()> {
+    low_level::raise(SIGTERM)
+}
+
+/// Does what SIGHUP does.
+///
+/// # Errors
+/// Fails if the system refuses.
+pub(crate) fn raise_hangup() -> io::Result<()> {
+    low_level::raise(SIGHUP)
 }
 
 impl Shared {

@@ -7,7 +7,9 @@ mod json;
 mod log_budget;
 mod shared_log_budget;
 
+use std::cell::Cell;
 use std::io::Stderr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -29,6 +31,36 @@ pub(crate) const TARGET: &str = "serveloop";
 /// The key that marks lines about one connection: that it was accepted, that it ended in order, and
 /// what its protocol notes.
 const EVENT: &str = "event";
+
+/// The level that replaces the filter, as a number plus one. 0 means that the filter decides.
+static LEVEL: AtomicUsize = AtomicUsize::new(0);
+
+/// The modules whose lines on a thread that is aside are about the server.
+const OWN_MODULES: &str = concat!(env!("CARGO_CRATE_NAME"), "::monitoring");
+
+thread_local! {
+    static IS_ASIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Logs lines up to `level` from now on, whatever the filter said.
+pub(crate) fn set_level(level: LevelFilter) {
+    LEVEL.store(level as usize + 1, Ordering::Relaxed);
+    log::set_max_level(with_events(level));
+}
+
+/// Takes lines of the library on this thread for details: what they report is shown at the debug level,
+/// and warnings as everywhere. For a server that is not the one that the log is about.
+pub(crate) fn be_aside() {
+    IS_ASIDE.set(true);
+}
+
+/// Returns the least level that lets lines about connections through to this module, if the log shows them.
+fn with_events(wanted: LevelFilter) -> LevelFilter {
+    match wanted >= LevelFilter::Info {
+        true => wanted.max(LevelFilter::Debug),
+        false => wanted,
+    }
+}
 
 /// Writes the lines that the filter lets through. Lines about connections are logged at the debug
 /// level. Where the filter only allows info, they are raised to info, up to a limit per second.
@@ -53,15 +85,43 @@ impl Logger {
     /// Installs this as the logger of the process. A process has one, so a second call does
     /// nothing.
     pub(crate) fn start(self) {
-        let wanted = self.filter.filter();
-        let most = if wanted >= LevelFilter::Info {
-            wanted.max(LevelFilter::Debug)
-        } else {
-            wanted
-        };
+        let most = with_events(self.filter.filter());
 
         if log::set_boxed_logger(Box::new(self)).is_ok() {
             log::set_max_level(most);
+        }
+    }
+
+    /// Returns whether lines like this are written.
+    fn shows(&self, metadata: &Metadata<'_>) -> bool {
+        match LEVEL.load(Ordering::Relaxed) {
+            0 => self.filter.enabled(metadata),
+            level => (metadata.level() as usize) < level,
+        }
+    }
+
+    /// Returns whether this line is written.
+    fn lets_through(&self, record: &Record<'_>) -> bool {
+        match LEVEL.load(Ordering::Relaxed) {
+            0 => self.filter.matches(record),
+            _ => self.shows(record.metadata()),
+        }
+    }
+
+    /// Writes a line of a thread that is aside, if details are shown.
+    fn log_aside(&self, record: &Record<'_>) {
+        let level = match record.level() {
+            Level::Info => Level::Debug,
+            level => level,
+        };
+        let lowered = Record::builder()
+            .args(*record.args())
+            .level(level)
+            .target(record.target())
+            .key_values(record.key_values())
+            .build();
+        if self.lets_through(&lowered) {
+            self.lines.log(&lowered);
         }
     }
 
@@ -115,11 +175,15 @@ impl Log for Logger {
             .level(Level::Info)
             .target(TARGET)
             .build();
-        self.filter.enabled(metadata) || (may_be_event && self.filter.enabled(&raised))
+        self.shows(metadata) || (may_be_event && self.shows(&raised))
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.filter.matches(record) {
+        let is_own = |path: &str| path.starts_with(OWN_MODULES);
+        if IS_ASIDE.get() && !record.module_path().is_some_and(is_own) {
+            return self.log_aside(record);
+        }
+        if self.lets_through(record) {
             self.tell_left_out();
             return self.lines.log(record);
         }
@@ -127,7 +191,7 @@ impl Log for Logger {
         let is_event = record.key_values().get(Key::from(EVENT)).is_some();
         if is_event && record.level() == Level::Debug && record.target() == TARGET {
             let raised = at_info(record);
-            if self.filter.matches(&raised) {
+            if self.lets_through(&raised) {
                 self.note(&raised);
             }
         }

@@ -23,6 +23,7 @@ use serveloop::{Address, Config, Server};
 
 use crate::failure::Failure;
 use crate::logger::{TARGET, describe_server};
+use crate::monitoring::{About, Beside, MonitoringOptions, SideServer, Source};
 use crate::protocols::Protocol;
 use crate::restart::{RestartOptions, Restarts, Setting};
 use crate::serve::entry::EntryOptions;
@@ -131,6 +132,15 @@ const PASSED_LISTEN: &str = "systemd://";
 ///   $ serveloop serve echo --model forking
 ///   $ serveloop serve echo --workers 2
 ///
+/// --metrics serves pages about the server: / in a browser, /metrics for Prometheus, /healthz and /readyz
+/// for load balancers. With --admin, `serveloop ctl` lists and ends connections, and `serveloop top` shows
+/// them in a terminal:
+///
+///   $ serveloop serve echo --metrics tcp://127.0.0.1:9100 --admin unix:///tmp/echo-admin.sock
+///   listening on tcp://127.0.0.1:9999
+///   metrics on tcp://127.0.0.1:9100
+///   admin on unix:///tmp/echo-admin.sock
+///
 /// `serveloop serve PROTOCOL --help` shows an example session.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
@@ -174,6 +184,8 @@ pub(crate) struct Serve {
     #[command(flatten)]
     restart: RestartOptions,
     #[command(flatten)]
+    monitoring: MonitoringOptions,
+    #[command(flatten)]
     limits: Limits,
 }
 
@@ -207,11 +219,13 @@ impl Serve {
         let recorder = self.record.recorder(self.execution)?;
 
         let signals = Signals::catch(self.drain_delay.into())?;
+        let mut side = SideServer::bind(&self.monitoring, &mut config, self.beside())?;
 
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
         signals.tell(server.shutdown_handle());
         let mut setting = self.setting(&server, &mut manager, &signals, &config)?;
+        let monitor = side.is_needed().then(|| server.monitor());
         let notifier = manager.into_notifier().unwrap_or_else(|error| {
             log::warn!(target: TARGET, "{error}: the service manager is not notified");
             None
@@ -248,7 +262,14 @@ impl Serve {
         }
 
         describe_server(self.protocol.name(), server.uris().collect());
-        announce(&server);
+        if let Some(monitor) = monitor {
+            let about = About {
+                protocol: self.protocol.name(),
+                uris: server.uris().collect(),
+            };
+            side.start(Source::new(monitor, signals.leaving(), about))?;
+        }
+        announce(&server, &side);
         let statistics = self.protocol.serve(server, &config, self.execution)?;
         drop(ending);
         log::info!(target: TARGET, "{}", statistics_line(&statistics));
@@ -281,6 +302,14 @@ impl Serve {
         })
     }
 
+    /// Returns where pages and administrators are served.
+    fn beside(&self) -> Beside {
+        match self.execution.is_forking() {
+            true => Beside::Process,
+            false => Beside::Thread,
+        }
+    }
+
     /// Returns where to listen. Sockets that were passed are not left waiting because the user says
     /// nothing.
     fn listen_of(&self, manager: &Manager) -> Vec<String> {
@@ -304,11 +333,9 @@ fn drops_long_replies(addresses: &[Address], config: &Config) -> bool {
 
 /// Prints where clients can connect. A failure is only logged: clients and signals can still come
 /// even if the process that started us does not read this.
-fn announce(server: &BoundServer) {
-    let lines: String = server
-        .uris()
-        .map(|uri| format!("listening on {uri}\n"))
-        .collect();
+fn announce(server: &BoundServer, side: &SideServer) {
+    let listening = server.uris().map(|uri| format!("listening on {uri}\n"));
+    let lines: String = listening.chain([side.lines()]).collect();
     if let Err(error) = write_at_once(io::stdout(), lines.as_bytes()) {
         log::warn!(target: TARGET, "cannot write to standard output: {error}");
     }

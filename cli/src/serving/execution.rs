@@ -11,6 +11,7 @@ use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistic
 
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
+use crate::monitoring;
 use crate::restart::{RestartHook, Restarts};
 use crate::serving::BoundServer;
 use crate::serving::bound_server::Around;
@@ -287,6 +288,9 @@ impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
         tell_heard();
         self.restart.look(actions);
         self.dump.look(actions);
+        if let Some(delay) = monitoring::look() {
+            actions.call_again(delay);
+        }
         self.factory.service_actions(actions);
     }
 }

@@ -5,10 +5,12 @@
 )]
 
 mod alarm;
+mod apart;
 mod passed;
 mod timer;
 
 pub(crate) use self::alarm::set_alarm;
+pub(crate) use self::apart::Apart;
 pub(crate) use self::passed::{pass_on, take_descriptor, take_socket, take_variable};
 pub(crate) use self::timer::Interrupts;
 

@@ -4,7 +4,9 @@
 mod bench;
 mod completions;
 mod connect;
+mod ctl;
 mod fetch;
+mod monitoring;
 mod outbound;
 mod project;
 mod protocols;
@@ -13,3 +15,4 @@ mod serve;
 mod serving;
 mod signals;
 mod support;
+mod top;

@@ -233,6 +233,11 @@ pub(crate) fn check_example(example: &str) {
     }
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let served = Served::new(&arguments);
+    for (option, line) in [("--metrics", "metrics on "), ("--admin", "admin on ")] {
+        if arguments.contains(&option) {
+            assert!(served.printed().starts_with(line), "{example}");
+        }
+    }
     served.signal(Signal::TERM);
     assert_eq!(served.exit_code(), Some(0), "{example}");
 }

@@ -1,0 +1,86 @@
+//! The sockets of pages and of administrators, and what serves their clients.
+
+use std::io;
+use std::time::Duration;
+
+use serveloop::{Address, Config, Limits, Peer, Protocol, Server};
+use serveloop_http::{Http, Request};
+
+use crate::monitoring::admin::Admin;
+use crate::monitoring::live::Feed;
+use crate::monitoring::options::Places;
+use crate::monitoring::pages::Pages;
+use crate::monitoring::source::Source;
+
+/// The most clients at a time. A browser has a few connections, and so have those who scrape.
+const CLIENTS_MOST: usize = 64;
+
+/// How many descriptors the server beside needs, with those of its loop and its listeners.
+pub(super) const DESCRIPTORS: usize = CLIENTS_MOST + 16;
+
+/// The longest answer: a list of some hundred thousand connections.
+const ANSWER_MOST: usize = 128 << 20;
+
+/// A server that is bound, and which of its addresses are for pages and for administrators.
+pub(super) struct Bound {
+    pub(super) server: Server,
+    pub(super) metrics: Vec<Address>,
+    pub(super) admin: Vec<Address>,
+}
+
+/// Binds the places of pages and of administrators.
+pub(super) fn bind(places: Places) -> io::Result<Bound> {
+    let has_metrics = !places.metrics.is_empty();
+    let all = [places.metrics, places.admin];
+    let given: Vec<_> = all.into_iter().filter(|it| !it.is_empty()).collect();
+    let server = Server::bind_places_with(&given, side_config())?;
+
+    // A place that is not given has no number.
+    let numbered = server.addresses().iter().zip(server.places());
+    let (metrics, admin): (Vec<_>, Vec<_>) =
+        numbered.partition(|(_, place)| has_metrics && **place == 0);
+    let addresses = |all: Vec<(&Address, _)>| all.into_iter().map(|(it, _)| it.clone()).collect();
+    let (metrics, admin) = (addresses(metrics), addresses(admin));
+    Ok(Bound {
+        server,
+        metrics,
+        admin,
+    })
+}
+
+/// Returns what makes the protocols of clients. The first `pages` listeners are for pages.
+pub(super) fn factory(
+    source: &Source,
+    pages: usize,
+    controls: bool,
+) -> impl FnMut(&Peer) -> Option<Box<dyn Protocol + Send>> + use<> {
+    let source = source.clone();
+    let shown = Pages::new(source.clone(), Feed::new(source.clone(), controls));
+    move |peer: &Peer| {
+        if peer.listener().is_none_or(|number| number >= pages) {
+            return Some(Box::new(Admin::framed(source.clone())));
+        }
+        let shown = shown.clone();
+        let answer = move |request: &Request<'_>| shown.answer(request);
+        Some(Box::new(Http::new(answer).upgradable()))
+    }
+}
+
+/// Returns the limits of a server that few clients use.
+fn side_config() -> Config {
+    Config {
+        max_connections: CLIENTS_MOST,
+        max_buffered: 2 * ANSWER_MOST,
+        raise_descriptor_limit: false,
+        limits: Limits {
+            first_message_timeout: Some(Duration::from_secs(10)),
+            message_timeout: Some(Duration::from_secs(10)),
+            idle_timeout: Some(Duration::from_secs(60)),
+            max_output: ANSWER_MOST,
+            max_reply: ANSWER_MOST,
+            max_frame: 64 * 1024,
+            ..Limits::default()
+        },
+        ..Config::default()
+    }
+}

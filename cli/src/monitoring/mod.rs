@@ -1,0 +1,32 @@
+//! Looking into a server while it runs, and steering it: the pages of `--metrics`, the socket of
+//! `--admin`, and what both ask.
+//!
+//! A second, small server with its own loop serves both on a thread of its own, or in a process of its own
+//! if the server forks. What it asks goes through one [`Source`], so that pages, `ctl` and `top` say the same.
+//! This room imports `failure`, `logger`, `signals`, `sys`, `threads` and `units`.
+
+mod admin;
+mod apart;
+mod asking;
+mod bound;
+mod host;
+mod link;
+mod live;
+mod options;
+mod pages;
+mod question;
+mod side_server;
+mod source;
+
+pub(crate) use self::link::look;
+pub(crate) use self::options::MonitoringOptions;
+pub(crate) use self::question::{Answer, By, Question, Selection};
+pub(crate) use self::side_server::{Beside, SideServer};
+pub(crate) use self::source::{About, Source};
+
+/// Returns whether only this machine can connect to an address. Everybody can reach a Unix socket of
+/// this machine, if its file allows it.
+pub(crate) fn is_local(address: &serveloop::Address) -> bool {
+    let addr = address.socket_addr();
+    addr.is_none_or(|addr| addr.ip().to_canonical().is_loopback())
+}

@@ -1,0 +1,149 @@
+//! The small server beside the server, which serves pages and administrators.
+
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+use std::{io, mem};
+
+use serveloop::{Address, Config, Server, ShutdownHandle, Statistics};
+
+use crate::failure::Failure;
+use crate::logger::{TARGET, be_aside};
+use crate::monitoring::bound::{DESCRIPTORS, bind, factory};
+use crate::monitoring::source::Source;
+use crate::monitoring::{MonitoringOptions, apart, is_local, link};
+use crate::sys::Apart;
+use crate::threads;
+
+/// A server for pages and administrators. Dropping it ends it.
+#[derive(Debug, Default)]
+pub(crate) struct SideServer {
+    stage: Stage,
+    /// The addresses of the pages, and those of administrators.
+    metrics: Vec<Address>,
+    admin: Vec<Address>,
+    controls: bool,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    /// There is nothing to serve, or no more.
+    #[default]
+    None,
+    Bound(Box<Server>),
+    Running(ShutdownHandle, JoinHandle<io::Result<Statistics>>),
+    /// It is in a process of its own, which asks through the pipe.
+    Apart(Apart, Option<UnixStream>),
+}
+
+/// Where the small server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// On a thread of the server's process.
+    Thread,
+    /// In a process of its own, because the server's process may have no second thread.
+    Process,
+}
+
+impl SideServer {
+    /// Binds what the options say, if anything. Clients can connect from now on, and are served when it
+    /// [starts](Self::start).
+    ///
+    /// # Errors
+    /// Returns a usage error for an address that makes no sense, or the system's for one that it does
+    /// not give.
+    pub(crate) fn bind(
+        options: &MonitoringOptions,
+        config: &mut Config,
+        beside: Beside,
+    ) -> Result<Self, Failure> {
+        if !options.is_given() {
+            return Ok(Self::default());
+        }
+        let places = options.places()?;
+        let controls = places.controls;
+        config.reserved_descriptors += DESCRIPTORS;
+
+        let mut side = Self::default();
+        side.controls = controls;
+        if beside == Beside::Process {
+            let bind = || bind(places);
+            let (process, pipe, [metrics, admin]) = apart::start(bind, controls)?;
+            (side.metrics, side.admin) = (metrics, admin);
+            side.stage = Stage::Apart(process, Some(pipe));
+        } else {
+            let bound = bind(places)?;
+            (side.metrics, side.admin) = (bound.metrics, bound.admin);
+            side.stage = Stage::Bound(Box::new(bound.server));
+        }
+        side.warn_of_strangers();
+        Ok(side)
+    }
+
+    /// Returns the lines that tell where the pages and administrators are served.
+    pub(crate) fn lines(&self) -> String {
+        let metrics = self.metrics.iter().map(|at| format!("metrics on {at}\n"));
+        let admin = self.admin.iter().map(|at| format!("admin on {at}\n"));
+        metrics.chain(admin).collect()
+    }
+
+    /// Returns whether there is anything to serve.
+    pub(crate) fn is_needed(&self) -> bool {
+        !matches!(self.stage, Stage::None)
+    }
+
+    /// Serves from now on.
+    ///
+    /// # Errors
+    /// Fails if the system has no thread left.
+    pub(crate) fn start(&mut self, source: Source) -> io::Result<()> {
+        if let Stage::Apart(_, pipe) = &mut self.stage {
+            return match pipe.take() {
+                Some(pipe) => link::answer_at(pipe, source.on_loop()),
+                None => Ok(()),
+            };
+        }
+        let Stage::Bound(server) = mem::take(&mut self.stage) else {
+            return Ok(());
+        };
+        let handle = server.shutdown_handle();
+        let build = factory(&source, self.metrics.len(), self.controls);
+        let serve = move || {
+            be_aside();
+            let served = server.serve_forever(build);
+            if let Err(error) = &served {
+                log::warn!(target: TARGET, "pages and administrators are served no more: {error}");
+            }
+            served
+        };
+        let thread = threads::spawn("monitoring", serve)?;
+        self.stage = Stage::Running(handle, thread);
+        Ok(())
+    }
+
+    fn warn_of_strangers(&self) {
+        for address in self.metrics.iter().filter(|address| !is_local(address)) {
+            log::warn!(
+                target: TARGET,
+                "metrics on {address}: other machines can see who is connected, and no password keeps them out"
+            );
+        }
+    }
+}
+
+impl Drop for SideServer {
+    /// Ends the server, also while clients are connected.
+    fn drop(&mut self) {
+        match mem::take(&mut self.stage) {
+            Stage::None | Stage::Bound(_) => {}
+            Stage::Running(handle, thread) => {
+                handle.abort();
+                let _ = thread.join();
+            }
+            Stage::Apart(process, pipe) => {
+                drop(pipe);
+                link::close();
+                apart::end(&process);
+            }
+        }
+    }
+}
