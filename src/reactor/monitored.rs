@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::Net;
 use crate::reactor::Reactor;
-use crate::service::monitor::{Desk, Histogram, Pass, Snapshot};
+use crate::service::monitor::{Desk, Histogram, Pass, Snapshot, Stage};
 use crate::session::Factory;
 
 /// How often a loop publishes what it counts. It turns at least so often to measure its lag.
@@ -116,20 +116,24 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Lists the next connections. Returns whether those were the last.
     fn list_slice(&mut self, pass: &mut Pass) -> bool {
-        if !pass.is_in_model {
-            let (mut admission, _) = self.lend();
-            if !admission.connections.visit(pass, SLICE, &mut admission.hub) {
-                return false;
+        let (mut admission, _) = self.lend();
+        let is_over = match pass.stage {
+            Stage::Streams => admission.connections.visit(pass, SLICE, &mut admission.hub),
+            Stage::Datagrams => admission.sessions.visit(pass, SLICE, &mut admission.hub),
+            Stage::Model => {
+                let now = self.env.clock.now();
+                let model = self.model.as_mut();
+                return model.is_none_or(|model| model.visit(pass, SLICE, now));
             }
-            pass.is_in_model = true;
+        };
+        if is_over {
             pass.cursor = 0;
+            pass.stage = match pass.stage {
+                Stage::Streams if !self.sessions.is_empty() => Stage::Datagrams,
+                _ => Stage::Model,
+            };
         }
-
-        let now = self.env.clock.now();
-        match &mut self.model {
-            Some(model) => model.visit(pass, SLICE, now),
-            None => true,
-        }
+        is_over && pass.stage == Stage::Model && self.list_slice(pass)
     }
 
     /// Returns what the loop counts now, all at one moment.

@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | `serveloop_connections_accepted_total`, `..._connected_total` | counter | incoming connections, and outbound ones |
 //! | `serveloop_connections_open` | gauge | of these, those that are open |
+//! | `serveloop_datagram_sessions_open` | gauge | sessions of datagrams that are open |
 //! | `serveloop_connections_closed_total{reason}` | counter | of these, those that have ended: the rest |
 //! | `serveloop_connections_refused_total{reason}` | counter | clients that were not served |
 //! | `serveloop_read_bytes_total`, `serveloop_written_bytes_total` | counter | bytes of streams |
@@ -52,7 +53,7 @@ const FAMILIES: [(&str, &str, &str); 2] = [
 ];
 
 /// Counters whose name says too little alone: the counter, its name as a metric, and what it is.
-const NAMED: [(&str, &str, &str); 19] = [
+const NAMED: [(&str, &str, &str); 22] = [
     (
         "accepted",
         "connections_accepted",
@@ -118,6 +119,21 @@ const NAMED: [(&str, &str, &str); 19] = [
         "datagrams_failed",
         "datagrams_failed",
         "Datagrams whose session ended with an error.",
+    ),
+    (
+        "datagram_sessions",
+        "datagram_sessions",
+        "Sessions of a peer's datagrams that have begun.",
+    ),
+    (
+        "datagram_sessions_ended",
+        "datagram_sessions_ended",
+        "Sessions of a peer's datagrams that have ended.",
+    ),
+    (
+        "datagram_sessions_refused",
+        "datagram_sessions_refused",
+        "Datagrams of new peers for whom there was no room for a session.",
     ),
     (
         "peer_resets",
@@ -203,6 +219,11 @@ fn write_gauges(snapshot: &Snapshot, out: &mut impl Write) -> fmt::Result {
             "connections_open",
             "Connections that are open.",
             snapshot.open,
+        ),
+        (
+            "datagram_sessions_open",
+            "Sessions of a peer's datagrams that are open.",
+            snapshot.datagram_sessions(),
         ),
         (
             "buffered_bytes",

@@ -9,6 +9,7 @@ use crate::net::{Destination, Net};
 use crate::reactor::datagram::answer::TRIES;
 use crate::reactor::hub::Hub;
 use crate::reactor::peer_network::PeerNetwork;
+use crate::service::monitor::{ConnectionState, ConnectionStatus};
 use crate::session::{Context, Flags, Protocol, Session, Tick};
 
 /// The session is in the list of those that have work.
@@ -223,6 +224,29 @@ impl<P: Protocol> PeerSession<P> {
         let sum = &mut hub.effects.held_by_sessions;
         *sum = *sum - self.held as usize + held as usize;
         self.held = held;
+    }
+
+    /// Returns what a monitor tells of the session.
+    #[cold]
+    pub(super) fn status<N>(&self, hub: &Hub<'_, N>) -> ConnectionStatus {
+        let (session, now) = (&self.session, hub.now());
+        let (received, sent, moved) = session.traffic();
+        let (stalled, paused) = session.waits_for();
+        let state = match () {
+            () if session.is_closing() => ConnectionState::Closing,
+            () if session.was_asked_to_finish() => ConnectionState::Finishing,
+            () if stalled => ConnectionState::Stalled,
+            () if paused => ConnectionState::Paused,
+            () => ConnectionState::Open,
+        };
+        let age = now.since(session.began());
+        ConnectionStatus {
+            idle: Some(now.since(moved)),
+            received: Some(received),
+            sent: Some(sent),
+            held: Some(self.share()),
+            ..ConnectionStatus::new(session.peer().clone(), age, state)
+        }
     }
 
     /// Returns what the session holds, with what was posted for it.

@@ -19,6 +19,7 @@ use crate::reactor::listeners::Listeners;
 use crate::reactor::peer_network::PeerNetwork;
 use crate::reactor::timers::Timers;
 use crate::reactor::token::{FIRST_OF_SESSIONS, NOBODY, SLOT_BITS, SLOT_MASK, is_of_session};
+use crate::service::monitor::Pass;
 use crate::session::{Admitted, Context, Ending, Flags, OpenConnection, Protocol, Tick, log_end};
 use crate::waker::Woken;
 
@@ -291,6 +292,30 @@ impl<P: Protocol> Sessions<P> {
                 }
             }
         }
+    }
+
+    /// Shows the sessions in the next `most` slots to a monitor's pass, and ends those that it wants
+    /// ended. Returns whether those were the last.
+    #[cold]
+    pub(in crate::reactor) fn visit<N>(
+        &mut self,
+        pass: &mut Pass,
+        most: usize,
+        hub: &mut Hub<'_, N>,
+    ) -> bool {
+        let slots = pass.cursor..pass.cursor.saturating_add(most);
+        pass.cursor = slots.end;
+        let mut ends = HashMap::new();
+        for peer in slots.filter_map(|slot| self.slots.get(slot)) {
+            if let Some(ending) = pass.visit(peer.status(hub)) {
+                ends.insert(peer.session.peer().id(), ending);
+            }
+        }
+
+        if !ends.is_empty() {
+            self.end_some(&ends, hub);
+        }
+        pass.cursor >= self.slots.capacity()
     }
 
     /// Returns the sessions as a factory sees them.

@@ -76,8 +76,17 @@ pub(crate) struct Pass {
     list: Vec<ConnectionStatus>,
     /// The slot where the next slice begins.
     pub(crate) cursor: usize,
-    /// Those on the loop are done, and it goes on with those of the model.
-    pub(crate) is_in_model: bool,
+    /// Which of them come next.
+    pub(crate) stage: Stage,
+}
+
+/// The parts of a loop that have connections, in the order of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Streams,
+    /// The sessions of datagrams.
+    Datagrams,
+    Model,
 }
 
 /// A connection that the loop's own thread serves. Whoever asks meanwhile looks at this.
@@ -333,7 +342,7 @@ impl Desk {
             orders: std::mem::take(&mut inner.orders),
             list: Vec::new(),
             cursor: 0,
-            is_in_model: false,
+            stage: Stage::Streams,
         });
         (is_asked, pass)
     }

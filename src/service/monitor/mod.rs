@@ -34,7 +34,7 @@ mod histogram;
 mod query;
 mod status;
 
-pub(crate) use self::desk::{Desk, Pass, Progress, Served};
+pub(crate) use self::desk::{Desk, Pass, Progress, Served, Stage};
 pub use self::histogram::Histogram;
 pub use self::query::{Order, Query};
 pub use self::status::{ConnectionState, ConnectionStatus, Listing, Snapshot};

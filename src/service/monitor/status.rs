@@ -36,6 +36,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Returns how many sessions of [datagrams](crate::Config::sessions) are open.
+    #[must_use]
+    pub fn datagram_sessions(&self) -> usize {
+        let Statistics {
+            datagram_sessions: begun,
+            datagram_sessions_ended: ended,
+            ..
+        } = self.statistics;
+        usize::try_from(begun.saturating_sub(ended)).unwrap_or(usize::MAX)
+    }
+
     /// Adds what another loop has told.
     pub(super) fn add(&mut self, other: &Self) {
         self.statistics.add(&other.statistics);

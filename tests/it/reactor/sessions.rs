@@ -12,6 +12,7 @@ use serveloop::framing::{Framed, Lines};
 use serveloop::net::{Event, Net};
 use serveloop::protocols::{Echo, Hello};
 use serveloop::service::Outbox;
+use serveloop::service::monitor::Query;
 use serveloop::{
     Actions, Address, Config, Factory, Limits, Listen, Peer, ProtocolError, Reactor, Server,
     Statistics, Waker,
@@ -909,4 +910,31 @@ fn options_of_sessions_are_for_datagrams() {
     }
     let uri = "udp://127.0.0.1:0?sessions=true&idle-timeout=5s";
     assert!(Server::bind_with(&[uri.parse().unwrap()], Config::default()).is_ok());
+}
+
+#[test]
+fn a_monitor_lists_and_ends_sessions() {
+    let server = Server::bind(&["udp://127.0.0.1:0".parse().unwrap()], config()).unwrap();
+    let monitor = server.monitor();
+    let serving = Serving::with(server, |_: &Peer| Some(counting(&Log::default())));
+    let (one, other) = (client(&serving.addresses[0]), client(&serving.addresses[0]));
+    ask(&one, b"abc", b"1");
+    ask(&one, b"abc", b"2");
+    ask(&other, b"abc", b"1");
+
+    let listed = monitor.list(&Query::default());
+    assert_eq!(listed.connections.len(), 2);
+    let busy = listed
+        .connections
+        .iter()
+        .find(|open| open.received == Some(6));
+    let busy = busy.expect("the first peer");
+    assert_eq!(busy.sent, Some(2));
+    assert!(busy.peer.is_datagram());
+    assert_eq!(monitor.snapshot().datagram_sessions(), 2);
+
+    monitor.abort(busy.peer.id()).unwrap();
+    ask(&one, b"abc", b"1");
+    ask(&other, b"abc", b"2");
+    serving.end();
 }
