@@ -1,6 +1,7 @@
 //! The command `serveloop`: ready-made servers on one event loop.
 
 mod bench;
+mod check;
 mod completions;
 mod connect;
 mod ctl;
@@ -19,6 +20,7 @@ mod protocols;
 mod restart;
 mod serve;
 mod serving;
+mod settings;
 mod signals;
 mod sys;
 mod threads;
@@ -42,6 +44,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdout};
 use serveloop_command::become_program;
 
 use crate::bench::Bench;
+use crate::check::Check;
 use crate::completions::{Completions, print};
 use crate::connect::Connect;
 use crate::ctl::Ctl;
@@ -49,7 +52,8 @@ use crate::escaped::on_one_line;
 use crate::failure::Failure;
 use crate::fetch::Fetch;
 use crate::manual::Manual;
-use crate::serve::{Manager, Serve};
+use crate::serve::{Manager, Reread, Serve};
+use crate::settings::{Expanded, Problems, Settings};
 use crate::signals::{survive_size_limit, was_closed};
 use crate::top::Top;
 use crate::transcript::Transcript;
@@ -93,6 +97,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<Serve>),
+    Check(Check),
     Connect(Connect),
     Fetch(Fetch),
     Bench(Box<Bench>),
@@ -119,7 +124,7 @@ fn main() -> ExitCode {
     }
 
     // Before anything else is opened, and before there are threads.
-    let manager = Manager::take();
+    let mut manager = Manager::take();
 
     tell_panics();
     survive_size_limit();
@@ -129,9 +134,21 @@ fn main() -> ExitCode {
         return limits_help::show(&Cli::command(), words).unwrap_or_else(Failure::report);
     }
 
-    let cli = match parse() {
+    let typed: Vec<_> = env::args_os().collect();
+    let settings = Settings::of(&typed, Cli::command);
+    let expanded = match settings.as_ref().map(Settings::expand).transpose() {
+        Ok(expanded) => expanded,
+        Err(problems) => return refuse(&problems),
+    };
+    let arguments = expanded.as_ref().map_or(&typed, |it| &it.arguments);
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            let problem = expanded.filter(|_| error.use_stderr());
+            let problem = problem.and_then(|it| it.blame_a_place(&error.to_string()));
+            if let Some(problem) = problem {
+                return refuse(&problem.into());
+            }
             refuse_closed_output();
             return answer(&quoting(list_commands(error)));
         }
@@ -143,7 +160,13 @@ fn main() -> ExitCode {
     }
 
     let outcome = match cli.command {
-        Command::Serve(serve) => serve.run(manager),
+        Command::Serve(serve) => {
+            let blamed = expanded.clone();
+            let file = settings.map(|settings| Reread::new(settings, parse_served));
+            let outcome = serve.run(manager, file.zip(expanded));
+            outcome.map_err(|failure| blame(failure, blamed.as_ref()))
+        }
+        Command::Check(check) => check.run(Cli::command, parse_served, &mut manager),
         Command::Connect(connect) => connect.run(),
         Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
         Command::Bench(bench) => bench.run(),
@@ -162,10 +185,38 @@ fn main() -> ExitCode {
 }
 
 /// Reads the command line. Its help says where the limits are.
-fn parse() -> Result<Cli, clap::Error> {
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = limits_help::with_hint(Cli::command());
-    let matches = command.try_get_matches_from_mut(env::args_os())?;
+    let matches = command.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Parses a command line that serves something.
+fn parse_served(arguments: &[OsString]) -> Result<(Serve, Verbosity), clap::Error> {
+    let cli = parse(arguments)?;
+    match cli.command {
+        Command::Serve(serve) => Ok((*serve, cli.verbosity)),
+        _ => Err(clap::Error::new(ErrorKind::InvalidSubcommand)),
+    }
+}
+
+/// Says what is wrong with a file of options.
+fn refuse(problems: &Problems) -> ExitCode {
+    refuse_closed_output();
+    let text = format!("{problems}\n");
+    let _ = write_within(io::stderr(), text.as_bytes(), LAST_WAIT);
+    ExitCode::from(if problems.is_unread { 1 } else { 2 })
+}
+
+/// Adds the place in a file of options that a failure is about.
+fn blame(failure: Failure, expanded: Option<&Expanded>) -> Failure {
+    match (failure, expanded) {
+        (Failure::Usage(problem), Some(expanded)) => {
+            let placed = expanded.blame_a_place(&problem);
+            Failure::Usage(placed.map_or(problem, |placed| placed.to_string()))
+        }
+        (failure, _) => failure,
+    }
 }
 
 /// Makes writes to standard output or standard error fail if they were closed when we began, as in
@@ -281,11 +332,11 @@ mod tests {
         let arguments = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(
             known_commands(arguments("serveloop nonsense").into_iter()),
-            "serve, connect, fetch, bench, transcript, ctl, top, completions, man, help"
+            "serve, check, connect, fetch, bench, transcript, ctl, top, completions, man, help"
         );
         assert_eq!(
             known_commands(arguments("serveloop -v serve nonsense").into_iter()),
-            "echo, discard, hello, greet, print, timestamp, dispatch, operator, command, http, websocket, resp, memcached, help"
+            "echo, discard, hello, greet, print, timestamp, dispatch, operator, command, http, websocket, resp, memcached, chat, help"
         );
     }
 }

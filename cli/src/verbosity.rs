@@ -8,7 +8,7 @@ use env_filter::Builder as FilterBuilder;
 use env_logger::{Builder, Target, WriteStyle};
 use log::LevelFilter;
 
-use crate::logger::{Logger, TARGET, dropped_line, format_as_json};
+use crate::logger::{Logger, TARGET, dropped_line, format_as_json, set_level};
 use crate::unblocked::Unblocked;
 
 #[derive(Args, Debug)]
@@ -19,6 +19,16 @@ pub(crate) struct Verbosity {
     /// Log only errors. Overrides RUST_LOG.
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// The least important lines that are logged. Overrides RUST_LOG
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        value_enum,
+        value_name = "LEVEL",
+        conflicts_with_all = ["verbose", "quiet"]
+    )]
+    log_level: Option<Level>,
     /// How to write the log: as text for people, or as one JSON object on each line, with the fields
     /// time, level and message, and for connections event, id, peer, listener, protocol, and at their
     /// end reason, seconds, read and written
@@ -34,16 +44,42 @@ enum Format {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// What has failed, as with -q
+    Error,
+    /// What may need a change
+    Warn,
+    /// What a server does
+    Info,
+    /// Every connection, as with -v
+    Debug,
+    /// Everything, as with -vv
+    Trace,
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::Error,
+            Level::Warn => Self::Warn,
+            Level::Info => Self::Info,
+            Level::Debug => Self::Debug,
+            Level::Trace => Self::Trace,
+        }
+    }
+}
+
 impl Verbosity {
     /// Starts logging to standard error, at level `usual` unless `-v`, `-q` or `RUST_LOG` says
     /// otherwise.
     pub(crate) fn start_logging(&self, usual: LevelFilter) {
         let mut filter = FilterBuilder::new();
         filter.filter_level(usual);
-        let mut mistakes = Vec::new();
-        match self.level() {
-            Some(level) => drop(filter.filter_level(level)),
-            None => mistakes = add_directives(&mut filter),
+        let mut mistakes = add_directives(&mut filter);
+        if self.level().is_some() {
+            // They have no effect, unless the level is given up later.
+            mistakes.clear();
         }
 
         let is_json = self.log_format == Format::Json;
@@ -68,6 +104,7 @@ impl Verbosity {
         }
 
         Logger::new(filter.build(), lines.build(), out).start();
+        set_level(self.level());
         for mistake in mistakes {
             log::warn!(target: TARGET, "RUST_LOG: {mistake}: it is ignored");
         }
@@ -78,7 +115,10 @@ impl Verbosity {
     }
 
     /// Returns the level that the command line asks for, if any.
-    fn level(&self) -> Option<LevelFilter> {
+    pub(crate) fn level(&self) -> Option<LevelFilter> {
+        if let Some(level) = self.log_level {
+            return Some(level.into());
+        }
         match (self.quiet, self.verbose) {
             (true, _) => Some(LevelFilter::Error),
             (false, 0) => None,

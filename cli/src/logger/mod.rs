@@ -4,24 +4,25 @@
 //! Records of the crate `log` come in. This room imports `unblocked` only.
 
 mod json;
+mod level;
 mod log_budget;
 mod shared_log_budget;
 
 use std::cell::Cell;
 use std::io::Stderr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use env_filter::Filter;
 use log::kv::Key;
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{Level, Log, Metadata, Record};
 
 use crate::logger::log_budget::LogBudget;
 use crate::logger::shared_log_budget::SharedLogBudget;
 use crate::unblocked::{LAST_WAIT, Unblocked};
 
 pub(crate) use self::json::{describe_server, dropped_line};
+pub(crate) use self::level::set_level;
 pub(crate) use self::log_budget::LINES_PER_SECOND;
 pub(crate) use self::shared_log_budget::share_log_budget;
 
@@ -32,9 +33,6 @@ pub(crate) const TARGET: &str = "serveloop";
 /// what its protocol notes.
 const EVENT: &str = "event";
 
-/// The level that replaces the filter, as a number plus one. 0 means that the filter decides.
-static LEVEL: AtomicUsize = AtomicUsize::new(0);
-
 /// The modules whose lines on a thread that is aside are about the server.
 const OWN_MODULES: &str = concat!(env!("CARGO_CRATE_NAME"), "::monitoring");
 
@@ -42,24 +40,10 @@ thread_local! {
     static IS_ASIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Logs lines up to `level` from now on, whatever the filter said.
-pub(crate) fn set_level(level: LevelFilter) {
-    LEVEL.store(level as usize + 1, Ordering::Relaxed);
-    log::set_max_level(with_events(level));
-}
-
 /// Takes lines of the library on this thread for details: what they report is shown at the debug level,
 /// and warnings as everywhere. For a server that is not the one that the log is about.
 pub(crate) fn be_aside() {
     IS_ASIDE.set(true);
-}
-
-/// Returns the least level that lets lines about connections through to this module, if the log shows them.
-fn with_events(wanted: LevelFilter) -> LevelFilter {
-    match wanted >= LevelFilter::Info {
-        true => wanted.max(LevelFilter::Debug),
-        false => wanted,
-    }
 }
 
 /// Writes the lines that the filter lets through. Lines about connections are logged at the debug
@@ -85,26 +69,25 @@ impl Logger {
     /// Installs this as the logger of the process. A process has one, so a second call does
     /// nothing.
     pub(crate) fn start(self) {
-        let most = with_events(self.filter.filter());
-
+        let wanted = self.filter.filter();
         if log::set_boxed_logger(Box::new(self)).is_ok() {
-            log::set_max_level(most);
+            level::set_usual(wanted);
         }
     }
 
     /// Returns whether lines like this are written.
     fn shows(&self, metadata: &Metadata<'_>) -> bool {
-        match LEVEL.load(Ordering::Relaxed) {
-            0 => self.filter.enabled(metadata),
-            level => (metadata.level() as usize) < level,
+        match level::given() {
+            Some(level) => metadata.level() <= level,
+            None => self.filter.enabled(metadata),
         }
     }
 
     /// Returns whether this line is written.
     fn lets_through(&self, record: &Record<'_>) -> bool {
-        match LEVEL.load(Ordering::Relaxed) {
-            0 => self.filter.matches(record),
-            _ => self.shows(record.metadata()),
+        match level::given() {
+            Some(level) => record.level() <= level,
+            None => self.filter.matches(record),
         }
     }
 

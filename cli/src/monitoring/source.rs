@@ -306,7 +306,7 @@ fn of_signal(raised: std::io::Result<()>) -> Answer {
 fn set_log_level(level: &str) -> Answer {
     match level.parse::<LevelFilter>() {
         Ok(parsed) => {
-            set_level(parsed);
+            set_level(Some(parsed));
             Answer::Ok(json!({ "level": parsed.to_string().to_lowercase() }))
         }
         Err(_) => Answer::Error(format!(

@@ -5,6 +5,7 @@
 
 mod operator;
 
+mod chat;
 mod command;
 mod dispatch;
 mod greet;
@@ -24,6 +25,7 @@ use serveloop::protocols::{Discard, Echo, Hello};
 use serveloop::{Address, Config, Peer, Statistics};
 
 use crate::failure::Failure;
+use crate::protocols::chat::ChatOptions;
 use crate::protocols::command::CommandOptions;
 use crate::protocols::dispatch::DispatchOptions;
 use crate::protocols::greet::GreetOptions;
@@ -114,6 +116,7 @@ pub(crate) enum Protocol {
     WebSocket(WebSocketOptions),
     Resp(RespOptions),
     Memcached(MemcachedOptions),
+    Chat(ChatOptions),
 }
 
 #[derive(Args, Debug)]
@@ -138,6 +141,7 @@ impl Protocol {
             Self::Resp(_) => RespOptions::check(addresses, execution),
             Self::WebSocket(options) => options.check(addresses, execution),
             Self::Http(options) => options.check(addresses),
+            Self::Chat(_) => ChatOptions::check(addresses, execution),
             _ => Ok(()),
         }
     }
@@ -164,6 +168,7 @@ impl Protocol {
             Self::WebSocket(_) => "websocket",
             Self::Resp(_) => "resp",
             Self::Memcached(_) => "memcached",
+            Self::Chat(_) => "chat",
         }
     }
 
@@ -174,6 +179,11 @@ impl Protocol {
             Self::Memcached(options) => options.needs(),
             _ => Vec::new(),
         }
+    }
+
+    /// Returns whether clients usually wait for what others say, so that their silence means nothing.
+    pub(crate) fn has_listeners(&self) -> bool {
+        matches!(self, Self::Chat(_))
     }
 
     /// Returns whether a reply can be longer than what it answers.
@@ -205,6 +215,7 @@ impl Protocol {
             Self::Resp(options) => options.serve(server, config, execution),
             Self::WebSocket(options) => options.serve(server, execution),
             Self::Http(options) => options.serve(server, config, execution),
+            Self::Chat(options) => options.serve(server, execution),
         }
     }
 }

@@ -53,8 +53,20 @@ pub(crate) struct EntryOptions {
 impl EntryOptions {
     /// Reads the lists for all listeners that have none of their own.
     pub(super) fn access(&self) -> Result<Option<Access>, Failure> {
+        let (allow, deny) = self.rules();
+        Ok(Access::load(allow, deny)?)
+    }
+
+    /// Works like [`access`](Self::access), for lists that may be replaced later, if there are any.
+    pub(super) fn changeable_access(&self) -> Result<Access, Failure> {
+        let (allow, deny) = self.rules();
+        Ok(Access::read(allow, deny)?)
+    }
+
+    /// Returns the rules of both lists.
+    pub(super) fn rules(&self) -> (Vec<Rule>, Vec<Rule>) {
         let allow = self.allow.iter().filter_map(Allow::peers).cloned();
-        Ok(Access::load(allow.collect(), self.deny.clone())?)
+        (allow.collect(), self.deny.clone())
     }
 
     pub(super) fn rate(&self) -> Option<ConnectRate> {

@@ -215,6 +215,22 @@ impl Limits {
         Ok(config)
     }
 
+    /// Lets clients be silent, unless the user said how long they may be. Those whose machine has vanished
+    /// are found by the system.
+    pub(crate) fn allow_silence(&self, config: &mut Config) {
+        let is_given = |name: &str| self.given.contains(&name);
+        let patient = Config::trusted();
+        if !is_given("first_message_timeout") {
+            config.limits.first_message_timeout = patient.limits.first_message_timeout;
+        }
+        if !is_given("idle_timeout") {
+            config.limits.idle_timeout = patient.limits.idle_timeout;
+        }
+        if !is_given("keepalive") {
+            config.keepalive = patient.keepalive;
+        }
+    }
+
     fn given(matches: &ArgMatches) -> Vec<&'static str> {
         let is_given = |name: &&&str| {
             let source = matches.value_source(name);

@@ -20,6 +20,18 @@ pub(crate) struct Manager {
     program: Program,
 }
 
+/// Nothing, as without a service manager.
+impl Default for Manager {
+    fn default() -> Self {
+        Self {
+            sockets: Vec::new(),
+            notifier: Ok(None),
+            former: Ok(None),
+            program: Program::of_this_process(),
+        }
+    }
+}
+
 impl Manager {
     /// Takes what the environment describes. Call this at the start of `main`: nothing may be opened
     /// before it, and no thread may run.

@@ -13,8 +13,10 @@ mod per_peer;
 mod place;
 mod proxies;
 mod record;
+mod reread;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,14 +32,16 @@ use crate::serve::entry::EntryOptions;
 use crate::serve::given::GivenListen;
 use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
-use crate::serve::proxies::ProxyOptions;
+use crate::serve::proxies::{Places, ProxyOptions};
 use crate::serve::record::RecordOptions;
 use crate::serving::{BoundServer, Execution, OfPlaces, statistics_line};
+use crate::settings::Expanded;
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
 use crate::units::Span;
 
 pub(crate) use self::manager::Manager;
+pub(crate) use self::reread::{Parse, Reread};
 
 const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:9999";
 
@@ -99,6 +103,31 @@ const PASSED_LISTEN: &str = "systemd://";
 /// If NOTIFY_SOCKET is set, the manager is told when clients are served, of reloads, of the end and, if
 /// it has a watchdog, that every loop turns.
 ///
+/// A file in TOML can say what options say. A key is the name of an option; a value that can be given
+/// several times is an array; a listener may be a section with its own options; and those of the
+/// protocol follow in a section of its name, or outside of it. Typed options go before those of the file:
+///
+///   $ serveloop serve --config hello.toml
+///   $ serveloop serve hello --config hello.toml --delay 0
+///   $ serveloop check hello.toml
+///
+/// For example:
+///
+///   protocol = "hello"
+///   max-connections = 12_000
+///   idle-timeout = "5m"
+///
+///   [[listen]]
+///   uri = "tls://:8443"
+///   cert = "cert.pem"
+///   key = "key.pem"
+///
+///   [hello]
+///   framing = "line"
+///
+/// SIGHUP reads the file again, and puts its lists (allow and deny) and its log level into effect. A file
+/// that is not valid changes nothing, and the log says why.
+///
 /// As soon as clients can connect, one line for each socket is printed on standard output, with the
 /// real port in place of 0. The log goes to standard error.
 ///
@@ -152,6 +181,10 @@ pub(crate) struct Serve {
     given_listen: GivenListen,
     #[command(subcommand)]
     protocol: Protocol,
+    /// A file in TOML that says what options say: a key is the name of an option, without hyphens at its
+    /// beginning. Typed options go before those of the file
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where to listen: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH,
     /// unixgram://PATH, systemd://NAME or fd://N. Can be given several times. With port 0 the system chooses the port. Without HOST the server listens on
     /// every address. Options of this listener follow in a query, as in
@@ -192,28 +225,40 @@ pub(crate) struct Serve {
 impl Serve {
     /// Serves until a signal ends the server. Returns the exit status. If this process was to replace
     /// another one and cannot, that one is told why.
-    pub(crate) fn run(self, mut manager: Manager) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(
+        self,
+        mut manager: Manager,
+        file: Option<(Reread, Expanded)>,
+    ) -> Result<ExitCode, Failure> {
         let word = manager.word()?;
-        let outcome = self.serve(manager);
+        let outcome = self.serve(manager, file);
         if let (Err(failure), Some(word)) = (&outcome, word) {
             word.fail(&failure.problem());
         }
         outcome
     }
 
-    fn serve(self, mut manager: Manager) -> Result<ExitCode, Failure> {
+    fn serve(
+        self,
+        mut manager: Manager,
+        file: Option<(Reread, Expanded)>,
+    ) -> Result<ExitCode, Failure> {
         let mut config = self.limits.config(&self.protocol.needs())?;
+        if self.protocol.has_listeners() {
+            self.limits.allow_silence(&mut config);
+        }
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
         let listen = self.listen_of(&manager);
-        let (access, rate) = (self.entry.access()?, self.entry.rate());
+        let rate = self.entry.rate();
+        let access = match &file {
+            // Lists may come with the next reading of the file.
+            Some(_) => Some(self.entry.changeable_access()?),
+            None => self.entry.access()?,
+        };
         let places = self.proxies.resolve(&listen, access.as_ref(), &mut manager);
         let mut places = places?;
-        if rate.is_some() && self.execution.is_forking() && places.has_doors() {
-            let problem = "--connects-per-second with --proxy needs another model than forking: each \
-                           process knows only the client that a header names to it";
-            return Err(Failure::Usage(problem.to_owned()));
-        }
+        self.check_rate(&places)?;
         self.protocol.check(&places.addresses(), self.execution)?;
 
         let recorder = self.record.recorder(self.execution)?;
@@ -230,7 +275,8 @@ impl Serve {
             log::warn!(target: TARGET, "{error}: the service manager is not notified");
             None
         });
-        places.reload_at_hangup(notifier.clone());
+        let again = file.map(|(file, read)| move || file.apply(&read, access.as_ref()));
+        places.reload_at_hangup(notifier.clone(), again);
         // What was passed is open as long as the server listens, and no longer.
         drop(places.listens);
         (setting.names, setting.notifier) = (places.names, notifier.clone());
@@ -308,6 +354,15 @@ impl Serve {
             true => Beside::Process,
             false => Beside::Thread,
         }
+    }
+
+    fn check_rate(&self, places: &Places) -> Result<(), Failure> {
+        if self.entry.rate().is_some() && self.execution.is_forking() && places.has_doors() {
+            let problem = "--connects-per-second with --proxy needs another model than forking: each \
+                           process knows only the client that a header names to it";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(())
     }
 
     /// Returns where to listen. Sockets that were passed are not left waiting because the user says

@@ -112,10 +112,14 @@ fn opened(uri: &str, keys: &[&str]) -> Result<Found, Failure> {
     Ok((vec![listens], given))
 }
 
+/// Returns whether a URI names sockets that are passed to the process that serves.
+pub(super) fn is_passed(uri: &str) -> bool {
+    uri.starts_with(SYSTEMD) || uri.starts_with(FD)
+}
+
 /// Loads what the URI of a listener says about TLS.
 pub(super) fn tls(uri: &str, given: &[(String, String)]) -> Result<Option<ListenerTls>, Failure> {
-    let is_passed = uri.starts_with(SYSTEMD) || uri.starts_with(FD);
-    if uri.starts_with(TLS) || (is_passed && !given.is_empty()) {
+    if uri.starts_with(TLS) || (is_passed(uri) && !given.is_empty()) {
         return ListenerTls::load(uri, given).map(Some);
     }
     match given.first() {

@@ -212,14 +212,21 @@ impl Places {
     }
 
     /// Makes SIGHUP read certificates and lists again, if there are any, and tell the service manager.
-    pub(super) fn reload_at_hangup(&self, notifier: Option<Notifier>) {
+    /// `again` reads the file of options.
+    pub(super) fn reload_at_hangup(
+        &self,
+        notifier: Option<Notifier>,
+        again: Option<impl Fn() + Send + Sync + 'static>,
+    ) {
         let all = self.reloaded.clone();
-        if all.is_empty() && notifier.is_none() {
+        if all.is_empty() && notifier.is_none() && again.is_none() {
             return;
         }
         at_hangup(move || {
             notifier.iter().for_each(Notifier::reloading);
-            if all.is_empty() {
+            if let Some(again) = &again {
+                again();
+            } else if all.is_empty() {
                 log::info!(target: TARGET, "SIGHUP: there is nothing to read again");
             }
             all.reload();

@@ -104,9 +104,14 @@ pub(crate) struct Access(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    rules: RwLock<Rules>,
+    lists: RwLock<Lists>,
+}
+
+#[derive(Clone, Debug)]
+struct Rules {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
-    lists: RwLock<Lists>,
 }
 
 #[derive(Debug)]
@@ -125,8 +130,30 @@ impl Access {
         if allow.is_empty() && deny.is_empty() {
             return Ok(None);
         }
-        let lists = RwLock::new(Lists::read(&allow, &deny)?);
-        Ok(Some(Self(Arc::new(Shared { allow, deny, lists }))))
+        Self::read(allow, deny).map(Some)
+    }
+
+    /// Works like [`load`](Self::load), also without rules, since there may be some later.
+    ///
+    /// # Errors
+    /// Fails like `load`.
+    pub(crate) fn read(allow: Vec<Rule>, deny: Vec<Rule>) -> io::Result<Self> {
+        let rules = Rules { allow, deny };
+        let lists = RwLock::new(Lists::read(&rules)?);
+        let rules = RwLock::new(rules);
+        Ok(Self(Arc::new(Shared { rules, lists })))
+    }
+
+    /// Reads other rules, which take the place of the earlier ones.
+    ///
+    /// # Errors
+    /// Fails like `load`. Nothing changes then.
+    pub(crate) fn replace(&self, allow: Vec<Rule>, deny: Vec<Rule>) -> io::Result<()> {
+        let rules = Rules { allow, deny };
+        let lists = Lists::read(&rules)?;
+        *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        *self.0.lists.write().unwrap_or_else(PoisonError::into_inner) = lists;
+        Ok(())
     }
 
     /// Returns why the peer at `address` may not connect, if so.
@@ -142,13 +169,14 @@ impl Access {
 
     /// Returns whether a part of the lists is in files.
     pub(crate) fn has_files(&self) -> bool {
-        let mut all = self.0.allow.iter().chain(&self.0.deny);
+        let rules = self.rules();
+        let mut all = rules.allow.iter().chain(&rules.deny);
         all.any(|rule| matches!(rule, Rule::File(_)))
     }
 
     /// Reads the files again. If that fails, what was there before stays in use.
     pub(crate) fn reload(&self) {
-        match Lists::read(&self.0.allow, &self.0.deny) {
+        match Lists::read(&self.rules()) {
             Ok(lists) => {
                 *self.0.lists.write().unwrap_or_else(PoisonError::into_inner) = lists;
                 log::info!(target: TARGET, "the lists of allow and deny were read again");
@@ -161,8 +189,15 @@ impl Access {
     }
 }
 
+impl Access {
+    fn rules(&self) -> Rules {
+        let rules = self.0.rules.read();
+        rules.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Lists {
-    fn read(allow: &[Rule], deny: &[Rule]) -> io::Result<Self> {
+    fn read(Rules { allow, deny }: &Rules) -> io::Result<Self> {
         let read = |rules: &[Rule]| {
             let mut list = NetworkList::default();
             for rule in rules {

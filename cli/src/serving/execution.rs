@@ -68,12 +68,9 @@ impl Execution {
             share_budget();
         }
 
+        self.check()?;
         if self.workers.get() == 1 {
             return Ok(());
-        }
-        if self.model != Model::EventLoop {
-            let problem = "--workers is only for --model event-loop";
-            return Err(Failure::Usage(problem.to_owned()));
         }
 
         // Setting `reuse_port` for our own loops must not silently share the port with another
@@ -84,6 +81,15 @@ impl Execution {
             drop_taken(place, config, &mut trials)?;
         }
         config.reuse_port = true;
+        Ok(())
+    }
+
+    /// Refuses combinations that make no sense.
+    pub(crate) fn check(self) -> Result<(), Failure> {
+        if self.workers.get() > 1 && self.model != Model::EventLoop {
+            let problem = "--workers is only for --model event-loop";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
         Ok(())
     }
 

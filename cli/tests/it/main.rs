@@ -13,6 +13,7 @@ mod protocols;
 mod restart;
 mod serve;
 mod serving;
+mod settings;
 mod signals;
 mod support;
 mod top;

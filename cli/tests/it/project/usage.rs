@@ -177,7 +177,7 @@ fn help_teaches_by_example() {
 /// The ports and paths of the examples may be taken here; all else is run as it is printed.
 #[test]
 fn examples_work_as_printed() {
-    let pages: [&[&str]; 14] = [
+    let pages: [&[&str]; 15] = [
         &["--help"],
         &["serve", "--help"],
         &["serve", "echo", "--help"],
@@ -192,6 +192,7 @@ fn examples_work_as_printed() {
         &["serve", "resp", "--help"],
         &["serve", "websocket", "--help"],
         &["serve", "http", "--help"],
+        &["serve", "chat", "--help"],
     ];
     for page in pages {
         let text = help(page);
@@ -242,9 +243,14 @@ pub(crate) fn check_example(example: &str) {
     assert_eq!(served.exit_code(), Some(0), "{example}");
 }
 
-/// An argument with a place of our own, if it is one, and with its options but for the group and for
+/// An argument with a place of our own, or a file of options, if it is one, and with its options but for the group and for
 /// files of certificates.
 fn own_place(argument: &str, directory: &Directory) -> String {
+    if argument == "hello.toml" {
+        let path = directory.path(argument);
+        fs::write(&path, "protocol = \"hello\"\n").expect("a file");
+        return path.to_str().expect("a path").to_owned();
+    }
     let Some((scheme, rest)) = argument.split_once("://") else {
         return argument.to_owned();
     };

@@ -1,5 +1,6 @@
 //! What each protocol does, on each kind of socket.
 
+mod chat;
 pub(crate) mod command;
 mod dispatch;
 mod foreign;

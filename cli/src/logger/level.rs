@@ -1,0 +1,41 @@
+//! The level of the log while the program runs.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use log::LevelFilter;
+
+/// The level that goes before the filter, by its place in [`LevelFilter::iter`] plus one. Zero means that
+/// there is none.
+static GIVEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The most that the filter lets through, by its place.
+static USUAL: AtomicUsize = AtomicUsize::new(0);
+
+/// Has lines up to this level written, whatever the filter says. `None` goes back to the filter.
+pub(crate) fn set_level(level: Option<LevelFilter>) {
+    let place = level.map_or(0, |level| level as usize + 1);
+    GIVEN.store(place, Ordering::Relaxed);
+    take_effect();
+}
+
+/// Notes the most that the filter lets through.
+pub(super) fn set_usual(level: LevelFilter) {
+    USUAL.store(level as usize, Ordering::Relaxed);
+    take_effect();
+}
+
+/// Returns the level that goes before the filter.
+pub(super) fn given() -> Option<LevelFilter> {
+    let place = GIVEN.load(Ordering::Relaxed).checked_sub(1)?;
+    LevelFilter::iter().nth(place)
+}
+
+/// Lets the records through that are written, and those about connections, which are raised to info.
+fn take_effect() {
+    let usual = LevelFilter::iter().nth(USUAL.load(Ordering::Relaxed));
+    let wanted = given().or(usual).unwrap_or(LevelFilter::Off);
+    log::set_max_level(match wanted {
+        LevelFilter::Info => LevelFilter::Debug,
+        other => other,
+    });
+}
