@@ -293,20 +293,7 @@ impl Serve {
         };
         let server = BoundServer::new(server, of_places);
 
-        if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), &config) {
-            log::warn!(
-                target: TARGET, "replies to other machines' datagrams are dropped if they are longer than the \
-                 datagrams: --reply-factor allows longer replies"
-            );
-        }
-
-        let most = self.execution.places(&config);
-        let shared = server.addresses_without_proxy();
-        let limited = self.given.warning(&shared, &config, most);
-        if let Some(warning) = limited {
-            log::warn!(target: TARGET, "{warning}");
-        }
-
+        self.warn(&server, &config);
         describe_server(self.protocol.name(), server.uris().collect());
         if let Some(monitor) = monitor {
             let about = About {
@@ -353,6 +340,22 @@ impl Serve {
         match self.execution.is_forking() {
             true => Beside::Process,
             false => Beside::Thread,
+        }
+    }
+
+    /// Logs what may surprise the user.
+    fn warn(&self, server: &BoundServer, config: &Config) {
+        if self.protocol.has_long_replies() && drops_long_replies(server.addresses(), config) {
+            log::warn!(
+                target: TARGET, "replies to other machines' datagrams are dropped if they are longer than the \
+                 datagrams: --reply-factor allows longer replies"
+            );
+        }
+
+        let most = self.execution.places(config);
+        let shared = server.addresses_without_proxy();
+        if let Some(warning) = self.given.warning(&shared, config, most) {
+            log::warn!(target: TARGET, "{warning}");
         }
     }
 

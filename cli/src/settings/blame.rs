@@ -2,8 +2,8 @@
 
 use crate::settings::document::Document;
 use crate::settings::keys::{Setting, first_paragraph};
-use crate::settings::listener::Value;
 use crate::settings::place::Problem;
+use crate::settings::value::Value;
 
 impl Document {
     /// Finds the first value or option of the file that the problem names. Values go first, since a

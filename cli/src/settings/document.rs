@@ -4,9 +4,9 @@ use clap::Command;
 use toml::de::{DeTable, DeValue};
 
 use crate::settings::keys::{Options, Setting};
-use crate::settings::listener::Mistake;
 use crate::settings::nearest::nearest;
 use crate::settings::place::{Problem, Problems};
+use crate::settings::value::Mistake;
 
 /// The key that names the protocol.
 const PROTOCOL: &str = "protocol";

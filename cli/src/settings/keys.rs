@@ -6,8 +6,9 @@ use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::settings::listener::{Mistake, Value, uri};
+use crate::settings::listener::uri;
 use crate::settings::nearest::nearest;
+use crate::settings::value::{Mistake, Value, plain, shown};
 use crate::settings::{ANY_PROTOCOL, CONFIG, SERVE};
 
 /// Options that mean nothing in a file.
@@ -282,32 +283,5 @@ fn single(name: &str, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Value, 
             let found = shown(value.get_ref());
             Err((at, format!("{name}: expected {expected}, not {found}")))
         }
-    }
-}
-
-/// Returns a value as it would be typed.
-pub(super) fn plain(value: &DeValue<'_>) -> Option<String> {
-    match value {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
-        DeValue::Integer(number) => {
-            let value = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
-            Some(value.to_string())
-        }
-        DeValue::Boolean(is_on) => Some(is_on.to_string()),
-        _ => None,
-    }
-}
-
-/// Describes a value by its type.
-pub(super) fn shown(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date or time",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
     }
 }

@@ -5,20 +5,9 @@ use std::fmt::Write;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings::keys::{plain, shown};
+use crate::settings::value::{Mistake, Value, plain, shown};
 
 const URI: &str = "uri";
-
-/// A value of an option: its text, where it is, and where the parts of it are that have a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Value {
-    pub(super) text: String,
-    pub(super) at: usize,
-    pub(super) parts: Vec<(String, usize)>,
-}
-
-/// What is wrong, and at which byte.
-pub(super) type Mistake = (usize, String);
 
 /// Returns the URI of a table.
 pub(super) fn uri(table: &DeTable<'_>, at: usize) -> Result<Value, Mistake> {

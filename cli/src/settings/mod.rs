@@ -2,7 +2,7 @@
 //!
 //! The file becomes arguments, which are put behind those that were typed: so its values are parsed by the
 //! same code, and a typed option goes before one of the file. This room knows options only from the
-//! definition of the command line, and imports no other room.
+//! definition of the command line, and imports only `escaped`.
 
 mod blame;
 mod document;
@@ -10,6 +10,7 @@ mod keys;
 mod listener;
 mod nearest;
 mod place;
+mod value;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -10,6 +10,7 @@ mod scenario;
 mod schedule;
 #[cfg_attr(not(feature = "tls"), path = "unsecured.rs")]
 mod secured;
+mod silence;
 mod stage;
 mod tally;
 #[cfg(feature = "tls")]
@@ -36,6 +37,7 @@ use self::exchange::Talk;
 use self::line::Line;
 use self::pattern::Pattern;
 use self::schedule::Schedule;
+use self::silence::Silence;
 use self::tally::Tally;
 
 /// The most connections being opened at a time, which is less than any server's queue holds.
@@ -119,15 +121,6 @@ pub struct Load<'a> {
     interrupt: &'a dyn Interrupt,
     /// The slices of the last measurement.
     timeline: Vec<Moment>,
-}
-
-/// Detects that the server has stopped sending messages back.
-#[derive(Debug)]
-struct Silence {
-    patience: Duration,
-    /// When it began, if the last turn brought nothing.
-    since: Option<Instant>,
-    progress: u64,
 }
 
 impl Interrupt for Uninterrupted {
@@ -500,24 +493,6 @@ impl<'a> Load<'a> {
 
         let next = schedule.moment(due).saturating_duration_since(now);
         next.saturating_sub(COARSE).min(STEP)
-    }
-}
-
-impl Silence {
-    fn forget(&mut self) {
-        self.progress = u64::MAX;
-    }
-
-    /// Returns whether there has been no progress for too long.
-    fn is_over(&mut self, progress: u64) -> bool {
-        if progress != self.progress {
-            self.progress = progress;
-            self.since = None;
-            return false;
-        }
-
-        let since = *self.since.get_or_insert_with(Instant::now);
-        since.elapsed() >= self.patience
     }
 }
 
