@@ -7,10 +7,8 @@ use clap::Args;
 use serveloop::service::recorder::{Content, Recorder, RecorderOptions};
 
 use crate::failure::Failure;
-use crate::logger::TARGET;
 use crate::serving::Execution;
 use crate::signals::at_dump;
-use crate::threads;
 use crate::units::Size;
 
 #[derive(Args, Clone, Debug)]
@@ -58,7 +56,8 @@ impl RecordOptions {
             date: since.map(|since| (Instant::now(), since)),
         });
         recorder.check()?;
-        save_at_dump(&recorder);
+        let at_signal = recorder.clone();
+        at_dump(move || at_signal.save_in_background());
         Ok(Some(recorder))
     }
 
@@ -73,20 +72,4 @@ impl RecordOptions {
             None => Ok(()),
         }
     }
-}
-
-/// Has SIGUSR1 write the record, on a thread of its own: no loop waits for the disk.
-fn save_at_dump(recorder: &Recorder) {
-    let recorder = recorder.clone();
-    at_dump(move || {
-        let recorder = recorder.clone();
-        let save = move || {
-            if let Err(error) = recorder.save() {
-                log::error!(target: TARGET, "{error}");
-            }
-        };
-        if let Err(error) = threads::spawn("the record", save) {
-            log::error!(target: TARGET, "{error}");
-        }
-    });
 }

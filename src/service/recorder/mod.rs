@@ -75,7 +75,7 @@ pub use self::recording::{RecordedConnection, Recording, RecordingReader};
 use crate::LOG_TARGET;
 use crate::address::Peer;
 use crate::service::recorder::head::nanos;
-use crate::service::recorder::saver::Saver;
+use crate::service::recorder::saver::{Saver, When};
 use crate::service::recorder::store::{Logger, Store};
 use crate::session::{Actions, Ended, Factory, Listing, OpenConnection, Refusal, Transport};
 use crate::sys;
@@ -275,7 +275,8 @@ impl Recorder {
     }
 
     /// Writes the record of all connections, those that are open included, to [`RecorderOptions::file`],
-    /// and logs that. It takes as long as the disk does: on a loop, leave it to a thread.
+    /// and logs that. It takes as long as the disk does: on a loop, use
+    /// [`save_in_background`](Self::save_in_background).
     ///
     /// # Errors
     /// Fails if there is no such file, or it cannot be written. A file that is there stays as it is
@@ -314,10 +315,20 @@ impl Recorder {
         self.shared.store.open(transport)
     }
 
-    /// Has a thread write the record, if there is a file for it.
+    /// Has a thread of the recorder's own write the record like [`save`](Self::save), and returns at once.
+    /// A failure is logged. Does nothing if there is no file for it.
+    pub fn save_in_background(&self) {
+        self.ask(When::Now);
+    }
+
+    /// Has the thread write the record, but not too often.
     fn save_soon(&self) {
+        self.ask(When::Soon);
+    }
+
+    fn ask(&self, when: When) {
         if self.shared.options.file.is_some() {
-            saver::save_soon(&self.shared);
+            saver::save(&self.shared, when);
         }
     }
 }
@@ -387,10 +398,10 @@ impl Drop for AtEnd {
         if shared.options.file.is_none() || sys::is_child() {
             return;
         }
+        saver::end(shared);
         if let Err(error) = shared.save() {
             log::error!(target: LOG_TARGET, "{error}");
         }
-        saver::end(shared);
     }
 }
 

@@ -1,4 +1,4 @@
-//! A thread that writes the record after a handler has panicked, so that no loop waits for the disk.
+//! A thread that writes the record, so that no loop waits for the disk.
 
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -21,19 +21,30 @@ pub(super) struct Saver {
 struct State {
     is_running: bool,
     is_asked: bool,
-    /// The server has ended, and has written the record itself.
-    is_over: bool,
+    /// Somebody waits for the record, whenever it was written last.
+    is_urgent: bool,
+    is_writing: bool,
 }
 
-/// Has the record written soon: at once, or when the pause after the last time is over.
-pub(super) fn save_soon(shared: &Arc<Shared>) {
+/// When a record is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Now,
+    /// Now, or when the pause after the last time is over.
+    Soon,
+}
+
+/// Has the record written by a thread, which starts if there is none. What is asked for while it writes
+/// is written once more after that.
+pub(super) fn save(shared: &Arc<Shared>, when: When) {
     let mut state = lock(&shared.saver.state);
     state.is_asked = true;
+    state.is_urgent |= when == When::Now;
     if state.is_running {
+        shared.saver.changed.notify_all();
         return;
     }
     state.is_running = true;
-    state.is_over = false;
     drop(state);
 
     let weak = Arc::downgrade(shared);
@@ -44,33 +55,39 @@ pub(super) fn save_soon(shared: &Arc<Shared>) {
     }
 }
 
-/// Ends the thread, if it runs: the record was written.
+/// Takes back what was asked for, and waits while the thread writes: the caller writes the record itself,
+/// and the process may end after that.
 pub(super) fn end(shared: &Shared) {
-    let mut state = lock(&shared.saver.state);
-    state.is_asked = false;
-    state.is_over = true;
-    shared.saver.changed.notify_all();
+    let saver = &shared.saver;
+    lock(&saver.state).is_asked = false;
+    drop(wait_while(&saver.state, &saver.changed, None, |state| {
+        state.is_writing
+    }));
 }
 
 fn run(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
         let saver = &shared.saver;
         let mut state = lock(&saver.state);
-        if !state.is_asked || state.is_over {
+        if !state.is_asked {
             state.is_running = false;
             return;
         }
         state.is_asked = false;
+        state.is_urgent = false;
+        state.is_writing = true;
         drop(state);
 
         if let Err(error) = shared.save() {
             log::error!(target: LOG_TARGET, "{error}");
         }
+        lock(&saver.state).is_writing = false;
+        saver.changed.notify_all();
         drop(wait_while(
             &saver.state,
             &saver.changed,
             Some(PAUSE),
-            |state| !state.is_over,
+            |state| !state.is_urgent,
         ));
     }
 }

@@ -425,6 +425,31 @@ fn a_panic_has_the_record_written_in_every_model() {
     }
 }
 
+/// However often it is asked for, the last request is followed by a record.
+#[test]
+fn a_record_in_the_background_is_as_new_as_the_last_request() {
+    let scratch = Scratch::new();
+    let path = scratch.path("record");
+    let recorder = Recorder::new(RecorderOptions {
+        file: Some(path.clone()),
+        ..RecorderOptions::default()
+    });
+    of(1_000).save_in_background();
+    for id in 1..=50 {
+        open(&recorder, id).receive(b"hello");
+        recorder.save_in_background();
+    }
+    await_record(&path, 50);
+
+    // A server that ends waits for the thread, and leaves nothing behind.
+    let factory = recorder.record(|_: &Peer| Some(Echo));
+    open(&recorder, 51).receive(b"hello");
+    recorder.save_in_background();
+    drop(factory);
+    assert_eq!(Recording::open(&path).unwrap().connections().len(), 51);
+    assert_eq!(names(&scratch), ["record"]);
+}
+
 #[test]
 fn the_record_is_written_when_the_server_has_ended_and_not_before() {
     for model in Model::ALL {
