@@ -269,7 +269,7 @@ fn a_damaged_record_is_told_with_its_place() {
     assert_eq!(error.offset(), Some(whole.len() as u64));
 
     // A reader of single connections gives those before the damage.
-    let mut damaged = whole.clone();
+    let mut damaged = whole;
     let last = damaged.len() - 40;
     damaged[last] ^= 1;
     let read: Vec<_> = RecordingReader::new(&damaged[..]).unwrap().collect();
