@@ -18,6 +18,8 @@ pub struct Recorded<P> {
     logger: Option<Arc<Logger>>,
     /// How many of the bytes that it was shown it has left unread.
     left: usize,
+    /// Where the last datagram ended in memory, as an address alone.
+    end: Option<usize>,
     /// It has asked to be called again.
     again: bool,
 }
@@ -29,6 +31,7 @@ impl<P> Recorded<P> {
             recorder,
             logger: None,
             left: 0,
+            end: None,
             again: false,
         }
     }
@@ -63,6 +66,36 @@ impl<P> Recorded<P> {
         returned
     }
 
+    /// Shows data to the protocol inside, by one of its methods.
+    fn show(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+        event: fn(&mut P, &[u8], &mut Transport<'_>) -> Result<usize, ProtocolError>,
+    ) -> Result<usize, ProtocolError>
+    where
+        P: Protocol,
+    {
+        let fresh = self.fresh(data);
+        let what = if fresh.length == 0 && self.left > 0 {
+            Happening::ShownAgain
+        } else {
+            Happening::DataReceived(fresh)
+        };
+        self.left = data.len();
+        let taken = self.call(&what, transport, |protocol, transport| {
+            event(protocol, data, transport)
+        })?;
+
+        self.left = data.len().saturating_sub(taken);
+        if taken != data.len() {
+            if let Some(logger) = &self.logger {
+                logger.note(&Happening::Took(taken as u64));
+            }
+        }
+        Ok(taken)
+    }
+
     /// Returns the bytes that the protocol has not been shown yet.
     fn fresh<'a>(&self, data: &'a [u8]) -> Chunk<'a> {
         Chunk::of(data.get(self.left..).unwrap_or_default())
@@ -85,23 +118,23 @@ impl<P: Protocol> Protocol for Recorded<P> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        let fresh = self.fresh(data);
-        let what = if fresh.length == 0 && self.left > 0 {
-            Happening::ShownAgain
-        } else {
-            Happening::DataReceived(fresh)
-        };
-        self.left = data.len();
-        let taken = self.call(&what, transport, |protocol, transport| {
-            protocol.data_received(data, transport)
-        })?;
+        self.show(data, transport, P::data_received)
+    }
 
-        self.left = data.len().saturating_sub(taken);
-        if taken != data.len() {
-            if let Some(logger) = &self.logger {
-                logger.note(&Happening::Took(taken as u64));
-            }
+    fn datagram_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        // What was left of an earlier datagram was dropped, unless this is the rest of it.
+        let end = data.as_ptr_range().end.addr();
+        let is_rest = data.len() == self.left && Some(end) == self.end;
+        if !is_rest {
+            self.left = 0;
         }
+        let taken = self.show(data, transport, P::datagram_received)?;
+        // Without having taken anything, it is not shown the rest.
+        self.end = (taken > 0).then_some(end);
         Ok(taken)
     }
 

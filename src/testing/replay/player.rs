@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::error::CloseReason;
 use crate::layer::{Event, Observe, Observed};
 use crate::service::recorder::{
-    Happening, PROTOCOL, RecordedConnection, RecordedEnd, code_of, deadline_of_code,
+    Happening, PROTOCOL, RecordedConnection, RecordedEnd, RecordedEvent, code_of, deadline_of_code,
 };
 use crate::session::{Clock, Context, Post, Protocol, REPEAT, Session, Tick};
 use crate::testing::memory::{Socket, context};
@@ -40,6 +40,8 @@ pub(super) struct Player<'a, P: Protocol> {
     calls: Counted,
     output: Arc<Output>,
     comparison: Comparison,
+    /// The session is a single datagram.
+    is_single: bool,
     /// All calls so far were those that were recorded.
     is_identical: bool,
     is_over: bool,
@@ -58,6 +60,14 @@ impl<'a, P: Protocol> Player<'a, P> {
         let mut session = Session::new(protocol, recorded.peer().clone(), clock.tick());
         session.set_tap(Arc::clone(&output) as _);
 
+        // A datagram alone is a session with an end; a peer's session has many datagrams, and none.
+        let has_end = |event: RecordedEvent<'_>| matches!(event.what, Happening::EofReceived(_));
+        let is_datagram = recorded.peer().is_datagram();
+        let is_single = is_datagram && recorded.events().any(has_end);
+        if is_datagram && !is_single {
+            session.make_lasting();
+        }
+
         let local = recorded.local_address().cloned();
         Self {
             recorded,
@@ -69,6 +79,7 @@ impl<'a, P: Protocol> Player<'a, P> {
             calls,
             output,
             comparison: Comparison::default(),
+            is_single,
             is_identical: true,
             is_over: false,
             difference: None,
@@ -81,7 +92,7 @@ impl<'a, P: Protocol> Player<'a, P> {
         if self.is_over {
             return;
         }
-        if self.recorded.peer().is_datagram() {
+        if self.is_single {
             return self.datagram_step(step);
         }
         if !self.is_identical && !self.pass_deadlines(step) {
@@ -108,7 +119,13 @@ impl<'a, P: Protocol> Player<'a, P> {
             Happening::ConnectionMade => self.call(Session::handle_open),
             Happening::DataReceived(chunk) => {
                 let data = chunk.bytes.unwrap_or_default();
-                self.call(|session, context| session.handle_data(data, context));
+                if self.recorded.peer().is_datagram() {
+                    self.call(|session, context| {
+                        session.handle_peer_datagram(data, context);
+                    });
+                } else {
+                    self.call(|session, context| session.handle_data(data, context));
+                }
             }
             Happening::EofReceived(chunk) => {
                 let data = chunk.bytes.unwrap_or_default();

@@ -641,6 +641,37 @@ fn datagrams_replay() {
     assert_eq!(replay.connections(), 4);
 }
 
+/// Counts datagrams, takes them in parts, and drops the rest of some.
+#[derive(Default)]
+struct Counter(u8);
+
+impl Protocol for Counter {
+    fn datagram_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        self.0 += 1;
+        transport.write(&[b'0' + self.0, b'0' + data.len() as u8]);
+        Ok(data.len().min(2) * usize::from(data != b"drop"))
+    }
+
+    fn data_received(&mut self, _: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+        Err("not a datagram".into())
+    }
+}
+
+#[test]
+fn sessions_of_datagrams_replay() {
+    let recorder = recorder();
+    let mut session = MemorySession::datagrams(recorder.protocol(Counter::default()));
+    for datagram in [&b"abcde"[..], b"", b"drop", b"fghi", b"drop", b"drop"] {
+        session.receive_datagram(datagram);
+        session.advance(millis(3));
+    }
+    let sent = session.take_datagrams().concat();
+    assert!(sent.starts_with(b"152331"), "{}", sent.escape_ascii());
+    let replayed = replay(&recorder, |_: &Peer| Some(Counter::default()));
+    replayed.assert_same();
+    assert!(!replay(&recorder, |_: &Peer| Some(Counter(1))).is_same());
+}
+
 #[test]
 fn a_record_of_sizes_is_not_replayed() {
     let options = RecorderOptions {
