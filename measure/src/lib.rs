@@ -35,6 +35,7 @@ mod cores;
 mod counts;
 pub mod descriptors;
 mod family;
+mod fan_out;
 pub mod figure;
 pub mod launch;
 mod load;
@@ -49,14 +50,15 @@ mod table;
 pub use crate::cores::Cores;
 pub use crate::counts::{Calls, Tool, Tracer, per_message};
 pub use crate::family::Family;
+pub use crate::fan_out::{Deliveries, FanOut, Room};
 pub use crate::figure::Figure;
 pub use crate::launch::Launched;
 #[cfg(feature = "tls")]
 pub use crate::load::Tickets;
 pub use crate::load::{
-    Exchange, Handshakes, Interrupt, Latency, Load, Moment, Pace, Scenario, Secured, Shape, Stage,
-    Terms, Uninterrupted, Waiting, Width,
+    Audience, Exchange, Handshakes, Interrupt, Latency, Load, Moment, Pace, Scenario, Secured,
+    Shape, Stage, Terms, Uninterrupted, Waiting, Width,
 };
 pub use crate::machine::Machine;
-pub use crate::round::{Rates, Sample, fill, sample, turns};
+pub use crate::round::{Counting, Rates, Sample, fill, sample, turns};
 pub use crate::table::line;

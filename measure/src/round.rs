@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::family::{Family, own_processor_time, own_waiting_time};
-use crate::load::{Latency, Load, Moment};
+use crate::fan_out::{Deliveries, FanOut};
+use crate::load::{Handshakes, Latency, Load, Moment};
 
 /// How long a server may settle before its memory is read.
 const REST: Duration = Duration::from_millis(50);
@@ -32,6 +33,55 @@ pub struct Sample {
     pub server_busy: Option<f64>,
     /// What came back in each slice of the measurement.
     pub timeline: Vec<Moment>,
+    /// What became of messages for all, if there were any.
+    pub deliveries: Option<Deliveries>,
+}
+
+/// A load, as far as [`sample`] needs it.
+pub trait Counting {
+    /// Returns how many messages have come back, or deliveries been made, in the measurement.
+    fn count(&self) -> u64;
+
+    /// Returns how long they took.
+    fn latency(&self) -> Latency;
+
+    /// Returns how many TLS handshakes were completed, if that is what is measured.
+    fn handshakes(&self) -> Option<Handshakes> {
+        None
+    }
+
+    /// Returns what came back in each slice of the measurement.
+    fn timeline(&self) -> Vec<Moment> {
+        Vec::new()
+    }
+}
+
+impl Counting for Load<'_> {
+    fn count(&self) -> u64 {
+        self.messages()
+    }
+
+    fn latency(&self) -> Latency {
+        Load::latency(self)
+    }
+
+    fn handshakes(&self) -> Option<Handshakes> {
+        Load::handshakes(self).filter(|_| self.comes_and_goes())
+    }
+
+    fn timeline(&self) -> Vec<Moment> {
+        Load::timeline(self).to_vec()
+    }
+}
+
+impl Counting for FanOut<'_> {
+    fn count(&self) -> u64 {
+        self.deliveries()
+    }
+
+    fn latency(&self) -> Latency {
+        FanOut::latency(self)
+    }
 }
 
 /// How many TLS handshakes of each kind were completed per second.
@@ -60,11 +110,11 @@ pub fn turns(rounds: usize, servers: usize) -> impl Iterator<Item = usize> {
 ///
 /// # Errors
 /// Those of `work`.
-pub fn sample(
-    load: &mut Load<'_>,
+pub fn sample<L: Counting>(
+    load: &mut L,
     family: Option<Family>,
     cores: usize,
-    work: impl FnOnce(&mut Load<'_>) -> io::Result<Duration>,
+    work: impl FnOnce(&mut L) -> io::Result<Duration>,
 ) -> io::Result<Sample> {
     let time = || family.and_then(Family::processor_time);
     let ticks = || family.and_then(Family::ticks);
@@ -74,7 +124,7 @@ pub fn sample(
     let (after, own_after, waited_after) = (time(), own_processor_time(), own_waiting_time());
 
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let (messages, cores) = (load.messages() as f64, cores as f64);
+    let (messages, cores) = (load.count() as f64, cores as f64);
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let handshakes = load.handshakes().map(|count| Rates {
         full: count.full as f64 / elapsed,
@@ -84,7 +134,7 @@ pub fn sample(
     Ok(Sample {
         rate: messages / elapsed,
         latency: load.latency(),
-        handshakes: handshakes.filter(|_| load.comes_and_goes()),
+        handshakes,
         processor: used.map(|used| used * 1e6 / messages),
         user_share: ticks()
             .zip(ticks_before)
@@ -94,7 +144,8 @@ pub fn sample(
         // The system adds a wait only when it ends, so the sum can exceed the elapsed time.
         generator_waited: (seconds(waited_before, waited_after).unwrap_or(0.0) / elapsed).min(1.0),
         server_busy: used.map(|used| used / elapsed / cores),
-        timeline: load.timeline().to_vec(),
+        timeline: load.timeline(),
+        deliveries: None,
     })
 }
 

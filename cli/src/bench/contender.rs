@@ -10,9 +10,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serveloop::Address;
-use serveloop_measure::{Family, Pace, Scenario, Secured};
+use serveloop_measure::{Audience, Family, Pace, Scenario, Secured};
 
 use crate::bench::interrupt::Interrupt;
+use crate::bench::spoken::Spoken;
 use crate::bench::trouble::TIMED_OUT;
 use crate::failure::Failure;
 use crate::outbound::{Sessions, TlsOptions, host, place_of_tls, resolve_secured, secured_load};
@@ -80,6 +81,12 @@ impl Contender {
             Self::Model(Model::Sequential) if total > 1 && scenario.pace != Pace::Churn => {
                 Some("serves one connection at a time")
             }
+            Self::Model(Model::Forking) if scenario.audience == Audience::All => {
+                Some("processes do not share their clients")
+            }
+            Self::Model(Model::Sequential) if scenario.audience == Audience::All => {
+                Some("serves one connection at a time")
+            }
             Self::Model(Model::Forking) if scenario.protocol == "resp" => {
                 Some("processes do not share the keys")
             }
@@ -94,9 +101,10 @@ impl Contender {
 impl Model {
     /// Returns the arguments that start a server of this model and protocol for the load. All limits and
     /// deadlines are on, and raised only as far as the load needs.
-    pub(crate) fn arguments(self, protocol: &str, scenario: &Scenario) -> Vec<String> {
+    pub(crate) fn arguments(self, spoken: &Spoken, scenario: &Scenario) -> Vec<String> {
         let most = scenario.standing_most().to_string();
-        let mut arguments: Vec<String> = ["serve", protocol].map(str::to_owned).into();
+        let mut arguments: Vec<String> = ["serve", spoken.server()].map(str::to_owned).into();
+        arguments.extend(spoken.server_options().iter().copied().map(str::to_owned));
         for listener in 1..=scenario.listeners() {
             // Only Linux accepts all of 127.0.0.0/8. Elsewhere, the ports distinguish the
             // listeners.
@@ -384,7 +392,7 @@ mod tests {
 
     #[test]
     fn servers_take_the_load_that_they_are_started_for() {
-        let arguments = Model::Forking.arguments("echo", &scenario(1_000));
+        let arguments = Model::Forking.arguments(&Spoken::default(), &scenario(1_000));
         let value = |option: &str| {
             let place = arguments.iter().position(|argument| argument == option);
             arguments[place.unwrap() + 1].as_str()

@@ -94,6 +94,13 @@ const DASH: &str = "-";
 ///   $ serveloop bench --target unix:///tmp/resp.sock --send 'INCR n\r\n' --until '\r\n' --any-reply
 ///   $ serveloop bench --compare event-loop --send 'hello\x00' --length-prefix u32
 ///
+/// With --subscribe one client publishes, and all --connections are sent everything: in a chat, in a room
+/// of websocket, or in a channel of resp. Deliveries are counted, and those that are lost or out of order.
+/// --depth is how many messages may be on their way to all, and --rate how many are published in a second:
+///
+///   $ serveloop bench --subscribe --compare event-loop,threaded --connections 100 --depth 4
+///   $ serveloop bench --subscribe --protocol resp --target unix:///tmp/resp.sock --rate 200
+///
 /// Keep the results as data, and as a page with charts that can be published as it is:
 ///
 ///   $ serveloop bench --json results.json --report results.html
@@ -110,7 +117,8 @@ const DASH: &str = "-";
 /// The servers and the load generator run on different cores if there are at least two. Servers take
 /// turns, round by round. Every byte that comes back is compared with what was sent, or with what the
 /// reply has to be. A wrong byte, a reply that is missing or that nobody asked for, a connection that ends,
-/// and a server that sends nothing for --timeout are failures (exit status 1).
+/// a server that sends nothing for --timeout, and a delivery that is lost or out of order are failures (exit
+/// status 1).
 ///
 /// For each server the table shows the medians of all rounds:
 ///
@@ -134,7 +142,8 @@ const DASH: &str = "-";
 /// ("p50", "p90", "p99", "p99.9", "max"), "handshakes_per_second" (with --churn over TLS: "full" and
 /// "resumed"), "server_microseconds_per_message", "server_bytes_per_connection",
 /// "system_calls_per_message", "generator_busy", "server_busy",
-/// "generator_waited" (fractions of the time, 0 to 1), "generator_was_the_limit", "rate_was_kept", and
+/// "generator_waited" (fractions of the time, 0 to 1), "generator_was_the_limit", "deliveries" (with
+/// --subscribe: "lost" and "reordered", of all rounds), "rate_was_kept", and
 /// "timeline", twenty slices of each round ("round", "seconds" at its end, "messages", "p50", "p99", "max").
 /// Figures are objects with "median", "least" and "most"; unknown ones are null.
 #[derive(Args, Debug)]
@@ -241,7 +250,10 @@ impl Bench {
         let comparison = earlier.and_then(|earlier| earlier.compared(&results).ok());
         let told = self.tell(&results, comparison.as_ref(), Some(&cores), interrupt);
         match (complete, told) {
-            (Ok(()), told) => Ok(told?),
+            (Ok(()), told) => {
+                told?;
+                results.check_deliveries()
+            }
             (Err(error), Ok(())) => Err(error.into()),
             (Err(error), Err(untold)) => {
                 Failure::from(untold).report();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serveloop_measure::{Family, Pace, Scenario, descriptors};
+use serveloop_measure::{Audience, Family, FanOut, Pace, Scenario, descriptors};
 
 use crate::bench::comparison::label;
 use crate::bench::contender::{Contender, Model, Target};
@@ -11,6 +11,7 @@ use crate::bench::options::Options;
 use crate::bench::spoken::Spoken;
 use crate::failure::Failure;
 use crate::outbound::{Sessions, place_of_tls};
+use crate::units::Size;
 
 /// The models that are compared by default.
 const USUAL: [Model; 3] = [Model::EventLoop, Model::Threaded, Model::Forking];
@@ -179,6 +180,9 @@ fn process(id: u32) -> Result<Family, Failure> {
 
 fn scenarios(options: &Options, spoken: &Spoken) -> Result<Vec<Scenario>, String> {
     let pace = pace(options)?;
+    if spoken.is_for_all() {
+        check_subscribers(options, pace)?;
+    }
     let sizes = match (spoken.size(), &options.size[..]) {
         (None, []) => vec![USUAL_SIZE],
         (None, sizes) => sizes.iter().copied().map(usize::from).collect(),
@@ -203,11 +207,37 @@ fn scenarios(options: &Options, spoken: &Spoken) -> Result<Vec<Scenario>, String
                 size,
                 depth,
                 protocol: spoken.name(),
+                audience: match spoken.is_for_all() {
+                    true => Audience::All,
+                    false => Audience::Sender,
+                },
                 ..Scenario::default()
             }));
         }
     }
     Ok(scenarios)
+}
+
+/// Refuses what makes no sense if one publishes for all.
+fn check_subscribers(options: &Options, pace: Pace) -> Result<(), String> {
+    let is_secured = |uri: &String| place_of_tls(uri).is_some();
+    let problem = if pace == Pace::Churn {
+        "--subscribe cannot be used with --churn: subscribers stay"
+    } else if options.idle > 0 {
+        "--subscribe cannot be used with --idle: all but one client only listen"
+    } else if options.target.iter().any(is_secured) {
+        "--subscribe is for servers without TLS"
+    } else {
+        let is_short = |size: &Size| usize::from(*size) < FanOut::SIZE_LEAST;
+        return match options.size.iter().any(is_short) {
+            true => {
+                let least = FanOut::SIZE_LEAST;
+                Err(format!("--size: expected {least} or more with --subscribe"))
+            }
+            false => Ok(()),
+        };
+    };
+    Err(problem.to_owned())
 }
 
 fn pace(options: &Options) -> Result<Pace, String> {

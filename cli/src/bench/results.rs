@@ -1,11 +1,14 @@
 //! The results, in the form from which the table, the JSON and the page are made.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use serveloop_measure::figure::bytes;
-use serveloop_measure::{Figure, Machine, Moment, Pace, Sample, Scenario};
+use serveloop_measure::{Audience, Figure, Machine, Moment, Pace, Sample, Scenario};
 
 use crate::bench::contender::Contender;
 use crate::bench::spoken::NAMES;
+use crate::failure::Failure;
 
 /// The generator counts as busy from this fraction of its core's time.
 const BUSY: f64 = 0.95;
@@ -51,6 +54,9 @@ pub(crate) struct Outcome {
     /// What is exchanged, such as "echo".
     #[serde(default = "echo")]
     pub(crate) protocol: String,
+    /// Whether one published for all.
+    #[serde(default)]
+    pub(crate) subscribe: bool,
     /// "closed", "open" or "churn".
     pub(crate) load: String,
     pub(crate) connections: usize,
@@ -88,6 +94,9 @@ pub(crate) struct Measured {
     pub(crate) generator_was_the_limit: bool,
     /// Whether an open loop kept its rate. It is `None` for other loads.
     pub(crate) rate_was_kept: Option<bool>,
+    /// What became of messages for all, in all rounds, or `None` if there were none.
+    #[serde(default)]
+    pub(crate) deliveries: Option<Undelivered>,
     /// What came back over time. Results of earlier versions have none.
     #[serde(default)]
     pub(crate) timeline: Vec<Slice>,
@@ -100,6 +109,13 @@ pub(crate) struct Slice {
     pub(crate) round: usize,
     #[serde(flatten)]
     pub(crate) moment: Moment,
+}
+
+/// Deliveries of messages for all that did not go well.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Undelivered {
+    pub(crate) lost: u64,
+    pub(crate) reordered: u64,
 }
 
 /// TLS handshakes per second.
@@ -132,6 +148,7 @@ impl Outcome {
         Self {
             server: contender.to_string(),
             protocol: scenario.protocol.to_owned(),
+            subscribe: scenario.audience == Audience::All,
             load: scenario.pace.name().to_owned(),
             connections: scenario.connections,
             idle: scenario.idle,
@@ -146,6 +163,23 @@ impl Outcome {
 }
 
 impl Results {
+    /// Fails if deliveries were lost, or out of order.
+    pub(crate) fn check_deliveries(&self) -> Result<(), Failure> {
+        let measured = self.results.iter().filter_map(|outcome| {
+            let deliveries = outcome.measured.as_ref()?.deliveries?;
+            Some((outcome, deliveries))
+        });
+        let mut bad = measured.filter(|(_, deliveries)| !deliveries.is_none());
+        let Some((outcome, Undelivered { lost, reordered })) = bad.next() else {
+            return Ok(());
+        };
+        let problem = format!(
+            "{}, {}: {lost} deliveries were lost, and {reordered} out of order",
+            outcome.server, outcome.scenario
+        );
+        Err(io::Error::other(problem).into())
+    }
+
     /// Makes the scenarios anew, which a file has in parts. Returns the server whose load is unknown, if
     /// there is one.
     pub(crate) fn restore(&mut self) -> Result<(), String> {
@@ -166,6 +200,10 @@ impl Results {
             outcome.scenario = Scenario {
                 pace,
                 protocol,
+                audience: match outcome.subscribe {
+                    true => Audience::All,
+                    false => Audience::Sender,
+                },
                 connections: outcome.connections,
                 idle: outcome.idle,
                 size: outcome.size,
@@ -217,6 +255,22 @@ impl Outcome {
     }
 }
 
+impl Undelivered {
+    /// Adds up all rounds. Returns `None` if nothing was for all.
+    fn sum(samples: &[Sample]) -> Option<Self> {
+        let each: Option<Vec<_>> = samples.iter().map(|sample| sample.deliveries).collect();
+        let each = each?;
+        Some(Self {
+            lost: each.iter().map(|it| it.lost).sum(),
+            reordered: each.iter().map(|it| it.reordered).sum(),
+        })
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        (self.lost, self.reordered) == (0, 0)
+    }
+}
+
 impl Measured {
     fn new(scenario: &Scenario, samples: &[Sample]) -> Option<Self> {
         let figure = |value: fn(&Sample) -> f64| Figure::of(samples.iter().map(value));
@@ -233,6 +287,12 @@ impl Measured {
         let server_busy = known(|sample| sample.server_busy).map(|figure| figure.median);
         #[expect(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
         let asked = scenario.pace.rate().map(|rate| rate as f64);
+        // What is published counts for each subscriber.
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let asked = asked.map(|asked| match scenario.audience {
+            Audience::Sender => asked,
+            Audience::All => asked * scenario.connections as f64,
+        });
 
         let rate_was_kept = asked.map(|asked| per_second.median >= asked * KEPT);
         // An open loop spins until the next message is due, so it is always busy.
@@ -252,6 +312,7 @@ impl Measured {
             server_microseconds_per_message: known(|sample| sample.processor),
             server_bytes_per_connection: known(|sample| sample.memory),
             system_calls_per_message: None,
+            deliveries: Undelivered::sum(samples),
             generator_busy,
             server_busy,
             generator_waited: figure(|sample| sample.generator_waited)?.median,
@@ -305,6 +366,7 @@ pub(crate) mod tests {
             generator_busy: 0.5,
             generator_waited: 0.0,
             server_busy: Some(0.99),
+            deliveries: None,
             timeline: vec![
                 Moment {
                     seconds: 1.0,
@@ -378,6 +440,7 @@ pub(crate) mod tests {
             "/method/generator_core",
             "/results/0/server",
             "/results/0/protocol",
+            "/results/0/subscribe",
             "/results/0/load",
             "/results/0/connections",
             "/results/0/measured/rounds",

@@ -4,8 +4,8 @@ use std::{env, io, process};
 
 use serveloop::Address;
 use serveloop_measure::{
-    Calls, Cores, Exchange, Family, Load, Pace, Sample, Scenario, Secured, Terms, Tool, Tracer,
-    fill, per_message, sample,
+    Audience, Calls, Cores, Exchange, Family, FanOut, Load, Pace, Room, Sample, Scenario, Secured,
+    Terms, Tool, Tracer, fill, per_message, sample,
 };
 
 use crate::bench::contender::{Contender, Model};
@@ -41,10 +41,13 @@ impl<'a> Ground<'a> {
                 let address = target.address(self.plan.patience, self.interrupt);
                 let addresses = [address.map_err(named)?.clone()];
 
-                let exchange = self
-                    .plan
-                    .spoken
-                    .exchange_with(contender.uri(), scenario.size)?;
+                let spoken = &self.plan.spoken;
+                if let Some(room) = spoken.room_at(contender.uri()) {
+                    let family = target.process;
+                    let sample = self.fan_out(&room, scenario, &addresses, family, 1);
+                    return sample.map_err(named);
+                }
+                let exchange = spoken.exchange_with(contender.uri(), scenario.size)?;
                 let secured = target.secured.as_ref();
                 let load = self.load(scenario, &addresses, secured, exchange.as_ref())?;
                 self.run(load, scenario, target.process, 1).map_err(named)
@@ -55,10 +58,43 @@ impl<'a> Ground<'a> {
     fn measure_model(self, model: Model, scenario: &Scenario) -> io::Result<Sample> {
         let server = self.start(model, scenario, None)?;
         let cores = model.cores_used(self.cores.servers.len());
+        if let Some(room) = self.plan.spoken.room_at("") {
+            let family = Some(server.family());
+            let sample = self.fan_out(&room, scenario, &server.addresses, family, cores);
+            return sample.map_err(|error| server.explain(error));
+        }
         let exchange = self.plan.spoken.exchange_with("", scenario.size)?;
         let load = self.load(scenario, &server.addresses, None, exchange.as_ref())?;
         let outcome = self.run(load, scenario, Some(server.family()), cores);
         outcome.map_err(|error| server.explain(error))
+    }
+
+    /// Measures how one message reaches many.
+    fn fan_out(
+        self,
+        room: &Room,
+        scenario: &Scenario,
+        addresses: &[Address],
+        family: Option<Family>,
+        cores: usize,
+    ) -> io::Result<Sample> {
+        let terms = Terms {
+            patience: self.plan.patience,
+            interrupt: self.interrupt,
+            explain: told,
+            ..Terms::default()
+        };
+        let load = FanOut::new(room, scenario, addresses.to_vec(), terms);
+        let mut load = load.map_err(explained)?;
+        load.settle()?;
+        load.run(self.plan.warm_up)?;
+        let sample = sample(&mut load, family, cores, |load| {
+            load.measure(self.plan.duration)
+        })?;
+        Ok(Sample {
+            deliveries: Some(load.finish()?),
+            ..sample
+        })
     }
 
     fn run(
@@ -94,7 +130,7 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// Fails if the server fails under strace, or after a signal.
     pub(crate) fn count_calls(self, model: Model, scenario: &Scenario) -> io::Result<Option<f64>> {
-        if let Pace::Open(_) = scenario.pace {
+        if matches!(scenario.pace, Pace::Open(_)) || scenario.audience == Audience::All {
             return Ok(None);
         }
 
@@ -130,10 +166,9 @@ impl<'a> Ground<'a> {
         scenario: &Scenario,
         tracer: Option<&Tracer>,
     ) -> io::Result<Server> {
-        let protocol = self.plan.spoken.server();
         Server::start(
             model,
-            protocol,
+            &self.plan.spoken,
             scenario,
             self.cores,
             tracer,

@@ -13,6 +13,7 @@ use serveloop_measure::{Cores, Family, Launched, Scenario, Tracer, launch};
 
 use crate::bench::contender::Model;
 use crate::bench::interrupt::Interrupt;
+use crate::bench::spoken::Spoken;
 use crate::bench::trouble::explained;
 use crate::threads;
 
@@ -37,7 +38,7 @@ impl Server {
     /// Fails if the server does not start or listen in time, or after a signal.
     pub(crate) fn start(
         model: Model,
-        protocol: &str,
+        spoken: &Spoken,
         scenario: &Scenario,
         cores: &Cores,
         tracer: Option<&Tracer>,
@@ -49,7 +50,7 @@ impl Server {
         }
         command
             .arg(env::current_exe()?)
-            .args(model.arguments(protocol, scenario))
+            .args(model.arguments(spoken, scenario))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stderr(Stdio::piped());

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Args, ValueEnum};
-use serveloop_measure::{Exchange, Width};
+use serveloop_measure::{Exchange, Room, Width};
 
 use crate::bench::unescaped::Unescaped;
 use crate::outbound::host;
@@ -11,7 +11,15 @@ use crate::outbound::host;
 const USUAL_PATH: &str = "/";
 
 /// The names of all that can be exchanged.
-pub(crate) const NAMES: [&str; 6] = ["echo", "http", "resp", "websocket", "text", "length-prefix"];
+pub(crate) const NAMES: [&str; 7] = [
+    "echo",
+    "http",
+    "resp",
+    "websocket",
+    "text",
+    "length-prefix",
+    "chat",
+];
 
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "What is exchanged")]
@@ -32,6 +40,11 @@ pub(crate) struct ExchangeOptions {
     /// most significant byte comes first. --send is what follows
     #[arg(long, value_name = "WIDTH", value_enum)]
     length_prefix: Option<Bits>,
+    /// Measure how one message reaches many: one more client publishes, and each of the --connections is
+    /// sent everything, by chat, or with --protocol websocket by serve websocket --room, or with
+    /// --protocol resp by PUBLISH. Counts deliveries, and says what was lost or out of order
+    #[arg(long)]
+    subscribe: bool,
     /// Accept replies that differ from the first one, as long as they are complete
     #[arg(long)]
     any_reply: bool,
@@ -74,6 +87,10 @@ enum Words {
     WebSocket(String),
     Until(Vec<u8>, Vec<u8>),
     Length(Vec<u8>, Width),
+    /// One publishes for all.
+    Chat,
+    WebSocketRoom(String),
+    RespChannel,
 }
 
 impl From<Bits> for Width {
@@ -97,14 +114,18 @@ impl ExchangeOptions {
             words: self.words()?,
             takes_any: self.any_reply,
         };
-        let has_path = matches!(spoken.words, Words::Http(_) | Words::WebSocket(_));
+        let has_path = matches!(
+            spoken.words,
+            Words::Http(_) | Words::WebSocket(_) | Words::WebSocketRoom(_)
+        );
         if self.path.is_some() && !has_path {
             return Err("--path needs --protocol http or websocket".to_owned());
         }
-        let is_known = matches!(
-            spoken.words,
-            Words::Echo | Words::Resp | Words::WebSocket(_)
-        );
+        let is_known = spoken.is_for_all()
+            || matches!(
+                spoken.words,
+                Words::Echo | Words::Resp | Words::WebSocket(_)
+            );
         if self.any_reply && is_known {
             return Err(
                 "--any-reply needs --send or --protocol http: the reply of any other is known"
@@ -118,6 +139,9 @@ impl ExchangeOptions {
 
     fn words(&self) -> Result<Words, String> {
         let path = || self.path.clone().unwrap_or_else(|| USUAL_PATH.to_owned());
+        if self.subscribe {
+            return self.room(path());
+        }
         let Some(send) = self.send.clone() else {
             let needed = "needs --send: what is to be sent";
             return match (self.protocol, &self.until, self.length_prefix) {
@@ -148,14 +172,69 @@ impl ExchangeOptions {
     }
 }
 
+impl ExchangeOptions {
+    /// Returns what is said if one publishes for all.
+    fn room(&self, path: String) -> Result<Words, String> {
+        let option = match (&self.send, &self.until, self.length_prefix) {
+            (Some(_), ..) => "--send",
+            (_, Some(_), _) => "--until",
+            (_, _, Some(_)) => "--length-prefix",
+            _ => "",
+        };
+        if !option.is_empty() {
+            return Err(format!(
+                "--subscribe cannot be used with {option}: its messages have numbers"
+            ));
+        }
+        match self.protocol {
+            None => Ok(Words::Chat),
+            Some(Kind::WebSocket) => Ok(Words::WebSocketRoom(path)),
+            Some(Kind::Resp) => Ok(Words::RespChannel),
+            Some(Kind::Echo | Kind::Http) => {
+                Err("--subscribe is for chat, --protocol websocket and --protocol resp".to_owned())
+            }
+        }
+    }
+}
+
 impl Spoken {
+    /// Returns whether one publishes for all.
+    pub(crate) fn is_for_all(&self) -> bool {
+        matches!(
+            self.words,
+            Words::Chat | Words::WebSocketRoom(_) | Words::RespChannel
+        )
+    }
+
+    /// Returns the options of a server of our own.
+    pub(crate) fn server_options(&self) -> &'static [&'static str] {
+        match self.words {
+            Words::WebSocketRoom(_) => &["--room"],
+            _ => &[],
+        }
+    }
+
+    /// Returns where one publishes for all, on the server at `uri`, if that is what is measured.
+    pub(crate) fn room_at(&self, uri: &str) -> Option<Room> {
+        match &self.words {
+            Words::Chat => Some(Room::Lines),
+            Words::RespChannel => Some(Room::Resp),
+            Words::WebSocketRoom(path) => Some(Room::WebSocket {
+                host: name_of(uri).to_owned(),
+                path: path.clone(),
+            }),
+            _ => None,
+        }
+    }
+
     /// Returns what the exchange is called in results.
     pub(crate) fn name(&self) -> &'static str {
         match self.words {
             Words::Echo => "echo",
             Words::Http(_) => "http",
-            Words::Resp => "resp",
-            Words::WebSocket(_) => "websocket",
+            Words::Resp | Words::RespChannel => "resp",
+            Words::WebSocket(_) | Words::WebSocketRoom(_) => "websocket",
+            Words::Chat => "chat",
             Words::Until(..) => "text",
             Words::Length(..) => "length-prefix",
         }
@@ -173,6 +252,7 @@ impl Spoken {
     pub(crate) fn size(&self) -> Option<usize> {
         match self.words {
             Words::Echo | Words::WebSocket(_) => None,
+            _ if self.is_for_all() => None,
             _ => self.exchange("", 0).ok()?.map(|it| it.request().len()),
         }
     }
@@ -183,17 +263,14 @@ impl Spoken {
     /// # Errors
     /// Fails if the request cannot be made.
     pub(crate) fn exchange(&self, uri: &str, size: usize) -> Result<Option<Exchange>, String> {
-        let place = ["tcp://", "tls://"];
-        let place = place.iter().find_map(|scheme| uri.strip_prefix(scheme));
-        // The zone of an address means something on this machine only.
-        let name = place.map_or("", |place| match place.contains('%') {
-            true => host(place),
-            false => place,
-        });
-
+        let name = name_of(uri);
         let named = |option| move |problem| format!("{option}: {problem}");
         let exchange = match &self.words {
-            Words::Echo => return Ok(None),
+            Words::Echo | Words::Chat | Words::RespChannel => return Ok(None),
+            Words::WebSocketRoom(path) => {
+                Exchange::websocket(name, path, size).map_err(named("--path"))?;
+                return Ok(None);
+            }
             Words::Http(path) => Exchange::http(name, path).map_err(named("--path"))?,
             Words::Resp => Exchange::resp(),
             Words::WebSocket(path) => {
@@ -221,4 +298,15 @@ impl Spoken {
         let invalid = |problem| io::Error::new(io::ErrorKind::InvalidInput, problem);
         self.exchange(uri, size).map_err(invalid)
     }
+}
+
+/// Returns what requests call the server at `uri`.
+fn name_of(uri: &str) -> &str {
+    let place = ["tcp://", "tls://"];
+    let place = place.iter().find_map(|scheme| uri.strip_prefix(scheme));
+    // The zone of an address means something on this machine only.
+    place.map_or("", |place| match place.contains('%') {
+        true => host(place),
+        false => place,
+    })
 }

@@ -65,6 +65,12 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
         if let Some(handshakes) = measured.handshakes_per_second {
             notes.push(format!("{what}: {}", kinds(handshakes)));
         }
+        if let Some(deliveries) = measured.deliveries {
+            let (lost, late) = (deliveries.lost, deliveries.reordered);
+            notes.push(format!(
+                "{what}: {lost} deliveries lost, {late} out of order"
+            ));
+        }
         if measured.generator_was_the_limit {
             notes.push(format!("{what}: {}", limit(measured)));
         }

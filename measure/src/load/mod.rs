@@ -3,7 +3,7 @@
 mod client;
 #[cfg_attr(not(feature = "tls"), path = "uncounted.rs")]
 mod counted;
-mod exchange;
+pub(crate) mod exchange;
 mod line;
 mod pattern;
 mod scenario;
@@ -12,12 +12,12 @@ mod schedule;
 mod secured;
 mod silence;
 mod stage;
-mod tally;
+pub(crate) mod tally;
 #[cfg(feature = "tls")]
 mod tickets;
 
 pub use self::exchange::{Exchange, Width};
-pub use self::scenario::{Pace, Scenario, Shape, Waiting};
+pub use self::scenario::{Audience, Pace, Scenario, Shape, Waiting};
 pub use self::secured::Secured;
 pub use self::stage::Stage;
 pub use self::tally::{Handshakes, Latency, Moment};

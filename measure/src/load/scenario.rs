@@ -35,6 +35,17 @@ pub struct Scenario {
     pub waiting: Waiting,
     /// The name of what is exchanged, for those who read the results.
     pub protocol: &'static str,
+    /// Who is sent what a client says.
+    pub audience: Audience,
+}
+
+/// Who is sent what a client says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// The client itself.
+    Sender,
+    /// All other connections, which say nothing. What is sent is one more.
+    All,
 }
 
 /// When the next message is sent.
@@ -79,6 +90,7 @@ impl Default for Scenario {
             shape: Shape::Plain,
             waiting: Waiting::Sleep,
             protocol: ECHO,
+            audience: Audience::Sender,
         }
     }
 }
@@ -114,6 +126,7 @@ impl Scenario {
     pub fn unit(&self) -> &'static str {
         match self.pace {
             Pace::Churn => "connections",
+            _ if self.audience == Audience::All => "deliveries",
             Pace::Closed | Pace::Open(_) => "messages",
         }
     }
@@ -125,8 +138,12 @@ impl Scenario {
         if self.size >= 1_024 {
             text = size(self.size);
         }
-        if self.protocol != ECHO {
-            text = format!("{}, {text}", self.protocol);
+        match self.audience {
+            Audience::All => text = format!("{}, one to all, {text}", self.protocol),
+            Audience::Sender if self.protocol != ECHO => {
+                text = format!("{}, {text}", self.protocol);
+            }
+            Audience::Sender => {}
         }
 
         if self.depth > 1 {

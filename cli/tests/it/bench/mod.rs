@@ -6,6 +6,7 @@ mod exchanged;
 mod kept;
 #[cfg(feature = "tls")]
 mod secured;
+mod subscribed;
 #[cfg(target_os = "linux")]
 mod trouble;
 

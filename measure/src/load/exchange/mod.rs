@@ -9,13 +9,14 @@ mod websocket;
 
 pub(crate) use self::check::Check;
 pub(crate) use self::replies::{Read, Replies};
+pub(crate) use self::websocket::{handshake, masked, opened, pong};
 
 use std::cell::{OnceCell, RefCell};
 
 use self::http::{HttpReader, get};
 use self::length::LengthReader;
 use self::until::{Pattern, UntilReader};
-use self::websocket::{FrameReader, handshake, masked};
+use self::websocket::FrameReader;
 
 /// The longest reply that is kept to compare others with it, in bytes.
 const REPLY_MOST: usize = 16 << 20;

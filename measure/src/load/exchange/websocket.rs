@@ -21,7 +21,8 @@ const CONTROL_MOST: u64 = 125;
 /// With this key a payload is the same in its mask.
 const MASK: [u8; 4] = [0; 4];
 
-pub(super) fn handshake(host: &str, path: &str) -> Result<Vec<u8>, String> {
+/// Returns the request that makes a connection a WebSocket.
+pub(crate) fn handshake(host: &str, path: &str) -> Result<Vec<u8>, String> {
     let more = format!(
         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: {KEY}\r\n"
@@ -30,8 +31,13 @@ pub(super) fn handshake(host: &str, path: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Returns a text as a frame of a client.
-pub(super) fn masked(text: &[u8]) -> Vec<u8> {
+pub(crate) fn masked(text: &[u8]) -> Vec<u8> {
     frame(TEXT, text)
+}
+
+/// Returns a frame that shows that the client is there.
+pub(crate) fn pong() -> Vec<u8> {
+    frame(PONG, b"")
 }
 
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -55,7 +61,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads the answer to the handshake. Returns how many bytes it has, or `None` if it is incomplete.
-pub(super) fn opened(data: &[u8]) -> Result<Option<usize>, Wrong> {
+pub(crate) fn opened(data: &[u8]) -> Result<Option<usize>, Wrong> {
     let Some(head) = Head::parse(data)? else {
         return Ok(None);
     };
