@@ -19,7 +19,7 @@ use crate::waker::sync::lock;
 /// The data is not copied for each member, and counts once towards
 /// [`max_buffered`](crate::Config::max_buffered) on each loop. Each member is sent what one publisher
 /// publishes in the same order, also across loops. A member whose connection does not keep up loses
-/// whole messages, or its connection, as the group's [`Lagging`] says, and holds up nobody else.
+/// whole messages, or its connection, as the group's [`Lagging`] says, and holds up no other member.
 ///
 /// ```
 /// use serveloop::service::{Group, Lagging};

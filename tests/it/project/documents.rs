@@ -36,12 +36,14 @@ const QUOTES: [&str; 1] = ["docs/guide/memcached.md"];
 
 /// Words that a stranger stumbles over, and better ones. They are looked for in documents, help texts and
 /// comments.
-const STUMBLES: [(&str, &str); 12] = [
+const STUMBLES: [(&str, &str); 14] = [
     ("so many", "this many, at most N"),
     ("beside", "besides, next to, compared with"),
     ("for ever", "without end"),
     ("the other's", "the peer's"),
     ("somebody", "a client, a peer, another program"),
+    ("holds up nobody", "holds up no other connection"),
+    ("delays nobody", "delays no other"),
     ("of one's own", "of your own"),
     ("yes-or-no", "boolean"),
     ("stands at", "is established"),
