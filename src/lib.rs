@@ -42,6 +42,8 @@
 //! | connect to others | [`Reactor::connect`], [`Actions::connect`] |
 //! | add TLS, PROXY headers, rates | [`layer`] |
 //! | run under systemd | [`service::activation`], [`service::notify`] |
+//! | watch a running server | [`Server::monitor`], [`service::metrics`] |
+//! | keep what came and went | [`service::recorder`] |
 //! | embed the loop in another one | [`Reactor`] |
 //! | drive sessions without the loop | [`driver::Session`] |
 //! | replace the network | [`net::Net`] |

@@ -77,7 +77,7 @@ pub struct Server {
     places: Vec<usize>,
     config: Config,
     handle: ShutdownHandle,
-    /// What looks into the server, once somebody has asked for it.
+    /// What looks into the server, once a monitor was asked for.
     monitor: OnceLock<Monitor>,
 }
 

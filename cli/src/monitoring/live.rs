@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How many connections are shown.
 const SHOWN: usize = 20;
 
-/// With many connections, those with the most traffic are looked for less often: once for so many
+/// With many connections, those with the most traffic are looked for less often: once for this many
 /// times what it takes to list them.
 const PAUSES: u32 = 20;
 

@@ -56,7 +56,7 @@ pub(crate) struct Selection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<String>,
     pub(crate) by: By,
-    /// At most so many.
+    /// At most this many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first: Option<usize>,
 }

@@ -1,4 +1,4 @@
-//! The small server beside the server, which serves pages and administrators.
+//! The small server next to the server, which serves pages and administrators.
 
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;

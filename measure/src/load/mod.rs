@@ -180,11 +180,7 @@ impl<'a> Load<'a> {
             opened: 0,
             wakers: Vec::new(),
             woken: 0,
-            silence: Silence {
-                patience: terms.patience + scenario.pace.distance(),
-                since: None,
-                progress: 0,
-            },
+            silence: Silence::new(terms.patience + scenario.pace.distance()),
             stopped: None,
             interrupt: terms.interrupt,
             timeline: Vec::new(),

@@ -1,4 +1,4 @@
-//! Servers that do not answer.
+//! Whether a server has stopped sending anything back.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,19 @@ use std::time::{Duration, Instant};
 pub(super) struct Silence {
     pub(super) patience: Duration,
     /// When it began, if the last turn brought nothing.
-    pub(super) since: Option<Instant>,
-    pub(super) progress: u64,
+    since: Option<Instant>,
+    progress: u64,
 }
 
 impl Silence {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            since: None,
+            progress: 0,
+        }
+    }
+
     pub(super) fn forget(&mut self) {
         self.progress = u64::MAX;
     }

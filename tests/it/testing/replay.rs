@@ -231,7 +231,7 @@ fn deadlines_of_a_protocol_pass_when_they_did() {
     assert_eq!(faster.first().unwrap().expected(), "nothing more");
 }
 
-/// Answers each byte with so many KiB, in portions, as there is room.
+/// Answers each byte with this many KiB, in portions, as there is room.
 #[derive(Default)]
 struct Producer(usize);
 

@@ -38,15 +38,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Returns the documents whose commands are run: the README, the guide, the cookbook, and how to run a
-/// server.
+/// Returns the documents whose commands are run: the READMEs, the guide and the cookbook.
 fn documents() -> Vec<PathBuf> {
-    let named = [
-        "README.md",
-        "cli/README.md",
-        "docs/cookbook.md",
-        "docs/operations.md",
-    ];
+    let named = ["README.md", "cli/README.md", "docs/cookbook.md"];
     let mut found: Vec<_> = named.iter().map(|name| root().join(name)).collect();
     let guide = fs::read_dir(root().join("docs/guide")).expect("the guide");
     let pages = guide.map(|entry| entry.expect("a page").path());

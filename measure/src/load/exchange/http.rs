@@ -10,10 +10,10 @@ const HEAD_MOST: usize = 64 * 1024;
 enum Part {
     #[default]
     Head,
-    /// So many bytes of a body with a length.
+    /// This many bytes of a body with a length.
     Body(u64),
     ChunkSize,
-    /// So many bytes of a chunk.
+    /// This many bytes of a chunk.
     Chunk(u64),
     /// The line end behind a chunk.
     ChunkEnd,
