@@ -15,7 +15,7 @@ use crate::monitoring::source::Source;
 /// The most clients at a time. A browser has a few connections, and so have those who scrape.
 const CLIENTS_MOST: usize = 64;
 
-/// How many descriptors the server next to needs, with those of its loop and its listeners.
+/// How many descriptors the side server needs, with those of its loop and its listeners.
 pub(super) const DESCRIPTORS: usize = CLIENTS_MOST + 16;
 
 /// The longest answer: a list of some hundred thousand connections.

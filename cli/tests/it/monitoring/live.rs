@@ -224,7 +224,7 @@ fn a_page_ends_connections_only_if_that_is_allowed() {
     assert_eq!(live.receive_with("ended")["ended"], id);
     client.expect_end();
 
-    // A name that another else's name server may have made up for this address.
+    // A name that a stranger's name server may have made up for this address.
     let mut rebound = Live::connect(&server.metrics, "evil.example", Some("http://evil.example"));
     assert_eq!(rebound.receive_with("stats")["controls"], false);
     server.end();
