@@ -243,12 +243,17 @@ pub(crate) fn check_example(example: &str) {
     assert_eq!(served.exit_code(), Some(0), "{example}");
 }
 
-/// An argument with a place of our own, or a file of options, if it is one, and with its options but for the group and for
-/// files of certificates.
+/// An argument with a place of our own if it is a place or a file, and with its options but for the group
+/// and for files of certificates.
 fn own_place(argument: &str, directory: &Directory) -> String {
     if argument == "hello.toml" {
         let path = directory.path(argument);
         fs::write(&path, "protocol = \"hello\"\n").expect("a file");
+        return path.to_str().expect("a path").to_owned();
+    }
+    let is_written = argument.ends_with(".record") || argument.ends_with(".pid");
+    if let Some(name) = Path::new(argument).file_name().filter(|_| is_written) {
+        let path = directory.path(name.to_str().expect("a name"));
         return path.to_str().expect("a path").to_owned();
     }
     let Some((scheme, rest)) = argument.split_once("://") else {
