@@ -2,7 +2,8 @@
 //! everything happens in this one. A session that lasts is shown all datagrams of its peer.
 
 use crate::session::state::{
-    AGAIN, BLOCKED, CLOSING, CONFIRMED, EOF, EOF_TOLD, FIRST, INCOMPLETE, LASTING, PENDING,
+    AGAIN, BLOCKED, CLOSING, CONFIRMED, EOF, EOF_TOLD, FIRST, INCOMPLETE, LASTING, PENDING, State,
+    WROTE,
 };
 use crate::session::unwind::take_datagram;
 use crate::session::{Context, Protocol, Session, Transport};
@@ -12,6 +13,47 @@ use crate::session::{Context, Protocol, Session, Transport};
 const UNCONFIRMED_FACTOR: u64 = 3;
 
 impl Transport<'_> {
+    /// Sends `data` as a datagram of its own, before what is written next. Without this, everything
+    /// that is written in one event becomes one datagram. For a stream it works like
+    /// [`write`](Self::write).
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Protocol, Result, Transport};
+    ///
+    /// /// Answers each word of a datagram with a datagram.
+    /// struct Words;
+    ///
+    /// impl Protocol for Words {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         for word in data.split(|byte| *byte == b' ') {
+    ///             transport.write_datagram(word);
+    ///         }
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::datagrams(Words);
+    /// session.receive_datagram(b"to be");
+    /// assert_eq!(session.take_datagrams(), [b"to", b"be"]);
+    /// ```
+    pub fn write_datagram(&mut self, data: &[u8]) {
+        if !self.peer().is_datagram() {
+            return self.write(data);
+        }
+        self.state.cut();
+        self.write(data);
+        self.state.cut();
+    }
+
+    /// Returns whether this is the session of a single datagram, which ends at once: nothing can be
+    /// sent later, and no waker, outbox or timer has an effect. False for a connection, and for a
+    /// session of a peer's datagrams ([`Config::sessions`](crate::Config::sessions)).
+    #[must_use]
+    pub fn is_one_shot(&self) -> bool {
+        self.peer().is_datagram() && !self.state.flags.any(LASTING)
+    }
+
     /// Tells the server that the peer of a lasting session receives what is sent to its address, for
     /// example because it has sent back a random number that it was sent. Until then, it gets at most
     /// three times as many bytes as it has sent, since its address may be forged, and what is beyond
@@ -149,5 +191,87 @@ impl<P: Protocol> Session<P> {
             self.tell(context, P::woken);
         }
         *calls < before
+    }
+}
+
+impl<P: Protocol> Session<P> {
+    /// Returns whether the protocol wrote anything, including an empty datagram.
+    #[must_use]
+    pub fn has_replied(&self) -> bool {
+        self.state.flags.any(WROTE) || self.next_datagram().is_some()
+    }
+
+    /// Runs a whole session on one datagram. Its output is the reply, if the session
+    /// [`has_replied`](Self::has_replied). The driver then only calls
+    /// [`handle_lost`](Self::handle_lost).
+    pub fn handle_datagram(&mut self, data: &[u8], context: &Context<'_>) {
+        self.handle_open(context);
+        self.state.received = data.len() as u64;
+
+        let mut calls = context.config.messages_per_turn;
+        self.call_now(&mut calls, context);
+        let taken = self.show_datagram(data, context);
+        let is_more = self.take_more();
+        self.end_datagram(&data[taken..], is_more, calls, context);
+        self.state.close();
+    }
+
+    /// Returns the datagram that is to be sent next.
+    pub(crate) fn next_datagram(&self) -> Option<&[u8]> {
+        let output = self.buffered();
+        let cuts = self
+            .state
+            .extra
+            .as_ref()
+            .and_then(|extra| extra.cuts.as_ref());
+        match cuts.and_then(|cuts| cuts.first()) {
+            Some(length) => Some(&output[..length]),
+            None => self.state.flags.any(WROTE).then_some(output),
+        }
+    }
+
+    /// Notes that the next datagram, of `length` bytes, was sent.
+    pub(crate) fn datagram_sent(&mut self, length: usize, context: &Context<'_>) {
+        self.state.uncut();
+        self.output_sent(length, context);
+    }
+
+    /// Notes that the next datagram, of `length` bytes, is not sent at all.
+    pub(crate) fn datagram_dropped(&mut self, length: usize, context: &Context<'_>) {
+        let sent = self.state.sent;
+        self.datagram_sent(length, context);
+        self.state.sent = sent;
+    }
+
+    /// Ends the datagram that was begun, because it has to wait, and what is written later is not to
+    /// become a part of it.
+    pub(crate) fn cut(&mut self) {
+        self.state.cut();
+    }
+}
+
+impl State {
+    /// Ends the datagram that was begun, if one was.
+    pub(super) fn cut(&mut self) {
+        if self.flags.take(WROTE) {
+            let buffered = self.buffered();
+            let cuts = &mut self.extra().cuts;
+            cuts.get_or_insert_with(Box::default).push(buffered);
+        }
+    }
+
+    /// Works like `cut`, if this is the state of a datagram's session.
+    pub(super) fn cut_datagram(&mut self) {
+        if self.peer.is_datagram() {
+            self.cut();
+        }
+    }
+
+    /// Notes that the first datagram has left the output.
+    fn uncut(&mut self) {
+        let cuts = self.extra.as_mut().and_then(|extra| extra.cuts.as_mut());
+        if !cuts.is_some_and(|cuts| cuts.pop()) {
+            self.flags.clear(WROTE);
+        }
     }
 }

@@ -64,7 +64,7 @@ use crate::address::Peer;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST,
-    PENDING, RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS, WROTE,
+    PENDING, RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS,
 };
 use crate::session::unwind::Caught;
 
@@ -201,12 +201,6 @@ impl<P: Protocol> Session<P> {
         self.state.flags.any(EOF)
     }
 
-    /// Returns whether the protocol wrote anything, including an empty datagram.
-    #[must_use]
-    pub fn has_replied(&self) -> bool {
-        self.state.flags.any(WROTE) || self.next_datagram().is_some()
-    }
-
     /// Returns the output that is to be sent next, or nothing if none can be sent now. There may be
     /// more behind it ([`output_slices`](Self::output_slices)).
     #[must_use]
@@ -303,21 +297,6 @@ impl<P: Protocol> Session<P> {
     pub fn handle_shutdown(&mut self, context: &Context<'_>) {
         self.state.flags.set(SHUTDOWN);
         self.tell(context, P::shutdown_requested);
-    }
-
-    /// Runs a whole session on one datagram. Its output is the reply, if the session
-    /// [`has_replied`](Self::has_replied). The driver then only calls
-    /// [`handle_lost`](Self::handle_lost).
-    pub fn handle_datagram(&mut self, data: &[u8], context: &Context<'_>) {
-        self.handle_open(context);
-        self.state.received = data.len() as u64;
-
-        let mut calls = context.config.messages_per_turn;
-        self.call_now(&mut calls, context);
-        let taken = self.show_datagram(data, context);
-        let is_more = self.take_more();
-        self.end_datagram(&data[taken..], is_more, calls, context);
-        self.state.close();
     }
 
     /// Notes that the peer took the first `count` bytes of the output.

@@ -35,6 +35,13 @@ mod layout;
 const CONTROL_MOST: usize = 256;
 
 /// The address of this machine that a datagram was sent to, which the replies come from.
+///
+/// ```
+/// use serveloop::net::Destination;
+///
+/// let asked = Destination::V4([192, 0, 2, 7].into());
+/// assert_ne!(asked, Destination::V6(std::net::Ipv6Addr::LOCALHOST, 0));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// An address of IPv4.
