@@ -3,7 +3,7 @@
 //!
 //! A second, small server with its own loop serves both on a thread of its own, or in a process of its own
 //! if the server forks. What it asks goes through one [`Source`], so that pages, `ctl` and `top` say the same.
-//! This room imports `failure`, `logger`, `signals`, `sys`, `threads` and `units`.
+//! This room imports `failure`, `logger`, `restart`, `signals`, `sys`, `threads` and `units`.
 
 mod admin;
 mod apart;
@@ -15,11 +15,12 @@ mod live;
 mod options;
 mod pages;
 mod question;
+mod retiring;
 mod side_server;
 mod source;
 
 pub(crate) use self::link::look;
-pub(crate) use self::options::MonitoringOptions;
+pub(crate) use self::options::{Inherit, MonitoringOptions};
 pub(crate) use self::question::{Answer, By, Question, Selection};
 pub(crate) use self::side_server::{Beside, SideServer};
 pub(crate) use self::source::{About, Source};

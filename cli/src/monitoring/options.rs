@@ -1,5 +1,7 @@
 //! The options `--metrics` and `--admin`.
 
+use std::io;
+
 use clap::Args;
 use serveloop::{Address, Listen};
 
@@ -31,7 +33,12 @@ pub(super) struct Places {
     pub(super) metrics: Vec<Listen>,
     pub(super) controls: bool,
     pub(super) admin: Vec<Listen>,
+    /// The URIs of both, as they were given.
+    pub(super) uris: [String; 2],
 }
+
+/// Finds the sockets that a former process listened on at a URI, if this one replaces it.
+pub(crate) type Inherit<'a> = &'a mut dyn FnMut(&str) -> io::Result<Vec<Listen>>;
 
 impl MonitoringOptions {
     /// Returns whether there is anything to serve.
@@ -43,13 +50,16 @@ impl MonitoringOptions {
     ///
     /// # Errors
     /// Returns a usage error for an address that is none, or that would be open to others.
-    pub(super) fn places(&self) -> Result<Places, Failure> {
-        let metrics = self.metrics.as_deref().map(|uri| resolve("--metrics", uri));
-        let admin = self.admin.as_deref().map(|uri| resolve("--admin", uri));
+    pub(super) fn places(&self, inherit: Inherit<'_>) -> Result<Places, Failure> {
+        let metrics = self.metrics.as_deref();
+        let metrics = metrics.map(|uri| resolve("--metrics", uri, inherit));
+        let admin = self.admin.as_deref();
+        let admin = admin.map(|uri| resolve("--admin", uri, inherit));
         let places = Places {
             metrics: metrics.transpose()?.unwrap_or_default(),
             controls: self.metrics_control,
             admin: admin.transpose()?.unwrap_or_default(),
+            uris: [&self.metrics, &self.admin].map(|uri| uri.clone().unwrap_or_default()),
         };
 
         let is_open = |listen: &&Listen| !is_local(listen.address());
@@ -91,8 +101,12 @@ fn is_for_all(listen: &Listen) -> bool {
 
 /// Returns the listeners of a URI. A Unix socket's file is its owner's alone unless the URI says
 /// otherwise.
-fn resolve(option: &str, uri: &str) -> Result<Vec<Listen>, Failure> {
+fn resolve(option: &str, uri: &str, inherit: Inherit<'_>) -> Result<Vec<Listen>, Failure> {
     let bad = |problem: &str| Failure::Usage(format!("{option} {uri:?}: {problem}"));
+    let inherited = inherit(uri)?;
+    if !inherited.is_empty() {
+        return Ok(inherited);
+    }
     let mut all = Listen::resolve(uri).map_err(|error| bad(&error.to_string()))?;
     for listen in &mut all {
         if listen.address().is_datagram() {

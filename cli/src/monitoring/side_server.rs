@@ -1,6 +1,8 @@
 //! The small server next to the server, which serves pages and administrators.
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::{io, mem};
 
@@ -9,8 +11,10 @@ use serveloop::{Address, Config, Server, ShutdownHandle, Statistics};
 use crate::failure::Failure;
 use crate::logger::{TARGET, be_aside};
 use crate::monitoring::bound::{DESCRIPTORS, bind, factory};
+use crate::monitoring::retiring::Retiring;
 use crate::monitoring::source::Source;
-use crate::monitoring::{MonitoringOptions, apart, is_local, link};
+use crate::monitoring::{Inherit, MonitoringOptions, apart, is_local, link};
+use crate::restart::BesideListeners;
 use crate::sys::Apart;
 use crate::threads;
 
@@ -22,6 +26,10 @@ pub(crate) struct SideServer {
     metrics: Vec<Address>,
     admin: Vec<Address>,
     controls: bool,
+    /// The URIs of both, as they were given.
+    uris: [String; 2],
+    /// A new process has taken over the listeners.
+    is_replaced: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -55,16 +63,17 @@ impl SideServer {
         options: &MonitoringOptions,
         config: &mut Config,
         beside: Beside,
+        inherit: Inherit<'_>,
     ) -> Result<Self, Failure> {
         if !options.is_given() {
             return Ok(Self::default());
         }
-        let places = options.places()?;
-        let controls = places.controls;
+        let places = options.places(inherit)?;
+        let (controls, uris) = (places.controls, places.uris.clone());
         config.reserved_descriptors += DESCRIPTORS;
 
         let mut side = Self::default();
-        side.controls = controls;
+        (side.controls, side.uris) = (controls, uris);
         if beside == Beside::Process {
             let bind = || bind(places);
             let (process, pipe, [metrics, admin]) = apart::start(bind, controls)?;
@@ -91,6 +100,30 @@ impl SideServer {
         !matches!(self.stage, Stage::None)
     }
 
+    /// Returns what a process that replaces this one goes on with. There is nothing if the server is in a
+    /// process of its own.
+    pub(crate) fn listeners(&self) -> Option<BesideListeners> {
+        let Stage::Bound(server) = &self.stage else {
+            return None;
+        };
+        let pages = self.metrics.iter().map(|_| &self.uris[0]);
+        let uris = pages.chain(self.admin.iter().map(|_| &self.uris[1]));
+        Some(BesideListeners {
+            sockets: server.open_sockets(),
+            uris: uris.cloned().collect(),
+            is_replaced: Arc::clone(&self.is_replaced),
+            handle: server.shutdown_handle(),
+        })
+    }
+
+    /// Returns why a process that serves pages cannot be replaced, if it cannot.
+    pub(crate) fn objection(&self) -> Option<&'static str> {
+        matches!(self.stage, Stage::Apart(..)).then_some(
+            "with --model forking, the pages of --metrics and --admin are served by a process of their own, \
+             which does not hand its sockets on",
+        )
+    }
+
     /// Serves from now on.
     ///
     /// # Errors
@@ -107,9 +140,10 @@ impl SideServer {
         };
         let handle = server.shutdown_handle();
         let build = factory(&source, self.metrics.len(), self.controls);
+        let factory = Retiring::new(build, Arc::clone(&self.is_replaced));
         let serve = move || {
             be_aside();
-            let served = server.serve_forever(build);
+            let served = server.with(factory).serve_forever();
             if let Err(error) = &served {
                 log::warn!(target: TARGET, "pages and administrators are served no more: {error}");
             }

@@ -25,6 +25,15 @@ pub(super) struct Attempt {
     is_done: bool,
 }
 
+/// A socket that is handed on, and where it belongs.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) socket: OpenSocket,
+    pub(super) listener: usize,
+    pub(super) place_number: usize,
+    pub(super) place: PlaceName,
+}
+
 /// How far an attempt is.
 #[derive(Debug, PartialEq)]
 pub(super) enum Progress {
@@ -36,34 +45,30 @@ pub(super) enum Progress {
 }
 
 impl Attempt {
-    /// Starts the program with these sockets. `place` says where each listener belongs, by its number.
+    /// Starts the program with these sockets.
     ///
     /// # Errors
     /// Says why it cannot be started.
     pub(super) fn start(
         mut command: Command,
-        sockets: Vec<OpenSocket>,
-        place: impl Fn(usize) -> (usize, PlaceName),
+        sockets: Vec<Placed>,
         patience: Duration,
     ) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         control.set_nonblocking(true)?;
-        let handed = |socket: &OpenSocket| {
-            let (place_number, place) = place(socket.listener());
-            HandedSocket {
-                descriptor: socket.as_fd().as_raw_fd(),
-                place,
-                place_number,
-                listener: socket.listener(),
-                file: socket.file().map(|file| file.to_string()),
-            }
+        let handed = |placed: &Placed| HandedSocket {
+            descriptor: placed.socket.as_fd().as_raw_fd(),
+            place: placed.place.clone(),
+            place_number: placed.place_number,
+            listener: placed.listener,
+            file: placed.socket.file().map(|file| file.to_string()),
         };
         let manifest = Manifest {
             control: theirs.as_raw_fd(),
             sockets: sockets.iter().map(handed).collect(),
         };
 
-        let descriptors = sockets.into_iter().map(OwnedFd::from);
+        let descriptors = sockets.into_iter().map(|it| OwnedFd::from(it.socket));
         let descriptors = descriptors.chain([theirs.into()]).collect();
         command.env(VARIABLE, serde_json::to_string(&manifest)?);
         sys::pass_on(&mut command, descriptors);

@@ -170,11 +170,13 @@ impl Word {
 
     /// Says that every loop serves, and waits until the old process lets this one go on alone. Does
     /// so too if the old process is gone.
-    pub(super) fn ready(mut self, open: &OpenSockets) {
-        let sockets = open.list().unwrap_or_else(|error| {
+    pub(super) fn ready<'a>(mut self, open: impl Iterator<Item = &'a OpenSockets>) {
+        let lists: io::Result<Vec<_>> = open.map(OpenSockets::list).collect();
+        let lists = lists.unwrap_or_else(|error| {
             log::warn!(target: TARGET, "the files of sockets are not taken over: {error}");
             Vec::new()
         });
+        let sockets: Vec<_> = lists.into_iter().flatten().collect();
         let files: String = sockets
             .iter()
             .filter_map(|socket| Some(format!(" {}", socket.file()?)))

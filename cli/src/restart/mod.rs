@@ -22,4 +22,4 @@ pub(crate) use self::hook::RestartHook;
 pub(crate) use self::manifest::PlaceName;
 pub(crate) use self::options::RestartOptions;
 pub(crate) use self::program::Program;
-pub(crate) use self::restarts::{Restarts, Setting};
+pub(crate) use self::restarts::{BesideListeners, Restarts, Setting};

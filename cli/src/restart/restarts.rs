@@ -11,7 +11,7 @@ use serveloop::service::notify::Notifier;
 use serveloop::{ShutdownHandle, Waker};
 
 use crate::logger::TARGET;
-use crate::restart::attempt::{Attempt, Progress};
+use crate::restart::attempt::{Attempt, Placed, Progress};
 use crate::restart::former::Word;
 use crate::restart::manifest::PlaceName;
 use crate::restart::options::RestartOptions;
@@ -36,6 +36,8 @@ pub(crate) struct Setting {
     /// The number of each listener's place, and the names of the places.
     pub(crate) places: Vec<usize>,
     pub(crate) names: Vec<PlaceName>,
+    /// The listeners of the small server beside this one.
+    pub(crate) beside: Option<BesideListeners>,
     pub(crate) handle: ShutdownHandle,
     pub(crate) asked: Asked,
     pub(crate) notifier: Option<Notifier>,
@@ -47,6 +49,24 @@ pub(crate) struct Setting {
     pub(crate) objection: Option<&'static str>,
     /// The process that this one replaces.
     pub(crate) former: Option<Word>,
+}
+
+/// Listeners of another server of this process that are handed on too.
+#[derive(Clone, Debug)]
+pub(crate) struct BesideListeners {
+    pub(crate) sockets: OpenSockets,
+    /// The URI of each listener's place, by the numbers of listeners.
+    pub(crate) uris: Vec<String>,
+    /// Set when the new process serves, so that this one listens there no more.
+    pub(crate) is_replaced: Arc<AtomicBool>,
+    pub(crate) handle: ShutdownHandle,
+}
+
+impl BesideListeners {
+    fn retire(&self) {
+        self.is_replaced.store(true, Ordering::SeqCst);
+        self.handle.wake();
+    }
 }
 
 /// The restarts of a server. All clones are the same.
@@ -116,7 +136,7 @@ impl Restarts {
         let Some(word) = lock(&self.0.word).take() else {
             return;
         };
-        word.ready(&self.0.setting.sockets);
+        word.ready(self.0.setting.open());
         let written = self.0.pid_file.as_ref().map(PidFile::write);
         if let Some(Err(error)) = written {
             log::warn!(target: TARGET, "{error}");
@@ -228,12 +248,8 @@ impl Restarts {
         let setting = &self.0.setting;
         let command = setting.program.command()?;
         let path = setting.program.path()?;
-        let place = |listener: usize| {
-            let number = setting.places[listener];
-            (number, setting.names[number].clone())
-        };
-        let sockets = setting.sockets.list();
-        let started = sockets.and_then(|it| Attempt::start(command, it, place, self.0.patience));
+        let sockets = setting.placed();
+        let started = sockets.and_then(|it| Attempt::start(command, it, self.0.patience));
         started.map_err(|error| format!("{} cannot be started: {error}", path.display()))
     }
 
@@ -251,7 +267,8 @@ impl Restarts {
     /// Lets the new process go on alone, which has listeners with these socket files.
     fn hand_over(&self, new: Attempt, files: &[String]) {
         let (setting, process) = (&self.0.setting, new.process());
-        for socket in setting.sockets.list().into_iter().flatten() {
+        let open = setting.open().filter_map(|open| open.list().ok());
+        for socket in open.flatten() {
             let file = socket.file().map(|file| file.to_string());
             if file.is_some_and(|file| files.contains(&file)) {
                 socket.leave_file();
@@ -266,6 +283,7 @@ impl Restarts {
         log::info!(target: TARGET, "process {process} serves now; this one finishes what is open");
         self.0.state.store(REPLACED, Ordering::SeqCst);
         lock(&self.0.loops).iter().for_each(Waker::wake);
+        setting.beside.iter().for_each(BesideListeners::retire);
     }
 
     /// Adds a loop, to be woken when a new process serves.
@@ -285,6 +303,44 @@ impl Restarts {
         if !self.0.has_ended.swap(true, Ordering::SeqCst) && handle.requests() == 0 {
             handle.shutdown_by_signal();
         }
+    }
+}
+
+impl Setting {
+    /// Returns all sockets that are handed on.
+    fn open(&self) -> impl Iterator<Item = &OpenSockets> {
+        let beside = self.beside.iter().map(|beside| &beside.sockets);
+        [&self.sockets].into_iter().chain(beside)
+    }
+
+    /// Returns copies of all sockets that are handed on, with where they belong. Those of the server
+    /// beside come after the others.
+    fn placed(&self) -> std::io::Result<Vec<Placed>> {
+        let own = self.sockets.list()?.into_iter().map(|socket| {
+            let (listener, place_number) = (socket.listener(), self.places[socket.listener()]);
+            Placed {
+                socket,
+                listener,
+                place_number,
+                place: self.names[place_number].clone(),
+            }
+        });
+        let mut all: Vec<_> = own.collect();
+
+        let Some(beside) = &self.beside else {
+            return Ok(all);
+        };
+        let (listeners, names) = (self.places.len(), self.names.len());
+        for socket in beside.sockets.list()? {
+            let number = socket.listener();
+            all.push(Placed {
+                place: PlaceName::new(names + number, &beside.uris[number]),
+                listener: listeners + number,
+                place_number: names + number,
+                socket,
+            });
+        }
+        Ok(all)
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use serveloop::Listen;
+use serveloop::net::ListenOptions;
 use serveloop::service::activation::{self, Inherited};
 use serveloop::service::notify::{self, Notifier};
 
@@ -71,6 +73,24 @@ impl Manager {
     pub(super) fn handed_on(&mut self, uri: &str) -> Vec<Vec<&Inherited>> {
         let former = self.former.as_mut().ok().and_then(Option::as_mut);
         former.map_or_else(Vec::new, |former| former.named(uri))
+    }
+
+    /// Returns listeners on the sockets that the former process had at this URI, with the options of its
+    /// query.
+    ///
+    /// # Errors
+    /// The options make no sense, or do not fit.
+    pub(super) fn inherit(&mut self, uri: &str) -> io::Result<Vec<Listen>> {
+        let query = uri.split_once('?').map_or("", |(_, query)| query);
+        let mut all = Vec::new();
+        // Each address of a name is a place of its own here.
+        while self.has_handed_on(uri) {
+            let (options, _) = ListenOptions::parse_query(query, &[])?;
+            for socket in self.handed_on(uri).into_iter().flatten() {
+                all.push(socket.listen_with(options.clone())?);
+            }
+        }
+        Ok(all)
     }
 
     /// Returns whether it passed a descriptor, to this process or to the former one. `uri` is that of all

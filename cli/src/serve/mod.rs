@@ -264,12 +264,15 @@ impl Serve {
         let recorder = self.record.recorder(self.execution)?;
 
         let signals = Signals::catch(self.drain_delay.into())?;
-        let mut side = SideServer::bind(&self.monitoring, &mut config, self.beside())?;
+        let inherit = &mut |uri: &str| manager.inherit(uri);
+        let mut side = SideServer::bind(&self.monitoring, &mut config, self.beside(), inherit)?;
 
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
         signals.tell(server.shutdown_handle());
         let mut setting = self.setting(&server, &mut manager, &signals, &config)?;
+        setting.beside = side.listeners();
+        setting.objection = setting.objection.or(side.objection());
         let monitor = side.is_needed().then(|| server.monitor());
         let notifier = manager.into_notifier().unwrap_or_else(|error| {
             log::warn!(target: TARGET, "{error}: the service manager is not notified");
@@ -325,6 +328,7 @@ impl Serve {
             sockets: server.open_sockets(),
             places: server.places().to_vec(),
             names: Vec::new(),
+            beside: None,
             handle: server.shutdown_handle(),
             asked: signals.asked(),
             notifier: None,

@@ -1,5 +1,6 @@
 //! `--metrics` and `--admin`: pages about a server, in every model.
 
+mod crowd;
 mod live;
 mod pages;
 

@@ -2,6 +2,7 @@
 
 mod going_on;
 mod load;
+mod pages;
 mod refused;
 mod told;
 
