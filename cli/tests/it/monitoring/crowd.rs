@@ -17,7 +17,7 @@ fn ten_thousand_connections_are_listed_without_a_slow_turn() {
     if limit.current.is_some_and(|most| most < CROWD as u64 + 500) {
         return skip("10,500 descriptors");
     }
-    let server = Monitored::echo(&["--max-connections", "11000", "--max-per-peer", "0"]);
+    let server = Monitored::echo(&["--max-connections", "11000", "--first-message-timeout", "0"]);
     let mut clients: Vec<_> = (0..CROWD).map(|_| server.served.connect()).collect();
     let begin = Instant::now();
     while server.get("/metrics").value("serveloop_connections_open") < CROWD as u64 {
