@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::project::usage::check_example;
 use crate::support::served::{Outcome, Served, serveloop};
 use crate::support::sockets::Directory;
@@ -157,6 +159,34 @@ fn bench(words: &[String], what: &str) {
     command.args(["--rounds", "1", "--duration", "10ms"]);
     let outcome = Outcome::of(command);
     assert_eq!(outcome.code, Some(0), "{what}: {}", outcome.stderr);
+}
+
+/// `docs/pictures/record` makes it: asciicast v2, a header and then events in their order.
+#[test]
+fn the_recorded_session_can_be_played() {
+    let path = root().join("docs/pictures/serve-and-bench.cast");
+    let text = fs::read_to_string(path).expect("the recording");
+    let mut lines = text.lines();
+    let header: Value = serde_json::from_str(lines.next().expect("a header")).expect("JSON");
+    assert_eq!(header["version"], 2);
+    assert!(header["width"].as_u64() > Some(80) && header["height"].is_u64());
+
+    let (mut before, mut screen) = (0.0, String::new());
+    for line in lines {
+        let event: (f64, String, String) = serde_json::from_str(line).expect("an event");
+        assert!(event.0 >= before && event.1 == "o", "{line}");
+        before = event.0;
+        screen += &event.2;
+    }
+    for part in [
+        "serveloop serve echo",
+        "listening on tcp://",
+        "serveloop bench",
+        "messages/s",
+    ] {
+        assert!(screen.contains(part), "{part}");
+    }
+    assert!(before < 60.0, "nobody watches {before} seconds");
 }
 
 #[test]
