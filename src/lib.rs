@@ -125,7 +125,8 @@ pub mod guide {
     //!
     //! - Writing a protocol: [a protocol](protocol), [framing], [time](mod@time),
     //!   [backpressure and producers](backpressure), [shared state, outboxes and groups](sharing),
-    //!   [work that blocks](blocking), [outbound connections](outbound), [layers], [testing].
+    //!   [work that blocks](blocking), [outbound connections](outbound), [layers], [datagrams],
+    //!   [testing].
     //! - Running a server: [choosing a model](models), [limits], [operations],
     //!   [writing a driver](driver).
     //! - The [cookbook] has twenty recipes.
@@ -144,6 +145,7 @@ pub mod guide {
 [blocking.md]: crate::guide::blocking
 [outbound.md]: crate::guide::outbound
 [layers.md]: crate::guide::layers
+[datagrams.md]: crate::guide::datagrams
 [testing.md]: crate::guide::testing
 [models.md]: crate::guide::models
 [limits.md]: crate::guide::limits
@@ -175,6 +177,7 @@ pub mod guide {
         blocking: "guide/blocking.md";
         outbound: "guide/outbound.md";
         layers: "guide/layers.md";
+        datagrams: "guide/datagrams.md";
         testing: "guide/testing.md";
         models: "guide/models.md";
         limits: "guide/limits.md";
