@@ -463,3 +463,28 @@ fn show<P: Protocol, N>(
         .handle_peer_datagram(&hub.input[..count], context);
     hub.effects.statistics.datagrams_dropped += u64::from(!is_shown);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocols::Echo;
+    use crate::reactor::timers::TIMER_BYTES;
+
+    /// The most that a session of a protocol without fields may cost, in bytes.
+    const SESSION_MOST: usize = 300;
+
+    /// An entry of a hash table has its key, its value and a byte of control, and up to half of them are
+    /// free. A network of its own is the worst case.
+    #[test]
+    fn a_session_costs_no_more_than_it_may() {
+        let entry = |bytes: usize| 2 * (bytes + 1) * 8 / 7;
+        let index = entry(size_of::<(u64, u32)>());
+        let network = entry(size_of::<(PeerNetwork, usize)>());
+        let slot = size_of::<PeerSession<Echo>>();
+        let all = slot + TIMER_BYTES + index + network;
+        assert!(
+            all <= SESSION_MOST,
+            "{all}: slot {slot}, timer {TIMER_BYTES}, index {index}, network {network}"
+        );
+    }
+}
