@@ -6,7 +6,7 @@ use crate::LOG_TARGET;
 use crate::address::Address;
 use crate::net::Net;
 use crate::reactor::accept::{Acceptor, Admission};
-use crate::reactor::datagram::{Kind, Responder};
+use crate::reactor::datagram::{DatagramSockets, Kind, Responder};
 use crate::reactor::model::FIRST_OF_MODEL;
 use crate::reactor::source::Source;
 use crate::session::{Factory, Tick};
@@ -129,16 +129,6 @@ impl<N: Net> Listeners<N> {
         listener_of(place, &self.others).into()
     }
 
-    /// Returns a datagram socket, and whether datagrams wait there.
-    pub(super) fn datagram(&mut self, number: usize) -> Option<(&mut N::Datagram, &Source)> {
-        match self.all.get_mut(number) {
-            Some(Some(Listener::Responder(responder))) => {
-                Some((&mut responder.socket, &responder.source))
-            }
-            _ => None,
-        }
-    }
-
     /// Closes the listeners at the beginning of a shutdown. If sessions of datagrams are left
     /// (`has_sessions`), their sockets stay.
     pub(super) fn close_idle(&mut self, net: &mut N, has_sessions: bool) {
@@ -159,6 +149,18 @@ impl<N: Net> Listeners<N> {
 
     fn iter(&self) -> impl Iterator<Item = &Listener<N>> {
         self.all.iter().flatten()
+    }
+}
+
+impl<N: Net> DatagramSockets<N::Datagram> for Listeners<N> {
+    fn datagram(&mut self, number: usize) -> Option<(&mut N::Datagram, bool)> {
+        match self.all.get_mut(number) {
+            Some(Some(Listener::Responder(responder))) => {
+                let waits = responder.source.is_ready();
+                Some((&mut responder.socket, waits))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Setting {
     /// The number of each listener's place, and the names of the places.
     pub(crate) places: Vec<usize>,
     pub(crate) names: Vec<PlaceName>,
-    /// The listeners of the small server beside this one.
+    /// The listeners of the small server for pages and administrators.
     pub(crate) beside: Option<BesideListeners>,
     pub(crate) handle: ShutdownHandle,
     pub(crate) asked: Asked,
@@ -313,8 +313,8 @@ impl Setting {
         [&self.sockets].into_iter().chain(beside)
     }
 
-    /// Returns copies of all sockets that are handed on, with where they belong. Those of the server
-    /// beside come after the others.
+    /// Returns copies of all sockets that are handed on, with where they belong. Those of the small server
+    /// for administrators come after the others.
     fn placed(&self) -> std::io::Result<Vec<Placed>> {
         let own = self.sockets.list()?.into_iter().map(|socket| {
             let (listener, place_number) = (socket.listener(), self.places[socket.listener()]);

@@ -243,26 +243,19 @@ impl Serve {
         mut manager: Manager,
         file: Option<(Reread, Expanded)>,
     ) -> Result<ExitCode, Failure> {
-        let mut config = self.limits.config(&self.protocol.needs())?;
-        if self.protocol.has_listeners() {
-            self.limits.allow_silence(&mut config);
-        }
-        let (loops, has_threads) = self.execution.parts();
-        memory_limit::fit(&mut config, loops, has_threads);
-        let listen = self.listen_of(&manager);
-        let rate = self.entry.rate();
+        let mut config = self.config()?;
         let access = match &file {
             // Lists may come with the next reading of the file.
             Some(_) => Some(self.entry.changeable_access()?),
             None => self.entry.access()?,
         };
+        let listen = self.listen_of(&manager);
         let places = self.proxies.resolve(&listen, access.as_ref(), &mut manager);
         let mut places = places?;
         self.check_rate(&places)?;
         self.protocol.check(&places.addresses(), self.execution)?;
 
         let recorder = self.record.recorder(self.execution)?;
-
         let signals = Signals::catch(self.drain_delay.into())?;
         let inherit = &mut |uri: &str| manager.inherit(uri);
         let mut side = SideServer::bind(&self.monitoring, &mut config, self.beside(), inherit)?;
@@ -274,6 +267,7 @@ impl Serve {
         setting.beside = side.listeners();
         setting.objection = setting.objection.or(side.objection());
         let monitor = side.is_needed().then(|| server.monitor());
+
         let notifier = manager.into_notifier().unwrap_or_else(|error| {
             log::warn!(target: TARGET, "{error}: the service manager is not notified");
             None
@@ -283,12 +277,13 @@ impl Serve {
         // What was passed is open as long as the server listens, and no longer.
         drop(places.listens);
         (setting.names, setting.notifier) = (places.names, notifier.clone());
+
         let (restarts, ending) = Restarts::new(setting, &self.restart)?;
         let of_places = OfPlaces {
             doors: places.doors,
             tls: places.tls,
             access: places.access,
-            rate,
+            rate: self.entry.rate(),
             lifetime: self.entry.lifetime(&config),
             notifier,
             restarts: Some(restarts),
@@ -314,6 +309,17 @@ impl Serve {
 }
 
 impl Serve {
+    /// Returns the limits that the options give, lowered to what the system has.
+    fn config(&self) -> Result<Config, Failure> {
+        let mut config = self.limits.config(&self.protocol.needs())?;
+        if self.protocol.has_listeners() {
+            self.limits.allow_silence(&mut config);
+        }
+        let (loops, has_threads) = self.execution.parts();
+        memory_limit::fit(&mut config, loops, has_threads);
+        Ok(config)
+    }
+
     /// Returns what the server has to know for its restarts, but for the names of its places and the
     /// notifier.
     fn setting(

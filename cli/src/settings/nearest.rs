@@ -1,4 +1,4 @@
-//! The name that somebody may have meant.
+//! The name that may have been meant.
 
 /// Returns the one of `names` that takes the fewest changes to `typed`, unless that is a third of it or
 /// more.

@@ -8,7 +8,7 @@ mod sessions;
 
 pub(crate) use self::answer::{answer_on_loop, answer_with};
 pub(in crate::reactor) use self::reply_limit::ReplyLimit;
-pub(in crate::reactor) use self::sessions::Sessions;
+pub(in crate::reactor) use self::sessions::{DatagramSockets, Sessions};
 
 use std::io;
 

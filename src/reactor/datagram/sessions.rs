@@ -15,13 +15,18 @@ use crate::net::Net;
 use crate::reactor::datagram::index::Index;
 use crate::reactor::datagram::peer_session::PeerSession;
 use crate::reactor::hub::Hub;
-use crate::reactor::listeners::Listeners;
 use crate::reactor::peer_network::PeerNetwork;
 use crate::reactor::timers::Timers;
 use crate::reactor::token::{FIRST_OF_SESSIONS, NOBODY, SLOT_BITS, SLOT_MASK, is_of_session};
 use crate::service::monitor::Pass;
 use crate::session::{Admitted, Context, Ending, Flags, OpenConnection, Protocol, Tick, log_end};
 use crate::waker::Woken;
+
+/// The datagram sockets of a loop, by the numbers of their listeners.
+pub(in crate::reactor) trait DatagramSockets<D> {
+    /// Returns a socket, and whether datagrams may wait there.
+    fn datagram(&mut self, number: usize) -> Option<(&mut D, bool)>;
+}
 
 /// All sessions of a loop's datagram sockets.
 pub(in crate::reactor) struct Sessions<P> {
@@ -212,7 +217,7 @@ impl<P: Protocol> Sessions<P> {
     /// Serves every session that has work.
     pub(in crate::reactor) fn drive<N: Net>(
         &mut self,
-        listeners: &mut Listeners<N>,
+        sockets: &mut impl DatagramSockets<N::Datagram>,
         hub: &mut Hub<'_, N>,
     ) {
         self.running.clear();
@@ -223,11 +228,8 @@ impl<P: Protocol> Sessions<P> {
                 continue;
             };
             let listener = peer.session.peer().listener();
-            let found = listener.and_then(|number| listeners.datagram(number));
-            let (socket, waits) = match found {
-                Some((socket, source)) => (Some(socket), source.is_ready()),
-                None => (None, false),
-            };
+            let found = listener.and_then(|number| sockets.datagram(number));
+            let (socket, waits) = found.map_or((None, false), |(it, waits)| (Some(it), waits));
             if socket.is_none() {
                 let gone = io::Error::new(io::ErrorKind::NotConnected, "its socket has failed");
                 peer.session.fail(CloseReason::Io(gone));

@@ -21,7 +21,7 @@ pub(super) struct Saver {
 struct State {
     is_running: bool,
     is_asked: bool,
-    /// Somebody waits for the record, whenever it was written last.
+    /// A caller waits for the record, whenever it was written last.
     is_urgent: bool,
     is_writing: bool,
 }
