@@ -34,14 +34,10 @@ impl RecordOptions {
     /// # Errors
     /// Fails if the file cannot be written, or if no process could write it.
     pub(super) fn recorder(&self, execution: Execution) -> Result<Option<Recorder>, Failure> {
+        self.check(execution)?;
         let Some(file) = self.record.clone() else {
-            return self.check_unused().map(|()| None);
+            return Ok(None);
         };
-        if execution.is_forking() {
-            let problem = "--record needs another model than forking: a process for each connection would \
-                           keep its record to itself";
-            return Err(Failure::Usage(problem.to_owned()));
-        }
 
         let content = match self.record_sizes {
             true => Content::Sizes,
@@ -59,6 +55,19 @@ impl RecordOptions {
         let at_signal = recorder.clone();
         at_dump(move || at_signal.save_in_background());
         Ok(Some(recorder))
+    }
+
+    /// Refuses what makes no sense.
+    pub(super) fn check(&self, execution: Execution) -> Result<(), Failure> {
+        if self.record.is_none() {
+            return self.check_unused();
+        }
+        if execution.is_forking() {
+            let problem = "--record needs another model than forking: a process for each connection would \
+                           keep its record to itself";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(())
     }
 
     /// Refuses options that have no effect.

@@ -99,6 +99,8 @@ impl Serve {
         let places = self.proxies.resolve(&opened, access.as_ref(), manager)?;
         self.check_rate(&places)?;
         self.execution.check()?;
+        self.monitoring.check()?;
+        self.record.check(self.execution)?;
         self.protocol.check(&places.addresses(), self.execution)
     }
 }

@@ -228,7 +228,7 @@ fn a_listener_may_be_a_section() {
 }
 
 /// Files, the place of what is wrong with each, and a part of what is said about it.
-const MISTAKES: [(&str, &str, &str); 47] = [
+const MISTAKES: [(&str, &str, &str); 50] = [
     // What is no TOML.
     ("protocol = \n", "1:12", "TOML"),
     ("listen = [\"tcp://:1\"\nquiet = true\n", "2:1", "TOML"),
@@ -351,6 +351,9 @@ const MISTAKES: [(&str, &str, &str); 47] = [
         "127.0.0.1:1",
     ),
     ("listen = \"tcp://:9?idle=5m\"\n", "1:10", "idle"),
+    ("metrics = \"udp://:9\"\n", "1:11", "--metrics"),
+    ("admin = \"tcp://192.0.2.1:9\"\n", "1:9", "--admin"),
+    ("record-size = \"1MiB\"\n", "1:1", "--record-size"),
     ("[[listen]]\nbacklog = 5\n", "1:1", "a listener has a uri"),
     ("[[listen]]\nuri = 5\n", "2:7", "uri: expected a text"),
     (
