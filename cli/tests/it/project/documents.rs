@@ -161,6 +161,23 @@ fn bench(words: &[String], what: &str) {
     assert_eq!(outcome.code, Some(0), "{what}: {}", outcome.stderr);
 }
 
+/// The README has all protocols.
+#[test]
+fn what_can_be_served_is_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    let help = Outcome::new(&["serve", "-h"]).stdout;
+    let (_, protocols) = help.split_once("Protocols:\n").expect("a list");
+    let names = protocols.lines().map_while(|line| line.strip_prefix("  "));
+    let names: Vec<_> = names.filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.len() > 12, "{help}");
+    for name in names
+        .into_iter()
+        .filter(|name| !["", "help"].contains(name))
+    {
+        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 /// `docs/pictures/record` makes it: asciicast v2, a header and then events in their order.
 #[test]
 fn the_recorded_session_can_be_played() {

@@ -229,6 +229,11 @@ pub(crate) fn check_example(example: &str) {
         .split(' ')
         .map(|argument| own_place(argument.trim_matches('\''), &directory))
         .collect();
+    // A file that the server writes belongs to the test.
+    let record = arguments.iter().position(|argument| argument == "--record");
+    if let Some(file) = record.and_then(|place| arguments.get_mut(place + 1)) {
+        *file = directory.path(file).display().to_string();
+    }
     if !arguments.iter().any(|argument| argument == "--listen") {
         arguments.extend(["--listen", "tcp://127.0.0.1:0"].map(str::to_owned));
     }
