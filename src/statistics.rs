@@ -104,7 +104,7 @@ counters! {
         bytes_written,
         /// Datagrams received.
         datagrams_received,
-        /// Datagrams sent in reply.
+        /// Datagrams sent, in reply or at other times.
         datagrams_sent,
         /// Datagrams refused by the factory or longer than 64 KiB, or that came for a session that
         /// paused or from a new peer during a shutdown, and replies that could not be sent.

@@ -1,6 +1,7 @@
 //! The options of a listener, and how they are written in the query of a URI.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::percent::{Encoded, decode};
@@ -12,6 +13,9 @@ pub(crate) const KEEPALIVE_MOST: Duration = Duration::from_secs(32_767);
 
 /// All permissions that the file of a socket can have.
 pub(crate) const MODE_MOST: u32 = 0o777;
+
+/// The most routers that a datagram can pass, plus one.
+pub(crate) const TTL_MOST: u32 = 255;
 
 /// The options of one listener. What is `None` is as in the server's [`Config`](crate::Config),
 /// whose field has the same name or the one that is given here.
@@ -65,6 +69,25 @@ pub struct ListenOptions {
     /// [`trusted_proxies`](crate::Config::trusted_proxies). The clients that they name count. A URI
     /// has networks such as `10.0.0.0/8,unix`, or nothing for no proxies.
     pub trusted_proxies: Option<NetworkList>,
+    /// The interface by which the group is joined, at a multicast address of UDP, as
+    /// [`UdpOptions::interface`](crate::net::UdpOptions::interface). A URI has the name of the
+    /// interface, or one of its addresses.
+    pub interface: Option<String>,
+    /// The one sender that the group is joined for, at a multicast address of UDP, as
+    /// [`UdpOptions::source`](crate::net::UdpOptions::source). A URI has an address of IP, without
+    /// brackets.
+    pub source: Option<IpAddr>,
+    /// How many routers a datagram of UDP can pass, plus one, as
+    /// [`UdpOptions::ttl`](crate::net::UdpOptions::ttl).
+    pub ttl: Option<u32>,
+    /// Whether this machine too receives what is sent to the group from here, at a multicast address
+    /// of UDP, as [`UdpOptions::loopback`](crate::net::UdpOptions::loopback). A URI has `true` or
+    /// `false`.
+    pub loopback: Option<bool>,
+    /// Whether datagrams can be sent to addresses of broadcast, at an address of IPv4 or `[::]` of
+    /// UDP, as [`UdpOptions::broadcast`](crate::net::UdpOptions::broadcast). A URI has `true` or
+    /// `false`.
+    pub broadcast: Option<bool>,
 
     /// As [`Limits::high_water`](crate::Limits::high_water), for this listener's connections. A URI
     /// has bytes such as `65536`, `64KiB`, `1MiB`, like for all sizes here.
@@ -160,6 +183,15 @@ impl ListenOptions {
             "mode must be at most 0777"
         } else if self.group.as_ref().is_some_and(|group| !is_group(group)) {
             "group must be a name or a number"
+        } else if self.ttl.is_some_and(|ttl| ttl == 0 || ttl > TTL_MOST) {
+            "ttl must be from 1 to 255"
+        } else if self.interface.as_ref().is_some_and(|it| !is_group(it)) {
+            "interface must be a name or an address"
+        } else if self
+            .source
+            .is_some_and(|source| !is_source(source, address))
+        {
+            "source must be the address of one machine, of the same family as the group"
         } else {
             return Ok(());
         };
@@ -244,6 +276,17 @@ impl fmt::Display for ListenOptions {
     }
 }
 
+fn is_udp_at(address: &Address, holds: fn(IpAddr) -> bool) -> bool {
+    matches!(address, Address::Udp(addr) if holds(addr.ip()))
+}
+
+/// Returns whether a machine with this address can send to a group.
+fn is_source(source: IpAddr, group: &Address) -> bool {
+    let is_one = !source.is_multicast() && !source.is_unspecified();
+    let family = group.socket_addr().map(|addr| addr.is_ipv6());
+    is_one && family == Some(source.is_ipv6())
+}
+
 fn is_every_v6(address: &Address) -> bool {
     let ip = address.socket_addr().map(|addr| addr.ip());
     ip.is_some_and(|ip| ip.is_ipv6() && ip.is_unspecified())
@@ -286,6 +329,11 @@ enum Fits {
     Datagram,
     /// A Unix socket with a path.
     File,
+    Udp,
+    /// A group of machines.
+    Group,
+    /// A family that has broadcasts.
+    Broadcast,
     All,
 }
 
@@ -297,6 +345,9 @@ impl Fits {
             Self::Stream => !address.is_datagram(),
             Self::Datagram => address.is_datagram(),
             Self::File => address.path().is_some_and(|path| !is_name(path)),
+            Self::Udp => matches!(address, Address::Udp(_)),
+            Self::Group => is_udp_at(address, |ip| ip.is_multicast()),
+            Self::Broadcast => is_udp_at(address, |ip| ip.is_ipv4() || ip.is_unspecified()),
             Self::All => true,
         }
     }
@@ -308,6 +359,9 @@ impl Fits {
             Self::Stream => "tcp and unix",
             Self::Datagram => "udp and unixgram",
             Self::File => "unix and unixgram sockets with a path",
+            Self::Udp => "udp",
+            Self::Group => "multicast addresses of udp, for example udp://239.1.2.3:9999",
+            Self::Broadcast => "udp at addresses of IPv4 and at [::]",
             Self::All => "all",
         }
     }
@@ -341,7 +395,7 @@ macro_rules! key {
 }
 
 /// All options, in the order in which they are displayed.
-const KEYS: [Key; 28] = [
+const KEYS: [Key; 33] = [
     key!("dual-stack", Ip, dual_stack, bool),
     key!("keepalive", Tcp, keepalive, duration),
     key!("sessions", Datagram, sessions, bool),
@@ -369,6 +423,14 @@ const KEYS: [Key; 28] = [
         parse_list,
         |value| value.to_string()
     ),
+    key!("interface" | "", Group, interface, parse_text, |value| {
+        value
+    }),
+    key!("source" | "", Group, source, parse_ip, |value| value
+        .to_string()),
+    key!("ttl" | "", Udp, ttl, parse_ttl, |value| value.to_string()),
+    key!("loopback", Group, loopback, bool),
+    key!("broadcast", Broadcast, broadcast, bool),
     key!("high-water", All, high_water, size),
     key!("low-water", All, low_water, size),
     key!("max-output", All, max_output, size),
@@ -397,6 +459,16 @@ fn parse_list(text: &str) -> Result<NetworkList, String> {
         "" => Ok(NetworkList::default()),
         text => text.parse().map_err(|error| format!("{error}")),
     }
+}
+
+fn parse_ip(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?}: expected an address of IP"))
+}
+
+fn parse_ttl(text: &str) -> Result<u32, String> {
+    let number = parse_number(text)?;
+    u32::try_from(number).map_err(|_| "ttl must be from 1 to 255".to_owned())
 }
 
 fn parse_text(text: &str) -> Result<String, String> {
@@ -442,7 +514,7 @@ mod tests {
     fn every_option_has_one_name_and_is_shown_under_it() {
         let query = "dual-stack=true&keepalive=60s&sessions=true&backlog=4096&nodelay=false&reuse-address=true&\
                      reuse-port=false&send-buffer=64KiB&receive-buffer=100&mode=0660&group=www&\
-                     trusted-proxies=10.0.0.0/8,unix&\
+                     trusted-proxies=10.0.0.0/8,unix&interface=eth0&source=192.0.2.1&ttl=3&loopback=false&broadcast=true&\
                      high-water=2KiB&low-water=1KiB&max-output=4KiB&max-reply=8KiB&max-posted=3KiB&max-frame=1MiB&max-line=80&\
                      handshake-timeout=1s&first-message-timeout=2s&message-timeout=3s&\
                      idle-timeout=0&write-timeout=250ms&linger-timeout=0&linger-limit=0&\

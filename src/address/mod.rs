@@ -15,7 +15,7 @@ mod percent;
 mod units;
 
 pub use self::listen::Listen;
-pub(crate) use self::listen_options::{KEEPALIVE_MOST, MODE_MOST, is_group};
+pub(crate) use self::listen_options::{KEEPALIVE_MOST, MODE_MOST, TTL_MOST, is_group};
 pub use self::listen_options::{ListenOptions, OtherOptions};
 pub use self::network::{IpNetwork, NetworkError, NetworkList};
 pub(crate) use self::passed_socket::{Former, PassedSocket};

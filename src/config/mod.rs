@@ -5,8 +5,10 @@
 //! This room imports `address`.
 
 mod limits;
+mod udp;
 
 pub use self::limits::Limits;
+pub use self::udp::UdpOptions;
 
 use std::error::Error;
 use std::time::Duration;
@@ -184,6 +186,8 @@ pub struct Config {
     /// The size of the system's receive buffer per socket, in bytes (SO_RCVBUF). `None` leaves the
     /// choice to the system. Default `None`.
     pub receive_buffer: Option<usize>,
+    /// How UDP sockets receive from groups, and send.
+    pub udp: UdpOptions,
 }
 
 impl Config {
@@ -263,6 +267,7 @@ impl Config {
         expect(self.backlog > 0, "backlog", "at least 1", self.backlog)?;
 
         self.validate_sockets()?;
+        self.udp.validate()?;
         self.validate_buffers()
     }
 
@@ -423,6 +428,7 @@ impl Default for Config {
             nodelay: true,
             send_buffer: None,
             receive_buffer: None,
+            udp: UdpOptions::default(),
         }
     }
 }

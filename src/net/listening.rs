@@ -92,6 +92,7 @@ fn with_options(config: &Config, options: &ListenOptions) -> Config {
         socket_mode: options.mode.unwrap_or(config.socket_mode),
         socket_group: group.cloned(),
         limits: config.limits.with(options),
+        udp: config.udp.with(options),
         trusted_proxies: proxies.clone(),
         ..config.clone()
     }
@@ -103,7 +104,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Limits;
+    use crate::config::{Limits, UdpOptions};
 
     /// Binds as a system does that fails with these kinds, one for each attempt.
     fn bind(uri: &str, failures: &[ErrorKind]) -> (io::Result<String>, Vec<String>) {
@@ -172,7 +173,19 @@ mod tests {
             group: Some("one".to_owned()),
             trusted_proxies: Some("10.0.0.0/8".parse().unwrap()),
             idle_timeout: Some(Duration::ZERO),
+            interface: Some("eth0".to_owned()),
+            source: Some(Ipv4Addr::LOCALHOST.into()),
+            ttl: Some(3),
+            loopback: Some(false),
+            broadcast: Some(true),
             ..ListenOptions::default()
+        };
+        let udp = UdpOptions {
+            interface: Some("eth0".to_owned()),
+            source: Some(Ipv4Addr::LOCALHOST.into()),
+            ttl: Some(3),
+            loopback: Some(false),
+            broadcast: true,
         };
         let limits = Limits {
             idle_timeout: None,
@@ -191,6 +204,7 @@ mod tests {
             socket_mode: 0o660,
             socket_group: Some("one".to_owned()),
             limits,
+            udp,
             trusted_proxies: "10.0.0.0/8".parse().unwrap(),
             ..Config::default()
         };

@@ -7,6 +7,7 @@
 //! This room imports the values, `shutdown` and `sys`; it does not know sessions.
 
 mod destination;
+mod groups;
 mod keepalive;
 mod listening;
 mod mio;
@@ -19,6 +20,8 @@ pub use crate::address::{
     AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList,
     NotASocketFileId, OtherOptions, SocketFileId,
 };
+
+pub use crate::config::UdpOptions;
 
 pub use self::destination::Destination;
 pub(crate) use self::listening::{bind_listen, bind_socket};

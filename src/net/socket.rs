@@ -10,7 +10,7 @@ use crate::address::{Address, Former, PassedSocket, is_name};
 use crate::config::Config;
 use crate::net::open_sockets::{Entered, OpenSockets};
 use crate::net::unix_path::{Access, SocketFile};
-use crate::net::{destination, keepalive};
+use crate::net::{destination, groups, keepalive};
 use crate::{LOG_TARGET, sys};
 
 /// A socket that is bound to an address, with its file if it has one.
@@ -52,17 +52,26 @@ impl Bound {
                 "several machines share this address, so no stream can connect to it",
             )),
             Address::Tcp(addr) | Address::Udp(addr) => {
-                socket.set_reuse_address(config.reuse_address && !at.is_datagram())?;
+                // Every program of a machine can listen to a group.
+                let is_group = is_group(at);
+                let reuses = config.reuse_address && !at.is_datagram();
+                socket.set_reuse_address(reuses || is_group)?;
                 socket.set_reuse_port(config.reuse_port)?;
                 if addr.is_ipv6() {
                     let takes_both = config.dual_stack && addr.ip().is_unspecified();
                     socket.set_only_v6(!takes_both)?;
                 }
-                if at.is_datagram() {
-                    watch_destination(&socket, at);
+                if !at.is_datagram() {
+                    socket.bind(&(*addr).into())?;
+                    let address = local_address(&socket, at)?;
+                    return Ok(Self::of(socket, address, config, Origin::Own));
                 }
 
-                socket.bind(&(*addr).into())?;
+                watch_destination(&socket, at);
+                let addr = groups::in_scope(*addr, config)?;
+                groups::prepare(&socket, addr, config)?;
+                socket.bind(&addr.into())?;
+                groups::join(&socket, addr, &config.udp)?;
                 let address = local_address(&socket, at)?;
                 Ok(Self::of(socket, address, config, Origin::Own))
             }
@@ -152,8 +161,7 @@ impl Bound {
     /// Returns a second socket at the same address. Where the system spreads clients among several
     /// sockets it is a new one; otherwise it is the same socket.
     pub(crate) fn twin(&self) -> io::Result<Self> {
-        let is_network = self.address.socket_addr().is_some();
-        if is_network && self.origin != Origin::Passed {
+        if !self.is_one_for_all() {
             let new = Self::new(&self.address, &self.config);
             // Only the user that bound the former socket can bind another one.
             if new.is_ok() || self.origin == Origin::Own {
@@ -170,14 +178,14 @@ impl Bound {
 
     /// Returns whether several loops have this very socket, and not one each at the same address.
     pub(crate) fn is_one_for_all(&self) -> bool {
-        self.origin == Origin::Passed || self.address.socket_addr().is_none()
+        // The system would give what is sent to a group to each of several sockets.
+        let is_single = self.address.socket_addr().is_none() || is_group(&self.address);
+        self.origin == Origin::Passed || is_single
     }
 
     /// Returns whether other sockets can be bound to the same address, for a loop each.
     pub(crate) fn can_be_shared(&self) -> bool {
-        self.origin == Origin::Passed
-            || self.address.socket_addr().is_none()
-            || self.config.reuse_port
+        self.is_one_for_all() || self.config.reuse_port
     }
 
     /// Makes a stream socket accept connections. Does nothing for datagrams.
@@ -207,12 +215,21 @@ fn adopt_socket(
 ) -> io::Result<Socket> {
     let socket = Socket::from(passed.try_clone()?);
     set_options(&socket, at, config)?;
-    if at.is_datagram() {
+    if let Address::Udp(addr) = at {
         watch_destination(&socket, at);
+        groups::prepare(&socket, *addr, config)?;
+        groups::join(&socket, *addr, &config.udp)?;
+    } else if at.is_datagram() {
+        return Ok(socket);
     } else if backlog.is_some() || !sys::is_listening(socket.as_fd()) {
         socket.listen(config.backlog)?;
     }
     Ok(socket)
+}
+
+/// Returns whether datagrams to an address reach each socket that is bound to it.
+fn is_group(at: &Address) -> bool {
+    matches!(at, Address::Udp(addr) if addr.ip().is_multicast())
 }
 
 /// Returns whether an address belongs to several machines, like a broadcast address.

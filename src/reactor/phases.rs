@@ -11,6 +11,7 @@ use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
 use crate::reactor::connections::Listed;
+use crate::reactor::datagram::announce;
 use crate::reactor::hub::Hub;
 use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
@@ -195,6 +196,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if urgent.retires && !self.is_retired && !self.shutdown.has_begun() {
             self.is_retired = true;
             self.listeners.close_all(&mut self.net);
+        }
+        if !urgent.datagrams.is_empty() {
+            let (mut admission, listeners) = self.lend();
+            announce(urgent.datagrams, listeners, &mut admission.hub);
         }
         if !urgent.ends.is_empty() {
             let ends = urgent.ends.into_iter().collect();

@@ -36,6 +36,15 @@ pub(crate) struct Urgent {
     pub(crate) retires: bool,
     /// The connections to end, by their ids.
     pub(crate) ends: Vec<(u64, Ending)>,
+    pub(crate) datagrams: Vec<Announced>,
+}
+
+/// A datagram that a factory sends on its own account.
+#[derive(Debug)]
+pub(crate) struct Announced {
+    pub(crate) listener: usize,
+    pub(crate) to: Address,
+    pub(crate) data: Vec<u8>,
 }
 
 /// How a factory ends a connection.
@@ -198,6 +207,43 @@ impl<P> Actions<'_, P> {
     /// number.
     pub fn abort(&mut self, id: u64) {
         self.requests.urgent().ends.push((id, Ending::Abort));
+    }
+
+    /// Sends a datagram to any address at the end of the call, by the socket of the listener with this
+    /// number ([`Peer::listener`]): to a group, to all machines of a network, or to a machine that has
+    /// sent nothing yet. Whoever answers is a peer of that listener. A group is sent to as
+    /// [`UdpOptions`](crate::net::UdpOptions) say.
+    ///
+    /// A datagram that cannot be sent is dropped, counted
+    /// ([`datagrams_dropped`](Statistics::datagrams_dropped)), and told in the log at level debug: there
+    /// is no room, no such listener, it is too long, or a broadcast is not permitted. Nothing limits how
+    /// much is sent: what answers a datagram belongs into a protocol, whose limits keep it from being
+    /// used against others.
+    ///
+    /// ```
+    /// use serveloop::{Actions, Factory, Peer, protocols::Echo};
+    /// use std::time::Duration;
+    ///
+    /// /// Tells a group every ten seconds where the server is.
+    /// struct Announcing;
+    ///
+    /// impl Factory for Announcing {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn started(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         let group = "udp://239.1.2.3:9999".parse().expect("an address");
+    ///         actions.send_datagram(0, group, "echo is here");
+    ///     }
+    /// }
+    /// ```
+    pub fn send_datagram(&mut self, listener: usize, to: Address, data: impl Into<Vec<u8>>) {
+        let data = data.into();
+        let announced = Announced { listener, to, data };
+        self.requests.urgent().datagrams.push(announced);
     }
 
     /// Returns a waker with which other threads and connections have the factory's

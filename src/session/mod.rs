@@ -38,7 +38,7 @@ mod turn;
 mod unwind;
 
 pub use self::actions::{Actions, OpenConnection};
-pub(crate) use self::actions::{Ending, Listing, Requests};
+pub(crate) use self::actions::{Announced, Ending, Listing, Requests};
 pub(crate) use self::admitted::Admitted;
 pub use self::buffer::Buffer;
 pub(crate) use self::buffer::Input;

@@ -4,9 +4,13 @@
     reason = "calls into the C library that no dependency wraps"
 )]
 
+mod groups;
 mod passed;
 mod socket_file;
 
+pub(crate) use self::groups::{
+    interface_number, interface_with, join_source, only_own_groups, send_by,
+};
 pub(crate) use self::passed::{
     copy_descriptor, is_listening, monotonic_micros, remove_variables, take_descriptor,
 };
@@ -14,6 +18,7 @@ pub(crate) use self::socket_file::{bind_as, group_number};
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -139,11 +144,21 @@ pub(crate) fn enable(
     option: libc::c_int,
 ) -> io::Result<()> {
     let on: libc::c_int = 1;
-    let length = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the pointer and the length describe one live, initialised integer.
+    set_option(socket, level, option, &on)
+}
+
+/// Sets a socket option to a value that is all plain numbers.
+fn set_option<T: Copy>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let length = size_of_val(value) as libc::socklen_t;
+    // SAFETY: the pointer and the length describe one live, initialised value.
     let outcome = unsafe {
-        let (socket, on) = (socket.as_raw_fd(), (&raw const on).cast());
-        libc::setsockopt(socket, level, option, on, length)
+        let (socket, value) = (socket.as_raw_fd(), ptr::from_ref(value).cast());
+        libc::setsockopt(socket, level, option, value, length)
     };
 
     match outcome {

@@ -68,6 +68,11 @@ const PASSED_LISTEN: &str = "systemd://";
 ///   $ serveloop serve echo --listen tcp://:9999 --listen 'unix:///run/echo.sock?idle-timeout=0'
 ///   $ serveloop serve echo --listen 'unix:///run/echo.sock?mode=0660&group=www-data'
 ///
+/// A UDP listener at an address of multicast joins the group. interface, source, ttl, loopback and broadcast
+/// are options for that:
+///
+///   $ serveloop serve echo --listen 'udp://239.1.2.3:9999?interface=eth0'
+///
 /// In a URI with a query, a question mark in a path is written %3F, and a percent sign %25. On Linux,
 /// unix:@NAME is a name outside the file system.
 ///

@@ -1,11 +1,13 @@
 //! One datagram socket on the loop, whose datagrams are answered.
 
+mod announce;
 mod answer;
 mod index;
 mod peer_session;
 mod reply_limit;
 mod sessions;
 
+pub(in crate::reactor) use self::announce::announce;
 pub(crate) use self::answer::{answer_on_loop, answer_with};
 pub(in crate::reactor) use self::reply_limit::ReplyLimit;
 pub(in crate::reactor) use self::sessions::{DatagramSockets, Sessions};

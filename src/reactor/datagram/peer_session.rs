@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use crate::LOG_TARGET;
-use crate::address::Peer;
+use crate::address::Address;
 use crate::error::{CloseReason, Deadline};
 use crate::net::{Destination, Net};
 use crate::reactor::datagram::answer::TRIES;
@@ -144,11 +144,11 @@ impl<P: Protocol> PeerSession<P> {
                 continue;
             }
 
-            match send(self.session.peer(), self.source, data, socket, hub) {
+            let to = self.session.peer().address();
+            match send(to, self.source, data, socket, hub) {
                 Ok(()) => {
                     hub.effects.statistics.datagrams_sent += 1;
                     if !self.session.is_confirmed() {
-                        let to = self.session.peer().address();
                         hub.effects.reply_limit.count(to, context.config);
                     }
                     self.session.datagram_sent(length, context);
@@ -260,8 +260,8 @@ fn is_of_ip<P: Protocol>(session: &Session<P>) -> bool {
 }
 
 /// Sends a datagram, and tries again if a signal interrupts that.
-fn send<N: Net>(
-    peer: &Peer,
+pub(super) fn send<N: Net>(
+    to: &Address,
     source: Option<Destination>,
     data: &[u8],
     socket: &mut N::Datagram,
@@ -269,7 +269,7 @@ fn send<N: Net>(
 ) -> io::Result<()> {
     let mut sent = Ok(());
     for _ in 0..TRIES {
-        sent = hub.net.send_from(socket, data, peer.address(), source);
+        sent = hub.net.send_from(socket, data, to, source);
         let interrupted = |error: &io::Error| error.kind() == ErrorKind::Interrupted;
         if !sent.as_ref().is_err_and(interrupted) {
             break;

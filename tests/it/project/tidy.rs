@@ -72,7 +72,9 @@ const READS_FILES: &str = "layer/tls/pem";
 
 /// Files that may contain unsafe code, for calls that only the C library offers and to register
 /// signal handlers.
-const UNSAFE: [(&str, &str); 11] = [
+const UNSAFE: [(&str, &str); 13] = [
+    ("src", "sys/groups.rs"),
+    ("src", "sys/groups_linux.rs"),
     ("src", "sys/mod.rs"),
     ("src", "sys/passed.rs"),
     ("src", "sys/socket_file.rs"),

@@ -1,0 +1,38 @@
+//! Datagrams that a factory sends on its own account.
+
+use std::io::{self, ErrorKind};
+
+use crate::LOG_TARGET;
+use crate::net::Net;
+use crate::reactor::datagram::peer_session::send;
+use crate::reactor::hub::Hub;
+use crate::reactor::listeners::Listeners;
+use crate::session::Announced;
+
+/// Sends each datagram by the socket of its listener, or drops it.
+pub(in crate::reactor) fn announce<N: Net>(
+    all: Vec<Announced>,
+    listeners: &mut Listeners<N>,
+    hub: &mut Hub<'_, N>,
+) {
+    for Announced { listener, to, data } in all {
+        let sent = match listeners.datagram(listener) {
+            Some((socket, _)) => send(&to, None, &data, socket, hub),
+            None => Err(missing(listener)),
+        };
+
+        match sent {
+            Ok(()) => hub.effects.statistics.datagrams_sent += 1,
+            Err(error) => {
+                let length = data.len();
+                log::debug!(target: LOG_TARGET, "{to}: a datagram of {length} bytes was not sent: {error}");
+                hub.effects.statistics.datagrams_dropped += 1;
+            }
+        }
+    }
+}
+
+fn missing(listener: usize) -> io::Error {
+    let problem = format!("listener {listener} has no socket of datagrams");
+    io::Error::new(ErrorKind::NotFound, problem)
+}
