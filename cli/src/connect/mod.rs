@@ -21,6 +21,7 @@ use clap::{Args, ValueEnum};
 use serveloop::framing::{LengthPrefix, Lines, Netstring, Varint};
 use serveloop::{Address, Config, Limits};
 
+use crate::connect::datagrams::Manner;
 use crate::connect::framing::WireFraming;
 use crate::connect::keyboard::Unit;
 use crate::connect::line_client::LineClient;
@@ -73,10 +74,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///   $ serveloop connect unix:///tmp/sum.sock --framing length
 ///
 /// Over datagrams, each line is sent as a datagram, and each datagram that arrives is printed as a
-/// line. At the end of the input, missing replies are waited for:
+/// line, whenever it comes. At the end of the input, missing replies are waited for; with --keep-open, what
+/// comes is printed until nothing came for --timeout:
 ///
 ///   $ echo ping | serveloop connect udp://127.0.0.1:9999 --timeout 250ms
 ///   ping
+///   $ echo join | serveloop connect udp://127.0.0.1:9999 --keep-open --timeout 5s
 ///
 /// In some protocols the two sides take turns: a line, its reply, the next line. With --protocol, lines
 /// are sent without their newline, empty lines are skipped, and each reply is printed as a line:
@@ -119,7 +122,8 @@ pub(crate) struct Connect {
     #[arg(long, value_enum, default_value_t = FrameKind::Raw, conflicts_with = "protocol")]
     framing: FrameKind,
     /// Keep our side of the connection open at the end of the input, until the server closes the
-    /// connection or is silent for --timeout. Not with --protocol, which waits for every reply anyway
+    /// connection or is silent for --timeout. Over datagrams, print what comes until the server is silent
+    /// for --timeout, if it is given. Not with --protocol, which waits for every reply anyway
     #[arg(long, conflicts_with = "protocol")]
     keep_open: bool,
     /// Take turns, as clients of this protocol do
@@ -188,7 +192,12 @@ impl Connect {
 
         if addresses.iter().any(Address::is_datagram) {
             let patience = self.timeout.map_or(Some(DATAGRAM_PATIENCE), Into::into);
-            datagrams::exchange(&self.uri, &addresses, self.prompt, patience, &leftover)?;
+            let manner = Manner {
+                prompt: self.prompt,
+                patience,
+                stays: self.keep_open.then(|| self.timeout.and_then(Into::into)),
+            };
+            datagrams::exchange(&self.uri, &addresses, manner, &leftover)?;
         } else if let Some(talk) = self.protocol {
             let manners = self.manners(talk);
             let make = |ending| Turns::new(manners.clone(), ending);
@@ -246,8 +255,6 @@ impl Connect {
 
         let problem = if is_cut && is_datagram {
             "over datagrams each line is a message: --framing and --protocol are for streams"
-        } else if self.keep_open && is_datagram {
-            "a datagram has no end to keep open: --keep-open is for streams"
         } else if self.proxy_header.is_some() && is_datagram {
             "a datagram has no PROXY header: --proxy-header is for streams"
         } else if self.wire.is_some() && self.protocol != Some(LineClient::Command) {

@@ -36,17 +36,27 @@ const UNANSWERED_MOST: usize = 16;
 /// How long to wait before a datagram is sent again for which there was no room.
 const SEND_AGAIN: Duration = Duration::from_millis(10);
 
+/// How to talk.
+pub(crate) struct Manner {
+    /// What to ask for each line with, at a terminal.
+    pub(crate) prompt: Option<String>,
+    /// How long to wait for each missing reply. `None` waits for none.
+    pub(crate) patience: Option<Duration>,
+    /// Whether to print what comes after the end of the input too, until nothing came for this time, or
+    /// without end.
+    pub(crate) stays: Option<Option<Duration>>,
+}
+
 /// Sends each line that is typed to one of `addresses`, and prints what comes. At the end of the
-/// input, waits up to `patience` for each missing reply. If there is no peer at an address, the
-/// next one is tried, as long as nothing has been received.
+/// input, waits for missing replies, and for whatever may come if it is to stay. If there is no peer at
+/// an address, the next one is tried, as long as nothing has been received.
 ///
 /// # Errors
 /// Fails if no address works, a datagram gets no reply or cannot be sent, or standard output fails.
 pub(crate) fn exchange(
     name: &str,
     addresses: &[Address],
-    prompt: Option<String>,
-    patience: Option<Duration>,
+    manner: Manner,
     leftover: &Leftover,
 ) -> Result<(), Failure> {
     let named = |error: io::Error| {
@@ -56,7 +66,7 @@ pub(crate) fn exchange(
 
     let mut places = Places::new(addresses, leftover);
     let socket = places.next(None).map_err(named)?;
-    let mut exchange = Exchange::start(socket, places, prompt, patience).map_err(named)?;
+    let mut exchange = Exchange::start(socket, places, manner).map_err(named)?;
     match exchange.run() {
         // The reader closed standard output because it has what it wanted.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -145,6 +155,7 @@ struct Exchange<'a> {
     sender: SyncSender<Event>,
     events: Receiver<Event>,
     patience: Option<Duration>,
+    stays: Option<Option<Duration>>,
     is_asked: bool,
     input_ended: bool,
     /// The datagrams to be sent, and since when there has been no room for the first.
@@ -159,14 +170,9 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn start(
-        socket: Socket,
-        places: Places<'a>,
-        prompt: Option<String>,
-        patience: Option<Duration>,
-    ) -> io::Result<Self> {
+    fn start(socket: Socket, places: Places<'a>, manner: Manner) -> io::Result<Self> {
         let (sender, events) = mpsc::sync_channel(UNANSWERED_MOST);
-        let prompt = prompt.filter(|_| io::stdin().is_terminal());
+        let prompt = manner.prompt.filter(|_| io::stdin().is_terminal());
 
         let typed = sender.clone();
         let woken = move || drop(typed.send(Event::Typed));
@@ -180,7 +186,8 @@ impl<'a> Exchange<'a> {
             keyboard: Keyboard::start(input, unit, prompt, woken)?,
             sender,
             events,
-            patience,
+            patience: manner.patience,
+            stays: manner.stays,
             is_asked: false,
             input_ended: false,
             unsent: Vec::new(),
@@ -216,10 +223,7 @@ impl<'a> Exchange<'a> {
                 // An event of a socket that was given up.
                 Some(_) => {}
                 None if self.is_blocked.is_some() => self.check_blocked()?,
-                None => {
-                    self.lost += mem::take(&mut self.unanswered);
-                    self.unheard = self.unheard.take().map(|_| Vec::new());
-                }
+                None => self.give_up(),
             }
 
             self.send()?;
@@ -240,7 +244,17 @@ impl<'a> Exchange<'a> {
 
     fn is_over(&self) -> bool {
         let sent = self.input_ended && self.unsent.is_empty();
-        sent && (self.unanswered == 0 || self.patience.is_none())
+        sent && self.stays.is_none() && (self.unanswered == 0 || self.patience.is_none())
+    }
+
+    /// Waits no longer for what is missing, and for what may come at all if that was long enough.
+    fn give_up(&mut self) {
+        self.lost += mem::take(&mut self.unanswered);
+        self.unheard = self.unheard.take().map(|_| Vec::new());
+        let is_silent = |most: Duration| self.since.elapsed() >= most;
+        if self.input_ended && self.stays.flatten().is_some_and(is_silent) {
+            self.stays = None;
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -262,8 +276,10 @@ impl<'a> Exchange<'a> {
             return self.events.recv_timeout(SEND_AGAIN).ok();
         }
 
-        let deadline = self
-            .patience
+        let is_missing = self.stays.is_none() || self.unanswered > 0;
+        let patience = self.patience.filter(|_| is_missing);
+        let deadline = patience
+            .or(self.stays.flatten())
             .and_then(|patience| self.since.checked_add(patience))
             .filter(|_| self.input_ended || self.is_full());
         let Some(deadline) = deadline else {

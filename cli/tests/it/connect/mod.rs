@@ -1,5 +1,6 @@
 //! `serveloop connect` against our servers, and against those that do as a test says.
 
+mod datagrams;
 #[cfg(feature = "tls")]
 mod secure;
 mod turns;
@@ -508,11 +509,7 @@ fn a_unix_client_has_a_path_of_its_own_for_as_long_as_it_runs() {
 
 #[test]
 fn what_makes_no_sense_together_is_refused() {
-    let cases: [(&[&str], &str); 6] = [
-        (
-            &["udp://127.0.0.1:1", "--keep-open"],
-            "--keep-open is for streams",
-        ),
+    let cases: [(&[&str], &str); 5] = [
         (
             &["tcp://127.0.0.1:1", "--keep-open", "--protocol", "echo"],
             "cannot be used with",
