@@ -14,6 +14,15 @@ mod mio;
 mod open_sockets;
 mod socket;
 mod sockets;
+#[cfg_attr(
+    any(target_os = "linux", target_os = "android"),
+    path = "undelivered/linux.rs"
+)]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    path = "undelivered/other.rs"
+)]
+mod undelivered;
 mod unix_path;
 
 pub use crate::address::{
@@ -43,6 +52,18 @@ use crate::waker::Wake;
 
 /// The most events that one wait of [`Mio`] returns. After that many there may be more.
 pub(crate) const EVENTS_MOST: usize = 1_024;
+
+/// A datagram that was sent and did not arrive, as the network told: [`Net::undelivered`].
+#[derive(Debug)]
+pub struct Undelivered {
+    /// Where it was sent to.
+    pub to: Address,
+    /// Why it did not arrive: `ECONNREFUSED` if no program listens there, `EHOSTUNREACH`, and so on. With
+    /// `EMSGSIZE` it was too long for the path.
+    pub error: io::Error,
+    /// The most bytes that a packet on the path can have, if the network told.
+    pub mtu: Option<u32>,
+}
 
 /// What happened to one socket since the last poll.
 ///
@@ -362,6 +383,14 @@ pub trait Net {
     /// The system cannot watch the socket.
     fn await_room(&mut self, socket: &mut Self::Datagram) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Returns the next report that a datagram did not arrive, if there is one. The loop asks after an
+    /// [error](Event::error) of a socket whose peers have sessions, and after a call on it has failed. A
+    /// report is no more than a hint: a router may have sent it, or an impostor. The default knows of none.
+    fn undelivered(&mut self, socket: &mut Self::Datagram) -> Option<Undelivered> {
+        let _ = socket;
+        None
     }
 
     /// Closes a datagram socket. The default drops it.

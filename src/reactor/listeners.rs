@@ -64,6 +64,14 @@ impl<N: Net> Listeners<N> {
         }
     }
 
+    /// Notes that the system reports an error of a socket.
+    #[cold]
+    pub(super) fn note_error(&mut self, number: usize) {
+        if let Some(Some(Listener::Responder(responder))) = self.all.get_mut(number) {
+            responder.note_error();
+        }
+    }
+
     /// Marks every listener as readable, whatever the events said: one may still be on its way.
     pub(super) fn note_all_readable(&mut self) {
         self.all

@@ -52,7 +52,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let events = mem::take(&mut self.events);
         for event in &events {
             if event.token < FIRST_TOKEN {
-                self.note(event.token);
+                self.note(event.token, event.error);
             } else if !self.connections.note(event) {
                 self.effects.statistics.stale_events += 1;
             }
@@ -275,7 +275,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     /// Handles an event that is not a connection's.
-    fn note(&mut self, token: usize) {
+    fn note(&mut self, token: usize, has_error: bool) {
         match token {
             WAKER => {
                 self.answer_monitors();
@@ -296,6 +296,9 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             FIRST_OF_MODEL.. => self.model.iter_mut().for_each(|model| model.note(token)),
             _ => {
                 self.listeners.note_readable(token);
+                if has_error {
+                    self.listeners.note_error(token);
+                }
                 self.sessions.note_room(self.listeners.number_of(token));
             }
         }

@@ -100,7 +100,8 @@ pub(super) enum Consequence {
 }
 
 /// Classifies an error. See accept(2) on Linux, which also reports pending network errors of the
-/// new connection, and accept(2) in POSIX.
+/// new connection, and accept(2) in POSIX. A datagram socket may have the errors of what it sent
+/// before.
 fn consequence(error: &io::Error) -> Consequence {
     if error.kind() == io::ErrorKind::WouldBlock {
         return Consequence::Wait;
@@ -120,7 +121,9 @@ fn consequence(error: &io::Error) -> Consequence {
             | libc::ENETUNREACH
             | libc::ETIMEDOUT
             | libc::ECONNREFUSED
-            | libc::ECONNRESET,
+            | libc::ECONNRESET
+            | libc::EMSGSIZE
+            | libc::EACCES,
         ) => Consequence::Skip,
         Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT) => Consequence::Fail,
         _ => Consequence::Pause,

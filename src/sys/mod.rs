@@ -174,11 +174,12 @@ pub(crate) struct Message {
     pub(crate) from: SockAddr,
 }
 
-/// Receives one datagram into `data`, and its control messages into `control`.
+/// Receives one datagram into `data`, and its control messages into `control`, as `flags` say.
 pub(crate) fn receive_message(
     socket: BorrowedFd<'_>,
     data: &mut [u8],
     control: &mut [u8],
+    flags: libc::c_int,
 ) -> io::Result<Message> {
     let mut part = libc::iovec {
         iov_base: data.as_mut_ptr().cast(),
@@ -198,7 +199,7 @@ pub(crate) fn receive_message(
         // writable, and the message holds their lengths.
         let count = unsafe {
             message.msg_namelen = *length;
-            let count = libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0);
+            let count = libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags);
             *length = message.msg_namelen;
             count
         };

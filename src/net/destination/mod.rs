@@ -30,6 +30,9 @@ use crate::sys;
 )]
 mod layout;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(in crate::net) use self::layout::split;
+
 /// Room for the control messages of one datagram, in bytes. It holds those requested here, and some
 /// that others may have requested on a socket that was passed to us.
 const CONTROL_MOST: usize = 256;
@@ -82,7 +85,7 @@ pub(super) fn receive(
     buffer: &mut [u8],
 ) -> io::Result<(usize, SocketAddr, Option<Destination>)> {
     let mut control = [0; CONTROL_MOST];
-    let message = sys::receive_message(socket.as_fd(), buffer, &mut control)?;
+    let message = sys::receive_message(socket.as_fd(), buffer, &mut control, 0)?;
 
     let from = message
         .from

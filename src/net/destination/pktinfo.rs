@@ -23,7 +23,7 @@ pub(super) const WATCH_V6: i32 = libc::IPV6_RECVPKTINFO;
 pub(super) const TOLD_V4: i32 = libc::IP_PKTINFO;
 pub(super) const TELL_V4: i32 = libc::IP_PKTINFO;
 
-pub(super) fn split(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
+pub(in crate::net) fn split(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
     header::split::<LENGTH, HEADER, ALIGN>(control)
 }
 

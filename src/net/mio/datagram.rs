@@ -14,8 +14,9 @@ use crate::net::destination::Destination;
 use crate::net::open_sockets::Entered;
 use crate::net::socket;
 use crate::net::socket::Bound;
+use crate::net::undelivered;
 use crate::net::unix_path::SocketFile;
-use crate::sys;
+use crate::{LOG_TARGET, sys};
 
 /// A datagram socket of [`Mio`](crate::net::Mio).
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Datagram {
     pub(super) token: usize,
     /// Whether one is to come when there is room to send.
     pub(super) awaits_room: bool,
+    /// Whether the system reports datagrams that did not arrive.
+    pub(super) is_told: bool,
     _file: Option<SocketFile>,
 }
 
@@ -45,6 +48,7 @@ impl Datagram {
     /// Wraps a socket that is already bound.
     pub(super) fn new(bound: Bound, token: usize) -> io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
+        let is_told = bound.has_sessions() && watch(&bound);
         let is_mapped = bound.address.socket_addr().is_some_and(|it| it.is_ipv6());
         let kind = match &bound.address {
             Address::Unixgram(_) => Kind::Unix(OwnedFd::from(bound.socket).into()),
@@ -60,6 +64,7 @@ impl Datagram {
             is_mapped,
             token,
             awaits_room: false,
+            is_told,
             _file: bound.file,
         })
     }
@@ -78,6 +83,7 @@ impl Datagram {
             is_mapped: self.is_mapped,
             token: self.token,
             awaits_room: false,
+            is_told: self.is_told,
             _file: None,
         })
     }
@@ -157,6 +163,20 @@ impl AsFd for Datagram {
             Kind::Unix(socket) => socket.as_fd(),
         }
     }
+}
+
+/// Makes a socket collect reports of datagrams that did not arrive. Returns whether it does.
+fn watch(bound: &Bound) -> bool {
+    let Some(addr) = bound.address.socket_addr() else {
+        return false;
+    };
+    let is_dual = bound.config().dual_stack;
+    let watched = undelivered::watch(bound.as_fd(), addr, is_dual);
+    if let Err(error) = &watched {
+        let at = &bound.address;
+        log::debug!(target: LOG_TARGET, "{at}: cannot learn which datagrams did not arrive: {error}");
+    }
+    watched.is_ok()
 }
 
 /// Returns whether an address belongs to this machine, by binding to it. If that fails for lack of

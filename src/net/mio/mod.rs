@@ -32,7 +32,8 @@ use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::socket::Bound;
-use crate::net::{Destination, EVENTS_MOST, Event, Net, Sockets, SystemSockets, socket};
+use crate::net::{Destination, EVENTS_MOST, Event, Net, Sockets, SystemSockets, Undelivered};
+use crate::net::{socket, undelivered};
 use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 use crate::{LOG_TARGET, sys};
@@ -151,6 +152,28 @@ impl Mio {
     fn forget(&self, descriptor: BorrowedFd<'_>) {
         self.registrations.remove(self.poll.registry(), descriptor);
     }
+}
+
+/// How often to send a datagram again whose error may be that of an earlier one, to another peer. A call
+/// takes the error away, and another one may come in the meantime.
+const REPORTED_MOST: usize = 3;
+
+/// Returns whether an error of sendto(2) may be a report about another datagram.
+fn may_be_of_another(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENOPROTOOPT
+                | libc::EPROTO
+                | libc::EACCES
+                | libc::EMSGSIZE
+                | libc::EHOSTDOWN
+                | libc::EOPNOTSUPP
+        )
+    )
 }
 
 struct MioWake(::mio::Waker);
@@ -372,7 +395,13 @@ impl Net for Mio {
         to: &Address,
         source: Option<Destination>,
     ) -> io::Result<()> {
-        let sent = socket.send_from(data, to, source);
+        let mut sent = socket.send_from(data, to, source);
+        for _ in 0..REPORTED_MOST {
+            if !socket.is_told || !sent.as_ref().is_err_and(may_be_of_another) {
+                break;
+            }
+            sent = socket.send_from(data, to, source);
+        }
         let has_room = !matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
         if has_room && mem::take(&mut socket.awaits_room) {
             // A socket that is watched for room has an event for each datagram that leaves it.
@@ -384,6 +413,14 @@ impl Net for Mio {
     fn await_room(&mut self, socket: &mut Datagram) -> io::Result<()> {
         socket.awaits_room = true;
         self.change(socket.as_fd(), socket.token, BOTH)
+    }
+
+    fn undelivered(&mut self, socket: &mut Datagram) -> Option<Undelivered> {
+        if socket.is_told {
+            undelivered::next(socket.as_fd())
+        } else {
+            None
+        }
     }
 
     fn close_datagram(&mut self, socket: Datagram) {

@@ -13,6 +13,9 @@ use crate::reactor::model::Model;
 use crate::session::DATAGRAM_MOST;
 use crate::session::{Admitted, Factory, Refusal, Session, Tick, catch};
 
+/// The most reports of datagrams that did not arrive to look at in one turn.
+const REPORTS_MOST: usize = 1_024;
+
 /// What the reactor lends to its listeners, and uses itself for outbound connections.
 pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
     pub(in crate::reactor) hub: Hub<'a, N>,
@@ -128,6 +131,23 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         };
         let admitted = self.hub.env.admit(protocol, peer);
         self.sessions.begin(socket, count, admitted, &mut self.hub);
+    }
+
+    /// Tells sessions which of their datagrams did not arrive. Returns whether there may be more of that.
+    #[cold]
+    pub(in crate::reactor) fn take_reports(
+        &mut self,
+        socket: &mut N::Datagram,
+        listener: u16,
+    ) -> bool {
+        for _ in 0..REPORTS_MOST {
+            let Some(report) = self.hub.net.undelivered(socket) else {
+                return false;
+            };
+            self.sessions
+                .note_undelivered(report, listener, &mut self.hub);
+        }
+        true
     }
 
     /// Answers the datagram that is in the first `count` bytes of the turn's input, by a session of its

@@ -32,6 +32,8 @@ pub(super) struct Responder<D> {
     pub(super) source: Source,
     /// What becomes of a datagram.
     pub(super) kind: Kind,
+    /// Whether the system may have reports of datagrams that did not arrive.
+    has_reports: bool,
 }
 
 /// What becomes of the datagrams of a socket.
@@ -53,7 +55,13 @@ impl<D> Responder<D> {
                 true => Kind::Sessions,
                 false => Kind::OneShot,
             },
+            has_reports: false,
         }
+    }
+
+    /// Notes that the system reports an error of the socket.
+    pub(super) fn note_error(&mut self) {
+        self.has_reports = self.kind == Kind::Sessions;
     }
 
     /// Answers datagrams until none waits or the turn's budget is spent.
@@ -69,6 +77,9 @@ impl<D> Responder<D> {
         F: Factory,
         N: Net<Datagram = D>,
     {
+        if self.has_reports {
+            self.has_reports = admission.take_reports(&mut self.socket, number);
+        }
         for _ in 0..admission.hub.env.config.datagrams_per_turn {
             if !self.source.is_ready() {
                 return Ok(());

@@ -9,9 +9,10 @@ use std::mem;
 use log::Level;
 use slab::Slab;
 
+use crate::LOG_TARGET;
 use crate::address::Peer;
 use crate::error::{CloseReason, Deadline};
-use crate::net::Net;
+use crate::net::{Net, Undelivered};
 use crate::reactor::datagram::index::Index;
 use crate::reactor::datagram::peer_session::PeerSession;
 use crate::reactor::hub::Hub;
@@ -257,6 +258,34 @@ impl<P: Protocol> Sessions<P> {
             self.slots[slot].session.fail(CloseReason::Shed);
             self.end(slot, hub);
         }
+    }
+
+    /// Ends the session whose datagram did not arrive, unless it was too long for the path only.
+    #[cold]
+    pub(in crate::reactor) fn note_undelivered<N>(
+        &mut self,
+        report: Undelivered,
+        listener: u16,
+        hub: &mut Hub<'_, N>,
+    ) {
+        let Undelivered { to, error, mtu } = report;
+        let Some(slot) = self.find(&Peer::new(to, Some(listener))) else {
+            return;
+        };
+
+        let session = &mut self.slots[slot].session;
+        if error.raw_os_error() == Some(libc::EMSGSIZE) {
+            hub.effects.statistics.datagrams_dropped += 1;
+            let peer = session.peer();
+            let mtu = mtu.map_or_else(|| "fewer".to_owned(), |mtu| format!("at most {mtu}"));
+            log::debug!(
+                target: LOG_TARGET, id = peer.id();
+                "{peer}: a datagram was too long for the path, whose packets have {mtu} bytes"
+            );
+            return;
+        }
+        session.fail(CloseReason::Io(error));
+        self.end(slot, hub);
     }
 
     /// Ends every session now, for `reason`.

@@ -23,3 +23,5 @@ mod sessions;
 mod shutdown;
 #[cfg(not(mio_unsupported_force_poll_poll))]
 mod turn;
+#[cfg(target_os = "linux")]
+mod undelivered;
