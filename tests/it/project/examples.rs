@@ -450,6 +450,88 @@ fn udpecho_answers_datagrams_and_streams() {
     expect(&mut stream, b"QUIET");
 }
 
+fn player(address: &Address) -> UdpSocket {
+    let player = UdpSocket::bind("127.0.0.1:0").unwrap();
+    player.set_read_timeout(Some(PATIENCE)).unwrap();
+    player.connect(address.socket_addr().unwrap()).unwrap();
+    player
+}
+
+fn told(player: &UdpSocket) -> String {
+    let mut state = [0; 200];
+    let count = player.recv(&mut state).unwrap();
+    String::from_utf8(state[..count].to_vec()).unwrap()
+}
+
+#[test]
+fn arena_tells_those_who_have_joined_where_everybody_is() {
+    let arena = Example::run("arena", &["udp://127.0.0.1:0"]);
+    let address = arena.address();
+    let [one, other, stranger] = [0; 3].map(|_| player(&address));
+    // Who shows no ticket takes no part.
+    stranger.send(b"join 0").unwrap();
+    stranger.send(b"move 100 100").unwrap();
+    for (player, moves) in [(&one, "move 3 -1"), (&other, "move -2 2")] {
+        player.send(b"hello").unwrap();
+        let join = format!("join {}", told(player));
+        player.send(join.as_bytes()).unwrap();
+        player.send(moves.as_bytes()).unwrap();
+    }
+    for player in [&one, &other] {
+        let both = |state: &str| state.contains(":3,-1 ") && state.contains(":-2,2 ");
+        let state = std::iter::repeat_with(|| told(player)).find(|state| both(state));
+        assert!(state.is_some_and(|state| !state.contains(":100")));
+    }
+    // One that has gone is forgotten, without a word of it.
+    drop(other);
+    while told(&one).contains(":-2,2") {}
+    stranger.set_read_timeout(Some(millis(150))).unwrap();
+    assert!(stranger.recv(&mut [0; 9]).is_err());
+}
+
+#[test]
+fn syslog_counts_what_its_senders_send() {
+    let syslog = Example::run("syslog", &["udp://127.0.0.1:0?idle-timeout=1s"]);
+    let address = syslog.address();
+    let sender = player(&address);
+    for text in [
+        "<11>the disk is full\n",
+        "<14>two\nlines",
+        "<999>x",
+        "none",
+        "<13>",
+    ] {
+        sender.send(text.as_bytes()).unwrap();
+    }
+    let name = format!("udp://{}", sender.local_addr().unwrap());
+    assert_eq!(syslog.line(), format!("err {name} the disk is full"));
+    assert_eq!(syslog.line(), format!("info {name} two\\nlines"));
+    assert_eq!(syslog.line(), format!("notice {name} "));
+    let total = format!("total {name} err=1 notice=1 info=1 malformed=2");
+    assert_eq!(syslog.line(), total);
+
+    if require("logger") {
+        let port = address.socket_addr().unwrap().port().to_string();
+        let mut command = Command::new("logger");
+        command.args([
+            "-d",
+            "-n",
+            "127.0.0.1",
+            "-P",
+            &port,
+            "-p",
+            "local0.crit",
+            "hot",
+        ]);
+        assert!(command.status().unwrap().success());
+        let line = syslog.line();
+        assert!(
+            line.starts_with("crit udp://127.0.0.1:") && line.ends_with("hot"),
+            "{line}"
+        );
+    }
+}
+
 #[test]
 fn client_has_all_its_connections_answered() {
     let echo = Example::run("echo", &[ANYWHERE]);

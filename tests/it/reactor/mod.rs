@@ -13,6 +13,8 @@ mod echo;
 mod embedded;
 mod factory;
 mod faults;
+#[cfg(target_os = "linux")]
+mod forged;
 mod handshakes;
 mod late_turns;
 mod limits;
