@@ -201,9 +201,12 @@ impl Length {
     #[inline]
     pub(super) fn read(self, field: &[u8], limit: usize) -> Result<u64, ProtocolError> {
         let join = |length: u64, byte: &u8| length << 8 | u64::from(*byte);
-        let length = match self.order {
-            ByteOrder::BigEndian => field.iter().fold(0, join),
-            ByteOrder::LittleEndian => field.iter().rev().fold(0, join),
+        // Four bytes are by far the most common.
+        let length = match (<[u8; 4]>::try_from(field), self.order) {
+            (Ok(four), ByteOrder::BigEndian) => u32::from_be_bytes(four).into(),
+            (Ok(four), ByteOrder::LittleEndian) => u32::from_le_bytes(four).into(),
+            (_, ByteOrder::BigEndian) => field.iter().fold(0, join),
+            (_, ByteOrder::LittleEndian) => field.iter().rev().fold(0, join),
         };
 
         let adjusted = length.checked_add_signed(self.adjustment.into());

@@ -1,7 +1,7 @@
 //! A framing for messages that end with a line feed.
 
 use crate::error::ProtocolError;
-use crate::framing::search::{checked_length, find_from};
+use crate::framing::search::{checked_length, find_byte, find_from};
 use crate::framing::{Decoder, Encoder, Frame};
 
 /// Lines that end with LF or CRLF. A protocol receives them without the ending, and LF is added to
@@ -110,7 +110,7 @@ impl Decoder for Lines {
 impl Encoder for Lines {
     fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
         checked_length(payload.len() as u64, self.max)?;
-        if payload.contains(&b'\n') {
+        if find_byte(payload, b'\n').is_some() {
             return Err(ProtocolError::malformed(
                 "a line cannot contain a line feed",
             ));
