@@ -3,11 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use serveloop_measure::{Calls, Cores, Scenario, Tool, Tracer, line, per_message};
+use serveloop_measure::{Calls, Cores, Pace, Scenario, Tool, Tracer, line, per_message};
 
 use crate::options::Options;
 use crate::process::Running;
 use crate::servers::Kind;
+
+/// How many connections are counted at most: a port stays in use for a minute.
+const CONNECTIONS: u64 = 4_000;
 
 pub(crate) fn count(options: &Options, cores: &Cores) -> io::Result<()> {
     println!(
@@ -78,6 +81,34 @@ pub(crate) fn works(tool: Tool) -> bool {
     works
 }
 
+/// System calls that a connection with one message costs, from its beginning to its end.
+pub(crate) fn calls_per_connection(
+    options: &Options,
+    kind: Kind,
+    cores: &Cores,
+) -> io::Result<f64> {
+    let options = Options {
+        messages: options.messages.min(CONNECTIONS),
+        ..options.clone()
+    };
+    let run = |connections| {
+        let read = |tracer: &Tracer| Ok([tracer.calls()?.all]);
+        let scenario = Scenario {
+            pace: Pace::Churn,
+            ..scenario(&options, kind)
+        };
+        trace_load(
+            Tool::Strace,
+            &options,
+            kind,
+            cores,
+            (scenario, connections),
+            read,
+        )
+    };
+    Ok(per_message(half(&options), run)?[0])
+}
+
 fn half(options: &Options) -> u64 {
     (options.messages / 2).max(1)
 }
@@ -91,16 +122,32 @@ fn trace<const N: usize>(
     messages: u64,
     read: impl FnOnce(&Tracer) -> io::Result<[u64; N]>,
 ) -> io::Result<[u64; N]> {
-    let program = format!("{tool:?}").to_lowercase();
-    let name = format!("{program}.out.{}.{messages}", kind.name());
-    let tracer = Tracer::new(tool, Path::new(env!("CARGO_TARGET_TMPDIR")), &name);
+    let load = (scenario(options, kind), messages);
+    trace_load(tool, options, kind, cores, load, read)
+}
 
-    let scenario = Scenario {
+fn scenario(options: &Options, kind: Kind) -> Scenario {
+    Scenario {
         connections: options.few(),
         size: options.size,
         shape: kind.shape(),
         ..Scenario::default()
-    };
+    }
+}
+
+/// Runs a server under `tool` for so many messages of a load, and returns the counts.
+fn trace_load<const N: usize>(
+    tool: Tool,
+    options: &Options,
+    kind: Kind,
+    cores: &Cores,
+    (scenario, messages): (Scenario, u64),
+    read: impl FnOnce(&Tracer) -> io::Result<[u64; N]>,
+) -> io::Result<[u64; N]> {
+    let program = format!("{tool:?}").to_lowercase();
+    let name = format!("{program}.out.{}.{messages}", kind.name());
+    let tracer = Tracer::new(tool, Path::new(env!("CARGO_TARGET_TMPDIR")), &name);
+
     // On one core either side does all that it can before the other runs, so that all connections are
     // ready in every turn, however busy the machine is.
     let cores = Cores {

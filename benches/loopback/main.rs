@@ -12,7 +12,11 @@ mod counts;
 #[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
+mod departed;
+#[cfg(target_os = "linux")]
 mod epoll;
+#[cfg(target_os = "linux")]
+mod goals;
 #[cfg(target_os = "linux")]
 mod guard;
 #[cfg(target_os = "linux")]
@@ -31,6 +35,8 @@ mod process;
 mod run;
 #[cfg(target_os = "linux")]
 mod servers;
+#[cfg(target_os = "linux")]
+mod spread;
 #[cfg(target_os = "linux")]
 mod table;
 #[cfg(target_os = "linux")]

@@ -12,8 +12,13 @@ use crate::table::Row;
 
 /// Time for each connection in a measurement: with very many, for several messages of each.
 const EACH: Duration = Duration::from_micros(150);
-const BULK_SIZE: usize = 64 * 1024;
-const BULK_CONNECTIONS: usize = 10;
+/// Long messages: their name, their bytes, and on how many connections.
+pub(crate) const BULK: [(&str, usize, usize); 4] = [
+    ("4 KiB", 4 * 1024, 10),
+    ("16 KiB", 16 * 1024, 10),
+    ("64 KiB", 64 * 1024, 10),
+    ("1 MiB", 1024 * 1024, 4),
+];
 const DEPTH: usize = 16;
 
 /// What clients do, and for how long it is measured.
@@ -48,9 +53,15 @@ impl Trial {
 
     /// With long messages on few connections.
     pub(crate) fn bulk(self) -> Self {
+        let (_, size, connections) = BULK[2];
+        self.long(size, connections)
+    }
+
+    /// With messages of `size` bytes on so many connections.
+    pub(crate) fn long(self, size: usize, connections: usize) -> Self {
         self.with(Scenario {
-            connections: BULK_CONNECTIONS,
-            size: BULK_SIZE,
+            connections,
+            size,
             depth: 1,
             ..self.scenario
         })

@@ -12,13 +12,14 @@ const USAGE: &str = "\
 usage: cargo bench --bench loopback -- [options]
 
   --mode echo,churn,bulk,memory   what to measure; also: pipelined (16 messages under way), framing,
-                                  workers, busy (polling), crowd (few active among many), limit (out of
+                                  workers, busy (polling), crowd (few active among many), departed (memory
+                                  after a crowd), spread (connections over loops), limit (out of
                                   descriptors; needs prlimit), counts (needs valgrind and strace),
                                   guard (counts against their limits), targets (all in one table)
   --servers epoll,edge,mio,tokio,serveloop
                                   which servers to measure, compared with the first one; also: multi
                                   (tokio's two threads), workers (two loops), threads, framed, lines,
-                                  busy
+                                  busy, command (the built command)
   --connections 1,100,1000        how many connections are busy at a time (one number: the second)
   --size 64                       bytes per message
   --depth 1                       messages under way per connection
@@ -41,13 +42,15 @@ pub(crate) enum Mode {
     Workers,
     Busy,
     Crowd,
+    Departed,
+    Spread,
     Limit,
     Counts,
     Guard,
     Targets,
 }
 
-const MODES: [(&str, Mode); 13] = [
+const MODES: [(&str, Mode); 15] = [
     ("echo", Mode::Echo),
     ("pipelined", Mode::Pipelined),
     ("churn", Mode::Churn),
@@ -57,6 +60,8 @@ const MODES: [(&str, Mode); 13] = [
     ("workers", Mode::Workers),
     ("busy", Mode::Busy),
     ("crowd", Mode::Crowd),
+    ("departed", Mode::Departed),
+    ("spread", Mode::Spread),
     ("limit", Mode::Limit),
     ("counts", Mode::Counts),
     ("guard", Mode::Guard),
@@ -116,7 +121,8 @@ impl arguments::Options for Options {
     const USAGE: &'static str = USAGE;
 
     fn smoke() -> Self {
-        let counted = [Mode::Counts, Mode::Guard, Mode::Targets];
+        // These take long, whatever the numbers are.
+        let counted = [Mode::Counts, Mode::Guard, Mode::Targets, Mode::Departed];
         let modes = MODES.iter().map(|(_, mode)| *mode);
         let mut servers = Self::default().servers;
         servers.extend([Kind::Multi, Kind::Workers, Kind::Threads]);

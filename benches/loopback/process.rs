@@ -38,9 +38,15 @@ impl Running {
         };
 
         let mut command = launch::command(&[], tracer, &cores.servers)?;
-        let itself = env::current_exe()?;
-        command.args(before).arg(itself);
-        command.args(["--serve", kind.name(), &host.to_string()]);
+        command.args(before);
+        match kind.program(host) {
+            Some(program) => command.args(program?),
+            None => {
+                command
+                    .arg(env::current_exe()?)
+                    .args(["--serve", kind.name(), &host.to_string()])
+            }
+        };
 
         let process = Launched::spawn(&mut command)?;
         let announced = process.addresses(1, &Uninterrupted)?;

@@ -6,11 +6,13 @@ use serveloop_measure::{Cores, Machine, line};
 
 use crate::counts;
 use crate::crowd::crowd;
+use crate::departed::departed;
 use crate::guard::guard;
 use crate::limit::limit;
-use crate::measure::{Trial, memory};
+use crate::measure::{BULK, Trial, memory};
 use crate::options::{Mode, Options};
 use crate::servers::Kind;
+use crate::spread::spread;
 use crate::table::print;
 use crate::targets::targets;
 
@@ -36,7 +38,13 @@ pub(crate) fn measure(options: &Options) -> io::Result<()> {
                 }
             }
             Mode::Pipelined => compare("pipelined", few.deep(), options, cores)?,
-            Mode::Bulk => compare("bulk", few.bulk(), options, cores)?,
+            Mode::Bulk => {
+                for (_, size, connections) in BULK {
+                    compare("bulk", few.long(size, connections), options, cores)?;
+                }
+            }
+            Mode::Departed => departed(options, cores)?,
+            Mode::Spread => spread()?,
             Mode::Churn => compare("churn", few.churn(), options, cores)?,
             Mode::Busy => {
                 let servers = [Kind::Serveloop, Kind::Busy];

@@ -1,17 +1,20 @@
 //! The servers that are compared. All take their connections from the same kind of listener, so that
 //! its backlog and its options give no server an advantage.
 
-use std::io;
+use std::ffi::{OsStr, OsString};
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::Duration;
+use std::{env, io, process};
 
 use serveloop::framing::{
     FrameProtocol, FrameTransport, Framed, Framing, LengthPrefix, Lines, Message,
 };
 use serveloop::protocols::Echo;
-use serveloop::{Address, Config, Peer, ProtocolError, Server};
+use serveloop::{Address, Config, Peer, Protocol, ProtocolError, Server, Transport};
 use serveloop_measure::Shape;
 use serveloop_measure::launch::{announce, listen};
 
@@ -19,7 +22,7 @@ use crate::epoll::{self, Trigger};
 use crate::{logger, plain, tasks};
 
 const BUSY: Duration = Duration::from_micros(100);
-const MOST: usize = 20_000;
+const MOST: usize = 21_000;
 const FRAME_MOST: usize = 1 << 20;
 const BACKLOG: i32 = 1_024;
 
@@ -48,9 +51,13 @@ pub(crate) enum Kind {
     Patient,
     /// Runs into the limit of descriptors, and says what it logs.
     Scarce,
+    /// Closes a connection after its reply.
+    Closing,
+    /// What people run: the built command, `serve echo -q`, with all of its defaults.
+    Command,
 }
 
-const NAMES: [(&str, Kind); 13] = [
+const NAMES: [(&str, Kind); 15] = [
     ("epoll", Kind::Epoll),
     ("edge", Kind::Edge),
     ("mio", Kind::Mio),
@@ -64,6 +71,8 @@ const NAMES: [(&str, Kind); 13] = [
     ("busy", Kind::Busy),
     ("patient", Kind::Patient),
     ("scarce", Kind::Scarce),
+    ("closing", Kind::Closing),
+    ("command", Kind::Command),
 ];
 
 impl Kind {
@@ -89,6 +98,18 @@ impl Kind {
             return Self::Patient;
         }
         self
+    }
+
+    /// Returns the command line of a server that is a program of its own, and no part of this benchmark.
+    pub(crate) fn program(self, host: Ipv4Addr) -> Option<io::Result<Vec<OsString>>> {
+        let listen = format!("tcp://{host}:0");
+        let words = ["serve", "echo", "-q", "--listen", &listen].map(OsString::from);
+        (self == Self::Command).then(|| {
+            Ok([built()?.into_os_string()]
+                .into_iter()
+                .chain(words)
+                .collect())
+        })
     }
 
     /// Serves at a port of `host` until the process is killed. Says its address on standard output
@@ -125,6 +146,7 @@ impl Kind {
             Self::Lines => server.serve_forever(|_: &Peer| {
                 Some(Framed::new(Lines::new(FRAME_MOST), Frame(PhantomData)))
             }),
+            Self::Closing => server.serve_forever(|_: &Peer| Some(Closing)),
             _ => server.serve_forever(echo),
         };
         end.map(drop)
@@ -151,12 +173,64 @@ impl Kind {
     }
 }
 
+/// Builds the command as users have it, and returns its path. Where this benchmark was not started by
+/// cargo, the command must have been built before.
+fn built() -> io::Result<PathBuf> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    let outcome = BUILT.get_or_init(|| env::var_os("CARGO").map_or(Ok(()), |cargo| build(&cargo)));
+    outcome.clone().map_err(io::Error::other)?;
+
+    let deps = env::current_exe()?;
+    let directory = deps.ancestors().nth(2).unwrap_or(Path::new("."));
+    let path = directory.join("serveloop");
+    if path.is_file() {
+        return Ok(path);
+    }
+    let problem = format!(
+        "{} is not built: cargo build --release -p serveloop-cli",
+        path.display()
+    );
+    Err(io::Error::other(problem))
+}
+
+fn build(cargo: &OsStr) -> Result<(), String> {
+    let words = [
+        "build",
+        "--release",
+        "--locked",
+        "--quiet",
+        "-p",
+        "serveloop-cli",
+    ];
+    let status = process::Command::new(cargo).args(words).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the command was not built: {status}")),
+        Err(error) => Err(format!("{}: {error}", cargo.display())),
+    }
+}
+
 impl FromStr for Kind {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
         let found = NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, kind)| *kind).ok_or(())
+    }
+}
+
+/// Echoes what comes, and closes.
+struct Closing;
+
+impl Protocol for Closing {
+    fn data_received(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        transport.write(data);
+        transport.close();
+        Ok(data.len())
     }
 }
 

@@ -6,6 +6,7 @@ use serveloop_measure::{Cores, Figure, Tool};
 
 use crate::counts::{calls_per_message, instructions_per_message, works};
 use crate::crowd::slowing;
+use crate::goals::goals;
 use crate::measure::{Trial, memory};
 use crate::options::Options;
 use crate::servers::Kind;
@@ -18,7 +19,7 @@ const PEERS: [Kind; 3] = [Kind::Edge, Kind::Mio, Kind::Tokio];
 
 /// What is to be reached: so much at most, or at least.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+pub(crate) enum Target {
     Most(f64),
     Least(f64),
     /// Measured and stated.
@@ -53,7 +54,8 @@ pub(crate) fn targets(options: &Options, apart: &Cores) -> io::Result<()> {
     idle(options, apart)?;
     let together = apart.join()?;
     processor_time(few, options, &together)?;
-    framing(few, options, &together)
+    framing(few, options, &together)?;
+    goals(options, apart)
 }
 
 fn counts(options: &Options, cores: &Cores) -> io::Result<()> {
@@ -267,13 +269,13 @@ impl Target {
     }
 }
 
-fn line(what: &str, target: Target, ratio: Figure, compared: &str) {
+pub(crate) fn line(what: &str, target: Target, ratio: Figure, compared: &str) {
     let verdict = target.judge(ratio.median);
     let target = target.describe();
     println!("| {what} | {target} | {ratio} | {verdict} | {compared} |");
 }
 
-fn number(what: &str, target: Target, value: f64, digits: usize, compared: &str) {
+pub(crate) fn number(what: &str, target: Target, value: f64, digits: usize, compared: &str) {
     let verdict = target.judge(value);
     let target = target.describe();
     println!("| {what} | {target} | {value:.digits$} | {verdict} | {compared} |");
