@@ -7,7 +7,7 @@ use std::{io, iter, mem};
 use crate::address::{Address, Listen, Peer};
 use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
-use crate::net::{Bound, Mio, OpenSockets, bind_socket};
+use crate::net::{Bound, Mio, OpenSockets, Share, bind_socket};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
 use crate::service::monitor::Monitor;
 use crate::session::{Factory, Protocol};
@@ -426,7 +426,8 @@ impl Server {
     /// when one loop fails or panics, which shuts down the others. Returns the sum of all counters.
     ///
     /// Each loop has its own sockets on the same port, and the system spreads the clients among
-    /// them. This needs [`Config::reuse_port`], or the same option of each listener. A Unix socket has one path, so all loops share that
+    /// them. A loop that has got more streams than another hands some over, so that all have as many,
+    /// within a few in a hundred. This needs [`Config::reuse_port`], or the same option of each listener. A Unix socket has one path, so all loops share that
     /// one socket. The limits on connections, peers and memory apply to each loop.
     ///
     /// # Errors
@@ -470,6 +471,7 @@ impl Server {
         for (place, other) in left.into_iter().enumerate() {
             servers[place % workers].others.push(other);
         }
+        spread(&mut servers)?;
         Ok(servers)
     }
 
@@ -684,6 +686,21 @@ impl<F: Factory> Serving<F> {
     pub fn into_reactor(self) -> io::Result<Reactor<F>> {
         self.server.reactor(self.factory)
     }
+}
+
+/// Lets the loops of `servers` have as many connections each, of each listener.
+fn spread(servers: &mut [Server]) -> io::Result<()> {
+    let places = servers.first().map_or(0, |server| server.bound.len());
+    for place in 0..places {
+        if servers.len() < 2 || servers[0].bound[place].address.is_datagram() {
+            continue;
+        }
+        let shares = Share::of(servers.len()).map_err(lacking("cannot connect the loops"))?;
+        for (server, share) in servers.iter_mut().zip(shares) {
+            server.bound[place].share = Some(share);
+        }
+    }
+    Ok(())
 }
 
 /// Runs a loop until it ends, and returns its counters.

@@ -20,8 +20,10 @@ use crate::address::{KEEPALIVE_MOST, MODE_MOST, NetworkList, is_group};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// The most bytes of one read. A buffer of this size stays in the processor's cache.
-const READ_AT_ONCE: usize = 64 * KIB;
+/// The most bytes of one read. A buffer of this size stays in the processor's cache, and a message of
+/// 64 KiB with its header does not fill it: a read that fills its buffer is followed by one that may
+/// find nothing.
+const READ_AT_ONCE: usize = 128 * KIB;
 
 /// How long a trusted client may be silent before the system asks whether it is still there.
 const TRUSTED_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -78,7 +80,7 @@ pub struct Config {
     /// How long a listener pauses after the system had no descriptor or no memory for another
     /// connection. Default 100 ms.
     pub accept_pause: Duration,
-    /// The most bytes read from one connection per turn, in reads of at most 64 KiB. After each
+    /// The most bytes read from one connection per turn, in reads of at most 128 KiB. After each
     /// read, what the protocol has written is sent; more is read only if the peer takes all of it.
     /// Default 256 KiB.
     pub read_per_turn: usize,

@@ -14,6 +14,7 @@ mod mio;
 mod open_sockets;
 mod socket;
 mod sockets;
+mod spread;
 #[cfg_attr(
     any(target_os = "linux", target_os = "android"),
     path = "undelivered/linux.rs"
@@ -39,6 +40,7 @@ pub use self::open_sockets::{OpenSocket, OpenSockets};
 pub(crate) use self::socket::Bound;
 pub use self::sockets::Sockets;
 pub(crate) use self::sockets::SystemSockets;
+pub(crate) use self::spread::Share;
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -178,6 +180,14 @@ pub trait Net {
 
     /// Returns the time, from a clock that never goes back.
     fn now(&mut self) -> Instant;
+
+    /// Returns the nanoseconds since some moment in the past, which is always the same one, on the clock
+    /// that [`now`](Self::now) reads. The loop reads the time twice in each turn, and subtracting
+    /// `Instant`s takes longer than everything else about it. By default there is no such number, and
+    /// the loop asks for `now`.
+    fn nanos(&mut self) -> Option<u64> {
+        None
+    }
 
     /// Waits for events for up to `timeout`, or without limit if it is `None`, and appends them to
     /// `events`. A signal ends the wait without events and without an error.

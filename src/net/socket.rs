@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::address::{Address, Former, PassedSocket, is_name};
 use crate::config::Config;
 use crate::net::open_sockets::{Entered, OpenSockets};
+use crate::net::spread::Share;
 use crate::net::unix_path::{Access, SocketFile};
 use crate::net::{destination, groups, keepalive};
 use crate::{LOG_TARGET, sys};
@@ -25,6 +26,8 @@ pub(crate) struct Bound {
     pub(super) file: Option<SocketFile>,
     /// What it was bound with: the configuration, changed by the options of this listener.
     pub(super) config: Config,
+    /// The part of one loop of several in what is accepted.
+    pub(crate) share: Option<Share>,
     origin: Origin,
 }
 
@@ -100,6 +103,7 @@ impl Bound {
             file: None,
             config: config.clone(),
             origin,
+            share: None,
         }
     }
 

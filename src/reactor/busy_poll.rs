@@ -27,16 +27,28 @@ impl BusyPoll {
     }
 
     /// Waits as [`Net::poll`] does.
+    #[inline]
     pub(super) fn poll<N: Net>(
         &mut self,
         net: &mut N,
         events: &mut Vec<Event>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        let Some(most) = self.most.filter(|_| timeout != Some(Duration::ZERO)) else {
-            return net.poll(events, timeout);
-        };
+        match self.most {
+            None => net.poll(events, timeout),
+            Some(_) if timeout == Some(Duration::ZERO) => net.poll(events, timeout),
+            Some(most) => self.spin(net, events, timeout, most),
+        }
+    }
 
+    /// Polls without a wait for up to `most`, if that pays, and then waits.
+    fn spin<N: Net>(
+        &mut self,
+        net: &mut N,
+        events: &mut Vec<Event>,
+        timeout: Option<Duration>,
+        most: Duration,
+    ) -> io::Result<()> {
         let begin = net.now();
 
         if !self.pays {

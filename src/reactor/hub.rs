@@ -108,6 +108,8 @@ pub(crate) struct Effects {
     pub(super) handshakes: usize,
     /// How many connections on the loop have begun and not ended.
     pub(crate) live: usize,
+    /// How many bytes the connection that is served has written in this round.
+    pub(super) written: usize,
     /// How many bytes all connections hold together.
     pub(super) held: usize,
     /// How many bytes the sessions of datagrams hold together.
@@ -126,10 +128,19 @@ impl Effects {
             reply_limit: ReplyLimit::default(),
             handshakes: 0,
             live: 0,
+            written: 0,
             held: 0,
             held_by_sessions: 0,
             output: Some(Box::default()),
         }
+    }
+
+    /// Notes that a socket took `count` bytes of the connection that is served.
+    #[inline]
+    pub(super) fn note_written(&mut self, count: usize) {
+        self.written = self.written.wrapping_add(count);
+        let written = &mut self.statistics.bytes_written;
+        *written = written.wrapping_add(count as u64);
     }
 }
 

@@ -36,7 +36,7 @@ impl Linger {
             }
         }
 
-        let unsent = hub.net.unsent(stream);
+        let unsent = || hub.net.unsent(stream);
         if self.is_over(unsent, now, limits, hub.draining) {
             return Next::Reap;
         }

@@ -17,6 +17,9 @@ pub(super) struct Listeners<N: Net> {
     all: Vec<Option<Listener<N>>>,
     /// The number of the first that is a further socket, and the listeners that those belong to.
     others: (usize, Vec<u16>),
+    /// Whether one of them has work, and when the first pause ends: each turn asks for both.
+    is_ready: bool,
+    deadline: Option<Tick>,
 }
 
 impl<N: Net> Listeners<N> {
@@ -24,6 +27,8 @@ impl<N: Net> Listeners<N> {
         Self {
             all: Vec::new(),
             others: (0, Vec::new()),
+            is_ready: false,
+            deadline: None,
         }
     }
 
@@ -38,6 +43,7 @@ impl<N: Net> Listeners<N> {
     pub(super) fn push(&mut self, listener: Listener<N>) {
         self.all.push(Some(listener));
         self.others.0 = self.all.len();
+        self.review();
     }
 
     /// Adds a further socket of the listener with this number.
@@ -47,6 +53,7 @@ impl<N: Net> Listeners<N> {
         self.others
             .1
             .push(u16::try_from(number).unwrap_or(u16::MAX));
+        self.review();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,6 +69,7 @@ impl<N: Net> Listeners<N> {
         if let Some(Some(listener)) = self.all.get_mut(number) {
             listener.source_mut().note_readable();
         }
+        self.review();
     }
 
     /// Notes that the system reports an error of a socket.
@@ -78,26 +86,44 @@ impl<N: Net> Listeners<N> {
             .iter_mut()
             .flatten()
             .for_each(|listener| listener.source_mut().note_readable());
+        self.review();
     }
 
     /// Returns whether a listener has work that no event will announce.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
-        self.iter().any(|listener| listener.source().is_ready())
+        self.is_ready
     }
 
     /// Returns when a listener's pause ends, if one is paused.
+    #[inline]
     pub(super) fn deadline(&self) -> Option<Tick> {
-        self.iter()
-            .filter_map(|listener| listener.source().deadline())
-            .min()
+        self.deadline
     }
 
+    /// Ends the pauses that are over.
+    #[inline]
     pub(super) fn expire(&mut self, now: Tick) {
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.end_pauses(now);
+        }
+    }
+
+    #[cold]
+    fn end_pauses(&mut self, now: Tick) {
         self.all
             .iter_mut()
             .flatten()
             .for_each(|listener| listener.source_mut().expire(now));
+        self.review();
+    }
+
+    /// Looks at all listeners again, after one of them has changed.
+    fn review(&mut self) {
+        let sources = || self.iter().map(Listener::source);
+        let is_ready = sources().any(Source::is_ready);
+        self.deadline = sources().filter_map(Source::deadline).min();
+        self.is_ready = is_ready;
     }
 
     /// Serves what waits at each listener, up to `accepts` connections each. A listener whose
@@ -128,6 +154,7 @@ impl<N: Net> Listeners<N> {
             }
         }
 
+        self.review();
         last_error.filter(|_| self.is_empty())
     }
 
@@ -146,6 +173,7 @@ impl<N: Net> Listeners<N> {
                 listener.close(net);
             }
         }
+        self.review();
     }
 
     pub(super) fn close_all(&mut self, net: &mut N) {
@@ -153,6 +181,7 @@ impl<N: Net> Listeners<N> {
             .drain(..)
             .flatten()
             .for_each(|listener| listener.close(net));
+        self.review();
     }
 
     fn iter(&self) -> impl Iterator<Item = &Listener<N>> {

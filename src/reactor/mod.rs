@@ -20,6 +20,7 @@ mod log_limit;
 mod model;
 mod monitored;
 mod numbers;
+mod patience;
 mod peer_network;
 mod readiness;
 mod source;
@@ -52,7 +53,7 @@ use crate::reactor::hub::{Effects, Env};
 use crate::reactor::listeners::{Listener, Listeners};
 use crate::reactor::monitored::Monitored;
 use crate::reactor::token::FIRST_TOKEN;
-use crate::session::{Factory, Input, Requests, Tick};
+use crate::session::{Factory, Input, Requests, Tick, nanos};
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Waker, Wakers};
@@ -134,12 +135,16 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     /// The factory wants the loop to end with its last connection.
     is_retired: bool,
     shutdown: Shutdown,
-    /// How long the last turn's work took, and whether the next turn follows at once. If it does
-    /// not, `took` is measured anew before the wait.
-    took: Duration,
+    /// What the network's count of nanoseconds was when the clock began.
+    zero: u64,
+    /// When the last turn's work ended, and whether the next turn follows at once. If it does not,
+    /// `ended` is measured anew before the wait.
+    ended: Tick,
     follows: bool,
-    /// A turn that takes longer than this is examined more closely.
-    most: Duration,
+    /// Nothing has work but the connections of this turn's events.
+    is_direct: bool,
+    /// A turn that takes longer than so many nanoseconds is examined more closely.
+    most: u64,
     /// The turns are counted for a monitor, if there is one.
     monitored: Option<Box<Monitored>>,
     /// Why the last listener failed.
@@ -208,6 +213,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let mailbox = Mailbox::new(net.waker(WAKER)?);
         mailbox.set_alarm(config.max_buffered - config.max_buffered / 20);
         let env = Env::new(config, net.now(), mailbox, net.sockets());
+        // Read after the clock's beginning, so that no moment seems to be later than it is.
+        let zero = net.nanos().unwrap_or(0);
 
         Ok(Self {
             connections: Connections::new(env.config.max_connections),
@@ -227,9 +234,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             next_tick: Tick::ZERO,
             is_retired: false,
             shutdown: Shutdown::default(),
-            took: Duration::ZERO,
+            zero,
+            ended: Tick::ZERO,
             follows: false,
-            most,
+            is_direct: false,
+            most: nanos(most),
             monitored: None,
             failure: None,
         })
@@ -367,7 +376,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.drive();
         self.service_actions();
         self.reap();
-        self.effects.statistics.turns += 1;
+        let turns = &mut self.effects.statistics.turns;
+        *turns = turns.wrapping_add(1);
         Ok(())
     }
 
@@ -380,7 +390,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
 
         self.now();
-        self.took = Duration::ZERO;
+        self.ended = self.env.clock.tick();
         self.patience()
     }
 

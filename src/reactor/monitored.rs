@@ -42,7 +42,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.env.desk = Some(Arc::clone(&desk));
         self.monitored = Some(Monitored::new(desk, self.net.now()));
         // Every turn is looked at more closely.
-        self.most = Duration::ZERO;
+        self.most = 0;
     }
 
     /// Publishes that the loop begins, and sets the first heartbeat.

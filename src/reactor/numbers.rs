@@ -35,6 +35,15 @@ impl Numbers {
         numbers[slot] = number;
     }
 
+    /// Gives back what is kept for slots from `end` on, in which there are no connections.
+    pub(super) fn shrink(&self, end: usize) {
+        let mut numbers = self.numbers.borrow_mut();
+        numbers.truncate(end);
+        if numbers.len() < numbers.capacity() / 4 {
+            numbers.shrink_to(2 * end);
+        }
+    }
+
     /// Returns the local address of the open connection with this token.
     pub(super) fn local_address(&self, token: usize) -> Option<Address> {
         self.sockets.local_address(self.number(token)?)

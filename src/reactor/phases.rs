@@ -27,7 +27,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 self.start();
             }
             // The caller may have spent time elsewhere since the last turn.
-            self.took = self.elapsed();
+            self.ended = self.read_clock();
         }
 
         let timeout = match (self.patience(), timeout) {
@@ -42,23 +42,44 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Reads the clock, once for the whole turn.
     pub(crate) fn now(&mut self) {
-        let now = self.net.now();
-        self.env.clock.set(now);
+        let now = self.read_clock();
+        self.env.clock.advance(now);
+    }
+
+    #[inline]
+    fn read_clock(&mut self) -> Tick {
+        match self.net.nanos() {
+            Some(nanos) => Tick::from_nanos(nanos.saturating_sub(self.zero)),
+            None => self.env.clock.tick_of(self.net.now()),
+        }
     }
 
     /// Passes each event to its connection, listener or model, and starts a requested shutdown.
     pub(super) fn dispatch(&mut self) {
         self.connections.begin_turn();
-        let events = mem::take(&mut self.events);
-        for event in &events {
+        let is_requested = self.shutdown.is_requested();
+        self.is_direct = !is_requested
+            && self.connections.is_idle(self.env.clock.tick())
+            && self.events.iter().all(|event| event.token >= FIRST_TOKEN);
+        if !self.is_direct {
+            self.note_events();
+        }
+    }
+
+    /// Notes all events, and starts a requested shutdown.
+    fn note_events(&mut self) {
+        let mut is_mixed = false;
+        for event in &self.events {
             if event.token < FIRST_TOKEN {
-                self.note(event.token, event.error);
+                is_mixed = true;
             } else if !self.connections.note(event) {
                 self.effects.statistics.stale_events += 1;
             }
         }
 
-        self.events = events;
+        if is_mixed {
+            self.note_others();
+        }
         if self.shutdown.is_requested() {
             self.obey_request();
         }
@@ -67,9 +88,14 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Acts on deadlines that have passed.
     pub(super) fn expire(&mut self) {
         let now = self.env.clock.tick();
-        let most = self.env.config.timeouts_per_turn;
-        self.connections.expire(now, most);
-        self.sessions.expire(now, most);
+        if !self.is_direct && self.connections.deadline().is_some_and(|at| at <= now) {
+            let most = self.env.config.timeouts_per_turn;
+            self.connections.expire(now, most);
+        }
+        if self.sessions.deadline().is_some_and(|at| at <= now) {
+            let most = self.env.config.timeouts_per_turn;
+            self.sessions.expire(now, most);
+        }
         self.listeners.expire(now);
         if self.shutdown.expire(now) {
             self.end_all(false);
@@ -77,9 +103,21 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     /// Serves the connections that have work, then accepts new ones.
+    #[inline]
     pub(super) fn drive(&mut self) {
-        let (mut admission, _) = self.lend();
-        admission.connections.drive(&mut admission.hub);
+        let mut hub = Hub::new(
+            &mut self.net,
+            &self.env,
+            &mut self.effects,
+            &mut self.input,
+            self.shutdown.has_begun(),
+        );
+        if self.is_direct {
+            let stale = self.connections.serve(&self.events, &mut hub);
+            self.effects.statistics.stale_events += stale;
+        } else {
+            self.connections.drive(&mut hub);
+        }
         if self.listeners.is_ready() {
             self.accept(self.env.config.accepts_per_turn);
         }
@@ -91,9 +129,14 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Calls the factory, and begins the outbound connections that are due.
     pub(crate) fn service_actions(&mut self) {
-        let now = self.env.clock.now();
-        self.requests.again = self.requests.again.filter(|at| *at > now);
         let now = self.env.clock.tick();
+        if self
+            .requests
+            .again
+            .is_some_and(|at| self.env.clock.tick_of(at) <= now)
+        {
+            self.requests.again = None;
+        }
         if self.factory_deadline().is_some_and(|at| at <= now) {
             self.next_tick = now.after(REPEAT);
             self.act(F::handle_timeout);
@@ -107,6 +150,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     }
 
     /// Frees what has ended, and reports failures to the factory.
+    #[inline]
     pub(super) fn reap(&mut self) {
         self.check_pace();
         if let Some(model) = &mut self.model {
@@ -140,7 +184,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
 
         if cleans || reports || self.model.is_some() {
-            self.took = self.elapsed();
+            self.ended = self.read_clock();
         }
     }
 }
@@ -167,7 +211,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             now: self.env.clock.tick(),
         };
         let mut actions = Actions {
-            now: self.env.clock.now(),
+            clock: self.env.clock,
             statistics: &self.effects.statistics,
             requests: &mut self.requests,
             open: &open,
@@ -220,9 +264,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Measures how long the turn's work took. A slow turn is blamed on a connection only if it
     /// served no other, since reading the clock for each one would slow every message.
     fn check_pace(&mut self) {
-        self.took = self.elapsed();
-        if self.took > self.most {
-            self.note_long(self.took);
+        self.ended = self.read_clock();
+        let took = self.ended.nanos_since(self.env.clock.tick());
+        if took > self.most {
+            self.note_long(Duration::from_nanos(took));
         }
     }
 
@@ -241,12 +286,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if most.is_some_and(|most| took > most) {
             self.warn_slow(took);
         }
-    }
-
-    /// Returns how much time has passed since the turn's clock was read.
-    fn elapsed(&mut self) -> Duration {
-        let began = self.env.clock.now();
-        self.net.now().saturating_duration_since(began)
     }
 
     /// Counts a slow turn, and logs it.
@@ -272,6 +311,15 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 format_args!("a turn took {took} ms, for {count} connections"),
             ),
         }
+    }
+
+    /// Handles the events that are not connections'.
+    #[cold]
+    fn note_others(&mut self) {
+        let events = mem::take(&mut self.events);
+        let others = events.iter().filter(|event| event.token < FIRST_TOKEN);
+        others.for_each(|event| self.note(event.token, event.error));
+        self.events = events;
     }
 
     /// Handles an event that is not a connection's.
@@ -324,40 +372,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         (admission, &mut self.listeners)
     }
 
-    /// Returns how long the loop may wait if no event comes; `None` means without limit.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        let accepts = self.listeners.is_ready() && !self.is_full();
-        let begins = !self.requests.connects.is_empty() || self.shutdown.is_requested();
-        if accepts || begins || self.connections.is_busy() || self.sessions.is_busy() {
-            return Some(Duration::ZERO);
-        }
-
-        let next = [
-            self.listeners.deadline(),
-            self.shutdown.deadline(),
-            self.model.as_ref().and_then(|model| model.deadline()),
-            self.requests.again.map(|at| self.env.clock.tick_of(at)),
-            self.factory_deadline(),
-            self.postponed.deadline(),
-            self.sessions.deadline(),
-        ];
-
-        let first = self.connections.deadline();
-        let next = next.into_iter().fold(first, |one, other| match other {
-            Some(at) if one.is_none_or(|one| at < one) => other,
-            _ => one,
-        });
-
-        let now = self.env.clock.tick().after(self.took);
-        next.map(|at| at.since(now))
-    }
-
-    /// Returns whether postponed connections are to be tried again, or told of the shutdown.
-    #[cold]
-    fn is_due_again(&self) -> bool {
-        self.shutdown.has_begun() || self.postponed.is_due(self.env.clock.tick())
-    }
-
     /// Begins the outbound connections that were requested or postponed.
     #[cold]
     pub(super) fn begin_connects(&mut self) {
@@ -408,11 +422,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 self.effects.statistics.panics += 1;
             }
         }
-    }
-
-    /// Returns whether the model can take no further connections for now.
-    fn is_full(&self) -> bool {
-        self.model.as_ref().is_some_and(|model| model.is_full())
     }
 
     /// Serves the listeners. When the last one has failed, the loop shuts down and returns its

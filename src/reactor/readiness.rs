@@ -61,6 +61,9 @@ pub(super) const BEFORE: Flags = ERROR
 /// Flags to act on between reading and writing.
 pub(super) const AFTER: Flags = DUE.or(DRAINING);
 
+/// Flags with which a connection does not just wait for the next message.
+pub(super) const STIRRED: Flags = READABLE.or(DRAINING).or(RETIME).or(DUE).or(CONNECTING);
+
 /// Flags with which a connection may have something else to do than to send what is posted.
 pub(super) const ENGAGED: Flags = BEFORE
     .or(AFTER)
@@ -75,6 +78,8 @@ pub(super) const ENGAGED: Flags = BEFORE
 pub(super) enum Next {
     /// Wait for an event or a deadline.
     Wait,
+    /// Wait like most connections do: no deadline has become earlier, unless the protocol has one.
+    Rest,
     /// Serve it again in another turn: its budget is spent, its work is not done.
     Again,
     /// Serve it again in this turn or the next: there is more to read, and nothing left to send.
@@ -97,12 +102,19 @@ impl Readiness {
     /// Records an event. Returns true if the connection is to be queued for it.
     #[inline]
     pub(super) fn note(&mut self, event: &Event) -> bool {
+        self.note_now(event);
+        self.queue()
+    }
+
+    /// Records an event of a connection that is served at once. Returns false if it has ended.
+    #[inline]
+    pub(super) fn note_now(&mut self, event: &Event) -> bool {
         let mut news = READABLE.when(event.readable) | WRITABLE.when(event.writable);
         if event.closed | event.error {
             news = news | READABLE | HANGUP.when(event.closed) | ERROR.when(event.error);
         }
         self.0.set(news);
-        self.queue()
+        !self.0.any(ENDED)
     }
 
     pub(super) fn note_woken(&mut self) -> bool {

@@ -94,6 +94,18 @@ impl Timers {
         }
     }
 
+    /// Gives back what is kept for slots from `end` on, which have no deadlines, and for deadlines that
+    /// are gone.
+    pub(super) fn shrink(&mut self, end: usize) {
+        self.places.truncate(end);
+        if self.places.len() < self.places.capacity() / 4 {
+            self.places.shrink_to(2 * end);
+        }
+        if self.heap.len() < self.heap.capacity() / 4 {
+            self.heap.shrink_to(2 * self.heap.len());
+        }
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.heap.len()
@@ -208,5 +220,31 @@ mod tests {
                 check(&timers, &model);
             }
         }
+    }
+
+    #[test]
+    fn after_a_crowd_little_is_kept() {
+        let mut timers = Timers::with_capacity(100);
+        for slot in 0..10_000 {
+            timers.set_earlier(slot, tick(slot as u64));
+        }
+        for slot in (0..10_000).filter(|slot| slot % 4_000 != 0) {
+            timers.remove(slot);
+        }
+        timers.shrink(8_192);
+        assert_eq!((timers.len(), timers.next()), (3, Some(tick(0))));
+        assert!(timers.heap.capacity() <= 10, "{}", timers.heap.capacity());
+
+        timers.remove(8_000);
+        timers.remove(4_000);
+        timers.shrink(256);
+        assert!(
+            timers.places.capacity() <= 512,
+            "{}",
+            timers.places.capacity()
+        );
+        timers.set_earlier(9_999, tick(5));
+        assert_eq!(timers.pop(tick(0)), Some(0));
+        assert_eq!(timers.pop(tick(5)), Some(9_999));
     }
 }

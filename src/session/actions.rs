@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::{Address, Peer};
+use crate::session::clock::Clock;
 use crate::statistics::Statistics;
 use crate::waker::{FACTORY, Mailbox, Waker, Wakers};
 
 /// What [`Factory::service_actions`](crate::Factory::service_actions) and the other hooks of a factory
 /// can see and do.
 pub struct Actions<'a, P> {
-    pub(crate) now: Instant,
+    pub(crate) clock: Clock,
     pub(crate) statistics: &'a Statistics,
     pub(crate) requests: &'a mut Requests<P>,
     pub(crate) open: &'a dyn Listing<P>,
@@ -128,7 +129,7 @@ impl<P> Actions<'_, P> {
     /// Returns the time of this turn.
     #[must_use]
     pub fn now(&self) -> Instant {
-        self.now
+        self.clock.now()
     }
 
     /// Returns the loop's counters.
@@ -255,7 +256,7 @@ impl<P> Actions<'_, P> {
 
     /// Requests another turn within `delay`, even if no event occurs before then.
     pub fn call_again(&mut self, delay: Duration) {
-        let at = self.now.checked_add(delay);
+        let at = self.now().checked_add(delay);
         self.requests.again = self.requests.again.into_iter().chain(at).min();
     }
 
@@ -278,7 +279,7 @@ impl<P> Actions<'_, P> {
 impl<P> fmt::Debug for Actions<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Actions")
-            .field("now", &self.now)
+            .field("now", &self.now())
             .field("statistics", &self.statistics)
             .finish_non_exhaustive()
     }

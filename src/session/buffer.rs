@@ -124,8 +124,15 @@ impl Buffer {
     #[inline]
     pub fn push(&mut self, data: &[u8]) {
         if data.len() > self.bytes.capacity().wrapping_sub(self.bytes.len()) {
-            self.make_room(data.len());
+            return self.push_beyond(data);
         }
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// Appends what does not fit. In a function of its own, so that the other way has one check.
+    #[cold]
+    fn push_beyond(&mut self, data: &[u8]) {
+        self.make_room(data.len());
         self.bytes.extend_from_slice(data);
     }
 
@@ -157,10 +164,9 @@ impl Buffer {
         if count == waiting {
             return self.clear();
         }
-        assert!(
-            count < waiting,
-            "consumed {count} of {waiting} waiting bytes"
-        );
+        if count > waiting {
+            too_many(count, waiting);
+        }
         self.head += count;
     }
 
@@ -231,6 +237,12 @@ impl Buffer {
         self.bytes.truncate(end);
         (self.head, self.start) = (start, start);
     }
+}
+
+/// In a function of its own, so that a caller does not prepare the message.
+#[cold]
+fn too_many(count: usize, waiting: usize) -> ! {
+    panic!("consumed {count} of {waiting} waiting bytes")
 }
 
 /// Zeros at the end of a buffer, of which only those that were `filled` stay.

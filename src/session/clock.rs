@@ -25,6 +25,18 @@ impl Tick {
         Self(self.0.saturating_add(nanos(duration)))
     }
 
+    /// Returns the moment `nanos` nanoseconds after a clock began.
+    #[inline]
+    pub(crate) fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Returns how many nanoseconds after `earlier` this moment is, or zero if it is not later.
+    #[inline]
+    pub(crate) fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// Returns how long after `earlier` this moment is, or zero if it is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -37,7 +49,7 @@ impl Tick {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
-    now: Instant,
+    /// The last reading. As an instant it is made when somebody asks, which few messages do.
     tick: Tick,
 }
 
@@ -47,7 +59,6 @@ impl Clock {
     pub fn new(now: Instant) -> Self {
         Self {
             origin: now,
-            now,
             tick: Tick::ZERO,
         }
     }
@@ -55,17 +66,21 @@ impl Clock {
     /// Sets a new reading. A reading earlier than the last one is ignored, so time never goes back.
     #[inline]
     pub fn set(&mut self, now: Instant) {
-        if now > self.now {
-            self.now = now;
-            self.tick = self.tick_of(now);
-        }
+        self.advance(self.tick_of(now));
+    }
+
+    /// Sets a new reading like [`set`](Self::set).
+    #[inline]
+    pub(crate) fn advance(&mut self, now: Tick) {
+        self.tick = self.tick.max(now);
     }
 
     /// Returns the last reading.
     #[must_use]
     #[inline]
     pub fn now(&self) -> Instant {
-        self.now
+        // The sum was an instant when it was read.
+        self.instant_of(self.tick).unwrap_or(self.origin)
     }
 
     /// Returns the last reading as a tick.
@@ -104,7 +119,8 @@ impl Clock {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+/// Returns a duration in nanoseconds, or the most that there can be.
+pub(crate) fn nanos(duration: Duration) -> u64 {
     duration
         .as_secs()
         .saturating_mul(1_000_000_000)
@@ -123,6 +139,11 @@ mod tests {
         clock.set(start + Duration::from_secs(1));
 
         assert_eq!(clock.tick().since(Tick::ZERO), Duration::from_secs(2));
+        assert_eq!(clock.now(), start + Duration::from_secs(2));
+        clock.advance(Tick::from_nanos(7));
+        assert_eq!(clock.now(), start + Duration::from_secs(2));
+        clock.set(start + Duration::new(3, 1));
+        assert_eq!(clock.now(), start + Duration::new(3, 1));
         assert_eq!(
             clock.tick().after(Duration::MAX).after(Duration::MAX),
             Tick(u64::MAX)

@@ -136,7 +136,12 @@ impl<P: Protocol> Session<P> {
     }
 
     pub(super) fn show_datagram(&mut self, data: &[u8], context: &Context<'_>) -> usize {
-        self.show_by(data, context, take_datagram)
+        self.show_by(
+            data,
+            context.config.messages_per_turn,
+            context,
+            take_datagram,
+        )
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::CloseReason;
 use crate::session::clock::Tick;
 use crate::session::queue::Queue;
 use crate::session::state::{
-    LOST, OPENING, PANICKED, PAUSED, RATE_LIMITED, REPLACED, SHUTDOWN, STALLED,
+    BUSY, LOST, OPENING, PANICKED, PAUSED, RATE_LIMITED, REPLACED, RETIME, SHUTDOWN, STALLED,
 };
 use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
@@ -63,6 +63,34 @@ impl<P: Protocol> Session<P> {
 
         if !self.output().is_empty() {
             self.note_stalled(context);
+        }
+    }
+
+    /// Returns whether the session has no work without new input, and holds no bytes.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.state.flags.any(BUSY) && self.state.output.is_none()
+    }
+
+    /// Returns whether a session without output is quiet, and no deadline but perhaps its protocol's has
+    /// become earlier.
+    #[inline]
+    pub(crate) fn rests(&self) -> bool {
+        !self.state.flags.any(BUSY.or(RETIME))
+    }
+
+    /// Returns whether the protocol of a session that rests has a deadline, or has panicked when asked.
+    #[inline]
+    pub(crate) fn has_own_deadline(&mut self) -> bool {
+        self.protocol.poll_timeout(&mut self.state).is_some() || self.is_closing()
+    }
+
+    /// Works like `output_sent`, if nothing is queued.
+    #[inline]
+    pub(crate) fn buffer_sent(&mut self, count: usize, context: &Context<'_>) {
+        let (now, config) = (context.clock.tick(), context.config);
+        if self.state.buffer_sent(count, now, config) {
+            self.resume(context);
         }
     }
 

@@ -140,16 +140,17 @@ impl Linger {
     }
 
     /// Returns whether to close. The peer must have taken all of our `unsent` bytes, and have been
-    /// quiet for long enough or sent too much. After `linger_limit` the wait ends in any case.
+    /// quiet for long enough or sent too much. After `linger_limit` the wait ends in any case. The system
+    /// is asked for `unsent` only if nothing else keeps the connection.
     pub(crate) fn is_over(
         &self,
-        unsent: usize,
+        unsent: impl FnOnce() -> usize,
         now: Tick,
         limits: &Limits,
         draining: bool,
     ) -> bool {
         let enough = !self.reads() || now >= self.quiet_end(limits, draining);
-        (enough && unsent <= OUR_END) || now >= self.since.after(limits.linger_limit)
+        now >= self.since.after(limits.linger_limit) || (enough && unsent() <= OUR_END)
     }
 
     /// Returns when to check again, if nothing arrives before.

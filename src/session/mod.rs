@@ -21,6 +21,7 @@ mod datagram;
 mod end_line;
 mod ended;
 mod flags;
+mod in_place;
 mod lifecycle;
 mod nested;
 mod outbox;
@@ -30,6 +31,7 @@ mod queue;
 #[cfg(feature = "testing")]
 mod scripted;
 mod sending;
+mod shown;
 mod state;
 mod tap;
 mod tapping;
@@ -43,8 +45,8 @@ pub(crate) use self::admitted::Admitted;
 pub use self::buffer::Buffer;
 pub(crate) use self::buffer::Input;
 pub(crate) use self::catch::catch;
-pub(crate) use self::clock::REPEAT;
 pub use self::clock::{Clock, Tick};
+pub(crate) use self::clock::{REPEAT, nanos};
 pub(crate) use self::end_line::log_end;
 pub(crate) use self::ended::Traffic;
 pub use self::ended::{End, Ended};
@@ -54,6 +56,7 @@ pub(crate) use self::nested::EndInside;
 pub use self::outbox::{Outbox, Post, PostError};
 pub use self::protocol::{Factory, Protocol, Refusal};
 pub(crate) use self::queue::SLICES_MOST;
+pub(crate) use self::shown::LENT_LEAST;
 pub(crate) use self::tap::Tap;
 pub use self::transport::{Context, Driver, Transport};
 pub(crate) use self::unwind::take;
@@ -63,8 +66,8 @@ mod driver;
 use crate::address::Peer;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::state::{
-    ABORTED, AGAIN, BLOCKED, BUSY, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST,
-    PENDING, RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS,
+    ABORTED, AGAIN, BLOCKED, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, PENDING,
+    RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS,
 };
 use crate::session::unwind::Caught;
 
@@ -167,12 +170,6 @@ impl<P: Protocol> Session<P> {
         flags.any(PENDING) && !flags.any(BLOCKED) || flags.any(AGAIN) && !flags.any(CLOSING)
     }
 
-    /// Returns whether the session has no work without new input, and holds no bytes.
-    #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        !self.state.flags.any(BUSY) && self.state.output.is_none()
-    }
-
     /// Returns whether the driver is to end the connection when all output is sent.
     #[must_use]
     #[inline]
@@ -232,11 +229,8 @@ impl<P: Protocol> Session<P> {
             return self.show_unread(context);
         }
 
-        let taken = self.show(data, context);
-        if taken < data.len() {
-            self.keep(&data[taken..]);
-            self.check_length(data.len() - taken, context);
-        }
+        let taken = self.show(data, context.config.messages_per_turn, context);
+        self.keep_rest(data, taken, context);
     }
 
     /// Calls the protocol again if it asked for that. Shows unread bytes, or the end of the stream,
@@ -311,17 +305,8 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// Works like `output_sent`, if nothing is queued.
-    #[inline]
-    pub(crate) fn buffer_sent(&mut self, count: usize, context: &Context<'_>) {
-        let (now, config) = (context.clock.tick(), context.config);
-        if self.state.buffer_sent(count, now, config) {
-            self.resume(context);
-        }
-    }
-
     #[cold]
-    fn resume(&mut self, context: &Context<'_>) {
+    pub(super) fn resume(&mut self, context: &Context<'_>) {
         self.tell(context, P::resume_writing);
         self.take_posts(context);
     }
@@ -373,26 +358,36 @@ impl<P: Protocol> Session<P> {
     /// size that it needs.
     #[inline]
     pub fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, context: &Context<'_>) {
-        self.reclaim_buffer(scratch, context);
+        let _ = self.reclaim_buffer(scratch, context);
         if self.is_queued() {
             self.note_queue(context);
         }
     }
 
-    /// Works like `reclaim`, if the driver notes by itself that queued output waits.
+    /// Works like `reclaim`, if the driver notes by itself that queued output waits. Returns whether no
+    /// output waits in a buffer of the session's own.
     #[inline]
     pub(crate) fn reclaim_buffer(
         &mut self,
         scratch: &mut Option<Box<Buffer>>,
         context: &Context<'_>,
-    ) {
-        self.state.reclaim(scratch, context.clock.tick());
+    ) -> bool {
+        self.state.reclaim(scratch, context.clock)
     }
 
     /// Notes that the driver begins to wait for the peer to take output, which starts
     /// `write_timeout`. [`reclaim`](Self::reclaim) does this by itself.
     pub fn note_stalled(&mut self, context: &Context<'_>) {
         self.state.note_stalled(context.clock.tick());
+    }
+
+    /// Keeps what is left after the first `taken` bytes of `data`.
+    #[inline]
+    fn keep_rest(&mut self, data: &[u8], taken: usize, context: &Context<'_>) {
+        if taken < data.len() {
+            self.keep(&data[taken..]);
+            self.check_length(data.len() - taken, context);
+        }
     }
 
     #[cold]
@@ -408,7 +403,8 @@ impl<P: Protocol> Session<P> {
         let Some(mut unread) = self.unread.take() else {
             return;
         };
-        let taken = self.show(unread.as_slice(), context);
+        let most = context.config.messages_per_turn;
+        let taken = self.show(unread.as_slice(), most, context);
         unread.consume(taken);
         if !unread.is_empty() && !self.is_closing() {
             self.check_length(unread.len(), context);
@@ -432,10 +428,10 @@ impl<P: Protocol> Session<P> {
     }
 
     /// Shows `data` to the protocol until all of it is taken, the message is incomplete, the input
-    /// is blocked, or the turn's calls are used up. Returns how many bytes were taken.
+    /// is blocked, or `most` calls were made. Returns how many bytes were taken.
     #[inline]
-    fn show(&mut self, data: &[u8], context: &Context<'_>) -> usize {
-        self.show_by(data, context, take)
+    fn show(&mut self, data: &[u8], most: usize, context: &Context<'_>) -> usize {
+        self.show_by(data, most, context, take)
     }
 
     /// Works like `show`, by one of the two methods for data.
@@ -443,6 +439,7 @@ impl<P: Protocol> Session<P> {
     fn show_by(
         &mut self,
         data: &[u8],
+        most: usize,
         context: &Context<'_>,
         take: impl Fn(&mut P, &[u8], &mut Transport<'_>) -> Result<usize, ProtocolError>,
     ) -> usize {
@@ -452,11 +449,12 @@ impl<P: Protocol> Session<P> {
         let mut taken = 0;
 
         let outcome = catch(|| {
-            for _ in 0..context.config.messages_per_turn {
+            let mut left = most;
+            loop {
                 if state.flags.any(BLOCKED) {
                     return Ok(true);
                 }
-                let transport = &mut Transport { state, context };
+                let transport = &mut Transport::new(state, context);
                 let count = take(&mut protocol.0, &data[taken..], transport)?;
                 taken += count;
                 if taken == data.len() {
@@ -465,8 +463,11 @@ impl<P: Protocol> Session<P> {
                 if count == 0 {
                     return Ok(state.flags.any(BLOCKED));
                 }
+                left = left.saturating_sub(1);
+                if left == 0 {
+                    return Ok(true);
+                }
             }
-            Ok(true)
         });
 
         match outcome {

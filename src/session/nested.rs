@@ -54,6 +54,7 @@ impl<P: Protocol> Session<P> {
         outer: &mut Transport<'_>,
         event: impl FnOnce(&mut Self, &Context<'_>),
     ) -> usize {
+        outer.settle();
         let before = outer.waiting();
         mem::swap(&mut self.state.output, &mut outer.state.output);
         event(self, outer.context);
@@ -307,6 +308,7 @@ impl<'a> Transport<'a> {
         plain: &mut Vec<u8>,
         send: impl FnOnce(&[u8], &mut Self) -> Result<(), ProtocolError>,
     ) -> Result<(), ProtocolError> {
+        self.settle();
         let Some(output) = self.state.output.as_mut() else {
             return Ok(());
         };
@@ -328,6 +330,7 @@ impl<'a> Transport<'a> {
         if self.state.flags.any(MUTE) {
             return;
         }
+        self.settle();
         self.state.flags.set(WROTE);
         let output = self.state.output.get_or_insert_with(Box::default);
         let before = output.len();

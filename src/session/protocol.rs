@@ -693,7 +693,7 @@ impl<P> Actions<'_, P> {
             urgent: self.requests.urgent.take(),
         };
         let mut actions = Actions {
-            now: self.now,
+            clock: self.clock,
             statistics: self.statistics,
             requests: &mut requests,
             open,

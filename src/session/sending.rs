@@ -97,6 +97,7 @@ impl Transport<'_> {
         if self.state.flags.any(MUTE) {
             return;
         }
+        self.settle();
         self.state.flags.set(WROTE);
         let source = self.tapped(source);
         self.state.queue_mut().push_source(source);
@@ -124,6 +125,7 @@ impl Transport<'_> {
             return;
         }
 
+        self.settle();
         self.state.flags.set(WROTE);
         self.state.note_written(bytes.as_slice());
         if self.makes_room(length) {

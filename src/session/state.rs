@@ -502,14 +502,19 @@ impl State {
         }
     }
 
+    /// Takes the lent buffer back. Returns whether no output waits in a buffer of the session's own.
     #[inline]
-    pub(super) fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, now: Tick) {
+    pub(super) fn reclaim(&mut self, scratch: &mut Option<Box<Buffer>>, clock: &Clock) -> bool {
         match &self.output {
             Some(output) if output.is_empty() && scratch.is_none() => {
                 *scratch = self.output.take();
+                true
             }
-            None if scratch.is_some() => {}
-            _ => self.settle_output(scratch, now),
+            None if scratch.is_some() => true,
+            _ => {
+                self.settle_output(scratch, clock.tick());
+                self.output.is_none()
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::address::{Address, Credentials, Peer};
 use crate::config::{Config, ConfigError, Limits};
 use crate::error::{CloseReason, ProtocolError};
 use crate::session::clock::Clock;
+use crate::session::shown::Shown;
 use crate::session::state::{
     AGAIN, CLOSING, FINISHED, FULL, LIMITED, MUTE, PAUSED, QUEUED, RATE_LIMITED, RELIMITED, State,
     WANTED, WROTE,
@@ -105,16 +106,27 @@ impl fmt::Debug for Context<'_> {
 pub struct Transport<'a> {
     pub(super) state: &'a mut State,
     pub(super) context: &'a Context<'a>,
+    /// What the protocol is shown, if that can be sent from where it is.
+    pub(super) shown: Option<Shown<'a>>,
+}
+
+impl<'a> Transport<'a> {
+    #[inline]
+    pub(super) fn new(state: &'a mut State, context: &'a Context<'a>) -> Self {
+        Self {
+            state,
+            context,
+            shown: None,
+        }
+    }
 }
 
 impl Transport<'_> {
     /// Returns the same transport with a shorter lifetime.
     #[inline]
     pub(crate) fn reborrow(&mut self) -> Transport<'_> {
-        Transport {
-            state: self.state,
-            context: self.context,
-        }
+        self.settle();
+        Transport::new(self.state, self.context)
     }
 
     /// Sends `data` after everything written before. For a datagram, the data becomes part of the
@@ -132,19 +144,23 @@ impl Transport<'_> {
     /// made or read while there is room.
     #[inline]
     pub fn write(&mut self, data: &[u8]) {
-        if self.state.flags.any(MUTE.or(LIMITED).or(QUEUED)) {
-            return self.write_limited(data);
+        if self.state.flags.any(MUTE.or(LIMITED).or(QUEUED)) || self.shown.is_some() {
+            return self.write_unusual(data);
         }
         self.write_below(self.context.config.limits.high_water, data);
     }
 
-    /// Writes nothing, or with the limits or the tap of this connection, or behind what is queued.
+    /// Writes nothing, or from where the data is, or with the limits or the tap of this connection, or
+    /// behind what is queued.
     #[cold]
-    fn write_limited(&mut self, data: &[u8]) {
+    fn write_unusual(&mut self, data: &[u8]) {
         if self.state.flags.any(MUTE) {
             return;
         }
         self.state.note_written(data);
+        if self.shown.is_some() && self.lend_out(data) {
+            return;
+        }
         if self.state.flags.any(QUEUED) {
             self.state.flags.set(WROTE);
             return self.write_beyond_mark(data);
@@ -156,7 +172,7 @@ impl Transport<'_> {
     fn write_below(&mut self, high_water: usize, data: &[u8]) {
         self.state.flags.set(WROTE);
         let output = self.state.output.get_or_insert_with(Box::default);
-        if output.len() + data.len() >= high_water {
+        if output.len().wrapping_add(data.len()) >= high_water {
             return self.write_beyond_mark(data);
         }
         output.push(data);
@@ -170,6 +186,7 @@ impl Transport<'_> {
     /// because its peer may not accept output before it has sent its own. After
     /// [`close`](Self::close) or [`finish`](Self::finish), all data is taken and nothing is sent.
     pub fn write_some(&mut self, data: &[u8]) -> usize {
+        self.settle();
         if self.state.flags.any(MUTE) {
             return data.len();
         }
@@ -209,6 +226,7 @@ impl Transport<'_> {
     /// Ends the connection at once and drops output that was not sent yet. The peer of a TCP
     /// connection sees a reset.
     pub fn abort(&mut self) {
+        self.settle();
         self.state.fail(CloseReason::Aborted);
     }
 
@@ -368,7 +386,7 @@ impl Transport<'_> {
     /// Returns how many bytes of output wait to be sent.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.state.waiting()
+        self.state.waiting() + self.lent()
     }
 
     /// Returns the driver's time, which is read once per turn. It is virtual in tests.

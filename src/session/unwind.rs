@@ -27,7 +27,7 @@ impl<P: Protocol> Caught<P> {
         }
         state.note_over(context.config);
 
-        match catch(|| event(&mut self.0, &mut Transport { state, context })) {
+        match catch(|| event(&mut self.0, &mut Transport::new(state, context))) {
             Some(Ok(())) => {}
             Some(Err(error)) => self.reject(state, context, error),
             None => state.fail(CloseReason::Panicked),

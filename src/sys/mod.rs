@@ -12,7 +12,8 @@ pub(crate) use self::groups::{
     interface_number, interface_with, join_source, only_own_groups, send_by,
 };
 pub(crate) use self::passed::{
-    copy_descriptor, is_listening, monotonic_micros, remove_variables, take_descriptor,
+    copy_descriptor, is_listening, monotonic_micros, monotonic_nanos, remove_variables,
+    take_descriptor,
 };
 pub(crate) use self::socket_file::{bind_as, group_number};
 
@@ -95,6 +96,16 @@ pub(crate) fn wait_for(descriptor: Option<BorrowedFd<'_>>, events: libc::c_short
 pub(crate) fn has_input(descriptor: BorrowedFd<'_>) -> bool {
     let mut waits = [wait_for(Some(descriptor), libc::POLLIN)];
     poll(&mut waits, Some(Duration::ZERO)).is_ok() && waits[0].revents != 0
+}
+
+/// Has the allocator give the system what it keeps for later, also between blocks that are in use.
+/// Allocators other than glibc's do it by themselves, or not at all.
+pub(crate) fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim takes a plain number, and touches only what nobody uses.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The flag for every send. A write to a peer that is gone fails with an error, and never raises

@@ -80,13 +80,21 @@ pub(crate) fn is_listening(socket: BorrowedFd<'_>) -> bool {
 /// Returns the time of the system's monotonic clock in microseconds, which other processes read
 /// too.
 pub(crate) fn monotonic_micros() -> u64 {
+    monotonic_nanos() / 1_000
+}
+
+/// Returns the time of the system's monotonic clock in nanoseconds. An `Instant` is read from the same
+/// clock on Linux, but takes three times as many instructions to be subtracted from another.
+#[inline]
+pub(crate) fn monotonic_nanos() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: the pointer is to a live, writable time. Every system has this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000) + nanos / 1_000
+    // Neither is negative.
+    (time.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(time.tv_nsec as u64)
 }

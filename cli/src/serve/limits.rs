@@ -94,7 +94,7 @@ limits! {
         "Budgets per turn" {
             /// The most connections to accept from one listener in one turn of the loop
             accepts_per_turn: usize, "NUMBER";
-            /// The most bytes to read from one connection in one turn, at most 64 KiB at once
+            /// The most bytes to read from one connection in one turn, at most 128 KiB at once
             read_per_turn: Size, "SIZE";
             /// The most bytes to write to one connection in one turn, after each read
             write_per_turn: Size, "SIZE";

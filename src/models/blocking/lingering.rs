@@ -41,7 +41,7 @@ impl<S: BlockingStream> Lingering<'_, S> {
                 self.now();
             }
 
-            let unsent = self.stream.unsent();
+            let unsent = || self.stream.unsent();
             if linger.is_over(unsent, self.clock.tick(), &self.limits, draining) {
                 return;
             }

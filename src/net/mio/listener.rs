@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::net::open_sockets::Entered;
 use crate::net::socket;
 use crate::net::socket::Bound;
+use crate::net::spread::Share;
 use crate::net::unix_path::SocketFile;
 
 /// A listening socket of [`Mio`](crate::net::Mio).
@@ -22,6 +23,8 @@ pub struct Listener {
     /// Before the socket, which is closed after it.
     _entered: Option<Entered>,
     kind: Kind,
+    /// Who else accepts connections for this loop, and it for them.
+    pub(super) share: Option<Share>,
     _file: Option<SocketFile>,
 }
 
@@ -47,6 +50,7 @@ impl Listener {
         Ok(Self {
             _entered: bound.entered,
             kind,
+            share: bound.share,
             _file: bound.file,
         })
     }

@@ -32,6 +32,7 @@ use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::socket::Bound;
+use crate::net::spread::Placed;
 use crate::net::{Destination, EVENTS_MOST, Event, Net, Sockets, SystemSockets, Undelivered};
 use crate::net::{socket, undelivered};
 use crate::shutdown::ShutdownHandle;
@@ -42,6 +43,9 @@ pub use self::datagram::Datagram;
 pub use self::listener::Listener;
 pub(super) use self::listener::path_of;
 
+/// How many connections may be handed to other loops before one is kept, whatever the others have.
+const HANDOVERS_MOST: usize = 64;
+
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// What a stream is watched for. A read ends before an urgent byte, so a short read does not mean
@@ -50,6 +54,9 @@ const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 const STREAM: Interest = BOTH.add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const STREAM: Interest = BOTH;
+
+/// Whether an `Instant` is read from the clock that [`sys::monotonic_nanos`] reads.
+const IS_SAME_CLOCK: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The operating system's network, built on mio.
 ///
@@ -66,6 +73,8 @@ pub struct Mio {
     poll: Poll,
     events: Events,
     registrations: Registrations,
+    /// What asks the loop to end.
+    shutdown: Option<ShutdownHandle>,
 }
 
 impl Mio {
@@ -78,6 +87,7 @@ impl Mio {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MOST),
             registrations: Registrations::new(),
+            shutdown: None,
         })
     }
 
@@ -85,6 +95,10 @@ impl Mio {
     pub(crate) fn adopt_listener(&self, bound: Bound, token: usize) -> io::Result<Listener> {
         let listener = Listener::new(bound)?;
         self.watch(listener.as_fd(), token, Interest::READABLE)?;
+        if let Some(share) = &listener.share {
+            self.watch(share.as_fd(), token, Interest::READABLE)?;
+            self.registrations.keep_armed(share.as_fd());
+        }
         Ok(listener)
     }
 
@@ -149,6 +163,42 @@ impl Mio {
         }
     }
 
+    fn accept_next(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
+        let accepted = listener.accept();
+        if REARMS {
+            let descriptor = listener.as_fd();
+            self.rearm_after(descriptor, Interest::READABLE, &accepted, |_| false);
+        }
+        accepted
+    }
+
+    /// Accepts a connection that this loop is to serve, and hands over those that others are to.
+    fn accept_share(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
+        let is_ending = self
+            .shutdown
+            .as_ref()
+            .is_some_and(|handle| handle.requests() > 0);
+        if let Some(share) = &mut listener.share {
+            if is_ending {
+                share.close();
+            }
+            if let Some(accepted) = share.take() {
+                return Ok(accepted);
+            }
+        }
+
+        for _ in 0..HANDOVERS_MOST {
+            let accepted = self.accept_next(listener)?;
+            let Some(share) = listener.share.as_mut().filter(|_| !is_ending) else {
+                return Ok(accepted);
+            };
+            if let Placed::Here(accepted) = share.place(accepted) {
+                return Ok(accepted);
+            }
+        }
+        self.accept_next(listener)
+    }
+
     fn forget(&self, descriptor: BorrowedFd<'_>) {
         self.registrations.remove(self.poll.registry(), descriptor);
     }
@@ -195,6 +245,11 @@ impl Net for Mio {
         Instant::now()
     }
 
+    #[inline]
+    fn nanos(&mut self) -> Option<u64> {
+        IS_SAME_CLOCK.then(sys::monotonic_nanos)
+    }
+
     fn number(&self, stream: &Socket) -> i32 {
         stream.as_raw_fd()
     }
@@ -216,13 +271,15 @@ impl Net for Mio {
             }
         }
 
-        events.extend(self.events.iter().map(|event| Event {
-            token: event.token().0,
-            readable: event.is_readable(),
-            writable: event.is_writable(),
-            closed: event.is_read_closed() || event.is_priority(),
-            error: event.is_error(),
-        }));
+        for event in &self.events {
+            events.push(Event {
+                token: event.token().0,
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                closed: event.is_read_closed() || event.is_priority(),
+                error: event.is_error(),
+            });
+        }
         Ok(())
     }
 
@@ -238,6 +295,7 @@ impl Net for Mio {
         self.registrations.look_often(handle.as_fd());
         self.watch(handle.wakes(), token, Interest::READABLE)?;
         self.registrations.keep_armed(handle.wakes());
+        self.shutdown = Some(handle.clone());
         Ok(())
     }
 
@@ -254,12 +312,10 @@ impl Net for Mio {
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
-        let accepted = listener.accept();
-        if REARMS {
-            let descriptor = listener.as_fd();
-            self.rearm_after(descriptor, Interest::READABLE, &accepted, |_| false);
+        if listener.share.is_some() {
+            return self.accept_share(listener);
         }
-        accepted
+        self.accept_next(listener)
     }
 
     fn has_connection(&mut self, listener: &mut Listener) -> bool {
@@ -272,6 +328,9 @@ impl Net for Mio {
 
     fn close_listener(&mut self, listener: Listener) {
         self.forget(listener.as_fd());
+        if let Some(share) = &listener.share {
+            self.forget(share.as_fd());
+        }
         drop(listener);
     }
 

@@ -4,7 +4,7 @@
 use crate::net::Net;
 use crate::reactor::connection::Connection;
 use crate::reactor::hub::Hub;
-use crate::reactor::readiness::{ENGAGED, Next, WRITABLE};
+use crate::reactor::readiness::{ENGAGED, Next, STIRRED, WRITABLE};
 use crate::session::{Context, Protocol};
 
 /// What has become of a post.
@@ -39,16 +39,14 @@ impl<S, P: Protocol> Connection<S, P> {
 
         self.session.lend(&mut hub.effects.output);
         self.session.handle_post(&post, context);
-        self.send(hub, context, hub.env.config.write_per_turn);
-        self.session
+        self.send(hub, context, None);
+        let is_empty = self
+            .session
             .reclaim_buffer(&mut hub.effects.output, context);
 
-        if self.rests() {
-            return Delivery::Done(Next::Wait);
+        if is_empty && !self.readiness.any(STIRRED) && self.session.rests() {
+            return Delivery::Done(Next::Rest);
         }
-        if self.session.is_queued() {
-            self.session.note_queue(context);
-        }
-        Delivery::Done(self.settle(hub))
+        Delivery::Done(self.conclude_round(hub, context))
     }
 }

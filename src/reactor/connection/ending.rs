@@ -95,8 +95,13 @@ impl<S, P: Protocol> Connection<S, P> {
         self.release(hub);
         let linger = Linger::new(hub.now(), self.session.limits(&hub.env.config));
         self.aside = Some(Box::new(Aside::Linger(linger)));
-        self.readiness.set(LINGERING | READABLE | RETIME);
-        Next::Again
+        self.readiness.set(LINGERING | RETIME);
+        // What came before was read, or an event has announced it.
+        if self.readiness.any(READABLE) {
+            Next::Again
+        } else {
+            Next::Wait
+        }
     }
 
     fn linger<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) -> Next {

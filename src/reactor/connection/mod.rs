@@ -12,9 +12,11 @@ use crate::net::Net;
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{
     AFTER, BEFORE, CONNECTING, DEFERRED, DRAINING, DUE, ENDED, ERROR, FINISHED, HANDSHAKE, HANGUP,
-    LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, WOKEN, WRITABLE,
+    LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, STIRRED, WOKEN, WRITABLE,
 };
-use crate::session::{Context, Drain, Flags, Linger, Protocol, REPEAT, SLICES_MOST, Session, Tick};
+use crate::session::{
+    Context, Drain, Flags, LENT_LEAST, Linger, Protocol, REPEAT, SLICES_MOST, Session, Tick,
+};
 use crate::sys;
 
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Connection<S, P> {
     generation: u32,
     pub(super) readiness: Readiness,
     drain: Drain,
+    /// The last turn in which an event had it served at once.
+    turn: u16,
 }
 
 /// State that few connections have at a time, and then only one of the two.
@@ -46,6 +50,7 @@ impl<S, P: Protocol> Connection<S, P> {
             generation,
             readiness: Readiness::new(news),
             drain: Drain::new(),
+            turn: 0,
         }
     }
 
@@ -67,12 +72,21 @@ impl<S, P: Protocol> Connection<S, P> {
             ("generation", size_of::<u32>()),
             ("readiness", size_of::<Readiness>()),
             ("drain", size_of::<Drain>()),
+            ("turn", size_of::<u16>()),
         ]);
         fields
     }
 
     pub(super) fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// Returns whether this is the first event of the connection in a turn. A poller may report several,
+    /// and a connection has one share of a turn. One that was last served exactly 65,536 turns ago waits
+    /// for the next turn.
+    #[inline]
+    pub(super) fn is_new_in(&mut self, turn: u16) -> bool {
+        std::mem::replace(&mut self.turn, turn) != turn
     }
 
     pub(super) fn session(&self) -> &Session<P> {
@@ -101,11 +115,21 @@ impl<S, P: Protocol> Connection<S, P> {
         hub: &mut Hub<'_, N>,
         context: &Context<'_>,
     ) -> Next {
-        let written = hub.effects.statistics.bytes_written;
-        match self.round(hub, context, hub.env.config.write_per_turn) {
-            Next::More => self.drive_on(hub, context, written),
+        match self.round(hub, context, None) {
+            Next::More => self.drive_on(hub, context),
             next => next,
         }
+    }
+
+    /// Works like [`drive`](Self::drive), in a function of its own: the other is a part of its one
+    /// caller.
+    #[inline(never)]
+    pub(super) fn drive_again<N: Net<Stream = S>>(
+        &mut self,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+    ) -> Next {
+        self.drive(hub, context)
     }
 
     #[cold]
@@ -113,45 +137,58 @@ impl<S, P: Protocol> Connection<S, P> {
         &mut self,
         hub: &mut Hub<'_, N>,
         context: &Context<'_>,
-        written_before: u64,
     ) -> Next {
+        let most = hub.env.config.write_per_turn;
+        // What the first round has written was all there was, and may have been the whole share.
+        let mut left = most.saturating_sub(hub.effects.written);
         for _ in 1..hub.env.reads {
-            let written = hub.effects.statistics.bytes_written - written_before;
-            let left = hub.env.config.write_per_turn as u64 - written;
-            let Some(left) = usize::try_from(left).ok().filter(|left| *left > 0) else {
+            if left == 0 {
                 break;
-            };
-
-            match self.round(hub, context, left) {
-                Next::More => {}
+            }
+            match self.round(hub, context, Some(left)) {
+                Next::More => left = left.saturating_sub(hub.effects.written),
                 next => return next,
             }
         }
         Next::Again
     }
 
-    /// Reads at most once, and writes at most once, up to `write_most` bytes.
+    /// Reads at most once, and writes at most once, up to `write_most` bytes, or up to the turn's share.
     #[inline]
     fn round<N: Net<Stream = S>>(
         &mut self,
         hub: &mut Hub<'_, N>,
         context: &Context<'_>,
-        write_most: usize,
+        write_most: Option<usize>,
     ) -> Next {
         self.readiness.clear(QUEUED);
+        hub.effects.written = 0;
         let goes_on = !self.readiness.any(BEFORE) || self.prepare(hub, context);
 
         self.session.lend(&mut hub.effects.output);
         if goes_on {
-            self.receive(hub, context);
+            self.receive(hub, context, write_most);
             if self.readiness.any(AFTER) {
                 self.attend(context);
             }
             self.send(hub, context, write_most);
         }
 
-        self.session
+        let is_empty = self
+            .session
             .reclaim_buffer(&mut hub.effects.output, context);
+        if is_empty && !self.readiness.any(STIRRED) && self.session.rests() {
+            return Next::Rest;
+        }
+        self.conclude_round(hub, context)
+    }
+
+    /// Decides what comes after a round of a connection that does not just wait for the next message.
+    fn conclude_round<N: Net<Stream = S>>(
+        &mut self,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+    ) -> Next {
         if self.rests() {
             return Next::Wait;
         }
@@ -159,6 +196,19 @@ impl<S, P: Protocol> Connection<S, P> {
             self.session.note_queue(context);
         }
         self.settle(hub)
+    }
+
+    /// Returns the connection's deadline if its protocol has one, for a connection that rests.
+    #[inline]
+    pub(super) fn own_deadline<N>(
+        &mut self,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+    ) -> Option<Tick> {
+        if !self.session.has_own_deadline() {
+            return None;
+        }
+        self.deadline(hub, context)
     }
 
     /// Returns the connection's deadline, if it may have become earlier.
@@ -246,7 +296,12 @@ impl<S, P: Protocol> Connection<S, P> {
 
     /// Reads once and passes the input on, or lets the session go on with what it has.
     #[inline]
-    fn receive<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) {
+    fn receive<N: Net<Stream = S>>(
+        &mut self,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+        write_most: Option<usize>,
+    ) {
         if !self.readiness.any(READABLE) || !self.session.wants_input() {
             if self.session.has_more() {
                 self.session.handle_more(context);
@@ -266,10 +321,46 @@ impl<S, P: Protocol> Connection<S, P> {
                 }
                 let read = &mut hub.effects.statistics.bytes_read;
                 *read = read.wrapping_add(count as u64);
+                if count >= LENT_LEAST {
+                    return self.pass_on(count, hub, context, write_most);
+                }
                 self.session.handle_data(&hub.input[..count], context);
             }
             Err(error) => self.fail_or_wait(error, READABLE),
         }
+    }
+
+    /// Passes on long input, of which the protocol may send a part back as it is, without a copy.
+    #[cold]
+    fn pass_on<N: Net<Stream = S>>(
+        &mut self,
+        count: usize,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+        most: Option<usize>,
+    ) {
+        let most = most.unwrap_or(hub.env.config.write_per_turn);
+        let lent = self.session.handle_in_place(&hub.input[..count], context);
+        if lent.is_empty() {
+            return;
+        }
+
+        let output = &hub.input[lent];
+        let mut sent = 0;
+        // More than the turn's share is divided where all output is.
+        if self.readiness.any(WRITABLE) && output.len() <= most {
+            match hub.net.write(&mut self.stream, output) {
+                Ok(count) if count > 0 => {
+                    sent = count;
+                    if count < output.len() {
+                        self.readiness.clear(WRITABLE);
+                    }
+                    hub.effects.note_written(count);
+                }
+                outcome => self.note_unwritten(outcome),
+            }
+        }
+        self.session.sent_in_place(sent, &output[sent..], context);
     }
 
     /// Writes up to `most` bytes of the session's output. It has two callers, of which each is the whole
@@ -279,9 +370,10 @@ impl<S, P: Protocol> Connection<S, P> {
         &mut self,
         hub: &mut Hub<'_, N>,
         context: &Context<'_>,
-        most: usize,
+        most: Option<usize>,
     ) {
         if self.session.is_queued() {
+            let most = most.unwrap_or(hub.env.config.write_per_turn);
             return self.send_queue(hub, context, most);
         }
         let output = self.session.buffered();
@@ -289,6 +381,7 @@ impl<S, P: Protocol> Connection<S, P> {
             return;
         }
 
+        let most = most.unwrap_or(hub.env.config.write_per_turn);
         let output = &output[..output.len().min(most)];
         let length = output.len();
         match hub.net.write(&mut self.stream, output) {
@@ -333,8 +426,7 @@ impl<S, P: Protocol> Connection<S, P> {
         if count < length {
             self.readiness.clear(WRITABLE);
         }
-        let written = &mut hub.effects.statistics.bytes_written;
-        *written = written.wrapping_add(count as u64);
+        hub.effects.note_written(count);
     }
 
     /// Notes that the socket took nothing.

@@ -2,19 +2,19 @@
 
 mod listed;
 mod properties;
+mod relief;
+mod slots;
 mod visited;
 
 pub(super) use self::listed::Listed;
 
-use std::cmp::Reverse;
 use std::mem;
 
-use slab::Slab;
-
 use crate::address::Peer;
-use crate::error::CloseReason;
 use crate::net::{Event, Net};
 use crate::reactor::connection::{Connection, Delivery};
+use crate::reactor::connections::relief::shed;
+use crate::reactor::connections::slots::Slots;
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
@@ -25,13 +25,14 @@ use crate::waker::Woken;
 /// The most connections that can have a slot each. It matters only on 32-bit systems.
 pub(crate) const CONNECTIONS_MOST: usize = FIRST_TOKEN - 1;
 
-/// How much address space to reserve for connections at the start. Allocators map blocks of this
-/// size directly, so untouched parts take no memory. Growing later would leave smaller blocks
-/// behind, which add a fifth to the memory of a few thousand connections.
-const RESERVED_BYTES: usize = 1024 * 1024;
+/// For how many connections to reserve places of deadlines at the start. Growing later would leave
+/// smaller blocks behind.
+const RESERVED: usize = 8 * 1024;
 
 pub(super) struct Connections<S, P> {
-    slots: Slab<Connection<S, P>>,
+    slots: Slots<Connection<S, P>>,
+    /// How many bytes were freed that the allocator may still keep.
+    freed: usize,
     timers: Timers,
     /// Tokens of connections that have work, and of those served in this turn.
     ready: Vec<usize>,
@@ -43,15 +44,18 @@ pub(super) struct Connections<S, P> {
     /// Slots to be freed at the end of the turn.
     ended: Vec<usize>,
     generation: usize,
+    /// The number of the turn in which events had connections served at once, as far as it matters.
+    turn: u16,
 }
 
 impl<S, P: Protocol> Connections<S, P> {
     /// Creates an empty table for up to `most` connections.
     pub(super) fn new(most: usize) -> Self {
-        let reserved = most.min(RESERVED_BYTES / size_of::<Connection<S, P>>());
+        let reserved = most.min(RESERVED);
 
         Self {
-            slots: Slab::with_capacity(reserved),
+            slots: Slots::new(),
+            freed: 0,
             timers: Timers::with_capacity(reserved),
             ready: Vec::new(),
             running: Vec::new(),
@@ -59,6 +63,7 @@ impl<S, P: Protocol> Connections<S, P> {
             fresh: Vec::new(),
             ended: Vec::new(),
             generation: 0,
+            turn: 0,
         }
     }
 
@@ -162,7 +167,7 @@ impl<S, P: Protocol> Connections<S, P> {
 
     /// Queues every connection to be told of the shutdown.
     pub(super) fn note_shutdown(&mut self) {
-        for (slot, connection) in &mut self.slots {
+        for (slot, connection) in self.slots.iter_mut() {
             let is_told = connection.session().was_asked_to_finish();
             if !is_told && connection.readiness.note_shutdown() {
                 self.ready.push(token(slot, connection));
@@ -181,6 +186,62 @@ impl<S, P: Protocol> Connections<S, P> {
                 self.ready.push(token(slot, connection));
             }
         }
+    }
+
+    /// Returns whether every connection that has work is one of those that events announce.
+    #[inline]
+    pub(super) fn is_idle(&self, now: Tick) -> bool {
+        self.ready.is_empty() && self.timers.next().is_none_or(|at| now < at)
+    }
+
+    /// Notes each event and serves its connection at once, where nothing else has work. Returns how
+    /// many events were meant for connections that are gone.
+    ///
+    /// This is what usually happens, and it looks each connection up only once.
+    pub(super) fn serve<N: Net<Stream = S>>(
+        &mut self,
+        events: &[Event],
+        hub: &mut Hub<'_, N>,
+    ) -> u64 {
+        let Self {
+            slots,
+            timers,
+            ready,
+            running,
+            ended,
+            turn,
+            ..
+        } = self;
+        running.clear();
+        *turn = turn.wrapping_add(1);
+        hub.effects.handshakes = hub.env.config.handshakes_per_turn;
+        let mut context = hub.context(0);
+        let mut stale = 0;
+
+        for event in events {
+            let Some(connection) = find(slots, event.token) else {
+                stale += 1;
+                continue;
+            };
+            if !connection.readiness.note_now(event) {
+                continue;
+            }
+            if !connection.is_new_in(*turn) {
+                if connection.readiness.queue() {
+                    ready.push(event.token);
+                }
+                continue;
+            }
+
+            running.push(event.token);
+            context.id = event.token;
+            let next = connection.drive(hub, &context);
+            let lists = (&mut *timers, &mut *ready, &mut *ended);
+            if connection.conclude(next, lists, hub, &context) {
+                shed(slots, ended, hub);
+            }
+        }
+        stale
     }
 
     /// Serves every connection that has work: one round each, or several for one that sends a lot.
@@ -207,7 +268,7 @@ impl<S, P: Protocol> Connections<S, P> {
                 continue;
             };
             context.id = token;
-            let next = connection.drive(hub, &context);
+            let next = connection.drive_again(hub, &context);
             let lists = (&mut *timers, &mut *ready, &mut *ended);
             if connection.conclude(next, lists, hub, &context) {
                 shed(slots, ended, hub);
@@ -274,7 +335,7 @@ impl<S, P: Protocol> Connections<S, P> {
         hub: &mut Hub<'_, N>,
         end: impl Fn(&mut Connection<S, P>, &mut Hub<'_, N>),
     ) {
-        for (slot, connection) in &mut self.slots {
+        for (slot, connection) in self.slots.iter_mut() {
             if !connection.readiness.any(ENDED) {
                 end(connection, hub);
                 self.ended.push(slot);
@@ -290,6 +351,10 @@ impl<S, P: Protocol> Connections<S, P> {
         }
 
         self.fresh.clear();
+        let freed = self.slots.take_freed();
+        if freed > 0 {
+            self.shrink(freed, hub);
+        }
         debug_assert!(
             hub.effects.held == 0 || !self.slots.is_empty(),
             "{}",
@@ -346,7 +411,7 @@ impl<S, P: Protocol> Connections<S, P> {
         }
 
         self.fresh.push(token);
-        if next != Next::Wait && connection.readiness.queue() {
+        if !matches!(next, Next::Wait | Next::Rest) && connection.readiness.queue() {
             self.ready.push(token);
         }
 
@@ -375,6 +440,12 @@ impl<S, P: Protocol> Connection<S, P> {
         context: &Context<'_>,
     ) -> bool {
         match next {
+            Next::Rest => {
+                if let Some(at) = self.own_deadline(hub, context) {
+                    timers.set_earlier(context.id & SLOT_MASK, at);
+                }
+                return false;
+            }
             Next::Wait => {}
             Next::Reap => {
                 ended.push(context.id & SLOT_MASK);
@@ -397,41 +468,9 @@ impl<S, P: Protocol> Connection<S, P> {
     }
 }
 
-/// Ends the connections that hold the most until all together hold little enough. Of two that hold
-/// the same, the one in the lower slot ends first. What was posted for a connection counts in full,
-/// although others may share it, because it waits for the slowest.
-#[cold]
-fn shed<S, P: Protocol, N: Net<Stream = S>>(
-    slots: &mut Slab<Connection<S, P>>,
-    ended: &mut Vec<usize>,
-    hub: &mut Hub<'_, N>,
-) {
-    let sum: usize = slots.iter().map(|(_, connection)| connection.share()).sum();
-    debug_assert_eq!(sum, hub.effects.held, "what is held is what each holds");
-    if hub.effects.held_by_sessions > hub.effects.held {
-        return;
-    }
-
-    let holders = slots.iter().map(|(slot, connection)| {
-        let posted = connection.session().posted();
-        (connection.share().saturating_add(posted), slot)
-    });
-    let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
-    holders.sort_unstable_by_key(|(held, slot)| (Reverse(*held), *slot));
-    for (_, slot) in holders {
-        if hub.is_relieved() {
-            return;
-        }
-        if !slots[slot].readiness.any(ENDED) {
-            slots[slot].end(CloseReason::Shed, hub);
-            ended.push(slot);
-        }
-    }
-}
-
 #[inline]
 fn find<S, P: Protocol>(
-    slots: &mut Slab<Connection<S, P>>,
+    slots: &mut Slots<Connection<S, P>>,
     token: usize,
 ) -> Option<&mut Connection<S, P>> {
     slots
@@ -465,18 +504,12 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_no_more_than_its_ledger_says() {
-        /// Mirrors the slab's entry type, which is private.
-        #[expect(dead_code, reason = "only its size counts")]
-        enum Entry<T> {
-            Vacant(usize),
-            Occupied(T),
-        }
         let fields = Slot::ledger();
         let sum: usize = fields.iter().map(|(_, bytes)| bytes).sum();
         let padding = size_of::<Slot>().wrapping_sub(sum);
         assert!(padding < 8, "a field is missing or too much: {fields:?}");
 
-        let entry = size_of::<Entry<Slot>>();
+        let entry = slots::place_bytes::<Slot>();
         assert_eq!(entry, size_of::<Slot>(), "a slot costs nothing by itself");
         let all = entry + TIMER_BYTES + NUMBER_BYTES;
         assert!(

@@ -33,7 +33,7 @@ impl<S, P: Protocol> Connections<S, P> {
                 self.end_slot(slot, ending, hub);
             }
         }
-        pass.cursor >= self.slots.capacity()
+        pass.cursor >= self.slots.end()
     }
 
     /// Ends the open connection in a slot.

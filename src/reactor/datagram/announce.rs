@@ -5,18 +5,18 @@ use std::io::{self, ErrorKind};
 use crate::LOG_TARGET;
 use crate::net::Net;
 use crate::reactor::datagram::peer_session::send;
+use crate::reactor::datagram::sessions::DatagramSockets;
 use crate::reactor::hub::Hub;
-use crate::reactor::listeners::Listeners;
 use crate::session::Announced;
 
 /// Sends each datagram by the socket of its listener, or drops it.
 pub(in crate::reactor) fn announce<N: Net>(
     all: Vec<Announced>,
-    listeners: &mut Listeners<N>,
+    sockets: &mut impl DatagramSockets<N::Datagram>,
     hub: &mut Hub<'_, N>,
 ) {
     for Announced { listener, to, data } in all {
-        let sent = match listeners.datagram(listener) {
+        let sent = match sockets.datagram(listener) {
             Some((socket, _)) => send(&to, None, &data, socket, hub),
             None => Err(missing(listener)),
         };

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline, ProtocolError};
-use crate::session::{Actions, Ended, Factory, Post, Protocol, Requests, Tick, Transport, catch};
+use crate::session::{
+    Actions, Clock, Ended, Factory, Post, Protocol, Requests, Tick, Transport, catch,
+};
 use crate::statistics::Statistics;
 use crate::testing::simulation::hooks::pass_on_hooks;
 use crate::testing::simulation::ledger::{Number, Place, SharedLedger, Slip};
@@ -56,7 +58,7 @@ impl<F: Factory> Shared<F> {
         } = &mut *self.0.borrow_mut();
         let mut requests = Requests::new();
         let mut actions = Actions {
-            now,
+            clock: Clock::new(now),
             statistics: &Statistics::default(),
             requests: &mut requests,
             open: &(),

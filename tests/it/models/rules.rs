@@ -424,8 +424,8 @@ fn connections_are_spread_over_workers() {
         .collect();
     counts.retain(|count| *count > 0);
     assert_eq!(counts.len(), 2, "{counts:?}");
-    // Fair coins would leave one side with fewer than 20 of 100 once in a billion times.
-    assert!(counts.iter().all(|count| *count >= 20), "{counts:?}");
+    // Fair coins would leave one side with fewer than 45 in one of six runs.
+    assert!(counts.iter().all(|count| *count >= 45), "{counts:?}");
 }
 
 #[test]

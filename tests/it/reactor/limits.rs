@@ -118,18 +118,18 @@ fn read_in_a_turn<P: Protocol>(read_per_turn: usize, protocol: fn() -> P) -> u64
     // No event reports the flood, but before a client is cut off the loop looks at it once.
     reactor.turn(None).unwrap();
     let look = reactor.statistics().bytes_read;
-    assert!(look > 0 && look <= 64 << 10, "{look}");
+    assert!(look > 0 && look <= 128 << 10, "{look}");
     reactor.turn(None).unwrap();
     reactor.statistics().bytes_read - look
 }
 
 #[test]
 fn a_turn_reads_from_one_peer_up_to_its_budget() {
-    for budget in [1_000, 64 << 10, 256 << 10] {
+    for budget in [1_000, 64 << 10, 128 << 10, 256 << 10] {
         assert_eq!(read_in_a_turn(budget, || Discard), budget as u64);
     }
     // In equal parts, which may make a few bytes more.
-    assert_eq!(read_in_a_turn((64 << 10) + 1, || Discard), (64 << 10) + 2);
+    assert_eq!(read_in_a_turn((128 << 10) + 1, || Discard), (128 << 10) + 2);
 }
 
 #[test]

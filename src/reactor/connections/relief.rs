@@ -1,0 +1,74 @@
+//! How a loop gets memory back: by ending connections that hold too much, and after a crowd has left.
+
+use std::cmp::Reverse;
+
+use crate::error::CloseReason;
+use crate::net::Net;
+use crate::reactor::connection::Connection;
+use crate::reactor::connections::slots::Slots;
+use crate::reactor::connections::{Connections, RESERVED};
+use crate::reactor::hub::Hub;
+use crate::reactor::readiness::ENDED;
+use crate::session::Protocol;
+use crate::sys;
+
+/// After so many bytes were given back to the allocator, it is asked to give them back to the system.
+/// What the connections themselves had, such as boxed protocols, comes on top.
+const FREED_MOST: usize = 1024 * 1024;
+
+impl<S, P: Protocol> Connections<S, P> {
+    /// Gives back what is kept for each connection, after many have left.
+    #[cold]
+    pub(super) fn shrink<N>(&mut self, freed: usize, hub: &mut Hub<'_, N>) {
+        let end = self.slots.end();
+        self.timers.shrink(end);
+        hub.env.sockets.shrink(end);
+        for list in [
+            &mut self.ready,
+            &mut self.running,
+            &mut self.posted,
+            &mut self.fresh,
+            &mut self.ended,
+        ] {
+            list.shrink_to(RESERVED.max(2 * list.len()));
+        }
+
+        self.freed += freed;
+        if self.freed >= FREED_MOST {
+            self.freed = 0;
+            sys::give_memory_back();
+        }
+    }
+}
+
+/// Ends the connections that hold the most until all together hold little enough. Of two that hold
+/// the same, the one in the lower slot ends first. What was posted for a connection counts in full,
+/// although others may share it, because it waits for the slowest.
+#[cold]
+pub(super) fn shed<S, P: Protocol, N: Net<Stream = S>>(
+    slots: &mut Slots<Connection<S, P>>,
+    ended: &mut Vec<usize>,
+    hub: &mut Hub<'_, N>,
+) {
+    let sum: usize = slots.iter().map(|(_, connection)| connection.share()).sum();
+    debug_assert_eq!(sum, hub.effects.held, "what is held is what each holds");
+    if hub.effects.held_by_sessions > hub.effects.held {
+        return;
+    }
+
+    let holders = slots.iter().map(|(slot, connection)| {
+        let posted = connection.session().posted();
+        (connection.share().saturating_add(posted), slot)
+    });
+    let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
+    holders.sort_unstable_by_key(|(held, slot)| (Reverse(*held), *slot));
+    for (_, slot) in holders {
+        if hub.is_relieved() {
+            return;
+        }
+        if !slots[slot].readiness.any(ENDED) {
+            slots[slot].end(CloseReason::Shed, hub);
+            ended.push(slot);
+        }
+    }
+}
