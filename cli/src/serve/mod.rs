@@ -268,9 +268,7 @@ impl Serve {
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
         signals.tell(server.shutdown_handle());
-        let mut setting = self.setting(&server, &mut manager, &signals, &config)?;
-        setting.beside = side.listeners();
-        setting.objection = setting.objection.or(side.objection());
+        let mut setting = self.setting(&server, &mut manager, &signals, &config, &side)?;
         let monitor = side.is_needed().then(|| server.monitor());
 
         let notifier = manager.into_notifier().unwrap_or_else(|error| {
@@ -299,10 +297,7 @@ impl Serve {
         self.warn(&server, &config);
         describe_server(self.protocol.name(), server.uris().collect());
         if let Some(monitor) = monitor {
-            let about = About {
-                protocol: self.protocol.name(),
-                uris: server.uris().collect(),
-            };
+            let about = self.about(&server);
             side.start(Source::new(monitor, signals.leaving(), about))?;
         }
         announce(&server, &side);
@@ -333,21 +328,30 @@ impl Serve {
         manager: &mut Manager,
         signals: &Signals,
         config: &Config,
+        side: &SideServer,
     ) -> Result<Setting, Failure> {
         Ok(Setting {
             program: manager.program(),
             sockets: server.open_sockets(),
             places: server.places().to_vec(),
             names: Vec::new(),
-            beside: None,
+            beside: side.listeners(),
             handle: server.shutdown_handle(),
             asked: signals.asked(),
             notifier: None,
             drain: config.drain_timeout,
             is_forking: self.execution.is_forking(),
-            objection: self.protocol.objection_to_restarts(),
+            objection: self.protocol.objection_to_restarts().or(side.objection()),
             former: manager.word()?,
         })
+    }
+
+    /// Returns what pages say about the server.
+    fn about(&self, server: &BoundServer) -> About {
+        About {
+            protocol: self.protocol.name(),
+            uris: server.uris().collect(),
+        }
     }
 
     /// Returns where pages and administrators are served.
