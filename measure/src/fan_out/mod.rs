@@ -146,14 +146,18 @@ impl<'a> FanOut<'a> {
             if count != progress.0 {
                 progress = (count, now);
             } else if now - progress.1 > self.terms.patience {
-                let patience = humantime::format_duration(self.terms.patience);
-                let problem = format!("nothing that was published arrived for {patience}");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
+                return Err(self.silence());
             }
         }
     }
 
-    /// Counts deliveries for `duration`. Returns how long that took.
+    fn silence(&self) -> io::Error {
+        let patience = humantime::format_duration(self.terms.patience);
+        let problem = format!("nothing that was published arrived for {patience}");
+        io::Error::new(io::ErrorKind::TimedOut, problem)
+    }
+
+    /// Counts deliveries for `duration`, and then until there was at least one. Returns how long that took.
     ///
     /// # Errors
     /// The same as for [`run`](Self::run).
@@ -161,6 +165,12 @@ impl<'a> FanOut<'a> {
         let start = Instant::now();
         self.shared.told.borrow_mut().reset();
         self.run(duration)?;
+        while self.deliveries() == 0 {
+            if start.elapsed() > duration + self.terms.patience {
+                return Err(self.silence());
+            }
+            self.run(STEP)?;
+        }
         Ok(start.elapsed())
     }
 
