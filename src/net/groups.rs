@@ -93,6 +93,20 @@ pub(super) fn join(socket: &Socket, addr: SocketAddr, udp: &UdpOptions) -> io::R
     }
 }
 
+/// Joins the group of a socket that somebody else has bound, who may have joined it.
+///
+/// # Errors
+/// It cannot be joined.
+pub(super) fn join_passed(socket: &Socket, addr: SocketAddr, udp: &UdpOptions) -> io::Result<()> {
+    match join(socket, addr, udp) {
+        // Linux says this of a source that is heard already.
+        Err(error) if udp.source.is_some() && error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
 /// Says what may help.
 fn cannot_join(error: &io::Error, interface: u32) -> io::Error {
     let help = match error.raw_os_error() {

@@ -56,6 +56,16 @@ use crate::waker::Wake;
 pub(crate) const EVENTS_MOST: usize = 1_024;
 
 /// A datagram that was sent and did not arrive, as the network told: [`Net::undelivered`].
+///
+/// ```
+/// use serveloop::net::Undelivered;
+/// use std::io::{Error, ErrorKind};
+///
+/// let to = "udp://192.0.2.1:9".parse()?;
+/// let error = Error::from(ErrorKind::ConnectionRefused);
+/// let report = Undelivered { to, error, mtu: None };
+/// # Ok::<(), serveloop::net::AddressError>(())
+/// ```
 #[derive(Debug)]
 pub struct Undelivered {
     /// Where it was sent to.

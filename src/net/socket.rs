@@ -222,7 +222,7 @@ fn adopt_socket(
     if let Address::Udp(addr) = at {
         watch_destination(&socket, at);
         groups::prepare(&socket, *addr, config)?;
-        groups::join(&socket, *addr, &config.udp)?;
+        groups::join_passed(&socket, *addr, &config.udp)?;
     } else if at.is_datagram() {
         return Ok(socket);
     } else if backlog.is_some() || !sys::is_listening(socket.as_fd()) {

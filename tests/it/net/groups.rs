@@ -1,11 +1,13 @@
 //! Groups of multicast, and broadcasts: who hears what, by which interface, from whom.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
 
 use serveloop::net::{Mio, Net, UdpOptions};
 use serveloop::protocols::Echo;
+use serveloop::service::activation::Inherited;
 use serveloop::{Actions, Address, Config, Factory, Listen, Peer, Server};
 use socket2::{InterfaceIndexOrAddress, SockRef};
 
@@ -202,6 +204,38 @@ fn workers_share_a_group() {
         refused.to_string().contains("share this socket"),
         "{refused}"
     );
+}
+
+/// A socket that another process has bound is joined, unless it is a member already.
+#[test]
+fn a_socket_that_is_passed_joins_its_group() {
+    const NAME: &str = "net::groups::a_socket_that_is_passed_joins_its_group";
+    if !is_inside(NAME, ADDRESSES) {
+        return;
+    }
+    for uri in [
+        "udp://239.1.2.3:0?interface=d0",
+        "udp://232.1.2.3:0?interface=d0&source=10.9.0.2",
+        "udp://[ff02::7]:0?interface=d0",
+        "udp://[ff35::7]:0?interface=d0&source=fd00:9::2",
+    ] {
+        let old = Server::bind_with(&[read(uri)], Config::default()).unwrap();
+        let copies = old.open_sockets().list().unwrap().into_iter();
+        let inherited = Inherited::handed_on(copies.map(OwnedFd::from), None).unwrap();
+        let listen = inherited.listen_with(read(uri).options().clone()).unwrap();
+        let new = Server::bind_with(&[listen], Config::default());
+        let new = new.unwrap_or_else(|error| panic!("{uri}: {error}"));
+        assert_eq!(new.addresses(), old.addresses());
+    }
+
+    let bound = UdpSocket::bind((GROUP, 0)).unwrap();
+    let port = bound.local_addr().unwrap().port();
+    let options = read("udp://239.1.2.3:0?interface=d0").options().clone();
+    let listen = Inherited::new(bound, "").listen_with(options).unwrap();
+    let server = Server::bind_with(&[listen], Config::default()).unwrap();
+    let server = Serving::with(server, |_: &Peer| Some(Echo));
+    ask(&client(Ipv4Addr::new(10, 9, 0, 1)), (GROUP, port).into(), 1);
+    server.end();
 }
 
 #[test]
