@@ -87,8 +87,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let at = std::env::args().nth(1);
     let at = at.as_deref().unwrap_or("udp://127.0.0.1:9999");
-    let mut config = Config::default();
-    config.sessions = true;
+    let config = Config {
+        sessions: true,
+        ..Config::default()
+    };
     let server = Server::bind(&[at.parse()?], config)?;
     println!("listening on {}", server.addresses()[0]);
     let game = Game(Group::new(Lagging::DropOldest), Arena::default(), None);

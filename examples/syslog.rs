@@ -61,8 +61,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let at = std::env::args().nth(1);
     let listen: Listen = at.as_deref().unwrap_or("udp://127.0.0.1:5514").parse()?;
 
-    let mut config = Config::default();
-    config.sessions = true;
+    let mut config = Config {
+        sessions: true,
+        ..Config::default()
+    };
     // Most senders send from a port of their own each time.
     config.limits.first_message_timeout = Some(Duration::from_secs(10));
     config.limits.idle_timeout = Some(Duration::from_secs(10));

@@ -35,6 +35,7 @@ pub(crate) use self::token::NOBODY;
 
 mod phases;
 mod postponed;
+mod requests;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;

@@ -11,7 +11,6 @@ use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
 use crate::reactor::connections::Listed;
-use crate::reactor::datagram::announce;
 use crate::reactor::hub::Hub;
 use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
@@ -224,32 +223,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
         if self.requests.urgent.is_some() {
             self.obey_factory();
-        }
-    }
-
-    /// Ends what the factory wants ended: connections, or the server.
-    #[cold]
-    fn obey_factory(&mut self) {
-        let Some(urgent) = self.requests.urgent.take() else {
-            return;
-        };
-
-        if urgent.shutdown {
-            self.shutdown.request_all();
-        }
-        if urgent.retires && !self.is_retired && !self.shutdown.has_begun() {
-            self.is_retired = true;
-            self.listeners.close_all(&mut self.net);
-        }
-        if !urgent.datagrams.is_empty() {
-            let (mut admission, listeners) = self.lend();
-            announce(urgent.datagrams, listeners, &mut admission.hub);
-        }
-        if !urgent.ends.is_empty() {
-            let ends = urgent.ends.into_iter().collect();
-            let (mut admission, _) = self.lend();
-            admission.connections.end_some(&ends, &mut admission.hub);
-            admission.sessions.end_some(&ends, &mut admission.hub);
         }
     }
 

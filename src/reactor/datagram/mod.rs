@@ -5,6 +5,7 @@ mod answer;
 mod index;
 mod peer_session;
 mod reply_limit;
+mod reports;
 mod sessions;
 
 pub(in crate::reactor) use self::announce::announce;

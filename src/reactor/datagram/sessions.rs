@@ -9,10 +9,9 @@ use std::mem;
 use log::Level;
 use slab::Slab;
 
-use crate::LOG_TARGET;
 use crate::address::Peer;
 use crate::error::{CloseReason, Deadline};
-use crate::net::{Net, Undelivered};
+use crate::net::Net;
 use crate::reactor::datagram::index::Index;
 use crate::reactor::datagram::peer_session::PeerSession;
 use crate::reactor::hub::Hub;
@@ -31,7 +30,7 @@ pub(in crate::reactor) trait DatagramSockets<D> {
 
 /// All sessions of a loop's datagram sockets.
 pub(in crate::reactor) struct Sessions<P> {
-    slots: Slab<PeerSession<P>>,
+    pub(super) slots: Slab<PeerSession<P>>,
     index: Index,
     timers: Timers,
     /// How many sessions each network has that is limited.
@@ -260,34 +259,6 @@ impl<P: Protocol> Sessions<P> {
         }
     }
 
-    /// Ends the session whose datagram did not arrive, unless it was too long for the path only.
-    #[cold]
-    pub(in crate::reactor) fn note_undelivered<N>(
-        &mut self,
-        report: Undelivered,
-        listener: u16,
-        hub: &mut Hub<'_, N>,
-    ) {
-        let Undelivered { to, error, mtu } = report;
-        let Some(slot) = self.find(&Peer::new(to, Some(listener))) else {
-            return;
-        };
-
-        let session = &mut self.slots[slot].session;
-        if error.raw_os_error() == Some(libc::EMSGSIZE) {
-            hub.effects.statistics.datagrams_dropped += 1;
-            let peer = session.peer();
-            let mtu = mtu.map_or_else(|| "fewer".to_owned(), |mtu| format!("at most {mtu}"));
-            log::debug!(
-                target: LOG_TARGET, id = peer.id();
-                "{peer}: a datagram was too long for the path, whose packets have {mtu} bytes"
-            );
-            return;
-        }
-        session.fail(CloseReason::Io(error));
-        self.end(slot, hub);
-    }
-
     /// Ends every session now, for `reason`.
     pub(in crate::reactor) fn end_all<N>(
         &mut self,
@@ -417,7 +388,7 @@ impl<P: Protocol> Sessions<P> {
     }
 
     /// Tells a session that it is over, and forgets it.
-    fn end<N>(&mut self, slot: usize, hub: &mut Hub<'_, N>) {
+    pub(super) fn end<N>(&mut self, slot: usize, hub: &mut Hub<'_, N>) {
         let mut peer = self.slots.remove(slot);
         self.timers.remove(slot);
         self.index.remove(self.index.hash(peer.session.peer()));

@@ -491,7 +491,10 @@ fn arena_tells_those_who_have_joined_where_everybody_is() {
 
 #[test]
 fn syslog_counts_what_its_senders_send() {
-    let syslog = Example::run("syslog", &["udp://127.0.0.1:0?idle-timeout=1s"]);
+    let syslog = Example::run(
+        "syslog",
+        &["udp://127.0.0.1:0?sessions=true&idle-timeout=1s"],
+    );
     let address = syslog.address();
     let sender = player(&address);
     for text in [

@@ -1,0 +1,34 @@
+//! What the hooks of a factory have asked for, apart from connections.
+
+use crate::net::Net;
+use crate::reactor::Reactor;
+use crate::reactor::datagram::announce;
+use crate::session::Factory;
+
+impl<F: Factory, N: Net> Reactor<F, N> {
+    /// Sends what the factory wants sent, and ends what it wants ended: connections, or the server.
+    #[cold]
+    pub(super) fn obey_factory(&mut self) {
+        let Some(urgent) = self.requests.urgent.take() else {
+            return;
+        };
+
+        if urgent.shutdown {
+            self.shutdown.request_all();
+        }
+        if urgent.retires && !self.is_retired && !self.shutdown.has_begun() {
+            self.is_retired = true;
+            self.listeners.close_all(&mut self.net);
+        }
+        if !urgent.datagrams.is_empty() {
+            let (mut admission, listeners) = self.lend();
+            announce(urgent.datagrams, listeners, &mut admission.hub);
+        }
+        if !urgent.ends.is_empty() {
+            let ends = urgent.ends.into_iter().collect();
+            let (mut admission, _) = self.lend();
+            admission.connections.end_some(&ends, &mut admission.hub);
+            admission.sessions.end_some(&ends, &mut admission.hub);
+        }
+    }
+}
