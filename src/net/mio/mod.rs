@@ -25,6 +25,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
@@ -202,6 +203,19 @@ impl Mio {
     fn forget(&self, descriptor: BorrowedFd<'_>) {
         self.registrations.remove(self.poll.registry(), descriptor);
     }
+
+    /// Forgets a socket that another process may have too. While it is open there, closing it here does
+    /// not end its registration. A forked child shares the poller of its parent, which goes on with it.
+    fn forget_shared(&self, descriptor: BorrowedFd<'_>) {
+        self.forget(descriptor);
+        if !REARMS && !sys::is_child() {
+            // If this fails, nothing is registered.
+            let _ = self
+                .poll
+                .registry()
+                .deregister(&mut SourceFd(&descriptor.as_raw_fd()));
+        }
+    }
 }
 
 /// How often to send a datagram again whose error may be that of an earlier one, to another peer. A call
@@ -327,7 +341,7 @@ impl Net for Mio {
     }
 
     fn close_listener(&mut self, listener: Listener) {
-        self.forget(listener.as_fd());
+        self.forget_shared(listener.as_fd());
         if let Some(share) = &listener.share {
             self.forget(share.as_fd());
         }
@@ -483,7 +497,7 @@ impl Net for Mio {
     }
 
     fn close_datagram(&mut self, socket: Datagram) {
-        self.forget(socket.as_fd());
+        self.forget_shared(socket.as_fd());
         drop(socket);
     }
 

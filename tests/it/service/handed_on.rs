@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use serveloop::net::{OpenSocket, OpenSockets};
 use serveloop::protocols::Echo;
@@ -162,6 +163,32 @@ fn a_retired_server_goes_on_with_what_is_open_and_ends_with_it() {
         drop(former);
         assert_eq!(serving.join().unwrap().accepted, 1, "{model:?}");
     }
+}
+
+/// The sockets are open elsewhere too, and a loop that is done with them must not be woken for each
+/// client of the other process.
+#[test]
+fn a_retired_loop_sleeps() {
+    let uris = ["tcp://127.0.0.1:0", "udp://127.0.0.1:0"];
+    let server = bind(&uris, Config::default());
+    let addresses = server.addresses().to_vec();
+    let kept = server.open_sockets().list().unwrap();
+    let factory = Retiring::default();
+    let mut reactor = server.with(factory.clone()).into_reactor().unwrap();
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    factory.retire();
+    while reactor.addresses().count() > 0 {
+        reactor.turn(Some(Duration::from_millis(1))).unwrap();
+    }
+    let _client = client(&addresses[0]);
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    other
+        .send_to(b"x", addresses[1].socket_addr().unwrap())
+        .unwrap();
+    let begun = Instant::now();
+    reactor.turn(Some(Duration::from_millis(200))).unwrap();
+    assert!(begun.elapsed() > Duration::from_millis(150));
+    drop(kept);
 }
 
 /// It accepts the next client only when the first one has gone, and retires before.

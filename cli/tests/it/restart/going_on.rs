@@ -110,13 +110,13 @@ fn a_signal_ends_the_old_process_in_order() {
     client.expect("Welcome!");
     site.restart();
     client.send("bob");
-    let mut other = site.served.connect();
-    other.expect("Welcome!");
     std::thread::sleep(std::time::Duration::from_millis(100));
     site.served.signal(Signal::TERM);
     client.expect("Hello,bob");
     client.expect_end();
     assert_eq!(site.old_ends().code(), Some(0));
+    let mut other = site.served.connect();
+    other.expect("Welcome!");
     other.send("eve");
     other.expect("Hello,eve");
     drop(other);
