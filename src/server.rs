@@ -544,6 +544,8 @@ impl Server {
         let mut config = self.config;
         let spare = spare_descriptors(config.reserved_descriptors);
         config.max_connections = config.max_connections.min(spare);
+        let most = config.max_connections.saturating_sub(1);
+        config.reserved_outbound = config.reserved_outbound.min(most);
 
         let mut reactor =
             Reactor::new(factory, config).map_err(lacking("cannot create an event loop"))?;

@@ -1,7 +1,7 @@
 //! Addresses of servers and peers, networks of them, and what to listen on.
 //!
-//! An [`Address`] says where, a [`Listen`] says where and how. Both are values that are parsed from
-//! text and displayed as text. What their options do to a socket belongs to `net`.
+//! An [`Address`] says where, a [`Listen`] says where and how, and a [`Target`] is what a connection is
+//! opened to. All are values that are parsed from text and displayed as text. What their options do to a socket belongs to `net`.
 //!
 //! This room imports nothing but the standard library, and opens no socket. Only
 //! [`Address::resolve`] asks the system, for the addresses of a name. A `Listen` may carry a socket
@@ -12,6 +12,7 @@ mod listen_options;
 mod network;
 mod passed_socket;
 mod percent;
+mod target;
 mod units;
 
 pub use self::listen::Listen;
@@ -20,6 +21,8 @@ pub use self::listen_options::{ListenOptions, OtherOptions};
 pub use self::network::{IpNetwork, NetworkError, NetworkList};
 pub(crate) use self::passed_socket::{Former, PassedSocket};
 pub use self::passed_socket::{NotASocketFileId, SocketFileId};
+pub use self::target::Target;
+pub(crate) use self::target::interleaved;
 
 use std::borrow::Cow;
 use std::ffi::OsStr;

@@ -49,6 +49,10 @@ pub struct Config {
     /// systems it is at most 65,535, and lowering it is logged when the server binds.
     /// Default 10,000.
     pub max_connections: usize,
+    /// How many of the `max_connections` places are kept for outbound connections: clients are refused
+    /// when the others are taken, so that a server that is full still reaches the servers behind it.
+    /// Must be less than `max_connections`. Default 0.
+    pub reserved_outbound: usize,
     /// The most connections that one loop has open at a time from one peer. A peer is an IPv4
     /// address or an IPv6 /64 network, all of which a single machine may control. A connection
     /// beyond the limit is refused like one beyond `max_connections`. Default 256.
@@ -268,6 +272,10 @@ impl Config {
         )?;
         expect(self.backlog > 0, "backlog", "at least 1", self.backlog)?;
 
+        let (reserved, most) = (self.reserved_outbound, self.max_connections);
+        let rule = format!("less than max_connections ({most})");
+        expect(reserved < most, "reserved_outbound", rule, reserved)?;
+
         self.validate_sockets()?;
         self.udp.validate()?;
         self.validate_buffers()
@@ -391,6 +399,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            reserved_outbound: 0,
             max_per_peer: 256,
             trusted_proxies: NetworkList::default(),
             limit_loopback: false,

@@ -340,6 +340,10 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
         true
     }
 
+    fn forks(&self) -> bool {
+        true
+    }
+
     fn len(&self) -> usize {
         self.children.len() + self.waiting.len()
     }

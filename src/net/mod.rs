@@ -28,7 +28,7 @@ mod unix_path;
 
 pub use crate::address::{
     AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList,
-    NotASocketFileId, OtherOptions, SocketFileId,
+    NotASocketFileId, OtherOptions, SocketFileId, Target,
 };
 
 pub use crate::config::UdpOptions;
@@ -116,7 +116,7 @@ pub struct Event {
 /// |---|---|
 /// | listeners | [`listen`](Self::listen), [`accept`](Self::accept) |
 /// | connections | [`register`](Self::register), [`read`](Self::read), [`write`](Self::write) |
-/// | outbound connections | [`connect`](Self::connect), and [`connected`](Self::connected) if they take time |
+/// | outbound connections | [`connect`](Self::connect), and [`connected`](Self::connected) if they take time; [`lookup`](Self::lookup) if it knows names |
 /// | datagrams | [`bind`](Self::bind), [`receive`](Self::receive), [`send`](Self::send) |
 /// | shutdown from other threads | [`watch_shutdown`](Self::watch_shutdown) |
 ///
@@ -260,6 +260,17 @@ pub trait Net {
         drop(listener);
     }
 
+    /// Returns the addresses of the host that the URI `name` names, if the network knows names itself.
+    /// By default `None`: the loop asks the system, on a thread.
+    ///
+    /// # Errors
+    /// The name has no address. `WouldBlock` means that it is not known yet; the loop then asks again in
+    /// each turn until `connect_timeout`.
+    fn lookup(&mut self, name: &str) -> Option<io::Result<Vec<Address>>> {
+        let _ = name;
+        None
+    }
+
     /// Begins to connect.
     ///
     /// # Errors
@@ -301,8 +312,8 @@ pub trait Net {
         unsupported()
     }
 
-    /// Writes as much of the slices, in their order, as there is room for. By default writes the first
-    /// that is not empty.
+    /// Writes as much of the slices, in their order, as there is room for. By default writes them one by one
+    /// until one is not written whole.
     ///
     /// # Errors
     /// The errors of writev(2).
@@ -311,8 +322,17 @@ pub trait Net {
         stream: &mut Self::Stream,
         slices: &[IoSlice<'_>],
     ) -> io::Result<usize> {
-        let first = slices.iter().find(|slice| !slice.is_empty());
-        self.write(stream, first.map_or(&[], |slice| slice))
+        let mut sent = 0;
+        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+            match self.write(stream, slice) {
+                Ok(count) if count < slice.len() => return Ok(sent + count),
+                Ok(count) => sent += count,
+                Err(error) if sent == 0 => return Err(error),
+                // The next write has the error.
+                Err(_) => break,
+            }
+        }
+        Ok(sent)
     }
 
     /// Returns the error that an event announced, if there is one. The default knows of none.

@@ -110,6 +110,8 @@ pub(crate) struct Effects {
     pub(crate) live: usize,
     /// How many bytes the connection that is served has written in this round.
     pub(super) written: usize,
+    /// How many outbound connections there are.
+    pub(super) outbound: usize,
     /// How many bytes all connections hold together.
     pub(super) held: usize,
     /// How many bytes the sessions of datagrams hold together.
@@ -129,6 +131,7 @@ impl Effects {
             handshakes: 0,
             live: 0,
             written: 0,
+            outbound: 0,
             held: 0,
             held_by_sessions: 0,
             output: Some(Box::default()),

@@ -12,6 +12,7 @@ mod accept;
 mod busy_poll;
 mod connection;
 mod connections;
+mod connects;
 mod datagram;
 mod hub;
 mod linger;
@@ -43,7 +44,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use self::postponed::Postponed;
-use crate::address::{Address, Listen};
+use crate::address::{Address, Listen, Target};
 use crate::config::Config;
 use crate::net::{Bound, EVENTS_MOST, Event, Mio, Net, bind_listen};
 use crate::reactor::accept::Acceptor;
@@ -54,7 +55,7 @@ use crate::reactor::hub::{Effects, Env};
 use crate::reactor::listeners::{Listener, Listeners};
 use crate::reactor::monitored::Monitored;
 use crate::reactor::token::FIRST_TOKEN;
-use crate::session::{Factory, Input, Requests, Tick, nanos};
+use crate::session::{Connect, Factory, Input, Requests, Tick, nanos};
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::statistics::Statistics;
 use crate::waker::{Mailbox, Waker, Wakers};
@@ -321,7 +322,18 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// [`TimedOut`](crate::CloseReason::TimedOut) after `connect_timeout`, or with
     /// [`Shutdown`](crate::CloseReason::Shutdown) if the loop shuts down.
     pub fn connect(&mut self, to: Address, protocol: F::Protocol) {
-        self.requests.connects.push((to, protocol));
+        self.connect_to(to.into(), protocol);
+    }
+
+    /// Opens a connection like [`connect`](Self::connect) to a [`Target`]: a name, which is looked up on a
+    /// thread, or several addresses, of which the first to answer is used. `connect_timeout` is for all of
+    /// that together, and a failure is told once, with the reason for each address.
+    ///
+    /// The protocol's peer is the address that has answered, or the first one if none has. For a name
+    /// that was not found it is `tcp://0.0.0.0:0`.
+    pub fn connect_to(&mut self, target: Target, protocol: F::Protocol) {
+        let connect = Connect::new(target, protocol);
+        self.requests.connects.push(connect);
     }
 
     /// Lets `handle` shut this loop down from any thread.

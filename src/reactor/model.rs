@@ -43,6 +43,11 @@ pub(crate) trait Model<N: Net, P> {
         Some(self.len())
     }
 
+    /// Returns whether the model forks processes, so that this one may have a single thread.
+    fn forks(&self) -> bool {
+        false
+    }
+
     /// Returns whether the process has the descriptors for one more connection.
     fn has_room(&self) -> bool {
         true

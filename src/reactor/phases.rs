@@ -345,30 +345,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         (admission, &mut self.listeners)
     }
 
-    /// Begins the outbound connections that were requested or postponed.
-    #[cold]
-    pub(super) fn begin_connects(&mut self) {
-        let now = self.env.clock.tick();
-        let timeout = self.env.config.connect_timeout;
-        let until = timeout.map(|timeout| now.after(timeout));
-
-        let begun = mem::take(&mut self.requests.connects);
-        let begun = begun.into_iter().map(|connect| (connect, until));
-        let all = self.postponed.take().chain(begun).collect::<Vec<_>>();
-
-        let mut full = None;
-        for ((to, protocol), until) in all {
-            // A queue that is full for one connection is full for all others to the same address.
-            let has_time = !self.shutdown.has_begun() && until.is_none_or(|until| now < until);
-            if has_time && full.as_ref() == Some(&to) {
-                self.postponed.push(((to, protocol), until), now);
-            } else if let Some(connect) = self.lend().0.connect(to, protocol, until) {
-                full = Some(connect.0.clone());
-                self.postponed.push((connect, until), now);
-            }
-        }
-    }
-
     /// Logs failures, and reports them to the factory.
     #[cold]
     fn report_failures(&mut self) {

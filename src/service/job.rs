@@ -226,7 +226,7 @@ pub(super) fn drop_quietly<T>(value: T) {
     quietly(|| drop(value));
 }
 
-fn quietly(act: impl FnOnce()) {
+pub(super) fn quietly(act: impl FnOnce()) {
     // What a panic carries may panic when it is dropped, so it is not.
     let _ = catch_unwind(AssertUnwindSafe(act)).map_err(mem::forget);
 }

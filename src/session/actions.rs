@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::address::{Address, Peer};
+use crate::address::{Address, Peer, Target};
 use crate::session::clock::Clock;
+use crate::session::ticket::Ticket;
 use crate::statistics::Statistics;
 use crate::waker::{FACTORY, Mailbox, Waker, Wakers};
 
@@ -22,11 +23,39 @@ pub struct Actions<'a, P> {
 /// What a factory has asked its loop for.
 #[derive(Debug)]
 pub(crate) struct Requests<P> {
-    pub(crate) connects: Vec<(Address, P)>,
+    pub(crate) connects: Vec<Connect<P>>,
     /// When it wants to be called again.
     pub(crate) again: Option<Instant>,
     /// What to do at the end of the call.
     pub(crate) urgent: Option<Box<Urgent>>,
+}
+
+/// An outbound connection that was asked for.
+#[derive(Debug)]
+pub(crate) struct Connect<P> {
+    pub(crate) to: Target,
+    pub(crate) protocol: P,
+    /// With which the attempt may be cancelled.
+    pub(crate) ticket: Option<Ticket>,
+}
+
+impl<P> Connect<P> {
+    pub(crate) fn new(to: Target, protocol: P) -> Self {
+        Self {
+            to,
+            protocol,
+            ticket: None,
+        }
+    }
+
+    /// Returns the same with a protocol around the protocol.
+    pub(crate) fn map<Q>(self, wrap: impl FnOnce(P) -> Q) -> Connect<Q> {
+        Connect {
+            to: self.to,
+            protocol: wrap(self.protocol),
+            ticket: self.ticket,
+        }
+    }
 }
 
 /// Requests that few calls make.
@@ -139,9 +168,21 @@ impl<P> Actions<'_, P> {
     }
 
     /// Opens a connection to `address` at the end of the turn. If it fails, `connection_lost` tells
-    /// the protocol.
+    /// the protocol, as for [`Reactor::connect`](crate::Reactor::connect).
     pub fn connect(&mut self, address: Address, protocol: P) {
-        self.requests.connects.push((address, protocol));
+        self.ask(Connect::new(address.into(), protocol));
+    }
+
+    /// Works like [`connect`](Self::connect), to a [`Target`]: several addresses, of which the first to
+    /// answer is used, or a name.
+    ///
+    /// A factory asks for connections here, and protocols by a [`Dialer`](crate::service::Dialer).
+    pub fn connect_to(&mut self, target: Target, protocol: P) {
+        self.ask(Connect::new(target, protocol));
+    }
+
+    pub(crate) fn ask(&mut self, connect: Connect<P>) {
+        self.requests.connects.push(connect);
     }
 
     /// Returns the connections that are open on this loop, with their protocols, in no particular order.

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use crate::address::Address;
+use crate::address::{Address, Peer};
 use crate::config::{Config, Limits};
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
@@ -12,12 +12,9 @@ use crate::session::queue::Queue;
 use crate::session::state::{
     BUSY, LOST, OPENING, PANICKED, PAUSED, RATE_LIMITED, REPLACED, RETIME, SHUTDOWN, STALLED,
 };
-use crate::session::{Context, Protocol, Session, catch};
 #[cfg(test)]
-use crate::{
-    address::Peer,
-    session::{Buffer, Flags, state::Extra},
-};
+use crate::session::{Buffer, Flags, state::Extra};
+use crate::session::{Context, Protocol, Session, catch};
 
 impl<P: Protocol> Session<P> {
     /// Handles the outcome of a read: the bytes that arrived, or the end of the stream if there are
@@ -185,6 +182,12 @@ impl<P> Session<P> {
     /// Gives the session limits of its own, which were checked before.
     pub(crate) fn set_limits(&mut self, limits: Arc<Limits>) {
         self.state.set_limits(limits);
+    }
+
+    /// Gives the peer the address that an outbound connection was established to.
+    pub(crate) fn set_address(&mut self, address: Address) {
+        let id = self.state.peer.id();
+        self.state.peer = Peer::new(address, None).with_id(id);
     }
 
     /// Returns when the session was made.

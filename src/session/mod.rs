@@ -35,12 +35,13 @@ mod shown;
 mod state;
 mod tap;
 mod tapping;
+mod ticket;
 mod transport;
 mod turn;
 mod unwind;
 
 pub use self::actions::{Actions, OpenConnection};
-pub(crate) use self::actions::{Announced, Ending, Listing, Requests};
+pub(crate) use self::actions::{Announced, Connect, Ending, Listing, Requests};
 pub(crate) use self::admitted::Admitted;
 pub use self::buffer::Buffer;
 pub(crate) use self::buffer::Input;
@@ -58,6 +59,7 @@ pub use self::protocol::{Factory, Protocol, Refusal};
 pub(crate) use self::queue::SLICES_MOST;
 pub(crate) use self::shown::LENT_LEAST;
 pub(crate) use self::tap::Tap;
+pub(crate) use self::ticket::Ticket;
 pub use self::transport::{Context, Driver, Transport};
 pub(crate) use self::unwind::take;
 

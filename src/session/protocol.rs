@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use crate::address::{Address, Peer};
+use crate::address::Peer;
 use crate::error::{Deadline, ProtocolError};
-use crate::session::actions::{Actions, Listing, Requests};
+use crate::session::actions::{Actions, Connect, Listing, Requests};
 use crate::session::clock::Tick;
 use crate::session::ended::Ended;
 use crate::session::outbox::Post;
@@ -675,7 +675,7 @@ impl<P> Actions<'_, P> {
         &mut self,
         factory: &mut F,
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
-    ) -> Vec<(Address, F::Protocol)> {
+    ) -> Vec<Connect<F::Protocol>> {
         self.inside_showing(factory, &(), hook)
     }
 
@@ -686,7 +686,7 @@ impl<P> Actions<'_, P> {
         factory: &mut F,
         open: &dyn Listing<F::Protocol>,
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
-    ) -> Vec<(Address, F::Protocol)> {
+    ) -> Vec<Connect<F::Protocol>> {
         let mut requests = Requests {
             connects: Vec::new(),
             again: self.requests.again,

@@ -22,6 +22,8 @@ pub(super) struct MemoryNet {
     listener: Option<usize>,
     is_knocked: bool,
     answers: HashMap<Address, Answer>,
+    /// The addresses of names. `None` is a name whose lookup takes its time.
+    names: HashMap<String, Option<Vec<Address>>>,
     outbound: VecDeque<(Address, Client)>,
     /// The token for wakes, and whether the loop was woken.
     waker: usize,
@@ -118,6 +120,7 @@ impl MemoryNet {
             listener: None,
             is_knocked: false,
             answers: HashMap::new(),
+            names: HashMap::new(),
             outbound: VecDeque::new(),
             waker: 0,
             woken: Arc::default(),
@@ -192,7 +195,26 @@ impl MemoryNet {
     }
 
     pub(super) fn set_answer(&mut self, address: Address, answer: Answer) {
+        self.answer_waiting(&address, answer);
         self.answers.insert(address, answer);
+    }
+
+    /// Answers the attempts to connect to `address` that wait.
+    fn answer_waiting(&mut self, address: &Address, answer: Answer) {
+        for (number, link) in self.links.iter_mut().enumerate() {
+            let waits = link.answer == Answer::Ignores && link.token.is_some();
+            if waits && link.address == *address {
+                link.answer = answer;
+                link.is_changed = answer != Answer::Ignores;
+                if answer == Answer::Accepts {
+                    self.outbound.push_back((address.clone(), Client(number)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn set_name(&mut self, name: &str, addresses: Option<Vec<Address>>) {
+        self.names.insert(name.to_owned(), addresses);
     }
 
     pub(super) fn next_outbound(&mut self) -> Option<(Address, Client)> {
@@ -254,6 +276,18 @@ impl Net for MemoryNet {
         for number in mem::take(&mut self.backlog) {
             self.links[number].seen = Seen::Reset;
         }
+    }
+
+    fn lookup(&mut self, name: &str) -> Option<io::Result<Vec<Address>>> {
+        let unknown = || {
+            let problem = format!("{name}: the name has no address");
+            io::Error::new(ErrorKind::NotFound, problem)
+        };
+        Some(match self.names.get(name) {
+            None => Err(unknown()),
+            Some(None) => Err(ErrorKind::WouldBlock.into()),
+            Some(Some(addresses)) => Ok(addresses.clone()),
+        })
     }
 
     fn connect(&mut self, to: &Address, _: &Config) -> io::Result<usize> {

@@ -179,16 +179,71 @@ impl<F: Factory> MemoryServer<F> {
         self.run();
     }
 
-    /// Makes the server's attempts to connect to `address` fail from now on: they are refused. By
-    /// default all are accepted.
+    /// Makes the server's attempts to connect to `address` fail from now on, and those that wait for an
+    /// answer: they are refused. By default all are accepted.
     pub fn refuse(&mut self, address: Address) {
         self.reactor.net().set_answer(address, Answer::Refuses);
+        self.run();
     }
 
     /// Leaves the server's attempts to connect to `address` without an answer from now on, so that they
     /// end at `connect_timeout`.
     pub fn ignore(&mut self, address: Address) {
         self.reactor.net().set_answer(address, Answer::Ignores);
+    }
+
+    /// Accepts the server's attempts to connect to `address` again, after [`refuse`](Self::refuse) or
+    /// [`ignore`](Self::ignore), and those that wait for an answer.
+    pub fn accept(&mut self, address: Address) {
+        self.reactor.net().set_answer(address, Answer::Accepts);
+        self.run();
+    }
+
+    /// Gives a host addresses: `name` is the URI that a [`Target`](crate::net::Target) has, such as
+    /// `tcp://example.org:80`. By default no name has any.
+    ///
+    /// ```
+    /// use serveloop::net::Target;
+    /// use serveloop::testing::MemoryServer;
+    /// use serveloop::{Actions, Factory, Peer, protocols::Echo};
+    ///
+    /// /// Is a client of another echo server from the start.
+    /// struct Client(Option<Target>);
+    ///
+    /// impl Factory for Client {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn service_actions(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         if let Some(target) = self.0.take() {
+    ///             actions.connect_to(target, Echo);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut server = MemoryServer::new(Client(None));
+    /// server.name("tcp://echo.example:7", vec!["tcp://192.0.2.1:7".parse()?]);
+    /// server.factory().0 = Some("tcp://echo.example:7".parse()?);
+    /// server.run();
+    ///
+    /// let (address, far) = server.next_outbound().expect("it has connected");
+    /// assert_eq!(address.to_string(), "tcp://192.0.2.1:7");
+    /// server.send(far, b"hello");
+    /// assert_eq!(server.received(far), b"hello");
+    /// # Ok::<(), serveloop::net::AddressError>(())
+    /// ```
+    pub fn name(&mut self, name: &str, addresses: Vec<Address>) {
+        self.reactor.net().set_name(name, Some(addresses));
+        self.run();
+    }
+
+    /// Leaves lookups of `name` without an answer from now on, until [`name`](Self::name) gives it
+    /// addresses.
+    pub fn delay_name(&mut self, name: &str) {
+        self.reactor.net().set_name(name, None);
     }
 
     /// Returns the next connection that the server has opened and that this has not returned before:

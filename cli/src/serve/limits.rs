@@ -55,6 +55,8 @@ macro_rules! limits {
                     trusted_proxies: NetworkList::default(),
                     // These differ from socket to socket, and are in their URIs.
                     udp: UdpOptions::default(),
+                    // Nothing that the command serves opens connections.
+                    reserved_outbound: 0,
                     $($($field: self.$field.into(),)*)*
                     limits: serveloop::Limits {
                         $($($each: self.$each.into(),)*)*

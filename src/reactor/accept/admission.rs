@@ -1,17 +1,19 @@
 //! Admission: the way from a new socket to a session on the loop, inbound and outbound.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::LOG_TARGET;
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
+use crate::reactor::connection::Attempts;
 use crate::reactor::connections::Connections;
 use crate::reactor::datagram::{Sessions, answer_on_loop};
 use crate::reactor::hub::Hub;
 use crate::reactor::model::Model;
 use crate::session::DATAGRAM_MOST;
-use crate::session::{Admitted, Factory, Refusal, Session, Tick, catch};
+use crate::session::{Admitted, Connect, Factory, Refusal, Session, Tick, Ticket, catch};
 
 /// The most reports of datagrams that did not arrive to look at in one turn.
 const REPORTS_MOST: usize = 1_024;
@@ -220,48 +222,67 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         );
     }
 
-    /// Begins an outbound connection. The protocol is told of a failure as of everything else.
-    /// Returns the connection to be tried again if the system cannot begin it yet, for example
+    /// Begins an outbound connection to addresses. The protocol is told of a failure as of everything
+    /// else. Returns the connection to be tried again if the system cannot begin it yet, for example
     /// because the queue of a Unix socket is full, and `until` has not passed.
     pub(in crate::reactor) fn connect(
         &mut self,
-        to: Address,
-        protocol: F::Protocol,
+        connect: Connect<F::Protocol>,
         until: Option<Tick>,
-    ) -> Option<(Address, F::Protocol)> {
+    ) -> Option<Connect<F::Protocol>> {
         let token = self.connections.next_token();
-        let stream = match self.open(&to, token) {
+        match self.open(&connect, token, until) {
             Err(CloseReason::ConnectFailed(error)) if is_postponed(&error) => {
                 if until.is_none_or(|until| self.hub.now() < until) {
-                    return Some((to, protocol));
+                    return Some(connect);
                 }
-                Err(CloseReason::TimedOut(Deadline::Connect))
+                self.refuse_connect(connect, CloseReason::TimedOut(Deadline::Connect));
             }
-            outcome => outcome,
-        };
-
-        self.hub.effects.statistics.connected += 1;
-        let peer = Peer::new(to, None).with_id(self.hub.net.next_id());
-        let mut session = Session::new(protocol, peer, self.hub.now());
-
-        match stream {
-            Ok(stream) => self
-                .connections
-                .connect(stream, session, token, &mut self.hub),
-            Err(reason) => {
-                session.fail(reason);
-                self.hub.lose(&mut session);
-                self.hub.drop_caught(session);
+            Err(reason) => self.refuse_connect(connect, reason),
+            Ok((stream, attempts)) => {
+                let session = self.begin_session(attempts.address().clone(), connect.protocol);
+                self.connections
+                    .connect(stream, session, attempts, token, &mut self.hub);
             }
         }
-
         None
+    }
+
+    /// Tells the protocol of an outbound connection that it has failed before it began.
+    pub(in crate::reactor) fn refuse_connect(
+        &mut self,
+        connect: Connect<F::Protocol>,
+        reason: CloseReason,
+    ) {
+        let is_cancelled = connect.ticket.as_ref().is_some_and(Ticket::is_cancelled);
+        connect.ticket.inspect(Ticket::end);
+        // A name that was not found has no address.
+        let nowhere = || Address::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let address = connect.to.addresses().first().cloned();
+        let mut session = self.begin_session(address.unwrap_or_else(nowhere), connect.protocol);
+
+        session.fail(if is_cancelled {
+            CloseReason::Aborted
+        } else {
+            reason
+        });
+        self.hub.lose(&mut session);
+        self.hub.drop_caught(session);
+    }
+
+    fn begin_session(&mut self, address: Address, protocol: F::Protocol) -> Session<F::Protocol> {
+        self.hub.effects.statistics.connected += 1;
+        let peer = Peer::new(address, None).with_id(self.hub.net.next_id());
+        Session::new(protocol, peer, self.hub.now())
     }
 
     /// Asks for a protocol for an accepted connection, or counts why it is refused.
     fn protocol_for(&mut self, peer: &Peer) -> Option<F::Protocol> {
-        let most = self.hub.env.config.max_connections;
-        if self.open_connections() >= most {
+        let config = &self.hub.env.config;
+        let most = config.max_connections;
+        let kept = config.reserved_outbound;
+        let kept = kept.saturating_sub(self.hub.effects.outbound);
+        if self.open_connections() + kept >= most {
             self.hub.effects.statistics.refused_max_connections += 1;
             self.hub.warn_of(
                 peer,
@@ -322,12 +343,21 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         self.connections.len() + self.model.as_ref().map_or(0, |model| model.len())
     }
 
-    fn open(&mut self, to: &Address, token: usize) -> Result<N::Stream, CloseReason> {
+    fn open(
+        &mut self,
+        connect: &Connect<F::Protocol>,
+        token: usize,
+        until: Option<Tick>,
+    ) -> Result<(N::Stream, Attempts<N::Stream>), CloseReason> {
         if self.hub.draining {
             return Err(CloseReason::Shutdown);
         }
+        if connect.ticket.as_ref().is_some_and(Ticket::is_cancelled) {
+            return Err(CloseReason::Aborted);
+        }
 
-        if to.is_datagram() {
+        let addresses = connect.to.addresses();
+        if addresses.iter().any(Address::is_datagram) {
             let error = io::Error::new(io::ErrorKind::Unsupported, "only streams can be connected");
             return Err(CloseReason::ConnectFailed(error));
         }
@@ -337,19 +367,10 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             return Err(CloseReason::ConnectFailed(error));
         }
 
-        let Hub { net, env, .. } = &mut self.hub;
-        let config = &env.config;
-        let mut stream = net
-            .connect(to, config)
-            .map_err(CloseReason::ConnectFailed)?;
-
-        match net.register(&mut stream, token) {
-            Ok(()) => Ok(stream),
-            Err(error) => {
-                net.close(stream, false);
-                Err(CloseReason::ConnectFailed(error))
-            }
-        }
+        let now = self.hub.now();
+        let with = (&mut *self.hub.net, &self.hub.env.config, now, token);
+        Attempts::begin(addresses.to_vec(), until, connect.ticket.clone(), with)
+            .map_err(CloseReason::ConnectFailed)
     }
 }
 

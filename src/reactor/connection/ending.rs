@@ -61,11 +61,16 @@ impl<S, P: Protocol> Connection<S, P> {
         self.release(hub);
         let Self {
             session,
+            aside,
             stream,
             readiness,
             ..
         } = self;
+        if let Some(Aside::Attempts(attempts)) = aside.map(|aside| *aside) {
+            attempts.close(hub.net);
+        }
 
+        hub.effects.outbound -= usize::from(session.peer().listener().is_none());
         hub.leave(session.peer());
         hub.drop_caught(session);
         hub.net.close(stream, readiness.any(ABORT));
@@ -74,6 +79,9 @@ impl<S, P: Protocol> Connection<S, P> {
     /// Closes the socket in a forked child process, while the session lives on in the parent.
     pub(in crate::reactor) fn abandon<N: Net<Stream = S>>(self, net: &mut N) {
         mem::forget(self.session);
+        if let Some(Aside::Attempts(attempts)) = self.aside.map(|aside| *aside) {
+            attempts.close(net);
+        }
         net.close(self.stream, false);
     }
 

@@ -1,8 +1,11 @@
 //! One stream connection on the loop: moves bytes between its socket and its session.
 
+mod attempts;
 mod delivery;
 mod ending;
 
+pub(super) use self::attempts::Attempts;
+use self::attempts::Progress;
 pub(super) use self::delivery::Delivery;
 
 use std::io::{self, ErrorKind, IoSlice};
@@ -14,6 +17,7 @@ use crate::reactor::readiness::{
     AFTER, BEFORE, CONNECTING, DEFERRED, DRAINING, DUE, ENDED, ERROR, FINISHED, HANDSHAKE, HANGUP,
     LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, STIRRED, WOKEN, WRITABLE,
 };
+use crate::reactor::token::SLOT_MASK;
 use crate::session::{
     Context, Drain, Flags, LENT_LEAST, Linger, Protocol, REPEAT, SLICES_MOST, Session, Tick,
 };
@@ -22,7 +26,7 @@ use crate::sys;
 #[derive(Debug)]
 pub(super) struct Connection<S, P> {
     session: Session<P>,
-    aside: Option<Box<Aside>>,
+    aside: Option<Box<Aside<S>>>,
     stream: S,
     generation: u32,
     pub(super) readiness: Readiness,
@@ -31,9 +35,11 @@ pub(super) struct Connection<S, P> {
     turn: u16,
 }
 
-/// State that few connections have at a time, and then only one of the two.
+/// State that few connections have at a time, and then only one of the three.
 #[derive(Debug)]
-enum Aside {
+enum Aside<S> {
+    /// What it takes to establish the connection.
+    Attempts(Attempts<S>),
     /// How many bytes were added to the total of all connections, and will be subtracted.
     Held(usize),
     Linger(Linger),
@@ -62,12 +68,18 @@ impl<S, P: Protocol> Connection<S, P> {
         connection
     }
 
+    /// Adds what a connection needs while it is being established, unless that is nothing but a
+    /// deadline.
+    pub(super) fn set_attempts(&mut self, attempts: Attempts<S>) {
+        self.aside = Some(Box::new(Aside::Attempts(attempts)));
+    }
+
     /// The fields of a connection and their sizes in bytes.
     #[cfg(test)]
     pub(super) fn ledger() -> Vec<(&'static str, usize)> {
         let mut fields = Session::<P>::ledger();
         fields.extend([
-            ("aside", size_of::<Option<Box<Aside>>>()),
+            ("aside", size_of::<Option<Box<Aside<S>>>>()),
             ("stream", size_of::<S>()),
             ("generation", size_of::<u32>()),
             ("readiness", size_of::<Readiness>()),
@@ -508,32 +520,69 @@ impl<S, P: Protocol> Connection<S, P> {
     /// Checks whether an outbound connection is established. Returns false if not.
     fn connect<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> bool {
         let gone = hub.draining || self.readiness.any(DRAINING);
+        let now = hub.now();
 
-        match hub.net.connected(&mut self.stream) {
-            Ok(()) => {
+        let progress = match self.aside.as_deref_mut() {
+            Some(Aside::Attempts(attempts)) => {
+                let with = (&mut *hub.net, &hub.env.config, now, context.id);
+                attempts.check(&mut self.stream, with)
+            }
+            _ => Progress::of(hub.net.connected(&mut self.stream)),
+        };
+
+        let reason = match progress {
+            Progress::Established => {
+                self.end_attempts(hub, context);
                 self.readiness.clear(CONNECTING);
                 self.readiness.set(WRITABLE | RETIME);
                 self.session.handle_open(context);
                 return true;
             }
-            Err(error) if error.kind() != ErrorKind::WouldBlock => {
-                self.session.fail(CloseReason::ConnectFailed(error));
-            }
-            Err(_) if gone => self.session.fail(CloseReason::Shutdown),
-            Err(_) if self.readiness.take(DUE) => {
-                let due = hub
-                    .env
-                    .config
-                    .connect_timeout
-                    .map(|timeout| self.session.began().after(timeout));
-                if due.is_some_and(|at| at <= hub.now()) {
-                    self.session.fail(CloseReason::TimedOut(Deadline::Connect));
-                }
+            Progress::Failed(error) => CloseReason::ConnectFailed(error),
+            Progress::Cancelled => CloseReason::Aborted,
+            Progress::Waits if gone => CloseReason::Shutdown,
+            Progress::Waits => {
+                let was_due = self.readiness.take(DUE);
                 self.readiness.set(RETIME);
+                let until = self.connect_deadline(hub);
+                if !was_due || until.is_none_or(|until| until > now) {
+                    return false;
+                }
+                CloseReason::TimedOut(Deadline::Connect)
             }
-            Err(_) => {}
-        }
+        };
+
+        self.end_attempts(hub, context);
+        self.session.fail(reason);
         false
+    }
+
+    /// Returns when the attempt to connect is over.
+    fn connect_deadline<N>(&self, hub: &Hub<'_, N>) -> Option<Tick> {
+        if let Some(Aside::Attempts(attempts)) = self.aside.as_deref() {
+            return attempts.until();
+        }
+        let timeout = hub.env.config.connect_timeout?;
+        Some(self.session.began().after(timeout))
+    }
+
+    /// Ends the attempt to connect: the socket that the connection has now is its only one.
+    fn end_attempts<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) {
+        let Some(aside) = self.aside.take() else {
+            return;
+        };
+        let Aside::Attempts(attempts) = *aside else {
+            self.aside = Some(aside);
+            return;
+        };
+
+        let number = hub.net.number(&self.stream);
+        hub.env.sockets.note(context.id & SLOT_MASK, number);
+        self.session.set_address(attempts.address().clone());
+        // Events of the other sockets may have been noted, and some of this one's forgotten.
+        self.readiness.clear(ERROR);
+        self.readiness.set(READABLE);
+        attempts.close(hub.net);
     }
 
     /// Does what comes between reading and writing: deadlines and the news of a shutdown.
@@ -563,11 +612,10 @@ impl<S, P: Protocol> Connection<S, P> {
 
         let at = if let Some(Aside::Linger(linger)) = self.aside.as_deref() {
             Some(linger.deadline(now, self.session.limits(&hub.env.config), hub.draining))
+        } else if let Some(Aside::Attempts(attempts)) = self.aside.as_deref() {
+            attempts.deadline()
         } else if self.readiness.any(CONNECTING) {
-            hub.env
-                .config
-                .connect_timeout
-                .map(|timeout| self.session.began().after(timeout))
+            self.connect_deadline(hub)
         } else {
             let deadline = self.session.deadline(context);
             let retry = self

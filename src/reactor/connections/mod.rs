@@ -12,7 +12,7 @@ use std::mem;
 
 use crate::address::Peer;
 use crate::net::{Event, Net};
-use crate::reactor::connection::{Connection, Delivery};
+use crate::reactor::connection::{Attempts, Connection, Delivery};
 use crate::reactor::connections::relief::shed;
 use crate::reactor::connections::slots::Slots;
 use crate::reactor::hub::Hub;
@@ -20,7 +20,7 @@ use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
 use crate::reactor::token::{FIRST_OF_SESSIONS, FIRST_TOKEN, SLOT_BITS, SLOT_MASK};
 use crate::session::{Context, Protocol, Session, Tick};
-use crate::waker::Woken;
+use crate::waker::{Wakers, Woken};
 
 /// The most connections that can have a slot each. It matters only on 32-bit systems.
 pub(crate) const CONNECTIONS_MOST: usize = FIRST_TOKEN - 1;
@@ -115,13 +115,23 @@ impl<S, P: Protocol> Connections<S, P> {
         &mut self,
         stream: S,
         session: Session<P>,
+        attempts: Attempts<S>,
         token: usize,
         hub: &mut Hub<'_, N>,
     ) {
         let number = hub.net.number(&stream);
         hub.env.sockets.note(token & SLOT_MASK, number);
-        let connection = Connection::connecting(stream, session, generation(token));
         hub.effects.live += 1;
+        let timeout = hub.env.config.connect_timeout;
+        let usual = timeout.map(|timeout| session.began().after(timeout));
+        hub.effects.outbound += 1;
+        let mut connection = Connection::connecting(stream, session, generation(token));
+
+        let ticket = attempts.ticket();
+        ticket.inspect(|ticket| ticket.set_waker(hub.env.mailbox.waker(token)));
+        if !attempts.is_simple(usual) {
+            connection.set_attempts(attempts);
+        }
         self.insert(connection, Next::Wait, token, hub);
     }
 

@@ -433,8 +433,8 @@ impl<F: Factory> RecordedFactory<F> {
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) {
         let open = Inside(actions.open);
-        for (to, protocol) in actions.inside_showing(&mut self.factory, &open, hook) {
-            actions.connect(to, self.at_end.0.protocol(protocol));
+        for connect in actions.inside_showing(&mut self.factory, &open, hook) {
+            actions.ask(connect.map(|protocol| self.at_end.0.protocol(protocol)));
         }
     }
 }

@@ -49,8 +49,8 @@ where
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) {
         let asked = actions.inside(&mut *self.factory.borrow_mut(), hook);
-        for (to, protocol) in asked {
-            actions.connect(to, Box::new(protocol) as Box<dyn Protocol>);
+        for connect in asked {
+            actions.ask(connect.map(|protocol| Box::new(protocol) as Box<dyn Protocol>));
         }
     }
 }

@@ -46,8 +46,8 @@ where
         actions: &mut Actions<'_, Inside<L, F::Protocol>>,
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) {
-        for (to, protocol) in actions.inside(&mut self.factory, hook) {
-            actions.connect(to, Layered::around((self.layer)(), protocol));
+        for connect in actions.inside(&mut self.factory, hook) {
+            actions.ask(connect.map(|protocol| Layered::around((self.layer)(), protocol)));
         }
     }
 }

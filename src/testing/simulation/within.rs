@@ -54,9 +54,8 @@ where
         actions: &mut Actions<'_, Inside<L, F::Protocol>>,
         hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
     ) {
-        for (to, protocol) in actions.inside(&mut self.factory, hook) {
-            let protocol = self.put(protocol, Side::Connected);
-            actions.connect(to, protocol);
+        for connect in actions.inside(&mut self.factory, hook) {
+            actions.ask(connect.map(|protocol| self.put(protocol, Side::Connected)));
         }
     }
 }

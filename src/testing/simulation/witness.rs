@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::address::{Address, Peer};
+use crate::address::Peer;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::{
-    Actions, Clock, Ended, Factory, Post, Protocol, Requests, Tick, Transport, catch,
+    Actions, Clock, Connect, Ended, Factory, Post, Protocol, Requests, Tick, Transport, catch,
 };
 use crate::statistics::Statistics;
 use crate::testing::simulation::hooks::pass_on_hooks;
@@ -36,7 +36,7 @@ pub(super) struct Shared<F: Factory>(Rc<RefCell<Inside<F>>>);
 struct Inside<F: Factory> {
     factory: F,
     /// What was asked for meanwhile.
-    connects: Vec<(Address, F::Protocol)>,
+    connects: Vec<Connect<F::Protocol>>,
     shutdown: bool,
 }
 
@@ -123,12 +123,12 @@ impl<F: Factory> Witnessed<F> {
             .as_ref()
             .is_some_and(|it| it.shutdown);
         self.ledger.borrow_mut().may_close |= is_ending;
-        for (to, protocol) in meanwhile.into_iter().chain(asked) {
+        for connect in meanwhile.into_iter().chain(asked) {
             let around = (&self.ledger, self.shared.clone());
-            let witness = Witness::new(protocol, None, around, Place::Wire);
-            let number = Rc::clone(&witness.number);
+            let connect = connect.map(|protocol| Witness::new(protocol, None, around, Place::Wire));
+            let number = Rc::clone(&connect.protocol.number);
             self.ledger.borrow_mut().connecting.push_back(number);
-            actions.connect(to, witness);
+            actions.ask(connect);
         }
     }
 }

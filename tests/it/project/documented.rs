@@ -23,6 +23,10 @@ const SHOWN_BY: &[(&str, &str)] = &[
     ("layer::Upgrade", "layer::Upgradable"),
     ("layer::Wire", "layer::Layer"),
     ("net::Event", "net::Net"),
+    ("service::Dial", "service::Dialer"),
+    ("service::Dialing", "service::Dialer"),
+    ("service::Link", "service::Upstream"),
+    ("service::Reply", "service::Upstream"),
     ("testing::Side", "testing::Simulation"),
 ];
 

@@ -23,6 +23,7 @@ mod peers;
 mod probes;
 mod sessions;
 mod shutdown;
+mod targets;
 #[cfg(not(mio_unsupported_force_poll_poll))]
 mod turn;
 #[cfg(target_os = "linux")]

@@ -4,6 +4,7 @@
 mod activation;
 mod deadlines;
 mod delivery;
+mod dialer;
 mod groups;
 mod handed_on;
 mod monitor;
@@ -11,6 +12,8 @@ mod notify;
 mod offload;
 mod outboxes;
 mod recorder;
+mod upstream;
+mod upstream_real;
 
 use std::sync::mpsc;
 

@@ -103,6 +103,12 @@ impl Net for Network {
         self.close_door();
     }
 
+    /// No simulated host has a name.
+    fn lookup(&mut self, name: &str) -> Option<io::Result<Vec<Address>>> {
+        let problem = format!("{name}: the name has no address");
+        Some(Err(io::Error::new(ErrorKind::NotFound, problem)))
+    }
+
     fn connect(&mut self, to: &Address, _: &Config) -> io::Result<Handle> {
         let session = self.ledger.borrow_mut().connecting.pop_front();
         self.inject(Call::Connect, None)?;
