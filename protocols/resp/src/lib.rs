@@ -63,6 +63,8 @@
 //! assert_eq!(session.sent(), expected.as_bytes());
 //! ```
 //!
+//! A server that asks a Redis itself has a [`client`].
+//!
 //! # Requests
 //! A request is an array of bulk strings, or a line of words, as a person types it. It has at most
 //! `max_frame` bytes, a line `max_line`; both are fields of [`Limits`](serveloop::Limits). The length
@@ -81,6 +83,7 @@
 //! An idle connection keeps nothing but a short list of places. A request that is not complete is in
 //! the session's buffer once.
 
+pub mod client;
 mod commands;
 mod error_reply;
 mod inline;

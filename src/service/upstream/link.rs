@@ -10,12 +10,13 @@ use crate::session::Transport;
 /// The part of an [`Upstream`](crate::service::Upstream) that the protocol of one of its connections
 /// has: the requests to write, and where their answers go. It is passed to the function that makes the
 /// protocol, which keeps it as long as the connection lasts: dropping it means that the connection is
-/// lost.
+/// lost, however that happened.
 ///
 /// The protocol calls
 /// - [`ready`](Self::ready) when the peer takes requests: in `connection_made`, or after a login;
 /// - [`send`](Self::send) in `woken` and `resume_writing`, and after an answer;
-/// - [`answer`](Self::answer) for each answer, in the order of the requests.
+/// - [`answer`](Self::answer) for each answer, in the order of the requests;
+/// - [`lost`](Self::lost) in `connection_lost`, if it may close the connection itself.
 pub struct Link<A> {
     shared: Arc<Shared<A>>,
     number: u64,
@@ -82,6 +83,15 @@ impl<A> Link<A> {
         true
     }
 
+    /// Notes that the connection is lost, as dropping the link does. A protocol that has closed its
+    /// connection, also by an error, is dropped only when the peer has closed too, or after
+    /// `linger_timeout`. With this in `connection_lost` the upstream does not wait for that.
+    pub fn lost(&mut self) {
+        let told = self.shared.state().lose(self.number);
+        told.deliver();
+        self.shared.loop_of.announce();
+    }
+
     /// Returns how many requests were taken and are not answered.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -91,9 +101,7 @@ impl<A> Link<A> {
 
 impl<A> Drop for Link<A> {
     fn drop(&mut self) {
-        let told = self.shared.state().lose(self.number);
-        told.deliver();
-        self.shared.loop_of.announce();
+        self.lost();
     }
 }
 

@@ -872,3 +872,46 @@ fn proxy_passes_a_failure_on() {
         is_reset(&other);
     }
 }
+
+#[test]
+fn proxy_finds_its_target_by_name() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("tcp://localhost:{}", target.local_addr().unwrap().port());
+    let proxy = Example::run("proxy", &[ANYWHERE, &name]);
+    let inner = client(&proxy.address());
+    let (outer, _) = target.accept().unwrap();
+    outer.set_read_timeout(Some(PATIENCE)).unwrap();
+    send(&inner, b"question");
+    assert_eq!(receive(&outer), b"question");
+    send(&outer, b"answer");
+    assert_eq!(receive(&inner), b"answer");
+}
+
+#[test]
+fn proxy_resets_who_wants_a_name_that_is_none() {
+    let proxy = Example::run("proxy", &[ANYWHERE, "tcp://does-not-exist.invalid:80"]);
+    is_reset(&client(&proxy.address()));
+}
+
+#[test]
+fn upstream_asks_another_server_also_after_that_was_away() {
+    let echo = Example::run("echo", &[ANYWHERE]);
+    let at = echo.address();
+    let port = at.socket_addr().unwrap().port();
+    let upstream = Example::run("upstream", &[ANYWHERE, &format!("tcp://localhost:{port}")]);
+    let own = upstream.address();
+    let mut clients = [0, 1].map(|_| client(&own));
+    for client in &mut clients {
+        client.write_all(b"hello\n").unwrap();
+        expect(client, b"hello\n");
+    }
+
+    drop(echo);
+    thread::sleep(millis(100));
+    clients[0].write_all(b"waits\n").unwrap();
+    let echo = Example::run("echo", &[&at.to_string()]);
+    assert_eq!(echo.address(), at);
+    expect(&mut clients[0], b"waits\n");
+    clients[1].write_all(b"hello\n").unwrap();
+    expect(&mut clients[1], b"hello\n");
+}

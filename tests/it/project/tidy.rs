@@ -447,7 +447,7 @@ fn protocols_see_only_what_a_user_sees() {
     let graph = graph("src");
     let protocols = graph.iter().filter(|(name, _)| room(name) == "protocols");
     for import in protocols.flat_map(|(_, imported)| imported) {
-        let seen = ["error", "framing", "protocols", "session"];
+        let seen = ["error", "framing", "protocols", "session", "waker"];
         assert!(seen.contains(&room(import)), "protocols import {import}");
     }
 }
