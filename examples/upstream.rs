@@ -41,6 +41,10 @@ impl FrameProtocol for Backend {
         self.0.send(frames.transport());
     }
 
+    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, Lines>) {
+        self.0.finish(frames.transport());
+    }
+
     fn connection_lost(&mut self, _: &Ended<'_>) {
         self.0.lost();
     }

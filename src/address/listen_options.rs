@@ -116,6 +116,10 @@ pub struct ListenOptions {
     pub idle_timeout: Option<Duration>,
     /// As [`Limits::write_timeout`](crate::Limits::write_timeout).
     pub write_timeout: Option<Duration>,
+    /// As [`Limits::min_bytes_per_second`](crate::Limits::min_bytes_per_second).
+    pub min_bytes_per_second: Option<usize>,
+    /// As [`Limits::min_rate_grace`](crate::Limits::min_rate_grace), more than 0.
+    pub min_rate_grace: Option<Duration>,
     /// As [`Limits::linger_timeout`](crate::Limits::linger_timeout).
     pub linger_timeout: Option<Duration>,
     /// As [`Limits::linger_limit`](crate::Limits::linger_limit). `Duration::ZERO` is a limit of 0.
@@ -395,7 +399,7 @@ macro_rules! key {
 }
 
 /// All options, in the order in which they are displayed.
-const KEYS: [Key; 33] = [
+const KEYS: [Key; 35] = [
     key!("dual-stack", Ip, dual_stack, bool),
     key!("keepalive", Tcp, keepalive, duration),
     key!("sessions", Datagram, sessions, bool),
@@ -448,6 +452,8 @@ const KEYS: [Key; 33] = [
     key!("message-timeout", Stream, message_timeout, duration),
     key!("idle-timeout", Stream, idle_timeout, duration),
     key!("write-timeout", Stream, write_timeout, duration),
+    key!("min-bytes-per-second", Stream, min_bytes_per_second, size),
+    key!("min-rate-grace", Stream, min_rate_grace, duration),
     key!("linger-timeout", Stream, linger_timeout, duration),
     key!("linger-limit", Stream, linger_limit, duration),
     key!("linger-draining", Stream, linger_draining, duration),

@@ -63,6 +63,15 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// How long output may wait without the peer accepting any of it. Default 30 s.
     pub write_timeout: Option<Duration>,
+    /// The fewest bytes in a second, on average over each `min_rate_grace`, that a peer sends of a
+    /// message that it has begun, and takes of output that waits for it. A slower one is ended as by
+    /// `message_timeout`, `first_message_timeout` or `write_timeout`, which a peer of a byte now and then
+    /// does not exceed. Bytes that a protocol takes at once, such as parts of a body, are no message that
+    /// is incomplete. 0 is no limit. Default 0.
+    pub min_bytes_per_second: usize,
+    /// How long the averages of `min_bytes_per_second` are over, and so how long a peer may be slow. Must
+    /// be more than 0. Default 10 s.
+    pub min_rate_grace: Duration,
     /// After we close first: how long a silent peer may take to close too. Closing the socket
     /// earlier could reset the connection and destroy our last reply. `None` closes the socket
     /// without waiting. Default 5 s.
@@ -90,7 +99,11 @@ impl Limits {
         let rule = format!("less than high_water ({high})");
         expect(low < high, "low_water", rule, low)?;
         let rule = format!("at least high_water ({high})");
-        expect(most >= high, "max_output", rule, most)
+        expect(most >= high, "max_output", rule, most)?;
+
+        let grace = self.min_rate_grace;
+        let shown = format!("{grace:?}");
+        expect(!grace.is_zero(), "min_rate_grace", "more than 0", shown)
     }
 
     /// Returns whether the limits fit a loop whose connections may hold `buffered` bytes together.
@@ -112,6 +125,10 @@ impl Limits {
             (&mut limits.max_frame, options.max_frame),
             (&mut limits.max_line, options.max_line),
             (&mut limits.linger_bytes, options.linger_bytes),
+            (
+                &mut limits.min_bytes_per_second,
+                options.min_bytes_per_second,
+            ),
         ];
         for (limit, size) in sizes {
             *limit = size.unwrap_or(*limit);
@@ -134,6 +151,7 @@ impl Limits {
             }
         }
 
+        limits.min_rate_grace = options.min_rate_grace.unwrap_or(limits.min_rate_grace);
         limits.linger_limit = options.linger_limit.unwrap_or(limits.linger_limit);
         limits.linger_draining = options.linger_draining.unwrap_or(limits.linger_draining);
         limits
@@ -156,6 +174,8 @@ impl Default for Limits {
             message_timeout: Some(Duration::from_secs(30)),
             idle_timeout: Some(Duration::from_secs(60)),
             write_timeout: Some(Duration::from_secs(30)),
+            min_bytes_per_second: 0,
+            min_rate_grace: Duration::from_secs(10),
             linger_timeout: Some(Duration::from_secs(5)),
             linger_limit: Duration::from_secs(30),
             linger_draining: Duration::from_millis(250),

@@ -25,6 +25,8 @@ mod in_place;
 mod lifecycle;
 mod nested;
 mod outbox;
+mod pace;
+mod pacing;
 mod posting;
 mod protocol;
 mod queue;
@@ -276,7 +278,10 @@ impl<P: Protocol> Session<P> {
             self.state.flags.clear(WAITS);
         }
         let limit = self.state.limit(context.config, waits);
-        if let Some((_, deadline)) = limit.filter(|(at, _)| *at <= now) {
+        let passed = limit.filter(|(at, _)| *at <= now);
+        let passed = passed.map(|(_, deadline)| deadline);
+        let pace = || self.state.check_pace(now, context.config, waits);
+        if let Some(deadline) = passed.or_else(pace) {
             self.time_out(deadline, context);
         }
     }
@@ -337,8 +342,11 @@ impl<P: Protocol> Session<P> {
     pub fn deadline(&mut self, context: &Context<'_>) -> Option<Tick> {
         self.state.flags.clear(RETIME);
         let limit = self.state.limit(context.config, false).map(|(at, _)| at);
+        let pace = self
+            .state
+            .pace_deadline(context.clock.tick(), context.config);
         let own = self.protocol_deadline(context);
-        limit.into_iter().chain(own).min()
+        limit.into_iter().chain(pace).chain(own).min()
     }
 
     /// Returns whether [`deadline`](Self::deadline) may be earlier than when it was last queried.

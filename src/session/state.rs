@@ -12,6 +12,7 @@ use crate::session::cuts::Cuts;
 use crate::session::ended::{End, Traffic};
 use crate::session::flags::Flags;
 use crate::session::outbox::{Outbox, Own};
+use crate::session::pace::Pace;
 use crate::session::queue::Queue;
 use crate::session::tap::OwnTap;
 use crate::session::turn::Turn;
@@ -156,6 +157,8 @@ pub(super) struct Extra {
     pub(super) cuts: Option<Box<Cuts>>,
     /// Is shown what the protocol writes.
     pub(super) tap: Option<OwnTap>,
+    /// How fast the peer is, where that is limited.
+    pub(super) pace: Option<Box<Pace>>,
     /// More than `max_output` bytes waited before the call that goes on.
     is_over: bool,
 }
@@ -542,6 +545,10 @@ impl State {
         if !self.flags.any(STALLED) {
             self.flags.set(STALLED | RETIME);
             self.progress = now;
+            // What is measured of an earlier wait is over.
+            if let Some(pace) = self.extra.as_mut().and_then(|it| it.pace.as_mut()) {
+                pace.outgoing = None;
+            }
         }
     }
 }

@@ -8,9 +8,10 @@ use serveloop::framing::{
     ByteOrder, Delimited, Encoder, FixedLength, FrameProtocol, FrameTransport, Framed, Framing,
     LengthField, LengthPrefix, Lines, Message, Netstring, Varint,
 };
-use serveloop::protocols::{Discard, Echo, Hello};
-use serveloop::testing::{MemorySession, SplitChecker};
-use serveloop::{Address, CloseReason, Config, Peer, ProtocolError};
+use serveloop::protocols::{Discard, Echo, Hello, Relay};
+use serveloop::service::{Dialer, Dialing};
+use serveloop::testing::{Client, MemoryServer, MemorySession, Seen, SplitChecker};
+use serveloop::{Address, CloseReason, Config, Factory, Peer, ProtocolError};
 
 use crate::support::{cases, millis, seconds};
 
@@ -297,4 +298,87 @@ fn a_reply_that_fits_no_frame_ends_the_session_without_a_piece_of_it() {
         )
     };
     assert!(too_long(reason), "{reason:?}");
+}
+
+/// A proxy in memory, its client and its target.
+fn proxy() -> (MemoryServer<impl Factory<Protocol = Relay>>, Client) {
+    let factory = Dialing::new(|dialer: &Dialer<Relay>| {
+        let dialer = dialer.clone();
+        move |_: &Peer| {
+            let (near, far) = Relay::pair();
+            Some(near.keeping(dialer.connect(target(), far)))
+        }
+    });
+    let mut server = MemoryServer::new(factory);
+    server.ignore(target());
+    let client = server.connect();
+    (server, client)
+}
+
+fn target() -> Address {
+    "tcp://192.0.2.1:7".parse().unwrap()
+}
+
+#[test]
+fn a_relay_passes_each_end_on_by_itself() {
+    let (mut server, client) = proxy();
+    server.send(client, b"early");
+    server.finish(client);
+    server.accept(target());
+    let (_, far) = server.next_outbound().unwrap();
+    assert_eq!(server.received(far), b"early");
+    assert_eq!(server.seen(far), Seen::End);
+    assert_eq!(server.seen(client), Seen::Open);
+    server.send(far, b"late");
+    server.finish(far);
+    assert_eq!(server.received(client), b"late");
+    assert_eq!(server.seen(client), Seen::End);
+    assert_eq!(server.connections(), 0);
+    assert_eq!(server.statistics().closed_aborted, 0);
+}
+
+#[test]
+fn a_relay_whose_other_end_fails_is_reset() {
+    for failing in [0, 1] {
+        let (mut server, client) = proxy();
+        server.accept(target());
+        let (_, far) = server.next_outbound().unwrap();
+        let mut ends = [client, far];
+        ends.rotate_left(failing);
+        server.send(ends[1], b"unfinished");
+        server.reset(ends[0]);
+        assert_eq!(server.seen(ends[1]), Seen::Reset, "{failing}");
+        assert_eq!(server.connections(), 0);
+    }
+}
+
+#[test]
+fn a_relay_that_reaches_nobody_is_reset_and_one_whose_client_goes_gives_up() {
+    let (mut server, client) = proxy();
+    server.refuse(target());
+    assert_eq!(server.seen(client), Seen::Reset);
+
+    let (mut server, client) = proxy();
+    server.reset(client);
+    assert_eq!(server.connections(), 0);
+    server.accept(target());
+    assert!(server.next_outbound().is_none());
+}
+
+#[test]
+fn a_slow_side_of_a_relay_slows_the_other_down() {
+    let (mut server, client) = proxy();
+    server.accept(target());
+    let (_, far) = server.next_outbound().unwrap();
+    server.stop_taking(far);
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..4 {
+        server.send(client, &piece);
+    }
+    let most = 4 * Config::default().limits.high_water;
+    let count = server.statistics().bytes_read;
+    assert!(count <= most as u64, "{count} bytes were read for nobody");
+    server.take(far, usize::MAX);
+    assert_eq!(server.received(far).len(), 4 << 20);
+    assert_eq!(server.statistics().bytes_read, 4 << 20);
 }

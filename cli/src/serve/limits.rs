@@ -186,6 +186,11 @@ limits! {
             idle_timeout: Timeout, "DURATION";
             /// How long output may wait without the peer accepting any of it; 0: no limit
             write_timeout: Timeout, "DURATION";
+            /// The fewest bytes in a second that a client sends of a message that it has begun, and takes
+            /// of output that waits for it; 0: no limit
+            min_bytes_per_second: Size, "SIZE";
+            /// How long the averages of --min-bytes-per-second are over
+            min_rate_grace: Span, "DURATION";
             /// After we close first: how long a silent peer may take to close too; 0: do not wait
             linger_timeout: Timeout, "DURATION";
             /// The limit of that wait if the peer keeps sending
@@ -346,6 +351,12 @@ mod tests {
             to.limits.idle_timeout = Some(Duration::from_secs(90))
         }),
         ("write-timeout", "0", |to| to.limits.write_timeout = None),
+        ("min-bytes-per-second", "1KiB", |to| {
+            to.limits.min_bytes_per_second = 1 << 10
+        }),
+        ("min-rate-grace", "5s", |to| {
+            to.limits.min_rate_grace = Duration::from_secs(5)
+        }),
         ("linger-timeout", "0", |to| to.limits.linger_timeout = None),
         ("linger-limit", "0", |to| {
             to.limits.linger_limit = Duration::ZERO
@@ -413,8 +424,10 @@ mod tests {
     fn every_field_has_an_option_and_every_option_is_tried() {
         let mut options: Vec<_> = OPTIONS.map(|(name, ..)| name.replace('-', "_")).into();
         let mut fields = fields();
-        // The headers of proxies have options of their own, and groups only those of a listener.
-        fields.retain(|field| field != "trusted_proxies" && !field.starts_with("udp"));
+        // The headers of proxies have options of their own, groups only those of a listener, and nothing
+        // served opens connections.
+        let others = ["trusted_proxies", "reserved_outbound"];
+        fields.retain(|field| !others.contains(&&**field) && !field.starts_with("udp"));
         options.sort();
         fields.sort();
         assert_eq!(options, fields);

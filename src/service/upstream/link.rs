@@ -16,15 +16,23 @@ use crate::session::Transport;
 /// - [`ready`](Self::ready) when the peer takes requests: in `connection_made`, or after a login;
 /// - [`send`](Self::send) in `woken` and `resume_writing`, and after an answer;
 /// - [`answer`](Self::answer) for each answer, in the order of the requests;
+/// - [`finish`](Self::finish) in `shutdown_requested`, so that a server that shuts down still gets the
+///   answers that its clients wait for;
 /// - [`lost`](Self::lost) in `connection_lost`, if it may close the connection itself.
 pub struct Link<A> {
     shared: Arc<Shared<A>>,
     number: u64,
+    /// The connection is to be closed when nothing is left to do.
+    ends: bool,
 }
 
 impl<A> Link<A> {
     pub(super) fn new(shared: Arc<Shared<A>>, number: u64) -> Self {
-        Self { shared, number }
+        Self {
+            shared,
+            number,
+            ends: false,
+        }
     }
 
     /// Notes that the connection can be used, and writes requests that wait. From now on the connection
@@ -55,10 +63,19 @@ impl<A> Link<A> {
     pub fn send(&mut self, transport: &mut Transport<'_>) {
         while !transport.is_full() && !transport.is_closing() {
             let Some(data) = self.next_request() else {
-                return;
+                break;
             };
             transport.write_owned(data);
         }
+        if self.ends && self.in_flight() == 0 {
+            transport.close();
+        }
+    }
+
+    /// Closes the connection as soon as it has written what waits, and everything is answered.
+    pub fn finish(&mut self, transport: &mut Transport<'_>) {
+        self.ends = true;
+        self.send(transport);
     }
 
     /// Takes the request that has waited the longest, for a protocol that writes it in a way of its own.

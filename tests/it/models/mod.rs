@@ -5,6 +5,7 @@ mod failures;
 mod farewells;
 mod hooks;
 mod limits;
+mod pace;
 mod rules;
 
 use std::io::Read;

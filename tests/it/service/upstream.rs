@@ -53,6 +53,10 @@ impl Protocol for Lines {
         self.0.send(transport);
     }
 
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.0.finish(transport);
+    }
+
     fn connection_lost(&mut self, _: &Ended<'_>) {
         self.0.lost();
     }
@@ -527,6 +531,23 @@ fn a_closed_upstream_gives_an_attempt_up() {
     it.upstream.close();
     it.server.run();
     assert_eq!(it.server.connections(), 0);
+}
+
+#[test]
+fn a_shutdown_waits_for_answers() {
+    let mut it = Setting::new(limits());
+    let peer = it.peer();
+    let (mut written, mut waiting) = (it.ask("a\n"), it.ask("b\n"));
+    it.server.shutdown();
+    assert_eq!(it.server.seen(peer), Seen::Open);
+    it.server.send(peer, b"1\n");
+    assert_eq!(taken(&mut written), answered("1"));
+    assert_eq!(it.server.received(peer), b"a\nb\n");
+    it.server.send(peer, b"2\n");
+    assert_eq!(taken(&mut waiting), answered("2"));
+    assert_eq!(it.server.seen(peer), Seen::End);
+    it.server.finish(peer);
+    assert!(it.server.is_finished());
 }
 
 #[test]

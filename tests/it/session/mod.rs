@@ -7,6 +7,7 @@ mod ended;
 mod farewells;
 mod half_close;
 mod limits;
+mod pace;
 mod panics_abort;
 mod pauses;
 mod sending;

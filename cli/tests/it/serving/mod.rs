@@ -9,6 +9,7 @@ mod entry;
 mod judges;
 mod lines;
 mod logging;
+mod pace;
 pub(crate) mod proxied;
 mod stuck;
 #[cfg(not(feature = "tls"))]

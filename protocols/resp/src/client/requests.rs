@@ -125,6 +125,10 @@ impl Protocol for Requests {
         self.link.send(transport);
     }
 
+    fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
+        self.link.finish(transport);
+    }
+
     fn connection_lost(&mut self, _: &Ended<'_>) {
         self.link.lost();
     }
