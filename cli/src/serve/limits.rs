@@ -298,7 +298,7 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value other than its default, and its effect on the configuration.
-    const OPTIONS: [(&str, &str, Change); 49] = [
+    const OPTIONS: [(&str, &str, Change); 51] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-per-peer", "8", |to| to.max_per_peer = 8),
         ("limit-loopback", "true", |to| to.limit_loopback = true),
