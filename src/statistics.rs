@@ -62,7 +62,7 @@ counters! {
     /// The counters of a loop since it began.
     ///
     /// Between two turns, `accepted + connected` always equals the number of live sessions plus the
-    /// sum of all `closed_*`. A refused connection does not count as accepted. A session has ended
+    /// sum of all `closed_*` and `handed_over`. A refused connection does not count as accepted. A session has ended
     /// when its protocol has been told so, although its socket may still wait for the peer to
     /// close.
     ///
@@ -126,6 +126,8 @@ counters! {
         datagram_sessions_ended,
         /// Datagrams of new peers for whom there was no room for a session.
         datagram_sessions_refused,
+        /// Connections that go on in another process: [`Actions::hand_over`](crate::Actions::hand_over).
+        handed_over,
         /// Connections that the protocol closed: [`CloseReason::Closed`].
         closed_by_protocol,
         /// Connections that the peer closed: [`CloseReason::PeerClosed`].

@@ -7,6 +7,7 @@
 //! [`Address::resolve`] asks the system, for the addresses of a name. A `Listen` may carry a socket
 //! that another program opened, and does nothing with it.
 
+mod handed_connection;
 mod listen;
 mod listen_options;
 mod network;
@@ -15,6 +16,8 @@ mod percent;
 mod target;
 mod units;
 
+pub use self::handed_connection::HandedConnection;
+pub(crate) use self::handed_connection::Talk;
 pub use self::listen::Listen;
 pub(crate) use self::listen_options::{KEEPALIVE_MOST, MODE_MOST, TTL_MOST, is_group};
 pub use self::listen_options::{ListenOptions, OtherOptions};

@@ -27,8 +27,8 @@ mod undelivered;
 mod unix_path;
 
 pub use crate::address::{
-    AddressError, Credentials, IpNetwork, ListenOptions, NetworkError, NetworkList,
-    NotASocketFileId, OtherOptions, SocketFileId, Target,
+    AddressError, Credentials, HandedConnection, IpNetwork, ListenOptions, NetworkError,
+    NetworkList, NotASocketFileId, OtherOptions, SocketFileId, Target,
 };
 
 pub use crate::config::UdpOptions;
@@ -44,6 +44,7 @@ pub(crate) use self::spread::Share;
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -358,6 +359,27 @@ pub trait Net {
     /// drops the stream.
     fn close(&mut self, stream: Self::Stream, abort: bool) {
         drop(stream);
+    }
+
+    /// Returns whether streams can be taken out of this network and go on elsewhere. False by default.
+    fn detaches(&self) -> bool {
+        false
+    }
+
+    /// Takes an open stream out of this network. The default closes it.
+    fn detach(&mut self, stream: Self::Stream) -> Option<OwnedFd> {
+        self.close(stream, false);
+        None
+    }
+
+    /// Puts an open stream into this network, and returns it with the address of its peer. It is not
+    /// registered yet.
+    ///
+    /// # Errors
+    /// It is not open any more.
+    fn attach(&mut self, descriptor: OwnedFd) -> io::Result<(Self::Stream, Address)> {
+        drop(descriptor);
+        unsupported()
     }
 
     /// Opens a datagram socket, registers it with `token`, and returns the address that it really

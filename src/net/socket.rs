@@ -1,8 +1,11 @@
 //! Sockets bound to an address, for any way of serving them.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -315,6 +318,16 @@ pub(super) fn system_address(address: &Address) -> io::Result<SockAddr> {
         Address::Tcp(addr) | Address::Udp(addr) => Ok((*addr).into()),
         Address::Unix(path) | Address::Unixgram(path) => SockAddr::unix(path),
     }
+}
+
+/// Returns the path of a Unix socket, or its name behind a NUL, or an empty path if it has neither.
+pub(super) fn unix_path(address: &SockAddr) -> PathBuf {
+    let name = || {
+        let name = [b"\0", address.as_abstract_namespace()?].concat();
+        Some(PathBuf::from(OsString::from_vec(name)))
+    };
+    let path = address.as_pathname().map(PathBuf::from);
+    path.or_else(name).unwrap_or_default()
 }
 
 /// Returns the IPv4 address of a client that a socket for both families shows as an IPv6 address.

@@ -23,4 +23,12 @@ impl Protocol for Echo {
         transport.write(data);
         Ok(data.len())
     }
+
+    fn hand_over(&mut self, _: &Transport<'_>) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
+
+    fn take_over(&mut self, state: &[u8], _: &mut Transport<'_>) -> bool {
+        state.is_empty()
+    }
 }

@@ -124,6 +124,33 @@ impl Protocol for Hello {
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.finish(transport);
     }
+
+    /// Returns nothing if no reply waits, and otherwise how long it has to, and the reply.
+    fn hand_over(&mut self, transport: &Transport<'_>) -> Option<Vec<u8>> {
+        let Some((at, reply)) = &self.reply else {
+            return Some(Vec::new());
+        };
+        let left = at.saturating_duration_since(transport.now()).as_micros();
+        let left = u64::try_from(left).unwrap_or(u64::MAX);
+        Some([&left.to_be_bytes(), &reply[..]].concat())
+    }
+
+    fn take_over(&mut self, state: &[u8], transport: &mut Transport<'_>) -> bool {
+        if state.is_empty() {
+            return true;
+        }
+        let Some((left, reply)) = state.split_first_chunk() else {
+            return false;
+        };
+        let left = Duration::from_micros(u64::from_be_bytes(*left));
+        self.reply = transport
+            .now()
+            .checked_add(left)
+            .map(|at| (at, reply.to_vec()));
+        transport.charge(reply.len());
+        transport.pause_reading();
+        true
+    }
 }
 
 impl FrameProtocol for Hello {

@@ -63,6 +63,16 @@ impl Env {
         self.listener_limits.push(own);
     }
 
+    /// Returns whether there is a listener with this number.
+    pub(super) fn has_listener(&self, number: u16) -> bool {
+        usize::from(number) < self.listener_limits.len()
+    }
+
+    /// Returns the limits of a listener, if they are not those of the server.
+    pub(super) fn limits_of(&self, listener: Option<usize>) -> Option<&Arc<Limits>> {
+        self.listener_limits.get(listener?)?.as_ref()
+    }
+
     /// Returns what a session for `peer` is made of: the protocol, and the limits of the listener.
     pub(super) fn admit<P>(&self, protocol: P, peer: Peer) -> Admitted<P> {
         let listener = peer.listener();

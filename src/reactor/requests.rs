@@ -20,6 +20,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.is_retired = true;
             self.listeners.close_all(&mut self.net);
         }
+        for handed in urgent.coming {
+            self.lend().0.adopt(handed);
+        }
+        if let Some(leaving) = urgent.leaving {
+            let (mut admission, _) = self.lend();
+            admission.connections.hand_over(leaving, &mut admission.hub);
+        }
         if !urgent.datagrams.is_empty() {
             let (mut admission, listeners) = self.lend();
             announce(urgent.datagrams, listeners, &mut admission.hub);

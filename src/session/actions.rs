@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::address::{Address, Peer, Target};
+use crate::address::{Address, HandedConnection, Peer, Target};
 use crate::session::clock::Clock;
 use crate::session::ticket::Ticket;
 use crate::statistics::Statistics;
@@ -58,12 +58,28 @@ impl<P> Connect<P> {
     }
 }
 
+/// Connections that go on elsewhere.
+pub(crate) struct Leaving {
+    pub(crate) which: Box<dyn Fn(&Peer) -> bool>,
+    pub(crate) to: Box<dyn FnMut(HandedConnection)>,
+}
+
+impl fmt::Debug for Leaving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Leaving")
+    }
+}
+
 /// Requests that few calls make.
 #[derive(Debug, Default)]
 pub(crate) struct Urgent {
     pub(crate) shutdown: bool,
     /// Whether the loop stops listening.
     pub(crate) retires: bool,
+    /// Which connections go on elsewhere, and where.
+    pub(crate) leaving: Option<Leaving>,
+    /// Connections that come from elsewhere.
+    pub(crate) coming: Vec<HandedConnection>,
     /// The connections to end, by their ids.
     pub(crate) ends: Vec<(u64, Ending)>,
     pub(crate) datagrams: Vec<Announced>,
@@ -314,6 +330,67 @@ impl<P> Actions<'_, P> {
     /// With several workers each loop has to do this. A shutdown afterwards bounds the time.
     pub fn retire(&mut self) {
         self.requests.urgent().retires = true;
+    }
+
+    /// Takes the connections of this loop out that can go on in another process, and gives them `to` it.
+    /// `which` says of which peers. Their protocols say whether they can
+    /// ([`Protocol::hand_over`](crate::Protocol::hand_over)); the others stay. Outbound connections stay,
+    /// and those that a thread or a process serves. Both closures are dropped when it is done, at the end
+    /// of the factory's call.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
+    ///
+    /// use serveloop::net::HandedConnection;
+    /// use serveloop::{Actions, Config, Factory, Peer, Server, protocols::Echo};
+    ///
+    /// /// Takes each connection out as soon as it has one, and puts it in again, as another process would.
+    /// struct Restless(std::rc::Rc<std::cell::RefCell<Vec<HandedConnection>>>);
+    ///
+    /// impl Factory for Restless {
+    ///     type Protocol = Echo;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+    ///         Some(Echo)
+    ///     }
+    ///
+    ///     fn service_actions(&mut self, actions: &mut Actions<'_, Echo>) {
+    ///         self.0.borrow_mut().drain(..).for_each(|one| actions.adopt(one));
+    ///         let to = self.0.clone();
+    ///         actions.hand_over(|_| true, move |one| to.borrow_mut().push(one));
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
+    /// let to = server.addresses()[0].socket_addr().unwrap();
+    /// let mut reactor = server.with(Restless(Default::default())).into_reactor()?;
+    /// let mut client = TcpStream::connect(to)?;
+    /// client.write_all(b"hello")?;
+    /// for _ in 0..20 {
+    ///     reactor.turn(Some(std::time::Duration::from_millis(1)))?;
+    /// }
+    /// let mut room = [0; 5];
+    /// client.read_exact(&mut room)?;
+    /// assert_eq!(&room, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hand_over(
+        &mut self,
+        which: impl Fn(&Peer) -> bool + 'static,
+        to: impl FnMut(HandedConnection) + 'static,
+    ) {
+        self.requests.urgent().leaving = Some(Leaving {
+            which: Box::new(which),
+            to: Box::new(to),
+        });
+    }
+
+    /// Goes on with a connection that another process has [handed over](Self::hand_over). It counts as
+    /// accepted, and is refused like any other if there is no room or if the factory makes no protocol.
+    /// A server that gives each connection a thread or a process closes it.
+    pub fn adopt(&mut self, connection: HandedConnection) {
+        self.requests.urgent().coming.push(connection);
     }
 }
 

@@ -21,6 +21,7 @@ mod datagram;
 mod end_line;
 mod ended;
 mod flags;
+mod handing;
 mod in_place;
 mod lifecycle;
 mod nested;
@@ -43,7 +44,7 @@ mod turn;
 mod unwind;
 
 pub use self::actions::{Actions, OpenConnection};
-pub(crate) use self::actions::{Announced, Connect, Ending, Listing, Requests};
+pub(crate) use self::actions::{Announced, Connect, Ending, Leaving, Listing, Requests};
 pub(crate) use self::admitted::Admitted;
 pub use self::buffer::Buffer;
 pub(crate) use self::buffer::Input;

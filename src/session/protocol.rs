@@ -283,6 +283,55 @@ pub trait Protocol {
         transport.close();
     }
 
+    /// Called when the connection is to go on in another process, with a protocol that the same factory
+    /// makes there. Returns what that one has to know ([`take_over`](Self::take_over)), and nothing of
+    /// this protocol is called afterwards, not even `connection_lost`. Bytes that it has not taken yet,
+    /// and those that it has written, go along.
+    ///
+    /// Returns `None` if this connection stays and is served here to its end, as by default. So does one
+    /// that has an [outbox](Transport::outbox), a source that is being [sent](Transport::send), or limits
+    /// of its own, that is inside a layer such as TLS, or whose peer has ended its stream; then this is
+    /// not called.
+    ///
+    /// ```
+    /// use serveloop::{Protocol, Result, Transport};
+    ///
+    /// /// Answers each byte with the number of bytes so far.
+    /// #[derive(Default)]
+    /// struct Counter(u64);
+    ///
+    /// impl Protocol for Counter {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         self.0 += 1;
+    ///         transport.write(format!("{} ", self.0).as_bytes());
+    ///         Ok(1.min(data.len()))
+    ///     }
+    ///
+    ///     fn hand_over(&mut self, _: &Transport<'_>) -> Option<Vec<u8>> {
+    ///         Some(self.0.to_be_bytes().to_vec())
+    ///     }
+    ///
+    ///     fn take_over(&mut self, state: &[u8], _: &mut Transport<'_>) -> bool {
+    ///         let count = state.try_into().map(u64::from_be_bytes);
+    ///         self.0 = count.unwrap_or_default();
+    ///         count.is_ok()
+    ///     }
+    /// }
+    /// ```
+    fn hand_over(&mut self, transport: &Transport<'_>) -> Option<Vec<u8>> {
+        let _ = transport;
+        None
+    }
+
+    /// Called in place of `connection_made` for a connection that comes from another process, with what
+    /// [`hand_over`](Self::hand_over) returned there. The bytes that were not taken there are shown next.
+    /// The program may be another version: returns whether the state makes sense, or the connection ends.
+    /// By default false.
+    fn take_over(&mut self, state: &[u8], transport: &mut Transport<'_>) -> bool {
+        let _ = (state, transport);
+        false
+    }
+
     /// Called once, as the last method, when the connection has ended for any reason: see
     /// [`Ended::reason`].
     fn connection_lost(&mut self, ended: &Ended<'_>) {
@@ -399,6 +448,14 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
         (**self).shutdown_requested(transport);
     }
 
+    fn hand_over(&mut self, transport: &Transport<'_>) -> Option<Vec<u8>> {
+        (**self).hand_over(transport)
+    }
+
+    fn take_over(&mut self, state: &[u8], transport: &mut Transport<'_>) -> bool {
+        (**self).take_over(state, transport)
+    }
+
     fn connection_lost(&mut self, ended: &Ended<'_>) {
         (**self).connection_lost(ended);
     }
@@ -457,6 +514,9 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 /// | `started` | once per loop | once | once | once, in the parent |
 /// | `poll_timeout`, `handle_timeout`, `service_actions`, `woken` | yes | between connections | yes | yes, in the parent |
 /// | [`Actions::connect`], `call_again`, `shutdown`, `waker` | yes | yes | yes; outbound connections are the loop's | yes; outbound connections are the parent's |
+/// | [`Actions::retire`] | yes | after its connection | yes | yes |
+/// | [`Actions::hand_over`] | yes | hands nothing over | hands nothing over | hands nothing over |
+/// | [`Actions::adopt`] | yes | closes it | closes it | closes it |
 /// | [`Actions::connections`], `end`, `abort` | all of the loop | outbound ones | outbound ones | outbound ones |
 /// | [`needs_stream`](Self::needs_stream) | refuses datagram sockets | the same | the same | the same |
 /// | [`needs_loop`](Self::needs_loop) | serves | refuses to begin | refuses to begin | refuses to begin |

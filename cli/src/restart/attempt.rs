@@ -8,8 +8,13 @@ use std::time::{Duration, Instant};
 
 use serveloop::net::OpenSocket;
 
-use crate::restart::manifest::{FAILED, GO, HandedSocket, Manifest, PlaceName, READY, VARIABLE};
+use crate::restart::manifest::{
+    FAILED, GO, GO_ON, HandedSocket, Manifest, PlaceName, READY, Served, VARIABLE,
+};
 use crate::sys;
+
+/// How long the new process may take to take a connection over.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most that a new process may say before a line ends, in bytes.
 const WORD_MOST: usize = 1 << 20;
@@ -34,13 +39,20 @@ pub(super) struct Placed {
     pub(super) place: PlaceName,
 }
 
+/// What goes on in the new process beside the listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moves {
+    Nothing,
+    Connections,
+}
+
 /// How far an attempt is.
 #[derive(Debug, PartialEq)]
 pub(super) enum Progress {
     /// The new process does not serve yet.
     Waits,
-    /// It serves, and has listeners with these socket files.
-    Ready(Vec<String>),
+    /// It serves.
+    Ready(Served),
     Failed(String),
 }
 
@@ -110,11 +122,20 @@ impl Attempt {
         }
     }
 
-    /// Lets the new process go on alone.
-    pub(super) fn release(mut self) {
+    /// Lets the new process go on alone. Returns the stream to it, if `moves` says that open
+    /// connections follow.
+    pub(super) fn release(mut self, moves: Moves) -> Option<UnixStream> {
         self.is_done = true;
-        // If it has ended just now, its parent has nothing left to say either.
-        let _ = writeln!(self.control, "{GO}");
+        let word = match moves {
+            Moves::Nothing => GO,
+            Moves::Connections => GO_ON,
+        };
+        // If it has ended just now, there is nobody to tell.
+        let said = writeln!(self.control, "{word}");
+        let stream = self.control.try_clone().ok()?;
+        stream.set_nonblocking(false).ok()?;
+        stream.set_write_timeout(Some(PATIENCE)).ok()?;
+        (said.is_ok() && moves == Moves::Connections).then_some(stream)
     }
 
     fn hear(&mut self) {
@@ -137,7 +158,10 @@ impl Attempt {
     fn understood(&self, line: &str) -> Progress {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
-            READY => Progress::Ready(rest.split_whitespace().map(str::to_owned).collect()),
+            READY => match serde_json::from_str(rest) {
+                Ok(served) => Progress::Ready(served),
+                Err(error) => Progress::Failed(format!("the new process says {line:?}: {error}")),
+            },
             FAILED => Progress::Failed(format!(
                 "the new process ({}) cannot serve: {rest}",
                 self.process()

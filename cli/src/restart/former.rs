@@ -1,6 +1,6 @@
 //! The new process: what the old one hands on to it, and the word that it serves.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use serveloop::service::activation::Inherited;
 
 use crate::escaped::on_one_line;
 use crate::logger::TARGET;
-use crate::restart::manifest::{FAILED, HandedSocket, Manifest, READY, VARIABLE, without_query};
+use crate::restart::manifest::{
+    FAILED, GO_ON, HandedSocket, Manifest, READY, Served, VARIABLE, without_query,
+};
 use crate::sys;
 
 /// How long to wait for the old process to answer.
@@ -170,27 +172,48 @@ impl Word {
 
     /// Says that every loop serves, and waits until the old process lets this one go on alone. Does
     /// so too if the old process is gone.
-    pub(super) fn ready<'a>(mut self, open: impl Iterator<Item = &'a OpenSockets>) {
+    ///
+    /// The first of `open` are the sockets of the server. Returns the stream that open connections come
+    /// on, if any do.
+    pub(super) fn ready<'a>(
+        mut self,
+        open: impl Iterator<Item = &'a OpenSockets>,
+    ) -> Option<UnixStream> {
         let lists: io::Result<Vec<_>> = open.map(OpenSockets::list).collect();
         let lists = lists.unwrap_or_else(|error| {
             log::warn!(target: TARGET, "the files of sockets are not taken over: {error}");
             Vec::new()
         });
-        let sockets: Vec<_> = lists.into_iter().flatten().collect();
-        let files: String = sockets
-            .iter()
-            .filter_map(|socket| Some(format!(" {}", socket.file()?)))
-            .collect();
 
-        let said = writeln!(self.0, "{READY}{files}");
-        let answer = said.and_then(|()| {
-            self.0.set_read_timeout(Some(PATIENCE))?;
-            BufReader::new(&self.0).read_line(&mut String::new())
-        });
-        if let Err(error) = answer {
-            log::warn!(target: TARGET, "the former process does not answer: {error}");
+        let mut served = Served::default();
+        for socket in lists.first().into_iter().flatten() {
+            if socket.listener() == served.addresses.len() {
+                served.addresses.push(socket.address().to_string());
+            }
         }
+        let sockets: Vec<_> = lists.into_iter().flatten().collect();
+        let files = sockets.iter().filter_map(|socket| socket.file());
+        served.files.extend(files.map(|file| file.to_string()));
+
+        let answer = self.ask(&served).unwrap_or_else(|error| {
+            log::warn!(target: TARGET, "the former process does not answer: {error}");
+            String::new()
+        });
         sockets.iter().for_each(|socket| socket.own_file());
         log::info!(target: TARGET, "this process has taken over");
+        (answer == GO_ON).then_some(self.0)
+    }
+
+    fn ask(&mut self, served: &Served) -> io::Result<String> {
+        let text = serde_json::to_string(served)?;
+        writeln!(self.0, "{READY} {text}")?;
+        self.0.set_read_timeout(Some(PATIENCE))?;
+        // Byte by byte: what follows the line is left where it is.
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while self.0.read_exact(&mut byte).is_ok() && byte != [b'\n'] {
+            line.push(byte[0]);
+        }
+        self.0.set_read_timeout(None)?;
+        String::from_utf8(line).map_err(io::Error::other)
     }
 }

@@ -1,8 +1,11 @@
 //! What each loop of a server has to do with its restarts.
 
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use serveloop::Actions;
+use serveloop::net::HandedConnection;
+use serveloop::{Actions, Peer};
 
 use crate::restart::restarts::{LOOK_AGAIN, Restarts};
 
@@ -10,6 +13,8 @@ use crate::restart::restarts::{LOOK_AGAIN, Restarts};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RestartHook {
     restarts: Option<Restarts>,
+    /// The number of this loop.
+    number: usize,
     is_retired: bool,
     /// When to look how far the new process is, or to end what is left.
     next: Option<Instant>,
@@ -24,9 +29,9 @@ impl RestartHook {
     }
 
     /// Notes that the loop serves.
-    pub(crate) fn started<P>(&self, actions: &Actions<'_, P>) {
+    pub(crate) fn started<P>(&mut self, actions: &Actions<'_, P>) {
         if let Some(restarts) = &self.restarts {
-            restarts.join(actions.waker());
+            self.number = restarts.join(actions.waker());
         }
     }
 
@@ -41,7 +46,7 @@ impl RestartHook {
         if let Some(restarts) = &self.restarts {
             let retires = restarts.is_replaced() && !self.is_retired;
             let is_own = restarts.is_forking() && restarts.is_starting();
-            if retires || is_own || self.next.is_some() {
+            if retires || is_own || restarts.has_arrivals() || self.next.is_some() {
                 self.act(actions);
             }
         }
@@ -53,9 +58,16 @@ impl RestartHook {
             return;
         };
         let now = actions.now();
+        if restarts.has_arrivals() {
+            let arrived = restarts.arrivals(self.number).into_iter();
+            arrived.for_each(|connection| actions.adopt(connection));
+        }
         if restarts.is_replaced() && !self.is_retired {
             self.is_retired = true;
             actions.retire();
+            if let Some((leaving, listeners)) = restarts.leaving(self.number) {
+                hand_over(actions, leaving, listeners);
+            }
             let grace = restarts.grace().filter(|_| restarts.is_forking());
             self.next = grace.and_then(|grace| now.checked_add(grace));
             return;
@@ -64,12 +76,31 @@ impl RestartHook {
             return;
         }
 
-        self.next = None;
-        if self.is_retired {
+        // Without other threads, the loop does what one would do elsewhere.
+        let was_due = self.next.take().is_some();
+        if self.is_retired && was_due {
             restarts.end();
-        } else if restarts.is_starting() {
+        } else if restarts.is_forking() && restarts.is_starting() {
             restarts.look();
             self.next = now.checked_add(LOOK_AGAIN);
         }
     }
+}
+
+/// Sends the connections of a loop away, with the numbers that their listeners have there.
+fn hand_over<P>(
+    actions: &mut Actions<'_, P>,
+    leaving: Sender<HandedConnection>,
+    listeners: Arc<[Option<u16>]>,
+) {
+    let of = move |number: usize| listeners.get(number).copied().flatten();
+    let is_there = {
+        let of = of.clone();
+        move |peer: &Peer| peer.listener().and_then(&of).is_some()
+    };
+    actions.hand_over(is_there, move |connection| {
+        let there = of(connection.listener().into()).unwrap_or_default();
+        // Whoever would receive it waits for all of them.
+        let _ = leaving.send(connection.with_listener(there));
+    });
 }

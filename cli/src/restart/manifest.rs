@@ -7,12 +7,23 @@ use serde::{Deserialize, Serialize};
 /// The variable that holds the manifest.
 pub(super) const VARIABLE: &str = "SERVELOOP_HANDED_ON";
 
-/// What the new process says when every loop serves, followed by the files of its Unix sockets.
+/// What the new process says when every loop serves, followed by a [`Served`].
 pub(super) const READY: &str = "ready";
 /// What it says if it cannot serve, followed by the reason.
 pub(super) const FAILED: &str = "failed";
 /// What the old one answers when the new one is to go on alone.
 pub(super) const GO: &str = "go";
+/// The same, if open connections follow.
+pub(super) const GO_ON: &str = "go on";
+
+/// What a new process serves.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Served {
+    /// The files of its Unix sockets.
+    pub(super) files: Vec<String>,
+    /// The addresses of its listeners, by their numbers.
+    pub(super) addresses: Vec<String>,
+}
 
 /// Descriptors that a process is started with.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //! same arguments. A variable says which descriptors are which listener's (`manifest`). The new process
 //! makes its listeners of them (`former`), and says when every loop serves. Then the old one retires
 //! (`hook`): it listens no more, and ends with its last connection. If the new one does not get so far,
-//! the old one goes on (`attempt`, `restarts`).
+//! the old one goes on (`attempt`, `restarts`). With `--handover` open connections move too (`transfer`).
 //!
 //! This room imports no protocol and nothing of `serve` or `serving`.
 
@@ -16,6 +16,7 @@ mod options;
 mod pid_file;
 mod program;
 mod restarts;
+mod transfer;
 
 pub(crate) use self::former::{Former, Word};
 pub(crate) use self::hook::RestartHook;

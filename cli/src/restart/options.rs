@@ -14,6 +14,11 @@ pub(crate) struct RestartOptions {
     /// SIGUSR2 it has the number of the new process. The file is removed at the end
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
+    /// Let open connections go on in the new process too, where their protocol can: echo and hello without
+    /// --framing, over TCP and Unix sockets, with --model event-loop. Others stay in the old process and
+    /// are finished there
+    #[arg(long, global = true)]
+    pub(super) handover: bool,
     /// How long a new process may take until it serves, after SIGUSR2. One that takes longer is ended,
     /// and this one goes on
     #[arg(
@@ -24,4 +29,11 @@ pub(crate) struct RestartOptions {
         default_value_t = Duration::from_secs(30).into()
     )]
     pub(super) restart_timeout: Span,
+}
+
+impl RestartOptions {
+    /// Returns whether open connections move to the new process.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.handover
+    }
 }

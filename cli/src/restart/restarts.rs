@@ -1,22 +1,25 @@
 //! The restarts of a server: whether one is possible, and what becomes of it.
 
+use std::os::unix::net::UnixStream;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{mem, thread};
 
-use serveloop::net::OpenSockets;
+use serveloop::net::{HandedConnection, OpenSockets};
 use serveloop::service::notify::Notifier;
 use serveloop::{ShutdownHandle, Waker};
 
 use crate::logger::TARGET;
-use crate::restart::attempt::{Attempt, Placed, Progress};
+use crate::restart::attempt::{Attempt, Moves, Placed, Progress};
 use crate::restart::former::Word;
-use crate::restart::manifest::PlaceName;
+use crate::restart::manifest::{PlaceName, Served};
 use crate::restart::options::RestartOptions;
 use crate::restart::pid_file::PidFile;
 use crate::restart::program::Program;
+use crate::restart::transfer;
 use crate::signals::{Asked, at_restart};
 use crate::threads;
 
@@ -24,6 +27,9 @@ const ASKED: &str = "the server was asked to end";
 
 /// How often to look how far a new process is.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How long a loop may take to take its connections out.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// systemd says here which process it has started as the main one of a service.
 const STARTED_BY_SYSTEMD: &str = "SYSTEMD_EXEC_PID";
@@ -82,9 +88,34 @@ struct Shared {
     /// One of the states below.
     state: AtomicU8,
     attempt: Mutex<Option<Attempt>>,
-    /// What wakes each loop.
-    loops: Mutex<Vec<Waker>>,
+    loops: Mutex<Vec<Loop>>,
+    /// What open connections move on.
+    passage: Mutex<Option<Passage>>,
+    has_arrivals: AtomicBool,
+    /// Whether connections are still on their way from the old process.
+    takes_over: AtomicBool,
+    hands_over: bool,
     has_ended: AtomicBool,
+}
+
+/// What concerns one loop of the server.
+#[derive(Debug)]
+struct Loop {
+    waker: Waker,
+    /// Connections that have come from the old process.
+    arrived: Vec<HandedConnection>,
+    /// Where its own connections go.
+    leaving: Option<Leaving>,
+}
+
+/// Where the connections of a loop go, and the number of each listener there, by the number here.
+pub(super) type Leaving = (Sender<HandedConnection>, Arc<[Option<u16>]>);
+
+/// The way of open connections to the new process.
+#[derive(Debug)]
+struct Passage {
+    control: UnixStream,
+    connections: Receiver<HandedConnection>,
 }
 
 /// This process serves, and nothing else is going on.
@@ -124,6 +155,10 @@ impl Restarts {
             state: AtomicU8::new(SERVES),
             attempt: Mutex::default(),
             loops: Mutex::default(),
+            passage: Mutex::default(),
+            has_arrivals: AtomicBool::new(false),
+            takes_over: AtomicBool::new(false),
+            hands_over: options.handover,
             has_ended: AtomicBool::new(false),
         }));
         let asked = restarts.clone();
@@ -136,11 +171,71 @@ impl Restarts {
         let Some(word) = lock(&self.0.word).take() else {
             return;
         };
-        word.ready(self.0.setting.open());
+        // Before anybody knows of this process, and asks it to be replaced.
+        self.0.takes_over.store(true, Ordering::SeqCst);
+        let connections = word.ready(self.0.setting.open());
         let written = self.0.pid_file.as_ref().map(PidFile::write);
         if let Some(Err(error)) = written {
             log::warn!(target: TARGET, "{error}");
         }
+
+        let Some(connections) = connections else {
+            self.0.takes_over.store(false, Ordering::SeqCst);
+            return;
+        };
+        let own = self.clone();
+        let take = move || {
+            own.take_over(&connections);
+            let until = Instant::now() + PATIENCE;
+            while own.has_arrivals() && Instant::now() < until {
+                thread::sleep(LOOK_AGAIN);
+            }
+            own.0.takes_over.store(false, Ordering::SeqCst);
+        };
+        if let Err(error) = threads::spawn("handover", take) {
+            self.0.takes_over.store(false, Ordering::SeqCst);
+            log::error!(target: TARGET, "open connections are lost: {error}");
+        }
+    }
+
+    /// Gives the connections that come from the old process to the loops, in turn.
+    fn take_over(&self, connections: &UnixStream) {
+        let mut count = 0;
+        loop {
+            let connection = match transfer::receive(connections) {
+                Ok(Some(connection)) => connection,
+                Ok(None) => break,
+                Err(error) => {
+                    log::error!(target: TARGET, "open connections are lost: {error}");
+                    break;
+                }
+            };
+            let mut loops = lock(&self.0.loops);
+            let place = count % loops.len().max(1);
+            if let Some(chosen) = loops.get_mut(place) {
+                chosen.arrived.push(connection);
+                self.0.has_arrivals.store(true, Ordering::SeqCst);
+                chosen.waker.wake();
+            }
+            count += 1;
+        }
+        log::info!(target: TARGET, "{count} open connections go on here");
+    }
+
+    /// Returns whether connections have come, for whichever loop.
+    #[inline]
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.0.has_arrivals.load(Ordering::Relaxed)
+    }
+
+    /// Takes the connections that have come for a loop.
+    pub(super) fn arrivals(&self, number: usize) -> Vec<HandedConnection> {
+        let mut loops = lock(&self.0.loops);
+        let own = loops.get_mut(number);
+        let arrived = own.map_or_else(Vec::new, |own| mem::take(&mut own.arrived));
+        let is_empty = loops.iter().all(|other| other.arrived.is_empty());
+        self.0.has_arrivals.store(!is_empty, Ordering::SeqCst);
+        arrived
     }
 
     /// Starts a new process, or says why not.
@@ -154,7 +249,12 @@ impl Restarts {
             }
         };
 
-        self.0.state.store(STARTS, Ordering::SeqCst);
+        let state = &self.0.state;
+        let changed = state.compare_exchange(SERVES, STARTS, Ordering::SeqCst, Ordering::SeqCst);
+        if changed.is_err() {
+            // Another loop has seen another signal in between.
+            return;
+        }
         log::info!(target: TARGET, "SIGUSR2: starting {} anew", path.display());
         setting.notifier.iter().for_each(Notifier::reloading);
         if setting.is_forking {
@@ -165,10 +265,15 @@ impl Restarts {
         let own = self.clone();
         // A loop may be busy with its connections for any time.
         let look = move || {
+            // What is on its way here has to arrive before it can go on.
+            while own.0.takes_over.load(Ordering::SeqCst) {
+                thread::sleep(LOOK_AGAIN);
+            }
             while own.is_starting() {
                 own.look();
                 thread::sleep(LOOK_AGAIN);
             }
+            own.move_connections();
             if let Some(grace) = own.grace().filter(|_| own.is_replaced()) {
                 thread::sleep(grace);
                 own.end();
@@ -231,7 +336,7 @@ impl Restarts {
         };
 
         match begun.progress() {
-            Progress::Ready(files) => self.hand_over(begun, &files),
+            Progress::Ready(served) => self.hand_over(begun, &served),
             Progress::Failed(problem) => {
                 drop(begun);
                 self.go_on(&problem);
@@ -264,31 +369,95 @@ impl Restarts {
         self.0.setting.notifier.iter().for_each(Notifier::ready);
     }
 
-    /// Lets the new process go on alone, which has listeners with these socket files.
-    fn hand_over(&self, new: Attempt, files: &[String]) {
+    /// Lets the new process go on alone.
+    fn hand_over(&self, new: Attempt, served: &Served) {
         let (setting, process) = (&self.0.setting, new.process());
+        let own = setting.sockets.list();
         let open = setting.open().filter_map(|open| open.list().ok());
         for socket in open.flatten() {
             let file = socket.file().map(|file| file.to_string());
-            if file.is_some_and(|file| files.contains(&file)) {
+            if file.is_some_and(|file| served.files.contains(&file)) {
                 socket.leave_file();
+            }
+        }
+
+        let mut listeners = Vec::new();
+        for socket in own.into_iter().flatten() {
+            if socket.listener() == listeners.len() {
+                let address = socket.address().to_string();
+                let there = served.addresses.iter().position(|it| *it == address);
+                listeners.push(there.and_then(|there| u16::try_from(there).ok()));
             }
         }
         self.0.pid_file.iter().for_each(PidFile::leave);
         if let Some(notifier) = &setting.notifier {
             notifier.hand_over(process);
         }
-        new.release();
+        let moves = match self.0.hands_over {
+            true => Moves::Connections,
+            false => Moves::Nothing,
+        };
+        if let Some(control) = new.release(moves) {
+            self.open_passage(control, &listeners.into());
+        }
 
         log::info!(target: TARGET, "process {process} serves now; this one finishes what is open");
         self.0.state.store(REPLACED, Ordering::SeqCst);
-        lock(&self.0.loops).iter().for_each(Waker::wake);
+        let loops = lock(&self.0.loops);
+        loops.iter().for_each(|one| one.waker.wake());
         setting.beside.iter().for_each(BesideListeners::retire);
     }
 
-    /// Adds a loop, to be woken when a new process serves.
-    pub(super) fn join(&self, waker: Waker) {
-        lock(&self.0.loops).push(waker);
+    fn open_passage(&self, control: UnixStream, listeners: &Arc<[Option<u16>]>) {
+        let (leaving, connections) = mpsc::channel();
+        for one in lock(&self.0.loops).iter_mut() {
+            one.leaving = Some((leaving.clone(), Arc::clone(listeners)));
+        }
+        *lock(&self.0.passage) = Some(Passage {
+            control,
+            connections,
+        });
+    }
+
+    /// Sends the connections of all loops to the new process, if they move. Returns when that is done,
+    /// whoever does it: the process must not end before.
+    fn move_connections(&self) {
+        let mut guard = lock(&self.0.passage);
+        let Some(passage) = guard.take() else {
+            return;
+        };
+        let (mut count, mut lost) = (0, 0);
+        // Each loop drops its sender when it has taken its connections out. One that is held up keeps
+        // its connections.
+        while let Ok(connection) = passage.connections.recv_timeout(PATIENCE) {
+            match transfer::send(&passage.control, connection) {
+                Ok(()) => count += 1,
+                Err(error) => {
+                    lost += 1;
+                    log::debug!(target: TARGET, "a connection is lost: {error}");
+                }
+            }
+        }
+        if lost > 0 {
+            log::error!(target: TARGET, "the new process is gone: {lost} open connections are lost");
+        }
+        log::info!(target: TARGET, "{count} open connections go on in the new process");
+    }
+
+    /// Returns where the connections of a loop go, if they move. Only the first call for a loop does.
+    pub(super) fn leaving(&self, number: usize) -> Option<Leaving> {
+        lock(&self.0.loops).get_mut(number)?.leaving.take()
+    }
+
+    /// Adds a loop, to be woken when a new process serves. Returns its number.
+    pub(super) fn join(&self, waker: Waker) -> usize {
+        let mut loops = lock(&self.0.loops);
+        loops.push(Loop {
+            waker,
+            arrived: Vec::new(),
+            leaving: None,
+        });
+        loops.len() - 1
     }
 
     /// Returns how long connections go on as before when a new process serves. Without a limit for a
@@ -346,6 +515,7 @@ impl Setting {
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        self.0.move_connections();
         let shared = &self.0.0;
         let mut attempt = lock(&shared.attempt);
         shared.state.store(ENDED, Ordering::SeqCst);

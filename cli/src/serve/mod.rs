@@ -144,7 +144,8 @@ const PASSED_LISTEN: &str = "systemd://";
 ///
 /// SIGUSR2 replaces the server by a new process of the program that is at its path now, with the same
 /// arguments and sockets. No client is refused: the old process finishes the connections that it has. If
-/// the new one does not serve, the old one goes on:
+/// the new one does not serve, the old one goes on. With --handover, connections of echo and hello go on
+/// in the new process:
 ///
 ///   $ serveloop serve echo --listen tcp://:9999 --pid-file /run/echo.pid
 ///   $ kill -USR2 $(cat /run/echo.pid)
@@ -259,6 +260,11 @@ impl Serve {
         let mut places = places?;
         self.check_rate(&places)?;
         self.protocol.check(&places.addresses(), self.execution)?;
+        if self.restart.hands_over() && !self.execution.has_loops() {
+            let problem = "--handover needs --model event-loop: elsewhere each connection belongs to a \
+                           thread or a process";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
 
         let recorder = self.record.recorder(self.execution)?;
         let signals = Signals::catch(self.drain_delay.into())?;

@@ -22,7 +22,7 @@ mod registrations;
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::mem;
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -262,6 +262,26 @@ impl Net for Mio {
     #[inline]
     fn nanos(&mut self) -> Option<u64> {
         IS_SAME_CLOCK.then(sys::monotonic_nanos)
+    }
+
+    fn detaches(&self) -> bool {
+        true
+    }
+
+    fn detach(&mut self, stream: Socket) -> Option<OwnedFd> {
+        self.forget_shared(stream.as_fd());
+        Some(stream.into())
+    }
+
+    fn attach(&mut self, descriptor: OwnedFd) -> io::Result<(Socket, Address)> {
+        let stream = Socket::from(descriptor);
+        stream.set_nonblocking(true)?;
+        let peer = stream.peer_addr()?;
+        let address = match peer.as_socket() {
+            Some(addr) => Address::Tcp(socket::canonical(addr)),
+            None => Address::Unix(socket::unix_path(&peer)),
+        };
+        Ok((stream, address))
     }
 
     fn number(&self, stream: &Socket) -> i32 {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::LOG_TARGET;
-use crate::address::{Address, Peer};
+use crate::address::{Address, HandedConnection, Peer, Talk};
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::connection::Attempts;
@@ -42,7 +42,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
         let admitted = self.hub.env.admit(protocol, peer);
         match &mut self.model {
-            None => self.watch(stream, admitted),
+            None => self.watch(stream, admitted, None),
             Some(model) => {
                 let name = admitted.peer.clone();
                 // Count first: a connection that is served right here has ended when this returns.
@@ -61,8 +61,45 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         }
     }
 
-    /// Serves a connection on the loop.
-    fn watch(&mut self, mut stream: N::Stream, admitted: Admitted<F::Protocol>) {
+    /// Goes on with a connection that comes from another process.
+    #[cold]
+    pub(in crate::reactor) fn adopt(&mut self, handed: HandedConnection) {
+        let HandedConnection {
+            descriptor,
+            listener,
+            talk,
+        } = handed;
+        let (stream, address) = match self.hub.net.attach(descriptor) {
+            Ok(attached) => attached,
+            Err(error) => {
+                log::debug!(target: LOG_TARGET, "a connection has ended on its way: {error}");
+                return;
+            }
+        };
+
+        let id = self.hub.net.next_id();
+        let peer = Peer::new(address, Some(listener)).with_id(id);
+        let has_place = self.model.is_none() && self.hub.env.has_listener(listener);
+        let protocol = has_place.then(|| self.protocol_for(&peer)).flatten();
+        let Some(protocol) = protocol else {
+            return self.hub.net.close(stream, false);
+        };
+        log::debug!(
+            target: LOG_TARGET, event = "accepted", id = id, peer:% = peer, listener = listener;
+            "{peer}: taken over"
+        );
+        let admitted = self.hub.env.admit(protocol, peer);
+        self.watch(stream, admitted, Some(&talk));
+    }
+
+    /// Serves a connection on the loop: from its beginning, or from where another process has handed it
+    /// over.
+    fn watch(
+        &mut self,
+        mut stream: N::Stream,
+        admitted: Admitted<F::Protocol>,
+        talk: Option<&Talk>,
+    ) {
         self.hub.effects.statistics.accepted += 1;
         let token = self.connections.next_token();
         let mut session = admitted.begin(self.hub.now());
@@ -75,7 +112,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
                     .enter(session.peer(), &self.hub.env.config);
 
                 let hub = &mut self.hub;
-                self.connections.accept(stream, session, token, hub);
+                self.connections.accept(stream, session, talk, token, hub);
             }
             Err(error) => {
                 self.hub.effects.statistics.register_errors += 1;

@@ -1,16 +1,21 @@
 //! How a connection ends: send what is left, tell the session, close our side, wait for the peer's.
 
 use std::mem;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use crate::address::Talk;
+use crate::config::Limits;
 use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::connection::{Aside, Connection};
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{
-    ABORT, ENDED, HOLDING, LINGERING, Next, READABLE, RETIME, WRITABLE,
+    ABORT, CONNECTING, DRAINING, ENDED, ERROR, FINISHED, HOLDING, LINGERING, Next, READABLE,
+    RETIME, WRITABLE,
 };
 use crate::reactor::token::NOBODY;
-use crate::session::{Linger, Protocol};
+use crate::session::{Context, Linger, Protocol};
 
 impl<S, P: Protocol> Connection<S, P> {
     /// Ends the session for `reason`, whatever state it is in. There is one attempt to send the end
@@ -74,6 +79,39 @@ impl<S, P: Protocol> Connection<S, P> {
         hub.leave(session.peer());
         hub.drop_caught(session);
         hub.net.close(stream, readiness.any(ABORT));
+    }
+
+    /// Returns whether the connection is open, and nothing of its end has begun.
+    pub(in crate::reactor) fn can_leave(&self) -> bool {
+        let ends = CONNECTING | DRAINING | ENDED | ERROR | FINISHED | LINGERING;
+        !self.readiness.any(ends) && self.session.peer().listener().is_some()
+    }
+
+    /// Returns what another process needs to go on with the session, if that is possible.
+    pub(in crate::reactor) fn hand_over(
+        &mut self,
+        limits: Option<&Arc<Limits>>,
+        context: &Context<'_>,
+    ) -> Option<Talk> {
+        self.session.hand_over(limits, context)
+    }
+
+    /// Takes the socket out of the network, and returns it with the number of its listener. A panic
+    /// while dropping the protocol is caught.
+    pub(in crate::reactor) fn detach<N: Net<Stream = S>>(
+        mut self,
+        hub: &mut Hub<'_, N>,
+    ) -> (u16, Option<OwnedFd>) {
+        self.release(hub);
+        let Self {
+            session, stream, ..
+        } = self;
+        // The number was one of these when the connection was accepted.
+        let listener = session.peer().listener().unwrap_or_default();
+        let listener = u16::try_from(listener).unwrap_or(u16::MAX);
+        hub.leave(session.peer());
+        hub.drop_caught(session);
+        (listener, hub.net.detach(stream))
     }
 
     /// Closes the socket in a forked child process, while the session lives on in the parent.

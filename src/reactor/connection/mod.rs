@@ -10,6 +10,7 @@ pub(super) use self::delivery::Delivery;
 
 use std::io::{self, ErrorKind, IoSlice};
 
+use crate::address::Talk;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::hub::Hub;
@@ -105,10 +106,18 @@ impl<S, P: Protocol> Connection<S, P> {
         &self.session
     }
 
-    /// Tells the session that the connection is established. Its first output is sent in the next
-    /// turn.
-    pub(super) fn open<N>(&mut self, hub: &mut Hub<'_, N>, context: &Context<'_>) -> Next {
-        self.session.handle_open(context);
+    /// Tells the session that the connection is established, or what another process has handed over.
+    /// Its first output is sent in the next turn.
+    pub(super) fn open<N>(
+        &mut self,
+        talk: Option<&Talk>,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+    ) -> Next {
+        match talk {
+            None => self.session.handle_open(context),
+            Some(talk) => self.session.take_over(talk, context),
+        }
         self.note_handshake();
         self.next_turn(hub)
     }

@@ -10,7 +10,7 @@ pub(super) use self::listed::Listed;
 
 use std::mem;
 
-use crate::address::Peer;
+use crate::address::{HandedConnection, Peer, Talk};
 use crate::net::{Event, Net};
 use crate::reactor::connection::{Attempts, Connection, Delivery};
 use crate::reactor::connections::relief::shed;
@@ -19,7 +19,7 @@ use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
 use crate::reactor::token::{FIRST_OF_SESSIONS, FIRST_TOKEN, SLOT_BITS, SLOT_MASK};
-use crate::session::{Context, Protocol, Session, Tick};
+use crate::session::{Context, Leaving, Protocol, Session, Tick, catch};
 use crate::waker::{Wakers, Woken};
 
 /// The most connections that can have a slot each. It matters only on 32-bit systems.
@@ -92,11 +92,13 @@ impl<S, P: Protocol> Connections<S, P> {
         self.generation << SLOT_BITS | self.slots.vacant_key()
     }
 
-    /// Adds an established connection, and opens its session.
+    /// Adds an established connection, and opens its session, or goes on with what another process has
+    /// handed over.
     pub(super) fn accept<N: Net<Stream = S>>(
         &mut self,
         stream: S,
         session: Session<P>,
+        talk: Option<&Talk>,
         token: usize,
         hub: &mut Hub<'_, N>,
     ) {
@@ -106,7 +108,7 @@ impl<S, P: Protocol> Connections<S, P> {
         hub.effects.live += 1;
 
         let context = hub.context(token);
-        let next = connection.open(hub, &context);
+        let next = connection.open(talk, hub, &context);
         self.insert(connection, next, token, hub);
     }
 
@@ -349,6 +351,48 @@ impl<S, P: Protocol> Connections<S, P> {
             if !connection.readiness.any(ENDED) {
                 end(connection, hub);
                 self.ended.push(slot);
+            }
+        }
+    }
+
+    /// Takes the connections out that can go on elsewhere. Events for them count as stale.
+    #[cold]
+    pub(super) fn hand_over<N: Net<Stream = S>>(
+        &mut self,
+        mut leaving: Leaving,
+        hub: &mut Hub<'_, N>,
+    ) {
+        if !hub.net.detaches() {
+            return;
+        }
+        let mut gone = Vec::new();
+        for (slot, connection) in self.slots.iter_mut() {
+            let context = hub.context(token(slot, connection));
+            let peer = connection.session().peer();
+            let is_meant = connection.can_leave() && catch(|| (leaving.which)(peer)) == Some(true);
+            let limits = hub.env.limits_of(peer.listener());
+            let talk = is_meant
+                .then(|| connection.hand_over(limits, &context))
+                .flatten();
+            gone.extend(talk.map(|talk| (slot, talk)));
+            // Its protocol may have panicked.
+            if is_meant && connection.session().is_closing() && connection.readiness.queue() {
+                self.ready.push(token(slot, connection));
+            }
+        }
+
+        for (slot, talk) in gone {
+            self.timers.remove(slot);
+            let (listener, descriptor) = self.slots.remove(slot).detach(hub);
+            hub.effects.statistics.handed_over += 1;
+            hub.effects.live -= 1;
+            let handed = descriptor.map(|descriptor| HandedConnection {
+                descriptor,
+                listener,
+                talk,
+            });
+            if catch(|| handed.map(&mut leaving.to)).is_none() {
+                hub.effects.statistics.panics += 1;
             }
         }
     }

@@ -7,6 +7,7 @@ mod delivery;
 mod dialer;
 mod groups;
 mod handed_on;
+mod handed_over;
 mod monitor;
 mod notify;
 mod offload;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::restart::Site;
+use crate::restart::{Over, Site};
 use crate::serving::proxied::Balancer;
 use crate::support::outside::require;
-use crate::support::running::run;
+use crate::support::served::serveloop;
 use crate::support::sockets::socket_addr;
 
 /// How long the load goes on, and how often the server is replaced. In full: 60 s and 3 s.
@@ -43,9 +43,9 @@ fn churn(site: &Site, target: &str) {
     ];
     let restarts = thread::scope(|scope| {
         let load = scope.spawn(|| {
-            let said = run(&arguments, "");
-            is_over.store(true, Ordering::SeqCst);
-            said
+            let _over = Over(&is_over);
+            let output = serveloop(&arguments).output();
+            output.expect("the built command")
         });
         let (mut restarts, begun) = (0, Instant::now());
         while !is_over.load(Ordering::SeqCst) {
@@ -56,8 +56,9 @@ fn churn(site: &Site, target: &str) {
                 restarts += 1;
             }
         }
-        let said = load.join().expect("a client");
-        assert_eq!(said.code, Some(0), "{} {said:?}", said.stderr);
+        let output = load.join().expect("a client");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
         restarts
     });
     assert!(restarts > 2, "{restarts}");

@@ -1,6 +1,7 @@
 //! A server is replaced by a new process of its program, and its clients notice nothing.
 
 mod going_on;
+mod handover;
 mod load;
 mod pages;
 mod refused;
@@ -11,6 +12,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,15 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::support::served::{PATIENCE, Served, by_script};
 use crate::support::sockets::{Directory, Stream};
+
+/// Is set when it is dropped, also by a panic, so that others do not go on for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// A server whose program is a link in a directory of its own, which can be made to lead elsewhere. All
 /// its processes are killed when the test ends.

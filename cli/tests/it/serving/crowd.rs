@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PROMPT: Duration = Duration::from_millis(1_500);
 
 /// Makes room for the descriptors of this many clients; false if the system has none.
-pub(super) fn make_room(clients: u64) -> bool {
+pub(crate) fn make_room(clients: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit > clients + 100);
     let raised = Rlimit {

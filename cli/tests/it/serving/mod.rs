@@ -1,7 +1,7 @@
 //! What the protocols share: many clients, the log, output that nobody reads, proxies in front, and TLS.
 
 mod balanced;
-mod crowd;
+pub(crate) mod crowd;
 #[cfg(feature = "tls")]
 mod encrypted;
 mod entry;

@@ -202,7 +202,7 @@ impl Run {
             false,
         );
 
-        self.table.accept(number, session, token, &mut hub);
+        self.table.accept(number, session, None, token, &mut hub);
         self.tokens.push(token);
         let known = Known {
             number,

@@ -1,0 +1,134 @@
+//! A connection on its way to another process.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// An open connection that goes on in another process: its socket, what was read from it and not taken,
+/// what is to be sent, and what its protocol knows of it.
+///
+/// [`Actions::hand_over`](crate::Actions::hand_over) takes one out of a loop, and
+/// [`Actions::adopt`](crate::Actions::adopt) puts it into another one. In between it is a descriptor and
+/// bytes, which go to another process in any way that passes descriptors (`SCM_RIGHTS`).
+#[derive(Debug)]
+pub struct HandedConnection {
+    pub(crate) descriptor: OwnedFd,
+    /// The number of its listener.
+    pub(crate) listener: u16,
+    pub(crate) talk: Talk,
+}
+
+/// What has been said on a connection and concerns what comes next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Talk {
+    /// No message has been complete yet.
+    pub(crate) is_first: bool,
+    pub(crate) unread: Vec<u8>,
+    pub(crate) unsent: Vec<u8>,
+    /// What the protocol knows.
+    pub(crate) state: Vec<u8>,
+}
+
+impl HandedConnection {
+    /// Returns the number of its listener.
+    #[must_use]
+    pub fn listener(&self) -> u16 {
+        self.listener
+    }
+
+    /// Sets the number of its listener, if that is another one in the process where it goes on.
+    #[must_use]
+    pub fn with_listener(mut self, listener: u16) -> Self {
+        self.listener = listener;
+        self
+    }
+
+    /// Returns the socket, and everything else as bytes.
+    #[must_use]
+    pub fn into_parts(self) -> (OwnedFd, Vec<u8>) {
+        let Talk {
+            is_first,
+            unread,
+            unsent,
+            state,
+        } = self.talk;
+        let mut bytes = self.listener.to_be_bytes().to_vec();
+        bytes.push(u8::from(is_first));
+        for part in [unread, unsent, state] {
+            bytes.extend((part.len() as u64).to_be_bytes());
+            bytes.extend(part);
+        }
+        (self.descriptor, bytes)
+    }
+
+    /// Puts the [parts](Self::into_parts) together again.
+    ///
+    /// # Errors
+    /// `InvalidData` if the bytes are not those of a connection.
+    pub fn from_parts(descriptor: OwnedFd, bytes: &[u8]) -> io::Result<Self> {
+        let mut rest = bytes;
+        let parsed = parse(&mut rest).filter(|_| rest.is_empty());
+        let (listener, talk) = parsed.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "not the bytes of a connection")
+        })?;
+        Ok(Self {
+            descriptor,
+            listener,
+            talk,
+        })
+    }
+}
+
+fn parse(bytes: &mut &[u8]) -> Option<(u16, Talk)> {
+    let listener = u16::from_be_bytes(*take(bytes)?);
+    let [is_first] = *take(bytes)?;
+    let mut part = || {
+        let length = u64::from_be_bytes(*take(bytes)?);
+        let (part, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+        *bytes = rest;
+        Some(part.to_vec())
+    };
+    let talk = Talk {
+        is_first: is_first != 0,
+        unread: part()?,
+        unsent: part()?,
+        state: part()?,
+    };
+    Some((listener, talk))
+}
+
+fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn the_parts_make_the_same_connection() {
+        let open = || OwnedFd::from(File::open("/dev/null").unwrap());
+        let talk = || Talk {
+            is_first: true,
+            unread: b"unread".to_vec(),
+            unsent: Vec::new(),
+            state: vec![0; 300],
+        };
+        let handed = HandedConnection {
+            descriptor: open(),
+            listener: 7,
+            talk: talk(),
+        };
+        let (descriptor, bytes) = handed.into_parts();
+        let again = HandedConnection::from_parts(descriptor, &bytes).unwrap();
+        assert_eq!((again.listener(), again.talk), (7, talk()));
+        for cut in 0..bytes.len() {
+            assert!(HandedConnection::from_parts(open(), &bytes[..cut]).is_err());
+        }
+        let long = [&bytes[..], b"x"].concat();
+        assert!(HandedConnection::from_parts(open(), &long).is_err());
+    }
+}
