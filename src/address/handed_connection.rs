@@ -9,6 +9,18 @@ use std::os::fd::OwnedFd;
 /// [`Actions::hand_over`](crate::Actions::hand_over) takes one out of a loop, and
 /// [`Actions::adopt`](crate::Actions::adopt) puts it into another one. In between it is a descriptor and
 /// bytes, which go to another process in any way that passes descriptors (`SCM_RIGHTS`).
+///
+/// ```
+/// use std::os::fd::OwnedFd;
+///
+/// use serveloop::net::HandedConnection;
+///
+/// /// What one process sends, and another makes a connection of.
+/// fn moved(connection: HandedConnection) -> std::io::Result<HandedConnection> {
+///     let (socket, bytes): (OwnedFd, Vec<u8>) = connection.into_parts();
+///     HandedConnection::from_parts(socket, &bytes)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct HandedConnection {
     pub(crate) descriptor: OwnedFd,
