@@ -206,7 +206,7 @@ fn build(cargo: &OsStr) -> Result<(), String> {
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the command was not built: {status}")),
-        Err(error) => Err(format!("{}: {error}", cargo.display())),
+        Err(error) => Err(format!("{}: {error}", Path::new(cargo).display())),
     }
 }
 

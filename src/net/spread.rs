@@ -93,7 +93,7 @@ impl Share {
     }
 
     /// Returns a connection that another loop has accepted for this one.
-    pub(crate) fn take(&mut self) -> Option<Accepted> {
+    pub(crate) fn take(&self) -> Option<Accepted> {
         let taken = self.loops()[self.own].waiting.pop_front();
         if taken.is_none() {
             // Rung again for what comes from now on. What came meanwhile has rung before this is read.
@@ -103,7 +103,7 @@ impl Share {
     }
 
     /// Decides where a connection is served that this loop has accepted.
-    pub(crate) fn place(&mut self, accepted: Accepted) -> Placed {
+    pub(crate) fn place(&self, accepted: Accepted) -> Placed {
         let mut loops = self.loops();
         let own = loops[self.own].taken;
         let open = loops.iter().enumerate().filter(|(_, inbox)| inbox.is_open);
@@ -123,11 +123,11 @@ impl Share {
 
     /// Notes that this loop accepts nothing more that others might hand over. What they have handed
     /// over already can still be [taken](Self::take).
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&self) {
         self.loops()[self.own].is_open = false;
     }
 
-    fn silence(&mut self) {
+    fn silence(&self) {
         let mut bytes = [0; 64];
         // It is not blocking, and others ring only if nothing waits.
         while matches!((&self.rung).read(&mut bytes), Ok(count) if count == bytes.len()) {}
@@ -192,18 +192,18 @@ mod tests {
         crate::sys::has_input(share.as_fd())
     }
 
-    fn taken(share: &mut Share) -> usize {
+    fn taken(share: &Share) -> usize {
         std::iter::from_fn(|| share.take()).count()
     }
 
     #[test]
     fn whoever_accepts_all_loops_get_as_many() {
-        let mut shares = Share::of(4).unwrap();
+        let shares = Share::of(4).unwrap();
         let mut here = 0;
         for name in 0..1_000 {
             here += usize::from(matches!(shares[0].place(accepted(name)), Placed::Here(_)));
         }
-        let counts: Vec<_> = shares.iter_mut().map(taken).collect();
+        let counts: Vec<_> = shares.iter().map(taken).collect();
         assert_eq!(here + counts.iter().sum::<usize>(), 1_000);
         for count in counts[1..].iter().copied().chain([here]) {
             assert!((225..=275).contains(&count), "{here} and {counts:?}");
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_loop_whose_turn_it_is_keeps_what_it_has_accepted() {
-        let mut shares = Share::of(2).unwrap();
+        let shares = Share::of(2).unwrap();
         for name in 0..100 {
             let placed = shares[name % 2].place(accepted(name));
             assert!(matches!(placed, Placed::Here(_)), "{name}");
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_bell_rings_again_when_all_was_taken() {
-        let mut shares = Share::of(2).unwrap();
+        let shares = Share::of(2).unwrap();
         for round in 0..3 {
             let mut elsewhere = 0;
             for name in 0..10 {
@@ -230,7 +230,7 @@ mod tests {
                 elsewhere += usize::from(matches!(placed, Placed::Elsewhere));
             }
             assert!(is_rung(&shares[1]), "round {round}");
-            assert_eq!(taken(&mut shares[1]), elsewhere);
+            assert_eq!(taken(&shares[1]), elsewhere);
             assert!(!is_rung(&shares[1]), "round {round}");
         }
     }
@@ -243,7 +243,7 @@ mod tests {
             here += usize::from(matches!(shares[0].place(accepted(name)), Placed::Here(_)));
         }
         drop(shares.remove(1));
-        let counts: Vec<_> = shares.iter_mut().map(taken).collect();
+        let counts: Vec<_> = shares.iter().map(taken).collect();
         assert_eq!(here + counts.iter().sum::<usize>(), 30);
 
         // One that is about to end takes what it was given, and gets nothing more.

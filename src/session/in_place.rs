@@ -163,6 +163,8 @@ mod tests {
 
     type Reply = fn(&[u8], &mut Transport<'_>) -> Result<usize, ProtocolError>;
 
+    type Expected = fn(&[u8]) -> Vec<u8>;
+
     struct By(Reply);
 
     impl Protocol for By {
@@ -217,7 +219,7 @@ mod tests {
     #[test]
     fn whatever_else_is_written_comes_in_its_order() {
         let input = input();
-        let replies: [(Reply, fn(&[u8]) -> Vec<u8>); 6] = [
+        let replies: [(Reply, Expected); 6] = [
             (
                 |data, transport| {
                     transport.write(b"before");
@@ -261,7 +263,8 @@ mod tests {
             ),
             (
                 |data, transport| {
-                    transport.write(&data.to_vec());
+                    let copy = Vec::from(data);
+                    transport.write(&copy);
                     Ok(data.len())
                 },
                 <[u8]>::to_vec,

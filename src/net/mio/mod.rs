@@ -164,7 +164,7 @@ impl Mio {
         }
     }
 
-    fn accept_next(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
+    fn accept_next(&self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
         let accepted = listener.accept();
         if REARMS {
             let descriptor = listener.as_fd();
@@ -174,7 +174,7 @@ impl Mio {
     }
 
     /// Accepts a connection that this loop is to serve, and hands over those that others are to.
-    fn accept_share(&mut self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
+    fn accept_share(&self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
         let is_ending = self
             .shutdown
             .as_ref()

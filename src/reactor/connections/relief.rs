@@ -19,7 +19,7 @@ const FREED_MOST: usize = 1024 * 1024;
 impl<S, P: Protocol> Connections<S, P> {
     /// Gives back what is kept for each connection, after many have left.
     #[cold]
-    pub(super) fn shrink<N>(&mut self, freed: usize, hub: &mut Hub<'_, N>) {
+    pub(super) fn shrink<N>(&mut self, freed: usize, hub: &Hub<'_, N>) {
         let end = self.slots.end();
         self.timers.shrink(end);
         hub.env.sockets.shrink(end);

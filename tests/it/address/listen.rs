@@ -23,10 +23,46 @@ fn refused(uri: &str) -> String {
     }
 }
 
-/// Each URI with its address and how it is written again.
+/// Checks URIs, each with its address and how it is written again.
+#[track_caller]
+fn check_uris(cases: &[(&str, &str, &str)]) {
+    for (uri, address, again) in cases {
+        let listen = read(uri);
+        assert_eq!(listen.address().to_string(), *address, "{uri}");
+        assert_eq!(listen.to_string(), *again, "{uri}");
+        assert_eq!(read(again), listen, "{uri}");
+    }
+}
+
+#[test]
+fn a_uri_of_datagrams_is_an_address_with_options() {
+    check_uris(&[
+        (
+            "udp://127.0.0.1:7?reuse-port=true&receive-buffer=1MiB",
+            "udp://127.0.0.1:7",
+            "udp://127.0.0.1:7?reuse-port=true&receive-buffer=1MiB",
+        ),
+        (
+            "udp://239.1.2.3:7?ttl=4&source=192.0.2.1&interface=eth0&loopback=false&broadcast=true",
+            "udp://239.1.2.3:7",
+            "udp://239.1.2.3:7?interface=eth0&source=192.0.2.1&ttl=4&loopback=false&broadcast=true",
+        ),
+        (
+            "udp://[ff02::1]:7?interface=fe80::1&source=2001:db8::1",
+            "udp://[ff02::1]:7",
+            "udp://[ff02::1]:7?interface=fe80::1&source=2001:db8::1",
+        ),
+        (
+            "udp://:7?broadcast=true",
+            "udp://[::]:7",
+            "udp://:7?broadcast=true",
+        ),
+    ]);
+}
+
 #[test]
 fn a_uri_is_an_address_with_options() {
-    for (uri, address, again) in [
+    check_uris(&[
         (
             "tcp://127.0.0.1:9999",
             "tcp://127.0.0.1:9999",
@@ -82,32 +118,7 @@ fn a_uri_is_an_address_with_options() {
         ),
         ("unix:///a%20b", "unix:///a%20b", "unix:///a%20b"),
         ("unix:///what%3F?", "unix:///what?", "unix:///what%3F?"),
-        (
-            "udp://127.0.0.1:7?reuse-port=true&receive-buffer=1MiB",
-            "udp://127.0.0.1:7",
-            "udp://127.0.0.1:7?reuse-port=true&receive-buffer=1MiB",
-        ),
-        (
-            "udp://239.1.2.3:7?ttl=4&source=192.0.2.1&interface=eth0&loopback=false&broadcast=true",
-            "udp://239.1.2.3:7",
-            "udp://239.1.2.3:7?interface=eth0&source=192.0.2.1&ttl=4&loopback=false&broadcast=true",
-        ),
-        (
-            "udp://[ff02::1]:7?interface=fe80::1&source=2001:db8::1",
-            "udp://[ff02::1]:7",
-            "udp://[ff02::1]:7?interface=fe80::1&source=2001:db8::1",
-        ),
-        (
-            "udp://:7?broadcast=true",
-            "udp://[::]:7",
-            "udp://:7?broadcast=true",
-        ),
-    ] {
-        let listen = read(uri);
-        assert_eq!(listen.address().to_string(), address, "{uri}");
-        assert_eq!(listen.to_string(), again, "{uri}");
-        assert_eq!(read(again), listen, "{uri}");
-    }
+    ]);
 }
 
 #[test]
@@ -136,9 +147,56 @@ fn every_option_is_read() {
 }
 
 /// Each error names the whole text and the problem.
+#[track_caller]
+fn check_refusals(cases: &[(&str, &str)]) {
+    for (uri, said) in cases {
+        let error = refused(uri);
+        assert!(error.starts_with(&format!("{uri:?}: ")), "{error}");
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_options_of_datagrams_is_said() {
+    check_refusals(&[
+        ("tcp://127.0.0.1:1?ttl=3", "ttl is for udp"),
+        ("unixgram:///x?ttl=3", "ttl is for udp"),
+        ("udp://127.0.0.1:1?ttl=0", "ttl must be from 1 to 255"),
+        ("udp://127.0.0.1:1?ttl=256", "ttl must be from 1 to 255"),
+        ("udp://127.0.0.1:1?ttl=-1", "ttl: expected a number"),
+        (
+            "udp://127.0.0.1:1?interface=eth0",
+            "interface is for multicast addresses of udp",
+        ),
+        (
+            "tcp://239.1.2.3:1?source=10.0.0.1",
+            "source is for multicast addresses of udp",
+        ),
+        (
+            "udp://[::1]:1?loopback=true",
+            "loopback is for multicast addresses of udp",
+        ),
+        (
+            "udp://[::1]:1?broadcast=true",
+            "broadcast is for udp at addresses of IPv4",
+        ),
+        ("tcp://1.2.3.4:1?broadcast=true", "broadcast is for udp"),
+        ("udp://239.1.2.3:1?broadcast=1", "expected true or false"),
+        ("udp://239.1.2.3:1?source=here", "expected an address of IP"),
+        ("udp://239.1.2.3:1?source=::1", "of the same family"),
+        ("udp://239.1.2.3:1?source=239.0.0.1", "of one machine"),
+        ("udp://[ff02::1]:1?source=10.0.0.1", "of the same family"),
+        (
+            "udp://239.1.2.3:1?interface=",
+            "interface must be a name or an address",
+        ),
+        ("udp://239.1.2.3:1?interfaces=x", "the nearest is interface"),
+    ]);
+}
+
 #[test]
 fn what_is_wrong_is_said() {
-    for (uri, said) in [
+    check_refusals(&[
         ("127.0.0.1:9999", "no scheme"),
         ("http://127.0.0.1:80?backlog=1", "unknown scheme"),
         ("tcp://localhost:80?backlog=1", "expected IP:PORT"),
@@ -199,44 +257,8 @@ fn what_is_wrong_is_said() {
             "udp://127.0.0.1:1?idle-timeout=1s",
             "idle-timeout is for tcp and unix",
         ),
-        ("tcp://127.0.0.1:1?ttl=3", "ttl is for udp"),
-        ("unixgram:///x?ttl=3", "ttl is for udp"),
-        ("udp://127.0.0.1:1?ttl=0", "ttl must be from 1 to 255"),
-        ("udp://127.0.0.1:1?ttl=256", "ttl must be from 1 to 255"),
-        ("udp://127.0.0.1:1?ttl=-1", "ttl: expected a number"),
-        (
-            "udp://127.0.0.1:1?interface=eth0",
-            "interface is for multicast addresses of udp",
-        ),
-        (
-            "tcp://239.1.2.3:1?source=10.0.0.1",
-            "source is for multicast addresses of udp",
-        ),
-        (
-            "udp://[::1]:1?loopback=true",
-            "loopback is for multicast addresses of udp",
-        ),
-        (
-            "udp://[::1]:1?broadcast=true",
-            "broadcast is for udp at addresses of IPv4",
-        ),
-        ("tcp://1.2.3.4:1?broadcast=true", "broadcast is for udp"),
-        ("udp://239.1.2.3:1?broadcast=1", "expected true or false"),
-        ("udp://239.1.2.3:1?source=here", "expected an address of IP"),
-        ("udp://239.1.2.3:1?source=::1", "of the same family"),
-        ("udp://239.1.2.3:1?source=239.0.0.1", "of one machine"),
-        ("udp://[ff02::1]:1?source=10.0.0.1", "of the same family"),
-        (
-            "udp://239.1.2.3:1?interface=",
-            "interface must be a name or an address",
-        ),
-        ("udp://239.1.2.3:1?interfaces=x", "the nearest is interface"),
         ("udp://127.0.0.1:1?max-frame=x", "max-frame: expected bytes"),
-    ] {
-        let error = refused(uri);
-        assert!(error.starts_with(&format!("{uri:?}: ")), "{error}");
-        assert!(error.contains(said), "{error}");
-    }
+    ]);
 }
 
 #[cfg(target_os = "linux")]
