@@ -523,7 +523,7 @@ mod tests {
                      trusted-proxies=10.0.0.0/8,unix&interface=eth0&source=192.0.2.1&ttl=3&loopback=false&broadcast=true&\
                      high-water=2KiB&low-water=1KiB&max-output=4KiB&max-reply=8KiB&max-posted=3KiB&max-frame=1MiB&max-line=80&\
                      handshake-timeout=1s&first-message-timeout=2s&message-timeout=3s&\
-                     idle-timeout=0&write-timeout=250ms&linger-timeout=0&linger-limit=0&\
+                     idle-timeout=0&write-timeout=250ms&min-bytes-per-second=1KiB&min-rate-grace=5s&linger-timeout=0&linger-limit=0&\
                      linger-draining=1ms&linger-bytes=0";
         let (options, _) = ListenOptions::parse(query, &[]).unwrap();
         assert_eq!(options.to_string(), query);

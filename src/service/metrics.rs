@@ -53,7 +53,7 @@ const FAMILIES: [(&str, &str, &str); 2] = [
 ];
 
 /// Counters whose name says too little alone: the counter, its name as a metric, and what it is.
-const NAMED: [(&str, &str, &str); 22] = [
+const NAMED: [(&str, &str, &str); 23] = [
     (
         "accepted",
         "connections_accepted",
@@ -119,6 +119,11 @@ const NAMED: [(&str, &str, &str); 22] = [
         "datagrams_failed",
         "datagrams_failed",
         "Datagrams whose session ended with an error.",
+    ),
+    (
+        "handed_over",
+        "connections_handed_over",
+        "Connections that go on in another process.",
     ),
     (
         "datagram_sessions",
