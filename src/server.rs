@@ -542,7 +542,7 @@ impl Server {
 
     fn reactor<F: Factory>(self, factory: F) -> io::Result<Reactor<F>> {
         let mut config = self.config;
-        let spare = spare_descriptors(config.reserved_descriptors);
+        let spare = sys::spare_descriptors(config.reserved_descriptors);
         config.max_connections = config.max_connections.min(spare);
         let most = config.max_connections.saturating_sub(1);
         config.reserved_outbound = config.reserved_outbound.min(most);
@@ -627,7 +627,7 @@ impl<F: Factory> Serving<F> {
     {
         let Self { server, factory } = self;
         let (config, handle) = (server.config.clone(), server.handle.clone());
-        let descriptors = spare_descriptors(config.reserved_descriptors);
+        let descriptors = sys::spare_descriptors(config.reserved_descriptors);
 
         server.serve_with(factory, |reactor| {
             let model = Threads::new(config, handle, reactor.waker(), descriptors)?;
@@ -746,13 +746,4 @@ fn bind_one_of(place: &[Listen], config: &Config) -> io::Result<Vec<Bound>> {
             Ok(bound)
         }
     }
-}
-
-/// Returns how many connections the process's descriptors allow. If the system does not report a
-/// limit, the server notices it when it is reached.
-fn spare_descriptors(reserved: usize) -> usize {
-    let most = sys::descriptor_limits().map_or(usize::MAX, |limits| {
-        usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX)
-    });
-    most.saturating_sub(reserved).max(1)
 }

@@ -135,7 +135,7 @@ fn scenario(options: &Options, kind: Kind) -> Scenario {
     }
 }
 
-/// Runs a server under `tool` for so many messages of a load, and returns the counts.
+/// Runs a server under `tool` for the messages of a load, and returns the counts.
 fn trace_load<const N: usize>(
     tool: Tool,
     options: &Options,

@@ -57,7 +57,7 @@ impl Trial {
         self.long(size, connections)
     }
 
-    /// With messages of `size` bytes on so many connections.
+    /// With messages of `size` bytes on a number of connections.
     pub(crate) fn long(self, size: usize, connections: usize) -> Self {
         self.with(Scenario {
             connections,

@@ -93,7 +93,7 @@ pub(super) fn join(socket: &Socket, addr: SocketAddr, udp: &UdpOptions) -> io::R
     }
 }
 
-/// Joins the group of a socket that somebody else has bound, who may have joined it.
+/// Joins the group of a socket that another program has bound, and may have joined.
 ///
 /// # Errors
 /// It cannot be joined.

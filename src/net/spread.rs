@@ -17,7 +17,7 @@ use crate::waker::sync::lock;
 /// costs a lock and sometimes a wake, and the system's choice is right in the long run.
 const AHEAD: usize = 1;
 
-/// As a share of what a loop has taken: one part in so many.
+/// As a share of what a loop has taken: one part in this many.
 const AHEAD_PART: usize = 32;
 
 type Accepted = (Socket, Address);

@@ -52,7 +52,7 @@ pub struct Relay {
 #[derive(Default)]
 struct Side {
     output: Vec<u8>,
-    /// The other's stream has ended, after that output.
+    /// The stream of the other connection has ended, after that output.
     has_end: bool,
     /// The other connection is lost.
     is_cut: bool,

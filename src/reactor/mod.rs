@@ -145,7 +145,7 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     follows: bool,
     /// Nothing has work but the connections of this turn's events.
     is_direct: bool,
-    /// A turn that takes longer than so many nanoseconds is examined more closely.
+    /// A turn that takes longer than this, in nanoseconds, is examined more closely.
     most: u64,
     /// The turns are counted for a monitor, if there is one.
     monitored: Option<Box<Monitored>>,

@@ -49,7 +49,7 @@ impl Tick {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
-    /// The last reading. As an instant it is made when somebody asks, which few messages do.
+    /// The last reading. As an instant it is made when it is asked for, which few messages do.
     tick: Tick,
 }
 

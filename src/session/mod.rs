@@ -23,6 +23,7 @@ mod ended;
 mod flags;
 mod handing;
 mod in_place;
+mod lending;
 mod lifecycle;
 mod nested;
 mod outbox;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// Data of at least so many bytes is worth the way past the output. It begins nothing: shorter data is
+/// Data of at least this many bytes is worth the way past the output. It begins nothing: shorter data is
 /// copied in less time than it takes to see whose it is.
 pub(crate) const LENT_LEAST: usize = 2 * 1024;
 

@@ -567,3 +567,12 @@ pub(crate) fn check_single_thread() -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Returns how many connections the process's descriptors allow. If the system does not report a
+/// limit, the server notices it when it is reached.
+pub(crate) fn spare_descriptors(reserved: usize) -> usize {
+    let most = descriptor_limits().map_or(usize::MAX, |limits| {
+        usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX)
+    });
+    most.saturating_sub(reserved).max(1)
+}

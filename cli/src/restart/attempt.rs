@@ -39,7 +39,7 @@ pub(super) struct Placed {
     pub(super) place: PlaceName,
 }
 
-/// What goes on in the new process beside the listeners.
+/// What goes on in the new process besides the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moves {
     Nothing,

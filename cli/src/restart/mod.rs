@@ -16,6 +16,7 @@ mod options;
 mod pid_file;
 mod program;
 mod restarts;
+mod setting;
 mod transfer;
 
 pub(crate) use self::former::{Former, Word};
@@ -23,4 +24,5 @@ pub(crate) use self::hook::RestartHook;
 pub(crate) use self::manifest::PlaceName;
 pub(crate) use self::options::RestartOptions;
 pub(crate) use self::program::Program;
-pub(crate) use self::restarts::{BesideListeners, Restarts, Setting};
+pub(crate) use self::restarts::Restarts;
+pub(crate) use self::setting::{BesideListeners, Setting};

@@ -8,19 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-use serveloop::net::{HandedConnection, OpenSockets};
+use serveloop::Waker;
+use serveloop::net::HandedConnection;
 use serveloop::service::notify::Notifier;
-use serveloop::{ShutdownHandle, Waker};
 
 use crate::logger::TARGET;
-use crate::restart::attempt::{Attempt, Moves, Placed, Progress};
+use crate::restart::attempt::{Attempt, Moves, Progress};
 use crate::restart::former::Word;
-use crate::restart::manifest::{PlaceName, Served};
+use crate::restart::manifest::Served;
 use crate::restart::options::RestartOptions;
 use crate::restart::pid_file::PidFile;
-use crate::restart::program::Program;
+use crate::restart::setting::{BesideListeners, Setting};
 use crate::restart::transfer;
-use crate::signals::{Asked, at_restart};
+use crate::signals::at_restart;
 use crate::threads;
 
 const ASKED: &str = "the server was asked to end";
@@ -33,47 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// systemd says here which process it has started as the main one of a service.
 const STARTED_BY_SYSTEMD: &str = "SYSTEMD_EXEC_PID";
-
-/// What a server has to know for its restarts.
-#[derive(Debug)]
-pub(crate) struct Setting {
-    pub(crate) program: Program,
-    pub(crate) sockets: OpenSockets,
-    /// The number of each listener's place, and the names of the places.
-    pub(crate) places: Vec<usize>,
-    pub(crate) names: Vec<PlaceName>,
-    /// The listeners of the small server for pages and administrators.
-    pub(crate) beside: Option<BesideListeners>,
-    pub(crate) handle: ShutdownHandle,
-    pub(crate) asked: Asked,
-    pub(crate) notifier: Option<Notifier>,
-    /// How long open connections have at a shutdown.
-    pub(crate) drain: Option<Duration>,
-    /// Whether there must be no other thread.
-    pub(crate) is_forking: bool,
-    /// Why this server cannot be restarted.
-    pub(crate) objection: Option<&'static str>,
-    /// The process that this one replaces.
-    pub(crate) former: Option<Word>,
-}
-
-/// Listeners of another server of this process that are handed on too.
-#[derive(Clone, Debug)]
-pub(crate) struct BesideListeners {
-    pub(crate) sockets: OpenSockets,
-    /// The URI of each listener's place, by the numbers of listeners.
-    pub(crate) uris: Vec<String>,
-    /// Set when the new process serves, so that this one listens there no more.
-    pub(crate) is_replaced: Arc<AtomicBool>,
-    pub(crate) handle: ShutdownHandle,
-}
-
-impl BesideListeners {
-    fn retire(&self) {
-        self.is_replaced.store(true, Ordering::SeqCst);
-        self.handle.wake();
-    }
-}
 
 /// The restarts of a server. All clones are the same.
 #[derive(Clone, Debug)]
@@ -472,44 +431,6 @@ impl Restarts {
         if !self.0.has_ended.swap(true, Ordering::SeqCst) && handle.requests() == 0 {
             handle.shutdown_by_signal();
         }
-    }
-}
-
-impl Setting {
-    /// Returns all sockets that are handed on.
-    fn open(&self) -> impl Iterator<Item = &OpenSockets> {
-        let beside = self.beside.iter().map(|beside| &beside.sockets);
-        [&self.sockets].into_iter().chain(beside)
-    }
-
-    /// Returns copies of all sockets that are handed on, with where they belong. Those of the small server
-    /// for administrators come after the others.
-    fn placed(&self) -> std::io::Result<Vec<Placed>> {
-        let own = self.sockets.list()?.into_iter().map(|socket| {
-            let (listener, place_number) = (socket.listener(), self.places[socket.listener()]);
-            Placed {
-                socket,
-                listener,
-                place_number,
-                place: self.names[place_number].clone(),
-            }
-        });
-        let mut all: Vec<_> = own.collect();
-
-        let Some(beside) = &self.beside else {
-            return Ok(all);
-        };
-        let (listeners, names) = (self.places.len(), self.names.len());
-        for socket in beside.sockets.list()? {
-            let number = socket.listener();
-            all.push(Placed {
-                place: PlaceName::new(names + number, &beside.uris[number]),
-                listener: listeners + number,
-                place_number: names + number,
-                socket,
-            });
-        }
-        Ok(all)
     }
 }
 

@@ -197,3 +197,25 @@ pub(super) fn is_local(mut addr: SocketAddr) -> bool {
         ),
     }
 }
+
+/// How often to send a datagram again whose error may be that of an earlier one, to another peer. A call
+/// takes the error away, and another one may come in the meantime.
+pub(super) const REPORTED_MOST: usize = 3;
+
+/// Returns whether an error of sendto(2) may be a report about another datagram.
+pub(super) fn may_be_of_another(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENOPROTOOPT
+                | libc::EPROTO
+                | libc::EACCES
+                | libc::EMSGSIZE
+                | libc::EHOSTDOWN
+                | libc::EOPNOTSUPP
+        )
+    )
+}

@@ -1,5 +1,6 @@
 //! The operating system's network: [`Net`] on top of mio.
 
+mod accepting;
 mod datagram;
 mod listener;
 #[cfg_attr(
@@ -33,7 +34,6 @@ use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::socket::Bound;
-use crate::net::spread::Placed;
 use crate::net::{Destination, EVENTS_MOST, Event, Net, Sockets, SystemSockets, Undelivered};
 use crate::net::{socket, undelivered};
 use crate::shutdown::ShutdownHandle;
@@ -41,11 +41,9 @@ use crate::waker::Wake;
 use crate::{LOG_TARGET, sys};
 
 pub use self::datagram::Datagram;
+use self::datagram::{REPORTED_MOST, may_be_of_another};
 pub use self::listener::Listener;
 pub(super) use self::listener::path_of;
-
-/// How many connections may be handed to other loops before one is kept, whatever the others have.
-const HANDOVERS_MOST: usize = 64;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
@@ -164,42 +162,6 @@ impl Mio {
         }
     }
 
-    fn accept_next(&self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
-        let accepted = listener.accept();
-        if REARMS {
-            let descriptor = listener.as_fd();
-            self.rearm_after(descriptor, Interest::READABLE, &accepted, |_| false);
-        }
-        accepted
-    }
-
-    /// Accepts a connection that this loop is to serve, and hands over those that others are to.
-    fn accept_share(&self, listener: &mut Listener) -> io::Result<(Socket, Address)> {
-        let is_ending = self
-            .shutdown
-            .as_ref()
-            .is_some_and(|handle| handle.requests() > 0);
-        if let Some(share) = &mut listener.share {
-            if is_ending {
-                share.close();
-            }
-            if let Some(accepted) = share.take() {
-                return Ok(accepted);
-            }
-        }
-
-        for _ in 0..HANDOVERS_MOST {
-            let accepted = self.accept_next(listener)?;
-            let Some(share) = listener.share.as_mut().filter(|_| !is_ending) else {
-                return Ok(accepted);
-            };
-            if let Placed::Here(accepted) = share.place(accepted) {
-                return Ok(accepted);
-            }
-        }
-        self.accept_next(listener)
-    }
-
     fn forget(&self, descriptor: BorrowedFd<'_>) {
         self.registrations.remove(self.poll.registry(), descriptor);
     }
@@ -216,28 +178,6 @@ impl Mio {
                 .deregister(&mut SourceFd(&descriptor.as_raw_fd()));
         }
     }
-}
-
-/// How often to send a datagram again whose error may be that of an earlier one, to another peer. A call
-/// takes the error away, and another one may come in the meantime.
-const REPORTED_MOST: usize = 3;
-
-/// Returns whether an error of sendto(2) may be a report about another datagram.
-fn may_be_of_another(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNREFUSED
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::ENOPROTOOPT
-                | libc::EPROTO
-                | libc::EACCES
-                | libc::EMSGSIZE
-                | libc::EHOSTDOWN
-                | libc::EOPNOTSUPP
-        )
-    )
 }
 
 struct MioWake(::mio::Waker);

@@ -1,5 +1,7 @@
 //! The table of a loop's connections: by token, by pending work, and by deadline.
 
+mod direct;
+mod leaving;
 mod listed;
 mod properties;
 mod relief;
@@ -10,7 +12,7 @@ pub(super) use self::listed::Listed;
 
 use std::mem;
 
-use crate::address::{HandedConnection, Peer, Talk};
+use crate::address::{Peer, Talk};
 use crate::net::{Event, Net};
 use crate::reactor::connection::{Attempts, Connection, Delivery};
 use crate::reactor::connections::relief::shed;
@@ -19,7 +21,7 @@ use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{ENDED, Next};
 use crate::reactor::timers::Timers;
 use crate::reactor::token::{FIRST_OF_SESSIONS, FIRST_TOKEN, SLOT_BITS, SLOT_MASK};
-use crate::session::{Context, Leaving, Protocol, Session, Tick, catch};
+use crate::session::{Context, Protocol, Session, Tick};
 use crate::waker::{Wakers, Woken};
 
 /// The most connections that can have a slot each. It matters only on 32-bit systems.
@@ -206,56 +208,6 @@ impl<S, P: Protocol> Connections<S, P> {
         self.ready.is_empty() && self.timers.next().is_none_or(|at| now < at)
     }
 
-    /// Notes each event and serves its connection at once, where nothing else has work. Returns how
-    /// many events were meant for connections that are gone.
-    ///
-    /// This is what usually happens, and it looks each connection up only once.
-    pub(super) fn serve<N: Net<Stream = S>>(
-        &mut self,
-        events: &[Event],
-        hub: &mut Hub<'_, N>,
-    ) -> u64 {
-        let Self {
-            slots,
-            timers,
-            ready,
-            running,
-            ended,
-            turn,
-            ..
-        } = self;
-        running.clear();
-        *turn = turn.wrapping_add(1);
-        hub.effects.handshakes = hub.env.config.handshakes_per_turn;
-        let mut context = hub.context(0);
-        let mut stale = 0;
-
-        for event in events {
-            let Some(connection) = find(slots, event.token) else {
-                stale += 1;
-                continue;
-            };
-            if !connection.readiness.note_now(event) {
-                continue;
-            }
-            if !connection.is_new_in(*turn) {
-                if connection.readiness.queue() {
-                    ready.push(event.token);
-                }
-                continue;
-            }
-
-            running.push(event.token);
-            context.id = event.token;
-            let next = connection.drive(hub, &context);
-            let lists = (&mut *timers, &mut *ready, &mut *ended);
-            if connection.conclude(next, lists, hub, &context) {
-                shed(slots, ended, hub);
-            }
-        }
-        stale
-    }
-
     /// Serves every connection that has work: one round each, or several for one that sends a lot.
     pub(super) fn drive<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
         self.running.clear();
@@ -351,48 +303,6 @@ impl<S, P: Protocol> Connections<S, P> {
             if !connection.readiness.any(ENDED) {
                 end(connection, hub);
                 self.ended.push(slot);
-            }
-        }
-    }
-
-    /// Takes the connections out that can go on elsewhere. Events for them count as stale.
-    #[cold]
-    pub(super) fn hand_over<N: Net<Stream = S>>(
-        &mut self,
-        mut leaving: Leaving,
-        hub: &mut Hub<'_, N>,
-    ) {
-        if !hub.net.detaches() {
-            return;
-        }
-        let mut gone = Vec::new();
-        for (slot, connection) in self.slots.iter_mut() {
-            let context = hub.context(token(slot, connection));
-            let peer = connection.session().peer();
-            let is_meant = connection.can_leave() && catch(|| (leaving.which)(peer)) == Some(true);
-            let limits = hub.env.limits_of(peer.listener());
-            let talk = is_meant
-                .then(|| connection.hand_over(limits, &context))
-                .flatten();
-            gone.extend(talk.map(|talk| (slot, talk)));
-            // Its protocol may have panicked.
-            if is_meant && connection.session().is_closing() && connection.readiness.queue() {
-                self.ready.push(token(slot, connection));
-            }
-        }
-
-        for (slot, talk) in gone {
-            self.timers.remove(slot);
-            let (listener, descriptor) = self.slots.remove(slot).detach(hub);
-            hub.effects.statistics.handed_over += 1;
-            hub.effects.live -= 1;
-            let handed = descriptor.map(|descriptor| HandedConnection {
-                descriptor,
-                listener,
-                talk,
-            });
-            if catch(|| handed.map(&mut leaving.to)).is_none() {
-                hub.effects.statistics.panics += 1;
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::reactor::readiness::ENDED;
 use crate::session::Protocol;
 use crate::sys;
 
-/// After so many bytes were given back to the allocator, it is asked to give them back to the system.
+/// After this many bytes were given back to the allocator, it is asked to give them back to the system.
 /// What the connections themselves had, such as boxed protocols, comes on top.
 const FREED_MOST: usize = 1024 * 1024;
 

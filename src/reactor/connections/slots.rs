@@ -19,7 +19,7 @@ pub(super) struct Slots<T> {
     first: usize,
     /// A chunk that is empty and was kept, so that one connection that comes and goes allocates nothing.
     spare: Option<usize>,
-    /// How many chunks were given back since somebody asked.
+    /// How many chunks were given back since the last question.
     freed: usize,
 }
 
@@ -299,7 +299,7 @@ mod tests {
             ..ProptestConfig::with_cases(50)
         })]
 
-        /// Each step adds so many values, and then removes some, of which there are more and more.
+        /// Each step adds this many values, and then removes some, of which there are more and more.
         #[test]
         fn agrees_with_a_map_over_many_changes(steps in vec((0..600_usize, 0..700_usize), 0..12)) {
             let (mut slots, mut model) = (Slots::new(), BTreeMap::new());

@@ -96,7 +96,7 @@ fn reports_leave_no_work_behind() {
     }
     let before = server.wait(|it| it.datagram_sessions_ended == 20).turns;
     thread::sleep(Duration::from_millis(300));
-    // Somebody has to say something, for the counters to be read again.
+    // A datagram has to come, for the counters to be read again.
     let last = UdpSocket::bind("127.0.0.1:0").unwrap();
     let to: SocketAddr = server.addresses[0].socket_addr().unwrap();
     last.send_to(b"one more", to).unwrap();

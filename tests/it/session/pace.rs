@@ -35,7 +35,7 @@ fn session() -> MemorySession<Probe> {
     session
 }
 
-/// Lets the peer send `count` bytes of a line in each of so many seconds.
+/// Lets the peer send `count` bytes of a line in each of a number of seconds.
 fn trickle<P: Protocol>(session: &mut MemorySession<P>, count: usize, time: u64) {
     for _ in 0..time {
         session.receive(&vec![b'x'; count]);

@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use crate::support::served::{PATIENCE, Served, by_script};
 use crate::support::sockets::{Directory, Stream};
 
-/// Is set when it is dropped, also by a panic, so that others do not go on for ever.
+/// Is set when it is dropped, also by a panic, so that others do not go on without end.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

@@ -41,7 +41,7 @@
 //! }
 //!
 //! let redis: Target = "tcp://127.0.0.1:6379".parse()?;
-//! // Redis answers in order, so many requests may be under way.
+//! // Redis answers in order, so several requests may be under way.
 //! let limits = UpstreamLimits { max_in_flight: 1_000, ..UpstreamLimits::default() };
 //! let mut server = MemoryServer::new(Dialing::new(move |dialer: &Dialer<Boxed>| {
 //!     let make = |link| Box::new(Requests::new(link)) as Boxed;
