@@ -1,0 +1,38 @@
+//! QUIC that echoes every stream, on UDP port 4433 of this machine. Run
+//! `cargo run --release -p serveloop-quic-echo --example quic_echo -- chain.pem key.pem`, perhaps with an
+//! address such as `udp://[::1]:4433` behind it.
+
+use quinn_proto::rustls::pki_types::pem::PemObject;
+use quinn_proto::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serveloop::{Config, Server};
+use serveloop_quic_echo::{EchoServer, Settings, quinn_proto};
+
+const USAGE: &str = "usage: quic_echo CHAIN.pem KEY.pem [udp://ADDRESS]";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
+    let mut arguments = std::env::args().skip(1);
+    let (Some(chain), Some(key)) = (arguments.next(), arguments.next()) else {
+        return Err(USAGE.into());
+    };
+    let at = arguments.next();
+    let at = at.unwrap_or_else(|| "udp://127.0.0.1:4433".to_owned());
+
+    let wrong = |file: &str, error| format!("{file}: {error}");
+    let certificates =
+        CertificateDer::pem_file_iter(&chain).map_err(|error| wrong(&chain, error))?;
+    let certificates = certificates
+        .collect::<Result<_, _>>()
+        .map_err(|error| wrong(&chain, error))?;
+    let key = PrivateKeyDer::from_pem_file(&key).map_err(|error| wrong(&key, error))?;
+    let echo = EchoServer::new(certificates, key, &Settings::default())?;
+
+    let config = Config {
+        sessions: true,
+        ..Config::default()
+    };
+    let server = Server::bind(&[at.parse()?], config)?;
+    println!("listening on {}", server.addresses()[0]);
+    server.with(echo).serve_forever()?;
+    Ok(())
+}

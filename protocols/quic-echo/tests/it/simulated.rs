@@ -1,0 +1,163 @@
+//! quinn's state machine as a client, over a bad link in virtual time.
+
+use std::time::Duration;
+
+use serveloop_quic_echo::{Settings, Validation};
+
+use crate::support::link::{Badness, Run};
+use crate::support::{server, wordy_server};
+
+const GOOD: Badness = Badness {
+    lost: 0,
+    doubled: 0,
+    damaged: 0,
+    delay: Duration::from_millis(10),
+    jitter: Duration::ZERO,
+};
+
+const BAD: Badness = Badness {
+    lost: 5,
+    doubled: 5,
+    damaged: 2,
+    delay: Duration::from_millis(10),
+    jitter: Duration::from_millis(3),
+};
+
+fn settings(seed: u64) -> Settings {
+    Settings {
+        seed: Some([seed as u8; 32]),
+        ..Settings::default()
+    }
+}
+
+/// Returns how many times as much is to be run as usually: `SERVELOOP_SEEDS`.
+fn factor() -> u64 {
+    let asked = std::env::var("SERVELOOP_SEEDS").ok();
+    asked.map_or(1, |text| text.parse().expect("SERVELOOP_SEEDS is a number"))
+}
+
+fn echo(seed: u64, size: usize, badness: Badness, settings: &Settings) -> Run {
+    let mut run = Run::new(server(settings), seed, size, badness);
+    run.finish();
+    assert_eq!(run.echoed(), size, "seed {seed}: {:?}", run.lost());
+    let reason = run.session.reason().unwrap();
+    assert!(!reason.is_error(), "seed {seed}: {reason}");
+    run
+}
+
+#[test]
+fn a_good_link_needs_one_session_and_few_round_trips() {
+    let run = echo(1, 10_000, GOOD, &settings(1));
+    assert_eq!(run.sessions, 1);
+    // The handshake and the echo take two round trips of 20 ms, and the farewell a little longer.
+    assert!(
+        run.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        run.elapsed()
+    );
+    // No datagram is longer than every path takes.
+    assert_eq!(run.deeds().longest, 1_200);
+}
+
+#[test]
+fn streams_survive_loss_doubles_damage_and_reordering() {
+    for seed in 0..12 * factor() {
+        let run = echo(seed, 100_000, BAD, &settings(seed));
+        let deeds = run.deeds();
+        let all = [deeds.lost, deeds.doubled, deeds.damaged, deeds.reordered];
+        assert!(all.iter().all(|count| *count > 0), "seed {seed}: {deeds:?}");
+    }
+}
+
+#[test]
+fn a_terrible_link_is_slow_and_loses_nothing() {
+    let terrible = Badness {
+        lost: 20,
+        doubled: 20,
+        jitter: Duration::from_millis(50),
+        ..BAD
+    };
+    for seed in 100..100 + 4 * factor() {
+        echo(seed, 20_000, terrible, &settings(seed));
+    }
+}
+
+#[test]
+fn sixteen_mib_cross_a_lossy_link() {
+    let lossy = Badness {
+        lost: 1,
+        damaged: 0,
+        ..BAD
+    };
+    for seed in 0..factor() {
+        let run = echo(1_000 + seed, 16 << 20, lossy, &settings(seed));
+        assert!(run.deeds().lost > 200, "{:?}", run.deeds());
+    }
+}
+
+#[test]
+fn a_retry_costs_a_session_that_ends_at_once() {
+    let by_retry = Settings {
+        validation: Validation::ByRetry,
+        ..settings(3)
+    };
+    let run = echo(3, 10_000, GOOD, &by_retry);
+    assert_eq!(run.sessions, 2);
+
+    for seed in 200..200 + 4 * factor() {
+        echo(seed, 50_000, BAD, &by_retry);
+    }
+}
+
+#[test]
+fn a_long_handshake_is_completed() {
+    let mut run = Run::new(wordy_server(&settings(4)), 4, 10_000, GOOD);
+    run.finish();
+    assert_eq!(run.echoed(), 10_000, "{:?}", run.lost());
+}
+
+#[test]
+fn a_socket_without_room_stops_the_echo_and_then_goes_on() {
+    let mut run = Run::new(server(&settings(5)), 5, 4 << 20, GOOD);
+    run.pass(Duration::from_millis(200));
+    let before = run.echoed();
+    assert!(before > 0 && before < 4 << 20);
+
+    run.session.stop_taking();
+    run.pass(Duration::from_millis(2_000));
+    let waiting = run.session.waiting();
+    assert!(waiting > 0, "nothing waits");
+    assert!(waiting < 64 * 1024 + 1_200, "{waiting} bytes wait");
+
+    run.session.take_in_steps(usize::MAX);
+    run.finish();
+    assert_eq!(run.echoed(), 4 << 20, "{:?}", run.lost());
+}
+
+#[test]
+fn a_shutdown_tells_the_client() {
+    let mut run = Run::new(server(&settings(6)), 6, 4 << 20, GOOD);
+    run.pass(Duration::from_millis(200));
+    run.session.shutdown();
+    // Who has not heard it yet can still ask.
+    assert!(run.session.reason().is_none());
+
+    run.finish();
+    let lost = run.lost().unwrap();
+    assert!(lost.contains("the server shuts down"), "{lost}");
+}
+
+#[test]
+fn a_client_that_falls_silent_is_forgotten() {
+    let silent = Badness { lost: 100, ..GOOD };
+    let mut run = Run::new(server(&settings(7)), 7, 4 << 20, GOOD);
+    run.pass(Duration::from_millis(200));
+    assert_eq!(run.session.protocol().connections(), 1);
+
+    run.become_bad(silent);
+    run.pass(Duration::from_secs(29));
+    assert!(run.session.reason().is_none());
+    run.pass(Duration::from_secs(3));
+    let reason = run.session.reason().unwrap();
+    assert!(!reason.is_error(), "{reason}");
+}

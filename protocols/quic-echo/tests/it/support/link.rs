@@ -1,0 +1,359 @@
+//! A link in virtual time that loses, doubles, delays, reorders and damages datagrams, with quinn's
+//! state machine of a client at one end and a session in memory at the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use serveloop::testing::MemorySession;
+use serveloop_quic_echo::quinn_proto::{
+    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event, ReadError,
+    StreamId, TransportConfig, VarInt, WriteError,
+};
+use serveloop_quic_echo::{ALPN, EchoServer, EchoSession};
+
+use crate::support::{byte_at, client_of};
+
+const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 4_433);
+
+/// How bad a link is: shares of 100 datagrams, and times.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Badness {
+    pub(crate) lost: u32,
+    pub(crate) doubled: u32,
+    pub(crate) damaged: u32,
+    pub(crate) delay: Duration,
+    /// Datagrams that are sent within this time may change places.
+    pub(crate) jitter: Duration,
+}
+
+/// What a link did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deeds {
+    pub(crate) lost: usize,
+    pub(crate) doubled: usize,
+    pub(crate) damaged: usize,
+    pub(crate) reordered: usize,
+    pub(crate) longest: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum To {
+    Client,
+    Server,
+}
+
+struct Link {
+    rng: Rng,
+    badness: Badness,
+    /// What is on its way, by when it arrives.
+    queue: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
+    sent: u64,
+    deeds: Deeds,
+}
+
+impl Link {
+    fn send(&mut self, now: Instant, to: To, data: Vec<u8>) {
+        let Badness {
+            lost,
+            doubled,
+            damaged,
+            ..
+        } = self.badness;
+        self.deeds.longest = self.deeds.longest.max(data.len());
+        if self.draw(lost) {
+            self.deeds.lost += 1;
+            return;
+        }
+        if self.draw(doubled) {
+            self.deeds.doubled += 1;
+            self.carry(now, to, data.clone());
+        }
+
+        let mut data = data;
+        if self.draw(damaged) {
+            self.deeds.damaged += 1;
+            let place = self.rng.usize(..data.len());
+            match self.rng.bool() {
+                true => data[place] ^= 1 << self.rng.u32(..8),
+                false => data.truncate(place),
+            }
+        }
+        self.carry(now, to, data);
+    }
+
+    fn carry(&mut self, now: Instant, to: To, data: Vec<u8>) {
+        let jitter = self.badness.jitter.mul_f64(self.rng.f64());
+        let at = now + self.badness.delay + jitter;
+        let overtaken = self.queue.range((at, u64::MAX)..);
+        self.deeds.reordered += usize::from(
+            overtaken
+                .map(|(_, (other, _))| *other)
+                .any(|other| other == to),
+        );
+        self.sent += 1;
+        self.queue.insert((at, self.sent), (to, data));
+    }
+
+    fn draw(&mut self, share: u32) -> bool {
+        self.rng.u32(..100) < share
+    }
+}
+
+/// A client that sends a number of bytes on one stream, and checks the echo.
+struct Client {
+    endpoint: Endpoint,
+    handle: ConnectionHandle,
+    connection: Connection,
+    stream: Option<StreamId>,
+    size: usize,
+    written: usize,
+    read: usize,
+    is_done: bool,
+    lost: Option<String>,
+}
+
+impl Client {
+    fn new(now: Instant, seed: u64, size: usize) -> Self {
+        let mut transport = TransportConfig::default();
+        transport.mtu_discovery_config(None);
+        let mut random = [0; 32];
+        Rng::with_seed(seed).fill(&mut random);
+        let config = Arc::new(EndpointConfig::default());
+        let mut endpoint = Endpoint::new(config, None, false, Some(random));
+        let config = client_of(ALPN, transport);
+        let (handle, connection) = endpoint
+            .connect(now, config, SERVER.into(), "localhost")
+            .unwrap();
+        Self {
+            endpoint,
+            handle,
+            connection,
+            stream: None,
+            size,
+            written: 0,
+            read: 0,
+            is_done: false,
+            lost: None,
+        }
+    }
+
+    fn receive(&mut self, now: Instant, data: &[u8]) {
+        let mut output = Vec::new();
+        let event = self
+            .endpoint
+            .handle(now, SERVER.into(), None, None, data.into(), &mut output);
+        if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
+            self.connection.handle_event(event);
+        }
+    }
+
+    /// Does what can be done now, and returns the datagrams to send.
+    fn act(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let due = self.connection.poll_timeout();
+        if due.is_some_and(|at| at <= now) {
+            self.connection.handle_timeout(now);
+        }
+        self.attend();
+        self.exchange(now);
+
+        let mut datagrams = Vec::new();
+        let mut output = Vec::new();
+        while self.connection.poll_transmit(now, 1, &mut output).is_some() {
+            datagrams.push(std::mem::take(&mut output));
+        }
+        self.attend();
+        datagrams
+    }
+
+    fn attend(&mut self) {
+        loop {
+            while let Some(event) = self.connection.poll() {
+                match event {
+                    Event::Connected => self.stream = self.connection.streams().open(Dir::Bi),
+                    Event::ConnectionLost { reason } => self.lost = Some(reason.to_string()),
+                    _ => {}
+                }
+            }
+            let Some(event) = self.connection.poll_endpoint_events() else {
+                return;
+            };
+            if let Some(answer) = self.endpoint.handle_event(self.handle, event) {
+                self.connection.handle_event(answer);
+            }
+        }
+    }
+
+    /// Writes and reads what the stream has room for.
+    fn exchange(&mut self, now: Instant) {
+        let Some(id) = self.stream.filter(|_| !self.is_done && self.lost.is_none()) else {
+            return;
+        };
+        while self.written < self.size {
+            let end = self.size.min(self.written + 16 * 1024);
+            let data: Vec<_> = (self.written..end).map(byte_at).collect();
+            match self.connection.send_stream(id).write(&data) {
+                Ok(count) => self.written += count,
+                Err(WriteError::Blocked) => break,
+                Err(error) => panic!("{error}"),
+            }
+            if self.written == self.size {
+                self.connection.send_stream(id).finish().unwrap();
+            }
+        }
+
+        let mut stream = self.connection.recv_stream(id);
+        let mut chunks = stream.read(true).unwrap();
+        loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => {
+                    for byte in &chunk.bytes {
+                        assert_eq!(*byte, byte_at(self.read), "byte {}", self.read);
+                        self.read += 1;
+                    }
+                }
+                Ok(None) => {
+                    assert_eq!(self.read, self.size, "the echo ended early");
+                    self.is_done = true;
+                    break;
+                }
+                Err(ReadError::Blocked) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let _ = chunks.finalize();
+        if self.is_done {
+            let reason = b"done"[..].into();
+            self.connection.close(now, VarInt::from_u32(7), reason);
+        }
+    }
+}
+
+/// Returns the datagram with which a client begins.
+pub(crate) fn first_datagram() -> Vec<u8> {
+    let now = Instant::now();
+    Client::new(now, 1, 0).act(now).remove(0)
+}
+
+/// Both ends and the link between them.
+pub(crate) struct Run {
+    server: EchoServer,
+    pub(crate) session: MemorySession<EchoSession>,
+    client: Client,
+    link: Link,
+    began: Instant,
+    /// How many sessions the peer has had.
+    pub(crate) sessions: usize,
+}
+
+impl Run {
+    pub(crate) fn new(server: EchoServer, seed: u64, size: usize, badness: Badness) -> Self {
+        let session = MemorySession::datagrams(server.session());
+        let began = session.now();
+        Self {
+            server,
+            client: Client::new(began, seed, size),
+            session,
+            link: Link {
+                rng: Rng::with_seed(seed),
+                badness,
+                queue: BTreeMap::new(),
+                sent: 0,
+                deeds: Deeds::default(),
+            },
+            began,
+            sessions: 1,
+        }
+    }
+
+    /// Returns what the link has done.
+    pub(crate) fn deeds(&self) -> Deeds {
+        self.link.deeds
+    }
+
+    /// Changes how bad the link is from now on.
+    pub(crate) fn become_bad(&mut self, badness: Badness) {
+        self.link.badness = badness;
+    }
+
+    /// Returns how many bytes the client has got back.
+    pub(crate) fn echoed(&self) -> usize {
+        self.client.read
+    }
+
+    /// Returns why the client has lost its connection.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.client.lost.as_deref()
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.session.now() - self.began
+    }
+
+    /// Goes on until the client has its echo, and both ends have forgotten the connection.
+    pub(crate) fn finish(&mut self) {
+        while !self.client.connection.is_drained() || self.session.reason().is_none() {
+            assert!(self.elapsed() < Duration::from_secs(3_600), "no end");
+            self.step();
+        }
+    }
+
+    /// Goes on for a time.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.session.now() + time;
+        while self.session.now() < end {
+            self.step();
+        }
+    }
+
+    /// Goes on to the next moment at which something happens.
+    fn step(&mut self) {
+        let now = self.session.now();
+        for datagram in self.client.act(now) {
+            self.link.send(now, To::Server, datagram);
+        }
+        for datagram in self.session.take_datagrams() {
+            self.link.send(now, To::Client, datagram);
+        }
+
+        let arrival = self.link.queue.keys().next().map(|(at, _)| *at);
+        let of_client = self.client.connection.poll_timeout();
+        let next = [arrival, of_client, self.session.deadline()];
+        let Some(next) = next.into_iter().flatten().min() else {
+            // Everybody waits: a link that stays silent for a while.
+            return self.session.advance(Duration::from_millis(10));
+        };
+        let wait = next.saturating_duration_since(now);
+        self.session.advance(wait.max(Duration::from_micros(1)));
+
+        let now = self.session.now();
+        while let Some(entry) = self
+            .link
+            .queue
+            .first_entry()
+            .filter(|entry| entry.key().0 <= now)
+        {
+            match entry.remove() {
+                (To::Client, data) => self.client.receive(now, &data),
+                (To::Server, data) => self.deliver(&data),
+            }
+        }
+    }
+
+    /// Shows the server a datagram, in a new session if there is none.
+    fn deliver(&mut self, data: &[u8]) {
+        if let Some(reason) = self.session.reason() {
+            assert!(!reason.is_error(), "{reason}");
+            if self.client.is_done {
+                return;
+            }
+            let now = self.session.now();
+            self.session = MemorySession::datagrams(self.server.session());
+            self.session
+                .advance(now.saturating_duration_since(self.session.now()));
+            self.sessions += 1;
+        }
+        self.session.receive_datagram(data);
+    }
+}
