@@ -270,9 +270,10 @@ impl Protocol for EchoSession {
     }
 
     /// Closes the connections. The session ends when they are drained, so that a peer that has not
-    /// got the CONNECTION_CLOSE is told again.
+    /// got the CONNECTION_CLOSE is told again. Those that were closed before are not waited for.
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.is_ending = true;
+        self.links.retain(|link| !link.connection.is_closed());
         self.close_all("the server shuts down", transport);
     }
 }

@@ -2,6 +2,7 @@
 //! state machine of a client at one end and a session in memory at the other.
 
 use std::collections::BTreeMap;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,8 @@ struct Client {
     written: usize,
     read: usize,
     is_done: bool,
+    /// The client keeps the connection after its echo.
+    stays: bool,
     lost: Option<String>,
 }
 
@@ -135,6 +138,7 @@ impl Client {
             written: 0,
             read: 0,
             is_done: false,
+            stays: false,
             lost: None,
         }
     }
@@ -172,7 +176,10 @@ impl Client {
             while let Some(event) = self.connection.poll() {
                 match event {
                     Event::Connected => self.stream = self.connection.streams().open(Dir::Bi),
-                    Event::ConnectionLost { reason } => self.lost = Some(reason.to_string()),
+                    // A reset that answers a late packet is not why.
+                    Event::ConnectionLost { reason } => {
+                        self.lost.get_or_insert_with(|| reason.to_string());
+                    }
                     _ => {}
                 }
             }
@@ -223,7 +230,7 @@ impl Client {
             }
         }
         let _ = chunks.finalize();
-        if self.is_done {
+        if self.is_done && !self.stays {
             let reason = b"done"[..].into();
             self.connection.close(now, VarInt::from_u32(7), reason);
         }
@@ -234,6 +241,31 @@ impl Client {
 pub(crate) fn first_datagram() -> Vec<u8> {
     let now = Instant::now();
     Client::new(now, 1, 0).act(now).remove(0)
+}
+
+/// Runs a client over a socket until its connection is lost, and returns why.
+pub(crate) fn lose_over(socket: &UdpSocket) -> String {
+    let mut client = Client {
+        stays: true,
+        ..Client::new(Instant::now(), 1, 100)
+    };
+    let mut buffer = [0; 2_000];
+    loop {
+        for datagram in client.act(Instant::now()) {
+            socket.send(&datagram).unwrap();
+        }
+        if let Some(lost) = client.lost {
+            return lost;
+        }
+
+        let timeout = client.connection.poll_timeout();
+        let wait = timeout.map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
+        socket.set_read_timeout(wait).unwrap();
+        if let Ok(count) = socket.recv(&mut buffer) {
+            client.receive(Instant::now(), &buffer[..count]);
+        }
+    }
 }
 
 /// Both ends and the link between them.

@@ -25,7 +25,7 @@ pub(crate) fn server(settings: &Settings) -> EchoServer {
 pub(crate) fn wordy_server(settings: &Settings) -> EchoServer {
     let mut chain = certificates(CHAIN);
     let more = certificates(ROOT);
-    chain.extend(more.iter().cycle().take(12).cloned());
+    chain.extend(more.iter().cycle().take(40).cloned());
     server_with(chain, settings)
 }
 

@@ -1,7 +1,8 @@
 //! A server on a thread, and quinn's client.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -98,4 +99,17 @@ pub(crate) async fn echo(connection: &Connection, count: usize) {
     };
     let ((), received) = tokio::join!(sending, receive.read_to_end(count + 1));
     assert!(received.unwrap() == expected, "another echo");
+}
+
+/// Runs several clients at once.
+pub(crate) async fn all(clients: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut clients: Vec<_> = clients.map(Box::pin).collect();
+    poll_fn(|context| {
+        clients.retain_mut(|client| client.as_mut().poll(context).is_pending());
+        match clients.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
 }
