@@ -2,13 +2,14 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::sync::mpsc::{self, Sender};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint};
-use serveloop::{Config, Server, ShutdownHandle, Statistics};
-use serveloop_quic_echo::EchoServer;
+use serveloop::{Actions, Config, Factory, Peer, Server, ShutdownHandle, Statistics};
+use serveloop_quic_echo::{EchoServer, EchoSession};
 
 use crate::support::{bytes, client};
 
@@ -27,13 +28,16 @@ impl Serving {
         let server = Server::bind(&["udp://127.0.0.1:0".parse().unwrap()], config).unwrap();
         let address = server.addresses()[0].socket_addr().unwrap();
         let handle = server.shutdown_handle();
+        let (ready, is_ready) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let serving = server.with(echo);
+            let serving = server.with(Announced { echo, ready });
             match workers {
                 1 => serving.serve_forever().unwrap(),
                 _ => serving.serve_workers(workers).unwrap(),
             }
         });
+        // Until all workers listen, a client's datagrams may come to one and then to another.
+        is_ready.recv().unwrap();
         Self {
             address,
             handle,
@@ -56,6 +60,26 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.handle.abort();
+    }
+}
+
+/// Says when it serves.
+#[derive(Clone)]
+struct Announced {
+    echo: EchoServer,
+    ready: Sender<()>,
+}
+
+impl Factory for Announced {
+    type Protocol = EchoSession;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<EchoSession> {
+        self.echo.build_protocol(peer)
+    }
+
+    fn started(&mut self, _: &mut Actions<'_, EchoSession>) {
+        // The second worker may be late, when nobody waits any more.
+        let _ = self.ready.send(());
     }
 }
 
