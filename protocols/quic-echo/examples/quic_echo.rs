@@ -4,7 +4,7 @@
 
 use quinn_proto::rustls::pki_types::pem::PemObject;
 use quinn_proto::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use serveloop::{Config, Server};
+use serveloop::{Address, Config, Server};
 use serveloop_quic_echo::{EchoServer, Settings, quinn_proto};
 
 const USAGE: &str = "usage: quic_echo CHAIN.pem KEY.pem [udp://ADDRESS]";
@@ -18,20 +18,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let at = arguments.next();
     let at = at.unwrap_or_else(|| "udp://127.0.0.1:4433".to_owned());
 
+    let at: Address = at.parse()?;
+    if !matches!(at, Address::Udp(_)) {
+        return Err(format!("{at}: QUIC needs UDP").into());
+    }
+
     let wrong = |file: &str, error| format!("{file}: {error}");
     let certificates =
         CertificateDer::pem_file_iter(&chain).map_err(|error| wrong(&chain, error))?;
     let certificates = certificates
         .collect::<Result<_, _>>()
         .map_err(|error| wrong(&chain, error))?;
-    let key = PrivateKeyDer::from_pem_file(&key).map_err(|error| wrong(&key, error))?;
-    let echo = EchoServer::new(certificates, key, &Settings::default())?;
+    let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| wrong(&key, error))?;
+    let echo = EchoServer::new(certificates, private, &Settings::default())
+        .map_err(|error| format!("{chain} and {key}: {error}"))?;
 
     let config = Config {
         sessions: true,
         ..Config::default()
     };
-    let server = Server::bind(&[at.parse()?], config)?;
+    let server = Server::bind(&[at], config)?;
     println!("listening on {}", server.addresses()[0]);
     server.with(echo).serve_forever()?;
     Ok(())
