@@ -10,7 +10,7 @@ use crate::error::CloseReason;
 use crate::session::clock::Tick;
 use crate::session::queue::Queue;
 use crate::session::state::{
-    BUSY, LOST, OPENING, PANICKED, PAUSED, RATE_LIMITED, REPLACED, RETIME, SHUTDOWN, STALLED,
+    BUSY, EOF, LOST, OPENING, PANICKED, PAUSED, RATE_LIMITED, REPLACED, RETIME, SHUTDOWN, STALLED,
 };
 #[cfg(test)]
 use crate::session::{Buffer, Flags, state::Extra};
@@ -131,6 +131,12 @@ impl<P> Session<P> {
         let peer = &self.state.peer;
         let socket = peer.via().unwrap_or(peer.address());
         !matches!(socket, Address::Tcp(_))
+    }
+
+    /// Returns whether the peer has ended its stream.
+    #[must_use]
+    pub fn is_eof(&self) -> bool {
+        self.state.flags.any(EOF)
     }
 
     /// Returns whether the protocol was asked to finish.

@@ -198,12 +198,6 @@ impl<P: Protocol> Session<P> {
         self.state.flags.any(FINISHED)
     }
 
-    /// Returns whether the peer has ended its stream.
-    #[must_use]
-    pub fn is_eof(&self) -> bool {
-        self.state.flags.any(EOF)
-    }
-
     /// Returns the output that is to be sent next, or nothing if none can be sent now. There may be
     /// more behind it ([`output_slices`](Self::output_slices)).
     #[must_use]
