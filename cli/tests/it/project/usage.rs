@@ -269,7 +269,7 @@ fn own_place(argument: &str, directory: &Directory) -> String {
         None => (rest, String::new()),
     };
     let host = match place.rsplit_once(':') {
-        Some((host @ ("" | "[::]"), _)) => host,
+        Some((host @ ("" | "[::]" | "239.1.2.3"), _)) => host,
         _ => "127.0.0.1",
     };
     let own_group = fs::metadata(directory.path("")).expect("a directory").gid();
@@ -279,6 +279,7 @@ fn own_place(argument: &str, directory: &Directory) -> String {
     );
     let query = query
         .replace("www-data", &own_group.to_string())
+        .replace("=eth0", "=lo")
         .replace("=cert.pem", &format!("={folder}/localhost.pem"))
         .replace("=key.pem", &format!("={folder}/localhost.key"))
         .replace("=ca.pem", &format!("={folder}/authority.pem"));
