@@ -20,9 +20,9 @@ const INSTRUCTIONS: [(&str, Kind, usize, f64); 5] = [
         100,
         315.0,
     ),
-    ("a turn with one message", Kind::Command, 1, 680.0),
+    ("a turn with one message", Kind::Command, 1, 820.0),
     ("an echoed frame", Kind::Framed, 100, 560.0),
-    ("an echoed line", Kind::Lines, 100, 700.0),
+    ("an echoed line", Kind::Lines, 100, 870.0),
 ];
 
 /// One read, one write, and a share of a wait.
