@@ -18,8 +18,9 @@
 //! |---|---|---|
 //! | `serveloop_connections_accepted_total`, `..._connected_total` | counter | incoming connections, and outbound ones |
 //! | `serveloop_connections_open` | gauge | of these, those that are open |
+//! | `serveloop_connections_closed_total{reason}` | counter | of these, those that have ended |
+//! | `serveloop_connections_handed_over_total` | counter | of these, those that go on in another process: the rest |
 //! | `serveloop_datagram_sessions_open` | gauge | sessions of datagrams that are open |
-//! | `serveloop_connections_closed_total{reason}` | counter | of these, those that have ended: the rest |
 //! | `serveloop_connections_refused_total{reason}` | counter | clients that were not served |
 //! | `serveloop_read_bytes_total`, `serveloop_written_bytes_total` | counter | bytes of streams |
 //! | `serveloop_buffered_bytes` | gauge | memory that connections hold |

@@ -10,7 +10,7 @@ use crate::statistics::Statistics;
 ///
 /// Counters and gauges of a loop are read at one moment, so in each snapshot `accepted + connected` of
 /// the statistics is exactly `open` plus all connections that have ended
-/// ([`closed`](Statistics::closed)), whatever goes on.
+/// ([`closed`](Statistics::closed)) or go on in another process (`handed_over`), whatever goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
