@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serveloop::service::recorder::Recording;
 
 use crate::support::running::run;
+#[cfg(feature = "tls")]
 use crate::support::secure::certificate;
 use crate::support::served::{MODELS, Outcome, PATIENCE, Served};
 use crate::support::sockets::{Directory, Stream};
@@ -134,6 +135,7 @@ fn connections_that_have_ended_make_room_for_others() {
 }
 
 /// What is recorded is what the protocol sees, and not what is on the wire.
+#[cfg(feature = "tls")]
 #[test]
 fn tls_is_recorded_in_plain_words() {
     let directory = Directory::new();
