@@ -15,6 +15,13 @@ use serveloop::net::HandedConnection;
 /// The length of what follows, in front of each connection. Its first byte carries the socket.
 const HEADER: usize = 4;
 
+/// How to send so that a process that is gone is an error and no signal. Where there is no such flag, the
+/// signal is ignored as it is in every program of Rust.
+#[cfg(not(target_vendor = "apple"))]
+const QUIETLY: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const QUIETLY: SendFlags = SendFlags::empty();
+
 /// Sends a connection.
 ///
 /// # Errors
@@ -30,7 +37,7 @@ pub(super) fn send(mut to: &UnixStream, connection: HandedConnection) -> io::Res
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
         let slices = [IoSlice::new(&frame)];
-        match sendmsg(to, &slices, &mut ancillary, SendFlags::NOSIGNAL) {
+        match sendmsg(to, &slices, &mut ancillary, QUIETLY) {
             Err(Errno::INTR) => {}
             outcome => break outcome?,
         }
