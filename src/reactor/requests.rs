@@ -1,11 +1,24 @@
 //! What the hooks of a factory have asked for, apart from connections.
 
+use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::Reactor;
 use crate::reactor::datagram::announce;
 use crate::session::Factory;
 
 impl<F: Factory, N: Net> Reactor<F, N> {
+    /// Stops listening. Sessions of datagrams end with their sockets, which others may have too: they are
+    /// asked to finish, and can say something.
+    #[cold]
+    fn retire(&mut self) {
+        self.sessions.note_shutdown();
+        let (mut admission, listeners) = self.lend();
+        admission.sessions.drive(listeners, &mut admission.hub);
+        let hub = &mut admission.hub;
+        admission.sessions.end_all(hub, || CloseReason::Shutdown);
+        self.listeners.close_all(&mut self.net);
+    }
+
     /// Sends what the factory wants sent, and ends what it wants ended: connections, or the server.
     #[cold]
     pub(super) fn obey_factory(&mut self) {
@@ -18,7 +31,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
         if urgent.retires && !self.is_retired && !self.shutdown.has_begun() {
             self.is_retired = true;
-            self.listeners.close_all(&mut self.net);
+            self.retire();
         }
         for handed in urgent.coming {
             self.lend().0.adopt(handed);

@@ -666,6 +666,49 @@ fn a_factory_lists_and_ends_sessions() {
     assert_eq!(log.count("lost aborted"), 1);
 }
 
+/// Retires when two sessions are open.
+struct Retiring(Log);
+
+impl Factory for Retiring {
+    type Protocol = Probe;
+
+    fn build_protocol(&mut self, _: &Peer) -> Option<Probe> {
+        Some(Probe::new(&self.0).shutdown(|transport| {
+            transport.write(b"moved");
+            // One of them would like to stay.
+            if transport
+                .peer()
+                .address()
+                .socket_addr()
+                .map(|addr| addr.port())
+                == Some(2_000)
+            {
+                transport.close();
+            }
+        }))
+    }
+
+    fn service_actions(&mut self, actions: &mut Actions<'_, Probe>) {
+        if actions.connections().count() == 2 {
+            actions.retire();
+        }
+    }
+}
+
+/// Another process has the same socket, and is to get what comes.
+#[test]
+fn sessions_end_in_order_when_their_socket_is_left_to_others() {
+    let log = Log::default();
+    let mut reactor = reactor(Retiring(log.clone()), config());
+    let said = deliver(&mut reactor, &[(2_000, "12345"), (3_000, "12345")]);
+    assert_eq!(said, own(&[(2_000, "moved"), (3_000, "moved")]));
+    assert_eq!(reactor.sessions(), 0);
+    assert_eq!(reactor.addresses().count(), 0);
+    assert_eq!(log.count("lost"), 2);
+    assert_eq!(reactor.statistics().datagrams_failed, 0);
+    assert!(reactor.is_finished());
+}
+
 #[test]
 fn a_shutdown_lets_sessions_finish() {
     let log = Log::default();
