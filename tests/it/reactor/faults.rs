@@ -95,11 +95,13 @@ fn a_client_that_never_reads_costs_little_and_not_for_ever() {
     writer.join().unwrap();
     let statistics = serving.wait(|statistics| statistics.closed() == 1);
     assert_eq!(statistics.closed_timeout_write, 1, "{statistics:?}");
+    // What waits below the high mark, and the answer to one read of 128 KiB.
+    let allowed = (64 << 10) + (128 << 10);
     let waited = most.load(Ordering::Relaxed);
-    assert!(waited > 0 && waited <= 128 << 10, "{waited} bytes waited");
+    assert!(waited > 0 && waited <= allowed, "{waited} bytes waited");
     let kept = statistics.bytes_read - statistics.bytes_written;
     assert!(
-        kept <= 128 << 10,
+        kept <= allowed as u64,
         "{kept} bytes were read beyond what was written"
     );
     drop(bystander);
