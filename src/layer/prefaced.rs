@@ -296,6 +296,11 @@ where
     P: Protocol,
 {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
+        if transport.peer().is_datagram() && !transport.is_one_shot() {
+            let problem =
+                "a preface is for streams and single datagrams, and no sessions of datagrams";
+            return Err(ProtocolError::other(problem));
+        }
         if let Stage::Reading(preface, _) = &mut self.stage {
             if let Some(info) = preface.absent(transport.peer()) {
                 return self.skip(info, transport);

@@ -5,7 +5,7 @@ use serveloop::testing::Side;
 use serveloop::{ProtocolError, Result as Outcome};
 
 use crate::layers::Subject;
-use crate::systems::{SYSTEMS, Simulated};
+use crate::systems::{OF_PEERS, SYSTEMS, Simulated};
 
 /// What goes wrong at the server's ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,8 @@ fn systems(bug: Option<Bug>) -> Vec<(&'static str, Box<dyn Subject>)> {
         let subject: Box<dyn Subject> = Box::new(make().within(move || layer));
         (*name, subject)
     };
-    SYSTEMS.iter().map(put).collect()
+    let systems = SYSTEMS.iter().filter(|(name, _)| *name != OF_PEERS);
+    systems.map(put).collect()
 }
 
 /// The power of the simulation: a layer with a fault does not pass, and one without passes.

@@ -17,7 +17,7 @@ use serveloop::testing::{
 use serveloop::{Address, Config, Factory, Peer};
 
 use crate::certificate::{self, Clients, NAME};
-use crate::systems::{Any, SYSTEMS, Simulated, text};
+use crate::systems::{Any, OF_PEERS, SYSTEMS, Simulated, text};
 
 /// A simulation of any server.
 pub(crate) trait Subject {
@@ -88,7 +88,8 @@ pub(crate) fn layered(
         let (name, plain) = (*name, *make);
         LAYERS.map(|(layer, put)| (format!("{name}/{layer}"), put(vary(plain()))))
     };
-    SYSTEMS.iter().flat_map(put).chain(others)
+    let systems = SYSTEMS.iter().filter(|(name, _)| *name != OF_PEERS);
+    systems.flat_map(put).chain(others)
 }
 
 /// Returns one system in each of the layers, with its name.

@@ -53,11 +53,14 @@ pub(crate) type Simulated = Simulation<fn() -> Any>;
 
 pub(crate) type System = (&'static str, fn() -> Simulated);
 
+/// The system of sessions of datagrams, which need the loop, and have no layers.
+pub(crate) const OF_PEERS: &str = "echo of peers";
+
 pub(crate) const SYSTEMS: [System; 19] = [
     ("echo", echo),
     ("discard", discard),
     ("frames", frames),
-    ("echo of peers", echo_of_peers),
+    (OF_PEERS, echo_of_peers),
     ("hello", hello),
     ("producer", producer),
     ("streamer", streamer),
