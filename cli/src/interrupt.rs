@@ -3,7 +3,7 @@
 
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use std::{fs, io, process, thread};
 
@@ -13,7 +13,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::failure::Failure;
 use crate::signals::{BY_SIGNAL, endings};
-use crate::threads;
+use crate::threads::{self, lock};
 
 /// How long after its limit a command is forced to end. The loop sees the limit first and ends in
 /// order, unless something holds it up.
@@ -96,6 +96,6 @@ impl Leftover {
     }
 
     fn path(&self) -> MutexGuard<'_, Option<PathBuf>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -187,11 +187,6 @@ impl Signals {
         }
     }
 
-    /// Returns what tells whether the server was asked to end.
-    pub(crate) fn asked(&self) -> Asked {
-        Asked(Arc::clone(&self.shared))
-    }
-
     /// Returns how far the end of the server has come, as it will be at any time.
     pub(crate) fn leaving(&self) -> Leaving {
         Leaving {
@@ -208,16 +203,6 @@ impl Signals {
     }
 }
 
-/// Tells whether a signal has asked the server to end, even if its shutdown begins later.
-#[derive(Clone, Debug)]
-pub(crate) struct Asked(Arc<Shared>);
-
-impl Asked {
-    pub(crate) fn is_asked(&self) -> bool {
-        self.0.last.load(Ordering::SeqCst) != 0
-    }
-}
-
 /// Whether the server was asked to end.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaving {
@@ -226,7 +211,7 @@ pub(crate) struct Leaving {
 
 #[cfg(test)]
 impl Default for Leaving {
-    /// Returns that of a server that nobody asks to end.
+    /// Returns that of a server that is never asked to end.
     fn default() -> Self {
         Self {
             shared: Arc::new(Shared::new(Duration::ZERO)),
@@ -235,6 +220,11 @@ impl Default for Leaving {
 }
 
 impl Leaving {
+    /// Returns whether a signal has asked the server to end, also if its shutdown begins later.
+    pub(crate) fn is_signalled(&self) -> bool {
+        self.shared.last.load(Ordering::SeqCst) != 0
+    }
+
     /// Returns whether the server was asked to end, also if its shutdown begins later.
     pub(crate) fn is_asked(&self) -> bool {
         self.shared.asked.load(Ordering::SeqCst) != 0 || self.is_draining()

@@ -44,6 +44,24 @@ enum Place {
 }
 
 impl Target {
+    /// Returns the target of a name that was looked up: `addresses` in the order of the resolver, but
+    /// alternating between IPv6 and IPv4, as RFC 8305 says. If one family does not work, every second
+    /// address still may.
+    ///
+    /// ```
+    /// use serveloop::net::Target;
+    ///
+    /// let found = ["tcp://[::1]:80", "tcp://[::2]:80", "tcp://127.0.0.1:80"].map(|it| it.parse());
+    /// let found = found.into_iter().collect::<Result<_, _>>()?;
+    /// let target = Target::of_name(found).to_string();
+    /// assert_eq!(target, "tcp://[::1]:80, tcp://127.0.0.1:80, tcp://[::2]:80");
+    /// # Ok::<(), serveloop::net::AddressError>(())
+    /// ```
+    #[must_use]
+    pub fn of_name(addresses: Vec<Address>) -> Self {
+        interleaved(addresses).into()
+    }
+
     /// Returns the URI whose host is to be looked up, if that is a name.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
@@ -88,11 +106,10 @@ impl FromStr for Target {
 
         match split_scheme(text)? {
             ("tcp" | "udp", rest) => match split_port(rest) {
-                Some((host, _)) if host.chars().any(|it| it.is_whitespace() || it == '/') => {
-                    Err(AddressError::new(text, "expected HOST:PORT"))
+                Some((host, _)) if !host.contains(|it: char| it.is_whitespace() || it == '/') => {
+                    Ok(Self(Place::Name(text.into())))
                 }
-                Some(_) => Ok(Self(Place::Name(text.into()))),
-                None => Err(AddressError::new(text, "expected HOST:PORT")),
+                _ => Err(AddressError::new(text, "expected HOST:PORT")),
             },
             _ => Err(error),
         }

@@ -136,6 +136,25 @@ impl<P, O> Observed<P, O> {
     }
 }
 
+impl<P, O: Observe> Observed<P, O> {
+    /// Shows the protocol `data`, if the observer admits it, by one of the methods for data.
+    #[inline]
+    fn show(
+        &mut self,
+        data: &[u8],
+        take: impl FnOnce(&mut P) -> Result<usize, ProtocolError>,
+    ) -> Result<usize, ProtocolError> {
+        self.observer.admit(data)?;
+        self.observer.observe(Event::DataReceived(data));
+        let count = take(&mut self.protocol)?;
+
+        // A protocol that claims more than there is fails in the session, not here.
+        let taken = &data[..count.min(data.len())];
+        self.observer.observe(Event::Taken(taken));
+        Ok(count)
+    }
+}
+
 impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         self.observer.observe(Event::ConnectionMade);
@@ -147,14 +166,7 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        self.observer.admit(data)?;
-        self.observer.observe(Event::DataReceived(data));
-        let count = self.protocol.data_received(data, transport)?;
-
-        // A protocol that claims more than there is fails in the session, not here.
-        let taken = &data[..count.min(data.len())];
-        self.observer.observe(Event::Taken(taken));
-        Ok(count)
+        self.show(data, |protocol| protocol.data_received(data, transport))
     }
 
     fn datagram_received(
@@ -162,13 +174,7 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        self.observer.admit(data)?;
-        self.observer.observe(Event::DataReceived(data));
-        let count = self.protocol.datagram_received(data, transport)?;
-
-        let taken = &data[..count.min(data.len())];
-        self.observer.observe(Event::Taken(taken));
-        Ok(count)
+        self.show(data, |protocol| protocol.datagram_received(data, transport))
     }
 
     fn eof_received(

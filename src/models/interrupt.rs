@@ -13,13 +13,6 @@ use crate::session::{Ending, Tick};
 use crate::sys;
 use crate::sys::Interruptible;
 
-/// How soon to repeat an interrupt. One that arrives between two system calls has no effect.
-pub(crate) const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
-
-/// How many times to interrupt a session that a monitor ends. It looks for that before each call that
-/// waits, so only an interrupt in between can be missed.
-pub(super) const INTERRUPTS_MOST: u32 = 20;
-
 /// How long after the drain's deadline to abandon a thread, or kill a process, that has not ended.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
@@ -163,11 +156,10 @@ impl Interrupt {
 
     /// Notes how many bytes came and went, and when the last one did.
     pub(super) fn note_traffic(&self, (received, sent, moved): (u64, u64, Tick)) {
-        let moved = moved.since(Tick::ZERO).as_nanos();
-        let moved = u64::try_from(moved).unwrap_or(u64::MAX);
         self.received.store(received, Ordering::Relaxed);
         self.sent.store(sent, Ordering::Relaxed);
-        self.moved.store(moved, Ordering::Relaxed);
+        self.moved
+            .store(moved.nanos_since(Tick::ZERO), Ordering::Relaxed);
     }
 
     /// Returns whether a monitor has asked this session alone to finish.

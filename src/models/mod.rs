@@ -24,7 +24,7 @@ pub(crate) mod workers;
 #[cfg(feature = "testing")]
 pub(crate) use self::blocking::{Blocking, BlockingStream};
 #[cfg(feature = "testing")]
-pub(crate) use self::interrupt::{INTERRUPT_AGAIN, Interrupt};
+pub(crate) use self::interrupt::Interrupt;
 pub(crate) use self::processes::Processes;
 pub(crate) use self::sequential::Sequential;
 pub(crate) use self::threads::Threads;

@@ -17,7 +17,7 @@ use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::models::blocking::{Blocking, BlockingSocket};
-use crate::models::interrupt::{Ask, GRACE, INTERRUPT_AGAIN, INTERRUPTS_MOST, Interrupt};
+use crate::models::interrupt::{Ask, GRACE, Interrupt};
 use crate::models::served::{Heard, Served};
 use crate::models::{blocking, naming, report};
 use crate::net::{Datagram, Mio, Net};
@@ -27,7 +27,7 @@ use crate::session::{Admitted, End, Protocol, REPEAT, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
 use crate::sys;
-use crate::sys::Child;
+use crate::sys::{Child, INTERRUPT_AGAIN, INTERRUPTS_MOST};
 
 /// How often a server at its limit of processes checks for waiting clients, to log a warning.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
@@ -408,8 +408,7 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
     }
 
     fn visit(&mut self, pass: &mut Pass, most: usize, now: Instant) -> bool {
-        let slots = pass.cursor..pass.cursor.saturating_add(most);
-        pass.cursor = slots.end;
+        let slots = pass.next(most);
         for slot in slots {
             let served = self.children.get_mut(slot).filter(|served| served.stream);
             let Some(served) = served else {

@@ -13,12 +13,13 @@ use socket2::Socket;
 
 use crate::address::Peer;
 use crate::models::blocking::{Blocking, BlockingSocket};
-use crate::models::interrupt::{INTERRUPT_AGAIN, Interrupt};
+use crate::models::interrupt::Interrupt;
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model, answer_on_loop};
 use crate::service::monitor::{Progress, Served};
 use crate::session::{Admitted, Protocol, Tick};
 use crate::shutdown::ShutdownHandle;
+use crate::sys::INTERRUPT_AGAIN;
 use crate::waker::sync::lock;
 use crate::{LOG_TARGET, sys};
 

@@ -51,7 +51,7 @@ impl Served {
         status
     }
 
-    /// Has the child end its session.
+    /// Tells the child to end its session.
     pub(super) fn end(&mut self, ending: Ending) {
         match ending {
             Ending::Orderly => {

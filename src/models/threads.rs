@@ -14,9 +14,7 @@ use crate::address::{Address, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::models::blocking::{Blocking, BlockingSocket};
-use crate::models::interrupt::{
-    Ask, Descriptors, GRACE, INTERRUPT_AGAIN, INTERRUPTS_MOST, Interrupt,
-};
+use crate::models::interrupt::{Ask, Descriptors, GRACE, Interrupt};
 use crate::models::{blocking, naming};
 use crate::net::{Datagram, Mio};
 use crate::reactor::{Hub, Model};
@@ -24,6 +22,7 @@ use crate::service::monitor::{ConnectionState, ConnectionStatus, Pass, Progress,
 use crate::session::{Admitted, End, Protocol, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
+use crate::sys::{INTERRUPT_AGAIN, INTERRUPTS_MOST};
 use crate::waker::Waker;
 use crate::waker::sync::lock;
 use crate::{LOG_TARGET, sys};
@@ -365,8 +364,7 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
 
     fn visit(&mut self, pass: &mut Pass, most: usize, now: Instant) -> bool {
         let state = self.shared.state();
-        let keys = pass.cursor..pass.cursor.saturating_add(most);
-        pass.cursor = keys.end;
+        let keys = pass.next(most);
 
         for running in keys.filter_map(|key| state.threads.get(key)) {
             if running.peer.is_datagram() {

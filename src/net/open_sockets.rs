@@ -180,7 +180,7 @@ impl OpenSocket {
         }
     }
 
-    /// Has this process remove the file of a Unix socket at the server's end. A process that was
+    /// Makes this process remove the file of a Unix socket at the server's end. A process that was
     /// [handed](crate::service::activation::Inherited::handed_on) the socket calls this when the former
     /// process has left the file to it.
     pub fn own_file(&self) {

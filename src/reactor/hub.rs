@@ -1,6 +1,7 @@
 //! What the reactor lends to a connection or responder while serving it, and what all of them share:
 //! counters, log limits, limits per peer and the account of memory.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, io};
@@ -90,6 +91,14 @@ impl Env {
     }
 }
 
+/// Puts shares of memory in order, each with its slot: the largest first, and of two equal ones that of the
+/// lower slot. Leaves out slots that hold nothing.
+pub(super) fn largest_first(shares: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
+    let mut shares: Vec<_> = shares.filter(|(share, _)| *share > 0).collect();
+    shares.sort_unstable_by_key(|(share, slot)| (Reverse(*share), *slot));
+    shares
+}
+
 impl Wakers for Env {
     fn waker(&self, id: usize) -> Waker {
         self.mailbox.waker(id)
@@ -168,6 +177,14 @@ pub(crate) struct Hub<'a, N> {
     pub(crate) draining: bool,
 }
 
+impl Effects {
+    /// Returns how many bytes all connections and sessions hold together, with what was posted for them.
+    pub(super) fn held_with(&self, env: &Env) -> usize {
+        let held = self.held.saturating_add(self.held_by_sessions);
+        held.saturating_add(env.mailbox.posted())
+    }
+}
+
 impl<'a, N> Hub<'a, N> {
     pub(super) fn new(
         net: &'a mut N,
@@ -226,13 +243,9 @@ impl<'a, N> Hub<'a, N> {
         self.env.sockets.of_number(number)
     }
 
-    /// Returns how many bytes all connections hold together, with what was posted for them.
+    /// Returns how many bytes all connections and sessions hold together, with what was posted for them.
     pub(super) fn held(&self) -> usize {
-        let held = self
-            .effects
-            .held
-            .saturating_add(self.effects.held_by_sessions);
-        held.saturating_add(self.env.mailbox.posted())
+        self.effects.held_with(self.env)
     }
 
     /// Returns whether connections hold more than 95 % of `max_buffered`, so that some have to end.

@@ -430,11 +430,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// them. `max_buffered` limits it.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        let held = self
-            .effects
-            .held
-            .saturating_add(self.effects.held_by_sessions);
-        held.saturating_add(self.env.mailbox.posted())
+        self.effects.held_with(&self.env)
     }
 
     /// Returns what connections hold without what was posted for them, counted in three ways: the sum

@@ -1,5 +1,6 @@
 //! What counts as one peer, for the limits per peer.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::address::Address;
@@ -27,6 +28,41 @@ impl PeerNetwork {
             Some(IpAddr::V6(ip)) => Self::V6((ip.to_bits() >> 64) as u64),
             None => Self::Unix,
         })
+    }
+}
+
+/// How many connections or sessions each network has. A network without any has no entry.
+#[derive(Debug, Default)]
+pub(super) struct NetworkCounts(HashMap<PeerNetwork, usize>);
+
+impl NetworkCounts {
+    /// Returns whether a network has fewer than `most`.
+    pub(super) fn has_room(&self, network: PeerNetwork, most: usize) -> bool {
+        self.0.get(&network).is_none_or(|count| *count < most)
+    }
+
+    pub(super) fn enter(&mut self, network: PeerNetwork) {
+        *self.0.entry(network).or_default() += 1;
+    }
+
+    pub(super) fn leave(&mut self, network: PeerNetwork) {
+        let count = self
+            .0
+            .get_mut(&network)
+            .expect("it was counted before it ends");
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(&network);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives back what no entry needs.
+    pub(super) fn shrink(&mut self) {
+        self.0.shrink_to_fit();
     }
 }
 

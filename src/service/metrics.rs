@@ -30,6 +30,7 @@
 //!
 //! The others are the counters of [`Statistics`](crate::Statistics) under their own names.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -196,14 +197,14 @@ fn write_counters(snapshot: &Snapshot, out: &mut impl Write) -> fmt::Result {
             continue;
         }
         let named = NAMED.iter().find(|(own, ..)| *own == counter);
-        match named {
-            Some((_, name, help)) => write_head(&format!("{name}_total"), help, "counter", out)?,
-            None => {
-                let help = format!("The counter {counter} of the loops.");
-                write_head(&format!("{counter}_total"), &help, "counter", out)?;
-            }
-        }
-        let name = named.map_or(counter, |(_, name, _)| name);
+        let (name, help) = match named {
+            Some((_, name, help)) => (*name, Cow::Borrowed(*help)),
+            None => (
+                counter,
+                format!("The counter {counter} of the loops.").into(),
+            ),
+        };
+        write_head(&format!("{name}_total"), &help, "counter", out)?;
         writeln!(out, "serveloop_{name}_total {count}")?;
     }
 

@@ -9,13 +9,13 @@ pub(crate) trait Tap: Send + Sync {
     fn wrote(&self, data: &[u8]);
 }
 
-/// The tap of a session. Its owner has the flag `LIMITED`, so that nobody else looks for one.
+/// The tap of a session. Its owner has the flag `LIMITED`, so that others do not look for one.
 #[derive(Clone)]
 pub(super) struct OwnTap(pub(super) Arc<dyn Tap>);
 
 impl OwnTap {
     /// Returns a tap that also shows what it is shown to an `earlier` one.
-    pub(super) fn beside(earlier: Option<Self>, tap: Arc<dyn Tap>) -> Self {
+    pub(super) fn with_earlier(earlier: Option<Self>, tap: Arc<dyn Tap>) -> Self {
         Self(match earlier {
             Some(earlier) => Arc::new(Both(earlier, tap)),
             None => tap,

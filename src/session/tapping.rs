@@ -11,7 +11,7 @@ impl State {
     /// Shows a tap all that is written from now on.
     pub(super) fn set_tap(&mut self, tap: Arc<dyn Tap>) {
         let extra = self.extra();
-        extra.tap = Some(OwnTap::beside(extra.tap.take(), tap));
+        extra.tap = Some(OwnTap::with_earlier(extra.tap.take(), tap));
         self.flags.set(LIMITED);
     }
 

@@ -37,7 +37,7 @@ pub(crate) fn join_source(
     set_option(socket, level, libc::MCAST_JOIN_SOURCE_GROUP, &request)
 }
 
-/// Has a socket of IPv4 send to groups by the interface with this number.
+/// Makes a socket of IPv4 send to groups by the interface with this number.
 pub(crate) fn send_by(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
     let request = libc::ip_mreqn {
         imr_multiaddr: libc::in_addr { s_addr: 0 },
@@ -47,7 +47,7 @@ pub(crate) fn send_by(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> 
     set_option(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &request)
 }
 
-/// Has a socket receive what its own memberships let it receive, and not what those of other sockets
+/// Makes a socket receive what its own memberships let it receive, and not what those of other sockets
 /// of this machine do.
 pub(crate) fn only_own_groups(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
     let off: libc::c_int = 0;

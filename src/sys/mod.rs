@@ -5,12 +5,14 @@
 )]
 
 mod groups;
+mod interruptible;
 mod passed;
 mod socket_file;
 
 pub(crate) use self::groups::{
     interface_number, interface_with, join_source, only_own_groups, send_by,
 };
+pub(crate) use self::interruptible::{INTERRUPT_AGAIN, INTERRUPTS_MOST, Interruptible};
 pub(crate) use self::passed::{
     copy_descriptor, is_listening, monotonic_micros, monotonic_nanos, remove_variables,
     take_descriptor,
@@ -21,13 +23,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use socket2::{SockAddr, SockRef, Socket};
 
 use crate::address::Credentials;
-use crate::waker::sync::lock;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -98,11 +98,11 @@ pub(crate) fn has_input(descriptor: BorrowedFd<'_>) -> bool {
     poll(&mut waits, Some(Duration::ZERO)).is_ok() && waits[0].revents != 0
 }
 
-/// Has the allocator give the system what it keeps for later, also between blocks that are in use.
+/// Makes the allocator give the system what it keeps for later, also between blocks that are in use.
 /// Allocators other than glibc's do it by themselves, or not at all.
 pub(crate) fn give_memory_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: malloc_trim takes a plain number, and touches only what nobody uses.
+    // SAFETY: malloc_trim takes a plain number, and touches only what is not in use.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -431,43 +431,6 @@ fn catch(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result
     match unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A thread that can be interrupted during a piece of work.
-#[derive(Debug, Default)]
-pub(crate) struct Interruptible {
-    /// The thread as a number, since some systems use a pointer, which could not be shared.
-    thread: Mutex<Option<usize>>,
-}
-
-impl Interruptible {
-    /// Runs `work`, during which this thread can be interrupted.
-    pub(crate) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        // SAFETY: pthread_self has no arguments and cannot fail.
-        *self.thread() = Some(unsafe { libc::pthread_self() } as usize);
-        let _over = Over(self);
-        work()
-    }
-
-    /// Ends the blocking system call that the thread is in, if any.
-    pub(crate) fn interrupt(&self) {
-        if let Some(thread) = *self.thread() {
-            // SAFETY: the thread is still in `run`, which takes this lock before it returns.
-            unsafe { libc::pthread_kill(thread as libc::pthread_t, INTERRUPT) };
-        }
-    }
-
-    fn thread(&self) -> MutexGuard<'_, Option<usize>> {
-        lock(&self.thread)
-    }
-}
-
-struct Over<'a>(&'a Interruptible);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        *self.0.thread() = None;
     }
 }
 

@@ -239,7 +239,7 @@ impl Mailbox {
         }
     }
 
-    /// Ends the driver's wait when this many bytes are posted, since posts behind others wake nobody.
+    /// Ends the driver's wait when this many bytes are posted, since posts behind others wake no session.
     pub(crate) fn set_alarm(&self, bytes: usize) {
         self.alarm.store(bytes, Ordering::Relaxed);
     }

@@ -326,6 +326,7 @@ fn everything_happens() {
         "closed_protocol_error",
         "closed_source_failed",
         "closed_killed",
+        "handed_over",
     ];
     check_happens(systems(), 1_000, &not_here);
     blocking::everything_happens(&not_here);

@@ -116,7 +116,7 @@ const DASH: &str = "-";
 ///
 /// The servers and the load generator run on different cores if there are at least two. Servers take
 /// turns, round by round. Every byte that comes back is compared with what was sent, or with what the
-/// reply has to be. A wrong byte, a reply that is missing or that nobody asked for, a connection that ends,
+/// reply has to be. A wrong byte, a reply that is missing or that was not asked for, a connection that ends,
 /// a server that sends nothing for --timeout, and a delivery that is lost or out of order are failures (exit
 /// status 1).
 ///

@@ -107,7 +107,7 @@ fn connect_unix(path: &std::path::Path) -> io::Result<OwnedFd> {
 fn explain(uri: &str, error: io::Error) -> Failure {
     let hint = match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            format!("nobody listens there: was the server started with --admin {uri}?")
+            format!("no server listens there: was one started with --admin {uri}?")
         }
         ErrorKind::PermissionDenied => {
             "permission denied: only the user that runs the server may connect".to_owned()

@@ -30,7 +30,7 @@ use crate::units::Span;
 ///    1  tcp://127.0.0.1:54982  tcp://127.0.0.1:9999  13s    2s  29   29     0  open
 ///   $ serveloop ctl --admin unix:///tmp/echo-admin.sock end 1
 ///
-/// The exit status is 0 if the server did what was asked, 1 if it did not or nobody listens there, and 2
+/// The exit status is 0 if the server did what was asked, 1 if it did not or no server listens there, and 2
 /// for an invalid command line. With --json the server's answer is printed as one line of JSON.
 ///
 /// The socket speaks a line of JSON for each question and each answer, so other programs can ask too:

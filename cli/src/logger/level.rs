@@ -11,7 +11,7 @@ static GIVEN: AtomicUsize = AtomicUsize::new(0);
 /// The most that the filter lets through, by its place.
 static USUAL: AtomicUsize = AtomicUsize::new(0);
 
-/// Has lines up to this level written, whatever the filter says. `None` goes back to the filter.
+/// Writes lines up to this level, whatever the filter says. `None` goes back to the filter.
 pub(crate) fn set_level(level: Option<LevelFilter>) {
     let place = level.map_or(0, |level| level as usize + 1);
     GIVEN.store(place, Ordering::Relaxed);

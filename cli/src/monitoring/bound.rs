@@ -12,7 +12,7 @@ use crate::monitoring::options::Places;
 use crate::monitoring::pages::Pages;
 use crate::monitoring::source::Source;
 
-/// The most clients at a time. A browser has a few connections, and so have those who scrape.
+/// The most clients at a time. A browser has a few connections, and so has a program that scrapes.
 const CLIENTS_MOST: usize = 64;
 
 /// How many descriptors the side server needs, with those of its loop and its listeners.

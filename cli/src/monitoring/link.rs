@@ -7,12 +7,13 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::monitoring::Question;
 use crate::monitoring::asking::Numbered;
 use crate::monitoring::source::Source;
+use crate::threads::lock;
 
 /// How often the loop looks for questions.
 const EVERY: Duration = Duration::from_millis(50);
@@ -34,7 +35,7 @@ struct Link {
     pending: Option<(Numbered<Question>, Instant)>,
 }
 
-/// Has the loop of this process answer what comes through `stream`.
+/// Lets the loop of this process answer what comes through `stream`.
 ///
 /// # Errors
 /// Fails if the system refuses.
@@ -66,10 +67,6 @@ pub(super) fn close() {
         // It may have ended before.
         let _ = lock(link).stream.shutdown(Shutdown::Both);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Link {

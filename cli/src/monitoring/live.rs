@@ -1,6 +1,6 @@
 //! What the live page is sent: once a second the counters, and the connections with the most traffic.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use serveloop_websocket::{Accept, Message, MessageProtocol, MessageTransport, Re
 use crate::monitoring::host::{is_same_origin, is_unforgeable};
 use crate::monitoring::source::Source;
 use crate::monitoring::{Answer, By, Question, Selection};
+use crate::threads::lock;
 
 /// How often a page is sent something new.
 const EVERY: Duration = Duration::from_secs(1);
@@ -50,7 +51,7 @@ impl Feed {
 
     /// Returns the news, which are made anew if they are nearly a second old.
     fn news(&self, now: Instant) -> Arc<str> {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = lock(&self.latest);
         let is_fresh = |made: Instant| now.saturating_duration_since(made) < EVERY * 9 / 10;
         if !latest.made.is_some_and(is_fresh) {
             self.refresh(&mut latest, now);
@@ -77,10 +78,8 @@ impl Feed {
 }
 
 fn value(answer: Answer) -> Value {
-    match answer {
-        Answer::Ok(value) => value,
-        Answer::Error(problem) | Answer::Unknown(problem) => json!({ "problem": problem }),
-    }
+    let value = answer.into_result();
+    value.unwrap_or_else(|problem| json!({ "problem": problem.to_string() }))
 }
 
 /// Accepts the WebSocket of a live page. Whether it may end connections depends on the name by which
@@ -147,10 +146,7 @@ impl MessageProtocol for Live {
             return Ok(());
         }
         let Wish { end: id, abort } = wish;
-        let reply = match self.feed.source.ask(&Question::End { id, abort }) {
-            Answer::Ok(_) => json!({ "ended": id }),
-            Answer::Error(problem) | Answer::Unknown(problem) => json!({ "problem": problem }),
-        };
+        let reply = value(self.feed.source.ask(&Question::End { id, abort }));
         client.send(&*reply.to_string());
         Ok(())
     }

@@ -22,7 +22,7 @@ mod source;
 pub(crate) use self::link::look;
 pub(crate) use self::options::{Inherit, MonitoringOptions};
 pub(crate) use self::question::{Answer, By, Question, Selection};
-pub(crate) use self::side_server::{Beside, SideServer};
+pub(crate) use self::side_server::{SidePlace, SideServer};
 pub(crate) use self::source::{About, Source};
 
 /// Returns whether only this machine can connect to an address. Everybody can reach a Unix socket of

@@ -96,13 +96,13 @@ impl MonitoringOptions {
     }
 }
 
-/// Returns whether a listener is a name outside the file system, which anybody may connect to.
+/// Returns whether a listener is a name outside the file system, which any user may connect to.
 fn has_no_file(listen: &Listen) -> bool {
     let path = listen.address().path();
     path.is_some_and(|path| path.as_os_str().as_encoded_bytes().starts_with(b"\0"))
 }
 
-/// Returns whether the file of a listener lets everybody connect.
+/// Returns whether the file of a listener lets every user connect.
 fn is_for_all(listen: &Listen) -> bool {
     listen.options().mode.is_some_and(|mode| mode & 0o007 != 0)
 }

@@ -5,10 +5,10 @@ use serveloop::service::metrics;
 use serveloop_http::{Reply, Request, Response};
 use serveloop_websocket::{Handshake, Settings};
 
+use crate::monitoring::Question;
 use crate::monitoring::host::is_same_origin;
 use crate::monitoring::live::{Feed, accept};
 use crate::monitoring::source::Source;
-use crate::monitoring::{Answer, Question};
 
 /// The page at `/`. It needs nothing else but `/live`.
 const PAGE: &str = include_str!("page.html");
@@ -49,24 +49,20 @@ impl Pages {
     }
 
     fn metrics(&self) -> Response {
-        match self.source.ask(&Question::Metrics) {
-            Answer::Ok(text) => {
+        match self.source.ask(&Question::Metrics).into_result() {
+            Ok(text) => {
                 let text = text.as_str().unwrap_or_default().to_owned();
                 let response = Response::new(200).header("Content-Type", metrics::CONTENT_TYPE);
                 guarded(response).body(text)
             }
-            Answer::Error(problem) | Answer::Unknown(problem) => {
-                plain(503, &format!("{problem}\n"))
-            }
+            Err(problem) => plain(503, &format!("{problem}\n")),
         }
     }
 
     fn probe(&self, question: &Question) -> Response {
-        match self.source.ask(question) {
-            Answer::Ok(text) => plain(200, &format!("{}\n", text.as_str().unwrap_or_default())),
-            Answer::Error(problem) | Answer::Unknown(problem) => {
-                plain(503, &format!("{problem}\n"))
-            }
+        match self.source.ask(question).into_result() {
+            Ok(text) => plain(200, &format!("{}\n", text.as_str().unwrap_or_default())),
+            Err(problem) => plain(503, &format!("{problem}\n")),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::monitoring::bound::{DESCRIPTORS, bind, factory};
 use crate::monitoring::retiring::Retiring;
 use crate::monitoring::source::Source;
 use crate::monitoring::{Inherit, MonitoringOptions, apart, is_local, link};
-use crate::restart::BesideListeners;
+use crate::restart::SideListeners;
 use crate::sys::Apart;
 use crate::threads;
 
@@ -45,7 +45,7 @@ enum Stage {
 
 /// Where the small server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Beside {
+pub(crate) enum SidePlace {
     /// On a thread of the server's process.
     Thread,
     /// In a process of its own, because the server's process may have no second thread.
@@ -62,7 +62,7 @@ impl SideServer {
     pub(crate) fn bind(
         options: &MonitoringOptions,
         config: &mut Config,
-        beside: Beside,
+        place: SidePlace,
         inherit: Inherit<'_>,
     ) -> Result<Self, Failure> {
         if !options.is_given() {
@@ -74,7 +74,7 @@ impl SideServer {
 
         let mut side = Self::default();
         (side.controls, side.uris) = (controls, uris);
-        if beside == Beside::Process {
+        if place == SidePlace::Process {
             let bind = || bind(places);
             let (process, pipe, [metrics, admin]) = apart::start(bind, controls)?;
             (side.metrics, side.admin) = (metrics, admin);
@@ -102,13 +102,13 @@ impl SideServer {
 
     /// Returns what a process that replaces this one goes on with. There is nothing if the server is in a
     /// process of its own.
-    pub(crate) fn listeners(&self) -> Option<BesideListeners> {
+    pub(crate) fn listeners(&self) -> Option<SideListeners> {
         let Stage::Bound(server) = &self.stage else {
             return None;
         };
         let pages = self.metrics.iter().map(|_| &self.uris[0]);
         let uris = pages.chain(self.admin.iter().map(|_| &self.uris[1]));
-        Some(BesideListeners {
+        Some(SideListeners {
             sockets: server.open_sockets(),
             uris: uris.cloned().collect(),
             is_replaced: Arc::clone(&self.is_replaced),

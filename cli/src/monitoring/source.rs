@@ -1,7 +1,7 @@
 //! Where answers come from: the monitor of the server, its signals and its log.
 
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use log::LevelFilter;
@@ -15,6 +15,7 @@ use crate::logger::{TARGET, set_level};
 use crate::monitoring::asking::Asking;
 use crate::monitoring::{Answer, Question, Selection};
 use crate::signals::{Leaving, raise_drain, raise_hangup};
+use crate::threads::lock;
 
 /// A server whose loop does not turn for so long is not healthy.
 const STUCK: Duration = Duration::from_secs(10);
@@ -84,7 +85,7 @@ impl Source {
         match &self.0 {
             Place::Here(shared) => shared.answer(question),
             Place::There(asking) => {
-                let mut asking = asking.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut asking = lock(asking);
                 asking.ask(question)
             }
         }

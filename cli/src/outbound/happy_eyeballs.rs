@@ -10,6 +10,7 @@ use std::{io, mem};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use serveloop::layer::{Event, Observe, Observed};
+use serveloop::net::Target;
 use serveloop::{Address, Config, Peer, Protocol, Reactor};
 
 use crate::outbound::{End, Ending};
@@ -189,21 +190,9 @@ fn turn<P: Protocol>(attempts: &mut Vec<Attempt<P>>) -> io::Result<Option<Attemp
     Ok(None)
 }
 
-/// Orders the addresses as the resolver did, but alternates between the families. If one family
-/// does not work, every second address still may.
+/// Orders the addresses as the resolver did, but alternates between the families.
 fn interleaved(addresses: Vec<Address>) -> VecDeque<Address> {
-    let is_ipv6 = |address: &Address| address.socket_addr().is_some_and(|addr| addr.is_ipv6());
-    let first = addresses.first().is_some_and(is_ipv6);
-    let (mut one, mut other): (VecDeque<_>, VecDeque<_>) = addresses
-        .into_iter()
-        .partition(|address| is_ipv6(address) == first);
-
-    let mut order = VecDeque::new();
-    while !one.is_empty() || !other.is_empty() {
-        order.extend(one.pop_front());
-        order.extend(other.pop_front());
-    }
-    order
+    Target::of_name(addresses).addresses().to_vec().into()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use clap::{Args, ValueEnum};
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
@@ -13,6 +13,7 @@ use serveloop::{Address, Ended, Peer, ProtocolError, Statistics};
 use crate::escaped::for_terminal;
 use crate::failure::Failure;
 use crate::serving::{BoundServer, Execution, Messages};
+use crate::threads::lock;
 
 /// The only topic of the group.
 const ROOM: &str = "room";
@@ -39,7 +40,7 @@ const COMMAND: &str = "/nick";
 /// digit. No two clients have the same name. A line has at most --max-line bytes; a longer one ends its connection. What could control a
 /// terminal is shown as \u{1b} or \xff.
 ///
-/// Nobody waits for a client that reads slowly: it loses lines, or its connection, as --lagging says,
+/// A client that reads slowly holds up no other: it loses lines, or its connection, as --lagging says,
 /// when more than --max-posted wait for it, and --write-timeout ends the connection of one that reads
 /// nothing. Clients may be silent, unless --first-message-timeout or --idle-timeout is given. With
 /// --workers or --model threaded there is one chat for all; processes would have one each, so that
@@ -103,7 +104,7 @@ impl ChatOptions {
     }
 }
 
-/// Everybody, and how they are called.
+/// All clients, and their names.
 #[derive(Clone)]
 struct Room {
     group: Group,
@@ -128,7 +129,7 @@ impl Room {
 
     fn names(&self) -> MutexGuard<'_, Names> {
         // No panic leaves the names half changed, so a poisoned lock is still good.
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.names)
     }
 
     /// Gives a name to client `number` in place of its earlier one, unless another has it.
@@ -166,7 +167,7 @@ struct Member {
     name: String,
     /// Its number as a connection, from when it is in the room.
     id: Option<u64>,
-    /// Whether the server ends, so that nobody is told that everybody leaves.
+    /// Whether the server ends, so that no client is told that all others leave.
     is_over: bool,
 }
 

@@ -130,7 +130,7 @@ impl Attempt {
             Moves::Nothing => GO,
             Moves::Connections => GO_ON,
         };
-        // If it has ended just now, there is nobody to tell.
+        // If it has ended just now, no process is left to tell.
         let said = writeln!(self.control, "{word}");
         let stream = self.control.try_clone().ok()?;
         stream.set_nonblocking(false).ok()?;
@@ -172,7 +172,7 @@ impl Attempt {
 }
 
 impl Drop for Attempt {
-    /// It serves nobody, so there is nothing that it would have to finish.
+    /// It serves no client, so there is nothing that it would have to finish.
     fn drop(&mut self) {
         if !self.is_done {
             let _ = self.child.kill();

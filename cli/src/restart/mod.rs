@@ -25,4 +25,4 @@ pub(crate) use self::manifest::PlaceName;
 pub(crate) use self::options::RestartOptions;
 pub(crate) use self::program::Program;
 pub(crate) use self::restarts::Restarts;
-pub(crate) use self::setting::{BesideListeners, Setting};
+pub(crate) use self::setting::{Setting, SideListeners};

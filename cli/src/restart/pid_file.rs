@@ -20,7 +20,7 @@ impl PidFile {
         }
     }
 
-    /// Writes the file. Whoever reads it sees the former number or this one, and nothing in between.
+    /// Writes the file. A reader sees the former number or this one, and nothing in between.
     ///
     /// # Errors
     /// The message names the file.

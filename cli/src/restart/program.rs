@@ -83,7 +83,7 @@ fn named(name: &OsStr, path: &OsStr, directory: io::Result<PathBuf>) -> Option<P
 }
 
 /// Chooses between the path that the name leads to, and that of the file that the system runs. The name
-/// is up to whoever starts a program, so it counts only if it leads to the same file, or if there is no
+/// is up to the process that starts a program, so it counts only if it leads to the same file, or if there is no
 /// other.
 fn choose(named: Option<PathBuf>, running: io::Result<PathBuf>) -> Result<PathBuf, String> {
     let file = |path: &PathBuf| fs::metadata(path).ok().filter(fs::Metadata::is_file);

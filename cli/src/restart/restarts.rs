@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
@@ -18,10 +18,10 @@ use crate::restart::former::Word;
 use crate::restart::manifest::Served;
 use crate::restart::options::RestartOptions;
 use crate::restart::pid_file::PidFile;
-use crate::restart::setting::{BesideListeners, Setting};
+use crate::restart::setting::{Setting, SideListeners};
 use crate::restart::transfer;
 use crate::signals::at_restart;
-use crate::threads;
+use crate::threads::{self, lock};
 
 const ASKED: &str = "the server was asked to end";
 
@@ -130,7 +130,7 @@ impl Restarts {
         let Some(word) = lock(&self.0.word).take() else {
             return;
         };
-        // Before anybody knows of this process, and asks it to be replaced.
+        // Before a client or a manager knows of this process, and asks it to be replaced.
         self.0.takes_over.store(true, Ordering::SeqCst);
         let connections = word.ready(self.0.setting.open());
         let written = self.0.pid_file.as_ref().map(PidFile::write);
@@ -254,7 +254,7 @@ impl Restarts {
                 "this is process 1, and all others end with it; let an init start the server, for \
                  example with docker run --init"
             }
-            _ if setting.asked.is_asked() => ASKED,
+            _ if setting.leaving.is_signalled() => ASKED,
             _ if setting.notifier.is_none() && is_main() => {
                 "systemd would take the end of this process for that of the service; its unit needs \
                  Type=notify"
@@ -300,7 +300,7 @@ impl Restarts {
                 drop(begun);
                 self.go_on(&problem);
             }
-            Progress::Waits if self.0.setting.asked.is_asked() => {
+            Progress::Waits if self.0.setting.leaving.is_signalled() => {
                 drop(begun);
                 self.go_on(ASKED);
             }
@@ -320,7 +320,7 @@ impl Restarts {
     /// Goes on as if nothing had been asked.
     fn go_on(&self, problem: &str) {
         self.0.state.store(SERVES, Ordering::SeqCst);
-        if self.0.setting.asked.is_asked() {
+        if self.0.setting.leaving.is_signalled() {
             log::warn!(target: TARGET, "not restarted: {problem}");
             return;
         }
@@ -364,7 +364,7 @@ impl Restarts {
         self.0.state.store(REPLACED, Ordering::SeqCst);
         let loops = lock(&self.0.loops);
         loops.iter().for_each(|one| one.waker.wake());
-        setting.beside.iter().for_each(BesideListeners::retire);
+        setting.side.iter().for_each(SideListeners::retire);
     }
 
     fn open_passage(&self, control: UnixStream, listeners: &Arc<[Option<u16>]>) {
@@ -445,8 +445,4 @@ impl Drop for Ending {
         }
         shared.pid_file.iter().for_each(PidFile::remove);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

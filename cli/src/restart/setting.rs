@@ -13,7 +13,7 @@ use crate::restart::attempt::Placed;
 use crate::restart::former::Word;
 use crate::restart::manifest::PlaceName;
 use crate::restart::program::Program;
-use crate::signals::Asked;
+use crate::signals::Leaving;
 
 /// What a server has to know for its restarts.
 #[derive(Debug)]
@@ -24,9 +24,9 @@ pub(crate) struct Setting {
     pub(crate) places: Vec<usize>,
     pub(crate) names: Vec<PlaceName>,
     /// The listeners of the small server for pages and administrators.
-    pub(crate) beside: Option<BesideListeners>,
+    pub(crate) side: Option<SideListeners>,
     pub(crate) handle: ShutdownHandle,
-    pub(crate) asked: Asked,
+    pub(crate) leaving: Leaving,
     pub(crate) notifier: Option<Notifier>,
     /// How long open connections have at a shutdown.
     pub(crate) drain: Option<Duration>,
@@ -40,7 +40,7 @@ pub(crate) struct Setting {
 
 /// Listeners of another server of this process that are handed on too.
 #[derive(Clone, Debug)]
-pub(crate) struct BesideListeners {
+pub(crate) struct SideListeners {
     pub(crate) sockets: OpenSockets,
     /// The URI of each listener's place, by the numbers of listeners.
     pub(crate) uris: Vec<String>,
@@ -49,7 +49,7 @@ pub(crate) struct BesideListeners {
     pub(crate) handle: ShutdownHandle,
 }
 
-impl BesideListeners {
+impl SideListeners {
     pub(super) fn retire(&self) {
         self.is_replaced.store(true, Ordering::SeqCst);
         self.handle.wake();
@@ -59,8 +59,8 @@ impl BesideListeners {
 impl Setting {
     /// Returns all sockets that are handed on.
     pub(super) fn open(&self) -> impl Iterator<Item = &OpenSockets> {
-        let beside = self.beside.iter().map(|beside| &beside.sockets);
-        [&self.sockets].into_iter().chain(beside)
+        let side = self.side.iter().map(|side| &side.sockets);
+        [&self.sockets].into_iter().chain(side)
     }
 
     /// Returns copies of all sockets that are handed on, with where they belong. Those of the small server
@@ -77,14 +77,14 @@ impl Setting {
         });
         let mut all: Vec<_> = own.collect();
 
-        let Some(beside) = &self.beside else {
+        let Some(side) = &self.side else {
             return Ok(all);
         };
         let (listeners, names) = (self.places.len(), self.names.len());
-        for socket in beside.sockets.list()? {
+        for socket in side.sockets.list()? {
             let number = socket.listener();
             all.push(Placed {
-                place: PlaceName::new(names + number, &beside.uris[number]),
+                place: PlaceName::new(names + number, &side.uris[number]),
                 listener: listeners + number,
                 place_number: names + number,
                 socket,

@@ -25,7 +25,7 @@ use serveloop::{Address, Config, Server};
 
 use crate::failure::Failure;
 use crate::logger::{TARGET, describe_server};
-use crate::monitoring::{About, Beside, MonitoringOptions, SideServer, Source};
+use crate::monitoring::{About, MonitoringOptions, SidePlace, SideServer, Source};
 use crate::protocols::Protocol;
 use crate::restart::{RestartOptions, Restarts, Setting};
 use crate::serve::entry::EntryOptions;
@@ -269,7 +269,7 @@ impl Serve {
         let recorder = self.record.recorder(self.execution)?;
         let signals = Signals::catch(self.drain_delay.into())?;
         let inherit = &mut |uri: &str| manager.inherit(uri);
-        let mut side = SideServer::bind(&self.monitoring, &mut config, self.beside(), inherit)?;
+        let mut side = SideServer::bind(&self.monitoring, &mut config, self.side_place(), inherit)?;
 
         self.execution.prepare(&mut places.listens, &mut config)?;
         let server = Server::bind_places_with(&places.listens, config.clone())?;
@@ -341,9 +341,9 @@ impl Serve {
             sockets: server.open_sockets(),
             places: server.places().to_vec(),
             names: Vec::new(),
-            beside: side.listeners(),
+            side: side.listeners(),
             handle: server.shutdown_handle(),
-            asked: signals.asked(),
+            leaving: signals.leaving(),
             notifier: None,
             drain: config.drain_timeout,
             is_forking: self.execution.is_forking(),
@@ -361,10 +361,10 @@ impl Serve {
     }
 
     /// Returns where pages and administrators are served.
-    fn beside(&self) -> Beside {
+    fn side_place(&self) -> SidePlace {
         match self.execution.is_forking() {
-            true => Beside::Process,
-            false => Beside::Thread,
+            true => SidePlace::Process,
+            false => SidePlace::Thread,
         }
     }
 

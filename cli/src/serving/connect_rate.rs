@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serveloop::Address;
+
+use crate::threads::lock;
 
 /// The most peers that are counted one by one. All others share one count.
 const PEERS_MOST: usize = 16_384;
@@ -57,7 +59,7 @@ impl ConnectRate {
         let Some(addr) = address.socket_addr() else {
             return true;
         };
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.table);
         let used_until = table.entry(network(addr.ip()), now);
         let from = (*used_until).max(now);
         if from.saturating_duration_since(now) > self.ahead {

@@ -38,7 +38,7 @@ impl Lifetime {
     }
 }
 
-/// Has protocols end after their lifetime.
+/// Ends protocols after their lifetime.
 #[derive(Clone)]
 pub(super) struct Mortal {
     lifetime: Lifetime,

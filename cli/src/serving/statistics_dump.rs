@@ -1,12 +1,13 @@
 //! Statistics for the log: at the end of a server, and when SIGUSR1 asks for them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serveloop::{Actions, ShutdownHandle, Statistics};
 
 use crate::logger::TARGET;
 use crate::signals::dumps;
+use crate::threads::lock;
 
 /// How soon to wake the loops again of which one has not reported yet.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -131,7 +132,7 @@ impl Drop for StatisticsDump {
 
 impl Shared {
     fn reports(&self) -> MutexGuard<'_, Reports> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reports)
     }
 }
 

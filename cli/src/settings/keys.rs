@@ -37,16 +37,12 @@ pub(super) struct Setting {
 
 /// The definition of the command line, as far as a file may use it.
 pub(super) struct Options {
-    command: fn() -> Command,
     root: Command,
 }
 
 impl Options {
     pub(super) fn new(command: fn() -> Command) -> Self {
-        Self {
-            command,
-            root: command(),
-        }
+        Self { root: command() }
     }
 
     /// Returns the names of the protocols.
@@ -162,7 +158,7 @@ impl Options {
             .unwrap_or(ANY_PROTOCOL);
         let problems = setting.values.iter().map(|value| {
             let argument = format!("--{}={}", setting.long, value.text);
-            let command = (self.command)();
+            let command = self.root.clone();
             let parsed = command.try_get_matches_from(["", SERVE, protocol, &argument]);
             let error = parsed.err().filter(|error| is_of_value(error.kind()))?;
             Some((value.at, first_paragraph(&error.to_string())))

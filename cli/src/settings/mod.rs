@@ -34,7 +34,7 @@ const CONFIG: &str = "config";
 /// The protocol with whose options values are checked if the file names none. It has no own ones.
 const ANY_PROTOCOL: &str = "echo";
 
-/// What the log is like: whoever types one of these wants none of the file's.
+/// What the log is like: if one of these is typed, none of the file's counts.
 const LOG_LEVELS: [&str; 3] = ["verbose", "quiet", "log_level"];
 
 /// A file of options, together with what was typed.
@@ -42,7 +42,8 @@ const LOG_LEVELS: [&str; 3] = ["verbose", "quiet", "log_level"];
 pub(crate) struct Settings {
     path: PathBuf,
     /// The whole command line, with the program's name.
-    typed: Vec<OsString>,
+    arguments: Vec<OsString>,
+    typed: Typed,
     /// What is served if nothing says that.
     usual: Option<&'static str>,
     /// Returns the definition of the command line.
@@ -57,6 +58,7 @@ pub(crate) struct Expanded {
 }
 
 /// What the user typed besides the file.
+#[derive(Clone, Debug, Default)]
 struct Typed {
     protocol: Option<String>,
     matches: ArgMatches,
@@ -64,16 +66,17 @@ struct Typed {
 
 impl Settings {
     /// Finds the file that a command line names. Returns `None` if it names none, or is not valid.
-    pub(crate) fn of(typed: &[OsString], command: fn() -> Command) -> Option<Self> {
+    pub(crate) fn of(arguments: &[OsString], command: fn() -> Command) -> Option<Self> {
         let is_there = |argument: &OsString| argument.to_string_lossy().starts_with("--config");
-        if !typed.iter().any(is_there) {
+        if !arguments.iter().any(is_there) {
             return None;
         }
-        let found = Typed::parse(typed, command)?;
-        let path = found.matches.get_one::<PathBuf>(CONFIG)?;
+        let typed = Typed::parse(arguments, command)?;
+        let path = typed.matches.get_one::<PathBuf>(CONFIG)?;
         Some(Self {
             path: path.clone(),
-            typed: typed.to_vec(),
+            arguments: arguments.to_vec(),
+            typed,
             usual: None,
             command,
         })
@@ -83,7 +86,8 @@ impl Settings {
     pub(crate) fn alone(path: &Path, command: fn() -> Command) -> Self {
         Self {
             path: path.to_owned(),
-            typed: ["serveloop", SERVE].map(OsString::from).into(),
+            arguments: ["serveloop", SERVE].map(OsString::from).into(),
+            typed: Typed::default(),
             usual: Some(ANY_PROTOCOL),
             command,
         }
@@ -97,13 +101,7 @@ impl Settings {
         let shown = self.path.display().to_string();
         let text = read(&self.path).map_err(|error| Problems::unread(&shown, &error))?;
         let document = Document::parse(&shown, text, self.command)?;
-        let Some(typed) = Typed::parse(&self.typed, self.command) else {
-            return Ok(Expanded {
-                arguments: self.typed.clone(),
-                document,
-            });
-        };
-
+        let typed = &self.typed;
         if let Some(problem) = document.disagreement(typed.protocol.as_deref()) {
             return Err(document.problems(vec![problem]));
         }
@@ -116,7 +114,7 @@ impl Settings {
             None => named.map(OsString::from),
         };
 
-        let mut arguments = self.typed.clone();
+        let mut arguments = self.arguments.clone();
         // What follows a bare `--` is no option.
         let end = arguments.iter().position(|argument| argument == "--");
         let end = end.unwrap_or(arguments.len());
@@ -151,13 +149,13 @@ impl Expanded {
 impl Typed {
     /// Parses the command line, in which the file may say what is missing. Returns `None` if it is not
     /// valid, or serves nothing.
-    fn parse(typed: &[OsString], command: fn() -> Command) -> Option<Self> {
+    fn parse(arguments: &[OsString], command: fn() -> Command) -> Option<Self> {
         let command = command().mut_subcommand(SERVE, |serve| {
             serve
                 .subcommand_required(false)
                 .arg_required_else_help(false)
         });
-        let mut matches = command.try_get_matches_from(typed).ok()?;
+        let mut matches = command.try_get_matches_from(arguments).ok()?;
         let (_, matches) = matches
             .remove_subcommand()
             .filter(|(name, _)| name == SERVE)?;

@@ -77,7 +77,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Has a line for each problem.
+/// Writes a line for each problem.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<_> = self.all.iter().map(Problem::to_string).collect();

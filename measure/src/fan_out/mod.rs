@@ -9,7 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use serveloop::{Address, Config, Limits, Peer, Reactor, Waker};
+use serveloop::{Address, Config, Limits, Peer, Reactor};
 
 use crate::fan_out::member::{LEAST, Member, Shared};
 use crate::load::{Latency, Pace, Scenario, Terms};
@@ -48,7 +48,6 @@ pub struct FanOut<'a> {
     addresses: Vec<Address>,
     terms: Terms<'a>,
     opened: usize,
-    publisher: Option<Waker>,
 }
 
 impl<'a> FanOut<'a> {
@@ -90,7 +89,6 @@ impl<'a> FanOut<'a> {
             addresses,
             terms,
             opened: 0,
-            publisher: None,
         })
     }
 
@@ -212,7 +210,7 @@ impl<'a> FanOut<'a> {
     }
 
     /// Lets the publisher go on as far as the pace says.
-    fn allow(&mut self, already: u64, elapsed: Duration) {
+    fn allow(&self, already: u64, elapsed: Duration) {
         let allowed = match self.scenario.pace {
             Pace::Open(rate) => {
                 let due = elapsed.as_nanos() * u128::from(rate) / 1_000_000_000;
@@ -236,11 +234,8 @@ impl<'a> FanOut<'a> {
         }
     }
 
-    fn wake(&mut self) {
-        if self.publisher.is_none() {
-            self.publisher = self.shared.publisher.borrow_mut().take();
-        }
-        if let Some(publisher) = &self.publisher {
+    fn wake(&self) {
+        if let Some(publisher) = &*self.shared.publisher.borrow() {
             publisher.wake();
         }
     }

@@ -198,7 +198,7 @@ fn three_servers_share_a_room_and_survive_their_redis() {
     }
     let began = Instant::now();
     loop {
-        // Until all three are subscribed, which nobody tells a member that comes later.
+        // Until all three are subscribed, which a member that comes later is not told.
         members[0].say("are you there");
         let heard = |member: &mut Member| {
             std::iter::from_fn(|| member.hear()).any(|line| line.contains("there"))

@@ -1,16 +1,14 @@
 //! The limit on connections for each peer.
 
-use std::collections::HashMap;
-
 use crate::address::{NetworkList, Peer};
 use crate::config::Config;
-use crate::reactor::peer_network::PeerNetwork;
+use crate::reactor::peer_network::{NetworkCounts, PeerNetwork};
 
 /// The number of connections of each limited peer that has any, and the proxies that are not limited.
 #[derive(Debug, Default)]
 pub(in crate::reactor) struct PeerLimit {
     /// There are never more entries than `max_connections`.
-    counts: HashMap<PeerNetwork, usize>,
+    counts: NetworkCounts,
     /// The trusted proxies of each listener, by its number.
     proxies: Vec<NetworkList>,
 }
@@ -23,36 +21,21 @@ impl PeerLimit {
 
     /// Returns whether the peer may open one more connection.
     pub(in crate::reactor) fn has_room(&self, peer: &Peer, config: &Config) -> bool {
-        let Some(peer_network) = self.counted(peer, config) else {
-            return true;
-        };
-        self.counts
-            .get(&peer_network)
-            .is_none_or(|count| *count < config.max_per_peer)
+        self.counted(peer, config)
+            .is_none_or(|network| self.counts.has_room(network, config.max_per_peer))
     }
 
     /// Counts a connection that begins.
     pub(in crate::reactor) fn enter(&mut self, peer: &Peer, config: &Config) {
         if let Some(peer_network) = self.counted(peer, config) {
-            *self.counts.entry(peer_network).or_default() += 1;
+            self.counts.enter(peer_network);
         }
     }
 
     /// Counts a connection that has ended.
     pub(in crate::reactor) fn leave(&mut self, peer: &Peer, config: &Config) {
-        let Some(peer_network) = self.counted(peer, config) else {
-            return;
-        };
-
-        let count = self
-            .counts
-            .get_mut(&peer_network)
-            .expect("a connection is counted before it ends");
-
-        *count -= 1;
-
-        if *count == 0 {
-            self.counts.remove(&peer_network);
+        if let Some(peer_network) = self.counted(peer, config) {
+            self.counts.leave(peer_network);
         }
     }
 

@@ -1,13 +1,11 @@
 //! How a loop gets memory back: by ending connections that hold too much, and after a crowd has left.
 
-use std::cmp::Reverse;
-
 use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::connection::Connection;
 use crate::reactor::connections::slots::Slots;
 use crate::reactor::connections::{Connections, RESERVED};
-use crate::reactor::hub::Hub;
+use crate::reactor::hub::{Hub, largest_first};
 use crate::reactor::readiness::ENDED;
 use crate::session::Protocol;
 use crate::sys;
@@ -41,8 +39,7 @@ impl<S, P: Protocol> Connections<S, P> {
     }
 }
 
-/// Ends the connections that hold the most until all together hold little enough. Of two that hold
-/// the same, the one in the lower slot ends first. What was posted for a connection counts in full,
+/// Ends the connections that hold the most until all together hold little enough. What was posted for a connection counts in full,
 /// although others may share it, because it waits for the slowest.
 #[cold]
 pub(super) fn shed<S, P: Protocol, N: Net<Stream = S>>(
@@ -60,9 +57,7 @@ pub(super) fn shed<S, P: Protocol, N: Net<Stream = S>>(
         let posted = connection.session().posted();
         (connection.share().saturating_add(posted), slot)
     });
-    let mut holders: Vec<_> = holders.filter(|(held, _)| *held > 0).collect();
-    holders.sort_unstable_by_key(|(held, slot)| (Reverse(*held), *slot));
-    for (_, slot) in holders {
+    for (_, slot) in largest_first(holders) {
         if hub.is_relieved() {
             return;
         }

@@ -19,10 +19,7 @@ impl<S, P: Protocol> Connections<S, P> {
         most: usize,
         hub: &mut Hub<'_, N>,
     ) -> bool {
-        let slots = pass.cursor..pass.cursor.saturating_add(most);
-        pass.cursor = slots.end;
-
-        for slot in slots {
+        for slot in pass.next(most) {
             let Some(connection) = self.slots.get(slot) else {
                 continue;
             };
@@ -69,31 +66,11 @@ impl<S, P: Protocol> Connection<S, P> {
         if self.readiness.any(ENDED | LINGERING) {
             return None;
         }
-        let (session, now) = (self.session(), hub.now());
-        let (received, sent, moved) = session.traffic();
-        let age = now.since(session.began());
-        let status = ConnectionStatus::new(session.peer().clone(), age, self.state());
-        Some(ConnectionStatus {
-            local_address: hub.env.sockets.local_address(slot),
-            idle: Some(now.since(moved)),
-            received: Some(received),
-            sent: Some(sent),
-            held: Some(session.held().saturating_add(session.posted())),
-            ..status
-        })
-    }
-
-    fn state(&self) -> ConnectionState {
-        let session = self.session();
-        let (stalled, paused) = session.waits_for();
-        match () {
-            () if self.readiness.any(CONNECTING) => ConnectionState::Connecting,
-            () if session.is_closing() => ConnectionState::Closing,
-            () if session.was_asked_to_finish() => ConnectionState::Finishing,
-            () if session.is_opening() => ConnectionState::Handshake,
-            () if stalled => ConnectionState::Stalled,
-            () if paused => ConnectionState::Paused,
-            () => ConnectionState::Open,
+        let mut status = ConnectionStatus::of(self.session(), hub.now());
+        status.local_address = hub.env.sockets.local_address(slot);
+        if self.readiness.any(CONNECTING) {
+            status.state = ConnectionState::Connecting;
         }
+        Some(status)
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use crate::LOG_TARGET;
 use crate::net::Net;
-use crate::reactor::datagram::peer_session::send;
+use crate::reactor::datagram::answer::uninterrupted;
 use crate::reactor::datagram::sessions::DatagramSockets;
 use crate::reactor::hub::Hub;
 use crate::session::Announced;
@@ -17,7 +17,7 @@ pub(in crate::reactor) fn announce<N: Net>(
 ) {
     for Announced { listener, to, data } in all {
         let sent = match sockets.datagram(listener) {
-            Some((socket, _)) => send(&to, None, &data, socket, hub),
+            Some((socket, _)) => uninterrupted(|| hub.net.send_from(socket, &data, &to, None)),
             None => Err(missing(listener)),
         };
 

@@ -14,7 +14,7 @@ use crate::statistics::Statistics;
 
 /// How many times to try to send a reply that is interrupted, before it is dropped like any other
 /// that the system does not take.
-pub(super) const TRIES: usize = 16;
+const TRIES: usize = 16;
 
 /// Answers the datagram that is in the first `count` bytes of the turn's input.
 pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
@@ -88,6 +88,18 @@ pub(crate) fn answer_with<P: Protocol>(
     is_error.then_some(end)
 }
 
+/// Sends a datagram, and tries again if a signal interrupts that, up to [`TRIES`] times.
+pub(super) fn uninterrupted(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let mut sent = send();
+    for _ in 1..TRIES {
+        match &sent {
+            Err(error) if error.kind() == ErrorKind::Interrupted => sent = send(),
+            _ => break,
+        }
+    }
+    sent
+}
+
 /// Sends the reply, which may be several datagrams.
 fn reply<P: Protocol>(
     session: &mut Session<P>,
@@ -105,16 +117,7 @@ fn reply<P: Protocol>(
 
     while let Some(data) = session.next_datagram() {
         let (length, to) = (data.len(), session.peer().address());
-        let mut sent = send(data, to);
-        for _ in 1..TRIES {
-            let interrupted = |error: &io::Error| error.kind() == ErrorKind::Interrupted;
-            if !sent.as_ref().is_err_and(interrupted) {
-                break;
-            }
-            sent = send(data, to);
-        }
-
-        match sent {
+        match uninterrupted(|| send(data, to)) {
             Ok(()) => {
                 statistics.datagrams_sent += 1;
                 session.datagram_sent(length, context);

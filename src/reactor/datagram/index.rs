@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use crate::address::Peer;
 
 /// The slots of sessions by the hashes of their peers. The addresses themselves are in the sessions.
-/// The hash has a secret key, so nobody can choose addresses with the same one. Two peers with the
+/// The hash has a secret key, so no peer can choose addresses with the same one. Two peers with the
 /// same hash, of which there is none among 10,000 in a million years, cannot both have a session.
 #[derive(Debug, Default)]
 pub(super) struct Index {

@@ -1,15 +1,13 @@
 //! The session of one peer of a datagram socket: what happened to it, and what it sends.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 
 use crate::LOG_TARGET;
-use crate::address::Address;
 use crate::error::{CloseReason, Deadline};
 use crate::net::{Destination, Net};
-use crate::reactor::datagram::answer::TRIES;
+use crate::reactor::datagram::answer::uninterrupted;
 use crate::reactor::hub::Hub;
 use crate::reactor::peer_network::PeerNetwork;
-use crate::service::monitor::{ConnectionState, ConnectionStatus};
 use crate::session::{Context, Flags, Protocol, Session, Tick};
 
 /// The session is in the list of those that have work.
@@ -93,7 +91,7 @@ impl<P: Protocol> PeerSession<P> {
         self.flags.any(DUE)
     }
 
-    /// Has the next [`flush`](Self::flush) try again what found no room before.
+    /// Makes the next [`flush`](Self::flush) try again what found no room before.
     pub(super) fn retry(&mut self) {
         self.flags.clear(WAITS);
     }
@@ -145,7 +143,7 @@ impl<P: Protocol> PeerSession<P> {
             }
 
             let to = self.session.peer().address();
-            match send(to, self.source, data, socket, hub) {
+            match uninterrupted(|| hub.net.send_from(socket, data, to, self.source)) {
                 Ok(()) => {
                     hub.effects.statistics.datagrams_sent += 1;
                     if !self.session.is_confirmed() {
@@ -226,29 +224,6 @@ impl<P: Protocol> PeerSession<P> {
         self.held = held;
     }
 
-    /// Returns what a monitor tells of the session.
-    #[cold]
-    pub(super) fn status<N>(&self, hub: &Hub<'_, N>) -> ConnectionStatus {
-        let (session, now) = (&self.session, hub.now());
-        let (received, sent, moved) = session.traffic();
-        let (stalled, paused) = session.waits_for();
-        let state = match () {
-            () if session.is_closing() => ConnectionState::Closing,
-            () if session.was_asked_to_finish() => ConnectionState::Finishing,
-            () if stalled => ConnectionState::Stalled,
-            () if paused => ConnectionState::Paused,
-            () => ConnectionState::Open,
-        };
-        let age = now.since(session.began());
-        ConnectionStatus {
-            idle: Some(now.since(moved)),
-            received: Some(received),
-            sent: Some(sent),
-            held: Some(self.share()),
-            ..ConnectionStatus::new(session.peer().clone(), age, state)
-        }
-    }
-
     /// Returns what the session holds, with what was posted for it.
     pub(super) fn share(&self) -> usize {
         (self.held as usize).saturating_add(self.session.posted())
@@ -257,23 +232,4 @@ impl<P: Protocol> PeerSession<P> {
 
 fn is_of_ip<P: Protocol>(session: &Session<P>) -> bool {
     session.peer().address().socket_addr().is_some()
-}
-
-/// Sends a datagram, and tries again if a signal interrupts that.
-pub(super) fn send<N: Net>(
-    to: &Address,
-    source: Option<Destination>,
-    data: &[u8],
-    socket: &mut N::Datagram,
-    hub: &mut Hub<'_, N>,
-) -> io::Result<()> {
-    let mut sent = Ok(());
-    for _ in 0..TRIES {
-        sent = hub.net.send_from(socket, data, to, source);
-        let interrupted = |error: &io::Error| error.kind() == ErrorKind::Interrupted;
-        if !sent.as_ref().is_err_and(interrupted) {
-            break;
-        }
-    }
-    sent
 }

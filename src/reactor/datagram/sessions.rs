@@ -1,7 +1,6 @@
 //! The sessions of datagram sockets, one for each peer: by address, by token, by pending work and by
 //! deadline.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::mem;
@@ -14,11 +13,11 @@ use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::datagram::index::Index;
 use crate::reactor::datagram::peer_session::PeerSession;
-use crate::reactor::hub::Hub;
-use crate::reactor::peer_network::PeerNetwork;
+use crate::reactor::hub::{Hub, largest_first};
+use crate::reactor::peer_network::{NetworkCounts, PeerNetwork};
 use crate::reactor::timers::Timers;
 use crate::reactor::token::{FIRST_OF_SESSIONS, NOBODY, SLOT_BITS, SLOT_MASK, is_of_session};
-use crate::service::monitor::Pass;
+use crate::service::monitor::{ConnectionStatus, Pass};
 use crate::session::{Admitted, Context, Ending, Flags, OpenConnection, Protocol, Tick, log_end};
 use crate::waker::Woken;
 
@@ -34,7 +33,7 @@ pub(in crate::reactor) struct Sessions<P> {
     index: Index,
     timers: Timers,
     /// How many sessions each network has that is limited.
-    networks: HashMap<PeerNetwork, usize>,
+    networks: NetworkCounts,
     /// How many peers have sent only one datagram.
     newcomers: usize,
     /// Tokens of sessions that have work, and of those served in this turn.
@@ -51,7 +50,7 @@ impl<P> Default for Sessions<P> {
             slots: Slab::new(),
             index: Index::default(),
             timers: Timers::default(),
-            networks: HashMap::new(),
+            networks: NetworkCounts::default(),
             newcomers: 0,
             ready: Vec::new(),
             running: Vec::new(),
@@ -99,9 +98,8 @@ impl<P: Protocol> Sessions<P> {
     /// Returns whether there is room for the session of a new peer.
     pub(in crate::reactor) fn has_room<N>(&self, peer: &Peer, hub: &Hub<'_, N>) -> bool {
         let config = &hub.env.config;
-        let of_network = |network| self.networks.get(&network).copied().unwrap_or(0);
         let is_apart = PeerNetwork::of(peer.address(), config)
-            .is_none_or(|network| of_network(network) < config.max_per_peer);
+            .is_none_or(|network| self.networks.has_room(network, config.max_per_peer));
 
         let has_room = self.slots.len() < config.max_sessions
             && self.newcomers < config.max_sessions.div_ceil(2);
@@ -132,7 +130,7 @@ impl<P: Protocol> Sessions<P> {
         hub.effects.statistics.datagram_sessions += 1;
         self.index.insert(self.index.hash(peer), slot);
         if let Some(network) = PeerNetwork::of(peer.address(), &hub.env.config) {
-            *self.networks.entry(network).or_default() += 1;
+            self.networks.enter(network);
         }
         self.newcomers += 1;
 
@@ -167,6 +165,9 @@ impl<P: Protocol> Sessions<P> {
 
     /// Records why sessions are woken.
     pub(in crate::reactor) fn note_woken(&mut self, woken: &Woken) {
+        if self.slots.is_empty() {
+            return;
+        }
         let tokens = match woken {
             Woken::Waker(target) => std::slice::from_ref(&target.id),
             Woken::Posted(token) => std::slice::from_ref(token),
@@ -248,14 +249,11 @@ impl<P: Protocol> Sessions<P> {
             return;
         }
         let shares = self.slots.iter().map(|(slot, peer)| (peer.share(), slot));
-        let mut shares: Vec<_> = shares.filter(|(share, _)| *share > 0).collect();
-        shares.sort_unstable_by_key(|(share, slot)| (Reverse(*share), *slot));
-        for (_, slot) in shares {
+        for (_, slot) in largest_first(shares) {
             if hub.is_relieved() {
                 return;
             }
-            self.slots[slot].session.fail(CloseReason::Shed);
-            self.end(slot, hub);
+            self.end_for(CloseReason::Shed, slot, hub);
         }
     }
 
@@ -267,8 +265,7 @@ impl<P: Protocol> Sessions<P> {
     ) {
         let slots: Vec<_> = self.slots.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.slots[slot].session.fail(reason());
-            self.end(slot, hub);
+            self.end_for(reason(), slot, hub);
         }
     }
 
@@ -283,15 +280,17 @@ impl<P: Protocol> Sessions<P> {
             Some((slot, *ending))
         });
         for (slot, ending) in found.collect::<Vec<_>>() {
-            match ending {
-                Ending::Abort => {
-                    self.slots[slot].session.fail(CloseReason::Aborted);
-                    self.end(slot, hub);
-                }
-                Ending::Orderly => {
-                    let token = self.token(slot);
-                    self.queue(token, PeerSession::note_asked);
-                }
+            self.end_by(ending, slot, hub);
+        }
+    }
+
+    /// Ends a session as a factory or a monitor wants it.
+    fn end_by<N>(&mut self, ending: Ending, slot: usize, hub: &mut Hub<'_, N>) {
+        match ending {
+            Ending::Abort => self.end_for(CloseReason::Aborted, slot, hub),
+            Ending::Orderly => {
+                let token = self.token(slot);
+                self.queue(token, PeerSession::note_asked);
             }
         }
     }
@@ -305,17 +304,14 @@ impl<P: Protocol> Sessions<P> {
         most: usize,
         hub: &mut Hub<'_, N>,
     ) -> bool {
-        let slots = pass.cursor..pass.cursor.saturating_add(most);
-        pass.cursor = slots.end;
-        let mut ends = HashMap::new();
-        for peer in slots.filter_map(|slot| self.slots.get(slot)) {
-            if let Some(ending) = pass.visit(peer.status(hub)) {
-                ends.insert(peer.session.peer().id(), ending);
+        for slot in pass.next(most) {
+            let Some(peer) = self.slots.get(slot) else {
+                continue;
+            };
+            let status = ConnectionStatus::of(&peer.session, hub.now());
+            if let Some(ending) = pass.visit(status) {
+                self.end_by(ending, slot, hub);
             }
-        }
-
-        if !ends.is_empty() {
-            self.end_some(&ends, hub);
         }
         pass.cursor >= self.slots.capacity()
     }
@@ -387,6 +383,12 @@ impl<P: Protocol> Sessions<P> {
         }
     }
 
+    /// Ends a session for `reason`, whatever it is owed.
+    fn end_for<N>(&mut self, reason: CloseReason, slot: usize, hub: &mut Hub<'_, N>) {
+        self.slots[slot].session.fail(reason);
+        self.end(slot, hub);
+    }
+
     /// Tells a session that it is over, and forgets it.
     pub(super) fn end<N>(&mut self, slot: usize, hub: &mut Hub<'_, N>) {
         let mut peer = self.slots.remove(slot);
@@ -396,14 +398,7 @@ impl<P: Protocol> Sessions<P> {
         peer.release(hub);
 
         if let Some(network) = PeerNetwork::of(peer.session.peer().address(), &hub.env.config) {
-            let count = self
-                .networks
-                .get_mut(&network)
-                .expect("counted when it began");
-            *count -= 1;
-            if *count == 0 {
-                self.networks.remove(&network);
-            }
+            self.networks.leave(network);
         }
         self.shrink();
 
@@ -433,7 +428,7 @@ impl<P: Protocol> Sessions<P> {
         if self.slots.is_empty() {
             self.slots = Slab::new();
             self.timers = Timers::default();
-            self.networks.shrink_to_fit();
+            self.networks.shrink();
         }
     }
 

@@ -2,9 +2,10 @@
 //!
 //! A caller asks, ends the loop's wait and waits for an answer until a deadline. A loop looks at its desk
 //! only when its wait was ended, and four times a second to leave what it counts, so it costs nothing
-//! for a message. Nobody holds the lock for longer than it takes to copy a few numbers.
+//! for a message. The lock is held for no longer than it takes to copy a few numbers.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -12,16 +13,12 @@ use std::time::{Duration, Instant};
 use crate::address::{Address, Peer};
 use crate::service::monitor::{ConnectionState, ConnectionStatus, Snapshot};
 use crate::session::Ending;
+use crate::sys::{INTERRUPT_AGAIN, INTERRUPTS_MOST};
 use crate::waker::Mailbox;
 use crate::waker::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait_while};
 
 /// The most orders that wait for a loop that does not answer.
 const ORDERS_MOST: usize = 1_000;
-
-/// How often a thread in a blocking call is interrupted until it knows that its connection ends. An
-/// interrupt between two calls has no effect.
-const INTERRUPTS_MOST: usize = 20;
-const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
 
 /// The desk of one loop.
 pub(crate) struct Desk {
@@ -102,7 +99,7 @@ pub(crate) trait Progress: Send + Sync {
     /// Returns `status` with what is known of the connection now.
     fn fill(&self, status: ConnectionStatus, now: Instant) -> ConnectionStatus;
 
-    /// Has the connection end. Returns false if its thread does not know of it yet, and this has to be
+    /// Ends the connection. Returns false if its thread does not know of it yet, and this has to be
     /// repeated.
     fn end_by(&self, ending: Ending) -> bool;
 }
@@ -136,6 +133,13 @@ impl Pass {
     /// Lists a connection that cannot be ended now.
     pub(crate) fn list(&mut self, status: ConnectionStatus) {
         self.list.push(status);
+    }
+
+    /// Returns the next `most` slots, which the pass looks at now.
+    pub(crate) fn next(&mut self, most: usize) -> Range<usize> {
+        let slots = self.cursor..self.cursor.saturating_add(most);
+        self.cursor = slots.end;
+        slots
     }
 
     /// Lists a connection. Returns how it is to be ended, if at all.

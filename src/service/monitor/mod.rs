@@ -8,7 +8,7 @@
 //! which is at most a quarter of a second older than the trouble.
 //!
 //! What a monitor costs: nothing for a message, some ten instructions for a turn, and four turns a
-//! second for a loop that is idle. A server that nobody [monitors](crate::Server::monitor) pays nothing.
+//! second for a loop that is idle. A server without a [monitor](crate::Server::monitor) pays nothing.
 //!
 //! # What each model knows
 //!
@@ -196,7 +196,7 @@ impl Monitor {
         }
     }
 
-    /// Has all loops look at their connections, and returns those that `query` selects.
+    /// Asks all loops for their connections, and returns those that `query` selects.
     fn pass(&self, query: &Query, order: Option<&Arc<EndOrder>>) -> Listing {
         let now = Instant::now();
         let patience = self.patience.min(FOREVER);

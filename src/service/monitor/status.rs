@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::address::{Address, Peer};
 use crate::service::monitor::Histogram;
+use crate::session::{Protocol, Session, Tick};
 use crate::statistics::Statistics;
 
 /// The state of a server at a moment: the sum of all of its loops.
@@ -94,6 +95,28 @@ impl ConnectionStatus {
             sent: None,
             held: None,
             state,
+        }
+    }
+
+    /// Returns what a loop knows of a session.
+    pub(crate) fn of<P: Protocol>(session: &Session<P>, now: Tick) -> Self {
+        let (received, sent, moved) = session.traffic();
+        let (stalled, paused) = session.waits_for();
+        let state = match () {
+            () if session.is_closing() => ConnectionState::Closing,
+            () if session.was_asked_to_finish() => ConnectionState::Finishing,
+            () if session.is_opening() => ConnectionState::Handshake,
+            () if stalled => ConnectionState::Stalled,
+            () if paused => ConnectionState::Paused,
+            () => ConnectionState::Open,
+        };
+        let age = now.since(session.began());
+        Self {
+            idle: Some(now.since(moved)),
+            received: Some(received),
+            sent: Some(sent),
+            held: Some(session.held().saturating_add(session.posted())),
+            ..Self::new(session.peer().clone(), age, state)
         }
     }
 

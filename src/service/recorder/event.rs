@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::{CloseReason, Deadline};
 use crate::service::recorder::format::{Fields, RecordingError, push_bytes, push_number};
-use crate::service::recorder::head::nanos;
+use crate::session::nanos;
 
 /// An event on a recorded connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -54,19 +54,14 @@ impl<W: Write> Counted<W> {
 
 /// Writes the record of all connections. `date` is the time since the beginning of 1970 at which the
 /// record began, in nanoseconds plus one, or 0 if that is not known.
-pub(super) fn write(
-    output: impl Write,
-    store: &Store,
-    content: bool,
-    date: u64,
-) -> io::Result<Written> {
+pub(super) fn write(output: impl Write, store: &Store, date: u64) -> io::Result<Written> {
     let mut output = Counted {
         inner: output,
         bytes: 0,
     };
     output.put(&MAGIC)?;
     output.put(&[VERSION])?;
-    let mut head = vec![u8::from(content)];
+    let mut head = vec![u8::from(store.has_content())];
     push_number(&mut head, date);
     output.block(HEAD, &head)?;
 
@@ -116,7 +111,7 @@ pub(super) fn check(path: &Path) -> io::Result<()> {
     fs::remove_file(temporary)
 }
 
-/// Creates a new file in the directory of `path`, which nobody but its owner may read.
+/// Creates a new file in the directory of `path`, which only its owner may read.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     let Some(name) = path.file_name() else {
         let problem = "is not the name of a file";

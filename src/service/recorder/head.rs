@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::address::{Address, Credentials, Peer};
 use crate::config::Config;
 use crate::service::recorder::format::{Fields, RecordingError, push_bytes, push_number};
-use crate::session::Transport;
+use crate::session::{Transport, nanos};
 
 /// A connection as it was opened.
 #[derive(Clone, Debug)]
@@ -202,9 +202,4 @@ fn read_address(fields: &mut Fields<'_>) -> Result<Option<Address>, RecordingErr
         b'd' => Address::Unixgram(OsStr::from_bytes(fields.bytes()?).into()),
         _ => return Err(start.wrong("an unknown kind of address")),
     }))
-}
-
-/// Returns a duration in nanoseconds; one of more than 584 years counts as that.
-pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -74,10 +74,9 @@ pub use self::recording::{RecordedConnection, Recording, RecordingReader};
 
 use crate::LOG_TARGET;
 use crate::address::Peer;
-use crate::service::recorder::head::nanos;
 use crate::service::recorder::saver::{Saver, When};
 use crate::service::recorder::store::{Logger, Store};
-use crate::session::{Actions, Ended, Factory, Listing, OpenConnection, Refusal, Transport};
+use crate::session::{Actions, Ended, Factory, Listing, OpenConnection, Refusal, Transport, nanos};
 use crate::sys;
 use crate::waker::sync::{Mutex, lock};
 
@@ -315,13 +314,13 @@ impl Recorder {
         self.shared.store.open(transport)
     }
 
-    /// Has a thread of the recorder's own write the record like [`save`](Self::save), and returns at once.
+    /// Writes the record like [`save`](Self::save), on a thread of the recorder's own, and returns at once.
     /// A failure is logged. Does nothing if there is no file for it.
     pub fn save_in_background(&self) {
         self.ask(When::Now);
     }
 
-    /// Has the thread write the record, but not too often.
+    /// Asks the thread to write the record, but not too often.
     fn save_soon(&self) {
         self.ask(When::Soon);
     }
@@ -370,8 +369,7 @@ impl Shared {
     fn write(&self, output: impl Write) -> io::Result<Written> {
         let date = self.options.date;
         let date = date.map_or(0, |(_, since)| nanos(since).saturating_add(1));
-        let content = self.options.content == Content::Full;
-        file::write(output, &self.store, content, date)
+        file::write(output, &self.store, date)
     }
 }
 

@@ -228,7 +228,7 @@ impl<P: Protocol> Protocol for Recorded<P> {
     }
 }
 
-/// Has the record written if the last call of a protocol panics.
+/// Writes the record if the last call of a protocol panics.
 struct SaveOnPanic<'a>(&'a Recorder);
 
 impl Drop for SaveOnPanic<'_> {

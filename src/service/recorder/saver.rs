@@ -34,7 +34,7 @@ pub(super) enum When {
     Soon,
 }
 
-/// Has the record written by a thread, which starts if there is none. What is asked for while it writes
+/// Asks a thread to write the record, and starts one if there is none. What is asked for while it writes
 /// is written once more after that.
 pub(super) fn save(shared: &Arc<Shared>, when: When) {
     let mut state = lock(&shared.saver.state);

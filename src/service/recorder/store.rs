@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::service::recorder::event::{Chunk, Happening, Moment, push};
-use crate::service::recorder::head::{Head, nanos};
-use crate::session::{Tap, Transport};
+use crate::service::recorder::head::Head;
+use crate::session::{Tap, Transport, nanos};
 use crate::waker::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 /// What a record costs besides its bytes: its entry, the lock, and the protocol's handle.
@@ -177,6 +177,11 @@ impl Store {
         }
     }
 
+    /// Returns whether the content of what was read and written is recorded, and not only its length.
+    pub(super) fn has_content(&self) -> bool {
+        self.content
+    }
+
     /// Calls `write` with the record of each connection, in the order in which they were opened. Returns how
     /// many there are, and how many were evicted.
     pub(super) fn each<E>(
@@ -224,36 +229,31 @@ impl Logger {
 
     /// Records what the protocol wants of its connection after a call, if that has changed.
     pub(super) fn note_wants(&self, transport: &Transport<'_>, due: Option<Instant>) {
-        self.note_due(due);
         let wants = [
             transport.is_closing(),
             transport.is_finishing(),
             transport.is_paused(),
         ];
         let mut events = self.log.events();
-        if events.wants == wants {
-            return;
-        }
-        events.wants = wants;
+        let is_due_changed = events.due != due;
+        let are_wants_changed = events.wants != wants;
+        let opened = events.opened;
+        (events.due, events.wants) = (due, wants);
         drop(events);
-        let [closing, finished, paused] = wants;
-        let changed = Happening::Changed {
-            closing,
-            finished,
-            paused,
-        };
-        self.push(&changed, None);
-    }
 
-    fn note_due(&self, due: Option<Instant>) {
-        let mut events = self.log.events();
-        if events.due == due {
-            return;
+        if is_due_changed {
+            let after = due.map(|due| due.saturating_duration_since(opened));
+            self.push(&Happening::Due(after), None);
         }
-        events.due = due;
-        let after = due.map(|due| due.saturating_duration_since(events.opened));
-        drop(events);
-        self.push(&Happening::Due(after), None);
+        if are_wants_changed {
+            let [closing, finished, paused] = wants;
+            let changed = Happening::Changed {
+                closing,
+                finished,
+                paused,
+            };
+            self.push(&changed, None);
+        }
     }
 
     /// Records something that the protocol has done.

@@ -231,7 +231,7 @@ impl<A: Send + 'static> Upstream<A> {
         Ok(Reply::new(outcome, queue, number))
     }
 
-    /// Sends a request whose answer nobody takes. Nobody is told if it is lost, either.
+    /// Sends a request whose answer is dropped. If it is lost, that is not reported either.
     ///
     /// # Errors
     /// As of [`request`](Self::request).

@@ -45,7 +45,7 @@ impl<A> Reply<A> {
 
 impl<A> Drop for Reply<A> {
     fn drop(&mut self) {
-        // Nobody else has it when the answer was delivered.
+        // No other handle is left when the answer was delivered.
         if Arc::strong_count(&self.outcome) > 1 {
             let queue = self.queue.upgrade();
             queue.inspect(|queue| queue.cancel(self.number));

@@ -337,7 +337,7 @@ impl<A> State<A> {
         }
     }
 
-    /// Closes connections that nobody needs. Returns when another one may not be needed any more.
+    /// Closes connections that are not needed. Returns when another one may not be needed any more.
     fn retire(&mut self, now: Instant) -> Option<Instant> {
         let mut extra = self.live().saturating_sub(self.limits.min_connections);
         let timeout = self.limits.idle_timeout?;

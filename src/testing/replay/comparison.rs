@@ -1,9 +1,8 @@
 //! What a protocol has written, compared with what was recorded.
 
-use std::mem;
-use std::sync::{Mutex, PoisonError};
-
 use crate::session::Tap;
+use crate::waker::sync::{Mutex, lock};
+use std::mem;
 
 /// How many bytes are shown of what differs, and how many of those before it.
 const EXCERPT: usize = 64;
@@ -15,13 +14,13 @@ pub(super) struct Output(Mutex<Vec<u8>>);
 
 impl Output {
     fn take(&self) -> Vec<u8> {
-        mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut lock(&self.0))
     }
 }
 
 impl Tap for Output {
     fn wrote(&self, data: &[u8]) {
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = lock(&self.0);
         output.extend_from_slice(data);
     }
 }

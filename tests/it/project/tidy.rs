@@ -75,6 +75,7 @@ const READS_FILES: &str = "layer/tls/pem";
 const UNSAFE: [(&str, &str); 13] = [
     ("src", "sys/groups.rs"),
     ("src", "sys/groups_linux.rs"),
+    ("src", "sys/interruptible.rs"),
     ("src", "sys/mod.rs"),
     ("src", "sys/passed.rs"),
     ("src", "sys/socket_file.rs"),

@@ -757,7 +757,7 @@ fn a_shutdown_lets_sessions_finish() {
     turns(&mut reactor);
     assert_eq!(sent(&mut reactor), own(&[(2_000, "ok?"), (3_000, "ok?")]));
 
-    // Who is known is heard, and nobody else.
+    // Only a peer that is known is heard.
     assert_eq!(
         deliver(&mut reactor, &[(2_000, "yes"), (4_000, "hello")]),
         own(&[(2_000, "bye")])

@@ -280,7 +280,7 @@ fn what_is_more_than_bytes_stays() {
         let client = old.client();
         let left = old.leave();
         assert_eq!(left.len(), usize::from(moves), "{kind:?}");
-        // Nobody is told of an end, and none is counted, unless the protocol panics.
+        // No end is reported or counted, unless the protocol panics.
         let ends = usize::from(kind == Kind::Panics);
         assert_eq!(lost.get(), ends, "{kind:?}");
         let counted = *old.reactor.statistics();

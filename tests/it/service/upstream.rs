@@ -493,7 +493,7 @@ fn a_protocol_that_fails_is_made_again() {
     let peer = it.peer();
     it.server.send(peer, b"unasked\n");
     assert_ne!(it.server.seen(peer), Seen::Open);
-    // The peer has not closed yet, and nobody waits for that.
+    // The peer has not closed yet, and that is not waited for.
     assert_eq!(it.upstream.connections(), 0);
     it.server.advance(millis(100));
     let peer = it.peer();

@@ -193,7 +193,7 @@ fn a_new_process_may_listen_elsewhere_too_and_have_other_loops() {
         assert_eq!(site.old_ends().code(), Some(0));
         assert!(
             !site.directory.path("gone").exists(),
-            "nobody listens there"
+            "no server listens there"
         );
         site.end();
     }

@@ -188,7 +188,7 @@ fn a_file_that_cannot_be_written_is_an_error_at_the_start() {
     assert!(text.contains("/nonexistent/pid"), "{text}");
 }
 
-/// Nobody but a former process sets the variable, and what it names has to be there.
+/// Only a former process sets the variable, and what it names has to be there.
 #[test]
 fn a_variable_without_descriptors_is_an_error() {
     for value in [

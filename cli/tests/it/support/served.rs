@@ -197,7 +197,7 @@ impl Served {
         (self.child.wait().expect("our child"), stderr, stdout)
     }
 
-    /// Waits until nobody logs any more, and returns the lines that were not waited for.
+    /// Waits until no more lines come, and returns the lines that were not waited for.
     #[track_caller]
     pub(crate) fn log(&self) -> Vec<String> {
         self.stderr.rest()

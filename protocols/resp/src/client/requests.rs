@@ -1,6 +1,6 @@
 //! The protocol of a connection for requests.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use serveloop::service::Link;
 use serveloop::{Ended, Protocol, ProtocolError, Transport};
@@ -76,19 +76,6 @@ impl Requests {
     }
 }
 
-/// Takes the first value from `data`. Returns `None` if it is not complete, otherwise also its length.
-pub(super) fn take(
-    scanner: &mut Scanner,
-    data: &[u8],
-    most: usize,
-) -> Result<Option<(Value, usize)>, ProtocolError> {
-    let Some(length) = scanner.scan(data, most)? else {
-        return Ok(None);
-    };
-    let value = Value::read(&data[..length]).ok_or("a number that is none")?;
-    Ok(Some((value, length)))
-}
-
 impl Protocol for Requests {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         if self.missing == 0 {
@@ -104,15 +91,11 @@ impl Protocol for Requests {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        let most = transport.limits().max_frame;
-        let mut taken = 0;
-        while let Some((value, length)) = take(&mut self.scanner, &data[taken..], most)? {
-            taken += length;
-            self.handle(value, transport)?;
-            if taken == data.len() || !transport.has_turn() {
-                break;
-            }
-        }
+        let mut scanner = mem::take(&mut self.scanner);
+        let taken = scanner.take(data, transport, |value, transport| {
+            self.handle(value, transport)
+        })?;
+        self.scanner = scanner;
         self.link.send(transport);
         Ok(taken)
     }

@@ -1,7 +1,8 @@
 //! Finds where a value ends.
 
-use serveloop::ProtocolError;
+use serveloop::{ProtocolError, Transport};
 
+use crate::client::Value;
 use crate::number;
 
 /// The deepest nesting of arrays and maps.
@@ -21,6 +22,33 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
+    /// Passes each value that is complete at the front of `data` to `handle`, for as long as it is the
+    /// protocol's turn. Returns how many bytes they have.
+    ///
+    /// # Errors
+    /// The data is no value, or `handle` fails.
+    pub(super) fn take(
+        &mut self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+        mut handle: impl FnMut(Value, &mut Transport<'_>) -> Result<(), ProtocolError>,
+    ) -> Result<usize, ProtocolError> {
+        let most = transport.limits().max_frame;
+        let mut taken = 0;
+        while let Some(length) = self.scan(&data[taken..], most)? {
+            let value = &data[taken..taken + length];
+            taken += length;
+            handle(
+                Value::read(value).ok_or("a number that is none")?,
+                transport,
+            )?;
+            if taken == data.len() || !transport.has_turn() {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
     /// Returns the length of the first value, or `None` if it is not complete. Then a new scan begins.
     /// A value has at most `most` bytes.
     ///

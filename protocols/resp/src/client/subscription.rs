@@ -1,12 +1,11 @@
 //! The protocol of a connection that is subscribed to channels.
 
-use std::fmt;
 use std::time::{Duration, Instant};
+use std::{fmt, mem};
 
 use serveloop::service::Link;
 use serveloop::{Ended, Protocol, ProtocolError, Transport};
 
-use crate::client::requests::take;
 use crate::client::scanner::Scanner;
 use crate::client::{Value, request};
 
@@ -173,15 +172,11 @@ impl<S: Subscriber> Protocol for Subscription<S> {
         self.due = transport.now().checked_add(SILENCE);
         self.is_asked = false;
 
-        let most = transport.limits().max_frame;
-        let mut taken = 0;
-        while let Some((value, length)) = take(&mut self.scanner, &data[taken..], most)? {
-            taken += length;
-            self.handle(value, transport)?;
-            if taken == data.len() || !transport.has_turn() {
-                break;
-            }
-        }
+        let mut scanner = mem::take(&mut self.scanner);
+        let taken = scanner.take(data, transport, |value, transport| {
+            self.handle(value, transport)
+        })?;
+        self.scanner = scanner;
         Ok(taken)
     }
 

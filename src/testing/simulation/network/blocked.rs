@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::models::{INTERRUPT_AGAIN, Interrupt};
+use crate::models::Interrupt;
+use crate::sys::INTERRUPT_AGAIN;
 use crate::testing::simulation::ledger::{Justification, Slip};
 use crate::testing::simulation::network::clients::Action;
 use crate::testing::simulation::network::{Call, Network, Wakeup};

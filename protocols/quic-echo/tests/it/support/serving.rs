@@ -78,7 +78,7 @@ impl Factory for Announced {
     }
 
     fn started(&mut self, _: &mut Actions<'_, EchoSession>) {
-        // The second worker may be late, when nobody waits any more.
+        // The second worker may be late, when no client waits any more.
         let _ = self.ready.send(());
     }
 }
