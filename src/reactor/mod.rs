@@ -134,6 +134,8 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     /// The factory knows that the loop serves, and when it may be told next that its time has come.
     has_started: bool,
     next_tick: Tick,
+    /// When the factory is to be told, as it said before the wait.
+    factory_due: Option<Tick>,
     /// The factory wants the loop to end with its last connection.
     is_retired: bool,
     shutdown: Shutdown,
@@ -234,6 +236,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             postponed: Postponed::new(),
             has_started: false,
             next_tick: Tick::ZERO,
+            factory_due: None,
             is_retired: false,
             shutdown: Shutdown::default(),
             zero,
@@ -404,7 +407,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
         self.now();
         self.ended = self.env.clock.tick();
-        self.patience()
+        self.patience(self.factory_deadline())
     }
 
     /// Returns the loop's counters.

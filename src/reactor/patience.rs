@@ -7,8 +7,9 @@ use crate::reactor::Reactor;
 use crate::session::{Factory, Tick};
 
 impl<F: Factory, N: Net> Reactor<F, N> {
-    /// Returns how long the loop may wait if no event comes; `None` means without limit.
-    pub(super) fn patience(&self) -> Option<Duration> {
+    /// Returns how long the loop may wait if no event comes, and the factory is to be told something at
+    /// `factory`; `None` means without limit.
+    pub(super) fn patience(&self, factory: Option<Tick>) -> Option<Duration> {
         let accepts = self.listeners.is_ready() && !self.is_full();
         let begins = !self.requests.connects.is_empty() || self.shutdown.is_requested();
         if accepts || begins || self.connections.is_busy() || self.sessions.is_busy() {
@@ -25,7 +26,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         if has_more {
             next = next.into_iter().chain(self.unusual_deadline()).min();
         }
-        if let Some(at) = self.factory_deadline() {
+        if let Some(at) = factory {
             next = Some(next.map_or(at, |next| next.min(at)));
         }
 

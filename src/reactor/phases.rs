@@ -29,7 +29,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.ended = self.read_clock();
         }
 
-        let timeout = match (self.patience(), timeout) {
+        self.factory_due = self.factory_deadline();
+        let timeout = match (self.patience(self.factory_due), timeout) {
             (Some(own), Some(asked)) => Some(own.min(asked)),
             (own, asked) => own.or(asked),
         };
@@ -136,7 +137,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         {
             self.requests.again = None;
         }
-        if self.factory_deadline().is_some_and(|at| at <= now) {
+        // Asked before the wait, and again only if that time has come: what the turn itself brought
+        // forward is for the next turn, which does not wait then.
+        if self.factory_due.is_some_and(|at| at <= now)
+            && self.factory_deadline().is_some_and(|at| at <= now)
+        {
             self.next_tick = now.after(REPEAT);
             self.act(F::handle_timeout);
         }

@@ -4,6 +4,7 @@
     reason = "calls into the C library that no dependency wraps"
 )]
 
+pub(crate) mod bytes;
 mod groups;
 mod interruptible;
 mod passed;

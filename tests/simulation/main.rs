@@ -7,6 +7,8 @@
 //! `--system /` is all systems inside a layer or behind PROXY headers, `--system /tls` those in TLS, and
 //! `--system echo/scrambled` one of them; `--system +` is those under the driver that blocks, and
 //! `--system echo/scrambled+blocking` one of them. `--system all` is all of these and the plain ones.
+//!
+//! `SERVELOOP_FULL=1` has the tests that take longest in full.
 
 mod alone;
 mod blocking;
@@ -21,7 +23,9 @@ mod systems;
 
 use std::collections::BTreeSet;
 use std::env;
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -38,26 +42,26 @@ const TESTS: [(&str, fn()); 18] = [
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
     }),
-    ("four_thousand_runs_in_layers", || {
-        let tally = Tally::of(0..4_000, Some(IN_LAYERS));
+    ("runs_in_layers", || {
+        let tally = Tally::of(0..size(4_000, 1_500), Some(IN_LAYERS));
         assert_eq!(tally.failures, 0);
     }),
-    ("four_thousand_runs_of_the_blocking_driver", || {
-        let tally = Tally::of(0..4_200, Some(blocking::ALL));
+    ("runs_of_the_blocking_driver", || {
+        let tally = Tally::of(0..size(4_200, 1_500), Some(blocking::ALL));
         assert_eq!(tally.failures, 0);
     }),
     ("each_call_fails_in_every_way", || {
-        let cells = calls::fail_each_call(150);
+        let cells = calls::fail_each_call(size(150, 40));
         println!("  {cells} runs, one failing call each");
-        assert!(cells >= 5_000, "{cells} only");
+        assert!(cells >= size(15_000, 5_000), "{cells} only");
     }),
     ("each_call_that_blocks_fails_in_every_way", || {
-        let cells = calls::fail_each_call_that_blocks(150);
+        let cells = calls::fail_each_call_that_blocks(size(150, 40));
         println!("  {cells} runs, one failing call each");
-        assert!(cells >= 5_000, "{cells} only");
+        assert!(cells >= size(15_000, 5_000), "{cells} only");
     }),
     ("each_call_is_short", || {
-        let runs = calls::shorten_each_call(100);
+        let runs = calls::shorten_each_call(size(100, 50));
         println!("  {runs} runs, in each one call that moves one byte");
         assert!(runs >= 800, "{runs} only");
     }),
@@ -121,10 +125,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("\nrunning {} tests", chosen.len());
-    let failed = chosen
-        .iter()
-        .filter(|(name, test)| !passes(name, *test))
-        .count();
+    let failed = failures(&chosen);
     let outcome = if failed == 0 { "ok" } else { "FAILED" };
     println!(
         "\ntest result: {outcome}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out\n",
@@ -134,10 +135,35 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
+/// Runs the tests, as many at a time as there are cores, and returns how many fail.
+fn failures(tests: &[&(&str, fn())]) -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some((name, test)) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    failed.fetch_add(usize::from(!passes(name, *test)), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    failed.into_inner()
+}
+
 fn passes(name: &str, test: fn()) -> bool {
     let passed = thread::spawn(test).join().is_ok();
     println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
     passed
+}
+
+/// How much of something a test tries.
+fn size<T>(full: T, modest: T) -> T {
+    if env::var_os("SERVELOOP_FULL").is_some() {
+        full
+    } else {
+        modest
+    }
 }
 
 /// What many runs were like.

@@ -236,8 +236,8 @@ fn who_does_not_answer_is_explained() {
     let directory = Directory::new();
     let nowhere = directory.uri("unix", "nowhere");
     for (admin, part) in [
-        (nowhere.as_str(), "was the server started with --admin"),
-        ("tcp://127.0.0.1:1", "was the server started with --admin"),
+        (nowhere.as_str(), "was one started with --admin"),
+        ("tcp://127.0.0.1:1", "was one started with --admin"),
     ] {
         let outcome = Outcome::new(&["ctl", "--admin", admin, "ls"]);
         assert_eq!(outcome.code, Some(1), "{admin}");
