@@ -60,7 +60,7 @@ use crate::transcript::Transcript;
 use crate::unblocked::{LAST_WAIT, write_at_once, write_within};
 use crate::verbosity::{Verbosity, has_colors};
 
-/// Runs ready-made network servers on one event loop, with clients and a benchmark for them.
+/// Runs ready-made network servers, with clients and a benchmark for them.
 ///
 /// Start a server:
 ///
@@ -82,9 +82,9 @@ use crate::verbosity::{Verbosity, has_colors};
 ///   $ serveloop serve hello --listen tcp://[::1]:7000 --listen unix:///tmp/hello.sock --idle-timeout 5m
 ///
 /// Ctrl-C lets a server finish its open connections; a second Ctrl-C ends them. The exit status is 0
-/// after an orderly end, 1 after a failure and 2 for an invalid command line. A client that SIGHUP,
-/// SIGINT or SIGTERM ended has the status 129, 130 or 143. A server has 130 or 143 if a second SIGINT
-/// or SIGTERM cut its shutdown short.
+/// after an orderly end, 1 after a failure and 2 for an invalid command line. A client that is ended by
+/// SIGHUP, SIGINT or SIGTERM exits with 129, 130 or 143. A server exits with 130, 131 or 143 if a second
+/// SIGINT, SIGQUIT or SIGTERM cuts its shutdown short.
 #[derive(Debug, Parser)]
 #[command(name = "serveloop", version, verbatim_doc_comment)]
 struct Cli {

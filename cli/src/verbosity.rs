@@ -50,9 +50,9 @@ enum Level {
     Error,
     /// What may need a change
     Warn,
-    /// What a server does
+    /// What a server does, with at most 100 lines a second about connections
     Info,
-    /// Every connection, as with -v
+    /// Every connection, and everyday ends such as resets, as with -v
     Debug,
     /// Everything, as with -vv
     Trace,

@@ -76,7 +76,7 @@ const DASH: &str = "-";
 ///
 ///   $ serveloop bench --target tls://localhost:9443 --ca cert.pem --churn --connections 10 --resume
 ///
-/// Without more, servers have to send back what they receive. Measure servers of other protocols, our own
+/// By default, servers have to send back what they receive. Measure servers of other protocols, our own
 /// or any other: http sends a GET, resp the PING of Redis, websocket a text after its handshake.
 ///
 ///   $ serveloop bench --protocol http --compare event-loop,threaded
@@ -137,14 +137,15 @@ const DASH: &str = "-";
 ///
 /// --json writes an object with "command", "date", "machine", "method", "ended" (why it ended early, or
 /// null) and "results", a list of objects: "server", "protocol" (echo, http, resp, websocket, text,
-/// length-prefix), "load" (closed, open, churn), "connections", "idle", "size", "depth", "rate", "skipped" (why it was not measured, or not in all rounds, or null)
-/// and "measured" (or null): "rounds" (how many were measured), "per_second", "latency_microseconds"
-/// ("p50", "p90", "p99", "p99.9", "max"), "handshakes_per_second" (with --churn over TLS: "full" and
-/// "resumed"), "server_microseconds_per_message", "server_bytes_per_connection",
-/// "system_calls_per_message", "generator_busy", "server_busy",
-/// "generator_waited" (fractions of the time, 0 to 1), "generator_was_the_limit", "deliveries" (with
-/// --subscribe: "lost" and "reordered", of all rounds), "rate_was_kept", and
-/// "timeline", twenty slices of each round ("round", "seconds" at its end, "messages", "p50", "p99", "max").
+/// length-prefix), "load" (closed, open, churn), "connections", "idle", "size", "depth", "rate",
+/// "skipped" (why it was not measured, or not in all rounds, or null) and "measured" (or null): "rounds"
+/// (how many were measured), "per_second", "latency_microseconds" ("p50", "p90", "p99", "p99.9", "max"),
+/// "handshakes_per_second" (with --churn over TLS: "full" and "resumed"),
+/// "server_microseconds_per_message", "server_bytes_per_connection", "system_calls_per_message",
+/// "generator_busy", "server_busy", "generator_waited" (fractions of the time, 0 to 1),
+/// "generator_was_the_limit", "deliveries" (with --subscribe: "lost" and "reordered", of all rounds),
+/// "rate_was_kept", and "timeline", twenty slices of each round ("round", "seconds" at its end,
+/// "messages", "p50", "p99", "max").
 /// Figures are objects with "median", "least" and "most"; unknown ones are null.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]

@@ -123,7 +123,7 @@ limits! {
             /// The most replies in a second to one IPv4 address or IPv6 network (/64)
             replies_per_second: usize, "NUMBER";
             /// Give each peer of a datagram socket a session, which gets all its datagrams and can answer
-            /// at any time, until it is idle for too long. Only with --model loop
+            /// at any time, until it is idle for too long. Only with --model event-loop
             sessions: bool, "BOOL";
             /// The most sessions of datagrams. New peers beyond half of it get a single answer each
             max_sessions: usize, "NUMBER";
@@ -168,7 +168,7 @@ limits! {
             max_output: Size, "SIZE";
             /// The most output that one message may add, such as a long reply, up to --max-buffered
             max_reply: Size, "SIZE";
-            /// The most that others may have for a connection to send, such as messages of a chat
+            /// The most that may wait for a connection from others, such as messages of a chat
             max_posted: Size, "SIZE";
             /// The longest message, and the most input to keep while a message is incomplete
             max_frame: Size, "SIZE";
@@ -186,10 +186,10 @@ limits! {
             idle_timeout: Timeout, "DURATION";
             /// How long output may wait without the peer accepting any of it; 0: no limit
             write_timeout: Timeout, "DURATION";
-            /// The fewest bytes in a second that a client sends of a message that it has begun, and takes
-            /// of output that waits for it; 0: no limit
+            /// The fewest bytes in a second that a client must send while its message is incomplete, and
+            /// must take while output waits for it; 0: no limit
             min_bytes_per_second: Size, "SIZE";
-            /// How long the averages of --min-bytes-per-second are over
+            /// The time over which --min-bytes-per-second is averaged
             min_rate_grace: Span, "DURATION";
             /// After we close first: how long a silent peer may take to close too; 0: do not wait
             linger_timeout: Timeout, "DURATION";

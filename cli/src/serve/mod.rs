@@ -77,8 +77,8 @@ const PASSED_LISTEN: &str = "systemd://";
 /// unix:@NAME is a name outside the file system.
 ///
 /// Behind a load balancer that sends PROXY headers, as HAProxy does with send-proxy or send-proxy-v2, logs
-/// and limits know the client that a header names. Only the networks of --trust are believed; the
-/// options of a listener (proxy=required, optional or off, and trust) go before those for all:
+/// and limits know the client that a header names. Only the networks of --trust are believed. The
+/// options of a listener (proxy=required, optional or off, and trust) override those for all:
 ///
 ///   $ serveloop serve echo --listen tcp://:9999 --proxy required --trust 10.0.0.0/8
 ///   $ serveloop serve echo --listen 'unix:///run/echo.sock?proxy=required&trust=unix'
@@ -91,7 +91,7 @@ const PASSED_LISTEN: &str = "systemd://";
 ///   $ serveloop serve echo --listen 'tcp://127.0.0.1:9999?allow=127.0.0.1'
 ///
 /// TLS has the scheme tls. Its options name the files of the certificate and of its key, in PEM format;
-/// with several pairs, the first is for clients that ask for no name of the others. With client-ca,
+/// with several pairs, the first is for clients that ask for no name in the others. With client-ca,
 /// clients have to show a certificate from an authority in that file, unless client-auth=optional is
 /// given. alpn lists application protocols. SIGHUP reads the files again:
 ///
@@ -105,12 +105,13 @@ const PASSED_LISTEN: &str = "systemd://";
 ///
 ///   $ systemd-socket-activate -l 127.0.0.1:9999 serveloop serve echo --listen systemd://
 ///
-/// If NOTIFY_SOCKET is set, the manager is told when clients are served, of reloads, of the end and, if
-/// it has a watchdog, that every loop turns.
+/// If NOTIFY_SOCKET is set, the manager is told when the server is ready, reloads and stops, and, if it
+/// has a watchdog, that every loop still turns.
 ///
-/// A file in TOML can say what options say. A key is the name of an option; a value that can be given
+/// Options can also be in a file in TOML. A key is the name of an option; a value that can be given
 /// several times is an array; a listener may be a section with its own options; and those of the
-/// protocol follow in a section of its name, or outside of it. Typed options go before those of the file:
+/// protocol follow in a section of its name, or outside of it. Options on the command line override
+/// those of the file:
 ///
 ///   $ serveloop serve --config hello.toml
 ///   $ serveloop serve hello --config hello.toml --delay 0
@@ -139,7 +140,7 @@ const PASSED_LISTEN: &str = "systemd://";
 /// SIGTERM, SIGINT (Ctrl-C) and SIGQUIT shut the server down: it stops accepting connections, sends
 /// the replies that are still due, and ends the connections that are still open after --drain-timeout.
 /// A second signal, more than half a second after the first, ends them at once. With --drain-delay,
-/// the server goes on for that time before. SIGUSR1 writes the statistics to the log. SIGHUP is ignored
+/// the server goes on for that time first. SIGUSR1 writes the statistics to the log. SIGHUP is ignored
 /// if there is nothing to read again.
 ///
 /// SIGUSR2 replaces the server by a new process of the program that is at its path now, with the same
@@ -187,14 +188,14 @@ pub(crate) struct Serve {
     given_listen: GivenListen,
     #[command(subcommand)]
     protocol: Protocol,
-    /// A file in TOML that says what options say: a key is the name of an option, without hyphens at its
-    /// beginning. Typed options go before those of the file
+    /// A file of options in TOML: a key is the name of an option, without the hyphens in front. Options on
+    /// the command line override those of the file
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to listen: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH,
-    /// unixgram://PATH, systemd://NAME or fd://N. Can be given several times. With port 0 the system chooses the port. Without HOST the server listens on
-    /// every address. Options of this listener follow in a query, as in
-    /// tcp://:9999?keepalive=60s&backlog=4096.
+    /// unixgram://PATH, systemd://NAME or fd://N. Can be given several times. With port 0 the system
+    /// chooses the port. Without HOST the server listens on every address. Options of this listener
+    /// follow in a query, as in tcp://:9999?keepalive=60s&backlog=4096.
     #[arg(
         long,
         value_name = "URI",

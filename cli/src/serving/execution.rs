@@ -27,6 +27,7 @@ use crate::signals::{tell_from_a_thread, tell_heard};
 use crate::units::at_least_one;
 
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Model")]
 pub(crate) struct Execution {
     /// How connections are served
     #[arg(long, global = true, value_enum, default_value_t = Model::EventLoop)]

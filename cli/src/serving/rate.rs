@@ -33,7 +33,7 @@ pub(crate) struct Rate {
         default_value_t = 0
     )]
     max_messages_per_second: u64,
-    /// The longest time whose unused rate a connection may use later
+    /// For how long a connection may save up a rate that it does not use, for a later burst
     #[arg(
         long,
         global = true,
