@@ -192,9 +192,9 @@ fn problem(reason: &CloseReason, name: &str, progress: Progress) -> Option<Strin
             "{reason}: perhaps the server requires a client's certificate ({SHOW})"
         )),
         _ if progress != Progress::Handshake => None,
-        CloseReason::Truncated | CloseReason::Closed | CloseReason::PeerClosed => Some(format!(
-            "the server closed the connection when {NOT_COMPLETE}"
-        )),
+        CloseReason::Truncated | CloseReason::Closed | CloseReason::PeerClosed => Some(
+            "the server closed the connection before the TLS handshake was complete".to_owned(),
+        ),
         CloseReason::TimedOut(Deadline::Handshake | Deadline::Idle | Deadline::Write) => {
             Some(format!("timed out: {NOT_COMPLETE} in time"))
         }

@@ -219,10 +219,7 @@ fn servers_without_tls_are_recognised() {
     let text = plain(&["--timeout", "1s"], |mut stream| {
         let _ = stream.read(&mut [0; 4096]);
     });
-    assert!(
-        text.contains("the TLS handshake was not complete"),
-        "{text}"
-    );
+    assert!(text.contains("the TLS handshake was"), "{text}");
     let text = plain(&["--timeout", "1s"], |mut stream| {
         let _ = io::copy(&mut stream, &mut io::sink());
     });

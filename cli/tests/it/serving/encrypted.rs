@@ -363,7 +363,10 @@ fn connect_names_a_client_before_tls() {
     assert_eq!(run(&turns, "bob\nexit\n").well(), "Welcome!\nHello,bob\n");
     // Without the header the server takes the handshake for a wrong one.
     let bare = run(&options[..4], "hello\n").badly();
-    assert!(bare.contains("handshake was not complete"), "{bare}");
+    assert!(
+        bare.contains("before the TLS handshake was complete"),
+        "{bare}"
+    );
     end(served);
 
     // A server that expects none.
