@@ -152,6 +152,7 @@ pub mod guide {
 [operations.md]: crate::guide::operations
 [driver.md]: crate::guide::driver
 [guide/SUMMARY.md]: crate::guide
+[../cookbook.md]: crate::guide::cookbook
 [../BENCHMARKS.md]: https://docs.rs/crate/serveloop/latest/source/docs/BENCHMARKS.md
 [../operations.md]: https://docs.rs/crate/serveloop/latest/source/docs/operations.md
 "

@@ -52,6 +52,10 @@ enum Others {
 
 impl Proxy {
     /// Serves the `trusted` proxies only. Other peers are refused when they connect.
+    ///
+    /// A connection that the proxy opens for itself, such as a health check (`LOCAL` in version 2),
+    /// names no client: it is served like any other, its peer is the proxy, and [`Peer::via`] is
+    /// `None`.
     #[must_use]
     pub fn required(trusted: NetworkList) -> Self {
         Self {
