@@ -63,14 +63,13 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// How long output may wait without the peer accepting any of it. Default 30 s.
     pub write_timeout: Option<Duration>,
-    /// The fewest bytes in a second, on average over each `min_rate_grace`, that a peer sends of a
-    /// message that it has begun, and takes of output that waits for it. A slower one is ended as by
-    /// `message_timeout`, `first_message_timeout` or `write_timeout`, which a peer of a byte now and then
-    /// does not exceed. Bytes that a protocol takes at once, such as parts of a body, are no message that
-    /// is incomplete. 0 is no limit. Default 0.
+    /// The fewest bytes per second, averaged over each `min_rate_grace`, that a peer must send while its
+    /// message is incomplete, and must take while output waits for it. A slower one is ended as if
+    /// `message_timeout`, `first_message_timeout` or `write_timeout` had passed. Bytes that a protocol takes
+    /// at once, such as parts of a body, do not count as an incomplete message. 0 is no limit. Default 0.
     pub min_bytes_per_second: usize,
-    /// How long the averages of `min_bytes_per_second` are over, and so how long a peer may be slow. Must
-    /// be more than 0. Default 10 s.
+    /// The time over which `min_bytes_per_second` is averaged, and so how long a peer may be slow. Must be
+    /// more than 0. Default 10 s.
     pub min_rate_grace: Duration,
     /// After we close first: how long a silent peer may take to close too. Closing the socket
     /// earlier could reset the connection and destroy our last reply. `None` closes the socket

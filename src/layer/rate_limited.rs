@@ -68,7 +68,8 @@ impl RateLimit {
         }
     }
 
-    /// Sets the longest time whose unused rate a peer may use later. By default one second.
+    /// Sets for how long a peer may save up a rate that it does not use, for a later burst. By default one
+    /// second.
     #[must_use]
     pub const fn with_burst(self, burst: Duration) -> Self {
         Self { burst, ..self }

@@ -172,7 +172,7 @@ pub trait Protocol {
     }
 
     /// Called after a [`Waker`](crate::Waker) of this connection was used. It may also be called
-    /// without a cause.
+    /// spuriously.
     fn woken(&mut self, transport: &mut Transport<'_>) {
         let _ = transport;
     }

@@ -96,7 +96,7 @@ pub trait MessageProtocol {
     }
 
     /// Called after a [`Waker`](serveloop::Waker) of this connection was used. It may also be called
-    /// without a cause.
+    /// spuriously.
     fn woken(&mut self, client: &mut MessageTransport<'_>) {
         let _ = client;
     }

@@ -86,6 +86,9 @@ impl Exchange {
 
     /// Allows the server to end the connection before the client has everything, as it does when a
     /// handler panics. The bytes that do arrive must still be right.
+    ///
+    /// Both exchanges of a proxy need it: the proxy passes what happens to one connection on to the
+    /// other, and a peer that has seen the end of the server's stream sends no more.
     #[must_use]
     pub fn may_be_cut(mut self) -> Self {
         self.may_be_cut = true;
