@@ -75,7 +75,7 @@ const READS_FILES: &str = "layer/tls/pem";
 
 /// Files that may contain unsafe code, for calls that only the C library offers and to register
 /// signal handlers.
-const UNSAFE: [(&str, &str); 15] = [
+const UNSAFE: &[(&str, &str)] = &[
     ("src", "sys/bytes.rs"),
     ("src", "sys/groups.rs"),
     ("src", "sys/groups_linux.rs"),
