@@ -9,7 +9,7 @@ use crate::session::{Actions, Connect, Ended, Factory, Refusal, Ticket};
 use crate::waker::Waker;
 use crate::waker::sync::{Mutex, MutexGuard, lock};
 
-/// A handle with which protocols, factories and threads have a loop open connections. A
+/// A handle by which protocols, factories and threads ask a loop to open connections. A
 /// [`Dialing`] makes one for each loop. Clones are the same handle.
 ///
 /// A connection has a protocol of the factory's type, `P`. To connect with a protocol of another kind

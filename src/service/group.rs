@@ -144,7 +144,7 @@ impl Group {
         was_member
     }
 
-    /// Has every member of a topic send `data`. Returns how many that are.
+    /// Sends `data` to every member of a topic. Returns how many there are.
     pub fn publish(&self, topic: impl AsRef<[u8]>, data: impl Into<Arc<[u8]>>) -> Published {
         self.publish_to(topic.as_ref(), data.into(), None)
     }

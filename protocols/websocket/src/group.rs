@@ -63,7 +63,7 @@ impl MessageGroup {
         self.0.leave(topic, id)
     }
 
-    /// Has every member of a topic send a message. Returns how many that are.
+    /// Sends a message to every member of a topic. Returns how many there are.
     pub fn publish<'m>(
         &self,
         topic: impl AsRef<[u8]>,

@@ -62,7 +62,7 @@ impl<'a> Request<'a> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// Returns the value of the first header field with this name, in capitals or not. A value that is not
+    /// Returns the value of the first header field with this name, ignoring case. A value that is not
     /// UTF-8 becomes the character U+FFFD.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a str> {
@@ -217,8 +217,8 @@ impl<'a> Request<'a> {
 }
 
 /// Returns the value of the field Sec-WebSocket-Accept for the value of a client's Sec-WebSocket-Key, or
-/// `None` if that is not 16 bytes in base64. Servers need it that read the request themselves, and then let
-/// a [`WebSocket`](crate::WebSocket) take over.
+/// `None` if that is not 16 bytes in base64. It is for servers that read the request themselves, and
+/// then let a [`WebSocket`](crate::WebSocket) take over.
 ///
 /// ```
 /// use serveloop_websocket::accept_key;

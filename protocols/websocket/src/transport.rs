@@ -312,7 +312,7 @@ impl<'a> MessageTransport<'a> {
         Ok(result?)
     }
 
-    /// Returns a handle with which others, on any thread, have this WebSocket send messages.
+    /// Returns a handle that sends messages to this WebSocket from any thread.
     pub fn outbox(&mut self) -> MessageOutbox {
         let mut outbox = None;
         self.wire
@@ -320,7 +320,7 @@ impl<'a> MessageTransport<'a> {
         MessageOutbox::new(outbox.expect("just made"))
     }
 
-    /// Returns a handle with which others have [`woken`](crate::MessageProtocol::woken) called.
+    /// Returns a handle that makes the loop call [`woken`](crate::MessageProtocol::woken), from any thread.
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.wire.shared().waker()
