@@ -63,10 +63,6 @@
 //! assert_eq!(session.sent(), expected.as_bytes());
 //! ```
 //!
-//! There are no commands but those of the table: a server whose clients use them needs its own `PING`,
-//! `HELLO` (which chooses the version, with [`Reply::set_version`]) and `COMMAND`
-//! ([`Commands::describe`]). The [`store`] has all of these.
-//!
 //! A server that asks a Redis itself has a [`client`].
 //!
 //! # Requests
