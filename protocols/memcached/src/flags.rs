@@ -17,9 +17,9 @@ pub(crate) struct Flags<'a> {
     /// A bit for each flag that is given.
     pub(crate) given: u128,
     pub(crate) mode: u8,
-    pub(crate) exptime: i32,
-    pub(crate) vivify_exptime: i32,
-    pub(crate) recache_exptime: i32,
+    pub(crate) exptime: i64,
+    pub(crate) vivify_exptime: i64,
+    pub(crate) recache_exptime: i64,
     pub(crate) client_flags: u32,
     pub(crate) unique: Option<u64>,
     pub(crate) initial: u64,

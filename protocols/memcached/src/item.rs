@@ -70,7 +70,7 @@ pub(crate) struct New<'a> {
     pub(crate) mode: Mode,
     pub(crate) value: &'a [u8],
     pub(crate) flags: u32,
-    pub(crate) exptime: i32,
+    pub(crate) exptime: i64,
     /// Store it only if this is the `unique` of what it replaces.
     pub(crate) unique: Option<u64>,
     /// If `unique` is that of an older item, store it as stale.

@@ -24,7 +24,7 @@ const ENTRY: usize = 160;
 const PROMOTED_AFTER: Duration = Duration::from_secs(1);
 
 /// A longer expiration time is not a number of seconds from now, but a time in Unix seconds.
-const RELATIVE_MOST: i32 = 60 * 60 * 24 * 30;
+const RELATIVE_MOST: i64 = 60 * 60 * 24 * 30;
 
 /// The items of a store, at one moment.
 pub(crate) struct Items {
@@ -83,7 +83,7 @@ impl Items {
 
     /// Returns when an item with this expiration time expires: never, at once if it is negative or in
     /// the past, after this many seconds, or at a time in Unix seconds.
-    pub(crate) fn expiry(&self, exptime: i32) -> Option<Instant> {
+    pub(crate) fn expiry(&self, exptime: i64) -> Option<Instant> {
         let seconds = match exptime {
             0 => return None,
             ..0 => 0,
@@ -268,7 +268,7 @@ impl Items {
     }
 
     /// Sets when an item expires, and returns it for a client that reads it.
-    pub(crate) fn touch(&mut self, key: &[u8], exptime: i32) -> Option<Item> {
+    pub(crate) fn touch(&mut self, key: &[u8], exptime: i64) -> Option<Item> {
         let expires = self.expiry(exptime);
         let found = self.fetch(key);
         self.statistics.count_touch(found.is_some());
@@ -296,7 +296,7 @@ impl Items {
     }
 
     /// Declares an item out of date.
-    pub(crate) fn invalidate(&mut self, key: &[u8], exptime: Option<i32>) {
+    pub(crate) fn invalidate(&mut self, key: &[u8], exptime: Option<i64>) {
         let unique = self.next_unique();
         let expires = exptime.map(|exptime| self.expiry(exptime));
         let Some(item) = self.peek(key) else {
@@ -307,9 +307,12 @@ impl Items {
     }
 
     /// Removes all items, now or when `delay` has passed.
-    pub(crate) fn flush_after(&mut self, delay: i32) {
+    pub(crate) fn flush_after(&mut self, delay: i64) {
         self.statistics.cmd_flush += 1;
-        self.flush_at = self.expiry(delay).or(Some(self.now));
+        self.flush_at = match delay {
+            0 => Some(self.now),
+            delay => self.expiry(delay),
+        };
         self.set_time(self.now);
     }
 

@@ -11,7 +11,7 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retrieval {
     shows_unique: bool,
-    exptime: Option<i32>,
+    exptime: Option<i64>,
 }
 
 impl Retrieval {

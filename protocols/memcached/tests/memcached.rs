@@ -169,6 +169,26 @@ fn times_are_relative_absolute_or_over() {
         &["set a 0 2147483647 1", "x", "get a"],
         &forever,
     );
+    // Neither is what comes after the 32 bits, in any command that has a time.
+    for time in ["2147483648", "4000000000", "9223372036854775807"] {
+        let store = [&format!("set a 0 {time} 1")[..], "x", "get a"];
+        talk(&mut client, &store, &forever);
+        talk(
+            &mut client,
+            &[&format!("touch a {time}"), &format!("gat {time} a")],
+            &["TOUCHED", "VALUE a 0 1", "x", "END"],
+        );
+        talk(
+            &mut client,
+            &[&format!("ms a 1 T{time}"), "x", &format!("mg a T{time} v")],
+            &["HD", "VA 1", "x"],
+        );
+        talk(
+            &mut client,
+            &[&format!("flush_all {time}"), "get a"],
+            &["OK", "VALUE a 0 1", "x", "END"],
+        );
+    }
     // A month is the longest time that is relative.
     talk(
         &mut client,

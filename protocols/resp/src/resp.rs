@@ -45,6 +45,14 @@ pub trait Service {
         let _ = transport;
     }
 
+    /// Returns whether the client is still to be sent what was [posted](serveloop::Transport::outbox) for
+    /// it. A client that has asked for no more of it takes what comes after the confirmation for the reply
+    /// to its next request. By default true.
+    fn awaits(&mut self, post: &Post) -> bool {
+        let _ = post;
+        true
+    }
+
     /// Returns how many bytes of memory the service keeps for this connection alone, which counts
     /// towards [`max_buffered`](serveloop::Config::max_buffered). It is asked after each call of
     /// `answer`, or after several. By default 0.
@@ -194,6 +202,9 @@ impl<S: Service> Protocol for Resp<S> {
 
     /// What is posted is an array of RESP2, of which pushed data of RESP3 differs in the first byte.
     fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        if !self.service.awaits(post) {
+            return;
+        }
         match (self.version, &**post) {
             (Version::Resp3, [b'*', rest @ ..]) => {
                 transport.write(b">");

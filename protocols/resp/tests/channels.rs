@@ -149,6 +149,36 @@ fn those_that_leave_are_no_members() {
     );
 }
 
+/// A message behind the confirmation would be the reply to the next request, for a client of RESP2. What a
+/// client publishes to itself is surely still on its way when it leaves.
+#[test]
+fn a_client_that_has_left_hears_nothing_of_what_was_published_before() {
+    let store = Store::new(Settings::default());
+    let mut ann = client_of(&store);
+    assert!(ask(&mut ann, "hello 3").starts_with('%'));
+    check(
+        &mut ann,
+        &[
+            (
+                "subscribe a b",
+                ">3 $9 subscribe $1 a :1 >3 $9 subscribe $1 b :2",
+            ),
+            ("psubscribe ?", ">3 $10 psubscribe $1 ? :3"),
+        ],
+    );
+
+    let lines = "publish a hi\r\npublish b hi\r\nunsubscribe a\r\npunsubscribe ?";
+    let left = ":2 :2 >3 $11 unsubscribe $1 a :2 >3 $12 punsubscribe $1 ? :1";
+    let kept = ">3 $7 message $1 b $2 hi";
+    assert_eq!(ask(&mut ann, lines), format!("{left} {kept}"));
+
+    let lines = "publish b hi\r\nunsubscribe\r\nget nothing";
+    assert_eq!(ask(&mut ann, lines), ":1 >3 $11 unsubscribe $1 b :0 _");
+    ask(&mut ann, "subscribe b");
+    let lines = "publish b hi\r\nreset\r\nget nothing";
+    assert_eq!(ask(&mut ann, lines), ":1 +RESET $-1");
+}
+
 /// Afterwards it is like everybody else.
 #[test]
 fn a_listener_may_be_silent_for_an_hour() {

@@ -375,6 +375,44 @@ fn memory_is_limited_by_refusal() {
     ]);
 }
 
+/// A value that replaces one of its own size needs no more memory.
+#[test]
+fn a_full_store_takes_other_values_under_old_keys() {
+    let settings = Settings {
+        max_memory: Some(5_000),
+        eviction: Eviction::NoEviction,
+        ..Settings::default()
+    };
+    let mut client = Client::of(&Store::new(settings));
+    let (old, new) = ("x".repeat(3_000), "y".repeat(3_000));
+    client.check(&[
+        (&format!("set a {old}"), "+OK"),
+        (&format!("set a {new}"), "+OK"),
+        (&format!("set a {old} ex 10"), "+OK"),
+        ("set b 1", "+OK"),
+        ("incr b", ":2"),
+        ("get a", &bulk(&old)),
+    ]);
+}
+
+/// What makes room may be the key that needs it.
+#[test]
+fn a_reply_tells_the_length_that_the_value_has() {
+    let settings = Settings {
+        max_memory: Some(5_000),
+        ..Settings::default()
+    };
+    let mut client = Client::of(&Store::new(settings));
+    let text = "x".repeat(3_000);
+    client.check(&[
+        (&format!("append a {text}"), ":3000"),
+        (&format!("append a {text}"), ":3000"),
+        ("strlen a", ":3000"),
+        ("setrange a 3990 0123456789", ":4000"),
+        ("strlen a", ":4000"),
+    ]);
+}
+
 #[test]
 fn what_expires_soonest_makes_room() {
     let settings = Settings {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serveloop::service::{Group, Lagging, Outbox};
 use serveloop::{Limits, Transport};
 
+use crate::number;
 use crate::reply::pushed;
 use crate::store::clients::Client;
 use crate::store::glob;
@@ -35,6 +36,26 @@ impl Kind {
         };
         [mark, name].concat()
     }
+}
+
+/// Returns what a message was published for: the channel or the pattern in it.
+fn addressed(message: &[u8]) -> Option<(Kind, &[u8])> {
+    let (kind, rest) = match message {
+        [b'*', b'3', _, _, rest @ ..] => (Kind::Channel, rest),
+        [b'*', b'4', _, _, rest @ ..] => (Kind::Pattern, rest),
+        _ => return None,
+    };
+    let (_, rest) = bulk(rest)?;
+    Some((kind, bulk(rest)?.0))
+}
+
+/// Splits a bulk string off.
+fn bulk(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = data.iter().position(|byte| *byte == b'\r')?;
+    let length = number::integer(data[..end].strip_prefix(b"$")?)?;
+    let length = usize::try_from(length).ok()?;
+    let text = data[end..].strip_prefix(b"\r\n")?;
+    Some((text.get(..length)?, text.get(length + 2..)?))
 }
 
 /// All channels and patterns that clients listen to.
@@ -128,6 +149,8 @@ pub(super) struct Listening {
     channels: BTreeSet<Vec<u8>>,
     patterns: BTreeSet<Vec<u8>>,
     bytes: usize,
+    /// Whether it has left some, for which messages may still be on their way.
+    has_left: bool,
     /// The connection's limits before, which also end one that sends nothing.
     limits: Arc<Limits>,
 }
@@ -148,6 +171,7 @@ impl Listening {
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             bytes: 0,
+            has_left: false,
             limits,
         }
     }
@@ -169,6 +193,7 @@ impl Listening {
     pub(super) fn leave(&mut self, kind: Kind, name: &[u8], channels: &Channels) {
         if self.names_mut(kind).remove(name) {
             self.bytes -= SUBSCRIPTION + name.len() * 2;
+            self.has_left = true;
             channels.leave(kind, name, self.outbox.id());
             self.note();
         }
@@ -189,6 +214,15 @@ impl Listening {
             Kind::Pattern => &self.patterns,
         };
         names.iter().cloned().collect()
+    }
+
+    /// Returns whether a message is for a channel or a pattern that was not left.
+    pub(super) fn is_for(&self, message: &[u8]) -> bool {
+        !self.has_left
+            || addressed(message).is_some_and(|(kind, name)| match kind {
+                Kind::Channel => self.channels.contains(name),
+                Kind::Pattern => self.patterns.contains(name),
+            })
     }
 
     /// Returns how many channels and patterns there are.

@@ -50,6 +50,11 @@ impl Connection {
         self.listening.is_some()
     }
 
+    /// Returns whether the client listens to the channel or the pattern that a message is for.
+    pub(super) fn is_listening_for(&self, message: &[u8]) -> bool {
+        self.listening.as_ref().is_some_and(|it| it.is_for(message))
+    }
+
     /// Returns how many bytes of memory the subscriptions take.
     #[inline]
     pub(super) fn held_by_subscriptions(&self) -> usize {

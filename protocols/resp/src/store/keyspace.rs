@@ -151,9 +151,12 @@ impl Keyspace {
         deadline: Deadline,
     ) -> Result<(), ErrorReply> {
         self.check_length(value.len())?;
-        self.make_room(Self::size_of(key, value.len()))?;
+        let slot = self.find_with_room(key, |old| match old {
+            Some(old) => value.len().saturating_sub(old.value.capacity()) + DEADLINE,
+            None => Self::size_of(key, value.len()),
+        })?;
 
-        let slot = match self.find(key) {
+        let slot = match slot {
             Some(slot) => {
                 self.edit_slot(slot, |old| {
                     if old.capacity() > value.len() * 2 + SPARE_MOST {
@@ -176,7 +179,7 @@ impl Keyspace {
     }
 
     /// Changes the value of a key, which is `initial` if there is none, and keeps its deadline. The value
-    /// may grow by `growth` bytes.
+    /// may grow by `growth` bytes. The key itself may be evicted for them, and then begins anew.
     ///
     /// # Errors
     /// Returns an error, and changes nothing, if there is no memory left.
@@ -187,8 +190,10 @@ impl Keyspace {
         growth: usize,
         change: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> Result<R, ErrorReply> {
-        self.make_room(Self::size_of(key, growth))?;
-        let slot = self.find(key);
+        let slot = self.find_with_room(key, |old| match old {
+            Some(_) => growth,
+            None => Self::size_of(key, growth),
+        })?;
         let slot = slot.unwrap_or_else(|| self.insert(key, initial.to_vec()));
         Ok(self.edit_slot(slot, change))
     }
@@ -319,17 +324,36 @@ impl Keyspace {
         Ok(())
     }
 
-    /// Evicts keys until there are `more` bytes of memory.
+    /// Evicts keys until there are `more` bytes of memory. Returns whether it had to.
     #[inline]
-    pub(crate) fn make_room(&mut self, more: usize) -> Result<(), ErrorReply> {
+    pub(crate) fn make_room(&mut self, more: usize) -> Result<bool, ErrorReply> {
         match self.settings.max_memory {
             Some(most) if self.used_memory + more > most => self.evict(more, most),
-            _ => Ok(()),
+            _ => Ok(false),
+        }
+    }
+
+    /// Returns the slot of a key, if it has one, when there is memory for what is to become of it: `more`
+    /// bytes than now.
+    #[inline]
+    fn find_with_room(
+        &mut self,
+        key: &[u8],
+        more: impl Fn(Option<&Entry>) -> usize,
+    ) -> Result<Option<u32>, ErrorReply> {
+        let mut slot = self.find(key);
+        loop {
+            let old = slot.map(|slot| &self.entries[slot as usize]);
+            if !self.make_room(more(old))? {
+                return Ok(slot);
+            }
+            // It may have been evicted itself, or be elsewhere.
+            slot = self.find(key);
         }
     }
 
     #[cold]
-    fn evict(&mut self, more: usize, most: usize) -> Result<(), ErrorReply> {
+    fn evict(&mut self, more: usize, most: usize) -> Result<bool, ErrorReply> {
         while self.used_memory.saturating_add(more) > most {
             let victim = match self.settings.eviction {
                 _ if more > most => None,
@@ -340,7 +364,7 @@ impl Keyspace {
             self.remove_slot(victim.ok_or(ErrorReply::OUT_OF_MEMORY)?);
             self.counters.evicted += 1;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Returns a slot that was not used for long: the least recently used of a sample.

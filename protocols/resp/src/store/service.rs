@@ -1,5 +1,6 @@
 //! The service of a connection: which command a request calls, and what it acts on.
 
+use serveloop::service::Post;
 use serveloop::{Ended, Transport};
 
 use crate::error_reply::ErrorReply;
@@ -44,6 +45,11 @@ impl Service for Connection {
         if self.client().is_ended() {
             transport.abort();
         }
+    }
+
+    /// What was published before the client left may arrive after the confirmation that it did.
+    fn awaits(&mut self, post: &Post) -> bool {
+        self.is_listening_for(post)
     }
 
     #[inline]

@@ -19,7 +19,7 @@ pub(super) fn commands() -> Vec<Row> {
         "ping" (0..=1) ANY_TIME NO_KEY ping "Returns PONG, or its argument.";
         "echo" (1..=1) ANY_TIME NO_KEY echo "Returns its argument.";
         "hello" (0..=ANY) ANY_TIME NO_KEY hello "Chooses the version of the protocol.";
-        "auth" (1..=2) ANY_TIME NO_KEY auth "Is refused: there are no passwords.";
+        "auth" (1..=ANY) ANY_TIME NO_KEY auth "Accepts the user default, which has no password.";
         "select" (1..=1) ANY_TIME NO_KEY select "Chooses database 0, the only one.";
         "reset" (0..=0) ANY_TIME NO_KEY reset "Makes the connection as it was when it began.";
         "quit" (0..=ANY) ANY_TIME NO_KEY quit "Ends the connection.";
@@ -85,7 +85,7 @@ fn hello(
     let mut name = None;
     while let Some(option) = arguments.next() {
         match folded(option).as_slice() {
-            b"auth" if arguments.len() >= 2 => return Err(NO_PASSWORDS),
+            b"auth" if arguments.len() >= 2 => check_user(arguments)?,
             b"setname" if arguments.len() >= 1 => name = Some(check_name(arguments.parse()?)?),
             _ => {
                 let shown = String::from_utf8_lossy(option).into_owned();
@@ -124,11 +124,27 @@ fn hello(
 
 fn auth(
     _: &mut Connection,
-    _: &mut Arguments<'_>,
-    _: &mut Reply,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
     _: &mut Transport<'_>,
 ) -> Outcome {
-    Err(NO_PASSWORDS)
+    match arguments.len() {
+        1 => return Err(NO_PASSWORDS),
+        2 => check_user(arguments)?,
+        _ => return Err(ErrorReply::SYNTAX),
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// Takes a user's name and password. The only user is `default`, and any password is that of a user
+/// without one, as in Redis.
+fn check_user(arguments: &mut Arguments<'_>) -> Outcome {
+    let (user, _): (&[u8], &[u8]) = arguments.parse()?;
+    match user {
+        b"default" => Ok(()),
+        _ => Err(WRONG_PASSWORD),
+    }
 }
 
 fn select(
@@ -184,6 +200,11 @@ fn command(
 const NO_DATABASE: ErrorReply = ErrorReply::constant(
     "ERR",
     "value is out of range, value must between -2147483648 and 2147483647",
+);
+
+const WRONG_PASSWORD: ErrorReply = ErrorReply::constant(
+    "WRONGPASS",
+    "invalid username-password pair or user is disabled.",
 );
 
 const NO_PASSWORDS: ErrorReply = ErrorReply::constant(

@@ -59,17 +59,19 @@ impl<'a> SetOptions<'a> {
         let mut options = Self::default();
         while let Some(option) = arguments.next() {
             let option = folded(option);
-            let has_deadline = options.keeps_deadline || options.deadline.is_some();
             match option.as_slice() {
                 b"nx" if options.exists != Some(true) => options.exists = Some(false),
                 b"xx" if options.exists != Some(false) => options.exists = Some(true),
                 b"get" => options.returns_old = true,
                 b"keepttl" if options.deadline.is_none() => options.keeps_deadline = true,
-                other if !has_deadline => {
+                other => {
                     let unit = Unit::named(other).ok_or(ErrorReply::SYNTAX)?;
+                    let is_other = options.deadline.is_some_and(|(before, _)| before != unit);
+                    if options.keeps_deadline || is_other {
+                        return Err(ErrorReply::SYNTAX);
+                    }
                     options.deadline = Some((unit, arguments.parse()?));
                 }
-                _ => return Err(ErrorReply::SYNTAX),
             }
         }
         Ok(options)
@@ -243,7 +245,10 @@ fn append(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Re
     let (key, more): (&[u8], &[u8]) = arguments.parse()?;
     let length = keyspace.peek(key).map_or(0, <[u8]>::len) + more.len();
     keyspace.check_length(length)?;
-    keyspace.edit(key, b"", more.len(), |value| value.extend_from_slice(more))?;
+    let length = keyspace.edit(key, b"", more.len(), |value| {
+        value.extend_from_slice(more);
+        value.len()
+    })?;
     reply.count(length);
     Ok(())
 }
