@@ -7,9 +7,18 @@ use serveloop::{Protocol, ProtocolError, Result, Transport};
 
 use crate::answer::{Answer, Refusal};
 use crate::command::Request;
-use crate::retrieval::{Retrieval, is_retrieval, spaces, word};
+use crate::retrieval::{Asked, Retrieval, is_retrieval, word};
 use crate::store::Store;
 use crate::words::Words;
+
+/// Of a line with many keys, at most this many are answered before others have their turn.
+const KEYS_PER_STEP: usize = 32;
+
+/// What the line before a value usually takes at most, besides its key, with the ends of lines.
+const HEAD_USUAL: usize = 64;
+
+/// Replies of more bytes than this are not copied.
+const COPIED_MOST: usize = 32 << 10;
 
 /// The protocol of one client. All clients of a server share one [`Store`].
 ///
@@ -123,8 +132,8 @@ impl Memcached {
         taken
     }
 
-    /// Begins a line that asks for any number of keys: each is one step, so that many long values wait
-    /// for their client, not in memory. The line was found complete, and stays so.
+    /// Begins a line that asks for any number of keys. They are answered as there is room, so that many long
+    /// values wait for their client, not in memory. The line was found complete, and stays so.
     fn keys(
         &mut self,
         line: &[u8],
@@ -135,7 +144,7 @@ impl Memcached {
         match Retrieval::parse(line) {
             Ok(Some((retrieval, rest))) => {
                 let begin = line.len() - rest.len();
-                begin + self.next_key(retrieval, &data[begin..], transport)
+                begin + self.next_keys(retrieval, &data[begin..], transport)
             }
             Ok(None) => {
                 transport.write(b"END\r\n");
@@ -148,35 +157,61 @@ impl Memcached {
         }
     }
 
-    /// Answers with the value of the next key, and after the last one with the end.
-    fn next_key(
+    /// Answers with the values of the next keys, as many as there is room for, and after the last one with
+    /// the end.
+    fn next_keys(
         &mut self,
         retrieval: Retrieval,
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> usize {
-        let (key, rest) = word(data);
-        let rest = &rest[spaces(rest)..];
-        let line_end = match rest {
-            [b'\r', b'\n', ..] => 2,
-            [b'\n', ..] => 1,
-            _ => 0,
-        };
-        let (end, value_end) = match line_end {
-            0 => ("", "\r\n"),
-            _ => ("END\r\n", "\r\nEND\r\n"),
-        };
-        self.state = match line_end {
-            0 => State::Keys(retrieval),
-            _ => State::Command,
-        };
+        let room = transport.limits().high_water;
+        let room = room.saturating_sub(transport.waiting());
+        let mut reply = Vec::new();
+        let mut items = self.store.at(transport.now());
 
-        let answer = match retrieval.find(key, &self.store, transport.now()) {
-            Some((head, value)) => Answer::Value(head, value, value_end),
-            None => Answer::Text(end),
+        let (mut taken, mut is_last, mut unsent) = (0, false, None);
+        for _ in 0..KEYS_PER_STEP {
+            let asked = Asked::first_of(&data[taken..]);
+            (taken, is_last) = (taken + asked.taken, asked.is_last);
+
+            if let Some(item) = retrieval.find(asked.key, &mut items) {
+                // All at once if more may follow, so that nothing is moved for the next value.
+                let more = if is_last {
+                    item.value.len().min(room)
+                } else {
+                    room
+                };
+                reply.reserve((HEAD_USUAL + asked.key.len() + more).saturating_sub(reply.len()));
+                retrieval.push_head(asked.key, &item, &mut reply);
+                if item.value.len() > room.saturating_sub(reply.len()) {
+                    unsent = Some(item.value);
+                    break;
+                }
+                reply.extend_from_slice(&item.value);
+                reply.extend_from_slice(b"\r\n");
+            }
+            if is_last || reply.len() >= room {
+                break;
+            }
+        }
+        drop(items);
+
+        let ends = is_last && unsent.is_none();
+        reply.extend_from_slice(if ends { b"END\r\n" } else { b"" });
+        match reply.len() {
+            ..=COPIED_MOST => transport.write(&reply),
+            _ => transport.write_owned(reply),
+        }
+        if let Some(value) = unsent {
+            let end = if is_last { "\r\nEND\r\n" } else { "\r\n" };
+            self.send_value(Unsent::new(value, end), transport);
+        }
+        self.state = match is_last {
+            true => State::Command,
+            false => State::Keys(retrieval),
         };
-        self.send(answer, transport);
-        data.len() - rest.len() + line_end
+        taken
     }
 
     fn send(&mut self, answer: Answer, transport: &mut Transport<'_>) {
@@ -218,7 +253,7 @@ impl Protocol for Memcached {
     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
         let taken = match self.state {
             State::Command => self.command(data, transport)?,
-            State::Keys(retrieval) => self.next_key(retrieval, data, transport),
+            State::Keys(retrieval) => self.next_keys(retrieval, data, transport),
             State::Block(left) => {
                 let taken = left.min(data.len());
                 self.state = match left - taken {

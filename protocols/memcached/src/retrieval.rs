@@ -1,11 +1,9 @@
 //! Lines that ask for any number of keys.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use crate::answer::{BAD_EXPTIME, UNKNOWN, key};
+use crate::item::Item;
+use crate::items::Items;
 use crate::numbers::{self, number};
-use crate::store::Store;
 
 /// How the values of several keys are read.
 #[derive(Clone, Copy, Debug)]
@@ -44,33 +42,53 @@ impl Retrieval {
         }
     }
 
-    /// Returns the value of `key`, and the line before it.
-    pub(crate) fn find(
-        self,
-        key: &[u8],
-        store: &Store,
-        now: Instant,
-    ) -> Option<(Vec<u8>, Arc<[u8]>)> {
-        let mut items = store.at(now);
-        let item = match self.exptime {
+    /// Returns the item of `key`.
+    pub(crate) fn find(self, key: &[u8], items: &mut Items) -> Option<Item> {
+        match self.exptime {
             Some(exptime) => items.touch(key, exptime),
             None => items.get(key),
-        }?;
-        drop(items);
-
-        let mut head = Vec::with_capacity(key.len() + 64);
-        head.extend_from_slice(b"VALUE ");
-        head.extend_from_slice(key);
-        head.push(b' ');
-        numbers::push(&mut head, item.flags.into());
-        head.push(b' ');
-        numbers::push(&mut head, item.value.len() as u64);
-        if self.shows_unique {
-            head.push(b' ');
-            numbers::push(&mut head, item.unique);
         }
-        head.extend_from_slice(b"\r\n");
-        Some((head, item.value))
+    }
+
+    /// Appends the line before the value of `item`.
+    pub(crate) fn push_head(self, key: &[u8], item: &Item, reply: &mut Vec<u8>) {
+        reply.extend_from_slice(b"VALUE ");
+        reply.extend_from_slice(key);
+        reply.push(b' ');
+        numbers::push(reply, item.flags.into());
+        reply.push(b' ');
+        numbers::push(reply, item.value.len() as u64);
+        if self.shows_unique {
+            reply.push(b' ');
+            numbers::push(reply, item.unique);
+        }
+        reply.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The first key of what is left of a line.
+pub(crate) struct Asked<'a> {
+    pub(crate) key: &'a [u8],
+    /// How many bytes lead to the next key, or to the next line.
+    pub(crate) taken: usize,
+    pub(crate) is_last: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// Takes a key from the front of `data`, which has the end of the line.
+    pub(crate) fn first_of(data: &'a [u8]) -> Self {
+        let (key, rest) = word(data);
+        let rest = &rest[spaces(rest)..];
+        let line_end = match rest {
+            [b'\r', b'\n', ..] => 2,
+            [b'\n', ..] => 1,
+            _ => 0,
+        };
+        Self {
+            key,
+            taken: data.len() - rest.len() + line_end,
+            is_last: line_end > 0,
+        }
     }
 }
 
@@ -78,7 +96,7 @@ pub(crate) fn is_retrieval(name: &[u8]) -> bool {
     matches!(name, b"get" | b"gets" | b"gat" | b"gats")
 }
 
-pub(crate) fn spaces(data: &[u8]) -> usize {
+fn spaces(data: &[u8]) -> usize {
     data.iter().take_while(|byte| **byte == b' ').count()
 }
 

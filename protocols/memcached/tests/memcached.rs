@@ -658,7 +658,14 @@ const TRANSCRIPT: &[&[u8]] = &[
 /// Every cut has a store of its own.
 #[test]
 fn answers_do_not_depend_on_the_cut() {
-    SplitChecker::new(|| Memcached::new(&store())).check(TRANSCRIPT);
+    // How many keys of a line are taken at a time depends on how fast the client reads.
+    let has_keys = |line: &[u8]| line.starts_with(b"get a b");
+    let lines = TRANSCRIPT.iter().copied();
+    let lines: Vec<_> = lines.filter(|line| !has_keys(line)).collect();
+    SplitChecker::new(|| Memcached::new(&store())).check(&lines);
+    SplitChecker::new(|| Memcached::new(&store()))
+        .stream()
+        .check(TRANSCRIPT);
     SplitChecker::new(|| Memcached::new(&store())).check(&[
         b"set a 0 0 1\r\nx\r\n",
         b"get a",
