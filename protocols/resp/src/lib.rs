@@ -63,6 +63,39 @@
 //! assert_eq!(session.sent(), expected.as_bytes());
 //! ```
 //!
+//! # What clients ask first
+//! `HELLO` and `COMMAND` are commands of the table like any others. A client of RESP3 cannot begin without
+//! `HELLO`, and people see the summaries of commands in `redis-cli` if there is a `COMMAND`:
+//!
+//! ```
+//! use serveloop_resp::{Arguments, ErrorReply, Reply, Version};
+//!
+//! /// HELLO [VERSION ...]
+//! fn hello(arguments: &mut Arguments<'_>, reply: &mut Reply) -> Result<(), ErrorReply> {
+//!     match arguments.next() {
+//!         None => {}
+//!         Some(b"2") => reply.set_version(Version::Resp2),
+//!         Some(b"3") => reply.set_version(Version::Resp3),
+//!         Some(_) => return Err(ErrorReply::constant("NOPROTO", "unsupported protocol version")),
+//!     }
+//!     reply.map(2);
+//!     reply.bulk(b"server");
+//!     reply.bulk(b"poll");
+//!     reply.bulk(b"proto");
+//!     reply.integer(if reply.version() == Version::Resp3 { 3 } else { 2 });
+//!     Ok(())
+//! }
+//! # let _ = hello;
+//! ```
+//!
+//! [`Commands::describe`] answers `COMMAND`. Everything else that a client sends unasked, such as `CLIENT
+//! SETINFO`, may be an unknown command.
+//!
+//! # Data that nobody asked for
+//! [`pushed`] makes messages such as those of channels, a [`Group`](serveloop::service::Group) or an
+//! [`Outbox`](serveloop::service::Outbox) sends them, and [`Service::awaits`] says whether one that is on
+//! its way is still wanted.
+//!
 //! A server that asks a Redis itself has a [`client`].
 //!
 //! # Requests

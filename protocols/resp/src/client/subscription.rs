@@ -44,10 +44,11 @@ impl<F: FnMut(&[u8], &[u8])> Subscriber for F {
 /// use serveloop::net::Target;
 /// use serveloop::service::{Dialer, Dialing, Upstream, UpstreamLimits};
 /// use serveloop::testing::MemoryServer;
-/// use serveloop::{Factory, Peer, protocols::Echo};
-/// use serveloop_resp::client::{Subscriber, Subscription};
+/// use serveloop::Peer;
+/// use serveloop_resp::client::Subscription;
 ///
-/// type Feed = Subscription<Box<dyn Subscriber + Send>>;
+/// type Hear = dyn FnMut(&[u8], &[u8]) + Send;
+/// type Feed = Subscription<Box<Hear>>;
 ///
 /// let redis: Target = "tcp://127.0.0.1:6379".parse()?;
 /// let (sender, messages) = mpsc::channel();
@@ -57,7 +58,7 @@ impl<F: FnMut(&[u8], &[u8])> Subscriber for F {
 ///     let make = move |link| {
 ///         let sender = sender.clone();
 ///         let hear = move |_: &[u8], message: &[u8]| sender.send(message.to_vec()).unwrap();
-///         Subscription::new(link, &[b"news"], Box::new(hear) as Box<dyn Subscriber + Send>)
+///         Subscription::new(link, &[b"news"], Box::new(hear) as Box<Hear>)
 ///     };
 ///     // Dropping it would close it.
 ///     feeds.push(Upstream::new(dialer, redis.clone(), UpstreamLimits::default(), make));
