@@ -328,7 +328,7 @@ fn command(random: &mut Random) -> Vec<&'static str> {
 }
 
 /// What one client says about channels. It hears what it publishes, so everything is on one connection.
-const TALKS: [&str; 10] = [
+const TALKS: [&str; 11] = [
     "subscribe a a b|unsubscribe b|psubscribe a*|ping|ping hi|get a|unsubscribe|unsubscribe|punsubscribe x|punsubscribe|get a",
     "unsubscribe|unsubscribe a b|punsubscribe|punsubscribe a",
     "subscribe|psubscribe|publish a|pubsub|pubsub frob|pubsub channels a b|pubsub numpat a",
@@ -337,6 +337,7 @@ const TALKS: [&str; 10] = [
     "subscribe a|reset|ping|get a",
     "psubscribe a|psubscribe a*|subscribe a|quit",
     "hello 4|hello x|hello 3 frob|hello 3 setname 'a b'|hello 3 auth a",
+    "set a 1|getex a persist ex 5|getex a ex 10 px 10|getex a ex|flushall sync async|flushdb frob|set a 2 ex 5 ex 50|set a 2 ex 5 px 5|ttl a",
     "auth a|auth default a|auth x a|auth a b c|auth|hello 2 auth x y|hello 3 auth default|hello 2 auth x",
     "config get save|config get|config frob|command count x|client frob|client id x|client setname|client no-evict x",
 ];

@@ -79,12 +79,15 @@ impl Store {
     #[must_use]
     pub fn new(settings: Settings) -> Arc<Self> {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let (unix, began) = (unix.unwrap_or_default(), Instant::now());
+        // A millisecond begins at both.
+        let into = Duration::from_nanos(u64::from(unix.subsec_nanos() % 1_000_000));
         Arc::new(Self {
             keyspace: Mutex::new(Keyspace::new(settings)),
             clients: Clients::default(),
             channels: Channels::new(),
-            began: Instant::now(),
-            began_unix: milliseconds(unix.unwrap_or_default()),
+            began: began.checked_sub(into).unwrap_or(began),
+            began_unix: milliseconds(unix),
             soonest: AtomicI64::new(NONE),
         })
     }

@@ -33,8 +33,8 @@ pub(super) fn commands() -> Vec<Row> {
         "keys" (1..=1) SLOW_READ NO_KEY keys "Returns the keys that match a pattern.";
         "scan" (1..=ANY) SLOW_READ NO_KEY scan "Returns some keys, and where to go on.";
         "dbsize" (0..=0) READ NO_KEY dbsize "Counts all keys.";
-        "flushall" (0..=1) SHRINK NO_KEY flush "Removes all keys.";
-        "flushdb" (0..=1) SHRINK NO_KEY flush "Removes all keys.";
+        "flushall" (0..=ANY) SHRINK NO_KEY flush "Removes all keys.";
+        "flushdb" (0..=ANY) SHRINK NO_KEY flush "Removes all keys.";
         "randomkey" (0..=0) SLOW_READ NO_KEY randomkey "Returns a key that is chosen at random.";
         "rename" (2..=2) SHRINK BOTH rename "Gives a value another key.";
         "renamenx" (2..=2) SHRINK BOTH renamenx "Gives a value another key that does not exist.";
@@ -129,9 +129,9 @@ fn dbsize(keyspace: &mut Keyspace, _: &mut Arguments<'_>, reply: &mut Reply) -> 
 
 fn flush(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Reply) -> Outcome {
     note_cost(keyspace.len(), reply);
-    match arguments.next().map(folded).as_deref() {
-        None | Some(b"async" | b"sync") => keyspace.clear(),
-        Some(_) => return Err(ErrorReply::SYNTAX),
+    match (arguments.next().map(folded).as_deref(), arguments.len()) {
+        (None | Some(b"async" | b"sync"), 0) => keyspace.clear(),
+        _ => return Err(ErrorReply::SYNTAX),
     }
     reply.ok();
     Ok(())

@@ -18,7 +18,7 @@ pub(super) fn commands() -> Vec<Row> {
         "get" (1..=1) READ FIRST get "Returns the value of a key.";
         "set" (2..=ANY) WRITE FIRST set "Sets the value of a key, and when it expires.";
         "getdel" (1..=1) SHRINK FIRST getdel "Returns the value of a key and removes it.";
-        "getex" (1..=3) SHRINK FIRST getex "Returns the value of a key and sets when it expires.";
+        "getex" (1..=ANY) SHRINK FIRST getex "Returns the value of a key and sets when it expires.";
         "getset" (2..=2) WRITE FIRST getset "Sets the value of a key and returns the old one.";
         "setnx" (2..=2) WRITE FIRST setnx "Sets the value of a key that does not exist.";
         "setex" (3..=3) WRITE FIRST setex "Sets the value of a key for some seconds.";
@@ -136,6 +136,9 @@ fn getex(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Rep
         }
         _ => return Err(ErrorReply::SYNTAX),
     };
+    if arguments.len() > 0 {
+        return Err(ErrorReply::SYNTAX);
+    }
 
     let now = keyspace.now();
     let Some(value) = keyspace.get(key) else {
