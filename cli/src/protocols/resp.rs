@@ -42,7 +42,7 @@ const REPLY_HEADER: usize = 64;
 ///
 /// COMMAND LIST lists them: values with and without a deadline, counters, SCAN, PUBLISH and SUBSCRIBE,
 /// INFO, CLIENT. Replies and errors are those of Redis 7. There is one database of strings, no password,
-/// and nothing is kept on disk.
+/// no MULTI and no scripts, and nothing is kept on disk.
 ///
 /// --max-memory limits keys and values; what does not fit replaces keys that were not used for long.
 /// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. While a client listens to channels, its --idle-timeout is at least an hour.

@@ -174,7 +174,9 @@ fn a_client_that_has_left_hears_nothing_of_what_was_published_before() {
 
     let lines = "publish b hi\r\nunsubscribe\r\nget nothing";
     assert_eq!(ask(&mut ann, lines), ":1 >3 $11 unsubscribe $1 b :0 _");
-    ask(&mut ann, "subscribe b");
+    let lines = "subscribe a\r\npublish a hi\r\nunsubscribe\r\nsubscribe b";
+    let left = ">3 $9 subscribe $1 a :1 :1 >3 $11 unsubscribe $1 a :0 >3 $9 subscribe $1 b :1";
+    assert_eq!(ask(&mut ann, lines), left);
     let lines = "publish b hi\r\nreset\r\nget nothing";
     assert_eq!(ask(&mut ann, lines), ":1 +RESET $-1");
 }

@@ -193,10 +193,15 @@ impl Listening {
     pub(super) fn leave(&mut self, kind: Kind, name: &[u8], channels: &Channels) {
         if self.names_mut(kind).remove(name) {
             self.bytes -= SUBSCRIPTION + name.len() * 2;
-            self.has_left = true;
+            self.note_left();
             channels.leave(kind, name, self.outbox.id());
             self.note();
         }
+    }
+
+    /// Notes that messages for channels that were left may still be on their way.
+    pub(super) fn note_left(&mut self) {
+        self.has_left = true;
     }
 
     /// Leaves everything when the connection has ended.

@@ -16,6 +16,8 @@ pub struct Connection {
     client: Option<Arc<Client>>,
     /// The channels and patterns that it listens to. Few do.
     listening: Option<Box<Listening>>,
+    /// Whether it has listened before, so that messages for it may still be on their way.
+    has_listened: bool,
 }
 
 impl Connection {
@@ -25,6 +27,7 @@ impl Connection {
             store,
             client: None,
             listening: None,
+            has_listened: false,
         }
     }
 
@@ -83,6 +86,9 @@ impl Connection {
         let client = Arc::clone(self.client());
         let begin = || Box::new(Listening::begin(&client, transport));
         let listening = self.listening.get_or_insert_with(begin);
+        if self.has_listened {
+            listening.note_left();
+        }
         listening.join(kind, name, &self.store.channels);
         listening.count()
     }
@@ -108,6 +114,7 @@ impl Connection {
     /// Stops listening to anything.
     pub(super) fn leave_all(&mut self, transport: &mut Transport<'_>) {
         if let Some(listening) = self.listening.take() {
+            self.has_listened = true;
             listening.end(&self.store.channels, transport);
         }
     }
