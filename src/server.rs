@@ -7,7 +7,7 @@ use std::{io, iter, mem};
 use crate::address::{Address, Listen, Peer};
 use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
-use crate::net::{Bound, Mio, OpenSockets, Share, bind_socket};
+use crate::net::{Bound, Mio, OpenSockets, Share, bind_socket, check_listen};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
 use crate::service::monitor::Monitor;
 use crate::session::{Factory, Protocol};
@@ -181,6 +181,25 @@ impl Server {
         })?;
         server.activate()?;
         Ok(server)
+    }
+
+    /// Checks the configuration and the listeners as [`bind_with`](Self::bind_with) does, as far as that is
+    /// possible without a socket: for a program that reads what it will serve later.
+    ///
+    /// ```
+    /// use serveloop::{Config, Server};
+    ///
+    /// let listen = "tcp://:9999?high-water=1024".parse()?;
+    /// let error = Server::check(&[listen], &Config::default()).unwrap_err();
+    /// assert!(error.to_string().contains("low_water must be less than high_water"));
+    /// # Ok::<(), serveloop::net::AddressError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Fails like [`bind_with`](Self::bind_with), but for what only the system knows.
+    pub fn check(listens: &[Listen], config: &Config) -> io::Result<()> {
+        config.validate()?;
+        listens.iter().try_for_each(|it| check_listen(it, config))
     }
 
     fn new(

@@ -7,7 +7,7 @@ use std::{fmt, io};
 use clap::{Args, Command};
 
 use crate::failure::Failure;
-use crate::serve::{Manager, Parse, Reread};
+use crate::serve::{Parse, Reread};
 use crate::settings::Settings;
 use crate::unblocked::{LAST_WAIT, write_in_full, write_within};
 
@@ -18,8 +18,9 @@ use crate::unblocked::{LAST_WAIT, write_in_full, write_within};
 ///
 /// Everything that is wrong has a line on standard error, with the file, the line and the column, and the
 /// exit status is 1: what is no TOML, an unknown key, a value that the option does not take, options that
-/// contradict each other, an address that is none, and a certificate or a list that cannot be read.
-/// Whether an address is free shows only when it is served.
+/// contradict each other, an address that is none, and a certificate or a list that cannot be read. What
+/// `serve` refuses before it listens is refused here too. Whether an address is free, or a socket is
+/// passed, shows only when it is served.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Check {
@@ -30,15 +31,10 @@ pub(crate) struct Check {
 
 impl Check {
     /// Returns the exit status.
-    pub(crate) fn run(
-        self,
-        command: fn() -> Command,
-        parse: Parse,
-        manager: &mut Manager,
-    ) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, command: fn() -> Command, parse: Parse) -> Result<ExitCode, Failure> {
         let reread = Reread::new(Settings::alone(&self.file, command), parse);
         let file = self.file.display();
-        match reread.check(manager) {
+        match reread.check() {
             Ok(()) => {
                 let line = format!("{file}: ok\n");
                 write_in_full(io::stdout(), line.as_bytes()).map_err(|(_, error)| error)?;

@@ -124,7 +124,7 @@ fn main() -> ExitCode {
     }
 
     // Before anything else is opened, and before there are threads.
-    let mut manager = Manager::take();
+    let manager = Manager::take();
 
     tell_panics();
     survive_size_limit();
@@ -166,7 +166,7 @@ fn main() -> ExitCode {
             let outcome = serve.run(manager, file.zip(expanded));
             outcome.map_err(|failure| blame(failure, blamed.as_ref()))
         }
-        Command::Check(check) => check.run(Cli::command, parse_served, &mut manager),
+        Command::Check(check) => check.run(Cli::command, parse_served),
         Command::Connect(connect) => connect.run(),
         Command::Fetch(fetch) => fetch.run(cli.verbosity.is_quiet()),
         Command::Bench(bench) => bench.run(),

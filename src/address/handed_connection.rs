@@ -2,9 +2,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// An open connection that goes on in another process: its socket, what was read from it and not taken,
-/// what is to be sent, and what its protocol knows of it.
+/// what is to be sent, what was [posted](crate::service::Outbox) and waits, and what its protocol knows of
+/// it.
 ///
 /// [`Actions::hand_over`](crate::Actions::hand_over) takes one out of a loop, and
 /// [`Actions::adopt`](crate::Actions::adopt) puts it into another one. In between it is a descriptor and
@@ -38,6 +40,8 @@ pub(crate) struct Talk {
     pub(crate) unsent: Vec<u8>,
     /// What the protocol knows.
     pub(crate) state: Vec<u8>,
+    /// What others have posted and the connection has not taken, oldest first.
+    pub(crate) posts: Vec<Arc<[u8]>>,
 }
 
 impl HandedConnection {
@@ -62,12 +66,14 @@ impl HandedConnection {
             unread,
             unsent,
             state,
+            posts,
         } = self.talk;
         let mut bytes = self.listener.to_be_bytes().to_vec();
         bytes.push(u8::from(is_first));
-        for part in [unread, unsent, state] {
+        let parts = [&unread[..], &unsent, &state].into_iter();
+        for part in parts.chain(posts.iter().map(|post| &**post)) {
             bytes.extend((part.len() as u64).to_be_bytes());
-            bytes.extend(part);
+            bytes.extend_from_slice(part);
         }
         (self.descriptor, bytes)
     }
@@ -78,7 +84,7 @@ impl HandedConnection {
     /// `InvalidData` if the bytes are not those of a connection.
     pub fn from_parts(descriptor: OwnedFd, bytes: &[u8]) -> io::Result<Self> {
         let mut rest = bytes;
-        let parsed = parse(&mut rest).filter(|_| rest.is_empty());
+        let parsed = parse(&mut rest);
         let (listener, talk) = parsed.ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "not the bytes of a connection")
         })?;
@@ -93,19 +99,25 @@ impl HandedConnection {
 fn parse(bytes: &mut &[u8]) -> Option<(u16, Talk)> {
     let listener = u16::from_be_bytes(*take(bytes)?);
     let [is_first] = *take(bytes)?;
-    let mut part = || {
-        let length = u64::from_be_bytes(*take(bytes)?);
-        let (part, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
-        *bytes = rest;
-        Some(part.to_vec())
-    };
-    let talk = Talk {
+    let mut talk = Talk {
         is_first: is_first != 0,
-        unread: part()?,
-        unsent: part()?,
-        state: part()?,
+        unread: part(bytes)?.to_vec(),
+        unsent: part(bytes)?.to_vec(),
+        state: part(bytes)?.to_vec(),
+        posts: Vec::new(),
     };
+    // The rest is as many posts as there are.
+    while !bytes.is_empty() {
+        talk.posts.push(part(bytes)?.into());
+    }
     Some((listener, talk))
+}
+
+fn part<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = u64::from_be_bytes(*take(bytes)?);
+    let (part, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+    *bytes = rest;
+    Some(part)
 }
 
 fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
@@ -128,6 +140,7 @@ mod tests {
             unread: b"unread".to_vec(),
             unsent: Vec::new(),
             state: vec![0; 300],
+            posts: vec![(*b"one").into(), (*b"").into(), (*b"three").into()],
         };
         let handed = HandedConnection {
             descriptor: open(),
@@ -137,7 +150,10 @@ mod tests {
         let (descriptor, bytes) = handed.into_parts();
         let again = HandedConnection::from_parts(descriptor, &bytes).unwrap();
         assert_eq!((again.listener(), again.talk), (7, talk()));
-        for cut in 0..bytes.len() {
+        // A cut between two posts makes fewer of them.
+        let posts = [bytes.len() - 29, bytes.len() - 21, bytes.len() - 13];
+        let cuts = 0..bytes.len();
+        for cut in cuts.filter(|cut| !posts.contains(cut)) {
             assert!(HandedConnection::from_parts(open(), &bytes[..cut]).is_err());
         }
         let long = [&bytes[..], b"x"].concat();

@@ -202,6 +202,27 @@ impl ListenOptions {
         Err(problem.to_owned())
     }
 
+    /// Checks the options of a listener on a socket that another program has bound and
+    /// [passes](crate::service::activation) to the one that serves. A server checks them itself when it has
+    /// the socket; this is for a program that reads what another one will serve.
+    ///
+    /// ```
+    /// use serveloop::net::ListenOptions;
+    ///
+    /// let (options, _) = ListenOptions::parse_query("backlog=16", &[])?;
+    /// assert!(options.check_passed().is_ok());
+    /// let (options, _) = ListenOptions::parse_query("mode=0660", &[])?;
+    /// assert!(options.check_passed().is_err());
+    /// # Ok::<(), serveloop::net::AddressError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An option takes effect when a socket is bound.
+    pub fn check_passed(&self) -> Result<(), AddressError> {
+        let checked = self.check_bound();
+        checked.map_err(|problem| AddressError::new(&self.to_string(), problem))
+    }
+
     /// Returns an error if an option concerns how a socket is bound, for one that is bound already.
     pub(super) fn check_bound(&self) -> Result<(), String> {
         let is_given = |key: &&Key| BINDING.contains(&key.name) && (key.show)(self).is_some();

@@ -125,6 +125,23 @@ pub trait FrameProtocol {
         transport.transport().close();
     }
 
+    /// See [`Protocol::hand_over`]. The part of a frame that has arrived goes along. The framing is a new
+    /// one there, so a protocol whose framing has learned something from earlier frames returns `None`.
+    fn hand_over(&mut self, transport: &Transport<'_>) -> Option<Vec<u8>> {
+        let _ = transport;
+        None
+    }
+
+    /// See [`Protocol::take_over`].
+    fn take_over(
+        &mut self,
+        state: &[u8],
+        transport: &mut FrameTransport<'_, Self::Framing>,
+    ) -> bool {
+        let _ = (state, transport);
+        false
+    }
+
     /// See [`Protocol::connection_lost`].
     fn connection_lost(&mut self, ended: &Ended<'_>) {
         let _ = ended;
@@ -367,6 +384,17 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.call(transport, P::shutdown_requested);
         self.tell_late_end(transport);
+    }
+
+    fn hand_over(&mut self, transport: &Transport<'_>) -> Option<Vec<u8>> {
+        // A session whose stream has ended is not asked, so no end is due.
+        self.protocol.hand_over(transport)
+    }
+
+    fn take_over(&mut self, state: &[u8], transport: &mut Transport<'_>) -> bool {
+        self.call(transport, |protocol, frames| {
+            protocol.take_over(state, frames)
+        })
     }
 
     fn connection_lost(&mut self, ended: &Ended<'_>) {

@@ -80,6 +80,19 @@ pub trait Observe {
 
     /// Called for each event of the protocol.
     fn observe(&mut self, event: Event<'_>);
+
+    /// Called before [`Protocol::hand_over`]. Returns what an observer has to know that goes on watching the
+    /// connection in another process, or `None` if the connection stays, as by default.
+    fn hand_over(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Called in place of [`Event::ConnectionMade`] with what [`hand_over`](Self::hand_over) returned in
+    /// another process. Returns whether that makes sense, or the connection ends. By default false.
+    fn take_over(&mut self, state: &[u8]) -> bool {
+        let _ = state;
+        false
+    }
 }
 
 impl<F: FnMut(Event<'_>)> Observe for F {
@@ -244,5 +257,23 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {
         self.protocol.write_end_mark(transport);
+    }
+
+    /// Returns the length of the observer's state, this, and that of the protocol.
+    fn hand_over(&mut self, transport: &Transport<'_>) -> Option<Vec<u8>> {
+        let own = self.observer.hand_over()?;
+        let length = u32::try_from(own.len()).ok()?;
+        let inner = self.protocol.hand_over(transport)?;
+        Some([&length.to_be_bytes(), &own[..], &inner].concat())
+    }
+
+    fn take_over(&mut self, state: &[u8], transport: &mut Transport<'_>) -> bool {
+        let split = state.split_first_chunk().and_then(|(length, rest)| {
+            let length = u32::from_be_bytes(*length).try_into().ok()?;
+            rest.split_at_checked(length)
+        });
+        split.is_some_and(|(own, inner)| {
+            self.observer.take_over(own) && self.protocol.take_over(inner, transport)
+        })
     }
 }

@@ -106,6 +106,27 @@ impl Observe for Screen {
             beginning.extend(bytes);
         }
     }
+
+    /// Returns the bytes that were taken so far, behind a first one, or nothing once it is clear what the
+    /// stream is.
+    fn hand_over(&mut self) -> Option<Vec<u8>> {
+        let beginning = self.beginning.as_ref().map(Beginning::as_slice);
+        Some(beginning.map_or_else(Vec::new, |seen| [b"?", seen].concat()))
+    }
+
+    fn take_over(&mut self, state: &[u8]) -> bool {
+        let seen = match state {
+            [] => None,
+            [b'?', seen @ ..] => Some(seen),
+            _ => return false,
+        };
+        self.beginning = seen.map(|seen| {
+            let mut beginning = Beginning::default();
+            beginning.extend(seen);
+            beginning
+        });
+        true
+    }
 }
 
 /// Warns once, however many clones of it there are, that a web page may have tried to reach the

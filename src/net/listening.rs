@@ -18,10 +18,7 @@ pub(crate) fn bind_listen<T>(
     config: &Config,
     mut bind: impl FnMut(&Address, &Config) -> io::Result<T>,
 ) -> io::Result<T> {
-    listen.check()?;
-    let mut config = with_options(config, listen.options());
-    config.dual_stack |= listen.is_every();
-    config.validate().map_err(|error| about(listen, &error))?;
+    let config = config_of(listen, config)?;
 
     let error = match bind(listen.address(), &config) {
         Err(error) if listen.is_every() && may_lack_ipv6(&error) => error,
@@ -33,6 +30,25 @@ pub(crate) fn bind_listen<T>(
     };
     log::info!(target: LOG_TARGET, "{listen}: IPv4 only: {error}");
     Ok(bound)
+}
+
+/// Checks a listener as [`bind_socket`] does, as far as that is possible without a socket.
+///
+/// # Errors
+/// Returns what it would return.
+pub(crate) fn check_listen(listen: &Listen, config: &Config) -> io::Result<()> {
+    config_of(listen, config)?;
+    Bound::check(listen.address())
+}
+
+/// Returns the configuration of a listener, or `InvalidInput` if its options do not fit its address or the
+/// configuration.
+fn config_of(listen: &Listen, config: &Config) -> io::Result<Config> {
+    listen.check()?;
+    let mut config = with_options(config, listen.options());
+    config.dual_stack |= listen.is_every();
+    config.validate().map_err(|error| about(listen, &error))?;
+    Ok(config)
 }
 
 /// Binds a socket for a listener, or takes over the one that was passed for it.

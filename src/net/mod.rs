@@ -34,7 +34,7 @@ pub use crate::address::{
 pub use crate::config::UdpOptions;
 
 pub use self::destination::Destination;
-pub(crate) use self::listening::{bind_listen, bind_socket};
+pub(crate) use self::listening::{bind_listen, bind_socket, check_listen};
 pub use self::mio::{Datagram, Listener, Mio};
 pub use self::open_sockets::{OpenSocket, OpenSockets};
 pub(crate) use self::socket::Bound;

@@ -50,13 +50,15 @@ impl Bound {
         Self::try_new(at, config).map_err(|error| about(at, &error))
     }
 
+    /// Returns an error like [`new`](Self::new) if no system could bind a socket to `at`.
+    pub(crate) fn check(at: &Address) -> io::Result<()> {
+        check_address(at).map_err(|error| about(at, &error))
+    }
+
     fn try_new(at: &Address, config: &Config) -> io::Result<Self> {
+        check_address(at)?;
         let socket = open(at, config)?;
         match at {
-            Address::Tcp(addr) if is_of_several(addr.ip()) => Err(io::Error::new(
-                io::ErrorKind::AddrNotAvailable,
-                "several machines share this address, so no stream can connect to it",
-            )),
             Address::Tcp(addr) | Address::Udp(addr) => {
                 // Every program of a machine can listen to a group.
                 let is_group = is_group(at);
@@ -237,6 +239,18 @@ fn adopt_socket(
 /// Returns whether datagrams to an address reach each socket that is bound to it.
 fn is_group(at: &Address) -> bool {
     matches!(at, Address::Udp(addr) if addr.ip().is_multicast())
+}
+
+/// Returns an error if no system could bind a socket to `at`.
+fn check_address(at: &Address) -> io::Result<()> {
+    match at {
+        Address::Tcp(addr) if is_of_several(addr.ip()) => Err(io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            "several machines share this address, so no stream can connect to it",
+        )),
+        Address::Tcp(_) | Address::Udp(_) => Ok(()),
+        Address::Unix(path) | Address::Unixgram(path) => SockAddr::unix(path).map(drop),
+    }
 }
 
 /// Returns whether an address belongs to several machines, like a broadcast address.

@@ -196,4 +196,12 @@ impl FrameProtocol for Hello {
     fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, Lines>) {
         self.finish(frames.transport());
     }
+
+    fn hand_over(&mut self, transport: &Transport<'_>) -> Option<Vec<u8>> {
+        Protocol::hand_over(self, transport)
+    }
+
+    fn take_over(&mut self, state: &[u8], frames: &mut FrameTransport<'_, Lines>) -> bool {
+        Protocol::take_over(self, state, frames.transport())
+    }
 }

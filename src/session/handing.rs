@@ -7,13 +7,16 @@ use crate::config::Limits;
 use crate::error::CloseReason;
 use crate::session::catch::catch;
 use crate::session::flags::Flags;
+use crate::session::queue::Queue;
 use crate::session::state::{
-    ABORTED, AGAIN, CLOSING, DISMISSED, EOF, EOF_TOLD, EXPANDING, FAREWELL, FINISHED, FIRST, LOST,
-    NESTED, OPENING, PENDING, QUEUED, RELIMITED, REPLACED, RETIME, SHUTDOWN, UNIT_ROOM, WANTED,
+    ABORTED, AGAIN, CLOSING, DISMISSED, EOF, EOF_TOLD, EXPANDING, FAREWELL, FINISHED, FIRST, FULL,
+    LOST, NESTED, OPENING, PENDING, RELIMITED, REPLACED, RETIME, SHUTDOWN, State, UNIT_ROOM,
+    WANTED, WROTE,
 };
-use crate::session::{Context, Protocol, Session, Transport};
+use crate::session::{Context, Outbox, Protocol, Session, Transport};
 
-/// The flags of a session that is more than a socket, bytes and what its protocol knows, or that ends.
+/// The flags of a session that is more than a socket, bytes, posts and what its protocol knows, or that
+/// ends.
 const STAYS: Flags = CLOSING
     .or(ABORTED)
     .or(AGAIN)
@@ -26,12 +29,10 @@ const STAYS: Flags = CLOSING
     .or(LOST)
     .or(NESTED)
     .or(OPENING)
-    .or(QUEUED)
     .or(RELIMITED)
     .or(REPLACED)
     .or(SHUTDOWN)
-    .or(UNIT_ROOM)
-    .or(WANTED);
+    .or(UNIT_ROOM);
 
 impl<P: Protocol> Session<P> {
     /// Returns what another process needs to go on with this session, if that is possible. `limits` are
@@ -43,7 +44,7 @@ impl<P: Protocol> Session<P> {
         limits: Option<&Arc<Limits>>,
         context: &Context<'_>,
     ) -> Option<Talk> {
-        if self.state.flags.any(STAYS) || !self.state.is_plain(limits) {
+        if self.state.flags.any(STAYS) || !self.state.is_movable(limits) {
             return None;
         }
         let (protocol, state) = (&mut self.protocol.0, &mut self.state);
@@ -55,12 +56,13 @@ impl<P: Protocol> Session<P> {
         let state = told.flatten()?;
         self.state.flags.set(LOST);
         let unread = self.unread.take();
-        let output = self.state.output.take();
+        let posts = self.state.outbox().map_or_else(Vec::new, Outbox::drain);
         Some(Talk {
             is_first: self.state.flags.any(FIRST),
             unread: unread.map_or_else(Vec::new, |unread| unread.as_slice().to_vec()),
-            unsent: output.map_or_else(Vec::new, |output| output.as_slice().to_vec()),
+            unsent: self.state.take_unsent(),
             state,
+            posts: posts.iter().map(|post| Arc::clone(post.data())).collect(),
         })
     }
 
@@ -72,19 +74,66 @@ impl<P: Protocol> Session<P> {
         if !talk.is_first {
             self.state.flags.clear(FIRST);
         }
+        // It was written before anything that the protocol may write now.
+        self.state.owe(&talk.unsent, context);
         let (protocol, state) = (&mut self.protocol.0, &mut self.state);
         let transport = &mut Transport::new(state, context);
-        // It was written before anything that the protocol may write now.
-        transport.write(&talk.unsent);
 
         match catch(|| protocol.take_over(&talk.state, transport)) {
-            Some(true) => {}
-            Some(false) => self.fail(CloseReason::Refused),
+            Some(true) if self.state.post_again(&talk.posts) => {}
+            Some(_) => self.fail(CloseReason::Refused),
             None => self.fail(CloseReason::Panicked),
         }
         if !talk.unread.is_empty() {
             self.keep(&talk.unread);
             self.state.flags.set(PENDING);
         }
+    }
+}
+
+impl State {
+    /// Returns whether there is nothing but bytes and posts: no source or end, no outbox that closes the
+    /// connection, and no limits but those of the listener, which are `usual`.
+    fn is_movable(&self, usual: Option<&Arc<Limits>>) -> bool {
+        let ends = self.outbox().is_some_and(Outbox::is_closed);
+        // A protocol that waits for room is told of it here. Posts that wait go along.
+        let waits = self.flags.any(WANTED) && self.outbox().is_none();
+        let is_made = self.queue().is_some_and(Queue::has_sources);
+        !ends && !waits && !is_made && self.is_plain(usual)
+    }
+
+    /// Takes all output that was not sent.
+    fn take_unsent(&mut self) -> Vec<u8> {
+        let output = self.output.take();
+        let mut unsent = output.map_or_else(Vec::new, |output| output.as_slice().to_vec());
+        if let Some(queue) = self.queue() {
+            queue.copy_to(&mut unsent);
+        }
+        self.drop_queue();
+        unsent
+    }
+
+    /// Takes over output that another process has not sent. It was within the limits there.
+    fn owe(&mut self, unsent: &[u8], context: &Context<'_>) {
+        if unsent.is_empty() {
+            return;
+        }
+        self.append(unsent);
+        let high_water = self.limits(context.config).high_water;
+        self.flags
+            .set(WROTE | FULL.when(unsent.len() >= high_water));
+    }
+
+    /// Posts what waited in the outbox of another process. Returns false if there is no outbox for it.
+    fn post_again(&self, posts: &[Arc<[u8]>]) -> bool {
+        let outbox = self.outbox();
+        for post in posts {
+            // One that finds no room would find none if it were posted now.
+            let posted = outbox.map(|outbox| outbox.post(Arc::clone(post)));
+            if posted.is_none() {
+                return false;
+            }
+        }
+        true
     }
 }

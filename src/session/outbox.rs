@@ -263,6 +263,13 @@ impl Outbox {
         self.inbox().most = most;
     }
 
+    /// Closes the outbox, and takes everything that waits, oldest first.
+    pub(super) fn drain(&self) -> Vec<Post> {
+        let mut inbox = self.inbox();
+        inbox.state = Life::Over;
+        std::iter::from_fn(|| inbox.pop()).collect()
+    }
+
     /// Notes that the connection has ended, and drops what waits. Returns how many bytes that was.
     pub(super) fn end_all(&self) -> usize {
         let mut inbox = self.inbox();

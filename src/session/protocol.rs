@@ -288,10 +288,13 @@ pub trait Protocol {
     /// this protocol is called afterwards, not even `connection_lost`. Bytes that it has not taken yet,
     /// and those that it has written, go along.
     ///
+    /// What waits in an [outbox](Transport::outbox) goes along too, into the one that the protocol asks for
+    /// there; nothing can be posted to this one any more. So a protocol that has given its outbox away tells
+    /// here who has it, for example leaves its [groups](crate::service::Group), and joins them there.
+    ///
     /// Returns `None` if this connection stays and is served here to its end, as by default. So does one
-    /// that has an [outbox](Transport::outbox), a source that is being [sent](Transport::send), or limits
-    /// of its own, that is inside a layer such as TLS, or whose peer has ended its stream; then this is
-    /// not called.
+    /// that has a source that is being [sent](Transport::send), or limits of its own, that is inside a layer
+    /// such as TLS, or whose peer has ended its stream; then this is not called.
     ///
     /// ```
     /// use serveloop::{Protocol, Result, Transport};
@@ -326,7 +329,7 @@ pub trait Protocol {
     /// Called in place of `connection_made` for a connection that comes from another process, with what
     /// [`hand_over`](Self::hand_over) returned there. The bytes that were not taken there are shown next.
     /// The program may be another version: returns whether the state makes sense, or the connection ends.
-    /// By default false.
+    /// It ends too if posts came along and the protocol has no outbox for them. By default false.
     fn take_over(&mut self, state: &[u8], transport: &mut Transport<'_>) -> bool {
         let _ = (state, transport);
         false

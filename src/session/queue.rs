@@ -244,6 +244,21 @@ impl Queue {
         }
     }
 
+    /// Returns whether a source waits, which has bytes to make.
+    pub(super) fn has_sources(&self) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|part| matches!(part, Part::Source(_)))
+    }
+
+    /// Appends a copy of all bytes that wait to `bytes`.
+    pub(super) fn copy_to(&self, bytes: &mut Vec<u8>) {
+        for part in &self.parts {
+            if let Part::Bytes(waiting, from) = part {
+                bytes.extend_from_slice(&waiting.as_slice()[*from..]);
+            }
+        }
+    }
+
     /// Drops everything.
     pub(super) fn end(self) {
         // A source is user code, and so is its `Drop`.

@@ -228,14 +228,13 @@ impl State {
         self.extra.get_or_insert_with(Box::default)
     }
 
-    /// Returns whether there is nothing but bytes: no source, outbox or end, and no limits but those of
+    /// Returns whether there is no end, no session inside a layer with an outbox, and no limits but those of
     /// the listener, which are `usual`.
     pub(super) fn is_plain(&self, usual: Option<&Arc<Limits>>) -> bool {
         self.extra.as_ref().is_none_or(|extra| {
-            let is_shared = extra.outbox.is_some() || extra.shown.is_some();
             let own = extra.limits.as_ref();
             let has_own = own.is_some_and(|own| !usual.is_some_and(|it| Arc::ptr_eq(own, it)));
-            !is_shared && !has_own && extra.queue.is_none() && extra.cause.is_none()
+            extra.shown.is_none() && !has_own && extra.cause.is_none()
         })
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serveloop::{Address, Config, Limits, Peer, Protocol, Server};
 use serveloop_http::{Http, Request};
 
+use crate::failure::Failure;
 use crate::monitoring::admin::Admin;
 use crate::monitoring::live::Feed;
 use crate::monitoring::options::Places;
@@ -26,6 +27,21 @@ pub(super) struct Bound {
     pub(super) server: Server,
     pub(super) metrics: Vec<Address>,
     pub(super) admin: Vec<Address>,
+}
+
+/// Checks the places without listening.
+///
+/// # Errors
+/// A listener's options do not fit; the message has its URI.
+pub(super) fn check(places: &Places) -> Result<(), Failure> {
+    let all = [&places.metrics, &places.admin];
+    for (uri, listens) in places.uris.iter().zip(all) {
+        Server::check(listens, &side_config()).map_err(|error| {
+            let problem = format!("{uri:?}: {error}");
+            Failure::System(io::Error::new(error.kind(), problem))
+        })?;
+    }
+    Ok(())
 }
 
 /// Binds the places of pages and of administrators.

@@ -46,14 +46,6 @@ impl MonitoringOptions {
         self.metrics.is_some() || self.admin.is_some()
     }
 
-    /// Checks the addresses without listening.
-    ///
-    /// # Errors
-    /// Returns a usage error for an address that is none, or that would be open to others.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        self.places(&mut |_| Ok(Vec::new())).map(drop)
-    }
-
     /// Reads the addresses.
     ///
     /// # Errors

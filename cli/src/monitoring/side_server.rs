@@ -13,7 +13,7 @@ use crate::logger::{TARGET, be_aside};
 use crate::monitoring::bound::{DESCRIPTORS, bind, factory};
 use crate::monitoring::retiring::Retiring;
 use crate::monitoring::source::Source;
-use crate::monitoring::{Inherit, MonitoringOptions, apart, is_local, link};
+use crate::monitoring::{Inherit, MonitoringOptions, apart, bound, is_local, link};
 use crate::restart::SideListeners;
 use crate::sys::Apart;
 use crate::threads;
@@ -53,6 +53,14 @@ pub(crate) enum SidePlace {
 }
 
 impl SideServer {
+    /// Checks what the options say without listening.
+    ///
+    /// # Errors
+    /// Returns what [`bind`](Self::bind) would return, but for what only the system knows.
+    pub(crate) fn check(options: &MonitoringOptions) -> Result<(), Failure> {
+        bound::check(&options.places(&mut |_| Ok(Vec::new()))?)
+    }
+
     /// Binds what the options say, if anything. Clients can connect from now on, and are served when it
     /// [starts](Self::start).
     ///

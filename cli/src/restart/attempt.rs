@@ -41,7 +41,7 @@ pub(super) struct Placed {
 
 /// What goes on in the new process besides the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moves {
+pub(super) enum Follows {
     Nothing,
     Connections,
 }
@@ -122,20 +122,20 @@ impl Attempt {
         }
     }
 
-    /// Lets the new process go on alone. Returns the stream to it, if `moves` says that open
+    /// Lets the new process go on alone. Returns the stream to it, if `follows` says that open
     /// connections follow.
-    pub(super) fn release(mut self, moves: Moves) -> Option<UnixStream> {
+    pub(super) fn release(mut self, follows: Follows) -> Option<UnixStream> {
         self.is_done = true;
-        let word = match moves {
-            Moves::Nothing => GO,
-            Moves::Connections => GO_ON,
+        let word = match follows {
+            Follows::Nothing => GO,
+            Follows::Connections => GO_ON,
         };
         // If it has ended just now, no process is left to tell.
         let said = writeln!(self.control, "{word}");
         let stream = self.control.try_clone().ok()?;
         stream.set_nonblocking(false).ok()?;
         stream.set_write_timeout(Some(PATIENCE)).ok()?;
-        (said.is_ok() && moves == Moves::Connections).then_some(stream)
+        (said.is_ok() && follows == Follows::Connections).then_some(stream)
     }
 
     fn hear(&mut self) {

@@ -1,8 +1,9 @@
 //! What each loop of a server has to do with its restarts.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serveloop::net::HandedConnection;
 use serveloop::{Actions, Peer};
@@ -16,6 +17,8 @@ pub(crate) struct RestartHook {
     /// The number of this loop.
     number: usize,
     is_retired: bool,
+    /// How many connections it was given in this turn.
+    adopted: usize,
     /// When to look how far the new process is, or to end what is left.
     next: Option<Instant>,
 }
@@ -46,7 +49,12 @@ impl RestartHook {
         if let Some(restarts) = &self.restarts {
             let retires = restarts.is_replaced() && !self.is_retired;
             let is_own = restarts.is_forking() && restarts.is_starting();
-            if retires || is_own || restarts.has_arrivals() || self.next.is_some() {
+            if retires
+                || is_own
+                || restarts.has_arrivals()
+                || self.adopted > 0
+                || self.next.is_some()
+            {
                 self.act(actions);
             }
         }
@@ -58,9 +66,15 @@ impl RestartHook {
             return;
         };
         let now = actions.now();
+        // They were adopted at the end of the call before this one.
+        restarts.note_adopted(mem::take(&mut self.adopted));
         if restarts.has_arrivals() {
-            let arrived = restarts.arrivals(self.number).into_iter();
-            arrived.for_each(|connection| actions.adopt(connection));
+            let arrived = restarts.arrivals(self.number);
+            self.adopted = arrived.len();
+            for connection in arrived {
+                actions.adopt(connection);
+            }
+            actions.call_again(Duration::ZERO);
         }
         if restarts.is_replaced() && !self.is_retired {
             self.is_retired = true;

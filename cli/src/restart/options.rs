@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::failure::Failure;
 use crate::units::Span;
 
 #[derive(Args, Clone, Debug)]
@@ -14,9 +15,9 @@ pub(crate) struct RestartOptions {
     /// SIGUSR2 it has the number of the new process. The file is removed at the end
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
-    /// Let open connections go on in the new process too, where their protocol can: echo and hello without
-    /// --framing, over TCP and Unix sockets, with --model event-loop. Others stay in the old process and
-    /// are finished there
+    /// Let open connections go on in the new process too, where their protocol can: those of echo, hello and
+    /// chat, over TCP and Unix sockets without TLS, with --model event-loop. Others stay in the old process
+    /// and are finished there
     #[arg(long, global = true)]
     pub(super) handover: bool,
     /// How long a new process may take until it serves, after SIGUSR2. One that takes longer is ended,
@@ -32,8 +33,13 @@ pub(crate) struct RestartOptions {
 }
 
 impl RestartOptions {
-    /// Returns whether open connections move to the new process.
-    pub(crate) fn hands_over(&self) -> bool {
-        self.handover
+    /// Refuses to hand connections over that do not share a loop (`has_loops`).
+    pub(crate) fn check(&self, has_loops: bool) -> Result<(), Failure> {
+        if self.handover && !has_loops {
+            let problem = "--handover needs --model event-loop: elsewhere each connection belongs to a \
+                           thread or a process";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(())
     }
 }

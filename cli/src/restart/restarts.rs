@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::process;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,9 +13,10 @@ use serveloop::net::HandedConnection;
 use serveloop::service::notify::Notifier;
 
 use crate::logger::TARGET;
-use crate::restart::attempt::{Attempt, Moves, Progress};
+use crate::restart::attempt::{Attempt, Follows, Progress};
 use crate::restart::former::Word;
 use crate::restart::manifest::Served;
+use crate::restart::moving::{Moves, Moving};
 use crate::restart::options::RestartOptions;
 use crate::restart::pid_file::PidFile;
 use crate::restart::setting::{Setting, SideListeners};
@@ -53,6 +54,10 @@ struct Shared {
     has_arrivals: AtomicBool,
     /// Whether connections are still on their way from the old process.
     takes_over: AtomicBool,
+    /// How many of those that came have been given to their loops.
+    adopted: AtomicUsize,
+    /// Whether connections are on their way in any direction.
+    moving: Moves,
     hands_over: bool,
     has_ended: AtomicBool,
 }
@@ -103,6 +108,11 @@ impl Restarts {
     ) -> std::io::Result<(Self, Ending)> {
         let word = setting.former.take();
         let pid_file = options.pid_file.clone().map(PidFile::new);
+        // Until the old process says whether connections come.
+        let begins = match word {
+            Some(_) => Moving::Begins,
+            None => Moving::Over,
+        };
         if let Some(file) = pid_file.as_ref().filter(|_| word.is_none()) {
             file.write()?;
         }
@@ -117,6 +127,8 @@ impl Restarts {
             passage: Mutex::default(),
             has_arrivals: AtomicBool::new(false),
             takes_over: AtomicBool::new(false),
+            adopted: AtomicUsize::new(0),
+            moving: Moves::new(begins),
             hands_over: options.handover,
             has_ended: AtomicBool::new(false),
         }));
@@ -139,26 +151,48 @@ impl Restarts {
         }
 
         let Some(connections) = connections else {
-            self.0.takes_over.store(false, Ordering::SeqCst);
+            self.settle();
             return;
         };
         let own = self.clone();
         let take = move || {
-            own.take_over(&connections);
+            let count = own.take_over(&connections);
             let until = Instant::now() + PATIENCE;
-            while own.has_arrivals() && Instant::now() < until {
+            while own.0.adopted.load(Ordering::SeqCst) < count && Instant::now() < until {
                 thread::sleep(LOOK_AGAIN);
             }
-            own.0.takes_over.store(false, Ordering::SeqCst);
+            own.settle();
         };
         if let Err(error) = threads::spawn("handover", take) {
-            self.0.takes_over.store(false, Ordering::SeqCst);
+            self.settle();
             log::error!(target: TARGET, "open connections are lost: {error}");
         }
     }
 
-    /// Gives the connections that come from the old process to the loops, in turn.
-    fn take_over(&self, connections: &UnixStream) {
+    /// Calls `tell` when connections begin to move to or from another process, before any does, and when
+    /// that is over. Calls it now if this process replaces another one that has not answered yet.
+    pub(crate) fn when_moving(&self, tell: impl Fn(Moving) + Send + Sync + 'static) {
+        self.0.moving.add(tell);
+    }
+
+    /// Returns whether connections that other clients have begun come from the old process.
+    pub(crate) fn takes_over(&self) -> bool {
+        self.0.takes_over.load(Ordering::Relaxed)
+    }
+
+    /// Notes that all connections are where they belong.
+    fn settle(&self) {
+        self.0.moving.tell(Moving::Over);
+        self.0.takes_over.store(false, Ordering::SeqCst);
+    }
+
+    /// Notes that a loop goes on with some of the connections that came.
+    pub(super) fn note_adopted(&self, count: usize) {
+        self.0.adopted.fetch_add(count, Ordering::SeqCst);
+    }
+
+    /// Gives the connections that come from the old process to the loops, in turn. Returns how many came.
+    fn take_over(&self, connections: &UnixStream) -> usize {
         let mut count = 0;
         loop {
             let connection = match transfer::receive(connections) {
@@ -179,6 +213,7 @@ impl Restarts {
             count += 1;
         }
         log::info!(target: TARGET, "{count} open connections go on here");
+        count
     }
 
     /// Returns whether connections have come, for whichever loop.
@@ -352,11 +387,11 @@ impl Restarts {
         if let Some(notifier) = &setting.notifier {
             notifier.hand_over(process);
         }
-        let moves = match self.0.hands_over {
-            true => Moves::Connections,
-            false => Moves::Nothing,
+        let follows = match self.0.hands_over {
+            true => Follows::Connections,
+            false => Follows::Nothing,
         };
-        if let Some(control) = new.release(moves) {
+        if let Some(control) = new.release(follows) {
             self.open_passage(control, &listeners.into());
         }
 
@@ -368,6 +403,8 @@ impl Restarts {
     }
 
     fn open_passage(&self, control: UnixStream, listeners: &Arc<[Option<u16>]>) {
+        // Before any loop gives its connections away.
+        self.0.moving.tell(Moving::Begins);
         let (leaving, connections) = mpsc::channel();
         for one in lock(&self.0.loops).iter_mut() {
             one.leaving = Some((leaving.clone(), Arc::clone(listeners)));
@@ -401,6 +438,7 @@ impl Restarts {
             log::error!(target: TARGET, "the new process is gone: {lost} open connections are lost");
         }
         log::info!(target: TARGET, "{count} open connections go on in the new process");
+        self.0.moving.tell(Moving::Over);
     }
 
     /// Returns where the connections of a loop go, if they move. Only the first call for a loop does.

@@ -20,18 +20,8 @@ pub(crate) struct Manager {
     notifier: io::Result<Option<Notifier>>,
     former: io::Result<Option<Former>>,
     program: Program,
-}
-
-/// Nothing, as without a service manager.
-impl Default for Manager {
-    fn default() -> Self {
-        Self {
-            sockets: Vec::new(),
-            notifier: Ok(None),
-            former: Ok(None),
-            program: Program::of_this_process(),
-        }
-    }
+    /// Another process serves, and what is passed is passed to that one.
+    is_elsewhere: bool,
 }
 
 impl Manager {
@@ -44,7 +34,24 @@ impl Manager {
             notifier: notify::take(),
             former: Former::take(),
             program,
+            is_elsewhere: false,
         }
+    }
+
+    /// Returns the manager of another process, of which nothing is known.
+    pub(super) fn elsewhere() -> Self {
+        Self {
+            sockets: Vec::new(),
+            notifier: Ok(None),
+            former: Ok(None),
+            program: Program::of_this_process(),
+            is_elsewhere: true,
+        }
+    }
+
+    /// Returns whether sockets are passed to another process than this one.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
     }
 
     /// Returns the program of this process.

@@ -14,6 +14,7 @@ mod place;
 mod proxies;
 mod record;
 mod reread;
+mod rules;
 
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ use crate::serve::entry::EntryOptions;
 use crate::serve::given::GivenListen;
 use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
-use crate::serve::proxies::{Places, ProxyOptions};
+use crate::serve::proxies::ProxyOptions;
 use crate::serve::record::RecordOptions;
 use crate::serving::{BoundServer, Execution, OfPlaces, statistics_line};
 use crate::settings::Expanded;
@@ -145,8 +146,8 @@ const PASSED_LISTEN: &str = "systemd://";
 ///
 /// SIGUSR2 replaces the server by a new process of the program that is at its path now, with the same
 /// arguments and sockets. No client is refused: the old process finishes the connections that it has. If
-/// the new one does not serve, the old one goes on. With --handover, connections of echo and hello go on
-/// in the new process:
+/// the new one does not serve, the old one goes on. With --handover, connections of echo, hello and chat
+/// go on in the new process:
 ///
 ///   $ serveloop serve echo --listen tcp://:9999 --pid-file /run/echo.pid
 ///   $ kill -USR2 $(cat /run/echo.pid)
@@ -250,22 +251,15 @@ impl Serve {
         mut manager: Manager,
         file: Option<(Reread, Expanded)>,
     ) -> Result<ExitCode, Failure> {
-        let mut config = self.config()?;
         let access = match &file {
             // Lists may come with the next reading of the file.
             Some(_) => Some(self.entry.changeable_access()?),
             None => self.entry.access()?,
         };
         let listen = self.listen_of(&manager);
-        let places = self.proxies.resolve(&listen, access.as_ref(), &mut manager);
-        let mut places = places?;
-        self.check_rate(&places)?;
-        self.protocol.check(&places.addresses(), self.execution)?;
-        if self.restart.hands_over() && !self.execution.has_loops() {
-            let problem = "--handover needs --model event-loop: elsewhere each connection belongs to a \
-                           thread or a process";
-            return Err(Failure::Usage(problem.to_owned()));
-        }
+        let (mut config, mut places) = self.plan(&listen, access.as_ref(), &mut manager)?;
+        let (loops, has_threads) = self.execution.parts();
+        memory_limit::fit(&mut config, loops, has_threads);
 
         let recorder = self.record.recorder(self.execution)?;
         let signals = Signals::catch(self.drain_delay.into())?;
@@ -316,17 +310,6 @@ impl Serve {
 }
 
 impl Serve {
-    /// Returns the limits that the options give, lowered to what the system has.
-    fn config(&self) -> Result<Config, Failure> {
-        let mut config = self.limits.config(&self.protocol.needs())?;
-        if self.protocol.has_listeners() {
-            self.limits.allow_silence(&mut config);
-        }
-        let (loops, has_threads) = self.execution.parts();
-        memory_limit::fit(&mut config, loops, has_threads);
-        Ok(config)
-    }
-
     /// Returns what the server has to know for its restarts, but for the names of its places and the
     /// notifier.
     fn setting(
@@ -383,15 +366,6 @@ impl Serve {
         if let Some(warning) = self.given.warning(&shared, config, most) {
             log::warn!(target: TARGET, "{warning}");
         }
-    }
-
-    fn check_rate(&self, places: &Places) -> Result<(), Failure> {
-        if self.entry.rate().is_some() && self.execution.is_forking() && places.has_doors() {
-            let problem = "--connects-per-second with --proxy needs another model than forking: each \
-                           process knows only the client that a header names to it";
-            return Err(Failure::Usage(problem.to_owned()));
-        }
-        Ok(())
     }
 
     /// Returns where to listen. Sockets that were passed are not left waiting because the user says

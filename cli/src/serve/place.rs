@@ -1,11 +1,13 @@
 //! One URI of `--listen`: the schemes and options that are the command's and not the library's.
 
 use std::fmt::Display;
-use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::{io, slice};
 
-use serveloop::Listen;
 use serveloop::net::{ListenOptions, OtherOptions};
 use serveloop::service::activation::Inherited;
+use serveloop::{Address, Config, Listen, Server};
 
 use crate::failure::Failure;
 use crate::serve::manager::Manager;
@@ -26,26 +28,39 @@ pub(super) struct Written {
 }
 
 /// Reads a URI and resolves its address. The address of `tls://` is one of TCP. `others` are the names
-/// of options that are neither the library's nor for TLS.
+/// of options that are neither the library's nor for TLS. The library's have to fit `config`.
 pub(super) fn resolve(
     uri: &str,
     others: &[&str],
+    config: &Config,
     manager: &mut Manager,
 ) -> Result<Written, Failure> {
     let keys: Vec<&str> = others.iter().copied().chain(TLS_KEYS).collect();
-    let (places, given) = match passed(uri, &keys, manager)? {
+    let found = match passed(uri, &keys, manager)? {
         Some(found) => found,
         None => opened(uri, &keys)?,
     };
+    let Found {
+        places,
+        unseen,
+        others,
+    } = found;
 
-    let mut listens = places.iter().flatten();
-    if listens.any(|listen| listen.options().trusted_proxies.is_some()) {
+    let listens = || places.iter().flatten().map(Listen::options);
+    let mut options = listens().chain(&unseen);
+    if options.any(|options| options.trusted_proxies.is_some()) {
         let problem = format!("{uri:?}: trusted-proxies is given as proxy and trust");
         return Err(Failure::Usage(problem));
     }
+    places
+        .iter()
+        .try_for_each(|place| fits(uri, place, config))?;
+    if let Some(options) = &unseen {
+        fits(uri, &of_each_kind(options), config)?;
+    }
 
     let is_of_tls = |(name, _): &(String, String)| TLS_KEYS.contains(&name.as_str());
-    let (of_tls, others) = given.into_iter().partition(is_of_tls);
+    let (of_tls, others) = others.into_iter().partition(is_of_tls);
     Ok(Written {
         places,
         of_tls,
@@ -53,34 +68,82 @@ pub(super) fn resolve(
     })
 }
 
-/// The addresses of each place of a URI, and options that are not the library's.
-type Found = (Vec<Vec<Listen>>, OtherOptions);
+/// What a URI names.
+struct Found {
+    /// The addresses of each place.
+    places: Vec<Vec<Listen>>,
+    /// The options of sockets that are passed to another process than this one.
+    unseen: Option<ListenOptions>,
+    /// Options that are not the library's.
+    others: OtherOptions,
+}
+
+/// Checks that a server with this configuration can listen at one of the addresses of a place.
+fn fits(uri: &str, place: &[Listen], config: &Config) -> Result<(), Failure> {
+    let mut first = None;
+    for listen in place {
+        match Server::check(slice::from_ref(listen), config) {
+            Ok(()) => return Ok(()),
+            Err(error) => first = first.or(Some((listen, error))),
+        }
+    }
+    let Some((listen, error)) = first else {
+        return Ok(());
+    };
+    let problem = error.to_string();
+    let problem = problem
+        .strip_prefix(&format!("{listen}: "))
+        .unwrap_or(&problem);
+    let named = format!("{uri:?}: {problem}");
+    Err(Failure::System(io::Error::new(error.kind(), named)))
+}
+
+/// Returns a listener of each kind with these options, for a socket whose kind is not known.
+fn of_each_kind(options: &ListenOptions) -> Vec<Listen> {
+    let ip = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let path = PathBuf::from("/socket");
+    let kinds = [
+        Address::Tcp(ip),
+        Address::Udp(ip),
+        Address::Unix(path.clone()),
+        Address::Unixgram(path),
+    ];
+    let listens = kinds.map(|address| Listen::new(address, options.clone()));
+    listens.into()
+}
 
 /// Finds the passed sockets that a URI names. Returns `None` if it names none.
 fn passed(uri: &str, keys: &[&str], manager: &mut Manager) -> Result<Option<Found>, Failure> {
+    if !is_passed(uri) && !manager.has_handed_on(uri) {
+        return Ok(None);
+    }
     let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let (name, number) = (place.strip_prefix(SYSTEMD), place.strip_prefix(FD));
     let bad = |problem: &dyn Display| Failure::Usage(format!("{uri:?}: {problem}"));
-    let parsed = || ListenOptions::parse_query(query, keys).map_err(|error| bad(&error));
-    let each = |sockets: Vec<_>| sockets.into_iter().map(|socket| vec![socket]).collect();
+    let parsed = ListenOptions::parse_query(query, keys);
+    let (options, others) = parsed.map_err(|error| bad(&error))?;
+    let number = place.strip_prefix(FD).map(|number| {
+        let expected = "expected the number of a descriptor, for example fd://3";
+        let number = number.parse().ok().filter(|number: &i32| *number >= 0);
+        number.ok_or_else(|| bad(&expected))
+    });
 
-    let (sockets, (options, others)): (Vec<Vec<&Inherited>>, _) = match (name, number) {
-        _ if manager.has_handed_on(uri) => {
-            let options = parsed()?;
-            (manager.handed_on(uri), options)
-        }
-        (_, Some(number)) => {
-            let expected = "expected the number of a descriptor, for example fd://3";
-            let options = parsed()?;
-            let number = number.parse().ok().filter(|number| *number >= 0);
-            let number = number.ok_or_else(|| bad(&expected))?;
-            (each(vec![manager.numbered(uri, number)?]), options)
-        }
-        (Some(name), None) => {
-            let options = parsed()?;
-            (each(manager.named(uri, name)?), options)
-        }
-        (None, None) => return Ok(None),
+    if manager.is_elsewhere() {
+        number.transpose()?;
+        options.check_passed().map_err(|error| bad(&error))?;
+        return Ok(Some(Found {
+            places: Vec::new(),
+            unseen: Some(options),
+            others,
+        }));
+    }
+    let each = |sockets: Vec<_>| sockets.into_iter().map(|socket| vec![socket]).collect();
+    let sockets: Vec<Vec<&Inherited>> = if manager.has_handed_on(uri) {
+        manager.handed_on(uri)
+    } else if let Some(number) = number.transpose()? {
+        each(vec![manager.numbered(uri, number)?])
+    } else {
+        let name = place.strip_prefix(SYSTEMD).unwrap_or_default();
+        each(manager.named(uri, name)?)
     };
 
     let listen = |socket: &&Inherited| socket.listen_with(options.clone());
@@ -89,7 +152,11 @@ fn passed(uri: &str, keys: &[&str], manager: &mut Manager) -> Result<Option<Foun
     let places = places.map_err(|error| {
         Failure::System(io::Error::new(error.kind(), format!("{uri}: {error}")))
     })?;
-    Ok(Some((places, others)))
+    Ok(Some(Found {
+        places,
+        unseen: None,
+        others,
+    }))
 }
 
 /// Resolves a URI of a socket that the server opens itself.
@@ -109,7 +176,11 @@ fn opened(uri: &str, keys: &[&str]) -> Result<Found, Failure> {
         other => other,
     })?;
 
-    Ok((vec![listens], given))
+    Ok(Found {
+        places: vec![listens],
+        unseen: None,
+        others: given,
+    })
 }
 
 /// Returns whether a URI names sockets that are passed to the process that serves.

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serveloop::layer::proxy::Proxy;
 use serveloop::net::NetworkList;
 use serveloop::service::notify::Notifier;
-use serveloop::{Address, Listen};
+use serveloop::{Address, Config, Listen};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
@@ -86,6 +86,7 @@ impl ProxyOptions {
         &self,
         uris: &[String],
         usual: Option<&Access>,
+        config: &Config,
         manager: &mut Manager,
     ) -> Result<Places, Failure> {
         let (mut listens, mut doors, mut tls) = (Vec::new(), Vec::new(), Vec::new());
@@ -99,7 +100,7 @@ impl ProxyOptions {
                 mut places,
                 of_tls,
                 others,
-            } = place::resolve(uri, &[KEYS, entry::KEYS].concat(), manager)?;
+            } = place::resolve(uri, &[KEYS, entry::KEYS].concat(), config, manager)?;
             let about = |problem| Failure::Usage(format!("{uri:?}: {problem}"));
             let own = Own::of(&others).map_err(about)?;
             is_trust_used |= matches!(own.proxy, Some(Some(_))) && own.trust.is_none();

@@ -35,38 +35,39 @@ impl RecordOptions {
     /// Fails if the file cannot be written, or if no process could write it.
     pub(super) fn recorder(&self, execution: Execution) -> Result<Option<Recorder>, Failure> {
         self.check(execution)?;
-        let Some(file) = self.record.clone() else {
-            return Ok(None);
-        };
+        let recorder = self.record.clone().map(|file| self.writing(file));
+        if let Some(recorder) = recorder.clone() {
+            at_dump(move || recorder.save_in_background());
+        }
+        Ok(recorder)
+    }
 
+    fn writing(&self, file: PathBuf) -> Recorder {
         let content = match self.record_sizes {
             true => Content::Sizes,
             false => Content::Full,
         };
         let usual = RecorderOptions::default();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-        let recorder = Recorder::new(RecorderOptions {
+        Recorder::new(RecorderOptions {
             max_bytes: self.record_size.map_or(usual.max_bytes, usize::from),
             content,
             file: Some(file),
             date: since.map(|since| (Instant::now(), since)),
-        });
-        recorder.check()?;
-        let at_signal = recorder.clone();
-        at_dump(move || at_signal.save_in_background());
-        Ok(Some(recorder))
+        })
     }
 
-    /// Refuses what makes no sense.
+    /// Refuses what makes no sense, and a file that cannot be written.
     pub(super) fn check(&self, execution: Execution) -> Result<(), Failure> {
-        if self.record.is_none() {
+        let Some(file) = &self.record else {
             return self.check_unused();
-        }
+        };
         if execution.is_forking() {
             let problem = "--record needs another model than forking: a process for each connection would \
                            keep its record to itself";
             return Err(Failure::Usage(problem.to_owned()));
         }
+        self.writing(file.clone()).check()?;
         Ok(())
     }
 

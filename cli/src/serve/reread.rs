@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use crate::failure::Failure;
 use crate::logger::{TARGET, set_level};
+use crate::serve::Serve;
 use crate::serve::manager::Manager;
-use crate::serve::{Serve, place};
 use crate::serving::Access;
 use crate::settings::{Expanded, Problems, Settings};
 use crate::verbosity::Verbosity;
@@ -32,11 +32,11 @@ impl Reread {
     ///
     /// # Errors
     /// Returns everything that is wrong.
-    pub(crate) fn check(&self, manager: &mut Manager) -> Result<(), Problems> {
+    pub(crate) fn check(&self) -> Result<(), Problems> {
         let expanded = self.settings.expand()?;
         let (serve, _) = self.parse(&expanded)?;
         serve
-            .check(manager)
+            .check()
             .map_err(|failure| expanded.blame(&failure.problem()).into())
     }
 
@@ -47,7 +47,7 @@ impl Reread {
             let expanded = self.settings.expand()?;
             let (serve, verbosity) = self.parse(&expanded)?;
             let blame = |failure: Failure| expanded.blame(&failure.problem());
-            serve.check(&mut Manager::default()).map_err(blame)?;
+            serve.check().map_err(blame)?;
 
             let (allow, deny) = serve.entry.rules();
             let replaced = access.map(|access| access.replace(allow, deny));
@@ -89,18 +89,10 @@ fn tell_changes(changed: &[String]) {
 }
 
 impl Serve {
-    /// Checks everything that can be checked without listening. Passed sockets are those of the process
-    /// that will serve, so that they are left out.
-    pub(super) fn check(&self, manager: &mut Manager) -> Result<(), Failure> {
-        self.limits.config(&self.protocol.needs())?;
+    /// Checks everything that can be checked without listening, for another process that serves.
+    pub(super) fn check(&self) -> Result<(), Failure> {
         let access = self.entry.access()?;
-        let opened = self.listen.iter().filter(|uri| !place::is_passed(uri));
-        let opened: Vec<_> = opened.cloned().collect();
-        let places = self.proxies.resolve(&opened, access.as_ref(), manager)?;
-        self.check_rate(&places)?;
-        self.execution.check()?;
-        self.monitoring.check()?;
-        self.record.check(self.execution)?;
-        self.protocol.check(&places.addresses(), self.execution)
+        let planned = self.plan(&self.listen, access.as_ref(), &mut Manager::elsewhere());
+        planned.map(drop)
     }
 }

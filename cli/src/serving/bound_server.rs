@@ -76,6 +76,11 @@ impl BoundServer {
         self.server.addresses()
     }
 
+    /// Returns what tells when connections move to or from another process.
+    pub(crate) fn restarts(&self) -> Option<&Restarts> {
+        self.of.restarts.as_ref()
+    }
+
     /// Returns the longest line at each listener.
     pub(crate) fn max_line(&self) -> MaxLine {
         MaxLine(self.server.limits().map(|limits| limits.max_line).collect())

@@ -152,7 +152,7 @@ impl Execution {
             restarts,
             recorder,
         } = around;
-        let told = (notifier, restarts);
+        let told = (notifier, restarts.clone());
         let is_gated = access.is_some() || rate.is_some();
         let is_wrapped = doors.is_some() || tls.is_some() || lifetime.is_some() || is_gated;
         if limit.is_unlimited() && !is_wrapped && recorder.is_none() {
@@ -173,7 +173,7 @@ impl Execution {
             factory = factory.within(Encrypted::new(tls));
         }
         if is_gated {
-            factory = factory.within(Gate::new(access, rate));
+            factory = factory.within(Gate::new(access, rate, restarts));
         }
         if let Some(doors) = doors {
             factory = factory.within(Doorkeeper::new(doors));

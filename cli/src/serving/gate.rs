@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serveloop::{Factory, Peer};
 
+use crate::restart::Restarts;
 use crate::serving::boxed_factory::{Boxed, BoxedFactory, Surrounding};
 use crate::serving::{Access, AccessLog, ConnectRate};
 
@@ -15,11 +16,20 @@ pub(super) struct Gate {
     /// By the listener's number.
     access: Option<Arc<[Option<Access>]>>,
     rate: Option<ConnectRate>,
+    restarts: Option<Restarts>,
 }
 
 impl Gate {
-    pub(super) fn new(access: Option<Arc<[Option<Access>]>>, rate: Option<ConnectRate>) -> Self {
-        Self { access, rate }
+    pub(super) fn new(
+        access: Option<Arc<[Option<Access>]>>,
+        rate: Option<ConnectRate>,
+        restarts: Option<Restarts>,
+    ) -> Self {
+        Self {
+            access,
+            rate,
+            restarts,
+        }
     }
 
     /// Returns why a peer is refused, if so.
@@ -31,6 +41,10 @@ impl Gate {
         let listed = access.and_then(|access| access.refusal(peer.address()));
         if listed.is_some() || peer.is_datagram() {
             return listed;
+        }
+        // Those that come from a former process have connected there.
+        if self.restarts.as_ref().is_some_and(Restarts::takes_over) {
+            return None;
         }
         let is_admitted = |rate: &ConnectRate| rate.admits(peer.address(), Instant::now());
         let has_time = self.rate.as_ref().is_none_or(is_admitted);

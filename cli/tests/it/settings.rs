@@ -424,6 +424,142 @@ fn all_mistakes_are_told_at_once() {
     assert_eq!(outcome.stderr.lines().count(), 3, "{}", outcome.stderr);
 }
 
+/// Files that `serve` refuses before it listens, the place of what is wrong, and a part of what is said.
+const REFUSED: &[(&str, &str, &str)] = &[
+    // What restarts need.
+    (
+        "model = \"threaded\"\nhandover = true\n",
+        "2:1",
+        "--handover needs --model event-loop",
+    ),
+    (
+        "handover = true\nmodel = \"forking\"\n",
+        "1:1",
+        "--handover",
+    ),
+    (
+        "model = \"sequential\"\nhandover = true\n",
+        "2:1",
+        "--handover",
+    ),
+    // What sessions of datagrams need.
+    (
+        "model = \"threaded\"\nlisten = \"udp://127.0.0.1:0?sessions=true\"\n",
+        "2:10",
+        "the event loop",
+    ),
+    (
+        "sessions = true\nmodel = \"forking\"\nlisten = \"udp://127.0.0.1:0\"\n",
+        "3:10",
+        "the event loop",
+    ),
+    (
+        "workers = 2\nlisten = [\"tcp://127.0.0.1:0\", \"udp://239.1.2.3:0?sessions=true\"]\n",
+        "2:32",
+        "share this socket",
+    ),
+    (
+        "workers = 2\nlisten = \"tcp://127.0.0.1:0?reuse-port=false\"\n",
+        "2:10",
+        "need reuse-port",
+    ),
+    // What a listener's own limits leave of those for all.
+    (
+        "listen = \"tcp://127.0.0.1:0?high-water=1KiB\"\n",
+        "1:10",
+        "must be less than",
+    ),
+    (
+        "high-water = \"1MiB\"\nlisten = \"tcp://127.0.0.1:0?low-water=2MiB\"\n",
+        "2:10",
+        "must be less than",
+    ),
+    (
+        "listen = [\"tcp://127.0.0.1:0\", \"fd://3?high-water=1KiB\"]\n",
+        "1:32",
+        "must be less than",
+    ),
+    // Addresses at which nothing can listen.
+    (
+        "listen = \"tcp://239.1.2.3:0\"\n",
+        "1:10",
+        "several machines",
+    ),
+    // What is said of sockets that are passed.
+    ("listen = \"fd://three\"\n", "1:10", "for example fd://3"),
+    (
+        "listen = \"fd://3?bakclog=5\"\n",
+        "1:10",
+        "the nearest is backlog",
+    ),
+    (
+        "listen = \"systemd://web?mode=0600\"\n",
+        "1:10",
+        "was passed to it",
+    ),
+    (
+        "listen = \"systemd://?proxy=required\"\n",
+        "1:10",
+        "proxy needs trust",
+    ),
+    (
+        "listen = \"systemd://?cert=/nowhere/cert.pem&key=/nowhere/key.pem\"\n",
+        "1:10",
+        "/nowhere/",
+    ),
+    // The small server's listeners.
+    (
+        "metrics = \"tcp://127.0.0.1:0?high-water=1KiB\"\n",
+        "1:11",
+        "must be less than",
+    ),
+    // Files.
+    (
+        "record = \"/nowhere/echo.record\"\n",
+        "1:10",
+        "/nowhere/echo.record",
+    ),
+];
+
+/// Both have the same rules, so none is known to one of them alone.
+#[test]
+fn what_a_server_refuses_is_no_file_for_one() {
+    let mut wrong = Vec::new();
+    for (text, place, part) in REFUSED {
+        let settings = Settings::new(&format!("{text}protocol = \"echo\"\n"));
+        let (checked, served) = (
+            settings.check(),
+            Outcome::new(&["serve", "--config", settings.path()]),
+        );
+        let place = format!("{}:{place}: ", settings.path());
+        let is_told = |outcome: &Outcome| outcome.stderr.contains(*part);
+        let is_placed = checked.code == Some(1) && checked.stderr.starts_with(&place);
+        // A socket that is passed is looked for before what is said of it.
+        let is_refused = matches!(served.code, Some(1 | 2)) && served.stdout.is_empty();
+        if !is_placed || !is_told(&checked) || !is_refused {
+            wrong.push((text, checked.stderr, served.stderr));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+
+    let long = "x".repeat(120);
+    is_wrong(
+        &format!("protocol = \"echo\"\nlisten = \"unix:///tmp/{long}\"\n"),
+        "2:10",
+        "shorter",
+    );
+}
+
+/// What is passed to the server is not there when its file is checked.
+#[test]
+fn sockets_that_are_passed_are_no_mistake() {
+    for listen in ["fd://7", "systemd://", "systemd://web?idle-timeout=5m"] {
+        let text = format!("protocol = \"echo\"\nlisten = \"{listen}\"\n");
+        let outcome = Settings::new(&text).check();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    }
+}
+
 #[test]
 fn what_a_server_refuses_has_its_place() {
     for (text, place) in [

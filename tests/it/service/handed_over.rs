@@ -7,8 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serveloop::framing::{Framed, Lines};
+use serveloop::layer::{Alarm, Observed, Screen};
 use serveloop::net::HandedConnection;
 use serveloop::protocols::{Discard, Echo, Hello};
+use serveloop::service::{Group, Lagging, Post};
 use serveloop::{
     Actions, Config, Ended, Factory, Limits, Peer, Protocol, Reactor, Result, Server, Transport,
 };
@@ -213,6 +216,8 @@ enum Kind {
     Moves,
     Stays,
     Outbox,
+    ClosedOutbox,
+    Source,
     OwnLimits,
     Panics,
     Closing,
@@ -226,6 +231,11 @@ impl Protocol for Odd {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
         match self.0 {
             Kind::Outbox => drop(transport.outbox()),
+            Kind::ClosedOutbox => {
+                transport.write(&vec![0; 8 << 20]);
+                transport.outbox().close();
+            }
+            Kind::Source => transport.send(std::io::repeat(0)),
             Kind::OwnLimits => transport.set_limits(Limits::default().into())?,
             Kind::Closing => {
                 transport.write(&vec![0; 4 << 20]);
@@ -267,7 +277,9 @@ fn what_is_more_than_bytes_stays() {
     for (kind, moves) in [
         (Kind::Moves, true),
         (Kind::Stays, false),
-        (Kind::Outbox, false),
+        (Kind::Outbox, true),
+        (Kind::ClosedOutbox, false),
+        (Kind::Source, false),
         (Kind::OwnLimits, false),
         (Kind::Panics, false),
         (Kind::Closing, false),
@@ -289,6 +301,173 @@ fn what_is_more_than_bytes_stays() {
         drop((left, client));
         old.is_balanced();
     }
+}
+
+/// Has an outbox, which its list of all has too, and numbers what is posted.
+struct Member {
+    group: Group,
+    id: u64,
+    count: u64,
+}
+
+impl Member {
+    fn of(group: &Group) -> Self {
+        Self {
+            group: group.clone(),
+            id: 0,
+            count: 0,
+        }
+    }
+
+    fn join(&mut self, transport: &mut Transport<'_>) {
+        let outbox = transport.outbox();
+        self.id = outbox.id();
+        self.group.join("all", &outbox);
+    }
+}
+
+impl Protocol for Member {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+        self.join(transport);
+        Ok(())
+    }
+
+    fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+        Ok(data.len())
+    }
+
+    fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
+        self.count += 1;
+        transport.write(&self.count.to_be_bytes());
+        transport.write_post(post);
+    }
+
+    fn hand_over(&mut self, _: &Transport<'_>) -> Option<Vec<u8>> {
+        self.group.leave("all", self.id);
+        Some(self.count.to_be_bytes().to_vec())
+    }
+
+    fn take_over(&mut self, state: &[u8], transport: &mut Transport<'_>) -> bool {
+        self.join(transport);
+        let count = state.try_into().map(u64::from_be_bytes);
+        self.count = count.unwrap_or_default();
+        count.is_ok()
+    }
+}
+
+/// What is posted arrives once and in order, whether it is sent, partly sent, or waits for its turn.
+#[test]
+fn posts_go_along() {
+    const POSTS: u64 = 60;
+    const LENGTH: usize = 100_000;
+    let roomy = || Config {
+        send_buffer: Some(4_096),
+        limits: Limits {
+            max_posted: 32 << 20,
+            ..Limits::default()
+        },
+        ..Config::default()
+    };
+    let (here, there) = (Group::new(Lagging::Close), Group::new(Lagging::Close));
+    let of = here.clone();
+    let mut old = Place::new(LOCAL, roomy(), move |_: &Peer| Some(Member::of(&of)));
+    let of = there.clone();
+    let mut new = Place::new(LOCAL, roomy(), move |_: &Peer| Some(Member::of(&of)));
+    let mut client = old.client();
+
+    for number in 0..POSTS {
+        let group = if number < POSTS / 2 { &here } else { &there };
+        if number == POSTS / 2 {
+            let left = old.leave();
+            assert_eq!((left.len(), here.members("all")), (1, 0));
+            old.is_balanced();
+            new.adopt(left);
+        }
+        let published = group.publish("all", vec![number as u8; LENGTH]);
+        assert_eq!((published.sent, published.lagging), (1, 0), "{number}");
+        old.turn();
+        new.turn();
+    }
+
+    client.set_nonblocking(true).unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < POSTS as usize * (8 + LENGTH) {
+        let mut room = [0; 65_536];
+        let count = client.read(&mut room).unwrap_or(0);
+        heard.extend_from_slice(&room[..count]);
+        new.turn();
+    }
+    for (number, post) in (0..POSTS).zip(heard.chunks(8 + LENGTH)) {
+        assert_eq!(post[..8], (number + 1).to_be_bytes(), "{number}");
+        assert!(post[8..].iter().all(|byte| *byte == number as u8));
+    }
+}
+
+/// Takes everything over, and has no outbox.
+struct Forgetful;
+
+impl Protocol for Forgetful {
+    fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+        Ok(data.len())
+    }
+
+    fn take_over(&mut self, _: &[u8], _: &mut Transport<'_>) -> bool {
+        true
+    }
+}
+
+/// What waits would be lost without an outbox for it.
+#[test]
+fn posts_need_an_outbox_there() {
+    for posts in [0, 300] {
+        let group = Group::new(Lagging::DropNewest);
+        let of = group.clone();
+        let mut old = Place::new(LOCAL, Config::default(), move |_: &Peer| {
+            Some(Member::of(&of))
+        });
+        let mut new = Place::new(LOCAL, Config::default(), |_: &Peer| Some(Forgetful));
+        let _client = old.client();
+        for _ in 0..posts {
+            group.publish("all", vec![0; 100_000]);
+            old.turn();
+        }
+        let left = old.leave();
+        assert_eq!(
+            (left.len(), group.publish("all", &b"late"[..]).sent),
+            (1, 0)
+        );
+        new.adopt(left);
+        assert_eq!(new.reactor.connections(), usize::from(posts == 0));
+        new.is_balanced();
+    }
+}
+
+/// Half a line goes along, and a screen does not begin again.
+#[test]
+fn frames_and_screens_go_along() {
+    let alarm = Alarm::default();
+    let build = move |peer: &Peer| {
+        let hello = Framed::new(Lines::new(100), Hello::new(Duration::ZERO));
+        Some(Observed::new(hello, Screen::new(peer, &alarm)))
+    };
+    let mut old = Place::new(LOCAL, Config::default(), build.clone());
+    let mut new = Place::new(LOCAL, Config::default(), build);
+    let (mut begun, mut known) = (old.client(), old.client());
+    known.write_all(b"bob\nGET / HT").unwrap();
+    begun.write_all(b"GE").unwrap();
+    old.turn();
+    let left = old.leave();
+    assert_eq!(left.len(), 2);
+    new.adopt(left);
+    known.write_all(b"TP/1.1\n").unwrap();
+    begun.write_all(b"T / HTTP/1.1\n").unwrap();
+    new.turn();
+    // The beginning was another one, so this is a name.
+    expect(&mut known, b"Welcome!\nHello,bob\nHello,GET / HTTP/1.1\n");
+    assert_eq!(read_to_end_or_reset(&mut begun), b"Welcome!\n");
+    drop(begun);
+    new.turn();
+    new.is_balanced();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A server is replaced by a new process of its program, and its clients notice nothing.
 
+mod chatting;
 mod going_on;
 mod handover;
 mod load;
