@@ -21,7 +21,7 @@ const CUT_LEAST: usize = 240;
 /// When it is not.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let scheme = match input.below(9) {
+    let scheme = match input.below(10) {
         0 => "tcp://",
         1 => "udp://",
         2 => "unix://",
@@ -29,7 +29,8 @@ pub fn target(data: &[u8]) {
         4 => "",
         5 => return made(&Address::Tcp(ip(&mut input))),
         6 => return made(&Address::Udp(ip(&mut input))),
-        7 => return shown(&Address::Unix(path(input)).to_string()),
+        7 => "vsock://",
+        8 => return shown(&Address::Unix(path(input)).to_string()),
         _ => return shown(&Address::Unixgram(path(input)).to_string()),
     };
     read(&format!(

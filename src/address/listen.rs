@@ -15,6 +15,7 @@ use super::{Address, AddressError, ListenOptions, check_path, is_name, parse_pat
 /// - `tcp://[::]:9999?dual-stack=true&keepalive=60s&backlog=4096`
 /// - `unix:///run/x.sock?mode=0660&group=www`
 /// - `unix://@name?backlog=16`, a name outside the file system, on Linux
+/// - `vsock://:9999?backlog=16`, for all virtual machines and their host, on Linux
 /// - `tcp://:9999` or `tcp://*:9999`: all addresses of both families. On a system without IPv6 it is
 ///   all IPv4 addresses. The same goes for `udp`.
 ///
@@ -198,7 +199,7 @@ impl fmt::Display for Listen {
         match &self.address {
             Address::Tcp(addr) if self.is_every => write!(f, "tcp://:{}", addr.port())?,
             Address::Udp(addr) if self.is_every => write!(f, "udp://:{}", addr.port())?,
-            Address::Tcp(_) | Address::Udp(_) => self.address.fmt(f)?,
+            Address::Tcp(_) | Address::Udp(_) | Address::Vsock(_) => self.address.fmt(f)?,
             Address::Unix(_) | Address::Unixgram(_) => {
                 let shown = self.address.to_string();
                 let is_read_back = shown.parse().as_ref() == Ok(&self.address);

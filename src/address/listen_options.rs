@@ -381,7 +381,7 @@ impl Fits {
         match self {
             Self::Ip => "tcp and udp",
             Self::Tcp => "tcp",
-            Self::Stream => "tcp and unix",
+            Self::Stream => "tcp, unix and vsock",
             Self::Datagram => "udp and unixgram",
             Self::File => "unix and unixgram sockets with a path",
             Self::Udp => "udp",

@@ -15,6 +15,7 @@ mod passed_socket;
 mod percent;
 mod target;
 mod units;
+mod vsock;
 
 pub use self::handed_connection::HandedConnection;
 pub(crate) use self::handed_connection::Talk;
@@ -26,6 +27,7 @@ pub(crate) use self::passed_socket::{Former, PassedSocket};
 pub use self::passed_socket::{NotASocketFileId, SocketFileId};
 pub use self::target::Target;
 pub(crate) use self::target::interleaved;
+pub use self::vsock::{VsockAddr, VsockAddrError};
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -40,7 +42,8 @@ use std::{fmt, io};
 /// It is parsed from a URI and displayed as one: `tcp://127.0.0.1:9999`, `tcp://[::1]:9999`,
 /// `udp://127.0.0.1:0`, `unix:///run/echo.sock`, `unixgram:///run/echo.dgram`. On Linux,
 /// `unix://@NAME` or `unix:@NAME` is a socket whose name is outside the file system. A relative
-/// path that begins with `@` is written `unix://./@NAME`. Percent signs in a path have no special
+/// path that begins with `@` is written `unix://./@NAME`. `vsock://CID:PORT` is between a virtual machine
+/// and its host, on Linux, and `vsock://:PORT` listens for all machines. Percent signs in a path have no special
 /// meaning. The interface of a link-local address is a number, as in `tcp://[fe80::1%2]:9999`.
 ///
 /// Parsing accepts only numeric hosts and never uses the network. [`Address::resolve`] also looks
@@ -65,6 +68,8 @@ pub enum Address {
     /// A Unix datagram socket. The path is empty for a sender that did not bind. For a Linux socket
     /// with a name outside the file system, it is a NUL followed by the name.
     Unixgram(PathBuf),
+    /// A stream between a virtual machine and its host, on Linux.
+    Vsock(VsockAddr),
 }
 
 impl Address {
@@ -125,7 +130,7 @@ impl Address {
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(addr) | Self::Udp(addr) => Some(*addr),
-            Self::Unix(_) | Self::Unixgram(_) => None,
+            Self::Unix(_) | Self::Unixgram(_) | Self::Vsock(_) => None,
         }
     }
 
@@ -134,7 +139,7 @@ impl Address {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Unix(path) | Self::Unixgram(path) => Some(path),
-            Self::Tcp(_) | Self::Udp(_) => None,
+            Self::Tcp(_) | Self::Udp(_) | Self::Vsock(_) => None,
         }
     }
 }
@@ -147,6 +152,7 @@ impl fmt::Display for Address {
             Self::Udp(addr) => write!(f, "udp://{addr}"),
             Self::Unix(path) => write!(f, "unix://{}", Escaped(path)),
             Self::Unixgram(path) => write!(f, "unixgram://{}", Escaped(path)),
+            Self::Vsock(addr) => write!(f, "vsock://{addr}"),
         }
     }
 }
@@ -161,9 +167,13 @@ impl FromStr for Address {
             "udp" => parse_ip(text, rest).map(Self::Udp),
             "unix" => parse_path(text, rest).map(Self::Unix),
             "unixgram" => parse_path(text, rest).map(Self::Unixgram),
+            "vsock" => {
+                let addr = rest.parse().map(Self::Vsock);
+                addr.map_err(|_| AddressError::new(text, VsockAddrError::PROBLEM))
+            }
             _ => Err(AddressError::new(
                 text,
-                "unknown scheme, expected tcp, udp, unix or unixgram",
+                "unknown scheme, expected tcp, udp, unix, unixgram or vsock",
             )),
         }
     }

@@ -163,7 +163,8 @@ fn masked(address: IpAddr, prefix: u8) -> IpAddr {
 ///
 /// It is parsed from networks that are separated by commas, with spaces around them if you like:
 /// `10.0.0.0/8, 2001:db8::/32, unix`. The word `unix` (or `unix:`, as in nginx) holds all peers on
-/// Unix sockets, which have no IP address; without it the list holds none of them. An empty text
+/// Unix sockets, which have no IP address; without it the list holds none of them. In the same way `vsock`
+/// holds all virtual machines and their host, and `vsock:3` the one with this context id. An empty text
 /// and an empty entry are errors.
 ///
 /// The default list is empty and holds no peer. A lookup compares with one network after the other,
@@ -183,15 +184,21 @@ fn masked(address: IpAddr, prefix: u8) -> IpAddr {
 pub struct NetworkList {
     networks: Vec<IpNetwork>,
     has_unix: bool,
+    has_vsock: bool,
+    /// Single virtual machines.
+    cids: Vec<u32>,
 }
 
 impl NetworkList {
     /// Returns whether the list holds the peer at `address`, whatever its port or transport.
     #[must_use]
     pub fn contains(&self, address: &Address) -> bool {
-        match address.socket_addr() {
-            Some(addr) => self.networks.iter().any(|it| it.contains(addr.ip())),
-            None => self.has_unix,
+        match address {
+            Address::Tcp(addr) | Address::Udp(addr) => {
+                self.networks.iter().any(|it| it.contains(addr.ip()))
+            }
+            Address::Unix(_) | Address::Unixgram(_) => self.has_unix,
+            Address::Vsock(addr) => self.has_vsock || self.cids.contains(&addr.cid),
         }
     }
 
@@ -204,13 +211,15 @@ impl NetworkList {
     /// Returns whether the list holds no peer at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.networks.is_empty() && !self.has_unix
+        self.networks.is_empty() && self.cids.is_empty() && !self.has_unix && !self.has_vsock
     }
 
     /// Adds what another list holds.
     pub fn extend(&mut self, other: &Self) {
         self.networks.extend_from_slice(&other.networks);
+        self.cids.extend_from_slice(&other.cids);
         self.has_unix |= other.has_unix;
+        self.has_vsock |= other.has_vsock;
     }
 
     /// Returns the networks in the order of the text.
@@ -228,26 +237,33 @@ impl<'a> IntoIterator for &'a NetworkList {
     }
 }
 
-/// Makes a list of networks, without the peers on Unix sockets.
+/// Makes a list of networks, without the peers on Unix sockets and virtual machines.
 impl FromIterator<IpNetwork> for NetworkList {
     fn from_iter<I: IntoIterator<Item = IpNetwork>>(networks: I) -> Self {
         Self {
             networks: networks.into_iter().collect(),
-            has_unix: false,
+            ..Self::default()
         }
     }
 }
 
 impl fmt::Display for NetworkList {
-    /// Writes the networks with commas between them, and `unix` last.
+    /// Writes the networks with commas between them, then virtual machines, and `vsock` and `unix` last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";
         for network in self {
             write!(f, "{comma}{network}")?;
             comma = ",";
         }
-        if self.has_unix {
-            write!(f, "{comma}unix")?;
+        for cid in &self.cids {
+            write!(f, "{comma}vsock:{cid}")?;
+            comma = ",";
+        }
+        for (is_there, word) in [(self.has_vsock, "vsock"), (self.has_unix, "unix")] {
+            if is_there {
+                write!(f, "{comma}{word}")?;
+                comma = ",";
+            }
         }
         Ok(())
     }
@@ -265,11 +281,21 @@ impl FromStr for NetworkList {
                     return Err(NetworkError::new(text, problem));
                 }
                 "unix" | "unix:" => list.has_unix = true,
+                "vsock" | "vsock:" => list.has_vsock = true,
+                entry if entry.starts_with("vsock:") => list.cids.push(cid(entry)?),
                 entry => list.networks.push(entry.parse()?),
             }
         }
         Ok(list)
     }
+}
+
+/// Parses a virtual machine: `vsock:` and its number.
+fn cid(entry: &str) -> Result<u32, NetworkError> {
+    let digits = entry.strip_prefix("vsock:").unwrap_or_default();
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let cid = digits.parse().ok().filter(|_| is_plain);
+    cid.ok_or_else(|| NetworkError::new(entry, "expected a context id, for example vsock:3"))
 }
 
 /// The reason why a text is not an [`IpNetwork`] or a [`NetworkList`]. The message holds the text

@@ -25,10 +25,13 @@ mod spread;
 )]
 mod undelivered;
 mod unix_path;
+#[cfg_attr(target_os = "linux", path = "vsock/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "vsock/other.rs")]
+mod vsock;
 
 pub use crate::address::{
     AddressError, Credentials, HandedConnection, IpNetwork, ListenOptions, NetworkError,
-    NetworkList, NotASocketFileId, OtherOptions, SocketFileId, Target,
+    NetworkList, NotASocketFileId, OtherOptions, SocketFileId, Target, VsockAddr, VsockAddrError,
 };
 
 pub use crate::config::UdpOptions;
@@ -41,6 +44,7 @@ pub(crate) use self::socket::Bound;
 pub use self::sockets::Sockets;
 pub(crate) use self::sockets::SystemSockets;
 pub(crate) use self::spread::Share;
+pub(crate) use self::vsock::address_of as vsock_address_of;
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::net::open_sockets::{Entered, OpenSockets};
 use crate::net::spread::Share;
 use crate::net::unix_path::{Access, SocketFile};
-use crate::net::{destination, groups, keepalive};
+use crate::net::{destination, groups, keepalive, vsock};
 use crate::{LOG_TARGET, sys};
 
 /// A socket that is bound to an address, with its file if it has one.
@@ -95,6 +95,11 @@ impl Bound {
                     file,
                     ..Self::of(socket, at.clone(), config, Origin::Own)
                 })
+            }
+            Address::Vsock(addr) => {
+                vsock::bind(&socket, *addr)?;
+                let address = local_address(&socket, at)?;
+                Ok(Self::of(socket, address, config, Origin::Own))
             }
         }
     }
@@ -248,7 +253,7 @@ fn check_address(at: &Address) -> io::Result<()> {
             io::ErrorKind::AddrNotAvailable,
             "several machines share this address, so no stream can connect to it",
         )),
-        Address::Tcp(_) | Address::Udp(_) => Ok(()),
+        Address::Tcp(_) | Address::Udp(_) | Address::Vsock(_) => Ok(()),
         Address::Unix(path) | Address::Unixgram(path) => SockAddr::unix(path).map(drop),
     }
 }
@@ -272,6 +277,7 @@ pub(super) fn open(at: &Address, config: &Config) -> io::Result<Socket> {
         }
         Address::Unix(_) => Socket::new(Domain::UNIX, Type::STREAM, None)?,
         Address::Unixgram(_) => Socket::new(Domain::UNIX, Type::DGRAM, None)?,
+        Address::Vsock(_) => vsock::open()?,
     };
 
     set_options(&socket, at, config)?;
@@ -331,6 +337,16 @@ pub(super) fn system_address(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Tcp(addr) | Address::Udp(addr) => Ok((*addr).into()),
         Address::Unix(path) | Address::Unixgram(path) => SockAddr::unix(path),
+        Address::Vsock(addr) => vsock::system_address(*addr),
+    }
+}
+
+/// Returns the address of a stream's end.
+pub(super) fn stream_address(at: &SockAddr) -> Address {
+    match (at.as_socket(), vsock::address_of(at)) {
+        (Some(addr), _) => Address::Tcp(canonical(addr)),
+        (None, Some(addr)) => Address::Vsock(addr),
+        (None, None) => Address::Unix(unix_path(at)),
     }
 }
 
@@ -361,10 +377,11 @@ pub(super) fn mapped(addr: SocketAddr) -> SocketAddr {
 }
 
 fn local_address(socket: &Socket, at: &Address) -> io::Result<Address> {
-    let addr = socket
-        .local_addr()?
-        .as_socket()
-        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let local = socket.local_addr()?;
+    if let Some(addr) = vsock::address_of(&local) {
+        return Ok(Address::Vsock(addr));
+    }
+    let addr = local.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
     Ok(if at.is_datagram() {
         Address::Udp(addr)
     } else {

@@ -3,6 +3,7 @@
 use crate::address::{Address, Credentials};
 use crate::net::mio::path_of;
 use crate::net::socket::canonical;
+use crate::net::vsock;
 use crate::sys;
 
 /// What the system knows of open streams. The loop asks only about streams that are open, by the
@@ -29,7 +30,8 @@ impl Sockets for SystemSockets {
         let addr = sys::local_address(descriptor).ok()?;
         match addr.as_socket() {
             Some(addr) => Some(Address::Tcp(canonical(addr))),
-            None => Some(Address::Unix(path_of(&addr.as_unix()?))),
+            None if addr.is_unix() => Some(Address::Unix(path_of(&addr.as_unix()?))),
+            None => vsock::address_of(&addr).map(Address::Vsock),
         }
     }
 

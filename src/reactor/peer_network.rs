@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::address::Address;
+use crate::address::{Address, VsockAddr};
 use crate::config::Config;
 
 /// The network that one machine or one household sends from.
@@ -15,19 +15,30 @@ pub(super) enum PeerNetwork {
     V6(u64),
     /// All clients on this machine that use Unix sockets.
     Unix,
+    /// A virtual machine, or the host of this one.
+    Vsock(u32),
 }
 
 impl PeerNetwork {
     /// Returns the network of `address`. `None` for clients on this machine, unless they are
     /// limited too.
     pub(super) fn of(address: &Address, config: &Config) -> Option<Self> {
-        let ip = address.socket_addr().map(|addr| addr.ip().to_canonical());
-        let is_here = ip.is_none_or(|ip| ip.is_loopback());
-        (!is_here || config.limit_loopback).then(|| match ip {
-            Some(IpAddr::V4(ip)) => Self::V4(ip.to_bits()),
-            Some(IpAddr::V6(ip)) => Self::V6((ip.to_bits() >> 64) as u64),
-            None => Self::Unix,
-        })
+        let (network, is_here) = match address {
+            Address::Tcp(addr) | Address::Udp(addr) => {
+                let ip = addr.ip().to_canonical();
+                (Self::of_ip(ip), ip.is_loopback())
+            }
+            Address::Unix(_) | Address::Unixgram(_) => (Self::Unix, true),
+            Address::Vsock(addr) => (Self::Vsock(addr.cid), addr.cid == VsockAddr::LOCAL),
+        };
+        (!is_here || config.limit_loopback).then_some(network)
+    }
+
+    fn of_ip(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
+            IpAddr::V6(ip) => Self::V6((ip.to_bits() >> 64) as u64),
+        }
     }
 }
 
@@ -89,6 +100,10 @@ mod tests {
         assert!(network.is_some());
         assert_eq!(network, peer_network("tcp://[2001:db8::ffff:0:2]:1", false));
         assert_ne!(network, peer_network("tcp://[2001:db8:0:1::1]:1", false));
+        let machine = peer_network("vsock://3:5000", false);
+        assert!(machine.is_some());
+        assert_eq!(machine, peer_network("vsock://3:5001", false));
+        assert_ne!(machine, peer_network("vsock://2:5000", false));
     }
 
     #[test]
@@ -99,6 +114,7 @@ mod tests {
             "tcp://[::ffff:127.0.0.1]:1",
             "unix:///run/some",
             "unixgram:///run/other",
+            "vsock://1:5000",
         ];
 
         for uri in here {

@@ -30,6 +30,7 @@ use std::{env, fmt, io, process};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::address::{Address, Former, Listen, ListenOptions, PassedSocket, SocketFileId};
+use crate::net::vsock_address_of;
 use crate::{LOG_TARGET, sys};
 
 /// The number of the first descriptor.
@@ -403,6 +404,9 @@ fn address(at: &SockAddr, kind: Type) -> Option<Address> {
             _ => None,
         };
     }
+    if let Some(addr) = vsock_address_of(at) {
+        return (kind == Type::STREAM).then_some(Address::Vsock(addr));
+    }
     if at.domain() != Domain::UNIX {
         return None;
     }
@@ -429,6 +433,8 @@ fn is_bound(address: &Address) -> bool {
     match address {
         Address::Tcp(addr) | Address::Udp(addr) => addr.port() != 0,
         Address::Unix(path) | Address::Unixgram(path) => !path.as_os_str().is_empty(),
+        // One that is not bound has the last port.
+        Address::Vsock(addr) => addr.port != u32::MAX,
     }
 }
 

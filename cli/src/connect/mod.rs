@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serveloop::framing::{LengthPrefix, Lines, Netstring, Varint};
+use serveloop::net::VsockAddr;
 use serveloop::{Address, Config, Limits};
 
 use crate::connect::datagrams::Manner;
@@ -116,7 +117,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Connect {
-    /// The server's address: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH or unixgram://PATH
+    /// The server's address: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH, unixgram://PATH or vsock://CID:PORT
     uri: String,
     /// What counts as one message
     #[arg(long, value_enum, default_value_t = FrameKind::Raw, conflicts_with = "protocol")]
@@ -247,9 +248,22 @@ impl Connect {
             return Err(Failure::Usage(problem));
         }
 
-        let has_no_port = |it: &&Address| it.socket_addr().is_some_and(|addr| addr.port() == 0);
+        let has_no_port = |it: &&Address| match it {
+            Address::Tcp(addr) | Address::Udp(addr) => addr.port() == 0,
+            Address::Vsock(addr) => addr.port == 0,
+            Address::Unix(_) | Address::Unixgram(_) => false,
+        };
         if let Some(address) = addresses.iter().find(has_no_port) {
             let problem = format!("{address}: no server can listen on port 0");
+            return Err(Failure::Usage(problem));
+        }
+
+        let is_every = |it: &&Address| {
+            let cid = VsockAddr::ANY;
+            matches!(it, Address::Vsock(addr) if addr.cid == cid)
+        };
+        if let Some(address) = addresses.iter().find(is_every) {
+            let problem = format!("{address}: say which machine: vsock://2:PORT is the host");
             return Err(Failure::Usage(problem));
         }
 

@@ -19,6 +19,9 @@ mod retiring;
 mod side_server;
 mod source;
 
+use serveloop::Address;
+use serveloop::net::VsockAddr;
+
 pub(crate) use self::link::look;
 pub(crate) use self::options::{Inherit, MonitoringOptions};
 pub(crate) use self::question::{Answer, By, Question, Selection};
@@ -27,7 +30,10 @@ pub(crate) use self::source::{About, Source};
 
 /// Returns whether only this machine can connect to an address. Everybody can reach a Unix socket of
 /// this machine, if its file allows it.
-pub(crate) fn is_local(address: &serveloop::Address) -> bool {
-    let addr = address.socket_addr();
-    addr.is_none_or(|addr| addr.ip().to_canonical().is_loopback())
+pub(crate) fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Tcp(addr) | Address::Udp(addr) => addr.ip().to_canonical().is_loopback(),
+        Address::Unix(_) | Address::Unixgram(_) => true,
+        Address::Vsock(addr) => addr.cid == VsockAddr::LOCAL,
+    }
 }

@@ -15,6 +15,7 @@ use serveloop_command::{Allowed, Commands, Settings};
 
 use crate::failure::Failure;
 use crate::logger::TARGET;
+use crate::monitoring::is_local;
 use crate::serving::{Allow, BoundServer, Execution, Need};
 use crate::units::{Size, Span, Timeout, at_least_one};
 
@@ -198,10 +199,7 @@ impl CommandOptions {
 
     /// Returns the first address that other machines could reach, unless that is allowed.
     fn forbidden<'a>(&self, addresses: &'a [Address]) -> Option<&'a Address> {
-        let is_remote = |address: &&Address| {
-            let addr = address.socket_addr();
-            addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
-        };
+        let is_remote = |address: &&Address| !is_local(address);
 
         let mut addresses = addresses.iter();
         addresses.find(|address| !self.allow_remote_without_authentication && is_remote(address))
@@ -262,10 +260,12 @@ impl From<Wire> for serveloop_command::Wire {
     }
 }
 
-/// Finds a program of `--allow`, unless the text is a network or a file of networks. The word `unix` is
-/// a program. The message is for clap, which names the option.
+/// Finds a program of `--allow`, unless the text is a network or a file of networks. The words `unix` and
+/// `vsock` are programs. The message is for clap, which names the option.
 fn find(name: OsString) -> Result<Allow, String> {
-    let text = name.to_str().filter(|text| *text != "unix");
+    let text = name
+        .to_str()
+        .filter(|text| !matches!(*text, "unix" | "vsock"));
     if let Some(Ok(networks)) = text.map(Allow::parse) {
         return Ok(networks);
     }

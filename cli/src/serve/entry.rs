@@ -17,8 +17,8 @@ pub(super) const KEYS: [&str; 2] = ["allow", "deny"];
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
 pub(crate) struct EntryOptions {
-    /// Who may connect: networks such as 10.0.0.0/8,2001:db8::/32, and unix for all peers on Unix
-    /// sockets; or @FILE, which has them on its lines and is read again at SIGHUP. Can be given
+    /// Who may connect: networks such as 10.0.0.0/8,2001:db8::/32, unix for all peers on Unix sockets,
+    /// and vsock or vsock:CID for virtual machines; or @FILE, which has them on its lines and is read again at SIGHUP. Can be given
     /// several times. Others are refused
     #[arg(long, global = true, value_name = "NETWORKS", value_parser = Allow::parse)]
     allow: Vec<Allow>,

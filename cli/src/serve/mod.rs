@@ -74,6 +74,10 @@ const PASSED_LISTEN: &str = "systemd://";
 ///
 ///   $ serveloop serve echo --listen 'udp://239.1.2.3:9999?interface=eth0'
 ///
+/// On Linux, vsock is between a virtual machine and its host; without a number it is for all machines:
+///
+///   $ serveloop serve echo --listen vsock://:9999
+///
 /// In a URI with a query, a question mark in a path is written %3F, and a percent sign %25. On Linux,
 /// unix:@NAME is a name outside the file system.
 ///
@@ -194,9 +198,9 @@ pub(crate) struct Serve {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to listen: tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix://PATH,
-    /// unixgram://PATH, systemd://NAME or fd://N. Can be given several times. With port 0 the system
-    /// chooses the port. Without HOST the server listens on every address. Options of this listener
-    /// follow in a query, as in tcp://:9999?keepalive=60s&backlog=4096.
+    /// unixgram://PATH, vsock://CID:PORT, systemd://NAME or fd://N. Can be given several times. With port 0
+    /// the system chooses the port. Without HOST the server listens on every address. Options of this
+    /// listener follow in a query, as in tcp://:9999?keepalive=60s&backlog=4096.
     #[arg(
         long,
         value_name = "URI",

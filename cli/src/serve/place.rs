@@ -170,8 +170,9 @@ fn opened(uri: &str, keys: &[&str]) -> Result<Found, Failure> {
         // The library knows nothing of our scheme.
         Failure::Usage(problem) => {
             let problem = problem.replacen("expected tcp, udp", "expected tcp, tls, udp", 1);
-            let more = "unix or unixgram, or systemd://NAME or fd://N for a socket that was passed";
-            Failure::Usage(problem.replacen("unix or unixgram", more, 1))
+            let more =
+                "unix, unixgram or vsock, or systemd://NAME or fd://N for a socket that was passed";
+            Failure::Usage(problem.replacen("unix, unixgram or vsock", more, 1))
         }
         other => other,
     })?;

@@ -24,8 +24,8 @@ pub(crate) struct ProxyOptions {
     /// --trust lists. Logs and limits then know the client that the header names
     #[arg(long, global = true, value_enum, value_name = "WHEN")]
     proxy: Option<When>,
-    /// Who sends these headers: networks such as 10.0.0.0/8,2001:db8::/32, and unix for all peers on
-    /// Unix sockets
+    /// Who sends these headers: networks such as 10.0.0.0/8,2001:db8::/32, unix for all peers on Unix
+    /// sockets, and vsock or vsock:CID for virtual machines
     #[arg(long, global = true, value_name = "NETWORKS")]
     trust: Option<NetworkList>,
 }
@@ -154,7 +154,7 @@ impl ProxyOptions {
         let sign = if own.proxy.is_some() { "" } else { "--" };
         if is_datagram {
             return Err(format!(
-                "{sign}proxy is for tcp and unix; proxy=off in the query leaves a listener out"
+                "{sign}proxy is for tcp, unix and vsock; proxy=off in the query leaves a listener out"
             ));
         }
         let Some(trusted) = own.trust.or_else(|| self.trust.clone()) else {

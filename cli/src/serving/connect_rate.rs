@@ -34,10 +34,19 @@ pub(crate) struct ConnectRate {
     table: Arc<Mutex<Table>>,
 }
 
+/// What counts as one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Peer {
+    /// An address, or a network of IPv6, by its first address.
+    Network(IpAddr),
+    /// A virtual machine, or its host.
+    Machine(u32),
+}
+
 /// Until when the connections of each peer have used up its time.
 #[derive(Debug, Default)]
 struct Table {
-    peers: HashMap<IpAddr, Instant>,
+    peers: HashMap<Peer, Instant>,
     others: Option<Instant>,
     cleaned: Option<Instant>,
 }
@@ -56,11 +65,13 @@ impl ConnectRate {
     /// Counts a connection from `address` that begins `now`. Returns whether it may. A peer on a
     /// Unix socket always may.
     pub(super) fn admits(&self, address: &Address, now: Instant) -> bool {
-        let Some(addr) = address.socket_addr() else {
-            return true;
+        let peer = match address {
+            Address::Tcp(addr) | Address::Udp(addr) => Peer::Network(network(addr.ip())),
+            Address::Vsock(addr) => Peer::Machine(addr.cid),
+            Address::Unix(_) | Address::Unixgram(_) => return true,
         };
         let mut table = lock(&self.table);
-        let used_until = table.entry(network(addr.ip()), now);
+        let used_until = table.entry(peer, now);
         let from = (*used_until).max(now);
         if from.saturating_duration_since(now) > self.ahead {
             return false;
@@ -72,7 +83,7 @@ impl ConnectRate {
 
 impl Table {
     /// Returns the entry of a peer, or that of all others if there is no room for it.
-    fn entry(&mut self, peer: IpAddr, now: Instant) -> &mut Instant {
+    fn entry(&mut self, peer: Peer, now: Instant) -> &mut Instant {
         let is_full = self.peers.len() >= PEERS_MOST && !self.peers.contains_key(&peer);
         if is_full {
             self.clean(now);
@@ -93,7 +104,7 @@ impl Table {
     }
 }
 
-/// Returns what counts as one peer.
+/// Returns the network that counts as one peer, by its first address.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

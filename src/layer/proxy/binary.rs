@@ -232,7 +232,8 @@ pub(super) fn addresses_length(addresses: Option<&(Address, Address)>) -> usize 
 /// Returns the byte of family and transport, and what follows it.
 fn block_of(addresses: Option<&(Address, Address)>) -> (u8, Block) {
     match addresses.map(|(source, _)| source) {
-        None => (0x00, Block::Unspecified),
+        // There is no family for the last one, so nothing makes a header with it.
+        None | Some(Address::Vsock(_)) => (0x00, Block::Unspecified),
         Some(Address::Tcp(SocketAddr::V4(_))) => (0x11, Block::V4(Address::Tcp)),
         Some(Address::Udp(SocketAddr::V4(_))) => (0x12, Block::V4(Address::Udp)),
         Some(Address::Tcp(SocketAddr::V6(_))) => (0x21, Block::V6(Address::Tcp)),
@@ -283,6 +284,7 @@ fn write_addresses(source: &Address, destination: &Address, output: &mut Vec<u8>
                 field.resize(PATH_LENGTH, 0);
                 output.append(&mut field);
             }
+            Address::Vsock(_) => {}
         }
     }
     for addr in both.into_iter().filter_map(Address::socket_addr) {

@@ -33,6 +33,7 @@ enum Kind {
     Tcp(TcpListener),
     /// Connections do not inherit buffer sizes from a Unix listener, so it keeps the configuration.
     Unix(UnixListener, Box<Config>),
+    Vsock(Socket),
 }
 
 impl Listener {
@@ -44,6 +45,7 @@ impl Listener {
                 UnixListener::from_std(OwnedFd::from(bound.socket).into()),
                 Box::new(bound.config),
             ),
+            Address::Vsock(_) => Kind::Vsock(bound.socket),
             _ => Kind::Tcp(TcpListener::from_std(bound.socket.into())),
         };
 
@@ -72,6 +74,11 @@ impl Listener {
                 }
                 Ok((stream, Address::Unix(path_of(&addr))))
             }
+            Kind::Vsock(listener) => {
+                let (stream, addr) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((stream, socket::stream_address(&addr)))
+            }
         }
     }
 }
@@ -82,6 +89,7 @@ impl AsFd for Listener {
         match &self.kind {
             Kind::Tcp(listener) => listener.as_fd(),
             Kind::Unix(listener, _) => listener.as_fd(),
+            Kind::Vsock(listener) => listener.as_fd(),
         }
     }
 }

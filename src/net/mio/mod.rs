@@ -217,11 +217,7 @@ impl Net for Mio {
         let stream = Socket::from(descriptor);
         stream.set_nonblocking(true)?;
         let peer = stream.peer_addr()?;
-        let address = match peer.as_socket() {
-            Some(addr) => Address::Tcp(socket::canonical(addr)),
-            None => Address::Unix(socket::unix_path(&peer)),
-        };
-        Ok((stream, address))
+        Ok((stream, socket::stream_address(&peer)))
     }
 
     fn number(&self, stream: &Socket) -> i32 {

@@ -176,6 +176,7 @@ fn push_address(bytes: &mut Vec<u8>, address: Option<&Address>) {
         Address::Udp(_) => b'u',
         Address::Unix(_) => b's',
         Address::Unixgram(_) => b'd',
+        Address::Vsock(_) => b'v',
     };
     bytes.push(letter);
     match address {
@@ -185,6 +186,7 @@ fn push_address(bytes: &mut Vec<u8>, address: Option<&Address>) {
         Address::Unix(path) | Address::Unixgram(path) => {
             push_bytes(bytes, path.as_os_str().as_bytes());
         }
+        Address::Vsock(addr) => push_bytes(bytes, addr.to_string().as_bytes()),
     }
 }
 
@@ -200,6 +202,10 @@ fn read_address(fields: &mut Fields<'_>) -> Result<Option<Address>, RecordingErr
         b'u' => Address::Udp(addr(fields.text()?)?),
         b's' => Address::Unix(OsStr::from_bytes(fields.bytes()?).into()),
         b'd' => Address::Unixgram(OsStr::from_bytes(fields.bytes()?).into()),
+        b'v' => {
+            let addr = fields.text()?.parse();
+            Address::Vsock(addr.map_err(|_| start.wrong("not an address"))?)
+        }
         _ => return Err(start.wrong("an unknown kind of address")),
     }))
 }

@@ -241,8 +241,14 @@ fn what_is_wrong_is_said() {
         ("udp://127.0.0.1:1?group=www", "group is for unix"),
         ("udp://127.0.0.1:1?keepalive=60s", "keepalive is for tcp"),
         ("unix:///x?keepalive=60s", "keepalive is for tcp"),
-        ("unixgram:///x?backlog=5", "backlog is for tcp and unix"),
-        ("udp://127.0.0.1:1?backlog=5", "backlog is for tcp and unix"),
+        (
+            "unixgram:///x?backlog=5",
+            "backlog is for tcp, unix and vsock",
+        ),
+        (
+            "udp://127.0.0.1:1?backlog=5",
+            "backlog is for tcp, unix and vsock",
+        ),
         ("unix:///x?reuse-port=true", "reuse-port is for tcp and udp"),
         ("unix:///x?dual-stack=true", "dual-stack is for tcp and udp"),
         ("tcp://0.0.0.0:1?dual-stack=true", "the address [::]"),
@@ -255,7 +261,7 @@ fn what_is_wrong_is_said() {
         ("tcp://127.0.0.1:1?idle-timeout=1", "expected a duration"),
         (
             "udp://127.0.0.1:1?idle-timeout=1s",
-            "idle-timeout is for tcp and unix",
+            "idle-timeout is for tcp, unix and vsock",
         ),
         ("udp://127.0.0.1:1?max-frame=x", "max-frame: expected bytes"),
     ]);
@@ -460,6 +466,11 @@ fn fitting(address: &Address, all: ListenOptions) -> ListenOptions {
         Address::Unixgram(_) => ListenOptions {
             mode: all.mode,
             group: all.group,
+            ..both
+        },
+        Address::Vsock(_) => ListenOptions {
+            backlog: all.backlog,
+            trusted_proxies: all.trusted_proxies,
             ..both
         },
     }

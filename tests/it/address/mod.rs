@@ -5,7 +5,8 @@ mod networks;
 
 use std::path::PathBuf;
 
-use serveloop::{Address, Config, Server};
+use serveloop::net::VsockAddr;
+use serveloop::{Address, Config, Listen, Server};
 
 fn bind(places: &[&[&str]]) -> Result<Vec<String>, String> {
     let parse = |uris: &&[&str]| uris.iter().map(|uri| uri.parse().unwrap()).collect();
@@ -48,6 +49,44 @@ fn streams_cannot_come_to_an_address_of_several_machines() {
     for at in ["tcp://224.0.0.1:0", "tcp://255.255.255.255:0"] {
         let error = bind(&[&[at]]).unwrap_err();
         assert!(error.contains(at) && error.contains("several machines"));
+    }
+}
+
+#[test]
+fn machines_have_numbers() {
+    for (text, shown, cid) in [
+        ("vsock://2:1024", "vsock://2:1024", VsockAddr::HOST),
+        ("vsock://:9", "vsock://*:9", VsockAddr::ANY),
+        ("vsock://*:0", "vsock://*:0", VsockAddr::ANY),
+        (
+            "vsock://4294967295:4294967294",
+            "vsock://*:4294967294",
+            VsockAddr::ANY,
+        ),
+    ] {
+        let address: Address = text.parse().unwrap();
+        assert_eq!(address.to_string(), shown);
+        assert_eq!(shown.parse(), Ok(address.clone()));
+        assert!(matches!(&address, Address::Vsock(addr) if addr.cid == cid));
+        assert!(
+            !address.is_datagram() && address.socket_addr().is_none() && address.path().is_none()
+        );
+        let listen: Listen = format!("{text}?backlog=5").parse().unwrap();
+        assert_eq!(listen.to_string(), format!("{shown}?backlog=5"));
+    }
+    for text in [
+        "vsock://",
+        "vsock://2",
+        "vsock://2:",
+        "vsock://2:-1",
+        "vsock://+2:1",
+        "vsock://2:4294967295",
+        "vsock://4294967296:1",
+        "vsock://[2]:1",
+        "vsock://**:1",
+    ] {
+        let error = text.parse::<Address>().unwrap_err().to_string();
+        assert!(error.contains("expected CID:PORT"), "{error}");
     }
 }
 

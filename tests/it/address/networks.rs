@@ -230,6 +230,33 @@ fn a_list_holds_what_any_of_its_entries_holds() {
         assert!(!holds(&list, "tcp://127.0.0.1:1"));
     }
 
+    let machines: NetworkList = "vsock:3, vsock:2,10.0.0.0/8".parse().unwrap();
+    assert_eq!(machines.to_string(), "10.0.0.0/8,vsock:3,vsock:2");
+    assert!(holds(&machines, "vsock://3:1") && holds(&machines, "vsock://2:9"));
+    assert!(!holds(&machines, "vsock://4:1") && !holds(&machines, "unix:///run/client"));
+    let all: NetworkList = "vsock,unix".parse().unwrap();
+    assert_eq!(all.to_string(), "vsock,unix");
+    assert!(holds(&all, "vsock://4:1") && !all.is_empty());
+    assert!(
+        "0.0.0.0/0,::/0"
+            .parse()
+            .is_ok_and(|all| !holds(&all, "vsock://4:1"))
+    );
+    for text in [
+        "vsock:",
+        "vsock:+3",
+        "vsock:x",
+        "vsock:4294967296",
+        "vsock:3/8",
+        "vsock3",
+    ] {
+        assert_eq!(
+            text.parse::<NetworkList>().is_ok(),
+            text == "vsock:",
+            "{text}"
+        );
+    }
+
     let none = NetworkList::default();
     assert!(none.is_empty());
     assert!(!holds(&none, "tcp://127.0.0.1:1") && !holds(&none, "unix:///run/client"));

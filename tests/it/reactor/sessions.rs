@@ -945,7 +945,7 @@ fn options_of_sessions_are_for_datagrams() {
         ),
         (
             "udp://127.0.0.1:0?idle-timeout=5s",
-            "idle-timeout is for tcp and unix",
+            "idle-timeout is for tcp, unix and vsock",
         ),
     ] {
         let error = uri.parse::<Listen>().unwrap_err();

@@ -1,10 +1,13 @@
 //! Ten thousand connections are looked at without a slow turn.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use rustix::process::Signal;
 
 use crate::monitoring::{Monitored, get};
+use crate::restart::Over;
 use crate::support::outside::skip;
 use crate::support::served::Outcome;
 use crate::support::sockets::Stream;
@@ -53,4 +56,70 @@ fn ten_thousand_connections_are_listed_without_a_slow_turn() {
     drop(clients);
     server.served.signal(Signal::TERM);
     server.served.status();
+}
+
+/// A list of all connections and a scrape each second: how long messages take with and without.
+///
+/// Only in full, since a machine that has other things to do says nothing.
+#[test]
+fn looking_costs_ten_thousand_connections_little() {
+    if env::var_os("SERVELOOP_FULL").is_none() {
+        return;
+    }
+    let server = Monitored::echo(&["--max-connections", "11000", "--first-message-timeout", "0"]);
+    let target = server.served.uri(0).to_owned();
+    let mut measured: [Vec<f64>; 2] = Default::default();
+    // Alternately, so that both have the same machine.
+    for round in 0..10 {
+        let is_over = AtomicBool::new(round % 2 == 0);
+        let latency = thread::scope(|scope| {
+            let (is_over, admin, metrics) = (&is_over, &server.admin, &server.metrics);
+            scope.spawn(move || look_each_second(admin, metrics, is_over));
+            let _over = Over(is_over);
+            latency(&target)
+        });
+        measured[round % 2].push(latency);
+    }
+
+    let [without, with] = measured.map(|mut all| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    });
+    println!(
+        "measured: p99 of 10,000 connections {with:.0} us with a list and a scrape each second, {without:.0} us \
+         without"
+    );
+    assert!(
+        with <= 1.25 * without,
+        "{with} us, and {without} us without"
+    );
+}
+
+fn look_each_second(admin: &str, metrics: &str, is_over: &AtomicBool) {
+    while !is_over.load(Ordering::SeqCst) {
+        let listed = Outcome::new(&["ctl", "--admin", admin, "--json", "ls"]);
+        assert_eq!(listed.code, Some(0), "{}", listed.stderr);
+        get(metrics, "/metrics");
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// The 99th percentile of the time of a message, in microseconds.
+fn latency(target: &str) -> f64 {
+    let bench = ["bench", "--target", target, "--rounds", "1", "--json"];
+    let load = [
+        "--connections",
+        "100",
+        "--idle",
+        "9900",
+        "--rate",
+        "5000",
+        "--duration",
+        "6s",
+    ];
+    let outcome = Outcome::new(&[&bench[..5], &load, &bench[5..]].concat());
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let figures: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let latency = &figures["results"][0]["measured"]["latency_microseconds"];
+    latency["p99"]["median"].as_f64().expect("a figure")
 }

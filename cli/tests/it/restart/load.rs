@@ -59,6 +59,11 @@ fn churn(site: &Site, target: &str) {
         let output = load.join().expect("a client");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{said}");
+        let figures: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let figure = &figures["results"][0]["measured"]["per_second"]["median"];
+        println!(
+            "measured: {figure} connections a second for {seconds} s, {restarts} restarts, none failed"
+        );
         restarts
     });
     assert!(restarts > 2, "{restarts}");

@@ -23,7 +23,7 @@ use crate::support::served::{PATIENCE, Served, by_script};
 use crate::support::sockets::{Directory, Stream};
 
 /// Is set when it is dropped, also by a panic, so that others do not go on without end.
-struct Over<'a>(&'a AtomicBool);
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
@@ -33,8 +33,8 @@ impl Drop for Over<'_> {
 
 /// A server whose program is a link in a directory of its own, which can be made to lead elsewhere. All
 /// its processes are killed when the test ends.
-struct Site {
-    served: Served,
+pub(crate) struct Site {
+    pub(crate) served: Served,
     current: Cell<u32>,
     directory: Directory,
 }
@@ -47,7 +47,7 @@ impl Site {
 
     /// Starts it as a shell does that was told to `prepare` what it inherits.
     #[track_caller]
-    fn after(prepare: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn after(prepare: &str, arguments: &[&str]) -> Self {
         Self::in_directory(Directory::new(), prepare, arguments)
     }
 
@@ -113,7 +113,7 @@ impl Site {
 
     /// Replaces the process, and waits until the new one serves.
     #[track_caller]
-    fn restart(&self) {
+    pub(crate) fn restart(&self) {
         self.signal(Signal::USR2);
         let line = self.served.logged("serves now");
         let number = line
@@ -145,13 +145,13 @@ impl Site {
 
     /// Waits for the end of the first process.
     #[track_caller]
-    fn old_ends(&mut self) -> ExitStatus {
+    pub(crate) fn old_ends(&mut self) -> ExitStatus {
         self.served.wait_for_exit()
     }
 
     /// Ends the process that serves now, and returns what was logged and not waited for.
     #[track_caller]
-    fn end(mut self) -> Vec<String> {
+    pub(crate) fn end(mut self) -> Vec<String> {
         self.signal(Signal::TERM);
         let until = Instant::now() + PATIENCE;
         while self.runs() {

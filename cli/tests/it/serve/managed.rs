@@ -103,7 +103,7 @@ fn what_was_not_passed_cannot_be_served() {
     refused(listen("fd://x"), 2, "expected the number");
     refused(listen("fd://-1"), 2, "expected the number");
     refused(listen("systemd://?backlgo=1"), 2, "the nearest is backlog");
-    refused(listen("vsock://1:2"), 2, "unknown scheme");
+    refused(listen("socket://1:2"), 2, "unknown scheme");
 
     let passed = |variables: &str, arguments: &[&str]| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

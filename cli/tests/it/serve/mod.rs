@@ -9,4 +9,6 @@ mod managed;
 mod memory;
 mod models;
 mod recorded;
+#[cfg(target_os = "linux")]
+mod vsock;
 mod warnings;

@@ -569,7 +569,7 @@ fn options_that_make_no_sense_are_usage_errors() {
         ("tcp://127.0.0.1:0?alpn=a".to_owned(), "alpn is for tls://"),
         (
             "ssl://127.0.0.1:0".to_owned(),
-            "expected tcp, tls, udp, unix or unixgram",
+            "expected tcp, tls, udp, unix, unixgram or vsock",
         ),
     ] {
         let outcome = Outcome::new(&["serve", "echo", "--listen", &uri]);

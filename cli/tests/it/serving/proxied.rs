@@ -67,7 +67,7 @@ const NONSENSE: [(&str, &str); 26] = [
     ),
     (
         "--listen udp://127.0.0.1:0 --proxy required --trust unix",
-        "--proxy is for tcp and unix",
+        "--proxy is for tcp, unix and vsock",
     ),
     (
         "--listen unixgram:///tmp/x --proxy optional --trust unix",
@@ -123,11 +123,11 @@ const NONSENSE: [(&str, &str); 26] = [
     ),
     (
         "--listen udp://127.0.0.1:0?proxy=required&trust=unix",
-        "for tcp and unix",
+        "for tcp, unix and vsock",
     ),
     (
         "--listen unixgram:///tmp/x?proxy=optional&trust=unix",
-        "for tcp and unix",
+        "for tcp, unix and vsock",
     ),
     ("--listen unix:///tmp/x?proxy=required", "proxy needs trust"),
     (

@@ -140,6 +140,12 @@ impl Served {
         kill_process(Pid::from_child(&self.child), signal).expect("it still runs");
     }
 
+    /// Waits for the next line on standard output, or for its end.
+    #[track_caller]
+    pub(crate) fn printed_if_any(&self) -> Option<String> {
+        self.stdout.next()
+    }
+
     /// Waits for the next line on standard output.
     #[track_caller]
     pub(crate) fn printed(&self) -> String {
