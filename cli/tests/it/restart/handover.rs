@@ -35,13 +35,6 @@ fn connect(uri: &str) -> Box<dyn Both> {
     }
 }
 
-fn exchange(client: &mut Box<dyn Both>, said: &[u8]) {
-    client.write_all(said).expect("an open connection");
-    let mut heard = vec![0; said.len()];
-    client.read_exact(&mut heard).expect("all bytes");
-    assert!(heard == said, "other bytes");
-}
-
 /// Sends and receives until it is told to end. Each byte has to come back in order.
 fn talk(clients: &mut [Box<dyn Both>], seed: usize, is_over: &AtomicBool, rounds: &AtomicUsize) {
     let bytes = noise(70_000);
@@ -50,7 +43,11 @@ fn talk(clients: &mut [Box<dyn Both>], seed: usize, is_over: &AtomicBool, rounds
         for (number, client) in clients.iter_mut().enumerate() {
             let from = (round * 31 + number * 7) % 60_000;
             let length = 1 + (round * 13 + number * 3) % 2_000;
-            exchange(client, &bytes[from..from + length]);
+            let said = &bytes[from..from + length];
+            client.write_all(said).expect("an open connection");
+            let mut heard = vec![0; length];
+            client.read_exact(&mut heard).expect("all bytes");
+            assert!(heard == said, "other bytes");
         }
         round += 1;
         rounds.fetch_add(1, Ordering::SeqCst);
@@ -81,9 +78,10 @@ fn a_thousand_connections_survive_twenty_restarts() {
         let mut clients: Vec<_> = (0..CLIENTS)
             .map(|number| connect(&uris[number % 2]))
             .collect();
-        // What is still in the queue of a listener is accepted by the new process, and not handed over.
+        // Those that are not accepted yet would begin in the new process.
         for client in &mut clients {
-            exchange(client, b"accepted");
+            client.write_all(b"!").expect("an open connection");
+            client.read_exact(&mut [0]).expect("an echo");
         }
 
         let (is_over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -174,17 +172,42 @@ fn replies_that_are_due_go_along() {
     site.end();
 }
 
-/// Frames, a client that has ended its side, and one behind a limit on its rate are finished where they
-/// are.
+/// Lines go along, and half of one.
 #[test]
-fn connections_that_cannot_move_are_finished_in_the_old_process() {
-    let arguments = [
+fn framed_connections_go_along() {
+    let listen = ["--listen", "tcp://127.0.0.1:0"];
+    let framed = [
         "hello",
         "--framing",
         "line",
         "--handover",
         "--delay",
+        "300ms",
+    ];
+    let mut site = Site::new(&[&framed[..], &listen].concat());
+    let mut client = site.served.connect();
+    client.expect("Welcome!\n");
+    client.send("bob\nev");
+    thread::sleep(Duration::from_millis(50));
+    site.restart();
+    assert_eq!(site.old_ends().code(), Some(0));
+    client.send("e\n");
+    client.expect("Hello,bob\nHello,eve\n");
+    client.send("exit\n");
+    client.expect_end();
+    site.end();
+}
+
+/// A client that is behind a limit on its rate is finished where it is.
+#[test]
+fn connections_that_cannot_move_are_finished_in_the_old_process() {
+    let arguments = [
+        "hello",
+        "--handover",
+        "--delay",
         "0",
+        "--max-bytes-per-second",
+        "1MiB",
         "--listen",
         "tcp://127.0.0.1:0",
         "--drain-timeout",
@@ -192,13 +215,38 @@ fn connections_that_cannot_move_are_finished_in_the_old_process() {
     ];
     let mut site = Site::new(&arguments);
     let mut client = site.served.connect();
-    client.expect("Welcome!\n");
+    client.expect("Welcome!");
     site.restart();
-    client.send("bob\n");
-    client.expect("Hello,bob\n");
+    client.send("bob");
+    client.expect("Hello,bob");
     // It is asked to finish.
     client.expect_end();
     assert_eq!(site.old_ends().code(), Some(0));
+    site.end();
+}
+
+/// Those that come from the old process have connected there, and not again.
+#[test]
+fn a_limit_on_connects_does_not_count_those_that_move() {
+    let arguments = [
+        "echo",
+        "--handover",
+        "--connects-per-second",
+        "5",
+        "--listen",
+        "tcp://127.0.0.1:0",
+    ];
+    let mut site = Site::new(&arguments);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.extend([(); 5].map(|()| site.served.connect()));
+        assert!(clients.iter_mut().all(Stream::echoes));
+        thread::sleep(Duration::from_millis(1_100));
+    }
+    site.restart();
+    assert_eq!(site.old_ends().code(), Some(0));
+    assert!(clients.iter_mut().all(Stream::echoes));
+    drop(clients);
     site.end();
 }
 
