@@ -173,6 +173,60 @@ impl fmt::Display for Deadline {
     }
 }
 
+/// Why a datagram did not arrive: [`datagram_undelivered`](crate::Protocol::datagram_undelivered).
+///
+/// ```
+/// use serveloop::net::DeliveryError;
+/// use std::io::{Error, ErrorKind};
+///
+/// let error = DeliveryError::Reported(Error::from(ErrorKind::ConnectionRefused));
+/// assert_eq!(error.to_string(), "the network reports: connection refused");
+/// let error = DeliveryError::TooLong { mtu: Some(1_280) };
+/// assert!(error.to_string().contains("at most 1280 bytes"));
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DeliveryError {
+    /// The network reports it (ICMP): `ECONNREFUSED` if no program listens at the peer's port,
+    /// `EHOSTUNREACH` and `ENETUNREACH` if there is no way to the peer, `EACCES` if a router forbids it.
+    /// Whoever knows both addresses can forge such a report.
+    Reported(io::Error),
+    /// It was longer than the path allows. The system splits what follows, if it has learned this from
+    /// the network. Such a report can be forged too.
+    TooLong {
+        /// The most bytes that a packet on the path can have, headers included, if that is known.
+        mtu: Option<u32>,
+    },
+    /// This machine could not send it, for example because it has no route, a firewall forbids it, or the
+    /// peer's Unix socket is gone or full.
+    NotSent(io::Error),
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reported(error) => write!(f, "the network reports: {error}"),
+            Self::TooLong { mtu: Some(mtu) } => {
+                write!(
+                    f,
+                    "too long for the path, whose packets have at most {mtu} bytes"
+                )
+            }
+            Self::TooLong { mtu: None } => f.write_str("too long for the path"),
+            Self::NotSent(error) => write!(f, "not sent: {error}"),
+        }
+    }
+}
+
+impl Error for DeliveryError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Reported(error) | Self::NotSent(error) => Some(error),
+            Self::TooLong { .. } => None,
+        }
+    }
+}
+
 /// The reason for which a connection ended: [`Ended::reason`](crate::Ended::reason), which
 /// [`connection_lost`](crate::Protocol::connection_lost) is told once.
 #[derive(Debug)]

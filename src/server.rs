@@ -258,6 +258,37 @@ impl Server {
         self.bound.iter().try_for_each(Bound::listen)
     }
 
+    /// Binds the sockets of several workers now, for each listener whose peers have
+    /// [sessions](Config::sessions). The system assigns a client to one of the sockets by its address,
+    /// and anew when there are more of them; a client that speaks before
+    /// [`serve_workers`](Self::serve_workers) has bound them may come to another worker later, where it
+    /// has no session. Call this before clients learn the address, with the same number. Calling it again
+    /// is harmless.
+    ///
+    /// ```
+    /// use serveloop::{Config, Server};
+    ///
+    /// let config = Config { sessions: true, reuse_port: true, ..Config::default() };
+    /// let mut server = Server::bind(&["udp://127.0.0.1:0".parse()?], config)?;
+    /// server.bind_workers(4)?;
+    /// println!("ready at {}", server.addresses()[0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A socket cannot be bound.
+    pub fn bind_workers(&mut self, workers: usize) -> io::Result<()> {
+        let numbered = self.bound.iter().enumerate();
+        for (number, own) in numbered.filter(|(_, own)| own.parts_peers()) {
+            let others = self.others.iter().filter(|(other, _)| *other == number);
+            for _ in others.count() + 1..workers {
+                self.others
+                    .push((number, own.entered_twin(number, &self.sockets)?));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the addresses of the server in the order of binding. Port 0 is replaced by the port
     /// that the system chose.
     #[must_use]
@@ -482,11 +513,9 @@ impl Server {
             return Err(refused(&bound.address, problem));
         }
 
-        let copies = (1..workers)
-            .map(|_| self.twin())
-            .collect::<io::Result<Vec<_>>>()?;
+        let copies: io::Result<Vec<_>> = (1..workers).map(|_| self.twin()).collect();
         let left = mem::take(&mut self.others);
-        let mut servers: Vec<_> = iter::once(self).chain(copies).collect();
+        let mut servers: Vec<_> = iter::once(self).chain(copies?).collect();
         for (place, other) in left.into_iter().enumerate() {
             servers[place % workers].others.push(other);
         }
@@ -502,11 +531,7 @@ impl Server {
             let found = self.others.iter().position(|(other, _)| *other == number);
             bound.push(match found {
                 Some(place) => self.others.swap_remove(place).1,
-                None => {
-                    let mut twin = own.twin()?;
-                    twin.enter(number, &self.sockets);
-                    twin
-                }
+                None => own.entered_twin(number, &self.sockets)?,
             });
         }
 

@@ -117,6 +117,9 @@ counters! {
         datagrams_amplified,
         /// Datagrams dropped because their peer had reached `replies_per_second`.
         datagrams_over_rate,
+        /// Datagrams of sessions that did not arrive, as the network has
+        /// [reported](crate::Protocol::datagram_undelivered).
+        datagrams_undelivered,
         /// Datagrams whose session ended with an error.
         datagrams_failed,
         /// Sessions of a peer's datagrams that have begun. The difference to `datagram_sessions_ended`

@@ -163,6 +163,13 @@ impl Listen {
             .map_err(|problem| AddressError::new(&self.to_string(), problem))
     }
 
+    /// Returns an error if an option does not fit a listener of datagrams that has no sessions.
+    pub(crate) fn check_lasting(&self) -> Result<(), AddressError> {
+        self.options
+            .check_lasting()
+            .map_err(|problem| AddressError::new(&self.to_string(), problem))
+    }
+
     fn problem(&self) -> Result<(), String> {
         if self.is_every && self.options.dual_stack == Some(false) {
             let problem = "dual-stack=false needs an address, [::] or 0.0.0.0";

@@ -166,9 +166,11 @@ impl ListenOptions {
     /// Returns an error if an option does not fit `address`, or has a value that no system accepts.
     pub(super) fn check(&self, address: &Address) -> Result<(), String> {
         for key in &KEYS {
-            let lasts = self.sessions == Some(true) && LASTING.contains(&key.name);
+            // Whether there are sessions may be said elsewhere, for all listeners.
+            let may_last = address.is_datagram() && self.sessions != Some(false);
+            let lasts = may_last && LASTING.contains(&key.name);
             if (key.show)(self).is_some() && !(key.fits.includes(address) || lasts) {
-                return Err(format!("{} is for {}", key.name, key.fits.text()));
+                return Err(key.misfit());
             }
         }
 
@@ -221,6 +223,14 @@ impl ListenOptions {
     pub fn check_passed(&self) -> Result<(), AddressError> {
         let checked = self.check_bound();
         checked.map_err(|problem| AddressError::new(&self.to_string(), problem))
+    }
+
+    /// Returns an error if an option is for sessions, and the listener of datagrams has none.
+    pub(super) fn check_lasting(&self) -> Result<(), String> {
+        let is_given = |key: &&Key| LASTING.contains(&key.name) && (key.show)(self).is_some();
+        KEYS.iter()
+            .find(is_given)
+            .map_or(Ok(()), |key| Err(key.misfit()))
     }
 
     /// Returns an error if an option concerns how a socket is bound, for one that is bound already.
@@ -328,6 +338,17 @@ struct Key {
 }
 
 impl Key {
+    /// Returns what is wrong about this option at an address that it does not fit.
+    fn misfit(&self) -> String {
+        match LASTING.contains(&self.name) {
+            true => format!(
+                "{} is for tcp, unix, vsock and datagrams with sessions=true",
+                self.name
+            ),
+            false => format!("{} is for {}", self.name, self.fits.text()),
+        }
+    }
+
     /// Returns the option with this name.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Instant;
 use std::{fmt, mem, ptr};
 
 use crate::LOG_TARGET;
-use crate::error::{Deadline, ProtocolError};
+use crate::error::{Deadline, DeliveryError, ProtocolError};
 use crate::framing::{Decoder, Encoder, Frame, Framing, Message};
 use crate::session::{Ended, Post, Protocol, Transport};
 
@@ -80,6 +80,15 @@ pub trait FrameProtocol {
     ) -> Result<(), ProtocolError> {
         transport.transport().close();
         Ok(())
+    }
+
+    /// See [`Protocol::datagram_undelivered`].
+    fn datagram_undelivered(
+        &mut self,
+        error: &DeliveryError,
+        transport: &mut FrameTransport<'_, Self::Framing>,
+    ) {
+        let _ = (error, transport);
     }
 
     /// See [`Protocol::resume_writing`].
@@ -344,6 +353,12 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
 
         self.end_is_due = true;
         self.tell_end(transport)
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        self.call(transport, |protocol, frames| {
+            protocol.datagram_undelivered(error, frames);
+        });
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {

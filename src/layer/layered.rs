@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use std::time::Instant;
 
 use crate::address::Peer;
-use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::error::{CloseReason, Deadline, DeliveryError, ProtocolError};
 use crate::layer::{Layer, Received, Wire, WireEnd};
 use crate::session::{Context, EndInside, Ended, Protocol, Session, Tick, Transport};
 
@@ -391,6 +391,12 @@ where
             _ => self.close_for(CloseReason::Truncated, transport)?,
         }
         Ok(())
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        self.tell(transport, |session, context| {
+            session.handle_undelivered(error, context);
+        });
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::error::{Deadline, ProtocolError};
+use crate::error::{Deadline, DeliveryError, ProtocolError};
 use crate::session::{Ended, Post, Protocol, Tick, Transport};
 
 /// One call of a protocol, as an observer sees it. The observer is told before the protocol is
@@ -18,6 +18,8 @@ pub enum Event<'a> {
     Taken(&'a [u8]),
     /// [`Protocol::eof_received`] with these unread bytes.
     EofReceived(&'a [u8]),
+    /// [`Protocol::datagram_undelivered`] with this error.
+    DatagramUndelivered(&'a DeliveryError),
     /// [`Protocol::resume_writing`].
     ResumeWriting,
     /// [`Protocol::handle_timeout`].
@@ -197,6 +199,11 @@ impl<P: Protocol, O: Observe> Protocol for Observed<P, O> {
     ) -> Result<(), ProtocolError> {
         self.observer.observe(Event::EofReceived(unread));
         self.protocol.eof_received(unread, transport)
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        self.observer.observe(Event::DatagramUndelivered(error));
+        self.protocol.datagram_undelivered(error, transport);
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 use std::{fmt, mem};
 
 use crate::address::{Address, Peer};
-use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::error::{CloseReason, Deadline, DeliveryError, ProtocolError};
 use crate::session::{Ended, Post, Protocol, Tick, Transport, take};
 
 /// Reads what comes first on a connection and is not part of its protocol.
@@ -380,6 +380,10 @@ where
         if let Err(error) = self.open(transport) {
             transport.fail(CloseReason::Protocol(error));
         }
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        self.tell(|protocol| protocol.datagram_undelivered(error, transport));
     }
 
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {

@@ -4,7 +4,7 @@ use std::mem;
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 
-use crate::error::{Deadline, ProtocolError};
+use crate::error::{Deadline, DeliveryError, ProtocolError};
 use crate::session::{Ended, Post, Protocol, Tick, Transport, take};
 
 /// A second, in the unit that buckets count in.
@@ -314,6 +314,12 @@ impl<P: Protocol> Protocol for RateLimited<P> {
 
     fn woken(&mut self, transport: &mut Transport<'_>) {
         self.tell(transport, P::woken);
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        self.tell(transport, |protocol, transport| {
+            protocol.datagram_undelivered(error, transport);
+        });
     }
 
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {

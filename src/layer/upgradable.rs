@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::error::{CloseReason, Deadline, DeliveryError, ProtocolError};
 use crate::framing::{FrameProtocol, Framed};
 use crate::session::{Ended, Post, Protocol, Tick, Transport, take};
 
@@ -233,6 +233,14 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
             Stage::Next(protocol) => return protocol.posted(post, transport),
         }
         // It may have been what the first protocol waited for.
+        self.tell(transport, |_, _| {}, |_, _| {});
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        match &mut self.0 {
+            Stage::First(protocol) => protocol.datagram_undelivered(error, transport),
+            Stage::Next(protocol) => return protocol.datagram_undelivered(error, transport),
+        }
         self.tell(transport, |_, _| {}, |_, _| {});
     }
 

@@ -48,6 +48,9 @@ fn config_of(listen: &Listen, config: &Config) -> io::Result<Config> {
     let mut config = with_options(config, listen.options());
     config.dual_stack |= listen.is_every();
     config.validate().map_err(|error| about(listen, &error))?;
+    if listen.address().is_datagram() && !config.sessions {
+        listen.check_lasting()?;
+    }
     Ok(config)
 }
 

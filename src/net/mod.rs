@@ -35,6 +35,7 @@ pub use crate::address::{
 };
 
 pub use crate::config::UdpOptions;
+pub use crate::error::DeliveryError;
 
 pub use self::destination::Destination;
 pub(crate) use self::listening::{bind_listen, bind_socket, check_listen};
@@ -63,23 +64,20 @@ pub(crate) const EVENTS_MOST: usize = 1_024;
 /// A datagram that was sent and did not arrive, as the network told: [`Net::undelivered`].
 ///
 /// ```
-/// use serveloop::net::Undelivered;
+/// use serveloop::net::{DeliveryError, Undelivered};
 /// use std::io::{Error, ErrorKind};
 ///
 /// let to = "udp://192.0.2.1:9".parse()?;
-/// let error = Error::from(ErrorKind::ConnectionRefused);
-/// let report = Undelivered { to, error, mtu: None };
+/// let refused = Error::from(ErrorKind::ConnectionRefused);
+/// let report = Undelivered { to, error: DeliveryError::Reported(refused) };
 /// # Ok::<(), serveloop::net::AddressError>(())
 /// ```
 #[derive(Debug)]
 pub struct Undelivered {
     /// Where it was sent to.
     pub to: Address,
-    /// Why it did not arrive: `ECONNREFUSED` if no program listens there, `EHOSTUNREACH`, and so on. With
-    /// `EMSGSIZE` it was too long for the path.
-    pub error: io::Error,
-    /// The most bytes that a packet on the path can have, if the network told.
-    pub mtu: Option<u32>,
+    /// Why it did not arrive.
+    pub error: DeliveryError,
 }
 
 /// What happened to one socket since the last poll.
@@ -122,7 +120,7 @@ pub struct Event {
 /// | listeners | [`listen`](Self::listen), [`accept`](Self::accept) |
 /// | connections | [`register`](Self::register), [`read`](Self::read), [`write`](Self::write) |
 /// | outbound connections | [`connect`](Self::connect), and [`connected`](Self::connected) if they take time; [`lookup`](Self::lookup) if it knows names |
-/// | datagrams | [`bind`](Self::bind), [`receive`](Self::receive), [`send`](Self::send) |
+/// | datagrams | [`bind`](Self::bind), [`receive`](Self::receive), [`send`](Self::send); [`connect_datagram`](Self::connect_datagram) for outbound ones |
 /// | shutdown from other threads | [`watch_shutdown`](Self::watch_shutdown) |
 ///
 /// Without an implementation, these fail with [`Unsupported`](io::ErrorKind::Unsupported), and
@@ -400,6 +398,21 @@ pub trait Net {
         unsupported()
     }
 
+    /// Opens a datagram socket that is connected to `to`, and registers it with `token`. It receives only
+    /// what comes from there.
+    ///
+    /// # Errors
+    /// There is no way to the address. `WouldBlock` means that the socket cannot be opened now, although
+    /// nothing is wrong; the loop then tries again until `connect_timeout`.
+    fn connect_datagram(
+        &mut self,
+        to: &Address,
+        config: &Config,
+        token: usize,
+    ) -> io::Result<Self::Datagram> {
+        unsupported()
+    }
+
     /// Receives one waiting datagram into `buffer`, and returns its length and its sender.
     ///
     /// # Errors
@@ -440,6 +453,26 @@ pub trait Net {
         source: Option<Destination>,
     ) -> io::Result<()> {
         self.send(socket, data, to)
+    }
+
+    /// Sends several datagrams to `to`, whose bytes are one behind the other in `data`: each has `length`
+    /// bytes, and only the last may have fewer. Returns how many were sent, at least one. The default
+    /// sends one by one.
+    ///
+    /// # Errors
+    /// The errors of [`send_from`](Self::send_from) for the first of them, or `length` is 0
+    /// (`InvalidInput`).
+    fn send_run(
+        &mut self,
+        socket: &mut Self::Datagram,
+        data: &[u8],
+        length: usize,
+        to: &Address,
+        source: Option<Destination>,
+    ) -> io::Result<usize> {
+        one_by_one(data, length, |datagram| {
+            self.send_from(socket, datagram, to, source)
+        })
     }
 
     /// Asks for an event, with the token of the socket, when there is room to send again after a send
@@ -496,6 +529,26 @@ pub trait Net {
     fn is_local_in_scope(&mut self, addr: SocketAddr) -> bool {
         self.is_local(addr.ip())
     }
+}
+
+/// Sends each `length` bytes of `data` by `send`, until one is not sent. Returns how many were.
+fn one_by_one(
+    data: &[u8],
+    length: usize,
+    mut send: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<usize> {
+    if length == 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut sent = 0;
+    for datagram in data.chunks(length) {
+        match send(datagram) {
+            Ok(()) => sent += 1,
+            Err(error) if sent == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(sent)
 }
 
 /// The answer of a network to what it has not.

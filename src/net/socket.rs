@@ -185,6 +185,19 @@ impl Bound {
         Ok(self.with_socket(self.socket.try_clone()?))
     }
 
+    /// Returns a [`twin`](Self::twin) with which other processes can go on.
+    pub(crate) fn entered_twin(&self, number: usize, sockets: &OpenSockets) -> io::Result<Self> {
+        let mut twin = self.twin()?;
+        twin.enter(number, sockets);
+        Ok(twin)
+    }
+
+    /// Returns whether the peers of this datagram socket have sessions, and belong to one of several
+    /// sockets at this address.
+    pub(crate) fn parts_peers(&self) -> bool {
+        self.has_sessions() && !self.is_one_for_all()
+    }
+
     /// Returns whether the peers of this datagram socket have sessions.
     pub(crate) fn has_sessions(&self) -> bool {
         self.address.is_datagram() && self.config.sessions

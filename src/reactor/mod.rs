@@ -121,7 +121,7 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     input: Input,
     connections: Connections<N::Stream, F::Protocol>,
     /// The sessions of datagram sockets.
-    sessions: Sessions<F::Protocol>,
+    sessions: Sessions<F::Protocol, N::Datagram>,
     listeners: Listeners<N>,
     /// Serves connections in place of the loop, if there is one.
     model: Option<Box<dyn Model<N, F::Protocol>>>,
@@ -324,6 +324,11 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// `connection_lost` alone: with [`ConnectFailed`](crate::CloseReason::ConnectFailed), with
     /// [`TimedOut`](crate::CloseReason::TimedOut) after `connect_timeout`, or with
     /// [`Shutdown`](crate::CloseReason::Shutdown) if the loop shuts down.
+    ///
+    /// An address of UDP begins a session of datagrams, on a socket of its own that is connected to the
+    /// peer. It is made at once, since UDP has no handshake, and
+    /// [`datagram_undelivered`](crate::Protocol::datagram_undelivered) may tell that nobody is there. Unix
+    /// datagrams cannot be connected: the socket would have no name to answer to.
     pub fn connect(&mut self, to: Address, protocol: F::Protocol) {
         self.connect_to(to.into(), protocol);
     }

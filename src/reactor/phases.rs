@@ -14,7 +14,7 @@ use crate::reactor::connections::Listed;
 use crate::reactor::hub::Hub;
 use crate::reactor::listeners::Listeners;
 use crate::reactor::model::FIRST_OF_MODEL;
-use crate::reactor::token::FIRST_TOKEN;
+use crate::reactor::token::{FIRST_TOKEN, is_of_connection};
 use crate::reactor::{LONG, Reactor, SHUTDOWN, WAKER};
 use crate::session::{Actions, Factory, REPEAT, Tick, catch, log_end};
 
@@ -60,7 +60,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let is_requested = self.shutdown.is_requested();
         self.is_direct = !is_requested
             && self.connections.is_idle(self.env.clock.tick())
-            && self.events.iter().all(|event| event.token >= FIRST_TOKEN);
+            && self
+                .events
+                .iter()
+                .all(|event| is_of_connection(event.token));
         if !self.is_direct {
             self.note_events();
         }
@@ -72,7 +75,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         for event in &self.events {
             if event.token < FIRST_TOKEN {
                 is_mixed = true;
-            } else if !self.connections.note(event) {
+            } else if !self.connections.note(event) && !self.sessions.note_event(event) {
                 self.effects.statistics.stale_events += 1;
             }
         }
@@ -167,6 +170,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             );
             let leave = &mut |net: &mut N| {
                 self.connections.abandon(net);
+                self.sessions.abandon(net);
                 self.listeners.close_all(net);
             };
             model.reap(&mut hub, leave);

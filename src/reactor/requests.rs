@@ -1,6 +1,5 @@
 //! What the hooks of a factory have asked for, apart from connections.
 
-use crate::error::CloseReason;
 use crate::net::Net;
 use crate::reactor::Reactor;
 use crate::reactor::datagram::announce;
@@ -11,11 +10,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// asked to finish, and can say something.
     #[cold]
     fn retire(&mut self) {
-        self.sessions.note_shutdown();
+        self.sessions.note_retired();
         let (mut admission, listeners) = self.lend();
         admission.sessions.drive(listeners, &mut admission.hub);
-        let hub = &mut admission.hub;
-        admission.sessions.end_all(hub, || CloseReason::Shutdown);
+        admission.sessions.end_inbound(&mut admission.hub);
         self.listeners.close_all(&mut self.net);
     }
 

@@ -15,6 +15,14 @@ pub(crate) const NOBODY: usize = usize::MAX;
 /// tokens differ.
 pub(super) const FIRST_OF_SESSIONS: usize = FIRST_TOKEN / 2;
 
+/// Returns whether the token is one of a connection: neither below all of them nor of a session. As signed
+/// numbers, tokens of sessions are negative, so that one comparison answers both.
+#[inline]
+#[expect(clippy::cast_possible_wrap, reason = "the sign is what is asked for")]
+pub(super) fn is_of_connection(token: usize) -> bool {
+    token as isize >= FIRST_TOKEN as isize
+}
+
 /// Returns whether the token is one of a session of datagrams.
 pub(super) fn is_of_session(token: usize) -> bool {
     token >> SLOT_BITS >= FIRST_OF_SESSIONS

@@ -55,7 +55,7 @@ const FAMILIES: [(&str, &str, &str); 2] = [
 ];
 
 /// Counters whose name says too little alone: the counter, its name as a metric, and what it is.
-const NAMED: [(&str, &str, &str); 23] = [
+const NAMED: [(&str, &str, &str); 24] = [
     (
         "accepted",
         "connections_accepted",
@@ -116,6 +116,11 @@ const NAMED: [(&str, &str, &str); 23] = [
         "datagrams_over_rate",
         "datagrams_over_rate",
         "Datagrams dropped because of their peer's rate.",
+    ),
+    (
+        "datagrams_undelivered",
+        "datagrams_undelivered",
+        "Datagrams of sessions that did not arrive, as the network reported.",
     ),
     (
         "datagrams_failed",

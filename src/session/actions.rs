@@ -183,8 +183,9 @@ impl<P> Actions<'_, P> {
         self.statistics
     }
 
-    /// Opens a connection to `address` at the end of the turn. If it fails, `connection_lost` tells
-    /// the protocol, as for [`Reactor::connect`](crate::Reactor::connect).
+    /// Opens a connection to `address` at the end of the turn, or a session of datagrams if it is one of
+    /// UDP. If it fails, `connection_lost` tells the protocol, as for
+    /// [`Reactor::connect`](crate::Reactor::connect).
     pub fn connect(&mut self, address: Address, protocol: P) {
         self.ask(Connect::new(address.into(), protocol));
     }

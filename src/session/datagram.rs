@@ -1,6 +1,7 @@
 //! How datagrams are shown to a protocol. The session of a single datagram has no other turn, so
 //! everything happens in this one. A session that lasts is shown all datagrams of its peer.
 
+use crate::error::DeliveryError;
 use crate::session::state::{
     AGAIN, BLOCKED, CLOSING, CONFIRMED, EOF, EOF_TOLD, FIRST, INCOMPLETE, LASTING, PENDING, State,
     WROTE,
@@ -101,6 +102,11 @@ impl<P: Protocol> Session<P> {
         self.state.flags.clear(FIRST);
     }
 
+    /// Notes that the peer is known to receive what is sent to its address.
+    pub(crate) fn confirm(&mut self) {
+        self.state.flags.set(CONFIRMED);
+    }
+
     /// Returns whether the peer is known to receive what is sent to its address.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.state.flags.any(CONFIRMED)
@@ -133,6 +139,14 @@ impl<P: Protocol> Session<P> {
         // The peer owes no rest of a message: the next datagram begins another one.
         self.state.flags.clear(INCOMPLETE | PENDING);
         true
+    }
+
+    /// Tells the protocol that a datagram of this session did not arrive.
+    pub(crate) fn handle_undelivered(&mut self, error: &DeliveryError, context: &Context<'_>) {
+        self.protocol
+            .tell(&mut self.state, context, |protocol, transport| {
+                protocol.datagram_undelivered(error, transport);
+            });
     }
 
     pub(super) fn show_datagram(&mut self, data: &[u8], context: &Context<'_>) -> usize {
@@ -233,6 +247,14 @@ impl<P: Protocol> Session<P> {
             Some(length) => Some(&output[..length]),
             None => self.state.flags.any(WROTE).then_some(output),
         }
+    }
+
+    /// Returns the datagrams that are to be sent next, if they are several of one length: their bytes one
+    /// behind the other, of which only the last may be shorter, and that length.
+    pub(crate) fn next_run(&self, most: usize, bytes: usize) -> Option<(&[u8], usize)> {
+        let cuts = self.state.extra.as_ref()?.cuts.as_ref()?;
+        let (count, sum) = cuts.run(most, bytes);
+        (count > 1).then_some((&self.buffered()[..sum], cuts.first()?))
     }
 
     /// Notes that the next datagram, of `length` bytes, was sent.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::address::Peer;
-use crate::error::{Deadline, ProtocolError};
+use crate::error::{Deadline, DeliveryError, ProtocolError};
 use crate::session::actions::{Actions, Connect, Listing, Requests};
 use crate::session::clock::Tick;
 use crate::session::ended::Ended;
@@ -129,6 +129,53 @@ pub trait Protocol {
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
         self.data_received(data, transport)
+    }
+
+    /// Called when a datagram that this protocol has sent did not arrive: its peer is gone, it was too
+    /// long for the path, or this machine could not send it. For sessions of a peer's datagrams alone.
+    /// Reports of the network come on Linux, and only while the session is open; most lost datagrams
+    /// are lost without one.
+    ///
+    /// By default does nothing, so that a session goes on until its own deadline. Any router can make a
+    /// report, and so can an impostor who knows the addresses of both sides; if reports ended sessions,
+    /// he could end them all. A protocol that has no use for a peer that is gone can
+    /// [end](crate::Transport::abort) here, if a new beginning costs its peers little, or look sooner
+    /// whether its peer still answers.
+    ///
+    /// ```
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::net::DeliveryError;
+    /// use serveloop::{Protocol, Result, Transport};
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// /// Sends in pieces of the length that the path allows, and forgets peers that are gone.
+    /// struct Pieces(usize);
+    ///
+    /// impl Protocol for Pieces {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         data.chunks(self.0).for_each(|piece| transport.write_datagram(piece));
+    ///         Ok(data.len())
+    ///     }
+    ///
+    ///     fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+    ///         match error {
+    ///             DeliveryError::TooLong { .. } => self.0 = 1_200,
+    ///             DeliveryError::Reported(_) => transport.abort(),
+    ///             _ => {}
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::datagrams(Pieces(1_400));
+    /// session.fail_datagram(DeliveryError::TooLong { mtu: Some(1_280) });
+    /// session.receive_datagram(&[0; 1_300]);
+    /// assert_eq!(session.take_datagrams().len(), 2);
+    /// let refused = Error::from(ErrorKind::ConnectionRefused);
+    /// session.fail_datagram(DeliveryError::Reported(refused));
+    /// assert!(session.reason().is_some());
+    /// ```
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        let _ = (error, transport);
     }
 
     /// Called when the peer has ended its stream, with the bytes that are left `unread`. The other
@@ -409,6 +456,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
         (**self).datagram_received(data, transport)
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        (**self).datagram_undelivered(error, transport);
     }
 
     fn eof_received(

@@ -9,7 +9,7 @@ use std::{fmt, mem};
 
 use crate::address::{Address, Credentials, Peer};
 use crate::config::Config;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, DeliveryError};
 use crate::session::{Buffer, Clock, Context, Driver, End, Ended, Protocol, REPEAT, Session};
 use crate::waker::{Mailbox, Waker, Wakers};
 
@@ -162,6 +162,17 @@ impl<P: Protocol> MemorySession<P> {
         self.call(|session, context| {
             session.handle_peer_datagram(data, context);
         });
+        self.run();
+    }
+
+    /// Tells the session that a datagram which it has sent did not arrive. Does nothing unless the session
+    /// was made by [`datagrams`](Self::datagrams).
+    pub fn fail_datagram(&mut self, error: DeliveryError) {
+        if self.datagrams.is_none() || self.end.is_some() {
+            return;
+        }
+        self.session.lend(&mut self.scratch);
+        self.call(|session, context| session.handle_undelivered(&error, context));
         self.run();
     }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::net::{Event, Net};
+use crate::error::DeliveryError;
+use crate::net::{Event, Net, Undelivered};
 use crate::waker::Wake;
 
 #[derive(Debug)]
@@ -72,6 +73,17 @@ struct Link {
     window: usize,
     seen: Seen,
     is_changed: bool,
+    /// What is kept of datagrams, if this is no stream.
+    datagrams: Option<Datagrams>,
+}
+
+/// The datagrams of an outbound session.
+#[derive(Debug, Default)]
+struct Datagrams {
+    /// What the server has not received yet, and what it is to be told of.
+    up: VecDeque<Vec<u8>>,
+    reports: VecDeque<Undelivered>,
+    down: Vec<Vec<u8>>,
 }
 
 impl Link {
@@ -87,11 +99,21 @@ impl Link {
             window: usize::MAX,
             seen: Seen::Open,
             is_changed: false,
+            datagrams: None,
         }
     }
 
     /// Returns the event that announces what has changed.
     fn event(&self, token: usize) -> Event {
+        if let Some(datagrams) = &self.datagrams {
+            return Event {
+                token,
+                readable: !datagrams.up.is_empty(),
+                writable: self.window > 0,
+                error: !datagrams.reports.is_empty(),
+                ..Event::default()
+            };
+        }
         let is_refused = self.answer == Answer::Refuses;
         let is_open = self.answer == Answer::Accepts;
         Event {
@@ -165,7 +187,9 @@ impl MemoryNet {
 
     pub(super) fn send_up(&mut self, client: Client, data: &[u8]) {
         self.change(client, |link| {
-            if link.seen != Seen::Reset && !link.has_ended {
+            if let Some(datagrams) = &mut link.datagrams {
+                datagrams.up.push_back(data.to_vec());
+            } else if link.seen != Seen::Reset && !link.has_ended {
                 link.up.extend(data);
             }
         });
@@ -187,7 +211,29 @@ impl MemoryNet {
     }
 
     pub(super) fn take_down(&mut self, client: Client) -> Vec<u8> {
-        mem::take(&mut self.links[client.0].down)
+        let link = &mut self.links[client.0];
+        match &mut link.datagrams {
+            Some(datagrams) => mem::take(&mut datagrams.down).concat(),
+            None => mem::take(&mut link.down),
+        }
+    }
+
+    pub(super) fn take_datagrams(&mut self, client: Client) -> Vec<Vec<u8>> {
+        let datagrams = &mut self.links[client.0].datagrams;
+        datagrams
+            .as_mut()
+            .map(|it| mem::take(&mut it.down))
+            .unwrap_or_default()
+    }
+
+    /// Reports that a datagram to the client did not arrive.
+    pub(super) fn report(&mut self, client: Client, error: DeliveryError) {
+        self.change(client, |link| {
+            let to = link.address.clone();
+            if let Some(datagrams) = &mut link.datagrams {
+                datagrams.reports.push_back(Undelivered { to, error });
+            }
+        });
     }
 
     pub(super) fn seen(&self, client: Client) -> Seen {
@@ -226,7 +272,8 @@ impl Net for MemoryNet {
     /// The number of its link.
     type Stream = usize;
     type Listener = ();
-    type Datagram = ();
+    /// The number of its link.
+    type Datagram = usize;
 
     fn now(&mut self) -> Instant {
         self.now
@@ -337,6 +384,55 @@ impl Net for MemoryNet {
             link.window -= count;
         }
         Ok(count)
+    }
+
+    fn connect_datagram(&mut self, to: &Address, _: &Config, token: usize) -> io::Result<usize> {
+        match self.answers.get(to).copied().unwrap_or_default() {
+            Answer::Refuses => return Err(ErrorKind::NetworkUnreachable.into()),
+            Answer::Ignores => return Err(ErrorKind::WouldBlock.into()),
+            Answer::Accepts => {}
+        }
+        let number = self.links.len();
+        let mut link = Link::new(to.clone(), Answer::Accepts);
+        link.datagrams = Some(Datagrams::default());
+        link.token = Some(token);
+        self.links.push(link);
+        self.outbound.push_back((to.clone(), Client(number)));
+        Ok(number)
+    }
+
+    fn receive(&mut self, socket: &mut usize, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        let link = &mut self.links[*socket];
+        let next = link.datagrams.as_mut().and_then(|it| it.up.pop_front());
+        let data = next.ok_or(ErrorKind::WouldBlock)?;
+        let count = data.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&data[..count]);
+        Ok((count, link.address.clone()))
+    }
+
+    fn send(&mut self, socket: &mut usize, data: &[u8], _: &Address) -> io::Result<()> {
+        let link = &mut self.links[*socket];
+        if link.window < data.len().max(1) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if link.window != usize::MAX {
+            link.window -= data.len().max(1);
+        }
+        if let Some(datagrams) = &mut link.datagrams {
+            datagrams.down.push(data.to_vec());
+        }
+        Ok(())
+    }
+
+    fn undelivered(&mut self, socket: &mut usize) -> Option<Undelivered> {
+        let datagrams = self.links[*socket].datagrams.as_mut()?;
+        datagrams.reports.pop_front()
+    }
+
+    fn close_datagram(&mut self, socket: usize) {
+        let link = &mut self.links[socket];
+        link.token = None;
+        link.seen = Seen::End;
     }
 
     fn error(&mut self, stream: &mut usize) -> Option<io::Error> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::config::Config;
+use crate::error::DeliveryError;
 use crate::reactor::Reactor;
 use crate::session::Factory;
 use crate::statistics::Statistics;
@@ -140,7 +141,7 @@ impl<F: Factory> MemoryServer<F> {
         client
     }
 
-    /// Sends `data` from a client.
+    /// Sends `data` from a client; from the far end of an outbound session, as one datagram.
     pub fn send(&mut self, client: Client, data: &[u8]) {
         self.reactor.net().send_up(client, data);
         self.run();
@@ -161,6 +162,66 @@ impl<F: Factory> MemoryServer<F> {
     /// Returns what a client has received since the last call.
     pub fn received(&mut self, client: Client) -> Vec<u8> {
         self.reactor.net().take_down(client)
+    }
+
+    /// Returns the datagrams that the far end of an outbound session has received since the last call.
+    ///
+    /// ```
+    /// use serveloop::testing::MemoryServer;
+    /// use serveloop::net::DeliveryError;
+    /// use serveloop::{Actions, Factory, Peer, Protocol, Result, Transport};
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// /// Asks for the time, and again if there is nobody to ask.
+    /// struct Asking;
+    ///
+    /// impl Protocol for Asking {
+    ///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+    ///         transport.write(b"time?");
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         transport.close();
+    ///         Ok(data.len())
+    ///     }
+    ///
+    ///     fn datagram_undelivered(&mut self, _: &DeliveryError, transport: &mut Transport<'_>) {
+    ///         transport.write(b"time?");
+    ///     }
+    /// }
+    ///
+    /// struct Clocks;
+    ///
+    /// impl Factory for Clocks {
+    ///     type Protocol = Asking;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Asking> {
+    ///         None
+    ///     }
+    ///
+    ///     fn started(&mut self, actions: &mut Actions<'_, Asking>) {
+    ///         actions.connect("udp://192.0.2.1:123".parse().expect("an address"), Asking);
+    ///     }
+    /// }
+    ///
+    /// let mut server = MemoryServer::new(Clocks);
+    /// let (_, clock) = server.next_outbound().expect("it asks");
+    /// assert_eq!(server.received_datagrams(clock), [b"time?"]);
+    /// server.fail_datagram(clock, DeliveryError::Reported(Error::from(ErrorKind::ConnectionRefused)));
+    /// assert_eq!(server.received_datagrams(clock), [b"time?"]);
+    /// server.send(clock, b"half past six");
+    /// assert_eq!(server.statistics().closed(), 1);
+    /// ```
+    pub fn received_datagrams(&mut self, client: Client) -> Vec<Vec<u8>> {
+        self.reactor.net().take_datagrams(client)
+    }
+
+    /// Reports to an outbound session that a datagram to this far end did not arrive. Does nothing for a
+    /// stream.
+    pub fn fail_datagram(&mut self, client: Client, error: DeliveryError) {
+        self.reactor.net().report(client, error);
+        self.run();
     }
 
     /// Returns how a client has seen its connection end.

@@ -7,7 +7,7 @@ use crate::layers::some;
 
 type Choose = fn(&mut Faults);
 
-const KINDS: [(&str, Choose); 32] = [
+const KINDS: [(&str, Choose); 33] = [
     ("short_reads", |it| it.short_reads = OFTEN),
     ("short_writes", |it| it.short_writes = OFTEN),
     ("would_block", |it| it.would_block = OFTEN),
@@ -34,6 +34,7 @@ const KINDS: [(&str, Choose); 32] = [
     ("connect_errors", |it| it.connect_errors = OFTEN),
     ("lost_datagrams", |it| it.lost_datagrams = OFTEN),
     ("datagram_errors", |it| it.datagram_errors = OFTEN),
+    ("datagram_reports", |it| it.datagram_reports = OFTEN),
     ("small_limits", |it| it.small_limits = 1_000),
     ("shutdowns", |it| it.shutdowns = 1_000),
     ("passed_descriptors", |it| it.passed_descriptors = OFTEN),

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use serveloop::driver::Wake;
-use serveloop::net::{Destination, Event, Net};
+use serveloop::net::{Destination, Event, Net, Undelivered};
 use serveloop::testing::{Handle, Network, Slip};
 use serveloop::{Address, Config, ShutdownHandle};
 
@@ -83,13 +83,15 @@ pub(crate) enum Bug {
     StoppedClock,
     /// One client's failed datagram closes the socket for all (ICMP errors on UDP).
     DatagramErrorIsFatal,
+    /// A report that a datagram did not arrive ends the session of its peer, whoever made it.
+    EndsByReport,
     /// A reply is sent twice.
     RepeatsDatagrams,
     /// A datagram that finds no room is taken for sent.
     ForgetsBlockedDatagrams,
 }
 
-pub(crate) const BUGS: [Bug; 36] = [
+pub(crate) const BUGS: [Bug; 37] = [
     Bug::AcceptsOncePerEvent,
     Bug::DeafAfterExhaustion,
     Bug::SpinsOnExhaustion,
@@ -124,6 +126,7 @@ pub(crate) const BUGS: [Bug; 36] = [
     Bug::JumpingClock,
     Bug::StoppedClock,
     Bug::DatagramErrorIsFatal,
+    Bug::EndsByReport,
     Bug::RepeatsDatagrams,
     Bug::ForgetsBlockedDatagrams,
 ];
@@ -177,6 +180,7 @@ impl Faulty {
         match bug {
             Bug::KeepsAccount => net.slip(Slip::KeepsAccount),
             Bug::AsksAfterEnd => net.slip(Slip::AsksAfterEnd),
+            Bug::EndsByReport => net.slip(Slip::EndsByReport),
             _ => {}
         }
         Self {
@@ -492,6 +496,19 @@ impl Net for Faulty {
 
     fn await_room(&mut self, socket: &mut Handle) -> io::Result<()> {
         self.net.await_room(socket)
+    }
+
+    fn connect_datagram(
+        &mut self,
+        to: &Address,
+        config: &Config,
+        token: usize,
+    ) -> io::Result<Handle> {
+        self.net.connect_datagram(to, config, token)
+    }
+
+    fn undelivered(&mut self, socket: &mut Handle) -> Option<Undelivered> {
+        self.net.undelivered(socket)
     }
 
     fn close_datagram(&mut self, socket: Handle) {

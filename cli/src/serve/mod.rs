@@ -271,7 +271,9 @@ impl Serve {
         let mut side = SideServer::bind(&self.monitoring, &mut config, self.side_place(), inherit)?;
 
         self.execution.prepare(&mut places.listens, &mut config)?;
-        let server = Server::bind_places_with(&places.listens, config.clone())?;
+        let mut server = Server::bind_places_with(&places.listens, config.clone())?;
+        let (loops, _) = self.execution.parts();
+        server.bind_workers(loops)?;
         signals.tell(server.shutdown_handle());
         let mut setting = self.setting(&server, &mut manager, &signals, &config, &side)?;
         let monitor = side.is_needed().then(|| server.monitor());

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use serveloop::driver::Tick;
+use serveloop::net::DeliveryError;
 use serveloop::service::Post;
 use serveloop::{Deadline, Ended, Factory, Peer, Protocol, ProtocolError, Transport};
 
@@ -161,6 +162,10 @@ impl Protocol for Limited {
 
     fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
         self.protocol.posted(post, transport);
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        self.protocol.datagram_undelivered(error, transport);
     }
 
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {

@@ -116,6 +116,38 @@ pub(super) fn send(
     SockRef::from(&socket).sendmsg(&message, sys::QUIETLY)
 }
 
+/// Whether the system can cut a long datagram into several (UDP_SEGMENT, see udp(7) on Linux).
+pub(super) const CUTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Sends datagrams of `length` bytes each, of which the last may be shorter, by one call.
+///
+/// # Errors
+/// The errors of sendmsg(2). The system may not be able to cut them for this way.
+pub(super) fn send_run(
+    socket: impl AsFd,
+    data: &[u8],
+    length: u16,
+    to: SocketAddr,
+    source: Option<Destination>,
+) -> io::Result<usize> {
+    let (to, parts) = (SockAddr::from(to), [io::IoSlice::new(data)]);
+    let (told, end) = source.map_or(([0; layout::ROOM], 0), write);
+    let (cut, cut_end) = cut_into(length);
+    let control = [&told[..end], &cut[..cut_end]].concat();
+    let message = MsgHdr::new().with_addr(&to).with_buffers(&parts);
+    SockRef::from(&socket).sendmsg(&message.with_control(&control), sys::QUIETLY)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn cut_into(length: u16) -> ([u8; layout::ROOM], usize) {
+    layout::join(libc::SOL_UDP, libc::UDP_SEGMENT, &length.to_ne_bytes())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn cut_into(_: u16) -> ([u8; layout::ROOM], usize) {
+    ([0; layout::ROOM], 0)
+}
+
 /// Finds the destination in a datagram's control messages. A message that is cut short is ignored.
 fn find(mut control: &[u8]) -> Option<Destination> {
     let mut found = None;

@@ -9,8 +9,10 @@ use socket2::{SockAddr, SockRef};
 
 use super::listener::path_of;
 use crate::address::Address;
+use crate::config::Config;
 use crate::net::destination;
 use crate::net::destination::Destination;
+use crate::net::groups;
 use crate::net::open_sockets::Entered;
 use crate::net::socket;
 use crate::net::socket::Bound;
@@ -32,6 +34,8 @@ pub struct Datagram {
     pub(super) awaits_room: bool,
     /// Whether the system reports datagrams that did not arrive.
     pub(super) is_told: bool,
+    /// Whether it may be asked to cut several datagrams out of one piece.
+    pub(super) cuts: bool,
     _file: Option<SocketFile>,
 }
 
@@ -41,14 +45,40 @@ enum Kind {
     Udp(UdpSocket),
     /// Bound to all addresses, with the destination of the last datagram.
     UdpAny(UdpSocket, Option<Destination>),
+    /// Connected to one peer, at this address.
+    Connected(UdpSocket, SocketAddr),
     Unix(UnixDatagram),
 }
 
 impl Datagram {
+    /// Opens a socket that is connected to a peer.
+    pub(super) fn connect(to: &Address, config: &Config, token: usize) -> io::Result<Self> {
+        let addr = to.socket_addr().ok_or(ErrorKind::InvalidInput)?;
+        let socket = socket::open(to, config)?;
+        groups::prepare(&socket, addr, config)?;
+        socket.set_nonblocking(true)?;
+        let is_told = watch(socket.as_fd(), to, false);
+        socket.connect(&addr.into())?;
+
+        let socket = UdpSocket::from(socket);
+        let peer = socket.peer_addr()?;
+        Ok(Self {
+            _entered: None,
+            kind: Kind::Connected(socket, peer),
+            is_mapped: false,
+            token,
+            awaits_room: false,
+            is_told,
+            cuts: destination::CUTS,
+            _file: None,
+        })
+    }
+
     /// Wraps a socket that is already bound.
     pub(super) fn new(bound: Bound, token: usize) -> io::Result<Self> {
         bound.socket.set_nonblocking(true)?;
-        let is_told = bound.has_sessions() && watch(&bound);
+        let is_dual = bound.config().dual_stack;
+        let is_told = bound.has_sessions() && watch(bound.as_fd(), &bound.address, is_dual);
         let is_mapped = bound.address.socket_addr().is_some_and(|it| it.is_ipv6());
         let kind = match &bound.address {
             Address::Unixgram(_) => Kind::Unix(OwnedFd::from(bound.socket).into()),
@@ -65,6 +95,7 @@ impl Datagram {
             token,
             awaits_room: false,
             is_told,
+            cuts: destination::CUTS,
             _file: bound.file,
         })
     }
@@ -75,6 +106,7 @@ impl Datagram {
         let kind = match &self.kind {
             Kind::Udp(socket) => Kind::Udp(socket.try_clone()?),
             Kind::UdpAny(socket, asked) => Kind::UdpAny(socket.try_clone()?, *asked),
+            Kind::Connected(socket, peer) => Kind::Connected(socket.try_clone()?, *peer),
             Kind::Unix(socket) => Kind::Unix(socket.try_clone()?),
         };
         Ok(Self {
@@ -84,6 +116,7 @@ impl Datagram {
             token: self.token,
             awaits_room: false,
             is_told: self.is_told,
+            cuts: self.cuts,
             _file: None,
         })
     }
@@ -99,6 +132,13 @@ impl Datagram {
                 *asked = destination;
                 Ok((count, Address::Udp(socket::canonical(addr))))
             }
+            Kind::Connected(socket, peer) => loop {
+                let (count, from) = socket.recv_from(buffer)?;
+                // Another one's may have come between the choice of the port and the connection.
+                if (from.ip(), from.port()) == (peer.ip(), peer.port()) {
+                    return Ok((count, Address::Udp(from)));
+                }
+            },
             Kind::Unix(socket) => socket
                 .recv_from(buffer)
                 .map(|(count, addr)| (count, Address::Unixgram(path_of(&addr)))),
@@ -109,7 +149,7 @@ impl Datagram {
     pub(super) fn destination(&self) -> Option<Destination> {
         match &self.kind {
             Kind::UdpAny(_, asked) => *asked,
-            Kind::Udp(_) | Kind::Unix(_) => None,
+            Kind::Udp(_) | Kind::Connected(..) | Kind::Unix(_) => None,
         }
     }
 
@@ -138,6 +178,9 @@ impl Datagram {
                 let to = of_family(*addr).into();
                 SockRef::from(socket).send_to_with_flags(data, &to, sys::QUIETLY)
             }
+            (Kind::Connected(socket, _), _) => {
+                SockRef::from(socket).send_with_flags(data, sys::QUIETLY)
+            }
             (Kind::UdpAny(socket, _), Address::Udp(addr)) => {
                 destination::send(socket, data, of_family(*addr), source)
             }
@@ -154,26 +197,52 @@ impl Datagram {
     }
 }
 
+impl Datagram {
+    /// Sends datagrams of one length by one call, from `source` if this socket has several addresses.
+    pub(super) fn send_run(
+        &self,
+        data: &[u8],
+        length: u16,
+        to: &Address,
+        source: Option<Destination>,
+    ) -> io::Result<()> {
+        let Address::Udp(mut addr) = *to else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        if self.is_mapped {
+            addr = socket::mapped(addr);
+        }
+        let sent = match &self.kind {
+            Kind::Udp(socket) | Kind::Connected(socket, _) => {
+                destination::send_run(socket, data, length, addr, None)
+            }
+            Kind::UdpAny(socket, _) => destination::send_run(socket, data, length, addr, source),
+            Kind::Unix(_) => return Err(ErrorKind::InvalidInput.into()),
+        };
+        sent.map(drop)
+    }
+}
+
 impl AsFd for Datagram {
     /// Returns the socket, for example to read its options. The loop alone receives from it and sends
     /// by it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
-            Kind::Udp(socket) | Kind::UdpAny(socket, _) => socket.as_fd(),
+            Kind::Udp(socket) | Kind::UdpAny(socket, _) | Kind::Connected(socket, _) => {
+                socket.as_fd()
+            }
             Kind::Unix(socket) => socket.as_fd(),
         }
     }
 }
 
 /// Makes a socket collect reports of datagrams that did not arrive. Returns whether it does.
-fn watch(bound: &Bound) -> bool {
-    let Some(addr) = bound.address.socket_addr() else {
+fn watch(socket: BorrowedFd<'_>, at: &Address, is_dual: bool) -> bool {
+    let Some(addr) = at.socket_addr() else {
         return false;
     };
-    let is_dual = bound.config().dual_stack;
-    let watched = undelivered::watch(bound.as_fd(), addr, is_dual);
+    let watched = undelivered::watch(socket, addr, is_dual);
     if let Err(error) = &watched {
-        let at = &bound.address;
         log::debug!(target: LOG_TARGET, "{at}: cannot learn which datagrams did not arrive: {error}");
     }
     watched.is_ok()
@@ -201,6 +270,10 @@ pub(super) fn is_local(mut addr: SocketAddr) -> bool {
 /// How often to send a datagram again whose error may be that of an earlier one, to another peer. A call
 /// takes the error away, and another one may come in the meantime.
 pub(super) const REPORTED_MOST: usize = 3;
+
+/// The longest datagrams that the system is asked to cut out of a piece: those that fit into a packet of
+/// Ethernet, over IPv6. It cuts none that would have to be split again.
+pub(super) const CUT_MOST: usize = 1_452;
 
 /// Returns whether an error of sendto(2) may be a report about another datagram.
 pub(super) fn may_be_of_another(error: &io::Error) -> bool {

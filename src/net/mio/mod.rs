@@ -34,14 +34,16 @@ use self::registrations::{REARMS, Registrations};
 use crate::address::Address;
 use crate::config::Config;
 use crate::net::socket::Bound;
-use crate::net::{Destination, EVENTS_MOST, Event, Net, Sockets, SystemSockets, Undelivered};
+use crate::net::{
+    Destination, EVENTS_MOST, Event, Net, Sockets, SystemSockets, Undelivered, one_by_one,
+};
 use crate::net::{socket, undelivered};
 use crate::shutdown::ShutdownHandle;
 use crate::waker::Wake;
 use crate::{LOG_TARGET, sys};
 
 pub use self::datagram::Datagram;
-use self::datagram::{REPORTED_MOST, may_be_of_another};
+use self::datagram::{CUT_MOST, REPORTED_MOST, may_be_of_another};
 pub use self::listener::Listener;
 pub(super) use self::listener::path_of;
 
@@ -160,6 +162,16 @@ impl Mio {
         if nothing_more {
             self.rearm(descriptor, interest);
         }
+    }
+
+    /// Stops to watch a socket for room if the outcome of a send shows that there is some.
+    fn note_room(&self, socket: &mut Datagram, sent: io::Result<()>) -> io::Result<()> {
+        let has_room = !matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        if has_room && mem::take(&mut socket.awaits_room) {
+            // A socket that is watched for room has an event for each datagram that leaves it.
+            self.change(socket.as_fd(), socket.token, Interest::READABLE)?;
+        }
+        sent
     }
 
     fn forget(&self, descriptor: BorrowedFd<'_>) {
@@ -395,6 +407,17 @@ impl Net for Mio {
         Ok((self.adopt_datagram(bound, token)?, address))
     }
 
+    fn connect_datagram(
+        &mut self,
+        to: &Address,
+        config: &Config,
+        token: usize,
+    ) -> io::Result<Datagram> {
+        let socket = Datagram::connect(to, config, token)?;
+        self.watch(socket.as_fd(), token, Interest::READABLE)?;
+        Ok(socket)
+    }
+
     fn receive(
         &mut self,
         socket: &mut Datagram,
@@ -431,12 +454,34 @@ impl Net for Mio {
             }
             sent = socket.send_from(data, to, source);
         }
-        let has_room = !matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
-        if has_room && mem::take(&mut socket.awaits_room) {
-            // A socket that is watched for room has an event for each datagram that leaves it.
-            self.change(socket.as_fd(), socket.token, Interest::READABLE)?;
+        self.note_room(socket, sent)
+    }
+
+    fn send_run(
+        &mut self,
+        socket: &mut Datagram,
+        data: &[u8],
+        length: usize,
+        to: &Address,
+        source: Option<Destination>,
+    ) -> io::Result<usize> {
+        let short = u16::try_from(length).ok();
+        let short = short.filter(|_| socket.cuts && (1..=CUT_MOST).contains(&length));
+        if let Some(length) = short {
+            match socket.send_run(data, length, to, source) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
+                Err(error) if socket.is_told && may_be_of_another(&error) => {}
+                // The way to the peer, or the system, cannot do it.
+                Err(_) => socket.cuts = false,
+                sent => {
+                    self.note_room(socket, sent)?;
+                    return Ok(data.len().div_ceil(length.into()));
+                }
+            }
         }
-        sent
+        one_by_one(data, length, |datagram| {
+            self.send_from(socket, datagram, to, source)
+        })
     }
 
     fn await_room(&mut self, socket: &mut Datagram) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::address::Address;
+use crate::error::DeliveryError;
 use crate::net::destination::{is_any, split};
 use crate::net::{Undelivered, socket};
 use crate::sys;
@@ -43,18 +44,15 @@ pub(super) fn next(socket: impl AsFd) -> Option<Undelivered> {
         };
         let report = find(&control[..message.control]);
         let to = message.from.as_socket();
-        if let Some(((error, mtu), to)) = report.zip(to) {
-            return Some(Undelivered {
-                to: Address::Udp(socket::canonical(to)),
-                error,
-                mtu,
-            });
+        if let Some((error, to)) = report.zip(to) {
+            let to = Address::Udp(socket::canonical(to));
+            return Some(Undelivered { to, error });
         }
     }
 }
 
-/// Finds the report in control messages: the error, and the largest packet if it is told.
-fn find(mut control: &[u8]) -> Option<(io::Error, Option<u32>)> {
+/// Finds the report in control messages.
+fn find(mut control: &[u8]) -> Option<DeliveryError> {
     while let Some((level, kind, content, rest)) = split(control) {
         control = rest;
         let is_report = matches!(
@@ -69,15 +67,19 @@ fn find(mut control: &[u8]) -> Option<(io::Error, Option<u32>)> {
 }
 
 /// Reads the structure `sock_extended_err`: number, origin, type, code, padding, information.
-fn read(content: &[u8]) -> Option<(io::Error, Option<u32>)> {
+fn read(content: &[u8]) -> Option<DeliveryError> {
     let word = |at: usize| -> Option<u32> {
         let bytes = content.get(at..at + 4)?.try_into().ok()?;
         Some(u32::from_ne_bytes(bytes))
     };
     let number = i32::try_from(word(0)?).ok()?;
-    let mtu = word(8).filter(|mtu| number == libc::EMSGSIZE && *mtu > 0);
     let is_by_icmp = BY_ICMP.contains(content.get(4)?);
-    is_by_icmp.then(|| (io::Error::from_raw_os_error(number), mtu))
+    is_by_icmp.then(|| match number {
+        libc::EMSGSIZE => DeliveryError::TooLong {
+            mtu: word(8).filter(|mtu| *mtu > 0),
+        },
+        _ => DeliveryError::Reported(io::Error::from_raw_os_error(number)),
+    })
 }
 
 #[cfg(test)]
@@ -91,16 +93,10 @@ mod tests {
 
     #[test]
     fn a_report_is_read_if_the_network_made_it() {
-        let (error, mtu) = read(&report(libc::ECONNREFUSED, 2, 9)).unwrap();
-        assert_eq!(
-            (error.raw_os_error(), mtu),
-            (Some(libc::ECONNREFUSED), None)
-        );
-        let (error, mtu) = read(&report(libc::EMSGSIZE, 3, 1_280)).unwrap();
-        assert_eq!(
-            (error.raw_os_error(), mtu),
-            (Some(libc::EMSGSIZE), Some(1_280))
-        );
+        let told = |it: Option<DeliveryError>| format!("{:?}", it.unwrap());
+        assert!(told(read(&report(libc::ECONNREFUSED, 2, 9))).contains("refused"));
+        let long = told(read(&report(libc::EMSGSIZE, 3, 1_280)));
+        assert_eq!(long, "TooLong { mtu: Some(1280) }");
         for origin in [0, 1, 4] {
             assert!(read(&report(libc::EMSGSIZE, origin, 0)).is_none());
         }

@@ -23,7 +23,7 @@ pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
     pub(in crate::reactor) hub: Hub<'a, N>,
     pub(in crate::reactor) factory: &'a mut F,
     pub(in crate::reactor) connections: &'a mut Connections<N::Stream, F::Protocol>,
-    pub(in crate::reactor) sessions: &'a mut Sessions<F::Protocol>,
+    pub(in crate::reactor) sessions: &'a mut Sessions<F::Protocol, N::Datagram>,
     pub(in crate::reactor) model: Option<&'a mut (dyn Model<N, F::Protocol> + 'static)>,
 }
 
@@ -184,7 +184,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
                 return false;
             };
             self.sessions
-                .note_undelivered(report, listener, &mut self.hub);
+                .note_undelivered(report, listener, socket, &mut self.hub);
         }
         true
     }
@@ -267,6 +267,9 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         connect: Connect<F::Protocol>,
         until: Option<Tick>,
     ) -> Option<Connect<F::Protocol>> {
+        if connect.to.addresses().iter().any(Address::is_datagram) {
+            return self.connect_datagrams(connect, until);
+        }
         let token = self.connections.next_token();
         match self.open(&connect, token, until) {
             Err(CloseReason::ConnectFailed(error)) if is_postponed(&error) => {
@@ -307,7 +310,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         self.hub.drop_caught(session);
     }
 
-    fn begin_session(&mut self, address: Address, protocol: F::Protocol) -> Session<F::Protocol> {
+    pub(super) fn begin_session(
+        &mut self,
+        address: Address,
+        protocol: F::Protocol,
+    ) -> Session<F::Protocol> {
         self.hub.effects.statistics.connected += 1;
         let peer = Peer::new(address, None).with_id(self.hub.net.next_id());
         Session::new(protocol, peer, self.hub.now())
@@ -377,7 +384,8 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     }
 
     fn open_connections(&self) -> usize {
-        self.connections.len() + self.model.as_ref().map_or(0, |model| model.len())
+        let elsewhere = self.model.as_ref().map_or(0, |model| model.len());
+        self.connections.len() + self.sessions.outbound() + elsewhere
     }
 
     fn open(
@@ -386,34 +394,33 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         token: usize,
         until: Option<Tick>,
     ) -> Result<(N::Stream, Attempts<N::Stream>), CloseReason> {
+        self.check_place(connect)?;
+        let addresses = connect.to.addresses().to_vec();
+        let now = self.hub.now();
+        let with = (&mut *self.hub.net, &self.hub.env.config, now, token);
+        Attempts::begin(addresses, until, connect.ticket.clone(), with)
+            .map_err(CloseReason::ConnectFailed)
+    }
+
+    /// Checks that an outbound connection is still wanted, and that there is a place for it.
+    pub(super) fn check_place(&self, connect: &Connect<F::Protocol>) -> Result<(), CloseReason> {
         if self.hub.draining {
             return Err(CloseReason::Shutdown);
         }
         if connect.ticket.as_ref().is_some_and(Ticket::is_cancelled) {
             return Err(CloseReason::Aborted);
         }
-
-        let addresses = connect.to.addresses();
-        if addresses.iter().any(Address::is_datagram) {
-            let error = io::Error::new(io::ErrorKind::Unsupported, "only streams can be connected");
-            return Err(CloseReason::ConnectFailed(error));
-        }
-
         if self.open_connections() >= self.hub.env.config.max_connections {
             let error = io::Error::other("max_connections allows no more connections");
             return Err(CloseReason::ConnectFailed(error));
         }
-
-        let now = self.hub.now();
-        let with = (&mut *self.hub.net, &self.hub.env.config, now, token);
-        Attempts::begin(addresses.to_vec(), until, connect.ticket.clone(), with)
-            .map_err(CloseReason::ConnectFailed)
+        Ok(())
     }
 }
 
 /// Returns whether a connect can be tried again: nothing is wrong, and no event will announce that
 /// it would succeed now.
-fn is_postponed(error: &io::Error) -> bool {
+pub(super) fn is_postponed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted

@@ -2,6 +2,7 @@
 //! `admission`, and what an error means in `source`.
 
 mod admission;
+mod outbound;
 mod peer_limit;
 
 pub(in crate::reactor) use self::admission::Admission;

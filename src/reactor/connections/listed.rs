@@ -11,13 +11,13 @@ use crate::reactor::readiness::{CONNECTING, ENDED, LINGERING};
 use crate::session::{Ending, Listing, OpenConnection, Protocol, Tick};
 
 /// The connections of a loop at a moment.
-pub(in crate::reactor) struct Listed<'a, S, P> {
+pub(in crate::reactor) struct Listed<'a, S, P, D> {
     pub(in crate::reactor) connections: &'a Connections<S, P>,
-    pub(in crate::reactor) sessions: &'a Sessions<P>,
+    pub(in crate::reactor) sessions: &'a Sessions<P, D>,
     pub(in crate::reactor) now: Tick,
 }
 
-impl<S, P: Protocol> Listing<P> for Listed<'_, S, P> {
+impl<S, P: Protocol, D> Listing<P> for Listed<'_, S, P, D> {
     fn list(&self) -> Box<dyn Iterator<Item = OpenConnection<'_, P>> + '_> {
         let all = self.connections.slots.iter();
         let open = all.filter(|(_, connection)| is_open(connection));

@@ -2,7 +2,9 @@
 
 mod announce;
 mod answer;
+mod ends;
 mod index;
+mod outbound;
 mod peer_session;
 mod reply_limit;
 mod reports;

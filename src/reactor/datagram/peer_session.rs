@@ -3,12 +3,17 @@
 use std::io::ErrorKind;
 
 use crate::LOG_TARGET;
-use crate::error::{CloseReason, Deadline};
+use crate::error::{CloseReason, Deadline, DeliveryError};
 use crate::net::{Destination, Net};
 use crate::reactor::datagram::answer::uninterrupted;
+use crate::reactor::datagram::reports::of_send;
 use crate::reactor::hub::Hub;
 use crate::reactor::peer_network::PeerNetwork;
 use crate::session::{Context, Flags, Protocol, Session, Tick};
+
+/// The most datagrams to send together, which is what older kernels take, and the most bytes.
+const RUN_MOST: usize = 64;
+const RUN_BYTES: usize = 65_000;
 
 /// The session is in the list of those that have work.
 const QUEUED: Flags = Flags::bit(0);
@@ -46,6 +51,11 @@ impl<P: Protocol> PeerSession<P> {
             held: 0,
             flags: Flags::default(),
         }
+    }
+
+    /// Returns whether the peer has begun, and not this server.
+    pub(super) fn is_inbound(&self) -> bool {
+        self.session.peer().listener().is_some()
     }
 
     /// Returns whether the peer has sent more than one datagram.
@@ -119,13 +129,31 @@ impl<P: Protocol> PeerSession<P> {
         }
     }
 
-    /// Sends what the session has written, until the socket has no room. Returns false if something
-    /// waits for that from now on.
+    /// Sends what the session has written, until the socket has no room, and tells the session of what
+    /// cannot be sent at all. Returns false if something waits for room from now on.
     pub(super) fn flush<N: Net>(
         &mut self,
         socket: &mut N::Datagram,
         hub: &mut Hub<'_, N>,
         context: &Context<'_>,
+    ) -> bool {
+        let mut failed = None;
+        let has_room = self.send(socket, hub, context, &mut failed);
+        let Some(error) = failed else {
+            return has_room;
+        };
+
+        // What it says to that is sent, and told no more if it fails too.
+        self.session.handle_undelivered(&error, context);
+        self.send(socket, hub, context, &mut None) && has_room
+    }
+
+    fn send<N: Net>(
+        &mut self,
+        socket: &mut N::Datagram,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+        failed: &mut Option<DeliveryError>,
     ) -> bool {
         if self.flags.any(WAITS) {
             self.session.cut();
@@ -133,6 +161,9 @@ impl<P: Protocol> PeerSession<P> {
         }
 
         while !self.session.is_aborted() {
+            if self.session.is_confirmed() && self.send_run(socket, hub, context) {
+                continue;
+            }
             let Some(data) = self.session.next_datagram() else {
                 return true;
             };
@@ -165,10 +196,34 @@ impl<P: Protocol> PeerSession<P> {
                     );
                     hub.effects.statistics.datagrams_dropped += 1;
                     self.session.datagram_dropped(length, context);
+                    *failed = Some(of_send(error));
                 }
             }
         }
         true
+    }
+
+    /// Sends the next datagrams together, if they are several of one length. Returns false if nothing was
+    /// sent, whatever the reason: then the first of them is to be sent alone.
+    fn send_run<N: Net>(
+        &mut self,
+        socket: &mut N::Datagram,
+        hub: &mut Hub<'_, N>,
+        context: &Context<'_>,
+    ) -> bool {
+        let Some((data, length)) = self.session.next_run(RUN_MOST, RUN_BYTES) else {
+            return false;
+        };
+        let (to, total) = (self.session.peer().address(), data.len());
+        let sent = hub.net.send_run(socket, data, length, to, self.source);
+        let sent = sent.unwrap_or(0);
+
+        hub.effects.statistics.datagrams_sent += sent as u64;
+        for number in 0..sent {
+            let length = length.min(total - number * length);
+            self.session.datagram_sent(length, context);
+        }
+        sent > 0
     }
 
     /// Returns whether the peer may get `length` more bytes, although its address may be forged.

@@ -12,13 +12,14 @@ use crate::address::Peer;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::datagram::index::Index;
+use crate::reactor::datagram::outbound::Own;
 use crate::reactor::datagram::peer_session::PeerSession;
 use crate::reactor::hub::{Hub, largest_first};
 use crate::reactor::peer_network::{NetworkCounts, PeerNetwork};
 use crate::reactor::timers::Timers;
 use crate::reactor::token::{FIRST_OF_SESSIONS, NOBODY, SLOT_BITS, SLOT_MASK, is_of_session};
 use crate::service::monitor::{ConnectionStatus, Pass};
-use crate::session::{Admitted, Context, Ending, Flags, OpenConnection, Protocol, Tick, log_end};
+use crate::session::{Admitted, Context, Flags, OpenConnection, Protocol, Tick, log_end};
 use crate::waker::Woken;
 
 /// The datagram sockets of a loop, by the numbers of their listeners.
@@ -28,7 +29,7 @@ pub(in crate::reactor) trait DatagramSockets<D> {
 }
 
 /// All sessions of a loop's datagram sockets.
-pub(in crate::reactor) struct Sessions<P> {
+pub(in crate::reactor) struct Sessions<P, D> {
     pub(super) slots: Slab<PeerSession<P>>,
     index: Index,
     timers: Timers,
@@ -40,11 +41,13 @@ pub(in crate::reactor) struct Sessions<P> {
     ready: Vec<usize>,
     running: Vec<usize>,
     /// Tokens of sessions whose output waits for room in their socket.
-    blocked: Vec<usize>,
+    pub(super) blocked: Vec<usize>,
+    /// The sockets of outbound sessions, by slot.
+    pub(super) own: HashMap<usize, Own<D>>,
     generation: usize,
 }
 
-impl<P> Default for Sessions<P> {
+impl<P, D> Default for Sessions<P, D> {
     fn default() -> Self {
         Self {
             slots: Slab::new(),
@@ -55,12 +58,13 @@ impl<P> Default for Sessions<P> {
             ready: Vec::new(),
             running: Vec::new(),
             blocked: Vec::new(),
+            own: HashMap::new(),
             generation: 0,
         }
     }
 }
 
-impl<P: Protocol> Sessions<P> {
+impl<P: Protocol, D> Sessions<P, D> {
     pub(in crate::reactor) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -111,18 +115,33 @@ impl<P: Protocol> Sessions<P> {
         has_room && is_apart && has_name && self.index.get(self.index.hash(peer)).is_none()
     }
 
+    /// Returns the token of the next session to begin.
+    pub(in crate::reactor) fn next_token(&self) -> usize {
+        let generation = (self.generation + 1) % FIRST_OF_SESSIONS + FIRST_OF_SESSIONS;
+        generation << SLOT_BITS | self.slots.vacant_key()
+    }
+
+    /// Notes that the [next token](Self::next_token) is given away.
+    pub(super) fn use_token(&mut self) {
+        self.generation = (self.generation + 1) % FIRST_OF_SESSIONS;
+    }
+
+    pub(super) fn generation_of(token: usize) -> u32 {
+        u32::try_from(token >> SLOT_BITS).expect("half of a token")
+    }
+
     /// Begins the session of a new peer with its first datagram, which is in the first `count` bytes
     /// of the turn's input.
-    pub(in crate::reactor) fn begin<N: Net>(
+    pub(in crate::reactor) fn begin<N: Net<Datagram = D>>(
         &mut self,
-        socket: &mut N::Datagram,
+        socket: &mut D,
         count: usize,
         admitted: Admitted<P>,
         hub: &mut Hub<'_, N>,
     ) {
-        let slot = self.slots.vacant_key();
-        self.generation = (self.generation + 1) % FIRST_OF_SESSIONS;
-        let generation = self.generation + FIRST_OF_SESSIONS;
+        let token = self.next_token();
+        let slot = token & SLOT_MASK;
+        self.use_token();
 
         let mut session = admitted.begin(hub.now());
         session.make_lasting();
@@ -135,7 +154,7 @@ impl<P: Protocol> Sessions<P> {
         self.newcomers += 1;
 
         let source = hub.net.destination(socket);
-        let generation = u32::try_from(generation).expect("half of a token");
+        let generation = Self::generation_of(token);
         self.slots
             .insert(PeerSession::new(session, source, generation));
         self.serve(slot, Some(socket), hub, |peer, hub, context| {
@@ -147,10 +166,10 @@ impl<P: Protocol> Sessions<P> {
     }
 
     /// Shows a session a datagram, which is in the first `count` bytes of the turn's input.
-    pub(in crate::reactor) fn receive<N: Net>(
+    pub(in crate::reactor) fn receive<N: Net<Datagram = D>>(
         &mut self,
         slot: usize,
-        socket: &mut N::Datagram,
+        socket: &mut D,
         count: usize,
         hub: &mut Hub<'_, N>,
     ) {
@@ -203,22 +222,10 @@ impl<P: Protocol> Sessions<P> {
         }
     }
 
-    /// Queues every session to be told of the shutdown.
-    pub(in crate::reactor) fn note_shutdown(&mut self) {
-        let tokens: Vec<_> = self
-            .slots
-            .iter()
-            .map(|(slot, _)| self.token(slot))
-            .collect();
-        for token in tokens {
-            self.queue(token, PeerSession::note_asked);
-        }
-    }
-
     /// Serves every session that has work.
-    pub(in crate::reactor) fn drive<N: Net>(
+    pub(in crate::reactor) fn drive<N: Net<Datagram = D>>(
         &mut self,
-        sockets: &mut impl DatagramSockets<N::Datagram>,
+        sockets: &mut impl DatagramSockets<D>,
         hub: &mut Hub<'_, N>,
     ) {
         self.running.clear();
@@ -228,8 +235,11 @@ impl<P: Protocol> Sessions<P> {
             let Some(peer) = self.at(token) else {
                 continue;
             };
-            let listener = peer.session.peer().listener();
-            let found = listener.and_then(|number| sockets.datagram(number));
+            let Some(listener) = peer.session.peer().listener() else {
+                self.drive_outbound(token, hub);
+                continue;
+            };
+            let found = sockets.datagram(listener);
             let (socket, waits) = found.map_or((None, false), |(it, waits)| (Some(it), waits));
             if socket.is_none() {
                 let gone = io::Error::new(io::ErrorKind::NotConnected, "its socket has failed");
@@ -244,7 +254,7 @@ impl<P: Protocol> Sessions<P> {
 
     /// Ends the sessions that hold the most, if all together hold too much, and more than the
     /// connections.
-    pub(in crate::reactor) fn relieve<N>(&mut self, hub: &mut Hub<'_, N>) {
+    pub(in crate::reactor) fn relieve<N: Net<Datagram = D>>(&mut self, hub: &mut Hub<'_, N>) {
         if !hub.is_crowded() || hub.effects.held_by_sessions < hub.effects.held {
             return;
         }
@@ -257,48 +267,10 @@ impl<P: Protocol> Sessions<P> {
         }
     }
 
-    /// Ends every session now, for `reason`.
-    pub(in crate::reactor) fn end_all<N>(
-        &mut self,
-        hub: &mut Hub<'_, N>,
-        reason: impl Fn() -> CloseReason,
-    ) {
-        let slots: Vec<_> = self.slots.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.end_for(reason(), slot, hub);
-        }
-    }
-
-    /// Ends the sessions with these numbers.
-    pub(in crate::reactor) fn end_some<N>(
-        &mut self,
-        ends: &HashMap<u64, Ending>,
-        hub: &mut Hub<'_, N>,
-    ) {
-        let found = self.slots.iter().filter_map(|(slot, peer)| {
-            let ending = ends.get(&peer.session.peer().id())?;
-            Some((slot, *ending))
-        });
-        for (slot, ending) in found.collect::<Vec<_>>() {
-            self.end_by(ending, slot, hub);
-        }
-    }
-
-    /// Ends a session as a factory or a monitor wants it.
-    fn end_by<N>(&mut self, ending: Ending, slot: usize, hub: &mut Hub<'_, N>) {
-        match ending {
-            Ending::Abort => self.end_for(CloseReason::Aborted, slot, hub),
-            Ending::Orderly => {
-                let token = self.token(slot);
-                self.queue(token, PeerSession::note_asked);
-            }
-        }
-    }
-
     /// Shows the sessions in the next `most` slots to a monitor's pass, and ends those that it wants
     /// ended. Returns whether those were the last.
     #[cold]
-    pub(in crate::reactor) fn visit<N>(
+    pub(in crate::reactor) fn visit<N: Net<Datagram = D>>(
         &mut self,
         pass: &mut Pass,
         most: usize,
@@ -338,10 +310,10 @@ impl<P: Protocol> Sessions<P> {
 
     /// Runs `event` on a session, sends what it has written, and puts it where its further needs are
     /// met.
-    fn serve<N: Net>(
+    pub(super) fn serve<N: Net<Datagram = D>>(
         &mut self,
         slot: usize,
-        mut socket: Option<&mut N::Datagram>,
+        mut socket: Option<&mut D>,
         hub: &mut Hub<'_, N>,
         event: impl FnOnce(&mut PeerSession<P>, &mut Hub<'_, N>, &Context<'_>),
     ) {
@@ -384,19 +356,28 @@ impl<P: Protocol> Sessions<P> {
     }
 
     /// Ends a session for `reason`, whatever it is owed.
-    fn end_for<N>(&mut self, reason: CloseReason, slot: usize, hub: &mut Hub<'_, N>) {
+    pub(super) fn end_for<N: Net<Datagram = D>>(
+        &mut self,
+        reason: CloseReason,
+        slot: usize,
+        hub: &mut Hub<'_, N>,
+    ) {
         self.slots[slot].session.fail(reason);
         self.end(slot, hub);
     }
 
     /// Tells a session that it is over, and forgets it.
-    pub(super) fn end<N>(&mut self, slot: usize, hub: &mut Hub<'_, N>) {
+    pub(super) fn end<N: Net<Datagram = D>>(&mut self, slot: usize, hub: &mut Hub<'_, N>) {
         let mut peer = self.slots.remove(slot);
         self.timers.remove(slot);
+        peer.release(hub);
+        if peer.session.peer().listener().is_none() {
+            self.shrink();
+            return self.end_outbound(slot, peer, hub);
+        }
+
         self.index.remove(self.index.hash(peer.session.peer()));
         self.newcomers -= usize::from(!peer.has_returned());
-        peer.release(hub);
-
         if let Some(network) = PeerNetwork::of(peer.session.peer().address(), &hub.env.config) {
             self.networks.leave(network);
         }
@@ -432,16 +413,16 @@ impl<P: Protocol> Sessions<P> {
         }
     }
 
-    fn token(&self, slot: usize) -> usize {
+    pub(super) fn token(&self, slot: usize) -> usize {
         (self.slots[slot].generation as usize) << SLOT_BITS | slot
     }
 
-    fn at(&mut self, token: usize) -> Option<&mut PeerSession<P>> {
+    pub(super) fn at(&mut self, token: usize) -> Option<&mut PeerSession<P>> {
         let peer = self.slots.get_mut(token & SLOT_MASK)?;
         (peer.generation as usize == token >> SLOT_BITS).then_some(peer)
     }
 
-    fn queue(&mut self, token: usize, note: fn(&mut PeerSession<P>) -> bool) {
+    pub(super) fn queue(&mut self, token: usize, note: fn(&mut PeerSession<P>) -> bool) {
         if self.at(token).is_some_and(note) {
             self.ready.push(token);
         }
@@ -449,7 +430,7 @@ impl<P: Protocol> Sessions<P> {
 }
 
 /// Shows a session the datagram that is in the first `count` bytes of the turn's input.
-fn show<P: Protocol, N>(
+pub(super) fn show<P: Protocol, N>(
     peer: &mut PeerSession<P>,
     count: usize,
     hub: &mut Hub<'_, N>,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{CloseReason, Deadline};
+use crate::service::recorder::failure::RecordedFailure;
 use crate::service::recorder::format::{Fields, RecordingError, push_bytes, push_number};
 use crate::session::nanos;
 
@@ -34,6 +35,8 @@ pub enum Happening<'a> {
     ShownAgain,
     /// [`eof_received`](crate::Protocol::eof_received), with bytes that it was not shown before.
     EofReceived(Chunk<'a>),
+    /// [`datagram_undelivered`](crate::Protocol::datagram_undelivered) with this error.
+    DatagramUndelivered(RecordedFailure),
     /// [`resume_writing`](crate::Protocol::resume_writing).
     ResumeWriting,
     /// [`handle_timeout`](crate::Protocol::handle_timeout).
@@ -119,6 +122,9 @@ impl fmt::Display for Happening<'_> {
             Self::DataReceived(data) => write!(f, "{} received", Bytes(data.length)),
             Self::ShownAgain => f.write_str("unread bytes shown again"),
             Self::EofReceived(_) => f.write_str("end of the peer's stream"),
+            Self::DatagramUndelivered(failure) => {
+                write!(f, "a datagram did not arrive: {}", failure.error())
+            }
             Self::ResumeWriting => f.write_str("room for output again"),
             Self::HandleTimeout => f.write_str("the protocol's own deadline"),
             Self::Woken { asked: true } => f.write_str("called again as it asked"),
@@ -186,6 +192,13 @@ mod kind {
     pub(super) const CHANGED: u8 = 15;
     pub(super) const CUT: u8 = 16;
     pub(super) const DUE: u8 = 17;
+    /// This one has a time again.
+    pub(super) const UNDELIVERED: u8 = 18;
+
+    /// Returns whether events of this kind have a time of their own.
+    pub(super) fn is_timed(kind: u8) -> bool {
+        kind < WROTE || kind == UNDELIVERED
+    }
 }
 
 const CLOSING: u8 = 1;
@@ -251,7 +264,7 @@ pub(super) struct Moment {
 pub(super) fn push(bytes: &mut Vec<u8>, what: &Happening<'_>, moment: Moment, content: bool) {
     let number = kind_of(what);
     bytes.push(number);
-    if number < kind::WROTE {
+    if kind::is_timed(number) {
         push_number(bytes, moment.nanos);
         push_number(bytes, moment.order);
         push_number(bytes, moment.waiting);
@@ -272,6 +285,10 @@ pub(super) fn push(bytes: &mut Vec<u8>, what: &Happening<'_>, moment: Moment, co
         | Happening::EofReceived(data)
         | Happening::Posted(data)
         | Happening::Wrote(data) => chunk(bytes, data),
+        Happening::DatagramUndelivered(failure) => {
+            bytes.push(failure.code);
+            push_number(bytes, failure.number.into());
+        }
         Happening::Woken { asked } => bytes.push(u8::from(*asked)),
         Happening::DeadlinePassed(deadline) => bytes.push(code_of_deadline(*deadline)),
         Happening::InputRejected(text) => push_bytes(bytes, text.as_bytes()),
@@ -305,6 +322,7 @@ fn kind_of(what: &Happening<'_>) -> u8 {
         Happening::DataReceived(_) => kind::DATA,
         Happening::ShownAgain => kind::AGAIN,
         Happening::EofReceived(_) => kind::EOF,
+        Happening::DatagramUndelivered(_) => kind::UNDELIVERED,
         Happening::ResumeWriting => kind::RESUME,
         Happening::HandleTimeout => kind::TIMEOUT,
         Happening::Woken { .. } => kind::WOKEN,
@@ -348,7 +366,7 @@ impl<'a> Events<'a> {
         let start = self.fields.clone();
         let number = self.fields.byte()?;
         let mut waiting = 0;
-        if number < kind::WROTE {
+        if kind::is_timed(number) {
             self.nanos = self.nanos.saturating_add(self.fields.number()?);
             self.order = self.order.saturating_add(self.fields.number()?);
             waiting = self.fields.number()?;
@@ -369,6 +387,14 @@ impl<'a> Events<'a> {
             kind::DATA => Happening::DataReceived(self.chunk()?),
             kind::AGAIN => Happening::ShownAgain,
             kind::EOF => Happening::EofReceived(self.chunk()?),
+            kind::UNDELIVERED => {
+                let (code, number) = (fields.byte()?, fields.number()?);
+                let failure = u32::try_from(number).ok();
+                let failure = failure.and_then(|number| RecordedFailure::read(code, number));
+                Happening::DatagramUndelivered(
+                    failure.ok_or_else(|| start.wrong("an unknown failure of a datagram"))?,
+                )
+            }
             kind::RESUME => Happening::ResumeWriting,
             kind::TIMEOUT => Happening::HandleTimeout,
             kind::WOKEN => Happening::Woken {

@@ -24,7 +24,7 @@
 //!   (Unix stream), `d` (Unix datagram) and bytes. Then events, up to the end of the block.
 //! - The last block, `E`: how many connections there are, and how many were evicted, as numbers.
 //!
-//! An event is a byte for its kind and, for the kinds up to 12, three numbers: the nanoseconds since the last
+//! An event is a byte for its kind and, for the kinds up to 12 and for 18, three numbers: the nanoseconds since the last
 //! of them on this connection, how much larger its place among the events of all connections is than that of the
 //! last one, and how many bytes of output waited.
 //!
@@ -46,10 +46,12 @@
 //! | 15 | what it wants has changed | a byte: 1 closing, 2 its side is finished, 4 paused; or the sum |
 //! | 16 | the connection's record is full | |
 //! | 17 | its own deadline has changed | a number: 0 for none, or the nanoseconds since the connection was opened plus 1 |
+//! | 18 | `datagram_undelivered` | a byte and a number: 0 reported and its `errno`, 1 too long and the MTU, 2 not sent and its `errno`; the number is 0 if it is not known |
 //!
 //! *Data* is bytes, or only the number of bytes if the record has sizes alone.
 
 mod event;
+mod failure;
 mod file;
 mod format;
 mod head;
@@ -67,6 +69,7 @@ use std::time::{Duration, Instant};
 pub use self::event::{Chunk, Events, Happening, RecordedEnd, RecordedEvent};
 #[cfg(feature = "testing")]
 pub(crate) use self::event::{PROTOCOL, code_of, deadline_of_code};
+pub use self::failure::RecordedFailure;
 pub use self::file::Written;
 pub use self::format::RecordingError;
 pub use self::recorded::Recorded;

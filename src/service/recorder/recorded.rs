@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::error::{CloseReason, Deadline, DeliveryError, ProtocolError};
 use crate::service::recorder::Recorder;
 use crate::service::recorder::event::{Chunk, Happening, RecordedEnd, code_of};
+use crate::service::recorder::failure::RecordedFailure;
 use crate::service::recorder::store::{Logger, end_of};
 use crate::session::{Ended, Post, Protocol, Tick, Transport};
 use crate::sys;
@@ -147,6 +148,13 @@ impl<P: Protocol> Protocol for Recorded<P> {
         self.call(&what, transport, |protocol, transport| {
             protocol.eof_received(unread, transport)
         })
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        let what = Happening::DatagramUndelivered(RecordedFailure::of(error));
+        self.call(&what, transport, |protocol, transport| {
+            protocol.datagram_undelivered(error, transport);
+        });
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {

@@ -134,6 +134,10 @@ impl<'a, P: Protocol> Player<'a, P> {
                 }
                 self.call(Session::handle_eof);
             }
+            Happening::DatagramUndelivered(failure) => {
+                let error = failure.error();
+                self.call(|session, context| session.handle_undelivered(&error, context));
+            }
             Happening::HandleTimeout => self.call(Session::handle_own_timeout),
             Happening::Woken { .. } => self.call(Session::handle_woken_alone),
             Happening::Posted(chunk) => {

@@ -18,6 +18,7 @@ enum Kind {
     Made,
     Data,
     Eof,
+    Undelivered,
     Resume,
     Timeout,
     Woken,
@@ -56,6 +57,7 @@ impl Calls {
                 return;
             }
             Event::EofReceived(_) => Kind::Eof,
+            Event::DatagramUndelivered(_) => Kind::Undelivered,
             Event::ResumeWriting => Kind::Resume,
             Event::HandleTimeout { .. } => Kind::Timeout,
             Event::Woken => Kind::Woken,
@@ -190,6 +192,7 @@ impl<'a> Step<'a> {
             Happening::ConnectionMade => Kind::Made,
             Happening::DataReceived(_) | Happening::ShownAgain => Kind::Data,
             Happening::EofReceived(_) => Kind::Eof,
+            Happening::DatagramUndelivered(_) => Kind::Undelivered,
             Happening::ResumeWriting => Kind::Resume,
             Happening::HandleTimeout => Kind::Timeout,
             Happening::Woken { .. } => Kind::Woken,

@@ -100,6 +100,9 @@ faults! {
     lost_datagrams: 50,
     /// A call on a datagram socket fails.
     datagram_errors: 50,
+    /// The network reports that a datagram to a peer did not arrive, truly or forged by somebody else, also
+    /// of peers that the server has sent nothing.
+    datagram_reports: 100,
     /// Budgets, water marks and connection limits are small. Drawn once per run.
     small_limits: 500,
     /// The server is shut down during the run. Drawn once per run.

@@ -20,6 +20,8 @@ pub enum Slip {
     KeepsAccount,
     /// A protocol is asked for its deadline after `connection_lost`.
     AsksAfterEnd,
+    /// A report that a datagram did not arrive ends the session of its peer.
+    EndsByReport,
     /// The blocking driver sets the time that a read may wait once and for all.
     KeepsReadTimeout,
     /// The blocking driver takes a read that timed out for a connection that the system gave up.

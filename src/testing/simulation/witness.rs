@@ -1,11 +1,12 @@
 //! A wrapper around the protocol under test that checks every call the loop makes.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::address::Peer;
-use crate::error::{CloseReason, Deadline, ProtocolError};
+use crate::error::{CloseReason, Deadline, DeliveryError, ProtocolError};
 use crate::session::{
     Actions, Clock, Connect, Ended, Factory, Post, Protocol, Requests, Tick, Transport, catch,
 };
@@ -281,6 +282,15 @@ impl<P, S> Witness<P, S> {
     }
 }
 
+/// Returns whether a reason is what the network reports of a datagram.
+fn is_report(reason: &CloseReason) -> bool {
+    let CloseReason::Io(error) = reason else {
+        return false;
+    };
+    let reports = [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::EMSGSIZE];
+    error.raw_os_error().is_some_and(|it| reports.contains(&it))
+}
+
 impl<P, S> Drop for Witness<P, S> {
     /// Takes it out of the account if the system has no room to serve it: it hears of nothing then.
     fn drop(&mut self) {
@@ -337,6 +347,16 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
         self.stage = Stage::Ended;
         let outcome = self.protocol.eof_received(unread, transport);
         self.settle(outcome, transport)
+    }
+
+    fn datagram_undelivered(&mut self, error: &DeliveryError, transport: &mut Transport<'_>) {
+        self.check("datagram_undelivered", Stage::Open, Stage::Open);
+        if self.ledger.borrow().slip == Some(Slip::EndsByReport) {
+            let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+            transport.fail(CloseReason::Io(refused));
+        }
+        self.protocol.datagram_undelivered(error, transport);
+        let _ = self.settle(Ok(()), transport);
     }
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) {
@@ -414,6 +434,12 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
 
         let mut ledger = self.ledger.borrow_mut();
         ledger.lost += 1;
+        if ended.peer().is_datagram() && is_report(reason) {
+            ledger.object(format!(
+                "{}: a report ended the session: {reason}",
+                ended.peer()
+            ));
+        }
 
         let slip = ledger.slip;
         let panicked = matches!(reason, CloseReason::Panicked);

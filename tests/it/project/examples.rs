@@ -535,6 +535,79 @@ fn syslog_counts_what_its_senders_send() {
     }
 }
 
+/// Passes datagrams on between a client and a server, and loses every third and doubles every fifth.
+fn lossy(server: SocketAddr) -> SocketAddr {
+    let front = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let back = UdpSocket::bind("127.0.0.1:0").unwrap();
+    back.connect(server).unwrap();
+    let at = front.local_addr().unwrap();
+    let (answers, asks) = (front.try_clone().unwrap(), back.try_clone().unwrap());
+    let client = mpsc::channel();
+    thread::spawn(move || {
+        let mut buffer = [0; 1_000];
+        for turn in 1.. {
+            let Ok((count, from)) = front.recv_from(&mut buffer) else {
+                return;
+            };
+            let _ = client.0.send(from);
+            if turn % 3 > 0 {
+                let _ = asks.send(&buffer[..count]);
+            }
+        }
+    });
+    thread::spawn(move || {
+        let Ok(to) = client.1.recv() else { return };
+        let mut buffer = [0; 1_000];
+        for turn in 1.. {
+            let Ok(count) = back.recv(&mut buffer) else {
+                return;
+            };
+            let times = [1, 1, 0, 1, 2][turn % 5];
+            (0..times).for_each(|_| drop(answers.send_to(&buffer[..count], to)));
+        }
+    });
+    at
+}
+
+#[test]
+fn transfer_copies_a_file_over_a_network_that_loses() {
+    let scratch = Scratch::new();
+    let file = scratch.path("file");
+    for length in [0, 511, 512, 5_000] {
+        fs::write(&file, noise(length)).unwrap();
+        let server = Example::run(
+            "transfer",
+            &["serve", file.to_str().unwrap(), "udp://127.0.0.1:0"],
+        );
+        let at = lossy(server.address().socket_addr().unwrap());
+        let output = Command::new(built("transfer"))
+            .args(["get", &format!("udp://{at}")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stdout == noise(length), "{length}: {output:?}");
+    }
+}
+
+#[test]
+fn transfer_gives_up_where_nobody_answers() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = format!("udp://{}", silent.local_addr().unwrap());
+    let mut client = Command::new(built("transfer"))
+        .args(["get", &at])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut buffer = [0; 9];
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It asks again, after longer and longer.
+    for _ in 0..4 {
+        assert_eq!(silent.recv(&mut buffer).unwrap(), 4);
+    }
+    client.kill().unwrap();
+    client.wait().unwrap();
+}
+
 #[test]
 fn client_has_all_its_connections_answered() {
     let echo = Example::run("echo", &[ANYWHERE]);

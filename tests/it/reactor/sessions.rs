@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serveloop::driver::Wake;
@@ -14,8 +15,8 @@ use serveloop::protocols::{Echo, Hello};
 use serveloop::service::Outbox;
 use serveloop::service::monitor::Query;
 use serveloop::{
-    Actions, Address, Config, Factory, Limits, Listen, Peer, ProtocolError, Reactor, Server,
-    Statistics, Waker,
+    Actions, Address, Config, Factory, Limits, Listen, Peer, Protocol, ProtocolError, Reactor,
+    Result, Server, Statistics, Transport, Waker,
 };
 
 use crate::support::probe::{Log, Probe};
@@ -944,8 +945,12 @@ fn options_of_sessions_are_for_datagrams() {
             "sessions is for udp and unixgram",
         ),
         (
-            "udp://127.0.0.1:0?idle-timeout=5s",
-            "idle-timeout is for tcp, unix and vsock",
+            "udp://127.0.0.1:0?idle-timeout=5s&sessions=false",
+            "idle-timeout is for tcp, unix, vsock and datagrams with sessions=true",
+        ),
+        (
+            "udp://127.0.0.1:0?sessions=true&message-timeout=5s",
+            "message-timeout is for tcp, unix and vsock",
         ),
     ] {
         let error = uri.parse::<Listen>().unwrap_err();
@@ -953,6 +958,62 @@ fn options_of_sessions_are_for_datagrams() {
     }
     let uri = "udp://127.0.0.1:0?sessions=true&idle-timeout=5s";
     assert!(Server::bind_with(&[uri.parse().unwrap()], Config::default()).is_ok());
+
+    // All listeners may have sessions, without a word in the URI.
+    for key in ["first-message-timeout", "idle-timeout", "write-timeout"] {
+        let uri = format!("udp://127.0.0.1:0?{key}=5s");
+        let listen: Listen = uri.parse().unwrap();
+        assert!(Server::bind_with(std::slice::from_ref(&listen), config()).is_ok());
+        let error = Server::bind_with(&[listen], Config::default()).unwrap_err();
+        let problem = format!("{key} is for tcp, unix, vsock and datagrams with sessions=true");
+        assert!(error.to_string().contains(&problem), "{error}");
+    }
+}
+
+/// Sessions belong to workers, so those who speak before the workers serve are theirs already.
+#[test]
+fn workers_that_are_bound_early_keep_who_speaks_early() {
+    const WORKERS: usize = 4;
+    let config = Config {
+        reuse_port: true,
+        ..config()
+    };
+    let mut server = Server::bind(&["udp://127.0.0.1:0".parse().unwrap()], config).unwrap();
+    server.bind_workers(WORKERS).unwrap();
+    let to = server.addresses()[0].clone();
+    let clients: Vec<_> = (0..32).map(|_| client(&to)).collect();
+    for client in &clients {
+        client.send(b"early").unwrap();
+    }
+
+    let handle = server.shutdown_handle();
+    let serving = thread::spawn(move || server.serve_workers(WORKERS, |_: &Peer| Some(Echo)));
+    for client in &clients {
+        let mut buffer = [0; 9];
+        assert_eq!(client.recv(&mut buffer).unwrap(), 5);
+        for _ in 0..3 {
+            ask(client, b"later", b"later");
+        }
+    }
+    handle.shutdown();
+    let counted = serving.join().unwrap().unwrap();
+    assert_eq!(counted.datagram_sessions, 32);
+}
+
+#[test]
+fn fewer_workers_than_were_bound_serve_all_sockets() {
+    let config = Config {
+        reuse_port: true,
+        ..config()
+    };
+    let mut server = Server::bind(&["udp://127.0.0.1:0".parse().unwrap()], config).unwrap();
+    server.bind_workers(3).unwrap();
+    server.bind_workers(3).unwrap();
+    let serving = Serving::with(server, |_: &Peer| Some(Echo));
+    for _ in 0..16 {
+        ask(&client(&serving.addresses[0]), b"hello", b"hello");
+    }
+    assert_eq!(serving.end().datagram_sessions, 16);
 }
 
 #[test]
@@ -980,4 +1041,64 @@ fn a_monitor_lists_and_ends_sessions() {
     ask(&one, b"abc", b"1");
     ask(&other, b"abc", b"2");
     serving.end();
+}
+
+/// Sends, for each datagram that comes, many of one length and a shorter one.
+struct Bulk(usize);
+
+impl Protocol for Bulk {
+    fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        transport.confirm_address();
+        let bytes = crate::support::noise(self.0 * 40 + self.0 / 2);
+        bytes
+            .chunks(self.0)
+            .for_each(|piece| transport.write_datagram(piece));
+        Ok(data.len())
+    }
+}
+
+#[track_caller]
+fn takes_bulk(uri: &str, host: &str, length: usize) {
+    let server = Server::bind(&[uri.parse().unwrap()], config()).unwrap();
+    let serving = Serving::with(server, move |_: &Peer| Some(Bulk(length)));
+    let port = serving.addresses[0].socket_addr().unwrap().port();
+    let client = UdpSocket::bind((host, 0)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.connect((host, port)).unwrap();
+    let expected = crate::support::noise(length * 40 + length / 2);
+    for _ in 0..3 {
+        client.send(b"go").unwrap();
+        let mut room = [0; 9_000];
+        for piece in expected.chunks(length) {
+            let count = client.recv(&mut room).unwrap();
+            assert!(&room[..count] == piece, "{uri}: {count} bytes");
+        }
+    }
+    let sent = 3 * expected.chunks(length).count() as u64;
+    assert_eq!(serving.end().datagrams_sent, sent, "{uri}");
+}
+
+/// The system cuts them out of a piece where it can, and they arrive as they were written.
+#[test]
+fn datagrams_of_one_length_arrive_one_by_one() {
+    for length in [1, 100, 600, 1_200, 1_600] {
+        for (uri, host) in [
+            ("udp://127.0.0.1:0", "127.0.0.1"),
+            ("udp://[::1]:0", "::1"),
+            ("udp://0.0.0.0:0", "127.0.0.1"),
+            ("udp://:0", "::1"),
+            ("udp://:0", "127.0.0.1"),
+        ] {
+            takes_bulk(uri, host, length);
+        }
+    }
+}
+
+/// What is longer than a packet is not cut by the system, but split.
+#[test]
+fn a_way_for_short_packets_is_no_obstacle() {
+    const NAME: &str = "reactor::sessions::a_way_for_short_packets_is_no_obstacle";
+    if crate::support::namespace::is_inside(NAME, "ip link set lo up; ip link set lo mtu 600") {
+        takes_bulk("udp://127.0.0.1:0", "127.0.0.1", 1_200);
+    }
 }

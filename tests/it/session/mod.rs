@@ -11,6 +11,7 @@ mod pace;
 mod panics_abort;
 mod pauses;
 mod sending;
+mod undelivered;
 
 use std::io;
 use std::sync::{Arc, Mutex};

@@ -163,6 +163,24 @@ fn a_shutdown_tells_the_client() {
     assert!(lost.contains("the server shuts down"), "{lost}");
 }
 
+/// The session stays until its connection is drained, and tells again who goes on.
+#[test]
+fn a_farewell_that_is_lost_is_said_again() {
+    let mut run = Run::new(server(&settings(8)), 8, 4 << 20, GOOD);
+    run.pass(Duration::from_millis(200));
+    run.session.shutdown();
+    let lost = run.session.take_datagrams();
+    assert!(!lost.is_empty(), "nothing was said");
+    assert!(run.session.reason().is_none());
+
+    run.finish();
+    let told = run.lost().unwrap();
+    assert!(told.contains("the server shuts down"), "{told}");
+    run.pass(Duration::from_secs(5));
+    let reason = run.session.reason().expect("it is drained by now");
+    assert!(!reason.is_error(), "{reason}");
+}
+
 #[test]
 fn a_client_that_falls_silent_is_forgotten() {
     let silent = Badness { lost: 100, ..GOOD };

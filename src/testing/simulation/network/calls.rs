@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::net::{Destination, Event, Net, Sockets};
+use crate::net::{Destination, Event, Net, Sockets, Undelivered};
 use crate::shutdown::ShutdownHandle;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::clients::Action;
@@ -314,6 +314,11 @@ impl Net for Network {
     fn await_room(&mut self, _: &mut Handle) -> io::Result<()> {
         self.plan_room();
         Ok(())
+    }
+
+    fn undelivered(&mut self, _: &mut Handle) -> Option<Undelivered> {
+        self.note(7, 0);
+        self.datagram_queue.take_report()
     }
 
     fn close_datagram(&mut self, _: Handle) {

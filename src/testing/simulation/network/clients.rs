@@ -7,6 +7,7 @@ use crate::address::Address;
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::Network;
+use crate::testing::simulation::network::datagrams::Unreachable;
 use crate::testing::simulation::wire::{Broken, Habits, Segment, Standing, Wire};
 use crate::testing::simulation::within::Side;
 
@@ -27,6 +28,8 @@ pub(super) enum Action {
     AnnounceDoor,
     AnnouncePost,
     Packet(usize),
+    /// The network reports that datagrams to the sender of this one do not arrive.
+    Unreachable(usize, Unreachable),
     /// The server is asked to shut down.
     Shutdown,
 }
@@ -138,7 +141,11 @@ impl Network {
             Action::Packet(number) => {
                 let lost = self.random.chance(self.faults.lost_datagrams);
                 self.datagram_queue.deliver(number, lost);
+                // Once before the server can have answered, and once after.
+                self.perhaps_report(number);
+                self.perhaps_report(number);
             }
+            Action::Unreachable(number, reason) => self.datagram_queue.report(number, reason),
             Action::Shutdown => self.request_shutdown(),
         }
     }

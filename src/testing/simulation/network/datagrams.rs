@@ -1,10 +1,13 @@
 //! Simulated datagrams: what clients send to the server's one socket, and the replies.
 
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::error::DeliveryError;
+use crate::net::Undelivered;
 use crate::testing::simulation::network::Network;
 use crate::testing::simulation::network::clients::Action;
 
@@ -29,6 +32,9 @@ pub(super) struct DatagramQueue {
     interrupted: u32,
     /// How many replies the system did not take, which the server counts as dropped.
     lost_replies: u64,
+    /// What the network says of datagrams to peers with sessions.
+    reports: VecDeque<Undelivered>,
+    has_peers: bool,
     is_changed: bool,
 }
 
@@ -83,6 +89,31 @@ impl DatagramQueue {
     /// Returns, once, the token for which an event is due.
     pub(super) fn take_change(&mut self) -> Option<usize> {
         std::mem::take(&mut self.is_changed).then_some(self.token)?
+    }
+
+    /// Returns whether there are reports that the server has not taken.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    pub(super) fn take_report(&mut self) -> Option<Undelivered> {
+        self.reports.pop_front()
+    }
+
+    /// Reports that the datagrams to the sender of this one do not arrive.
+    pub(super) fn report(&mut self, number: usize, reason: Unreachable) {
+        if !self.is_open() {
+            return;
+        }
+        let reported = |number| DeliveryError::Reported(io::Error::from_raw_os_error(number));
+        let error = match reason {
+            Unreachable::Refused => reported(libc::ECONNREFUSED),
+            Unreachable::NoRoute => reported(libc::EHOSTUNREACH),
+            Unreachable::TooLong => DeliveryError::TooLong { mtu: Some(68) },
+        };
+        let to = self.packets[number].from.clone();
+        self.reports.push_back(Undelivered { to, error });
+        self.is_changed = true;
     }
 
     pub(super) fn has_mail(&self) -> bool {
@@ -202,7 +233,31 @@ impl DatagramQueue {
     }
 }
 
+/// What a report says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unreachable {
+    Refused,
+    NoRoute,
+    TooLong,
+}
+
 impl Network {
+    /// Perhaps has somebody say that datagrams to the sender of this one do not arrive: a router that
+    /// has seen one, or an impostor who has not.
+    pub(super) fn perhaps_report(&mut self, number: usize) {
+        if !self.datagram_queue.has_peers || !self.random.chance(self.faults.datagram_reports) {
+            return;
+        }
+        let reasons = [
+            Unreachable::Refused,
+            Unreachable::NoRoute,
+            Unreachable::TooLong,
+        ];
+        let reason = self.random.pick(&reasons);
+        let at = self.elapsed + Duration::from_micros(self.random.below(100_000) as u64);
+        self.timeline.plan(at, Action::Unreachable(number, reason));
+    }
+
     /// Adds a datagram that is sent soon after the start.
     pub(in crate::testing::simulation) fn add_letter(
         &mut self,
@@ -227,6 +282,7 @@ impl Network {
         from: Address,
         question: &Rc<Question>,
     ) {
+        self.datagram_queue.has_peers = true;
         self.add_letter(from.clone(), question);
         if self.random.chance(self.faults.lost_datagrams) {
             self.add_letter(from, question);

@@ -263,7 +263,11 @@ impl Network {
         }
 
         if let Some(token) = self.datagram_queue.take_change() {
-            events.push(readable(token));
+            let error = self.datagram_queue.has_reports();
+            events.push(Event {
+                error,
+                ..readable(token)
+            });
         }
     }
 
