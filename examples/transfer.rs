@@ -5,7 +5,6 @@
 //! A datagram is the number of a block in four bytes, followed by the block if the server sends it. The client
 //! asks for each next block by its number, beginning with 0. The last block is shorter than the others.
 
-use serveloop::net::DeliveryError;
 use serveloop::{
     Address, Config, Peer, Protocol, ProtocolError, Reactor, Result, Server, Transport,
 };
@@ -29,15 +28,15 @@ impl Protocol for Sender {
         if number > 0 {
             transport.confirm_address();
         }
-        let from = (number as usize).saturating_mul(BLOCK).min(self.0.len());
-        let end = self.0.len().min(from.saturating_add(BLOCK));
+        let rest = self.0.chunks(BLOCK).nth(number as usize);
         transport.write(data);
-        transport.write(&self.0[from..end]);
+        transport.write(rest.unwrap_or_default());
         Ok(data.len())
     }
 }
 
 /// The client's side: what it has, and when it asks again.
+#[derive(Default)]
 struct Receiver {
     file: Vec<u8>,
     tries: u32,
@@ -59,21 +58,18 @@ impl Protocol for Receiver {
     }
 
     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
-        let Some((number, block)) = data.split_first_chunk() else {
-            return Ok(data.len());
-        };
+        let (number, block) = data.split_at(data.len().min(4));
         // A block that comes twice was asked for twice.
-        if u32::from_be_bytes(*number) as usize != self.file.len() / BLOCK {
+        if number != ((self.file.len() / BLOCK) as u32).to_be_bytes() {
             return Ok(data.len());
         }
         self.file.extend_from_slice(block);
         self.tries = 0;
-        if block.len() < BLOCK {
-            std::io::stdout().write_all(&self.file)?;
-            self.due = None;
-            transport.close();
-        } else {
+        if block.len() == BLOCK {
             self.ask(transport);
+        } else {
+            std::io::stdout().write_all(&self.file)?;
+            transport.close();
         }
         Ok(data.len())
     }
@@ -82,54 +78,37 @@ impl Protocol for Receiver {
         self.due
     }
 
+    // It may also be told that nobody is there (`datagram_undelivered`), which is no reason to give up: a
+    // server that is restarted is there again soon.
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
         self.tries += 1;
-        if self.tries == TRIES {
-            return transport.abort();
+        match self.tries {
+            TRIES => transport.abort(),
+            _ => self.ask(transport),
         }
-        self.ask(transport);
-    }
-
-    /// A server that is being restarted is there again soon, so this is no reason to give up.
-    fn datagram_undelivered(&mut self, error: &DeliveryError, _: &mut Transport<'_>) {
-        eprintln!("{error}");
-    }
-
-    fn connection_lost(&mut self, ended: &serveloop::Ended<'_>) {
-        eprintln!("{} bytes: {}", self.file.len(), ended.reason());
     }
 }
 
-fn main() -> Result<(), ProtocolError> {
+fn main() -> Result {
     env_logger::init();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
-        ["serve", file, ref at @ ..] => {
-            let at = at.first().unwrap_or(&"udp://127.0.0.1:9999");
-            let config = Config {
-                sessions: true,
-                ..Config::default()
-            };
-            let server = Server::bind(&[at.parse().map_err(ProtocolError::other)?], config)?;
-            println!("listening on {}", server.addresses()[0]);
-            let file = Rc::new(std::fs::read(file)?);
-            server.serve_forever(move |_: &Peer| Some(Sender(Rc::clone(&file))))?;
-        }
-        ["get", from] => {
-            let mut reactor = Reactor::new(|_: &Peer| None::<Receiver>, Config::default())?;
-            let from: Address = from.parse().map_err(ProtocolError::other)?;
-            reactor.connect(
-                from,
-                Receiver {
-                    file: Vec::new(),
-                    tries: 0,
-                    due: None,
-                },
-            );
-            reactor.run()?;
-        }
-        _ => return Err("transfer serve FILE [URI] | transfer get URI".into()),
+    let arguments: Vec<String> = std::env::args().collect();
+    let address = |at: usize| -> Result<Address> {
+        let uri = arguments.get(at).map_or("udp://127.0.0.1:9999", |it| it);
+        uri.parse().map_err(ProtocolError::other)
+    };
+    let config = Config {
+        sessions: true,
+        ..Config::default()
+    };
+
+    if let (Some("serve"), Some(file)) = (arguments.get(1).map(|it| &**it), arguments.get(2)) {
+        let server = Server::bind(&[address(3)?], config)?;
+        println!("listening on {}", server.addresses()[0]);
+        let file = Rc::new(std::fs::read(file)?);
+        server.serve_forever(move |_: &Peer| Some(Sender(Rc::clone(&file))))?;
+        return Ok(());
     }
-    Ok(())
+    let mut reactor = Reactor::new(|_: &Peer| None::<Receiver>, config)?;
+    reactor.connect(address(2)?, Receiver::default());
+    Ok(reactor.run()?)
 }

@@ -519,8 +519,7 @@ impl Server {
         for (place, other) in left.into_iter().enumerate() {
             servers[place % workers].others.push(other);
         }
-        spread(&mut servers)?;
-        Ok(servers)
+        spread(&mut servers).map(|()| servers)
     }
 
     /// Returns a second server at the same addresses, stopped by the same handle. It has sockets of a

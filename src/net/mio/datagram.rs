@@ -1,12 +1,15 @@
 //! A datagram socket of the operating system.
 
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
+use mio::Interest;
 use socket2::{SockAddr, SockRef};
 
+use super::Mio;
 use super::listener::path_of;
 use crate::address::Address;
 use crate::config::Config;
@@ -159,12 +162,7 @@ impl Datagram {
     }
 
     /// Sends a datagram, from `source` if this socket has several addresses.
-    pub(super) fn send_from(
-        &self,
-        data: &[u8],
-        to: &Address,
-        source: Option<Destination>,
-    ) -> io::Result<()> {
+    fn send_from(&self, data: &[u8], to: &Address, source: Option<Destination>) -> io::Result<()> {
         let of_family = |addr: SocketAddr| {
             if self.is_mapped {
                 socket::mapped(addr)
@@ -197,9 +195,60 @@ impl Datagram {
     }
 }
 
+impl Mio {
+    /// Stops to watch a socket for room if the outcome of a send shows that there is some.
+    pub(super) fn note_room(&self, socket: &mut Datagram, sent: io::Result<()>) -> io::Result<()> {
+        let has_room = !matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        if has_room && mem::take(&mut socket.awaits_room) {
+            // A socket that is watched for room has an event for each datagram that leaves it.
+            self.change(socket.as_fd(), socket.token, Interest::READABLE)?;
+        }
+        sent
+    }
+}
+
 impl Datagram {
+    /// Sends a datagram, and again if that failed with the error of another one.
+    pub(super) fn send_again(
+        &self,
+        data: &[u8],
+        to: &Address,
+        source: Option<Destination>,
+    ) -> io::Result<()> {
+        let mut sent = self.send_from(data, to, source);
+        for _ in 0..REPORTED_MOST {
+            if !self.is_told || !sent.as_ref().is_err_and(may_be_of_another) {
+                break;
+            }
+            sent = self.send_from(data, to, source);
+        }
+        sent
+    }
+
+    /// Sends datagrams of one length by one call, if the system can do that.
+    pub(super) fn send_together(
+        &mut self,
+        data: &[u8],
+        length: usize,
+        to: &Address,
+        source: Option<Destination>,
+    ) -> Option<io::Result<()>> {
+        let short = u16::try_from(length).ok();
+        let short = short.filter(|_| self.cuts && (1..=CUT_MOST).contains(&length))?;
+        match self.send_run(data, short, to, source) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Err(error)),
+            Err(error) if self.is_told && may_be_of_another(&error) => None,
+            Err(_) => {
+                // The way to the peer, or the system, cannot do it.
+                self.cuts = false;
+                None
+            }
+            sent => Some(sent),
+        }
+    }
+
     /// Sends datagrams of one length by one call, from `source` if this socket has several addresses.
-    pub(super) fn send_run(
+    fn send_run(
         &self,
         data: &[u8],
         length: u16,
@@ -269,14 +318,14 @@ pub(super) fn is_local(mut addr: SocketAddr) -> bool {
 
 /// How often to send a datagram again whose error may be that of an earlier one, to another peer. A call
 /// takes the error away, and another one may come in the meantime.
-pub(super) const REPORTED_MOST: usize = 3;
+const REPORTED_MOST: usize = 3;
 
 /// The longest datagrams that the system is asked to cut out of a piece: those that fit into a packet of
 /// Ethernet, over IPv6. It cuts none that would have to be split again.
-pub(super) const CUT_MOST: usize = 1_452;
+const CUT_MOST: usize = 1_452;
 
 /// Returns whether an error of sendto(2) may be a report about another datagram.
-pub(super) fn may_be_of_another(error: &io::Error) -> bool {
+fn may_be_of_another(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(

@@ -21,7 +21,6 @@ mod listener;
 mod registrations;
 
 use std::io::{self, ErrorKind, IoSlice, Read};
-use std::mem;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -43,7 +42,6 @@ use crate::waker::Wake;
 use crate::{LOG_TARGET, sys};
 
 pub use self::datagram::Datagram;
-use self::datagram::{CUT_MOST, REPORTED_MOST, may_be_of_another};
 pub use self::listener::Listener;
 pub(super) use self::listener::path_of;
 
@@ -162,16 +160,6 @@ impl Mio {
         if nothing_more {
             self.rearm(descriptor, interest);
         }
-    }
-
-    /// Stops to watch a socket for room if the outcome of a send shows that there is some.
-    fn note_room(&self, socket: &mut Datagram, sent: io::Result<()>) -> io::Result<()> {
-        let has_room = !matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
-        if has_room && mem::take(&mut socket.awaits_room) {
-            // A socket that is watched for room has an event for each datagram that leaves it.
-            self.change(socket.as_fd(), socket.token, Interest::READABLE)?;
-        }
-        sent
     }
 
     fn forget(&self, descriptor: BorrowedFd<'_>) {
@@ -447,13 +435,7 @@ impl Net for Mio {
         to: &Address,
         source: Option<Destination>,
     ) -> io::Result<()> {
-        let mut sent = socket.send_from(data, to, source);
-        for _ in 0..REPORTED_MOST {
-            if !socket.is_told || !sent.as_ref().is_err_and(may_be_of_another) {
-                break;
-            }
-            sent = socket.send_from(data, to, source);
-        }
+        let sent = socket.send_again(data, to, source);
         self.note_room(socket, sent)
     }
 
@@ -465,19 +447,9 @@ impl Net for Mio {
         to: &Address,
         source: Option<Destination>,
     ) -> io::Result<usize> {
-        let short = u16::try_from(length).ok();
-        let short = short.filter(|_| socket.cuts && (1..=CUT_MOST).contains(&length));
-        if let Some(length) = short {
-            match socket.send_run(data, length, to, source) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
-                Err(error) if socket.is_told && may_be_of_another(&error) => {}
-                // The way to the peer, or the system, cannot do it.
-                Err(_) => socket.cuts = false,
-                sent => {
-                    self.note_room(socket, sent)?;
-                    return Ok(data.len().div_ceil(length.into()));
-                }
-            }
+        if let Some(sent) = socket.send_together(data, length, to, source) {
+            self.note_room(socket, sent)?;
+            return Ok(data.len().div_ceil(length));
         }
         one_by_one(data, length, |datagram| {
             self.send_from(socket, datagram, to, source)

@@ -5,6 +5,7 @@ mod answer;
 mod ends;
 mod index;
 mod outbound;
+mod own;
 mod peer_session;
 mod reply_limit;
 mod reports;

@@ -1,31 +1,22 @@
 //! Outbound datagrams: a session that this server has begun, on a socket of its own, which is connected to
 //! the peer. The system gives it what the peer sends, and nothing else.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::mem;
 
 use crate::LOG_TARGET;
 use crate::error::{CloseReason, DeliveryError};
 use crate::net::{Event, Net};
+use crate::reactor::datagram::own::Own;
 use crate::reactor::datagram::peer_session::PeerSession;
-use crate::reactor::datagram::reports::of_receive;
 use crate::reactor::datagram::sessions::{Sessions, show};
 use crate::reactor::hub::Hub;
-use crate::reactor::source::{Consequence, Source};
+use crate::reactor::source::Consequence;
 use crate::reactor::token::{SLOT_MASK, is_of_session};
 use crate::session::{DATAGRAM_MOST, Flags, Protocol, Session};
 
 /// The most reports of datagrams that did not arrive to look at in one turn.
 const REPORTS_MOST: usize = 64;
-
-/// The socket of one outbound session.
-#[derive(Debug)]
-pub(super) struct Own<D> {
-    socket: D,
-    source: Source,
-    /// Whether the system may have reports of datagrams that did not arrive.
-    has_reports: bool,
-}
 
 impl<P: Protocol, D> Sessions<P, D> {
     /// Returns how many sessions this server has begun itself.
@@ -54,11 +45,7 @@ impl<P: Protocol, D> Sessions<P, D> {
         peer.note_datagram(None);
         let slot = self.slots.insert(peer);
 
-        let mut own = Own {
-            socket,
-            source: Source::new(),
-            has_reports: false,
-        };
+        let mut own = Own::new(socket);
         self.serve(slot, Some(&mut own.socket), hub, |peer, _, context| {
             peer.session.handle_open(context);
         });
@@ -215,6 +202,7 @@ impl<P: Protocol, D> Sessions<P, D> {
         mut peer: PeerSession<P>,
         hub: &mut Hub<'_, N>,
     ) {
+        self.blocked.retain(|token| token & SLOT_MASK != slot);
         // While it is served, its socket is with whoever serves it.
         if let Some(own) = self.own.remove(&slot) {
             hub.net.close_datagram(own.socket);
@@ -223,5 +211,13 @@ impl<P: Protocol, D> Sessions<P, D> {
         hub.effects.outbound -= 1;
         hub.lose(&mut peer.session);
         hub.drop_caught(peer.session);
+    }
+}
+
+/// Returns what an error of receiving means, where the system tells no more of a report.
+fn of_receive(error: io::Error) -> DeliveryError {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => DeliveryError::TooLong { mtu: None },
+        _ => DeliveryError::Reported(error),
     }
 }

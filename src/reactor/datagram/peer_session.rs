@@ -1,12 +1,11 @@
 //! The session of one peer of a datagram socket: what happened to it, and what it sends.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use crate::LOG_TARGET;
 use crate::error::{CloseReason, Deadline, DeliveryError};
 use crate::net::{Destination, Net};
 use crate::reactor::datagram::answer::uninterrupted;
-use crate::reactor::datagram::reports::of_send;
 use crate::reactor::hub::Hub;
 use crate::reactor::peer_network::PeerNetwork;
 use crate::session::{Context, Flags, Protocol, Session, Tick};
@@ -287,4 +286,12 @@ impl<P: Protocol> PeerSession<P> {
 
 fn is_of_ip<P: Protocol>(session: &Session<P>) -> bool {
     session.peer().address().socket_addr().is_some()
+}
+
+/// Returns what an error of sending means.
+fn of_send(error: io::Error) -> DeliveryError {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => DeliveryError::TooLong { mtu: None },
+        _ => DeliveryError::NotSent(error),
+    }
 }

@@ -12,7 +12,7 @@ use crate::address::Peer;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::datagram::index::Index;
-use crate::reactor::datagram::outbound::Own;
+use crate::reactor::datagram::own::Own;
 use crate::reactor::datagram::peer_session::PeerSession;
 use crate::reactor::hub::{Hub, largest_first};
 use crate::reactor::peer_network::{NetworkCounts, PeerNetwork};

@@ -260,8 +260,8 @@ fn what_is_wrong_is_said() {
         ),
         ("tcp://127.0.0.1:1?idle-timeout=1", "expected a duration"),
         (
-            "udp://127.0.0.1:1?idle-timeout=1s",
-            "idle-timeout is for tcp, unix and vsock",
+            "udp://127.0.0.1:1?idle-timeout=1s&sessions=false",
+            "idle-timeout is for tcp, unix, vsock and datagrams with sessions=true",
         ),
         ("udp://127.0.0.1:1?max-frame=x", "max-frame: expected bytes"),
     ]);

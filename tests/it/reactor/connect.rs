@@ -112,10 +112,10 @@ fn what_cannot_even_be_begun_is_told_too() {
     let scratch = Scratch::new();
     let nowhere = told(Config::default(), Address::Unix(scratch.path("nobody")));
     assert!(nowhere[0].starts_with("lost cannot connect: No such file"));
-    let datagram = told(Config::default(), "udp://127.0.0.1:9".parse().unwrap());
+    let datagram = told(Config::default(), "unixgram:///x".parse().unwrap());
     assert_eq!(
         datagram,
-        ["lost cannot connect: only streams can be connected"]
+        ["lost cannot connect: only streams and UDP can be connected"]
     );
     let long = Address::Unix("x".repeat(200).into());
     let too_long = told(Config::default(), long);

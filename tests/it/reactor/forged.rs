@@ -1,9 +1,9 @@
 //! Datagrams from forged addresses, more than there is room for: those who are known notice nothing.
 
-use std::fs;
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use serveloop::{Config, Limits, Listen, Peer, Protocol, Result, Server, Transport};
 
@@ -14,7 +14,12 @@ use crate::support::outside::require;
 const NAME: &str = "reactor::forged::known_peers_notice_nothing_of_forged_addresses";
 
 /// How many datagrams are forged, each from an address of its own.
-const FORGED: u64 = 100_000;
+fn forged() -> u64 {
+    match env::var_os("SERVELOOP_FULL") {
+        Some(_) => 10_000_000,
+        None => 100_000,
+    }
+}
 
 const SESSIONS: usize = 1_000;
 
@@ -68,7 +73,7 @@ impl Protocol for Counter {
 fn attack(port: u16) -> Child {
     Command::new("ip")
         .args(["netns", "exec", "attacker", "python3", "-c", ATTACK])
-        .args([port.to_string(), FORGED.to_string()])
+        .args([port.to_string(), forged().to_string()])
         .stdin(Stdio::null())
         .spawn()
         .unwrap()
@@ -97,6 +102,22 @@ fn count(client: &UdpSocket, last: u64, lost: &mut u64) -> u64 {
         *lost += 1;
     }
     panic!("no answer");
+}
+
+/// Says the last number, and returns how long the next one took to come.
+fn timed(last: &mut u64, client: &UdpSocket, lost: &mut u64) -> Duration {
+    let began = Instant::now();
+    let answer = count(client, *last, lost);
+    // A session that was replaced would begin to count anew.
+    assert!(answer > *last, "{answer} after {last}");
+    *last = answer;
+    began.elapsed()
+}
+
+fn p99(times: impl IntoIterator<Item = Duration>) -> Duration {
+    let mut times: Vec<_> = times.into_iter().collect();
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
 }
 
 #[test]
@@ -128,14 +149,16 @@ fn known_peers_notice_nothing_of_forged_addresses() {
         known.push((count(&client, first, &mut 0), client));
     }
 
+    let quiet = p99((0..1_000).map(|turn| {
+        let (last, client) = &mut known[turn % 10];
+        timed(last, client, &mut 0)
+    }));
+
     let (before, mut attacker) = (peak(), attack(at.port()));
-    let (mut asked, mut lost) = (0, 0);
+    let (mut asked, mut lost, mut times) = (0, 0, Vec::new());
     while attacker.try_wait().unwrap().is_none() {
         for (last, client) in &mut known {
-            // A session that was replaced would begin to count anew.
-            let answer = count(client, *last, &mut lost);
-            assert!(answer > *last, "{answer} after {last}");
-            *last = answer;
+            times.push(timed(last, client, &mut lost));
             asked += 1;
         }
         let told = server.wait(|_| true);
@@ -144,13 +167,18 @@ fn known_peers_notice_nothing_of_forged_addresses() {
     }
     assert!(attacker.wait().unwrap().success());
     assert!(asked > 100, "asked {asked} times");
+    // What it takes depends on the machine: for whoever reads the test's output.
+    println!(
+        "p99 {quiet:?} before, {:?} meanwhile, {asked} asked, {lost} lost",
+        p99(times)
+    );
     assert!(lost * 50 < asked, "{lost} of {asked} lost");
 
     let grown = peak() - before;
     assert!(grown < GROWTH_KIB, "{grown} KiB more");
     let told = server.end();
-    assert!(told.datagrams_received > FORGED / 2, "{told:?}");
+    assert!(told.datagrams_received > forged() / 2, "{told:?}");
     let without = told.datagram_sessions_refused + told.datagrams_over_rate;
-    assert!(without > FORGED / 2, "{told:?}");
+    assert!(without > forged() / 2, "{told:?}");
     assert_eq!(told.panics, 0);
 }

@@ -19,8 +19,9 @@ use serveloop::{
     Result, Server, Statistics, Transport, Waker,
 };
 
+use crate::support::namespace::is_inside;
 use crate::support::probe::{Log, Probe};
-use crate::support::{PATIENCE, Scratch, Serving};
+use crate::support::{PATIENCE, Scratch, Serving, noise};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -1049,7 +1050,7 @@ struct Bulk(usize);
 impl Protocol for Bulk {
     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
         transport.confirm_address();
-        let bytes = crate::support::noise(self.0 * 40 + self.0 / 2);
+        let bytes = noise(self.0 * 40 + self.0 / 2);
         bytes
             .chunks(self.0)
             .for_each(|piece| transport.write_datagram(piece));
@@ -1059,13 +1060,13 @@ impl Protocol for Bulk {
 
 #[track_caller]
 fn takes_bulk(uri: &str, host: &str, length: usize) {
-    let server = Server::bind(&[uri.parse().unwrap()], config()).unwrap();
+    let server = Server::bind_with(&[uri.parse().unwrap()], config()).unwrap();
     let serving = Serving::with(server, move |_: &Peer| Some(Bulk(length)));
     let port = serving.addresses[0].socket_addr().unwrap().port();
     let client = UdpSocket::bind((host, 0)).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.connect((host, port)).unwrap();
-    let expected = crate::support::noise(length * 40 + length / 2);
+    let expected = noise(length * 40 + length / 2);
     for _ in 0..3 {
         client.send(b"go").unwrap();
         let mut room = [0; 9_000];
@@ -1098,7 +1099,7 @@ fn datagrams_of_one_length_arrive_one_by_one() {
 #[test]
 fn a_way_for_short_packets_is_no_obstacle() {
     const NAME: &str = "reactor::sessions::a_way_for_short_packets_is_no_obstacle";
-    if crate::support::namespace::is_inside(NAME, "ip link set lo up; ip link set lo mtu 600") {
+    if is_inside(NAME, "ip link set lo up; ip link set lo mtu 600") {
         takes_bulk("udp://127.0.0.1:0", "127.0.0.1", 1_200);
     }
 }
