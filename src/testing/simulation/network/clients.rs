@@ -7,7 +7,6 @@ use crate::address::Address;
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::Network;
-use crate::testing::simulation::network::datagrams::Unreachable;
 use crate::testing::simulation::wire::{Broken, Habits, Segment, Standing, Wire};
 use crate::testing::simulation::within::Side;
 
@@ -32,6 +31,14 @@ pub(super) enum Action {
     Unreachable(usize, Unreachable),
     /// The server is asked to shut down.
     Shutdown,
+}
+
+/// What a report about a datagram says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unreachable {
+    Refused,
+    NoRoute,
+    TooLong,
 }
 
 /// Returns whether the client has nothing left to send, except for the end of its stream.

@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::error::DeliveryError;
 use crate::net::Undelivered;
 use crate::testing::simulation::network::Network;
-use crate::testing::simulation::network::clients::Action;
+use crate::testing::simulation::network::clients::{Action, Unreachable};
 
 /// One datagram, and the reply that must come back.
 #[derive(Debug)]
@@ -231,14 +231,6 @@ impl DatagramQueue {
 
         Ok(())
     }
-}
-
-/// What a report says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unreachable {
-    Refused,
-    NoRoute,
-    TooLong,
 }
 
 impl Network {
