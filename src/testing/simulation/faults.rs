@@ -100,7 +100,7 @@ faults! {
     lost_datagrams: 50,
     /// A call on a datagram socket fails.
     datagram_errors: 50,
-    /// The network reports that a datagram to a peer did not arrive, truly or forged by somebody else, also
+    /// The network reports that a datagram to a peer did not arrive, truly or forged by a third party, also
     /// of peers that the server has sent nothing.
     datagram_reports: 100,
     /// Budgets, water marks and connection limits are small. Drawn once per run.

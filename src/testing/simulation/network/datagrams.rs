@@ -234,7 +234,7 @@ impl DatagramQueue {
 }
 
 impl Network {
-    /// Perhaps has somebody say that datagrams to the sender of this one do not arrive: a router that
+    /// Perhaps reports that datagrams to the sender of this one do not arrive: as a router does that
     /// has seen one, or an impostor who has not.
     pub(super) fn perhaps_report(&mut self, number: usize) {
         if !self.datagram_queue.has_peers || !self.random.chance(self.faults.datagram_reports) {
