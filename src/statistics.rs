@@ -187,6 +187,10 @@ counters! {
         probes,
         /// Connections that ended and that a [`RateLimit`](crate::layer::RateLimit) had made wait.
         rate_limited,
+        /// Connections that their protocol closed although
+        /// [`write_some`](crate::Transport::write_some) had no room for all of its data, which was lost.
+        /// Debug builds log each as a warning.
+        cut_short,
         /// Panics in handlers, in `build_protocol` and in the other hooks.
         panics,
         /// Events dropped because they were meant for an earlier connection in the same slot.

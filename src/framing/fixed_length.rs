@@ -65,6 +65,10 @@ impl Decoder for FixedLength {
     fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         Self::decode(self, data)
     }
+
+    fn announced(&self, _: &[u8]) -> Option<usize> {
+        Some(self.length)
+    }
 }
 
 impl Encoder for FixedLength {

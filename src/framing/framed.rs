@@ -151,6 +151,45 @@ pub trait FrameProtocol {
         false
     }
 
+    /// Returns the framing of what comes next, if it is another one than before. Called after each of
+    /// the other methods but `connection_lost`. Bytes that were not taken yet are cut by the new framing,
+    /// and what was sent stays as the old one has encoded it. By default returns `None`, which costs
+    /// nothing.
+    ///
+    /// A framing is one type, so one that changes its kind is an enum of the user's. What messages say
+    /// about the next one may also be the business of a decoder alone: it sees every message first.
+    ///
+    /// ```
+    /// use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::Result;
+    ///
+    /// /// Accepts lines of 8 bytes, and longer ones after a login.
+    /// struct Guarded(Option<Lines>);
+    ///
+    /// impl FrameProtocol for Guarded {
+    ///     type Framing = Lines;
+    ///
+    ///     fn frame_received(&mut self, line: &[u8], client: &mut FrameTransport<'_, Lines>) -> Result {
+    ///         if line == b"login" {
+    ///             self.0 = Some(Lines::new(1_000));
+    ///         }
+    ///         client.send(line)
+    ///     }
+    ///
+    ///     fn next_framing(&mut self) -> Option<Lines> {
+    ///         self.0.take()
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::new(Framed::new(Lines::new(8), Guarded(None)));
+    /// session.receive(b"login\nnow lines may be long\n");
+    /// assert_eq!(session.sent(), b"login\nnow lines may be long\n");
+    /// ```
+    fn next_framing(&mut self) -> Option<Self::Framing> {
+        None
+    }
+
     /// See [`Protocol::connection_lost`].
     fn connection_lost(&mut self, ended: &Ended<'_>) {
         let _ = ended;
@@ -160,13 +199,13 @@ pub trait FrameProtocol {
 /// A [`FrameProtocol`]'s view of its connection. It sends messages, and gives access to everything
 /// that a [`Transport`] can do through [`transport`](Self::transport).
 pub struct FrameTransport<'a, F: Framing> {
-    encoder: &'a F::Encoder,
+    encoder: &'a mut F::Encoder,
     transport: Transport<'a>,
 }
 
 impl<'a, F: Framing> FrameTransport<'a, F> {
     #[inline]
-    fn new(encoder: &'a F::Encoder, transport: &'a mut Transport<'_>) -> Self {
+    fn new(encoder: &'a mut F::Encoder, transport: &'a mut Transport<'_>) -> Self {
         Self {
             encoder,
             transport: transport.reborrow(),
@@ -210,6 +249,14 @@ impl<'a, F: Framing> FrameTransport<'a, F> {
     /// Returns the half of the framing that encodes messages.
     #[must_use]
     pub fn encoder(&self) -> &F::Encoder {
+        self.encoder
+    }
+
+    /// Returns the half of the framing that encodes messages, to change it from the next message on. The
+    /// half that decodes is lent to the message that was received; what is to change there changes
+    /// afterwards ([`FrameProtocol::next_framing`]).
+    #[must_use]
+    pub fn encoder_mut(&mut self) -> &mut F::Encoder {
         self.encoder
     }
 }
@@ -273,8 +320,51 @@ impl<P: FrameProtocol> Framed<P> {
         transport: &mut Transport<'_>,
         event: impl FnOnce(&mut P, &mut FrameTransport<'_, P::Framing>) -> T,
     ) -> T {
-        let mut transport = FrameTransport::new(&self.encoder, transport);
-        event(&mut self.protocol, &mut transport)
+        let mut frames = FrameTransport::new(&mut self.encoder, transport);
+        let outcome = event(&mut self.protocol, &mut frames);
+
+        // What was incomplete by the old framing may be complete by the new one.
+        if self.change() {
+            transport.show_again();
+        }
+        outcome
+    }
+
+    /// Changes the framing if the protocol says so. Returns whether it does.
+    #[inline]
+    fn change(&mut self) -> bool {
+        let Some(framing) = self.protocol.next_framing() else {
+            return false;
+        };
+        (self.decoder, self.encoder) = framing.into_parts();
+        true
+    }
+
+    /// Takes nothing, and asks for the rest of a message that is long.
+    #[cold]
+    fn await_rest(
+        &self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        if let Some(length) = self.decoder.announced(data) {
+            transport.expect(length)?;
+        }
+        Ok(0)
+    }
+
+    /// Passes the last message to the protocol, if there is one.
+    fn deliver_last(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        if let Some(frame) = self.decoder.decode_eof(unread)? {
+            let mut frames = FrameTransport::new(&mut self.encoder, transport);
+            self.protocol.frame_received(frame.message, &mut frames)?;
+        }
+        self.change();
+        Ok(())
     }
 
     /// Tells the protocol of the end of the stream, unless its last message made it pause or close.
@@ -294,20 +384,6 @@ impl<P: FrameProtocol> Framed<P> {
     }
 }
 
-/// Passes the message that was found to the protocol.
-#[inline]
-fn deliver<P: FrameProtocol>(
-    protocol: &mut P,
-    found: Option<Frame<Message<'_, P::Framing>>>,
-    transport: &mut FrameTransport<'_, P::Framing>,
-) -> Result<usize, ProtocolError> {
-    let Some(frame) = found else {
-        return Ok(0);
-    };
-    protocol.frame_received(frame.message, transport)?;
-    Ok(frame.taken)
-}
-
 impl<P: FrameProtocol> Protocol for Framed<P> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         self.call(transport, P::connection_made)
@@ -319,9 +395,22 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        let found = self.decoder.decode(data)?;
-        let mut transport = FrameTransport::new(&self.encoder, transport);
-        deliver(&mut self.protocol, found, &mut transport)
+        let found = match self.decoder.decode(data)? {
+            None => None,
+            Some(Frame { message, taken }) => {
+                let mut frames = FrameTransport::new(&mut self.encoder, transport);
+                self.protocol.frame_received(message, &mut frames)?;
+                Some(taken)
+            }
+        };
+
+        match found {
+            None => self.await_rest(data, transport),
+            Some(taken) => {
+                self.change();
+                Ok(taken)
+            }
+        }
     }
 
     fn datagram_received(
@@ -336,9 +425,7 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
             return Ok(taken);
         }
 
-        let found = self.decoder.decode_eof(data)?;
-        let mut frames = FrameTransport::new(&self.encoder, transport);
-        deliver(&mut self.protocol, found, &mut frames)?;
+        self.deliver_last(data, transport)?;
         Ok(data.len())
     }
 
@@ -347,9 +434,7 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
         unread: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        let found = self.decoder.decode_eof(unread)?;
-        let mut frames = FrameTransport::new(&self.encoder, transport);
-        deliver(&mut self.protocol, found, &mut frames)?;
+        self.deliver_last(unread, transport)?;
 
         self.end_is_due = true;
         self.tell_end(transport)

@@ -134,6 +134,12 @@ impl Decoder for LengthField {
     fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         Self::decode(self, data)
     }
+
+    fn announced(&self, data: &[u8]) -> Option<usize> {
+        let field = data.get(self.offset..self.header())?;
+        let following = self.length.read(field, self.max).ok()?;
+        self.header().checked_add(usize::try_from(following).ok()?)
+    }
 }
 
 impl Encoder for LengthField {

@@ -138,6 +138,12 @@ impl Decoder for LengthPrefix {
     fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         Self::decode(self, data)
     }
+
+    fn announced(&self, data: &[u8]) -> Option<usize> {
+        let width = self.length.width();
+        let length = self.length.read(data.get(..width)?, self.max).ok()?;
+        width.checked_add(usize::try_from(length).ok()?)
+    }
 }
 
 impl Encoder for LengthPrefix {

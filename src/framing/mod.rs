@@ -80,6 +80,17 @@ pub trait Decoder {
         data: &'a [u8],
     ) -> Result<Option<Frame<Self::Message<'a>>>, ProtocolError>;
 
+    /// Returns how many bytes the first message takes up, header or delimiter included, if its beginning
+    /// in `data` says so. Called when [`decode`](Self::decode) has found it incomplete. By default
+    /// returns `None`.
+    ///
+    /// A long message is then read straight into the memory of the connection, and `decode` is called
+    /// again only when all of it is there ([`Transport::expect`](crate::Transport::expect)).
+    fn announced(&self, data: &[u8]) -> Option<usize> {
+        let _ = data;
+        None
+    }
+
     /// Finds the last message when the stream has ended with `unread` left over. By default there
     /// is no such message. In a [session](crate::Config::sessions) of a peer's datagrams, it is the
     /// end of one datagram, and the next call of `decode` begins with another.

@@ -115,6 +115,11 @@ impl Decoder for Netstring {
     fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         Self::decode(self, data)
     }
+
+    fn announced(&self, data: &[u8]) -> Option<usize> {
+        let (length, header) = self.header(data).ok()??;
+        header.checked_add(length)?.checked_add(1)
+    }
 }
 
 impl Encoder for Netstring {

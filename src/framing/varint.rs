@@ -97,6 +97,11 @@ impl Decoder for Varint {
     fn decode<'a>(&'a mut self, data: &'a [u8]) -> Result<Option<Frame<&'a [u8]>>, ProtocolError> {
         Self::decode(self, data)
     }
+
+    fn announced(&self, data: &[u8]) -> Option<usize> {
+        let (length, header) = self.header(data).ok()??;
+        header.checked_add(length)
+    }
 }
 
 impl Encoder for Varint {

@@ -162,6 +162,11 @@ const NAMED: [(&str, &str, &str); 24] = [
         "rate_limited_connections",
         "Ended connections that a rate limit had made wait.",
     ),
+    (
+        "cut_short",
+        "cut_short_connections",
+        "Connections that their protocol closed before all of its output had room.",
+    ),
     ("panics", "panics", "Panics in handlers and hooks."),
     (
         "stale_events",

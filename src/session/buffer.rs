@@ -1,7 +1,7 @@
 //! Buffers for unread input and for output that a socket has not taken yet, and where in a memory
 //! page each kind of buffer begins.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 /// The page size that determines how fast a copy is. Some processors copy many times slower if the
 /// destination begins 1 to 31 bytes after the source, modulo this size. Large heap blocks all begin
@@ -19,6 +19,8 @@ enum Place {
     Input = 64,
     Unread = 1_088,
     Output = 2_112,
+    /// Where the allocator has put it, so that its block can be given away.
+    Anywhere = 0,
 }
 
 impl Place {
@@ -76,6 +78,15 @@ impl Buffer {
     /// Creates an empty buffer for unread input, which is often copied to the output.
     pub(super) const fn unread() -> Self {
         Self::at(Place::Unread)
+    }
+
+    /// Creates an empty buffer for input of which a protocol may take the memory.
+    pub(super) const fn anywhere() -> Self {
+        Self::at(Place::Anywhere)
+    }
+
+    pub(super) fn is_anywhere(&self) -> bool {
+        matches!(self.place, Place::Anywhere)
     }
 
     const fn at(place: Place) -> Self {
@@ -154,6 +165,41 @@ impl Buffer {
         room.filled = fill(room.as_mut_slice()).min(most);
     }
 
+    /// Works like `push_with`, for one part of `total` bytes. The memory at most doubles: it grows with
+    /// what came, and is never more than what is needed for all.
+    pub(super) fn push_part(
+        &mut self,
+        most: usize,
+        total: usize,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) {
+        let needed = self.bytes.len() + most;
+        if needed > self.bytes.capacity() {
+            let doubled = self.bytes.len().saturating_mul(2);
+            let target = doubled.min(self.head.saturating_add(total)).max(needed);
+            self.bytes.reserve_exact(target - self.bytes.len());
+        }
+        self.push_with(most, fill);
+    }
+
+    /// Drops the first `taken` bytes and returns those of `range`, which is among them. Gives the
+    /// memory away instead of a copy, if most of it is theirs.
+    pub(super) fn take_out(&mut self, range: Range<usize>, taken: usize) -> Vec<u8> {
+        let rest = &self.as_slice()[taken..];
+        if range.len() < self.bytes.capacity() / 2 || rest.len() > range.len() {
+            let copy = self.as_slice()[range].to_vec();
+            self.consume(taken);
+            return copy;
+        }
+
+        let (head, rest) = (self.head, rest.to_vec());
+        let mut block = std::mem::replace(&mut self.bytes, rest);
+        (self.head, self.start) = (0, 0);
+        block.truncate(head + range.end);
+        block.drain(..head + range.start);
+        block
+    }
+
     /// Drops the first `count` bytes.
     ///
     /// # Panics
@@ -208,7 +254,7 @@ impl Buffer {
         }
 
         let mut target = needed.max(capacity + capacity.min(GROWTH));
-        let placed = target >= PLACED_FROM;
+        let placed = target >= PLACED_FROM && !self.is_anywhere();
         if placed {
             target = target.max(PAGE + self.len() + extra);
         }

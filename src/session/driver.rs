@@ -121,6 +121,7 @@ impl<P> Session<P> {
         let queued = self.state.queue().map_or(0, Queue::held);
         buffered
             .saturating_add(queued)
+            .saturating_add(self.state.claimed())
             .saturating_add(self.state.charged as usize)
     }
 
@@ -225,6 +226,11 @@ impl<P> Session<P> {
     /// Returns whether a rate limit has made the peer wait.
     pub(crate) fn was_rate_limited(&self) -> bool {
         self.state.flags.any(RATE_LIMITED)
+    }
+
+    /// Returns whether the protocol has closed the connection with output that it had no room for.
+    pub(crate) fn was_cut_short(&self) -> bool {
+        self.state.extra.as_ref().is_some_and(|it| it.is_cut_short)
     }
 
     /// Returns whether the protocol panicked in `connection_lost`, which does not change the reason

@@ -7,7 +7,7 @@ use crate::error::CloseReason;
 use crate::session::clock::Tick;
 use crate::session::shown::{LENT_LEAST, Shown};
 use crate::session::state::{
-    BLOCKED, FIRST, FULL, INCOMPLETE, MUTE, QUEUED, STALLED, State, WANTED, WROTE,
+    BLOCKED, EXPECTS, FIRST, FULL, INCOMPLETE, MUTE, QUEUED, STALLED, State, WANTED, WROTE,
 };
 use crate::session::unwind::take;
 use crate::session::{Context, Protocol, Session, Transport, catch};
@@ -70,7 +70,7 @@ impl<P: Protocol> Session<P> {
         if data.len() < LENT_LEAST
             || most < 2
             || self.unread.is_some()
-            || flags.any(BLOCKED.or(QUEUED))
+            || flags.any(BLOCKED.or(QUEUED).or(EXPECTS))
             || self.has_output()
         {
             self.handle_data(data, context);

@@ -88,6 +88,7 @@ impl<P: Protocol> Session<P> {
         );
         statistics.panics += u64::from(self.has_panicked_last());
         statistics.rate_limited += u64::from(self.was_rate_limited());
+        statistics.cut_short += u64::from(self.was_cut_short());
         if !reason.is_error() {
             log_end(Level::Debug, &end.ended(), Some("ended"), 0);
         }

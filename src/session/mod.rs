@@ -20,6 +20,8 @@ mod cuts;
 mod datagram;
 mod end_line;
 mod ended;
+mod expected;
+mod expecting;
 mod flags;
 mod handing;
 mod in_place;
@@ -72,8 +74,8 @@ mod driver;
 use crate::address::Peer;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::state::{
-    ABORTED, AGAIN, BLOCKED, CLOSING, EOF, EOF_TOLD, FINISHED, FIRST, INCOMPLETE, LOST, PENDING,
-    RETIME, SHUTDOWN, State, UNIT_ROOM, WAITS,
+    ABORTED, AGAIN, BLOCKED, CLOSING, EOF, EOF_TOLD, EXPECTS, FINISHED, FIRST, INCOMPLETE, LOST,
+    PENDING, RETIME, SHUTDOWN, State, WAITS,
 };
 use crate::session::unwind::Caught;
 
@@ -240,6 +242,7 @@ impl<P: Protocol> Session<P> {
             // The deadlines for the peer's input did not run until now.
             self.state.flags.set(RETIME);
             self.tell(context, P::woken);
+            self.state.drop_claimed();
             if !self.state.flags.any(PENDING) {
                 return;
             }
@@ -393,6 +396,7 @@ impl<P: Protocol> Session<P> {
         if taken < data.len() {
             self.keep(&data[taken..]);
             self.check_length(data.len() - taken, context);
+            self.settle_expected();
         }
     }
 
@@ -409,23 +413,19 @@ impl<P: Protocol> Session<P> {
         let Some(mut unread) = self.unread.take() else {
             return;
         };
-        let most = context.config.messages_per_turn;
-        let taken = self.show(unread.as_slice(), most, context);
-        unread.consume(taken);
+        let is_shown = self.show_expected(&mut unread, context);
         if !unread.is_empty() && !self.is_closing() {
             self.check_length(unread.len(), context);
             self.unread = Some(unread);
+            if is_shown {
+                self.settle_expected();
+            }
         }
     }
 
     fn check_length(&mut self, unread: usize, context: &Context<'_>) {
         let limit = self.state.limits(context.config).max_frame;
-        let room = if self.state.flags.any(UNIT_ROOM) {
-            HEADER_ROOM + UNIT_MOST
-        } else {
-            HEADER_ROOM
-        };
-
+        let room = self.state.room_beyond_frame();
         if self.state.flags.any(INCOMPLETE) && unread > limit.saturating_add(room) {
             let length = unread as u64;
             let error = ProtocolError::TooLong { length, limit };
@@ -457,7 +457,7 @@ impl<P: Protocol> Session<P> {
         let outcome = catch(|| {
             let mut left = most;
             loop {
-                if state.flags.any(BLOCKED) {
+                if state.flags.any(BLOCKED.or(EXPECTS)) {
                     return Ok(true);
                 }
                 let transport = &mut Transport::new(state, context);
@@ -487,6 +487,8 @@ impl<P: Protocol> Session<P> {
 
     #[cold]
     fn left_over(&mut self, taken: usize, pending: bool, context: &Context<'_>) {
+        // What is expected is shown when it is there.
+        let pending = pending && !self.state.is_waiting(pending);
         // Without a deadline of its own, the first message has that of any other.
         let is_any = self
             .state
@@ -521,7 +523,7 @@ impl<P: Protocol> Session<P> {
         }
 
         self.state.flags.set(EOF_TOLD);
-        self.state.flags.clear(FIRST | INCOMPLETE);
+        self.state.flags.clear(FIRST | INCOMPLETE | EXPECTS);
         let kept = self.unread.take();
         let unread = kept.as_ref().map_or(&[][..], |unread| unread.as_slice());
 

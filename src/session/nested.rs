@@ -12,9 +12,9 @@ use crate::address::Address;
 use crate::error::{CloseReason, Deadline, ProtocolError};
 use crate::session::queue::Queue;
 use crate::session::state::{
-    ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, FAREWELL, FINISHED,
-    FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, OPENING, PAUSED, PENDING, QUEUED, RATE_LIMITED,
-    RELIMITED, REPLACED, RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
+    ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, EXPECTS, FAREWELL,
+    FINISHED, FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, OPENING, PAUSED, PENDING, QUEUED,
+    RATE_LIMITED, RELIMITED, REPLACED, RETIME, UNIT_ROOM, WAITS, WANTED, WROTE,
 };
 use crate::session::{Context, Ended, Flags, Protocol, Session, Transport};
 
@@ -118,6 +118,7 @@ impl<P: Protocol> Session<P> {
         }
 
         let unread = self.unread.as_ref().map_or(0, |unread| unread.held());
+        let unread = unread.saturating_add(self.state.claimed());
         let kept = unread.saturating_add(self.state.queue().map_or(0, Queue::held));
         let charged = self.state.charged as usize;
         outer.charge(kept.saturating_add(charged).saturating_add(held));
@@ -199,6 +200,7 @@ impl<P: Protocol> Session<P> {
             at_once: self.state.flags.any(ABORTED),
             is_dismissal: self.state.flags.any(DISMISSED),
             is_farewell: self.state.flags.any(FAREWELL),
+            is_cut_short: self.was_cut_short(),
         })
     }
 }
@@ -214,6 +216,8 @@ pub(crate) struct EndInside {
     is_dismissal: bool,
     /// Whether the protocol has said why it ends.
     is_farewell: bool,
+    /// Whether the protocol had output for which there was no room.
+    is_cut_short: bool,
 }
 
 impl EndInside {
@@ -249,6 +253,7 @@ impl<'a> Transport<'a> {
     /// Shows unread bytes once more, to a protocol that has not seen them.
     pub(crate) fn show_again(&mut self) {
         let flags = &mut self.state.flags;
+        flags.clear(EXPECTS);
         flags.set(PENDING.when(flags.any(INCOMPLETE)));
     }
 
@@ -354,6 +359,7 @@ impl<'a> Transport<'a> {
 
     /// Ends the connection for the reason that a session inside gave.
     pub(crate) fn end(&mut self, end: EndInside) {
+        self.state.extra().is_cut_short |= end.is_cut_short;
         if end.is_dismissal {
             self.state.dismiss(end.reason);
         } else if end.at_once {

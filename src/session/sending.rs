@@ -4,6 +4,7 @@
 use std::io::{IoSlice, Read};
 use std::sync::Arc;
 
+use crate::LOG_TARGET;
 use crate::config::Config;
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
@@ -250,6 +251,21 @@ impl State {
             Filled::Well => {}
             Filled::Failed(error) => self.fail(CloseReason::SourceFailed(error)),
             Filled::Panicked => self.fail(CloseReason::Panicked),
+        }
+    }
+
+    /// Notes that the protocol closes the connection although `write_some` has not taken all.
+    #[cold]
+    pub(super) fn note_cut_short(&mut self) {
+        self.extra().is_cut_short = true;
+        // Mostly a mistake, which tests are to show.
+        if cfg!(debug_assertions) {
+            let id = self.peer.id();
+            log::warn!(
+                target: LOG_TARGET, id = id;
+                "{}: closed by its protocol although write_some had no room for all: the rest is lost",
+                self.peer
+            );
         }
     }
 

@@ -10,6 +10,7 @@ use crate::session::buffer::Buffer;
 use crate::session::clock::{Clock, Tick};
 use crate::session::cuts::Cuts;
 use crate::session::ended::{End, Traffic};
+use crate::session::expected::Expected;
 use crate::session::flags::Flags;
 use crate::session::outbox::{Outbox, Own};
 use crate::session::pace::Pace;
@@ -45,8 +46,8 @@ pub(super) const RETIME: Flags = Flags::bit(11);
 pub(super) const STALLED: Flags = Flags::bit(12);
 /// The protocol was told that the connection is lost.
 pub(super) const LOST: Flags = Flags::bit(13);
-/// The protocol panicked when it was told of the loss.
-pub(super) const PANICKED: Flags = Flags::bit(14);
+/// Nothing is shown before as many unread bytes are there as the protocol has said.
+pub(super) const EXPECTS: Flags = Flags::bit(14);
 /// Our side of the stream ends when all output is sent; input goes on.
 pub(super) const FINISHED: Flags = Flags::bit(15);
 /// The protocol has more to send once output has fallen to the low mark.
@@ -63,6 +64,8 @@ pub(super) const NESTED: Flags = Flags::bit(19);
 pub(super) const UNIT_ROOM: Flags = Flags::bit(20);
 /// Some of the peer's bytes wait to be read while deadlines are handled.
 pub(super) const WAITS: Flags = Flags::bit(21);
+/// The protocol panicked when it was told of the loss, after which no deadline is handled.
+pub(super) const PANICKED: Flags = WAITS;
 /// The peer is another one than before, and the driver does not know it yet.
 pub(super) const REPLACED: Flags = Flags::bit(22);
 
@@ -153,12 +156,16 @@ pub(super) struct Extra {
     /// The outbox of the session inside a layer.
     pub(super) shown: Option<Outbox>,
     pub(super) turn: Turn,
+    /// What the protocol has said about its input.
+    pub(super) expected: Option<Box<Expected>>,
     /// Where the output of a datagram's session is cut into several datagrams.
     pub(super) cuts: Option<Box<Cuts>>,
     /// Is shown what the protocol writes.
     pub(super) tap: Option<OwnTap>,
     /// How fast the peer is, where that is limited.
     pub(super) pace: Option<Box<Pace>>,
+    /// The protocol has closed the connection with output that it had no room for.
+    pub(super) is_cut_short: bool,
     /// More than `max_output` bytes waited before the call that goes on.
     is_over: bool,
 }
@@ -272,6 +279,11 @@ impl State {
     }
 
     pub(super) fn close(&mut self) {
+        // Inside a layer, what is queued waits for room too, and is sent.
+        let waits = self.flags.any(NESTED) && self.flags.any(QUEUED);
+        if self.flags.any(WANTED) && !waits && !self.flags.any(CLOSING) {
+            self.note_cut_short();
+        }
         let reason = if self.flags.any(EOF_TOLD) {
             CloseReason::PeerClosed
         } else if self.flags.any(SHUTDOWN) {

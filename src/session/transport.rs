@@ -212,7 +212,8 @@ impl Transport<'_> {
     }
 
     /// Ends the connection when all written data is sent, and shows no more input. The peer sees
-    /// the end of the stream.
+    /// the end of the stream. What [`write_some`](Self::write_some) had no room for is lost:
+    /// [`Statistics::cut_short`](crate::Statistics::cut_short) counts that, and debug builds log it.
     pub fn close(&mut self) {
         self.state.close();
     }

@@ -345,6 +345,7 @@ fn everything_happens() {
         "closed_malformed",
         "closed_overflow",
         "rate_limited",
+        "cut_short",
         "closed_unterminated",
         "closed_refused",
         "closed_timeout_handshake",

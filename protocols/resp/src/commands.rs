@@ -257,7 +257,7 @@ impl<H> Commands<H> {
     }
 
     #[inline]
-    fn get(&self, name: &[u8]) -> Option<&(Command, H)> {
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&(Command, H)> {
         let mut folded = [0; NAME_MOST];
         let folded = folded.get_mut(..name.len())?;
         for (to, from) in folded.iter_mut().zip(name) {

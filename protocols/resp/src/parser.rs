@@ -1,6 +1,7 @@
 //! Finds requests in a stream: arrays of bulk strings, or lines.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::inline::{self, BadLine};
 use crate::number;
@@ -90,6 +91,29 @@ impl Parser {
             }
         }
         Ok(Some(self.seen))
+    }
+
+    /// Returns where the next word of the incomplete request that begins `data` is to be, and whether it
+    /// is the last one, if its length is there. That was checked before.
+    #[cold]
+    pub(crate) fn announced(&self, data: &[u8]) -> Option<(Range<usize>, bool)> {
+        let (line, start) = line(data, self.seen, Broken::LengthLine).ok()??;
+        let length = number::integer(line.strip_prefix(b"$")?)?;
+        let end = start.checked_add(usize::try_from(length).ok()?)?;
+        Some((start..end, self.missing == 1))
+    }
+
+    /// Returns whether a part of an array was found, and not all of it.
+    #[inline]
+    pub(crate) fn is_within(&self) -> bool {
+        self.missing > 0
+    }
+
+    /// Takes the words that were found of the incomplete request, which is not shown again.
+    pub(crate) fn take_words(&mut self) -> Vec<Span> {
+        let words = std::mem::take(&mut self.words);
+        self.reset();
+        words
     }
 
     /// Returns the request that was found in `data`, unless it has no words.

@@ -6,10 +6,15 @@ use serveloop::{Ended, Protocol, ProtocolError, Transport};
 use crate::error_reply::ErrorReply;
 use crate::parser::{Broken, Most, Parser};
 use crate::reply::{Reply, Version};
-use crate::request::Request;
+use crate::request::{Request, Span};
 
 /// Replies of more bytes than this are not copied.
 const COPIED_MOST: usize = 32 << 10;
+
+/// A word of more bytes than this may be passed by value.
+const LONG_FROM: usize = 64 << 10;
+
+const LINE_END: &[u8] = b"\r\n";
 
 /// Sends all replies.
 #[inline]
@@ -33,6 +38,30 @@ pub trait Service {
         reply: &mut Reply,
         transport: &mut Transport<'_>,
     ) -> Result<(), ErrorReply>;
+
+    /// Returns whether the last word of a request is to be passed by value, to
+    /// [`answer_with_value`](Self::answer_with_value). `request` has all words before it. Called when a
+    /// word of more than 64 KiB has been announced, before it arrives. By default false.
+    fn takes_value(&self, request: Request<'_>) -> bool {
+        let _ = request;
+        false
+    }
+
+    /// Answers a request like [`answer`](Self::answer). Its last word is `value`, and not in `request`: the
+    /// memory that it was read into, without a copy. By default refuses the request.
+    ///
+    /// # Errors
+    /// Fails like [`answer`](Self::answer).
+    fn answer_with_value(
+        &mut self,
+        request: Request<'_>,
+        value: Vec<u8>,
+        reply: &mut Reply,
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ErrorReply> {
+        let _ = (request, value, reply, transport);
+        Err(ErrorReply::SYNTAX)
+    }
 
     /// Called when the connection is established. By default does nothing.
     fn connection_made(&mut self, transport: &mut Transport<'_>) {
@@ -80,6 +109,17 @@ pub struct Resp<S> {
     charged: usize,
     /// Whether reading is paused because other connections have their turn.
     yields: bool,
+    /// A request of which the last word is yet to come, and is passed by value.
+    long: Option<Box<Long>>,
+}
+
+/// All words of a request but the last, which is long.
+#[derive(Debug)]
+struct Long {
+    bytes: Vec<u8>,
+    words: Vec<Span>,
+    /// The length of the last word.
+    length: usize,
 }
 
 impl<S: Service> Resp<S> {
@@ -91,6 +131,7 @@ impl<S: Service> Resp<S> {
             version: Version::default(),
             charged: 0,
             yields: false,
+            long: None,
         }
     }
 
@@ -146,11 +187,95 @@ impl<S: Service> Resp<S> {
     /// Tells the transport how much memory there is for this connection, if it has changed.
     #[inline]
     fn charge(&mut self, transport: &mut Transport<'_>) {
-        let held = self.parser.held() + self.service.held();
+        let long = self.long.as_ref().map_or(0, |long| long.bytes.capacity());
+        let held = self.parser.held() + self.service.held() + long;
         if held != self.charged {
             self.charged = held;
             transport.charge(held);
         }
+    }
+}
+
+/// Requests that are long.
+impl<S: Service> Resp<S> {
+    /// Asks for the rest of a request, of which `rest` is the beginning. Returns how many bytes of it are
+    /// taken: those before the last word, if that is passed by value.
+    #[cold]
+    fn await_rest(
+        &mut self,
+        rest: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let Some((word, is_last)) = self.parser.announced(rest) else {
+            return Ok(0);
+        };
+        let request = self.parser.request(rest);
+        let is_value = |request| self.service.takes_value(request);
+        if word.len() <= LONG_FROM || !is_last || !request.is_some_and(is_value) {
+            transport.expect(word.end + LINE_END.len())?;
+            return Ok(0);
+        }
+
+        transport.expect(word.len() + LINE_END.len())?;
+        self.long = Some(Box::new(Long {
+            bytes: rest[..word.start].to_vec(),
+            words: self.parser.take_words(),
+            length: word.len(),
+        }));
+        self.charge(transport);
+        Ok(word.start)
+    }
+
+    /// Has a long word that is complete passed by value.
+    #[cold]
+    fn receive_value(
+        &self,
+        data: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let length = self.long.as_ref().map_or(0, |long| long.length);
+        let all = length + LINE_END.len();
+        match data.get(length..all) {
+            None => {
+                transport.expect(all)?;
+                Ok(0)
+            }
+            Some(end) if end == LINE_END => {
+                transport.claim_input(&data[..length]);
+                Ok(all)
+            }
+            Some(_) => {
+                let text = Broken::NoLineEnd.text();
+                let mut reply = Reply::new(self.version, usize::MAX);
+                reply.protocol_error(&text);
+                send(reply, transport);
+                let text = String::from_utf8_lossy(&text);
+                Err(ProtocolError::malformed(text.into_owned()))
+            }
+        }
+    }
+
+    /// Answers the request whose last word is `value`.
+    #[cold]
+    fn answer_long(&mut self, value: Vec<u8>, transport: &mut Transport<'_>) {
+        let Some(long) = self.long.take() else {
+            return;
+        };
+        let limits = transport.limits();
+        let most = limits.max_reply.max(limits.max_output);
+        let most = most.min(transport.config().max_buffered);
+        let mut reply = Reply::new(self.version, most.saturating_sub(transport.waiting()));
+
+        reply.begin();
+        let request = Request::new(&long.bytes, &long.words);
+        let outcome = self
+            .service
+            .answer_with_value(request, value, &mut reply, transport);
+        reply.finish(outcome);
+
+        self.version = reply.version();
+        send(reply, transport);
+        self.charge(transport);
     }
 }
 
@@ -165,6 +290,10 @@ impl<S: Service> Protocol for Resp<S> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
+        if self.long.is_some() {
+            return self.receive_value(data, transport);
+        }
+
         let limits = transport.limits();
         let most = limits.max_reply.max(limits.max_output);
         let most = most.min(transport.config().max_buffered);
@@ -172,11 +301,15 @@ impl<S: Service> Protocol for Resp<S> {
         let mark = limits.high_water.saturating_sub(waiting);
 
         let mut reply = Reply::new(self.version, most.saturating_sub(waiting));
-        let outcome = self.answer_all(data, mark, &mut reply, transport);
+        let mut outcome = self.answer_all(data, mark, &mut reply, transport);
         if let Err(broken) = outcome {
             reply.protocol_error(&broken.text());
         }
         self.charge(transport);
+
+        if let (Ok(taken), true) = (&mut outcome, self.parser.is_within()) {
+            *taken += self.await_rest(&data[*taken..], transport)?;
+        }
 
         self.version = reply.version();
         let (is_last, is_costly) = (reply.is_last(), reply.is_costly());
@@ -197,7 +330,23 @@ impl<S: Service> Protocol for Resp<S> {
         if std::mem::take(&mut self.yields) {
             transport.resume_reading();
         }
+        if let Some(value) = transport.take_input() {
+            self.answer_long(value, transport);
+        }
         self.service.woken(transport);
+    }
+
+    fn eof_received(
+        &mut self,
+        unread: &[u8],
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ProtocolError> {
+        if self.long.is_some() || !unread.is_empty() {
+            let unread = unread.len();
+            return Err(ProtocolError::Truncated { unread });
+        }
+        transport.close();
+        Ok(())
     }
 
     /// What is posted is an array of RESP2, of which pushed data of RESP3 differs in the first byte.

@@ -681,3 +681,72 @@ fn a_reply_that_does_not_fit_is_an_error() {
     assert!(reply.starts_with("*120 $8000 x"), "{}", reply.len());
     client.check(&[("strlen a", ":8000")]);
 }
+
+/// `SET` of a value of this many bytes.
+fn long_set(key: &str, length: usize) -> Vec<u8> {
+    let head = format!(
+        "*3\r\n$3\r\nsEt\r\n${}\r\n{key}\r\n${length}\r\n",
+        key.len()
+    );
+    [head.as_bytes(), &vec![b'v'; length], b"\r\n"].concat()
+}
+
+/// A long value is read into the memory that keeps it, and everything around it is answered in its order.
+#[test]
+fn a_long_value_is_set_in_its_order() {
+    let sent = [
+        b"SET b short EX 100\r\n".to_vec(),
+        long_set("a", 300_000),
+        b"STRLEN a\r\n".to_vec(),
+        long_set("b", 70_000),
+        b"TTL b\r\nSTRLEN b\r\n".to_vec(),
+        long_set("b", 65_536),
+        b"STRLEN b\r\n".to_vec(),
+    ];
+    let store = Store::new(Settings::default());
+    for step in [1_usize << 20, 50_000, 7_777, 997, 53] {
+        let mut client = Client::of(&store);
+        for piece in sent.concat().chunks(step) {
+            client.0.receive(piece);
+        }
+        let got = String::from_utf8(client.0.sent()).unwrap();
+        let expected = "+OK\r\n+OK\r\n:300000\r\n+OK\r\n:-1\r\n:70000\r\n+OK\r\n:65536\r\n";
+        assert_eq!(got, expected, "in pieces of {step}");
+        assert_eq!(client.0.held(), 0);
+    }
+}
+
+#[test]
+fn a_long_value_that_is_refused_or_broken_or_cut_off_ends_as_a_short_one() {
+    let settings = Settings {
+        max_value: 100_000,
+        ..Settings::default()
+    };
+    let store = Store::new(settings);
+    let mut client = Client::of(&store);
+    client.0.receive(&long_set("a", 100_001));
+    assert_eq!(
+        client.0.sent(),
+        b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n"
+    );
+    assert_eq!(client.ask("EXISTS a"), ":0");
+
+    let mut broken = long_set("a", 70_000);
+    *broken.last_mut().unwrap() = b'x';
+    client.0.receive(&broken);
+    assert_eq!(
+        client.0.sent(),
+        b"-ERR Protocol error: expected a line end\r\n"
+    );
+    assert!(client.0.is_finished());
+
+    let mut client = Client::of(&store);
+    client.0.receive(&long_set("a", 70_000)[..40]);
+    assert!(client.0.held() > 0);
+    client.0.receive_eof();
+    assert!(
+        matches!(client.0.reason(), Some(CloseReason::Protocol(_))),
+        "{:?}",
+        client.0.reason()
+    );
+}

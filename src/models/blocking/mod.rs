@@ -237,25 +237,44 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
             let _ = self.stream.set_read_timeout(timeout);
         }
 
-        let received = self.stream.read(&mut self.input);
-        self.handle_received(received);
+        self.read(S::read);
     }
 
     /// Reads what the last wait has announced. If nothing is there after all, the read must not do the
     /// waiting, because it hears no wakes.
     fn receive_at_once(&mut self) {
-        let received = self.stream.read_at_once(&mut self.input);
-        self.handle_received(received);
+        self.read(S::read_at_once);
     }
 
-    fn handle_received(&mut self, received: io::Result<usize>) {
+    /// Reads into the input buffer, or the rest of a long message into the session's memory.
+    fn read(&mut self, read: fn(&mut S, &mut [u8]) -> io::Result<usize>) {
+        let mut most = self.input.len();
+        if !self.session.expects() {
+            let received = read(&mut self.stream, &mut self.input);
+            return self.handle_received(received, most, Self::take);
+        }
+
+        let received = self.session.read_expected(most, |room| {
+            most = room.len();
+            read(&mut self.stream, room)
+        });
+        self.handle_received(received, most, Self::take_expected);
+    }
+
+    /// Handles the outcome of a read of up to `most` bytes, which `take` passes on.
+    fn handle_received(
+        &mut self,
+        received: io::Result<usize>,
+        most: usize,
+        take: fn(&mut Self, usize),
+    ) {
         self.now();
-        let (most, gaps) = (self.input.len(), self.session.has_gaps());
+        let gaps = self.session.has_gaps();
         self.dry = !matches!(received, Ok(count) if count == most || (gaps && count > 0));
 
         match received {
             Ok(0) => self.call(Session::handle_eof),
-            Ok(count) => self.take(count),
+            Ok(count) => take(self, count),
             Err(error) if is_passing(&error) => self.pause_if_interrupted(&error),
             Err(error) => self.session.fail(CloseReason::Io(error)),
         }
@@ -266,6 +285,11 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
         let context = context(&self.clock, self.config, &self.stream);
         self.session.handle_data(&self.input[..count], &context);
         self.check_bell();
+    }
+
+    fn take_expected(&mut self, count: usize) {
+        self.statistics.bytes_read += count as u64;
+        self.call(|session, context| session.handle_expected(count, context));
     }
 
     /// Fails the session if its protocol requested a waker that could not be made.

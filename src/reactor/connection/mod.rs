@@ -3,6 +3,7 @@
 mod attempts;
 mod delivery;
 mod ending;
+mod expected;
 
 pub(super) use self::attempts::Attempts;
 use self::attempts::Progress;
@@ -323,11 +324,8 @@ impl<S, P: Protocol> Connection<S, P> {
         context: &Context<'_>,
         write_most: Option<usize>,
     ) {
-        if !self.readiness.any(READABLE) || !self.session.wants_input() {
-            if self.session.has_more() {
-                self.session.handle_more(context);
-            }
-            return;
+        if !self.readiness.any(READABLE) || !self.session.reads_freely() {
+            return self.receive_rest(hub, context);
         }
 
         let room = &mut hub.input[..hub.env.read_size];

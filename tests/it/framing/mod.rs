@@ -1,6 +1,7 @@
 //! Framings against simple models, however the stream is cut.
 
 mod announced;
+mod changes;
 #[path = "../../../examples/framed.rs"]
 #[expect(dead_code, reason = "an example's tests run here, its main does not")]
 mod example;

@@ -83,3 +83,52 @@ fn an_answer_reaches_a_client_that_goes_on_sending() {
         server.end();
     }
 }
+
+/// Closes without waiting until there was room for all: what `write_some` had not taken is lost, and
+/// counted. One that waits for it loses nothing.
+struct Hasty {
+    waits: bool,
+    left: usize,
+}
+
+impl Hasty {
+    fn go_on(&mut self, transport: &mut Transport<'_>) {
+        self.left -= transport.write_some(&vec![b'x'; self.left]);
+        if self.left == 0 || !self.waits {
+            transport.close();
+        }
+    }
+}
+
+impl Protocol for Hasty {
+    fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        self.waits = data == b"w";
+        self.go_on(transport);
+        Ok(data.len())
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.go_on(transport);
+    }
+}
+
+#[test]
+fn a_close_that_cuts_output_short_is_counted() {
+    for model in Model::ALL {
+        for (sent, is_whole) in [(b"w", true), (b"h", false)] {
+            let build = |_: &Peer| {
+                Some(Hasty {
+                    waits: false,
+                    left: 3_000_000,
+                })
+            };
+            let server = ModelServer::new(model, &[TCP], timeless(), build);
+            let mut client = server.client();
+            client.write_all(sent).unwrap();
+            let (got, _) = read_to(&mut client);
+            assert_eq!(got.len() == 3_000_000, is_whole, "{model:?}: {}", got.len());
+            drop(client);
+            assert_eq!(server.end().cut_short, u64::from(!is_whole), "{model:?}");
+        }
+    }
+}

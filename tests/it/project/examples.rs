@@ -988,3 +988,15 @@ fn upstream_asks_another_server_also_after_that_was_away() {
     clients[1].write_all(b"hello\n").unwrap();
     expect(&mut clients[1], b"hello\n");
 }
+
+#[test]
+fn mail_changes_between_lines_and_texts() {
+    let mut mail = Example::run("mail", &[ANYWHERE]);
+    let mut stream = client(&mail.address());
+    stream
+        .write_all(b"echo hello\ndata\nquit\nis text\n.\nquit\n")
+        .unwrap();
+    let expected = "hello\ngo on, and end with a dot\na mail of 12 bytes\n";
+    assert_eq!(read_to_end(&mut stream), expected.as_bytes());
+    mail.assert_still_runs();
+}

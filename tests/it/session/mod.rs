@@ -4,6 +4,7 @@ mod datagram;
 mod deadlines;
 mod drivers;
 mod ended;
+mod expected;
 mod farewells;
 mod half_close;
 mod limits;

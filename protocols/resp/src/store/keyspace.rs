@@ -178,6 +178,25 @@ impl Keyspace {
         Ok(())
     }
 
+    /// Sets the value of a key, and removes its deadline, without a copy of the value.
+    ///
+    /// # Errors
+    /// Fails like [`set`](Self::set).
+    pub(crate) fn set_owned(&mut self, key: &[u8], value: Vec<u8>) -> Result<(), ErrorReply> {
+        self.check_length(value.len())?;
+        self.make_room(Self::size_of(key, value.capacity()))?;
+
+        let slot = match self.find(key) {
+            Some(slot) => {
+                self.edit_slot(slot, |old| *old = value);
+                slot
+            }
+            None => self.insert(key, value),
+        };
+        self.set_slot_deadline(slot, NEVER);
+        Ok(())
+    }
+
     /// Changes the value of a key, which is `initial` if there is none, and keeps its deadline. The value
     /// may grow by `growth` bytes. The key itself may be evicted for them, and then begins anew.
     ///

@@ -41,6 +41,33 @@ impl Service for Connection {
         }
     }
 
+    /// A long value is kept where it was read.
+    fn takes_value(&self, request: Request<'_>) -> bool {
+        let is_set = request.name().eq_ignore_ascii_case(b"set");
+        is_set && request.arguments().len() == 1 && !self.is_listening()
+    }
+
+    fn answer_with_value(
+        &mut self,
+        request: Request<'_>,
+        value: Vec<u8>,
+        reply: &mut Reply,
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ErrorReply> {
+        let now = self.store.unix(transport.now());
+        if let Some((_, entry)) = COMMANDS.get(request.name()) {
+            self.client().note(entry.number, now);
+        }
+
+        let key = request.arguments().parse()?;
+        let mut keyspace = self.store.keyspace_at(now);
+        let outcome = keyspace.set_owned(key, value);
+        self.store.note_deadline(&keyspace);
+        outcome?;
+        reply.ok();
+        Ok(())
+    }
+
     fn woken(&mut self, transport: &mut Transport<'_>) {
         if self.client().is_ended() {
             transport.abort();
