@@ -7,13 +7,16 @@ use loom::model::Builder;
 use loom::sync::Notify;
 use loom::thread;
 
-use crate::service::{Job, JobError, Offload, OffloadLimits, Rejection};
+use crate::service::{
+    Group, Job, JobError, Lagging, Offload, OffloadLimits, Outbox, PostError, Rejection,
+};
+use crate::session::{self, Ticket};
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::waker::sync::{AtomicUsize, Ordering};
 use crate::waker::{Mailbox, Wakers};
 
 /// The checks, with their names.
-pub(crate) const ALL: [(&str, fn()); 10] = [
+pub(crate) const ALL: [(&str, fn()); 16] = [
     (
         "each_job_runs_once_and_tells_its_result",
         each_job_runs_once_and_tells_its_result,
@@ -39,6 +42,27 @@ pub(crate) const ALL: [(&str, fn()); 10] = [
         the_last_clone_ends_the_threads,
     ),
     ("no_wake_is_lost", no_wake_is_lost),
+    ("each_post_arrives_once", each_post_arrives_once),
+    (
+        "what_a_lost_connection_was_owed_leaves_the_account",
+        what_a_lost_connection_was_owed_leaves_the_account,
+    ),
+    (
+        "each_member_gets_each_message_once",
+        each_member_gets_each_message_once,
+    ),
+    (
+        "who_joins_or_leaves_gets_whole_messages",
+        who_joins_or_leaves_gets_whole_messages,
+    ),
+    (
+        "a_member_without_room_drops_the_oldest",
+        a_member_without_room_drops_the_oldest,
+    ),
+    (
+        "an_attempt_is_cancelled_or_over",
+        an_attempt_is_cancelled_or_over,
+    ),
     (
         "an_abort_is_never_only_a_drain",
         an_abort_is_never_only_a_drain,
@@ -219,6 +243,174 @@ fn no_wake_is_lost() {
         for wake in wakes {
             wake.join().expect("it ends");
         }
+    });
+}
+
+/// A loop that waits for its mailbox.
+struct Loop {
+    mailbox: Arc<Mailbox>,
+    rung: Arc<Notify>,
+}
+
+impl Loop {
+    fn new() -> Self {
+        let rung = Arc::new(Notify::new());
+        let ring = Arc::clone(&rung);
+        let mailbox = Mailbox::new(Box::new(move || ring.notify()));
+        Self { mailbox, rung }
+    }
+
+    fn outbox(&self, id: usize, most: usize) -> Outbox {
+        session::outbox(&self.mailbox.waker(id), id as u64, most)
+    }
+
+    /// Serves the sessions that are woken until these have got `count` posts together. Returns what each
+    /// has got.
+    fn serve(&self, outboxes: &[&Outbox], count: usize) -> Vec<Vec<u8>> {
+        let mut got = vec![Vec::new(); outboxes.len()];
+        while got.iter().map(Vec::len).sum::<usize>() < count {
+            self.rung.wait();
+            for id in self.mailbox.take() {
+                let place = outboxes.iter().position(|it| it.id() == id as u64);
+                let place = place.expect("one of them");
+                while let Some(post) = session::take(outboxes[place]) {
+                    got[place].push(post[0]);
+                }
+            }
+        }
+        got
+    }
+}
+
+/// Posts of two threads, and the loop that takes them when it is woken: none is left behind.
+fn each_post_arrives_once() {
+    check(|| {
+        let one = Loop::new();
+        let outbox = one.outbox(7, 100);
+        let other = outbox.clone();
+        let posts = thread::spawn(move || {
+            other.post(*b"a").expect("room");
+            other.post(*b"b").expect("room");
+        });
+        let other = outbox.clone();
+        let more = thread::spawn(move || other.post(*b"c").expect("room"));
+
+        let got = &one.serve(&[&outbox], 3)[0];
+        let place = |post: u8| got.iter().position(|it| *it == post).expect("it came");
+        assert!(place(b'a') < place(b'b') && got.contains(&b'c'), "{got:?}");
+        posts.join().expect("it ends");
+        more.join().expect("it ends");
+        assert_eq!(one.mailbox.posted(), 0);
+    });
+}
+
+/// The end of a connection against posts that come at this moment.
+fn what_a_lost_connection_was_owed_leaves_the_account() {
+    check(|| {
+        let one = Loop::new();
+        let outbox = one.outbox(7, 100);
+        let other = outbox.clone();
+        let posts = thread::spawn(move || {
+            let outcomes = [other.post(*b"abc"), other.post(*b"de")];
+            let is_ended = |it: &Result<(), _>| *it == Err(PostError::Closed);
+            assert!(!is_ended(&outcomes[0]) || is_ended(&outcomes[1]));
+        });
+        assert!([0, 3, 5].contains(&session::end(&outbox)));
+        posts.join().expect("it ends");
+        assert!(session::take(&outbox).is_none());
+        assert_eq!((outbox.pending(), one.mailbox.posted()), (0, 0));
+    });
+}
+
+/// Two threads publish to two members of one loop.
+fn each_member_gets_each_message_once() {
+    check(|| {
+        let one = Loop::new();
+        let [first, second] = [7, 8].map(|id| one.outbox(id, 100));
+        let group = Group::new(Lagging::Close);
+        assert!(group.join("all", &first) && group.join("all", &second));
+
+        let other = group.clone();
+        let publishes = thread::spawn(move || other.publish("all", *b"a").sent);
+        assert_eq!(group.publish("all", *b"b").sent, 2);
+
+        for mut got in one.serve(&[&first, &second], 4) {
+            got.sort_unstable();
+            assert_eq!(got, b"ab");
+        }
+        assert_eq!(publishes.join().expect("it ends"), 2);
+        assert_eq!(one.mailbox.posted(), 0);
+    });
+}
+
+fn who_joins_or_leaves_gets_whole_messages() {
+    check(|| {
+        let one = Loop::new();
+        let [first, second] = [7, 8].map(|id| one.outbox(id, 100));
+        let group = Group::new(Lagging::Close);
+        assert!(group.join("all", &first));
+
+        let (other, joining) = (group.clone(), second.clone());
+        let changes = thread::spawn(move || {
+            assert!(other.join("all", &joining));
+            assert!(other.leave("all", 7));
+        });
+        let sent = group.publish("all", *b"a").sent;
+        changes.join().expect("it ends");
+
+        let got = one.serve(&[&first, &second], sent);
+        assert!(sent <= 2 && got.iter().all(|it| it.len() <= 1), "{got:?}");
+        assert_eq!(first.pending() + second.pending(), 0);
+        assert_eq!((group.members("all"), one.mailbox.posted()), (1, 0));
+    });
+}
+
+/// The member's loop takes posts while the oldest are dropped: what comes is in order, and the last comes.
+fn a_member_without_room_drops_the_oldest() {
+    check(|| {
+        let one = Loop::new();
+        let outbox = one.outbox(7, 2);
+        let group = Group::new(Lagging::DropOldest);
+        group.join("all", &outbox);
+        let publishes = thread::spawn(move || {
+            for message in [b"ax", b"bx"] {
+                group.publish("all", *message);
+            }
+        });
+
+        let mut got = Vec::new();
+        while got.last() != Some(&b'b') {
+            one.rung.wait();
+            if one.mailbox.take().any(|id| id == 7) {
+                got.extend(std::iter::from_fn(|| session::take(&outbox)).map(|post| post[0]));
+            }
+        }
+        assert!(got == b"ab" || got == b"b", "{got:?}");
+        publishes.join().expect("it ends");
+        assert_eq!(one.mailbox.posted(), 0);
+    });
+}
+
+/// Whoever cancels an attempt to connect, and the loop that has begun it, agree on what becomes of it. The
+/// loop hears of a cancellation.
+fn an_attempt_is_cancelled_or_over() {
+    check(|| {
+        let one = Loop::new();
+        let ticket = Ticket::default();
+        let other = ticket.clone();
+        let cancels = thread::spawn(move || other.cancel());
+
+        ticket.set_waker(one.mailbox.waker(7));
+        let was_cancelled = ticket.is_cancelled();
+        if !was_cancelled {
+            // As the loop does when nothing else happens.
+            one.rung.wait();
+            assert!(one.mailbox.take().any(|id| id == 7));
+        }
+        assert!(ticket.is_cancelled());
+        assert!(cancels.join().expect("it ends"));
+        ticket.end();
+        assert!(!ticket.cancel());
     });
 }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::service::{Outbox, Post, PostError};
 use crate::waker::Mailbox;
-use crate::waker::sync::lock;
+use crate::waker::sync::{Mutex, MutexGuard, lock};
 
 /// Connections that are sent what is published, by topic.
 ///
@@ -320,7 +320,9 @@ fn offer(
                 return false;
             }
             Lagging::DropOldest => {
-                while outcome == Err(PostError::Full) && member.drop_oldest() {
+                // If there is none, the member has just taken all, and has room.
+                while outcome == Err(PostError::Full) {
+                    member.drop_oldest();
                     outcome = member.put(post);
                 }
             }

@@ -5,7 +5,7 @@
 //! [`Deadlines`] are the timers of a protocol that has several. [`activation`] takes sockets that a
 //! service manager passes to the server, and [`notify`] tells the manager how the server is. [`monitor`]
 //! looks into a server while it runs, and [`metrics`] writes what it sees for Prometheus. [`recorder`]
-//! keeps what came and went on each connection. A [`Dialer`] opens connections for protocols, and an
+//! keeps what came and went on each connection. A [`Watcher`] watches descriptors of others. A [`Dialer`] opens connections for protocols, and an
 //! [`Upstream`] keeps one to a peer.
 //!
 //! This room imports the values, `session`, `layer` (for a checksum), `waker`, `sys` and `shutdown`. Of it the loop and the models
@@ -22,6 +22,7 @@ pub mod notify;
 mod offload;
 pub mod recorder;
 mod upstream;
+mod watcher;
 
 pub use self::deadlines::Deadlines;
 pub use self::dialer::{Dial, Dialer, Dialing};
@@ -29,4 +30,5 @@ pub use self::group::{Group, Lagging, Published};
 pub use self::job::{Job, JobError};
 pub use self::offload::{Offload, OffloadLimits, Rejected, Rejection};
 pub use self::upstream::{Backoff, Link, Reply, Upstream, UpstreamError, UpstreamLimits};
+pub use self::watcher::{Watch, Watcher};
 pub use crate::session::{Outbox, Post, PostError};

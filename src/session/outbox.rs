@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::address::Peer;
-use crate::waker::sync::lock;
+use crate::waker::sync::{Mutex, MutexGuard, lock};
 use crate::waker::{Mailbox, Waker};
 
 /// A handle with which others, on any thread, have a connection send data
@@ -153,11 +153,11 @@ impl Outbox {
     }
 
     /// Drops the oldest post, to make room. One that is partly sent does not wait here any more.
-    pub(crate) fn drop_oldest(&self) -> bool {
+    pub(crate) fn drop_oldest(&self) {
         let mut inbox = self.inbox();
         let dropped = inbox.pop();
         drop(inbox);
-        dropped.is_some()
+        drop(dropped);
     }
 
     /// Closes the connection after everything that waits here and in its output was sent. Nothing

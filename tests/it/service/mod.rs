@@ -15,6 +15,7 @@ mod outboxes;
 mod recorder;
 mod upstream;
 mod upstream_real;
+mod watcher;
 
 use std::sync::mpsc;
 
