@@ -55,7 +55,7 @@ const FAMILIES: [(&str, &str, &str); 2] = [
 ];
 
 /// Counters whose name says too little alone: the counter, its name as a metric, and what it is.
-const NAMED: [(&str, &str, &str); 24] = [
+const NAMED: [(&str, &str, &str); 25] = [
     (
         "accepted",
         "connections_accepted",
