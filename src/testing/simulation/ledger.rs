@@ -3,12 +3,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
+use crate::session::Ended;
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::random::Random;
 
@@ -117,6 +119,8 @@ pub(super) struct Ledger {
     /// The bug that is re-enacted, and how many bytes it has left in the account.
     pub(super) slip: Option<Slip>,
     pub(super) slipped: usize,
+    /// Peers whose session of datagrams has ended by a deadline, with what waited for them.
+    pub(super) timed_out: Vec<Address>,
 }
 
 /// The range of a protocol's computing time, in milliseconds. A shorter time would make no
@@ -125,6 +129,18 @@ const COMPUTES_LEAST: usize = 20;
 const COMPUTES_MOST: usize = 500;
 
 impl Ledger {
+    /// Records the end of a session of datagrams.
+    pub(super) fn note_peer_lost(&mut self, ended: &Ended<'_>) {
+        let (peer, reason) = (ended.peer(), ended.reason());
+        match reason {
+            CloseReason::TimedOut(_) => self.timed_out.push(peer.address().clone()),
+            CloseReason::Io(error) if is_report(error) => {
+                self.object(format!("{peer}: a report ended the session: {reason}"));
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn new(config: Config) -> Self {
         Self {
             config,
@@ -446,4 +462,10 @@ pub(super) struct LayeredRecord {
     pub(super) is_finished: bool,
     /// Whether the client was told that the server's stream had none.
     pub(super) is_cut: bool,
+}
+
+/// Returns whether an error is what the network reports of a datagram.
+fn is_report(error: &io::Error) -> bool {
+    let reports = [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::EMSGSIZE];
+    error.raw_os_error().is_some_and(|it| reports.contains(&it))
 }

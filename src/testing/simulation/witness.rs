@@ -282,15 +282,6 @@ impl<P, S> Witness<P, S> {
     }
 }
 
-/// Returns whether a reason is what the network reports of a datagram.
-fn is_report(reason: &CloseReason) -> bool {
-    let CloseReason::Io(error) = reason else {
-        return false;
-    };
-    let reports = [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::EMSGSIZE];
-    error.raw_os_error().is_some_and(|it| reports.contains(&it))
-}
-
 impl<P, S> Drop for Witness<P, S> {
     /// Takes it out of the account if the system has no room to serve it: it hears of nothing then.
     fn drop(&mut self) {
@@ -434,11 +425,8 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
 
         let mut ledger = self.ledger.borrow_mut();
         ledger.lost += 1;
-        if ended.peer().is_datagram() && is_report(reason) {
-            ledger.object(format!(
-                "{}: a report ended the session: {reason}",
-                ended.peer()
-            ));
+        if ended.peer().is_datagram() {
+            ledger.note_peer_lost(ended);
         }
 
         let slip = ledger.slip;

@@ -83,7 +83,8 @@ impl Network {
 
     /// Returns whether every client is done with the server.
     pub(in crate::testing::simulation) fn is_over(&self) -> bool {
-        self.wires.iter().all(|wire| wire.is_done) && self.datagram_queue.is_over()
+        let timed_out = &self.ledger.borrow().timed_out;
+        self.wires.iter().all(|wire| wire.is_done) && self.datagram_queue.is_over(timed_out)
     }
 
     pub(super) fn add_wire(

@@ -72,9 +72,14 @@ impl DatagramQueue {
         self.token.is_some()
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        let open =
-            |packet: &Packet| matches!(packet.fate, Fate::UnderWay | Fate::Arrived | Fate::Waits);
+    /// Returns whether every datagram has its fate. A reply that waits has none, unless it waited for too
+    /// long: its session was one of the peers that have `timed_out`, after the clock jumped.
+    pub(super) fn is_over(&self, timed_out: &[Address]) -> bool {
+        let open = |packet: &Packet| match packet.fate {
+            Fate::UnderWay | Fate::Arrived => true,
+            Fate::Waits => !timed_out.contains(&packet.from),
+            Fate::Received | Fate::Lost => false,
+        };
         self.was_closed || !self.packets.iter().any(open)
     }
 
