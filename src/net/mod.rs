@@ -246,6 +246,13 @@ pub trait Net {
         unsupported()
     }
 
+    /// Returns a connection that another loop has accepted for this one, which accepts no more. It is called
+    /// until there is none, before the listener is closed. By default there is none.
+    fn accept_handed(&mut self, listener: &mut Self::Listener) -> Option<(Self::Stream, Address)> {
+        let _ = listener;
+        None
+    }
+
     /// Returns whether a connection is waiting to be accepted, for a warning that it has to wait.
     /// False where the system does not tell, and by default.
     fn has_connection(&mut self, listener: &mut Self::Listener) -> bool {

@@ -220,6 +220,18 @@ mod tests {
         assert!(!is_rung(&shares[0]) && !is_rung(&shares[1]));
     }
 
+    /// A loop that ends takes that before it closes its listener, or nobody would when all loops end.
+    #[test]
+    fn a_loop_that_accepts_no_more_still_has_what_it_was_given() {
+        let shares = Share::of(2).unwrap();
+        let place = |name| matches!(shares[0].place(accepted(name)), Placed::Elsewhere);
+        let elsewhere = (0..10).filter(|name| place(*name)).count();
+        assert!(elsewhere > 0);
+        shares[1].close();
+        assert!(!(10..20).any(place));
+        assert_eq!(taken(&shares[1]), elsewhere);
+    }
+
     #[test]
     fn the_bell_rings_again_when_all_was_taken() {
         let shares = Share::of(2).unwrap();

@@ -158,6 +158,16 @@ impl<N: Net> Listeners<N> {
         last_error.filter(|_| self.is_empty())
     }
 
+    /// Serves what other loops have accepted for this one. They give it nothing more.
+    pub(super) fn take_handed<F: Factory>(&mut self, admission: &mut Admission<'_, F, N>) {
+        let others = &self.others;
+        for (number, place) in (0..=u16::MAX).zip(&mut self.all) {
+            if let Some(Listener::Acceptor(acceptor)) = place {
+                acceptor.take_handed(admission, listener_of(number, others));
+            }
+        }
+    }
+
     /// Returns the number of the listener that the socket in this place belongs to.
     pub(super) fn number_of(&self, place: usize) -> usize {
         let place = u16::try_from(place).unwrap_or(u16::MAX);

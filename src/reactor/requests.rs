@@ -12,6 +12,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     fn retire(&mut self) {
         self.sessions.note_retired();
         let (mut admission, listeners) = self.lend();
+        listeners.take_handed(&mut admission);
         admission.sessions.drive(listeners, &mut admission.hub);
         admission.sessions.end_inbound(&mut admission.hub);
         self.listeners.close_all(&mut self.net);

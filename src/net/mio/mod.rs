@@ -288,6 +288,13 @@ impl Net for Mio {
         self.accept_next(listener)
     }
 
+    fn accept_handed(&mut self, listener: &mut Listener) -> Option<(Socket, Address)> {
+        let share = listener.share.as_ref()?;
+        // Nothing comes after that.
+        share.close();
+        share.take()
+    }
+
     fn has_connection(&mut self, listener: &mut Listener) -> bool {
         sys::has_input(listener.as_fd())
     }

@@ -71,6 +71,18 @@ impl<L> Acceptor<L> {
         Ok(())
     }
 
+    /// Serves what other loops have accepted for this one, before the listener is closed.
+    pub(super) fn take_handed<F, N>(&mut self, admission: &mut Admission<'_, F, N>, number: u16)
+    where
+        F: Factory,
+        N: Net<Listener = L>,
+    {
+        while let Some((stream, address)) = admission.hub.net.accept_handed(&mut self.listener) {
+            let id = admission.hub.net.next_id();
+            admission.admit(stream, Peer::new(address, Some(number)).with_id(id));
+        }
+    }
+
     fn handle_error<N: Net>(&mut self, error: io::Error, hub: &mut Hub<'_, N>) -> io::Result<()> {
         match self.source.note_error(&error, hub) {
             Consequence::Wait => {}
