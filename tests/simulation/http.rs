@@ -145,3 +145,27 @@ pub(crate) fn no_client_is_slow_unless_it_may_be() {
     .client(long)
     .run(0..300);
 }
+
+/// Answers lines, and says at every deadline that it is over.
+struct Punctual;
+
+impl Protocol for Punctual {
+    fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        let line = data.iter().position(|byte| *byte == b'\n');
+        let taken = line.map_or(0, |end| end + 1);
+        transport.write(&data[..taken]);
+        Ok(taken)
+    }
+
+    fn deadline_passed(&mut self, _: Deadline, transport: &mut Transport<'_>) {
+        transport.write(LATE);
+    }
+}
+
+/// What is said at a deadline moves bytes, and is no reason to count from there.
+pub(crate) fn who_speaks_at_a_deadline_was_not_early() {
+    let line = Exchange::new("a\n", "a\n");
+    Simulation::new(|| |_: &Peer| Some(Punctual))
+        .client(line.then("b\n", "b\n").or_ends_with(LATE))
+        .run(0..1_000);
+}

@@ -37,7 +37,7 @@ use bugs::{BUGS, Faulty};
 use layers::Subject;
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 18] = [
+const TESTS: [(&str, fn()); 19] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -99,6 +99,10 @@ const TESTS: [(&str, fn()); 18] = [
     (
         "no_client_is_slow_unless_it_may_be",
         http::no_client_is_slow_unless_it_may_be,
+    ),
+    (
+        "who_speaks_at_a_deadline_was_not_early",
+        http::who_speaks_at_a_deadline_was_not_early,
     ),
     ("everything_happens", everything_happens),
     ("bytes_are_a_run_too", bytes_are_a_run_too),

@@ -213,11 +213,27 @@ impl Ledger {
         self.object(problem);
     }
 
+    /// Records that the protocol was told of a deadline. What it says now is not waited for.
+    pub(super) fn note_deadline(&mut self, number: usize, deadline: Deadline) {
+        let account = &mut self.accounts[number];
+        account.is_told = true;
+        let since = (account.moved, account.wrote);
+        let reason = CloseReason::TimedOut(deadline);
+        if let Some(problem) = account.early(&reason, since, self.now, &self.config) {
+            self.object_to(number, &problem);
+        }
+    }
+
     /// Records that the protocol was told its connection ended.
     pub(super) fn note_lost(&mut self, number: usize, reason: &CloseReason) {
         let account = &self.accounts[number];
+        let since = match account.layered {
+            Some(_) => account.before,
+            None => (account.moved, account.wrote),
+        };
         let problem = account
-            .early(reason, self.now, &self.config)
+            .early(reason, since, self.now, &self.config)
+            .filter(|_| !account.is_told)
             .or_else(|| {
                 account
                     .late(reason, self.now, &self.config)
@@ -338,6 +354,8 @@ pub(super) struct ConnectionRecord {
     before: (Duration, Duration),
     /// When its protocol was called last.
     pub(super) called: Duration,
+    /// The protocol was told that a deadline has passed.
+    is_told: bool,
     pub(super) end: Option<End>,
 }
 
@@ -358,6 +376,7 @@ impl ConnectionRecord {
             wrote: Duration::ZERO,
             before: (Duration::ZERO, Duration::ZERO),
             called: Duration::ZERO,
+            is_told: false,
             end: None,
         }
     }
@@ -402,14 +421,17 @@ impl ConnectionRecord {
         (self.moved, self.wrote) = (now, now);
     }
 
-    /// Returns a problem if the session timed out before its deadline.
-    fn early(&self, reason: &CloseReason, now: Duration, config: &Config) -> Option<String> {
+    /// Returns a problem if the session timed out before its deadline, where bytes last moved, and output
+    /// did, at these times.
+    fn early(
+        &self,
+        reason: &CloseReason,
+        (moved, wrote): (Duration, Duration),
+        now: Duration,
+        config: &Config,
+    ) -> Option<String> {
         let CloseReason::TimedOut(deadline) = reason else {
             return None;
-        };
-        let (moved, wrote) = match self.layered {
-            Some(_) => self.before,
-            None => (self.moved, self.wrote),
         };
         let (since, timeout) = match deadline {
             Deadline::FirstMessage => (self.began, config.limits.first_message_timeout),

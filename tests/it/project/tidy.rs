@@ -39,7 +39,7 @@ const LIBRARY: [&str; 17] = [
 ];
 
 /// What the C library does in memory alone, for every room.
-const IN_MEMORY: &str = "sys::bytes";
+const IN_MEMORY: &str = "sys/bytes";
 
 /// Rooms that do no I/O: no sockets, threads or clocks.
 const SANS_IO: [&str; 9] = [
