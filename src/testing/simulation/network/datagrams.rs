@@ -216,13 +216,19 @@ impl DatagramQueue {
 
     /// Checks that every datagram that was received is answered once. A server that drops some says so
     /// (`dropped`).
-    pub(super) fn judge(&self, dropped: u64) -> Result<(), String> {
+    ///
+    /// What a session wrote behind a reply that waits ends with it, if its deadline passes: peers that have
+    /// `timed_out` are forgiven.
+    pub(super) fn judge(&self, dropped: u64, timed_out: &[Address]) -> Result<(), String> {
         let mut forgiven = dropped.saturating_sub(self.lost_replies);
         for packet in &self.packets {
             let due = usize::from(packet.question.reply.is_some());
             let right = packet.replies == due;
 
             if packet.fate == Fate::Received && !right {
+                if packet.replies < due && timed_out.contains(&packet.from) {
+                    continue;
+                }
                 if packet.replies < due && forgiven > 0 {
                     forgiven -= 1;
                     continue;
@@ -294,6 +300,7 @@ impl Network {
         &self,
         dropped: u64,
     ) -> Result<(), String> {
-        self.datagram_queue.judge(dropped)
+        let ledger = self.ledger.borrow();
+        self.datagram_queue.judge(dropped, &ledger.timed_out)
     }
 }
