@@ -3,7 +3,9 @@
 //! several terminals: `hello`, then `join` with the ticket that comes, then `move 3 -1`.
 //!
 //! The ticket shows that a player receives what is sent to its address. Until then it could be the address
-//! of a victim, and gets no more than a little. A player that says nothing for a minute is gone.
+//! of a victim, and gets no more than a little. A player that says nothing for a minute is gone, and so is
+//! one whose computer reports that nobody listens there. Such reports can be forged; what they end here is
+//! a game.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,10 +13,12 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serveloop::net::DeliveryError;
 use serveloop::service::{Group, Lagging};
 use serveloop::{Actions, Config, Ended, Factory, Peer, Protocol, Result, Server, Transport};
 
 const STEP: Duration = Duration::from_millis(50);
+const SILENCE_MOST: Duration = Duration::from_secs(60);
 
 /// Where the players are, by the numbers of their sessions.
 #[derive(Clone, Default)]
@@ -26,11 +30,12 @@ impl Arena {
     }
 }
 
-struct Player(u64, Group, Arena);
+struct Player(u64, Group, Arena, Option<Instant>);
 
 impl Protocol for Player {
     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
-        let (Self(ticket, group, arena), id) = (&*self, transport.id());
+        self.3 = Some(transport.now() + SILENCE_MOST);
+        let (Self(ticket, group, arena, _), id) = (&*self, transport.id());
         let text = String::from_utf8_lossy(data);
         match *text.split_whitespace().collect::<Vec<_>>() {
             ["hello"] => transport.write(format!("{ticket:x}").as_bytes()),
@@ -50,6 +55,14 @@ impl Protocol for Player {
         Ok(data.len())
     }
 
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.3
+    }
+
+    fn datagram_undelivered(&mut self, _: &DeliveryError, transport: &mut Transport<'_>) {
+        transport.close();
+    }
+
     fn connection_lost(&mut self, ended: &Ended<'_>) {
         self.2.players().remove(&ended.peer().id());
     }
@@ -62,7 +75,7 @@ impl Factory for Game {
 
     fn build_protocol(&mut self, _: &Peer) -> Option<Player> {
         let ticket = RandomState::new().build_hasher().finish();
-        Some(Player(ticket, self.0.clone(), self.1.clone()))
+        Some(Player(ticket, self.0.clone(), self.1.clone(), None))
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

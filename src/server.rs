@@ -7,7 +7,7 @@ use std::{io, iter, mem};
 use crate::address::{Address, Listen, Peer};
 use crate::config::{Config, Limits};
 use crate::models::{Processes, Sequential, Threads, workers};
-use crate::net::{Bound, Mio, OpenSockets, Share, bind_socket, check_listen};
+use crate::net::{Bound, Mio, OpenSockets, Share, bind_one_of, bind_socket, check_listen};
 use crate::reactor::{CONNECTIONS_MOST, Model, Reactor, TOKENS_OF_MODEL};
 use crate::service::monitor::Monitor;
 use crate::session::{Factory, Protocol};
@@ -765,28 +765,4 @@ fn lacking(what: &str) -> impl Fn(io::Error) -> io::Error {
 
 fn listens_of(addresses: &[Address]) -> Vec<Listen> {
     addresses.iter().cloned().map(Listen::from).collect()
-}
-
-/// Binds every address of a place that can be bound. Fails if there is none.
-fn bind_one_of(place: &[Listen], config: &Config) -> io::Result<Vec<Bound>> {
-    let (mut bound, mut failed) = (Vec::new(), Vec::new());
-    for listen in place {
-        match bind_socket(listen, config) {
-            Ok(socket) => bound.push(socket),
-            Err(error) => failed.push(error),
-        }
-    }
-
-    match failed.first() {
-        Some(first) if bound.is_empty() => {
-            let problems: Vec<_> = failed.iter().map(io::Error::to_string).collect();
-            Err(io::Error::new(first.kind(), problems.join("; ")))
-        }
-        _ => {
-            failed
-                .iter()
-                .for_each(|error| log::warn!(target: LOG_TARGET, "{error}"));
-            Ok(bound)
-        }
-    }
 }

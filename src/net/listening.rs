@@ -54,6 +54,33 @@ fn config_of(listen: &Listen, config: &Config) -> io::Result<Config> {
     Ok(config)
 }
 
+/// Binds every address of a place that can be bound.
+///
+/// # Errors
+/// None can be bound.
+pub(crate) fn bind_one_of(place: &[Listen], config: &Config) -> io::Result<Vec<Bound>> {
+    let (mut bound, mut failed) = (Vec::new(), Vec::new());
+    for listen in place {
+        match bind_socket(listen, config) {
+            Ok(socket) => bound.push(socket),
+            Err(error) => failed.push(error),
+        }
+    }
+
+    match failed.first() {
+        Some(first) if bound.is_empty() => {
+            let problems: Vec<_> = failed.iter().map(io::Error::to_string).collect();
+            Err(io::Error::new(first.kind(), problems.join("; ")))
+        }
+        _ => {
+            failed
+                .iter()
+                .for_each(|error| log::warn!(target: LOG_TARGET, "{error}"));
+            Ok(bound)
+        }
+    }
+}
+
 /// Binds a socket for a listener, or takes over the one that was passed for it.
 ///
 /// # Errors

@@ -38,7 +38,7 @@ pub use crate::config::UdpOptions;
 pub use crate::error::DeliveryError;
 
 pub use self::destination::Destination;
-pub(crate) use self::listening::{bind_listen, bind_socket, check_listen};
+pub(crate) use self::listening::{bind_listen, bind_one_of, bind_socket, check_listen};
 pub use self::mio::{Datagram, Listener, Mio};
 pub use self::open_sockets::{OpenSocket, OpenSockets};
 pub(crate) use self::socket::Bound;

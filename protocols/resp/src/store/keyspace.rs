@@ -4,42 +4,15 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::error_reply::ErrorReply;
-use crate::store::index::{BYTES_PER_SLOT, Index};
+use crate::store::entry::{DEADLINE, Entry, NEVER};
+use crate::store::index::Index;
 use crate::store::settings::{Eviction, Settings};
-
-/// The deadline of a key that has none. No deadline is so late.
-const NEVER: u64 = u64::MAX;
-
-/// What a key takes in bytes besides its text and its value: its entry, its place in the index, and
-/// what the allocator keeps for two blocks.
-const ENTRY: usize = size_of::<Entry>() + BYTES_PER_SLOT + 32;
-
-/// What a deadline takes in bytes.
-const DEADLINE: usize = 32;
 
 /// The least recently used of this many keys is evicted.
 const SAMPLES: usize = 16;
 
 /// A value larger than this keeps no spare memory when it is replaced.
 const SPARE_MOST: usize = 64;
-
-#[derive(Debug)]
-struct Entry {
-    key: Box<[u8]>,
-    value: Vec<u8>,
-    /// In milliseconds since 1970.
-    deadline: u64,
-    hash: u32,
-    /// The number of the last access.
-    used: u32,
-}
-
-impl Entry {
-    fn size(&self) -> usize {
-        let deadline = if self.deadline == NEVER { 0 } else { DEADLINE };
-        ENTRY + self.key.len() + self.value.capacity() + deadline
-    }
-}
 
 /// What has happened to keys.
 #[derive(Clone, Copy, Debug, Default)]
@@ -331,7 +304,7 @@ impl Keyspace {
     /// Returns how much memory a key and its value take at most.
     #[inline]
     pub(crate) fn size_of(key: &[u8], value: usize) -> usize {
-        ENTRY + DEADLINE + key.len() + value
+        Entry::size_of(key, value)
     }
 
     /// Refuses a value that no reply would have room for.

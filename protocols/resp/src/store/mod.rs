@@ -33,6 +33,7 @@ mod clients;
 mod commands;
 mod connection;
 mod decimal;
+mod entry;
 mod glob;
 mod index;
 mod keyspace;
