@@ -16,7 +16,7 @@ use crate::waker::sync::{AtomicUsize, Ordering};
 use crate::waker::{Mailbox, Wakers};
 
 /// The checks, with their names.
-pub(crate) const ALL: [(&str, fn()); 15] = [
+pub(crate) const ALL: [(&str, fn()); 16] = [
     (
         "each_job_runs_once_and_tells_its_result",
         each_job_runs_once_and_tells_its_result,
@@ -54,6 +54,10 @@ pub(crate) const ALL: [(&str, fn()); 15] = [
     (
         "who_joins_or_leaves_gets_whole_messages",
         who_joins_or_leaves_gets_whole_messages,
+    ),
+    (
+        "a_member_without_room_drops_the_oldest",
+        a_member_without_room_drops_the_oldest,
     ),
     (
         "an_attempt_is_cancelled_or_over",
@@ -358,6 +362,32 @@ fn who_joins_or_leaves_gets_whole_messages() {
         assert!(sent <= 2 && got.iter().all(|it| it.len() <= 1), "{got:?}");
         assert_eq!(first.pending() + second.pending(), 0);
         assert_eq!((group.members("all"), one.mailbox.posted()), (1, 0));
+    });
+}
+
+/// The member's loop takes posts while the oldest are dropped: what comes is in order, and the last comes.
+fn a_member_without_room_drops_the_oldest() {
+    check(|| {
+        let one = Loop::new();
+        let outbox = one.outbox(7, 2);
+        let group = Group::new(Lagging::DropOldest);
+        group.join("all", &outbox);
+        let publishes = thread::spawn(move || {
+            for message in [b"ax", b"bx"] {
+                group.publish("all", *message);
+            }
+        });
+
+        let mut got = Vec::new();
+        while got.last() != Some(&b'b') {
+            one.rung.wait();
+            if one.mailbox.take().any(|id| id == 7) {
+                got.extend(std::iter::from_fn(|| session::take(&outbox)).map(|post| post[0]));
+            }
+        }
+        assert!(got == b"ab" || got == b"b", "{got:?}");
+        publishes.join().expect("it ends");
+        assert_eq!(one.mailbox.posted(), 0);
     });
 }
 
