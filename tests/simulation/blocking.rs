@@ -166,10 +166,11 @@ pub(crate) fn everything_happens(not_on_the_loop: &[&str]) {
         // Only the proxy aborts, and a turn may serve a whole connection.
         "closed_aborted",
         "slow_turns",
-        // Only a loop has sessions of datagrams.
+        // Only a loop has sessions of datagrams, which hear of reports.
         "datagram_sessions",
         "datagram_sessions_ended",
         "datagram_sessions_refused",
+        "datagrams_undelivered",
     ];
     let not_here = not_on_the_loop.iter().filter(|it| !happens.contains(it));
     let not_here: Vec<_> = not_here.copied().chain(never).collect();
