@@ -32,12 +32,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.is_retired = true;
             self.retire();
         }
-        for handed in urgent.coming {
-            self.lend().0.adopt(handed);
-        }
         if let Some(leaving) = urgent.leaving {
             let (mut admission, _) = self.lend();
             admission.connections.hand_over(leaving, &mut admission.hub);
+        }
+        // Those that come do not leave again before they were served.
+        for handed in urgent.coming {
+            self.lend().0.adopt(handed);
         }
         if !urgent.datagrams.is_empty() {
             let (mut admission, listeners) = self.lend();

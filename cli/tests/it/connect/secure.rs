@@ -116,7 +116,10 @@ fn options_of_tls_are_for_tls() {
             &["unix:///nothing", "--insecure"],
             "--insecure is for servers that speak TLS",
         ),
-        (&["ssl://localhost:1"], "expected tcp, tls, udp, unix or"),
+        (
+            &["ssl://localhost:1"],
+            "expected tcp, tls, udp, unix, unixgram or vsock",
+        ),
         (
             &["tls://localhost"],
             "\"tls://localhost\": expected HOST:PORT",
