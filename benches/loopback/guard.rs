@@ -21,7 +21,7 @@ const INSTRUCTIONS: [(&str, Kind, usize, f64); 5] = [
         315.0,
     ),
     ("a turn with one message", Kind::Command, 1, 820.0),
-    ("an echoed frame", Kind::Framed, 100, 520.0),
+    ("an echoed frame", Kind::Framed, 100, 540.0),
     ("an echoed line", Kind::Lines, 100, 540.0),
 ];
 

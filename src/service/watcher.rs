@@ -214,7 +214,8 @@ pub struct Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let source = &mut SourceFd(&self.descriptor.as_raw_fd());
+        let descriptor = self.descriptor.as_raw_fd();
+        let source = &mut SourceFd(&descriptor);
         // If this fails, it was not registered.
         let _ = self.thread.registry.deregister(source);
         let target = lock(&self.thread.targets).try_remove(self.key);

@@ -76,7 +76,7 @@ impl Example {
     /// The next line of its output.
     #[track_caller]
     fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).unwrap()
+        self.lines.recv_timeout(6 * PATIENCE).unwrap()
     }
 
     /// Where it says that it listens.
