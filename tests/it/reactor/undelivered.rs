@@ -191,11 +191,8 @@ for code in (3, 1, 2):
         .unwrap();
     assert!(output.status.success(), "{output:?}");
 
-    for part in [
-        "Connection refused",
-        "No route to host",
-        "Protocol not available",
-    ] {
+    // Refused, unreachable and no such protocol; each C library has other words for them.
+    for part in ["code: 111", "code: 113", "code: 92"] {
         let entry = told.recv_timeout(PATIENCE).unwrap();
         assert!(
             entry.starts_with("Reported") && entry.contains(part),
