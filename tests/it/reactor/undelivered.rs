@@ -100,6 +100,11 @@ fn client(host: &str, server: &Serving) -> UdpSocket {
     client
 }
 
+/// Several at the same time: a port that is free again may be given to the next, which is then the same peer.
+fn clients(count: usize, host: &str, server: &Serving) -> Vec<UdpSocket> {
+    (0..count).map(|_| client(host, server)).collect()
+}
+
 #[track_caller]
 fn hear(client: &UdpSocket, expected: &[u8]) {
     let mut buffer = [0; 9];
@@ -120,9 +125,7 @@ fn a_session_that_wants_to_ends_when_its_peer_is_gone_and_no_other() {
     for (uri, host) in URIS {
         let (server, told) = serving_told(uri, true);
         let stays = client(host, &server);
-        for _ in 0..10 {
-            drop(client(host, &server));
-        }
+        drop(clients(10, host, &server));
         let counted = server.wait(|it| it.datagram_sessions_ended == 10);
         assert_eq!(counted.datagram_sessions, 11, "{uri}");
         for _ in 0..10 {
@@ -240,9 +243,7 @@ fn what_cannot_be_sent_is_told() {
 #[test]
 fn reports_leave_no_work_behind() {
     let (server, _told) = serving_told("udp://127.0.0.1:0?sessions=true", true);
-    for _ in 0..20 {
-        drop(client("127.0.0.1", &server));
-    }
+    drop(clients(20, "127.0.0.1", &server));
     let before = server.wait(|it| it.datagram_sessions_ended == 20).turns;
     thread::sleep(Duration::from_millis(300));
     // A datagram has to come, for the counters to be read again.

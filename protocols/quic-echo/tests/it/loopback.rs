@@ -343,8 +343,9 @@ fn workers_share_the_clients() {
     };
     let serving = Serving::with(server(&Settings::default()), config, 2);
     run(async {
-        for _ in 0..8 {
-            let endpoint = endpoint();
+        // All of them stay: a port that is free again may be given to the next, which is then the same peer.
+        let endpoints: Vec<_> = (0..8).map(|_| endpoint()).collect();
+        for endpoint in &endpoints {
             let connecting = endpoint.connect(serving.address, "localhost").unwrap();
             let connection = connecting.await.unwrap();
             echo(&connection, 100_000).await;
