@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::outside::{require_that, skip};
-use crate::support::served::{Outcome, PATIENCE, Served, is_ignored, serveloop};
+use crate::support::served::{Outcome, PATIENCE, Served, copy_program, is_ignored, serveloop};
 use crate::support::sockets::{Directory, clogged};
 
 /// Two short loads; the file for the results follows.
@@ -336,7 +336,7 @@ fn a_file_in_a_directory_of_others_is_written_in_place() {
     open_to(&directory.path("."), 0o755);
     // The binary lies where others may not get at it.
     let copy = directory.path("serveloop");
-    fs::copy(env!("CARGO_BIN_EXE_serveloop"), &copy).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_serveloop"), &copy);
     let others = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let others = |program: &Path| {
         let mut command = Command::new("setpriv");

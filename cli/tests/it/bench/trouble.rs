@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::outside::{require, require_that};
-use crate::support::served::{Outcome, Served};
+use crate::support::served::{Outcome, Served, copy_program};
 use crate::support::sockets::Directory;
 
 /// A shell in a network of its own, with loopback up, that may do all that root may there. `None`
@@ -163,7 +163,7 @@ fn a_socket_file_that_is_not_ours_to_use_is_told() {
     std::fs::set_permissions(directory.path("."), open).unwrap();
     // The binary lies where others may not get at it.
     let copy = directory.path("serveloop");
-    std::fs::copy(env!("CARGO_BIN_EXE_serveloop"), &copy).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_serveloop"), &copy);
     let others = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let possible = Command::new("setpriv")
         .args(others)

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::support::outside::skip;
 use crate::support::running::{Running, run};
 use crate::support::scripts::Scripted;
-use crate::support::served::{PATIENCE, by_script, is_ignored, serveloop};
+use crate::support::served::{PATIENCE, by_script, copy_program, is_ignored, serveloop};
 use crate::support::sockets::{Directory, clogged};
 
 /// Reads a request to its end, which is an empty line.
@@ -572,7 +572,7 @@ fn a_full_disk_loses_nothing() {
 fn a_program_that_runs_can_be_replaced() {
     let directory = directory(0o755);
     let path = directory.path("program");
-    fs::copy("/bin/cat", &path).unwrap();
+    copy_program("/bin/cat", &path);
     let mut program = Command::new(&path);
     program
         .stdin(Stdio::piped())

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::restart::{Over, Site};
 use crate::support::served::PATIENCE;
-use crate::support::sockets::{Directory, path_of, socket_addr};
+use crate::support::sockets::{path_of, socket_addr};
 
 /// The members that speak all the time, and how many restarts.
 const SPEAKERS: usize = 8;
@@ -83,9 +83,7 @@ impl Member {
 }
 
 fn site(workers: &str) -> Site {
-    let directory = Directory::new();
-    let unix = directory.uri("unix", "socket");
-    let arguments = [
+    Site::on_tcp_and_unix(&[
         "chat",
         "--handover",
         "--workers",
@@ -94,12 +92,7 @@ fn site(workers: &str) -> Site {
         "16MiB",
         "--lagging",
         "close",
-        "--listen",
-        "tcp://127.0.0.1:0",
-        "--listen",
-        &unix,
-    ];
-    Site::in_directory(directory, "", &arguments)
+    ])
 }
 
 /// Reads until every other speaker has said its last line. Each line comes once, and those of one speaker in

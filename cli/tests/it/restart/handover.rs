@@ -61,19 +61,7 @@ fn a_thousand_connections_survive_twenty_restarts() {
         return;
     }
     for workers in ["1", "2"] {
-        let directory = Directory::new();
-        let unix = directory.uri("unix", "socket");
-        let arguments = [
-            "echo",
-            "--handover",
-            "--workers",
-            workers,
-            "--listen",
-            "tcp://127.0.0.1:0",
-            "--listen",
-            &unix,
-        ];
-        let mut site = Site::in_directory(directory, "", &arguments);
+        let mut site = Site::on_tcp_and_unix(&["echo", "--handover", "--workers", workers]);
         let uris = site.served.uris().to_vec();
         let mut clients: Vec<_> = (0..CLIENTS)
             .map(|number| connect(&uris[number % 2]))

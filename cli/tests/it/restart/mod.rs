@@ -51,6 +51,15 @@ impl Site {
         Self::in_directory(Directory::new(), prepare, arguments)
     }
 
+    /// Starts it on TCP and on a Unix socket.
+    #[track_caller]
+    fn on_tcp_and_unix(arguments: &[&str]) -> Self {
+        let directory = Directory::new();
+        let unix = directory.uri("unix", "socket");
+        let listen = ["--listen", "tcp://127.0.0.1:0", "--listen", &unix];
+        Self::in_directory(directory, "", &[arguments, &listen].concat())
+    }
+
     #[track_caller]
     fn in_directory(directory: Directory, prepare: &str, arguments: &[&str]) -> Self {
         let (program, file) = (directory.path("server"), directory.path("pid"));

@@ -10,23 +10,14 @@ use rustix::process::Signal;
 use crate::restart::Site;
 use crate::support::outside::skip;
 use crate::support::served::{MODELS, PATIENCE, Served, serveloop};
-use crate::support::sockets::{Directory, Stream};
+use crate::support::sockets::Stream;
 
 #[test]
 fn what_does_not_serve_leaves_the_old_process_serving() {
     for model in MODELS {
-        let directory = Directory::new();
-        let unix = directory.uri("unix", "socket");
-        let arguments = [
-            "echo",
-            "--listen",
-            "tcp://127.0.0.1:0",
-            "--listen",
-            &unix,
-            "--restart-timeout",
-            "1s",
-        ];
-        let site = Site::in_directory(directory, "", &[&arguments[..], model].concat());
+        let arguments = ["echo", "--restart-timeout", "1s"];
+        let site = Site::on_tcp_and_unix(&[&arguments[..], model].concat());
+        let unix = site.served.uri(1).to_owned();
         let program = site.directory.path("server");
 
         site.replace("echo broken >&2; exit 3");

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::outside::{require, require_that, skip};
 use crate::support::running::Running;
-use crate::support::served::{MODELS, Outcome, PATIENCE, Served, serveloop};
+use crate::support::served::{MODELS, Outcome, PATIENCE, Served, copy_program, serveloop};
 use crate::support::sockets::{Directory, Stream, path_of, socket_addr};
 
 /// A group that is not this process's own.
@@ -421,7 +421,7 @@ fn a_user_gives_a_file_to_its_own_groups_only() {
 /// The command where any user can run it.
 fn copied(directory: &Directory) -> PathBuf {
     let path = directory.path("serveloop");
-    fs::copy(serveloop(&[]).get_program(), &path).expect("a directory");
+    copy_program(serveloop(&[]).get_program(), &path);
     path
 }
 

@@ -1,6 +1,8 @@
 //! The command as a process of its own for one test.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -28,6 +30,14 @@ pub(crate) fn serveloop(arguments: &[&str]) -> Command {
     let mut command = piped(env!("CARGO_BIN_EXE_serveloop"));
     command.args(arguments);
     command
+}
+
+/// Copies a program that is to be run. Another process does it: a child of another test could inherit this
+/// process's descriptor of the copy, and a program that is open for writing cannot be run.
+pub(crate) fn copy_program(from: impl AsRef<OsStr>, to: &Path) {
+    let mut copy = Command::new("cp");
+    let status = copy.arg("-p").arg(from).arg(to).status();
+    assert!(status.expect("cp").success(), "{}", to.display());
 }
 
 /// A shell that runs `script`, in which `$0` is the command. It inherits as little.
