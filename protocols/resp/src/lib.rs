@@ -91,7 +91,7 @@
 //! [`Commands::describe`] answers `COMMAND`. Everything else that a client sends unasked, such as `CLIENT
 //! SETINFO`, may be an unknown command.
 //!
-//! # Data that nobody asked for
+//! # Pushed data
 //! [`pushed`] makes messages such as those of channels, a [`Group`](serveloop::service::Group) or an
 //! [`Outbox`](serveloop::service::Outbox) sends them, and [`Service::awaits`] says whether one that is on
 //! its way is still wanted.

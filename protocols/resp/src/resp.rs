@@ -16,6 +16,12 @@ const LONG_FROM: usize = 64 << 10;
 
 const LINE_END: &[u8] = b"\r\n";
 
+/// Returns what a request is that is none.
+#[cold]
+fn malformed(broken: &Broken) -> ProtocolError {
+    ProtocolError::malformed(String::from_utf8_lossy(&broken.text()).into_owned())
+}
+
 /// Sends all replies.
 #[inline]
 fn send(reply: Reply, transport: &mut Transport<'_>) {
@@ -184,6 +190,15 @@ impl<S: Service> Resp<S> {
         }
     }
 
+    /// Begins replies, which may have as many bytes as there is room for.
+    #[inline]
+    fn reply(&self, transport: &Transport<'_>) -> Reply {
+        let limits = transport.limits();
+        let most = limits.max_reply.max(limits.max_output);
+        let most = most.min(transport.config().max_buffered);
+        Reply::new(self.version, most.saturating_sub(transport.waiting()))
+    }
+
     /// Tells the transport how much memory there is for this connection, if it has changed.
     #[inline]
     fn charge(&mut self, transport: &mut Transport<'_>) {
@@ -226,7 +241,7 @@ impl<S: Service> Resp<S> {
         Ok(word.start)
     }
 
-    /// Has a long word that is complete passed by value.
+    /// Claims a long word when it is complete, so that it is passed by value.
     #[cold]
     fn receive_value(
         &self,
@@ -245,12 +260,10 @@ impl<S: Service> Resp<S> {
                 Ok(all)
             }
             Some(_) => {
-                let text = Broken::NoLineEnd.text();
                 let mut reply = Reply::new(self.version, usize::MAX);
-                reply.protocol_error(&text);
+                reply.protocol_error(&Broken::NoLineEnd.text());
                 send(reply, transport);
-                let text = String::from_utf8_lossy(&text);
-                Err(ProtocolError::malformed(text.into_owned()))
+                Err(malformed(&Broken::NoLineEnd))
             }
         }
     }
@@ -261,10 +274,7 @@ impl<S: Service> Resp<S> {
         let Some(long) = self.long.take() else {
             return;
         };
-        let limits = transport.limits();
-        let most = limits.max_reply.max(limits.max_output);
-        let most = most.min(transport.config().max_buffered);
-        let mut reply = Reply::new(self.version, most.saturating_sub(transport.waiting()));
+        let mut reply = self.reply(transport);
 
         reply.begin();
         let request = Request::new(&long.bytes, &long.words);
@@ -294,13 +304,10 @@ impl<S: Service> Protocol for Resp<S> {
             return self.receive_value(data, transport);
         }
 
-        let limits = transport.limits();
-        let most = limits.max_reply.max(limits.max_output);
-        let most = most.min(transport.config().max_buffered);
-        let waiting = transport.waiting();
-        let mark = limits.high_water.saturating_sub(waiting);
+        let mark = transport.limits().high_water;
+        let mark = mark.saturating_sub(transport.waiting());
 
-        let mut reply = Reply::new(self.version, most.saturating_sub(waiting));
+        let mut reply = self.reply(transport);
         let mut outcome = self.answer_all(data, mark, &mut reply, transport);
         if let Err(broken) = outcome {
             reply.protocol_error(&broken.text());
@@ -321,9 +328,7 @@ impl<S: Service> Protocol for Resp<S> {
             transport.pause_reading();
             transport.call_again();
         }
-        outcome.map_err(|broken| {
-            ProtocolError::malformed(String::from_utf8_lossy(&broken.text()).into_owned())
-        })
+        outcome.map_err(|broken| malformed(&broken))
     }
 
     fn woken(&mut self, transport: &mut Transport<'_>) {

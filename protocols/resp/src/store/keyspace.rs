@@ -124,12 +124,7 @@ impl Keyspace {
         deadline: Deadline,
     ) -> Result<(), ErrorReply> {
         self.check_length(value.len())?;
-        let slot = self.find_with_room(key, |old| match old {
-            Some(old) => value.len().saturating_sub(old.value.capacity()) + DEADLINE,
-            None => Self::size_of(key, value.len()),
-        })?;
-
-        let slot = match slot {
+        let slot = match self.find_for_value(key, value.len())? {
             Some(slot) => {
                 self.edit_slot(slot, |old| {
                     if old.capacity() > value.len() * 2 + SPARE_MOST {
@@ -157,9 +152,7 @@ impl Keyspace {
     /// Fails like [`set`](Self::set).
     pub(crate) fn set_owned(&mut self, key: &[u8], value: Vec<u8>) -> Result<(), ErrorReply> {
         self.check_length(value.len())?;
-        self.make_room(Self::size_of(key, value.capacity()))?;
-
-        let slot = match self.find(key) {
+        let slot = match self.find_for_value(key, value.capacity())? {
             Some(slot) => {
                 self.edit_slot(slot, |old| *old = value);
                 slot
@@ -342,6 +335,16 @@ impl Keyspace {
             // It may have been evicted itself, or be elsewhere.
             slot = self.find(key);
         }
+    }
+
+    /// Returns the slot of a key, if it has one, when there is memory for a value of `size` bytes in place of
+    /// the one that it has.
+    #[inline]
+    fn find_for_value(&mut self, key: &[u8], size: usize) -> Result<Option<u32>, ErrorReply> {
+        self.find_with_room(key, |old| match old {
+            Some(old) => size.saturating_sub(old.value.capacity()) + DEADLINE,
+            None => Self::size_of(key, size),
+        })
     }
 
     #[cold]
