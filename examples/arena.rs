@@ -4,8 +4,8 @@
 //!
 //! The ticket shows that a player receives what is sent to its address. Until then it could be the address
 //! of a victim, and gets no more than a little. A player that says nothing for a minute is gone, and so is
-//! one whose computer reports that nobody listens there. Such reports can be forged; what they end here is
-//! a game.
+//! one whose computer reports that no program listens there. Such reports can be forged; what they end here
+//! is a game.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -78,7 +78,7 @@ impl Protocol for Receiver {
         self.due
     }
 
-    // It may also be told that nobody is there (`datagram_undelivered`), which is no reason to give up: a
+    // It may also be told that no program is there (`datagram_undelivered`), which is no reason to give up: a
     // server that is restarted is there again soon.
     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
         self.tries += 1;

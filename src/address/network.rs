@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::{fmt, slice};
 
 use super::Address;
+use super::units::parse_digits;
 
 /// The prefix of the IPv6 addresses that stand for IPv4 addresses, `::ffff:0:0/96`.
 const MAPPED_PREFIX: u8 = 96;
@@ -126,9 +127,8 @@ impl FromStr for IpNetwork {
 
 /// Parses a prefix length: digits without a sign or a leading zero.
 fn decimal(text: &str) -> Option<u8> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let is_padded = text.len() > 1 && text.starts_with('0');
-    text.parse().ok().filter(|_| is_plain && !is_padded)
+    parse_digits(text).filter(|_| !is_padded)
 }
 
 fn bits(address: IpAddr) -> u8 {
@@ -293,9 +293,8 @@ impl FromStr for NetworkList {
 /// Parses a virtual machine: `vsock:` and its number.
 fn cid(entry: &str) -> Result<u32, NetworkError> {
     let digits = entry.strip_prefix("vsock:").unwrap_or_default();
-    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let cid = digits.parse().ok().filter(|_| is_plain);
-    cid.ok_or_else(|| NetworkError::new(entry, "expected a context id, for example vsock:3"))
+    parse_digits(digits)
+        .ok_or_else(|| NetworkError::new(entry, "expected a context id, for example vsock:3"))
 }
 
 /// The reason why a text is not an [`IpNetwork`] or a [`NetworkList`]. The message holds the text

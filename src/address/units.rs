@@ -1,6 +1,7 @@
 //! Values of options as text: yes or no, numbers, sizes, durations and permissions.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The units of a duration, each with its names.
@@ -24,10 +25,14 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
         .map_err(|_| "expected true or false".to_owned())
 }
 
-pub(super) fn parse_number(text: &str) -> Result<i32, String> {
+/// Parses a number of digits alone, without a sign.
+pub(super) fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|_| is_number);
-    number.ok_or_else(|| format!("expected a number of at most {}", i32::MAX))
+    text.parse().ok().filter(|_| is_number)
+}
+
+pub(super) fn parse_number(text: &str) -> Result<i32, String> {
+    parse_digits(text).ok_or_else(|| format!("expected a number of at most {}", i32::MAX))
 }
 
 /// Parses permissions, in octal digits as for chmod(1).

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::units::parse_digits;
+
 /// An address between a virtual machine and its host (`AF_VSOCK`, on Linux): the number of a machine, its
 /// context id (CID), and a port.
 ///
@@ -52,21 +54,15 @@ impl FromStr for VsockAddr {
         let (cid, port) = text.rsplit_once(':').ok_or(VsockAddrError)?;
         let cid = match cid {
             "" | "*" => Self::ANY,
-            cid => decimal(cid)?,
+            cid => parse_digits(cid).ok_or(VsockAddrError)?,
         };
         // The last one is how the system is asked to choose.
-        let port = decimal(port)?;
+        let port = parse_digits(port).ok_or(VsockAddrError)?;
         if port == u32::MAX {
             return Err(VsockAddrError);
         }
         Ok(Self { cid, port })
     }
-}
-
-fn decimal(text: &str) -> Result<u32, VsockAddrError> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|_| is_plain);
-    number.ok_or(VsockAddrError)
 }
 
 /// A text that is not a [`VsockAddr`].

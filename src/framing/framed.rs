@@ -395,22 +395,13 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        let found = match self.decoder.decode(data)? {
-            None => None,
-            Some(Frame { message, taken }) => {
-                let mut frames = FrameTransport::new(&mut self.encoder, transport);
-                self.protocol.frame_received(message, &mut frames)?;
-                Some(taken)
-            }
+        let Some(Frame { message, taken }) = self.decoder.decode(data)? else {
+            return self.await_rest(data, transport);
         };
-
-        match found {
-            None => self.await_rest(data, transport),
-            Some(taken) => {
-                self.change();
-                Ok(taken)
-            }
-        }
+        let mut frames = FrameTransport::new(&mut self.encoder, transport);
+        self.protocol.frame_received(message, &mut frames)?;
+        self.change();
+        Ok(taken)
     }
 
     fn datagram_received(

@@ -47,7 +47,8 @@ pub(super) fn find(data: &[u8], needle: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Every place in data of every length up to three vectors of the widest kind, among bytes that differ in one bit.
+    /// Every place in data of every length up to three vectors of the C library, among bytes that differ in
+    /// one bit.
     #[test]
     fn a_byte_is_found_wherever_it_is() {
         for byte in [0_u8, b'\n', 0x7f, 0x80, 0xff] {

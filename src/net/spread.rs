@@ -220,7 +220,7 @@ mod tests {
         assert!(!is_rung(&shares[0]) && !is_rung(&shares[1]));
     }
 
-    /// A loop that ends takes that before it closes its listener, or nobody would when all loops end.
+    /// A loop that ends takes that before it closes its listener, since no other loop may be left to do it.
     #[test]
     fn a_loop_that_accepts_no_more_still_has_what_it_was_given() {
         let shares = Share::of(2).unwrap();

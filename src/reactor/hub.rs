@@ -157,6 +157,13 @@ impl Effects {
         }
     }
 
+    /// Notes that `count` bytes were read from a stream.
+    #[inline]
+    pub(super) fn note_read(&mut self, count: usize) {
+        let read = &mut self.statistics.bytes_read;
+        *read = read.wrapping_add(count as u64);
+    }
+
     /// Notes that a socket took `count` bytes of the connection that is served.
     #[inline]
     pub(super) fn note_written(&mut self, count: usize) {

@@ -327,7 +327,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     ///
     /// An address of UDP begins a session of datagrams, on a socket of its own that is connected to the
     /// peer. It is made at once, since UDP has no handshake, and
-    /// [`datagram_undelivered`](crate::Protocol::datagram_undelivered) may tell that nobody is there. Unix
+    /// [`datagram_undelivered`](crate::Protocol::datagram_undelivered) may tell that no program is there. Unix
     /// datagrams cannot be connected: the socket would have no name to answer to.
     pub fn connect(&mut self, to: Address, protocol: F::Protocol) {
         self.connect_to(to.into(), protocol);

@@ -5,8 +5,8 @@
 //! [`Deadlines`] are the timers of a protocol that has several. [`activation`] takes sockets that a
 //! service manager passes to the server, and [`notify`] tells the manager how the server is. [`monitor`]
 //! looks into a server while it runs, and [`metrics`] writes what it sees for Prometheus. [`recorder`]
-//! keeps what came and went on each connection. A [`Watcher`] watches descriptors of others. A [`Dialer`] opens connections for protocols, and an
-//! [`Upstream`] keeps one to a peer.
+//! keeps what came and went on each connection. A [`Watcher`] watches descriptors of others. A [`Dialer`]
+//! opens connections for protocols, and an [`Upstream`] keeps one to a peer.
 //!
 //! This room imports the values, `session`, `layer` (for a checksum), `waker`, `sys` and `shutdown`. Of it the loop and the models
 //! know the desk at which they answer a monitor, and the loop the pool on which it looks names up.

@@ -186,8 +186,8 @@ impl fmt::Debug for Watcher {
     }
 }
 
-/// A descriptor that is watched: see [`Watcher::watch`]. Dropping it ends that, and nobody is woken for it
-/// from the next event on.
+/// A descriptor that is watched: see [`Watcher::watch`]. Dropping it ends that: its waker is not used from
+/// the next event on.
 ///
 /// ```
 /// use serveloop::service::Watcher;

@@ -8,7 +8,6 @@ use crate::address::{Address, Peer};
 use crate::config::{Config, Limits};
 use crate::error::CloseReason;
 use crate::session::clock::Tick;
-use crate::session::queue::Queue;
 use crate::session::state::{
     BUSY, EOF, LOST, OPENING, PANICKED, PAUSED, RATE_LIMITED, REPLACED, RETIME, SHUTDOWN, STALLED,
 };
@@ -118,11 +117,7 @@ impl<P> Session<P> {
     pub fn held(&self) -> usize {
         let buffers = [&self.unread, &self.state.output].into_iter().flatten();
         let buffered: usize = buffers.map(|buffer| buffer.held()).sum();
-        let queued = self.state.queue().map_or(0, Queue::held);
-        buffered
-            .saturating_add(queued)
-            .saturating_add(self.state.claimed())
-            .saturating_add(self.state.charged as usize)
+        buffered.saturating_add(self.state.held_beside_buffers())
     }
 
     /// Returns whether a read from the peer's socket may end although more bytes wait. On a Unix

@@ -138,6 +138,18 @@ impl State {
         self.extra.as_ref().and_then(|it| it.expected.as_deref())
     }
 
+    /// Returns what the protocol has said, if it has, to change it.
+    fn said_mut(&mut self) -> Option<&mut Expected> {
+        self.extra
+            .as_mut()
+            .and_then(|it| it.expected.as_deref_mut())
+    }
+
+    /// Returns how many unread bytes are to be there before any are shown.
+    fn expected_count(&self) -> usize {
+        self.expected().map_or(0, |it| it.count)
+    }
+
     /// Returns whether what is left waits for more, and not for its turn, of which some was not shown if
     /// `is_unseen`.
     pub(super) fn is_waiting(&mut self, is_unseen: bool) -> bool {
@@ -183,17 +195,15 @@ impl State {
 
     /// Notes that unread bytes are shown, which the protocol may claim.
     fn begin_showing(&mut self, unread: &Buffer) {
-        let expected = self.extra.as_mut().and_then(|it| it.expected.as_mut());
         let place = unread.as_slice().as_ptr_range();
-        if let Some(expected) = expected.filter(|_| unread.is_anywhere()) {
+        if let Some(expected) = self.said_mut().filter(|_| unread.is_anywhere()) {
             expected.shown = place.start.addr()..place.end.addr();
         }
     }
 
     /// Drops the first `taken` bytes of what was shown. What the protocol has claimed is moved out.
     fn end_showing(&mut self, unread: &mut Buffer, taken: usize) {
-        let expected = self.extra.as_mut().and_then(|it| it.expected.as_mut());
-        let Some(expected) = expected else {
+        let Some(expected) = self.said_mut() else {
             return unread.consume(taken);
         };
 
@@ -233,7 +243,7 @@ impl<P: Protocol> Session<P> {
         most: usize,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let count = self.state.expected().map_or(0, |it| it.count);
+        let count = self.state.expected_count();
         let new = || Box::new(Buffer::anywhere());
         let unread = self.unread.get_or_insert_with(new);
 
@@ -259,8 +269,7 @@ impl<P: Protocol> Session<P> {
     /// Shows unread bytes, unless the protocol expects more. Returns whether it was shown any.
     pub(super) fn show_expected(&mut self, unread: &mut Buffer, context: &Context<'_>) -> bool {
         if self.state.flags.any(EXPECTS) {
-            let count = self.state.expected().map_or(0, |it| it.count);
-            if unread.len() < count {
+            if unread.len() < self.state.expected_count() {
                 self.owe_rest(context);
                 return false;
             }

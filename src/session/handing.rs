@@ -126,13 +126,12 @@ impl State {
 
     /// Posts what waited in the outbox of another process. Returns false if there is no outbox for it.
     fn post_again(&self, posts: &[Arc<[u8]>]) -> bool {
-        let outbox = self.outbox();
+        let Some(outbox) = self.outbox() else {
+            return posts.is_empty();
+        };
         for post in posts {
             // One that finds no room would find none if it were posted now.
-            let posted = outbox.map(|outbox| outbox.post(Arc::clone(post)));
-            if posted.is_none() {
-                return false;
-            }
+            let _ = outbox.post(Arc::clone(post));
         }
         true
     }

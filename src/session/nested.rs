@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use crate::address::Address;
 use crate::error::{CloseReason, Deadline, ProtocolError};
-use crate::session::queue::Queue;
 use crate::session::state::{
     ABORTED, AGAIN, BLOCKED, CHARGED, CLOSING, DISMISSED, EOF_TOLD, EXPANDING, EXPECTS, FAREWELL,
     FINISHED, FIRST, FULL, INCOMPLETE, LOST, MUTE, NESTED, OPENING, PAUSED, PENDING, QUEUED,
@@ -118,10 +117,8 @@ impl<P: Protocol> Session<P> {
         }
 
         let unread = self.unread.as_ref().map_or(0, |unread| unread.held());
-        let unread = unread.saturating_add(self.state.claimed());
-        let kept = unread.saturating_add(self.state.queue().map_or(0, Queue::held));
-        let charged = self.state.charged as usize;
-        outer.charge(kept.saturating_add(charged).saturating_add(held));
+        let kept = unread.saturating_add(self.state.held_beside_buffers());
+        outer.charge(kept.saturating_add(held));
         self.state.show_outbox(outer.state);
         // A source that has nothing for now makes room when it is woken, and not before.
         if self.has_more() || outer.is_full_and_empty() && !self.is_queued() {
@@ -359,7 +356,9 @@ impl<'a> Transport<'a> {
 
     /// Ends the connection for the reason that a session inside gave.
     pub(crate) fn end(&mut self, end: EndInside) {
-        self.state.extra().is_cut_short |= end.is_cut_short;
+        if end.is_cut_short {
+            self.state.extra().is_cut_short = true;
+        }
         if end.is_dismissal {
             self.state.dismiss(end.reason);
         } else if end.at_once {

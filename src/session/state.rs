@@ -216,6 +216,15 @@ impl State {
         }
     }
 
+    /// Returns how many bytes of memory are held besides the buffers: what is queued, what the protocol has
+    /// claimed of its input, and what it charged.
+    pub(super) fn held_beside_buffers(&self) -> usize {
+        self.queue()
+            .map_or(0, Queue::held)
+            .saturating_add(self.claimed())
+            .saturating_add(self.charged as usize)
+    }
+
     /// Returns the limits that are the connection's own.
     pub(super) fn own_limits(&self) -> Option<Arc<Limits>> {
         self.extra.as_ref().and_then(|extra| extra.limits.clone())

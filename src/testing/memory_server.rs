@@ -172,7 +172,7 @@ impl<F: Factory> MemoryServer<F> {
     /// use serveloop::{Actions, Factory, Peer, Protocol, Result, Transport};
     /// use std::io::{Error, ErrorKind};
     ///
-    /// /// Asks for the time, and again if there is nobody to ask.
+    /// /// Asks for the time, and again if no clock is there.
     /// struct Asking;
     ///
     /// impl Protocol for Asking {

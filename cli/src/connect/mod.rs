@@ -258,10 +258,8 @@ impl Connect {
             return Err(Failure::Usage(problem));
         }
 
-        let is_every = |it: &&Address| {
-            let cid = VsockAddr::ANY;
-            matches!(it, Address::Vsock(addr) if addr.cid == cid)
-        };
+        let is_every =
+            |it: &&Address| matches!(it, Address::Vsock(addr) if addr.cid == VsockAddr::ANY);
         if let Some(address) = addresses.iter().find(is_every) {
             let problem = format!("{address}: say which machine: vsock://2:PORT is the host");
             return Err(Failure::Usage(problem));

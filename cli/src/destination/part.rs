@@ -36,7 +36,7 @@ pub(crate) struct Part {
 #[derive(Debug)]
 enum Content {
     /// A temporary file in the target's directory, which can replace the target.
-    SidePlace(NamedTempFile),
+    Sibling(NamedTempFile),
     /// A file without a name in another place, whose content is copied to the target.
     Elsewhere(File),
 }
@@ -59,7 +59,7 @@ impl Part {
         });
 
         let content = match beside {
-            Ok(part) => Content::SidePlace(part),
+            Ok(part) => Content::Sibling(part),
             // The existing file can be written, as was checked before, although no new file can be
             // created next to it.
             Err(_) if !is_new => Content::Elsewhere(without_name()?),
@@ -80,7 +80,7 @@ impl Part {
         match &mut self.content {
             // The error of `NamedTempFile` would contain the temporary name, which means nothing to
             // the user.
-            Content::SidePlace(part) => part.as_file_mut().write_all(content),
+            Content::Sibling(part) => part.as_file_mut().write_all(content),
             Content::Elsewhere(part) => part.write_all(content),
         }
     }
@@ -95,7 +95,7 @@ impl Part {
         let Self { target, content } = self;
         let part = match content {
             Content::Elsewhere(part) => return overwrite(&target, &part),
-            Content::SidePlace(part) => part,
+            Content::Sibling(part) => part,
         };
 
         match fs::metadata(&target) {

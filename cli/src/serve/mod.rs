@@ -265,7 +265,7 @@ impl Serve {
         let (loops, has_threads) = self.execution.parts();
         memory_limit::fit(&mut config, loops, has_threads);
 
-        let recorder = self.record.recorder(self.execution)?;
+        let recorder = self.record.recorder();
         let signals = Signals::catch(self.drain_delay.into())?;
         let inherit = &mut |uri: &str| manager.inherit(uri);
         let mut side = SideServer::bind(&self.monitoring, &mut config, self.side_place(), inherit)?;

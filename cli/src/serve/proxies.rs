@@ -24,7 +24,7 @@ pub(crate) struct ProxyOptions {
     /// --trust lists. Logs and limits then know the client that the header names
     #[arg(long, global = true, value_enum, value_name = "WHEN")]
     proxy: Option<When>,
-    /// Who sends these headers: networks such as 10.0.0.0/8,2001:db8::/32, unix for all peers on Unix
+    /// The proxies whose headers are believed: networks such as 10.0.0.0/8,2001:db8::/32, unix for all peers on Unix
     /// sockets, and vsock or vsock:CID for virtual machines
     #[arg(long, global = true, value_name = "NETWORKS")]
     trust: Option<NetworkList>,

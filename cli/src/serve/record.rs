@@ -29,17 +29,14 @@ pub(crate) struct RecordOptions {
 }
 
 impl RecordOptions {
-    /// Returns the recorder, if connections are to be recorded.
-    ///
-    /// # Errors
-    /// Fails if the file cannot be written, or if no process could write it.
-    pub(super) fn recorder(&self, execution: Execution) -> Result<Option<Recorder>, Failure> {
-        self.check(execution)?;
+    /// Returns the recorder, if connections are to be recorded. The options were [checked](Self::check)
+    /// before.
+    pub(super) fn recorder(&self) -> Option<Recorder> {
         let recorder = self.record.clone().map(|file| self.writing(file));
         if let Some(recorder) = recorder.clone() {
             at_dump(move || recorder.save_in_background());
         }
-        Ok(recorder)
+        recorder
     }
 
     fn writing(&self, file: PathBuf) -> Recorder {

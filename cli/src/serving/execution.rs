@@ -59,7 +59,7 @@ enum Model {
 }
 
 impl Execution {
-    /// Refuses combinations that make no sense, and prepares what this model needs.
+    /// Prepares what this model needs. It was [checked](Self::check) before.
     pub(crate) fn prepare(
         self,
         places: &mut [Vec<Listen>],
@@ -69,7 +69,6 @@ impl Execution {
             share_budget();
         }
 
-        self.check()?;
         if self.workers.get() == 1 {
             return Ok(());
         }

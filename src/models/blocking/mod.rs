@@ -274,21 +274,22 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
 
         match received {
             Ok(0) => self.call(Session::handle_eof),
-            Ok(count) => take(self, count),
+            Ok(count) => {
+                self.statistics.bytes_read += count as u64;
+                take(self, count);
+            }
             Err(error) if is_passing(&error) => self.pause_if_interrupted(&error),
             Err(error) => self.session.fail(CloseReason::Io(error)),
         }
     }
 
     fn take(&mut self, count: usize) {
-        self.statistics.bytes_read += count as u64;
         let context = context(&self.clock, self.config, &self.stream);
         self.session.handle_data(&self.input[..count], &context);
         self.check_bell();
     }
 
     fn take_expected(&mut self, count: usize) {
-        self.statistics.bytes_read += count as u64;
         self.call(|session, context| session.handle_expected(count, context));
     }
 

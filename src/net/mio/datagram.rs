@@ -163,24 +163,16 @@ impl Datagram {
 
     /// Sends a datagram, from `source` if this socket has several addresses.
     fn send_from(&self, data: &[u8], to: &Address, source: Option<Destination>) -> io::Result<()> {
-        let of_family = |addr: SocketAddr| {
-            if self.is_mapped {
-                socket::mapped(addr)
-            } else {
-                addr
-            }
-        };
-
         let sent = match (&self.kind, to) {
             (Kind::Udp(socket), Address::Udp(addr)) => {
-                let to = of_family(*addr).into();
+                let to = self.of_family(*addr).into();
                 SockRef::from(socket).send_to_with_flags(data, &to, sys::QUIETLY)
             }
             (Kind::Connected(socket, _), _) => {
                 SockRef::from(socket).send_with_flags(data, sys::QUIETLY)
             }
             (Kind::UdpAny(socket, _), Address::Udp(addr)) => {
-                destination::send(socket, data, of_family(*addr), source)
+                destination::send(socket, data, self.of_family(*addr), source)
             }
             (Kind::Unix(socket), Address::Unixgram(path)) => {
                 // A name outside the file system begins with a NUL, which the standard library does
@@ -192,6 +184,15 @@ impl Datagram {
         };
 
         sent.map(drop)
+    }
+
+    /// Returns `addr` as an address of this socket's family.
+    fn of_family(&self, addr: SocketAddr) -> SocketAddr {
+        if self.is_mapped {
+            socket::mapped(addr)
+        } else {
+            addr
+        }
     }
 }
 
@@ -255,12 +256,10 @@ impl Datagram {
         to: &Address,
         source: Option<Destination>,
     ) -> io::Result<()> {
-        let Address::Udp(mut addr) = *to else {
+        let Address::Udp(addr) = *to else {
             return Err(ErrorKind::InvalidInput.into());
         };
-        if self.is_mapped {
-            addr = socket::mapped(addr);
-        }
+        let addr = self.of_family(addr);
         let sent = match &self.kind {
             Kind::Udp(socket) | Kind::Connected(socket, _) => {
                 destination::send_run(socket, data, length, addr, None)

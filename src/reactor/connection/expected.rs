@@ -35,8 +35,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 if count < most && !self.readiness.any(HANGUP) {
                     self.readiness.clear(READABLE);
                 }
-                let read = &mut hub.effects.statistics.bytes_read;
-                *read = read.wrapping_add(count as u64);
+                hub.effects.note_read(count);
                 self.session.handle_expected(count, context);
             }
             Err(error) => self.fail_or_wait(error, READABLE),

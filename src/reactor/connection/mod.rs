@@ -338,8 +338,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 if count < room.len() && !self.readiness.any(HANGUP) {
                     self.readiness.clear(READABLE);
                 }
-                let read = &mut hub.effects.statistics.bytes_read;
-                *read = read.wrapping_add(count as u64);
+                hub.effects.note_read(count);
                 if count >= LENT_LEAST {
                     return self.pass_on(count, hub, context, write_most);
                 }

@@ -39,8 +39,8 @@ impl<S, P: Protocol> Connections<S, P> {
     }
 }
 
-/// Ends the connections that hold the most until all together hold little enough. What was posted for a connection counts in full,
-/// although others may share it, because it waits for the slowest.
+/// Ends the connections that hold the most until all together hold little enough. What was posted for a
+/// connection counts in full, although others may share it, because it waits for the slowest.
 #[cold]
 pub(super) fn shed<S, P: Protocol, N: Net<Stream = S>>(
     slots: &mut Slots<Connection<S, P>>,

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use crate::LOG_TARGET;
 use crate::address::Address;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, DeliveryError};
 use crate::net::Net;
 use crate::reactor::hub::{Effects, Hub};
 use crate::reactor::peer_network::PeerNetwork;
@@ -98,6 +98,18 @@ pub(super) fn uninterrupted(mut send: impl FnMut() -> io::Result<()>) -> io::Res
         }
     }
     sent
+}
+
+/// Returns what the error of a call means, where the system tells no more of a report: usually what
+/// `otherwise` makes of it.
+pub(super) fn of_call(
+    error: io::Error,
+    otherwise: fn(io::Error) -> DeliveryError,
+) -> DeliveryError {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => DeliveryError::TooLong { mtu: None },
+        _ => otherwise(error),
+    }
 }
 
 /// Sends the reply, which may be several datagrams.

@@ -1,12 +1,13 @@
 //! Outbound datagrams: a session that this server has begun, on a socket of its own, which is connected to
 //! the peer. The system gives it what the peer sends, and nothing else.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::mem;
 
 use crate::LOG_TARGET;
 use crate::error::{CloseReason, DeliveryError};
 use crate::net::{Event, Net};
+use crate::reactor::datagram::answer::of_call;
 use crate::reactor::datagram::own::Own;
 use crate::reactor::datagram::peer_session::PeerSession;
 use crate::reactor::datagram::sessions::{Sessions, show};
@@ -32,8 +33,7 @@ impl<P: Protocol, D> Sessions<P, D> {
         mut session: Session<P>,
         hub: &mut Hub<'_, N>,
     ) {
-        let token = self.next_token();
-        self.use_token();
+        let token = self.take_token();
         hub.effects.live += 1;
         hub.effects.outbound += 1;
 
@@ -143,7 +143,8 @@ impl<P: Protocol, D> Sessions<P, D> {
                     Consequence::Skip => {
                         // The error is that of a report, which the queue tells more of.
                         let report = hub.net.undelivered(&mut own.socket);
-                        let error = report.map_or_else(|| of_receive(error), |it| it.error);
+                        let error = report
+                            .map_or_else(|| of_call(error, DeliveryError::Reported), |it| it.error);
                         self.tell_undelivered(slot, &error, &mut own.socket, hub);
                     }
                     Consequence::Pause | Consequence::Fail => {
@@ -211,13 +212,5 @@ impl<P: Protocol, D> Sessions<P, D> {
         hub.effects.outbound -= 1;
         hub.lose(&mut peer.session);
         hub.drop_caught(peer.session);
-    }
-}
-
-/// Returns what an error of receiving means, where the system tells no more of a report.
-fn of_receive(error: io::Error) -> DeliveryError {
-    match error.raw_os_error() {
-        Some(libc::EMSGSIZE) => DeliveryError::TooLong { mtu: None },
-        _ => DeliveryError::Reported(error),
     }
 }

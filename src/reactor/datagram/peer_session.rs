@@ -1,11 +1,11 @@
 //! The session of one peer of a datagram socket: what happened to it, and what it sends.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 
 use crate::LOG_TARGET;
 use crate::error::{CloseReason, Deadline, DeliveryError};
 use crate::net::{Destination, Net};
-use crate::reactor::datagram::answer::uninterrupted;
+use crate::reactor::datagram::answer::{of_call, uninterrupted};
 use crate::reactor::hub::Hub;
 use crate::reactor::peer_network::PeerNetwork;
 use crate::session::{Context, Flags, Protocol, Session, Tick};
@@ -195,7 +195,7 @@ impl<P: Protocol> PeerSession<P> {
                     );
                     hub.effects.statistics.datagrams_dropped += 1;
                     self.session.datagram_dropped(length, context);
-                    *failed = Some(of_send(error));
+                    *failed = Some(of_call(error, DeliveryError::NotSent));
                 }
             }
         }
@@ -286,12 +286,4 @@ impl<P: Protocol> PeerSession<P> {
 
 fn is_of_ip<P: Protocol>(session: &Session<P>) -> bool {
     session.peer().address().socket_addr().is_some()
-}
-
-/// Returns what an error of sending means.
-fn of_send(error: io::Error) -> DeliveryError {
-    match error.raw_os_error() {
-        Some(libc::EMSGSIZE) => DeliveryError::TooLong { mtu: None },
-        _ => DeliveryError::NotSent(error),
-    }
 }

@@ -121,9 +121,11 @@ impl<P: Protocol, D> Sessions<P, D> {
         generation << SLOT_BITS | self.slots.vacant_key()
     }
 
-    /// Notes that the [next token](Self::next_token) is given away.
-    pub(super) fn use_token(&mut self) {
+    /// Gives the [next token](Self::next_token) away.
+    pub(super) fn take_token(&mut self) -> usize {
+        let token = self.next_token();
         self.generation = (self.generation + 1) % FIRST_OF_SESSIONS;
+        token
     }
 
     pub(super) fn generation_of(token: usize) -> u32 {
@@ -139,9 +141,8 @@ impl<P: Protocol, D> Sessions<P, D> {
         admitted: Admitted<P>,
         hub: &mut Hub<'_, N>,
     ) {
-        let token = self.next_token();
+        let token = self.take_token();
         let slot = token & SLOT_MASK;
-        self.use_token();
 
         let mut session = admitted.begin(hub.now());
         session.make_lasting();
@@ -371,7 +372,7 @@ impl<P: Protocol, D> Sessions<P, D> {
         let mut peer = self.slots.remove(slot);
         self.timers.remove(slot);
         peer.release(hub);
-        if peer.session.peer().listener().is_none() {
+        if !peer.is_inbound() {
             self.shrink();
             return self.end_outbound(slot, peer, hub);
         }

@@ -214,7 +214,7 @@ impl Ledger {
     }
 
     /// Records that the protocol was told of a deadline. What it says now is not waited for.
-    pub(super) fn note_deadline(&mut self, number: usize, deadline: Deadline) {
+    pub(super) fn note_deadline_passed(&mut self, number: usize, deadline: Deadline) {
         let account = &mut self.accounts[number];
         account.is_told = true;
         let since = (account.moved, account.wrote);

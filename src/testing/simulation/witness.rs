@@ -390,7 +390,9 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {
         self.check("deadline_passed", Stage::Open, Stage::Ended);
         if let (Place::Wire, Some(number)) = (self.place, self.number.get()) {
-            self.ledger.borrow_mut().note_deadline(number, deadline);
+            self.ledger
+                .borrow_mut()
+                .note_deadline_passed(number, deadline);
         }
         self.protocol.deadline_passed(deadline, transport);
         // Inside a layer it is the session outside that ends, so that deadlines are still asked for.

@@ -95,6 +95,14 @@ fn hear(socket: &UdpSocket, expected: &[u8]) -> std::net::SocketAddr {
     from
 }
 
+/// Says "bye" to the one that says hello.
+fn answers(socket: UdpSocket) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let from = hear(&socket, b"hello");
+        socket.send_to(b"bye", from).unwrap();
+    })
+}
+
 #[test]
 fn a_session_is_begun_has_timers_and_ends() {
     for host in ["127.0.0.1", "::1"] {
@@ -165,10 +173,7 @@ fn a_port_without_a_program_is_told_and_ends_nothing() {
         // It may be there a moment later.
         let back = UdpSocket::bind(at).unwrap();
         back.set_read_timeout(Some(PATIENCE)).unwrap();
-        let peer = thread::spawn(move || {
-            let from = hear(&back, b"hello");
-            back.send_to(b"bye", from).unwrap();
-        });
+        let peer = answers(back);
         reactor.run().unwrap();
         peer.join().unwrap();
         assert_eq!(reactor.statistics().closed_by_protocol, 1);
@@ -179,10 +184,7 @@ fn a_port_without_a_program_is_told_and_ends_nothing() {
 fn a_name_is_looked_up() {
     let (socket, address) = socket("127.0.0.1");
     let port = address.socket_addr().unwrap().port();
-    let peer = thread::spawn(move || {
-        let from = hear(&socket, b"hello");
-        socket.send_to(b"bye", from).unwrap();
-    });
+    let peer = answers(socket);
     let mut reactor = reactor(|_| ());
     let target: Target = format!("udp://127.0.0.1:{port}").parse().unwrap();
     let (caller, _told) = caller();

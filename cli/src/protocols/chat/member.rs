@@ -80,6 +80,12 @@ impl Member {
         frames.transport().charge(held);
     }
 
+    /// Leaves the room, and gives the name back.
+    fn leave(&self, hall: &mut Hall, id: u64) {
+        self.room.leave(id);
+        hall.free(self.number, &self.name);
+    }
+
     /// Does what a line that begins with a slash asks for. Returns what the client is told.
     fn command(&mut self, hall: &mut Hall, id: u64, line: &str) -> String {
         let (command, name) = line.split_once(' ').unwrap_or((line, ""));
@@ -167,8 +173,7 @@ impl FrameProtocol for Member {
     fn hand_over(&mut self, _: &Transport<'_>) -> Option<Vec<u8>> {
         let mut hall = self.room.hall();
         if let Some(id) = self.id {
-            self.room.leave(id);
-            hall.free(self.number, &self.name);
+            self.leave(&mut hall, id);
         }
         let carried = Carried {
             number: self.number,
@@ -193,13 +198,13 @@ impl FrameProtocol for Member {
             let outbox = frames.transport().outbox();
             room.join(&outbox);
             self.id = Some(outbox.id());
-            // A client without a name has its number, which is nobody else's.
+            // A client without a name has its number, which no other client has.
             let _ = hall.rename(carried.number, "", &carried.name);
             (self.number, self.name) = (carried.number, carried.name);
         }
         self.held = carried.held;
         self.wait(frames);
-        hall.wake_if_open(frames.transport().waker());
+        hall.wake_when_open(frames.transport().waker());
         true
     }
 
@@ -208,8 +213,7 @@ impl FrameProtocol for Member {
             return;
         };
         let mut hall = self.room.hall();
-        self.room.leave(id);
-        hall.free(self.number, &self.name);
+        self.leave(&mut hall, id);
         if !self.is_over {
             let name = &self.name;
             self.room.note(&mut hall, id, format_args!("{name} leaves"));

@@ -22,8 +22,8 @@ pub(super) struct Room {
     hall: Arc<Mutex<Hall>>,
 }
 
-/// What members change together. Whoever says something holds the lock, so that all members are there
-/// when it is said, or nobody says anything.
+/// What members change together. A member that says something holds the lock, so that either all members
+/// are there when it is said, or nothing is said.
 #[derive(Default)]
 pub(super) struct Hall {
     /// Members are on their way to or from another process, so nothing is said.
@@ -69,7 +69,7 @@ impl Room {
         lock(&self.hall)
     }
 
-    /// Returns the hall if the room is open, and otherwise has the client woken when it is.
+    /// Returns the hall if the room is open. Otherwise the client is woken when it is.
     pub(super) fn hall_if_open(
         &self,
         waker: impl FnOnce() -> Waker,
@@ -136,8 +136,8 @@ impl Hall {
         self.late.extend(late);
     }
 
-    /// Has a client woken when the room is open, which may be now.
-    pub(super) fn wake_if_open(&mut self, waker: Waker) {
+    /// Wakes a client when the room is open: now, or later.
+    pub(super) fn wake_when_open(&mut self, waker: Waker) {
         match self.is_closed {
             true => self.waiting.push(waker),
             false => waker.wake(),
