@@ -1,5 +1,6 @@
 //! What a loop does for a monitor: it counts its turns, and answers at its desk.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,20 @@ use crate::session::Factory;
 /// How often a loop publishes what it counts. It turns at least so often to measure its lag.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
-/// The most connections that are listed between two turns.
-pub(super) const SLICE: usize = 1_000;
+/// How many connections are listed between two turns: more if the turns are long, so that a list adds no more
+/// than about as much again, and never lasts for very many turns.
+const SLICE: RangeInclusive<usize> = 100..=1_000;
+
+/// More than it takes to list a connection, in nanoseconds, or a slice would make the next one longer.
+const LISTED_IN: usize = 2_000;
 
 /// The loop's side of a monitor.
 pub(super) struct Monitored {
     desk: Arc<Desk>,
     loop_lag: Histogram,
     turn_time: Histogram,
+    /// How long the last turn took.
+    last_turn: Duration,
     /// When the next heartbeat is.
     due: Instant,
     pass: Option<Pass>,
@@ -30,9 +37,16 @@ impl Monitored {
             desk,
             loop_lag: Histogram::default(),
             turn_time: Histogram::default(),
+            last_turn: Duration::ZERO,
             due: now,
             pass: None,
         })
+    }
+
+    /// Returns how many connections to list before the next turn.
+    fn slice(&self) -> usize {
+        let most = usize::try_from(self.last_turn.as_nanos()).unwrap_or(usize::MAX) / LISTED_IN;
+        most.clamp(*SLICE.start(), *SLICE.end())
     }
 }
 
@@ -63,6 +77,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             return;
         };
         monitored.turn_time.record(took);
+        monitored.last_turn = took;
         let is_due = now >= monitored.due;
         if is_due {
             let late = now.saturating_duration_since(monitored.due);
@@ -102,7 +117,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let Some(mut pass) = running.or(pass) else {
             return;
         };
-        let is_over = self.list_slice(&mut pass);
+        let most = self.monitored.as_ref().map_or(0, |it| it.slice());
+        let is_over = self.list_slice(&mut pass, most);
         let now = self.env.clock.now();
         if let Some(monitored) = &mut self.monitored {
             if is_over {
@@ -114,16 +130,16 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         }
     }
 
-    /// Lists the next connections. Returns whether those were the last.
-    fn list_slice(&mut self, pass: &mut Pass) -> bool {
+    /// Lists the next connections, at most `most`. Returns whether those were the last.
+    fn list_slice(&mut self, pass: &mut Pass, most: usize) -> bool {
         let (mut admission, _) = self.lend();
         let is_over = match pass.stage {
-            Stage::Streams => admission.connections.visit(pass, SLICE, &mut admission.hub),
-            Stage::Datagrams => admission.sessions.visit(pass, SLICE, &mut admission.hub),
+            Stage::Streams => admission.connections.visit(pass, most, &mut admission.hub),
+            Stage::Datagrams => admission.sessions.visit(pass, most, &mut admission.hub),
             Stage::Model => {
                 let now = self.env.clock.now();
                 let model = self.model.as_mut();
-                return model.is_none_or(|model| model.visit(pass, SLICE, now));
+                return model.is_none_or(|model| model.visit(pass, most, now));
             }
         };
         if is_over {
@@ -133,7 +149,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 _ => Stage::Model,
             };
         }
-        is_over && pass.stage == Stage::Model && self.list_slice(pass)
+        is_over && pass.stage == Stage::Model && self.list_slice(pass, most)
     }
 
     /// Returns what the loop counts now, all at one moment.

@@ -16,6 +16,7 @@ mod options;
 mod pages;
 mod question;
 mod retiring;
+mod rows;
 mod side_server;
 mod source;
 

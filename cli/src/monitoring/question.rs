@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use serveloop::service::monitor::{Order, Query};
 
 use crate::units::Span;
@@ -80,7 +81,8 @@ pub(crate) enum By {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
-    Ok(Value),
+    /// The value, as it is written: a long list is not taken apart on its way.
+    Ok(Box<RawValue>),
     /// Why not, for people.
     Error(String),
     /// There is no such connection.
@@ -126,10 +128,18 @@ fn duration(name: &str, text: &str) -> Result<Duration, String> {
 }
 
 impl Answer {
+    /// Returns the answer that is this value.
+    pub(crate) fn of(value: &impl Serialize) -> Self {
+        match to_raw_value(value) {
+            Ok(written) => Self::Ok(written),
+            Err(error) => Self::Error(error.to_string()),
+        }
+    }
+
     /// Returns the value, or the problem.
     pub(crate) fn into_result(self) -> io::Result<Value> {
         match self {
-            Self::Ok(value) => Ok(value),
+            Self::Ok(written) => Ok(serde_json::from_str(written.get())?),
             Self::Error(problem) => Err(io::Error::other(problem)),
             Self::Unknown(problem) => Err(io::Error::new(io::ErrorKind::NotFound, problem)),
         }

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use serde_json::{Value, json};
 use serveloop::service::metrics;
-use serveloop::service::monitor::{
-    ConnectionStatus, EndError, Histogram, Listing, Monitor, Query, Snapshot,
-};
+use serveloop::service::monitor::{EndError, Histogram, Listing, Monitor, Query, Snapshot};
 
 use crate::logger::{TARGET, set_level};
 use crate::monitoring::asking::Asking;
+use crate::monitoring::rows::{List, Row};
 use crate::monitoring::{Answer, Question, Selection};
 use crate::signals::{Leaving, raise_drain, raise_hangup};
 use crate::threads::lock;
@@ -105,7 +104,7 @@ impl Source {
 impl Shared {
     fn answer(&self, question: &Question) -> Answer {
         match question {
-            Question::Stats => Answer::Ok(self.stats()),
+            Question::Stats => Answer::of(&self.stats()),
             Question::Ls(selection) => self.list(selection),
             Question::Show { id } => self.show(*id),
             Question::End { id, abort } => self.end(*id, *abort),
@@ -115,7 +114,7 @@ impl Shared {
             }
             Question::Log { level } => set_log_level(level),
             Question::Reload => of_signal(raise_hangup()),
-            Question::Metrics => Answer::Ok(self.metrics().into()),
+            Question::Metrics => Answer::of(&self.metrics()),
             Question::Health => self.health(),
             Question::Ready => self.ready(),
         }
@@ -168,18 +167,18 @@ impl Shared {
 
     fn list(&self, selection: &Selection) -> Answer {
         match selection.query() {
-            Ok(query) => Answer::Ok(self.listing(&self.connections(&query))),
+            Ok(query) => self.listing(&self.connections(&query)),
             Err(problem) => Answer::Error(problem),
         }
     }
 
-    fn listing(&self, listing: &Listing) -> Value {
+    fn listing(&self, listing: &Listing) -> Answer {
         let all = listing.connections.iter();
-        json!({
-            "connections": all.map(|it| self.connection(it)).collect::<Vec<_>>(),
-            "found": listing.found,
-            "unanswered": listing.unanswered,
-            "age": listing.age.as_secs_f64(),
+        Answer::of(&List {
+            age: listing.age.as_secs_f64(),
+            connections: all.map(|it| Row::new(it, &self.about.uris)).collect(),
+            found: listing.found,
+            unanswered: listing.unanswered,
         })
     }
 
@@ -187,30 +186,10 @@ impl Shared {
         let listing = self.connections(&Query::default());
         let found = listing.connections.iter().find(|it| it.id() == id);
         match found {
-            Some(connection) => Answer::Ok(self.connection(connection)),
+            Some(connection) => Answer::of(&Row::new(connection, &self.about.uris)),
             None if listing.unanswered > 0 => unanswered(),
             None => unknown(id),
         }
-    }
-
-    fn connection(&self, connection: &ConnectionStatus) -> Value {
-        let peer = &connection.peer;
-        let listener = peer.listener();
-        let uri = listener.and_then(|number| self.about.uris.get(number));
-        json!({
-            "id": connection.id(),
-            "peer": peer.address().to_string(),
-            "via": peer.via().map(ToString::to_string),
-            "local": connection.local_address.as_ref().map(ToString::to_string),
-            "listener": listener,
-            "listening": uri,
-            "age": connection.age.as_secs_f64(),
-            "idle": connection.idle.map(|idle| idle.as_secs_f64()),
-            "received": connection.received,
-            "sent": connection.sent,
-            "held": connection.held,
-            "state": connection.state.name(),
-        })
     }
 
     fn end(&self, id: u64, abort: bool) -> Answer {
@@ -226,7 +205,7 @@ impl Shared {
             Err(EndError::Unanswered) if !self.is_on_loop => unanswered(),
             Ok(()) | Err(EndError::Unanswered) => {
                 log::info!(target: TARGET, id = id; "connection {id} is ended on request");
-                Answer::Ok(json!({ "ended": id }))
+                Answer::of(&json!({ "ended": id }))
             }
             Err(_) => unknown(id),
         }
@@ -254,7 +233,7 @@ impl Shared {
     fn health(&self) -> Answer {
         let snapshot = self.snapshot();
         match snapshot.age < STUCK {
-            true => Answer::Ok("ok".into()),
+            true => Answer::of(&"ok"),
             false => Answer::Error(stuck(&snapshot)),
         }
     }
@@ -266,7 +245,7 @@ impl Shared {
         match self.snapshot() {
             Snapshot { loops: 0, .. } => Answer::Error("the server does not serve yet".to_owned()),
             snapshot if snapshot.age >= STUCK => Answer::Error(stuck(&snapshot)),
-            _ => Answer::Ok("ready".into()),
+            _ => Answer::of(&"ready"),
         }
     }
 
@@ -299,7 +278,7 @@ fn unanswered() -> Answer {
 
 fn of_signal(raised: std::io::Result<()>) -> Answer {
     match raised {
-        Ok(()) => Answer::Ok(json!({})),
+        Ok(()) => Answer::of(&json!({})),
         Err(error) => Answer::Error(error.to_string()),
     }
 }
@@ -308,7 +287,7 @@ fn set_log_level(level: &str) -> Answer {
     match level.parse::<LevelFilter>() {
         Ok(parsed) => {
             set_level(Some(parsed));
-            Answer::Ok(json!({ "level": parsed.to_string().to_lowercase() }))
+            Answer::of(&json!({ "level": parsed.to_string().to_lowercase() }))
         }
         Err(_) => Answer::Error(format!(
             "log level {level:?}: use one of off, error, warn, info, debug, trace"

@@ -3,7 +3,7 @@
 //!
 //! A [`Monitor`] is for other threads: a page for Prometheus ([`metrics`](crate::service::metrics)), an
 //! administrator's console, a test. Nothing that it does holds up a loop. It leaves a request and ends
-//! the loop's wait, and the loop answers between two turns, in slices of at most 1,000 connections. A loop
+//! the loop's wait, and the loop answers between two turns, in slices of 100 to 1,000 connections. A loop
 //! that does not answer in time, because a handler blocks it, is told of with what it published last,
 //! which is at most a quarter of a second older than the trouble.
 //!
@@ -114,7 +114,7 @@ impl Monitor {
     }
 
     /// Sets how long this monitor waits for a loop to answer, 250 ms by default. For a list it waits
-    /// so long for each 1,000 connections, and 20 times so long for all.
+    /// so long for each slice of at most 1,000 connections, and 20 times so long for all.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
