@@ -151,7 +151,12 @@ impl Run {
     /// Has an order obeyed on every loop, and returns what is listed there.
     #[track_caller]
     fn order(&self, order: Order) -> Vec<u64> {
-        let lists = matches!(order, Order::List);
+        let count = match order {
+            Order::List => 2 * self.loops(),
+            // The others may end before they are woken.
+            Order::Shutdown => 1,
+            _ => self.loops(),
+        };
         *self.factory.orders.lock().unwrap() = Some(order);
         self.factory
             .wakers
@@ -159,7 +164,7 @@ impl Run {
             .unwrap()
             .iter()
             .for_each(Waker::wake);
-        let told = self.hear(self.loops() * if lists { 2 } else { 1 });
+        let told = self.hear(count);
         let listed = told.into_iter().filter_map(|told| match told {
             Told::Listed(ids) => Some(ids),
             _ => None,
