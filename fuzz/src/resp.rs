@@ -10,7 +10,7 @@ use serveloop_resp::{ErrorReply, Reply, Request, Resp, Service};
 use crate::input::{Input, pieces, spelled};
 
 /// What some bytes mean in a stream, so that requests are not found by luck alone.
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 30] = [
     "\r\n",
     "*1\r\n",
     "*2\r\n",
@@ -35,6 +35,12 @@ const WORDS: [&str; 24] = [
     "'a b' ",
     "\"\\x41\" ",
     "get b\r\n",
+    "multi\r\n",
+    "*1\r\n$5\r\nMULTI\r\n",
+    "exec\r\n",
+    "discard\r\n",
+    "watch a b\r\n",
+    "unwatch\r\n",
 ];
 
 /// The limits, the places of the cuts, and the stream. However that is cut, the requests are those of
@@ -126,6 +132,7 @@ fn stored(pieces: &[&[u8]], most: model::Most) -> String {
     let settings = Settings {
         max_memory: Some(1_500),
         eviction: Eviction::VolatileTtl,
+        max_transaction: 300,
         ..Settings::default()
     };
     let store = Store::new(settings);

@@ -177,6 +177,7 @@ impl Protocol {
         match self {
             Self::Command(options) => options.needs(),
             Self::Memcached(options) => options.needs(),
+            Self::Resp(options) => options.needs(),
             _ => Vec::new(),
         }
     }

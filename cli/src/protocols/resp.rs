@@ -10,7 +10,7 @@ use serveloop_resp::Resp;
 use serveloop_resp::store::{self, Settings, Store};
 
 use crate::failure::Failure;
-use crate::serving::{BoundServer, Chore, Execution};
+use crate::serving::{BoundServer, Chore, Execution, Need};
 use crate::units::Size;
 
 /// With a thread for each connection, the loop looks so often for keys that have expired.
@@ -40,12 +40,16 @@ const REPLY_HEADER: usize = 64;
 ///   incr visits
 ///   :2
 ///
-/// COMMAND LIST lists them: values with and without a deadline, counters, SCAN, PUBLISH and SUBSCRIBE,
-/// INFO, CLIENT. Replies and errors are those of Redis 7. There is one database of strings, no password,
-/// no MULTI and no scripts, and nothing is kept on disk.
+/// COMMAND LIST lists them: values with and without a deadline, counters, SCAN, transactions (MULTI and
+/// WATCH), PUBLISH and SUBSCRIBE, INFO, CLIENT. Replies and errors are those of Redis 7. There is one
+/// database of strings, no password and no scripts, and nothing is kept on disk.
 ///
 /// --max-memory limits keys and values; what does not fit replaces keys that were not used for long.
-/// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. While a client listens to channels, its --idle-timeout is at least an hour.
+/// What a client queues between MULTI and EXEC has at most --max-transaction bytes. EXEC runs all of it
+/// at once, also with --workers, and other clients wait meanwhile.
+///
+/// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. While a client
+/// listens to channels, its --idle-timeout is at least an hour.
 ///
 /// All clients share the keys, also with --workers and with --model threaded. This protocol works
 /// neither over datagrams nor with --model forking.
@@ -58,9 +62,14 @@ pub(crate) struct RespOptions {
     /// What happens to keys when that memory is used up
     #[arg(long, value_enum, default_value_t)]
     eviction: Eviction,
+    /// The most memory for what one client queues in a transaction, and for the keys that it watches
+    #[arg(long, value_name = "SIZE", default_value_t = Size::from(TRANSACTION_USUAL))]
+    max_transaction: Size,
 }
 
 const MEMORY_USUAL: usize = 256 << 20;
+
+const TRANSACTION_USUAL: usize = 16 << 20;
 
 /// The option `--eviction`, with the names that Redis has for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -102,6 +111,20 @@ impl RespOptions {
         Ok(())
     }
 
+    /// Returns what a transaction needs that may be longer than usual.
+    pub(super) fn needs(&self) -> Vec<Need> {
+        let bytes = usize::from(self.max_transaction);
+        let need = Need {
+            option: "max_transaction",
+            bytes,
+            limit: "max_buffered",
+        };
+        (bytes > TRANSACTION_USUAL)
+            .then_some(need)
+            .into_iter()
+            .collect()
+    }
+
     pub(super) fn serve(
         self,
         server: BoundServer,
@@ -130,6 +153,7 @@ impl RespOptions {
             max_memory: Some(max_memory).filter(|bytes| *bytes > 0),
             eviction: self.eviction.into(),
             max_value: room.saturating_sub(REPLY_HEADER).min(limits.max_frame),
+            max_transaction: usize::from(self.max_transaction).min(config.max_buffered / 2),
         }
     }
 }
@@ -173,12 +197,11 @@ mod tests {
     #[test]
     fn memory_and_eviction_are_as_the_crate_has_them() {
         let usual = Settings::default();
-        let Settings {
-            max_memory,
-            eviction,
-            ..
-        } = settings("resp");
-        assert_eq!((max_memory, eviction), (usual.max_memory, usual.eviction));
+        let typed = settings("resp");
+        assert_eq!(
+            (typed.max_memory, typed.eviction, typed.max_transaction),
+            (usual.max_memory, usual.eviction, usual.max_transaction)
+        );
     }
 
     #[test]
@@ -189,6 +212,26 @@ mod tests {
         assert_eq!(settings("resp --max-memory 0").max_memory, None);
         let typed = settings("resp --eviction volatile-ttl");
         assert_eq!(typed.eviction, store::Eviction::VolatileTtl);
+    }
+
+    #[test]
+    fn a_transaction_fits_what_connections_hold() {
+        let needed = |typed: &str| {
+            let typed = Typed::parse_from(typed.split_whitespace());
+            typed.options.needs().iter().map(|need| need.bytes).sum()
+        };
+        assert_eq!(
+            [needed("resp"), needed("resp --max-transaction 1KiB")],
+            [0, 0]
+        );
+        assert_eq!(needed("resp --max-transaction 64MiB"), 64 << 20);
+
+        let typed = Typed::parse_from(["resp"]);
+        let mut config = Config::default();
+        config.max_buffered = 8 << 20;
+        assert_eq!(typed.options.settings(&config).max_transaction, 4 << 20);
+        let typed = settings("resp --max-transaction 1KiB");
+        assert_eq!(typed.max_transaction, 1 << 10);
     }
 
     #[test]

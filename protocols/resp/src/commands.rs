@@ -174,14 +174,25 @@ impl<H> Commands<H> {
     /// arguments.
     #[inline]
     pub fn find(&self, request: Request<'_>) -> Result<(&Command, &H), ErrorReply> {
-        let arguments = request.arguments();
-        let Some((command, handler)) = self.get(request.name()) else {
-            return Err(ErrorReply::unknown_command(request.name(), arguments));
-        };
-        if !(command.least..=command.most).contains(&arguments.len()) {
-            return Err(ErrorReply::wrong_number_of_arguments(command.name));
+        self.callable(request).ok_or_else(|| self.refusal(request))
+    }
+
+    /// Returns the same, or `None` instead of an error.
+    #[inline]
+    pub(crate) fn callable(&self, request: Request<'_>) -> Option<(&Command, &H)> {
+        let (command, handler) = self.get(request.name())?;
+        let counts = command.least..=command.most;
+        counts
+            .contains(&request.arguments().len())
+            .then_some((command, handler))
+    }
+
+    #[cold]
+    fn refusal(&self, request: Request<'_>) -> ErrorReply {
+        match self.get(request.name()) {
+            Some((command, _)) => ErrorReply::wrong_number_of_arguments(command.name),
+            None => ErrorReply::unknown_command(request.name(), request.arguments()),
         }
-        Ok((command, handler))
     }
 
     /// Answers `COMMAND` with these arguments: all commands, or what a subcommand asks for, `COUNT`,

@@ -91,6 +91,10 @@
 //! [`Commands::describe`] answers `COMMAND`. Everything else that a client sends unasked, such as `CLIENT
 //! SETINFO`, may be an unknown command.
 //!
+//! # Transactions
+//! A service that offers `MULTI` and `EXEC` has a [`Transaction`] for each connection, which queues requests
+//! within a limit, and [`Reply::element`] writes the outcome of each. The store has them with `WATCH`.
+//!
 //! # Pushed data
 //! [`pushed`] makes messages such as those of channels, a [`Group`](serveloop::service::Group) or an
 //! [`Outbox`](serveloop::service::Outbox) sends them, and [`Service::awaits`] says whether one that is on
@@ -126,9 +130,11 @@ mod reply;
 mod request;
 mod resp;
 pub mod store;
+mod transaction;
 
 pub use commands::{Command, Commands};
 pub use error_reply::ErrorReply;
 pub use reply::{Reply, Version, pushed};
 pub use request::{Arguments, FromArguments, Request};
 pub use resp::{Resp, Service};
+pub use transaction::{Queued, Transaction};

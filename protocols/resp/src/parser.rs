@@ -148,10 +148,15 @@ impl Parser {
     }
 
     fn parse_count(&mut self, data: &[u8], most: Most) -> Result<bool, Broken> {
-        let Some((line, end)) = line(data, 0, Broken::CountLine)? else {
-            return Ok(false);
+        let (count, end) = match short_line(b'*', data) {
+            Some(found) => found,
+            None => {
+                let Some((line, end)) = line(data, 0, Broken::CountLine)? else {
+                    return Ok(false);
+                };
+                (number::integer(&line[1..]).ok_or(Broken::Count)?, end)
+            }
         };
-        let count = number::integer(&line[1..]).ok_or(Broken::Count)?;
 
         // An array of no words is skipped.
         let count = usize::try_from(count).unwrap_or(0);
@@ -165,12 +170,17 @@ impl Parser {
 
     #[inline]
     fn parse_word(&mut self, data: &[u8], most: Most) -> Result<bool, Broken> {
-        let Some((line, start)) = line(data, self.seen, Broken::LengthLine)? else {
-            return Ok(false);
-        };
-        let length = match line {
-            [b'$', digits @ ..] => number::integer(digits).ok_or(Broken::Length)?,
-            _ => return Err(Broken::NoBulk(data[self.seen])),
+        let (length, start) = match short_line(b'$', &data[self.seen..]) {
+            Some((length, end)) => (length, self.seen + end),
+            None => {
+                let Some((line, start)) = line(data, self.seen, Broken::LengthLine)? else {
+                    return Ok(false);
+                };
+                let [b'$', digits @ ..] = line else {
+                    return Err(Broken::NoBulk(data[self.seen]));
+                };
+                (number::integer(digits).ok_or(Broken::Length)?, start)
+            }
         };
 
         // Refused before its bytes have arrived.
@@ -217,6 +227,25 @@ impl Parser {
             BadLine::Foreign => Broken::Foreign,
         })?;
         Ok(Some(at + 1))
+    }
+}
+
+/// Returns the number in the line that begins `data`, and the place behind it, if it is of that type and
+/// has one or two digits. Most lines are so short.
+#[inline]
+fn short_line(kind: u8, data: &[u8]) -> Option<(i64, usize)> {
+    let digit = |byte: u8| i64::from(byte - b'0');
+    match *data {
+        [first, one @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => Some((digit(one), 4)),
+        [
+            first,
+            ten @ b'1'..=b'9',
+            one @ b'0'..=b'9',
+            b'\r',
+            b'\n',
+            ..,
+        ] if first == kind => Some((digit(ten) * 10 + digit(one), 5)),
+        _ => None,
     }
 }
 
@@ -300,6 +329,8 @@ mod tests {
             ("*1\rx", Broken::NoLineEnd),
             ("*1\r\n:1\r\n", Broken::NoBulk(b':')),
             ("*1\r\n$-1\r\n", Broken::Length),
+            ("*1\r\n$01\r\na\r\n", Broken::Length),
+            ("*1\r\n*1\r\na\r\n", Broken::NoBulk(b'*')),
             ("*1\r\n$191\r\n", Broken::Length),
             ("*1\r\n$99999999999999999999\r\n", Broken::Length),
             ("*1\r\n$1\r\nab\r\n", Broken::NoLineEnd),

@@ -174,6 +174,15 @@ impl Reply {
         }
     }
 
+    /// Writes that there is no array, for example because a transaction was not executed.
+    pub fn null_array(&mut self) {
+        let null: &[u8] = match self.version {
+            Version::Resp2 => b"*-1\r\n",
+            Version::Resp3 => b"_\r\n",
+        };
+        self.raw(null);
+    }
+
     /// Begins an array of `length` elements, which follow.
     pub fn array(&mut self, length: usize) {
         self.length(b'*', length);
@@ -208,6 +217,40 @@ impl Reply {
     pub fn error(&mut self, error: &ErrorReply) {
         let code = error.code().as_bytes();
         self.error_line(&[code, b" ", error.message()].concat());
+    }
+
+    /// Writes one element of an array with a handler. If it fails, or if what it writes does not fit,
+    /// the element is that error, and the elements before and after it stay. If not even errors fit any
+    /// more, the whole reply is replaced by one.
+    ///
+    /// ```
+    /// use serveloop_resp::{Arguments, ErrorReply, Reply};
+    ///
+    /// /// DOUBLED NUMBER ...: a number or an error for each.
+    /// fn doubled(arguments: &mut Arguments<'_>, reply: &mut Reply) -> Result<(), ErrorReply> {
+    ///     reply.array(arguments.len());
+    ///     while arguments.len() > 0 {
+    ///         reply.element(|reply| {
+    ///             let number: i64 = arguments.parse()?;
+    ///             reply.integer(number.checked_mul(2).ok_or(ErrorReply::OVERFLOW)?);
+    ///             Ok(())
+    ///         });
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = doubled;
+    /// ```
+    pub fn element(&mut self, handler: impl FnOnce(&mut Self) -> Result<(), ErrorReply>) {
+        let was_too_long = self.is_too_long;
+        let start = std::mem::replace(&mut self.start, self.bytes.len());
+        let outcome = handler(self);
+
+        // What does not fit as a whole is replaced as a whole.
+        if !was_too_long {
+            self.finish(outcome);
+            self.is_too_long = self.bytes.len() > self.most;
+        }
+        self.start = start;
     }
 
     /// Begins the reply to the next request.
@@ -358,6 +401,7 @@ mod tests {
             ":-9223372036854775808\r\n",
         );
         check(Reply::null, "$-1\r\n", "_\r\n");
+        check(Reply::null_array, "*-1\r\n", "_\r\n");
         check(|reply| reply.array(2), "*2\r\n", "*2\r\n");
         check(|reply| reply.map(2), "*4\r\n", "%2\r\n");
         check(|reply| reply.set(2), "*2\r\n", "~2\r\n");
@@ -402,6 +446,38 @@ mod tests {
             "x".repeat(100)
         );
         assert_eq!(text, expected);
+    }
+
+    /// Writes an array of elements, each a string of one of the lengths, or an error for 0.
+    fn elements(most: usize, lengths: &[usize]) -> String {
+        let mut reply = Reply::new(Version::Resp2, most);
+        reply.ok();
+        reply.begin();
+        reply.array(lengths.len());
+        for length in lengths {
+            reply.element(|reply| {
+                reply.bulk(&vec![b'x'; *length]);
+                (*length > 0).then_some(()).ok_or(ErrorReply::SYNTAX)
+            });
+        }
+        reply.finish(Ok(()));
+        String::from_utf8(reply.bytes).unwrap()
+    }
+
+    #[test]
+    fn an_error_concerns_one_element() {
+        assert_eq!(
+            elements(1_000, &[1, 0, 2]),
+            "+OK\r\n*3\r\n$1\r\nx\r\n-ERR syntax error\r\n$2\r\nxx\r\n"
+        );
+        let too_long = "-ERR the reply is longer than the server's max_reply allows\r\n";
+        assert_eq!(
+            elements(200, &[1, 200, 2]),
+            format!("+OK\r\n*3\r\n$1\r\nx\r\n{too_long}$2\r\nxx\r\n")
+        );
+        // Not even the errors fit, or not even the array.
+        assert_eq!(elements(200, &[300; 4]), format!("+OK\r\n{too_long}"));
+        assert_eq!(elements(20, &[1, 0]), format!("+OK\r\n{too_long}"));
     }
 
     #[test]

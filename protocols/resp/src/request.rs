@@ -50,14 +50,19 @@ impl<'a> Request<'a> {
             words: self.words[1..].iter(),
         }
     }
+
+    /// Returns all words.
+    pub(crate) fn words(&self) -> Arguments<'a> {
+        Arguments {
+            bytes: self.bytes,
+            words: self.words.iter(),
+        }
+    }
 }
 
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = self.words.iter();
-        f.debug_list()
-            .entries(words.map(|word| String::from_utf8_lossy(word.of(self.bytes))))
-            .finish()
+        self.words().fmt(f)
     }
 }
 

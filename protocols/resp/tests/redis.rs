@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,11 @@ impl Drop for Redis {
 }
 
 fn ours() -> MemorySession<Resp<Connection>> {
-    MemorySession::new(Resp::new(Store::new(Settings::default()).connection()))
+    of(&Store::new(Settings::default()))
+}
+
+fn of(store: &Arc<Store>) -> MemorySession<Resp<Connection>> {
+    MemorySession::new(Resp::new(store.connection()))
 }
 
 /// Sends everything to redis-server and returns all that it answers until the end.
@@ -319,6 +324,10 @@ impl Random {
 
 fn command(random: &mut Random) -> Vec<&'static str> {
     let shape = random.pick(&SHAPES);
+    words_of(shape, random)
+}
+
+fn words_of(shape: &'static str, random: &mut Random) -> Vec<&'static str> {
     let word = |word: &'static str| match word.strip_prefix('[').and_then(|it| it.strip_suffix(']'))
     {
         Some(kind) => random.pick(choices(kind)),
@@ -328,7 +337,7 @@ fn command(random: &mut Random) -> Vec<&'static str> {
 }
 
 /// What one client says about channels. It hears what it publishes, so everything is on one connection.
-const TALKS: [&str; 11] = [
+const TALKS: [&str; 19] = [
     "subscribe a a b|unsubscribe b|psubscribe a*|ping|ping hi|get a|unsubscribe|unsubscribe|punsubscribe x|punsubscribe|get a",
     "unsubscribe|unsubscribe a b|punsubscribe|punsubscribe a",
     "subscribe|psubscribe|publish a|pubsub|pubsub frob|pubsub channels a b|pubsub numpat a",
@@ -340,6 +349,14 @@ const TALKS: [&str; 11] = [
     "set a 1|getex a persist ex 5|getex a ex 10 px 10|getex a ex|flushall sync async|flushdb frob|set a 2 ex 5 ex 50|set a 2 ex 5 px 5|ttl a",
     "auth a|auth default a|auth x a|auth a b c|auth|hello 2 auth x y|hello 3 auth default|hello 2 auth x",
     "config get save|config get|config frob|command count x|client frob|client id x|client setname|client no-evict x",
+    "multi|multi|set a 1|get a|incr a|exec|exec|discard|multi|get a|discard|get a|multi|exec",
+    "multi|watch a|set a b|incr a|get a|strlen a|exec|multi|get|get a|exec|get a|multi|nothing|exec|exec",
+    "multi|exec x|exec|exec x|multi x|discard x|watch|unwatch x|watch a|exec x|multi|set a 1|exec|unwatch",
+    "multi|client frob|exec|multi|client id x|exec|multi|config frob|exec|multi|config get|exec|multi|config resetstat x|exec|multi|pubsub frob|exec|multi|pubsub numpat x|exec|multi|command count x|exec|multi|command frob|exec|multi|pubsub channels a b|client setname a|exec|client getname",
+    "watch a|set a 1|multi|get a|exec|multi|get a|exec|watch a b|get a|multi|get a|exec|watch a|unwatch|set a 2|multi|get a|unwatch|exec|watch a|del a|multi|exec|watch a|del a|multi|exec",
+    "multi|subscribe a b|get a|ping|exec|get a|multi|exec|ping|reset|multi|unsubscribe|psubscribe a*|punsubscribe|get b|exec|get b",
+    "watch a|multi|set a 1|reset|exec|get a|watch a|reset|set a 1|multi|get a|exec|multi|auth x|hello 4|hello 3 auth x y|select 0|select 1|auth default x|exec|multi|quit|get a",
+    "watch a|set a 1|hello 3 auth x y|multi|get a|exec|multi|set a|get a|discard|watch a|append a x|multi|discard|multi|get a|exec",
 ];
 
 #[test]
@@ -374,8 +391,11 @@ fn read_value(stream: &mut UnixStream, reply: &mut Vec<u8>) {
     let kind = reply[start];
     let line = String::from_utf8_lossy(&reply[start + 1..reply.len() - 2]).into_owned();
     match (kind, line.parse::<i64>()) {
-        (b'$', Ok(length @ 0..)) => read_bytes(stream, length as usize + 2, reply),
-        (b'*', Ok(length @ 0..)) => (0..length).for_each(|_| read_value(stream, reply)),
+        (b'$' | b'=', Ok(length @ 0..)) => read_bytes(stream, length as usize + 2, reply),
+        (b'*' | b'~' | b'>', Ok(length @ 0..)) => {
+            (0..length).for_each(|_| read_value(stream, reply))
+        }
+        (b'%', Ok(length @ 0..)) => (0..length * 2).for_each(|_| read_value(stream, reply)),
         _ => {}
     }
 }
@@ -400,6 +420,82 @@ fn comparable(words: &[&str], reply: &[u8]) -> String {
         }
         _ => text,
     }
+}
+
+/// What clients say about transactions, besides ordinary commands. Two speak at the same keys.
+const TRANSACTIONS: [&str; 12] = [
+    "multi",
+    "multi",
+    "multi",
+    "exec",
+    "exec",
+    "exec",
+    "exec",
+    "discard",
+    "watch [k] [k]",
+    "watch [k]",
+    "unwatch",
+    "watch",
+];
+
+/// Whatever each does between `WATCH`, `MULTI` and `EXEC` of the other one, and in either version.
+#[test]
+fn transactions_of_two_clients_are_those_of_redis() {
+    let Some(redis) = Redis::start("transactions") else {
+        return;
+    };
+    for seed in 0..60 {
+        let mut random = Random(seed * 104_729 + 3);
+        let store = Store::new(Settings::default());
+        let mut clients: Vec<_> = (0..2).map(|_| (redis.connect(), of(&store))).collect();
+        ask(&mut clients[0], &["flushall"]);
+        if seed % 2 == 1 {
+            // The greeting has numbers of the servers.
+            let hello = request(&["hello", "3"]);
+            clients[1].0.write_all(&hello).expect("a server");
+            reply_of(&mut clients[1].0);
+            clients[1].1.receive(&hello);
+            clients[1].1.sent();
+        }
+
+        let mut said = Vec::new();
+        for _ in 0..300 {
+            let speaker = random.below(2);
+            let words = match random.below(3) {
+                0 => words_of(random.pick(&TRANSACTIONS), &mut random),
+                _ => command(&mut random),
+            };
+            // Times and orders differ, which inside of an array is hard to see.
+            if matches!(
+                words[0],
+                "ttl" | "pttl" | "expiretime" | "pexpiretime" | "keys" | "scan"
+            ) {
+                continue;
+            }
+            said.push(format!("{speaker}: {}", words.join(" ")));
+            let (theirs, ours) = ask(&mut clients[speaker], &words);
+            assert_eq!(
+                ours,
+                theirs,
+                "seed {seed}: {:#?}",
+                &said[said.len().saturating_sub(30)..]
+            );
+        }
+    }
+}
+
+/// Asks both servers.
+fn ask(
+    client: &mut (UnixStream, MemorySession<Resp<Connection>>),
+    words: &[&str],
+) -> (String, String) {
+    let request = request(words);
+    client.0.write_all(&request).expect("a server");
+    let theirs = reply_of(&mut client.0);
+    client.1.receive(&request);
+    let ours = client.1.sent();
+    let text = |reply: Vec<u8>| String::from_utf8_lossy(&reply).into_owned();
+    (text(theirs), text(ours))
 }
 
 #[test]

@@ -76,6 +76,37 @@ fn listener() -> Exchange {
         .in_turns()
 }
 
+/// Transactions. Whatever others that hold this conversation do, between the commands of one there is
+/// nothing else, and a client that changes what it watches fails.
+fn transactions() -> Exchange {
+    let exec = "*4\r\n:1\r\n-ERR value is not an integer or out of range\r\n$1\r\n1\r\n:1\r\n";
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    let arity = "-ERR wrong number of arguments for 'get' command\r\n";
+    Exchange::new(request(&["WATCH", "nothing"]), "+OK\r\n")
+        .then("multi\r\n", "+OK\r\n")
+        .then(request(&["INCR", "t"]), "+QUEUED\r\n")
+        .then(request(&["INCRBY", "t", "x"]), "+QUEUED\r\n")
+        .then(request(&["GET", "t"]), "+QUEUED\r\n")
+        .then(request(&["DEL", "t"]), "+QUEUED\r\n")
+        .then("exec\r\n", exec)
+        .then("watch v t\r\nset v 1\r\nmulti\r\n", "+OK\r\n+OK\r\n+OK\r\n")
+        .then(request(&["SET", "t", "x"]), "+QUEUED\r\n")
+        .then("exec\r\n", "*-1\r\n")
+        .then(
+            "multi\r\nget\r\nexec\r\n",
+            ["+OK\r\n", arity, aborted].concat(),
+        )
+        .then("watch a\r\nmulti\r\ndiscard\r\n", "+OK\r\n+OK\r\n+OK\r\n")
+}
+
+/// Leaves in the middle of a transaction.
+fn undecided() -> Exchange {
+    Exchange::new(
+        "watch t v\r\nmulti\r\nset t 1\r\n",
+        "+OK\r\n+OK\r\n+QUEUED\r\n",
+    )
+}
+
 fn simulation() -> Simulation<impl FnMut() -> Server> {
     let long = "x".repeat(300);
     let pipelined = request(&["ECHO", &long]).repeat(20);
@@ -86,6 +117,9 @@ fn simulation() -> Simulation<impl FnMut() -> Server> {
         .client(Exchange::new(pipelined, echoed))
         .client(Exchange::new("ping\r\nquit\r\n", "+PONG\r\n+OK\r\n").ends_last())
         .client(listener())
+        .client(transactions())
+        .client(transactions().in_turns())
+        .client(undecided())
         .client(Exchange::default())
 }
 

@@ -81,6 +81,10 @@ fn what_cannot_share_the_keys_is_refused() {
             &["--eviction", "some"],
             "invalid value 'some' for '--eviction <EVICTION>'",
         ),
+        (
+            &["--max-transaction", "1GiB", "--max-buffered", "256MiB"],
+            "--max-buffered must be at least --max-transaction",
+        ),
     ] {
         let outcome = Outcome::new(&[&["serve", "resp"], options].concat());
         assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
@@ -266,4 +270,56 @@ fn what_is_published_is_heard_by_all() {
         served.signal(Signal::TERM);
         assert_eq!(served.exit_code(), Some(0), "{model:?}");
     }
+}
+
+/// Two clients on other loops or threads change what one watches, and each `EXEC` is one step.
+#[test]
+fn transactions_hold_in_every_model() {
+    for model in [&[][..], &["--workers", "2"], &["--model", "threaded"]] {
+        let served = serve(model);
+        // With two workers, one of this many clients is on the other loop.
+        let mut clients: Vec<_> = (0..8).map(|_| served.connect()).collect();
+        for at in 0..clients.len() {
+            check(
+                &mut clients[at],
+                &[
+                    ("watch sum", "+OK"),
+                    ("multi", "+OK"),
+                    ("incr sum", "+QUEUED"),
+                ],
+            );
+        }
+        let mut other = served.connect();
+        for at in 0..8 {
+            check(&mut other, &[("incr other", &format!(":{}", at + 1))]);
+        }
+        // Only the first finds the key as it was.
+        for (at, client) in clients.iter_mut().enumerate() {
+            let outcome = if at == 0 { "*1 :1" } else { "*-1" };
+            check(client, &[("exec", outcome)]);
+        }
+        check(&mut clients[7], &[("mget sum other", "*2 $1 1 $1 8")]);
+    }
+}
+
+#[test]
+fn transactions_are_limited() {
+    let served = serve(&["--max-transaction", "1KiB"]);
+    let mut client = served.connect();
+    check(&mut client, &[("multi", "+OK")]);
+    let long = "x".repeat(1_000);
+    client.send(&format!("set a {long}\r\n"));
+    client.expect(
+        "-ERR the transaction takes more memory than the server's max_transaction allows\r\n",
+    );
+    client.send("exec\r\n");
+    client.expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
+    check(&mut client, &[("multi", "+OK"), ("exec", "*0")]);
+
+    // A limit of all connections rises with it.
+    let served = serve(&["--max-transaction", "1GiB"]);
+    check(
+        &mut served.connect(),
+        &[("multi", "+OK"), ("ping", "+QUEUED"), ("exec", "*1 +PONG")],
+    );
 }

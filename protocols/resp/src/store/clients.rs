@@ -24,8 +24,15 @@ pub(super) struct Client {
     ended: AtomicBool,
     waker: Waker,
     subscriptions: Subscriptions,
+    /// How many commands of a transaction are queued; negative without one.
+    queued: AtomicI64,
+    /// How many keys it watches.
+    watched: AtomicUsize,
     pub(super) named: Mutex<Named>,
 }
+
+/// How many commands are queued if there is no transaction, as `CLIENT LIST` shows it.
+const NO_TRANSACTION: i64 = -1;
 
 /// How many channels and patterns a client listens to.
 #[derive(Debug, Default)]
@@ -72,6 +79,17 @@ impl Client {
             .store(patterns, Ordering::Relaxed);
     }
 
+    /// Notes how many commands are queued, if a transaction has begun, and how many keys are watched.
+    pub(super) fn note_transaction(&self, queued: Option<usize>, watched: usize) {
+        let queued = queued.map_or(NO_TRANSACTION, |queued| queued as i64);
+        self.queued.store(queued, Ordering::Relaxed);
+        self.watched.store(watched, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_watching(&self) -> bool {
+        self.watched.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn named(&self) -> MutexGuard<'_, Named> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,7 +117,13 @@ impl Client {
     ) {
         let seconds = |since: i64| (now - since).max(0) / 1_000;
         let named = self.named().clone();
-        let flags = if self.is_subscriber() { 'P' } else { 'N' };
+        let queued = self.queued.load(Ordering::Relaxed);
+        let flags = match (self.is_subscriber(), queued != NO_TRANSACTION) {
+            (false, false) => "N",
+            (false, true) => "x",
+            (true, false) => "P",
+            (true, true) => "Px",
+        };
         let command = name_of(self.command.load(Ordering::Relaxed));
 
         let mut head = String::new();
@@ -112,11 +136,12 @@ impl Client {
         );
         let _ = write!(
             tail,
-            " age={} idle={} flags={flags} db=0 sub={} psub={} ssub=0 multi=-1 cmd={command} user=default resp={} lib-name=",
+            " age={} idle={} flags={flags} db=0 sub={} psub={} ssub=0 multi={queued} watch={} cmd={command} user=default resp={} lib-name=",
             seconds(self.began),
             seconds(self.active.load(Ordering::Relaxed)),
             self.subscriptions.channels.load(Ordering::Relaxed),
             self.subscriptions.patterns.load(Ordering::Relaxed),
+            self.watched.load(Ordering::Relaxed),
             named.version.number(),
         );
         for part in [
@@ -162,6 +187,8 @@ impl Clients {
             ended: AtomicBool::new(false),
             waker: transport.waker(),
             subscriptions: Subscriptions::default(),
+            queued: AtomicI64::new(NO_TRANSACTION),
+            watched: AtomicUsize::new(0),
             named: Mutex::default(),
         });
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -178,10 +205,6 @@ impl Clients {
     /// Returns all clients, the oldest first.
     pub(super) fn all(&self) -> Vec<Arc<Client>> {
         self.connected().values().cloned().collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.connected().len()
     }
 
     /// Returns how many connections there have been.

@@ -17,6 +17,12 @@
 //! Names, replies and errors of commands are those of Redis 7. There is one database and one type of
 //! value, so nothing is ever of the wrong type. Nothing is kept on disk.
 //!
+//! # Transactions
+//! `MULTI` queues commands and `EXEC` holds the lock while it runs all of them, so nothing of another connection
+//! happens in between, on whatever thread. What is queued, and what is watched, takes at most
+//! [`max_transaction`](Settings::max_transaction) each. One command's error is its part of the reply, and so is
+//! an error for a part that does not fit in `max_reply`.
+//!
 //! # Channels
 //! A client that listens to channels and does not keep up is disconnected, as in Redis, when `max_posted`
 //! bytes wait for it. While it listens, its `idle_timeout` is at least an hour, and what it is sent counts.
@@ -37,8 +43,11 @@ mod entry;
 mod glob;
 mod index;
 mod keyspace;
+mod ongoing;
 mod service;
 mod settings;
+mod transaction;
+mod watched;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +82,7 @@ pub struct Store {
     began_unix: i64,
     /// Milliseconds since 1970 when keys are to be freed, so that it can be asked without the lock.
     soonest: AtomicI64,
+    max_transaction: usize,
 }
 
 impl Store {
@@ -84,6 +94,7 @@ impl Store {
         // A millisecond begins at both.
         let into = Duration::from_nanos(u64::from(unix.subsec_nanos() % 1_000_000));
         Arc::new(Self {
+            max_transaction: settings.max_transaction,
             keyspace: Mutex::new(Keyspace::new(settings)),
             clients: Clients::default(),
             channels: Channels::new(),
@@ -112,8 +123,7 @@ impl Store {
 
     /// Frees up to 1,000 keys whose deadline has passed at `now`.
     pub fn handle_timeout(&self, now: Instant) {
-        let mut keyspace = self.locked();
-        keyspace.set_now(self.unix(now));
+        let mut keyspace = self.locked_at(self.unix(now));
         let next = keyspace.expire(EXPIRED_PER_TURN);
         let pause = keyspace.now().saturating_add(milliseconds(PAUSE));
         let is_more = next.is_some_and(|at| at < keyspace.now());
@@ -124,7 +134,7 @@ impl Store {
     /// Returns the keys for one command, at a time in milliseconds since 1970.
     #[inline]
     fn keyspace_at(&self, now: i64) -> MutexGuard<'_, Keyspace> {
-        let mut keyspace = self.locked();
+        let mut keyspace = self.keyspace.lock().unwrap_or_else(PoisonError::into_inner);
         keyspace.set_now(now);
         if keyspace.is_due() {
             keyspace.expire(EXPIRED_PER_COMMAND);
@@ -132,6 +142,15 @@ impl Store {
         keyspace
     }
 
+    /// Returns the keys at a time, without freeing any.
+    fn locked_at(&self, now: i64) -> MutexGuard<'_, Keyspace> {
+        let mut keyspace = self.locked();
+        keyspace.set_now(now);
+        keyspace
+    }
+
+    // Only `keyspace_at` has it inlined.
+    #[inline(never)]
     fn locked(&self) -> MutexGuard<'_, Keyspace> {
         self.keyspace.lock().unwrap_or_else(PoisonError::into_inner)
     }

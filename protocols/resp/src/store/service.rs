@@ -1,13 +1,16 @@
 //! The service of a connection: which command a request calls, and what it acts on.
 
+use std::sync::Arc;
+
 use serveloop::service::Post;
 use serveloop::{Ended, Transport};
 
+use crate::commands::Command;
 use crate::error_reply::ErrorReply;
 use crate::reply::{Reply, Version};
-use crate::request::Request;
+use crate::request::{Arguments, Request};
 use crate::resp::Service;
-use crate::store::commands::{COMMANDS, Handler};
+use crate::store::commands::{BothHandler, COMMANDS, Entry, Handler, check_subcommand};
 use crate::store::connection::Connection;
 
 impl Service for Connection {
@@ -22,29 +25,18 @@ impl Service for Connection {
         reply: &mut Reply,
         transport: &mut Transport<'_>,
     ) -> Result<(), ErrorReply> {
-        let (command, entry) = COMMANDS.find(request)?;
-        if self.is_listening() && reply.version() == Version::Resp2 {
-            check_while_listening(command.name())?;
-        }
-        let now = self.store.unix(transport.now());
-        self.client().note(entry.number, now);
-
-        let arguments = &mut request.arguments();
-        match entry.handler {
-            Handler::Keys(run) => {
-                let mut keyspace = self.store.keyspace_at(now);
-                let outcome = run(&mut keyspace, arguments, reply);
-                self.store.note_deadline(&keyspace);
-                outcome
+        match COMMANDS.callable(request) {
+            Some((_, entry)) if !self.is_ongoing() => {
+                self.execute(entry, request, reply, transport)
             }
-            Handler::Client(run) => run(self, arguments, reply, transport),
+            _ => self.answer_ongoing(request, reply, transport),
         }
     }
 
     /// A long value is kept where it was read.
     fn takes_value(&self, request: Request<'_>) -> bool {
         let is_set = request.name().eq_ignore_ascii_case(b"set");
-        is_set && request.arguments().len() == 1 && !self.is_listening()
+        is_set && request.arguments().len() == 1 && !self.is_ongoing()
     }
 
     fn answer_with_value(
@@ -54,7 +46,7 @@ impl Service for Connection {
         reply: &mut Reply,
         transport: &mut Transport<'_>,
     ) -> Result<(), ErrorReply> {
-        let now = self.store.unix(transport.now());
+        let now = self.now(transport);
         if let Some((_, entry)) = COMMANDS.get(request.name()) {
             self.client().note(entry.number, now);
         }
@@ -81,11 +73,104 @@ impl Service for Connection {
 
     #[inline]
     fn held(&self) -> usize {
-        self.held_by_subscriptions()
+        Connection::held(self)
     }
 
     fn connection_lost(&mut self, _: &Ended<'_>) {
         self.leave();
+    }
+}
+
+impl Connection {
+    /// Executes a request now.
+    #[inline(never)]
+    fn execute(
+        &mut self,
+        entry: &Entry,
+        request: Request<'_>,
+        reply: &mut Reply,
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ErrorReply> {
+        let now = self.store.unix(transport.now());
+        self.client().note(entry.number, now);
+
+        let arguments = &mut request.arguments();
+        match entry.handler {
+            Handler::Keys(run) => {
+                let mut keyspace = self.store.keyspace_at(now);
+                let outcome = run(&mut keyspace, arguments, reply);
+                self.store.note_deadline(&keyspace);
+                outcome
+            }
+            Handler::Client(run) => run(self, arguments, reply, transport),
+            Handler::Both(run) => self.execute_both(run, arguments, reply, transport),
+        }
+    }
+
+    #[cold]
+    fn execute_both(
+        &mut self,
+        run: BothHandler,
+        arguments: &mut Arguments<'_>,
+        reply: &mut Reply,
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ErrorReply> {
+        let store = Arc::clone(&self.store);
+        let mut keyspace = store.locked_at(self.now(transport));
+        run(&mut keyspace, self, arguments, reply, transport)
+    }
+
+    /// Answers any request, also of a client that listens, watches or has begun a transaction.
+    #[cold]
+    fn answer_ongoing(
+        &mut self,
+        request: Request<'_>,
+        reply: &mut Reply,
+        transport: &mut Transport<'_>,
+    ) -> Result<(), ErrorReply> {
+        let (command, entry) = match self.admitted(request, reply.version()) {
+            Ok(found) => found,
+            Err(error) => return Err(self.refused(request, error)),
+        };
+        if !self.queues(command) {
+            return self.execute(entry, request, reply, transport);
+        }
+
+        let now = self.now(transport);
+        self.client().note(entry.number, now);
+        self.queue(request)?;
+        reply.simple("QUEUED");
+        Ok(())
+    }
+
+    /// Finds the command that a request calls, if the client may call it at present.
+    fn admitted(
+        &self,
+        request: Request<'_>,
+        version: Version,
+    ) -> Result<(&'static Command, &'static Entry), ErrorReply> {
+        let (command, entry) = COMMANDS.find(request)?;
+        if self.is_listening() && version == Version::Resp2 {
+            check_while_listening(command.name())?;
+        }
+        if self.queues(command) {
+            check_subcommand(command, &request.arguments())?;
+        }
+        Ok((command, entry))
+    }
+
+    /// Returns what a client is told whose request was refused, which its transaction is not executed for.
+    #[cold]
+    fn refused(&mut self, request: Request<'_>, error: ErrorReply) -> ErrorReply {
+        let is_exec = request.name().eq_ignore_ascii_case(b"exec");
+        if !is_exec {
+            self.refuse_transaction();
+            return error;
+        }
+        let store = Arc::clone(&self.store);
+        self.forget_transaction(&mut store.locked());
+        let reason = [b"Transaction discarded because of: ", error.message()].concat();
+        ErrorReply::of_bytes(reason).with_code("EXECABORT")
     }
 }
 

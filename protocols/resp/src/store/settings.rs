@@ -22,6 +22,9 @@ pub struct Settings {
     /// The longest value, in bytes. A reply with it has to fit in `max_reply`, besides the `high_water`
     /// bytes that may wait before it. Default 1 MiB.
     pub max_value: usize,
+    /// The most memory for what one client queues in a transaction, in bytes, with 8 for each command and
+    /// each of its words; and for the names of the keys that it watches, with 150 for each. Default 16 MiB.
+    pub max_transaction: usize,
 }
 
 impl Default for Settings {
@@ -30,6 +33,7 @@ impl Default for Settings {
             max_memory: Some(256 << 20),
             eviction: Eviction::default(),
             max_value: 1 << 20,
+            max_transaction: 16 << 20,
         }
     }
 }

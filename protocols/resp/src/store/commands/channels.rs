@@ -95,6 +95,23 @@ fn publish(
     Ok(())
 }
 
+/// Takes the name of a subcommand.
+pub(super) fn subcommand(arguments: &mut Arguments<'_>) -> Result<&'static str, ErrorReply> {
+    let subcommand: &[u8] = arguments.parse()?;
+    let name = match folded(subcommand).as_slice() {
+        b"channels" => "channels",
+        b"numsub" => "numsub",
+        b"numpat" => "numpat",
+        b"help" => "help",
+        _ => return Err(ErrorReply::unknown_subcommand("pubsub", subcommand)),
+    };
+    if matches!(name, "numpat" | "help") && arguments.len() > 0 {
+        let name = format!("pubsub|{name}");
+        return Err(ErrorReply::wrong_number_of_arguments(&name));
+    }
+    Ok(name)
+}
+
 fn pubsub(
     connection: &mut Connection,
     arguments: &mut Arguments<'_>,
@@ -102,9 +119,8 @@ fn pubsub(
     _: &mut Transport<'_>,
 ) -> Outcome {
     let channels = &connection.store.channels;
-    let subcommand: &[u8] = arguments.parse()?;
-    match folded(subcommand).as_slice() {
-        b"channels" if arguments.len() <= 1 => {
+    match subcommand(arguments)? {
+        "channels" if arguments.len() <= 1 => {
             let mut names = channels.names();
             if let Some(pattern) = arguments.next() {
                 let pattern = glob::checked(pattern)?;
@@ -113,20 +129,19 @@ fn pubsub(
             reply.array(names.len());
             names.iter().for_each(|name| reply.bulk(name));
         }
-        b"channels" => {
+        "channels" => {
             let problem = "unknown subcommand or wrong number of arguments for 'channels'";
             return Err(ErrorReply::new(format!("{problem}. Try PUBSUB HELP.")));
         }
-        b"numsub" => {
+        "numsub" => {
             reply.array(arguments.len() * 2);
             for name in arguments {
                 reply.bulk(name);
                 reply.count(channels.members_of(name));
             }
         }
-        b"numpat" if arguments.len() == 0 => reply.count(channels.pattern_count()),
-        b"numpat" => return Err(ErrorReply::wrong_number_of_arguments("pubsub|numpat")),
-        b"help" => reply.lines(&[
+        "numpat" => reply.count(channels.pattern_count()),
+        _ => reply.lines(&[
             "PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
             "CHANNELS [<pattern>]",
             "    Return the channels that somebody listens to.",
@@ -137,7 +152,6 @@ fn pubsub(
             "HELP",
             "    Print this help.",
         ]),
-        _ => return Err(ErrorReply::unknown_subcommand("pubsub", subcommand)),
     }
     Ok(())
 }

@@ -43,12 +43,8 @@ const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
-fn client(
-    connection: &mut Connection,
-    arguments: &mut Arguments<'_>,
-    reply: &mut Reply,
-    transport: &mut Transport<'_>,
-) -> Outcome {
+/// Takes the name of a subcommand, which has to have as many arguments as there are.
+pub(super) fn subcommand(arguments: &mut Arguments<'_>) -> Result<&'static str, ErrorReply> {
     let subcommand: &[u8] = arguments.parse()?;
     let (name, counts) = match folded(subcommand).as_slice() {
         b"id" => ("id", 0..=0),
@@ -68,8 +64,17 @@ fn client(
             "client|{name}"
         )));
     }
+    Ok(name)
+}
 
-    let now = connection.store.unix(transport.now());
+fn client(
+    connection: &mut Connection,
+    arguments: &mut Arguments<'_>,
+    reply: &mut Reply,
+    transport: &mut Transport<'_>,
+) -> Outcome {
+    let name = subcommand(arguments)?;
+    let now = connection.now(transport);
     match name {
         "id" => reply.integer(connection.client().id as i64),
         "getname" => match connection.client().named().name.as_slice() {

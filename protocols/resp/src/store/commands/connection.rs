@@ -9,22 +9,27 @@ use crate::request::Arguments;
 use crate::store::commands::clients::check_name;
 use crate::store::commands::{ANY, ANY_TIME, COMMANDS, NO_KEY, Outcome, Row, folded};
 use crate::store::connection::Connection;
+use crate::store::keyspace::Keyspace;
 
 /// The version of Redis whose commands these are.
 pub(super) const REDIS_VERSION: &str = "7.0.0";
 
 pub(super) fn commands() -> Vec<Row> {
-    rows! {
+    let mut rows = rows! {
         Client "connection"
         "ping" (0..=1) ANY_TIME NO_KEY ping "Returns PONG, or its argument.";
         "echo" (1..=1) ANY_TIME NO_KEY echo "Returns its argument.";
         "hello" (0..=ANY) ANY_TIME NO_KEY hello "Chooses the version of the protocol.";
         "auth" (1..=ANY) ANY_TIME NO_KEY auth "Accepts the user default, which has no password.";
         "select" (1..=1) ANY_TIME NO_KEY select "Chooses database 0, the only one.";
-        "reset" (0..=0) ANY_TIME NO_KEY reset "Makes the connection as it was when it began.";
         "quit" (0..=ANY) ANY_TIME NO_KEY quit "Ends the connection.";
         "command" (0..=ANY) ANY_TIME NO_KEY command "Describes commands.";
-    }
+    };
+    rows.extend(rows! {
+        Both "connection"
+        "reset" (0..=0) ANY_TIME NO_KEY reset "Makes the connection as it was when it began.";
+    });
+    rows
 }
 
 fn ping(
@@ -162,12 +167,14 @@ fn select(
 }
 
 fn reset(
+    keyspace: &mut Keyspace,
     connection: &mut Connection,
     _: &mut Arguments<'_>,
     reply: &mut Reply,
     transport: &mut Transport<'_>,
 ) -> Outcome {
     connection.leave_all(transport);
+    connection.forget_transaction(keyspace);
     reply.set_version(Version::Resp2);
     let mut named = connection.client().named();
     named.version = Version::Resp2;
@@ -195,6 +202,20 @@ fn command(
     _: &mut Transport<'_>,
 ) -> Outcome {
     COMMANDS.describe(arguments, reply)
+}
+
+/// Checks the subcommand of `COMMAND`, if there is one.
+pub(super) fn check_subcommand(arguments: &mut Arguments<'_>) -> Outcome {
+    let Some(subcommand) = arguments.next() else {
+        return Ok(());
+    };
+    match folded(subcommand).as_slice() {
+        b"count" if arguments.len() > 0 => {
+            Err(ErrorReply::wrong_number_of_arguments("command|count"))
+        }
+        b"count" | b"docs" | b"help" | b"info" | b"list" => Ok(()),
+        _ => Err(ErrorReply::unknown_subcommand("command", subcommand)),
+    }
 }
 
 const NO_DATABASE: ErrorReply = ErrorReply::constant(

@@ -24,6 +24,7 @@ mod expiry;
 mod keys;
 mod server;
 mod strings;
+mod transactions;
 
 use std::sync::LazyLock;
 
@@ -41,14 +42,24 @@ pub(super) type Outcome = Result<(), ErrorReply>;
 type KeysHandler = fn(&mut Keyspace, &mut Arguments<'_>, &mut Reply) -> Outcome;
 type ClientHandler =
     fn(&mut Connection, &mut Arguments<'_>, &mut Reply, &mut Transport<'_>) -> Outcome;
+pub(super) type BothHandler = fn(
+    &mut Keyspace,
+    &mut Connection,
+    &mut Arguments<'_>,
+    &mut Reply,
+    &mut Transport<'_>,
+) -> Outcome;
 
 /// What a command acts on.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Handler {
     /// Keys and values, behind the lock.
     Keys(KeysHandler),
-    /// The connection, and what all connections share.
+    /// The connection, and what all connections share besides keys. It does not take the lock, which is
+    /// taken while a transaction is executed.
     Client(ClientHandler),
+    /// The connection, and keys behind the lock.
+    Both(BothHandler),
 }
 
 /// A handler, and its number in the table.
@@ -68,6 +79,7 @@ pub(super) static COMMANDS: LazyLock<Commands<Entry>> = LazyLock::new(|| {
         clients::commands(),
         channels::commands(),
         server::commands(),
+        transactions::commands(),
     ];
     let all = tables.into_iter().flatten().zip(0..);
     all.fold(Commands::new(), |table, ((command, handler), number)| {
@@ -80,6 +92,24 @@ pub(super) fn name_of(number: usize) -> &'static str {
     COMMANDS.iter().nth(number).map_or("NULL", Command::name)
 }
 
+/// Returns whether a client executes a command at once although it has begun a transaction.
+pub(super) fn is_never_queued(command: &Command) -> bool {
+    transactions::NEVER_QUEUED.contains(&command.name())
+}
+
+/// Checks the subcommand of a command that has some, so that a transaction is refused for it as for
+/// an unknown command.
+pub(super) fn check_subcommand(command: &Command, arguments: &Arguments<'_>) -> Outcome {
+    let arguments = &mut arguments.clone();
+    match command.name() {
+        "client" => clients::subcommand(arguments).map(drop),
+        "command" => connection::check_subcommand(arguments),
+        "config" => server::config_subcommand(arguments).map(drop),
+        "pubsub" => channels::subcommand(arguments).map(drop),
+        _ => Ok(()),
+    }
+}
+
 type Row = (Command, Handler);
 
 const READ: &[&str] = &["readonly", "fast"];
@@ -88,6 +118,7 @@ const WRITE: &[&str] = &["write", "denyoom", "fast"];
 /// Writes that free memory, or take none.
 const SHRINK: &[&str] = &["write", "fast"];
 const ADMIN: &[&str] = &["admin", "noscript", "loading", "stale"];
+const ANY_TIME_SLOW: &[&str] = &["noscript", "loading", "stale"];
 const ANY_TIME: &[&str] = &["noscript", "loading", "stale", "fast"];
 
 /// Which arguments are keys: the first, the last, and the step between them.

@@ -8,24 +8,30 @@ use crate::error_reply::ErrorReply;
 use crate::reply::Reply;
 use crate::request::Arguments;
 use crate::store::Store;
+use crate::store::clients::Client;
 use crate::store::commands::connection::REDIS_VERSION;
 use crate::store::commands::{ADMIN, ANY, ANY_TIME, NO_KEY, Outcome, Row, folded};
 use crate::store::connection::Connection;
 use crate::store::glob;
+use crate::store::keyspace::Keyspace;
 
 pub(super) fn commands() -> Vec<Row> {
-    rows! {
-        Client "server"
+    let mut rows = rows! {
+        Both "server"
         "info" (0..=ANY) ANY_TIME NO_KEY info "Returns figures of the server.";
         "config" (1..=ANY) ADMIN NO_KEY config "Returns options of the server.";
+    };
+    rows.extend(rows! {
+        Client "server"
         "time" (0..=0) ANY_TIME NO_KEY time "Returns the time.";
-    }
+    });
+    rows
 }
 
 /// A section of `INFO`: its name, and what writes its lines.
 type Section = (
     &'static str,
-    fn(&Store, i64, &mut String) -> std::fmt::Result,
+    fn(&Store, &Keyspace, &mut String) -> std::fmt::Result,
 );
 
 const SECTIONS: [Section; 6] = [
@@ -38,10 +44,11 @@ const SECTIONS: [Section; 6] = [
 ];
 
 fn info(
+    keyspace: &mut Keyspace,
     connection: &mut Connection,
     arguments: &mut Arguments<'_>,
     reply: &mut Reply,
-    transport: &mut Transport<'_>,
+    _: &mut Transport<'_>,
 ) -> Outcome {
     let asked: Vec<_> = arguments.map(folded).collect();
     let is_asked = |name: &str| {
@@ -53,20 +60,19 @@ fn info(
             })
     };
 
-    let now = connection.store.unix(transport.now());
     let mut text = String::new();
     for (name, write) in SECTIONS.iter().filter(|(name, _)| is_asked(name)) {
         let separator = if text.is_empty() { "" } else { "\r\n" };
         // Writing to a string cannot fail.
         let _ = write!(text, "{separator}# {name}\r\n");
-        let _ = write(&connection.store, now, &mut text);
+        let _ = write(&connection.store, keyspace, &mut text);
     }
     reply.verbatim(text.as_bytes());
     Ok(())
 }
 
-fn server(store: &Store, now: i64, text: &mut String) -> std::fmt::Result {
-    let seconds = (now - store.began_unix) / 1_000;
+fn server(store: &Store, keyspace: &Keyspace, text: &mut String) -> std::fmt::Result {
+    let seconds = (keyspace.now() - store.began_unix) / 1_000;
     write!(text, "redis_version:{REDIS_VERSION}\r\n")?;
     write!(text, "redis_mode:standalone\r\n")?;
     write!(text, "serveloop_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;
@@ -75,22 +81,22 @@ fn server(store: &Store, now: i64, text: &mut String) -> std::fmt::Result {
     write!(text, "uptime_in_days:{}\r\n", seconds / 86_400)
 }
 
-fn clients(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
-    let subscribers = store.clients.all();
-    let subscribers = subscribers
-        .iter()
-        .filter(|client| client.kind() == "pubsub");
-    write!(text, "connected_clients:{}\r\n", store.clients.len())?;
-    write!(text, "pubsub_clients:{}\r\n", subscribers.count())?;
-    write!(
-        text,
-        "pubsub_patterns:{}\r\n",
-        store.channels.pattern_count()
-    )
+fn clients(store: &Store, keyspace: &Keyspace, text: &mut String) -> std::fmt::Result {
+    let all = store.clients.all();
+    let count = |is_counted: fn(&Client) -> bool| all.iter().filter(|it| is_counted(it)).count();
+    for (name, count) in [
+        ("connected_clients", all.len()),
+        ("pubsub_clients", count(Client::is_subscriber)),
+        ("pubsub_patterns", store.channels.pattern_count()),
+        ("watching_clients", count(Client::is_watching)),
+        ("total_watched_keys", keyspace.watched_count()),
+    ] {
+        write!(text, "{name}:{count}\r\n")?;
+    }
+    Ok(())
 }
 
-fn memory(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
-    let keyspace = store.locked();
+fn memory(_: &Store, keyspace: &Keyspace, text: &mut String) -> std::fmt::Result {
     write!(text, "used_memory:{}\r\n", keyspace.used_memory())?;
     write!(
         text,
@@ -104,8 +110,8 @@ fn memory(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
     )
 }
 
-fn stats(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
-    let counters = store.locked().counters;
+fn stats(store: &Store, keyspace: &Keyspace, text: &mut String) -> std::fmt::Result {
+    let counters = keyspace.counters;
     for (name, count) in [
         ("total_connections_received", store.clients.connections()),
         ("total_commands_processed", store.clients.requests()),
@@ -119,12 +125,11 @@ fn stats(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn replication(_: &Store, _: i64, text: &mut String) -> std::fmt::Result {
+fn replication(_: &Store, _: &Keyspace, text: &mut String) -> std::fmt::Result {
     write!(text, "role:master\r\nconnected_slaves:0\r\n")
 }
 
-fn keys(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
-    let keyspace = store.locked();
+fn keys(_: &Store, keyspace: &Keyspace, text: &mut String) -> std::fmt::Result {
     match keyspace.len() {
         0 => Ok(()),
         keys => write!(
@@ -135,16 +140,34 @@ fn keys(store: &Store, _: i64, text: &mut String) -> std::fmt::Result {
     }
 }
 
+/// Takes the name of a subcommand, which has to have as many arguments as there are.
+pub(super) fn config_subcommand(arguments: &mut Arguments<'_>) -> Result<&'static str, ErrorReply> {
+    let subcommand: &[u8] = arguments.parse()?;
+    let (name, counts) = match folded(subcommand).as_slice() {
+        b"get" => ("get", 1..=ANY),
+        b"set" => ("set", 2..=ANY),
+        b"rewrite" => ("rewrite", 0..=0),
+        b"resetstat" => ("resetstat", 0..=0),
+        b"help" => ("help", 0..=0),
+        _ => return Err(ErrorReply::unknown_subcommand("config", subcommand)),
+    };
+    if !counts.contains(&arguments.len()) {
+        let name = format!("config|{name}");
+        return Err(ErrorReply::wrong_number_of_arguments(&name));
+    }
+    Ok(name)
+}
+
 fn config(
-    connection: &mut Connection,
+    keyspace: &mut Keyspace,
+    _: &mut Connection,
     arguments: &mut Arguments<'_>,
     reply: &mut Reply,
     transport: &mut Transport<'_>,
 ) -> Outcome {
-    let subcommand: &[u8] = arguments.parse()?;
-    match folded(subcommand).as_slice() {
-        b"get" if arguments.len() > 0 => {
-            let options = options(&connection.store, transport);
+    match config_subcommand(arguments)? {
+        "get" => {
+            let options = options(keyspace, transport);
             let patterns: Vec<_> = arguments.map(folded).collect();
             let is_asked =
                 |name: &str| patterns.iter().any(|it| glob::matches(it, name.as_bytes()));
@@ -156,16 +179,15 @@ fn config(
                 reply.bulk(value.as_bytes());
             }
         }
-        b"get" => return Err(ErrorReply::wrong_number_of_arguments("config|get")),
-        b"resetstat" if arguments.len() == 0 => {
-            connection.store.locked().counters = Default::default();
+        "resetstat" => {
+            keyspace.counters = Default::default();
             reply.ok();
         }
-        b"set" | b"rewrite" => {
+        "set" | "rewrite" => {
             let message = "the options of this server are set when it starts";
             return Err(ErrorReply::constant("ERR", message));
         }
-        b"help" => reply.lines(&[
+        _ => reply.lines(&[
             "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
             "GET <pattern> [<pattern> ...]",
             "    Return the options whose names match.",
@@ -174,15 +196,13 @@ fn config(
             "HELP",
             "    Print this help.",
         ]),
-        _ => return Err(ErrorReply::unknown_subcommand("config", subcommand)),
     }
     Ok(())
 }
 
 /// Returns what Redis calls the options of the server, as far as it has them.
-fn options(store: &Store, transport: &Transport<'_>) -> Vec<(&'static str, String)> {
+fn options(keyspace: &Keyspace, transport: &Transport<'_>) -> Vec<(&'static str, String)> {
     let limits = transport.limits();
-    let keyspace = store.locked();
     let settings = keyspace.settings();
     let seconds = limits.idle_timeout.map_or(0, |timeout| timeout.as_secs());
     vec![
@@ -203,7 +223,7 @@ fn time(
     reply: &mut Reply,
     transport: &mut Transport<'_>,
 ) -> Outcome {
-    let now = connection.store.unix(transport.now());
+    let now = connection.now(transport);
     reply.array(2);
     reply.bulk((now / 1_000).to_string().as_bytes());
     reply.bulk((now % 1_000 * 1_000).to_string().as_bytes());

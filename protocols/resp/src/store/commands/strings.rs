@@ -250,7 +250,7 @@ fn append(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut Re
     keyspace.check_length(length)?;
     let length = keyspace.edit(key, b"", more.len(), |value| {
         value.extend_from_slice(more);
-        value.len()
+        Ok(value.len())
     })?;
     reply.count(length);
     Ok(())
@@ -300,7 +300,7 @@ fn setrange(keyspace: &mut Keyspace, arguments: &mut Arguments<'_>, reply: &mut 
             value.resize(end, 0);
         }
         value[offset..end].copy_from_slice(part);
-        value.len()
+        Ok(value.len())
     })?;
     reply.count(length);
     Ok(())
@@ -333,7 +333,7 @@ fn add(keyspace: &mut Keyspace, key: &[u8], number: i64, reply: &mut Reply) -> O
         value.clear();
         value.extend_from_slice(Digits::of(sum).as_slice());
         Ok(sum)
-    })??;
+    })?;
     reply.integer(sum);
     Ok(())
 }

@@ -1,15 +1,15 @@
 //! The keys and their values, with deadlines and a limit on memory.
 
+mod eviction;
+
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::error_reply::ErrorReply;
 use crate::store::entry::{DEADLINE, Entry, NEVER};
 use crate::store::index::Index;
-use crate::store::settings::{Eviction, Settings};
-
-/// The least recently used of this many keys is evicted.
-const SAMPLES: usize = 16;
+use crate::store::settings::Settings;
+use crate::store::watched::WatchedKeys;
 
 /// A value larger than this keeps no spare memory when it is replaced.
 const SPARE_MOST: usize = 64;
@@ -39,6 +39,7 @@ pub(crate) struct Keyspace {
     used_memory: usize,
     settings: Settings,
     now: u64,
+    watched: WatchedKeys,
     pub(crate) counters: Counters,
 }
 
@@ -56,6 +57,7 @@ impl Keyspace {
             used_memory: 0,
             settings,
             now: 0,
+            watched: WatchedKeys::default(),
             counters: Counters::default(),
         }
     }
@@ -143,6 +145,7 @@ impl Keyspace {
             Deadline::Never => self.set_slot_deadline(slot, NEVER),
             Deadline::At(at) => self.set_slot_deadline(slot, at.max(0) as u64),
         }
+        self.watched.note_change(key);
         Ok(())
     }
 
@@ -160,6 +163,7 @@ impl Keyspace {
             None => self.insert(key, value),
         };
         self.set_slot_deadline(slot, NEVER);
+        self.watched.note_change(key);
         Ok(())
     }
 
@@ -167,20 +171,23 @@ impl Keyspace {
     /// may grow by `growth` bytes. The key itself may be evicted for them, and then begins anew.
     ///
     /// # Errors
-    /// Returns an error, and changes nothing, if there is no memory left.
+    /// Returns an error, and changes nothing, if there is no memory left. An error of `change` means that
+    /// it has changed nothing.
     pub(crate) fn edit<R>(
         &mut self,
         key: &[u8],
         initial: &[u8],
         growth: usize,
-        change: impl FnOnce(&mut Vec<u8>) -> R,
+        change: impl FnOnce(&mut Vec<u8>) -> Result<R, ErrorReply>,
     ) -> Result<R, ErrorReply> {
         let slot = self.find_with_room(key, |old| match old {
             Some(_) => growth,
             None => Self::size_of(key, growth),
         })?;
         let slot = slot.unwrap_or_else(|| self.insert(key, initial.to_vec()));
-        Ok(self.edit_slot(slot, change))
+        let result = self.edit_slot(slot, change)?;
+        self.watched.note_change(key);
+        Ok(result)
     }
 
     /// Removes a key, and returns its value.
@@ -206,7 +213,15 @@ impl Keyspace {
         };
         match deadline {
             Some(at) if at <= self.now() => drop(self.remove_slot(slot)),
-            at => self.set_slot_deadline(slot, at.map_or(NEVER, |at| at as u64)),
+            Some(at) => {
+                self.set_slot_deadline(slot, at as u64);
+                self.watched.note_change(key);
+            }
+            None if self.entries[slot as usize].deadline == NEVER => {}
+            None => {
+                self.set_slot_deadline(slot, NEVER);
+                self.watched.note_change(key);
+            }
         }
         true
     }
@@ -224,16 +239,41 @@ impl Keyspace {
         self.remove(to);
         let slot = self.insert(to, value);
         self.set_slot_deadline(slot, deadline);
+        self.watched.note_change(to);
         true
     }
 
     /// Removes all keys.
     pub(crate) fn clear(&mut self) {
+        let mut watched = std::mem::take(&mut self.watched);
+        watched.note_changes(|key| self.slot_of(key).is_some());
+        self.watched = watched;
+
         self.entries = Vec::new();
         self.index = Index::new();
         self.deadlines = BTreeSet::new();
         self.soonest = NEVER;
         self.used_memory = 0;
+    }
+
+    /// Has one more client watch a key. Returns how many changes of it were counted so far.
+    pub(crate) fn watch(&mut self, key: &[u8]) -> u64 {
+        // That it expires later is a change, and that it was removed since is none.
+        self.find(key);
+        self.watched.watch(key)
+    }
+
+    /// Has one client less watch a key. Returns whether it was changed since it had that many changes.
+    pub(crate) fn unwatch(&mut self, key: &[u8], changes: u64) -> bool {
+        self.find(key);
+        let is_changed = self.watched.changes(key) != changes;
+        self.watched.unwatch(key);
+        is_changed
+    }
+
+    /// Returns how many keys are watched.
+    pub(crate) fn watched_count(&self) -> usize {
+        self.watched.len()
     }
 
     /// Returns a key that is chosen at random.
@@ -347,41 +387,10 @@ impl Keyspace {
         })
     }
 
-    #[cold]
-    fn evict(&mut self, more: usize, most: usize) -> Result<bool, ErrorReply> {
-        while self.used_memory.saturating_add(more) > most {
-            let victim = match self.settings.eviction {
-                _ if more > most => None,
-                Eviction::NoEviction => None,
-                Eviction::AllkeysLru => self.little_used(),
-                Eviction::VolatileTtl => self.deadlines.first().map(|(_, slot)| *slot),
-            };
-            self.remove_slot(victim.ok_or(ErrorReply::OUT_OF_MEMORY)?);
-            self.counters.evicted += 1;
-        }
-        Ok(true)
-    }
-
-    /// Returns a slot that was not used for long: the least recently used of a sample.
-    fn little_used(&mut self) -> Option<u32> {
-        let samples = if self.entries.is_empty() { 0 } else { SAMPLES };
-        let slots: [u32; SAMPLES] =
-            std::array::from_fn(|at| if at < samples { self.random_slot() } else { 0 });
-        let age = |slot: &u32| {
-            self.accesses
-                .wrapping_sub(self.entries[*slot as usize].used)
-        };
-        slots[..samples].iter().copied().max_by_key(age)
-    }
-
     /// Returns the slot of a key, which counts as a use. A key whose deadline has passed is removed.
     #[inline]
     fn find(&mut self, key: &[u8]) -> Option<u32> {
-        let hash = self.hash(key);
-        let entries = &self.entries;
-        let slot = self
-            .index
-            .find(hash, |slot| *entries[slot as usize].key == *key)?;
+        let slot = self.slot_of(key)?;
         if self.has_expired(slot) {
             self.expire_slot(slot);
             return None;
@@ -390,6 +399,13 @@ impl Keyspace {
         self.accesses = self.accesses.wrapping_add(1);
         self.entries[slot as usize].used = self.accesses;
         Some(slot)
+    }
+
+    /// Returns the slot of a key, also if its deadline has passed.
+    #[inline]
+    fn slot_of(&self, key: &[u8]) -> Option<u32> {
+        let is_it = |slot| *self.entries[slot as usize].key == *key;
+        self.index.find(self.hash(key), is_it)
     }
 
     #[inline]
@@ -447,6 +463,7 @@ impl Keyspace {
         let entry = self.entries.swap_remove(slot as usize);
         self.used_memory -= entry.size();
         self.index.remove(entry.hash, slot);
+        self.watched.note_change(&entry.key);
 
         if let Some(moved) = self.entries.get(slot as usize) {
             let from = self.entries.len() as u32;
@@ -473,16 +490,6 @@ impl Keyspace {
     #[inline]
     fn is_past(&self, deadline: u64) -> bool {
         self.now > deadline
-    }
-
-    /// Returns the slot of an entry that is chosen at random. There has to be one.
-    fn random_slot(&mut self) -> u32 {
-        // xorshift64*.
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        let random = self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        ((random * self.entries.len() as u64) >> 32) as u32
     }
 }
 
