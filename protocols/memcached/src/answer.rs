@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::numbers::number;
+use crate::words::shown;
 
 /// The longest key, in bytes.
-const KEY_MOST: usize = 250;
+pub(crate) const KEY_MOST: usize = 250;
 
 /// The longest data block that a line can announce, so that its end can be counted too.
 const LENGTH_MOST: i32 = i32::MAX - 2;
@@ -55,8 +56,7 @@ pub(crate) enum Answer {
 
 /// Returns a word that can be a key.
 pub(crate) fn key(word: &[u8]) -> Result<&[u8], &'static str> {
-    let is_shown = |byte: &u8| *byte > b' ' && *byte != 0x7f;
-    match word.len() <= KEY_MOST && word.iter().all(is_shown) {
+    match word.len() <= KEY_MOST && shown(word) == word.len() {
         true => Ok(word),
         false => Err(BAD_FORMAT),
     }

@@ -7,7 +7,7 @@ use serveloop::{Protocol, ProtocolError, Result, Transport};
 
 use crate::answer::{Answer, Refusal};
 use crate::command::Request;
-use crate::retrieval::{Asked, Retrieval, is_retrieval, word};
+use crate::retrieval::{Asked, Keys, Retrieval, is_retrieval, word};
 use crate::store::Store;
 use crate::words::Words;
 
@@ -16,6 +16,9 @@ const KEYS_PER_STEP: usize = 32;
 
 /// What the line before a value usually takes at most, besides its key, with the ends of lines.
 const HEAD_USUAL: usize = 64;
+
+/// More bytes than the line before a value has, with a key of 250.
+const HEAD_MOST: usize = 320;
 
 /// Replies of more bytes than this are not copied.
 const COPIED_MOST: usize = 32 << 10;
@@ -78,9 +81,9 @@ impl Memcached {
     fn command(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
         let found = self.lines.decode(data)?;
         let line = found.map_or(data, |frame| frame.message);
-        let has_keys = || is_retrieval(word(line).0);
+        let (name, rest) = word(line);
         let limit = transport.limits().max_line;
-        if line.len() > limit && !has_keys() {
+        if line.len() > limit && !is_retrieval(name) {
             let length = line.len() as u64;
             return Err(ProtocolError::TooLong { length, limit });
         }
@@ -88,8 +91,9 @@ impl Memcached {
             return Ok(0);
         };
 
-        if has_keys() {
-            return Ok(self.keys(line, taken, data, transport));
+        if is_retrieval(name) {
+            let begin = line.len() - rest.len();
+            return Ok(begin + self.keys(name, rest, &data[begin..taken], transport));
         }
         match Request::parse(Words::of(line).as_slice()) {
             Ok(request) => Ok(self.run(&request, taken, data, transport)),
@@ -132,29 +136,58 @@ impl Memcached {
         taken
     }
 
-    /// Begins a line that asks for any number of keys. They are answered as there is room, so that many long
-    /// values wait for their client, not in memory. The line was found complete, and stays so.
+    /// Begins a line that asks for any number of keys, of which `rest` follows the command's `name`, and `data`
+    /// has the end of the line too. They are answered as there is room, so that many long values wait for
+    /// their client, not in memory. The line was found complete, and stays so.
     fn keys(
         &mut self,
-        line: &[u8],
-        taken: usize,
+        name: &[u8],
+        rest: &[u8],
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> usize {
-        match Retrieval::parse(line) {
-            Ok(Some((retrieval, rest))) => {
-                let begin = line.len() - rest.len();
-                begin + self.next_keys(retrieval, &data[begin..], transport)
-            }
-            Ok(None) => {
+        match Retrieval::parse(name, rest) {
+            Ok((_, Keys::None)) => {
                 transport.write(b"END\r\n");
-                taken
+                data.len()
+            }
+            Ok((retrieval, Keys::One(key))) => {
+                self.only_key(retrieval, key, transport);
+                data.len()
+            }
+            Ok((retrieval, Keys::Several(keys))) => {
+                let begin = rest.len() - keys.len();
+                begin + self.next_keys(retrieval, &data[begin..], transport)
             }
             Err(text) => {
                 transport.write(text.as_bytes());
-                taken
+                data.len()
             }
         }
+    }
+
+    /// Answers a line with one key.
+    fn only_key(&mut self, retrieval: Retrieval, key: &[u8], transport: &mut Transport<'_>) {
+        let found = retrieval.find(key, &mut self.store.at(transport.now()));
+        let Some(item) = found else {
+            return transport.write(b"END\r\n");
+        };
+
+        let mut head = [0; HEAD_MOST];
+        let mut rest = &mut head[..];
+        let written = retrieval.write_head(key, &item, &mut rest);
+        written.expect("a head has room");
+        let length = HEAD_MOST - rest.len();
+        transport.write(&head[..length]);
+
+        let room = transport.limits().high_water;
+        let room = room.saturating_sub(transport.waiting()).min(COPIED_MOST);
+        let value = Unsent::new(item.value, "\r\nEND\r\n");
+        if value.value.len() > room {
+            return self.send_value(value, transport);
+        }
+        transport.write(&value.value);
+        transport.write(value.end.as_bytes());
     }
 
     /// Answers with the values of the next keys, as many as there is room for, and after the last one with
@@ -182,8 +215,13 @@ impl Memcached {
                 } else {
                     room
                 };
-                reply.reserve((HEAD_USUAL + asked.key.len() + more).saturating_sub(reply.len()));
-                retrieval.push_head(asked.key, &item, &mut reply);
+                let most = HEAD_USUAL + asked.key.len() + more;
+                if reply.capacity() == 0 {
+                    reply = Vec::with_capacity(most);
+                }
+                reply.reserve(most.saturating_sub(reply.len()));
+                let written = retrieval.write_head(asked.key, &item, &mut reply);
+                written.expect("memory has room");
                 if item.value.len() > room.saturating_sub(reply.len()) {
                     unsent = Some(item.value);
                     break;

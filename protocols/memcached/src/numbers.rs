@@ -1,5 +1,7 @@
 //! Numbers as they are written in commands and in values.
 
+use std::io::{self, Write};
+
 /// Reads a decimal number that is the whole of `word`.
 pub(crate) fn number<N: std::str::FromStr>(word: &[u8]) -> Option<N> {
     std::str::from_utf8(word).ok()?.parse().ok()
@@ -13,7 +15,14 @@ pub(crate) fn counter(value: &[u8]) -> Option<u64> {
 }
 
 /// Appends a decimal number, without the machinery of `write!`.
-pub(crate) fn push(to: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn push(to: &mut Vec<u8>, number: u64) {
+    // Writing to memory cannot fail.
+    let _ = write(to, number);
+}
+
+/// Writes a decimal number.
+#[inline]
+pub(crate) fn write(to: &mut impl Write, mut number: u64) -> io::Result<()> {
     let mut digits = [0; 20];
     let mut first = digits.len();
     loop {
@@ -21,10 +30,9 @@ pub(crate) fn push(to: &mut Vec<u8>, mut number: u64) {
         digits[first] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
-            break;
+            return to.write_all(&digits[first..]);
         }
     }
-    to.extend_from_slice(&digits[first..]);
 }
 
 #[cfg(test)]

@@ -27,3 +27,53 @@ impl<'a> Words<'a> {
         &self.list[..self.count]
     }
 }
+
+/// Returns how many bytes there are before the first that no key has: a space or a control character. Looks
+/// at eight at a time, since keys are longer than other words.
+pub(crate) fn shown(data: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    /// The first byte that is more than a space.
+    const LEAST: u64 = ONES * (b' ' as u64 + 1);
+    const DELETE: u8 = 0x7f;
+
+    let mut at = 0;
+    for eight in data.chunks_exact(8) {
+        let eight = u64::from_le_bytes(eight.try_into().expect("eight bytes"));
+        // The lowest mark of each kind is right; those above it may be wrong.
+        let deletes = eight ^ (ONES * DELETE as u64);
+        let marks = eight.wrapping_sub(LEAST) & !eight | deletes.wrapping_sub(ONES) & !deletes;
+        let marks = marks & HIGH;
+        if marks != 0 {
+            return at + marks.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let is_hidden = |byte: &u8| *byte <= b' ' || *byte == DELETE;
+    let rest = data[at..].iter().position(is_hidden);
+    at + rest.unwrap_or(data.len() - at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At any place among others, with bytes around it that a carry could mistake.
+    #[test]
+    fn the_first_byte_that_is_not_shown_is_found() {
+        for end in 0..=20 {
+            for byte in 0..=u8::MAX {
+                for around in [b'!', b'~', 0x80, 0xfe, 0xff] {
+                    let mut data = [around; 20].to_vec();
+                    data.extend([0, around]);
+                    data[end] = byte;
+                    let is_hidden = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
+                    let expected = data.iter().position(is_hidden);
+                    assert_eq!(shown(&data), expected.unwrap_or(22), "{byte} at {end}");
+                }
+            }
+        }
+        assert_eq!(shown(b""), 0);
+        assert_eq!(shown(&[b'x'; 19]), 19);
+    }
+}
