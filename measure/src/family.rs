@@ -60,7 +60,9 @@ impl Family {
         Some(live.fold(leader.gone, |sum, stat| sum.plus(stat.own)))
     }
 
-    /// Returns the resident memory of all processes in bytes, with shared pages counted once.
+    /// Returns the resident memory of all processes in bytes, with pages that they share counted once. Pages of
+    /// files are left out where the system tells them apart: most are the program's, and their share changes
+    /// whenever another process runs the same program.
     #[must_use]
     pub fn memory(self) -> Option<u64> {
         if !self.forks {
@@ -159,7 +161,8 @@ fn memory(process: u32) -> Option<u64> {
 }
 
 fn proportional(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let find = |name| text.lines().find_map(|line| line.strip_prefix(name));
+    let line = find("Pss_Anon:").or_else(|| find("Pss:"))?;
     let count: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(count * KIB)
 }
@@ -188,6 +191,8 @@ mod tests {
         let rollup =
             "5600-7fff ---p 0 00:00 0 [rollup]\nRss:  1688 kB\nPss:   295 kB\nPss_Dirty: 1 kB\n";
         assert_eq!(proportional(rollup), Some(295 * 1_024));
+        let newer = format!("{rollup}Pss_Anon:   120 kB\nPss_File:   175 kB\n");
+        assert_eq!(proportional(&newer), Some(120 * 1_024));
     }
 
     #[test]

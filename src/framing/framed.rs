@@ -49,6 +49,41 @@ pub trait FrameProtocol {
 
     /// Called when one message has arrived.
     ///
+    /// A protocol that keeps a long message gets it by value, without a copy of its own, with
+    /// [`claim_input`](Transport::claim_input) here and [`take_input`](Transport::take_input) in
+    /// [`woken`](Self::woken), which is called before the next message:
+    ///
+    /// ```
+    /// use serveloop::Result;
+    /// use serveloop::framing::{FrameProtocol, FrameTransport, Framed, LengthPrefix};
+    /// use serveloop::testing::MemorySession;
+    ///
+    /// /// Keeps all messages.
+    /// struct Archive(Vec<Vec<u8>>);
+    ///
+    /// impl FrameProtocol for Archive {
+    ///     type Framing = LengthPrefix;
+    ///
+    ///     fn frame_received(
+    ///         &mut self,
+    ///         message: &[u8],
+    ///         frames: &mut FrameTransport<'_, LengthPrefix>,
+    ///     ) -> Result {
+    ///         frames.transport().claim_input(message);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn woken(&mut self, frames: &mut FrameTransport<'_, LengthPrefix>) {
+    ///         self.0.extend(frames.transport().take_input());
+    ///     }
+    /// }
+    ///
+    /// let framing = LengthPrefix::u32(1 << 20);
+    /// let mut session = MemorySession::new(Framed::new(framing, Archive(Vec::new())));
+    /// session.receive(b"\0\0\0\x03one\0\0\0\x03two");
+    /// assert_eq!(session.protocol().protocol().0, [b"one", b"two"]);
+    /// ```
+    ///
     /// # Errors
     /// Returns an error if the message breaks the protocol. The connection is then closed after
     /// everything already written is sent.
@@ -367,9 +402,11 @@ impl<P: FrameProtocol> Framed<P> {
         Ok(())
     }
 
-    /// Tells the protocol of the end of the stream, unless its last message made it pause or close.
+    /// Tells the protocol of the end of the stream, unless its last message made it pause or close, or ask for
+    /// a call that comes first.
     fn tell_end(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
-        if transport.is_paused() || transport.is_closing() || !mem::take(&mut self.end_is_due) {
+        let waits = transport.is_paused() || transport.is_called_again();
+        if waits || transport.is_closing() || !mem::take(&mut self.end_is_due) {
             return Ok(());
         }
         self.call(transport, P::eof_received)

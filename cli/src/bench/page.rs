@@ -382,8 +382,8 @@ fn paragraphs(load: &str) -> [&'static str; 5] {
         "CPU is the processor time, user and system, of all processes of the server, divided by the \
          number of messages that they answered. Memory is the growth of these processes while \
          connections were opened and used once, divided by their number, with shared pages counted \
-         once. It does not include the system's socket buffers, and with few connections it is only a \
-         few pages.",
+         once and without those of files. It does not include the system's socket buffers, and with few \
+         connections it is only a few pages.",
         "All traffic stayed on one machine, over loopback: there was no network, and the servers did \
          nothing except echo. The figures compare models of serving; they do not predict the speed of \
          a real service.",

@@ -1,11 +1,12 @@
 //! Long messages whose length is known: read into the connection's memory, and handed over by value.
 
 use std::io::{Read, Write};
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serveloop::framing::{
-    ByteOrder, FixedLength, FrameProtocol, FrameTransport, Framed, Framing, LengthField,
-    LengthPrefix, Netstring, Varint,
+    ByteOrder, Decoder, FixedLength, FrameProtocol, FrameTransport, Framed, Framing, LengthField,
+    LengthPrefix, Lines, Netstring, Varint,
 };
 use serveloop::testing::{Exchange, MemorySession, Simulation};
 use serveloop::{CloseReason, Config, Limits, Peer, Protocol, ProtocolError, Result, Transport};
@@ -245,12 +246,12 @@ fn the_deadline_of_a_message_runs_while_its_rest_is_expected() {
 }
 
 /// Answers each message with its length.
-struct Lengths<F: 'static>(std::marker::PhantomData<F>);
+struct Lengths<F: 'static>(PhantomData<F>);
 
 impl<F: 'static> FrameProtocol for Lengths<F>
 where
     F: Framing,
-    F::Decoder: for<'a> serveloop::framing::Decoder<Message<'a> = &'a [u8]>,
+    F::Decoder: for<'a> Decoder<Message<'a> = &'a [u8]>,
 {
     type Framing = F;
 
@@ -265,12 +266,12 @@ where
 #[track_caller]
 fn announces<F>(framing: F, sent: &[u8], length: usize)
 where
-    F: Framing + Clone + serveloop::framing::Decoder + 'static,
-    F::Decoder: for<'a> serveloop::framing::Decoder<Message<'a> = &'a [u8]>,
+    F: Framing + Clone + Decoder + 'static,
+    F::Decoder: for<'a> Decoder<Message<'a> = &'a [u8]>,
 {
     assert_eq!(framing.announced(&sent[..30]), Some(sent.len()));
     let reply = format!("{length} {length} ");
-    let protocol = Framed::new(framing, Lengths::<F>(std::marker::PhantomData));
+    let protocol = Framed::new(framing, Lengths::<F>(PhantomData));
     let mut session = MemorySession::with_config(protocol, large());
     let twice = [sent, sent].concat();
     for piece in twice.chunks(7_777) {
@@ -322,5 +323,65 @@ fn short_input_is_handed_over_too() {
     session.receive(b"one");
     session.receive(b"two");
     assert_eq!(*got.lock().unwrap(), [b"ne", b"wo"]);
+    assert_eq!(session.held(), 0);
+}
+
+/// Keeps every message by value, and then the end of the stream as an empty one.
+struct Archive<F: 'static>(Vec<Vec<u8>>, PhantomData<F>);
+
+impl<F: Framing + 'static> FrameProtocol for Archive<F>
+where
+    F::Decoder: for<'a> Decoder<Message<'a> = &'a [u8]>,
+{
+    type Framing = F;
+
+    fn frame_received(&mut self, message: &[u8], to: &mut FrameTransport<'_, F>) -> Result {
+        to.transport().claim_input(message);
+        Ok(())
+    }
+
+    fn woken(&mut self, to: &mut FrameTransport<'_, F>) {
+        self.0.extend(to.transport().take_input());
+    }
+
+    fn eof_received(&mut self, to: &mut FrameTransport<'_, F>) -> Result {
+        self.0.push(Vec::new());
+        to.transport().close();
+        Ok(())
+    }
+}
+
+fn archived<F>(framing: F) -> MemorySession<Framed<Archive<F>>>
+where
+    F: Framing + 'static,
+    F::Decoder: for<'a> Decoder<Message<'a> = &'a [u8]>,
+{
+    let archive = Archive::<F>(Vec::new(), PhantomData);
+    MemorySession::new(Framed::new(framing, archive))
+}
+
+/// The end of the stream is told after the last message was handed over, also if it was what ended that.
+#[test]
+fn messages_of_a_framing_are_handed_over_too() {
+    let long = vec![b'x'; 300_000];
+    let mut session = archived(Lines::new(1 << 20).accept_unterminated());
+    session.receive(b"one\ntwo\n");
+    session.receive(&[&long[..], b"\nthe end"].concat());
+    session.receive_eof();
+    let kept = session.protocol().protocol().0.iter();
+    let sums: Vec<_> = kept.map(|it| (it.len(), sum(it))).collect();
+    let expected = [&b"one"[..], b"two", &long, b"the end", b""];
+    assert_eq!(sums, expected.map(|it| (it.len(), sum(it))));
+
+    let mut session = archived(LengthPrefix::u32(1 << 20));
+    let message = [&300_000_u32.to_be_bytes()[..], &long].concat();
+    for part in [&message[..2], &message[2..70_000], &message[70_000..]] {
+        session.receive(part);
+    }
+    session.receive(&message[..4]);
+    session.receive(&message[4..]);
+    session.receive_eof();
+    let kept = &session.protocol().protocol().0;
+    assert!(*kept == [&long[..], &long, b""]);
     assert_eq!(session.held(), 0);
 }
