@@ -1,5 +1,7 @@
 //! Servers under a simulated network of which bytes decide what it does.
 
+#[path = "../../tests/simulation/asking.rs"]
+mod asking;
 #[expect(dead_code, reason = "the tests of this server are not run here")]
 #[path = "../../tests/simulation/http.rs"]
 mod http;
@@ -8,12 +10,12 @@ mod proxy;
 #[path = "../../tests/simulation/systems.rs"]
 mod systems;
 
-use systems::SYSTEMS;
+use systems::{OF_DATAGRAMS, SYSTEMS};
 
 /// No run is longer, in turns of the loop.
 const TURNS_MOST: u64 = 100_000;
 
-/// From this first byte on, the driver that blocks serves, except the server that needs the loop.
+/// From this first byte on, the driver that blocks serves, except the servers that need the loop.
 const BLOCKS_FROM: u8 = 128;
 const NEEDS_THE_LOOP: &str = "proxy";
 
@@ -28,7 +30,8 @@ pub fn target(data: &[u8]) {
     };
     let (name, make) = SYSTEMS[usize::from(*first) % SYSTEMS.len()];
     let mut system = make();
-    if *first >= BLOCKS_FROM && name != NEEDS_THE_LOOP {
+    let needs_the_loop = name == NEEDS_THE_LOOP || OF_DATAGRAMS.contains(&name);
+    if *first >= BLOCKS_FROM && !needs_the_loop {
         system = system.blocking();
     }
     match system.check_bytes(choices) {

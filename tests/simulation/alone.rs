@@ -7,7 +7,7 @@ use crate::layers::some;
 
 type Choose = fn(&mut Faults);
 
-const KINDS: [(&str, Choose); 33] = [
+const KINDS: [(&str, Choose); 35] = [
     ("short_reads", |it| it.short_reads = OFTEN),
     ("short_writes", |it| it.short_writes = OFTEN),
     ("would_block", |it| it.would_block = OFTEN),
@@ -33,6 +33,8 @@ const KINDS: [(&str, Choose); 33] = [
     ("finish_errors", |it| it.finish_errors = OFTEN),
     ("connect_errors", |it| it.connect_errors = OFTEN),
     ("lost_datagrams", |it| it.lost_datagrams = OFTEN),
+    ("doubled_datagrams", |it| it.doubled_datagrams = OFTEN),
+    ("forged_datagrams", |it| it.forged_datagrams = OFTEN),
     ("datagram_errors", |it| it.datagram_errors = OFTEN),
     ("datagram_reports", |it| it.datagram_reports = OFTEN),
     ("small_limits", |it| it.small_limits = 1_000),

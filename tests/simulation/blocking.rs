@@ -10,7 +10,7 @@ use serveloop::{Protocol, ProtocolError, Transport, Waker};
 
 use crate::bugs::{Bug, Faulty};
 use crate::layers::{self, Subject};
-use crate::systems::{Any, OF_PEERS, SYSTEMS, Simulated, System, finishing, text};
+use crate::systems::{Any, OF_DATAGRAMS, SYSTEMS, Simulated, System, finishing, text};
 use crate::{check_happens, is_found};
 
 /// The end of a name that only systems under the blocking driver have: `echo+blocking`.
@@ -48,7 +48,8 @@ pub(crate) fn systems() -> Vec<Simulated> {
 /// Returns the systems of streams, yet to be put under the blocking driver.
 pub(crate) fn all() -> impl Iterator<Item = System> {
     let systems = SYSTEMS.into_iter();
-    let systems = systems.filter(|(name, _)| ![NEEDS_THE_LOOP, OF_PEERS].contains(name));
+    let needs_the_loop = |name| name == NEEDS_THE_LOOP || OF_DATAGRAMS.contains(&name);
+    let systems = systems.filter(move |(name, _)| !needs_the_loop(*name));
     let own: [System; 3] = [
         ("ticking", ticking),
         ("chatting", chatting),

@@ -89,9 +89,21 @@ pub(crate) enum Bug {
     RepeatsDatagrams,
     /// A datagram that finds no room is taken for sent.
     ForgetsBlockedDatagrams,
+    /// An outbound session hears others than its peer (resolvers whose sockets are not connected).
+    HearsStrangers,
+    /// A datagram that came for an outbound session is dropped.
+    DropsAnswers,
+    /// The same is shown twice.
+    ShowsAnswersTwice,
+    /// A datagram of an outbound session is sent twice.
+    RepeatsQuestions,
+    /// A datagram of an outbound session is dropped though nothing has failed.
+    DropsQuestions,
+    /// The socket of an outbound session is never closed.
+    LeaksDatagramSockets,
 }
 
-pub(crate) const BUGS: [Bug; 37] = [
+pub(crate) const BUGS: [Bug; 43] = [
     Bug::AcceptsOncePerEvent,
     Bug::DeafAfterExhaustion,
     Bug::SpinsOnExhaustion,
@@ -129,6 +141,12 @@ pub(crate) const BUGS: [Bug; 37] = [
     Bug::EndsByReport,
     Bug::RepeatsDatagrams,
     Bug::ForgetsBlockedDatagrams,
+    Bug::HearsStrangers,
+    Bug::DropsAnswers,
+    Bug::ShowsAnswersTwice,
+    Bug::RepeatsQuestions,
+    Bug::DropsQuestions,
+    Bug::LeaksDatagramSockets,
 ];
 
 /// How many calls are made rightly for each that is not, where not every one is wrong.
@@ -163,6 +181,24 @@ pub(crate) struct Socket {
     handle: Handle,
     is_watched: bool,
     token: usize,
+}
+
+/// A socket of datagrams, and whether it is that of an outbound session.
+pub(crate) struct Mail {
+    handle: Handle,
+    is_outbound: bool,
+    /// What was received last.
+    last: Option<(Vec<u8>, Address)>,
+}
+
+impl Mail {
+    fn new(handle: Handle, is_outbound: bool) -> Self {
+        Self {
+            handle,
+            is_outbound,
+            last: None,
+        }
+    }
 }
 
 impl From<Handle> for Socket {
@@ -275,7 +311,7 @@ impl Wake for Deaf {
 impl Net for Faulty {
     type Stream = Socket;
     type Listener = Handle;
-    type Datagram = Handle;
+    type Datagram = Mail;
 
     fn now(&mut self) -> Instant {
         let now = self.net.now();
@@ -442,17 +478,30 @@ impl Net for Faulty {
         self.net.close(stream.handle, abort);
     }
 
-    fn bind(
-        &mut self,
-        at: &Address,
-        config: &Config,
-        token: usize,
-    ) -> io::Result<(Handle, Address)> {
-        self.net.bind(at, config, token)
+    fn bind(&mut self, at: &Address, config: &Config, token: usize) -> io::Result<(Mail, Address)> {
+        let (handle, address) = self.net.bind(at, config, token)?;
+        Ok((Mail::new(handle, false), address))
     }
 
-    fn receive(&mut self, socket: &mut Handle, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
-        let outcome = self.net.receive(socket, buffer);
+    fn receive(&mut self, socket: &mut Mail, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        if socket.is_outbound && self.sometimes(Bug::HearsStrangers) {
+            let stranger = "udp://192.0.2.99:53".parse().expect("an address");
+            buffer[..4].copy_from_slice(b"evil");
+            return Ok((4, stranger));
+        }
+        if socket.is_outbound && self.is(Bug::ShowsAnswersTwice) {
+            if let Some((data, from)) = socket.last.take() {
+                buffer[..data.len()].copy_from_slice(&data);
+                return Ok((data.len(), from));
+            }
+        }
+        let mut outcome = self.net.receive(&mut socket.handle, buffer);
+        if let Ok((count, from)) = &outcome {
+            socket.last = Some((buffer[..*count].to_vec(), from.clone()));
+        }
+        if socket.is_outbound && outcome.is_ok() && self.sometimes(Bug::DropsAnswers) {
+            outcome = self.net.receive(&mut socket.handle, buffer);
+        }
         match outcome {
             Err(error)
                 if self.is(Bug::DatagramErrorIsFatal)
@@ -464,38 +513,43 @@ impl Net for Faulty {
         }
     }
 
-    fn send(&mut self, socket: &mut Handle, data: &[u8], to: &Address) -> io::Result<()> {
+    fn send(&mut self, socket: &mut Mail, data: &[u8], to: &Address) -> io::Result<()> {
         if self.sometimes(Bug::RepeatsDatagrams) {
-            self.net.send(socket, data, to)?;
+            self.net.send(&mut socket.handle, data, to)?;
         }
-        self.net.send(socket, data, to)
+        self.net.send(&mut socket.handle, data, to)
     }
 
-    fn destination(&mut self, socket: &mut Handle) -> Option<Destination> {
-        self.net.destination(socket)
+    fn destination(&mut self, socket: &mut Mail) -> Option<Destination> {
+        self.net.destination(&mut socket.handle)
     }
 
     fn send_from(
         &mut self,
-        socket: &mut Handle,
+        socket: &mut Mail,
         data: &[u8],
         to: &Address,
         source: Option<Destination>,
     ) -> io::Result<()> {
-        if self.sometimes(Bug::RepeatsDatagrams) {
-            self.net.send_from(socket, data, to, source)?;
+        let handle = &mut socket.handle;
+        let repeats = socket.is_outbound && self.sometimes(Bug::RepeatsQuestions);
+        if repeats || self.sometimes(Bug::RepeatsDatagrams) {
+            self.net.send_from(handle, data, to, source)?;
+        }
+        if socket.is_outbound && self.sometimes(Bug::DropsQuestions) {
+            return Ok(());
         }
         if self.sometimes(Bug::ForgetsBlockedDatagrams) {
-            return match self.net.send_from(socket, data, to, source) {
+            return match self.net.send_from(handle, data, to, source) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
                 outcome => outcome,
             };
         }
-        self.net.send_from(socket, data, to, source)
+        self.net.send_from(handle, data, to, source)
     }
 
-    fn await_room(&mut self, socket: &mut Handle) -> io::Result<()> {
-        self.net.await_room(socket)
+    fn await_room(&mut self, socket: &mut Mail) -> io::Result<()> {
+        self.net.await_room(&mut socket.handle)
     }
 
     fn connect_datagram(
@@ -503,15 +557,19 @@ impl Net for Faulty {
         to: &Address,
         config: &Config,
         token: usize,
-    ) -> io::Result<Handle> {
-        self.net.connect_datagram(to, config, token)
+    ) -> io::Result<Mail> {
+        let handle = self.net.connect_datagram(to, config, token)?;
+        Ok(Mail::new(handle, true))
     }
 
-    fn undelivered(&mut self, socket: &mut Handle) -> Option<Undelivered> {
-        self.net.undelivered(socket)
+    fn undelivered(&mut self, socket: &mut Mail) -> Option<Undelivered> {
+        self.net.undelivered(&mut socket.handle)
     }
 
-    fn close_datagram(&mut self, socket: Handle) {
-        self.net.close_datagram(socket);
+    fn close_datagram(&mut self, socket: Mail) {
+        if socket.is_outbound && self.sometimes(Bug::LeaksDatagramSockets) {
+            return;
+        }
+        self.net.close_datagram(socket.handle);
     }
 }

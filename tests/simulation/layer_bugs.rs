@@ -5,7 +5,7 @@ use serveloop::testing::Side;
 use serveloop::{ProtocolError, Result as Outcome};
 
 use crate::layers::Subject;
-use crate::systems::{OF_PEERS, SYSTEMS, Simulated};
+use crate::systems::{OF_DATAGRAMS, SYSTEMS, Simulated};
 
 /// What goes wrong at the server's ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,9 @@ fn systems(bug: Option<Bug>) -> Vec<(&'static str, Box<dyn Subject>)> {
         let subject: Box<dyn Subject> = Box::new(make().within(move || layer));
         (*name, subject)
     };
-    let systems = SYSTEMS.iter().filter(|(name, _)| *name != OF_PEERS);
+    let systems = SYSTEMS
+        .iter()
+        .filter(|(name, _)| !OF_DATAGRAMS.contains(name));
     systems.map(put).collect()
 }
 

@@ -17,7 +17,7 @@ use serveloop::testing::{
 use serveloop::{Address, Config, Factory, Peer};
 
 use crate::certificate::{self, Clients, NAME};
-use crate::systems::{Any, OF_PEERS, SYSTEMS, Simulated, text};
+use crate::systems::{Any, OF_DATAGRAMS, SYSTEMS, Simulated, text};
 
 /// A simulation of any server.
 pub(crate) trait Subject {
@@ -88,7 +88,9 @@ pub(crate) fn layered(
         let (name, plain) = (*name, *make);
         LAYERS.map(|(layer, put)| (format!("{name}/{layer}"), put(vary(plain()))))
     };
-    let systems = SYSTEMS.iter().filter(|(name, _)| *name != OF_PEERS);
+    let systems = SYSTEMS
+        .iter()
+        .filter(|(name, _)| !OF_DATAGRAMS.contains(name));
     systems.flat_map(put).chain(others)
 }
 

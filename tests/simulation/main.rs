@@ -11,6 +11,7 @@
 //! `SERVELOOP_FULL=1` has the tests that take longest in full.
 
 mod alone;
+mod asking;
 mod blocking;
 mod bugs;
 mod calls;

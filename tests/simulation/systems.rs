@@ -14,7 +14,7 @@ use serveloop::{
     Actions, Config, Factory, Limits, Peer, Protocol, ProtocolError, Transport, Waker,
 };
 
-use super::{http, proxy};
+use super::{asking, http, proxy};
 
 type Made = Box<dyn Protocol>;
 type Outcome = Result<(), ProtocolError>;
@@ -53,14 +53,15 @@ pub(crate) type Simulated = Simulation<fn() -> Any>;
 
 pub(crate) type System = (&'static str, fn() -> Simulated);
 
-/// The system of sessions of datagrams, which need the loop, and have no layers.
-pub(crate) const OF_PEERS: &str = "echo of peers";
+/// The systems of sessions of datagrams, which need the loop, and have no layers.
+pub(crate) const OF_DATAGRAMS: [&str; 2] = ["echo of peers", "asking"];
 
-pub(crate) const SYSTEMS: [System; 19] = [
+pub(crate) const SYSTEMS: [System; 20] = [
     ("echo", echo),
     ("discard", discard),
     ("frames", frames),
-    (OF_PEERS, echo_of_peers),
+    ("echo of peers", echo_of_peers),
+    ("asking", asking::asking),
     ("hello", hello),
     ("producer", producer),
     ("streamer", streamer),

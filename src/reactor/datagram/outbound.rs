@@ -89,11 +89,12 @@ impl<P: Protocol, D> Sessions<P, D> {
         let Some(mut own) = self.own.remove(&slot) else {
             return;
         };
+        own.source.expire(hub.now());
         self.take_own_reports(token, &mut own, hub);
         self.receive_own(token, &mut own, hub);
 
         if self.at(token).is_some() {
-            let waits = own.source.is_ready();
+            let waits = own.source.is_ready() || own.source.deadline().is_some();
             self.serve(slot, Some(&mut own.socket), hub, |peer, _, context| {
                 peer.attend(context, waits);
             });
@@ -108,6 +109,9 @@ impl<P: Protocol, D> Sessions<P, D> {
         }
         if own.source.is_ready() || own.has_reports {
             self.queue(token, |peer| peer.queue(Flags::default()));
+        }
+        if let Some(until) = own.source.deadline() {
+            self.timers.set_earlier(token & SLOT_MASK, until);
         }
         self.own.insert(token & SLOT_MASK, own);
     }
@@ -141,13 +145,25 @@ impl<P: Protocol, D> Sessions<P, D> {
                     Consequence::Wait => return,
                     Consequence::Skip if error.kind() == ErrorKind::Interrupted => {}
                     Consequence::Skip => {
-                        // The error is that of a report, which the queue tells more of.
+                        // The error is that of a report, which the queue tells more of. However many
+                        // there are, each is taken, so that the socket has not failed.
                         let report = hub.net.undelivered(&mut own.socket);
+                        if report.is_some() {
+                            own.source.note_taken();
+                        }
                         let error = report
                             .map_or_else(|| of_call(error, DeliveryError::Reported), |it| it.error);
                         self.tell_undelivered(slot, &error, &mut own.socket, hub);
                     }
-                    Consequence::Pause | Consequence::Fail => {
+                    Consequence::Pause => {
+                        let peer = self.slots[slot].session.peer();
+                        log::debug!(
+                            target: LOG_TARGET, id = peer.id();
+                            "{peer}: cannot receive for now: {error}"
+                        );
+                        return;
+                    }
+                    Consequence::Fail => {
                         return self.end_for(CloseReason::Io(error), slot, hub);
                     }
                 },

@@ -32,7 +32,7 @@ pub(in crate::reactor) trait DatagramSockets<D> {
 pub(in crate::reactor) struct Sessions<P, D> {
     pub(super) slots: Slab<PeerSession<P>>,
     index: Index,
-    timers: Timers,
+    pub(super) timers: Timers,
     /// How many sessions each network has that is limited.
     networks: NetworkCounts,
     /// How many peers have sent only one datagram.

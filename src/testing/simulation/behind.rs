@@ -120,6 +120,7 @@ where
             clients: clients.collect(),
             remotes: self.remotes,
             datagrams: datagrams.collect(),
+            far_peers: self.far_peers,
             current: self.current,
             driver: self.driver,
             far_ends: self.far_ends,

@@ -16,7 +16,8 @@ use crate::testing::simulation::ledger::Slip;
 use crate::testing::simulation::network::{
     Blocked, BlockingCall, Network, Refusing, Unblocked, Wakeup,
 };
-use crate::testing::simulation::witness::{Shared, Witness};
+use crate::testing::simulation::witness::Witness;
+use crate::testing::simulation::witnessed::Shared;
 use crate::waker::{Mailbox, Waker, Wakers};
 
 /// Serves one connection at a time with the blocking driver, as the sequential model does. What threads

@@ -98,10 +98,16 @@ faults! {
     connect_errors: 200,
     /// A datagram or its reply is lost.
     lost_datagrams: 50,
+    /// A datagram of a session arrives twice.
+    doubled_datagrams: 50,
+    /// An outbound session gets a datagram that its peer has not sent, from the peer's address or from
+    /// another one. What comes from the peer's address is noise, or something that the peer says at
+    /// another occasion. A protocol that cannot tell that from an answer needs a rate of 0.
+    forged_datagrams: 50,
     /// A call on a datagram socket fails.
     datagram_errors: 50,
     /// The network reports that a datagram to a peer did not arrive, truly or forged by a third party, also
-    /// of peers that the server has sent nothing.
+    /// to peers that the server has sent nothing.
     datagram_reports: 100,
     /// Budgets, water marks and connection limits are small. Drawn once per run.
     small_limits: 500,

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{CloseReason, Deadline};
 use crate::session::Ended;
 use crate::testing::simulation::exchange::Exchange;
+use crate::testing::simulation::outbound::OutboundRecord;
 use crate::testing::simulation::random::Random;
 
 /// A bug in the event loop or in the blocking driver that is re-enacted on purpose, to check that the simulation finds it.
@@ -90,6 +91,9 @@ pub(super) struct Ledger {
     numbers: HashMap<Address, usize>,
     /// Outbound sessions that the loop has not connected yet.
     pub(super) connecting: VecDeque<Number>,
+    /// Outbound sessions of datagrams, and the one that begins now.
+    pub(super) outbound: Vec<OutboundRecord>,
+    pub(super) opened: Option<usize>,
     /// Whether listeners may be closed, because the server was told to shut down or an error made
     /// them unusable.
     pub(super) may_close: bool,

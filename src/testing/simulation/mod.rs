@@ -8,6 +8,7 @@ mod faults;
 mod hooks;
 mod ledger;
 mod network;
+mod outbound;
 mod punctual;
 mod random;
 mod run;
@@ -17,6 +18,7 @@ mod verdict;
 mod wire;
 mod within;
 mod witness;
+mod witnessed;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -35,7 +37,7 @@ use crate::testing::simulation::network::Question;
 use crate::testing::simulation::random::Random;
 use crate::testing::simulation::run::Run;
 use crate::testing::simulation::within::MakeFarEnd;
-use crate::testing::simulation::witness::Witnessed;
+use crate::testing::simulation::witnessed::Witnessed;
 
 pub use exchange::{Exchange, Fate};
 pub use faults::Faults;
@@ -84,6 +86,8 @@ pub struct Simulation<M> {
     clients: Vec<Rc<Exchange>>,
     remotes: Vec<(Address, Rc<Exchange>)>,
     datagrams: Vec<Rc<Question>>,
+    /// What peers of outbound sessions of datagrams know, by their addresses.
+    far_peers: Vec<(Address, Rc<Question>)>,
     /// The ledger of the current run, for factories that watch what is inside a layer.
     current: Rc<RefCell<SharedLedger>>,
     /// Makes the clients' ends of a layer that talks to them, for one run.
@@ -114,6 +118,7 @@ where
             clients: Vec::new(),
             remotes: Vec::new(),
             datagrams: Vec::new(),
+            far_peers: Vec::new(),
             current: Rc::default(),
             far_ends: None,
             driver: Serving::Loop,
@@ -174,8 +179,17 @@ where
 
     /// Adds a peer that the server can connect to. The exchange says what that peer sends and must
     /// receive.
+    ///
+    /// # Panics
+    /// Panics if the address is one of datagrams: see [`remote_datagram`](Self::remote_datagram).
     #[must_use]
+    #[track_caller]
     pub fn remote(mut self, address: Address, exchange: Exchange) -> Self {
+        let is_datagram = address.is_datagram();
+        assert!(
+            !is_datagram,
+            "{address} has no streams: use remote_datagram"
+        );
         self.remotes.push((address, Rc::new(exchange)));
         self
     }
@@ -185,10 +199,89 @@ where
     /// deliver one twice; each that is delivered must be answered by one datagram.
     #[must_use]
     pub fn datagram(mut self, request: impl AsRef<[u8]>, reply: Option<&[u8]>) -> Self {
-        self.datagrams.push(Rc::new(Question {
-            request: request.as_ref().to_vec(),
-            reply: reply.map(<[u8]>::to_vec),
-        }));
+        self.datagrams.push(Question::new(request, reply));
+        self
+    }
+
+    /// Adds a peer of the outbound sessions of datagrams that the server begins, with a datagram that the
+    /// peer knows and its reply, or `None` if it has none. Further calls with the same address add to what
+    /// the peer knows, and anything else must not be sent there. At an address that was not given,
+    /// nobody listens: the network may say so.
+    ///
+    /// Datagrams are lost, arrive twice and overtake each other, calls fail, third parties forge replies
+    /// and reports (see [`Faults`]). Whatever that does to the protocol, what it writes must be sent once
+    /// and in order, unless the system refuses it, and each datagram that arrives must be shown once.
+    ///
+    /// ```
+    /// use serveloop::testing::{Exchange, Simulation};
+    /// use serveloop::{Actions, Factory, Peer, Protocol, Result, Transport, protocols::Echo};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// /// Echoes to clients, and asks for the time until somebody tells it.
+    /// struct Clocked;
+    ///
+    /// struct Asking(Option<Instant>);
+    ///
+    /// impl Protocol for Asking {
+    ///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+    ///         self.handle_timeout(transport);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn datagram_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         if data == b"half past six" {
+    ///             transport.close();
+    ///         }
+    ///         Ok(data.len())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+    ///         Ok(data.len())
+    ///     }
+    ///
+    ///     fn poll_timeout(&self) -> Option<Instant> {
+    ///         self.0
+    ///     }
+    ///
+    ///     fn handle_timeout(&mut self, transport: &mut Transport<'_>) {
+    ///         transport.write(b"time?");
+    ///         self.0 = Some(transport.now() + Duration::from_secs(1));
+    ///     }
+    /// }
+    ///
+    /// impl Factory for Clocked {
+    ///     type Protocol = Box<dyn Protocol>;
+    ///
+    ///     fn build_protocol(&mut self, _: &Peer) -> Option<Self::Protocol> {
+    ///         Some(Box::new(Echo))
+    ///     }
+    ///
+    ///     fn started(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+    ///         actions.connect("udp://10.0.2.3:123".parse().expect("an address"), Box::new(Asking(None)));
+    ///     }
+    /// }
+    ///
+    /// Simulation::new(|| Clocked)
+    ///     .client(Exchange::new("hello", "hello"))
+    ///     .remote_datagram("udp://10.0.2.3:123".parse()?, "time?", Some(b"half past six"))
+    ///     .run(0..100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if the address is not one of UDP.
+    #[must_use]
+    #[track_caller]
+    pub fn remote_datagram(
+        mut self,
+        address: Address,
+        request: impl AsRef<[u8]>,
+        reply: Option<&[u8]>,
+    ) -> Self {
+        let is_udp = matches!(address, Address::Udp(_));
+        assert!(is_udp, "{address}: outbound sessions of datagrams need UDP");
+        let question = Question::new(request, reply);
+        self.far_peers.push((address, question));
         self
     }
 
@@ -307,6 +400,9 @@ where
         }
         for (address, exchange) in &self.remotes {
             network.add_remote(address.clone(), exchange);
+        }
+        for (address, question) in &self.far_peers {
+            network.add_far_peer(address.clone(), question);
         }
         network.draw_stuck();
         for (number, (exchange, is_unix)) in clients.iter().zip(kinds).enumerate() {
@@ -448,7 +544,8 @@ fn vary(config: &Config, faults: &Faults, random: &mut Random) -> Config {
     config.accepts_per_turn = small(config.accepts_per_turn, random);
     config.datagrams_per_turn = small(config.datagrams_per_turn, random);
     config.timeouts_per_turn = small(config.timeouts_per_turn, random);
-    config.max_connections = random.pick(&[1, 3, config.max_connections]);
+    let kept = config.reserved_outbound;
+    config.max_connections = random.pick(&[1 + kept, 3 + kept, config.max_connections]);
     if config.sessions {
         config.max_sessions = random.pick(&[1, 3, config.max_sessions]);
     }

@@ -13,7 +13,7 @@ use crate::session::Factory;
 use crate::testing::simulation::blocking::OneByOne;
 use crate::testing::simulation::ledger::{ConnectionRecord, SharedLedger};
 use crate::testing::simulation::network::Question;
-use crate::testing::simulation::witness::Witnessed;
+use crate::testing::simulation::witnessed::Witnessed;
 use crate::testing::simulation::{Network, Report};
 
 /// Limits that no run comes near unless it never ends.
@@ -81,7 +81,8 @@ impl<F: Factory, N: Net + AsMut<Network>> Run<F, N> {
             let network = self.reactor.net().as_mut();
             let (over, requests) = (network.is_over(), network.requests());
             let asked = requests > 0;
-            let over = over && self.reactor.connections() == 0;
+            // A server without clients begins by itself, in its first turn.
+            let over = over && self.reactor.connections() == 0 && self.turns > 0;
             if !self.is_ending && (over || asked || shutdown_at.is_some_and(|at| at <= self.turns))
             {
                 self.shutdown();

@@ -87,6 +87,7 @@ where
                 .map(|(address, exchange)| (address.clone(), wire(exchange)))
                 .collect(),
             datagrams: datagrams.collect(),
+            far_peers: self.far_peers,
             current: self.current,
             far_ends: self.far_ends,
             driver: self.driver,

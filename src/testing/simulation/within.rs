@@ -177,6 +177,7 @@ where
             clients: self.clients,
             remotes: self.remotes,
             datagrams: Vec::new(),
+            far_peers: self.far_peers,
             current: self.current,
             driver: self.driver,
             far_ends: Some(Box::new(move || {

@@ -1,138 +1,13 @@
 //! A wrapper around the protocol under test that checks every call the loop makes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::address::Peer;
 use crate::error::{CloseReason, Deadline, DeliveryError, ProtocolError};
-use crate::session::{
-    Actions, Clock, Connect, Ended, Factory, Post, Protocol, Requests, Tick, Transport, catch,
-};
-use crate::statistics::Statistics;
-use crate::testing::simulation::hooks::pass_on_hooks;
+use crate::session::{Ended, Post, Protocol, Tick, Transport};
 use crate::testing::simulation::ledger::{Number, Place, SharedLedger, Slip};
-use crate::waker::Mailbox;
-
-/// The factory under test, which wraps each protocol that it builds in a witness.
-pub(super) struct Witnessed<F: Factory> {
-    shared: Shared<F>,
-    ledger: SharedLedger,
-}
-
-impl<F: Factory> Witnessed<F> {
-    pub(super) fn new(factory: F, ledger: &SharedLedger) -> Self {
-        let ledger = Rc::clone(ledger);
-        Self {
-            shared: Shared::new(factory),
-            ledger,
-        }
-    }
-}
-
-/// The factory, which the server calls also while a blocking driver serves a connection.
-pub(super) struct Shared<F: Factory>(Rc<RefCell<Inside<F>>>);
-
-struct Inside<F: Factory> {
-    factory: F,
-    /// What was asked for meanwhile.
-    connects: Vec<Connect<F::Protocol>>,
-    shutdown: bool,
-}
-
-impl<F: Factory> Shared<F> {
-    fn new(factory: F) -> Self {
-        Self(Rc::new(RefCell::new(Inside {
-            factory,
-            connects: Vec::new(),
-            shutdown: false,
-        })))
-    }
-
-    /// Calls the factory as a turn of the server's loop does, on a thread of its own.
-    pub(super) fn act(&self, now: Instant) {
-        let Inside {
-            factory,
-            connects,
-            shutdown,
-        } = &mut *self.0.borrow_mut();
-        let mut requests = Requests::new();
-        let mut actions = Actions {
-            clock: Clock::new(now),
-            statistics: &Statistics::default(),
-            requests: &mut requests,
-            open: &(),
-            mailbox: &Mailbox::silent(),
-        };
-        catch(|| {
-            if factory.poll_timeout().is_some_and(|at| at <= now) {
-                factory.handle_timeout(&mut actions);
-            }
-            factory.service_actions(&mut actions);
-        });
-        connects.append(&mut requests.connects);
-        *shutdown |= requests.urgent.is_some_and(|urgent| urgent.shutdown);
-    }
-}
-
-impl<F: Factory> Clone for Shared<F> {
-    fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
-    }
-}
-
-impl<F: Factory> Factory for Witnessed<F> {
-    type Protocol = Witness<F::Protocol, Shared<F>>;
-
-    fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
-        let protocol = self.shared.0.borrow_mut().factory.build_protocol(peer)?;
-
-        let number = self.ledger.borrow().number(peer.address());
-        let shared = self.shared.clone();
-        Some(Witness::new(
-            protocol,
-            number,
-            (&self.ledger, shared),
-            Place::Wire,
-        ))
-    }
-
-    fn needs_stream(&self, listener: usize) -> bool {
-        self.shared.0.borrow().factory.needs_stream(listener)
-    }
-
-    pass_on_hooks!(self, self.shared.0.borrow_mut().factory);
-}
-
-impl<F: Factory> Witnessed<F> {
-    fn act(
-        &self,
-        actions: &mut Actions<'_, Witness<F::Protocol, Shared<F>>>,
-        hook: fn(&mut F, &mut Actions<'_, F::Protocol>),
-    ) {
-        let inside = &mut *self.shared.0.borrow_mut();
-        let meanwhile = std::mem::take(&mut inside.connects);
-        let asked = actions.inside(&mut inside.factory, hook);
-        if inside.shutdown {
-            actions.shutdown();
-        }
-
-        let is_ending = actions
-            .requests
-            .urgent
-            .as_ref()
-            .is_some_and(|it| it.shutdown);
-        self.ledger.borrow_mut().may_close |= is_ending;
-        for connect in meanwhile.into_iter().chain(asked) {
-            let around = (&self.ledger, self.shared.clone());
-            let connect = connect.map(|protocol| Witness::new(protocol, None, around, Place::Wire));
-            let number = Rc::clone(&connect.protocol.number);
-            self.ledger.borrow_mut().connecting.push_back(number);
-            actions.ask(connect);
-        }
-    }
-}
 
 /// The stage of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,6 +29,8 @@ pub struct Witness<P, S = ()> {
     /// The number of the client's account. Datagrams have none.
     number: Number,
     stage: Stage,
+    /// The number of an outbound session of datagrams.
+    outbound: Cell<Option<usize>>,
     /// The session's id, which datagrams have too.
     id: u64,
     /// The connection is closing, so only `connection_lost` may follow.
@@ -179,8 +56,14 @@ impl<P, S> Witness<P, S> {
             is_told: false,
             ledger: Rc::clone(ledger),
             number: Rc::new(number.into()),
+            outbound: Cell::new(None),
             stage: Stage::New,
         }
+    }
+
+    /// Returns what will know the number of the account.
+    pub(super) fn number(&self) -> Number {
+        Rc::clone(&self.number)
     }
 
     /// Returns the factory that it comes from.
@@ -237,8 +120,26 @@ impl<P, S> Witness<P, S> {
         };
     }
 
+    /// Has all recorded that an outbound session of datagrams writes.
+    fn note_begun(&self, transport: &mut Transport<'_>) {
+        let peer = transport.peer();
+        if self.place != Place::Wire || !peer.is_datagram() || peer.listener().is_some() {
+            return;
+        }
+        let mut ledger = self.ledger.borrow_mut();
+        if let Some(outbound) = ledger.opened.take() {
+            transport.set_tap(ledger.outbound[outbound].tap());
+            self.outbound.set(Some(outbound));
+        }
+    }
+
     /// Checks that the protocol sees exactly what the client sent, starting where it last stopped.
     fn check_shown(&self, data: &[u8]) {
+        if let Some(outbound) = self.outbound.get() {
+            let mut ledger = self.ledger.borrow_mut();
+            let shown = ledger.outbound[outbound].note_shown(data);
+            return shown.unwrap_or_else(|problem| ledger.object(problem));
+        }
         let Some(number) = self.number.get() else {
             return;
         };
@@ -256,6 +157,9 @@ impl<P, S> Witness<P, S> {
     }
 
     fn note_taken(&self, count: usize) {
+        if let Some(outbound) = self.outbound.get() {
+            self.ledger.borrow_mut().outbound[outbound].note_taken(count);
+        }
         if let Some(number) = self.number.get() {
             let place = self.place;
             let mut ledger = self.ledger.borrow_mut();
@@ -296,6 +200,7 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result<(), ProtocolError> {
         self.check("connection_made", Stage::New, Stage::New);
         self.stage = Stage::Open;
+        self.note_begun(transport);
         let outcome = self.protocol.connection_made(transport);
         self.settle(outcome, transport)
     }
@@ -432,6 +337,10 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
         ledger.lost += 1;
         if ended.peer().is_datagram() {
             ledger.note_peer_lost(ended);
+        }
+        if let Some(outbound) = self.outbound.get() {
+            let lost = ledger.outbound[outbound].note_lost(reason);
+            lost.unwrap_or_else(|problem| ledger.object(problem));
         }
 
         let slip = ledger.slip;

@@ -19,6 +19,7 @@ mod handshakes;
 mod late_turns;
 mod limits;
 mod log_fields;
+mod many_reports;
 mod outbound_datagrams;
 mod peers;
 mod probes;

@@ -259,7 +259,14 @@ impl Net for Network {
         Ok((Handle(token), at.clone()))
     }
 
-    fn receive(&mut self, _: &mut Handle, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+    fn connect_datagram(&mut self, to: &Address, _: &Config, token: usize) -> io::Result<Handle> {
+        self.open_outbound(to, token)
+    }
+
+    fn receive(&mut self, socket: &mut Handle, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        if let Some(outbound) = Self::outbound_of(socket) {
+            return self.receive_outbound(outbound, buffer);
+        }
         self.inject(Call::Receive, None)?;
         self.trouble.note_success();
         self.progress.has_moved |= self.datagram_queue.has_mail();
@@ -295,6 +302,9 @@ impl Net for Network {
         to: &Address,
         _: Option<Destination>,
     ) -> io::Result<()> {
+        if let Some(outbound) = Self::outbound_of(socket) {
+            return self.send_outbound(outbound, data);
+        }
         self.note(6, data.len());
         let outcome = self.inject(Call::Send, None);
         let kind = outcome.as_ref().err().map(io::Error::kind);
@@ -307,21 +317,29 @@ impl Net for Network {
             _ => self.datagram_queue.note_reply(data, to, outcome.is_err()),
         };
         noted.unwrap_or_else(|problem| self.ledger.borrow_mut().object(problem));
-        let _ = socket;
         outcome
     }
 
-    fn await_room(&mut self, _: &mut Handle) -> io::Result<()> {
-        self.plan_room();
+    fn await_room(&mut self, socket: &mut Handle) -> io::Result<()> {
+        match Self::outbound_of(socket) {
+            Some(outbound) => self.plan_outbound_room(outbound),
+            None => self.plan_room(),
+        }
         Ok(())
     }
 
-    fn undelivered(&mut self, _: &mut Handle) -> Option<Undelivered> {
+    fn undelivered(&mut self, socket: &mut Handle) -> Option<Undelivered> {
         self.note(7, 0);
-        self.datagram_queue.take_report()
+        match Self::outbound_of(socket) {
+            Some(outbound) => self.outbound.take_report(outbound),
+            None => self.datagram_queue.take_report(),
+        }
     }
 
-    fn close_datagram(&mut self, _: Handle) {
+    fn close_datagram(&mut self, socket: Handle) {
+        if let Some(outbound) = Self::outbound_of(&socket) {
+            return self.close_outbound(outbound);
+        }
         self.datagram_queue.close();
         let mut ledger = self.ledger.borrow_mut();
         if !ledger.may_close {

@@ -29,6 +29,12 @@ pub(super) enum Action {
     Packet(usize),
     /// The network reports that datagrams to the sender of this one do not arrive.
     Unreachable(usize, Unreachable),
+    /// The same of those of an outbound session.
+    OutboundUnreachable(usize, Unreachable),
+    AnnounceOutbound(usize),
+    OutboundRoom(usize),
+    /// A datagram to or from an outbound session arrives.
+    Flight(usize),
     /// The server is asked to shut down.
     Shutdown,
 }
@@ -84,7 +90,10 @@ impl Network {
     /// Returns whether every client is done with the server.
     pub(in crate::testing::simulation) fn is_over(&self) -> bool {
         let timed_out = &self.ledger.borrow().timed_out;
-        self.wires.iter().all(|wire| wire.is_done) && self.datagram_queue.is_over(timed_out)
+        let has_deadline = self.ledger.borrow().config.limits.idle_timeout.is_some();
+        self.wires.iter().all(|wire| wire.is_done)
+            && self.datagram_queue.is_over(timed_out)
+            && self.outbound.is_over(has_deadline)
     }
 
     pub(super) fn add_wire(
@@ -154,6 +163,10 @@ impl Network {
                 self.perhaps_report(number);
             }
             Action::Unreachable(number, reason) => self.datagram_queue.report(number, reason),
+            Action::OutboundUnreachable(number, reason) => self.outbound.report(number, reason),
+            Action::AnnounceOutbound(number) => self.outbound.announce(number),
+            Action::OutboundRoom(number) => self.outbound.announce_room(number),
+            Action::Flight(number) => self.land(number),
             Action::Shutdown => self.request_shutdown(),
         }
     }

@@ -1,12 +1,10 @@
 //! Simulated datagrams: what clients send to the server's one socket, and the replies.
 
 use std::collections::VecDeque;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::error::DeliveryError;
 use crate::net::Undelivered;
 use crate::testing::simulation::network::Network;
 use crate::testing::simulation::network::clients::{Action, Unreachable};
@@ -16,6 +14,18 @@ use crate::testing::simulation::network::clients::{Action, Unreachable};
 pub(crate) struct Question {
     pub(in crate::testing::simulation) request: Vec<u8>,
     pub(in crate::testing::simulation) reply: Option<Vec<u8>>,
+}
+
+impl Question {
+    pub(in crate::testing::simulation) fn new(
+        request: impl AsRef<[u8]>,
+        reply: Option<&[u8]>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            request: request.as_ref().to_vec(),
+            reply: reply.map(<[u8]>::to_vec),
+        })
+    }
 }
 
 /// How many interrupted sends in a row allow a server to drop a reply.
@@ -110,13 +120,8 @@ impl DatagramQueue {
         if !self.is_open() {
             return;
         }
-        let reported = |number| DeliveryError::Reported(io::Error::from_raw_os_error(number));
-        let error = match reason {
-            Unreachable::Refused => reported(libc::ECONNREFUSED),
-            Unreachable::NoRoute => reported(libc::EHOSTUNREACH),
-            Unreachable::TooLong => DeliveryError::TooLong { mtu: Some(68) },
-        };
         let to = self.packets[number].from.clone();
+        let error = reason.error();
         self.reports.push_back(Undelivered { to, error });
         self.is_changed = true;
     }
@@ -287,7 +292,7 @@ impl Network {
     ) {
         self.datagram_queue.has_peers = true;
         self.add_letter(from.clone(), question);
-        if self.random.chance(self.faults.lost_datagrams) {
+        if self.random.chance(self.faults.doubled_datagrams) {
             self.add_letter(from, question);
         }
     }
@@ -301,6 +306,7 @@ impl Network {
         dropped: u64,
     ) -> Result<(), String> {
         let ledger = self.ledger.borrow();
-        self.datagram_queue.judge(dropped, &ledger.timed_out)
+        self.datagram_queue.judge(dropped, &ledger.timed_out)?;
+        self.judge_outbound(dropped)
     }
 }

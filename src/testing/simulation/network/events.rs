@@ -188,6 +188,7 @@ impl Network {
                 .as_ref()
                 .is_some_and(|listener| listener.is_changed)
             || self.datagram_queue.is_changed()
+            || self.outbound.is_changed()
             || self.bell.is_set()
             || self.shutdown_news
             || self
@@ -203,6 +204,7 @@ impl Network {
         for wire in self.wires.iter().filter(|wire| !wire.is_closed) {
             self.justification(wire.number, Justification::Jump);
         }
+        self.outbound.excuse();
     }
 
     fn announce_wires(&mut self, events: &mut Vec<Event>, most: usize) {
@@ -262,6 +264,7 @@ impl Network {
             }
         }
 
+        self.announce_outbound(later, events);
         if let Some(token) = self.datagram_queue.take_change() {
             let error = self.datagram_queue.has_reports();
             events.push(Event {

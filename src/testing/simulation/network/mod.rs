@@ -6,6 +6,7 @@ mod clients;
 mod datagrams;
 mod events;
 mod far_ends;
+mod outbound;
 mod stuck;
 mod trouble;
 
@@ -27,6 +28,7 @@ use crate::testing::simulation::ledger::{Justification, SharedLedger};
 use crate::testing::simulation::network::clients::Action;
 use crate::testing::simulation::network::datagrams::DatagramQueue;
 use crate::testing::simulation::network::events::Progress;
+use crate::testing::simulation::network::outbound::OutboundSockets;
 use crate::testing::simulation::random::{Random, mix};
 use crate::testing::simulation::timeline::Timeline;
 use crate::testing::simulation::wire::{Segment, Wire};
@@ -59,6 +61,7 @@ pub struct Network {
     local_addresses: LocalAddresses,
     listener: Option<Listener>,
     datagram_queue: DatagramQueue,
+    outbound: OutboundSockets,
     /// The peers that the server can connect to.
     remotes: Vec<(Address, Rc<Exchange>)>,
     /// Makes the clients' ends of connections that go through a layer.
@@ -158,6 +161,7 @@ impl Network {
             local_addresses: LocalAddresses::default(),
             listener: None,
             datagram_queue: DatagramQueue::default(),
+            outbound: OutboundSockets::default(),
             remotes: Vec::new(),
             far_ends: None,
             changed: Vec::new(),

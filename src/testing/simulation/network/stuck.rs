@@ -64,8 +64,10 @@ impl Network {
     /// Counts a useless retry. Retries are not progress, and too many of them are a violation.
     fn note_fruitless(&mut self, call: Call) {
         let passed = self.elapsed - self.trouble.fruitless_since;
-        if self.trouble.fruitless == 0 || passed >= Duration::from_millis(1) {
+        let is_other = self.trouble.fruitless_of != self.trouble.outbound;
+        if self.trouble.fruitless == 0 || is_other || passed >= Duration::from_millis(1) {
             self.trouble.fruitless_since = self.elapsed;
+            self.trouble.fruitless_of = self.trouble.outbound;
             self.trouble.fruitless = 0;
         }
 

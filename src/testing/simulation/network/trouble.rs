@@ -151,6 +151,9 @@ pub(super) struct Plan {
     /// How many calls to accept or receive have failed in a row, and since when.
     pub(super) fruitless: u32,
     pub(super) fruitless_since: Duration,
+    /// The outbound session whose socket the current call is on, and the one of those calls.
+    pub(super) outbound: Option<usize>,
+    pub(super) fruitless_of: Option<usize>,
     pub(super) records: bool,
     pub(super) calls: Vec<Call>,
     count: usize,
@@ -225,6 +228,19 @@ impl Network {
         Err(io::Error::from_raw_os_error(error))
     }
 
+    /// Fails a call on the socket of an outbound session if the plan or chance says so.
+    pub(super) fn inject_into(&mut self, outbound: usize, call: Call) -> io::Result<()> {
+        self.trouble.outbound = Some(outbound);
+        let outcome = self.inject(call, None);
+        self.trouble.outbound = None;
+        outcome
+    }
+
+    /// Draws how long it takes until what a call denied is announced.
+    pub(super) fn denied(&mut self) -> Duration {
+        Duration::from_micros(self.random.below(DENIED_MOST) as u64)
+    }
+
     fn draw(&mut self, call: Call) -> Option<i32> {
         let Self { random, faults, .. } = self;
         let blocks = !matches!(call, Call::Register | Call::Connect | Call::Finish);
@@ -283,15 +299,15 @@ impl Network {
 
     /// Plans the event that tells that a datagram socket has room again.
     pub(super) fn plan_room(&mut self) {
-        let denied = Duration::from_micros(self.random.below(DENIED_MOST) as u64);
-        let again = self.elapsed + denied;
+        let again = self.elapsed + self.denied();
         self.timeline.plan(again, Action::AnnouncePost);
     }
 
     /// Applies the consequences of a failure to the wire or listener it concerns.
     fn apply_fault(&mut self, call: Call, wire: Option<usize>, error: i32) {
-        let denied = Duration::from_micros(self.random.below(DENIED_MOST) as u64);
+        let denied = self.denied();
         let again = self.elapsed + denied;
+        let outbound = self.trouble.outbound;
 
         match (call, wire) {
             (Call::Accept, _) if error == libc::EAGAIN => {
@@ -299,9 +315,10 @@ impl Network {
             }
             (Call::Accept, _) => self.suffer_accept(error),
             (Call::Receive, _) if error == libc::EAGAIN => {
-                self.timeline.plan(again, Action::AnnouncePost);
+                let announce = outbound.map_or(Action::AnnouncePost, Action::AnnounceOutbound);
+                self.timeline.plan(again, announce);
             }
-            (Call::Receive, _) if error == libc::EBADF => {
+            (Call::Receive, _) if error == libc::EBADF && outbound.is_none() => {
                 self.ledger.borrow_mut().may_close = true;
             }
             (_, Some(wire)) if error == libc::EAGAIN => {
