@@ -38,6 +38,10 @@ pub struct UdpOptions {
     /// Whether datagrams can be sent to addresses of broadcast. The system refuses them otherwise.
     /// They are received without it. Default false.
     pub broadcast: bool,
+    /// Whether the system tells the ECN mark and the hop limit of each datagram, which
+    /// [`Transport::packet_info`](crate::Transport::packet_info) then returns. It needs Linux; elsewhere such
+    /// a listener is refused. Default false, since it costs a few instructions for each datagram.
+    pub packet_info: bool,
 }
 
 impl UdpOptions {
@@ -50,6 +54,7 @@ impl UdpOptions {
             ttl: options.ttl.or(self.ttl),
             loopback: options.loopback.or(self.loopback),
             broadcast: options.broadcast.unwrap_or(self.broadcast),
+            packet_info: options.packet_info.unwrap_or(self.packet_info),
         }
     }
 

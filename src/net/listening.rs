@@ -224,6 +224,7 @@ mod tests {
             ttl: Some(3),
             loopback: Some(false),
             broadcast: Some(true),
+            packet_info: Some(true),
             ..ListenOptions::default()
         };
         let udp = UdpOptions {
@@ -232,6 +233,7 @@ mod tests {
             ttl: Some(3),
             loopback: Some(false),
             broadcast: true,
+            packet_info: true,
         };
         let limits = Limits {
             idle_timeout: None,

@@ -12,6 +12,15 @@ mod keepalive;
 mod listening;
 mod mio;
 mod open_sockets;
+#[cfg_attr(
+    any(target_os = "linux", target_os = "android"),
+    path = "packet/linux.rs"
+)]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    path = "packet/other.rs"
+)]
+mod packet;
 mod socket;
 mod sockets;
 mod spread;
@@ -30,8 +39,9 @@ mod unix_path;
 mod vsock;
 
 pub use crate::address::{
-    AddressError, Credentials, HandedConnection, IpNetwork, ListenOptions, NetworkError,
-    NetworkList, NotASocketFileId, OtherOptions, SocketFileId, Target, VsockAddr, VsockAddrError,
+    AddressError, Credentials, Ecn, HandedConnection, IpNetwork, ListenOptions, NetworkError,
+    NetworkList, NotASocketFileId, OtherOptions, PacketInfo, SocketFileId, Target, VsockAddr,
+    VsockAddrError,
 };
 
 pub use crate::config::UdpOptions;
@@ -445,6 +455,19 @@ pub trait Net {
     /// several and the system tells. The default knows none.
     fn destination(&mut self, socket: &mut Self::Datagram) -> Option<Destination> {
         None
+    }
+
+    /// Returns what the header of the last datagram received on this socket says, where
+    /// [`UdpOptions::packet_info`] asks for it. The loop calls this only then. The default knows nothing.
+    fn packet_info(&mut self, socket: &mut Self::Datagram) -> Option<PacketInfo> {
+        let _ = socket;
+        None
+    }
+
+    /// Sets the ECN mark of what is sent on this socket from now on. The loop calls this only for marks
+    /// that a protocol has set, and sets [`Ecn::NotEct`] again behind them. The default marks nothing.
+    fn set_ecn(&mut self, socket: &mut Self::Datagram, ecn: Ecn) {
+        let _ = (socket, ecn);
     }
 
     /// Sends `data` to `to` at any time, from the address `source` if there is one. The default sends

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::net::open_sockets::{Entered, OpenSockets};
 use crate::net::spread::Share;
 use crate::net::unix_path::{Access, SocketFile};
-use crate::net::{destination, groups, keepalive, vsock};
+use crate::net::{destination, groups, keepalive, packet, vsock};
 use crate::{LOG_TARGET, sys};
 
 /// A socket that is bound to an address, with its file if it has one.
@@ -76,6 +76,7 @@ impl Bound {
                 }
 
                 watch_destination(&socket, at);
+                watch_packets(&socket, *addr, config)?;
                 let addr = groups::in_scope(*addr, config)?;
                 groups::prepare(&socket, addr, config)?;
                 socket.bind(&addr.into())?;
@@ -244,6 +245,7 @@ fn adopt_socket(
     set_options(&socket, at, config)?;
     if let Address::Udp(addr) = at {
         watch_destination(&socket, at);
+        watch_packets(&socket, *addr, config)?;
         groups::prepare(&socket, *addr, config)?;
         groups::join_passed(&socket, *addr, &config.udp)?;
     } else if at.is_datagram() {
@@ -320,6 +322,17 @@ fn watch_destination(socket: &Socket, at: &Address) {
     // If this fails, the system chooses the source of replies, as on other systems.
     if let Err(error) = destination::watch(socket, addr.ip()) {
         log::debug!(target: LOG_TARGET, "{at}: cannot learn where datagrams were sent to: {error}");
+    }
+}
+
+/// Makes a UDP socket tell the header of each packet, if that is wanted.
+///
+/// # Errors
+/// The system cannot do it.
+pub(super) fn watch_packets(socket: &Socket, at: SocketAddr, config: &Config) -> io::Result<()> {
+    match config.udp.packet_info {
+        true => packet::watch(socket.as_fd(), at, config.dual_stack),
+        false => Ok(()),
     }
 }
 

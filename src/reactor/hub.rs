@@ -1,13 +1,14 @@
 //! What the reactor lends to a connection or responder while serving it, and what all of them share:
 //! counters, log limits, limits per peer and the account of memory.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, io};
 
 use crate::LOG_TARGET;
-use crate::address::{Address, Credentials, Peer};
+use crate::address::{Address, Credentials, PacketInfo, Peer};
 use crate::config::{Config, Limits};
 use crate::net::{Net, Sockets};
 use crate::reactor::accept::PeerLimit;
@@ -36,6 +37,8 @@ pub(crate) struct Env {
     /// How many times a connection may be read from in one turn, and how many bytes each time.
     pub(super) reads: usize,
     pub(super) read_size: usize,
+    /// The header of the datagram that a session is shown now, where the system was asked for it.
+    pub(super) packet: Cell<Option<PacketInfo>>,
 }
 
 impl Env {
@@ -55,6 +58,7 @@ impl Env {
             listener_limits: Vec::new(),
             reads,
             read_size,
+            packet: Cell::new(None),
         }
     }
 
@@ -112,6 +116,10 @@ impl Driver for Env {
 
     fn credentials(&self, id: usize) -> Option<Credentials> {
         self.sockets.credentials(id)
+    }
+
+    fn packet_info(&self, _: usize) -> Option<PacketInfo> {
+        self.packet.get()
     }
 }
 

@@ -1,6 +1,7 @@
 //! How datagrams are shown to a protocol. The session of a single datagram has no other turn, so
 //! everything happens in this one. A session that lasts is shown all datagrams of its peer.
 
+use crate::address::{Ecn, PacketInfo};
 use crate::error::DeliveryError;
 use crate::session::state::{
     AGAIN, BLOCKED, CLOSING, CONFIRMED, EOF, EOF_TOLD, FIRST, INCOMPLETE, LASTING, PENDING, State,
@@ -45,6 +46,61 @@ impl Transport<'_> {
         self.state.cut();
         self.write(data);
         self.state.cut();
+    }
+
+    /// Returns the ECN mark and the hop limit of the datagram that the protocol is shown in this call, or
+    /// whose session begins with it. `None` in other calls, for streams and Unix datagrams, and for
+    /// listeners without the option `packet-info` ([`UdpOptions::packet_info`]).
+    ///
+    /// ```
+    /// use serveloop::net::{Ecn, PacketInfo};
+    /// use serveloop::testing::MemorySession;
+    /// use serveloop::{Protocol, Result, Transport};
+    ///
+    /// /// Takes datagrams of neighbours only, and says whether a router on the way was congested.
+    /// struct Neighbour;
+    ///
+    /// impl Protocol for Neighbour {
+    ///     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+    ///         match transport.packet_info() {
+    ///             Some(packet) if packet.hop_limit == 255 => {
+    ///                 transport.set_ecn(Ecn::Ect0);
+    ///                 transport.write(if packet.ecn == Ecn::Ce { b"slower" } else { b"fine" });
+    ///             }
+    ///             _ => transport.abort(),
+    ///         }
+    ///         Ok(data.len())
+    ///     }
+    /// }
+    ///
+    /// let mut session = MemorySession::datagrams(Neighbour);
+    /// session.set_packet_info(Some(PacketInfo::new(Ecn::Ce, 255)));
+    /// session.receive_datagram(b"?");
+    /// assert_eq!(session.take_marked_datagrams(), [(Ecn::Ect0, b"slower".to_vec())]);
+    /// session.set_packet_info(Some(PacketInfo::new(Ecn::Ce, 254)));
+    /// session.receive_datagram(b"?");
+    /// assert!(session.reason().is_some());
+    /// ```
+    ///
+    /// [`UdpOptions::packet_info`]: crate::net::UdpOptions::packet_info
+    #[must_use]
+    pub fn packet_info(&self) -> Option<PacketInfo> {
+        match self.peer().is_datagram() {
+            true => self.context.driver.packet_info(self.context.id),
+            false => None,
+        }
+    }
+
+    /// Sets the ECN mark of the datagrams that this session sends from now on, until it is set again. A
+    /// datagram has the mark that was set when its writing ended. By default there is none.
+    ///
+    /// A protocol that marks its datagrams has to learn from its peer which marks arrived, and to slow
+    /// down for [`Ecn::Ce`] as for a lost datagram. Marks are sent on Linux only; elsewhere, and for
+    /// streams and Unix datagrams, this does nothing.
+    pub fn set_ecn(&mut self, ecn: Ecn) {
+        if self.peer().is_datagram() {
+            self.state.set_ecn(ecn);
+        }
     }
 
     /// Returns whether this is the session of a single datagram, which ends at once: nothing can be
@@ -249,8 +305,15 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// Returns the datagrams that are to be sent next, if they are several of one length: their bytes one
-    /// behind the other, of which only the last may be shorter, and that length.
+    /// Returns the mark of the datagram that is to be sent next.
+    pub(crate) fn next_ecn(&self) -> Ecn {
+        let extra = self.state.extra.as_ref();
+        let cuts = extra.and_then(|extra| extra.cuts.as_ref());
+        cuts.map_or(Ecn::NotEct, |cuts| cuts.ecn())
+    }
+
+    /// Returns the datagrams that are to be sent next, if they are several of one length and one mark: their
+    /// bytes one behind the other, of which only the last may be shorter, and that length.
     pub(crate) fn next_run(&self, most: usize, bytes: usize) -> Option<(&[u8], usize)> {
         let cuts = self.state.extra.as_ref()?.cuts.as_ref()?;
         let (count, sum) = cuts.run(most, bytes);
@@ -285,6 +348,11 @@ impl State {
             let cuts = &mut self.extra().cuts;
             cuts.get_or_insert_with(Box::default).push(buffered);
         }
+    }
+
+    fn set_ecn(&mut self, ecn: Ecn) {
+        let cuts = &mut self.extra().cuts;
+        cuts.get_or_insert_with(Box::default).set_ecn(ecn);
     }
 
     /// Works like `cut`, if this is the state of a datagram's session.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, io};
 
-use crate::address::{Address, Credentials, Peer};
+use crate::address::{Address, Credentials, PacketInfo, Peer};
 use crate::config::{Config, ConfigError, Limits};
 use crate::error::{CloseReason, ProtocolError};
 use crate::session::clock::Clock;
@@ -70,6 +70,13 @@ pub trait Driver: Wakers {
     /// Returns the credentials of the peer of the session that the driver knows as `id`. Called only
     /// for a peer of a Unix stream.
     fn credentials(&self, id: usize) -> Option<Credentials> {
+        let _ = id;
+        None
+    }
+
+    /// Returns what the header of the datagram says that the session with this `id` is shown now. `None`
+    /// if none is shown, or the system was not asked.
+    fn packet_info(&self, id: usize) -> Option<PacketInfo> {
         let _ = id;
         None
     }

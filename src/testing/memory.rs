@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, mem};
 
-use crate::address::{Address, Credentials, Peer};
+use crate::address::{Address, Credentials, Ecn, PacketInfo, Peer};
 use crate::config::Config;
 use crate::error::{CloseReason, DeliveryError};
 use crate::session::{Buffer, Clock, Context, Driver, End, Ended, Protocol, REPEAT, Session};
@@ -38,7 +38,9 @@ pub struct MemorySession<P> {
     eof: bool,
     sent: Vec<u8>,
     /// The datagrams that were sent, if this is a session of datagrams.
-    datagrams: Option<Vec<Vec<u8>>>,
+    datagrams: Option<Vec<(Ecn, Vec<u8>)>>,
+    /// What the session is told of the headers of datagrams.
+    packet: Option<PacketInfo>,
     scratch: Option<Box<Buffer>>,
     /// How many bytes of output the peer takes at a time, and how many more it takes for now.
     step: usize,
@@ -144,6 +146,7 @@ impl<P: Protocol> MemorySession<P> {
             eof: false,
             sent: Vec::new(),
             datagrams: None,
+            packet: None,
             scratch: None,
             step: usize::MAX,
             window: usize::MAX,
@@ -159,10 +162,19 @@ impl<P: Protocol> MemorySession<P> {
             return;
         }
         self.session.lend(&mut self.scratch);
+        self.socket.packet = self.packet;
         self.call(|session, context| {
             session.handle_peer_datagram(data, context);
         });
+        self.socket.packet = None;
         self.run();
+    }
+
+    /// Sets what the session is told of the headers of the datagrams that it receives from now on, by
+    /// [`Transport::packet_info`](crate::Transport::packet_info). By default it is told nothing, as by a
+    /// listener without that option.
+    pub fn set_packet_info(&mut self, packet: Option<PacketInfo>) {
+        self.packet = packet;
     }
 
     /// Tells the session that a datagram which it has sent did not arrive. Does nothing unless the session
@@ -178,6 +190,13 @@ impl<P: Protocol> MemorySession<P> {
 
     /// Returns the datagrams that were sent to the peer since the last call.
     pub fn take_datagrams(&mut self) -> Vec<Vec<u8>> {
+        let marked = self.take_marked_datagrams();
+        marked.into_iter().map(|(_, data)| data).collect()
+    }
+
+    /// Returns the datagrams that were sent to the peer since the last call, with the marks that the
+    /// protocol has [set](crate::Transport::set_ecn).
+    pub fn take_marked_datagrams(&mut self) -> Vec<(Ecn, Vec<u8>)> {
         self.datagrams.as_mut().map(mem::take).unwrap_or_default()
     }
 
@@ -395,7 +414,7 @@ impl<P: Protocol> MemorySession<P> {
         }
 
         let length = next.len();
-        datagrams.push(next.to_vec());
+        datagrams.push((self.session.next_ecn(), next.to_vec()));
         self.call(|session, context| session.datagram_sent(length, context));
         true
     }
@@ -413,6 +432,7 @@ pub(in crate::testing) struct Socket {
     mailbox: Arc<Mailbox>,
     local_address: Option<Address>,
     credentials: Option<Credentials>,
+    packet: Option<PacketInfo>,
 }
 
 impl Socket {
@@ -424,6 +444,7 @@ impl Socket {
             mailbox: Mailbox::silent(),
             local_address,
             credentials,
+            packet: None,
         }
     }
 }
@@ -441,6 +462,10 @@ impl Driver for Socket {
 
     fn credentials(&self, _: usize) -> Option<Credentials> {
         self.credentials
+    }
+
+    fn packet_info(&self, _: usize) -> Option<PacketInfo> {
+        self.packet
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use serveloop::driver::Wake;
-use serveloop::net::{Destination, Event, Net, Undelivered};
+use serveloop::net::{Destination, Ecn, Event, Net, PacketInfo, Undelivered};
 use serveloop::testing::{Handle, Network, Slip};
 use serveloop::{Address, Config, ShutdownHandle};
 
@@ -518,6 +518,14 @@ impl Net for Faulty {
             self.net.send(&mut socket.handle, data, to)?;
         }
         self.net.send(&mut socket.handle, data, to)
+    }
+
+    fn packet_info(&mut self, socket: &mut Mail) -> Option<PacketInfo> {
+        self.net.packet_info(&mut socket.handle)
+    }
+
+    fn set_ecn(&mut self, socket: &mut Mail, ecn: Ecn) {
+        self.net.set_ecn(&mut socket.handle, ecn);
     }
 
     fn destination(&mut self, socket: &mut Mail) -> Option<Destination> {

@@ -4,6 +4,7 @@
 
 use quinn_proto::rustls::pki_types::pem::PemObject;
 use quinn_proto::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serveloop::net::UdpOptions;
 use serveloop::{Address, Config, Server};
 use serveloop_quic_echo::{EchoServer, Settings, quinn_proto};
 
@@ -33,8 +34,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let echo = EchoServer::new(certificates, private, &Settings::default())
         .map_err(|error| format!("{chain} and {key}: {error}"))?;
 
+    // Only Linux tells which packets a congested router has marked.
+    let udp = UdpOptions {
+        packet_info: cfg!(target_os = "linux"),
+        ..UdpOptions::default()
+    };
     let config = Config {
         sessions: true,
+        udp,
         ..Config::default()
     };
     let server = Server::bind(&[at], config)?;

@@ -8,6 +8,8 @@
 //! - The nearest timer of all connections is what `poll_timeout` returns.
 //! - No more is asked of a connection while the transport `is_full`; `resume_writing` goes on. A stream
 //!   is not read while its echo cannot be written, so QUIC's own windows slow the peer down.
+//! - `packet_info` tells the marks of routers that are congested (ECN), which the peer is told, and
+//!   `set_ecn` marks what is sent.
 //! - `confirm_address` is called when QUIC has validated the path.
 //! - A shutdown, and a deadline of the server, become a CONNECTION_CLOSE.
 //!
@@ -17,6 +19,7 @@
 //! ```no_run
 //! use quinn_proto::rustls::pki_types::pem::PemObject;
 //! use quinn_proto::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+//! use serveloop::net::UdpOptions;
 //! use serveloop::{Config, Server};
 //! use serveloop_quic_echo::{EchoServer, Settings};
 //!
@@ -24,7 +27,8 @@
 //! let key = PrivateKeyDer::from_pem_file("key.pem")?;
 //! let echo = EchoServer::new(chain, key, &Settings::default())?;
 //!
-//! let config = Config { sessions: true, ..Config::default() };
+//! let udp = UdpOptions { packet_info: true, ..UdpOptions::default() };
+//! let config = Config { sessions: true, udp, ..Config::default() };
 //! let server = Server::bind(&["udp://0.0.0.0:4433".parse()?], config)?;
 //! server.with(echo).serve_forever()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())

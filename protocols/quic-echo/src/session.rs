@@ -4,7 +4,10 @@ use std::fmt;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Endpoint, Event, Incoming, VarInt};
+use quinn_proto::{
+    Connection, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, Event, Incoming, VarInt,
+};
+use serveloop::net::Ecn;
 use serveloop::{Deadline, Protocol, ProtocolError, Transport};
 
 use crate::streams::Streams;
@@ -69,6 +72,7 @@ impl EchoSession {
         let wants_retry =
             transport.is_one_shot() || self.server.validation() == Validation::ByRetry;
         self.output.clear();
+        transport.set_ecn(Ecn::NotEct);
         let size = if is_unknown && wants_retry && !self.is_ending {
             let retry = self.endpoint.retry(incoming, &mut self.output);
             retry.map_or(0, |transmit| transmit.size)
@@ -96,6 +100,7 @@ impl EchoSession {
             }),
             Err(error) => {
                 if let Some(response) = error.response {
+                    transport.set_ecn(Ecn::NotEct);
                     transport.write_datagram(&self.output[..response.size]);
                 }
             }
@@ -146,6 +151,8 @@ impl EchoSession {
             match connection.poll_transmit(transport.now(), 1, &mut self.output) {
                 Some(transmit) => {
                     silent = 0;
+                    let ecn = transmit.ecn.map_or(0, |ecn| ecn as u8);
+                    transport.set_ecn(Ecn::from_bits(ecn));
                     self.write(transmit.size, transport);
                 }
                 None => silent += 1,
@@ -224,9 +231,11 @@ impl Protocol for EchoSession {
         let now = transport.now();
         self.output.clear();
         let datagram = BytesMut::from(data);
+        let ecn = transport.packet_info().map_or(0, |it| it.ecn.bits());
+        let ecn = EcnCodepoint::from_bits(ecn);
         let event = self
             .endpoint
-            .handle(now, peer, None, None, datagram, &mut self.output);
+            .handle(now, peer, None, ecn, datagram, &mut self.output);
         match event {
             Some(DatagramEvent::NewConnection(incoming)) => self.meet(incoming, transport),
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -235,6 +244,7 @@ impl Protocol for EchoSession {
                 }
             }
             Some(DatagramEvent::Response(transmit)) => {
+                transport.set_ecn(Ecn::NotEct);
                 transport.write_datagram(&self.output[..transmit.size]);
             }
             None => {}

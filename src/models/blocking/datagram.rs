@@ -1,15 +1,16 @@
 //! Datagrams outside the event loop: each is answered at once.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::address::Address;
+use crate::address::{Address, Ecn, PacketInfo};
 use crate::config::Config;
 use crate::models::blocking::{Failure, context};
 use crate::net::Datagram;
 use crate::reactor::answer_with;
-use crate::session::{Admitted, Clock, Protocol};
+use crate::session::{Admitted, Clock, Driver, Protocol};
 use crate::statistics::Statistics;
-use crate::waker::Mailbox;
+use crate::waker::{Mailbox, Waker, Wakers};
 
 /// Answers one datagram outside the event loop.
 pub(in crate::models) fn answer<P: Protocol>(
@@ -20,9 +21,30 @@ pub(in crate::models) fn answer<P: Protocol>(
     statistics: &mut Statistics,
 ) -> Failure {
     let clock = Clock::new(Instant::now());
-    let driver = Mailbox::silent();
+    let driver = OneDatagram {
+        mailbox: Mailbox::silent(),
+        packet: socket.packet_info(),
+    };
     let context = context(&clock, config, &driver);
 
-    let send = |reply: &[u8], to: &Address| socket.send_to(reply, to);
+    let send = |reply: &[u8], to: &Address, ecn: Ecn| socket.send_marked(reply, to, ecn);
     answer_with(admitted, data, &context, statistics, &mut None, send)
+}
+
+/// The driver of a session that ends at once.
+struct OneDatagram {
+    mailbox: Arc<Mailbox>,
+    packet: Option<PacketInfo>,
+}
+
+impl Wakers for OneDatagram {
+    fn waker(&self, id: usize) -> Waker {
+        self.mailbox.waker(id)
+    }
+}
+
+impl Driver for OneDatagram {
+    fn packet_info(&self, _: usize) -> Option<PacketInfo> {
+        self.packet
+    }
 }

@@ -8,10 +8,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{MsgHdr, SockAddr, SockRef};
 
+use crate::address::{Ecn, PacketInfo};
+use crate::net::packet;
 use crate::sys;
 
 #[cfg_attr(
@@ -32,10 +34,14 @@ mod layout;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(in crate::net) use self::layout::split;
+pub(in crate::net) use self::layout::{ROOM, join};
 
 /// Room for the control messages of one datagram, in bytes. It holds those requested here, and some
 /// that others may have requested on a socket that was passed to us.
 const CONTROL_MOST: usize = 256;
+
+/// A control message, and its length.
+pub(in crate::net) type Control = ([u8; ROOM], usize);
 
 /// The address of this machine that a datagram was sent to, which the replies come from.
 ///
@@ -85,14 +91,34 @@ pub(super) fn receive(
     buffer: &mut [u8],
 ) -> io::Result<(usize, SocketAddr, Option<Destination>)> {
     let mut control = [0; CONTROL_MOST];
-    let message = sys::receive_message(socket.as_fd(), buffer, &mut control, 0)?;
+    let (count, from, told) = receive_into(socket.as_fd(), buffer, &mut control)?;
+    Ok((count, from, find(told)))
+}
 
-    let from = message
-        .from
-        .as_socket()
-        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+/// Receives one datagram like [`receive`], with what the system tells of its header.
+///
+/// # Errors
+/// The errors of recvmsg(2).
+#[cold]
+pub(super) fn receive_with_packet(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddr, Option<Destination>, Option<PacketInfo>)> {
+    let mut control = [0; CONTROL_MOST];
+    let (count, from, told) = receive_into(socket.as_fd(), buffer, &mut control)?;
+    Ok((count, from, find(told), packet::find(told)))
+}
 
-    Ok((message.count, from, find(&control[..message.control])))
+/// Receives one datagram, and returns its length, its sender and its control messages.
+fn receive_into<'a>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    control: &'a mut [u8],
+) -> io::Result<(usize, SocketAddr, &'a [u8])> {
+    let message = sys::receive_message(socket, buffer, control, 0)?;
+    let from = message.from.as_socket();
+    let from = from.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((message.count, from, &control[..message.control]))
 }
 
 /// Sends one datagram to `to`, from `source` if there is one.
@@ -116,6 +142,38 @@ pub(super) fn send(
     SockRef::from(&socket).sendmsg(&message, sys::QUIETLY)
 }
 
+/// Sends one datagram like [`send`], with a mark.
+///
+/// # Errors
+/// The errors of sendmsg(2).
+#[cold]
+pub(super) fn send_marked(
+    socket: impl AsFd,
+    data: &[u8],
+    to: SocketAddr,
+    source: Option<Destination>,
+    ecn: Ecn,
+) -> io::Result<usize> {
+    let (name, parts) = (SockAddr::from(to), [io::IoSlice::new(data)]);
+    let control = told(source, ecn, to);
+    let mut message = MsgHdr::new().with_addr(&name).with_buffers(&parts);
+    if !control.is_empty() {
+        message = message.with_control(&control);
+    }
+    SockRef::from(&socket).sendmsg(&message, sys::QUIETLY)
+}
+
+/// Builds the control messages for a source and a mark.
+fn told(source: Option<Destination>, ecn: Ecn, to: SocketAddr) -> Vec<u8> {
+    let (source, end) = source.map_or(([0; ROOM], 0), write);
+    let mut control = source[..end].to_vec();
+    if ecn != Ecn::NotEct {
+        let (mark, end) = packet::mark(ecn, to);
+        control.extend_from_slice(&mark[..end]);
+    }
+    control
+}
+
 /// Whether the system can cut a long datagram into several (UDP_SEGMENT, see udp(7) on Linux).
 pub(super) const CUTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
@@ -128,13 +186,13 @@ pub(super) fn send_run(
     data: &[u8],
     length: u16,
     to: SocketAddr,
-    source: Option<Destination>,
+    (source, ecn): (Option<Destination>, Ecn),
 ) -> io::Result<usize> {
-    let (to, parts) = (SockAddr::from(to), [io::IoSlice::new(data)]);
-    let (told, end) = source.map_or(([0; layout::ROOM], 0), write);
-    let (cut, cut_end) = cut_into(length);
-    let control = [&told[..end], &cut[..cut_end]].concat();
-    let message = MsgHdr::new().with_addr(&to).with_buffers(&parts);
+    let (name, parts) = (SockAddr::from(to), [io::IoSlice::new(data)]);
+    let mut control = told(source, ecn, to);
+    let (cut, end) = cut_into(length);
+    control.extend_from_slice(&cut[..end]);
+    let message = MsgHdr::new().with_addr(&name).with_buffers(&parts);
     SockRef::from(&socket).sendmsg(&message.with_control(&control), sys::QUIETLY)
 }
 

@@ -16,7 +16,7 @@ const HEADER: usize = LENGTH + 8;
 const ALIGN: usize = LENGTH;
 
 /// Room for one message with 20 bytes of content.
-pub(super) const ROOM: usize = HEADER + 24;
+pub(in crate::net) const ROOM: usize = HEADER + 24;
 
 pub(super) const WATCH_V4: i32 = libc::IP_PKTINFO;
 pub(super) const WATCH_V6: i32 = libc::IPV6_RECVPKTINFO;
@@ -27,7 +27,7 @@ pub(in crate::net) fn split(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> 
     header::split::<LENGTH, HEADER, ALIGN>(control)
 }
 
-pub(super) fn join(level: i32, kind: i32, content: &[u8]) -> ([u8; ROOM], usize) {
+pub(in crate::net) fn join(level: i32, kind: i32, content: &[u8]) -> ([u8; ROOM], usize) {
     header::join::<ROOM, LENGTH, HEADER, ALIGN>(level, kind, content)
 }
 

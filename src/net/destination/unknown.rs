@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-pub(super) const ROOM: usize = 1;
+pub(in crate::net) const ROOM: usize = 1;
 
 /// Option numbers that no system has.
 pub(super) const WATCH_V4: i32 = -1;
@@ -14,7 +14,7 @@ pub(super) fn split(_: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
     None
 }
 
-pub(super) fn join(_: i32, _: i32, _: &[u8]) -> ([u8; ROOM], usize) {
+pub(in crate::net) fn join(_: i32, _: i32, _: &[u8]) -> ([u8; ROOM], usize) {
     ([0; ROOM], 0)
 }
 

@@ -11,7 +11,7 @@ use socket2::{SockAddr, SockRef};
 
 use super::Mio;
 use super::listener::path_of;
-use crate::address::Address;
+use crate::address::{Address, Ecn, PacketInfo};
 use crate::config::Config;
 use crate::net::destination;
 use crate::net::destination::Destination;
@@ -39,7 +39,27 @@ pub struct Datagram {
     pub(super) is_told: bool,
     /// Whether it may be asked to cut several datagrams out of one piece.
     pub(super) cuts: bool,
+    header: Header,
+    /// The mark of what is sent.
+    pub(super) ecn: Ecn,
     _file: Option<SocketFile>,
+}
+
+/// What is known of the header of the last datagram.
+#[derive(Clone, Copy, Debug)]
+enum Header {
+    /// The system is not asked.
+    Unasked,
+    Told(Option<PacketInfo>),
+}
+
+impl Header {
+    fn of(at: &Address, config: &Config) -> Self {
+        match at {
+            Address::Udp(_) if config.udp.packet_info => Self::Told(None),
+            _ => Self::Unasked,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -59,6 +79,7 @@ impl Datagram {
         let addr = to.socket_addr().ok_or(ErrorKind::InvalidInput)?;
         let socket = socket::open(to, config)?;
         groups::prepare(&socket, addr, config)?;
+        socket::watch_packets(&socket, addr, config)?;
         socket.set_nonblocking(true)?;
         let is_told = watch(socket.as_fd(), to, false);
         socket.connect(&addr.into())?;
@@ -73,6 +94,8 @@ impl Datagram {
             awaits_room: false,
             is_told,
             cuts: destination::CUTS,
+            header: Header::of(to, config),
+            ecn: Ecn::default(),
             _file: None,
         })
     }
@@ -82,6 +105,7 @@ impl Datagram {
         bound.socket.set_nonblocking(true)?;
         let is_dual = bound.config().dual_stack;
         let is_told = bound.has_sessions() && watch(bound.as_fd(), &bound.address, is_dual);
+        let header = Header::of(&bound.address, bound.config());
         let is_mapped = bound.address.socket_addr().is_some_and(|it| it.is_ipv6());
         let kind = match &bound.address {
             Address::Unixgram(_) => Kind::Unix(OwnedFd::from(bound.socket).into()),
@@ -99,6 +123,8 @@ impl Datagram {
             awaits_room: false,
             is_told,
             cuts: destination::CUTS,
+            header,
+            ecn: Ecn::default(),
             _file: bound.file,
         })
     }
@@ -120,12 +146,17 @@ impl Datagram {
             awaits_room: false,
             is_told: self.is_told,
             cuts: self.cuts,
+            header: self.header,
+            ecn: self.ecn,
             _file: None,
         })
     }
 
     /// Receives one datagram, and remembers its destination for the reply.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        if matches!(self.header, Header::Told(_)) {
+            return self.receive_with_packet(buffer);
+        }
         match &mut self.kind {
             Kind::Udp(socket) => socket
                 .recv_from(buffer)
@@ -138,13 +169,43 @@ impl Datagram {
             Kind::Connected(socket, peer) => loop {
                 let (count, from) = socket.recv_from(buffer)?;
                 // Another one's may have come between the choice of the port and the connection.
-                if (from.ip(), from.port()) == (peer.ip(), peer.port()) {
+                if is_same(*peer, from) {
                     return Ok((count, Address::Udp(from)));
                 }
             },
             Kind::Unix(socket) => socket
                 .recv_from(buffer)
                 .map(|(count, addr)| (count, Address::Unixgram(path_of(&addr)))),
+        }
+    }
+
+    /// Receives one datagram, and remembers what its header says too.
+    #[cold]
+    fn receive_with_packet(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        loop {
+            let socket = self.as_fd();
+            let (count, from, destination, packet) =
+                destination::receive_with_packet(socket, buffer)?;
+            self.header = Header::Told(packet);
+
+            let from = match &mut self.kind {
+                Kind::UdpAny(_, asked) => {
+                    *asked = destination;
+                    socket::canonical(from)
+                }
+                Kind::Connected(_, peer) if !is_same(*peer, from) => continue,
+                Kind::Connected(..) => from,
+                Kind::Udp(_) | Kind::Unix(_) => socket::canonical(from),
+            };
+            return Ok((count, Address::Udp(from)));
+        }
+    }
+
+    /// Returns what the header of the last datagram says, if the system was asked.
+    pub(crate) fn packet_info(&self) -> Option<PacketInfo> {
+        match self.header {
+            Header::Unasked => None,
+            Header::Told(packet) => packet,
         }
     }
 
@@ -161,8 +222,45 @@ impl Datagram {
         self.send_from(data, to, self.destination())
     }
 
+    /// Sends the reply with a mark.
+    pub(crate) fn send_marked(&self, data: &[u8], to: &Address, ecn: Ecn) -> io::Result<()> {
+        match ecn {
+            Ecn::NotEct => self.send_to(data, to),
+            ecn => self.mark(data, to, self.destination(), ecn),
+        }
+    }
+
+    /// Sends a datagram with a mark, which one of a Unix socket does not have.
+    #[cold]
+    fn mark(
+        &self,
+        data: &[u8],
+        to: &Address,
+        source: Option<Destination>,
+        ecn: Ecn,
+    ) -> io::Result<()> {
+        let sent = match (&self.kind, to) {
+            (Kind::Udp(socket) | Kind::UdpAny(socket, _), Address::Udp(addr)) => {
+                let to = self.of_family(*addr);
+                destination::send_marked(socket, data, to, source, ecn)
+            }
+            (Kind::Connected(socket, peer), _) => {
+                destination::send_marked(socket, data, *peer, source, ecn)
+            }
+            _ => return self.send_plain(data, to, source),
+        };
+        sent.map(drop)
+    }
+
     /// Sends a datagram, from `source` if this socket has several addresses.
     fn send_from(&self, data: &[u8], to: &Address, source: Option<Destination>) -> io::Result<()> {
+        match self.ecn {
+            Ecn::NotEct => self.send_plain(data, to, source),
+            ecn => self.mark(data, to, source, ecn),
+        }
+    }
+
+    fn send_plain(&self, data: &[u8], to: &Address, source: Option<Destination>) -> io::Result<()> {
         let sent = match (&self.kind, to) {
             (Kind::Udp(socket), Address::Udp(addr)) => {
                 let to = self.of_family(*addr).into();
@@ -262,9 +360,11 @@ impl Datagram {
         let addr = self.of_family(addr);
         let sent = match &self.kind {
             Kind::Udp(socket) | Kind::Connected(socket, _) => {
-                destination::send_run(socket, data, length, addr, None)
+                destination::send_run(socket, data, length, addr, (None, self.ecn))
             }
-            Kind::UdpAny(socket, _) => destination::send_run(socket, data, length, addr, source),
+            Kind::UdpAny(socket, _) => {
+                destination::send_run(socket, data, length, addr, (source, self.ecn))
+            }
             Kind::Unix(_) => return Err(ErrorKind::InvalidInput.into()),
         };
         sent.map(drop)
@@ -282,6 +382,11 @@ impl AsFd for Datagram {
             Kind::Unix(socket) => socket.as_fd(),
         }
     }
+}
+
+/// Returns whether two addresses are the same, whatever else is in them.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip(), one.port()) == (other.ip(), other.port())
 }
 
 /// Makes a socket collect reports of datagrams that did not arrive. Returns whether it does.

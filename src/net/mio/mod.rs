@@ -19,13 +19,13 @@ mod listener;
     path = "rearmed.rs"
 )]
 mod registrations;
+mod watching;
 
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
@@ -34,7 +34,8 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::net::socket::Bound;
 use crate::net::{
-    Destination, EVENTS_MOST, Event, Net, Sockets, SystemSockets, Undelivered, one_by_one,
+    Destination, EVENTS_MOST, Ecn, Event, Net, PacketInfo, Sockets, SystemSockets, Undelivered,
+    one_by_one,
 };
 use crate::net::{socket, undelivered};
 use crate::shutdown::ShutdownHandle;
@@ -113,70 +114,6 @@ impl Mio {
         self.watch(report, token, Interest::READABLE)?;
         self.registrations.keep_armed(report);
         Ok(())
-    }
-
-    fn watch(
-        &self,
-        descriptor: BorrowedFd<'_>,
-        token: usize,
-        interest: Interest,
-    ) -> io::Result<()> {
-        let registry = self.poll.registry();
-        self.registrations
-            .add(registry, descriptor, token, interest)
-    }
-
-    /// Watches a descriptor for other things than before.
-    fn change(
-        &self,
-        descriptor: BorrowedFd<'_>,
-        token: usize,
-        interest: Interest,
-    ) -> io::Result<()> {
-        let registry = self.poll.registry();
-        self.registrations
-            .change(registry, descriptor, token, interest)
-    }
-
-    /// Asks for the next event of a descriptor on which nothing more can be done now.
-    fn rearm(&self, descriptor: BorrowedFd<'_>, interest: Interest) {
-        let registry = self.poll.registry();
-        self.registrations.rearm(registry, descriptor, interest);
-    }
-
-    /// Rearms a descriptor if the outcome of a call shows that nothing more can be done.
-    fn rearm_after<T>(
-        &self,
-        descriptor: BorrowedFd<'_>,
-        interest: Interest,
-        outcome: &io::Result<T>,
-        is_short: impl FnOnce(&T) -> bool,
-    ) {
-        let nothing_more = match outcome {
-            Ok(done) => is_short(done),
-            Err(error) => error.kind() == ErrorKind::WouldBlock,
-        };
-
-        if nothing_more {
-            self.rearm(descriptor, interest);
-        }
-    }
-
-    fn forget(&self, descriptor: BorrowedFd<'_>) {
-        self.registrations.remove(self.poll.registry(), descriptor);
-    }
-
-    /// Forgets a socket that another process may have too. While it is open there, closing it here does
-    /// not end its registration. A forked child shares the poller of its parent, which goes on with it.
-    fn forget_shared(&self, descriptor: BorrowedFd<'_>) {
-        self.forget(descriptor);
-        if !REARMS && !sys::is_child() {
-            // If this fails, nothing is registered.
-            let _ = self
-                .poll
-                .registry()
-                .deregister(&mut SourceFd(&descriptor.as_raw_fd()));
-        }
     }
 }
 
@@ -433,6 +370,14 @@ impl Net for Mio {
 
     fn destination(&mut self, socket: &mut Datagram) -> Option<Destination> {
         socket.destination()
+    }
+
+    fn packet_info(&mut self, socket: &mut Datagram) -> Option<PacketInfo> {
+        socket.packet_info()
+    }
+
+    fn set_ecn(&mut self, socket: &mut Datagram, ecn: Ecn) {
+        socket.ecn = ecn;
     }
 
     fn send_from(

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use crate::LOG_TARGET;
-use crate::address::Address;
+use crate::address::{Address, Ecn};
 use crate::error::{CloseReason, DeliveryError};
 use crate::net::Net;
 use crate::reactor::hub::{Effects, Hub};
@@ -40,9 +40,9 @@ pub(crate) fn answer_on_loop<N: Net, P: Protocol>(
 
     let name = admitted.peer.clone();
     let before = statistics.datagrams_amplified;
-    let send = |reply: &[u8], to: &Address| {
+    let send = |reply: &[u8], to: &Address, ecn: Ecn| {
         reply_limit.count(to, context.config);
-        net.send(socket, reply, to)
+        marked(*net, socket, ecn, |net, socket| net.send(socket, reply, to))
     };
     failures.extend(answer_with(
         admitted,
@@ -65,7 +65,7 @@ pub(crate) fn answer_with<P: Protocol>(
     context: &Context<'_>,
     statistics: &mut Statistics,
     scratch: &mut Option<Box<Buffer>>,
-    send: impl FnMut(&[u8], &Address) -> io::Result<()>,
+    send: impl FnMut(&[u8], &Address, Ecn) -> io::Result<()>,
 ) -> Option<End> {
     let mut session = admitted.begin(context.clock.tick());
 
@@ -100,6 +100,22 @@ pub(super) fn uninterrupted(mut send: impl FnMut() -> io::Result<()>) -> io::Res
     sent
 }
 
+/// Sends with a mark, and without one from then on.
+pub(super) fn marked<N: Net, T>(
+    net: &mut N,
+    socket: &mut N::Datagram,
+    ecn: Ecn,
+    send: impl FnOnce(&mut N, &mut N::Datagram) -> T,
+) -> T {
+    if ecn == Ecn::NotEct {
+        return send(net, socket);
+    }
+    net.set_ecn(socket, ecn);
+    let sent = send(net, socket);
+    net.set_ecn(socket, Ecn::NotEct);
+    sent
+}
+
 /// Returns what the error of a call means, where the system tells no more of a report: usually what
 /// `otherwise` makes of it.
 pub(super) fn of_call(
@@ -118,7 +134,7 @@ fn reply<P: Protocol>(
     asked: usize,
     context: &Context<'_>,
     statistics: &mut Statistics,
-    mut send: impl FnMut(&[u8], &Address) -> io::Result<()>,
+    mut send: impl FnMut(&[u8], &Address, Ecn) -> io::Result<()>,
 ) {
     let most = asked.saturating_mul(context.config.reply_factor);
     let is_limited = PeerNetwork::of(session.peer().address(), context.config).is_some();
@@ -128,8 +144,8 @@ fn reply<P: Protocol>(
     }
 
     while let Some(data) = session.next_datagram() {
-        let (length, to) = (data.len(), session.peer().address());
-        match uninterrupted(|| send(data, to)) {
+        let (length, to, ecn) = (data.len(), session.peer().address(), session.next_ecn());
+        match uninterrupted(|| send(data, to, ecn)) {
             Ok(()) => {
                 statistics.datagrams_sent += 1;
                 session.datagram_sent(length, context);

@@ -38,6 +38,8 @@ pub(super) struct Responder<D> {
     pub(super) kind: Kind,
     /// Whether the system may have reports of datagrams that did not arrive.
     has_reports: bool,
+    /// Whether protocols are told the headers of packets.
+    tells_packets: bool,
 }
 
 /// What becomes of the datagrams of a socket.
@@ -60,6 +62,7 @@ impl<D> Responder<D> {
                 false => Kind::OneShot,
             },
             has_reports: false,
+            tells_packets: config.udp.packet_info,
         }
     }
 
@@ -101,9 +104,16 @@ impl<D> Responder<D> {
                 Ok((count, from)) => {
                     self.source.note_taken();
                     let peer = Peer::new(from, Some(number)).with_id(net.next_id());
+                    if self.tells_packets {
+                        let packet = net.packet_info(&mut self.socket);
+                        admission.hub.env.packet.set(packet);
+                    }
                     match self.kind {
                         Kind::OneShot => admission.answer(&mut self.socket, count, peer),
                         Kind::Sessions => admission.receive(&mut self.socket, count, peer),
+                    }
+                    if self.tells_packets {
+                        admission.hub.env.packet.set(None);
                     }
                 }
                 Err(error) => self.handle_error(error, &mut admission.hub)?,

@@ -137,9 +137,17 @@ impl<P: Protocol, D> Sessions<P, D> {
                         hub.effects.statistics.datagrams_dropped += 1;
                         continue;
                     }
+                    let tells_packets = hub.env.config.udp.packet_info;
+                    if tells_packets {
+                        let packet = hub.net.packet_info(&mut own.socket);
+                        hub.env.packet.set(packet);
+                    }
                     self.serve(slot, Some(&mut own.socket), hub, |peer, hub, context| {
                         show(peer, count, hub, context);
                     });
+                    if tells_packets {
+                        hub.env.packet.set(None);
+                    }
                 }
                 Err(error) => match own.source.note_error(&error, hub) {
                     Consequence::Wait => return,

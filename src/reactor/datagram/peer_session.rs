@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use crate::LOG_TARGET;
 use crate::error::{CloseReason, Deadline, DeliveryError};
 use crate::net::{Destination, Net};
-use crate::reactor::datagram::answer::{of_call, uninterrupted};
+use crate::reactor::datagram::answer::{marked, of_call, uninterrupted};
 use crate::reactor::hub::Hub;
 use crate::reactor::peer_network::PeerNetwork;
 use crate::session::{Context, Flags, Protocol, Session, Tick};
@@ -172,8 +172,11 @@ impl<P: Protocol> PeerSession<P> {
                 continue;
             }
 
-            let to = self.session.peer().address();
-            match uninterrupted(|| hub.net.send_from(socket, data, to, self.source)) {
+            let (to, ecn) = (self.session.peer().address(), self.session.next_ecn());
+            let send = |net: &mut N, socket: &mut N::Datagram| {
+                uninterrupted(|| net.send_from(socket, data, to, self.source))
+            };
+            match marked(hub.net, socket, ecn, send) {
                 Ok(()) => {
                     hub.effects.statistics.datagrams_sent += 1;
                     if !self.session.is_confirmed() {
@@ -214,7 +217,10 @@ impl<P: Protocol> PeerSession<P> {
             return false;
         };
         let (to, total) = (self.session.peer().address(), data.len());
-        let sent = hub.net.send_run(socket, data, length, to, self.source);
+        let send = |net: &mut N, socket: &mut N::Datagram| {
+            net.send_run(socket, data, length, to, self.source)
+        };
+        let sent = marked(hub.net, socket, self.session.next_ecn(), send);
         let sent = sent.unwrap_or(0);
 
         hub.effects.statistics.datagrams_sent += sent as u64;

@@ -11,5 +11,7 @@ mod groups;
 #[cfg(target_os = "linux")]
 mod listening;
 mod local_addresses;
+#[cfg(target_os = "linux")]
+mod packets;
 mod short_reads;
 mod stub;

@@ -11,6 +11,7 @@ const GOOD: Badness = Badness {
     lost: 0,
     doubled: 0,
     damaged: 0,
+    congested: 0,
     delay: Duration::from_millis(10),
     jitter: Duration::ZERO,
 };
@@ -19,6 +20,7 @@ const BAD: Badness = Badness {
     lost: 5,
     doubled: 5,
     damaged: 2,
+    congested: 0,
     delay: Duration::from_millis(10),
     jitter: Duration::from_millis(3),
 };
@@ -101,6 +103,41 @@ fn sixteen_mib_cross_a_lossy_link() {
     };
     let run = echo(8, 16 << 20, lossy, &settings(8));
     assert!(run.deeds().lost > 200, "{:?}", run.deeds());
+}
+
+/// Each end validates that its marks arrive, and stops to mark if they do not.
+#[test]
+fn both_ends_mark_what_they_send_as_long_as_the_other_reports_marks() {
+    for seed in 0..seeds(5) {
+        let run = echo(seed, 300_000, GOOD, &settings(seed));
+        let marked = run.deeds().marked;
+        assert!(marked.iter().all(|count| *count > 100), "{marked:?}");
+        assert_eq!(run.congestion_events(), 0, "seed {seed}");
+    }
+
+    // Without the option the server reports none, and its own are reported by the client.
+    let mut run = Run::new(server(&settings(1)), 1, 300_000, GOOD);
+    run.is_told = false;
+    run.finish();
+    let [client, server] = run.deeds().marked;
+    assert_eq!(client, 0);
+    assert!(server > 100, "{server}");
+}
+
+/// A router that marks in place of dropping slows both ends down, and nothing is lost.
+#[test]
+fn marks_of_a_router_are_reported() {
+    let congested = Badness {
+        congested: 5,
+        ..GOOD
+    };
+    for seed in 0..seeds(5) {
+        let run = echo(seed, 300_000, congested, &settings(seed));
+        assert!(run.deeds().congested > 0);
+        assert!(run.congestion_events() > 0, "seed {seed}");
+        let marked = run.deeds().marked;
+        assert!(marked.iter().all(|count| *count > 100), "{marked:?}");
+    }
 }
 
 #[test]

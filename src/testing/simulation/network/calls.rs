@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::net::{Destination, Event, Net, Sockets, Undelivered};
+use crate::net::{Destination, Ecn, Event, Net, PacketInfo, Sockets, Undelivered};
 use crate::shutdown::ShutdownHandle;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::clients::Action;
@@ -20,6 +20,9 @@ use crate::waker::Wake;
 
 /// The most bytes of a mismatch to show.
 const EXCERPT_MOST: usize = 40;
+
+/// What is left of the usual 64 after some routers.
+const HOP_LIMIT: u8 = 60;
 
 impl Net for Network {
     type Stream = Handle;
@@ -277,6 +280,13 @@ impl Net for Network {
             .ok_or(ErrorKind::WouldBlock)?;
         self.note(5, count);
         Ok((count, from))
+    }
+
+    /// Routers are congested now and then.
+    fn packet_info(&mut self, _: &mut Handle) -> Option<PacketInfo> {
+        let marks = [Ecn::NotEct, Ecn::Ect0, Ecn::Ect0, Ecn::Ce];
+        let ecn = self.random.pick(&marks);
+        Some(PacketInfo::new(ecn, HOP_LIMIT))
     }
 
     fn send(&mut self, _: &mut Handle, data: &[u8], to: &Address) -> io::Result<()> {

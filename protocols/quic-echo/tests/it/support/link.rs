@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use serveloop::net::{Ecn, PacketInfo};
 use serveloop::testing::MemorySession;
 use serveloop_quic_echo::quinn_proto::{
-    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event, ReadError,
-    StreamId, TransportConfig, VarInt, WriteError,
+    Connection, ConnectionHandle, DatagramEvent, Dir, EcnCodepoint, Endpoint, EndpointConfig,
+    Event, ReadError, StreamId, TransportConfig, VarInt, WriteError,
 };
 use serveloop_quic_echo::{ALPN, EchoServer, EchoSession};
 
@@ -24,6 +25,8 @@ pub(crate) struct Badness {
     pub(crate) lost: u32,
     pub(crate) doubled: u32,
     pub(crate) damaged: u32,
+    /// Of those whose sender reacts to that, the share that a router marks.
+    pub(crate) congested: u32,
     pub(crate) delay: Duration,
     /// Datagrams that are sent within this time may change places.
     pub(crate) jitter: Duration,
@@ -37,6 +40,10 @@ pub(crate) struct Deeds {
     pub(crate) damaged: usize,
     pub(crate) reordered: usize,
     pub(crate) longest: usize,
+    pub(crate) congested: usize,
+    /// How many datagrams in a row, up to the last one, had a mark of their sender: the client's, and the
+    /// server's.
+    pub(crate) marked: [usize; 2],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,27 +56,37 @@ struct Link {
     rng: Rng,
     badness: Badness,
     /// What is on its way, by when it arrives.
-    queue: BTreeMap<(Instant, u64), (To, Vec<u8>)>,
+    queue: BTreeMap<(Instant, u64), (To, Ecn, Vec<u8>)>,
     sent: u64,
     deeds: Deeds,
 }
 
 impl Link {
-    fn send(&mut self, now: Instant, to: To, data: Vec<u8>) {
+    fn send(&mut self, now: Instant, to: To, mut ecn: Ecn, data: Vec<u8>) {
         let Badness {
             lost,
             doubled,
             damaged,
+            congested,
             ..
         } = self.badness;
         self.deeds.longest = self.deeds.longest.max(data.len());
+        let marked = &mut self.deeds.marked[usize::from(to == To::Client)];
+        *marked = match ecn {
+            Ecn::NotEct => 0,
+            _ => *marked + 1,
+        };
+        if ecn == Ecn::Ect0 && congested > 0 && self.draw(congested) {
+            self.deeds.congested += 1;
+            ecn = Ecn::Ce;
+        }
         if self.draw(lost) {
             self.deeds.lost += 1;
             return;
         }
         if self.draw(doubled) {
             self.deeds.doubled += 1;
-            self.carry(now, to, data.clone());
+            self.carry(now, to, ecn, data.clone());
         }
 
         // Not in a handshake, in which a changed bit may end the attempt: QUIC leaves that to UDP's
@@ -84,20 +101,20 @@ impl Link {
                 false => data.truncate(place),
             }
         }
-        self.carry(now, to, data);
+        self.carry(now, to, ecn, data);
     }
 
-    fn carry(&mut self, now: Instant, to: To, data: Vec<u8>) {
+    fn carry(&mut self, now: Instant, to: To, ecn: Ecn, data: Vec<u8>) {
         let jitter = self.badness.jitter.mul_f64(self.rng.f64());
         let at = now + self.badness.delay + jitter;
         let overtaken = self.queue.range((at, u64::MAX)..);
         self.deeds.reordered += usize::from(
             overtaken
-                .map(|(_, (other, _))| *other)
+                .map(|(_, (other, ..))| *other)
                 .any(|other| other == to),
         );
         self.sent += 1;
-        self.queue.insert((at, self.sent), (to, data));
+        self.queue.insert((at, self.sent), (to, ecn, data));
     }
 
     fn draw(&mut self, share: u32) -> bool {
@@ -148,18 +165,19 @@ impl Client {
         }
     }
 
-    fn receive(&mut self, now: Instant, data: &[u8]) {
+    fn receive(&mut self, now: Instant, ecn: Ecn, data: &[u8]) {
         let mut output = Vec::new();
+        let ecn = EcnCodepoint::from_bits(ecn.bits());
         let event = self
             .endpoint
-            .handle(now, SERVER.into(), None, None, data.into(), &mut output);
+            .handle(now, SERVER.into(), None, ecn, data.into(), &mut output);
         if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
             self.connection.handle_event(event);
         }
     }
 
     /// Does what can be done now, and returns the datagrams to send.
-    fn act(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    fn act(&mut self, now: Instant) -> Vec<(Ecn, Vec<u8>)> {
         let due = self.connection.poll_timeout();
         if due.is_some_and(|at| at <= now) {
             self.connection.handle_timeout(now);
@@ -169,8 +187,9 @@ impl Client {
 
         let mut datagrams = Vec::new();
         let mut output = Vec::new();
-        while self.connection.poll_transmit(now, 1, &mut output).is_some() {
-            datagrams.push(std::mem::take(&mut output));
+        while let Some(transmit) = self.connection.poll_transmit(now, 1, &mut output) {
+            let ecn = Ecn::from_bits(transmit.ecn.map_or(0, |ecn| ecn as u8));
+            datagrams.push((ecn, std::mem::take(&mut output)));
         }
         self.attend();
         datagrams
@@ -245,7 +264,7 @@ impl Client {
 /// Returns the datagram with which a client begins.
 pub(crate) fn first_datagram() -> Vec<u8> {
     let now = Instant::now();
-    Client::new(now, 1, 0).act(now).remove(0)
+    Client::new(now, 1, 0).act(now).remove(0).1
 }
 
 /// Runs a client over a socket until its connection is lost, and returns why.
@@ -256,7 +275,7 @@ pub(crate) fn lose_over(socket: &UdpSocket) -> String {
     };
     let mut buffer = [0; 2_000];
     loop {
-        for datagram in client.act(Instant::now()) {
+        for (_, datagram) in client.act(Instant::now()) {
             socket.send(&datagram).unwrap();
         }
         if let Some(lost) = client.lost {
@@ -268,7 +287,7 @@ pub(crate) fn lose_over(socket: &UdpSocket) -> String {
         let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
         socket.set_read_timeout(wait).unwrap();
         if let Ok(count) = socket.recv(&mut buffer) {
-            client.receive(Instant::now(), &buffer[..count]);
+            client.receive(Instant::now(), Ecn::NotEct, &buffer[..count]);
         }
     }
 }
@@ -282,6 +301,8 @@ pub(crate) struct Run {
     began: Instant,
     /// How many sessions the peer has had.
     pub(crate) sessions: usize,
+    /// Whether the server is told the headers of packets.
+    pub(crate) is_told: bool,
 }
 
 impl Run {
@@ -301,12 +322,18 @@ impl Run {
             },
             began,
             sessions: 1,
+            is_told: true,
         }
     }
 
     /// Returns what the link has done.
     pub(crate) fn deeds(&self) -> Deeds {
         self.link.deeds
+    }
+
+    /// Returns how often the client has slowed down.
+    pub(crate) fn congestion_events(&self) -> u64 {
+        self.client.connection.stats().path.congestion_events
     }
 
     /// Changes how bad the link is from now on.
@@ -347,11 +374,11 @@ impl Run {
     /// Goes on to the next moment at which something happens.
     fn step(&mut self) {
         let now = self.session.now();
-        for datagram in self.client.act(now) {
-            self.link.send(now, To::Server, datagram);
+        for (ecn, datagram) in self.client.act(now) {
+            self.link.send(now, To::Server, ecn, datagram);
         }
-        for datagram in self.session.take_datagrams() {
-            self.link.send(now, To::Client, datagram);
+        for (ecn, datagram) in self.session.take_marked_datagrams() {
+            self.link.send(now, To::Client, ecn, datagram);
         }
 
         let arrival = self.link.queue.keys().next().map(|(at, _)| *at);
@@ -372,14 +399,14 @@ impl Run {
             .filter(|entry| entry.key().0 <= now)
         {
             match entry.remove() {
-                (To::Client, data) => self.client.receive(now, &data),
-                (To::Server, data) => self.deliver(&data),
+                (To::Client, ecn, data) => self.client.receive(now, ecn, &data),
+                (To::Server, ecn, data) => self.deliver(ecn, &data),
             }
         }
     }
 
     /// Shows the server a datagram, in a new session if there is none.
-    fn deliver(&mut self, data: &[u8]) {
+    fn deliver(&mut self, ecn: Ecn, data: &[u8]) {
         if let Some(reason) = self.session.reason() {
             assert!(!reason.is_error(), "{reason}");
             if self.client.is_done {
@@ -391,6 +418,8 @@ impl Run {
                 .advance(now.saturating_duration_since(self.session.now()));
             self.sessions += 1;
         }
+        let packet = self.is_told.then(|| PacketInfo::new(ecn, 60));
+        self.session.set_packet_info(packet);
         self.session.receive_datagram(data);
     }
 }

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint};
+use serveloop::net::UdpOptions;
 use serveloop::{Actions, Config, Factory, Peer, Server, ShutdownHandle, Statistics};
 use serveloop_quic_echo::{EchoServer, EchoSession};
 
@@ -88,6 +89,10 @@ pub(crate) fn config() -> Config {
     Config {
         sessions: true,
         limit_loopback: true,
+        udp: UdpOptions {
+            packet_info: cfg!(target_os = "linux"),
+            ..UdpOptions::default()
+        },
         ..Config::default()
     }
 }
