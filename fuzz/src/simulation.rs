@@ -5,6 +5,7 @@ mod asking;
 #[expect(dead_code, reason = "the tests of this server are not run here")]
 #[path = "../../tests/simulation/http.rs"]
 mod http;
+#[expect(dead_code, reason = "the tests of this server are not run here")]
 #[path = "../../tests/simulation/proxy.rs"]
 mod proxy;
 #[path = "../../tests/simulation/systems.rs"]

@@ -38,7 +38,7 @@ use bugs::{BUGS, Faulty};
 use layers::Subject;
 use systems::{SYSTEMS, Simulated};
 
-const TESTS: [(&str, fn()); 19] = [
+const TESTS: [(&str, fn()); 20] = [
     ("two_thousand_runs", || {
         let tally = Tally::of(0..2_000, None);
         assert_eq!(tally.failures, 0);
@@ -104,6 +104,10 @@ const TESTS: [(&str, fn()); 19] = [
     (
         "who_speaks_at_a_deadline_was_not_early",
         http::who_speaks_at_a_deadline_was_not_early,
+    ),
+    (
+        "a_proxy_that_loses_a_direction_is_found",
+        proxy::a_proxy_that_loses_a_direction_is_found,
     ),
     ("everything_happens", everything_happens),
     ("bytes_are_a_run_too", bytes_are_a_run_too),

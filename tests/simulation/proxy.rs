@@ -19,17 +19,30 @@ struct Side {
     waker: Option<Waker>,
 }
 
+/// What a proxy does with the end of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtEnd {
+    /// It passes it on, and the other direction goes on.
+    PassesOn,
+    /// It ends the other direction too, with what waits there.
+    EndsBoth,
+    /// It passes it on before what waits.
+    Overtakes,
+}
+
 struct End {
     own: Rc<RefCell<Side>>,
     other: Rc<RefCell<Side>>,
+    at_end: AtEnd,
 }
 
 impl End {
-    fn pair() -> (Self, Self) {
+    fn pair(at_end: AtEnd) -> (Self, Self) {
         let (one, two) = <(Rc<RefCell<Side>>, Rc<RefCell<Side>>)>::default();
         let end = |own, other| Self {
             own: Rc::clone(own),
             other: Rc::clone(other),
+            at_end,
         };
         (end(&one, &two), end(&two, &one))
     }
@@ -60,7 +73,14 @@ impl Protocol for End {
     }
 
     fn eof_received(&mut self, _: &[u8], transport: &mut Transport<'_>) -> Outcome {
-        self.other.borrow_mut().ended = true;
+        let (mut own, mut other) = (self.own.borrow_mut(), self.other.borrow_mut());
+        other.ended = true;
+        match self.at_end {
+            AtEnd::PassesOn => {}
+            AtEnd::EndsBoth => own.ended = true,
+            AtEnd::Overtakes => other.pipe.clear(),
+        }
+        drop((own, other));
         self.wake_other();
         self.woken(transport);
         Ok(())
@@ -105,29 +125,54 @@ impl Protocol for End {
     }
 }
 
-/// What becomes of one side excuses the other, so that nothing is missed where both are well.
+/// What happens to one side excuses the other, and nothing else does.
 pub(crate) fn proxy() -> Simulated {
-    fn target() -> Address {
-        "tcp://10.0.2.1:80".parse().expect("an address")
-    }
-    fn make() -> Any {
-        let begun = Rc::new(RefCell::new(Vec::new()));
-        let to_begin = Rc::clone(&begun);
-        Any {
-            build: Box::new(move |_| {
-                let (inner, outer) = End::pair();
-                to_begin.borrow_mut().push(outer);
-                Some(Box::new(inner))
-            }),
-            actions: Box::new(move |actions| {
-                for end in begun.take() {
-                    actions.connect(target(), Box::new(end));
-                }
-            }),
-        }
-    }
+    between(|| factory(AtEnd::PassesOn))
+}
+
+/// Puts a proxy between a client and a server, each of which has something to say to the other.
+fn between(make: fn() -> Any) -> Simulated {
     let (there, back) = (text(40), text(70));
-    Simulation::new(make as fn() -> Any)
-        .client(Exchange::new(&there, &back).may_be_cut())
-        .remote(target(), Exchange::new(&back, &there).may_be_cut())
+    Simulation::new(make)
+        .client(Exchange::new(&there, &back).relayed())
+        .remote(target(), Exchange::new(&back, &there).relayed())
+}
+
+fn target() -> Address {
+    "tcp://10.0.2.1:80".parse().expect("an address")
+}
+
+fn factory(at_end: AtEnd) -> Any {
+    let begun = Rc::new(RefCell::new(Vec::new()));
+    let to_begin = Rc::clone(&begun);
+    Any {
+        build: Box::new(move |_| {
+            let (inner, outer) = End::pair(at_end);
+            to_begin.borrow_mut().push(outer);
+            Some(Box::new(inner))
+        }),
+        actions: Box::new(move |actions| {
+            for end in begun.take() {
+                actions.connect(target(), Box::new(end));
+            }
+        }),
+    }
+}
+
+/// Where nothing happens to either side, a proxy has to pass everything on: those that do not are found,
+/// and a peer that stops at the end of our stream would hide them.
+pub(crate) fn a_proxy_that_loses_a_direction_is_found() {
+    let found = |make: fn() -> Any| {
+        let mut simulation = between(make);
+        (0..300)
+            .filter(|seed| simulation.check(*seed).is_err())
+            .count()
+    };
+    assert_eq!(found(|| factory(AtEnd::PassesOn)), 0);
+    let (both, overtaken) = (
+        found(|| factory(AtEnd::EndsBoth)),
+        found(|| factory(AtEnd::Overtakes)),
+    );
+    println!("  of 300 runs, {both} and {overtaken} show it");
+    assert!(both > 10 && overtaken > 10, "{both} {overtaken}");
 }

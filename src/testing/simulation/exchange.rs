@@ -26,6 +26,8 @@ pub struct Exchange {
     pub(super) ends_first: bool,
     pub(super) ends_last: bool,
     pub(super) may_be_cut: bool,
+    /// It is one side of a proxy.
+    pub(super) is_relayed: bool,
     /// What the server may say in place of the rest, before it ends the connection.
     endings: Vec<Vec<u8>>,
     /// Other right answers, as they go over the wire.
@@ -85,13 +87,51 @@ impl Exchange {
     }
 
     /// Allows the server to end the connection before the client has everything, as it does when a
-    /// handler panics. The bytes that do arrive must still be right.
-    ///
-    /// Both exchanges of a proxy need it: the proxy passes what happens to one connection on to the
-    /// other, and a peer that has seen the end of the server's stream sends no more.
+    /// handler panics. The bytes that do arrive must still be right. For one side of a proxy there is
+    /// [`relayed`](Self::relayed).
     #[must_use]
     pub fn may_be_cut(mut self) -> Self {
         self.may_be_cut = true;
+        self
+    }
+
+    /// Makes the client one side of a proxy. Set it for both sides, the client's and the
+    /// [remote](crate::testing::Simulation::remote) server's:
+    ///
+    /// - The end of one direction does not end the other. After the server's end of stream the client
+    ///   goes on sending, and ends its side when it has sent everything. Without this it stops there, as
+    ///   most clients do.
+    /// - A proxy passes on what happens to one side. So the connection may be cut short, or be late, if
+    ///   something happened to another connection of the run. Where nothing did, each side must have
+    ///   everything.
+    ///
+    /// ```
+    /// use serveloop::protocols::Relay;
+    /// use serveloop::service::{Dialer, Dialing};
+    /// use serveloop::testing::{Exchange, Simulation};
+    /// use serveloop::{Address, Peer};
+    ///
+    /// let target: Address = "tcp://10.0.2.1:80".parse()?;
+    /// let at = target.clone();
+    /// let proxy = move || {
+    ///     let at = at.clone();
+    ///     Dialing::new(move |dialer: &Dialer<Relay>| {
+    ///         let (dialer, at) = (dialer.clone(), at.clone());
+    ///         move |_: &Peer| {
+    ///             let (near, far) = Relay::pair();
+    ///             Some(near.keeping(dialer.connect(at.clone(), far)))
+    ///         }
+    ///     })
+    /// };
+    /// Simulation::new(proxy)
+    ///     .client(Exchange::new("question", "answer").relayed())
+    ///     .remote(target, Exchange::new("answer", "question").relayed())
+    ///     .run(0..100);
+    /// # Ok::<(), serveloop::net::AddressError>(())
+    /// ```
+    #[must_use]
+    pub fn relayed(mut self) -> Self {
+        self.is_relayed = true;
         self
     }
 

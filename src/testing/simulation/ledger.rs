@@ -94,6 +94,8 @@ pub(super) struct Ledger {
     /// Outbound sessions of datagrams, and the one that begins now.
     pub(super) outbound: Vec<OutboundRecord>,
     pub(super) opened: Option<usize>,
+    /// Whether an outbound connection could not even be begun.
+    pub(super) lost_connects: bool,
     /// Whether listeners may be closed, because the server was told to shut down or an error made
     /// them unusable.
     pub(super) may_close: bool,
@@ -288,8 +290,10 @@ impl Ledger {
             return Err(problem.clone());
         }
 
+        let is_troubled =
+            self.lost_connects || self.accounts.iter().any(ConnectionRecord::is_troubled);
         for (number, account) in self.accounts.iter().enumerate() {
-            account.judge().map_err(|problem| {
+            account.judge(is_troubled).map_err(|problem| {
                 let address = &account.address;
                 format!("client {number} ({address}): {problem}")
             })?;

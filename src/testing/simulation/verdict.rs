@@ -4,14 +4,21 @@ use crate::testing::simulation::exchange::Fate;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 
 impl ConnectionRecord {
-    /// Checks the outcome of one client.
+    /// Returns whether anything happened to the connection.
+    pub(super) fn is_troubled(&self) -> bool {
+        !self.justifications.is_empty()
+    }
+
+    /// Checks the outcome of one client, in a run in which something happened to any connection if
+    /// `is_troubled`.
     ///
     /// # Errors
     /// Returns what is wrong.
-    pub(super) fn judge(&self) -> Result<(), String> {
+    pub(super) fn judge(&self, is_troubled: bool) -> Result<(), String> {
         let due = self.exchange.expects.len();
         let received = self.received;
-        let is_free = self.exchange.may_be_cut || !self.justifications.is_empty();
+        let may_be_cut = self.may_be_cut(is_troubled);
+        let is_free = may_be_cut || self.is_troubled();
         if let Some(end) = self.end.as_ref().filter(|end| end.late && !is_free) {
             return Err(format!(
                 "it was never late, but the protocol was told: {}",
@@ -20,7 +27,7 @@ impl ConnectionRecord {
         }
 
         let is_cut = self.layered.as_ref().is_some_and(|layered| layered.is_cut);
-        if is_cut && !self.exchange.may_be_cut && !self.is_excused() {
+        if is_cut && !may_be_cut && !self.is_excused() {
             let end = self.end.as_ref().map_or("nothing", |end| &end.text);
             return Err(format!(
                 "the server's end mark is missing; the protocol was told: {end}; what happened to it: {:?}",
@@ -29,7 +36,7 @@ impl ConnectionRecord {
         }
 
         let got = &self.answer[..received.min(self.answer.len())];
-        let fate = self.fate();
+        let fate = self.fate(may_be_cut);
         if let Some(is_right) = self.exchange.verdict(got, fate) {
             let got = got.escape_ascii();
             let problem = || Err(format!("the judge objects to \"{got}\", with {fate:?}"));
@@ -40,7 +47,7 @@ impl ConnectionRecord {
             true => self.exchange.is_answered(got),
             false => received == due,
         };
-        if is_whole || self.exchange.may_be_cut || self.is_excused() {
+        if is_whole || may_be_cut || self.is_excused() {
             return Ok(());
         }
         let end = self.end.as_ref().map_or("nothing", |end| &end.text);
@@ -59,12 +66,18 @@ impl ConnectionRecord {
         self.exchange.expects.get(from..from + data.len()) == Some(data)
     }
 
+    /// Returns whether the server may end the connection early: always, or because of what happened to the
+    /// other side of a proxy.
+    fn may_be_cut(&self, is_troubled: bool) -> bool {
+        self.exchange.may_be_cut || (self.exchange.is_relayed && is_troubled)
+    }
+
     /// Returns what happened, for the exchange's own judge.
-    fn fate(&self) -> Fate {
+    fn fate(&self, may_be_cut: bool) -> Fate {
         let any = |is: fn(&Justification) -> bool| self.justifications.iter().any(is);
         let is_shed = self.end.as_ref().is_some_and(|end| end.shed);
         Fate {
-            cut: self.exchange.may_be_cut
+            cut: may_be_cut
                 || is_shed
                 || any(|it| {
                     matches!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::net::Event;
 use crate::testing::simulation::far::Far;
 use crate::testing::simulation::faults::Faults;
-use crate::testing::simulation::ledger::Ledger;
+use crate::testing::simulation::ledger::{ConnectionRecord, Ledger};
 use crate::testing::simulation::random::Random;
 
 /// One direction of a connection: byte positions since its start, and the end of the stream.
@@ -105,6 +105,8 @@ pub(super) struct Wire {
     /// Whether the server has closed its end, and whether the client is done.
     pub(super) is_closed: bool,
     pub(super) is_done: bool,
+    /// The client has seen the end of the server's stream, and goes on sending.
+    pub(super) is_half_closed: bool,
     /// The client's end of the layer, if the connection goes through one.
     pub(super) far: Option<Far>,
 }
@@ -132,6 +134,7 @@ impl Wire {
             is_cut: false,
             is_closed: false,
             is_done: false,
+            is_half_closed: false,
             far: None,
         }
     }
@@ -140,6 +143,23 @@ impl Wire {
     pub(super) fn has_all(&self, ledger: &Ledger) -> bool {
         let account = &ledger.accounts[self.number];
         account.layered.is_none() && self.down.taken >= account.exchange.expects.len()
+    }
+
+    /// Returns whether the client has nothing left to send, except for the end of its stream.
+    pub(super) fn has_sent_all(&self, account: &ConnectionRecord) -> bool {
+        let said = account.layered.as_ref().map(|layered| layered.said);
+        let has_said_all = said.is_none_or(|said| said == account.exchange.sends.len());
+        has_said_all && self.up.sent == account.sends().len()
+    }
+
+    /// Returns whether the client has more to send that waits for no reply.
+    pub(super) fn may_say_more(&self, account: &ConnectionRecord) -> bool {
+        let exchange = &account.exchange;
+        let may = exchange.may_send(account.received, self.habits.in_turns);
+        match &account.layered {
+            Some(layered) => layered.said < may || self.up.sent < layered.sends.len(),
+            None => self.up.sent < may,
+        }
     }
 
     /// Returns the event that epoll(7) would report for the server's end now.

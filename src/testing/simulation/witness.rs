@@ -349,8 +349,9 @@ impl<P: Protocol, S> Protocol for Witness<P, S> {
         ledger
             .connecting
             .retain(|number| !Rc::ptr_eq(number, &self.number));
-        if let Some(number) = self.number.get() {
-            ledger.note_lost(number, reason);
+        match self.number.get() {
+            Some(number) => ledger.note_lost(number, reason),
+            None => ledger.lost_connects |= !ended.peer().is_datagram(),
         }
 
         drop(ledger);

@@ -47,13 +47,6 @@ pub(super) enum Unreachable {
     TooLong,
 }
 
-/// Returns whether the client has nothing left to send, except for the end of its stream.
-fn has_sent_all(wire: &Wire, account: &ConnectionRecord) -> bool {
-    let said = account.layered.as_ref().map(|layered| layered.said);
-    let has_said_all = said.is_none_or(|said| said == account.exchange.sends.len());
-    has_said_all && wire.up.sent == account.sends().len()
-}
-
 /// How soon a loop must notice a reset. It may first have to read a thousand bytes one by one.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -212,7 +205,9 @@ impl Network {
             }
         };
         let most = (may - it.up.sent).min(it.up.room()).min(it.habits.chunk);
-        let is_all = has_sent_all(it, account);
+        let is_all = it.has_sent_all(account);
+        // The reply that it waits for will not come.
+        let is_stuck = it.is_half_closed && it.up.sent == may && !is_all;
         drop(ledger);
 
         it.sender_waits = most == 0;
@@ -224,6 +219,8 @@ impl Network {
             self.timeline.plan(at, Action::Send(wire));
         } else if is_all {
             self.client_ends(wire);
+        } else if is_stuck {
+            self.leave(wire);
         }
     }
 
@@ -233,12 +230,13 @@ impl Network {
         let it = &mut self.wires[wire];
         let ledger = self.ledger.borrow();
         let account = &ledger.accounts[it.number];
-        let is_all = has_sent_all(it, account);
+        let is_all = it.has_sent_all(account);
         let has_all = account.received >= account.exchange.expects.len();
         let has_all = has_all && !account.exchange.ends_last;
         drop(ledger);
 
-        let ends = is_all && !it.up.ended && (it.habits.ends_first || has_all);
+        let may_end = it.habits.ends_first || has_all || it.is_half_closed;
+        let ends = is_all && !it.up.ended && may_end;
         if ends && self.has_finished(wire) {
             self.end_up(wire);
         }
@@ -266,18 +264,33 @@ impl Network {
         let it = &mut self.wires[wire];
         if it.down.waiting() > 0 {
             self.plan_take(wire);
-        } else if it.down.end_arrived {
-            it.is_done = true;
+        } else if it.down.end_arrived && !it.is_half_closed {
             self.client_hears(wire, 0);
-            self.excuse_late(wire);
+            self.hear_end(wire);
         }
 
         self.client_ends(wire);
         self.encourage_sender(wire);
     }
 
-    /// Closes the side of a client that has seen the end of the stream, and so sends no more.
-    fn excuse_late(&mut self, wire: usize) {
+    /// Ends the connection of a client that has seen the end of the stream, unless it goes on sending.
+    fn hear_end(&mut self, wire: usize) {
+        let it = &mut self.wires[wire];
+        let ledger = self.ledger.borrow();
+        let account = &ledger.accounts[it.number];
+        let goes_on = account.exchange.is_relayed && !it.up.ended && it.may_say_more(account);
+        drop(ledger);
+
+        if goes_on {
+            it.is_half_closed = true;
+        } else {
+            self.leave(wire);
+        }
+    }
+
+    /// Closes the side of a client that sends no more.
+    fn leave(&mut self, wire: usize) {
+        self.wires[wire].is_done = true;
         if !self.wires[wire].up.ended {
             self.excuse_truncation(wire);
             self.end_up(wire);
@@ -286,7 +299,9 @@ impl Network {
 
     /// Ends the client's side of the stream.
     pub(super) fn end_up(&mut self, wire: usize) {
-        self.wires[wire].up.ended = true;
+        let it = &mut self.wires[wire];
+        it.up.ended = true;
+        it.is_done |= it.is_half_closed;
         self.send_up(wire, Segment::End);
     }
 

@@ -70,7 +70,8 @@ impl Network {
             layered.is_finished = true;
         }
         let is_sent = it.up.sent == layered.sends.len();
-        let ends = layered.is_finished && is_sent && !it.habits.lingers;
+        let lingers = it.habits.lingers && !it.is_half_closed;
+        let ends = layered.is_finished && is_sent && !lingers;
         drop(ledger);
         if !is_sent {
             self.encourage_sender(wire);
