@@ -1,4 +1,4 @@
-//! Errors of one connection, and the reasons for which connections end.
+//! Errors of one connection, the reasons for which connections end, and counts in such texts.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -60,16 +60,12 @@ impl fmt::Display for ProtocolError {
         match self {
             Self::Malformed(text) => write!(f, "malformed: {}", Excerpt::of(text)),
             Self::TooLong { length, limit } => {
-                write!(
-                    f,
-                    "message too long: {length} bytes, at most {limit} allowed"
-                )
+                let length = counted(*length, "byte", "bytes");
+                write!(f, "message too long: {length}, at most {limit} allowed")
             }
             Self::Truncated { unread } => {
-                write!(
-                    f,
-                    "truncated: the stream ended {unread} bytes into a message"
-                )
+                let unread = counted(*unread, "byte", "bytes");
+                write!(f, "truncated: the stream ended {unread} into a message")
             }
             Self::Other(error) => Excerpt::of(error).fmt(f),
         }
@@ -405,6 +401,37 @@ impl fmt::Display for CloseReason {
             Self::Panicked => f.write_str("the protocol panicked"),
             Self::Process(text) => write!(f, "in its own process: {}", Excerpt::of(text)),
         }
+    }
+}
+
+/// Returns a count and its noun as text, for log lines, errors and replies: `one` if the count is 1, and
+/// `many` otherwise. They may be more than a noun, so that a verb agrees too.
+///
+/// ```
+/// use serveloop::protocols::counted;
+///
+/// let here = |clients: usize| counted(clients, "client is here", "clients are here").to_string();
+/// assert_eq!(here(0), "0 clients are here");
+/// assert_eq!(here(1), "1 client is here");
+/// assert_eq!(here(2), "2 clients are here");
+/// ```
+pub fn counted<'a, N>(count: N, one: &'a str, many: &'a str) -> impl fmt::Display + use<'a, N>
+where
+    N: fmt::Display + PartialEq + From<u8>,
+{
+    let noun = if count == N::from(1) { one } else { many };
+    Counted { count, noun }
+}
+
+/// What [`counted`] returns.
+struct Counted<'a, N> {
+    count: N,
+    noun: &'a str,
+}
+
+impl<N: fmt::Display> fmt::Display for Counted<'_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.count, self.noun)
     }
 }
 

@@ -106,9 +106,8 @@ pub use waker::Waker;
 /// The target of every log line of the library, whichever module writes it. Users filter by it, so
 /// it does not change when modules do.
 ///
-/// A line about one connection has the level debug and a key `event`, which is `accepted` or
-/// `ended`. An end that concerns an operator is a warning instead. An ordinary end that the peer
-/// caused has no key.
+/// The lines about a connection have a key `event`, which is `accepted` or `ended`, so that each
+/// beginning has its end. Their level is debug, and that of an end which concerns an operator warn.
 pub(crate) const LOG_TARGET: &str = "serveloop";
 
 /// Parts for writing a driver: the session that a driver moves bytes in and out of, and the values
@@ -121,7 +120,7 @@ pub mod driver {
 #[cfg(any(doc, doctest))]
 #[cfg_attr(docsrs, doc(auto_cfg(hide(doc, doctest))))]
 pub mod guide {
-    //! The guide, a page for each subject, with code that runs. Also as a book in `docs/guide`.
+    //! The guide, a page for each subject, with code that runs. Also as a book: `mdbook serve docs`.
     //!
     //! - Writing a protocol: [a protocol](protocol), [framing], [time](mod@time),
     //!   [backpressure and producers](backpressure), [shared state, outboxes and groups](sharing),
@@ -151,7 +150,7 @@ pub mod guide {
 [limits.md]: crate::guide::limits
 [operations.md]: crate::guide::operations
 [driver.md]: crate::guide::driver
-[guide/SUMMARY.md]: crate::guide
+[guide/protocol.md]: crate::guide
 [../cookbook.md]: crate::guide::cookbook
 [../BENCHMARKS.md]: https://docs.rs/crate/serveloop/latest/source/docs/BENCHMARKS.md
 [../operations.md]: https://docs.rs/crate/serveloop/latest/source/docs/operations.md

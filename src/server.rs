@@ -14,6 +14,7 @@ use crate::session::{Factory, Protocol};
 pub use crate::session::{OpenConnection, Refusal};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
+use crate::sys::{DescriptorLimit, Explained};
 use crate::{LOG_TARGET, sys};
 
 /// A set of bound sockets and the limits under which they are served.
@@ -213,6 +214,7 @@ impl Server {
                 log::warn!(target: LOG_TARGET, "cannot raise the limit of descriptors: {error}");
             }
         }
+        warn_of_few_descriptors(&config);
 
         let places = bind(&config)?;
         let numbers = places.iter().enumerate();
@@ -759,8 +761,21 @@ fn refused(address: &Address, problem: &str) -> io::Error {
 }
 
 /// Adds to an error what the server could not create or do at its start.
+/// Warns if descriptors allow fewer connections than `max_connections`. [`Server::reactor`] lowers it to
+/// their number.
+fn warn_of_few_descriptors(config: &Config) {
+    let (most, reserved) = (config.max_connections, config.reserved_descriptors);
+    let spare = sys::spare_descriptors(reserved);
+    if spare < most {
+        log::warn!(
+            target: LOG_TARGET,
+            "max_connections is lowered from {most} to {spare}, with {reserved} descriptors reserved: {DescriptorLimit}"
+        );
+    }
+}
+
 fn lacking(what: &str) -> impl Fn(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+    move |error| io::Error::new(error.kind(), format!("{what}: {}", Explained(&error)))
 }
 
 fn listens_of(addresses: &[Address]) -> Vec<Listen> {

@@ -14,6 +14,8 @@ use rustix::net::{SendFlags, send};
 
 use crate::sys::Interrupts;
 
+use serveloop::protocols::counted;
+
 /// How long the command waits for a slow reader when it ends.
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -254,7 +256,10 @@ impl<W: AsFd> Unblocked<W> {
             out: AtOnce::new(out),
             rest: Vec::new(),
             dropped: 0,
-            report: |count| format!("({count} log lines were dropped)\n"),
+            report: |count| {
+                let dropped = counted(count, "log line was dropped", "log lines were dropped");
+                format!("({dropped})\n")
+            },
             owner: process::id(),
         })))
     }

@@ -91,11 +91,11 @@ impl fmt::Display for Cores {
             return write!(f, "servers and generator share core {}", self.generator);
         }
 
-        let plural = if servers.len() == 1 { "" } else { "s" };
+        let noun = if servers.len() == 1 { "core" } else { "cores" };
         let (servers, generator) = (servers.join(","), self.generator);
         write!(
             f,
-            "servers on core{plural} {servers}, generator on core {generator}"
+            "servers on {noun} {servers}, generator on core {generator}"
         )
     }
 }

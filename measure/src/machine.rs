@@ -6,6 +6,8 @@ use std::fs;
 use rustix::system::uname;
 use serde::{Deserialize, Serialize};
 
+use serveloop::protocols::counted;
+
 /// The machine that a benchmark ran on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
@@ -40,8 +42,10 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, {} cores, {}",
-            self.processor, self.cores, self.system
+            "{}, {}, {}",
+            self.processor,
+            counted(self.cores, "core", "cores"),
+            self.system
         )
     }
 }

@@ -62,7 +62,8 @@ pub struct Config {
     /// [`layer::proxy`](crate::layer::proxy)), the connection counts for that client, even if its
     /// address is in this list too, and ends if the client has too many
     /// ([`Refused`](crate::CloseReason::Refused)). A listener can have
-    /// [others](crate::net::ListenOptions::trusted_proxies). Default none.
+    /// [others](crate::net::ListenOptions::trusted_proxies), and if neither names any, the
+    /// [factory](crate::Factory::trusted_proxies) may. Default none.
     pub trusted_proxies: NetworkList,
     /// Also applies the limits per peer (`max_per_peer`, `reply_factor`, `replies_per_second`) to
     /// clients on this machine: those with loopback addresses, and those of Unix sockets, which all

@@ -1,6 +1,7 @@
 //! A framing for messages that all have the same length.
 
 use crate::error::ProtocolError;
+use crate::error::counted;
 use crate::framing::{Decoder, Encoder, Frame};
 
 /// Messages of a fixed length, with nothing between them.
@@ -83,8 +84,9 @@ impl Encoder for FixedLength {
                 });
             }
             length => {
+                let length = counted(length, "byte", "bytes");
                 return Err(ProtocolError::malformed(format!(
-                    "a message of {length} bytes, where each has {}",
+                    "a message of {length}, where each has {}",
                     self.length
                 )));
             }

@@ -1,6 +1,7 @@
 //! A framing for messages that have their length inside a header.
 
 use crate::error::ProtocolError;
+use crate::error::counted;
 use crate::framing::length_prefix::Length;
 use crate::framing::search::checked_length;
 use crate::framing::{ByteOrder, Decoder, Encoder, Frame};
@@ -55,7 +56,9 @@ impl LengthField {
         let header = offset.saturating_add(width);
         assert!(
             header <= max,
-            "a message of at most {max} bytes has no room for a length after {offset} bytes"
+            "a message of at most {} has no room for a length after {}",
+            counted(max, "byte", "bytes"),
+            counted(offset, "byte", "bytes")
         );
         Self {
             offset,
@@ -145,8 +148,8 @@ impl Decoder for LengthField {
 impl Encoder for LengthField {
     fn encode(&self, payload: &[u8], mut write: impl FnMut(&[u8])) -> Result<(), ProtocolError> {
         let Some((header, rest)) = payload.split_at_checked(self.header()) else {
-            let (given, header) = (payload.len(), self.header());
-            let problem = format!("a message of {given} bytes, without the {header} of its header");
+            let (given, header) = (counted(payload.len(), "byte", "bytes"), self.header());
+            let problem = format!("a message of {given}, without the {header} of its header");
             return Err(ProtocolError::malformed(problem));
         };
         let most = self.length.most().saturating_add(header.len() as u64);

@@ -1,6 +1,7 @@
 //! A framing for messages that follow their length.
 
 use crate::error::ProtocolError;
+use crate::error::counted;
 use crate::framing::search::checked_length;
 use crate::framing::{Decoder, Encoder, Frame};
 
@@ -187,7 +188,9 @@ impl Length {
         let width = self.width;
         assert!(
             least <= self.largest(),
-            "a length of {width} bytes cannot count {least} bytes besides the message"
+            "a length of {} cannot count {} besides the message",
+            counted(width, "byte", "bytes"),
+            counted(least, "byte", "bytes")
         );
         self.adjustment = adjustment;
     }
@@ -251,9 +254,9 @@ impl Length {
 
     #[cold]
     fn too_short(self, following: u64) -> ProtocolError {
-        let least = self.adjustment;
+        let (following, least) = (counted(following, "byte", "bytes"), self.adjustment);
         ProtocolError::malformed(format!(
-            "{following} bytes behind a length, which announces at least {least}"
+            "{following} behind a length, which announces at least {least}"
         ))
     }
 }

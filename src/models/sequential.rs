@@ -175,7 +175,7 @@ impl Watch {
     fn say_shutdown(&self) {
         let mut serving = self.serving();
         if serving.interrupt.is_some() && !mem::replace(&mut serving.said, true) {
-            log::info!(target: LOG_TARGET, "shutting down: 1 connections open");
+            log::info!(target: LOG_TARGET, "shutting down: 1 connection open");
         }
     }
 

@@ -12,6 +12,7 @@ use socket2::Socket;
 
 use crate::address::{Address, Peer};
 use crate::config::Config;
+use crate::error::counted;
 use crate::error::{CloseReason, Deadline};
 use crate::models::blocking::{Blocking, BlockingSocket};
 use crate::models::interrupt::{Ask, Descriptors, GRACE, Interrupt};
@@ -22,6 +23,7 @@ use crate::service::monitor::{ConnectionState, ConnectionStatus, Pass, Progress,
 use crate::session::{Admitted, End, Protocol, Tick, Traffic, catch};
 use crate::shutdown::ShutdownHandle;
 use crate::statistics::Statistics;
+use crate::sys::DescriptorLimit;
 use crate::sys::{INTERRUPT_AGAIN, INTERRUPTS_MOST};
 use crate::waker::Waker;
 use crate::waker::sync::lock;
@@ -266,10 +268,11 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
         // Datagrams are not refused as connections are, so their number needs a limit here.
         let most = hub.env.config.max_connections;
         if self.shared.state().threads.len() >= most {
+            let running = counted(most, "thread is running", "threads are running");
             hub.warn_of(
                 &peer,
                 "no thread",
-                format_args!("{peer}: dropped a datagram: {most} threads are running"),
+                format_args!("{peer}: dropped a datagram: {running}"),
             );
             return false;
         }
@@ -278,7 +281,9 @@ impl<P: Protocol + Send + 'static> Model<Mio, P> for Threads {
             hub.warn_of(
                 &peer,
                 "no thread",
-                format_args!("{peer}: dropped a datagram: no descriptor is left for it"),
+                format_args!(
+                    "{peer}: dropped a datagram: no descriptor is left for it: {DescriptorLimit}"
+                ),
             );
             return false;
         }

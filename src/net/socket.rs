@@ -15,6 +15,7 @@ use crate::net::open_sockets::{Entered, OpenSockets};
 use crate::net::spread::Share;
 use crate::net::unix_path::{Access, SocketFile};
 use crate::net::{destination, groups, keepalive, packet, vsock};
+use crate::sys::Explained;
 use crate::{LOG_TARGET, sys};
 
 /// A socket that is bound to an address, with its file if it has one.
@@ -416,5 +417,8 @@ fn local_address(socket: &Socket, at: &Address) -> io::Result<Address> {
 }
 
 fn about(at: &Address, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen on {at}: {error}"))
+    io::Error::new(
+        error.kind(),
+        format!("cannot listen on {at}: {}", Explained(error)),
+    )
 }

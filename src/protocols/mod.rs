@@ -1,6 +1,6 @@
 //! Ready-made protocols, which also show the three shapes of a protocol: bytes ([`Echo`],
 //! [`Discard`]), messages with state and time ([`Hello`]), and frames
-//! ([`Framed`](crate::framing::Framed)). [`Relay`] is one for two connections.
+//! ([`Framed`](crate::framing::Framed)). [`Relay`] is one for two connections. [`counted`] is for their texts.
 //!
 //! A protocol belongs here if it is useful to many servers or shows a shape. It uses only what
 //! users have: this room imports `error`, `framing`, `session`
@@ -15,3 +15,5 @@ pub use discard::Discard;
 pub use echo::Echo;
 pub use hello::Hello;
 pub use relay::Relay;
+
+pub use crate::error::counted;

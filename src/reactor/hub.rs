@@ -10,6 +10,7 @@ use std::{fmt, io};
 use crate::LOG_TARGET;
 use crate::address::{Address, Credentials, PacketInfo, Peer};
 use crate::config::{Config, Limits};
+use crate::error::counted;
 use crate::net::{Net, Sockets};
 use crate::reactor::accept::PeerLimit;
 use crate::reactor::datagram::ReplyLimit;
@@ -22,6 +23,7 @@ use crate::session::{
     catch,
 };
 use crate::statistics::Statistics;
+use crate::sys::Explained;
 use crate::waker::{Mailbox, Waker, Wakers};
 
 /// What a loop knows while it serves, and what serving does not change.
@@ -349,24 +351,32 @@ impl<'a, N> Hub<'a, N> {
     /// Warns that a connection was refused because its peer has as many as it may have.
     #[cold]
     pub(crate) fn warn_crowding(&mut self, peer: &Peer) {
-        let most = self.env.config.max_per_peer;
+        let open = counted(
+            self.env.config.max_per_peer,
+            "connection from this peer is open",
+            "connections from this peer are open",
+        );
         self.warn_of(
             peer,
             "refused per peer",
-            format_args!("{peer}: refused: {most} connections from this peer are open"),
+            format_args!("{peer}: refused: {open}"),
         );
     }
 
     /// Returns whether a thread or process was started for the peer, and logs the failure if not.
     pub(crate) fn check_spawned(&mut self, peer: &Peer, spawned: io::Result<()>) -> bool {
-        if let Err(error) = &spawned {
-            self.warn_of(
-                peer,
-                "spawn",
-                format_args!("{peer}: cannot start a thread or process: {error}"),
-            );
+        let Err(error) = spawned else {
+            return true;
+        };
+        let (now, id) = (self.now(), peer.id());
+        let error = Explained(&error);
+        let message = format_args!("{peer}: cannot start a thread or process: {error}");
+        let log_limit = &mut self.effects.log_limit;
+        if !log_limit.warn("spawn", Some(peer), now, message) {
+            // A line said that the connection was accepted, so one says what became of it.
+            log::debug!(target: LOG_TARGET, event = "refused", id = id, peer:% = peer; "{message}");
         }
-        spawned.is_ok()
+        false
     }
 
     /// Tells a protocol that its connection is lost, and counts the reason. Returns whether the

@@ -304,7 +304,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             self.effects.reply_limit.add_own(address.clone());
         }
         self.env.push_listener_limits(config.limits);
-        self.effects.peer_limit.add_listener(config.trusted_proxies);
+        let mut proxies = config.trusted_proxies;
+        if proxies.is_empty() {
+            let number = self.listeners.next_number().unwrap_or(u16::MAX);
+            let believed = self.factory.trusted_proxies(number.into());
+            proxies = believed.unwrap_or_default();
+        }
+        self.effects.peer_limit.add_listener(proxies);
         self.listeners.push(listener);
     }
 

@@ -7,6 +7,7 @@ use log::Level;
 
 use crate::LOG_TARGET;
 use crate::address::Peer;
+use crate::error::counted;
 use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
@@ -288,10 +289,10 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                 Some(peer),
                 format_args!("{peer}: kept the loop busy for {took} ms"),
             ),
-            (count, None) => warn(
-                None,
-                format_args!("a turn took {took} ms, for {count} connections"),
-            ),
+            (count, None) => {
+                let served = counted(count, "connection", "connections");
+                warn(None, format_args!("a turn took {took} ms, for {served}"));
+            }
         }
     }
 
@@ -361,13 +362,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             let (peer, reason, ended) = (end.peer(), end.reason(), end.ended());
             let now = self.env.clock.tick();
             let is_inbound = peer.listener().is_some() && !peer.is_datagram();
-            if is_inbound && reason.is_ordinary() {
-                log_end(Level::Debug, &ended, None, 0);
-            } else {
-                match self.effects.log_limit.admit(reason.name(), now) {
-                    Some(more) => log_end(Level::Warn, &ended, None, more),
-                    None => log_end(Level::Debug, &ended, Some("ended"), 0),
-                }
+            let is_everyday = is_inbound && reason.is_ordinary();
+            let log_limit = &mut self.effects.log_limit;
+            let warned = (!is_everyday).then(|| log_limit.admit(reason.name(), now));
+            match warned.flatten() {
+                Some(more) => log_end(Level::Warn, &ended, more),
+                None => log_end(Level::Debug, &ended, 0),
             }
 
             let factory = &mut self.factory;
@@ -425,7 +425,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let elsewhere = self.model.as_ref().map_or(Some(0), |model| model.open());
         let open = elsewhere.and_then(|elsewhere| self.shutdown.count_open(here + elsewhere));
         if let Some(open) = open {
-            log::info!(target: LOG_TARGET, "shutting down: {open} connections open");
+            let open = counted(open, "connection", "connections");
+            log::info!(target: LOG_TARGET, "shutting down: {open} open");
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use crate::address::{Peer, Target};
+use crate::address::{NetworkList, Peer, Target};
 use crate::session::{Actions, Connect, Ended, Factory, Refusal, Ticket};
 use crate::waker::Waker;
 use crate::waker::sync::{Mutex, MutexGuard, lock};
@@ -340,6 +340,10 @@ impl<M, F: Factory> Factory for Dialing<M, F> {
 
     fn needs_loop(&self) -> bool {
         true
+    }
+
+    fn trusted_proxies(&self, listener: usize) -> Option<NetworkList> {
+        self.factory.trusted_proxies(listener)
     }
 
     fn needs_one_process(&self) -> bool {

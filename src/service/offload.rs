@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::{error, fmt, io, process};
 
 use crate::error::ProtocolError;
+use crate::error::counted;
 use crate::service::job::{Cancel, Job, Task, drop_quietly, job};
 use crate::waker::Wake;
 use crate::waker::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering, lock, wait_while};
@@ -505,7 +506,9 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { running, waiting } => {
-                write!(f, "the pool is full: {running} jobs run and {waiting} wait")
+                let running = counted(*running, "job runs", "jobs run");
+                let waiting = counted(*waiting, "waits", "wait");
+                write!(f, "the pool is full: {running} and {waiting}")
             }
             Self::Ended => f.write_str("the pool has ended"),
             Self::Forked => {

@@ -8,10 +8,10 @@ use log::{Level, Record};
 use crate::LOG_TARGET;
 use crate::session::Ended;
 
-/// Logs the end of a connection at `level`, with all that is known of it as fields. `event` is the key of
-/// a line that users may raise to a higher level, and `more` how many ends like it were left out.
+/// Logs the end of a connection at `level`, with all that is known of it as fields. `more` is how many
+/// ends like it were left out.
 #[cold]
-pub(crate) fn log_end(level: Level, ended: &Ended<'_>, event: Option<&'static str>, more: u64) {
+pub(crate) fn log_end(level: Level, ended: &Ended<'_>, more: u64) {
     if !log::log_enabled!(target: LOG_TARGET, level) {
         return;
     }
@@ -21,7 +21,7 @@ pub(crate) fn log_end(level: Level, ended: &Ended<'_>, event: Option<&'static st
             &Record::builder()
                 .level(level)
                 .target(LOG_TARGET)
-                .key_values(&Fields { ended, event })
+                .key_values(&Fields { ended })
                 .args(message)
                 .build(),
         );
@@ -35,7 +35,6 @@ pub(crate) fn log_end(level: Level, ended: &Ended<'_>, event: Option<&'static st
 /// What is known of an end.
 struct Fields<'a> {
     ended: &'a Ended<'a>,
-    event: Option<&'static str>,
 }
 
 impl Source for Fields<'_> {
@@ -43,9 +42,7 @@ impl Source for Fields<'_> {
         let (peer, reason) = (self.ended.peer(), self.ended.reason());
         let mut visit = |key: &'static str, value| visitor.visit_pair(Key::from(key), value);
 
-        if let Some(event) = self.event {
-            visit("event", Value::from(event))?;
-        }
+        visit("event", Value::from("ended"))?;
         visit("id", Value::from(peer.id()))?;
         visit("peer", Value::from_dyn_display(peer))?;
         if let Some(via) = peer.via() {

@@ -90,7 +90,7 @@ impl<P: Protocol> Session<P> {
         statistics.rate_limited += u64::from(self.was_rate_limited());
         statistics.cut_short += u64::from(self.was_cut_short());
         if !reason.is_error() {
-            log_end(Level::Debug, &end.ended(), Some("ended"), 0);
+            log_end(Level::Debug, &end.ended(), 0);
         }
         Some(end)
     }

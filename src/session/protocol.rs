@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::address::Peer;
+use crate::address::{NetworkList, Peer};
 use crate::error::{Deadline, DeliveryError, ProtocolError};
 use crate::session::actions::{Actions, Connect, Listing, Requests};
 use crate::session::clock::Tick;
@@ -572,6 +572,7 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 /// | [`Actions::hand_over`] | yes | hands nothing over | hands nothing over | hands nothing over |
 /// | [`Actions::adopt`] | yes | closes it | closes it | closes it |
 /// | [`Actions::connections`], `end`, `abort` | all of the loop | outbound ones | outbound ones | outbound ones |
+/// | [`trusted_proxies`](Self::trusted_proxies) | exempt from `max_per_peer` | the same | the same | the same |
 /// | [`needs_stream`](Self::needs_stream) | refuses datagram sockets | the same | the same | the same |
 /// | [`needs_loop`](Self::needs_loop) | serves | refuses to begin | refuses to begin | refuses to begin |
 /// | [`needs_one_process`](Self::needs_one_process) | serves | serves | serves | refuses to begin |
@@ -606,6 +607,15 @@ pub trait Factory {
     /// then. Called once. By default false.
     fn needs_one_process(&self) -> bool {
         false
+    }
+
+    /// Returns the proxies of the listener with this number that this factory believes when they name
+    /// their clients, if it does so: [`Config::trusted_proxies`](crate::Config::trusted_proxies) for a listener that has none of its own.
+    /// Called once for each listener. By default none;
+    /// [`Proxy::factory`](crate::layer::proxy::Proxy::factory) returns its list.
+    fn trusted_proxies(&self, listener: usize) -> Option<NetworkList> {
+        let _ = listener;
+        None
     }
 
     /// Called after the `connection_lost` of a connection that ended with an error

@@ -5,11 +5,13 @@
 )]
 
 pub(crate) mod bytes;
+mod descriptors;
 mod groups;
 mod interruptible;
 mod passed;
 mod socket_file;
 
+pub(crate) use self::descriptors::{DescriptorLimit, Explained, spare_descriptors};
 pub(crate) use self::groups::{
     interface_number, interface_with, join_source, only_own_groups, send_by,
 };
@@ -530,13 +532,4 @@ pub(crate) fn check_single_thread() -> io::Result<()> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// Returns how many connections the process's descriptors allow. If the system does not report a
-/// limit, the server notices it when it is reached.
-pub(crate) fn spare_descriptors(reserved: usize) -> usize {
-    let most = descriptor_limits().map_or(usize::MAX, |limits| {
-        usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX)
-    });
-    most.saturating_sub(reserved).max(1)
 }

@@ -8,6 +8,8 @@ use serveloop_measure::{Figure, Scenario, line};
 
 use crate::bench::results::{Measured, Outcome, Results};
 
+use serveloop::protocols::counted;
+
 pub(super) const TITLES: [&str; 8] = [
     "", "now/s", "then/s", "ratio", "p50", "p99", "CPU each", "per conn",
 ];
@@ -191,10 +193,7 @@ fn notes(name: &str, now: &Results, then: &Results) -> Vec<String> {
 
     let method = |results: &Results| {
         let method = &results.method;
-        let rounds = match method.rounds {
-            1 => "1 round".to_owned(),
-            count => format!("{count} rounds"),
-        };
+        let rounds = counted(method.rounds, "round", "rounds");
         format!("{rounds} of {} s", method.duration_seconds)
     };
     if method(now) != method(then) {

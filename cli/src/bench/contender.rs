@@ -234,8 +234,11 @@ impl Target {
     }
 
     fn silent(&self, patience: Duration) -> io::Error {
-        let (count, patience) = (self.addresses.len(), humantime::format_duration(patience));
-        let problem = format!("none of its {count} addresses answered within {patience}");
+        let patience = humantime::format_duration(patience);
+        let problem = match self.addresses.len() {
+            1 => format!("no answer within {patience}"),
+            count => format!("none of its {count} addresses answered within {patience}"),
+        };
         io::Error::new(io::ErrorKind::TimedOut, format!("{problem}: {TIMED_OUT}"))
     }
 }

@@ -11,6 +11,8 @@ use crate::bench::results::{Measured, Outcome, Results};
 use crate::bench::table::{groups, notes};
 use crate::bench::timeline::lines;
 
+use serveloop::protocols::counted;
+
 const STYLE: &str = include_str!("page.css");
 
 /// The most characters of a reason shown in a chart.
@@ -39,9 +41,9 @@ pub(super) fn page(results: &Results, comparison: Option<&Comparison>) -> String
         "<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <h1>{title}</h1>\n<p class=\"quiet\">{} &middot; {} cores &middot; {}</p>\n",
+         <h1>{title}</h1>\n<p class=\"quiet\">{} &middot; {} &middot; {}</p>\n",
         escape(&results.machine.processor),
-        results.machine.cores,
+        counted(results.machine.cores, "core", "cores"),
         escape(&results.date),
     );
 
@@ -245,10 +247,7 @@ fn connections(count: usize) -> String {
     match count {
         1 => "1 connection".to_owned(),
         #[expect(clippy::cast_precision_loss, reason = "at most 20,000")]
-        count => format!(
-            "{} connections",
-            number(count as f64).replace(".0", "").replace(".00", "")
-        ),
+        count => number(count as f64).replace(".0", "").replace(".00", "") + " connections",
     }
 }
 
@@ -327,7 +326,11 @@ fn method(results: &Results) -> String {
         ("Date", escape(&results.date)),
         (
             "Processor",
-            format!("{}, {} cores", escape(&machine.processor), machine.cores),
+            format!(
+                "{}, {}",
+                escape(&machine.processor),
+                counted(machine.cores, "core", "cores")
+            ),
         ),
         ("Memory", memory),
         ("System", escape(&machine.system)),

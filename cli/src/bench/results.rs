@@ -10,6 +10,8 @@ use crate::bench::contender::Contender;
 use crate::bench::spoken::NAMES;
 use crate::failure::Failure;
 
+use serveloop::protocols::counted;
+
 /// The generator counts as busy from this fraction of its core's time.
 const BUSY: f64 = 0.95;
 /// The unit in which the system gives memory to processes, in bytes.
@@ -174,8 +176,10 @@ impl Results {
             return Ok(());
         };
         let problem = format!(
-            "{}, {}: {lost} deliveries were lost, and {reordered} out of order",
-            outcome.server, outcome.scenario
+            "{}, {}: {} lost, and {reordered} out of order",
+            outcome.server,
+            outcome.scenario,
+            counted(lost, "delivery was", "deliveries were")
         );
         Err(io::Error::other(problem).into())
     }
@@ -224,7 +228,10 @@ impl Outcome {
         }
         self.skipped = Some(match done {
             0 => why.to_owned(),
-            _ => format!("only {done} of {rounds} rounds: {why}"),
+            _ => format!(
+                "only {done} of {}: {why}",
+                counted(rounds, "round", "rounds")
+            ),
         });
     }
 

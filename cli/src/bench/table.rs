@@ -7,6 +7,8 @@ use serveloop_measure::line;
 
 use crate::bench::results::{Handshakes, Measured, Outcome, Results};
 
+use serveloop::protocols::counted;
+
 const TITLES: [&str; 12] = [
     "", "", "spread", "ratio", "p50", "p90", "p99", "p99.9", "max", "CPU each", "per conn", "calls",
 ];
@@ -66,10 +68,9 @@ pub(crate) fn notes(results: &Results) -> Vec<String> {
             notes.push(format!("{what}: {}", kinds(handshakes)));
         }
         if let Some(deliveries) = measured.deliveries {
-            let (lost, late) = (deliveries.lost, deliveries.reordered);
-            notes.push(format!(
-                "{what}: {lost} deliveries lost, {late} out of order"
-            ));
+            let lost = counted(deliveries.lost, "delivery", "deliveries");
+            let late = deliveries.reordered;
+            notes.push(format!("{what}: {lost} lost, {late} out of order"));
         }
         if measured.generator_was_the_limit {
             notes.push(format!("{what}: {}", limit(measured)));

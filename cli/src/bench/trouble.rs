@@ -9,6 +9,7 @@ use libc::{
 use rustix::process::Resource;
 
 use crate::sys::limits;
+use serveloop::protocols::counted;
 use serveloop::{CloseReason, Deadline};
 
 /// Advice for a connection attempt that was not answered in time.
@@ -72,8 +73,8 @@ fn advice_on_connecting(error: &io::Error) -> Option<String> {
 fn advice(error: &io::Error) -> Option<String> {
     match error.raw_os_error()? {
         EMFILE => Some(format!(
-            "this process may have {} open descriptors, and each connection takes one: use fewer \
-             --connections, or raise the limit (ulimit -n)",
+            "this process may have {}, and each connection takes one: use fewer --connections, or raise \
+             the limit (ulimit -n, or LimitNOFILE= in a unit of systemd)",
             descriptors_most()
         )),
         ENFILE => Some(
@@ -94,7 +95,9 @@ fn advice(error: &io::Error) -> Option<String> {
 
 fn descriptors_most() -> String {
     let soft = limits(Resource::Nofile).and_then(|limits| limits.current);
-    soft.map_or("any number of".to_owned(), |soft| soft.to_string())
+    soft.map_or("any number of open descriptors".to_owned(), |soft| {
+        counted(soft, "open descriptor", "open descriptors").to_string()
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use crate::threads;
 
+use serveloop::protocols::counted;
+
 /// How much is read at once if lines do not matter, in bytes.
 const PIECE: usize = 32 << 10;
 
@@ -117,7 +119,8 @@ fn read_line(input: &mut impl BufRead, most: usize) -> io::Result<Option<Vec<u8>
     }
 
     if line.len() > most {
-        let problem = format!("a line is longer than {most} bytes");
+        let most = counted(most, "byte", "bytes");
+        let problem = format!("a line is longer than {most}");
         return Err(io::Error::new(ErrorKind::InvalidData, problem));
     }
     Ok(Some(line))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serveloop::ProtocolError;
+use serveloop::protocols::counted;
 use serveloop_command::READY;
 
 use crate::protocols::Wire;
@@ -125,7 +126,8 @@ impl Reply {
                 Ok(if done { Next::Done } else { Next::Receive })
             }
             Self::Output(Wire::Ready, 0) if !data.is_empty() => {
-                let problem = format!("{} bytes more than the announced length", data.len());
+                let more = counted(data.len(), "byte", "bytes");
+                let problem = format!("{more} more than the announced length");
                 Err(ProtocolError::malformed(problem))
             }
             Self::Output(wire, left) => Ok(match (pass(data, printed, left), wire) {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use serveloop::protocols::counted;
 use serveloop::{Ended, Protocol, ProtocolError, Transport};
 
 use crate::connect::console::Console;
@@ -110,7 +111,8 @@ impl Turns {
                 self.reply = Some(Reply::Piece);
             }
             let Some(reply) = &mut self.reply else {
-                let problem = format!("{} bytes more than the reply", data.len());
+                let more = counted(data.len(), "byte", "bytes");
+                let problem = format!("{more} more than the reply");
                 return Err(ProtocolError::malformed(problem));
             };
 

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::escaped::on_one_line;
 
+use serveloop::protocols::counted;
+
 /// The columns of a list: the heading, the field, how its value is written, and whether it is a number.
 type Column = (&'static str, &'static str, fn(&Value) -> String, Side);
 
@@ -152,8 +154,10 @@ fn late(answer: &Value) -> String {
     match answer["unanswered"].as_u64() {
         None | Some(0) => String::new(),
         Some(count) => {
+            let loops = counted(count, "loop", "loops");
+            let what = if count == 1 { "it" } else { "them" };
             let age = span(&answer["age"]);
-            format!("({count} loops did not answer: theirs is {age} old)\n")
+            format!("({loops} did not answer: what is shown of {what} is {age} old)\n")
         }
     }
 }
@@ -212,6 +216,9 @@ mod tests {
         );
         assert!(!text.contains('\u{1b}'), "{text}");
         assert_eq!(lines[2], "(2 more)");
-        assert_eq!(lines[3], "(1 loops did not answer: theirs is 2s old)");
+        assert_eq!(
+            lines[3],
+            "(1 loop did not answer: what is shown of it is 2s old)"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use serveloop::ProtocolError;
 use serveloop::framing::Lines;
+use serveloop::protocols::counted;
 
 use super::lines::without_cr;
 
@@ -82,8 +83,8 @@ impl Body {
             Self::ToEnd => Ok(()),
             _ if self.is_complete() => Ok(()),
             Self::Sized(left) => {
-                let problem =
-                    format!("the connection ended {left} bytes before the end of the body");
+                let left = counted(*left, "byte", "bytes");
+                let problem = format!("the connection ended {left} before the end of the body");
                 Err(ProtocolError::other(problem))
             }
             Self::Chunked(_) => {

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serveloop::layer::Layered;
+use serveloop::protocols::counted;
 use serveloop::{Config, Limits};
 
 use crate::destination::Target;
@@ -198,8 +199,9 @@ impl Fetch {
         }
 
         let problem = format!(
-            "{}: more than {} redirections",
-            self.url, self.max_redirects
+            "{}: more than {}",
+            self.url,
+            counted(self.max_redirects, "redirection", "redirections")
         );
         Err(io::Error::other(problem).into())
     }

@@ -10,6 +10,8 @@ use log::{Level, Record};
 
 use crate::logger::TARGET;
 
+use serveloop::protocols::counted;
+
 /// The key of a listener's number, in place of which a line has its URI.
 const LISTENER: &str = "listener";
 
@@ -52,7 +54,8 @@ pub(super) fn write_record<W: Write>(to: &mut W, record: &Record<'_>) -> io::Res
 pub(crate) fn dropped_line(count: u64) -> String {
     let mut line = Line::new(Level::Warn);
     line.text("target", TARGET);
-    line.text("message", &format!("{count} log lines were dropped"));
+    let dropped = counted(count, "log line was dropped", "log lines were dropped");
+    line.text("message", &dropped.to_string());
     line.end()
 }
 

@@ -26,6 +26,8 @@ pub(crate) use self::level::set_level;
 pub(crate) use self::log_budget::LINES_PER_SECOND;
 pub(crate) use self::shared_log_budget::share_log_budget;
 
+use serveloop::protocols::counted;
+
 /// The target of every line, including the library's.
 pub(crate) const TARGET: &str = "serveloop";
 
@@ -121,12 +123,13 @@ impl Logger {
         let shared = shared_log_budget::shared().map_or(0, SharedLogBudget::take_left_out);
         let count = shared + self.budget().take_left_out();
         if count > 0 {
+            let left_out = counted(
+                count,
+                "line about a connection was left out",
+                "lines about connections were left out",
+            );
             self.lines.log(&at_info(
-                &Record::builder()
-                    .args(format_args!(
-                        "({count} lines about connections were left out)"
-                    ))
-                    .build(),
+                &Record::builder().args(format_args!("({left_out})")).build(),
             ));
         }
     }

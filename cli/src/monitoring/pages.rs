@@ -17,7 +17,7 @@ const PAGE: &str = include_str!("page.html");
 /// and no frame around it.
 const POLICY: &str = "default-src 'none'; \
     style-src 'sha256-j1Dd47sauKEetxIqrc5fQ3jGpyPDcxjd2QtAuhkej4g='; \
-    script-src 'sha256-byQMQRUNeXYElxIxQRS33aVgRGanxaFTb2K56GOl7eM='; \
+    script-src 'sha256-WWKfw2INupZ8sZ7onnHABK7ypcoJcWwKnVh5RVOVlCM='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers requests for pages. Each connection has its own.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 use serde_json::{Value, json};
+use serveloop::protocols::counted;
 use serveloop::service::metrics;
 use serveloop::service::monitor::{EndError, Histogram, Listing, Monitor, Query, Snapshot};
 
@@ -261,8 +262,8 @@ impl Shared {
 fn stuck(snapshot: &Snapshot) -> String {
     let (count, seconds) = (snapshot.unanswered, snapshot.age.as_secs());
     format!(
-        "{count} of {} loops stand still, one for {seconds} s",
-        snapshot.loops
+        "{count} of {} without an answer, one for {seconds} s",
+        counted(snapshot.loops, "loop", "loops")
     )
 }
 

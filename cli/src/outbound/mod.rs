@@ -19,8 +19,9 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use libc::{EADDRNOTAVAIL, EMFILE};
+use libc::{EADDRNOTAVAIL, EMFILE, ENFILE};
 use rustix::process::Resource;
+use serveloop::protocols::counted;
 use serveloop::service::Offload;
 use serveloop::{Address, CloseReason, Config, Deadline, Protocol};
 
@@ -149,8 +150,16 @@ pub(crate) fn advice(error: &io::Error) -> String {
         }
         Some(EMFILE) => {
             let most = limits(Resource::Nofile).and_then(|limits| limits.current);
-            let most = most.map_or("any number of".to_owned(), |most| most.to_string());
-            format!(": this process may have {most} open descriptors; ulimit -n allows more")
+            let most = most.map_or("any number of open descriptors".to_owned(), |most| {
+                counted(most, "open descriptor", "open descriptors").to_string()
+            });
+            format!(
+                ": this process may have {most}: raise the limit (ulimit -n, or LimitNOFILE= in a unit of \
+                 systemd)"
+            )
+        }
+        Some(ENFILE) => {
+            ": the whole system has no descriptor left: raise its limit (sysctl fs.file-max)".to_owned()
         }
         _ => String::new(),
     }

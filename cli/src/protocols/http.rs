@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serveloop::protocols::counted;
 use serveloop::service::{Offload, OffloadLimits};
 use serveloop::{Address, Config, Peer, Statistics};
 use serveloop_http::files::Files;
@@ -122,6 +123,6 @@ impl Receive for Count {
     }
 
     fn ended(self: Box<Self>) -> Reply {
-        Response::text(format!("{} bytes\n", self.0)).into()
+        Response::text(format!("{}\n", counted(self.0, "byte", "bytes"))).into()
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serveloop::protocols::counted;
 use serveloop::{Peer, Protocol, ProtocolError, Statistics, Transport};
 
 use crate::serving::{AccessLog, BoundServer, Execution, Outflow, StdoutQueue};
@@ -44,7 +45,8 @@ impl Print {
             let problem = "dropped a datagram: standard output is read too slowly";
             return Err(ProtocolError::other(problem));
         }
-        AccessLog.note(peer, format_args!("a datagram of {} bytes", data.len()));
+        let length = counted(data.len(), "byte", "bytes");
+        AccessLog.note(peer, format_args!("a datagram of {length}"));
         Ok(data.len())
     }
 }

@@ -10,6 +10,7 @@ use std::{mem, thread};
 
 use serveloop::Waker;
 use serveloop::net::HandedConnection;
+use serveloop::protocols::counted;
 use serveloop::service::notify::Notifier;
 
 use crate::logger::TARGET;
@@ -212,7 +213,8 @@ impl Restarts {
             }
             count += 1;
         }
-        log::info!(target: TARGET, "{count} open connections go on here");
+        let going_on = counted(count, "open connection goes on", "open connections go on");
+        log::info!(target: TARGET, "{going_on} here");
         count
     }
 
@@ -435,9 +437,11 @@ impl Restarts {
             }
         }
         if lost > 0 {
-            log::error!(target: TARGET, "the new process is gone: {lost} open connections are lost");
+            let lost = counted(lost, "open connection is", "open connections are");
+            log::error!(target: TARGET, "the new process is gone: {lost} lost");
         }
-        log::info!(target: TARGET, "{count} open connections go on in the new process");
+        let going_on = counted(count, "open connection goes on", "open connections go on");
+        log::info!(target: TARGET, "{going_on} in the new process");
         self.0.moving.tell(Moving::Over);
     }
 

@@ -3,6 +3,7 @@
 use clap::error::Result;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serveloop::protocols::counted;
 use serveloop::{Address, Config};
 
 /// The field of the limits that this warning is about.
@@ -28,8 +29,9 @@ impl GivenPerPeer {
         }
 
         let address = addresses.iter().find(|address| is_remote(address))?;
+        let most = counted(most, "connection", "connections");
         Some(format!(
-            "{address}: at most {most} connections from one address can be open at a time, and clients \
+            "{address}: at most {most} from one address can be open at a time, and clients \
              behind a load balancer, a proxy or NAT share one address: --max-per-peer allows more, and \
              --proxy tells clients behind a load balancer apart"
         ))

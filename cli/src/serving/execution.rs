@@ -5,6 +5,7 @@ use std::time::Instant;
 use std::{io, slice};
 
 use clap::{Args, ValueEnum};
+use serveloop::net::NetworkList;
 use serveloop::server::Refusal;
 use serveloop::service::notify::{Notified, Notifier};
 use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistics};
@@ -280,6 +281,10 @@ impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
 
     fn needs_loop(&self) -> bool {
         self.factory.needs_loop()
+    }
+
+    fn trusted_proxies(&self, listener: usize) -> Option<NetworkList> {
+        self.factory.trusted_proxies(listener)
     }
 
     fn needs_one_process(&self) -> bool {

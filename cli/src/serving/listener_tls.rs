@@ -5,6 +5,7 @@ use std::{fmt, io};
 use serveloop::Peer;
 use serveloop::layer::Layered;
 use serveloop::layer::tls::{ClientCertificates, ServerTls, ServerTlsBuilder, Tls, TlsInfo};
+use serveloop::protocols::counted;
 
 use crate::escaped::{Escaped, on_one_line};
 use crate::failure::Failure;
@@ -109,7 +110,9 @@ impl<'a> Options<'a> {
             "cert needs key, the file of its private key".to_owned()
         } else if certificates != keys {
             format!(
-                "each cert has its key, in the same order, but cert is given {certificates} times and key {keys}"
+                "each cert has its key, in the same order, but cert is given {} and key {}",
+                counted(certificates, "time", "times"),
+                counted(keys, "time", "times")
             )
         } else if self.wanted.is_some() && self.authorities.is_none() {
             "client-auth needs client-ca, the file of the authorities".to_owned()

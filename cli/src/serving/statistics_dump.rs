@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use serveloop::protocols::counted;
 use serveloop::{Actions, ShutdownHandle, Statistics};
 
 use crate::logger::TARGET;
@@ -167,7 +168,8 @@ impl Reports {
         if count == all {
             log::info!(target: TARGET, "SIGUSR1: open {open}, {line}");
         } else {
-            log::info!(target: TARGET, "SIGUSR1: {count} of {all} loops: open {open}, {line}");
+            let all = counted(all, "loop", "loops");
+            log::info!(target: TARGET, "SIGUSR1: {count} of {all}: open {open}, {line}");
         }
     }
 }

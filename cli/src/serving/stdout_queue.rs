@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serveloop::protocols::counted;
 use serveloop::{ProtocolError, Waker};
 
 use crate::escaped::for_terminal;
@@ -53,7 +54,8 @@ impl StdoutQueue {
         };
         let lost = queue.wait_until_empty(LAST_WAIT);
         if lost > 0 {
-            log::error!(target: TARGET, "standard output: {lost} bytes were not written in time");
+            let lost = counted(lost, "byte was", "bytes were");
+            log::error!(target: TARGET, "standard output: {lost} not written in time");
         }
     }
 }
@@ -159,8 +161,9 @@ impl Queue {
             state.writing = 0;
             if let Err((rest, error)) = written {
                 let lost = rest + mem::take(&mut state.waiting).len();
+                let lost = counted(lost, "byte was", "bytes were");
                 state.failure = Some(error.to_string());
-                log::error!(target: TARGET, "cannot write to standard output: {error}; {lost} bytes were lost");
+                log::error!(target: TARGET, "cannot write to standard output: {error}; {lost} lost");
             }
 
             let failed = state.failure.is_some();

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serveloop::protocols::counted;
 use serveloop::service::recorder::{Chunk, Happening, RecordedConnection, RecordedEvent};
 
 use crate::escaped::{Escaped, Quoted};
@@ -41,23 +42,23 @@ impl Style {
 }
 
 fn count(bytes: u64) -> String {
-    match bytes {
-        1 => "1 byte".to_owned(),
-        bytes => format!("{bytes} bytes"),
-    }
+    counted(bytes, "byte", "bytes").to_string()
 }
 
 /// Returns the last line: how many connections there are.
 pub(super) fn head(total: u64, evicted: Option<u64>, content: bool, style: &Style) -> String {
-    let mut line = match total {
-        1 => "1 connection was recorded".to_owned(),
-        total => format!("{total} connections were recorded"),
-    };
+    let mut line = counted(
+        total,
+        "connection was recorded",
+        "connections were recorded",
+    )
+    .to_string();
     if let Some(date) = style.date_of(Duration::ZERO) {
         line += &format!(" from {date} on");
     }
     if let Some(evicted) = evicted.filter(|evicted| *evicted > 0) {
-        line += &format!(", and {evicted} more were dropped for lack of room");
+        let evicted = counted(evicted, "more was", "more were");
+        line += &format!(", and {evicted} dropped for lack of room");
     }
     if !content {
         line += ", without content";

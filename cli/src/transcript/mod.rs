@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use serveloop::protocols::counted;
 use serveloop::service::recorder::{RecordingError, RecordingReader};
 
 use crate::escaped::on_one_line;
@@ -86,11 +87,8 @@ impl Transcript {
         if shown == 0 && !self.connection.is_empty() {
             let ids: Vec<_> = self.connection.iter().map(u64::to_string).collect();
             let file = on_one_line(&self.file.display().to_string());
-            let plural = if total == 1 { "" } else { "s" };
-            let problem = format!(
-                "{file}: it has {total} connection{plural}, and none is {}",
-                ids.join(" or ")
-            );
+            let total = counted(total, "connection", "connections");
+            let problem = format!("{file}: it has {total}, and none is {}", ids.join(" or "));
             return Err(io::Error::new(ErrorKind::NotFound, problem).into());
         }
         print(&head(total, reader.evicted(), reader.has_content(), &style))?;

@@ -9,6 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use serveloop::protocols::counted;
 use serveloop::{Address, Config, Limits, Peer, Reactor};
 
 use crate::fan_out::member::{LEAST, Member, Shared};
@@ -114,9 +115,9 @@ impl<'a> FanOut<'a> {
             self.turn(STEP)?;
             if begun.elapsed() > self.terms.patience {
                 let missing = self.scenario.connections - self.shared.heard.get();
+                let missing = counted(missing, "subscriber has", "subscribers have");
                 let patience = humantime::format_duration(self.terms.patience);
-                let problem =
-                    format!("{missing} subscribers have been sent nothing after {patience}");
+                let problem = format!("{missing} been sent nothing after {patience}");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
             }
         }

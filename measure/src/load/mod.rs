@@ -29,6 +29,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
+use serveloop::protocols::counted;
 use serveloop::{Address, CloseReason, Config, Limits, Peer, Reactor, Waker};
 
 use self::client::{Client, Course};
@@ -364,7 +365,8 @@ impl<'a> Load<'a> {
             let quiet = self.silence.is_over(owed);
             if quiet {
                 let patience = humantime::format_duration(self.silence.patience);
-                let text = format!("{owed} replies are missing after {patience}");
+                let owed = counted(owed, "reply is", "replies are");
+                let text = format!("{owed} missing after {patience}");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::figure::size;
 
+use serveloop::protocols::counted;
+
 /// How many addresses a server listens at with churn. A port stays in use for a minute after its
 /// connection, and this many addresses provide enough ports for that time.
 const CHURN_LISTENERS: usize = 16;
@@ -202,8 +204,7 @@ impl Pace {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.connections == 1 { "" } else { "s" };
-        let family = self.family();
-        write!(f, "{} connection{plural}, {family}", self.connections)
+        let connections = counted(self.connections, "connection", "connections");
+        write!(f, "{connections}, {}", self.family())
     }
 }

@@ -12,6 +12,8 @@ use crate::quoted::Quoted;
 use crate::shlex::Unsplit;
 use crate::size::Size;
 
+use serveloop::protocols::counted;
+
 /// How a request ended. Displayed in brackets on the last line of the reply, unless the program
 /// exited with status 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,12 +75,13 @@ impl fmt::Display for Outcome {
             Self::NotAllowed(program) => write!(f, "not allowed: {}", Quoted(program)),
             Self::Malformed(problem) => write!(f, "bad request: {problem}"),
             Self::TooLong(length, most) => {
-                write!(
-                    f,
-                    "request too long: {length} bytes, at most {most} allowed"
-                )
+                let length = counted(*length, "byte", "bytes");
+                write!(f, "request too long: {length}, at most {most} allowed")
             }
-            Self::Busy(count) => write!(f, "busy: {count} programs run or wait already"),
+            Self::Busy(count) => {
+                let count = counted(*count, "program runs or waits", "programs run or wait");
+                write!(f, "busy: {count} already")
+            }
             Self::Full(most) => {
                 write!(f, "busy: {} of output wait to be taken", Size(*most))
             }

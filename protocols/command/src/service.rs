@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serveloop::layer::{Alarm, Foreign};
+use serveloop::protocols::counted;
 use serveloop::{Config, Peer};
 
 use crate::LOG_TARGET;
@@ -78,10 +79,11 @@ impl Service {
             return;
         };
 
-        let (bytes, took) = (report.output.len(), took.as_millis());
+        let bytes = counted(report.output.len(), "byte", "bytes");
+        let took = took.as_millis();
         log::debug!(
             target: LOG_TARGET, event = "noted", id = peer.id();
-            "{peer}: {request}: {outcome}, {bytes} bytes of output, {took} ms"
+            "{peer}: {request}: {outcome}, {bytes} of output, {took} ms"
         );
     }
 }

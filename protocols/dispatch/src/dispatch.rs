@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use serveloop::protocols::counted;
 use serveloop::{Protocol, ProtocolError, Transport};
 
 use crate::actions::Actions;
@@ -66,7 +67,7 @@ impl Dispatch {
         if found.unwrap_or(data.len()) > limit {
             return Err(self.problem(
                 "too_long",
-                format_args!("a value of more than {limit} bytes"),
+                format_args!("a value of more than {}", counted(limit, "byte", "bytes")),
                 limit,
             ));
         }

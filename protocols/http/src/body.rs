@@ -4,6 +4,8 @@ use memchr::memchr;
 
 use crate::rejection::Rejection;
 
+use serveloop::protocols::counted;
+
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -197,7 +199,8 @@ impl Incoming {
 }
 
 fn too_large(most: u64) -> Rejection {
-    Rejection::new(413, format!("the body has more than {most} bytes"))
+    let most = counted(most, "byte", "bytes");
+    Rejection::new(413, format!("the body has more than {most}"))
 }
 
 /// Returns the line at the start of `data`, and its length with the CR and LF at its end, if it is
@@ -211,7 +214,7 @@ fn split_line<'a>(
     if end.unwrap_or(data.len()) > most.saturating_add(1) {
         return Err(Rejection::new(
             431,
-            format!("{what} takes more than {most} bytes"),
+            format!("{what} takes more than {}", counted(most, "byte", "bytes")),
         ));
     }
     let Some(end) = end else {

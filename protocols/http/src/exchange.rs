@@ -4,6 +4,7 @@ use std::mem;
 use std::task::Poll;
 use std::time::Instant;
 
+use serveloop::protocols::counted;
 use serveloop::{Protocol, Transport};
 
 use crate::LOG_TARGET;
@@ -447,6 +448,7 @@ impl Exchange {
 }
 
 fn too_large(most: usize) -> Response {
-    let text = format!("413 {}: at most {most} bytes\n", reason(413));
+    let most = counted(most, "byte", "bytes");
+    let text = format!("413 {}: at most {most}\n", reason(413));
     Response::text(text).with_status(413).close()
 }

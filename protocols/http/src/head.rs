@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use httparse::{Error, Header};
 use memchr::memchr;
 use serveloop::Limits;
+use serveloop::protocols::counted;
 
 use crate::body::Framing;
 use crate::rejection::Rejection;
@@ -89,16 +90,17 @@ impl Scan {
             (true, is_too_much) if is_line_first || !is_too_much => Err(self.too_long(longest)),
             (_, true) => Err(Rejection::new(
                 431,
-                format!("the head has more than {most} bytes"),
+                format!("the head has more than {}", counted(most, "byte", "bytes")),
             )),
             _ => Ok(()),
         }
     }
 
     fn too_long(&self, most: usize) -> Rejection {
+        let most = counted(most, "byte", "bytes");
         match self.has_request_line() {
-            false => Rejection::new(414, format!("the request line has more than {most} bytes")),
-            true => Rejection::new(431, format!("a header field has more than {most} bytes")),
+            false => Rejection::new(414, format!("the request line has more than {most}")),
+            true => Rejection::new(431, format!("a header field has more than {most}")),
         }
     }
 }
@@ -333,7 +335,8 @@ fn check_target(method: &str, target: &str) -> Result<(), Rejection> {
 fn explain(error: Error, bytes: &[u8], most: usize) -> Rejection {
     match error {
         Error::TooManyHeaders => {
-            Rejection::new(431, format!("there are more than {most} header fields"))
+            let most = counted(most, "header field", "header fields");
+            Rejection::new(431, format!("there are more than {most}"))
         }
         Error::HeaderName => Rejection::bad("the name of a header field is not valid"),
         Error::HeaderValue => Rejection::bad("the value of a header field is not valid"),

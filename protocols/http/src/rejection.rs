@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 
 use serveloop::ProtocolError;
+use serveloop::protocols::counted;
 
 /// A request that this crate refuses: the status that the client is answered with, and a sentence
 /// that says what is wrong and where. The connection ends after the answer, because it is unclear
@@ -33,7 +34,8 @@ impl Rejection {
                 None => Self::new(500, "the connection failed"),
             },
             ProtocolError::TooLong { limit, .. } => {
-                Self::new(431, format!("the head has more than {limit} bytes"))
+                let limit = counted(*limit, "byte", "bytes");
+                Self::new(431, format!("the head has more than {limit}"))
             }
             error => Self::bad(error.to_string()),
         }

@@ -5,36 +5,29 @@ use std::sync::Arc;
 use crate::address::{NetworkList, Peer};
 use crate::error::ProtocolError;
 use crate::layer::proxy::Header;
-use crate::layer::{Preface, Prelude};
+use crate::layer::{Preface, Prefaced, Prelude};
+use crate::session::{Factory, Protocol};
 
-/// Which connections begin with a header, for [`prefaced`](crate::layer::prefaced).
+/// Which connections begin with a header, and from whom it is believed.
 ///
 /// Trusted proxies always send a header: their connections end without one, and after a header that
 /// breaks a rule. What the others do depends on the constructor. A clone shares the list.
 ///
-/// Tell the server's [`Config::trusted_proxies`](crate::Config::trusted_proxies) the same list, or the
-/// listener's [`ListenOptions::trusted_proxies`](crate::net::ListenOptions::trusted_proxies).
-/// Otherwise all clients behind a proxy count as one peer until their header has arrived, and the
-/// proxy soon has as many connections as `max_per_peer` allows.
+/// [`factory`](Self::factory) is all that a server behind proxies needs:
 ///
 /// ```
-/// use serveloop::layer::{prefaced, proxy::Proxy};
-/// use serveloop::net::NetworkList;
+/// use serveloop::layer::proxy::Proxy;
 /// use serveloop::{Config, Peer, Server, protocols::Echo};
 ///
-/// let balancers: NetworkList = "10.0.0.0/8,unix".parse()?;
-/// let config = Config { trusted_proxies: balancers.clone(), ..Config::default() };
-/// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], config)?;
+/// let server = Server::bind(&["tcp://127.0.0.1:0".parse()?], Config::default())?;
 /// server.shutdown_handle().shutdown();
 ///
-/// let proxy = Proxy::required(balancers);
-/// server.serve_forever(prefaced(
-///     move |peer: &Peer| proxy.reader(peer),
-///     |client: &Peer, _: &Option<_>| {
-///         println!("{client} by {:?}", client.via());
-///         Some(Echo)
-///     },
-/// ))?;
+/// let proxy = Proxy::required("10.0.0.0/8,unix".parse()?);
+/// let factory = proxy.factory(|client: &Peer, _: &Option<_>| {
+///     println!("{client} by {:?}", client.via());
+///     Some(Echo)
+/// });
+/// server.with(factory).serve_forever()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -81,6 +74,30 @@ impl Proxy {
         }
     }
 
+    /// Returns the factory of a server behind these proxies, for [`Server::with`](crate::Server::with).
+    /// `build` returns the protocol of a client, from the peer that the header names and from the header, which is `None` for a
+    /// client that came directly; or `None` to refuse the client.
+    ///
+    /// It also exempts the proxies from `max_per_peer`, which then counts their clients, unless
+    /// [`Config::trusted_proxies`](crate::Config::trusted_proxies) or the
+    /// [listener's](crate::net::ListenOptions::trusted_proxies) names others. With a factory of your own around
+    /// [`prefaced`](crate::layer::prefaced) and [`reader`](Self::reader), set one of those, or return the list from
+    /// [`Factory::trusted_proxies`]: otherwise all clients behind a proxy count as one peer until their header
+    /// has arrived, and the proxy soon has as many connections as `max_per_peer` allows.
+    pub fn factory<B, P>(
+        &self,
+        build: B,
+    ) -> impl Factory<Protocol = Prefaced<Reader, B, P>> + Clone + use<B, P>
+    where
+        B: FnMut(&Peer, &Option<Header<'static>>) -> Option<P> + Clone,
+        P: Protocol,
+    {
+        BehindProxies {
+            proxy: self.clone(),
+            build,
+        }
+    }
+
     /// Returns the proxies that are trusted.
     #[must_use]
     pub fn trusted(&self) -> &NetworkList {
@@ -92,6 +109,30 @@ impl Proxy {
     pub fn reader(&self, peer: &Peer) -> Option<Reader> {
         let is_trusted = self.trusted.contains(peer.address());
         (is_trusted || self.others == Others::Direct).then_some(Reader { is_trusted })
+    }
+}
+
+/// What [`Proxy::factory`] returns.
+#[derive(Clone, Debug)]
+struct BehindProxies<B> {
+    proxy: Proxy,
+    build: B,
+}
+
+impl<B, P> Factory for BehindProxies<B>
+where
+    B: FnMut(&Peer, &Option<Header<'static>>) -> Option<P> + Clone,
+    P: Protocol,
+{
+    type Protocol = Prefaced<Reader, B, P>;
+
+    fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
+        let reader = self.proxy.reader(peer)?;
+        Some(Prefaced::new(reader, self.build.clone()))
+    }
+
+    fn trusted_proxies(&self, _: usize) -> Option<NetworkList> {
+        Some(self.proxy.trusted().clone())
     }
 }
 

@@ -9,6 +9,7 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::LOG_TARGET;
+use crate::error::counted;
 use crate::layer::tls::{Pem, TlsError, x509};
 
 const NO_KIND: &str = "is of no kind that is supported: RSA of 2048 to 8192 bits, ECDSA with P-256 or \
@@ -62,16 +63,16 @@ fn warn_of_dates(chain: &Pem, certificates: &[CertificateDer<'_>]) {
         let subject = x509::subject(certificate).unwrap_or_default();
         let day = 24 * 60 * 60;
         if validity.ends < now {
-            let days = (now - validity.ends) / day;
+            let days = counted((now - validity.ends) / day, "day", "days");
             log::warn!(
                 target: LOG_TARGET,
-                "certificate {chain}: \"{subject}\" expired {days} days ago"
+                "certificate {chain}: \"{subject}\" expired {days} ago"
             );
         } else if validity.begins > now {
-            let days = (validity.begins - now) / day + 1;
+            let days = counted((validity.begins - now) / day + 1, "day", "days");
             log::warn!(
                 target: LOG_TARGET,
-                "certificate {chain}: \"{subject}\" is not valid yet, but in {days} days"
+                "certificate {chain}: \"{subject}\" is not valid yet, but in {days}"
             );
         }
     }

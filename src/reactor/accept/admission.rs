@@ -1,11 +1,12 @@
 //! Admission: the way from a new socket to a session on the loop, inbound and outbound.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::{fmt, io};
 
 use crate::LOG_TARGET;
 use crate::address::{Address, HandedConnection, Peer, Talk};
-use crate::error::{CloseReason, Deadline};
+use crate::config::Config;
+use crate::error::{CloseReason, Deadline, counted};
 use crate::net::Net;
 use crate::reactor::connection::Attempts;
 use crate::reactor::connections::Connections;
@@ -14,9 +15,24 @@ use crate::reactor::hub::Hub;
 use crate::reactor::model::Model;
 use crate::session::DATAGRAM_MOST;
 use crate::session::{Admitted, Connect, Factory, Refusal, Session, Tick, Ticket, catch};
+use crate::sys::{DescriptorLimit, spare_descriptors};
 
 /// The most reports of datagrams that did not arrive to look at in one turn.
 const REPORTS_MOST: usize = 1_024;
+
+/// Says that `max_connections` are open, and what else to do if that is due to a lack of descriptors.
+struct Full<'a>(&'a Config);
+
+impl fmt::Display for Full<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = self.0.max_connections;
+        counted(most, "connection is open", "connections are open").fmt(f)?;
+        if most == spare_descriptors(self.0.reserved_descriptors) {
+            write!(f, ", as many as descriptors allow: {DescriptorLimit}")?;
+        }
+        Ok(())
+    }
+}
 
 /// What the reactor lends to its listeners, and uses itself for outbound connections.
 pub(in crate::reactor) struct Admission<'a, F: Factory, N: Net> {
@@ -233,11 +249,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             .has_room(from, hub.now(), &hub.env.config)
         {
             hub.effects.statistics.datagrams_over_rate += 1;
-            let most = hub.env.config.replies_per_second;
+            let replies = counted(hub.env.config.replies_per_second, "reply", "replies");
             hub.warn_of(
                 peer,
                 "over rate",
-                format_args!("{peer}: dropped a datagram after {most} replies in a second"),
+                format_args!("{peer}: dropped a datagram after {replies} in a second"),
             );
         } else {
             return true;
@@ -253,9 +269,10 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
     /// Warns that clients wait at `address`, at most once a second while they do.
     pub(in crate::reactor) fn warn_full(&mut self, address: &Address) {
         let most = self.hub.env.config.max_children;
+        let running = counted(most, "process is running", "processes are running");
         self.hub.warn(
             "full",
-            format_args!("{address}: clients wait: {most} processes are running, as many as max_children (--max-children) allows"),
+            format_args!("{address}: clients wait: {running}, as many as max_children (--max-children) allows"),
         );
     }
 
@@ -328,11 +345,9 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let kept = kept.saturating_sub(self.hub.effects.outbound);
         if self.open_connections() + kept >= most {
             self.hub.effects.statistics.refused_max_connections += 1;
-            self.hub.warn_of(
-                peer,
-                "refused",
-                format_args!("{peer}: refused: {most} connections are open"),
-            );
+            let full = Full(&self.hub.env.config);
+            self.hub
+                .warn_of(peer, "refused", format_args!("{peer}: refused: {full}"));
             return self.refuse(peer, Refusal::MaxConnections);
         }
 
@@ -341,7 +356,9 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             self.hub.warn_of(
                 peer,
                 "refused",
-                format_args!("{peer}: refused: connections use all available descriptors"),
+                format_args!(
+                    "{peer}: refused: connections use all available descriptors: {DescriptorLimit}"
+                ),
             );
             return self.refuse(peer, Refusal::Descriptors);
         }

@@ -15,6 +15,7 @@ use crate::net::Net;
 use crate::reactor::hub::Hub;
 use crate::reactor::source::{Consequence, Source};
 use crate::session::Factory;
+use crate::sys::Explained;
 
 /// A listener with its address and its accept readiness.
 #[derive(Debug)]
@@ -91,7 +92,11 @@ impl<L> Acceptor<L> {
                 hub.effects.statistics.accept_exhausted += 1;
                 hub.warn(
                     "accept",
-                    format_args!("{}: cannot accept for now: {error}", self.address),
+                    format_args!(
+                        "{}: cannot accept for now: {}",
+                        self.address,
+                        Explained(&error)
+                    ),
                 );
             }
             Consequence::Fail => return Err(error),

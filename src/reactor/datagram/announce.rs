@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use crate::LOG_TARGET;
+use crate::error::counted;
 use crate::net::Net;
 use crate::reactor::datagram::answer::uninterrupted;
 use crate::reactor::datagram::sessions::DatagramSockets;
@@ -24,8 +25,8 @@ pub(in crate::reactor) fn announce<N: Net>(
         match sent {
             Ok(()) => hub.effects.statistics.datagrams_sent += 1,
             Err(error) => {
-                let length = data.len();
-                log::debug!(target: LOG_TARGET, "{to}: a datagram of {length} bytes was not sent: {error}");
+                let length = counted(data.len(), "byte", "bytes");
+                log::debug!(target: LOG_TARGET, "{to}: a datagram of {length} was not sent: {error}");
                 hub.effects.statistics.datagrams_dropped += 1;
             }
         }

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use crate::LOG_TARGET;
+use crate::error::counted;
 use crate::error::{CloseReason, Deadline, DeliveryError};
 use crate::net::{Destination, Net};
 use crate::reactor::datagram::answer::{marked, of_call, uninterrupted};
@@ -192,9 +193,10 @@ impl<P: Protocol> PeerSession<P> {
                 }
                 Err(error) => {
                     let peer = self.session.peer();
+                    let bytes = counted(length, "byte", "bytes");
                     log::debug!(
                         target: LOG_TARGET, id = peer.id();
-                        "{peer}: a datagram of {length} bytes was not sent: {error}"
+                        "{peer}: a datagram of {bytes} was not sent: {error}"
                     );
                     hub.effects.statistics.datagrams_dropped += 1;
                     self.session.datagram_dropped(length, context);
@@ -241,12 +243,12 @@ impl<P: Protocol> PeerSession<P> {
     #[cold]
     fn refuse<N>(&mut self, length: usize, hub: &mut Hub<'_, N>, context: &Context<'_>) {
         hub.effects.statistics.datagrams_amplified += 1;
-        let peer = self.session.peer();
+        let (peer, bytes) = (self.session.peer(), counted(length, "byte", "bytes"));
         hub.warn_of(
             peer,
             "unconfirmed",
             format_args!(
-                "{peer}: dropped a datagram of {length} bytes to an address that is not confirmed"
+                "{peer}: dropped a datagram of {bytes} to an address that is not confirmed"
             ),
         );
         self.session.datagram_dropped(length, context);

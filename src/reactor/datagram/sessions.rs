@@ -400,7 +400,7 @@ impl<P: Protocol, D> Sessions<P, D> {
             hub.effects.statistics.datagrams_failed += 1;
             hub.effects.failures.push(end);
         } else {
-            log_end(Level::Debug, &end.ended(), Some("ended"), 0);
+            log_end(Level::Debug, &end.ended(), 0);
         }
         hub.drop_caught(peer.session);
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::address::Peer;
+use crate::address::{NetworkList, Peer};
 use crate::service::notify::Notifier;
 use crate::session::{Actions, Ended, Factory, Refusal};
 use crate::shutdown::{Pulse, ShutdownHandle};
@@ -313,6 +313,10 @@ impl<F: Factory> Factory for Notified<F> {
 
     fn needs_loop(&self) -> bool {
         self.factory.needs_loop()
+    }
+
+    fn trusted_proxies(&self, listener: usize) -> Option<NetworkList> {
+        self.factory.trusted_proxies(listener)
     }
 
     fn needs_one_process(&self) -> bool {

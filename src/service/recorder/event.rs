@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::error::counted;
 use crate::error::{CloseReason, Deadline};
 use crate::service::recorder::failure::RecordedFailure;
 use crate::service::recorder::format::{Fields, RecordingError, push_bytes, push_number};
@@ -165,10 +166,7 @@ struct Bytes(u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            1 => f.write_str("1 byte"),
-            count => write!(f, "{count} bytes"),
-        }
+        counted(self.0, "byte", "bytes").fmt(f)
     }
 }
 

@@ -76,7 +76,8 @@ pub use self::recorded::Recorded;
 pub use self::recording::{RecordedConnection, Recording, RecordingReader};
 
 use crate::LOG_TARGET;
-use crate::address::Peer;
+use crate::address::{NetworkList, Peer};
+use crate::error::counted;
 use crate::service::recorder::saver::{Saver, When};
 use crate::service::recorder::store::{Logger, Store};
 use crate::session::{Actions, Ended, Factory, Listing, OpenConnection, Refusal, Transport, nanos};
@@ -357,14 +358,15 @@ impl Shared {
         let Written {
             connections, bytes, ..
         } = written;
-        let plural = if connections == 1 { "" } else { "s" };
+        let connections = counted(connections, "connection", "connections");
+        let bytes = counted(bytes, "byte", "bytes");
         let content = match self.options.content {
             Content::Full => "it holds what was said",
             Content::Sizes => "it holds no content",
         };
         log::warn!(
             target: LOG_TARGET,
-            "{path:?}: the record of {connections} connection{plural} was written, {bytes} bytes: {content}"
+            "{path:?}: the record of {connections} was written, {bytes}: {content}"
         );
         Ok(written)
     }
@@ -454,6 +456,10 @@ impl<F: Factory> Factory for RecordedFactory<F> {
 
     fn needs_loop(&self) -> bool {
         self.factory.needs_loop()
+    }
+
+    fn trusted_proxies(&self, listener: usize) -> Option<NetworkList> {
+        self.factory.trusted_proxies(listener)
     }
 
     fn needs_one_process(&self) -> bool {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::address::{Address, Credentials, Peer};
 use crate::config::Config;
+use crate::error::counted;
 use crate::layer::proxy::checksum::crc32c;
 use crate::service::recorder::event::{Events, Happening, RecordedEnd};
 use crate::service::recorder::format::{
@@ -247,8 +248,8 @@ impl<R: Read> RecordingReader<R> {
                 let mut fields = Fields::new(&content, begin + BLOCK_HEAD as u64);
                 let (count, evicted) = (fields.number()?, fields.number()?);
                 if count != self.connections {
-                    let problem =
-                        format!("{count} connections expected, {} read", self.connections);
+                    let count = counted(count, "connection", "connections");
+                    let problem = format!("{count} expected, {} read", self.connections);
                     return Err(RecordingError::at(begin, problem));
                 }
                 if !self.read_up_to(1)?.is_empty() {

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::address::Peer;
+use crate::error::counted;
 use crate::service::recorder::{Recording, RecordingError};
 use crate::session::{Factory, catch};
 use crate::testing::Simulation;
@@ -217,14 +218,10 @@ impl Replay {
 impl fmt::Display for Replay {
     /// Writes a line with the counts, and one for each difference.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            connections, steps, ..
-        } = self;
-        let count = self.differences.len();
-        write!(
-            f,
-            "{connections} connections, {steps} steps, {count} differences"
-        )?;
+        let connections = counted(self.connections, "connection", "connections");
+        let steps = counted(self.steps, "step", "steps");
+        let differences = counted(self.differences.len(), "difference", "differences");
+        write!(f, "{connections}, {steps}, {differences}")?;
         for difference in &self.differences {
             write!(f, "\n{difference}")?;
         }

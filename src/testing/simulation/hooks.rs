@@ -32,6 +32,10 @@ macro_rules! pass_on_hooks {
             $factory.needs_loop()
         }
 
+        fn trusted_proxies(&$self, listener: usize) -> Option<crate::address::NetworkList> {
+            $factory.trusted_proxies(listener)
+        }
+
         fn needs_one_process(&$self) -> bool {
             $factory.needs_one_process()
         }

@@ -348,7 +348,7 @@ fn a_length_of_no_bytes_is_no_length() {
 }
 
 #[test]
-#[should_panic(expected = "a length of 1 bytes cannot count 256 bytes besides the message")]
+#[should_panic(expected = "a length of 1 byte cannot count 256 bytes besides the message")]
 fn a_length_that_can_announce_nothing_is_no_length() {
     let _ = LengthPrefix::u8(MAX).length_adjustment(-256);
 }

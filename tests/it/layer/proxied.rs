@@ -272,15 +272,11 @@ fn a_header_about_datagrams_makes_no_datagram_of_a_stream() {
 /// A server behind a balancer on loopback, and its clients by their headers.
 fn behind(model: Model, config: Config) -> ModelServer {
     let config = Config {
-        trusted_proxies: list("127.0.0.0/8"),
         limit_loopback: true,
         ..config
     };
-    let proxy = Proxy::required(config.trusted_proxies.clone());
-    let factory = prefaced(
-        move |peer: &Peer| proxy.reader(peer),
-        |_: &Peer, _: &Option<_>| Some(shout()),
-    );
+    let proxy = Proxy::required(list("127.0.0.0/8"));
+    let factory = proxy.factory(|_: &Peer, _: &Option<_>| Some(shout()));
     ModelServer::new(model, &["tcp://127.0.0.1:0"], config, factory)
 }
 
@@ -318,6 +314,28 @@ fn each_listener_has_proxies_of_its_own() {
         // Each of two loops has a limit of its own.
         assert!((1..=2).contains(&served), "{model:?}: {served}");
         drop((exempt, counted));
+        server.end();
+    }
+}
+
+/// The factory's list is for listeners that have no other.
+#[test]
+fn proxies_that_a_configuration_names_are_the_ones_that_are_exempt() {
+    for (named, exempt) in [("10.0.0.0/8", 1), ("127.0.0.1", 3)] {
+        let config = Config {
+            max_per_peer: 1,
+            trusted_proxies: list(named),
+            ..timeless()
+        };
+        let server = behind(Model::EventLoop, config);
+        let mut clients: Vec<_> = (1..4)
+            .map(|host| client(&server, &format!("192.0.2.{host}:1")))
+            .collect();
+        let served = clients
+            .iter_mut()
+            .filter_map(|it| is_served(it).then_some(()));
+        assert_eq!(served.count(), exempt, "{named}");
+        drop(clients);
         server.end();
     }
 }

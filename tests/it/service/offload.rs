@@ -76,7 +76,7 @@ fn threads_start_when_there_is_work_and_are_bounded() {
     let refused = pool.submit(|| (), || "the work").unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "the pool is full: 2 jobs run and 1 wait"
+        "the pool is full: 2 jobs run and 1 waits"
     );
     assert!(matches!(refused.reason(), Rejection::Full { .. }));
     assert_eq!(refused.into_work()(), "the work");
@@ -376,7 +376,7 @@ fn a_full_pool_ends_the_connection_that_asks_with_a_clear_error() {
     let reason = second.reason().unwrap().to_string();
     assert_eq!(
         reason,
-        "protocol error: the pool is full: 0 jobs run and 1 wait"
+        "protocol error: the pool is full: 0 jobs run and 1 waits"
     );
     assert!(first.reason().is_none());
 }

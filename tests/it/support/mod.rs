@@ -22,6 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+use serveloop::net::NetworkList;
 use serveloop::server::Refusal;
 use serveloop::{
     Actions, Address, Config, Ended, Factory, Limits, Peer, Server, ShutdownHandle, Statistics,
@@ -228,6 +229,10 @@ impl<F: Factory> Factory for Watched<F> {
 
     fn needs_loop(&self) -> bool {
         self.factory.needs_loop()
+    }
+
+    fn trusted_proxies(&self, listener: usize) -> Option<NetworkList> {
+        self.factory.trusted_proxies(listener)
     }
 
     fn needs_one_process(&self) -> bool {

@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use serveloop::layer::{Event, Observe, Observed};
+use serveloop::net::NetworkList;
 use serveloop::server::Refusal;
 use serveloop::{
     Address, Config, Ended, Factory, Listen, Peer, Server, ShutdownHandle, Statistics,
@@ -175,6 +176,10 @@ impl<F: Factory> Factory for Counting<F> {
 
     fn handle_refusal(&mut self, peer: &Peer, why: Refusal) {
         self.factory.handle_refusal(peer, why);
+    }
+
+    fn trusted_proxies(&self, listener: usize) -> Option<NetworkList> {
+        self.factory.trusted_proxies(listener)
     }
 }
 

@@ -11,6 +11,7 @@ use std::{mem, slice};
 
 use rustix::io::Errno;
 use serveloop::Address;
+use serveloop::protocols::counted;
 use tempfile::TempPath;
 
 use crate::connect::DATAGRAM_PATIENCE;
@@ -233,8 +234,8 @@ impl<'a> Exchange<'a> {
             (1.., Some(patience)) => Err(io::Error::new(
                 ErrorKind::TimedOut,
                 format!(
-                    "{} datagrams got no reply within {}",
-                    self.lost,
+                    "{} got no reply within {}",
+                    counted(self.lost, "datagram", "datagrams"),
                     humantime::format_duration(patience)
                 ),
             )),
@@ -382,7 +383,8 @@ impl<'a> Exchange<'a> {
 
 /// Returns the error for a datagram beyond a limit of the system, such as that of the send buffer.
 fn too_long(length: usize) -> io::Error {
-    let problem = format!("a line of {length} bytes is too long for a datagram to this address");
+    let length = counted(length, "byte", "bytes");
+    let problem = format!("a line of {length} is too long for a datagram to this address");
     io::Error::new(ErrorKind::InvalidData, problem)
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serveloop::framing::{Decoder, Encoder};
+use serveloop::protocols::counted;
 use serveloop::{Address, Ended, Peer, Protocol, ProtocolError, Statistics, Transport};
 
 use crate::escaped::Escaped;
@@ -142,7 +143,8 @@ impl Protocol for Operator {
     fn connection_lost(&mut self, _: &Ended<'_>) {
         let lost = self.console.leave(self.number) + usize::from(self.held.is_some());
         if lost > 0 {
-            log::warn!(target: TARGET, "client {} left: {lost} replies were not sent", self.number);
+            let lost = counted(lost, "reply was", "replies were");
+            log::warn!(target: TARGET, "client {} left: {lost} not sent", self.number);
         }
     }
 }

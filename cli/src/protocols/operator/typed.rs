@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serveloop::protocols::counted;
+
 /// The most clients that one message lists.
 const LISTED_MOST: usize = 16;
 
@@ -82,7 +84,10 @@ impl fmt::Display for Mistake {
             Self::TooManyReplies(number) => {
                 write!(f, "not sent: too many replies already wait for client {number}")
             }
-            Self::TooLong(limit) => write!(f, "not sent: the line is longer than {limit} bytes"),
+            Self::TooLong(limit) => {
+                let limit = counted(*limit, "byte", "bytes");
+                write!(f, "not sent: the line is longer than {limit}")
+            }
         }
     }
 }

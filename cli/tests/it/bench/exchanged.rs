@@ -263,7 +263,7 @@ fn a_reply_that_is_missing_is_a_failure() {
     let outcome = bench(&[&target[..], &PING].concat());
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
     assert!(
-        outcome.stderr.contains("1 replies are missing"),
+        outcome.stderr.contains("1 reply is missing"),
         "{}",
         outcome.stderr
     );

@@ -386,7 +386,7 @@ fn what_makes_no_sense_is_refused_before_anything_starts() {
         (&["--churn", "--depth", "2"], "--depth must be 1"),
         (
             &["--connections", "1000000"],
-            "connections are too many for one process",
+            "1000000 connections are too many for one process: they need 1000064 descriptors",
         ),
         (
             &["--compare", "threaded,threaded"],

@@ -56,7 +56,7 @@ fn what_is_kept_open_is_printed_until_nothing_comes() {
     let uri = telling(&[], Duration::ZERO);
     let arguments = ["connect", &uri, "--keep-open", "--timeout", "50ms"];
     let said = run(&arguments, "join\n").badly();
-    assert!(said.contains("1 datagrams got no reply"), "{said}");
+    assert!(said.contains("1 datagram got no reply"), "{said}");
 }
 
 #[test]

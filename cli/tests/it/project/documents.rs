@@ -181,7 +181,7 @@ fn what_can_be_served_is_in_the_readme() {
 /// `docs/pictures/record` makes it: asciicast v2, a header and then events in their order.
 #[test]
 fn the_recorded_session_can_be_played() {
-    let path = root().join("docs/pictures/serve-and-bench.cast");
+    let path = root().join("docs/pictures/session.cast");
     let text = fs::read_to_string(path).expect("the recording");
     let mut lines = text.lines();
     let header: Value = serde_json::from_str(lines.next().expect("a header")).expect("JSON");
@@ -200,6 +200,8 @@ fn the_recorded_session_can_be_played() {
         "listening on tcp://",
         "serveloop bench",
         "messages/s",
+        "serveloop top",
+        "order: traffic",
     ] {
         assert!(screen.contains(part), "{part}");
     }

@@ -252,7 +252,7 @@ fn connections_of_a_listener_that_is_gone_stay() {
     site.change("echo --handover --listen tcp://127.0.0.1:0");
     site.restart();
     site.served
-        .logged("1 open connections go on in the new process");
+        .logged("1 open connection goes on in the new process");
     assert!(stays.echoes() && moves.echoes());
     drop(stays);
     assert_eq!(site.old_ends().code(), Some(0));

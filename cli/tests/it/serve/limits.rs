@@ -21,7 +21,7 @@ fn one_connection_too_many_is_closed() {
     first.send("first");
     first.expect("first");
     served.connect().expect_cut();
-    served.logged("refused: 1 connections are open");
+    served.logged("refused: 1 connection is open");
     first.send("still served");
     first.expect("still served");
 }
@@ -134,7 +134,7 @@ fn one_peers_connections_are_limited_in_every_model() {
         first.send("first");
         first.expect("first");
         served.connect().expect_cut();
-        served.logged("refused: 1 connections from this peer are open");
+        served.logged("refused: 1 connection from this peer is open");
         first.finish();
         first.expect_end();
         drop(first);

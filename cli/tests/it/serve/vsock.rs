@@ -174,7 +174,7 @@ fn the_listener_and_its_connections_go_along_at_a_restart() {
         assert!(echoes(&mut early, b"before"));
         site.restart();
         site.served
-            .logged("1 open connections go on in the new process");
+            .logged("1 open connection goes on in the new process");
         assert_eq!(site.old_ends().code(), Some(0));
         assert!(echoes(&mut early, b"after") && echoes(&mut connect(&uri, 8), b"new"));
         drop(early);

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::support::served::{Served, by_shell};
+use crate::support::served::{Outcome, Served, by_shell};
 use crate::support::sockets::Directory;
 
 /// All that is logged at the default level without a client.
@@ -93,5 +93,33 @@ fn variables_that_make_no_sense_do_no_harm() {
     assert!(
         line.contains("to 1000002 are not open") && line.len() < 1_000,
         "{line}"
+    );
+}
+
+#[test]
+fn few_descriptors_are_told_with_what_helps() {
+    let listen = ["serve", "echo", "--listen", "tcp://127.0.0.1:0"];
+    let served = Served::spawn(by_shell("ulimit -n 36", &listen));
+    let helps = |line: &str, most: &str| {
+        let parts = [most, "ulimit -n", "LimitNOFILE="];
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    };
+    let start = served.logged("max_connections is lowered from 10000 to 4");
+    assert!(start.contains("WARN"), "{start}");
+    helps(&start, "may have 36 open descriptors");
+
+    let mut clients: Vec<_> = (0..4).map(|_| served.connect()).collect();
+    assert!(clients.iter_mut().all(|client| client.echoes()));
+    served.connect().expect_cut();
+    let refused = served.logged("refused: 4 connections are open, as many as descriptors allow");
+    helps(&refused, "may have 36 open descriptors");
+    drop(clients);
+    served.signal(Signal::TERM);
+    assert_eq!(served.exit_code(), Some(0));
+
+    let said = Outcome::of(by_shell("ulimit -n 6", &listen)).stderr;
+    helps(
+        said.lines().last().expect("a reason"),
+        "may have 6 open descriptors",
     );
 }

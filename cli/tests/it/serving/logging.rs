@@ -1,12 +1,15 @@
 //! What the log says at each level, and that it does not have to be read.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
+use socket2::SockRef;
 
-use crate::support::served::{Served, serveloop};
-use crate::support::sockets::clogged;
+use crate::support::served::{MODELS, Served, serveloop};
+use crate::support::sockets::{clogged, socket_addr};
 
 /// Serves one client of `protocol` and returns the whole log.
 fn log_of(protocol: &str, prepare: impl FnOnce(&mut Command)) -> Vec<String> {
@@ -236,6 +239,62 @@ fn each_event_is_one_object_with_its_fields_in_every_model() {
             Some(&*format!("{name}: closed by the peer")),
             "{model:?}"
         );
+    }
+}
+
+/// How a health check ends, and others that say nothing whole: by a reset if the second is true.
+const VISITS: [(&[u8], bool); 8] = [
+    (b"", false),
+    (b"", true),
+    (b"PROXY UNKNOWN\r\n", false),
+    (b"PROXY UNKNOWN\r\nhello", true),
+    (LOCAL_HEADER, false),
+    (LOCAL_HEADER, true),
+    (b"PROXY TC", false),
+    (b"nonsense", false),
+];
+
+/// What HAProxy sends on the connection of a health check, in version 2.
+const LOCAL_HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+#[test]
+fn each_connection_that_was_accepted_has_one_end_in_the_log() {
+    for model in MODELS {
+        let arguments = [
+            &["echo", "--listen", "tcp://127.0.0.1:0"][..],
+            &["--proxy", "required", "--trust", "127.0.0.0/8"],
+            &["--log-format", "json"],
+            model,
+        ];
+        let served = Served::new(&arguments.concat());
+        for (said, resets) in VISITS {
+            let mut client = TcpStream::connect(socket_addr(served.uri(0))).expect("a server");
+            client.write_all(said).expect("room");
+            if resets {
+                let linger = Some(Duration::ZERO);
+                SockRef::from(&client).set_linger(linger).expect("a socket");
+            }
+        }
+        // Those before it were accepted.
+        let mut last = served.connect();
+        last.send("PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\nhello");
+        last.expect("hello");
+        drop(last);
+        served.signal(Signal::TERM);
+
+        let objects = objects(&served.status_and_log());
+        let of = |event: &str| {
+            let about = objects.iter().filter(|object| object["event"] == event);
+            let mut ids: Vec<_> = about.map(|it| it["id"].as_u64().expect("an id")).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let accepted = of("accepted");
+        assert_eq!(accepted, of("ended"), "{model:?}: {objects:#?}");
+        assert!(!accepted.is_empty(), "{model:?}");
+        if model.is_empty() {
+            assert_eq!(accepted.len(), VISITS.len() + 1, "{objects:#?}");
+        }
     }
 }
 

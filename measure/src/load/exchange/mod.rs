@@ -18,6 +18,8 @@ use self::length::LengthReader;
 use self::until::{Pattern, UntilReader};
 use self::websocket::FrameReader;
 
+use serveloop::protocols::counted;
+
 /// The longest reply that is kept to compare others with it, in bytes.
 const REPLY_MOST: usize = 16 << 20;
 /// The most bytes of a peer that an error quotes.
@@ -117,11 +119,9 @@ impl Exchange {
         let length = (payload.len() as u64).to_be_bytes();
         let (zeros, number) = length.split_at(length.len() - width.bytes());
         if zeros.iter().any(|byte| *byte != 0) {
-            let (bytes, count) = (payload.len(), width.bytes());
-            return Err(format!(
-                "{bytes} bytes are too many for a length of {count} byte{}",
-                if count == 1 { "" } else { "s" }
-            ));
+            let bytes = counted(payload.len(), "byte is", "bytes are");
+            let count = counted(width.bytes(), "byte", "bytes");
+            return Err(format!("{bytes} too many for a length of {count}"));
         }
         Ok(Self::new([number, payload].concat(), Ends::Length(width)))
     }
@@ -193,10 +193,8 @@ impl Exchange {
         match &self.ends {
             Ends::Until(until) => format!("no reply ended with {}", quoted(until.text())),
             Ends::Length(width) => {
-                format!(
-                    "no whole reply came behind a length of {} bytes",
-                    width.bytes()
-                )
+                let length = counted(width.bytes(), "byte", "bytes");
+                format!("no whole reply came behind a length of {length}")
             }
             Ends::Http => "no whole reply of HTTP came".to_owned(),
             Ends::WebSocket => "no whole reply of WebSocket came".to_owned(),

@@ -20,7 +20,11 @@ fn a_crowd_at_the_limit_waits_costs_nothing_and_gets_in() {
     for client in &mut waiting {
         client.write_all(b"let me in").expect("the system's queue");
     }
-    subject.served.logged("cannot accept for now");
+    let line = subject.served.logged("cannot accept for now");
+    assert!(
+        line.contains("ulimit -n") && line.contains("LimitNOFILE="),
+        "{line}"
+    );
     let (cpu, began) = (subject.cpu_time(), Instant::now());
     for _ in 0..size(30, 2) {
         // At most one line a second, which says how many pauses there were.

@@ -391,7 +391,12 @@ fn the_number_of_open_connections_is_said_in_every_model() {
         assert_eq!(status.code(), Some(0), "{model:?}");
         let lines = log.iter().filter(|line| line.contains("shutting down"));
         let lines: Vec<_> = lines.collect();
-        let expected = format!("shutting down: {count} connections open");
+        let connections = if count == 1 {
+            "connection"
+        } else {
+            "connections"
+        };
+        let expected = format!("shutting down: {count} {connections} open");
         assert_eq!(lines.len(), 1, "{model:?} {log:?}");
         assert!(lines[0].ends_with(&expected), "{model:?} {log:?}");
     }
