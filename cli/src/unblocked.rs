@@ -423,7 +423,7 @@ mod tests {
         drop(log);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "(1 log lines were dropped)\n");
+        assert_eq!(text, "(1 log line was dropped)\n");
     }
 
     /// Another user's terminal cannot be opened again.

@@ -218,7 +218,12 @@ mod tests {
     fn a_transaction_fits_what_connections_hold() {
         let needed = |typed: &str| {
             let typed = Typed::parse_from(typed.split_whitespace());
-            typed.options.needs().iter().map(|need| need.bytes).sum()
+            typed
+                .options
+                .needs()
+                .iter()
+                .map(|need| need.bytes)
+                .sum::<usize>()
         };
         assert_eq!(
             [needed("resp"), needed("resp --max-transaction 1KiB")],
