@@ -232,8 +232,10 @@ mod tests {
         assert_eq!(needed("resp --max-transaction 64MiB"), 64 << 20);
 
         let typed = Typed::parse_from(["resp"]);
-        let mut config = Config::default();
-        config.max_buffered = 8 << 20;
+        let config = Config {
+            max_buffered: 8 << 20,
+            ..Config::default()
+        };
         assert_eq!(typed.options.settings(&config).max_transaction, 4 << 20);
         let typed = settings("resp --max-transaction 1KiB");
         assert_eq!(typed.max_transaction, 1 << 10);

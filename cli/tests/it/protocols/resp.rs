@@ -279,9 +279,9 @@ fn transactions_hold_in_every_model() {
         let served = serve(model);
         // With two workers, one of this many clients is on the other loop.
         let mut clients: Vec<_> = (0..8).map(|_| served.connect()).collect();
-        for at in 0..clients.len() {
+        for client in &mut clients {
             check(
-                &mut clients[at],
+                client,
                 &[
                     ("watch sum", "+OK"),
                     ("multi", "+OK"),
