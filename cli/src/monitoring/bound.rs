@@ -19,6 +19,9 @@ const CLIENTS_MOST: usize = 64;
 /// How many descriptors the side server needs, with those of its loop and its listeners.
 pub(super) const DESCRIPTORS: usize = CLIENTS_MOST + 16;
 
+/// How long clients may take, at the end, to ask what they have connected for, and to take the answer.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
 /// The longest answer: a list of some hundred thousand connections.
 const ANSWER_MOST: usize = 128 << 20;
 
@@ -88,6 +91,7 @@ fn side_config() -> Config {
         max_connections: CLIENTS_MOST,
         max_buffered: 2 * ANSWER_MOST,
         raise_descriptor_limit: false,
+        drain_timeout: Some(ENDS_WITHIN),
         limits: Limits {
             first_message_timeout: Some(Duration::from_secs(10)),
             message_timeout: Some(Duration::from_secs(10)),

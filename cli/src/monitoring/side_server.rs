@@ -173,12 +173,12 @@ impl SideServer {
 }
 
 impl Drop for SideServer {
-    /// Ends the server, also while clients are connected.
+    /// Ends the server, also while clients are connected. What they have asked is still answered.
     fn drop(&mut self) {
         match mem::take(&mut self.stage) {
             Stage::None | Stage::Bound(_) => {}
             Stage::Running(handle, thread) => {
-                handle.abort();
+                handle.shutdown();
                 let _ = thread.join();
             }
             Stage::Apart(process, pipe) => {
