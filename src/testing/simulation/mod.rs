@@ -217,7 +217,7 @@ where
     /// use serveloop::{Actions, Factory, Peer, Protocol, Result, Transport, protocols::Echo};
     /// use std::time::{Duration, Instant};
     ///
-    /// /// Echoes to clients, and asks for the time until somebody tells it.
+    /// /// Echoes to clients, and asks for the time until it is told.
     /// struct Clocked;
     ///
     /// struct Asking(Option<Instant>);
