@@ -184,10 +184,8 @@ impl Parser {
         };
 
         // Refused before its bytes have arrived.
-        let room = most
-            .request
-            .min(u32::MAX as usize)
-            .saturating_sub(start + 2);
+        let most = most.request.min(u32::MAX as usize);
+        let room = most.checked_sub(start + 2).ok_or(Broken::Length)?;
         let length = usize::try_from(length)
             .ok()
             .filter(|length| *length <= room);
@@ -339,6 +337,12 @@ mod tests {
         ] {
             assert_eq!(parsed(data.as_bytes()), Err(expected), "{data:?}");
         }
+        // As many words as could fit, but for the line in front of them.
+        let words = ["*33\r\n", &"$0\r\n\r\n".repeat(33)].concat();
+        assert_eq!(parsed(words.as_bytes()), Err(Broken::Length));
+        let words = ["*32\r\n", &"$0\r\n\r\n".repeat(32)].concat();
+        assert!(matches!(parsed(words.as_bytes()), Ok(Some((_, 197)))));
+
         let long = "1".repeat(63);
         assert_eq!(
             parsed(format!("*{long}").as_bytes()),
