@@ -91,6 +91,9 @@ pub struct ListenOptions {
     /// Whether protocols are told the ECN mark and the hop limit of datagrams of UDP, as
     /// [`UdpOptions::packet_info`](crate::net::UdpOptions::packet_info). A URI has `true` or `false`.
     pub packet_info: Option<bool>,
+    /// Whether the system puts datagrams of one peer together that come at once, at addresses of UDP, as
+    /// [`UdpOptions::gro`](crate::net::UdpOptions::gro). A URI has `true` or `false`.
+    pub gro: Option<bool>,
 
     /// As [`Limits::high_water`](crate::Limits::high_water), for this listener's connections. A URI
     /// has bytes such as `65536`, `64KiB`, `1MiB`, like for all sizes here.
@@ -444,7 +447,7 @@ macro_rules! key {
 }
 
 /// All options, in the order in which they are displayed.
-const KEYS: [Key; 36] = [
+const KEYS: [Key; 37] = [
     key!("dual-stack", Ip, dual_stack, bool),
     key!("keepalive", Tcp, keepalive, duration),
     key!("sessions", Datagram, sessions, bool),
@@ -481,6 +484,7 @@ const KEYS: [Key; 36] = [
     key!("loopback", Group, loopback, bool),
     key!("broadcast", Broadcast, broadcast, bool),
     key!("packet-info", Udp, packet_info, bool),
+    key!("gro", Udp, gro, bool),
     key!("high-water", All, high_water, size),
     key!("low-water", All, low_water, size),
     key!("max-output", All, max_output, size),
@@ -566,7 +570,7 @@ mod tests {
     fn every_option_has_one_name_and_is_shown_under_it() {
         let query = "dual-stack=true&keepalive=60s&sessions=true&backlog=4096&nodelay=false&reuse-address=true&\
                      reuse-port=false&send-buffer=64KiB&receive-buffer=100&mode=0660&group=www&\
-                     trusted-proxies=10.0.0.0/8,unix&interface=eth0&source=192.0.2.1&ttl=3&loopback=false&broadcast=true&packet-info=true&\
+                     trusted-proxies=10.0.0.0/8,unix&interface=eth0&source=192.0.2.1&ttl=3&loopback=false&broadcast=true&packet-info=true&gro=true&\
                      high-water=2KiB&low-water=1KiB&max-output=4KiB&max-reply=8KiB&max-posted=3KiB&max-frame=1MiB&max-line=80&\
                      handshake-timeout=1s&first-message-timeout=2s&message-timeout=3s&\
                      idle-timeout=0&write-timeout=250ms&min-bytes-per-second=1KiB&min-rate-grace=5s&linger-timeout=0&linger-limit=0&\

@@ -42,6 +42,12 @@ pub struct UdpOptions {
     /// [`Transport::packet_info`](crate::Transport::packet_info) then returns. It needs Linux; elsewhere such
     /// a listener is refused. Default false, since it costs a few instructions for each datagram.
     pub packet_info: bool,
+    /// Whether the system puts datagrams of one peer together that come at once and have one length
+    /// (GRO), so that one call receives up to 64 KiB of them. Sessions are shown each by itself. It saves
+    /// two thirds of the receiver's processor time for bulk such as QUIC's, and costs about a tenth more
+    /// for a datagram that comes alone. It needs Linux 5.0; elsewhere such a listener is refused. Default
+    /// false.
+    pub gro: bool,
 }
 
 impl UdpOptions {
@@ -55,6 +61,7 @@ impl UdpOptions {
             loopback: options.loopback.or(self.loopback),
             broadcast: options.broadcast.unwrap_or(self.broadcast),
             packet_info: options.packet_info.unwrap_or(self.packet_info),
+            gro: options.gro.unwrap_or(self.gro),
         }
     }
 

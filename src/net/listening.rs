@@ -225,6 +225,7 @@ mod tests {
             loopback: Some(false),
             broadcast: Some(true),
             packet_info: Some(true),
+            gro: Some(true),
             ..ListenOptions::default()
         };
         let udp = UdpOptions {
@@ -234,6 +235,7 @@ mod tests {
             loopback: Some(false),
             broadcast: true,
             packet_info: true,
+            gro: true,
         };
         let limits = Limits {
             idle_timeout: None,

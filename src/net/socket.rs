@@ -326,13 +326,16 @@ fn watch_destination(socket: &Socket, at: &Address) {
     }
 }
 
-/// Makes a UDP socket tell the header of each packet, if that is wanted.
+/// Makes a UDP socket tell the header of each packet, and put datagrams together, if that is wanted.
 ///
 /// # Errors
 /// The system cannot do it.
 pub(super) fn watch_packets(socket: &Socket, at: SocketAddr, config: &Config) -> io::Result<()> {
-    match config.udp.packet_info {
-        true => packet::watch(socket.as_fd(), at, config.dual_stack),
+    if config.udp.packet_info {
+        packet::watch(socket.as_fd(), at, config.dual_stack)?;
+    }
+    match config.udp.gro {
+        true => packet::gather(socket.as_fd()),
         false => Ok(()),
     }
 }

@@ -75,7 +75,7 @@ const PASSED_LISTEN: &str = "systemd://";
 ///   $ serveloop serve echo --listen 'udp://239.1.2.3:9999?interface=eth0'
 ///
 /// On Linux, packet-info=true has a protocol that asks for it told the ECN mark and the hop limit of each
-/// datagram of UDP.
+/// datagram of UDP, and gro=true receives several datagrams of one peer by one call, which pays for bulk.
 ///
 /// On Linux, vsock is between a virtual machine and its host; without a number it is for all machines:
 ///

@@ -34,9 +34,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let echo = EchoServer::new(certificates, private, &Settings::default())
         .map_err(|error| format!("{chain} and {key}: {error}"))?;
 
-    // Only Linux tells which packets a congested router has marked.
+    // Only Linux tells which packets a congested router has marked, and puts those of bulk together.
     let udp = UdpOptions {
         packet_info: cfg!(target_os = "linux"),
+        gro: cfg!(target_os = "linux"),
         ..UdpOptions::default()
     };
     let config = Config {

@@ -95,18 +95,33 @@ pub(super) fn receive(
     Ok((count, from, find(told)))
 }
 
-/// Receives one datagram like [`receive`], with what the system tells of its header.
+/// What was received by one call: a datagram, or several of one peer that the system has put together.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// How many bytes it has.
+    pub(super) count: usize,
+    pub(super) from: SocketAddr,
+    pub(super) destination: Option<Destination>,
+    pub(super) packet: Option<PacketInfo>,
+    /// The length of each datagram but the last, if there may be several.
+    pub(super) size: Option<usize>,
+}
+
+/// Receives one datagram like [`receive`], or several, with everything that the system tells.
 ///
 /// # Errors
 /// The errors of recvmsg(2).
 #[cold]
-pub(super) fn receive_with_packet(
-    socket: impl AsFd,
-    buffer: &mut [u8],
-) -> io::Result<(usize, SocketAddr, Option<Destination>, Option<PacketInfo>)> {
+pub(super) fn receive_run(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Run> {
     let mut control = [0; CONTROL_MOST];
     let (count, from, told) = receive_into(socket.as_fd(), buffer, &mut control)?;
-    Ok((count, from, find(told), packet::find(told)))
+    Ok(Run {
+        count,
+        from,
+        destination: find(told),
+        packet: packet::find(told),
+        size: packet::find_size(told),
+    })
 }
 
 /// Receives one datagram, and returns its length, its sender and its control messages.

@@ -11,6 +11,7 @@ use socket2::{SockAddr, SockRef};
 
 use super::Mio;
 use super::listener::path_of;
+use super::told::Told;
 use crate::address::{Address, Ecn, PacketInfo};
 use crate::config::Config;
 use crate::net::destination;
@@ -39,27 +40,11 @@ pub struct Datagram {
     pub(super) is_told: bool,
     /// Whether it may be asked to cut several datagrams out of one piece.
     pub(super) cuts: bool,
-    header: Header,
+    /// What the system is asked to tell with each datagram, if anything.
+    told: Option<Box<Told>>,
     /// The mark of what is sent.
     pub(super) ecn: Ecn,
     _file: Option<SocketFile>,
-}
-
-/// What is known of the header of the last datagram.
-#[derive(Clone, Copy, Debug)]
-enum Header {
-    /// The system is not asked.
-    Unasked,
-    Told(Option<PacketInfo>),
-}
-
-impl Header {
-    fn of(at: &Address, config: &Config) -> Self {
-        match at {
-            Address::Udp(_) if config.udp.packet_info => Self::Told(None),
-            _ => Self::Unasked,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -94,7 +79,7 @@ impl Datagram {
             awaits_room: false,
             is_told,
             cuts: destination::CUTS,
-            header: Header::of(to, config),
+            told: Told::of(to, config),
             ecn: Ecn::default(),
             _file: None,
         })
@@ -105,7 +90,7 @@ impl Datagram {
         bound.socket.set_nonblocking(true)?;
         let is_dual = bound.config().dual_stack;
         let is_told = bound.has_sessions() && watch(bound.as_fd(), &bound.address, is_dual);
-        let header = Header::of(&bound.address, bound.config());
+        let told = Told::of(&bound.address, bound.config());
         let is_mapped = bound.address.socket_addr().is_some_and(|it| it.is_ipv6());
         let kind = match &bound.address {
             Address::Unixgram(_) => Kind::Unix(OwnedFd::from(bound.socket).into()),
@@ -123,7 +108,7 @@ impl Datagram {
             awaits_room: false,
             is_told,
             cuts: destination::CUTS,
-            header,
+            told,
             ecn: Ecn::default(),
             _file: bound.file,
         })
@@ -146,7 +131,7 @@ impl Datagram {
             awaits_room: false,
             is_told: self.is_told,
             cuts: self.cuts,
-            header: self.header,
+            told: self.told.as_ref().map(|told| told.copy()),
             ecn: self.ecn,
             _file: None,
         })
@@ -154,8 +139,8 @@ impl Datagram {
 
     /// Receives one datagram, and remembers its destination for the reply.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
-        if matches!(self.header, Header::Told(_)) {
-            return self.receive_with_packet(buffer);
+        if self.told.is_some() {
+            return self.receive_told(buffer);
         }
         match &mut self.kind {
             Kind::Udp(socket) => socket
@@ -179,14 +164,19 @@ impl Datagram {
         }
     }
 
-    /// Receives one datagram, and remembers what its header says too.
+    /// Receives one datagram of a socket that is asked to tell more.
     #[cold]
-    fn receive_with_packet(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+    fn receive_told(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
         loop {
-            let socket = self.as_fd();
-            let (count, from, destination, packet) =
-                destination::receive_with_packet(socket, buffer)?;
-            self.header = Header::Told(packet);
+            let Some(mut told) = self.told.take() else {
+                return Err(ErrorKind::InvalidInput.into());
+            };
+            let received = match told.next(buffer) {
+                Some((count, from)) => Ok((count, from, self.destination())),
+                None => told.receive(self.as_fd(), buffer),
+            };
+            self.told = Some(told);
+            let (count, from, destination) = received?;
 
             let from = match &mut self.kind {
                 Kind::UdpAny(_, asked) => {
@@ -201,12 +191,14 @@ impl Datagram {
         }
     }
 
+    /// Returns whether datagrams were received that the loop has not got yet.
+    pub(super) fn has_rest(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.has_rest())
+    }
+
     /// Returns what the header of the last datagram says, if the system was asked.
     pub(crate) fn packet_info(&self) -> Option<PacketInfo> {
-        match self.header {
-            Header::Unasked => None,
-            Header::Told(packet) => packet,
-        }
+        self.told.as_ref()?.packet
     }
 
     /// Returns which address the last datagram was sent to, if this socket has several.

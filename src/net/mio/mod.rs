@@ -19,6 +19,7 @@ mod listener;
     path = "rearmed.rs"
 )]
 mod registrations;
+mod told;
 mod watching;
 
 use std::io::{self, ErrorKind, IoSlice, Read};
@@ -237,7 +238,7 @@ impl Net for Mio {
     }
 
     fn has_datagram(&mut self, socket: &mut Datagram) -> bool {
-        sys::has_input(socket.as_fd())
+        socket.has_rest() || sys::has_input(socket.as_fd())
     }
 
     fn close_listener(&mut self, listener: Listener) {

@@ -1,4 +1,5 @@
-//! The ECN mark and the hop limit in control messages: see ip(7) and ipv6(7).
+//! The ECN mark and the hop limit in control messages (ip(7), ipv6(7)), and the length of datagrams that the
+//! system has put together (udp(7)).
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,6 +46,27 @@ pub(in crate::net) fn find(mut control: &[u8]) -> Option<PacketInfo> {
         }
     }
     Some(PacketInfo::new(ecn?, hop_limit?))
+}
+
+/// Lets the system put datagrams of one peer together that come at once.
+///
+/// # Errors
+/// The system cannot do that: Linux can since version 5.0.
+pub(in crate::net) fn gather(socket: BorrowedFd<'_>) -> io::Result<()> {
+    sys::enable(socket, libc::SOL_UDP, libc::UDP_GRO)
+        .map_err(|error| io::Error::new(error.kind(), format!("gro: {error}")))
+}
+
+/// Finds the length of each of several datagrams, of which the last may have less.
+pub(in crate::net) fn find_size(mut control: &[u8]) -> Option<usize> {
+    while let Some((level, kind, content, rest)) = split(control) {
+        control = rest;
+        if (level, kind) == (libc::SOL_UDP, libc::UDP_GRO) {
+            let word = content.get(..4)?.try_into().ok()?;
+            return usize::try_from(i32::from_ne_bytes(word)).ok();
+        }
+    }
+    None
 }
 
 /// Reads a number that fits into a byte, and is one or an `int`.
@@ -105,6 +127,18 @@ mod tests {
         assert_eq!(find(&[&*tos, &wrong].concat()), None);
         let short = message(libc::IPPROTO_IP, libc::IP_TTL, &[1, 0]);
         assert_eq!(find(&[&*tos, &short].concat()), None);
+    }
+
+    #[test]
+    fn a_length_is_found_among_others() {
+        let size = message(libc::SOL_UDP, libc::UDP_GRO, &1_200_i32.to_ne_bytes());
+        let tos = message(libc::IPPROTO_IP, libc::IP_TOS, &[2]);
+        assert_eq!(find_size(&[&*tos, &size].concat()), Some(1_200));
+        let negative = message(libc::SOL_UDP, libc::UDP_GRO, &(-1_i32).to_ne_bytes());
+        let short = message(libc::SOL_UDP, libc::UDP_GRO, &[1]);
+        for wrong in [&tos, &negative, &short, &Vec::new()] {
+            assert_eq!(find_size(wrong), None);
+        }
     }
 
     #[test]

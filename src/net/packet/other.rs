@@ -13,6 +13,15 @@ pub(in crate::net) fn watch(_: BorrowedFd<'_>, _: SocketAddr, _: bool) -> io::Re
     Err(io::Error::new(io::ErrorKind::Unsupported, problem))
 }
 
+pub(in crate::net) fn gather(_: BorrowedFd<'_>) -> io::Result<()> {
+    let problem = "gro needs Linux: no other system puts datagrams together";
+    Err(io::Error::new(io::ErrorKind::Unsupported, problem))
+}
+
+pub(in crate::net) fn find_size(_: &[u8]) -> Option<usize> {
+    None
+}
+
 pub(in crate::net) fn find(_: &[u8]) -> Option<PacketInfo> {
     None
 }

@@ -206,7 +206,7 @@ where
     /// Adds a peer of the outbound sessions of datagrams that the server begins, with a datagram that the
     /// peer knows and its reply, or `None` if it has none. Further calls with the same address add to what
     /// the peer knows, and anything else must not be sent there. At an address that was not given,
-    /// nobody listens: the network may say so.
+    /// no program listens: the network may say so.
     ///
     /// Datagrams are lost, arrive twice and overtake each other, calls fail, third parties forge replies
     /// and reports (see [`Faults`]). Whatever that does to the protocol, what it writes must be sent once
@@ -217,7 +217,7 @@ where
     /// use serveloop::{Actions, Factory, Peer, Protocol, Result, Transport, protocols::Echo};
     /// use std::time::{Duration, Instant};
     ///
-    /// /// Echoes to clients, and asks for the time until it is told.
+    /// /// Echoes to clients, and asks another server for the time until it is told.
     /// struct Clocked;
     ///
     /// struct Asking(Option<Instant>);

@@ -185,6 +185,7 @@ fn what_is_wrong_with_options_of_datagrams_is_said() {
         ("tcp://1.2.3.4:1?packet-info=true", "packet-info is for udp"),
         ("unixgram:///x?packet-info=true", "packet-info is for udp"),
         ("udp://1.2.3.4:1?packet-info=1", "expected true or false"),
+        ("tcp://1.2.3.4:1?gro=true", "gro is for udp"),
         ("udp://239.1.2.3:1?source=here", "expected an address of IP"),
         ("udp://239.1.2.3:1?source=::1", "of the same family"),
         ("udp://239.1.2.3:1?source=239.0.0.1", "of one machine"),

@@ -7,6 +7,8 @@ mod broken_pipes;
 mod destination;
 mod files;
 #[cfg(target_os = "linux")]
+mod gathered;
+#[cfg(target_os = "linux")]
 mod groups;
 #[cfg(target_os = "linux")]
 mod listening;

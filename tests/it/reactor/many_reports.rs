@@ -116,7 +116,7 @@ fn any_number_of_reports_ends_nothing() {
 fn a_moment_in_which_nothing_can_be_received_is_waited_out() {
     let pause = Config::default().accept_pause;
     assert_eq!(served(libc::ENOMEM, 3, false), (0, 3 * pause));
-    // Sixteen in a row may each be a report, of which not every system tells more.
+    // Sixteen in a row may each be of one datagram, and are told.
     let permitted = served(libc::EPERM, 40, false);
     assert_eq!(permitted, (16, 24 * pause));
 }

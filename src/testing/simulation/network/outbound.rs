@@ -22,7 +22,7 @@ const WAY_MOST: usize = 100_000;
 /// How soon a loop must receive what waits in a socket.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The longest datagram that is forged.
+/// The longest datagram that a third party makes up.
 const FORGED_MOST: usize = 40;
 
 /// All outbound sessions of datagrams of a run. Each has the number of its record in the ledger.

@@ -91,6 +91,7 @@ pub(crate) fn config() -> Config {
         limit_loopback: true,
         udp: UdpOptions {
             packet_info: cfg!(target_os = "linux"),
+            gro: cfg!(target_os = "linux"),
             ..UdpOptions::default()
         },
         ..Config::default()
