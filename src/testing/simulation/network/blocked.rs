@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::models::Interrupt;
 use crate::sys::INTERRUPT_AGAIN;
 use crate::testing::simulation::ledger::{Justification, Slip};
-use crate::testing::simulation::network::clients::Action;
+use crate::testing::simulation::network::action::Action;
 use crate::testing::simulation::network::{Call, Network, Wakeup};
 use crate::testing::simulation::wire::Broken;
 

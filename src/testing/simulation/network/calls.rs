@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::net::{Destination, Ecn, Event, Net, PacketInfo, Sockets, Undelivered};
 use crate::shutdown::ShutdownHandle;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
-use crate::testing::simulation::network::clients::Action;
+use crate::testing::simulation::network::action::Action;
 use crate::testing::simulation::network::{Call, Handle, Listener, Network};
 use crate::testing::simulation::wire::{Broken, Segment, Standing, Wire};
 use crate::testing::simulation::within::Side;

@@ -7,45 +7,9 @@ use crate::address::Address;
 use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::ledger::{ConnectionRecord, Justification};
 use crate::testing::simulation::network::Network;
+use crate::testing::simulation::network::action::Action;
 use crate::testing::simulation::wire::{Broken, Habits, Segment, Standing, Wire};
 use crate::testing::simulation::within::Side;
-
-/// An action on the simulation's timeline. The numbers are those of wires or datagrams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Action {
-    /// A client connects, sends some bytes, or takes some.
-    Begin(usize),
-    Send(usize),
-    Take(usize),
-    ToServer(usize, Segment),
-    ToClient(usize, Segment),
-    /// An outbound connection is established or refused.
-    Stand(usize),
-    Refuse(usize),
-    /// Announces an event that was delayed.
-    Announce(usize),
-    AnnounceDoor,
-    AnnouncePost,
-    Packet(usize),
-    /// The network reports that datagrams to the sender of this one do not arrive.
-    Unreachable(usize, Unreachable),
-    /// The same of those of an outbound session.
-    OutboundUnreachable(usize, Unreachable),
-    AnnounceOutbound(usize),
-    OutboundRoom(usize),
-    /// A datagram to or from an outbound session arrives.
-    Flight(usize),
-    /// The server is asked to shut down.
-    Shutdown,
-}
-
-/// What a report about a datagram says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unreachable {
-    Refused,
-    NoRoute,
-    TooLong,
-}
 
 /// How soon a loop must notice a reset. It may first have to read a thousand bytes one by one.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);

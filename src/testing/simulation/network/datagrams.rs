@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::net::Undelivered;
 use crate::testing::simulation::network::Network;
-use crate::testing::simulation::network::clients::{Action, Unreachable};
+use crate::testing::simulation::network::action::{Action, Unreachable};
 
 /// One datagram, and the reply that must come back.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::net::Event;
 use crate::testing::simulation::ledger::Justification;
 use crate::testing::simulation::network::Network;
-use crate::testing::simulation::network::clients::Action;
+use crate::testing::simulation::network::action::Action;
 
 /// How often in a row a loop may poll without waiting, receiving events or doing anything.
 const IDLE_TURNS_MOST: u32 = 10;

@@ -1,5 +1,6 @@
 //! The simulated network: what an operating system does for an event loop, driven by a seed.
 
+mod action;
 mod blocked;
 mod calls;
 mod clients;
@@ -25,7 +26,7 @@ use crate::testing::simulation::exchange::Exchange;
 use crate::testing::simulation::faults::Faults;
 use crate::testing::simulation::ledger::Slip;
 use crate::testing::simulation::ledger::{Justification, SharedLedger};
-use crate::testing::simulation::network::clients::Action;
+use crate::testing::simulation::network::action::Action;
 use crate::testing::simulation::network::datagrams::DatagramQueue;
 use crate::testing::simulation::network::events::Progress;
 use crate::testing::simulation::network::outbound::OutboundSockets;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::error::DeliveryError;
 use crate::net::{Event, Undelivered};
-use crate::testing::simulation::network::clients::{Action, Unreachable};
+use crate::testing::simulation::network::action::{Action, Unreachable};
 use crate::testing::simulation::network::{Call, Handle, Network, Question};
 use crate::testing::simulation::outbound::OutboundRecord;
 

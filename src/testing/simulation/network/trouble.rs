@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::testing::simulation::ledger::Justification;
 use crate::testing::simulation::network::Network;
-use crate::testing::simulation::network::clients::Action;
+use crate::testing::simulation::network::action::Action;
 use crate::testing::simulation::network::stuck::{STICKS_FOR, Stuck};
 
 /// A call that the system can fail.
