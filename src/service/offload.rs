@@ -181,7 +181,7 @@ impl Offload {
     /// let pool = Offload::manual_with(OffloadLimits { max_threads: 1, max_waiting: 0, ..OffloadLimits::default() });
     /// let first = pool.submit(|| (), || 1)?;
     /// let full = pool.submit(|| (), || 2).unwrap_err();
-    /// assert_eq!(full.to_string(), "the pool is full: 0 jobs run and 1 wait");
+    /// assert_eq!(full.to_string(), "the pool is full: 0 jobs run and 1 waits");
     ///
     /// // A job that is given up makes room for another.
     /// drop(first);
