@@ -168,9 +168,13 @@ impl Network {
         self.happen();
     }
 
-    /// Lets time pass, whatever happens.
+    /// Lets time pass, whatever happens. The driver pauses after calls that were interrupted or found no memory,
+    /// and reads of few bytes are so many that all their pauses may be longer than a deadline.
     pub(in crate::testing::simulation) fn sleep(&mut self, duration: Duration) {
         self.absorb();
+        for wire in 0..self.wires.len() {
+            self.hold_up(wire, duration);
+        }
         let end = self.elapsed.saturating_add(duration);
         while let Some(next) = self.timeline.next().filter(|next| *next < end) {
             self.elapsed = self.elapsed.max(next);
