@@ -341,7 +341,7 @@ impl Net for Network {
     fn undelivered(&mut self, socket: &mut Handle) -> Option<Undelivered> {
         self.note(7, 0);
         match Self::outbound_of(socket) {
-            Some(outbound) => self.outbound.take_report(outbound),
+            Some(outbound) => self.take_outbound_report(outbound),
             None => self.datagram_queue.take_report(),
         }
     }

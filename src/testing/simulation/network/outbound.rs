@@ -79,10 +79,6 @@ impl OutboundSockets {
         self.announce(number);
     }
 
-    pub(super) fn take_report(&mut self, number: usize) -> Option<Undelivered> {
-        self.sockets[number].reports.pop_front()
-    }
-
     /// Reports that the datagrams of a session do not arrive.
     pub(super) fn report(&mut self, number: usize, reason: Unreachable) {
         let to = self.sockets[number].to.clone();
@@ -222,6 +218,13 @@ impl Network {
             self.carry_request(number, data);
         }
         sent
+    }
+
+    /// Returns the next report. To take one is progress, though the call before it has failed.
+    pub(super) fn take_outbound_report(&mut self, number: usize) -> Option<Undelivered> {
+        let report = self.outbound.sockets[number].reports.pop_front()?;
+        self.trouble.note_success();
+        Some(report)
     }
 
     /// Takes a datagram to the peer, if there is one.
