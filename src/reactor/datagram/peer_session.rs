@@ -101,6 +101,12 @@ impl<P: Protocol> PeerSession<P> {
         self.flags.any(DUE)
     }
 
+    /// Returns whether a datagram waits for room, which may be an empty one.
+    pub(super) fn owes(&self) -> bool {
+        let waits = self.flags.any(WAITS) && !self.session.is_aborted();
+        waits && self.session.next_datagram().is_some()
+    }
+
     /// Makes the next [`flush`](Self::flush) try again what found no room before.
     pub(super) fn retry(&mut self) {
         self.flags.clear(WAITS);

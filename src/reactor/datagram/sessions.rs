@@ -341,7 +341,7 @@ impl<P: Protocol, D> Sessions<P, D> {
         }
         peer.session.reclaim(&mut hub.effects.output, &context);
 
-        if peer.session.is_over() {
+        if peer.session.is_over() && !peer.owes() {
             return self.end(slot, hub);
         }
         peer.hold(hub);
