@@ -168,8 +168,8 @@ impl Network {
         self.happen();
     }
 
-    /// Lets time pass, whatever happens. The driver pauses after calls that were interrupted or found no memory,
-    /// and reads of few bytes are so many that all their pauses may be longer than a deadline.
+    /// Lets time pass, whatever happens. The driver pauses after calls that were interrupted or found no memory.
+    /// If it reads few bytes at a time, all pauses together may be longer than a deadline.
     pub(in crate::testing::simulation) fn sleep(&mut self, duration: Duration) {
         self.absorb();
         for wire in 0..self.wires.len() {
