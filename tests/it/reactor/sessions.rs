@@ -567,6 +567,27 @@ fn what_finds_no_room_is_sent_later_in_the_same_datagrams() {
     assert_eq!(reactor.statistics().datagrams_dropped, 0);
 }
 
+/// An empty datagram waits like any other, though no byte of output does.
+#[test]
+fn a_session_that_closes_still_sends_what_is_empty() {
+    let build = |_: &Peer| {
+        Some(Probe::new(&Log::default()).data(|data, transport| {
+            transport.write_datagram(b"");
+            transport.close();
+            Ok(data.len())
+        }))
+    };
+    let mut reactor = reactor(build, config());
+    reactor.net().room = 0;
+    assert_eq!(deliver(&mut reactor, &[(2_000, "a")]), []);
+    assert_eq!(reactor.sessions(), 1);
+
+    reactor.net().room = usize::MAX;
+    turns(&mut reactor);
+    assert_eq!(sent(&mut reactor), own(&[(2_000, "")]));
+    assert_eq!(reactor.sessions(), 0);
+}
+
 #[test]
 fn a_peer_that_cannot_be_reached_loses_its_datagrams_alone() {
     let log = Log::default();
