@@ -261,6 +261,10 @@ fn own_place(argument: &str, directory: &Directory) -> String {
         let path = directory.path(name.to_str().expect("a name"));
         return path.to_str().expect("a path").to_owned();
     }
+    // Documents are read at the root of the repository.
+    if argument == "docs" {
+        return concat!(env!("CARGO_MANIFEST_DIR"), "/../docs").to_owned();
+    }
     let Some((scheme, rest)) = argument.split_once("://") else {
         return argument.to_owned();
     };
