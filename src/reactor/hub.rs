@@ -370,9 +370,9 @@ impl<'a, N> Hub<'a, N> {
         };
         let (now, id) = (self.now(), peer.id());
         let error = Explained(&error);
-        let message = format_args!("{peer}: cannot start a thread or process: {error}");
+        let message = format!("{peer}: cannot start a thread or process: {error}");
         let log_limit = &mut self.effects.log_limit;
-        if !log_limit.warn("spawn", Some(peer), now, message) {
+        if !log_limit.warn("spawn", Some(peer), now, format_args!("{message}")) {
             // A line said that the connection was accepted, so one says what became of it.
             log::debug!(target: LOG_TARGET, event = "refused", id = id, peer:% = peer; "{message}");
         }
