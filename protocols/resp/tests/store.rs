@@ -1,50 +1,17 @@
 //! The store as a client sees it, in memory and under virtual time.
 
-use std::sync::Arc;
+mod support;
+
 use std::time::Duration;
 
-use serveloop::testing::{MemorySession, SplitChecker};
-use serveloop::{CloseReason, Config, Limits};
+use serveloop::testing::SplitChecker;
+use serveloop::{CloseReason, Limits};
 use serveloop_resp::Resp;
-use serveloop_resp::store::{Connection, Eviction, Settings, Store};
+use serveloop_resp::store::{Eviction, Settings, Store};
 
-/// A client in memory.
-struct Client(MemorySession<Resp<Connection>>);
+use support::Client;
 
 impl Client {
-    fn new() -> Self {
-        Self::of(&Store::new(Settings::default()))
-    }
-
-    fn of(store: &Arc<Store>) -> Self {
-        let config = Config {
-            limits: Limits {
-                idle_timeout: None,
-                first_message_timeout: None,
-                ..Limits::default()
-            },
-            ..Config::default()
-        };
-        Self(MemorySession::with_config(
-            Resp::new(store.connection()),
-            config,
-        ))
-    }
-
-    /// Sends the line and returns the reply, with spaces for line ends.
-    fn ask(&mut self, line: &str) -> String {
-        self.0.receive(format!("{line}\r\n").as_bytes());
-        let sent = String::from_utf8(self.0.sent()).expect("text");
-        sent.replace("\r\n", " ").trim_end().to_owned()
-    }
-
-    #[track_caller]
-    fn check(&mut self, talk: &[(&str, &str)]) {
-        for (line, reply) in talk {
-            assert_eq!(self.ask(line), *reply, "{line}");
-        }
-    }
-
     fn wait(&mut self, milliseconds: u64) {
         self.0.advance(Duration::from_millis(milliseconds));
     }
@@ -662,18 +629,11 @@ fn costly_requests_are_answered_one_per_turn() {
 /// However much a short request asks for.
 #[test]
 fn a_reply_that_does_not_fit_is_an_error() {
-    let config = Config {
-        limits: Limits {
-            max_reply: 1 << 20,
-            ..Limits::default()
-        },
-        ..Config::default()
+    let limits = Limits {
+        max_reply: 1 << 20,
+        ..Limits::default()
     };
-    let store = Store::new(Settings::default());
-    let mut client = Client(MemorySession::with_config(
-        Resp::new(store.connection()),
-        config,
-    ));
+    let mut client = Client::limited(&Store::new(Settings::default()), limits);
     client.ask(&format!("set a {}", "x".repeat(8_000)));
     let refusal = "-ERR the reply is longer than the server's max_reply allows";
     assert_eq!(client.ask(&format!("mget {}", "a ".repeat(200))), refusal);

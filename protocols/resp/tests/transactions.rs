@@ -1,43 +1,22 @@
 //! Transactions of the store as clients see them, in memory and under virtual time.
 
+mod support;
+
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use serveloop::testing::{MemorySession, SplitChecker};
-use serveloop::{Config, Limits};
+use serveloop::Limits;
+use serveloop::testing::SplitChecker;
 use serveloop_resp::Resp;
-use serveloop_resp::store::{Connection, Eviction, Settings, Store};
+use serveloop_resp::store::{Eviction, Settings, Store};
 
-/// A client in memory.
-struct Client(MemorySession<Resp<Connection>>);
+use support::Client;
 
 impl Client {
-    fn new() -> Self {
-        Self::of(&Store::new(Settings::default()))
-    }
-
-    fn of(store: &Arc<Store>) -> Self {
-        Self(MemorySession::new(Resp::new(store.connection())))
-    }
-
     fn two_of(settings: Settings) -> (Self, Self) {
         let store = Store::new(settings);
         (Self::of(&store), Self::of(&store))
-    }
-
-    /// Sends the line and returns the reply, with spaces for line ends.
-    fn ask(&mut self, line: &str) -> String {
-        self.0.receive(format!("{line}\r\n").as_bytes());
-        let sent = String::from_utf8(self.0.sent()).expect("text");
-        sent.replace("\r\n", " ").trim_end().to_owned()
-    }
-
-    #[track_caller]
-    fn check(&mut self, talk: &[(&str, &str)]) {
-        for (line, reply) in talk {
-            assert_eq!(self.ask(line), *reply, "{line}");
-        }
     }
 
     /// Returns a field of this client's line in `CLIENT INFO`.
@@ -441,18 +420,11 @@ fn what_is_queued_is_limited() {
 /// What does not fit in the reply is an error in its place: the command was executed.
 #[test]
 fn a_long_reply_keeps_its_form() {
-    let config = Config {
-        limits: Limits {
-            max_reply: 1 << 20,
-            ..Limits::default()
-        },
-        ..Config::default()
+    let limits = Limits {
+        max_reply: 1 << 20,
+        ..Limits::default()
     };
-    let store = Store::new(Settings::default());
-    let mut client = Client(MemorySession::with_config(
-        Resp::new(store.connection()),
-        config,
-    ));
+    let mut client = Client::limited(&Store::new(Settings::default()), limits);
     client.ask("setrange a 599999 x");
     client.check(&[
         ("multi", "+OK"),

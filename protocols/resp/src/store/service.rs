@@ -117,7 +117,9 @@ impl Connection {
     ) -> Result<(), ErrorReply> {
         let store = Arc::clone(&self.store);
         let mut keyspace = store.locked_at(self.now(transport));
-        run(&mut keyspace, self, arguments, reply, transport)
+        let outcome = run(&mut keyspace, self, arguments, reply, transport);
+        store.note_deadline(&keyspace);
+        outcome
     }
 
     /// Answers any request, also of a client that listens, watches or has begun a transaction.

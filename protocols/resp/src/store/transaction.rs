@@ -39,7 +39,7 @@ impl Connection {
         outcome
     }
 
-    /// Has a transaction fail, if one has begun.
+    /// Makes a transaction fail, if one has begun.
     pub(super) fn refuse_transaction(&mut self) {
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.transaction.refuse();

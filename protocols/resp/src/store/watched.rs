@@ -37,14 +37,14 @@ impl WatchedKeys {
         changed.for_each(|(_, watched)| watched.changes += 1);
     }
 
-    /// Has one more client watch a key. Returns how many changes were counted so far.
+    /// Notes that one more client watches a key. Returns how many changes were counted so far.
     pub(super) fn watch(&mut self, key: &[u8]) -> u64 {
         let watched = self.keys.entry(key.into()).or_default();
         watched.clients += 1;
         watched.changes
     }
 
-    /// Has one client less watch a key.
+    /// Notes that a client watches a key no longer.
     pub(super) fn unwatch(&mut self, key: &[u8]) {
         match self.keys.get_mut(key) {
             Some(watched) if watched.clients > 1 => watched.clients -= 1,

@@ -1,7 +1,5 @@
 //! Commands of transactions.
 
-use std::sync::Arc;
-
 use serveloop::Transport;
 
 use crate::reply::Reply;
@@ -18,12 +16,12 @@ pub(super) fn commands() -> Vec<Row> {
     let mut rows = rows! {
         Client "transactions"
         "multi" (0..=0) ANY_TIME NO_KEY multi "Begins a transaction.";
-        "exec" (0..=0) ANY_TIME_SLOW NO_KEY exec "Executes all commands of a transaction, unless a watched key was changed.";
     };
     rows.extend(rows! {
         Both "transactions"
+        "exec" (0..=0) ANY_TIME_SLOW NO_KEY exec "Executes all commands of a transaction, unless a watched key was changed.";
         "discard" (0..=0) ANY_TIME NO_KEY discard "Ends a transaction, and forgets its commands.";
-        "watch" (1..=ANY) ANY_TIME ALL watch "Has the next transaction fail if one of these keys is changed before.";
+        "watch" (1..=ANY) ANY_TIME ALL watch "Makes the next transaction fail if one of these keys changes before it.";
         "unwatch" (0..=0) ANY_TIME NO_KEY unwatch "Forgets all watched keys.";
     });
     rows
@@ -40,19 +38,16 @@ fn multi(
     Ok(())
 }
 
-/// Holds the lock while all commands run, so that nothing of other connections happens in between.
+/// The lock is held while all commands run, so that nothing of other connections happens in between.
 fn exec(
+    keyspace: &mut Keyspace,
     connection: &mut Connection,
     _: &mut Arguments<'_>,
     reply: &mut Reply,
     transport: &mut Transport<'_>,
 ) -> Outcome {
     note_cost(connection.queued_count(), reply);
-    let store = Arc::clone(&connection.store);
-    let mut keyspace = store.locked_at(connection.now(transport));
-    let outcome = connection.execute_transaction(&mut keyspace, reply, transport);
-    store.note_deadline(&keyspace);
-    outcome
+    connection.execute_transaction(keyspace, reply, transport)
 }
 
 fn discard(

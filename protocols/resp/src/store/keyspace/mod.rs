@@ -256,14 +256,14 @@ impl Keyspace {
         self.used_memory = 0;
     }
 
-    /// Has one more client watch a key. Returns how many changes of it were counted so far.
+    /// Notes that one more client watches a key. Returns how many changes of it were counted so far.
     pub(crate) fn watch(&mut self, key: &[u8]) -> u64 {
         // That it expires later is a change, and that it was removed since is none.
         self.find(key);
         self.watched.watch(key)
     }
 
-    /// Has one client less watch a key. Returns whether it was changed since it had that many changes.
+    /// Notes that a client watches a key no longer. Returns whether it was changed since it had that many changes.
     pub(crate) fn unwatch(&mut self, key: &[u8], changes: u64) -> bool {
         self.find(key);
         let is_changed = self.watched.changes(key) != changes;
