@@ -6,10 +6,8 @@ use libc::{
     EACCES, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE,
     ENOBUFS, ENOENT, ENOMEM, EPERM, ETIMEDOUT,
 };
-use rustix::process::Resource;
 
-use crate::sys::limits;
-use serveloop::protocols::counted;
+use crate::outbound::{MORE_DESCRIPTORS, descriptors_most};
 use serveloop::{CloseReason, Deadline};
 
 /// Advice for a connection attempt that was not answered in time.
@@ -73,8 +71,8 @@ fn advice_on_connecting(error: &io::Error) -> Option<String> {
 fn advice(error: &io::Error) -> Option<String> {
     match error.raw_os_error()? {
         EMFILE => Some(format!(
-            "this process may have {}, and each connection takes one: use fewer --connections, or raise \
-             the limit (ulimit -n, or LimitNOFILE= in a unit of systemd)",
+            "this process may have {}, and each connection takes one: use fewer --connections, or \
+             {MORE_DESCRIPTORS}",
             descriptors_most()
         )),
         ENFILE => Some(
@@ -91,13 +89,6 @@ fn advice(error: &io::Error) -> Option<String> {
         ),
         _ => None,
     }
-}
-
-fn descriptors_most() -> String {
-    let soft = limits(Resource::Nofile).and_then(|limits| limits.current);
-    soft.map_or("any number of open descriptors".to_owned(), |soft| {
-        counted(soft, "open descriptor", "open descriptors").to_string()
-    })
 }
 
 #[cfg(test)]

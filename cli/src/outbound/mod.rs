@@ -138,6 +138,18 @@ pub(crate) fn visit_after<P: Protocol>(
     }
 }
 
+/// How to allow this process more descriptors.
+pub(crate) const MORE_DESCRIPTORS: &str =
+    "raise the limit (ulimit -n, or LimitNOFILE= in a unit of systemd)";
+
+/// Says how many descriptors this process may have.
+pub(crate) fn descriptors_most() -> String {
+    let soft = limits(Resource::Nofile).and_then(|limits| limits.current);
+    soft.map_or("any number of open descriptors".to_owned(), |soft| {
+        counted(soft, "open descriptor", "open descriptors").to_string()
+    })
+}
+
 /// Returns advice, after a colon, on an error whose cause lies on this machine. It is empty for all
 /// other errors.
 pub(crate) fn advice(error: &io::Error) -> String {
@@ -149,14 +161,8 @@ pub(crate) fn advice(error: &io::Error) -> String {
                 .to_owned()
         }
         Some(EMFILE) => {
-            let most = limits(Resource::Nofile).and_then(|limits| limits.current);
-            let most = most.map_or("any number of open descriptors".to_owned(), |most| {
-                counted(most, "open descriptor", "open descriptors").to_string()
-            });
-            format!(
-                ": this process may have {most}: raise the limit (ulimit -n, or LimitNOFILE= in a unit of \
-                 systemd)"
-            )
+            let most = descriptors_most();
+            format!(": this process may have {most}: {MORE_DESCRIPTORS}")
         }
         Some(ENFILE) => {
             ": the whole system has no descriptor left: raise its limit (sysctl fs.file-max)".to_owned()
