@@ -760,7 +760,6 @@ fn refused(address: &Address, problem: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{address}: {problem}"))
 }
 
-/// Adds to an error what the server could not create or do at its start.
 /// Warns if descriptors allow fewer connections than `max_connections`. [`Server::reactor`] lowers it to
 /// their number.
 fn warn_of_few_descriptors(config: &Config) {
@@ -774,6 +773,7 @@ fn warn_of_few_descriptors(config: &Config) {
     }
 }
 
+/// Adds to an error what the server could not create or do at its start.
 fn lacking(what: &str) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {}", Explained(&error)))
 }

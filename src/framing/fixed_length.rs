@@ -1,7 +1,6 @@
 //! A framing for messages that all have the same length.
 
-use crate::error::ProtocolError;
-use crate::error::counted;
+use crate::error::{ProtocolError, counted};
 use crate::framing::{Decoder, Encoder, Frame};
 
 /// Messages of a fixed length, with nothing between them.

@@ -1,7 +1,6 @@
 //! A framing for messages that have their length inside a header.
 
-use crate::error::ProtocolError;
-use crate::error::counted;
+use crate::error::{ProtocolError, counted};
 use crate::framing::length_prefix::Length;
 use crate::framing::search::checked_length;
 use crate::framing::{ByteOrder, Decoder, Encoder, Frame};

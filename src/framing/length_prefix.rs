@@ -1,7 +1,6 @@
 //! A framing for messages that follow their length.
 
-use crate::error::ProtocolError;
-use crate::error::counted;
+use crate::error::{ProtocolError, counted};
 use crate::framing::search::checked_length;
 use crate::framing::{Decoder, Encoder, Frame};
 

@@ -12,8 +12,7 @@ use socket2::Socket;
 
 use crate::address::{Address, Peer};
 use crate::config::Config;
-use crate::error::counted;
-use crate::error::{CloseReason, Deadline};
+use crate::error::{CloseReason, Deadline, counted};
 use crate::models::blocking::{Blocking, BlockingSocket};
 use crate::models::interrupt::{Ask, Descriptors, GRACE, Interrupt};
 use crate::models::{blocking, naming};

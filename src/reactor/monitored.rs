@@ -109,6 +109,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             return;
         };
         let (is_asked, pass) = monitored.desk.requests(monitored.pass.is_some());
+        let most = monitored.slice();
         if is_asked {
             self.publish();
         }
@@ -117,7 +118,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let Some(mut pass) = running.or(pass) else {
             return;
         };
-        let most = self.monitored.as_ref().map_or(0, |it| it.slice());
         let is_over = self.list_slice(&mut pass, most);
         let now = self.env.clock.now();
         if let Some(monitored) = &mut self.monitored {

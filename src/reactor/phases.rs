@@ -7,8 +7,7 @@ use log::Level;
 
 use crate::LOG_TARGET;
 use crate::address::Peer;
-use crate::error::counted;
-use crate::error::{CloseReason, Deadline};
+use crate::error::{CloseReason, Deadline, counted};
 use crate::net::Net;
 use crate::reactor::accept::Admission;
 use crate::reactor::connections::Listed;

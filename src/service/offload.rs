@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{error, fmt, io, process};
 
-use crate::error::ProtocolError;
-use crate::error::counted;
+use crate::error::{ProtocolError, counted};
 use crate::service::job::{Cancel, Job, Task, drop_quietly, job};
 use crate::waker::Wake;
 use crate::waker::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering, lock, wait_while};

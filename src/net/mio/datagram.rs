@@ -216,9 +216,24 @@ impl Datagram {
 
     /// Sends the reply with a mark.
     pub(crate) fn send_marked(&self, data: &[u8], to: &Address, ecn: Ecn) -> io::Result<()> {
+        self.send_with(data, to, self.destination(), ecn)
+    }
+
+    /// Sends a datagram, from `source` if this socket has several addresses.
+    fn send_from(&self, data: &[u8], to: &Address, source: Option<Destination>) -> io::Result<()> {
+        self.send_with(data, to, source, self.ecn)
+    }
+
+    fn send_with(
+        &self,
+        data: &[u8],
+        to: &Address,
+        source: Option<Destination>,
+        ecn: Ecn,
+    ) -> io::Result<()> {
         match ecn {
-            Ecn::NotEct => self.send_to(data, to),
-            ecn => self.mark(data, to, self.destination(), ecn),
+            Ecn::NotEct => self.send_plain(data, to, source),
+            ecn => self.mark(data, to, source, ecn),
         }
     }
 
@@ -242,14 +257,6 @@ impl Datagram {
             _ => return self.send_plain(data, to, source),
         };
         sent.map(drop)
-    }
-
-    /// Sends a datagram, from `source` if this socket has several addresses.
-    fn send_from(&self, data: &[u8], to: &Address, source: Option<Destination>) -> io::Result<()> {
-        match self.ecn {
-            Ecn::NotEct => self.send_plain(data, to, source),
-            ecn => self.mark(data, to, source, ecn),
-        }
     }
 
     fn send_plain(&self, data: &[u8], to: &Address, source: Option<Destination>) -> io::Result<()> {

@@ -3,8 +3,7 @@
 use std::io::ErrorKind;
 
 use crate::LOG_TARGET;
-use crate::error::counted;
-use crate::error::{CloseReason, Deadline, DeliveryError};
+use crate::error::{CloseReason, Deadline, DeliveryError, counted};
 use crate::net::{Destination, Net};
 use crate::reactor::datagram::answer::{marked, of_call, uninterrupted};
 use crate::reactor::hub::Hub;

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::counted;
-use crate::error::{CloseReason, Deadline};
+use crate::error::{CloseReason, Deadline, counted};
 use crate::service::recorder::failure::RecordedFailure;
 use crate::service::recorder::format::{Fields, RecordingError, push_bytes, push_number};
 use crate::session::nanos;

@@ -10,7 +10,7 @@ use crate::error::CloseReason;
 use crate::session::Tap;
 
 /// How many interrupted sends in a row allow a server to drop a datagram.
-const INTERRUPTED_MOST: u32 = 16;
+pub(super) const INTERRUPTED_MOST: u32 = 16;
 
 /// One outbound session of datagrams.
 #[derive(Debug)]

@@ -120,7 +120,7 @@ impl<P, S> Witness<P, S> {
         };
     }
 
-    /// Has all recorded that an outbound session of datagrams writes.
+    /// Begins to record what an outbound session of datagrams writes.
     fn note_begun(&self, transport: &mut Transport<'_>) {
         let peer = transport.peer();
         if self.place != Place::Wire || !peer.is_datagram() || peer.listener().is_some() {

@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::net::Undelivered;
 use crate::testing::simulation::network::Network;
 use crate::testing::simulation::network::action::{Action, Unreachable};
+use crate::testing::simulation::outbound::INTERRUPTED_MOST;
 
 /// One datagram, and the reply that must come back.
 #[derive(Debug)]
@@ -27,9 +28,6 @@ impl Question {
         })
     }
 }
-
-/// How many interrupted sends in a row allow a server to drop a reply.
-const INTERRUPTED_MOST: u32 = 16;
 
 /// All datagrams of a run, and the server's socket.
 #[derive(Debug, Default)]
