@@ -155,6 +155,12 @@ pub struct Config {
     /// How long connections may stay open after the first shutdown request. `None` waits until the
     /// last one ends. Default 10 s.
     pub drain_timeout: Option<Duration>,
+    /// How long after it was accepted a connection still gets to send its first message when the server
+    /// shuts down, and to open a layer such as TLS before that. A client that has just connected would
+    /// lose its request otherwise, since the request is still on its way. The protocol is told of the shutdown
+    /// ([`shutdown_requested`](crate::Protocol::shutdown_requested)) as soon as that message was served,
+    /// or this time has passed. Zero tells it at once. Default 1 s.
+    pub drain_grace: Duration,
 
     /// The most connections that the system queues for one listener before they are accepted. The
     /// system may allow fewer. Default 1,024.
@@ -429,6 +435,7 @@ impl Default for Config {
 
             connect_timeout: Some(Duration::from_secs(10)),
             drain_timeout: Some(Duration::from_secs(10)),
+            drain_grace: Duration::from_secs(1),
 
             backlog: 1_024,
             reuse_address: true,

@@ -460,6 +460,14 @@ where
         }
     }
 
+    fn owes_first(&self, _: bool) -> bool {
+        match &self.inside {
+            Inside::Awaited(_) | Inside::Given(_) => true,
+            Inside::Open(session) => session.owes_first(),
+            Inside::None => false,
+        }
+    }
+
     fn needs_stream() -> bool {
         L::NEEDS_STREAM || P::needs_stream()
     }

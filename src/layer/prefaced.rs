@@ -411,6 +411,14 @@ where
         self.tell(|protocol| protocol.connection_lost(ended));
     }
 
+    fn owes_first(&self, outside: bool) -> bool {
+        match &self.stage {
+            Stage::Open(protocol) | Stage::Checked(protocol, _) => protocol.owes_first(outside),
+            Stage::Reading(..) | Stage::Named(..) => true,
+            Stage::Refused => false,
+        }
+    }
+
     fn catch_up(&mut self, from: Tick, to: Tick) {
         self.tell(|protocol| protocol.catch_up(from, to));
     }

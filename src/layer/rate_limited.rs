@@ -346,6 +346,10 @@ impl<P: Protocol> Protocol for RateLimited<P> {
         self.protocol.connection_lost(ended);
     }
 
+    fn owes_first(&self, outside: bool) -> bool {
+        self.protocol.owes_first(outside)
+    }
+
     fn catch_up(&mut self, from: Tick, to: Tick) {
         self.protocol.catch_up(from, to);
     }

@@ -273,6 +273,13 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
         }
     }
 
+    fn owes_first(&self, outside: bool) -> bool {
+        match &self.0 {
+            Stage::First(protocol) => protocol.owes_first(outside),
+            Stage::Next(protocol) => protocol.owes_first(outside),
+        }
+    }
+
     fn catch_up(&mut self, from: Tick, to: Tick) {
         match &mut self.0 {
             Stage::First(protocol) => protocol.catch_up(from, to),

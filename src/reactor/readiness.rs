@@ -50,6 +50,9 @@ pub(super) const HANDSHAKE: Flags = Flags::bit(17);
 /// The turn's handshakes are used up.
 pub(super) const DEFERRED: Flags = Flags::bit(18);
 
+/// The session is to be told of the shutdown when its first message was served, or did not come in time.
+pub(super) const AWAITED: Flags = Flags::bit(19);
+
 /// Flags to act on before reading.
 pub(super) const BEFORE: Flags = ERROR
     .or(HANDSHAKE)
@@ -59,7 +62,7 @@ pub(super) const BEFORE: Flags = ERROR
     .or(ENDED)
     .or(HOLDING);
 /// Flags to act on between reading and writing.
-pub(super) const AFTER: Flags = DUE.or(DRAINING);
+pub(super) const AFTER: Flags = DUE.or(DRAINING).or(AWAITED);
 
 /// Flags with which a connection does not just wait for the next message.
 pub(super) const STIRRED: Flags = READABLE.or(DRAINING).or(RETIME).or(DUE).or(CONNECTING);

@@ -6,9 +6,7 @@ use std::io;
 use crate::error::ProtocolError;
 use crate::session::buffer::Buffer;
 use crate::session::expected::Expected;
-use crate::session::state::{
-    AGAIN, BLOCKED, EOF, EXPECTS, FIRST, INCOMPLETE, PENDING, RETIME, State, UNIT_ROOM,
-};
+use crate::session::state::{AGAIN, BLOCKED, EOF, EXPECTS, INCOMPLETE, PENDING, State, UNIT_ROOM};
 use crate::session::{Context, HEADER_ROOM, Protocol, Session, Transport, UNIT_MOST};
 
 /// Input up to this length is read as any other: a copy costs less than a read of its own.
@@ -285,12 +283,9 @@ impl<P: Protocol> Session<P> {
 
     /// Notes that the peer owes the rest of a message.
     fn owe_rest(&mut self, context: &Context<'_>) {
-        let flags = &mut self.state.flags;
-        if !flags.any(INCOMPLETE) {
-            if !flags.any(FIRST) {
-                self.state.message = context.clock.tick();
-            }
-            flags.set(INCOMPLETE | RETIME);
+        if !self.state.flags.any(INCOMPLETE) {
+            self.state
+                .begin_message(context.clock.tick(), context.config);
         }
     }
 

@@ -12,8 +12,8 @@ use log::Level;
 
 use crate::config::{Config, Limits};
 use crate::error::CloseReason;
-use crate::session::state::MARKED;
-use crate::session::{Context, End, Protocol, Session, Tick, log_end};
+use crate::session::state::{CLOSING, EOF, FIRST, MARKED};
+use crate::session::{Context, End, Protocol, Session, Tick, catch, log_end};
 use crate::statistics::Statistics;
 
 /// How many turns a connection may still take input after the shutdown has begun.
@@ -31,7 +31,8 @@ impl Drain {
     }
 
     /// Uses up a turn. Returns whether to tell the session now: no more input is there (`dry`) and
-    /// the session has shown all that it has, or this was the last turn.
+    /// the session has shown all that it has, or this was the last turn. Whether to wait longer because
+    /// the session [is fresh](Session::is_fresh) is for the driver to ask.
     pub(crate) fn is_over<P: Protocol>(&mut self, dry: bool, session: &Session<P>) -> bool {
         self.0 = self.0.saturating_sub(1);
         (dry && !session.has_more()) || self.0 == 0
@@ -39,6 +40,24 @@ impl Drain {
 }
 
 impl<P: Protocol> Session<P> {
+    /// Returns whether a shutdown is to wait, because the connection was accepted so recently that its
+    /// first message may still be on its way.
+    pub(crate) fn is_fresh(&self, context: &Context<'_>) -> bool {
+        let until = self.fresh_until(context.config);
+        until.is_some_and(|until| context.clock.tick() < until)
+    }
+
+    /// Returns until when the session [is fresh](Self::is_fresh), unless it has got its first message or
+    /// the end of the stream.
+    pub(crate) fn fresh_until(&self, config: &Config) -> Option<Tick> {
+        let flags = self.state.flags;
+        if flags.any(EOF.or(CLOSING)) || self.peer().listener().is_none() {
+            return None;
+        }
+        let owes = catch(|| self.protocol.0.owes_first(flags.any(FIRST)));
+        (owes == Some(true)).then(|| self.began().after(config.drain_grace))
+    }
+
     /// Returns whether the session is over and everything that it owes was sent or dropped.
     pub(crate) fn is_over(&self) -> bool {
         self.is_closing() && (self.is_aborted() || !self.has_output())

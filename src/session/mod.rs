@@ -489,27 +489,17 @@ impl<P: Protocol> Session<P> {
     fn left_over(&mut self, taken: usize, pending: bool, context: &Context<'_>) {
         // What is expected is shown when it is there.
         let pending = pending && !self.state.is_waiting(pending);
-        // Without a deadline of its own, the first message has that of any other.
-        let is_any = self
-            .state
-            .limits(context.config)
-            .first_message_timeout
-            .is_none();
         let flags = &mut self.state.flags;
         if taken > 0 {
             flags.clear(FIRST | INCOMPLETE);
-        } else if is_any {
-            flags.clear(FIRST);
         }
 
         if pending {
             flags.clear(INCOMPLETE);
             flags.set(PENDING);
         } else if !flags.any(INCOMPLETE) {
-            if !flags.any(FIRST) {
-                self.state.message = context.clock.tick();
-            }
-            flags.set(INCOMPLETE | RETIME);
+            self.state
+                .begin_message(context.clock.tick(), context.config);
         }
     }
 

@@ -126,6 +126,11 @@ impl<P: Protocol> Session<P> {
         }
     }
 
+    /// Returns whether the peer owes its first message.
+    pub(crate) fn owes_first(&self) -> bool {
+        self.protocol.0.owes_first(self.state.flags.any(FIRST))
+    }
+
     /// Tells the protocol inside that the output has fallen to the low mark.
     pub(crate) fn handle_resumed(&mut self, context: &Context<'_>) {
         self.state.flags.clear(WANTED);
@@ -270,7 +275,7 @@ impl<'a> Transport<'a> {
 
     /// Returns whether the peer owes its first message, and has a deadline for it.
     pub(crate) fn awaits_first(&self) -> bool {
-        self.state.flags.any(FIRST) && self.limits().first_message_timeout.is_some()
+        self.state.is_first(self.context.config)
     }
 
     /// Makes `client` the address of the session's peer. The driver learns of it after the call.

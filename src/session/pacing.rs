@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::Deadline;
 use crate::session::clock::Tick;
 use crate::session::pace::{Rate, Window};
-use crate::session::state::{BLOCKED, EOF, FIRST, INCOMPLETE, OPENING, PENDING, STALLED, State};
+use crate::session::state::{BLOCKED, EOF, INCOMPLETE, OPENING, PENDING, STALLED, State};
 
 impl State {
     /// Returns when the rates are to be looked at. Begins to measure what was not measured before.
@@ -26,7 +26,7 @@ impl State {
         self.measure(now);
 
         let (received, sent) = (self.received, self.sent);
-        let of_message = match self.flags.any(FIRST) {
+        let of_message = match self.is_first(config) {
             true => Deadline::FirstMessage,
             false => Deadline::Message,
         };

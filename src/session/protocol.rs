@@ -429,6 +429,14 @@ pub trait Protocol {
         let _ = (from, to);
     }
 
+    /// Asked when the server shuts down: returns whether the peer owes its first message, which a layer
+    /// knows better than the session outside (`outside`). Only protocols that hold other protocols need
+    /// it.
+    #[doc(hidden)]
+    fn owes_first(&self, outside: bool) -> bool {
+        outside
+    }
+
     /// Called before a deadline, or a lack of memory or room, ends the connection: a layer writes its
     /// end mark. Only protocols that hold other protocols need it.
     #[doc(hidden)]
@@ -516,6 +524,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn catch_up(&mut self, from: Tick, to: Tick) {
         (**self).catch_up(from, to);
+    }
+
+    fn owes_first(&self, outside: bool) -> bool {
+        (**self).owes_first(outside)
     }
 
     fn write_end_mark(&mut self, transport: &mut Transport<'_>) {

@@ -458,8 +458,8 @@ impl State {
         }
 
         let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF | OPENING);
-        let first = owed && self.flags.any(FIRST);
-        let begun = owed && self.flags.any(INCOMPLETE) && !self.flags.any(FIRST);
+        let first = owed && self.is_first(config);
+        let begun = owed && self.flags.any(INCOMPLETE) && !first;
         let idle = !waits && !self.flags.any(PAUSED | NESTED);
         let stalled = self.flags.any(STALLED);
 
@@ -489,6 +489,21 @@ impl State {
         running
             .filter_map(|(_, since, timeout, deadline)| Some((since.after(timeout?), deadline)))
             .min_by_key(|(at, _)| *at)
+    }
+
+    /// Notes that the peer owes the rest of a message from now on. The first one's time runs since the
+    /// connection was made.
+    pub(super) fn begin_message(&mut self, now: Tick, config: &Config) {
+        if !self.is_first(config) {
+            self.message = now;
+        }
+        self.flags.set(INCOMPLETE | RETIME);
+    }
+
+    /// Returns whether the peer owes its first message, and has a deadline of its own for it. Without one,
+    /// the first message has that of any other.
+    pub(super) fn is_first(&self, config: &Config) -> bool {
+        self.flags.any(FIRST) && self.limits(config).first_message_timeout.is_some()
     }
 
     /// Notes that the peer took output, all of which was in the buffer. Returns true if the protocol can

@@ -14,19 +14,11 @@ const QUESTION_MOST: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Admin {
     source: Source,
-    has_answered: bool,
-    /// The server ends, and so does the connection after an answer.
-    is_leaving: bool,
 }
 
 impl Admin {
     pub(super) fn framed(source: Source) -> Framed<Self> {
-        let admin = Self {
-            source,
-            has_answered: false,
-            is_leaving: false,
-        };
-        Framed::new(Lines::new(QUESTION_MOST), admin)
+        Framed::new(Lines::new(QUESTION_MOST), Self { source })
     }
 }
 
@@ -40,20 +32,7 @@ impl FrameProtocol for Admin {
     ) -> Result<(), ProtocolError> {
         let question: Question = serde_json::from_slice(line)
             .map_err(|error| ProtocolError::malformed(format!("not a question: {error}")))?;
-        self.has_answered = true;
-        send(&self.source.ask(&question), frames)?;
-        if self.is_leaving {
-            frames.transport().close();
-        }
-        Ok(())
-    }
-
-    /// A client that has just connected gets an answer: its question is on its way.
-    fn shutdown_requested(&mut self, frames: &mut FrameTransport<'_, Lines>) {
-        self.is_leaving = true;
-        if self.has_answered {
-            frames.transport().close();
-        }
+        send(&self.source.ask(&question), frames)
     }
 
     fn input_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, Lines>) {
@@ -106,22 +85,6 @@ mod tests {
             "{\"unknown\":\"no open connection has the id 7\"}"
         );
         assert!(session.reason().is_none());
-    }
-
-    #[test]
-    fn whoever_has_connected_before_the_end_gets_an_answer() {
-        let mut early = session();
-        early.shutdown();
-        assert!(early.reason().is_none());
-        early.receive(b"{\"do\":\"stats\"}\n{\"do\":\"stats\"}\n");
-        let sent = String::from_utf8(early.sent()).expect("text");
-        assert_eq!(sent.lines().count(), 1, "{sent}");
-        assert!(early.reason().is_some());
-
-        let mut idle = session();
-        idle.receive(b"{\"do\":\"stats\"}\n");
-        idle.shutdown();
-        assert!(idle.reason().is_some());
     }
 
     /// What follows such a line, as the body of a request that a page made a browser send, has no effect.

@@ -92,6 +92,7 @@ fn side_config() -> Config {
         max_buffered: 2 * ANSWER_MOST,
         raise_descriptor_limit: false,
         drain_timeout: Some(ENDS_WITHIN),
+        drain_grace: ENDS_WITHIN,
         limits: Limits {
             first_message_timeout: Some(Duration::from_secs(10)),
             message_timeout: Some(Duration::from_secs(10)),

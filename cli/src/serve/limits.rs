@@ -133,6 +133,9 @@ limits! {
             connect_timeout: Timeout, "DURATION";
             /// How long a shutdown waits before it ends the connections still open; 0: no limit
             drain_timeout: Timeout, "DURATION";
+            /// How long after it was accepted a connection still gets to send its first message when the
+            /// server shuts down; 0: no time
+            drain_grace: Span, "DURATION";
         }
         "Sockets" {
             /// The most connections that the system queues for one listener before they are accepted

@@ -66,6 +66,8 @@ pub(crate) struct Blocking<'a, S, P> {
     finished: bool,
     /// What is left of the drain, while one is on.
     drain: Option<Drain>,
+    /// The drain is the whole server's, which waits for a first message.
+    waits_for_first: bool,
     /// When the drain times out, once the session knows of the shutdown.
     drained: Option<Tick>,
 }
@@ -93,6 +95,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
             hung_up: false,
             finished: false,
             drain: None,
+            waits_for_first: false,
             drained: None,
         }
     }
@@ -163,6 +166,7 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
             let timeout = self.config.drain_timeout;
             self.drained = timeout.map(|timeout| self.clock.tick().after(timeout));
             self.drain = Some(Drain::new());
+            self.waits_for_first = !is_asked;
         }
 
         if self.drain.is_some() {
@@ -176,6 +180,10 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
     /// Takes input that has already arrived, then asks the session to finish.
     #[cold]
     fn drain(&mut self) {
+        let context = context(&self.clock, self.config, &self.stream);
+        if self.waits_for_first && self.session.is_fresh(&context) {
+            return;
+        }
         let dry = !self.session.wants_input() || !self.stream.has_input();
         let session = &self.session;
         if self
@@ -423,8 +431,11 @@ impl<'a, S: BlockingStream, P: Protocol> Blocking<'a, S, P> {
     fn until_deadline(&mut self) -> Option<Duration> {
         let context = context(&self.clock, self.config, &self.stream);
         let deadline = self.session.deadline(&context);
+        let waits = self.drain.is_some() && self.waits_for_first;
+        let fresh = waits.then(|| self.session.fresh_until(self.config));
         self.now();
-        let at = deadline.into_iter().chain(self.drained).min();
+        let until = self.drained.into_iter().chain(fresh.flatten());
+        let at = deadline.into_iter().chain(until).min();
         at.map(|at| at.since(self.clock.tick()).max(WAIT_LEAST))
     }
 

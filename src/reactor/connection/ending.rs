@@ -11,8 +11,8 @@ use crate::net::Net;
 use crate::reactor::connection::{Aside, Connection};
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{
-    ABORT, CONNECTING, DRAINING, ENDED, ERROR, FINISHED, HOLDING, LINGERING, Next, READABLE,
-    RETIME, WRITABLE,
+    ABORT, AWAITED, CONNECTING, DRAINING, ENDED, ERROR, FINISHED, HOLDING, LINGERING, Next,
+    READABLE, RETIME, WRITABLE,
 };
 use crate::reactor::token::NOBODY;
 use crate::session::{Context, Linger, Protocol};
@@ -83,7 +83,7 @@ impl<S, P: Protocol> Connection<S, P> {
 
     /// Returns whether the connection is open, and nothing of its end has begun.
     pub(in crate::reactor) fn can_leave(&self) -> bool {
-        let ends = CONNECTING | DRAINING | ENDED | ERROR | FINISHED | LINGERING;
+        let ends = AWAITED | CONNECTING | DRAINING | ENDED | ERROR | FINISHED | LINGERING;
         !self.readiness.any(ends) && self.session.peer().listener().is_some()
     }
 

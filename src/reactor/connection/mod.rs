@@ -16,8 +16,9 @@ use crate::error::{CloseReason, Deadline};
 use crate::net::Net;
 use crate::reactor::hub::Hub;
 use crate::reactor::readiness::{
-    AFTER, BEFORE, CONNECTING, DEFERRED, DRAINING, DUE, ENDED, ERROR, FINISHED, HANDSHAKE, HANGUP,
-    LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, STIRRED, WOKEN, WRITABLE,
+    AFTER, AWAITED, BEFORE, CONNECTING, DEFERRED, DRAINING, DUE, ENDED, ERROR, FINISHED, HANDSHAKE,
+    HANGUP, LINGERING, Next, QUEUED, READABLE, RETIME, RETRY, Readiness, SOON, STIRRED, WOKEN,
+    WRITABLE,
 };
 use crate::reactor::token::SLOT_MASK;
 use crate::session::{
@@ -191,7 +192,7 @@ impl<S, P: Protocol> Connection<S, P> {
         if goes_on {
             self.receive(hub, context, write_most);
             if self.readiness.any(AFTER) {
-                self.attend(context);
+                self.attend(hub, context);
             }
             self.send(hub, context, write_most);
         }
@@ -593,12 +594,23 @@ impl<S, P: Protocol> Connection<S, P> {
 
     /// Does what comes between reading and writing: deadlines and the news of a shutdown.
     #[cold]
-    fn attend(&mut self, context: &Context<'_>) {
+    fn attend<N>(&mut self, hub: &Hub<'_, N>, context: &Context<'_>) {
+        // A connection that is ended by itself does not wait.
+        let is_fresh = hub.draining && self.session.is_fresh(context);
+        if self.readiness.any(AWAITED) && !is_fresh {
+            self.readiness.clear(AWAITED);
+            self.readiness.set(DRAINING);
+        }
+
         if self.readiness.any(DRAINING) && !self.readiness.any(SOON) {
             let dry = !self.readiness.any(READABLE) || !self.session.wants_input();
             if self.drain.is_over(dry, &self.session) {
                 self.readiness.clear(DRAINING);
-                self.session.handle_shutdown(context);
+                if is_fresh {
+                    self.readiness.set(AWAITED | RETIME);
+                } else {
+                    self.session.handle_shutdown(context);
+                }
             }
         }
 
@@ -629,6 +641,8 @@ impl<S, P: Protocol> Connection<S, P> {
                 .take(RETRY)
                 .then(|| now.after(hub.env.config.accept_pause));
             let ends = self.session.is_closing() && !self.session.has_output();
+            let fresh = self.readiness.any(AWAITED);
+            let fresh = fresh.then(|| self.session.fresh_until(&hub.env.config));
             if self.session.is_aborted() {
                 // The protocol panicked when asked for its deadline: what the session held is gone.
                 self.hold(hub);
@@ -637,6 +651,7 @@ impl<S, P: Protocol> Connection<S, P> {
                 .into_iter()
                 .chain(retry)
                 .chain(ends.then_some(now))
+                .chain(fresh.flatten())
                 .min()
         };
 

@@ -256,11 +256,15 @@ fn who_was_connected_before_the_shutdown_is_served() {
 fn who_connects_just_before_the_shutdown_is_served() {
     for model in Model::ALL {
         for _ in 0..60 {
-            let server = ModelServer::new(model, &[TCP], timeless(), |_: &Peer| Some(Echo));
+            // With no grace, a shutdown ends sessions whose peer has not said anything yet.
+            let config = Config {
+                drain_grace: Duration::ZERO,
+                ..timeless()
+            };
+            let server = ModelServer::new(model, &[TCP], config, |_: &Peer| Some(Echo));
             let clients = [server.client(), server.client()];
             server.handle.shutdown();
             for mut client in clients {
-                // A shutdown ends sessions whose peer has not said anything yet.
                 let end = read_to(&mut client);
                 assert_eq!(end, (Vec::new(), End::Eof), "{model:?}");
             }

@@ -11,7 +11,7 @@ use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::{Echo, Hello};
 use serveloop::{Actions, Config, Factory, Limits, Peer, Server, ShutdownHandle};
 
-use crate::support::model_server::Model;
+use crate::support::model_server::{Model, ModelServer};
 use crate::support::probe::{Log, Probe};
 use crate::support::{
     PATIENCE, Serving, client, echoes, expect, millis, noise, read_to_end, seconds,
@@ -136,7 +136,7 @@ fn from_inside_a_handler() {
 
 #[test]
 fn from_the_factory() {
-    struct Impatient;
+    struct Impatient(bool);
     impl Factory for Impatient {
         type Protocol = Echo;
 
@@ -145,14 +145,49 @@ fn from_the_factory() {
         }
 
         fn service_actions(&mut self, actions: &mut Actions<'_, Echo>) {
-            if actions.statistics().accepted == 1 {
+            if actions.statistics().accepted == 1 && !self.0 {
+                self.0 = true;
                 actions.shutdown();
             }
         }
     }
-    let mut serving = Serving::tcp(Config::default(), Impatient);
+    let mut serving = Serving::tcp(Config::default(), Impatient(false));
     assert_eq!(read_to_end(&mut serving.client()), b"");
     assert_eq!(serving.join().closed_by_shutdown, 1);
+}
+
+/// A first message that is still on its way when the shutdown begins is answered, in every model.
+#[test]
+fn a_first_message_that_is_on_its_way_is_answered() {
+    for model in Model::ALL {
+        let config = Config {
+            drain_grace: seconds(60),
+            drain_timeout: Some(seconds(120)),
+            ..Config::default()
+        };
+        let server = ModelServer::new(model, &["tcp://127.0.0.1:0"], config, |_: &Peer| Some(Echo));
+        let mut late = server.client();
+        server.handle.shutdown();
+        late.write_all(b"hello").unwrap();
+        assert_eq!(read_to_end(&mut late), b"hello", "{model:?}");
+        assert_eq!(server.end().closed_by_shutdown, 1, "{model:?}");
+    }
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_first_message_longer_than_the_grace() {
+    for model in Model::ALL {
+        let config = Config {
+            drain_grace: millis(50),
+            drain_timeout: None,
+            ..Config::default()
+        };
+        let server = ModelServer::new(model, &["tcp://127.0.0.1:0"], config, |_: &Peer| Some(Echo));
+        let mut silent = server.client();
+        server.handle.shutdown();
+        assert_eq!(read_to_end(&mut silent), b"", "{model:?}");
+        assert_eq!(server.end().closed_by_shutdown, 1, "{model:?}");
+    }
 }
 
 /// Clients that connected before the shutdown are served, although they were not accepted yet.

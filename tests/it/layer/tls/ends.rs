@@ -9,6 +9,7 @@ use serveloop::layer::proxy::Proxy;
 use serveloop::layer::tls::{Tls, TlsInfo, rustls};
 use serveloop::layer::{Prefaced, layered};
 use serveloop::net::NetworkList;
+use serveloop::protocols::Echo;
 use serveloop::{Address, Config, Limits, Peer, Protocol, Result, Transport};
 
 use crate::layer::tls::certificates;
@@ -36,10 +37,14 @@ impl Protocol for Words {
 
 /// A client after its handshake.
 fn connect(to: &Address) -> StreamOwned<ClientConnection, TcpStream> {
+    over(client(to))
+}
+
+fn over(socket: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
     let config = certificates::rustls_client(rustls::ALL_VERSIONS);
     let name = "localhost".try_into().unwrap();
     let tls = ClientConnection::new(config.into(), name).unwrap();
-    let mut stream = StreamOwned::new(tls, client(to));
+    let mut stream = StreamOwned::new(tls, socket);
     stream.flush().unwrap();
     stream
 }
@@ -132,6 +137,40 @@ fn shedding_and_the_end_of_a_drain_have_close_notify_too() {
         let statistics = server.join();
         assert_eq!(ending.join().unwrap(), "!, closed", "{model:?}");
         assert_eq!(statistics.closed_timeout_drain, 1, "{model:?}");
+    }
+}
+
+/// Its handshake comes before the first message, and may be on its way as well.
+#[test]
+fn a_first_message_inside_tls_is_answered_in_a_shutdown() {
+    for model in Model::ALL {
+        for has_opened in [false, true] {
+            let tls = certificates::server("localhost").build().unwrap();
+            let factory = layered(
+                move |_: &Peer| Some(Tls::server(&tls)),
+                |_: &Peer, _: &TlsInfo| Some(Echo),
+            );
+            let config = Config {
+                drain_grace: seconds(60),
+                drain_timeout: Some(seconds(120)),
+                ..Config::default()
+            };
+            let server = ModelServer::new(model, &[TCP], config, factory);
+            let mut late = if has_opened {
+                let stream = connect(&server.addresses[0]);
+                server.handle.shutdown();
+                stream
+            } else {
+                let socket = client(&server.addresses[0]);
+                server.handle.shutdown();
+                over(socket)
+            };
+            late.write_all(b"hello").unwrap();
+            let mut got = Vec::new();
+            late.read_to_end(&mut got).unwrap();
+            assert_eq!(got, b"hello", "{model:?}, opened before: {has_opened}");
+            assert_eq!(server.end().closed_by_shutdown, 1, "{model:?}");
+        }
     }
 }
 
