@@ -23,6 +23,10 @@ pub(super) struct Served {
     pub(super) files: Vec<String>,
     /// The addresses of its listeners, by their numbers.
     pub(super) addresses: Vec<String>,
+    /// How it serves the connections of each: those of the old process go on if it served them so too.
+    /// Empty if no open connection can be taken over.
+    #[serde(default)]
+    pub(super) ways: Vec<String>,
 }
 
 /// Descriptors that a process is started with.

@@ -145,7 +145,7 @@ impl Restarts {
         };
         // Before a client or a manager knows of this process, and asks it to be replaced.
         self.0.takes_over.store(true, Ordering::SeqCst);
-        let connections = word.ready(self.0.setting.open());
+        let connections = word.ready(self.0.setting.open(), self.0.setting.ways_by_listener());
         let written = self.0.pid_file.as_ref().map(PidFile::write);
         if let Some(Err(error)) = written {
             log::warn!(target: TARGET, "{error}");
@@ -382,6 +382,10 @@ impl Restarts {
             if socket.listener() == listeners.len() {
                 let address = socket.address().to_string();
                 let there = served.addresses.iter().position(|it| *it == address);
+                // Another protocol would make nothing of what a client has begun with this one.
+                let way = setting.way(listeners.len());
+                let is_same = |there: &usize| way.is_some() && served.ways.get(*there) == way;
+                let there = there.filter(is_same);
                 listeners.push(there.and_then(|there| u16::try_from(there).ok()));
             }
         }

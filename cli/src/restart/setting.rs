@@ -23,6 +23,9 @@ pub(crate) struct Setting {
     /// The number of each listener's place, and the names of the places.
     pub(crate) places: Vec<usize>,
     pub(crate) names: Vec<PlaceName>,
+    /// How the connections of each place are served: by which protocol, behind what. Empty if they cannot
+    /// move from process to process.
+    pub(crate) ways: Vec<String>,
     /// The listeners of the small server for pages and administrators.
     pub(crate) side: Option<SideListeners>,
     pub(crate) handle: ShutdownHandle,
@@ -61,6 +64,18 @@ impl Setting {
     pub(super) fn open(&self) -> impl Iterator<Item = &OpenSockets> {
         let side = self.side.iter().map(|side| &side.sockets);
         [&self.sockets].into_iter().chain(side)
+    }
+
+    /// Returns how the connections of a listener are served, if they can move.
+    pub(super) fn way(&self, listener: usize) -> Option<&String> {
+        self.ways.get(*self.places.get(listener)?)
+    }
+
+    /// Returns how the connections of all listeners are served, if they can move.
+    pub(super) fn ways_by_listener(&self) -> Vec<String> {
+        let all = 0..self.places.len();
+        all.filter_map(|listener| self.way(listener).cloned())
+            .collect()
     }
 
     /// Returns copies of all sockets that are handed on, with where they belong. Those of the small server

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serveloop::layer::proxy::Proxy;
 use serveloop::{Address, Config, Server};
 
 use crate::failure::Failure;
@@ -35,7 +36,7 @@ use crate::serve::limits::Limits;
 use crate::serve::per_peer::GivenPerPeer;
 use crate::serve::proxies::ProxyOptions;
 use crate::serve::record::RecordOptions;
-use crate::serving::{BoundServer, Execution, OfPlaces, statistics_line};
+use crate::serving::{BoundServer, Execution, ListenerTls, OfPlaces, statistics_line};
 use crate::settings::Expanded;
 use crate::signals::Signals;
 use crate::unblocked::write_at_once;
@@ -289,6 +290,9 @@ impl Serve {
         places.reload_at_hangup(notifier.clone(), again);
         // What was passed is open as long as the server listens, and no longer.
         drop(places.listens);
+        if self.execution.has_loops() {
+            setting.ways = ways(self.protocol.name(), &places.doors, &places.tls);
+        }
         (setting.names, setting.notifier) = (places.names, notifier.clone());
 
         let (restarts, ending) = Restarts::new(setting, &self.restart)?;
@@ -334,6 +338,7 @@ impl Serve {
             sockets: server.open_sockets(),
             places: server.places().to_vec(),
             names: Vec::new(),
+            ways: Vec::new(),
             side: side.listeners(),
             handle: server.shutdown_handle(),
             leaving: signals.leaving(),
@@ -385,6 +390,16 @@ impl Serve {
             false => vec![PASSED_LISTEN.to_owned()],
         }
     }
+}
+
+/// Returns how the connections of each place are served.
+fn ways(protocol: &str, doors: &[Option<Proxy>], tls: &[Option<ListenerTls>]) -> Vec<String> {
+    let way = |(door, tls): (&Option<Proxy>, &Option<ListenerTls>)| {
+        let door = door.as_ref().map_or("", |_| " with a header of a proxy");
+        let tls = tls.as_ref().map_or("", |_| " in TLS");
+        format!("{protocol}{door}{tls}")
+    };
+    doors.iter().zip(tls).map(way).collect()
 }
 
 /// Returns whether the server drops replies that are longer than their datagram at one of

@@ -13,6 +13,7 @@ use crate::reactor::connections::Connections;
 use crate::reactor::datagram::{Sessions, answer_on_loop};
 use crate::reactor::hub::Hub;
 use crate::reactor::model::Model;
+use crate::reactor::token::SLOT_MASK;
 use crate::session::DATAGRAM_MOST;
 use crate::session::{Admitted, Connect, Factory, Refusal, Session, Tick, Ticket, catch};
 use crate::sys::{DescriptorLimit, spare_descriptors};
@@ -95,9 +96,14 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
 
         let id = self.hub.net.next_id();
         let peer = Peer::new(address, Some(listener)).with_id(id);
-        let has_place = self.model.is_none() && self.hub.env.has_listener(listener);
-        let protocol = has_place.then(|| self.protocol_for(&peer)).flatten();
+        // It was accepted before whoever has come here since, so no limit refuses it.
+        let has_place = self.model.is_none()
+            && self.hub.env.has_listener(listener)
+            && self.connections.len() < SLOT_MASK;
+        let protocol = has_place.then(|| self.admit(&peer)).flatten();
         let Some(protocol) = protocol else {
+            let problem = format_args!("{peer}: cannot go on in this process");
+            self.hub.warn_of(&peer, "taken over", problem);
             return self.hub.net.close(stream, false);
         };
         log::debug!(
@@ -374,6 +380,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             return self.refuse(peer, Refusal::MaxPerPeer);
         }
 
+        self.admit(peer)
+    }
+
+    /// Asks for a protocol for a connection that has a place.
+    fn admit(&mut self, peer: &Peer) -> Option<F::Protocol> {
         let Some(built) = self.build(peer) else {
             self.hub.effects.statistics.refused_by_panic += 1;
             return self.refuse(peer, Refusal::Panicked);

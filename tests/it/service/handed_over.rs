@@ -118,6 +118,33 @@ impl<P: Protocol, B: FnMut(&Peer) -> Option<P>> Place<P, B> {
 
 const LOCAL: &str = "tcp://127.0.0.1:0";
 
+/// Others may have come to the new process before, up to its limits.
+#[test]
+fn connections_that_come_are_within_no_limit() {
+    let build = |_: &Peer| Some(Echo);
+    let mut old = Place::new(LOCAL, Config::default(), build);
+    let mut clients: Vec<_> = (0..3).map(|_| old.client()).collect();
+    let narrow = Config {
+        max_connections: 1,
+        max_per_peer: 1,
+        limit_loopback: true,
+        ..Config::default()
+    };
+    let mut new = Place::new(LOCAL, narrow, build);
+    let newcomer = new.client();
+
+    new.adopt(old.leave());
+    assert_eq!(new.reactor.connections(), 4);
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+        new.turn();
+        expect(client, b"hello");
+    }
+    drop((clients, newcomer));
+    new.turn();
+    new.is_balanced();
+}
+
 #[test]
 fn an_echo_goes_on_with_what_waits_on_both_sides() {
     let small = || Config {

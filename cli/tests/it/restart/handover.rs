@@ -261,18 +261,29 @@ fn connections_of_a_listener_that_is_gone_stay() {
     site.end();
 }
 
-/// A version that knows nothing of the state of its predecessor refuses the connection, and lives.
+/// What a client has begun with one protocol is nothing for another, nor for one that waits for the header
+/// of a proxy, nor for a process without a loop.
 #[test]
-fn another_protocol_ends_the_connections_that_it_does_not_know() {
+fn connections_that_would_be_served_in_another_way_stay() {
     let listen = ["--listen", "tcp://127.0.0.1:0"];
-    let mut site = Site::new(&[&["echo", "--handover"][..], &listen].concat());
-    let mut client = site.served.connect();
-    assert!(client.echoes());
-    site.change("discard --handover --listen tcp://127.0.0.1:0");
-    site.restart();
-    client.expect_cut();
-    assert_eq!(site.old_ends().code(), Some(0));
-    site.signal(Signal::TERM);
+    let others = [
+        "discard --handover",
+        "echo --proxy required --trust 127.0.0.1",
+        "echo --model threaded",
+    ];
+    for other in others {
+        let mut site = Site::new(&[&["echo", "--handover"][..], &listen].concat());
+        let mut client = site.served.connect();
+        assert!(client.echoes());
+        site.change(&format!("{other} --listen tcp://127.0.0.1:0"));
+        site.restart();
+        site.served
+            .logged("0 open connections go on in the new process");
+        assert!(client.echoes(), "{other}");
+        drop(client);
+        assert_eq!(site.old_ends().code(), Some(0), "{other}");
+        site.signal(Signal::TERM);
+    }
 }
 
 #[test]
