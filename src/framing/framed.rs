@@ -495,6 +495,7 @@ impl<P: FrameProtocol> Protocol for Framed<P> {
 
     fn posted(&mut self, post: &Post, transport: &mut Transport<'_>) {
         self.call(transport, |protocol, frames| protocol.posted(post, frames));
+        self.tell_late_end(transport);
     }
 
     fn deadline_passed(&mut self, deadline: Deadline, transport: &mut Transport<'_>) {

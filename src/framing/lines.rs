@@ -5,7 +5,8 @@ use crate::framing::search::{checked_length, find_byte, find_from};
 use crate::framing::{Decoder, Encoder, Frame};
 
 /// Lines that end with LF or CRLF. A protocol receives them without the ending, and LF is added to
-/// lines that it sends. NUL, and a CR elsewhere, are ordinary bytes. No encoding is assumed.
+/// lines that it sends. NUL, and a CR elsewhere, are ordinary bytes; a CR at the end of a line that is sent
+/// becomes a part of its ending. No encoding is assumed.
 ///
 /// ```
 /// use serveloop::framing::{Decoder, Lines};

@@ -195,6 +195,9 @@ where
             "a layer returned plain bytes after the end of the stream"
         );
         match plain {
+            plain if transport.peer().is_datagram() => self.call(transport, |session, context| {
+                session.handle_unwrapped_datagram(&plain, context);
+            }),
             Cow::Owned(plain) => self.call_with(plain, transport, |session, plain, context| {
                 session.handle_data(plain, context);
             }),

@@ -269,6 +269,8 @@ impl<P: Protocol> Protocol for RateLimited<P> {
         }
 
         let taken = take(&mut self.protocol, &data[..allowed], transport)?;
+        // What is expected would be read at any rate.
+        transport.expect_nothing();
         if let Some(bucket) = &mut self.bytes {
             bucket.spend((allowed - self.shown.min(allowed)) as u64, now);
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::{CloseReason, Deadline, DeliveryError, ProtocolError};
 use crate::framing::{FrameProtocol, Framed};
-use crate::session::{Ended, Post, Protocol, Tick, Transport, take};
+use crate::session::{Ended, Post, Protocol, Tick, Transport, take, take_datagram};
 
 /// A protocol, or frame protocol, that can hand its connection over.
 pub trait Upgrade {
@@ -145,6 +145,25 @@ impl<A: Protocol + Upgrade> Upgradable<A> {
     }
 }
 
+impl<A: Protocol + Upgrade> Upgradable<A> {
+    /// Hands over if the first protocol says so after a call in which it left `rest` bytes. Returns whether
+    /// they are to be shown to the next one at once, which is so if it `has_taken` none.
+    fn shows_again(
+        &mut self,
+        rest: usize,
+        has_taken: bool,
+        transport: &mut Transport<'_>,
+    ) -> Result<bool, ProtocolError> {
+        if !self.switch(transport)? || rest == 0 {
+            return Ok(false);
+        }
+        if !A::MAY_FOLLOW_AT_ONCE {
+            return Err(too_early());
+        }
+        Ok(!has_taken && !transport.is_blocked())
+    }
+}
+
 fn too_early() -> ProtocolError {
     ProtocolError::malformed("bytes came before the next protocol had begun")
 }
@@ -165,17 +184,10 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
             Stage::First(first) => take(first, data, transport)?,
         };
 
-        let switched = self.switch(transport)?;
-        if !switched || taken == data.len() {
-            return Ok(taken);
+        match self.shows_again(data.len() - taken, taken > 0, transport)? {
+            true => self.data_received(data, transport),
+            false => Ok(taken),
         }
-        if !A::MAY_FOLLOW_AT_ONCE {
-            return Err(too_early());
-        }
-        if taken > 0 || transport.is_blocked() {
-            return Ok(taken);
-        }
-        self.data_received(data, transport)
     }
 
     fn datagram_received(
@@ -183,9 +195,14 @@ impl<A: Protocol + Upgrade> Protocol for Upgradable<A> {
         data: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<usize, ProtocolError> {
-        match &mut self.0 {
-            Stage::Next(next) => next.datagram_received(data, transport),
-            Stage::First(_) => self.data_received(data, transport),
+        let first = match &mut self.0 {
+            Stage::Next(next) => return next.datagram_received(data, transport),
+            Stage::First(first) => first,
+        };
+        let taken = take_datagram(first, data, transport)?;
+        match self.shows_again(data.len() - taken, taken > 0, transport)? {
+            true => self.datagram_received(data, transport),
+            false => Ok(taken),
         }
     }
 

@@ -107,9 +107,8 @@ impl Relay {
         let sent = transport.write_some(&mine.output);
         mine.output.drain(..sent);
         transport.charge(mine.output.len());
-        if sent > 0 || ends || !data.is_empty() {
-            wake(other);
-        }
+        let wakes = sent > 0 || ends || !data.is_empty();
+        let waker = other.waker.clone().filter(|_| wakes);
 
         if other.output.len() < transport.limits().high_water {
             transport.resume_reading();
@@ -126,6 +125,10 @@ impl Relay {
                 transport.finish();
             }
         }
+
+        // Unlock first, because a driver may run its sessions in its wake.
+        drop(sides);
+        waker.iter().for_each(Waker::wake);
     }
 }
 

@@ -385,7 +385,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         let nobody = nobody && self.requests.connects.is_empty();
         let nobody = nobody && self.postponed.is_empty();
         let nobody = nobody && self.model.as_ref().is_none_or(|model| model.len() == 0);
-        let asked = || self.requests.again.is_some() || self.factory_deadline().is_some();
+        let asked = || self.requests.again.is_some() || self.ask_factory().flatten().is_some();
         let ends = self.shutdown.has_begun() || self.is_retired;
         nobody && self.listeners.is_empty() && (ends || !asked())
     }
@@ -418,7 +418,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
         self.now();
         self.ended = self.env.clock.tick();
-        self.patience(self.factory_deadline())
+        self.patience(self.ask_factory().flatten())
     }
 
     /// Returns the loop's counters.

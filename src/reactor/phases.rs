@@ -237,10 +237,17 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
     /// Returns when the factory is to be told that its time has come.
     #[inline]
-    pub(super) fn factory_deadline(&self) -> Option<Tick> {
-        // A factory that panics here is not asked again before the next turn.
-        let at = catch(|| self.factory.poll_timeout()).flatten()?;
-        Some(self.env.clock.tick_of(at).max(self.next_tick))
+    fn factory_deadline(&mut self) -> Option<Tick> {
+        let asked = self.ask_factory();
+        self.effects.statistics.panics += u64::from(asked.is_none());
+        asked.flatten()
+    }
+
+    /// Works like `factory_deadline`, and counts no panic. The outer `None` means that there was one.
+    #[inline]
+    pub(super) fn ask_factory(&self) -> Option<Option<Tick>> {
+        let at = catch(|| self.factory.poll_timeout())?;
+        Some(at.map(|at| self.env.clock.tick_of(at).max(self.next_tick)))
     }
 
     /// Measures how long the turn's work took. A slow turn is blamed on a connection only if it

@@ -139,6 +139,12 @@ impl Readiness {
         self.queue()
     }
 
+    /// Records that its deadline may have become earlier, for a reason outside of it.
+    pub(super) fn note_retime(&mut self) -> bool {
+        self.0.set(RETIME);
+        self.queue()
+    }
+
     /// Marks the connection as queued. Returns true if it was not, and now has to be put in the
     /// queue.
     #[inline]

@@ -277,6 +277,7 @@ impl Topic {
             let post = Post::new(Arc::clone(data), one.mailbox.clone());
             let mut woken = Vec::with_capacity(one.members.len());
 
+            let mut ended = Vec::new();
             let mut has_left = false;
             for member in &one.members {
                 if except == Some(member.id()) {
@@ -285,11 +286,13 @@ impl Topic {
                 if member.put_first(&post) {
                     woken.push(member.session());
                 } else {
-                    has_left |= !offer(member, &post, lagging, published, &mut woken);
+                    let sessions = (&mut woken, &mut ended);
+                    has_left |= !offer(member, &post, lagging, published, sessions);
                 }
             }
 
             published.sent += woken.len();
+            woken.append(&mut ended);
             wakes.push((mailbox, woken));
             if has_left {
                 one.members.retain(|member| !member.is_closed());
@@ -301,14 +304,15 @@ impl Topic {
 }
 
 /// Offers a post to a member that has not got everything before. Returns false if it is none any more.
-/// Members that are to be woken are yet to be counted.
+/// Sessions that are to be woken for the post are yet to be counted; those that are to be woken because
+/// they end are not. Nobody is woken here, under the group's lock.
 #[cold]
 fn offer(
     member: &Outbox,
     post: &Post,
     lagging: Lagging,
     published: &mut Published,
-    woken: &mut Vec<usize>,
+    (woken, ended): (&mut Vec<usize>, &mut Vec<usize>),
 ) -> bool {
     let mut outcome = member.put(post);
     if outcome == Err(PostError::Full) {
@@ -316,7 +320,9 @@ fn offer(
         match lagging {
             Lagging::DropNewest => return true,
             Lagging::Close => {
-                member.abort();
+                if member.abort_without_wake() {
+                    ended.push(member.session());
+                }
                 return false;
             }
             Lagging::DropOldest => {

@@ -72,6 +72,19 @@ impl Transport<'_> {
         Ok(())
     }
 
+    /// Counts the first `count` unread bytes, which the protocol inside does not see, towards what it
+    /// expects.
+    pub(crate) fn expect_behind(&mut self, count: usize) {
+        if self.state.flags.any(EXPECTS) {
+            self.state.expected_mut().count += count;
+        }
+    }
+
+    /// Has the protocol shown what arrives, although it expects more.
+    pub(crate) fn expect_nothing(&mut self) {
+        self.state.flags.clear(EXPECTS);
+    }
+
     /// Has `data`, a part of what this call is shown and takes, handed over by value. In the next turn,
     /// before anything else is shown, [`woken`](Protocol::woken) is called, in which
     /// [`take_input`](Self::take_input) returns it. A second claim in the same call replaces the first.

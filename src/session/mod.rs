@@ -67,7 +67,7 @@ pub(crate) use self::shown::LENT_LEAST;
 pub(crate) use self::tap::Tap;
 pub(crate) use self::ticket::Ticket;
 pub use self::transport::{Context, Driver, Transport};
-pub(crate) use self::unwind::take;
+pub(crate) use self::unwind::{take, take_datagram};
 
 mod driver;
 
@@ -275,6 +275,10 @@ impl<P: Protocol> Session<P> {
             self.state.flags.set(WAITS.when(waits));
             self.tell(context, P::handle_timeout);
             self.state.flags.clear(WAITS);
+            // An end that the protocol has just said is not made one by a deadline that passed as well.
+            if self.is_closing() {
+                return;
+            }
         }
         let limit = self.state.limit(context.config, waits);
         let passed = limit.filter(|(at, _)| *at <= now);
@@ -488,7 +492,8 @@ impl<P: Protocol> Session<P> {
     #[cold]
     fn left_over(&mut self, taken: usize, pending: bool, context: &Context<'_>) {
         // What is expected is shown when it is there.
-        let pending = pending && !self.state.is_waiting(pending);
+        let waits = self.state.is_waiting(pending);
+        let pending = pending && !waits;
         let flags = &mut self.state.flags;
         if taken > 0 {
             flags.clear(FIRST | INCOMPLETE);

@@ -133,10 +133,12 @@ impl<P: Protocol> Session<P> {
 
     /// Tells the protocol inside that the output has fallen to the low mark.
     pub(crate) fn handle_resumed(&mut self, context: &Context<'_>) {
-        self.state.flags.clear(WANTED);
+        let wanted = self.state.flags.take(WANTED);
         self.state.flatten(context.config);
         let low_water = self.state.limits(context.config).low_water;
         if self.state.flags.any(WANTED) || self.is_queued() && self.state.waiting() > low_water {
+            // A source may have nothing for now, and the protocol still waits for room behind it.
+            self.state.flags.set(WANTED.when(wanted));
             return;
         }
         self.state.end_wait_for_room(context.clock.tick());

@@ -171,7 +171,19 @@ impl Outbox {
         self.end(Life::Aborting);
     }
 
+    /// Works like `abort`, without a wake. Returns whether the session is to be woken for it.
+    pub(crate) fn abort_without_wake(&self) -> bool {
+        self.begin_end(Life::Aborting)
+    }
+
     fn end(&self, state: Life) {
+        if self.begin_end(state) {
+            self.wake();
+        }
+    }
+
+    /// Returns whether the session does not know yet.
+    fn begin_end(&self, state: Life) -> bool {
         let mut inbox = self.inbox();
         let is_new = matches!(
             (inbox.state, state),
@@ -179,9 +191,8 @@ impl Outbox {
         );
         if is_new {
             inbox.state = state;
-            drop(inbox);
-            self.wake();
         }
+        is_new
     }
 
     /// Returns the connection's number: [`Peer::id`].

@@ -133,7 +133,7 @@ pub(crate) fn take<P: Protocol>(
 }
 
 /// Works like `take`, for a datagram.
-pub(super) fn take_datagram<P: Protocol>(
+pub(crate) fn take_datagram<P: Protocol>(
     protocol: &mut P,
     data: &[u8],
     transport: &mut Transport<'_>,

@@ -1,8 +1,10 @@
 //! Checks that a protocol does not depend on how its input is cut.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::address::{Address, Peer};
 use crate::config::{Config, Limits};
 use crate::error::{CloseReason, ProtocolError};
 use crate::layer::{Event, Observe, Observed};
@@ -108,7 +110,10 @@ where
 
         let recorder = Recorder { calls: Vec::new() };
         let recorded = Observed::new((self.make)(), recorder);
-        let mut session = MemorySession::with_config(recorded, config);
+        // One peer, since the protocol may tell its own number.
+        let address = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        let peer = Peer::new(address, Some(0)).with_id(1);
+        let mut session = MemorySession::with_peer(recorded, config, peer);
         if pace.slow_output {
             session.take_in_steps(3);
         }

@@ -301,7 +301,7 @@ mod tests {
     type Change = fn(&mut Config);
 
     /// Each option with a value other than its default, and its effect on the configuration.
-    const OPTIONS: [(&str, &str, Change); 51] = [
+    const OPTIONS: [(&str, &str, Change); 52] = [
         ("max-connections", "12000", |to| to.max_connections = 12_000),
         ("max-per-peer", "8", |to| to.max_per_peer = 8),
         ("limit-loopback", "true", |to| to.limit_loopback = true),
@@ -373,6 +373,7 @@ mod tests {
         ("drain-timeout", "1h", |to| {
             to.drain_timeout = Some(Duration::from_secs(3_600))
         }),
+        ("drain-grace", "0", |to| to.drain_grace = Duration::ZERO),
         ("backlog", "5", |to| to.backlog = 5),
         ("reuse-address", "false", |to| to.reuse_address = false),
         ("reuse-port", "true", |to| to.reuse_port = true),

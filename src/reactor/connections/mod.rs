@@ -179,11 +179,16 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
-    /// Queues every connection to be told of the shutdown.
+    /// Queues every connection to be told of the shutdown. One that was asked to finish before has other
+    /// deadlines now, such as for the peer's close.
     pub(super) fn note_shutdown(&mut self) {
         for (slot, connection) in self.slots.iter_mut() {
-            let is_told = connection.session().was_asked_to_finish();
-            if !is_told && connection.readiness.note_shutdown() {
+            let is_news = if connection.session().was_asked_to_finish() {
+                connection.readiness.note_retime()
+            } else {
+                connection.readiness.note_shutdown()
+            };
+            if is_news {
                 self.ready.push(token(slot, connection));
             }
         }

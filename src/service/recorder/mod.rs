@@ -41,7 +41,7 @@
 //! | 10 | `deadline_passed` | a byte: 0 connect, 1 handshake, 2 first message, 3 message, 4 idle, 5 write, 6 drain |
 //! | 11 | `input_rejected` | text |
 //! | 12 | `connection_lost` | a byte for the reason, its text, the numbers of bytes received, sent and dropped |
-//! | 13 | the protocol wrote | data |
+//! | 13 | the protocol wrote, or one of its sources was read: what waits behind a source may be sent later than it is listed | data |
 //! | 14 | it took less than it was shown | the number of bytes |
 //! | 15 | what it wants has changed | a byte: 1 closing, 2 its side is finished, 4 paused; or the sum |
 //! | 16 | the connection's record is full | |

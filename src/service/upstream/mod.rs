@@ -330,8 +330,10 @@ impl<A: Send + 'static> Chore for Shared<A> {
     fn run(self: Arc<Self>, now: Instant) -> Option<Instant> {
         let Work { told, dials, next } = self.state().run(now);
         told.deliver();
-        for number in dials {
-            let link = Link::new(Arc::clone(&self), number);
+        // All links first: if one connection's protocol cannot be made, the others are given up with theirs.
+        let link = |number| (number, Link::new(Arc::clone(&self), number));
+        let links: Vec<_> = dials.into_iter().map(link).collect();
+        for (number, link) in links {
             let dial = lock(&self.dial)(link);
             self.state().keep(number, dial);
         }

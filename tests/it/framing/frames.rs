@@ -4,10 +4,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
+use serveloop::service::{Outbox, Post};
 use serveloop::testing::MemorySession;
 use serveloop::{Address, ProtocolError, Waker};
 
 use crate::support::millis;
+use crate::support::probe::Log;
 
 /// Says what it was called with, in frames; a deadline it leaves to the default.
 #[derive(Default)]
@@ -109,5 +111,54 @@ fn names_are_resolved_and_what_is_no_address_is_named() {
     for text in ["localhost:80", "http://localhost:80"] {
         let error = resolved(text).unwrap_err();
         assert!(error.contains(text), "{error}");
+    }
+}
+
+/// Pauses until its answer is posted.
+struct Postponed(Arc<OnceLock<Outbox>>, Log);
+
+impl FrameProtocol for Postponed {
+    type Framing = Lines;
+
+    fn frame_received(
+        &mut self,
+        line: &[u8],
+        frames: &mut FrameTransport<'_, Lines>,
+    ) -> Result<(), ProtocolError> {
+        self.1.push(line.escape_ascii().to_string());
+        let _ = self.0.set(frames.transport().outbox());
+        frames.transport().pause_reading();
+        Ok(())
+    }
+
+    fn posted(&mut self, post: &Post, frames: &mut FrameTransport<'_, Lines>) {
+        let _ = frames.send_post(post);
+        frames.transport().resume_reading();
+    }
+
+    fn eof_received(
+        &mut self,
+        frames: &mut FrameTransport<'_, Lines>,
+    ) -> Result<(), ProtocolError> {
+        self.1.push("eof");
+        frames.transport().close();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_pause_that_a_post_ends_is_followed_by_the_end_of_the_stream() {
+    for input in [&b"ask\n"[..], b"ask"] {
+        let (outbox, log) = (Arc::default(), Log::default());
+        let framing = Lines::new(100).accept_unterminated();
+        let postponed = Postponed(Arc::clone(&outbox), log.clone());
+        let mut session = MemorySession::new(Framed::new(framing, postponed));
+        session.receive(input);
+        session.receive_eof();
+        outbox.get().unwrap().post(&b"answer"[..]).unwrap();
+        session.run();
+        assert_eq!(session.sent(), b"answer\n");
+        assert_eq!(log.entries(), ["ask", "eof"]);
+        assert!(session.reason().is_some());
     }
 }

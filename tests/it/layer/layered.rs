@@ -1,9 +1,11 @@
 //! Layers that break their rules or go to their limits, and what the protocol inside sees of it.
 
+use std::io::{self, ErrorKind, Read};
+
 use serveloop::layer::{Layer, Layered, Prefaced, Received, Wire};
 use serveloop::protocols::Echo;
 use serveloop::testing::{Identity, MemorySession, Scrambled};
-use serveloop::{CloseReason, Config, Limits, Peer, Protocol, Result, Transport};
+use serveloop::{CloseReason, Config, Limits, Peer, Protocol, Result, Transport, Waker};
 
 use super::From;
 use crate::support::probe::{Log, Probe};
@@ -267,4 +269,68 @@ fn a_client_that_is_named_inside_a_layer_is_the_peer_outside() {
         ended.peer().via().unwrap().to_string(),
         "tcp://192.0.2.1:80"
     );
+}
+
+/// Gives 64 KiB, then nothing for now, twice.
+struct InParts(u8, Waker);
+
+impl Read for InParts {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.0 += 1;
+        match self.0 {
+            1 | 3 => {
+                room.fill(b's');
+                Ok(room.len())
+            }
+            2 | 4 => {
+                self.1.wake();
+                Err(ErrorKind::WouldBlock.into())
+            }
+            _ => Ok(0),
+        }
+    }
+}
+
+/// Sends what a source makes, then the rest as there is room.
+struct Behind(Vec<u8>);
+
+impl Protocol for Behind {
+    fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        let waker = transport.waker();
+        transport.send(InParts(0, waker));
+        self.resume_writing(transport);
+        Ok(data.len())
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        let sent = transport.write_some(&self.0);
+        self.0.drain(..sent);
+        if self.0.is_empty() {
+            transport.close();
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_room_behind_a_source_is_told_of_it() {
+    fn sent(protocol: impl Protocol) -> usize {
+        let mut session = MemorySession::new(protocol);
+        session.stop_taking();
+        session.receive(b"?");
+        let mut count = 0;
+        for _ in 0..1_000 {
+            session.take(1_000);
+            session.run();
+            count += session.sent().len();
+        }
+        assert!(session.reason().is_some(), "after {count} bytes");
+        count
+    }
+
+    for length in [1, 40_000, 100_000, 200_000] {
+        let behind = || Behind(vec![b'r'; length]);
+        let plain = sent(behind());
+        let layered = Layered::new(Identity, move |_: &Peer, (): &()| Some(behind()));
+        assert_eq!(sent(layered), plain, "{length}");
+    }
 }

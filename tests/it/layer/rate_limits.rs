@@ -338,3 +338,22 @@ fn datagrams_are_shown_whole() {
     session.receive(&noise(1_000));
     assert_eq!(session.sent().len(), 1_000);
 }
+
+/// The rest of a long message is usually read as fast as it comes.
+#[test]
+fn a_long_message_comes_no_faster() {
+    let large = Config {
+        limits: Limits {
+            max_frame: 8 << 20,
+            ..timeless().limits
+        },
+        ..timeless()
+    };
+    let limit = RateLimit::new().with_bytes(1_000);
+    let mut session = MemorySession::with_config(RateLimited::new(shout(), limit), large);
+    session.receive(&4_000_000_u32.to_be_bytes());
+    for _ in 0..40 {
+        session.receive(&[0; 100_000]);
+    }
+    assert!(session.held() < 300_000, "{} bytes", session.held());
+}

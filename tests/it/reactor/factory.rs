@@ -183,3 +183,32 @@ fn a_factory_that_panics_goes_on() {
     assert_eq!(statistics.refused_by_panic, 1);
     assert!(entries.entries().contains(&"refused: Panicked".to_owned()));
 }
+
+#[test]
+fn a_panic_when_it_is_asked_for_its_time_is_counted() {
+    struct Broken(u32);
+
+    impl Factory for Broken {
+        type Protocol = Echo;
+
+        fn build_protocol(&mut self, _: &Peer) -> Option<Echo> {
+            None
+        }
+
+        fn poll_timeout(&self) -> Option<Instant> {
+            panic_quietly()
+        }
+
+        fn service_actions(&mut self, actions: &mut Actions<'_, Echo>) {
+            self.0 += 1;
+            if self.0 == 3 {
+                actions.shutdown();
+            }
+            actions.call_again(Duration::ZERO);
+        }
+    }
+
+    let mut reactor = Reactor::new(Broken(0), timeless()).unwrap();
+    reactor.run().unwrap();
+    assert!(reactor.statistics().panics >= 3);
+}

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::{Echo, Hello};
+use serveloop::service::monitor::Query;
 use serveloop::{Actions, Config, Factory, Limits, Peer, Server, ShutdownHandle};
 
 use crate::support::model_server::{Model, ModelServer};
@@ -310,6 +311,26 @@ fn idle_clients_do_not_hold_up_a_shutdown() {
     assert_eq!(serving.join().closed_by_shutdown, 9);
     let took = begin.elapsed();
     assert!(took < seconds(2), "{took:?}");
+}
+
+/// A connection that was ended by itself before waits for its peer no longer than all others.
+#[test]
+fn nor_does_a_client_that_was_asked_to_leave_before() {
+    let server = bind(Config::default());
+    let monitor = server.monitor().with_patience(PATIENCE);
+    let mut serving = Serving::with(server, |_: &Peer| Some(Echo));
+    let mut stream = serving.client();
+    echoes(&mut stream, b"hello");
+    let open = monitor.list(&Query::default()).connections;
+    assert_eq!(monitor.end(open[0].id()), Ok(()));
+    assert_eq!(read_to_end(&mut stream), b"");
+
+    // It waits for up to 5 s, by default, and in a shutdown for a quarter of one.
+    let begin = Instant::now();
+    serving.handle.shutdown();
+    assert_eq!(serving.join().closed_by_shutdown, 1);
+    assert!(begin.elapsed() < seconds(3), "{:?}", begin.elapsed());
+    drop(stream);
 }
 
 #[test]

@@ -5,16 +5,18 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
+use serveloop::driver::{Clock, Context, Mailbox, Session};
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 use serveloop::service::{Group, Lagging, Outbox, Published};
 use serveloop::testing::MemorySession;
-use serveloop::{CloseReason, Config, Limits, Peer, Result};
+use serveloop::{CloseReason, Config, Limits, Peer, Protocol, Result, Transport};
 use socket2::Socket;
 
 use super::Open;
 use crate::support::model_server::{Model, ModelServer};
-use crate::support::timeless;
+use crate::support::{PATIENCE, timeless};
 
 /// Joins the room, and says so.
 #[derive(Clone)]
@@ -273,4 +275,43 @@ fn topics_without_members_cost_nothing_for_long() {
     let shown = format!("{group:?}");
     let topics = (1..=200).any(|topics| shown.contains(&format!("topics: {topics},")));
     assert!(topics, "{shown}");
+}
+
+/// A driver may run its sessions in its wake, and they may use the group.
+#[test]
+fn nobody_is_woken_under_the_lock_of_the_group() {
+    struct Joins(Group);
+
+    impl Protocol for Joins {
+        fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+            self.0.join("room", &transport.outbox());
+            Ok(())
+        }
+
+        fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+            Ok(data.len())
+        }
+    }
+
+    let (sender, done) = mpsc::channel();
+    thread::spawn(move || {
+        let group = Group::new(Lagging::Close);
+        let asked = group.clone();
+        let (clock, config) = (Clock::new(Instant::now()), Config::default());
+        let mailbox = Mailbox::new(Box::new(move || {
+            asked.members("room");
+        }));
+        let peer = Peer::new("tcp://192.0.2.1:1".parse().unwrap(), Some(0));
+        let mut session = Session::new(Joins(group.clone()), peer, clock.tick());
+        session.handle_open(&Context::new(&clock, &config, &mailbox, 7));
+
+        group.publish("room", vec![0; 500_000]);
+        mailbox.take().for_each(drop);
+        let published = group.publish("room", vec![0; 500_000]);
+        let _ = sender.send((published, mailbox.take().collect::<Vec<_>>()));
+    });
+
+    let (published, woken) = done.recv_timeout(PATIENCE).expect("no deadlock");
+    assert_eq!((published.sent, published.lagging), (0, 1));
+    assert_eq!(woken, [7], "it is woken, to end");
 }

@@ -10,7 +10,7 @@ use serveloop::service::{
 use serveloop::testing::{Client, MemoryServer, Seen};
 use serveloop::{Address, Config, Ended, Factory, Limits, Peer, Protocol, Result, Transport};
 
-use crate::support::{millis, seconds};
+use crate::support::{millis, panic_quietly, seconds};
 
 type Boxed = Box<dyn Protocol + Send>;
 type Answer = Vec<u8>;
@@ -638,4 +638,31 @@ fn a_moment_that_cannot_be_is_no_deadline() {
     it.server.send(peer, b"1\n");
     assert_eq!(taken(&mut reply), answered("1"));
     let _: Instant = it.server.now();
+}
+
+/// The protocol of one connection cannot be made; the places of the others are not lost with it.
+#[test]
+fn a_panic_while_one_connection_is_made_costs_that_one() {
+    let kept = Arc::<Mutex<Option<Upstream<Answer>>>>::default();
+    let keep = Arc::clone(&kept);
+    let make = move |dialer: &Dialer<Boxed>| {
+        let mut has_panicked = false;
+        let make = move |link| {
+            if !std::mem::replace(&mut has_panicked, true) {
+                panic_quietly();
+            }
+            Box::new(Lines(link, true)) as Boxed
+        };
+        let limits = UpstreamLimits {
+            min_connections: 3,
+            max_connections: 3,
+            ..limits()
+        };
+        *keep.lock().unwrap() = Some(Upstream::new(dialer, far(), limits, make));
+        |_: &Peer| None::<Boxed>
+    };
+    let mut server = MemoryServer::new(Dialing::new(make));
+    server.advance(seconds(30));
+    let upstream = kept.lock().unwrap().clone().unwrap();
+    assert_eq!((upstream.connections(), server.statistics().panics), (3, 1));
 }

@@ -399,3 +399,32 @@ fn a_deadline_changes_only_when_something_may_have_made_it_earlier() {
     session.fail(CloseReason::Aborted);
     assert!(session.deadline_changed());
 }
+
+/// A protocol's own timer is often as long as `idle_timeout`, by default or by design.
+#[test]
+fn an_orderly_end_in_a_timer_goes_before_a_deadline_of_the_same_moment() {
+    for own in [seconds(59), seconds(60)] {
+        let log = Log::default();
+        let due = Arc::new(Mutex::new(None));
+        let (asked, set) = (Arc::clone(&due), Arc::clone(&due));
+        let probe = Probe::new(&log)
+            .poll(move || *asked.lock().unwrap())
+            .data(move |data, transport| {
+                *set.lock().unwrap() = Some(transport.now() + own);
+                Ok(data.len())
+            })
+            .timeout(|transport| {
+                transport.write(b"bye");
+                transport.close();
+            });
+
+        let mut session = MemorySession::with_config(probe, Config::default());
+        session.receive(b"hello");
+        session.advance(seconds(60));
+        assert_eq!(session.sent(), b"bye", "{own:?}");
+        assert!(
+            matches!(session.reason(), Some(CloseReason::Closed)),
+            "{own:?}"
+        );
+    }
+}

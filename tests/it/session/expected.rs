@@ -1,7 +1,9 @@
 //! Long messages whose length is known: read into the connection's memory, and handed over by value.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serveloop::framing::{
@@ -12,7 +14,7 @@ use serveloop::testing::{Exchange, MemorySession, Simulation};
 use serveloop::{CloseReason, Config, Limits, Peer, Protocol, ProtocolError, Result, Transport};
 
 use crate::support::model_server::{Model, ModelServer};
-use crate::support::{noise, timeless};
+use crate::support::{noise, seconds, timeless};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -384,4 +386,31 @@ fn messages_of_a_framing_are_handed_over_too() {
     let kept = &session.protocol().protocol().0;
     assert!(*kept == [&long[..], &long, b""]);
     assert_eq!(session.held(), 0);
+}
+
+/// A protocol that asks for no more than it was shown has made a mistake, and is asked again when there is
+/// more: the loop is not kept busy.
+#[test]
+fn what_is_there_already_is_not_shown_again_and_again() {
+    struct Short(Rc<Cell<u32>>);
+
+    impl Protocol for Short {
+        fn data_received(&mut self, _: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+            self.0.set(self.0.get() + 1);
+            transport.expect(70_000)?;
+            Ok(0)
+        }
+    }
+
+    for length in [70_000, 70_001, 100_000] {
+        let calls = Rc::default();
+        let mut session = MemorySession::new(Short(Rc::clone(&calls)));
+        session.receive(&noise(length));
+        session.run();
+        assert_eq!(calls.get(), 1, "{length}");
+        session.receive(b"x");
+        assert_eq!(calls.get(), 2, "{length}");
+        session.advance(seconds(3_600));
+        assert!(session.reason().is_some(), "no deadline: {length}");
+    }
 }

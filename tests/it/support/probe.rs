@@ -62,6 +62,11 @@ impl Probe {
         }
     }
 
+    /// Logs a call that the probe has no method for.
+    pub(crate) fn note(&self, call: &str) {
+        self.log.push(call);
+    }
+
     pub(crate) fn made(
         mut self,
         hook: impl FnMut(&mut Transport<'_>) -> Outcome + Send + 'static,

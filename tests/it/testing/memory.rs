@@ -1,6 +1,6 @@
 //! One session in memory.
 
-use serveloop::testing::MemorySession;
+use serveloop::testing::{MemorySession, SplitChecker};
 use serveloop::{CloseReason, Protocol, Result, Transport};
 
 use crate::support::seconds;
@@ -58,4 +58,19 @@ fn a_session_that_has_ended_in_order_is_finished() {
     idle.receive(b"-");
     idle.advance(seconds(60));
     assert!(idle.is_finished());
+}
+
+#[test]
+fn a_protocol_may_tell_the_number_of_its_connection() {
+    struct Numbered;
+
+    impl Protocol for Numbered {
+        fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+            let id = transport.id().to_string();
+            data.iter().for_each(|_| transport.write(id.as_bytes()));
+            Ok(data.len())
+        }
+    }
+
+    SplitChecker::new(|| Numbered).check(&[b"a", b"b"]);
 }
