@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use crate::settings::listener::uri;
 use crate::settings::nearest::nearest;
-use crate::settings::value::{Mistake, Value, plain, shown};
+use crate::settings::value::{Digits, Mistake, Value, no_value, plain, shown};
 use crate::settings::{ANY_PROTOCOL, CONFIG, SERVE};
 
 /// Options that mean nothing in a file.
@@ -17,6 +17,11 @@ const NOT_IN_A_FILE: [&str; 3] = [CONFIG, "help", "version"];
 const BOOL: &str = "BOOL";
 /// What the value of an option is called that takes several networks at once.
 const NETWORKS: &str = "NETWORKS";
+/// What the value of an option is called that takes the permissions of a file.
+const OCTAL: &str = "OCTAL";
+/// Options of which no value is the same as an empty array. For others it would be the opposite: everybody
+/// may connect if there is no list of those who may.
+const MAY_BE_EMPTY: [&str; 2] = ["deny", "subprotocol"];
 const LISTEN: &str = "listen";
 
 /// An option that the file gives a value.
@@ -223,6 +228,7 @@ fn values(name: &str, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<Val
         parts: Vec::new(),
     };
 
+    let takes_array = has_several(arg) || is_named(arg, NETWORKS);
     match value.get_ref() {
         DeValue::Boolean(is_on) if is_flag(arg) => Ok(is_on.then(empty).into_iter().collect()),
         _ if is_flag(arg) => Err(wrong("true or false", value)),
@@ -231,6 +237,9 @@ fn values(name: &str, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<Val
             _ => Err((at, format!("{name}: expected 0 to 9"))),
         },
         _ if is_count(arg) => Err(wrong("a whole number", value)),
+        DeValue::Array(all) if all.is_empty() && takes_array && !MAY_BE_EMPTY.contains(&name) => {
+            Err((at, no_value(name)))
+        }
         DeValue::Array(all) if has_several(arg) => {
             all.iter().map(|one| single(name, arg, one)).collect()
         }
@@ -263,7 +272,11 @@ fn single(name: &str, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Value, 
         DeValue::String(_) => true,
         _ => false,
     };
-    match plain(value.get_ref()).filter(|_| is_fitting) {
+    let digits = match is_named(arg, OCTAL) {
+        true => Digits::Octal,
+        false => Digits::Decimal,
+    };
+    match plain(value.get_ref(), digits).filter(|_| is_fitting) {
         Some(text) => Ok(Value {
             text,
             at,

@@ -5,9 +5,11 @@ use std::fmt::Write;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings::value::{Mistake, Value, plain, shown};
+use crate::settings::value::{Digits, Mistake, Value, no_value, plain, shown};
 
 const URI: &str = "uri";
+/// The names of the option for the permissions of a Unix socket.
+const MODES: [&str; 2] = ["mode", "socket-mode"];
 
 /// Returns the URI of a table.
 pub(super) fn uri(table: &DeTable<'_>, at: usize) -> Result<Value, Mistake> {
@@ -61,11 +63,18 @@ fn query(
 ) -> Result<String, Mistake> {
     let name = key.get_ref();
     let values = match value.get_ref() {
+        DeValue::Array(array) if array.is_empty() => {
+            return Err((value.span().start, no_value(name)));
+        }
         DeValue::Array(array) => array.iter().collect(),
         _ => vec![value],
     };
+    let digits = match MODES.contains(&name.as_ref()) {
+        true => Digits::Octal,
+        false => Digits::Decimal,
+    };
     let pairs = values.into_iter().map(|value| {
-        let text = plain(value.get_ref()).ok_or_else(|| {
+        let text = plain(value.get_ref(), digits).ok_or_else(|| {
             let problem = format!(
                 "{name}: expected a text, a whole number, true or false, not {}",
                 shown(value.get_ref())

@@ -228,7 +228,7 @@ fn a_listener_may_be_a_section() {
 }
 
 /// Files, the place of what is wrong with each, and a part of what is said about it.
-const MISTAKES: [(&str, &str, &str); 50] = [
+const MISTAKES: [(&str, &str, &str); 59] = [
     // What is no TOML.
     ("protocol = \n", "1:12", "TOML"),
     ("listen = [\"tcp://:1\"\nquiet = true\n", "2:1", "TOML"),
@@ -325,6 +325,45 @@ const MISTAKES: [(&str, &str, &str); 50] = [
         "listen: expected a URI",
     ),
     ("model = { x = 1 }\n", "1:9", "not a table"),
+    // Arrays without a value, which would mean the opposite of what they say.
+    ("allow = []\n", "1:9", "allow: expected at least one value"),
+    ("listen = []\n", "1:10", "listen: expected at least one"),
+    (
+        "proxy = \"required\"\ntrust = []\n",
+        "2:9",
+        "trust: expected at least one",
+    ),
+    (
+        "protocol = \"websocket\"\norigin = []\n",
+        "2:10",
+        "origin: expected at least one",
+    ),
+    (
+        "protocol = \"command\"\n[command]\nallow = []\n",
+        "3:9",
+        "allow: expected at least one",
+    ),
+    (
+        "[[listen]]\nuri = \"tcp://127.0.0.1:0\"\nallow = []\n",
+        "3:9",
+        "allow: expected at least one",
+    ),
+    (
+        "[[listen]]\nuri = \"tcp://127.0.0.1:0\"\ndeny = []\n",
+        "3:8",
+        "deny: expected at least one",
+    ),
+    // Permissions are octal.
+    (
+        "socket-mode = 0x1b0\n",
+        "1:15",
+        "permissions from 0000 to 0777",
+    ),
+    (
+        "[[listen]]\nuri = \"unix:///tmp/socket\"\nmode = 0b110\n",
+        "3:1",
+        "mode",
+    ),
     // Values.
     (
         "max-connections = \"many\"\n",
@@ -659,6 +698,44 @@ fn a_hangup_reads_lists_and_the_level_again() {
     let mut client = TcpStream::connect(socket_addr(&uri)).expect("a server");
     client.write_all(b"x").expect("it listens");
     served.logged("accepted");
+}
+
+#[test]
+fn an_empty_list_admits_nobody_by_accident() {
+    let with = |more: &str| format!("protocol = \"echo\"\nlisten = \"tcp://127.0.0.1:0\"\n{more}");
+    let settings = Settings::new(&with("allow = [\"192.0.2.1\"]\n"));
+    let (served, uri) = settings.serve(&[]);
+    Stream::connect(&uri).expect_cut();
+    settings.change(&with("allow = []\n"));
+    served.signal(Signal::HUP);
+    served.logged("allow: expected at least one value");
+    served.logged("what was read before stays in use");
+    Stream::connect(&uri).expect_cut();
+
+    // Nobody is refused by a list that refuses nobody.
+    settings.change(&with("deny = []\n"));
+    served.signal(Signal::HUP);
+    served.logged("was read again");
+    assert!(Stream::connect(&uri).echoes());
+}
+
+#[test]
+fn permissions_may_be_written_as_in_toml() {
+    let directory = Directory::new();
+    let [own, general] = ["own", "general"].map(|name| directory.path(name));
+    let settings = Settings::new(&format!(
+        "protocol = \"echo\"\nsocket-mode = 0o640\n[[listen]]\nuri = \"unix://{}\"\nmode = 0o660\n\
+         [[listen]]\nuri = \"unix://{}\"\n",
+        own.display(),
+        general.display()
+    ));
+    let (served, _) = settings.serve(&[]);
+    served.printed();
+    for (path, expected) in [(own, 0o660), (general, 0o640)] {
+        let permissions = fs::metadata(&path).expect("a socket").permissions();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&permissions);
+        assert_eq!(mode & 0o777, expected, "{}", path.display());
+    }
 }
 
 #[test]
