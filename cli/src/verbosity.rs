@@ -8,7 +8,7 @@ use env_filter::Builder as FilterBuilder;
 use env_logger::{Builder, Target, WriteStyle};
 use log::LevelFilter;
 
-use crate::logger::{Logger, TARGET, dropped_line, format_as_json, set_level};
+use crate::logger::{Logger, TARGET, configure_level, dropped_line, format_as_json};
 use crate::unblocked::Unblocked;
 
 #[derive(Args, Debug)]
@@ -104,7 +104,7 @@ impl Verbosity {
         }
 
         Logger::new(filter.build(), lines.build(), out).start();
-        set_level(self.level());
+        configure_level(self.level());
         for mistake in mistakes {
             log::warn!(target: TARGET, "RUST_LOG: {mistake}: it is ignored");
         }

@@ -85,7 +85,8 @@ enum CtlCommand {
     ///   $ serveloop ctl --admin unix:///tmp/echo-admin.sock stats
     #[command(verbatim_doc_comment)]
     Stats,
-    /// Change the level of the log until the server ends; replaces -v, -q and RUST_LOG
+    /// Change the level of the log until the server ends, or the file of --config gets another one; replaces
+    /// -v, -q and RUST_LOG
     ///
     ///   $ serveloop ctl --admin unix:///tmp/echo-admin.sock log debug
     #[command(verbatim_doc_comment)]

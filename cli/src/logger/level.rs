@@ -8,14 +8,29 @@ use log::LevelFilter;
 /// there is none.
 static GIVEN: AtomicUsize = AtomicUsize::new(0);
 
+/// The level that the command line and its file asked for last, like [`GIVEN`].
+static CONFIGURED: AtomicUsize = AtomicUsize::new(0);
+
 /// The most that the filter lets through, by its place.
 static USUAL: AtomicUsize = AtomicUsize::new(0);
 
 /// Writes lines up to this level, whatever the filter says. `None` goes back to the filter.
 pub(crate) fn set_level(level: Option<LevelFilter>) {
-    let place = level.map_or(0, |level| level as usize + 1);
-    GIVEN.store(place, Ordering::Relaxed);
+    GIVEN.store(place(level), Ordering::Relaxed);
     take_effect();
+}
+
+/// Works like [`set_level`], for the level that the command line and its file ask for. If they asked for the
+/// same before, nothing changes: an administrator may have set another one since.
+pub(crate) fn configure_level(level: Option<LevelFilter>) {
+    if CONFIGURED.swap(place(level), Ordering::Relaxed) != place(level) {
+        set_level(level);
+    }
+}
+
+/// Returns the place of a level plus one.
+fn place(level: Option<LevelFilter>) -> usize {
+    level.map_or(0, |level| level as usize + 1)
 }
 
 /// Notes the most that the filter lets through.

@@ -22,7 +22,7 @@ use crate::logger::shared_log_budget::SharedLogBudget;
 use crate::unblocked::{LAST_WAIT, Unblocked};
 
 pub(crate) use self::json::{describe_server, dropped_line};
-pub(crate) use self::level::set_level;
+pub(crate) use self::level::{configure_level, set_level};
 pub(crate) use self::log_budget::LINES_PER_SECOND;
 pub(crate) use self::shared_log_budget::share_log_budget;
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::failure::Failure;
-use crate::logger::{TARGET, set_level};
+use crate::logger::{TARGET, configure_level};
 use crate::serve::Serve;
 use crate::serve::manager::Manager;
 use crate::serving::Access;
@@ -53,7 +53,7 @@ impl Reread {
             let replaced = access.map(|access| access.replace(allow, deny));
             let replaced = replaced.transpose().map_err(Failure::from);
             replaced.map_err(blame)?;
-            set_level(verbosity.level());
+            configure_level(verbosity.level());
             Ok::<_, Problems>(expanded)
         };
         match read() {

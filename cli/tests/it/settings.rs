@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::support::served::{Outcome, Served};
+use crate::support::served::{Outcome, PATIENCE, Served};
 use crate::support::sockets::{Directory, Stream, socket_addr};
 
 /// A folder with one file of options.
@@ -717,6 +718,40 @@ fn an_empty_list_admits_nobody_by_accident() {
     served.signal(Signal::HUP);
     served.logged("was read again");
     assert!(Stream::connect(&uri).echoes());
+}
+
+#[test]
+fn a_level_that_an_administrator_sets_stays_until_the_file_has_another() {
+    let directory = Directory::new();
+    let admin = directory.uri("unix", "admin");
+    let with = |more: &str| format!("protocol = \"echo\"\nlisten = \"tcp://127.0.0.1:0\"\n{more}");
+    for level in ["", "log-level = \"info\"\n"] {
+        let settings = Settings::new(&with(level));
+        let (served, uri) = settings.serve(&["--admin", &admin]);
+        served.printed();
+        let log = |level: &str| {
+            let outcome = Outcome::new(&["ctl", "--admin", &admin, "log", level]);
+            assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        };
+
+        log("off");
+        settings.change(&with(&format!("{level}deny = [\"127.0.0.0/8\"]\n")));
+        served.signal(Signal::HUP);
+        let until = Instant::now() + PATIENCE;
+        while Stream::connect(&uri).echoes() {
+            assert!(Instant::now() < until, "the file is not read again");
+        }
+        log("error");
+        settings.change(&with("log-level = \"debug\"\n"));
+        served.signal(Signal::HUP);
+        served.logged("the file of --config was read again");
+        assert!(Stream::connect(&uri).echoes());
+        served.logged("accepted");
+
+        served.signal(Signal::TERM);
+        let rest = served.status_and_log().join("\n");
+        assert!(!rest.contains("was read again"), "{rest}");
+    }
 }
 
 #[test]
