@@ -46,6 +46,14 @@ impl MonitoringOptions {
         self.metrics.is_some() || self.admin.is_some()
     }
 
+    /// Returns the URIs of both.
+    pub(crate) fn uris(&self) -> impl Iterator<Item = &str> {
+        [&self.metrics, &self.admin]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+    }
+
     /// Reads the addresses.
     ///
     /// # Errors

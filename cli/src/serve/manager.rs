@@ -20,8 +20,18 @@ pub(crate) struct Manager {
     notifier: io::Result<Option<Notifier>>,
     former: io::Result<Option<Former>>,
     program: Program,
+    view: View,
+}
+
+/// How much of the world shows where a server is to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    /// This process serves.
+    Whole,
     /// Another process serves, and what is passed is passed to that one.
-    is_elsewhere: bool,
+    Elsewhere,
+    /// The same, and there is no time to look names up.
+    AtOnce,
 }
 
 impl Manager {
@@ -34,24 +44,39 @@ impl Manager {
             notifier: notify::take(),
             former: Former::take(),
             program,
-            is_elsewhere: false,
+            view: View::Whole,
         }
     }
 
     /// Returns the manager of another process, of which nothing is known.
     pub(super) fn elsewhere() -> Self {
+        Self::unknown(View::Elsewhere)
+    }
+
+    /// Works like [`elsewhere`](Self::elsewhere) where others wait: looking up a name may take many
+    /// seconds.
+    pub(super) fn at_once() -> Self {
+        Self::unknown(View::AtOnce)
+    }
+
+    fn unknown(view: View) -> Self {
         Self {
             sockets: Vec::new(),
             notifier: Ok(None),
             former: Ok(None),
             program: Program::of_this_process(),
-            is_elsewhere: true,
+            view,
         }
     }
 
     /// Returns whether sockets are passed to another process than this one.
     pub(super) fn is_elsewhere(&self) -> bool {
-        self.is_elsewhere
+        self.view != View::Whole
+    }
+
+    /// Returns whether there is time to look names up.
+    pub(super) fn looks_names_up(&self) -> bool {
+        self.view != View::AtOnce
     }
 
     /// Returns the program of this process.

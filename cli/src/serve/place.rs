@@ -15,6 +15,7 @@ use crate::serving::{ListenerTls, TLS_KEYS};
 
 const TLS: &str = "tls://";
 const TCP: &str = "tcp://";
+const UDP: &str = "udp://";
 const SYSTEMD: &str = "systemd://";
 const FD: &str = "fd://";
 
@@ -38,6 +39,7 @@ pub(super) fn resolve(
     let keys: Vec<&str> = others.iter().copied().chain(TLS_KEYS).collect();
     let found = match passed(uri, &keys, manager)? {
         Some(found) => found,
+        None if has_name(uri) && !manager.looks_names_up() => unsought(uri, &keys)?,
         None => opened(uri, &keys)?,
     };
     let Found {
@@ -159,6 +161,35 @@ fn passed(uri: &str, keys: &[&str], manager: &mut Manager) -> Result<Option<Foun
     }))
 }
 
+/// Returns whether the host of a URI is a name, whose addresses have to be asked for.
+pub(super) fn has_name(uri: &str) -> bool {
+    let place = uri.split_once('?').map_or(uri, |(place, _)| place);
+    let place = match place.strip_prefix(TLS) {
+        Some(rest) => format!("{TCP}{rest}"),
+        None => place.to_owned(),
+    };
+    let rest = [TCP, UDP]
+        .iter()
+        .find_map(|scheme| place.strip_prefix(scheme));
+    let port = rest.and_then(|rest| rest.rsplit_once(':'));
+    // Without a port it is no URI, and says so without being looked up.
+    let has_port = port.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    has_port && place.parse::<Listen>().is_err()
+}
+
+/// Reads the options of a URI whose name is not looked up.
+fn unsought(uri: &str, keys: &[&str]) -> Result<Found, Failure> {
+    let query = uri.split_once('?').map_or("", |(_, query)| query);
+    let parsed = ListenOptions::parse_query(query, keys);
+    let (_, others) = parsed.map_err(|error| Failure::Usage(format!("{uri:?}: {error}")))?;
+    // What fits depends on the addresses.
+    Ok(Found {
+        places: Vec::new(),
+        unseen: None,
+        others,
+    })
+}
+
 /// Resolves a URI of a socket that the server opens itself.
 fn opened(uri: &str, keys: &[&str]) -> Result<Found, Failure> {
     let rest = uri.strip_prefix(TLS);
@@ -207,4 +238,35 @@ pub(super) fn tls(uri: &str, given: &[(String, String)]) -> Result<Option<Listen
 pub(super) fn given_twice<'a>(given: &[(String, String)], names: &[&'a str]) -> Option<&'a str> {
     let count = |name: &str| given.iter().filter(|(known, _)| known == name).count();
     names.iter().copied().find(|name| count(name) > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_are_looked_up() {
+        for uri in [
+            "tcp://localhost:1",
+            "udp://edge.example.test:1?ttl=5",
+            "tls://edge.example.test:1?cert=c.pem&key=k.pem",
+            "tcp://[fe80::1%eth0]:1",
+        ] {
+            assert!(has_name(uri), "{uri}");
+        }
+        for uri in [
+            "tcp://127.0.0.1:1",
+            "tls://[::1]:1",
+            "tls://:1?cert=c.pem",
+            "udp://*:1",
+            "unix:///run/name:1",
+            "vsock://:1",
+            "fd://3",
+            "tcp://name",
+            "tcp://name:port",
+            "name:1",
+        ] {
+            assert!(!has_name(uri), "{uri}");
+        }
+    }
 }

@@ -36,7 +36,7 @@ impl Reread {
         let expanded = self.settings.expand()?;
         let (serve, _) = self.parse(&expanded)?;
         serve
-            .check()
+            .check(Manager::elsewhere())
             .map_err(|failure| expanded.blame(&failure.problem()).into())
     }
 
@@ -47,7 +47,8 @@ impl Reread {
             let expanded = self.settings.expand()?;
             let (serve, verbosity) = self.parse(&expanded)?;
             let blame = |failure: Failure| expanded.blame(&failure.problem());
-            serve.check().map_err(blame)?;
+            // The loop waits, and listeners stay as they are until a new start.
+            serve.check(Manager::at_once()).map_err(blame)?;
 
             let (allow, deny) = serve.entry.rules();
             let replaced = access.map(|access| access.replace(allow, deny));
@@ -89,10 +90,11 @@ fn tell_changes(changed: &[String]) {
 }
 
 impl Serve {
-    /// Checks everything that can be checked without listening, for another process that serves.
-    pub(super) fn check(&self) -> Result<(), Failure> {
+    /// Checks everything that can be checked without listening, as far as the `manager` of another process
+    /// shows it.
+    fn check(&self, mut manager: Manager) -> Result<(), Failure> {
         let access = self.entry.access()?;
-        let planned = self.plan(&self.listen, access.as_ref(), &mut Manager::elsewhere());
+        let planned = self.plan(&self.listen, access.as_ref(), &mut manager);
         planned.map(drop)
     }
 }

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::monitoring::SideServer;
 use crate::serve::Serve;
 use crate::serve::manager::Manager;
+use crate::serve::place::has_name;
 use crate::serve::proxies::Places;
 use crate::serving::Access;
 
@@ -29,7 +30,9 @@ impl Serve {
 
         self.execution.check()?;
         self.restart.check(self.execution.has_loops())?;
-        SideServer::check(&self.monitoring)?;
+        if manager.looks_names_up() || !self.monitoring.uris().any(has_name) {
+            SideServer::check(&self.monitoring)?;
+        }
         self.record.check(self.execution)?;
         self.check_rate(&places)?;
         self.check_loops(&places, &config)?;

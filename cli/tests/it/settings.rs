@@ -701,6 +701,33 @@ fn a_hangup_reads_lists_and_the_level_again() {
     served.logged("accepted");
 }
 
+/// Names are those of listeners, which stay as they are. To look one up may take longer than clients wait.
+#[test]
+fn a_hangup_looks_no_name_up() {
+    let with = |uri: &str, more: &str| {
+        format!("protocol = \"echo\"\nlisten = [\"tcp://127.0.0.1:0\"{uri}]\n{more}")
+    };
+    let settings = Settings::new(&with("", ""));
+    let (served, uri) = settings.serve(&[]);
+    assert!(Stream::connect(&uri).echoes());
+
+    settings.change(&with(
+        ", \"tcp://server.invalid:9\", \"udp://server.invalid:9\"",
+        "deny = [\"127.0.0.0/8\"]\nmetrics = \"tcp://server.invalid:9\"\n",
+    ));
+    served.signal(Signal::HUP);
+    let waiting = served.logged("need a new start");
+    assert!(waiting.ends_with(": listen, metrics"), "{waiting}");
+    Stream::connect(&uri).expect_cut();
+
+    // What is said besides the name is read.
+    settings.change(&with(", \"tcp://server.invalid:9?backslog=5\"", ""));
+    served.signal(Signal::HUP);
+    served.logged("the nearest is backlog");
+    served.logged("what was read before stays in use");
+    Stream::connect(&uri).expect_cut();
+}
+
 #[test]
 fn an_empty_list_admits_nobody_by_accident() {
     let with = |more: &str| format!("protocol = \"echo\"\nlisten = \"tcp://127.0.0.1:0\"\n{more}");
