@@ -173,12 +173,12 @@ impl Word {
     /// Says that every loop serves, and waits until the old process lets this one go on alone. Does
     /// so too if the old process is gone.
     ///
-    /// The first of `open` are the sockets of the server, whose connections are served in these `ways`. Returns the stream that open connections come
-    /// on, if any do.
+    /// The first of `open` are the sockets of the server. `served` says what else the old process has to
+    /// know. Returns the stream that open connections come on, if any do.
     pub(super) fn ready<'a>(
         mut self,
         open: impl Iterator<Item = &'a OpenSockets>,
-        ways: Vec<String>,
+        mut served: Served,
     ) -> Option<UnixStream> {
         let lists: io::Result<Vec<_>> = open.map(OpenSockets::list).collect();
         let lists = lists.unwrap_or_else(|error| {
@@ -186,10 +186,6 @@ impl Word {
             Vec::new()
         });
 
-        let mut served = Served {
-            ways,
-            ..Served::default()
-        };
         for socket in lists.first().into_iter().flatten() {
             if socket.listener() == served.addresses.len() {
                 served.addresses.push(socket.address().to_string());

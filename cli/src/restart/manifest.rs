@@ -27,6 +27,8 @@ pub(super) struct Served {
     /// Empty if no open connection can be taken over.
     #[serde(default)]
     pub(super) ways: Vec<String>,
+    /// The file with the number of its process.
+    pub(super) pid_file: Option<String>,
 }
 
 /// Descriptors that a process is started with.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::failure::Failure;
+use crate::restart::pid_file::PidFile;
 use crate::units::Span;
 
 #[derive(Args, Clone, Debug)]
@@ -33,13 +34,15 @@ pub(crate) struct RestartOptions {
 }
 
 impl RestartOptions {
-    /// Refuses to hand connections over that do not share a loop (`has_loops`).
+    /// Refuses to hand connections over that do not share a loop (`has_loops`), and a file for the number of
+    /// the process that has no directory.
     pub(crate) fn check(&self, has_loops: bool) -> Result<(), Failure> {
         if self.handover && !has_loops {
             let problem = "--handover needs --model event-loop: elsewhere each connection belongs to a \
                            thread or a process";
             return Err(Failure::Usage(problem.to_owned()));
         }
-        Ok(())
+        let file = self.pid_file.clone().map(PidFile::new);
+        Ok(file.as_ref().map_or(Ok(()), PidFile::check)?)
     }
 }

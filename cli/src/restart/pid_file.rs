@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io, process};
 
+use rustix::io::Errno;
+
 /// A file with the number of this process, once it is written.
 #[derive(Debug)]
 pub(super) struct PidFile {
@@ -20,6 +22,26 @@ impl PidFile {
         }
     }
 
+    /// Returns what the file is called, to tell whether two processes have the same.
+    pub(super) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Fails if there is no directory where the file could be.
+    ///
+    /// # Errors
+    /// The message names the file.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let directory = self.path.parent().filter(|it| !it.as_os_str().is_empty());
+        let found = fs::metadata(directory.unwrap_or(Path::new(".")));
+        match found {
+            Ok(found) if !found.is_dir() => Err(self.about(&Errno::NOTDIR.into())),
+            Ok(_) if self.path.is_dir() => Err(self.about(&Errno::ISDIR.into())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.about(&error)),
+        }
+    }
+
     /// Writes the file. A reader sees the former number or this one, and nothing in between.
     ///
     /// # Errors
@@ -28,15 +50,17 @@ impl PidFile {
         let text = format!("{}\n", process::id());
         let written = match replace(&self.path, &text) {
             // The directory may not be ours to change, or the file may be a device.
-            Err(_) => fs::write(&self.path, &text),
+            Err(_) => overwrite(&self.path, &text),
             Ok(()) => Ok(()),
         };
-        written.map_err(|error| {
-            let problem = format!("cannot write the file {}: {error}", self.path.display());
-            io::Error::new(error.kind(), problem)
-        })?;
+        written.map_err(|error| self.about(&error))?;
         self.is_own.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    fn about(&self, error: &io::Error) -> io::Error {
+        let problem = format!("cannot write the file {}: {error}", self.path.display());
+        io::Error::new(error.kind(), problem)
     }
 
     /// Leaves the file to the process that writes its own number next.
@@ -54,6 +78,16 @@ impl PidFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Writes a file where it is. One that is new is there as a whole, or not at all.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let is_new = !path.exists();
+    let written = fs::write(path, text);
+    if written.is_err() && is_new {
+        let _ = fs::remove_file(path);
+    }
+    written
 }
 
 /// Replaces a file as a whole.
@@ -105,7 +139,20 @@ mod tests {
         assert!(!path.exists());
 
         let nowhere = PidFile::new(directory.path().join("no/pid"));
-        let error = nowhere.write().unwrap_err();
-        assert!(error.to_string().contains("no/pid"), "{error}");
+        for error in [nowhere.write(), nowhere.check()].map(Result::unwrap_err) {
+            assert!(error.to_string().contains("no/pid"), "{error}");
+        }
+
+        // A directory is no file, and nothing is in a file.
+        fs::write(&path, "").unwrap();
+        let inside = PidFile::new(path.join("pid"));
+        let directory = PidFile::new(directory.path().to_owned());
+        for file in [inside, directory] {
+            assert_eq!(
+                file.write().unwrap_err().to_string(),
+                file.check().unwrap_err().to_string()
+            );
+        }
+        PidFile::new("pid".into()).check().unwrap();
     }
 }

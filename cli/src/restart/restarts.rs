@@ -145,7 +145,12 @@ impl Restarts {
         };
         // Before a client or a manager knows of this process, and asks it to be replaced.
         self.0.takes_over.store(true, Ordering::SeqCst);
-        let connections = word.ready(self.0.setting.open(), self.0.setting.ways_by_listener());
+        let served = Served {
+            ways: self.0.setting.ways_by_listener(),
+            pid_file: self.0.pid_file.as_ref().map(PidFile::name),
+            ..Served::default()
+        };
+        let connections = word.ready(self.0.setting.open(), served);
         let written = self.0.pid_file.as_ref().map(PidFile::write);
         if let Some(Err(error)) = written {
             log::warn!(target: TARGET, "{error}");
@@ -389,7 +394,12 @@ impl Restarts {
                 listeners.push(there.and_then(|there| u16::try_from(there).ok()));
             }
         }
-        self.0.pid_file.iter().for_each(PidFile::leave);
+        if let Some(file) = &self.0.pid_file {
+            match served.pid_file == Some(file.name()) {
+                true => file.leave(),
+                false => file.remove(),
+            }
+        }
         if let Some(notifier) = &setting.notifier {
             notifier.hand_over(process);
         }

@@ -559,6 +559,12 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "1:10",
         "/nowhere/echo.record",
     ),
+    (
+        "pid-file = \"/nowhere/echo.pid\"\n",
+        "1:12",
+        "/nowhere/echo.pid",
+    ),
+    ("pid-file = \"/tmp\"\n", "1:12", "directory"),
 ];
 
 /// Both have the same rules, so none is known to one of them alone.

@@ -13,6 +13,31 @@ use crate::restart::Site;
 use crate::support::served::{MODELS, PATIENCE, Served, by_shell};
 use crate::support::sockets::{Datagrams, Directory, Stream, socket_addr};
 
+/// Each file has the number of a process that runs.
+#[test]
+fn the_file_of_the_number_may_be_another_in_the_new_process() {
+    let program = env!("CARGO_BIN_EXE_serveloop");
+    let serve = format!("exec '{program}' serve echo --listen tcp://127.0.0.1:0");
+    let site = Site::new(&["echo", "--listen", "tcp://127.0.0.1:0"]);
+    let other = site.directory.path("other");
+    site.replace(&format!("{serve} --pid-file '{}'", other.display()));
+    site.signal(Signal::USR2);
+    site.served.logged("serves now");
+    assert!(!site.file().exists());
+
+    let until = Instant::now() + PATIENCE;
+    let number = loop {
+        let text = fs::read_to_string(&other).unwrap_or_default();
+        if let Ok(number) = text.trim().parse() {
+            break number;
+        }
+        assert!(Instant::now() < until, "the new process writes no file");
+    };
+    site.current.set(number);
+    site.end();
+    assert!(!other.exists());
+}
+
 #[test]
 fn sockets_of_every_kind_go_on_in_every_model() {
     for model in MODELS {

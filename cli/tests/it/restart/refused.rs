@@ -9,8 +9,8 @@ use rustix::process::Signal;
 
 use crate::restart::Site;
 use crate::support::outside::skip;
-use crate::support::served::{MODELS, PATIENCE, Served, serveloop};
-use crate::support::sockets::Stream;
+use crate::support::served::{MODELS, Outcome, PATIENCE, Served, by_shell, serveloop};
+use crate::support::sockets::{Directory, Stream};
 
 #[test]
 fn what_does_not_serve_leaves_the_old_process_serving() {
@@ -104,6 +104,21 @@ fn a_process_that_was_replaced_is_not_replaced_again() {
     drop(client);
     assert_eq!(site.old_ends().code(), Some(0));
     site.end();
+}
+
+/// A disk may be full, or a file may be forbidden to grow.
+#[test]
+fn a_file_that_cannot_have_the_number_is_not_there() {
+    let directory = Directory::new();
+    let file = directory.path("pid");
+    let path = file.to_str().expect("a path");
+    let arguments = ["serve", "echo", "--listen", "tcp://127.0.0.1:0"];
+    let arguments = [&arguments[..], &["--pid-file", path]].concat();
+    let outcome = Outcome::of(by_shell("ulimit -f 0", &arguments));
+    assert_eq!(outcome.code, Some(1));
+    let problem = format!("cannot write the file {path}: File too large");
+    assert!(outcome.stderr.contains(&problem), "{}", outcome.stderr);
+    assert!(!file.exists());
 }
 
 #[test]
