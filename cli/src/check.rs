@@ -19,8 +19,8 @@ use crate::unblocked::{LAST_WAIT, write_in_full, write_within};
 /// Everything that is wrong has a line on standard error, with the file, the line and the column, and the
 /// exit status is 1: what is no TOML, an unknown key, a value that the option does not take, options that
 /// contradict each other, an address that is none, and a certificate or a list that cannot be read. What
-/// `serve` refuses before it listens is refused here too. Whether an address is free, or a socket is
-/// passed, shows only when it is served.
+/// `serve` refuses before it listens is refused here too. Whether an address is free, a socket is passed,
+/// and a group or an interface is there, shows only when it is served.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Check {

@@ -17,6 +17,8 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct Manager {
     sockets: Vec<Inherited>,
+    /// Sockets that were open at the start, with the numbers that they had then.
+    opened: Vec<(i32, Inherited)>,
     notifier: io::Result<Option<Notifier>>,
     former: io::Result<Option<Former>>,
     program: Program,
@@ -41,6 +43,7 @@ impl Manager {
         let program = Program::of_this_process();
         Self {
             sockets: activation::take(),
+            opened: Vec::new(),
             notifier: notify::take(),
             former: Former::take(),
             program,
@@ -62,6 +65,7 @@ impl Manager {
     fn unknown(view: View) -> Self {
         Self {
             sockets: Vec::new(),
+            opened: Vec::new(),
             notifier: Ok(None),
             former: Ok(None),
             program: Program::of_this_process(),
@@ -149,17 +153,24 @@ impl Manager {
     /// # Errors
     /// Fails if it cannot be served, or is listened on already.
     pub(super) fn numbered(&mut self, uri: &str, number: i32) -> Result<&Inherited, Failure> {
-        let is_it = |socket: &Inherited| socket.number() == number;
-        if !self.sockets.iter().any(is_it) {
-            let socket = sys::take_socket(number).map_err(|error| about(uri, &error))?;
-            self.sockets.push(socket);
-            // A standard descriptor is copied, and the copy has another number.
-            return Ok(&self.sockets[self.sockets.len() - 1]);
+        let passed = self.sockets.iter().position(|it| it.number() == number);
+        if let Some(passed) = passed {
+            check_unused(uri, &self.sockets[passed])?;
+            return Ok(&self.sockets[passed]);
         }
-        let found = self.sockets.iter().find(|socket| is_it(socket));
-        let socket = found.expect("it was found before");
-        check_unused(uri, socket)?;
-        Ok(socket)
+
+        // What is taken is copied, and the copy has another number, which was free at the start.
+        let mut opened = self.opened.iter();
+        if let Some((_, socket)) = opened.find(|(it, _)| *it == number) {
+            return Err(is_used(uri, number, socket));
+        }
+        if self.opened.iter().any(|(_, copy)| copy.number() == number) {
+            let error = io::Error::other(format!("descriptor {number} is not open"));
+            return Err(about(uri, &error));
+        }
+        let socket = sys::take_socket(number).map_err(|error| about(uri, &error))?;
+        self.opened.push((number, socket));
+        Ok(&self.opened[self.opened.len() - 1].1)
     }
 
     /// Warns of sockets that are not listened on, and gives up all of them. The listeners have their
@@ -182,11 +193,19 @@ impl Manager {
 }
 
 fn check_unused(uri: &str, socket: &Inherited) -> Result<(), Failure> {
-    if socket.is_used() {
-        let problem = format!("{uri:?}: {socket}, which is listened on already");
-        return Err(Failure::Usage(problem));
+    match socket.is_used() {
+        true => Err(is_used(uri, socket.number(), socket)),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Says that a socket with this number at the start has a listener.
+fn is_used(uri: &str, number: i32, socket: &Inherited) -> Failure {
+    let shown = socket.to_string();
+    let what = shown.split_once(' ').map_or("", |(_, what)| what);
+    Failure::Usage(format!(
+        "{uri:?}: descriptor {number} {what}, which is listened on already"
+    ))
 }
 
 fn about(uri: &str, error: &io::Error) -> Failure {

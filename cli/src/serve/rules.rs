@@ -35,6 +35,9 @@ impl Serve {
         }
         self.record.check(self.execution)?;
         self.check_rate(&places)?;
+        if manager.is_elsewhere() {
+            self.check_files(&places)?;
+        }
         self.check_loops(&places, &config)?;
         self.protocol.check(&places.addresses(), self.execution)?;
         Ok((config, places))
@@ -45,6 +48,23 @@ impl Serve {
             let problem = "--connects-per-second with --proxy needs another model than forking: each \
                            process knows only the client that a header names to it";
             return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Refuses several listeners on one file. A server that binds its sockets learns that from the system.
+    fn check_files(&self, places: &Places) -> Result<(), Failure> {
+        let side = self.monitoring.uris().filter_map(|uri| uri.parse().ok());
+        let side: Vec<Listen> = side.collect();
+        let listens: Vec<_> = places.listens.iter().flatten().chain(&side).collect();
+
+        for (number, listen) in listens.iter().enumerate() {
+            let path = listen.address().path();
+            let mut earlier = listens[..number].iter();
+            if path.is_some() && earlier.any(|other| other.address().path() == path) {
+                let problem = "another listener has the same file";
+                return Err(Failure::Usage(format!("{}: {problem}", shown(listen))));
+            }
         }
         Ok(())
     }

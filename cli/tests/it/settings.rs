@@ -596,6 +596,25 @@ fn what_a_server_refuses_is_no_file_for_one() {
     );
 }
 
+/// A server learns from the system that the file of the first listener is in use.
+#[test]
+fn two_listeners_have_two_files() {
+    let directory = Directory::new();
+    let uri = directory.uri("unix", "socket");
+    for second in [uri.clone(), format!("{uri}?mode=0600")] {
+        let text = format!("listen = [\"{uri}\",\n\"{second}\"]\n");
+        is_wrong(&text, "2:1", "the same file");
+        let settings = Settings::new(&format!("protocol = \"echo\"\n{text}"));
+        let outcome = Outcome::new(&["serve", "--config", settings.path()]);
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    }
+    is_wrong(
+        &format!("listen = \"{uri}\"\nadmin = \"{uri}?mode=0600\"\n"),
+        "2:9",
+        "the same file",
+    );
+}
+
 /// What is passed to the server is not there when its file is checked.
 #[test]
 fn sockets_that_are_passed_are_no_mistake() {

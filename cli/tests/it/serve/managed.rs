@@ -121,6 +121,23 @@ fn what_was_not_passed_cannot_be_served() {
     let outcome = passed(&named, &twice);
     assert_eq!(outcome.code, Some(2));
     assert!(outcome.stderr.contains("already"), "{}", outcome.stderr);
+    let number = "descriptor 3 is tcp://127.0.0.1:";
+    assert!(outcome.stderr.contains(number), "{}", outcome.stderr);
+    let outcome = passed("", &["--listen", "fd://3", "--listen", "fd://3"]);
+    assert_eq!(outcome.code, Some(2));
+    assert!(outcome.stderr.contains("already"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(number), "{}", outcome.stderr);
+    // The number of a copy was free at the start.
+    let outcome = passed(
+        "exec 7<&3 3<&-",
+        &["--listen", "fd://7", "--listen", "fd://3"],
+    );
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.contains("descriptor 3 is not"),
+        "{}",
+        outcome.stderr
+    );
     let outcome = passed(&named, &["--listen", "systemd://?reuse-port=true"]);
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stderr.contains("reuse-port"), "{}", outcome.stderr);
