@@ -1,8 +1,11 @@
 //! The protocol of `--admin`: a question in each line, and an answer in a line, as JSON.
 
+use std::sync::Arc;
+
 use serveloop::ProtocolError;
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 
+use crate::monitoring::clients::Place;
 use crate::monitoring::source::Source;
 use crate::monitoring::{Answer, Question};
 
@@ -14,11 +17,12 @@ const QUESTION_MOST: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Admin {
     source: Source,
+    place: Arc<Place>,
 }
 
 impl Admin {
-    pub(super) fn framed(source: Source) -> Framed<Self> {
-        Framed::new(Lines::new(QUESTION_MOST), Self { source })
+    pub(super) fn framed(source: Source, place: Arc<Place>) -> Framed<Self> {
+        Framed::new(Lines::new(QUESTION_MOST), Self { source, place })
     }
 }
 
@@ -32,7 +36,9 @@ impl FrameProtocol for Admin {
     ) -> Result<(), ProtocolError> {
         let question: Question = serde_json::from_slice(line)
             .map_err(|error| ProtocolError::malformed(format!("not a question: {error}")))?;
-        send(&self.source.ask(&question), frames)
+        send(&self.source.ask(&question), frames)?;
+        self.place.note_question();
+        Ok(())
     }
 
     fn input_rejected(&mut self, error: &ProtocolError, frames: &mut FrameTransport<'_, Lines>) {
@@ -69,7 +75,7 @@ mod tests {
             uris: Vec::new(),
         };
         let source = Source::new(monitor, Leaving::default(), about);
-        MemorySession::new(Admin::framed(source))
+        MemorySession::new(Admin::framed(source, Place::of_its_own()))
     }
 
     #[test]

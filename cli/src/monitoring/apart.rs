@@ -7,11 +7,12 @@ use std::{process, thread};
 
 use rustix::net::RecvFlags;
 use rustix::process::getppid;
-use serveloop::{Actions, Address, Factory, Peer, Protocol, ShutdownHandle};
+use serveloop::{Actions, Address, Factory, Peer, ShutdownHandle};
 
 use crate::logger::be_aside;
 use crate::monitoring::asking::Asking;
-use crate::monitoring::bound::{Bound, factory};
+use crate::monitoring::bound::Bound;
+use crate::monitoring::clients::Clients;
 use crate::monitoring::source::Source;
 use crate::signals::ignore_all;
 use crate::sys::Apart;
@@ -86,7 +87,7 @@ fn run(
     } = bound?;
     let source = Source::over(Asking::new(pipe.try_clone()?)?);
     let attentive = Attentive {
-        build: factory(&source, metrics.len(), controls),
+        clients: Clients::new(&source, metrics.len(), controls),
         pipe,
         parent: getppid(),
         handle: server.shutdown_handle(),
@@ -96,21 +97,23 @@ fn run(
 }
 
 /// A factory that ends its server when the one that it serves pages of has ended.
-struct Attentive<B> {
-    build: B,
+struct Attentive {
+    clients: Clients,
     pipe: UnixStream,
     parent: Option<rustix::process::Pid>,
     handle: ShutdownHandle,
 }
 
-impl<B: FnMut(&Peer) -> Option<Box<dyn Protocol + Send>>> Factory for Attentive<B> {
-    type Protocol = Box<dyn Protocol + Send>;
+impl Factory for Attentive {
+    type Protocol = <Clients as Factory>::Protocol;
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
-        (self.build)(peer)
+        self.clients.build_protocol(peer)
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        self.clients.service_actions(actions);
+
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let peeked = rustix::net::recv(&self.pipe, &mut [0; 1], flags);
         let is_ended = match peeked {

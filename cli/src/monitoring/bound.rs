@@ -1,20 +1,13 @@
-//! The sockets of pages and of administrators, and what serves their clients.
+//! The sockets of pages and of administrators, and the limits of their clients.
 
 use std::io;
 use std::time::Duration;
 
-use serveloop::{Address, Config, Limits, Peer, Protocol, Server};
-use serveloop_http::{Http, Request};
+use serveloop::{Address, Config, Limits, Server};
 
 use crate::failure::Failure;
-use crate::monitoring::admin::Admin;
-use crate::monitoring::live::Feed;
+use crate::monitoring::clients::{ACCEPTS, CLIENTS_MOST};
 use crate::monitoring::options::Places;
-use crate::monitoring::pages::Pages;
-use crate::monitoring::source::Source;
-
-/// The most clients at a time. A browser has a few connections, and so has a program that scrapes.
-const CLIENTS_MOST: usize = 64;
 
 /// How many descriptors the side server needs, with those of its loop and its listeners.
 pub(super) const DESCRIPTORS: usize = CLIENTS_MOST + 16;
@@ -67,28 +60,11 @@ pub(super) fn bind(places: Places) -> io::Result<Bound> {
     })
 }
 
-/// Returns what makes the protocols of clients. The first `pages` listeners are for pages.
-pub(super) fn factory(
-    source: &Source,
-    pages: usize,
-    controls: bool,
-) -> impl FnMut(&Peer) -> Option<Box<dyn Protocol + Send>> + use<> {
-    let source = source.clone();
-    let shown = Pages::new(source.clone(), Feed::new(source.clone(), controls));
-    move |peer: &Peer| {
-        if peer.listener().is_none_or(|number| number >= pages) {
-            return Some(Box::new(Admin::framed(source.clone())));
-        }
-        let shown = shown.clone();
-        let answer = move |request: &Request<'_>| shown.answer(request);
-        Some(Box::new(Http::new(answer).upgradable()))
-    }
-}
-
 /// Returns the limits of a server that few clients use.
 fn side_config() -> Config {
     Config {
         max_connections: CLIENTS_MOST,
+        accepts_per_turn: ACCEPTS,
         max_buffered: 2 * ANSWER_MOST,
         raise_descriptor_limit: false,
         drain_timeout: Some(ENDS_WITHIN),

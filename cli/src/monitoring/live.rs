@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use serveloop::ProtocolError;
 use serveloop_websocket::{Accept, Message, MessageProtocol, MessageTransport, Refusal, Request};
 
+use crate::monitoring::clients::Place;
 use crate::monitoring::host::{is_same_origin, is_unforgeable};
 use crate::monitoring::source::Source;
 use crate::monitoring::{Answer, By, Question, Selection};
@@ -84,10 +85,18 @@ fn value(answer: Answer) -> Value {
 
 /// Accepts the WebSocket of a live page. Whether it may end connections depends on the name by which
 /// its browser knows this server, too.
-pub(super) fn accept(feed: &Feed, request: &Request<'_>) -> Result<Accept<Live>, Refusal> {
+pub(super) fn accept(
+    feed: &Feed,
+    place: &Arc<Place>,
+    request: &Request<'_>,
+) -> Result<Accept<Live>, Refusal> {
     if !is_same_origin(request.origin(), request.host()) {
         return Err(Refusal::forbidden("not from this page"));
     }
+    if !place.stay() {
+        return Err(Refusal::new(503, "too many pages are live already"));
+    }
+
     let feed = Feed {
         controls: feed.controls && is_unforgeable(request.host()),
         latest: match feed.controls && !is_unforgeable(request.host()) {
@@ -97,12 +106,18 @@ pub(super) fn accept(feed: &Feed, request: &Request<'_>) -> Result<Accept<Live>,
         },
         source: feed.source.clone(),
     };
-    Ok(Accept::new(Live { feed, next: None }))
+    Ok(Accept::new(Live {
+        feed,
+        _place: Arc::clone(place),
+        next: None,
+    }))
 }
 
 /// One live page.
 pub(super) struct Live {
     feed: Feed,
+    /// It is free for another page when this one ends.
+    _place: Arc<Place>,
     /// When it is sent something new.
     next: Option<Instant>,
 }

@@ -9,6 +9,7 @@ mod admin;
 mod apart;
 mod asking;
 mod bound;
+mod clients;
 mod host;
 mod link;
 mod live;

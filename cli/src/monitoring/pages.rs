@@ -1,11 +1,14 @@
 //! The pages of `--metrics`.
 
+use std::sync::Arc;
+
 use serveloop::layer::Upgradable;
 use serveloop::service::metrics;
 use serveloop_http::{Reply, Request, Response};
 use serveloop_websocket::{Handshake, Settings};
 
 use crate::monitoring::Question;
+use crate::monitoring::clients::Place;
 use crate::monitoring::host::is_same_origin;
 use crate::monitoring::live::{Feed, accept};
 use crate::monitoring::source::Source;
@@ -32,7 +35,8 @@ impl Pages {
         Self { source, feed }
     }
 
-    pub(super) fn answer(&self, request: &Request<'_>) -> Reply {
+    /// Answers a request of the client that has this place.
+    pub(super) fn answer(&self, request: &Request<'_>, place: &Arc<Place>) -> Reply {
         let is_read = matches!(request.method, "GET" | "HEAD");
         match request.path() {
             "/" | "/metrics" | "/healthz" | "/readyz" | "/live" if !is_read => {
@@ -43,7 +47,7 @@ impl Pages {
             "/metrics" => self.metrics().into(),
             "/healthz" => self.probe(&Question::Health).into(),
             "/readyz" => self.probe(&Question::Ready).into(),
-            "/live" => self.live(request),
+            "/live" => self.live(request, place),
             _ => plain(404, "there is /, /metrics, /healthz and /readyz\n").into(),
         }
     }
@@ -68,14 +72,15 @@ impl Pages {
 
     /// Hands the connection to a WebSocket, which reads the request itself. A page of another site gets
     /// nothing, since its visitor did not ask to show it who is connected here.
-    fn live(&self, request: &Request<'_>) -> Reply {
+    fn live(&self, request: &Request<'_>, place: &Arc<Place>) -> Reply {
         let origin = request.headers.text("origin");
         let is_foreign = request.headers.get("origin").is_some() && origin.is_none();
         if is_foreign || !is_same_origin(origin, request.host().unwrap_or_default()) {
             return plain(403, "not from this page\n").close().into();
         }
-        let feed = self.feed.clone();
-        let accept = move |request: &serveloop_websocket::Request<'_>| accept(&feed, request);
+        let (feed, place) = (self.feed.clone(), Arc::clone(place));
+        let accept =
+            move |request: &serveloop_websocket::Request<'_>| accept(&feed, &place, request);
         Reply::hand_over(Upgradable::new(Handshake::new(Settings::default(), accept)))
     }
 }

@@ -3,33 +3,36 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serveloop::{Actions, Factory, Peer, Protocol};
+use serveloop::{Actions, Factory, Peer};
+
+use crate::monitoring::clients::Clients;
 
 /// Makes protocols until another process has taken over.
-pub(super) struct Retiring<B> {
-    build: B,
+pub(super) struct Retiring {
+    clients: Clients,
     is_replaced: Arc<AtomicBool>,
     is_retired: bool,
 }
 
-impl<B> Retiring<B> {
-    pub(super) fn new(build: B, is_replaced: Arc<AtomicBool>) -> Self {
+impl Retiring {
+    pub(super) fn new(clients: Clients, is_replaced: Arc<AtomicBool>) -> Self {
         Self {
-            build,
+            clients,
             is_replaced,
             is_retired: false,
         }
     }
 }
 
-impl<B: FnMut(&Peer) -> Option<Box<dyn Protocol + Send>>> Factory for Retiring<B> {
-    type Protocol = Box<dyn Protocol + Send>;
+impl Factory for Retiring {
+    type Protocol = <Clients as Factory>::Protocol;
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<Self::Protocol> {
-        (self.build)(peer)
+        self.clients.build_protocol(peer)
     }
 
     fn service_actions(&mut self, actions: &mut Actions<'_, Self::Protocol>) {
+        self.clients.service_actions(actions);
         if !self.is_retired && self.is_replaced.load(Ordering::SeqCst) {
             self.is_retired = true;
             actions.retire();

@@ -10,7 +10,8 @@ use serveloop::{Address, Config, Server, ShutdownHandle, Statistics};
 
 use crate::failure::Failure;
 use crate::logger::{TARGET, be_aside};
-use crate::monitoring::bound::{DESCRIPTORS, bind, factory};
+use crate::monitoring::bound::{DESCRIPTORS, bind};
+use crate::monitoring::clients::Clients;
 use crate::monitoring::retiring::Retiring;
 use crate::monitoring::source::Source;
 use crate::monitoring::{Inherit, MonitoringOptions, apart, bound, is_local, link};
@@ -147,8 +148,8 @@ impl SideServer {
             return Ok(());
         };
         let handle = server.shutdown_handle();
-        let build = factory(&source, self.metrics.len(), self.controls);
-        let factory = Retiring::new(build, Arc::clone(&self.is_replaced));
+        let clients = Clients::new(&source, self.metrics.len(), self.controls);
+        let factory = Retiring::new(clients, Arc::clone(&self.is_replaced));
         let serve = move || {
             be_aside();
             let served = server.with(factory).serve_forever();

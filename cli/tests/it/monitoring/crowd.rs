@@ -58,6 +58,52 @@ fn ten_thousand_connections_are_listed_without_a_slow_turn() {
     server.served.status();
 }
 
+/// Whoever only holds connections to the pages keeps neither administrators nor probes out.
+#[test]
+fn a_crowd_at_the_pages_keeps_nobody_out() {
+    for model in crate::support::served::MODELS {
+        let server = Monitored::echo(model);
+        let held: Vec<_> = (0..100)
+            .map(|_| {
+                let mut client = Stream::connect(&server.metrics);
+                client.send_if_wanted("GET / HTTP/1.1\r\nHost: localhost\r\n");
+                client
+            })
+            .collect();
+        let begin = Instant::now();
+        let stats = Outcome::new(&["ctl", "--admin", &server.admin, "stats"]);
+        assert_eq!(stats.code, Some(0), "{model:?}: {}", stats.stderr);
+        assert_eq!(server.get("/healthz").status, 200, "{model:?}");
+        assert!(begin.elapsed() < Duration::from_secs(8), "{model:?}");
+        drop(held);
+        server.served.signal(Signal::TERM);
+        server.served.status();
+    }
+}
+
+/// Live pages beyond a share of the places are refused, and come again later.
+#[test]
+fn live_pages_leave_places_to_probes() {
+    let upgrade = "GET /live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let server = Monitored::echo(&[]);
+    let mut live = Vec::new();
+    let refused = loop {
+        let mut client = Stream::connect(&server.metrics);
+        client.send(upgrade);
+        let status = client.receive_line();
+        if !status.starts_with("HTTP/1.1 101 ") {
+            break status;
+        }
+        live.push(client);
+        assert!(live.len() < 64, "all of them are live");
+    };
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert_eq!(server.get("/healthz").status, 200);
+    drop(live);
+    server.end();
+}
+
 /// A list of all connections and a scrape each second: how long messages take with and without.
 ///
 /// Run it with `--ignored` on a machine that has nothing else to do, or it says nothing.
