@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::Value;
-use serveloop::Address;
+use serveloop::{Address, Listen};
 
 use crate::failure::Failure;
 use crate::monitoring::{Answer, Question};
@@ -30,11 +30,12 @@ impl Client {
     /// Returns a usage error for what is no such address, and otherwise one that says what to look
     /// at.
     pub(crate) fn connect(uri: &str) -> Result<Self, Failure> {
-        let places = Address::resolve(uri);
+        // The options that the server's listener has are no part of where it is.
+        let places = Listen::resolve(uri);
         let places = places.map_err(|error| Failure::of_input(about(uri, &error)))?;
         let mut outcome = Err(io::Error::from(ErrorKind::AddrNotAvailable));
         for place in &places {
-            outcome = match place {
+            outcome = match place.address() {
                 Address::Tcp(addr) => connect_tcp(*addr),
                 Address::Unix(path) => connect_unix(path),
                 _ => {
@@ -53,40 +54,54 @@ impl Client {
         })
     }
 
-    /// Asks a question.
+    /// Asks a question, and returns the value that the server answers.
     ///
     /// # Errors
     /// Returns what the server said, or why it said nothing.
     pub(crate) fn ask(&mut self, question: &Question) -> io::Result<Value> {
+        self.answer(question)?.into_result()
+    }
+
+    /// Asks a question, and returns the answer, which may say that there is no value.
+    ///
+    /// # Errors
+    /// Says why the server said nothing.
+    pub(crate) fn answer(&mut self, question: &Question) -> io::Result<Answer> {
         let mut line = serde_json::to_string(question)?;
         line.push('\n');
         let answer = self.exchange(line.as_bytes());
         let answer = answer.map_err(|error| about(&self.uri, &error))?;
-        serde_json::from_str::<Answer>(&answer)
-            .map_err(|error| {
-                let problem = format!("this is no server's --admin: {error}");
-                about(&self.uri, &io::Error::new(ErrorKind::InvalidData, problem))
-            })?
-            .into_result()
+        serde_json::from_str(&answer).map_err(|error| {
+            let problem = format!("this is no server's --admin: {error}");
+            about(&self.uri, &io::Error::new(ErrorKind::InvalidData, problem))
+        })
     }
 
     fn exchange(&mut self, line: &[u8]) -> io::Result<String> {
-        self.stream.get_mut().write_all(line)?;
+        let sent = self.stream.get_mut().write_all(line);
         let mut answer = String::new();
-        match self.stream.read_line(&mut answer) {
-            Ok(0) => Err(io::Error::new(
-                ErrorKind::UnexpectedEof,
-                "the server has closed the connection",
-            )),
-            Ok(_) => Ok(answer),
+        let read = sent.and_then(|()| self.stream.read_line(&mut answer));
+
+        let (kind, problem) = match read {
+            Ok(1..) => return Ok(answer),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let seconds = PATIENCE.as_secs();
-                let problem = format!("no answer within {seconds} s");
-                Err(io::Error::new(ErrorKind::TimedOut, problem))
+                (ErrorKind::TimedOut, format!("no answer within {seconds} s"))
             }
-            Err(error) => Err(error),
-        }
+            Err(error) if !is_closed(error.kind()) => return Err(error),
+            _ => {
+                let problem = "the server has closed the connection without an answer: it ends, or \
+                               too many others ask it";
+                (ErrorKind::UnexpectedEof, problem.to_owned())
+            }
+        };
+        Err(io::Error::new(kind, problem))
     }
+}
+
+/// Returns whether an error only says that the server has closed the connection.
+fn is_closed(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 fn connect_tcp(addr: std::net::SocketAddr) -> io::Result<OwnedFd> {

@@ -8,6 +8,7 @@ mod table;
 pub(crate) use self::client::Client;
 pub(crate) use self::table::{bytes, span, text_of};
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -17,7 +18,7 @@ use serde_json::Value;
 use crate::completions::print;
 use crate::ctl::table::{connection, connections, stats};
 use crate::failure::Failure;
-use crate::monitoring::{By, Question, Selection};
+use crate::monitoring::{Answer, By, Question, Selection};
 use crate::units::Span;
 
 /// Looks into a running server, and steers it.
@@ -31,7 +32,8 @@ use crate::units::Span;
 ///   $ serveloop ctl --admin unix:///tmp/echo-admin.sock end 1
 ///
 /// The exit status is 0 if the server did what was asked, 1 if it did not or no server listens there, and 2
-/// for an invalid command line. With --json the server's answer is printed as one line of JSON.
+/// for an invalid command line. With --json the server's answer is printed as one line of JSON. Where it has
+/// none, that is {"unknown":"..."} for an id that is not open, or {"error":"..."}.
 ///
 /// The socket speaks a line of JSON for each question and each answer, so other programs can ask too:
 ///
@@ -127,10 +129,17 @@ impl Ctl {
     /// Asks, and prints the answer.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let question = self.command.question();
-        let answer = Client::connect(&self.admin)?.ask(&question)?;
+        let answer = Client::connect(&self.admin)?.answer(&question)?;
+
+        // Why there is no value is an answer, too.
+        if self.json && !matches!(answer, Answer::Ok(_)) {
+            let line = serde_json::to_string(&answer).map_err(io::Error::from)? + "\n";
+            print(line.as_bytes())?;
+        }
+        let value = answer.into_result()?;
         let text = match self.json {
-            true => format!("{answer}\n"),
-            false => self.command.text(&answer),
+            true => format!("{value}\n"),
+            false => self.command.text(&value),
         };
         print(text.as_bytes())
     }

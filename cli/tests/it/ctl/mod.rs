@@ -71,6 +71,12 @@ fn connections_are_listed_shown_and_ended_in_every_model() {
                 .contains("no open connection has the id 999999")
         );
         assert_eq!(server.ctl(&["show", "999999"]).code, Some(1), "{model:?}");
+        let unknown = server.ctl(&["--json", "show", "999999"]);
+        assert_eq!(unknown.code, Some(1), "{model:?}");
+        assert_eq!(
+            unknown.stdout, r#"{"unknown":"no open connection has the id 999999"}"#,
+            "{model:?}"
+        );
 
         let ended = server.ctl(&["end", &id]);
         assert_eq!(
@@ -127,7 +133,8 @@ fn lists_are_selected_and_sorted() {
     assert_eq!(received(&["ls", "--idle-for", "1h"]).len(), 0);
     let text = server.ctl(&["ls", "--first", "1"]).stdout;
     assert!(text.ends_with("(4 more)"), "{text}");
-    let wrong = server.ctl(&["ls", "--from", "10.0.0.0/99"]);
+    let wrong = server.ctl(&["--json", "ls", "--from", "10.0.0.0/99"]);
+    assert!(wrong.stdout.starts_with(r#"{"error":"#), "{}", wrong.stdout);
     assert_eq!(wrong.code, Some(1));
     assert!(wrong.stderr.contains("10.0.0.0/99"), "{}", wrong.stderr);
     drop(clients);
@@ -272,6 +279,41 @@ fn who_does_not_answer_is_explained() {
     );
     served.signal(Signal::TERM);
     served.status();
+}
+
+/// The address may have the options that the server has it with.
+#[test]
+fn the_address_is_that_of_the_server() {
+    let directory = Directory::new();
+    let admin = directory.uri("unix", "admin") + "?mode=0660";
+    let arguments = ["echo", "--listen", "tcp://127.0.0.1:0", "--admin", &admin];
+    let served = Served::new(&arguments);
+    let outcome = Outcome::new(&["ctl", "--admin", &admin, "--json", "stats"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    served.signal(Signal::TERM);
+    served.status();
+}
+
+#[test]
+fn a_server_that_closes_without_an_answer_is_named() {
+    let directory = Directory::new();
+    let path = directory.path("admin");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let closing = std::thread::spawn(move || {
+        // One is closed before the question, and one with most of the question unread.
+        drop(listener.accept().expect("a client"));
+        let (mut stream, _) = listener.accept().expect("a client");
+        std::io::Read::read_exact(&mut stream, &mut [0]).expect("a question");
+    });
+    let admin = format!("unix://{}", path.display());
+    for _ in 0..2 {
+        let outcome = Outcome::new(&["ctl", "--admin", &admin, "stats"]);
+        assert_eq!(outcome.code, Some(1));
+        let part = "the server has closed the connection without an answer";
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(&admin), "{}", outcome.stderr);
+    }
+    closing.join().expect("no panic");
 }
 
 /// What `ctl` prints, other programs ask for with a line of JSON.
