@@ -42,6 +42,7 @@ pub(super) fn read(path: &Path) -> Result<Results, Failure> {
 
     let mut results: Results =
         serde_json::from_value(value).map_err(|error| not_ours(error.to_string()))?;
+    results.escape();
     results.restore().map_err(not_ours)?;
     Ok(results)
 }
@@ -83,6 +84,33 @@ mod tests {
         let read = kept(&written).unwrap();
         assert_eq!(read.results[2].scenario, results().results[2].scenario);
         assert_eq!(serde_json::to_string(&read).unwrap(), written);
+    }
+
+    /// A file may come from anybody, and its texts are shown on a terminal.
+    #[test]
+    fn texts_cannot_drive_a_terminal() {
+        let driving = "\u{1b}[2J\ngone\u{202e}";
+        let mut value = serde_json::to_value(results()).unwrap();
+        for path in [
+            "/command",
+            "/date",
+            "/machine/processor",
+            "/machine/system",
+            "/ended",
+            "/results/0/server",
+            "/results/0/skipped",
+        ] {
+            *value.pointer_mut(path).unwrap() = driving.into();
+        }
+        let read = kept(&value.to_string()).unwrap();
+        let shown = r"\u{1b}[2J\ngone\u{202e}";
+        assert_eq!(read.command, shown);
+        assert_eq!(read.date, shown);
+        let system = format!("{shown}, 2 cores, {shown}");
+        assert_eq!(read.machine.to_string(), system);
+        assert_eq!(read.ended.as_deref(), Some(shown));
+        assert_eq!(read.results[0].server, shown);
+        assert_eq!(read.results[0].skipped.as_deref(), Some(shown));
     }
 
     #[test]

@@ -41,6 +41,7 @@ use crate::bench::results::{Method, Outcome, Results};
 use crate::bench::round::Ground;
 use crate::bench::table::table;
 use crate::destination::Target;
+use crate::escaped::on_one_line;
 use crate::failure::Failure;
 use crate::unblocked::write_in_full;
 
@@ -340,7 +341,7 @@ struct Earlier {
 impl Earlier {
     fn read(path: &Path) -> Result<Self, Failure> {
         Ok(Self {
-            name: path.display().to_string(),
+            name: on_one_line(&path.display().to_string()),
             results: earlier::read(path)?,
         })
     }
@@ -463,7 +464,10 @@ fn command_line() -> String {
 /// Prints to standard output. A reader that closed it early is no error.
 fn print(text: &str) -> io::Result<()> {
     match write_in_full(io::stdout(), text.as_bytes()) {
-        Err((_, error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        Err((_, error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let problem = format!("cannot write to standard output: {error}");
+            Err(io::Error::new(error.kind(), problem))
+        }
         _ => Ok(()),
     }
 }

@@ -168,9 +168,10 @@ fn process(id: u32) -> Result<Family, Failure> {
         leader: id,
         forks: false,
     };
+    // The system takes the number 0 for this process.
     match family.processor_time() {
-        Some(_) => Ok(family),
-        None => {
+        Some(_) if id > 0 => Ok(family),
+        _ => {
             let problem =
                 format!("--process {id}: there is no such process, or it cannot be measured");
             Err(Failure::Usage(problem))

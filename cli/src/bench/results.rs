@@ -8,6 +8,7 @@ use serveloop_measure::{Audience, Figure, Machine, Moment, Pace, Sample, Scenari
 
 use crate::bench::contender::Contender;
 use crate::bench::spoken::NAMES;
+use crate::escaped::on_one_line;
 use crate::failure::Failure;
 
 use serveloop::protocols::counted;
@@ -182,6 +183,21 @@ impl Results {
             counted(lost, "delivery was", "deliveries were")
         );
         Err(io::Error::other(problem).into())
+    }
+
+    /// Escapes the texts, which may be anything in a file, for a terminal.
+    pub(super) fn escape(&mut self) {
+        let Machine {
+            processor, system, ..
+        } = &mut self.machine;
+        let own = [&mut self.command, &mut self.date, processor, system];
+        let outcomes = self.results.iter_mut().flat_map(|outcome| {
+            let skipped = outcome.skipped.as_mut();
+            skipped.into_iter().chain([&mut outcome.server])
+        });
+        for text in own.into_iter().chain(&mut self.ended).chain(outcomes) {
+            *text = on_one_line(text);
+        }
     }
 
     /// Makes the scenarios anew, which a file has in parts. Returns the server whose load is unknown, if

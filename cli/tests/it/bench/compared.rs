@@ -5,7 +5,8 @@ use std::fs;
 use serde_json::Value;
 
 use crate::bench::bench;
-use crate::support::served::Outcome;
+use crate::support::outside::skip;
+use crate::support::served::{Outcome, serveloop};
 use crate::support::sockets::Directory;
 
 /// Measures the loop with one connection, into a file. Returns its path.
@@ -66,6 +67,20 @@ fn kept_results_are_shown_without_measuring() {
     let again = Outcome::new(&["bench", "--from", &path, "--json"]);
     let kept = fs::read_to_string(&path).expect("the results");
     assert_eq!(again.stdout, kept.trim_end());
+
+    let Ok(full) = fs::File::options().write(true).open("/dev/full") else {
+        return skip("/dev/full");
+    };
+    let mut command = serveloop(&["bench", "--from", &path]);
+    command.stdout(full);
+    let lost = Outcome::of(command);
+    assert_eq!(lost.code, Some(1));
+    assert!(
+        lost.stderr
+            .starts_with("serveloop: cannot write to standard output: "),
+        "{}",
+        lost.stderr
+    );
 }
 
 #[test]

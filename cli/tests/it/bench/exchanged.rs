@@ -339,6 +339,16 @@ fn the_host_and_the_path_are_those_of_the_user() {
     );
 }
 
+/// The system takes it for whoever asks.
+#[test]
+fn no_process_has_the_number_0() {
+    let target = ["--target", "tcp://127.0.0.1:9", "--process", "0"];
+    let outcome = Outcome::new(&[&["bench"], &target[..]].concat());
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    let part = "--process 0: there is no such process";
+    assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
+}
+
 #[test]
 fn options_that_contradict_each_other_are_refused() {
     for (arguments, part) in [
