@@ -2,6 +2,8 @@
 //!
 //! This room imports `ctl`, for its client and its units, `monitoring`, and single files.
 
+mod bell;
+mod looks;
 mod screen;
 mod view;
 
@@ -13,8 +15,10 @@ use clap::Args;
 
 use crate::ctl::Client;
 use crate::failure::Failure;
-use crate::monitoring::{By, Question, Selection};
-use crate::top::screen::{Key, Screen};
+use crate::monitoring::By;
+use crate::top::bell::bell;
+use crate::top::looks::{Looks, Wish, look};
+use crate::top::screen::{Event, Screen};
 use crate::top::view::View;
 use crate::units::Span;
 
@@ -28,7 +32,8 @@ const EVERY_LEAST: Duration = Duration::from_millis(100);
 ///   $ serveloop serve echo --admin unix:///tmp/echo-admin.sock
 ///   $ serveloop top --admin unix:///tmp/echo-admin.sock
 ///
-/// The key o changes the order of the connections, and q ends it.
+/// The key o changes the order of the connections, and q ends it, also while the server does not answer. The
+/// exit status after a signal is that of every client, such as 130 after Ctrl-C.
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Top {
@@ -60,45 +65,62 @@ impl Top {
         let mut client = Client::connect(&self.admin)?;
         // What cannot be asked is said before the terminal changes.
         let mut view = View::new(self.by);
-        look(&mut client, &mut view, 1)?;
-        let screen = Screen::open()?;
-        let shown = show(&mut client, &mut view, &screen, every);
+        view.take(look(&mut client, wish(&view, 1))?, Instant::now());
+
+        let (bell, ear) = bell()?;
+        let screen = Screen::open(&bell, ear)?;
+        let mut looks = Looks::start(client, bell)?;
+        let shown = show(&mut looks, &mut view, &screen, every);
         drop(screen);
-        shown?;
-        Ok(ExitCode::SUCCESS)
+        Ok(shown?)
     }
 }
 
-/// Looks and draws until the user wants no more.
-fn show(client: &mut Client, view: &mut View, screen: &Screen, every: Duration) -> io::Result<()> {
+/// Looks and draws until the user wants no more. Returns the exit status.
+fn show(
+    looks: &mut Looks,
+    view: &mut View,
+    screen: &Screen,
+    every: Duration,
+) -> io::Result<ExitCode> {
+    let (mut next, mut is_hurried) = (Instant::now(), false);
     loop {
-        let (columns, rows) = screen.size();
-        look(client, view, rows)?;
-        screen.draw(&view.lines(columns, rows))?;
+        let left = next.saturating_duration_since(Instant::now());
+        if left.is_zero() && !looks.is_waiting() {
+            looks.begin(wish(view, screen.size().1));
+            is_hurried = false;
+        }
 
-        let next = Instant::now() + every;
-        while let Some(left) = next.checked_duration_since(Instant::now()) {
-            match screen.key(left)? {
-                Key::Quit => return Ok(()),
-                Key::Order => {
-                    view.change_order();
-                    break;
-                }
-                Key::Resized => break,
-                Key::Other => {}
+        let patience = (!looks.is_waiting()).then_some(left);
+        let mut is_changed = false;
+        for event in screen.wait(patience)? {
+            match event {
+                Event::Ended(status) => return Ok(status),
+                Event::Order => view.change_order(),
+                Event::Resized => {}
             }
+            (is_changed, is_hurried) = (true, true);
+        }
+
+        if let Some(look) = looks.take()? {
+            let now = Instant::now();
+            view.take(look, now);
+            (next, is_changed) = (now + every, true);
+        }
+        if is_hurried {
+            next = Instant::now();
+        }
+        if is_changed {
+            let (columns, rows) = screen.size();
+            screen.draw(&view.lines(columns, rows))?;
         }
     }
 }
 
-fn look(client: &mut Client, view: &mut View, rows: usize) -> io::Result<()> {
-    let stats = client.ask(&Question::Stats)?;
-    let selection = Selection {
+/// Returns what to look at for a screen with so many rows.
+fn wish(view: &View, rows: usize) -> Wish {
+    Wish {
         by: view.order(),
-        first: Some(rows),
-        ..Selection::default()
-    };
-    let list = client.ask(&Question::Ls(selection))?;
-    view.take(stats, list, Instant::now());
-    Ok(())
+        first: rows,
+    }
 }

@@ -1,35 +1,50 @@
 //! The terminal of `top`: its other screen, keys without Enter, and its former state at the end.
 
-use std::io::{self, IsTerminal, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::env;
+use std::ffi::c_int;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use std::{env, sync::Arc};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read, retry_on_intr};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use signal_hook::consts::SIGWINCH;
+use signal_hook::flag;
+
+use crate::signals::{BY_SIGNAL, asks_to_end};
+use crate::top::bell::{Bell, Ear};
 
 /// The size of a terminal that does not tell its own.
 const USUAL: (usize, usize) = (80, 24);
 
-/// The least time that a wait for a key takes, so that none is missed by rounding.
+/// The least time that a wait takes, so that none is missed by rounding.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
+/// The character that begins the sequence of a key such as an arrow.
+const ESCAPE: u8 = 0x1b;
+
+/// What Ctrl-D types.
+const END: u8 = 4;
+
 /// What the user wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
-    Quit,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Event {
+    /// The end, by a key or by a signal, with this exit status.
+    Ended(ExitCode),
     Order,
     /// Nothing, but the terminal has another size.
     Resized,
-    Other,
 }
 
 /// The terminal while `top` has it. Dropping it restores what was there.
 pub(super) struct Screen {
     before: Termios,
-    ends: Arc<AtomicBool>,
+    signal: Arc<AtomicUsize>,
     resized: Arc<AtomicBool>,
+    ear: Ear,
 }
 
 impl Screen {
@@ -39,16 +54,15 @@ impl Screen {
         io::stdout().is_terminal() && io::stdin().is_terminal() && !is_dumb
     }
 
-    /// Changes to the terminal's other screen.
+    /// Changes to the terminal's other screen. Signals ring the bell, which is heard while this waits.
     ///
     /// # Errors
     /// Fails if the terminal refuses.
-    pub(super) fn open() -> io::Result<Self> {
-        let (ends, resized) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&ends))?;
-        }
-        signal_hook::flag::register(SIGWINCH, Arc::clone(&resized))?;
+    pub(super) fn open(bell: &Bell, ear: Ear) -> io::Result<Self> {
+        let signal = catch_endings(bell)?;
+        let resized = Arc::<AtomicBool>::default();
+        flag::register(SIGWINCH, Arc::clone(&resized))?;
+        bell.ring_at(SIGWINCH)?;
 
         let before = tcgetattr(io::stdin())?;
         let mut keys = before.clone();
@@ -57,8 +71,9 @@ impl Screen {
         tcsetattr(io::stdin(), OptionalActions::Now, &keys)?;
         let screen = Self {
             before,
-            ends,
+            signal,
             resized,
+            ear,
         };
         // The other screen, without a cursor.
         write(b"\x1b[?1049h\x1b[?25l")?;
@@ -94,38 +109,92 @@ impl Screen {
         write(frame.as_bytes())
     }
 
-    /// Waits for a key, or until `patience` is over.
+    /// Waits until something happens or the bell rings, for at most `patience` if there is one.
     ///
     /// # Errors
     /// Fails if the terminal is gone.
-    pub(super) fn key(&self, patience: Duration) -> io::Result<Key> {
-        let timeout = Timespec::try_from(patience.max(MILLISECOND)).ok();
+    pub(super) fn wait(&self, patience: Option<Duration>) -> io::Result<Vec<Event>> {
+        let timeout = patience.and_then(|it| Timespec::try_from(it.max(MILLISECOND)).ok());
         let stdin = io::stdin();
-        let mut waits = [PollFd::new(&stdin, PollFlags::IN)];
-        let ready = match poll(&mut waits, timeout.as_ref()) {
-            Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
-            outcome => outcome.unwrap_or_default(),
-        };
+        let mut waits = [
+            PollFd::new(&stdin, PollFlags::IN),
+            PollFd::new(&self.ear, PollFlags::IN),
+        ];
+        match poll(&mut waits, timeout.as_ref()) {
+            Err(error) if error != Errno::INTR => return Err(error.into()),
+            _ => {}
+        }
+        let is_typed = !waits[0].revents().is_empty();
+        self.ear.clear();
 
-        if self.ends.load(Ordering::SeqCst) {
-            return Ok(Key::Quit);
+        if let Some(status) = self.status() {
+            return Ok(vec![Event::Ended(status)]);
         }
+        let mut events = Vec::new();
         if self.resized.swap(false, Ordering::SeqCst) {
-            return Ok(Key::Resized);
+            events.push(Event::Resized);
         }
-        if ready == 0 {
-            return Ok(Key::Other);
+        if is_typed {
+            // Not by a buffer, in which keys would wait for the next ones.
+            let mut typed = [0; 64];
+            match retry_on_intr(|| read(&stdin, &mut typed))? {
+                0 => events.push(Event::Ended(ExitCode::SUCCESS)),
+                count => events.extend(keys(&typed[..count])),
+            }
         }
-        let mut typed = [0; 16];
-        Ok(match stdin.lock().read(&mut typed)? {
-            0 => Key::Quit,
-            _ => match typed[0] {
-                b'q' | b'Q' | 4 => Key::Quit,
-                b'o' | b'O' => Key::Order,
-                _ => Key::Other,
-            },
-        })
+        Ok(events)
     }
+
+    /// Returns the exit status after a signal, if one came.
+    fn status(&self) -> Option<ExitCode> {
+        let signal = c_int::try_from(self.signal.load(Ordering::SeqCst)).ok()?;
+        let status = (signal > 0).then_some(BY_SIGNAL + signal)?;
+        u8::try_from(status).ok().map(ExitCode::from)
+    }
+}
+
+/// Makes the signals that would end this process ring the bell, and note their numbers. A second one
+/// ends it at once, since the terminal may be stopped. What is ignored, as after `nohup`, stays ignored.
+fn catch_endings(bell: &Bell) -> io::Result<Arc<AtomicUsize>> {
+    let (signal, is_second) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    for ending in asks_to_end() {
+        let number = usize::try_from(ending).unwrap_or(0);
+        flag::register_conditional_shutdown(ending, BY_SIGNAL + ending, Arc::clone(&is_second))?;
+        flag::register_usize(ending, Arc::clone(&signal), number)?;
+        flag::register(ending, Arc::clone(&is_second))?;
+        bell.ring_at(ending)?;
+    }
+    Ok(signal)
+}
+
+/// Returns what was typed. Sequences of other keys have letters that mean nothing here.
+fn keys(typed: &[u8]) -> Vec<Event> {
+    let (mut events, mut rest) = (Vec::new(), typed);
+    while let [first, others @ ..] = rest {
+        rest = others;
+        match first {
+            b'q' | b'Q' | &END => events.push(Event::Ended(ExitCode::SUCCESS)),
+            b'o' | b'O' => events.push(Event::Order),
+            &ESCAPE => rest = after_sequence(others),
+            _ => {}
+        }
+    }
+    events
+}
+
+/// Returns what follows the sequence of a key, of which the first character is read already.
+fn after_sequence(rest: &[u8]) -> &[u8] {
+    let length = match rest {
+        [b'[', parameters @ ..] => {
+            let last = parameters
+                .iter()
+                .position(|byte| (0x40..0x7f).contains(byte));
+            last.map_or(rest.len(), |last| last + 2)
+        }
+        [b'O', ..] => 2,
+        _ => 1,
+    };
+    rest.get(length..).unwrap_or_default()
 }
 
 impl Drop for Screen {
@@ -140,4 +209,28 @@ fn write(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_count_and_no_part_of_another_one() {
+        let (order, end) = (Event::Order, Event::Ended(ExitCode::SUCCESS));
+        for (typed, expected) in [
+            (&b"o"[..], &[order][..]),
+            (b"oOq", &[order, order, end]),
+            (b"xo\x04", &[order, end]),
+            // Arrows, in both ways in which a terminal says them, function keys, and Alt.
+            (b"\x1b[A\x1bOAq", &[end]),
+            (b"\x1b[15~o\x1b[1;5Qo", &[order, order]),
+            (b"\x1bOQ\x1bq\x1bo", &[]),
+            (b"\x1b", &[]),
+            (b"\x1b[", &[]),
+            (b"\x1bO", &[]),
+        ] {
+            assert_eq!(keys(typed), expected, "{}", typed.escape_ascii());
+        }
+    }
 }

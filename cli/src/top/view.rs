@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::ctl::{bytes, span, text_of};
 use crate::monitoring::By;
+use crate::top::looks::Look;
 
 /// The orders that a key goes through.
 const ORDERS: [(By, &str); 4] = [
@@ -57,7 +58,8 @@ impl View {
     }
 
     /// Takes new answers.
-    pub(super) fn take(&mut self, stats: Value, list: Value, now: Instant) {
+    pub(super) fn take(&mut self, look: Look, now: Instant) {
+        let Look { stats, list } = look;
         let passed = self.taken.map(|taken| now.duration_since(taken));
         let passed = passed.filter(|passed| !passed.is_zero());
         self.rates = passed.map(|passed| {
@@ -176,6 +178,11 @@ mod tests {
         })
     }
 
+    fn look(stats: Value) -> Look {
+        let list = list();
+        Look { stats, list }
+    }
+
     fn list() -> Value {
         let peer = "tcp://127.0.0.1:4711";
         let one = json!({ "id": 7, "peer": peer, "age": 1.0, "idle": 1.0, "received": 5, "sent": 5,
@@ -186,9 +193,9 @@ mod tests {
     #[test]
     fn rates_are_of_the_time_between_two_looks() {
         let (mut view, begin) = (View::new(By::Traffic), Instant::now());
-        view.take(stats(1_000), list(), begin);
+        view.take(look(stats(1_000)), begin);
         assert_eq!(view.rates, None);
-        view.take(stats(5_000), list(), begin + Duration::from_secs(2));
+        view.take(look(stats(5_000)), begin + Duration::from_secs(2));
         let lines = view.lines(200, 50);
         assert!(lines[2].contains("(2000 B/s)"), "{lines:?}");
         assert_eq!(lines.len(), 7 + 3);
@@ -198,7 +205,7 @@ mod tests {
     #[test]
     fn lines_fit_the_screen() {
         let mut view = View::new(By::Age);
-        view.take(stats(0), list(), Instant::now());
+        view.take(look(stats(0)), Instant::now());
         for (columns, rows) in [(0, 0), (1, 1), (10, 3), (80, 8), (300, 100)] {
             let lines = view.lines(columns, rows);
             assert!(lines.len() <= rows);
@@ -223,7 +230,7 @@ mod tests {
         let mut view = View::new(By::Age);
         let mut stats = stats(0);
         (stats["unanswered"], stats["age"]) = (json!(1), json!(42.0));
-        view.take(stats, list(), Instant::now());
+        view.take(look(stats), Instant::now());
         let lines = view.lines(200, 50);
         assert!(lines[4].contains("1 STUCK for 42s"), "{lines:?}");
     }
