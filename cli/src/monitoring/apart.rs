@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use rustix::net::RecvFlags;
@@ -19,6 +19,9 @@ use crate::sys::Apart;
 
 /// How often the process looks whether its server is still there.
 const EVERY: Duration = Duration::from_millis(200);
+
+/// How often it asks the server for what it needs while the server does not answer.
+const REFRESHED_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the process may take to end in order.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
@@ -39,8 +42,9 @@ pub(super) fn start(
     };
     drop(theirs);
 
+    // No more than the line is read: questions may follow it, which are for the loop.
     let mut heard = String::new();
-    BufReader::new(&ours).read_line(&mut heard)?;
+    BufReader::with_capacity(1, &ours).read_line(&mut heard)?;
     let bound: Result<[Vec<String>; 2], String> = serde_json::from_str(&heard)?;
     let bound = bound.map_err(io::Error::other)?;
     let addresses = bound.map(|all| all.iter().filter_map(|uri| uri.parse().ok()).collect());
@@ -87,6 +91,8 @@ fn run(
     } = bound?;
     let source = Source::over(Asking::new(pipe.try_clone()?)?);
     let attentive = Attentive {
+        source: source.clone(),
+        next: Instant::now(),
         clients: Clients::new(&source, metrics.len(), controls),
         pipe,
         parent: getppid(),
@@ -98,6 +104,9 @@ fn run(
 
 /// A factory that ends its server when the one that it serves pages of has ended.
 struct Attentive {
+    source: Source,
+    /// When the server is asked again.
+    next: Instant,
     clients: Clients,
     pipe: UnixStream,
     parent: Option<rustix::process::Pid>,
@@ -126,6 +135,11 @@ impl Factory for Attentive {
         // Children of the server may hold its end of the pipe longer than it lives.
         if is_ended || getppid() != self.parent {
             self.handle.abort();
+        }
+
+        if self.next <= actions.now() {
+            self.source.refresh();
+            self.next = actions.now() + REFRESHED_EVERY;
         }
         actions.call_again(EVERY);
     }

@@ -18,7 +18,7 @@ use crate::signals::{Leaving, raise_drain, raise_hangup};
 use crate::threads::lock;
 
 /// A server whose loop does not turn for so long is not healthy.
-const STUCK: Duration = Duration::from_secs(10);
+pub(super) const STUCK: Duration = Duration::from_secs(10);
 
 /// What a loop told of itself less than so long ago is up to date.
 const OWN_AGE: Duration = Duration::from_secs(1);
@@ -88,6 +88,13 @@ impl Source {
                 let mut asking = lock(asking);
                 asking.ask(question)
             }
+        }
+    }
+
+    /// Asks a server at the other end of a pipe for what is to be known while it does not answer.
+    pub(super) fn refresh(&self) {
+        if let Place::There(asking) = &self.0 {
+            lock(asking).refresh();
         }
     }
 
@@ -235,7 +242,7 @@ impl Shared {
         let snapshot = self.snapshot();
         match snapshot.age < STUCK {
             true => Answer::of(&"ok"),
-            false => Answer::Error(stuck(&snapshot)),
+            false => Answer::Error(stuck(snapshot.unanswered, snapshot.loops, snapshot.age)),
         }
     }
 
@@ -245,7 +252,9 @@ impl Shared {
         }
         match self.snapshot() {
             Snapshot { loops: 0, .. } => Answer::Error("the server does not serve yet".to_owned()),
-            snapshot if snapshot.age >= STUCK => Answer::Error(stuck(&snapshot)),
+            snapshot if snapshot.age >= STUCK => {
+                Answer::Error(stuck(snapshot.unanswered, snapshot.loops, snapshot.age))
+            }
             _ => Answer::of(&"ready"),
         }
     }
@@ -259,12 +268,10 @@ impl Shared {
     }
 }
 
-fn stuck(snapshot: &Snapshot) -> String {
-    let (count, seconds) = (snapshot.unanswered, snapshot.age.as_secs());
-    format!(
-        "{count} of {} without an answer, one for {seconds} s",
-        counted(snapshot.loops, "loop", "loops")
-    )
+/// Says how many of a server's loops do not answer, and for how long one has not.
+pub(super) fn stuck(unanswered: usize, loops: usize, age: Duration) -> String {
+    let (loops, seconds) = (counted(loops, "loop", "loops"), age.as_secs());
+    format!("{unanswered} of {loops} without an answer, one for {seconds} s")
 }
 
 fn unknown(id: u64) -> Answer {

@@ -297,3 +297,39 @@ fn a_killed_server_that_forked_leaves_no_pages_behind() {
     }
     let _: Stream = client;
 }
+
+/// The process of the pages says what its server said last, as the threads of other models do.
+#[test]
+fn pages_of_a_server_that_forks_answer_while_it_is_held_up() {
+    let server = Monitored::echo(&["--model", "forking"]);
+    server.await_status("/readyz", 200);
+    assert_eq!(
+        server.get("/metrics").value("serveloop_loops_unanswered"),
+        0
+    );
+    server.served.signal(Signal::STOP);
+
+    let begin = std::time::Instant::now();
+    let pages = ["/healthz", "/readyz", "/metrics"].map(|path| server.get(path));
+    let took = begin.elapsed();
+    thread::sleep(std::time::Duration::from_secs(11));
+    let stuck = ["/healthz", "/readyz"].map(|path| server.get(path));
+    server.served.signal(Signal::CONT);
+
+    assert!(took.as_secs() < 2, "{took:?}");
+    for page in &pages {
+        assert_eq!(page.status, 200, "{page:?}");
+    }
+    assert_eq!(pages[2].value("serveloop_loops_unanswered"), 1);
+    for page in stuck {
+        assert_eq!(page.status, 503, "{page:?}");
+        let part = "1 of 1 loop without an answer";
+        assert!(page.body.contains(part), "{page:?}");
+    }
+    server.await_status("/healthz", 200);
+    assert_eq!(
+        server.get("/metrics").value("serveloop_loops_unanswered"),
+        0
+    );
+    server.end();
+}
