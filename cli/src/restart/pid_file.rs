@@ -92,7 +92,8 @@ fn overwrite(path: &Path, text: &str) -> io::Result<()> {
 
 /// Replaces a file as a whole.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let is_other = fs::metadata(path).is_ok_and(|found| !found.is_file());
+    // A device, or a link, such as that of /dev/stdout, which is to stay one.
+    let is_other = fs::symlink_metadata(path).is_ok_and(|found| !found.is_file());
     let (false, Some(name)) = (is_other, path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

@@ -299,7 +299,7 @@ fn nobody_is_woken_under_the_lock_of_the_group() {
         let asked = group.clone();
         let (clock, config) = (Clock::new(Instant::now()), Config::default());
         let mailbox = Mailbox::new(Box::new(move || {
-            asked.members("room");
+            let _ = asked.members("room");
         }));
         let peer = Peer::new("tcp://192.0.2.1:1".parse().unwrap(), Some(0));
         let mut session = Session::new(Joins(group.clone()), peer, clock.tick());
