@@ -105,9 +105,10 @@ impl Exchange {
         self.next = Some(next);
     }
 
-    /// Returns whether the body is read and the response sent.
+    /// Returns whether the response is sent, and the body read if another request comes after it.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.answer, Answer::Sent) && self.incoming.is_done()
+        let is_read = self.incoming.is_done() || !self.request.keeps_alive;
+        matches!(self.answer, Answer::Sent) && is_read
     }
 
     /// Returns whether a response has begun, so that no other can be sent.

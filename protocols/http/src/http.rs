@@ -271,11 +271,15 @@ impl<H: Handler> Protocol for Http<H> {
         self.part(&Rejection::of(error), transport);
     }
 
-    /// Ends the connection after the response that is being made, if there is one.
+    /// Ends the connection after the response that is being made, if there is one. One that is sent is
+    /// all that the client gets, so the rest of its body is not waited for.
     fn shutdown_requested(&mut self, transport: &mut Transport<'_>) {
         self.is_draining = true;
         match &mut self.exchange {
-            Some(exchange) => exchange.end_after(),
+            Some(exchange) => {
+                exchange.end_after();
+                self.settle(transport);
+            }
             None => transport.close(),
         }
     }

@@ -669,6 +669,27 @@ fn a_shutdown_waits_for_what_is_owed() {
     assert!(receiving.reason().is_some());
 }
 
+/// It is no use to a client that has its response.
+#[test]
+fn a_shutdown_does_not_wait_for_a_body_that_was_answered() {
+    for head in [&post(5)[..], CHUNKED] {
+        let mut answered = session(|_: &Request<'_>| Response::status(405));
+        answered.receive(head);
+        assert_eq!(only(&answered.sent()).status, 405);
+        assert!(answered.reason().is_none());
+        answered.shutdown();
+        assert!(answered.reason().is_some());
+
+        let mut sending = session(|_: &Request<'_>| Response::new(200).body(vec![0; 200_000]));
+        sending.stop_taking();
+        sending.receive(head);
+        sending.shutdown();
+        assert!(sending.reason().is_none());
+        assert_eq!(only(&all_of(&mut sending)).body.len(), 200_000);
+        assert!(sending.reason().is_some());
+    }
+}
+
 #[test]
 fn requests_and_bodies_do_not_depend_on_cuts() {
     let answer = |request: &Request<'_>| match (request.method, request.path()) {
