@@ -298,22 +298,30 @@ impl Protocol for Requests {
 
     /// Answers the requests that came before the end, although over TCP a client that is gone looks
     /// the same as one that has no further request. In the `ready` format a reply that is not asked
-    /// for by now never will be.
+    /// for by now never will be. Half a request is dropped, and those before it are complete.
     fn eof_received(
         &mut self,
         unread: &[u8],
         transport: &mut Transport<'_>,
     ) -> Result<(), ProtocolError> {
-        if !unread.is_empty() {
-            return Err(ProtocolError::Truncated {
-                unread: unread.len(),
-            });
-        }
+        let truncated = (!unread.is_empty()).then_some(ProtocolError::Truncated {
+            unread: unread.len(),
+        });
 
-        let sends = matches!(self.work, Work::Sending(_));
-        if self.service.settings.wire == Wire::Ready && !sends {
-            transport.close();
-            return Ok(());
+        // Nothing waits while the connection is idle.
+        let owes = match self.service.settings.wire {
+            Wire::Ready => matches!(self.work, Work::Sending(_)),
+            Wire::Framed | Wire::Struct => !matches!(self.work, Work::Idle),
+        };
+        match truncated {
+            Some(truncated) if !owes => return Err(truncated),
+            // The connection ends in order, after the replies.
+            Some(truncated) => self.service.note_end(&self.peer, &truncated),
+            None if !owes => {
+                transport.close();
+                return Ok(());
+            }
+            None => {}
         }
 
         self.is_last = true;

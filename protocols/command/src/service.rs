@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serveloop::layer::{Alarm, Foreign};
 use serveloop::protocols::counted;
-use serveloop::{Config, Peer};
+use serveloop::{Config, Peer, ProtocolError};
 
 use crate::LOG_TARGET;
 use crate::outcome::{Outcome, Report};
@@ -65,6 +65,14 @@ impl Service {
         let is_header = |foreign: &Foreign| *foreign == Foreign::Header;
         // A program's name may contain a colon.
         Foreign::of_line(line).filter(|it| !is_header(it) || self.choose(line).is_err())
+    }
+
+    /// Logs that a client's stream has ended within a request, where earlier ones are still answered.
+    pub(crate) fn note_end(&self, peer: &Peer, truncated: &ProtocolError) {
+        log::debug!(
+            target: LOG_TARGET, event = "noted", id = peer.id();
+            "{peer}: {truncated}; earlier requests get their replies"
+        );
     }
 
     /// Counts a request by its outcome, and logs both on one line.

@@ -145,6 +145,25 @@ fn half_a_request_is_none() {
     served.logged("truncated: the stream ended 7 bytes into a message");
 }
 
+/// Whether it comes at once or later, and in every model.
+#[test]
+fn half_a_request_takes_no_reply_along() {
+    for model in MODELS {
+        for pause in [None, Some(Duration::from_millis(30))] {
+            let served = serve(&["echo", "sh"], &[model, &["-v"]].concat());
+            let mut client = Client::new(&served);
+            client.write(&[framed(b"sh -c 'sleep 0.1; echo a'"), framed(b"echo b")].concat());
+            pause.map(thread::sleep);
+            client.write(&framed(b"echo c")[..7]);
+            client.finish();
+            assert_eq!(client.reply(), b"a\n", "{model:?} {pause:?}");
+            assert_eq!(client.reply(), b"b\n", "{model:?} {pause:?}");
+            client.expect_end();
+            served.logged("the stream ended 7 bytes into a message");
+        }
+    }
+}
+
 #[test]
 fn a_shutdown_waits_for_programs_that_run() {
     for model in MODELS {
