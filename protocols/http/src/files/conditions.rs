@@ -44,22 +44,33 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Validators {
     tag: String,
-    /// In whole seconds, as the field is written.
+    /// In whole seconds, as the field is written, and not later than the response (RFC 9110, section
+    /// 8.8.2.1): a file may have a date in the future.
     modified: Option<SystemTime>,
+    /// Whether the date tells versions apart. A file that changed a moment ago can change again and keep
+    /// its date.
+    is_date_strong: bool,
 }
+
+/// How long after its date a file has no other version of the same date.
+const DATE_PRECISION: Duration = Duration::from_secs(1);
 
 /// The first moment that a date cannot be written for, in seconds since 1970: the year 10,000.
 const DATES_END: u64 = 253_402_300_800;
 
 impl Validators {
-    fn of(length: u64, modified: Option<SystemTime>) -> Self {
+    fn of(length: u64, modified: Option<SystemTime>, now: SystemTime) -> Self {
         let since = modified.and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
         let since = since.filter(|since| since.as_secs() < DATES_END);
         let (seconds, nanos) =
             since.map_or((0, 0), |since| (since.as_secs(), since.subsec_nanos()));
+
+        let most = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let shown = since.map(|since| Duration::from_secs(since.min(most).as_secs()));
         Self {
             tag: format!("\"{length:x}-{seconds:x}-{nanos:x}\""),
-            modified: since.map(|since| UNIX_EPOCH + Duration::from_secs(since.as_secs())),
+            modified: shown.map(|shown| UNIX_EPOCH + shown),
+            is_date_strong: shown.is_some_and(|shown| shown + DATE_PRECISION < most),
         }
     }
 
@@ -108,9 +119,14 @@ impl Conditions {
         }
     }
 
-    /// Judges a file, and returns what identifies its version.
-    pub(super) fn judge(&self, length: u64, modified: Option<SystemTime>) -> (Verdict, Validators) {
-        let file = Validators::of(length, modified);
+    /// Judges a file, and returns what identifies its version. `now` is the date of the response.
+    pub(super) fn judge(
+        &self,
+        length: u64,
+        modified: Option<SystemTime>,
+        now: SystemTime,
+    ) -> (Verdict, Validators) {
+        let file = Validators::of(length, modified, now);
         let is_later = |than: Option<SystemTime>| {
             than.zip(file.modified)
                 .is_some_and(|(than, modified)| modified > than)
@@ -144,7 +160,8 @@ impl Conditions {
         };
         let date = std::str::from_utf8(condition).ok();
         let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
-        condition == file.tag.as_bytes() || date.is_some() && date == file.modified
+        let is_date = file.is_date_strong && date.is_some() && date == file.modified;
+        is_date || condition == file.tag.as_bytes()
     }
 }
 
@@ -235,6 +252,46 @@ mod tests {
         for text in texts {
             assert_eq!(part(text, 10), Verdict::Whole, "{text}");
         }
+    }
+
+    const DATE: &str = "Sun, 09 Sep 2001 01:46:40 GMT";
+
+    /// The second that `DATE` names.
+    fn date() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_000_000_000)
+    }
+
+    #[test]
+    fn no_date_is_later_than_the_response() {
+        let now = date() + Duration::from_millis(700);
+        let file = Validators::of(10, Some(now + Duration::from_secs(1)), now);
+        assert_eq!(file.modified, Some(date()));
+        let later = Validators::of(10, Some(now + Duration::from_secs(2)), now);
+        assert_ne!(file.tag, later.tag);
+    }
+
+    #[test]
+    fn a_date_that_several_versions_may_have_allows_no_part() {
+        let conditions = Conditions {
+            range: parse_range("bytes=0-1"),
+            if_range: Some(DATE.into()),
+            ..Conditions::default()
+        };
+        let changed = date() + Duration::from_millis(400);
+        let expected = Verdict::Part(Part { first: 0, last: 1 });
+        for (millis, verdict) in [
+            (400, Verdict::Whole),
+            (1_000, Verdict::Whole),
+            (1_001, expected),
+        ] {
+            let now = date() + Duration::from_millis(millis);
+            assert_eq!(conditions.judge(10, Some(changed), now).0, verdict);
+        }
+
+        // The date that a file from the future is shown with is not its own.
+        let now = date() + Duration::from_millis(400);
+        let future = now + Duration::from_secs(60);
+        assert_eq!(conditions.judge(10, Some(future), now).0, Verdict::Whole);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::SystemTime;
 
 use rustix::io::Errno;
 use serveloop::Waker;
@@ -48,7 +49,8 @@ const INDEX: &str = "index.html";
 ///   is not found either.
 /// - Responses have `Last-Modified` and an `ETag` of the time of change and the length. The
 ///   conditions on them work: `If-None-Match`, `If-Modified-Since`, `If-Match`,
-///   `If-Unmodified-Since`, `If-Range`.
+///   `If-Unmodified-Since`, `If-Range`. A file with a date in the future is shown with the present one, and
+///   `If-Range` with a date does not hold for a file that changed within the last second.
 /// - A range is answered with 206, or 416 if the file is shorter. Several ranges at a time are
 ///   answered with the whole file.
 ///
@@ -161,7 +163,8 @@ impl Search {
     fn serve(self, path: &Path, file: File) -> io::Result<Response> {
         let metadata = file.metadata()?;
         let length = metadata.len();
-        let (verdict, fields) = self.conditions.judge(length, metadata.modified().ok());
+        let (modified, now) = (metadata.modified().ok(), SystemTime::now());
+        let (verdict, fields) = self.conditions.judge(length, modified, now);
 
         let response = match verdict {
             Verdict::Whole => self.content(Response::new(200), file, 0, length)?,

@@ -372,6 +372,25 @@ fn a_file_from_before_all_dates_has_no_date() {
     }
 }
 
+/// A client would take it for a date of its own clock.
+#[test]
+fn a_file_from_the_future_has_the_date_of_the_response() {
+    let site = site();
+    let path = site.path().join("site/digits");
+    let file = fs::File::options().append(true).open(path).unwrap();
+    let late = SystemTime::now() + Duration::from_secs(1_000_000);
+    file.set_modified(late).unwrap();
+
+    let seen = get(&site, "/digits", "");
+    let date = seen.field("last-modified").expect("a date");
+    let date = httpdate::parse_http_date(date).unwrap();
+    assert!(date <= SystemTime::now());
+
+    let tag = seen.field("etag").expect("a tag");
+    let again = get(&site, "/digits", &format!("If-None-Match: {tag}\r\n"));
+    assert_eq!(again.status, 304);
+}
+
 /// Every step on the disk is one job of the pool, and none is asked for before there is room.
 #[test]
 fn a_long_file_is_read_as_the_client_takes_it() {
