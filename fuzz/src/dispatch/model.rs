@@ -9,6 +9,9 @@ use crate::dispatch::Limits;
 /// What may be wrong with the text, which ends the connection.
 const TEXT_CODES: [&str; 4] = ["invalid_json", "too_deep", "too_long", "truncated"];
 
+/// What may be wrong with a key or a number.
+const UNCLEAR_CODES: [&str; 3] = ["duplicate_key", "reserved_key", "out_of_range"];
+
 /// The most bytes of a message, and of a pointer.
 const TEXT_MOST: usize = 256;
 
@@ -34,17 +37,18 @@ pub(super) fn check(stream: &[u8], limits: Limits, replies: &[String], is_well: 
         }
         let reply = next(&mut replies);
         match first(rest) {
-            Some((value, length))
-                if is_in_range(&value)
-                    && length <= limits.length
-                    && depth(&value) <= limits.depth =>
-            {
+            Some((value, length)) if length <= limits.length && depth(&value) <= limits.depth => {
                 let pairs = pairs(&rest[..length]);
                 answered(&reply, value, pairs);
                 at += length;
             }
             // There is no telling where the next value begins, other than that it goes on there.
-            None if reply["error"]["code"] == "duplicate_key" => return,
+            None if UNCLEAR_CODES
+                .iter()
+                .any(|code| reply["error"]["code"] == **code) =>
+            {
+                return;
+            }
             _ => {
                 let found = ends(&reply, at, stream.len());
                 assert!(found && !is_well, "{reply} at byte {at}");
@@ -128,7 +132,15 @@ fn keys(value: &Value) -> usize {
 fn answered(reply: &Value, value: Value, pairs: usize) {
     let is_unique = keys(&value) == pairs;
     let code = match value {
-        _ if !is_unique => "duplicate_key",
+        // The first one counts, and a value that another one replaced is not here.
+        _ if !is_unique => {
+            let code = &reply["error"]["code"];
+            UNCLEAR_CODES
+                .into_iter()
+                .find(|known| *code == **known)
+                .unwrap_or("duplicate_key")
+        }
+        _ if !is_in_range(&value) => "out_of_range",
         Value::Object(parameters) => return called(reply, parameters),
         _ => "not_an_object",
     };

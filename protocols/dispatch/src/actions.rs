@@ -20,6 +20,9 @@ const HELP: &str = "help";
 /// The error text of `serde_json` for a number that does not fit its type.
 const INVALID_NUMBER: &str = "invalid number";
 
+/// Its error text, at the first key, for an object where a [`Number`](serde_json::Number) belongs.
+const NO_NUMBER_KEY: &str = "expected field with custom name";
+
 type Handler = Box<dyn Fn(Value) -> Result<Vec<u8>, Problem> + Send + Sync>;
 
 /// The registry of actions that clients can call by name.
@@ -160,14 +163,21 @@ fn typed<P: DeserializeOwned + 'static>(parameters: Value) -> Result<P, Problem>
     let mut parameters = parameters.map(|it| *it).unwrap_or_default();
     unify(&mut parameters);
     serde_path_to_error::deserialize(&parameters).map_err(|error| {
-        let at = pointer(error.path());
-        let message = match parameters.pointer(&at) {
+        let mut at = pointer(error.path());
+        let mut message = error.inner().to_string();
+        match parameters.pointer(&at) {
             // The parser's message does not contain the number.
-            Some(Value::Number(number)) if error.inner().to_string() == INVALID_NUMBER => {
-                format!("{number} is not accepted here: wrong kind of number, or out of range")
+            Some(Value::Number(number)) if message == INVALID_NUMBER => {
+                message =
+                    format!("{number} is not accepted here: wrong kind of number, or out of range");
             }
-            _ => error.inner().to_string(),
-        };
+            // It took the object for a number in a form of its own.
+            _ if message == NO_NUMBER_KEY => {
+                at.truncate(at.rfind('/').unwrap_or(0));
+                message = "invalid type: map, expected a JSON number".to_owned();
+            }
+            _ => {}
+        }
         Problem::of_value("wrong_type", message, at)
     })
 }
@@ -199,7 +209,7 @@ fn encode(result: &impl Serialize) -> Result<Vec<u8>, Problem> {
 mod tests {
     use serde::Deserialize;
     use serde::de::IgnoredAny;
-    use serde_json::json;
+    use serde_json::{Number, json};
 
     use super::*;
 
@@ -307,6 +317,20 @@ mod tests {
         let problem = refused(json!({"action": "first"}));
         assert_eq!(problem["message"], "missing field `rows`");
         assert_eq!(problem["at"], "");
+    }
+
+    #[test]
+    fn an_object_is_no_number() {
+        let echo = |lists: BTreeMap<String, Vec<Number>>| Ok(lists);
+        let actions = actions().register("numbers", "lists of numbers", echo);
+        for object in [json!({}), json!({"a/b": 1}), json!({"": {}})] {
+            let request = json!({"action": "numbers", "x": [1, object]});
+            let problem = actions.call(request).unwrap_err();
+            let problem = serde_json::to_value(problem).unwrap();
+            let message = "invalid type: map, expected a JSON number";
+            let expected = json!({"code": "wrong_type", "message": message, "at": "/x/1"});
+            assert_eq!(problem, expected);
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@
 //!
 //! | code | what is wrong |
 //! |---|---|
-//! | `invalid_json` | not JSON: NaN, a lone surrogate, a number no `f64` holds, trailing data |
+//! | `invalid_json` | not JSON: NaN, a lone surrogate, trailing data |
 //! | `too_deep` | more levels of arrays and objects than allowed |
 //! | `too_long` | a value of more than `max_frame` bytes |
 //! | `truncated` | the stream ended inside a value |
@@ -56,7 +56,8 @@
 //! | code | what is wrong |
 //! |---|---|
 //! | `duplicate_key` | the object at the pointer has a key twice, and the value is otherwise JSON |
-//! | `reserved_key` | a key that marks numbers in `serde_json`, and the value is otherwise JSON |
+//! | `reserved_key` | a key with a meaning of its own in `serde_json`, and the value is otherwise JSON |
+//! | `out_of_range` | a number that no `f64` holds, and the value is otherwise JSON |
 //! | `not_an_object` | the value is not an object |
 //! | `missing_action` | the object has no `action` |
 //! | `wrong_type` | a parameter is missing or of the wrong type, or `action` is not a string |

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::error::Category;
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
@@ -16,9 +18,12 @@ use crate::problem::{Problem, pointer};
 /// so that a client with the same parser can read it.
 pub(crate) const DEPTH_MOST: usize = 126;
 
-/// The key under which the parser passes a number as text. Conversions would take an object with
-/// this key for a number, so no request may use it.
+/// The key under which the parser passes a number as text.
 const NUMBER_KEY: &str = "$serde_json::private::Number";
+
+/// The keys by which conversions would take an object for a number, or for text that is parsed once
+/// more. No request may use them.
+const RESERVED: [&str; 2] = [NUMBER_KEY, "$serde_json::private::RawValue"];
 
 /// Why a value is rejected.
 #[derive(Debug)]
@@ -42,38 +47,21 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Rejection> {
         _ => no_json(&error, text),
     })?;
     deserializer.end().map_err(|error| no_json(&error, text))?;
-    check_numbers(text)?;
     Ok(value)
 }
 
-/// Returns the rejection of a duplicate or reserved key. The parser stopped there, so if the rest
-/// is not JSON, that error takes precedence.
+/// Returns the rejection of a key or a number. The parser stopped there, so if the rest is not
+/// JSON, that error takes precedence.
 fn unclear(
     code: &'static str,
     error: &serde_json::Error,
     pointer: String,
     text: &[u8],
 ) -> Rejection {
-    if let Err(error) = serde_json::from_slice::<Value>(text) {
-        return no_json(&error, text);
+    match serde_json::from_slice::<Anything>(text) {
+        Ok(Anything) => Rejection::Value(Problem::of_value(code, message(error), pointer)),
+        Err(error) => no_json(&error, text),
     }
-
-    match check_numbers(text) {
-        Ok(()) => Rejection::Value(Problem::of_value(code, message(error), pointer)),
-        Err(rejection) => rejection,
-    }
-}
-
-/// Rejects a number that no `f64` can hold, since most clients could not read it back.
-fn check_numbers(text: &[u8]) -> Result<(), Rejection> {
-    let mut numbers = Numbers::new(text);
-    while let Some(number) = numbers.next() {
-        if number.parse().is_ok_and(f64::is_infinite) {
-            let message = "number out of range".to_owned();
-            return Err(Rejection::Text(message, numbers.position() - 1));
-        }
-    }
-    Ok(())
 }
 
 fn no_json(error: &serde_json::Error, text: &[u8]) -> Rejection {
@@ -113,13 +101,18 @@ impl<'t> Reading<'t> {
     }
 
     /// Returns the next number of the text as it is written. The parser would write `1E2` as
-    /// `1e+2`.
+    /// `1e+2`. Rejects a number that no `f64` can hold, since most clients could not read it back.
     fn next_number<E: Error>(&self) -> Result<Value, E> {
         let mut numbers = self.numbers.get();
         let number = numbers
             .next()
             .ok_or_else(|| E::custom("expected a number"))?;
         self.numbers.set(numbers);
+
+        if number.parse().is_ok_and(f64::is_infinite) {
+            self.code.set("out_of_range");
+            return Err(E::custom(format_args!("{number} is out of range")));
+        }
         let number = Number::from_string_unchecked(number.to_owned());
         Ok(Value::Number(number))
     }
@@ -196,7 +189,7 @@ impl<'de> Visitor<'de> for Unique<'_, '_> {
                 return self.0.next_number();
             };
 
-            if key == NUMBER_KEY {
+            if RESERVED.contains(&&*key) {
                 self.0.code.set("reserved_key");
                 return Err(A::Error::custom(format_args!(
                     "the key {key:?} is reserved"
@@ -245,6 +238,59 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
     }
 }
 
+/// Any value, of which only the text matters. A `Value` would take objects with the keys of `RESERVED`
+/// for something else, and `IgnoredAny` would pass over strings that are no text.
+#[derive(Clone, Copy)]
+struct Anything;
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Anything {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self, A::Error> {
+        while elements.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        while entries.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -276,14 +322,59 @@ mod tests {
     #[test]
     fn what_is_no_json_has_its_place() {
         check_no_json("[1,\n 2,\n NaN]", "expected value", 9);
-        check_no_json("[1e999999999]", "number out of range", 11);
         check_no_json(r#"["\ud800"]"#, "end of hex escape", 8);
         check_no_json("12abc", "trailing characters", 2);
         check_no_json("[1,]", "trailing comma", 3);
         check_no_json("{\"a\":1]", "expected `,` or `}`", 6);
         check_no_json("\"\u{1}\"", "control character", 1);
         check_no_json(r#"{"a":1,"a":2,@@@@}"#, "key must be a string", 13);
-        check_no_json(r#"[{"a":1,"a":2}, 1e999]"#, "number out of range", 20);
+        check_no_json(r#"[1e999, "\ud800"]"#, "end of hex escape", 15);
+        check_no_json(
+            r#"{"$serde_json::private::Number":"5",}"#,
+            "trailing comma",
+            36,
+        );
+    }
+
+    #[track_caller]
+    fn check_unclear(text: &str, code: &str, message: &str, at: &str) {
+        let Err(Rejection::Value(problem)) = parse(text.as_bytes()) else {
+            panic!("{text}");
+        };
+        let expected = json!({ "code": code, "message": message, "at": at });
+        assert_eq!(serde_json::to_value(problem).unwrap(), expected, "{text}");
+    }
+
+    #[test]
+    fn numbers_that_most_clients_cannot_read_have_their_place() {
+        check_unclear("1e999", "out_of_range", "1e999 is out of range", "");
+        let text = r#"{"a": [1, {"b": -1E+400}], "c": 1e999}"#;
+        check_unclear(text, "out_of_range", "-1E+400 is out of range", "/a/1/b");
+        let text = r#"[{"a":1,"a":2}, 1e999]"#;
+        check_unclear(text, "duplicate_key", "two values for \"a\"", "/0");
+    }
+
+    /// Whatever such an object has in addition, and however the key is written.
+    #[test]
+    fn keys_with_a_meaning_for_the_parser_are_reserved() {
+        for key in RESERVED {
+            let escaped = key.replace('$', "\\u0024");
+            for key in [key, &escaped] {
+                for rest in [
+                    "\"5\"",
+                    "\"5\",\"b\":1",
+                    "5",
+                    "null",
+                    "{\"b\":[1.5]}",
+                    "\"x\"",
+                ] {
+                    let text = format!("[0.5, {{\"{key}\":{rest}}}]");
+                    let key = key.replace("\\u0024", "$");
+                    let message = format!("the key \"{key}\" is reserved");
+                    check_unclear(&text, "reserved_key", &message, "/1");
+                }
+            }
+        }
     }
 
     #[test]

@@ -116,6 +116,21 @@ fn errors_of_meaning_go_on_and_errors_of_text_do_not() {
             "wrong_type",
             json!("/numbers/0"),
         ),
+        (
+            r#"{"action":"sum","numbers":[{"a":1}]}"#,
+            "wrong_type",
+            json!("/numbers/0"),
+        ),
+        (
+            r#"{"action":"echo","x":1e400}"#,
+            "out_of_range",
+            json!("/x"),
+        ),
+        (
+            r#"{"action":"echo","x":{"$serde_json::private::Number":5}}"#,
+            "reserved_key",
+            json!("/x"),
+        ),
         ("[]", "not_an_object", json!("")),
     ] {
         client.send(request);
