@@ -26,7 +26,7 @@ const LIVE_MOST: usize = 16;
 /// The most administrators.
 const ADMINS_MOST: usize = 16;
 
-/// By how many clients each of these may be exceeded. At the end of a turn somebody leaves for each of
+/// By how many clients each of these may be exceeded. At the end of a turn another client leaves for each of
 /// them, unless that many connections have ended and wait for their peers to close.
 const SPARE: usize = 8;
 

@@ -100,7 +100,7 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
         let has_place = self.model.is_none()
             && self.hub.env.has_listener(listener)
             && self.connections.len() < SLOT_MASK;
-        let protocol = has_place.then(|| self.admit(&peer)).flatten();
+        let protocol = has_place.then(|| self.placed_protocol(&peer)).flatten();
         let Some(protocol) = protocol else {
             let problem = format_args!("{peer}: cannot go on in this process");
             self.hub.warn_of(&peer, "taken over", problem);
@@ -380,11 +380,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             return self.refuse(peer, Refusal::MaxPerPeer);
         }
 
-        self.admit(peer)
+        self.placed_protocol(peer)
     }
 
     /// Asks for a protocol for a connection that has a place.
-    fn admit(&mut self, peer: &Peer) -> Option<F::Protocol> {
+    fn placed_protocol(&mut self, peer: &Peer) -> Option<F::Protocol> {
         let Some(built) = self.build(peer) else {
             self.hub.effects.statistics.refused_by_panic += 1;
             return self.refuse(peer, Refusal::Panicked);

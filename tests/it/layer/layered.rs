@@ -272,22 +272,25 @@ fn a_client_that_is_named_inside_a_layer_is_the_peer_outside() {
 }
 
 /// Gives 64 KiB, then nothing for now, twice.
-struct InParts(u8, Waker);
+struct InParts {
+    left: usize,
+    parts: u8,
+    waker: Waker,
+}
 
 impl Read for InParts {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        self.0 += 1;
-        match self.0 {
-            1 | 3 => {
-                room.fill(b's');
-                Ok(room.len())
-            }
-            2 | 4 => {
-                self.1.wake();
-                Err(ErrorKind::WouldBlock.into())
-            }
-            _ => Ok(0),
+        if self.left == 0 && self.parts > 0 {
+            self.parts -= 1;
+            self.left = if self.parts == 0 { 0 } else { 65_536 };
+            self.waker.wake();
+            return Err(ErrorKind::WouldBlock.into());
         }
+
+        let count = room.len().min(self.left);
+        room[..count].fill(b's');
+        self.left -= count;
+        Ok(count)
     }
 }
 
@@ -297,7 +300,11 @@ struct Behind(Vec<u8>);
 impl Protocol for Behind {
     fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
         let waker = transport.waker();
-        transport.send(InParts(0, waker));
+        transport.send(InParts {
+            left: 65_536,
+            parts: 2,
+            waker,
+        });
         self.resume_writing(transport);
         Ok(data.len())
     }
