@@ -1,4 +1,5 @@
-//! Decimal numbers with seventeen digits behind the point, as `INCRBYFLOAT` adds and writes them.
+//! Decimal numbers with seventeen digits behind the point, as `INCRBYFLOAT` adds and writes them. What is
+//! further behind is rounded. Their sums are exact, also where the numbers of Redis have no more digits.
 
 use crate::number;
 
@@ -29,21 +30,48 @@ pub(super) fn sum(a: &[u8], b: &[u8]) -> Option<Result<String, Unbounded>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unbounded;
 
-/// Returns the number in units of the last place, if it has no more places and is not very large.
+/// Returns the number in units of the last place, to which it is rounded, if it is not very large.
 fn exact(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?;
     let (mantissa, exponent) = match text.find(['e', 'E']) {
         Some(at) => (&text[..at], text[at + 1..].parse::<i32>().ok()?),
         None => (text, 0),
     };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = [whole, fraction].concat().parse::<i128>().ok()?;
+    let (sign, mantissa) = match mantissa.as_bytes().first()? {
+        b'-' => (-1, &mantissa[1..]),
+        b'+' => (1, &mantissa[1..]),
+        _ => (1, mantissa),
+    };
 
-    let places = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
-    match PLACES.checked_add_signed(places.checked_neg()?) {
-        Some(shift) => digits.checked_mul(10_i128.checked_pow(shift)?),
-        None => None,
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = [whole, fraction].concat();
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
     }
+
+    // A point after so many digits is where the last place ends.
+    let end = i64::try_from(whole.len()).ok()? + i64::from(exponent) + i64::from(PLACES);
+    Some(sign * units(&digits, end)?)
+}
+
+/// Returns the number that the first `end` digits are, rounded. Digits behind the last are zeros, and so
+/// are those before the first if `end` is negative.
+fn units(digits: &str, end: i64) -> Option<i128> {
+    let Ok(end) = usize::try_from(end) else {
+        return Some(0);
+    };
+    let (kept, rest) = digits.split_at(end.min(digits.len()));
+    let kept = match kept.trim_start_matches('0') {
+        "" => 0,
+        kept => {
+            let zeros = u32::try_from(end.saturating_sub(digits.len())).ok()?;
+            let number: i128 = kept.parse().ok()?;
+            number.checked_mul(10_i128.checked_pow(zeros)?)?
+        }
+    };
+
+    let is_up = rest.bytes().next().is_some_and(|digit| digit >= b'5');
+    kept.checked_add(i128::from(is_up))
 }
 
 fn written(number: i128) -> String {
@@ -69,6 +97,31 @@ mod tests {
             ("+1", ".5", "1.5"),
             ("1e-17", "0", "0.00000000000000001"),
             ("1e20", "1", "100000000000000000001"),
+            // Beyond the last place nothing is lost but what is beyond it.
+            ("9007199254740993", "1e-18", "9007199254740993"),
+            ("9223372036854775807", "-1e-40", "9223372036854775807"),
+            (
+                "9223372036854775807",
+                "0.0033333333333333335",
+                "9223372036854775807.00333333333333333",
+            ),
+            ("0.30000000010000001", "1e-18", "0.30000000010000001"),
+            (
+                "0.30000000010000001",
+                "0.000000000000000005",
+                "0.30000000010000002",
+            ),
+            ("-0.30000000010000001", "-5e-18", "-0.30000000010000002"),
+            ("0.99999999999999999", "9e-18", "1"),
+            (
+                "9007199254740993",
+                "0.33333333333333333333333333333333333333333333333333",
+                "9007199254740993.33333333333333333",
+            ),
+            ("9007199254740993", "1e-300", "9007199254740993"),
+            ("9007199254740993", "0e300", "9007199254740993"),
+            ("9007199254740993", "-0.0e-300", "9007199254740993"),
+            ("9007199254740993", "0000e-2", "9007199254740993"),
         ] {
             assert_eq!(
                 sum(a.as_bytes(), b.as_bytes()),
