@@ -46,7 +46,9 @@ const REPLY_HEADER: usize = 64;
 ///
 /// --max-memory limits keys and values; what does not fit replaces keys that were not used for long.
 /// What a client queues between MULTI and EXEC has at most --max-transaction bytes. EXEC runs all of it
-/// at once, also with --workers, and other clients wait meanwhile.
+/// at once, also with --workers, and other clients wait meanwhile. No key is evicted in between: it may
+/// exceed --max-memory, by --max-transaction at most. While keys take more than --max-memory and nothing
+/// can make room, commands that need memory are refused, and not queued either.
 ///
 /// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. While a client
 /// listens to channels, its --idle-timeout is at least an hour.

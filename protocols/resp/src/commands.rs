@@ -95,6 +95,11 @@ impl Command {
         self.name
     }
 
+    /// Returns whether clients know it by this word.
+    pub(crate) fn has_flag(&self, flag: &str) -> bool {
+        self.flags.contains(&flag)
+    }
+
     /// Returns how many words a request has, as `COMMAND` tells it: negative if that is the least.
     fn arity(&self) -> i64 {
         let words = i64::try_from(self.least + 1).unwrap_or(i64::MAX);

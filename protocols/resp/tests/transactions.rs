@@ -19,6 +19,13 @@ impl Client {
         (Self::of(&store), Self::of(&store))
     }
 
+    /// Returns a figure of `INFO`.
+    fn figure(&mut self, name: &str) -> String {
+        let info = self.ask("info");
+        let start = info.find(&format!("{name}:")).expect("the figure") + name.len() + 1;
+        info[start..].split(' ').next().expect("a value").to_owned()
+    }
+
     /// Returns a field of this client's line in `CLIENT INFO`.
     fn told(&mut self, field: &str) -> String {
         let info = self.ask("client info");
@@ -243,6 +250,126 @@ fn a_watched_key_that_is_evicted_aborts() {
     one.check(&[("watch a", "+OK"), ("multi", "+OK")]);
     two.check(&[(&format!("set b {}", "x".repeat(4_800)), "+OK")]);
     one.check(&[("exec", "*-1"), ("exists a b", ":1")]);
+}
+
+/// Memory for the whole is looked for before it, and never between two of its commands.
+#[test]
+fn what_memory_there_is_does_not_divide_a_transaction() {
+    for eviction in [
+        Eviction::NoEviction,
+        Eviction::AllkeysLru,
+        Eviction::VolatileTtl,
+    ] {
+        let settings = Settings {
+            max_memory: Some(100 << 10),
+            eviction,
+            ..Settings::default()
+        };
+        let mut client = Client::of(&Store::new(settings));
+        client.check(&[
+            ("set old 1", "+OK"),
+            ("multi", "+OK"),
+            ("setrange a 50000 x", "+QUEUED"),
+            ("setrange b 50000 x", "+QUEUED"),
+            ("append c x", "+QUEUED"),
+            ("mset d 1 e 2", "+QUEUED"),
+            ("setrange f 50000 x", "+QUEUED"),
+            ("exists old a b c d e f", "+QUEUED"),
+            ("strlen a", "+QUEUED"),
+            ("exec", "*7 :50001 :50001 :1 +OK :50001 :7 :50001"),
+        ]);
+
+        // What comes after it makes room for all.
+        let is_evicting = eviction == Eviction::AllkeysLru;
+        let reply = client.ask("set g 1");
+        assert_eq!(reply == "+OK", is_evicting, "{reply}");
+        let used: usize = client.figure("used_memory").parse().unwrap();
+        assert_eq!(used <= 100 << 10, is_evicting, "{used}");
+    }
+}
+
+#[test]
+fn nothing_is_queued_that_needs_memory_when_there_is_none() {
+    let settings = Settings {
+        max_memory: Some(5_000),
+        eviction: Eviction::NoEviction,
+        ..Settings::default()
+    };
+    let (mut one, mut two) = Client::two_of(settings);
+    let refusal = "-OOM command not allowed when used memory > 'maxmemory'.";
+    let by_exec = "-EXECABORT Transaction discarded because of: command not allowed when used memory > \
+                   'maxmemory'.";
+    two.check(&[
+        ("multi", "+OK"),
+        ("incr a", "+QUEUED"),
+        ("get b", "+QUEUED"),
+    ]);
+    one.check(&[
+        ("multi", "+OK"),
+        ("setrange b 9000 x", "+QUEUED"),
+        ("exec", "*1 :9001"),
+        ("multi", "+OK"),
+        ("strlen b", "+QUEUED"),
+        ("set a 1", refusal),
+        ("append a 1", refusal),
+        ("exec", ABORTED),
+    ]);
+    // It was queued when there was memory.
+    two.check(&[
+        ("exec", by_exec),
+        ("exec", "-ERR EXEC without MULTI"),
+        ("exists a", ":0"),
+    ]);
+
+    // What needs none is executed, and so is all of it when there is some again.
+    one.check(&[
+        ("multi", "+OK"),
+        ("strlen b", "+QUEUED"),
+        ("del b", "+QUEUED"),
+        ("exec", "*2 :9001 :1"),
+        ("multi", "+OK"),
+        ("set a 1", "+QUEUED"),
+        ("exec", "*1 +OK"),
+    ]);
+}
+
+/// However little a client has to send for it.
+#[test]
+fn what_a_transaction_takes_beyond_the_limit_is_limited() {
+    let settings = Settings {
+        max_memory: Some(100 << 10),
+        max_transaction: 200 << 10,
+        ..Settings::default()
+    };
+    let mut client = Client::of(&Store::new(settings));
+    client.check(&[("multi", "+OK")]);
+    for number in 0..50 {
+        client.check(&[(&format!("setrange {number} 50000 x"), "+QUEUED")]);
+    }
+    let reply = client.ask("exec");
+    assert!(reply.starts_with("*50 :50001 :50001 :50001 "), "{reply}");
+    assert!(reply.ends_with(" -OOM command not allowed when used memory > 'maxmemory'."));
+    let used: usize = client.figure("used_memory").parse().unwrap();
+    assert!((200 << 10..=300 << 10).contains(&used), "{used}");
+}
+
+/// A key that is evicted for a transaction was changed before it.
+#[test]
+fn room_for_a_transaction_is_made_before_it_looks_at_watched_keys() {
+    let settings = Settings {
+        max_memory: Some(5_000),
+        eviction: Eviction::VolatileTtl,
+        ..Settings::default()
+    };
+    let (mut one, mut two) = Client::two_of(settings);
+    one.check(&[("set a 1 ex 10", "+OK"), ("watch a", "+OK")]);
+    one.check(&[("multi", "+OK"), ("set c 1", "+QUEUED")]);
+    two.check(&[
+        ("multi", "+OK"),
+        ("setrange b 4800 x", "+QUEUED"),
+        ("exec", "*1 :4801"),
+    ]);
+    one.check(&[("exec", "*-1"), ("exists a b c", ":1")]);
 }
 
 /// Also one whose value is read into the memory that keeps it.

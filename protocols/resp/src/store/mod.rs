@@ -23,6 +23,10 @@
 //! [`max_transaction`](Settings::max_transaction) each. One command's error is its part of the reply, and so is
 //! an error for a part that does not fit in `max_reply`.
 //!
+//! Room for a transaction is made before its first command, and none of its keys is evicted while it runs. It may
+//! exceed [`max_memory`](Settings::max_memory), by `max_transaction` at most; what needs memory after it makes
+//! room for that too, or is refused, as in Redis also when it is only to be queued.
+//!
 //! # Channels
 //! A client that listens to channels and does not keep up is disconnected, as in Redis, when `max_posted`
 //! bytes wait for it. While it listens, its `idle_timeout` is at least an hour, and what it is sent counts.

@@ -10,8 +10,11 @@ use crate::error_reply::ErrorReply;
 use crate::reply::{Reply, Version};
 use crate::request::{Arguments, Request};
 use crate::resp::Service;
-use crate::store::commands::{BothHandler, COMMANDS, Entry, Handler, check_subcommand};
+use crate::store::commands::{
+    BothHandler, COMMANDS, Entry, Handler, check_subcommand, may_need_memory,
+};
 use crate::store::connection::Connection;
+use crate::store::transaction::discarded_for;
 
 impl Service for Connection {
     fn connection_made(&mut self, transport: &mut Transport<'_>) {
@@ -157,6 +160,9 @@ impl Connection {
         }
         if self.queues(command) {
             check_subcommand(command, &request.arguments())?;
+            if may_need_memory(command) {
+                self.store.locked().make_room(0)?;
+            }
         }
         Ok((command, entry))
     }
@@ -171,8 +177,7 @@ impl Connection {
         }
         let store = Arc::clone(&self.store);
         self.forget_transaction(&mut store.locked());
-        let reason = [b"Transaction discarded because of: ", error.message()].concat();
-        ErrorReply::of_bytes(reason).with_code("EXECABORT")
+        discarded_for(&error)
     }
 }
 

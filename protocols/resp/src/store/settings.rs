@@ -15,7 +15,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The most memory for keys and values, in bytes, with what it takes to find them. `None` is no
-    /// limit. Default 256 MiB.
+    /// limit. A transaction may exceed it by `max_transaction`. Default 256 MiB.
     pub max_memory: Option<usize>,
     /// What makes room for new data when the memory is used up.
     pub eviction: Eviction,

@@ -6,9 +6,10 @@ use crate::commands::Command;
 use crate::error_reply::ErrorReply;
 use crate::reply::Reply;
 use crate::request::{Arguments, Request};
-use crate::store::commands::{COMMANDS, Handler, is_never_queued};
+use crate::store::commands::{COMMANDS, Handler, is_never_queued, may_need_memory};
 use crate::store::connection::Connection;
 use crate::store::keyspace::Keyspace;
+use crate::transaction::Queued;
 
 impl Connection {
     /// Returns whether a command is queued.
@@ -102,24 +103,41 @@ impl Connection {
         reply: &mut Reply,
         transport: &mut Transport<'_>,
     ) -> Result<(), ErrorReply> {
+        // A watched key that is evicted for the transaction has changed before it.
+        let room = keyspace.make_room(0);
         let ongoing = self.ongoing_mut();
         let is_open = ongoing.transaction.is_open();
         let is_changed = is_open && ongoing.unwatch(keyspace);
         let queued = ongoing.transaction.take();
 
         // What is executed still sees the transaction among the clients.
-        let outcome = queued.map(|queued| match is_changed {
-            true => reply.null_array(),
-            false => {
-                reply.array(queued.len());
-                for request in queued.requests() {
-                    reply.element(|reply| self.execute_queued(request, keyspace, reply, transport));
-                }
+        let outcome = queued.and_then(|queued| match room {
+            Err(error) if queued.requests().any(may_be_denied) => Err(discarded_for(&error)),
+            _ if is_changed => {
+                reply.null_array();
+                Ok(())
+            }
+            _ => {
+                keyspace.together(|keyspace| self.execute_all(&queued, keyspace, reply, transport));
+                Ok(())
             }
         });
         self.note_transaction();
         self.settle();
         outcome
+    }
+
+    fn execute_all(
+        &mut self,
+        queued: &Queued,
+        keyspace: &mut Keyspace,
+        reply: &mut Reply,
+        transport: &mut Transport<'_>,
+    ) {
+        reply.array(queued.len());
+        for request in queued.requests() {
+            reply.element(|reply| self.execute_queued(request, keyspace, reply, transport));
+        }
     }
 
     fn execute_queued(
@@ -150,6 +168,19 @@ impl Connection {
         };
         self.client().note_transaction(queued, watched);
     }
+}
+
+/// Returns whether a request that was queued may need more memory for keys and values.
+fn may_be_denied(request: Request<'_>) -> bool {
+    COMMANDS
+        .get(request.name())
+        .is_some_and(|(command, _)| may_need_memory(command))
+}
+
+/// Returns what a client is told whose transaction is not executed because of what `EXEC` itself met.
+pub(super) fn discarded_for(error: &ErrorReply) -> ErrorReply {
+    let reason = [b"Transaction discarded because of: ", error.message()].concat();
+    ErrorReply::of_bytes(reason).with_code("EXECABORT")
 }
 
 const WATCH_INSIDE: ErrorReply = ErrorReply::constant("ERR", "WATCH inside MULTI is not allowed");

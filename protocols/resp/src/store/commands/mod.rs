@@ -97,6 +97,12 @@ pub(super) fn is_never_queued(command: &Command) -> bool {
     transactions::NEVER_QUEUED.contains(&command.name())
 }
 
+/// Returns whether a command may need more memory for keys and values, so that it is refused when there is
+/// none left.
+pub(super) fn may_need_memory(command: &Command) -> bool {
+    command.has_flag(DENIED_WITHOUT_MEMORY)
+}
+
 /// Checks the subcommand of a command that has some, so that a transaction is refused for it as for
 /// an unknown command.
 pub(super) fn check_subcommand(command: &Command, arguments: &Arguments<'_>) -> Outcome {
@@ -114,7 +120,7 @@ type Row = (Command, Handler);
 
 const READ: &[&str] = &["readonly", "fast"];
 const SLOW_READ: &[&str] = &["readonly"];
-const WRITE: &[&str] = &["write", "denyoom", "fast"];
+const WRITE: &[&str] = &["write", DENIED_WITHOUT_MEMORY, "fast"];
 /// Writes that free memory, or take none.
 const SHRINK: &[&str] = &["write", "fast"];
 const ADMIN: &[&str] = &["admin", "noscript", "loading", "stale"];
@@ -130,6 +136,8 @@ const ALL: Places = (1, -1, 1);
 const PAIRS: Places = (1, -1, 2);
 
 const ANY: usize = usize::MAX;
+
+const DENIED_WITHOUT_MEMORY: &str = "denyoom";
 
 /// Returns an option in small letters, so that it can be compared in any case. Longer ones than any
 /// option are cut.

@@ -10,6 +10,9 @@ const SAMPLES: usize = 16;
 impl Keyspace {
     #[cold]
     pub(super) fn evict(&mut self, more: usize, most: usize) -> Result<bool, ErrorReply> {
+        if self.is_together {
+            return self.exceed(more, most);
+        }
         while self.used_memory.saturating_add(more) > most {
             let victim = match self.settings.eviction {
                 _ if more > most => None,
@@ -21,6 +24,16 @@ impl Keyspace {
             self.counters.evicted += 1;
         }
         Ok(true)
+    }
+
+    /// Lets a transaction take `more` bytes although there are no more than `most`. What it has written
+    /// or is yet to read is not evicted for them.
+    fn exceed(&self, more: usize, most: usize) -> Result<bool, ErrorReply> {
+        let most = most.saturating_add(self.settings.max_transaction);
+        match self.used_memory.saturating_add(more) > most {
+            true => Err(ErrorReply::OUT_OF_MEMORY),
+            false => Ok(false),
+        }
     }
 
     /// Returns a slot that was not used for long: the least recently used of a sample.

@@ -37,6 +37,8 @@ pub(crate) struct Keyspace {
     random: u64,
     accesses: u32,
     used_memory: usize,
+    /// Whether a transaction is executed, which keeps all keys and may take more memory than others.
+    is_together: bool,
     settings: Settings,
     now: u64,
     watched: WatchedKeys,
@@ -55,6 +57,7 @@ impl Keyspace {
             hasher,
             accesses: 0,
             used_memory: 0,
+            is_together: false,
             settings,
             now: 0,
             watched: WatchedKeys::default(),
@@ -356,6 +359,16 @@ impl Keyspace {
             Some(most) if self.used_memory + more > most => self.evict(more, most),
             _ => Ok(false),
         }
+    }
+
+    /// Runs the commands of a transaction, between which nothing happens: no key is evicted, and instead
+    /// they may exceed the limit on memory, by as much as a transaction may have. Whoever needs memory
+    /// later makes room for that too.
+    pub(crate) fn together<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
+        self.is_together = true;
+        let result = run(self);
+        self.is_together = false;
+        result
     }
 
     /// Returns the slot of a key, if it has one, when there is memory for what is to become of it: `more`
