@@ -308,6 +308,11 @@ impl Reply {
         self.is_costly
     }
 
+    /// Returns how many bytes are left for the present reply.
+    pub(crate) fn room(&self) -> usize {
+        self.most.saturating_sub(self.bytes.len())
+    }
+
     /// Returns whether `more` bytes still fit. From the first that do not, nothing does.
     #[inline]
     fn has_room(&mut self, more: usize) -> bool {

@@ -536,6 +536,56 @@ fn clients_are_listed_and_ended() {
     assert!(one.0.reason().is_some());
 }
 
+/// Names are in the account of the connection that says them, and a list of them is no longer than a reply.
+#[test]
+fn names_are_charged_and_a_list_of_them_is_limited() {
+    let limits = Limits {
+        max_reply: 1 << 20,
+        ..Limits::default()
+    };
+    let store = Store::new(Settings::default());
+    let mut clients: Vec<_> = (0..6)
+        .map(|_| Client::limited(&store, limits.clone()))
+        .collect();
+
+    let long = "n".repeat(100_000);
+    for client in &mut clients {
+        let before = client.0.held();
+        for words in [
+            &["hello", "2", "setname", &long][..],
+            &["client", "setinfo", "lib-name", &long],
+            &["client", "setinfo", "LIB-VER", &long],
+        ] {
+            client.0.receive(&request(words));
+            client.0.sent();
+        }
+        assert_eq!(client.0.held() - before, 300_000);
+
+        // Another name replaces the one before.
+        client.check(&[("client setname me", "+OK"), ("client getname", "$2 me")]);
+        assert_eq!(client.0.held() - before, 200_002);
+    }
+
+    let list = clients[0].ask("client list");
+    assert_eq!(
+        list,
+        "-ERR the reply is longer than the server's max_reply allows"
+    );
+    let id = clients[0].ask("client id").split_off(1);
+    let list = clients[0].ask(&format!("client list id {id}"));
+    assert!(list.contains(&long), "{} bytes", list.len());
+    clients[0].check(&[("reset", "+RESET"), ("client getname", "$-1")]);
+}
+
+/// A request of words that are too long for a line.
+fn request(words: &[&str]) -> Vec<u8> {
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request += &format!("${}\r\n{word}\r\n", word.len());
+    }
+    request.into_bytes()
+}
+
 #[test]
 fn broken_input_ends_the_connection() {
     for (input, error) in [

@@ -28,7 +28,7 @@ pub(super) struct Client {
     queued: AtomicI64,
     /// How many keys it watches.
     watched: AtomicUsize,
-    pub(super) named: Mutex<Named>,
+    named: Mutex<Named>,
 }
 
 /// How many commands are queued if there is no transaction, as `CLIENT LIST` shows it.
@@ -48,6 +48,14 @@ pub(super) struct Named {
     pub(super) library: Vec<u8>,
     pub(super) library_version: Vec<u8>,
     pub(super) version: Version,
+}
+
+impl Named {
+    /// Returns how many bytes of memory it takes.
+    pub(super) fn held(&self) -> usize {
+        let texts = [&self.name, &self.library, &self.library_version];
+        texts.iter().map(|text| text.capacity()).sum()
+    }
 }
 
 impl Client {

@@ -6,7 +6,7 @@ use serveloop::Transport;
 
 use crate::store::Store;
 use crate::store::channels::{Kind, Listening};
-use crate::store::clients::Client;
+use crate::store::clients::{Client, Named};
 use crate::store::ongoing::Ongoing;
 
 /// The service for one client of a [`Store`].
@@ -15,6 +15,8 @@ pub struct Connection {
     pub(super) store: Arc<Store>,
     /// What others see of it, from when it is connected.
     client: Option<Arc<Client>>,
+    /// How many bytes its names take, which others only see.
+    named: usize,
     /// What lasts longer than a request. Few connections have any of it.
     pub(super) ongoing: Option<Box<Ongoing>>,
     /// Whether it has listened before, so that messages for it may still be on their way.
@@ -27,6 +29,7 @@ impl Connection {
         Self {
             store,
             client: None,
+            named: 0,
             ongoing: None,
             has_listened: false,
         }
@@ -69,12 +72,22 @@ impl Connection {
     /// Returns how many bytes of memory there are for this connection alone.
     #[inline]
     pub(super) fn held(&self) -> usize {
-        self.ongoing.as_ref().map_or(0, |it| it.held())
+        self.named + self.ongoing.as_ref().map_or(0, |it| it.held())
     }
 
     /// Returns the client, which has joined when the connection was made.
     pub(super) fn client(&self) -> &Arc<Client> {
         self.client.as_ref().expect("a client is connected")
+    }
+
+    /// Changes what the client says of itself.
+    pub(super) fn name<R>(&mut self, change: impl FnOnce(&mut Named) -> R) -> R {
+        let mut named = self.client().named();
+        let result = change(&mut named);
+        let held = named.held();
+        drop(named);
+        self.named = held;
+        result
     }
 
     /// Returns what lasts longer than a request, which may be nothing yet.

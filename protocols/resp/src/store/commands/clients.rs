@@ -9,6 +9,7 @@ use crate::number;
 use crate::reply::Reply;
 use crate::request::Arguments;
 use crate::store::clients::Client;
+use crate::store::commands::keys::note_cost;
 use crate::store::commands::{ADMIN, ANY, NO_KEY, Outcome, Row, folded, name_of};
 use crate::store::connection::Connection;
 
@@ -81,16 +82,17 @@ fn client(
             b"" => reply.null(),
             name => reply.bulk(name),
         },
-        "info" => reply.verbatim(&list_of([connection.client()], now)),
-        "list" => reply.verbatim(&list(connection, arguments, now)?),
+        "info" => list_of([connection.client()], now, reply),
+        "list" => list(connection, arguments, now, reply)?,
         "kill" => return kill(connection, arguments, reply),
         "help" => reply.lines(HELP),
         "setname" => {
-            connection.client().named().name = check_name(arguments.parse()?)?.to_vec();
+            let name = check_name(arguments.parse()?)?.to_vec();
+            connection.name(|named| named.name = name);
             reply.ok();
         }
         "setinfo" => {
-            set_info(connection.client(), arguments)?;
+            set_info(connection, arguments)?;
             reply.ok();
         }
         _ => match folded(arguments.parse()?).as_slice() {
@@ -110,7 +112,7 @@ pub(super) fn check_name(name: &[u8]) -> Result<&[u8], ErrorReply> {
     Err(ErrorReply::constant("ERR", message))
 }
 
-fn set_info(client: &Client, arguments: &mut Arguments<'_>) -> Outcome {
+fn set_info(connection: &mut Connection, arguments: &mut Arguments<'_>) -> Outcome {
     let (option, value): (&[u8], &[u8]) = arguments.parse()?;
     let option = folded(option);
     if !value.iter().all(|byte| matches!(byte, b'!'..=b'~')) {
@@ -119,10 +121,9 @@ fn set_info(client: &Client, arguments: &mut Arguments<'_>) -> Outcome {
         return Err(ErrorReply::new(message));
     }
 
-    let mut named = client.named();
     match option.as_slice() {
-        b"lib-name" => named.library = value.to_vec(),
-        b"lib-ver" => named.library_version = value.to_vec(),
+        b"lib-name" => connection.name(|named| named.library = value.to_vec()),
+        b"lib-ver" => connection.name(|named| named.library_version = value.to_vec()),
         _ => {
             let option = String::from_utf8_lossy(&option).into_owned();
             return Err(ErrorReply::new(format!("Unrecognized option '{option}'")));
@@ -131,20 +132,25 @@ fn set_info(client: &Client, arguments: &mut Arguments<'_>) -> Outcome {
     Ok(())
 }
 
-fn list_of<'a>(clients: impl IntoIterator<Item = &'a Arc<Client>>, now: i64) -> Vec<u8> {
-    let mut text = Vec::new();
+/// Writes a line for each client. No more are added than there is room for, since the whole is not sent then.
+fn list_of<'a>(clients: impl IntoIterator<Item = &'a Arc<Client>>, now: i64, reply: &mut Reply) {
+    let (mut text, room) = (Vec::new(), reply.room());
     for client in clients {
         client.describe(now, name_of, &mut text);
         text.push(b'\n');
+        if text.len() > room {
+            break;
+        }
     }
-    text
+    reply.verbatim(&text);
 }
 
 fn list(
     connection: &Connection,
     arguments: &mut Arguments<'_>,
     now: i64,
-) -> Result<Vec<u8>, ErrorReply> {
+    reply: &mut Reply,
+) -> Outcome {
     let mut clients = connection.store.clients.all();
     match arguments.next().map(folded).as_deref() {
         None => {}
@@ -158,7 +164,9 @@ fn list(
         }
         Some(_) => return Err(ErrorReply::SYNTAX),
     }
-    Ok(list_of(&clients, now))
+    note_cost(clients.len(), reply);
+    list_of(&clients, now, reply);
+    Ok(())
 }
 
 fn client_id(text: &[u8]) -> Result<u64, ErrorReply> {

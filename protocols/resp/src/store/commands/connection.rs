@@ -102,12 +102,12 @@ fn hello(
     }
 
     reply.set_version(version);
-    let mut named = connection.client().named();
-    named.version = version;
-    if let Some(name) = name {
-        named.name = name.to_vec();
-    }
-    drop(named);
+    connection.name(|named| {
+        named.version = version;
+        if let Some(name) = name {
+            named.name = name.to_vec();
+        }
+    });
 
     reply.map(7);
     for (key, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
@@ -176,10 +176,10 @@ fn reset(
     connection.leave_all(transport);
     connection.forget_transaction(keyspace);
     reply.set_version(Version::Resp2);
-    let mut named = connection.client().named();
-    named.version = Version::Resp2;
-    named.name.clear();
-    drop(named);
+    connection.name(|named| {
+        named.version = Version::Resp2;
+        named.name = Vec::new();
+    });
     reply.simple("RESET");
     Ok(())
 }
