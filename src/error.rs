@@ -248,6 +248,9 @@ pub enum CloseReason {
     /// Too much output would have waited for the peer: more than `max_reply` bytes, or any after
     /// more than `max_output`.
     Overflow,
+    /// More than [`max_posted`](crate::Limits::max_posted) bytes would have waited in the connection's outbox,
+    /// and it was a member of a group that [ends such members](crate::service::Lagging::Close).
+    Lagging,
     /// All connections together held more memory than [`max_buffered`](crate::Config::max_buffered)
     /// allows, and this one was ended to free some.
     Shed,
@@ -324,6 +327,7 @@ impl CloseReason {
             self,
             Self::Aborted
                 | Self::Overflow
+                | Self::Lagging
                 | Self::Shed
                 | Self::SourceFailed(_)
                 | Self::Panicked
@@ -342,6 +346,7 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::TimedOut(_) => "timed out",
             Self::Overflow => "overflow",
+            Self::Lagging => "lagging",
             Self::Shed => "shed",
             Self::Protocol(_) => "protocol",
             Self::Io(_) => "io",
@@ -391,6 +396,9 @@ impl fmt::Display for CloseReason {
             Self::Shutdown => f.write_str("closed by the server's shutdown"),
             Self::TimedOut(deadline) => write!(f, "timed out: {deadline}"),
             Self::Overflow => f.write_str("too much output that the peer did not accept"),
+            Self::Lagging => f.write_str(
+                "did not keep up: more than max_posted of what others sent to it would wait",
+            ),
             Self::Shed => f.write_str("ended to keep buffers within their limit"),
             Self::Protocol(error) => write!(f, "protocol error: {error}"),
             Self::Io(error) => write!(f, "connection failed: {}", Excerpt::of(error)),

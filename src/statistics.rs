@@ -157,7 +157,7 @@ counters! {
         closed_timeout_write,
         /// Connections ended by `drain_timeout`.
         closed_timeout_drain,
-        /// Connections with too much waiting output: [`CloseReason::Overflow`].
+        /// Connections with too much waiting output: [`CloseReason::Overflow`], [`CloseReason::Lagging`].
         closed_overflow,
         /// Connections ended to save memory: [`CloseReason::Shed`].
         closed_shed,
@@ -247,7 +247,7 @@ impl Statistics {
                 Deadline::Write => &mut self.closed_timeout_write,
                 Deadline::Drain => &mut self.closed_timeout_drain,
             },
-            CloseReason::Overflow => &mut self.closed_overflow,
+            CloseReason::Overflow | CloseReason::Lagging => &mut self.closed_overflow,
             CloseReason::Shed => &mut self.closed_shed,
             CloseReason::Protocol(error) => match error {
                 ProtocolError::Malformed(_) => &mut self.closed_malformed,

@@ -76,7 +76,7 @@ pub enum Lagging {
     DropOldest,
     /// The new message is not sent to the member.
     DropNewest,
-    /// The member's connection is ended at once.
+    /// The member's connection is ended at once, with the reason [`Lagging`](crate::CloseReason::Lagging).
     Close,
 }
 
@@ -320,7 +320,7 @@ fn offer(
         match lagging {
             Lagging::DropNewest => return true,
             Lagging::Close => {
-                if member.abort_without_wake() {
+                if member.give_up() {
                     ended.push(member.session());
                 }
                 return false;

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use crate::address::Peer;
+use crate::error::CloseReason;
 use crate::waker::sync::{Mutex, MutexGuard, lock};
 use crate::waker::{Mailbox, Waker};
 
@@ -90,8 +91,21 @@ pub(super) enum Life {
     Closing,
     /// The connection is to be ended at once.
     Aborting,
+    /// The same, because too much would wait.
+    Lagging,
     /// The connection has ended.
     Over,
+}
+
+impl Life {
+    /// Returns why the connection is to be ended at once, if it is.
+    pub(super) fn hard_end(self) -> Option<CloseReason> {
+        match self {
+            Self::Aborting => Some(CloseReason::Aborted),
+            Self::Lagging => Some(CloseReason::Lagging),
+            _ => None,
+        }
+    }
 }
 
 impl Outbox {
@@ -171,9 +185,10 @@ impl Outbox {
         self.end(Life::Aborting);
     }
 
-    /// Works like `abort`, without a wake. Returns whether the session is to be woken for it.
-    pub(crate) fn abort_without_wake(&self) -> bool {
-        self.begin_end(Life::Aborting)
+    /// Ends the connection at once because it does not keep up, and drops what waits. Returns whether the
+    /// session is to be woken for it, which is left to the caller.
+    pub(crate) fn give_up(&self) -> bool {
+        self.begin_end(Life::Lagging)
     }
 
     fn end(&self, state: Life) {
@@ -187,7 +202,7 @@ impl Outbox {
         let mut inbox = self.inbox();
         let is_new = matches!(
             (inbox.state, state),
-            (Life::Open, _) | (Life::Closing, Life::Aborting)
+            (Life::Open, _) | (Life::Closing, Life::Aborting | Life::Lagging)
         );
         if is_new {
             inbox.state = state;
@@ -221,8 +236,9 @@ impl Outbox {
         self.inbox().state != Life::Open
     }
 
-    pub(super) fn is_aborted(&self) -> bool {
-        self.inbox().state == Life::Aborting
+    /// Returns why the connection is to be ended at once, if it is.
+    pub(super) fn hard_end(&self) -> Option<CloseReason> {
+        self.inbox().state.hard_end()
     }
 
     pub(crate) fn mailbox(&self) -> &Weak<Mailbox> {

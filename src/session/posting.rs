@@ -1,6 +1,5 @@
 //! How a session takes what others have posted for its connection.
 
-use crate::error::CloseReason;
 use crate::session::outbox::{Life, Outbox, Own, Post};
 use crate::session::queue::{Bytes, Queue};
 use crate::session::state::{CLOSING, RETIME, STALLED, State, WANTED};
@@ -74,8 +73,8 @@ impl State {
 
     /// Ends a connection that is closing already, if its outbox says so.
     fn obey_abort(&mut self) {
-        if self.any_outbox().is_some_and(Outbox::is_aborted) {
-            self.fail(CloseReason::Aborted);
+        if let Some(reason) = self.any_outbox().and_then(Outbox::hard_end) {
+            self.fail(reason);
         }
     }
 }
@@ -124,9 +123,11 @@ impl<P: Protocol> Session<P> {
                     self.state.cut_datagram();
                 }
                 Err(Life::Closing) => self.state.close(),
-                Err(Life::Aborting) => self.state.fail(CloseReason::Aborted),
                 Err(Life::Waiting) => return self.state.flags.set(WANTED),
-                Err(Life::Open | Life::Over) => return,
+                Err(life) => match life.hard_end() {
+                    Some(reason) => self.state.fail(reason),
+                    None => return,
+                },
             }
         }
     }

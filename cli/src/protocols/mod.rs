@@ -182,6 +182,18 @@ impl Protocol {
         }
     }
 
+    /// Returns how much may usually wait for a client from others, if it gets anything from them. A burst
+    /// of one of them waits as a whole, also for a client that reads promptly.
+    pub(crate) fn posts_usual(&self) -> Option<usize> {
+        match self {
+            Self::Chat(_) => Some(8 << 20),
+            Self::WebSocket(options) => options.has_room().then_some(8 << 20),
+            // As in Redis.
+            Self::Resp(_) => Some(32 << 20),
+            _ => None,
+        }
+    }
+
     /// Returns whether clients usually wait for what others say, so that their silence means nothing.
     pub(crate) fn has_listeners(&self) -> bool {
         matches!(self, Self::Chat(_))

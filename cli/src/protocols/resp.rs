@@ -51,7 +51,8 @@ const REPLY_HEADER: usize = 64;
 /// can make room, commands that need memory are refused, and not queued either.
 ///
 /// A request has at most --max-frame bytes, a line --max-line, and a reply --max-reply. While a client
-/// listens to channels, its --idle-timeout is at least an hour.
+/// listens to channels, its --idle-timeout is at least an hour. One that does not keep up is
+/// disconnected when more than --max-posted (32MiB) wait for it, and the log says so.
 ///
 /// All clients share the keys, also with --workers and with --model threaded. This protocol works
 /// neither over datagrams nor with --model forking.

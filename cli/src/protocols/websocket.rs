@@ -30,7 +30,8 @@ use crate::units::{Span, Timeout};
 ///   good morning
 ///
 /// With --room every client gets the messages of all, its own too. A client that does not keep up loses the
-/// oldest messages that wait for it. With --workers there is one room for all:
+/// oldest messages that wait for it, when they are more than --max-posted (8MiB). With --workers there is
+/// one room for all:
 ///
 ///   $ serveloop serve websocket --room
 ///
@@ -75,6 +76,11 @@ pub(crate) struct WebSocketOptions {
 }
 
 impl WebSocketOptions {
+    /// Returns whether clients get each other's messages.
+    pub(super) fn has_room(&self) -> bool {
+        self.room
+    }
+
     /// Returns an error for what cannot be served.
     pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
         let problem = if addresses.iter().any(Address::is_datagram) {

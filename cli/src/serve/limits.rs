@@ -171,7 +171,9 @@ limits! {
             max_output: Size, "SIZE";
             /// The most output that one message may add, such as a long reply, up to --max-buffered
             max_reply: Size, "SIZE";
-            /// The most that may wait for a connection from others, such as messages of a chat
+            /// The most that may wait for a connection from others, such as messages of a chat. If it is
+            /// not given, 8MiB for chat and websocket --room, and 32MiB for resp, but at most an eighth of
+            /// --max-buffered
             max_posted: Size, "SIZE";
             /// The longest message, and the most input to keep while a message is incomplete
             max_frame: Size, "SIZE";
@@ -240,6 +242,15 @@ impl Limits {
         }
         if !is_given("keepalive") {
             config.keepalive = patient.keepalive;
+        }
+    }
+
+    /// Lets up to `bytes` wait for a client from others, unless the user said how many, but not so much
+    /// that a few slow clients take all memory for buffers.
+    pub(crate) fn let_posts_wait(&self, config: &mut Config, bytes: usize) {
+        if !self.given.contains(&"max_posted") {
+            let most = bytes.min(config.max_buffered / 8);
+            config.limits.max_posted = config.limits.max_posted.max(most);
         }
     }
 
@@ -422,6 +433,24 @@ mod tests {
     #[test]
     fn without_options_all_is_the_default() {
         assert_eq!(parse(&[]).config(&[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_waits_for_clients_from_others_is_a_part_of_all_that_waits() {
+        const MIB: usize = 1 << 20;
+        let most = |options: &[&str]| {
+            let options: Vec<_> = options.iter().map(ToString::to_string).collect();
+            let limits = parse(&options);
+            let mut config = limits.config(&[]).unwrap();
+            limits.let_posts_wait(&mut config, 32 * MIB);
+            config.limits.max_posted
+        };
+        assert_eq!(most(&[]), 32 * MIB);
+        assert_eq!(most(&["--max-posted=1MiB"]), MIB);
+        assert_eq!(most(&["--max-buffered=64MiB"]), 8 * MIB);
+        assert_eq!(most(&["--max-buffered=1GiB"]), 32 * MIB);
+        let usual = Config::default().limits.max_posted;
+        assert_eq!(most(&["--max-buffered=2MiB"]), usual);
     }
 
     #[test]

@@ -26,6 +26,9 @@ impl Serve {
         if self.protocol.has_listeners() {
             self.limits.allow_silence(&mut config);
         }
+        if let Some(bytes) = self.protocol.posts_usual() {
+            self.limits.let_posts_wait(&mut config, bytes);
+        }
         let places = self.proxies.resolve(listen, access, &config, manager)?;
 
         self.execution.check()?;

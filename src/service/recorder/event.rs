@@ -234,6 +234,7 @@ pub(crate) fn code_of(reason: &CloseReason) -> u8 {
         CloseReason::SourceFailed(_) => 12,
         CloseReason::Panicked => 13,
         CloseReason::Process(_) => 14,
+        CloseReason::Lagging => 15,
     }
 }
 

@@ -395,6 +395,7 @@ fn reason_of(end: &RecordedEnd<'_>) -> CloseReason {
         CloseReason::Truncated,
         CloseReason::Refused,
         CloseReason::Overflow,
+        CloseReason::Lagging,
         CloseReason::Shed,
     ];
     if let Some(deadline) = deadline_of_code(end.code) {

@@ -35,7 +35,7 @@ use crate::serving::{BoundServer, Execution, Messages};
 /// terminal is shown as \u{1b} or \xff.
 ///
 /// A client that reads slowly holds up no other: it loses lines, or its connection, as --lagging says,
-/// when more than --max-posted wait for it, and --write-timeout ends the connection of one that reads
+/// when more than --max-posted (8MiB) wait for it, and --write-timeout ends the connection of one that reads
 /// nothing. Clients may be silent, unless --first-message-timeout or --idle-timeout is given. With
 /// --workers or --model threaded there is one chat for all; processes would have one each, so that
 /// --model forking is refused.

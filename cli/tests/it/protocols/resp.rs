@@ -272,6 +272,41 @@ fn what_is_published_is_heard_by_all() {
     }
 }
 
+/// A transaction publishes all at once, before the one that listens can have read any of it.
+#[test]
+fn a_burst_reaches_those_that_read() {
+    let text = "x".repeat(7_000);
+    let burst = format!(
+        "multi\r\n{}exec\r\n",
+        format!("publish news {text}\r\n").repeat(90)
+    );
+    let message = format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$7000\r\n{text}\r\n");
+
+    for model in [&[][..], &["--model", "threaded"]] {
+        let served = serve(model);
+        let (mut listener, mut publisher) = (served.connect(), served.connect());
+        check(
+            &mut listener,
+            &[("subscribe news", "*3 $9 subscribe $4 news :1")],
+        );
+        publisher.send(&burst);
+        for _ in 0..90 {
+            listener.expect(&message);
+        }
+    }
+
+    // Who sets a limit is told that it was met.
+    let served = serve(&["--max-posted", "64KiB"]);
+    let (mut listener, mut publisher) = (served.connect(), served.connect());
+    check(
+        &mut listener,
+        &[("subscribe news", "*3 $9 subscribe $4 news :1")],
+    );
+    publisher.send(&burst);
+    let line = served.logged("max_posted");
+    assert!(line.contains("WARN"), "{line}");
+}
+
 /// Two clients on other loops or threads change what one watches, and each `EXEC` is one step.
 #[test]
 fn transactions_hold_in_every_model() {

@@ -29,7 +29,9 @@
 //!
 //! # Channels
 //! A client that listens to channels and does not keep up is disconnected, as in Redis, when `max_posted`
-//! bytes wait for it. While it listens, its `idle_timeout` is at least an hour, and what it is sent counts.
+//! bytes wait for it: 512 KiB unless it is set, where Redis has 32 MiB. A burst that one client publishes at
+//! once has to fit, however promptly the others read. While it listens, its `idle_timeout` is at least an
+//! hour, and what it is sent counts.
 //!
 //! # Time
 //! Deadlines follow the clock of the connections, which is virtual in tests. Its place among the years

@@ -191,7 +191,7 @@ fn a_member_that_lags_can_be_disconnected() {
         slow.session.run();
         assert_eq!(quick.sent(), plain(TEXT, "news"));
     }
-    assert!(matches!(slow.session.reason(), Some(CloseReason::Aborted)));
+    assert!(matches!(slow.session.reason(), Some(CloseReason::Lagging)));
     assert_eq!(group.members("all"), 1);
 }
 
