@@ -40,6 +40,12 @@ pub(crate) struct Deflate {
 }
 
 impl Deflate {
+    /// What is agreed on with a client that asks for no shorter window.
+    pub(crate) const WIDEST: Self = Self {
+        window_bits: 15,
+        is_asked: false,
+    };
+
     /// Chooses from a client's offers, the elements of Sec-WebSocket-Extensions. Returns `None` if it offers
     /// nothing that can be agreed on.
     pub(crate) fn choose<'a>(offers: impl Iterator<Item = &'a str>) -> Option<Self> {
@@ -54,10 +60,7 @@ impl Deflate {
             return None;
         }
 
-        let mut agreed = Self {
-            window_bits: 15,
-            is_asked: false,
-        };
+        let mut agreed = Self::WIDEST;
         let mut seen = Vec::new();
         for part in parts {
             let (name, value) = match part.split_once('=') {
@@ -94,11 +97,16 @@ impl Deflate {
         format!("{NAME}; server_no_context_takeover; client_no_context_takeover{bits}")
     }
 
+    /// Returns whether the client can read everything that [`WIDEST`](Self::WIDEST) compresses.
+    pub(crate) fn reads_widest(self) -> bool {
+        self.window_bits == Self::WIDEST.window_bits
+    }
+
     /// Returns a message in compressed form, or `None` if it is to be sent as it is: if it is short, does
     /// not become shorter, or is longer than the client can look back.
     pub(crate) fn compress(self, message: &[u8]) -> Option<Vec<u8>> {
         // With the longest window, the compressor does not look back further.
-        let is_seen = self.window_bits == 15 || message.len() <= 1 << self.window_bits;
+        let is_seen = self.reads_widest() || message.len() <= 1 << self.window_bits;
         if message.len() < COMPRESSED_LEAST || !is_seen {
             return None;
         }

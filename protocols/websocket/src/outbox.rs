@@ -6,6 +6,7 @@ use serveloop::Peer;
 use serveloop::service::{Outbox, PostError};
 
 use crate::close_code::CloseCode;
+use crate::deflate::Deflate;
 use crate::frame::{CloseFrame, SentHeader};
 use crate::message::Message;
 
@@ -49,15 +50,23 @@ use crate::message::Message;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct MessageOutbox(Outbox);
+pub struct MessageOutbox {
+    inner: Outbox,
+    deflate: Option<Deflate>,
+}
 
 impl MessageOutbox {
-    pub(crate) fn new(outbox: Outbox) -> Self {
-        Self(outbox)
+    pub(crate) fn new(inner: Outbox, deflate: Option<Deflate>) -> Self {
+        Self { inner, deflate }
     }
 
     pub(crate) fn inner(&self) -> &Outbox {
-        &self.0
+        &self.inner
+    }
+
+    /// Returns whether the client reads what is compressed for all.
+    pub(crate) fn reads_widest(&self) -> bool {
+        self.deflate.is_some_and(Deflate::reads_widest)
     }
 
     /// Has the WebSocket send a message after everything posted before. It is not sent if the WebSocket is
@@ -67,7 +76,7 @@ impl MessageOutbox {
     /// [`PostError::Full`] if too much waits already; a message always fits into an empty outbox.
     /// [`PostError::Closed`] if the connection has ended.
     pub fn post<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), PostError> {
-        self.0.post(framed(message.into()))
+        self.inner.post(framed(message.into(), self.deflate))
     }
 
     /// Has the WebSocket closed after everything posted before, like [`MessageTransport::close`](crate::MessageTransport::close).
@@ -77,42 +86,51 @@ impl MessageOutbox {
     /// [`abort`](Self::abort) ends the connection.
     pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), PostError> {
         let frame = CloseFrame::new(code, reason);
-        self.0.post(frame.as_bytes())
+        self.inner.post(frame.as_bytes())
     }
 
     /// Ends the connection at once, without a close frame, and drops what waits.
     pub fn abort(&self) {
-        self.0.abort();
+        self.inner.abort();
     }
 
     /// Returns the connection's number: [`MessageTransport::id`](crate::MessageTransport::id).
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.0.id()
+        self.inner.id()
     }
 
     /// Returns the connection's peer.
     #[must_use]
     pub fn peer(&self) -> &Peer {
-        self.0.peer()
+        self.inner.peer()
     }
 
     /// Returns how many bytes wait here, with the headers of frames. What the connection has taken into its
     /// output does not count.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.0.pending()
+        self.inner.pending()
     }
 
     /// Returns whether nothing can be posted any more, because the connection has ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.inner.is_closed()
     }
 }
 
-/// Returns a message in its frame.
-pub(crate) fn framed(message: Message<'_>) -> Arc<[u8]> {
-    let header = SentHeader::new(message.opcode(), message.len());
-    [header.as_bytes(), message.as_bytes()].concat().into()
+/// Returns a message in its frame, compressed if the client agreed to that and it becomes shorter.
+pub(crate) fn framed(message: Message<'_>, deflate: Option<Deflate>) -> Arc<[u8]> {
+    let compressed = deflate.and_then(|deflate| deflate.compress(message.as_bytes()));
+    match compressed {
+        None => {
+            let header = SentHeader::new(message.opcode(), message.len());
+            [header.as_bytes(), message.as_bytes()].concat().into()
+        }
+        Some(compressed) => {
+            let header = SentHeader::new(message.opcode(), compressed.len()).compressed();
+            [header.as_bytes(), &compressed].concat().into()
+        }
+    }
 }

@@ -54,8 +54,10 @@ pub enum Compression {
     /// towards `max_frame`. One that is shorter than 64 bytes, or would not become shorter, is sent as it
     /// is.
     ///
-    /// What a [`MessageGroup`](crate::MessageGroup) or a [`MessageOutbox`](crate::MessageOutbox) sends is not
-    /// compressed.
+    /// What a [`MessageOutbox`](crate::MessageOutbox) sends is compressed where it is posted. What a
+    /// [`MessageGroup`](crate::MessageGroup) sends is compressed once for all its members, and not for those
+    /// that ask for a window of less than 32 KiB (`server_max_window_bits`). A thread that posts or publishes
+    /// has a compressor of 300 KiB.
     ///
     /// Do not compress secrets together with what an attacker chooses: the length tells about both.
     Deflate,

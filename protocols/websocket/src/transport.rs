@@ -317,7 +317,7 @@ impl<'a> MessageTransport<'a> {
         let mut outbox = None;
         self.wire
             .call(&mut |transport| outbox = Some(transport.outbox()));
-        MessageOutbox::new(outbox.expect("just made"))
+        MessageOutbox::new(outbox.expect("just made"), self.link.deflate)
     }
 
     /// Returns a handle that makes the loop call [`woken`](crate::MessageProtocol::woken), from any thread.

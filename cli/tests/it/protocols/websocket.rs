@@ -286,7 +286,13 @@ fn processes_share_no_room() {
 #[test]
 fn messages_are_compressed_if_both_sides_want_it() {
     let offer = format!("{REQUEST}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
-    for (options, is_agreed) in [(&["--deflate"][..], true), (&[], false)] {
+    let options: [(&[&str], bool); 4] = [
+        (&["--deflate"], true),
+        (&["--deflate", "--room"], true),
+        (&["--room"], false),
+        (&[], false),
+    ];
+    for (options, is_agreed) in options {
         let served = Served::new(&[&["websocket"], options, &TCP].concat());
         let mut client = Stream::connect(served.uri(0));
         client.send(&offer);
@@ -294,6 +300,15 @@ fn messages_are_compressed_if_both_sides_want_it() {
         client.expect("\r\n");
         let line = client.receive_line();
         assert_eq!(line.contains("permessage-deflate"), is_agreed, "{line}");
+        if is_agreed {
+            client.expect("\r\n");
+        }
+
+        let mut client = WebSocket(client);
+        client.send(0x81, &[b'x'; 100]);
+        let header = client.0.receive(2);
+        let length = header.chars().last().map(u32::from);
+        assert_eq!(length < Some(100), is_agreed, "{options:?}: {header:?}");
     }
 }
 

@@ -149,11 +149,11 @@ fn half_a_request_is_none() {
 #[test]
 fn half_a_request_takes_no_reply_along() {
     for model in MODELS {
-        for pause in [None, Some(Duration::from_millis(30))] {
+        for pause in [Duration::ZERO, Duration::from_millis(30)] {
             let served = serve(&["echo", "sh"], &[model, &["-v"]].concat());
             let mut client = Client::new(&served);
             client.write(&[framed(b"sh -c 'sleep 0.1; echo a'"), framed(b"echo b")].concat());
-            pause.map(thread::sleep);
+            thread::sleep(pause);
             client.write(&framed(b"echo c")[..7]);
             client.finish();
             assert_eq!(client.reply(), b"a\n", "{model:?} {pause:?}");
