@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serveloop::ProtocolError;
 use serveloop::framing::{FrameProtocol, FrameTransport, Framed, Lines};
 
-use crate::monitoring::clients::Place;
+use crate::monitoring::places::Place;
 use crate::monitoring::source::Source;
 use crate::monitoring::{Answer, Question};
 

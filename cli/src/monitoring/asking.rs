@@ -9,7 +9,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
 
-use crate::monitoring::source::{STUCK, stuck};
+use crate::monitoring::stuck::{STUCK, stuck};
 use crate::monitoring::{Answer, Question};
 
 /// How long the server may take to answer.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use serveloop::ProtocolError;
 use serveloop_websocket::{Accept, Message, MessageProtocol, MessageTransport, Refusal, Request};
 
-use crate::monitoring::clients::Place;
 use crate::monitoring::host::{is_same_origin, is_unforgeable};
+use crate::monitoring::places::Place;
 use crate::monitoring::source::Source;
 use crate::monitoring::{Answer, By, Question, Selection};
 use crate::threads::lock;

@@ -15,11 +15,13 @@ mod link;
 mod live;
 mod options;
 mod pages;
+mod places;
 mod question;
 mod retiring;
 mod rows;
 mod side_server;
 mod source;
+mod stuck;
 
 use serveloop::Address;
 use serveloop::net::VsockAddr;

@@ -8,9 +8,9 @@ use serveloop_http::{Reply, Request, Response};
 use serveloop_websocket::{Handshake, Settings};
 
 use crate::monitoring::Question;
-use crate::monitoring::clients::Place;
 use crate::monitoring::host::is_same_origin;
 use crate::monitoring::live::{Feed, accept};
+use crate::monitoring::places::Place;
 use crate::monitoring::source::Source;
 
 /// The page at `/`. It needs nothing else but `/live`.

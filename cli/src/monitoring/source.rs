@@ -6,19 +6,16 @@ use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 use serde_json::{Value, json};
-use serveloop::protocols::counted;
 use serveloop::service::metrics;
 use serveloop::service::monitor::{EndError, Histogram, Listing, Monitor, Query, Snapshot};
 
 use crate::logger::{TARGET, set_level};
 use crate::monitoring::asking::Asking;
 use crate::monitoring::rows::{List, Row};
+use crate::monitoring::stuck::{STUCK, stuck};
 use crate::monitoring::{Answer, Question, Selection};
 use crate::signals::{Leaving, raise_drain, raise_hangup};
 use crate::threads::lock;
-
-/// A server whose loop does not turn for so long is not healthy.
-pub(super) const STUCK: Duration = Duration::from_secs(10);
 
 /// What a loop told of itself less than so long ago is up to date.
 const OWN_AGE: Duration = Duration::from_secs(1);
@@ -266,12 +263,6 @@ impl Shared {
             () => "serving",
         }
     }
-}
-
-/// Says how many of a server's loops do not answer, and for how long one has not.
-pub(super) fn stuck(unanswered: usize, loops: usize, age: Duration) -> String {
-    let (loops, seconds) = (counted(loops, "loop", "loops"), age.as_secs());
-    format!("{unanswered} of {loops} without an answer, one for {seconds} s")
 }
 
 fn unknown(id: u64) -> Answer {

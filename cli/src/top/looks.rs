@@ -17,7 +17,7 @@ pub(super) struct Look {
     pub(super) list: Value,
 }
 
-/// What a look shows: connections in this order, and at most so many.
+/// What a look shows: connections in this order, and at most this many.
 #[derive(Clone, Copy)]
 pub(super) struct Wish {
     pub(super) by: By,

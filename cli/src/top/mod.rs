@@ -117,7 +117,7 @@ fn show(
     }
 }
 
-/// Returns what to look at for a screen with so many rows.
+/// Returns what to look at for a screen with this many rows.
 fn wish(view: &View, rows: usize) -> Wish {
     Wish {
         by: view.order(),

@@ -538,19 +538,19 @@ fn a_connection_that_is_refused_there_ends_and_the_loop_goes_on() {
         new.is_balanced();
     }
 
-    // There is no such listener, or no room, or no protocol.
-    let full = Config {
-        max_connections: 1,
-        ..Config::default()
-    };
+    // There is no such listener, or no protocol for one of them.
     let mut old = Place::new(LOCAL, Config::default(), |_: &Peer| Some(Echo));
-    let mut new = Place::new(LOCAL, full, |_: &Peer| Some(Echo));
+    let mut asked = 0;
+    let mut new = Place::new(LOCAL, Config::default(), move |_: &Peer| {
+        asked += 1;
+        (asked > 1).then_some(Echo)
+    });
     let mut clients = [(); 3].map(|()| old.client());
     let mut left = old.leave().into_iter();
     new.adopt(vec![left.next().unwrap().with_listener(7)]);
     new.adopt(left.collect());
     assert_eq!(new.reactor.connections(), 1);
-    assert_eq!(new.reactor.statistics().refused_max_connections, 1);
+    assert_eq!(new.reactor.statistics().refused_by_factory, 1);
     let ended = clients.iter_mut().map(|client| {
         client
             .set_read_timeout(Some(Duration::from_millis(50)))

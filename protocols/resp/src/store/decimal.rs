@@ -49,7 +49,7 @@ fn exact(text: &[u8]) -> Option<i128> {
         return None;
     }
 
-    // A point after so many digits is where the last place ends.
+    // A point after this many digits is where the last place ends.
     let end = i64::try_from(whole.len()).ok()? + i64::from(exponent) + i64::from(PLACES);
     Some(sign * units(&digits, end)?)
 }

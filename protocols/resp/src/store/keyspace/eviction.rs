@@ -26,6 +26,16 @@ impl Keyspace {
         Ok(true)
     }
 
+    /// Runs the commands of a transaction, between which nothing happens: no key is evicted, and instead
+    /// they may exceed the limit on memory, by as much as a transaction may have. Whoever needs memory
+    /// later makes room for that too.
+    pub(crate) fn together<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
+        self.is_together = true;
+        let result = run(self);
+        self.is_together = false;
+        result
+    }
+
     /// Lets a transaction take `more` bytes although there are no more than `most`. What it has written
     /// or is yet to read is not evicted for them.
     fn exceed(&self, more: usize, most: usize) -> Result<bool, ErrorReply> {

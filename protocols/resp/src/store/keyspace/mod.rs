@@ -361,16 +361,6 @@ impl Keyspace {
         }
     }
 
-    /// Runs the commands of a transaction, between which nothing happens: no key is evicted, and instead
-    /// they may exceed the limit on memory, by as much as a transaction may have. Whoever needs memory
-    /// later makes room for that too.
-    pub(crate) fn together<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
-        self.is_together = true;
-        let result = run(self);
-        self.is_together = false;
-        result
-    }
-
     /// Returns the slot of a key, if it has one, when there is memory for what is to become of it: `more`
     /// bytes than now.
     #[inline]
