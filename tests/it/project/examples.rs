@@ -12,7 +12,7 @@ use std::thread;
 use serveloop::Address;
 use serveloop::layer::proxy::Header;
 use serveloop::layer::tls::rustls;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::layer::tls::certificates;
 use crate::layer::tls::programs::Openssl;
@@ -922,8 +922,12 @@ fn is_reset(mut stream: &TcpStream) {
 
 #[test]
 fn proxy_closes_who_cannot_be_connected() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-    let (mut proxy, address) = proxy_to(nobody.unwrap());
+    // Bound, so that nobody else gets the port, but not listening.
+    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    nobody.bind(&any_port.into()).unwrap();
+    let target = nobody.local_addr().unwrap().as_socket().unwrap();
+    let (mut proxy, address) = proxy_to(target);
     is_reset(&client(&address));
     is_reset(&client(&address));
     proxy.assert_still_runs();

@@ -142,7 +142,11 @@ const CROWD: usize = 150;
 
 fn left_out(line: &str) -> Option<usize> {
     let (_, count) = line.split_once('(')?;
-    let count = count.strip_suffix(" lines about connections were left out)")?;
+    let texts = [
+        " line about a connection was left out)",
+        " lines about connections were left out)",
+    ];
+    let count = texts.iter().find_map(|text| count.strip_suffix(text))?;
     count.parse().ok()
 }
 
