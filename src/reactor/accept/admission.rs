@@ -102,8 +102,11 @@ impl<F: Factory, N: Net> Admission<'_, F, N> {
             && self.connections.len() < SLOT_MASK;
         let protocol = has_place.then(|| self.placed_protocol(&peer)).flatten();
         let Some(protocol) = protocol else {
-            let problem = format_args!("{peer}: cannot go on in this process");
-            self.hub.warn_of(&peer, "taken over", problem);
+            self.hub.warn_of(
+                &peer,
+                "taken over",
+                format_args!("{peer}: cannot go on in this process"),
+            );
             return self.hub.net.close(stream, false);
         };
         log::debug!(
