@@ -50,7 +50,7 @@ fn median(values: Vec<f64>) -> io::Result<f64> {
     Ok(figure.median)
 }
 
-/// Who floods is a process that has a core only while nobody else wants it: what is measured is the
+/// Who floods is a process that has a core only while no other process wants it: what is measured is the
 /// server, not the competition for the core of those who measure.
 struct Flooding(std::process::Child);
 

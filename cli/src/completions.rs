@@ -1,13 +1,12 @@
 //! `serveloop completions`: scripts that let a shell complete our command lines.
 
-use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::Args;
 use clap_complete::Shell;
 
 use crate::failure::Failure;
-use crate::unblocked::write_in_full;
+use crate::unblocked::print_in_full;
 
 /// Prints a script with which a shell completes the command lines of serveloop.
 ///
@@ -34,11 +33,6 @@ impl Completions {
 
 /// Prints a whole text. A reader that closes the pipe early has seen enough, so that is a success.
 pub(crate) fn print(text: &[u8]) -> Result<ExitCode, Failure> {
-    match write_in_full(io::stdout(), text) {
-        Err((_, error)) if error.kind() != ErrorKind::BrokenPipe => {
-            let problem = format!("cannot write to standard output: {error}");
-            Err(io::Error::new(error.kind(), problem).into())
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    print_in_full(text)?;
+    Ok(ExitCode::SUCCESS)
 }

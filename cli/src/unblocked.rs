@@ -211,6 +211,22 @@ pub(crate) fn write_within(out: impl AsFd, text: &[u8], patience: Duration) -> i
     Ok(())
 }
 
+/// Prints all of `text`, which is the command's purpose. Returns false if the reader closed the pipe early,
+/// because it has seen enough.
+///
+/// # Errors
+/// The message says that standard output took no more.
+pub(crate) fn print_in_full(text: &[u8]) -> io::Result<bool> {
+    match write_in_full(io::stdout(), text) {
+        Ok(()) => Ok(true),
+        Err((_, error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err((_, error)) => {
+            let problem = format!("cannot write to standard output: {error}");
+            Err(io::Error::new(error.kind(), problem))
+        }
+    }
+}
+
 /// Writes all of `text`, however long that takes, for output that is the command's purpose.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::{fmt, mem};
 
 use crate::address::{Address, Peer};
 use crate::error::{CloseReason, Deadline, DeliveryError, ProtocolError};
-use crate::session::{Ended, Post, Protocol, Tick, Transport, take, take_datagram};
+use crate::session::{Ended, Post, Protocol, Tick, Transport, take_either};
 
 /// Reads what comes first on a connection and is not part of its protocol.
 pub trait Preface {
@@ -232,11 +232,7 @@ where
             return Ok(mem::take(&mut self.shown));
         }
 
-        let taken = if transport.peer().is_datagram() {
-            take_datagram(protocol, rest, transport)?
-        } else {
-            take(protocol, rest, transport)?
-        };
+        let taken = take_either(protocol, rest, transport)?;
         if taken == 0 {
             transport.expect_behind(self.shown);
             return Ok(0);
@@ -276,11 +272,7 @@ where
             return Ok(0);
         };
         let is_passed = check.is_passed_by(data, transport.peer())?;
-        let taken = if transport.peer().is_datagram() {
-            take_datagram(protocol, data, transport)
-        } else {
-            take(protocol, data, transport)
-        };
+        let taken = take_either(protocol, data, transport);
         if is_passed {
             if let Stage::Checked(protocol, _) = mem::replace(&mut self.stage, Stage::Refused) {
                 self.stage = Stage::Open(protocol);

@@ -143,9 +143,7 @@ impl<A: Protocol + Upgrade> Upgradable<A> {
         }
         Ok(true)
     }
-}
 
-impl<A: Protocol + Upgrade> Upgradable<A> {
     /// Hands over if the first protocol says so after a call in which it left `rest` bytes. Returns whether
     /// they are to be shown to the next one at once, which is so if it `has_taken` none.
     fn shows_again(

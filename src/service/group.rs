@@ -305,7 +305,7 @@ impl Topic {
 
 /// Offers a post to a member that has not got everything before. Returns false if it is none any more.
 /// Sessions that are to be woken for the post are yet to be counted; those that are to be woken because
-/// they end are not. Nobody is woken here, under the group's lock.
+/// they end are not. No session is woken here, under the group's lock.
 #[cold]
 fn offer(
     member: &Outbox,

@@ -208,13 +208,7 @@ impl<P: Protocol> Session<P> {
     /// Handles a datagram, or a part of it, that a layer has unwrapped for the session inside. What the
     /// protocol does not take is kept until the datagram's end.
     pub(crate) fn handle_unwrapped_datagram(&mut self, data: &[u8], context: &Context<'_>) {
-        if self.unread.is_some() {
-            return self.handle_data(data, context);
-        }
-        self.state.activity = context.clock.tick();
-        self.state.received = self.state.received.wrapping_add(data.len() as u64);
-        let taken = self.show_datagram(data, context);
-        self.keep_rest(data, taken, context);
+        self.handle_data_by(data, context, take_datagram);
     }
 
     pub(super) fn show_datagram(&mut self, data: &[u8], context: &Context<'_>) -> usize {

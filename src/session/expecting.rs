@@ -7,7 +7,7 @@ use crate::error::ProtocolError;
 use crate::session::buffer::Buffer;
 use crate::session::expected::Expected;
 use crate::session::state::{AGAIN, BLOCKED, EOF, EXPECTS, INCOMPLETE, PENDING, State, UNIT_ROOM};
-use crate::session::{Context, HEADER_ROOM, Protocol, Session, Transport, UNIT_MOST};
+use crate::session::{Context, HEADER_ROOM, Protocol, Session, Transport, UNIT_MOST, take};
 
 /// Input up to this length is read as any other: a copy costs less than a read of its own.
 const EXPECTED_LEAST: usize = 64 * 1024;
@@ -80,7 +80,7 @@ impl Transport<'_> {
         }
     }
 
-    /// Has the protocol shown what arrives, although it expects more.
+    /// Shows the protocol what arrives, although it expects more.
     pub(crate) fn expect_nothing(&mut self) {
         self.state.flags.clear(EXPECTS);
     }
@@ -289,7 +289,7 @@ impl<P: Protocol> Session<P> {
 
         self.state.begin_showing(unread);
         let most = context.config.messages_per_turn;
-        let taken = self.show(unread.as_slice(), most, context);
+        let taken = self.show_by(unread.as_slice(), most, context, take);
         self.state.end_showing(unread, taken);
         true
     }

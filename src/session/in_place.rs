@@ -118,7 +118,7 @@ impl<P: Protocol> Session<P> {
                 self.left_over(0, is_pending, context);
                 0
             }
-            _ => taken + self.show(&data[taken..], most, context),
+            _ => taken + self.show_by(&data[taken..], most, context, take),
         };
         self.keep_rest(data, taken, context);
     }

@@ -67,7 +67,7 @@ pub(crate) use self::shown::LENT_LEAST;
 pub(crate) use self::tap::Tap;
 pub(crate) use self::ticket::Ticket;
 pub use self::transport::{Context, Driver, Transport};
-pub(crate) use self::unwind::{take, take_datagram};
+pub(crate) use self::unwind::{take, take_datagram, take_either};
 
 mod driver;
 
@@ -224,6 +224,17 @@ impl<P: Protocol> Session<P> {
     /// take.
     #[inline]
     pub fn handle_data(&mut self, data: &[u8], context: &Context<'_>) {
+        self.handle_data_by(data, context, take);
+    }
+
+    /// Works like `handle_data`, by one of the two methods for data.
+    #[inline]
+    fn handle_data_by(
+        &mut self,
+        data: &[u8],
+        context: &Context<'_>,
+        take: impl Fn(&mut P, &[u8], &mut Transport<'_>) -> Result<usize, ProtocolError>,
+    ) {
         self.state.activity = context.clock.tick();
         self.state.received = self.state.received.wrapping_add(data.len() as u64);
         if self.unread.is_some() {
@@ -231,7 +242,7 @@ impl<P: Protocol> Session<P> {
             return self.show_unread(context);
         }
 
-        let taken = self.show(data, context.config.messages_per_turn, context);
+        let taken = self.show_by(data, context.config.messages_per_turn, context, take);
         self.keep_rest(data, taken, context);
     }
 
@@ -438,13 +449,8 @@ impl<P: Protocol> Session<P> {
     }
 
     /// Shows `data` to the protocol until all of it is taken, the message is incomplete, the input
-    /// is blocked, or `most` calls were made. Returns how many bytes were taken.
-    #[inline]
-    fn show(&mut self, data: &[u8], most: usize, context: &Context<'_>) -> usize {
-        self.show_by(data, most, context, take)
-    }
-
-    /// Works like `show`, by one of the two methods for data.
+    /// is blocked, or `most` calls were made, each by one of the two methods for data. Returns how many
+    /// bytes were taken.
     #[inline]
     fn show_by(
         &mut self,

@@ -132,6 +132,19 @@ pub(crate) fn take<P: Protocol>(
     Ok(count)
 }
 
+/// Works like `take`, by the method for datagrams if the peer is one of those.
+pub(crate) fn take_either<P: Protocol>(
+    protocol: &mut P,
+    data: &[u8],
+    transport: &mut Transport<'_>,
+) -> Result<usize, ProtocolError> {
+    if transport.peer().is_datagram() {
+        take_datagram(protocol, data, transport)
+    } else {
+        take(protocol, data, transport)
+    }
+}
+
 /// Works like `take`, for a datagram.
 pub(crate) fn take_datagram<P: Protocol>(
     protocol: &mut P,

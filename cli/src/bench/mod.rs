@@ -43,7 +43,7 @@ use crate::bench::table::table;
 use crate::destination::Target;
 use crate::escaped::on_one_line;
 use crate::failure::Failure;
-use crate::unblocked::write_in_full;
+use crate::unblocked::print_in_full;
 
 /// The file name that means standard output.
 const DASH: &str = "-";
@@ -313,7 +313,7 @@ impl Bench {
         json: &str,
     ) -> io::Result<()> {
         if self.options.json.is_some() && self.json_file().is_none() {
-            return print(json);
+            return print_in_full(json.as_bytes()).map(drop);
         }
         let is_empty = results.results.iter().all(|it| it.measured.is_none());
         if results.ended.is_some() && is_empty {
@@ -324,11 +324,12 @@ impl Bench {
             None => format!("measured at {} on {}", results.date, results.machine),
         };
         let compared = comparison.map(|it| format!("\n{}", it.table()));
-        print(&format!(
+        let text = format!(
             "{cores}\n\n{}{}",
             table(results),
             compared.unwrap_or_default()
-        ))
+        );
+        print_in_full(text.as_bytes()).map(drop)
     }
 }
 
@@ -459,15 +460,4 @@ fn command_line() -> String {
         .chain(arguments)
         .collect();
     words.join(" ")
-}
-
-/// Prints to standard output. A reader that closed it early is no error.
-fn print(text: &str) -> io::Result<()> {
-    match write_in_full(io::stdout(), text.as_bytes()) {
-        Err((_, error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let problem = format!("cannot write to standard output: {error}");
-            Err(io::Error::new(error.kind(), problem))
-        }
-        _ => Ok(()),
-    }
 }

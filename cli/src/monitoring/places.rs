@@ -116,7 +116,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 impl Place {
-    /// A place that nobody else wants.
+    /// A place for which no other client waits.
     pub(super) fn of_its_own() -> Arc<Self> {
         Arc::new(Self {
             asked: Mutex::new(Some(Instant::now())),

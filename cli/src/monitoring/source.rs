@@ -236,11 +236,7 @@ impl Shared {
     }
 
     fn health(&self) -> Answer {
-        let snapshot = self.snapshot();
-        match snapshot.age < STUCK {
-            true => Answer::of(&"ok"),
-            false => Answer::Error(stuck(snapshot.unanswered, snapshot.loops, snapshot.age)),
-        }
+        trouble(&self.snapshot()).unwrap_or_else(|| Answer::of(&"ok"))
     }
 
     fn ready(&self) -> Answer {
@@ -249,10 +245,7 @@ impl Shared {
         }
         match self.snapshot() {
             Snapshot { loops: 0, .. } => Answer::Error("the server does not serve yet".to_owned()),
-            snapshot if snapshot.age >= STUCK => {
-                Answer::Error(stuck(snapshot.unanswered, snapshot.loops, snapshot.age))
-            }
-            _ => Answer::of(&"ready"),
+            snapshot => trouble(&snapshot).unwrap_or_else(|| Answer::of(&"ready")),
         }
     }
 
@@ -263,6 +256,12 @@ impl Shared {
             () => "serving",
         }
     }
+}
+
+/// Returns what to answer if a loop is stuck.
+fn trouble(snapshot: &Snapshot) -> Option<Answer> {
+    let problem = || stuck(snapshot.unanswered, snapshot.loops, snapshot.age);
+    (snapshot.age >= STUCK).then(|| Answer::Error(problem()))
 }
 
 fn unknown(id: u64) -> Answer {

@@ -17,7 +17,7 @@ use serveloop::service::recorder::{RecordingError, RecordingReader};
 use crate::escaped::on_one_line;
 use crate::failure::Failure;
 use crate::transcript::lines::{Style, head, told};
-use crate::unblocked::write_in_full;
+use crate::unblocked::print_in_full;
 
 /// Shows what serve --record has written: each connection, what came and went, when, and how it ended.
 ///
@@ -80,7 +80,7 @@ impl Transcript {
                 continue;
             }
             shown += 1;
-            if !print(&told(&connection, &style))? {
+            if !print_in_full(told(&connection, &style).as_bytes())? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
@@ -91,19 +91,8 @@ impl Transcript {
             let problem = format!("{file}: it has {total}, and none is {}", ids.join(" or "));
             return Err(io::Error::new(ErrorKind::NotFound, problem).into());
         }
-        print(&head(total, reader.evicted(), reader.has_content(), &style))?;
+        let summary = head(total, reader.evicted(), reader.has_content(), &style);
+        print_in_full(summary.as_bytes())?;
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// Prints a text. Returns false if the reader has seen enough.
-fn print(text: &str) -> Result<bool, Failure> {
-    match write_in_full(io::stdout(), text.as_bytes()) {
-        Ok(()) => Ok(true),
-        Err((_, error)) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err((_, error)) => {
-            let problem = format!("cannot write to standard output: {error}");
-            Err(io::Error::new(error.kind(), problem).into())
-        }
     }
 }

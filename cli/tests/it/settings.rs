@@ -765,7 +765,7 @@ fn an_empty_list_admits_nobody_by_accident() {
     served.logged("what was read before stays in use");
     Stream::connect(&uri).expect_cut();
 
-    // Nobody is refused by a list that refuses nobody.
+    // An empty list of those who are refused means the same as none.
     settings.change(&with("deny = []\n"));
     served.signal(Signal::HUP);
     served.logged("was read again");

@@ -1,5 +1,6 @@
 //! What others have for a WebSocket to send.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serveloop::Peer;
@@ -122,15 +123,21 @@ impl MessageOutbox {
 
 /// Returns a message in its frame, compressed if the client agreed to that and it becomes shorter.
 pub(crate) fn framed(message: Message<'_>, deflate: Option<Deflate>) -> Arc<[u8]> {
-    let compressed = deflate.and_then(|deflate| deflate.compress(message.as_bytes()));
-    match compressed {
-        None => {
-            let header = SentHeader::new(message.opcode(), message.len());
-            [header.as_bytes(), message.as_bytes()].concat().into()
-        }
-        Some(compressed) => {
-            let header = SentHeader::new(message.opcode(), compressed.len()).compressed();
-            [header.as_bytes(), &compressed].concat().into()
-        }
+    let (header, payload) = encoded(&message, deflate);
+    [header.as_bytes(), &payload].concat().into()
+}
+
+/// Returns the header and the payload of the frame in which a message is sent.
+pub(crate) fn encoded<'m>(
+    message: &'m Message<'_>,
+    deflate: Option<Deflate>,
+) -> (SentHeader, Cow<'m, [u8]>) {
+    let (opcode, plain) = (message.opcode(), message.as_bytes());
+    match deflate.and_then(|deflate| deflate.compress(plain)) {
+        None => (SentHeader::new(opcode, plain.len()), plain.into()),
+        Some(shorter) => (
+            SentHeader::new(opcode, shorter.len()).compressed(),
+            shorter.into(),
+        ),
     }
 }

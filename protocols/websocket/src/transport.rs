@@ -10,7 +10,7 @@ use crate::close_code::CloseCode;
 use crate::deflate::Deflate;
 use crate::frame::{CONTROL_MOST, CloseFrame, Opcode, SentHeader};
 use crate::message::Message;
-use crate::outbox::MessageOutbox;
+use crate::outbox::{MessageOutbox, encoded};
 
 /// A [`MessageProtocol`](crate::MessageProtocol)'s view of its WebSocket, for the duration of one call.
 ///
@@ -119,15 +119,12 @@ impl<'a> MessageTransport<'a> {
     /// [`CloseReason::Overflow`](serveloop::CloseReason::Overflow) if more than `max_output` bytes waited
     /// before this call of the protocol, or more than `max_reply` bytes wait after it.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
-        let message = message.into();
-        let deflate = self.link.deflate.filter(|_| self.link.is_open());
-        match deflate.and_then(|deflate| deflate.compress(message.as_bytes())) {
-            None => self.write(message.opcode(), message.as_bytes()),
-            Some(compressed) => {
-                let header = SentHeader::new(message.opcode(), compressed.len()).compressed();
-                self.write_frame(header, &compressed);
-            }
+        if !self.link.is_open() {
+            return;
         }
+        let message = message.into();
+        let (header, payload) = encoded(&message, self.link.deflate);
+        self.write_frame(header, &payload);
     }
 
     /// Sends a ping. The client answers it with a pong of the same payload, which

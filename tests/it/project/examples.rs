@@ -922,11 +922,11 @@ fn is_reset(mut stream: &TcpStream) {
 
 #[test]
 fn proxy_closes_who_cannot_be_connected() {
-    // Bound, so that nobody else gets the port, but not listening.
-    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Bound, so that no other socket gets the port, but not listening.
+    let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    nobody.bind(&any_port.into()).unwrap();
-    let target = nobody.local_addr().unwrap().as_socket().unwrap();
+    deaf.bind(&any_port.into()).unwrap();
+    let target = deaf.local_addr().unwrap().as_socket().unwrap();
     let (mut proxy, address) = proxy_to(target);
     is_reset(&client(&address));
     is_reset(&client(&address));

@@ -73,7 +73,7 @@ impl Protocol for Counter {
     }
 }
 
-/// The attacker has a core only while nobody else wants it: what is measured is the server, not the
+/// The attacker has a core only while no other process wants it: what is measured is the server, not the
 /// competition for the core of those who measure.
 fn attack(port: u16) -> Child {
     Command::new("chrt")

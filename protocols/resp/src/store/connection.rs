@@ -81,13 +81,12 @@ impl Connection {
     }
 
     /// Changes what the client says of itself.
-    pub(super) fn name<R>(&mut self, change: impl FnOnce(&mut Named) -> R) -> R {
+    pub(super) fn name(&mut self, change: impl FnOnce(&mut Named)) {
         let mut named = self.client().named();
-        let result = change(&mut named);
+        change(&mut named);
         let held = named.held();
         drop(named);
         self.named = held;
-        result
     }
 
     /// Returns what lasts longer than a request, which may be nothing yet.

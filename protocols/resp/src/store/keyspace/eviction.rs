@@ -29,11 +29,10 @@ impl Keyspace {
     /// Runs the commands of a transaction, between which nothing happens: no key is evicted, and instead
     /// they may exceed the limit on memory, by as much as a transaction may have. Whoever needs memory
     /// later makes room for that too.
-    pub(crate) fn together<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn together(&mut self, run: impl FnOnce(&mut Self)) {
         self.is_together = true;
-        let result = run(self);
+        run(self);
         self.is_together = false;
-        result
     }
 
     /// Lets a transaction take `more` bytes although there are no more than `most`. What it has written
