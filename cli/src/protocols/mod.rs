@@ -215,7 +215,7 @@ impl Protocol {
         execution: Execution,
     ) -> io::Result<Statistics> {
         match self {
-            Self::Echo => execution.serve(server, |_: &Peer| Some(Echo)),
+            Self::Echo => execution.serve_compiled(server, |_: &Peer| Some(Echo)),
             Self::Discard => execution.serve(server, |_: &Peer| Some(Discard)),
             Self::Hello(options) => options.serve(server, execution),
             Self::Greet(options) => options.serve(server, execution),

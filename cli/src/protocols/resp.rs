@@ -178,6 +178,10 @@ impl Chore for Expiry {
         self.store.handle_timeout(now);
         self.look = self.look.and_then(|_| now.checked_add(LOOK));
     }
+
+    fn copy(&self) -> Box<dyn Chore> {
+        Box::new(self.clone())
+    }
 }
 
 #[cfg(test)]

@@ -94,6 +94,15 @@ impl BoundServer {
             .collect()
     }
 
+    /// Returns whether its factory has to be wrapped in something.
+    pub(super) fn has_surroundings(&self) -> bool {
+        let of = &self.of;
+        let at_listeners = of.doors.iter().any(Option::is_some)
+            || of.tls.iter().any(Option::is_some)
+            || of.access.iter().any(Option::is_some);
+        at_listeners || of.rate.is_some() || of.lifetime.is_some() || of.recorder.is_some()
+    }
+
     /// Returns the server, and what its factory has to be wrapped in.
     pub(super) fn into_parts(self) -> (Server, Around) {
         let of = self.of;

@@ -3,22 +3,19 @@
 use std::time::Instant;
 
 /// What a server does between its connections, on each loop.
-pub(crate) trait Chore: Clone + Send {
+pub(crate) trait Chore: Send {
     /// Returns when it is to be done next, or `None` for never.
     fn due(&self) -> Option<Instant>;
 
     /// Does a part of it that takes little time.
     fn run(&mut self, now: Instant);
+
+    /// Returns the chore of one more loop.
+    fn copy(&self) -> Box<dyn Chore>;
 }
 
-/// Nothing to do.
-#[derive(Clone, Copy)]
-pub(super) struct NoChore;
-
-impl Chore for NoChore {
-    fn due(&self) -> Option<Instant> {
-        None
+impl Clone for Box<dyn Chore> {
+    fn clone(&self) -> Self {
+        (**self).copy()
     }
-
-    fn run(&mut self, _: Instant) {}
 }

@@ -7,6 +7,7 @@ use std::{io, slice};
 use clap::{Args, ValueEnum};
 use serveloop::net::NetworkList;
 use serveloop::server::Refusal;
+use serveloop::server::Serving;
 use serveloop::service::notify::{Notified, Notifier};
 use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistics};
 
@@ -17,7 +18,7 @@ use crate::restart::{RestartHook, Restarts};
 use crate::serving::BoundServer;
 use crate::serving::bound_server::Around;
 use crate::serving::boxed_factory::BoxedFactory;
-use crate::serving::chore::{Chore, NoChore};
+use crate::serving::chore::Chore;
 use crate::serving::door::Doorkeeper;
 use crate::serving::encrypted::Encrypted;
 use crate::serving::gate::Gate;
@@ -120,26 +121,54 @@ impl Execution {
     }
 
     /// Serves until the server ends.
+    ///
+    /// The type of the protocol is hidden from the models, which are compiled once for all of them. Else a
+    /// build of this command takes several times as long.
     pub(crate) fn serve<F>(self, server: BoundServer, factory: F) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
-        self.serve_with(server, factory, NoChore)
+        self.serve_boxed(server, BoxedFactory::of(factory), None)
     }
 
     /// Serves until the server ends, and does a `chore` in between.
-    pub(crate) fn serve_with<F, C>(
+    pub(crate) fn serve_with<F>(
         self,
         server: BoundServer,
         factory: F,
-        chore: C,
+        chore: impl Chore + 'static,
     ) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
-        C: Chore,
     {
+        let chore: Box<dyn Chore> = Box::new(chore);
+        self.serve_boxed(server, BoxedFactory::of(factory), Some(chore))
+    }
+
+    /// Works like [`serve`](Self::serve), with loops that are compiled for this protocol alone, if nothing
+    /// else is around it. That spares a message some instructions.
+    pub(crate) fn serve_compiled<F>(self, server: BoundServer, factory: F) -> io::Result<Statistics>
+    where
+        F: Factory + Clone + Send + 'static,
+        F::Protocol: Send + 'static,
+    {
+        if !self.has_loops() || !self.rate.limit().is_unlimited() || server.has_surroundings() {
+            return self.serve(server, factory);
+        }
+
+        let (server, around) = server.into_parts();
+        let told = (around.notifier, around.restarts);
+        self.serve_in_loops(attend(server, told, factory, None))
+    }
+
+    fn serve_boxed(
+        self,
+        server: BoundServer,
+        mut factory: BoxedFactory,
+        chore: Option<Box<dyn Chore>>,
+    ) -> io::Result<Statistics> {
         let limit = self.rate.limit();
         let (server, around) = server.into_parts();
         let Around {
@@ -153,26 +182,20 @@ impl Execution {
             recorder,
         } = around;
         let told = (notifier, restarts.clone());
-        let is_gated = access.is_some() || rate.is_some();
-        let is_wrapped = doors.is_some() || tls.is_some() || lifetime.is_some() || is_gated;
-        if limit.is_unlimited() && !is_wrapped && recorder.is_none() {
-            return self.serve_in_model(server, told, factory, chore);
-        }
 
         // What is limited are the protocol's own bytes and messages, not those of TLS. The header of a
         // proxy comes before the handshake, and names the client that the gate judges.
         // What is recorded are the protocol's own bytes too.
-        let mut factory = match recorder {
-            Some(recorder) => BoxedFactory::of(recorder.record(factory)),
-            None => BoxedFactory::of(factory),
-        };
+        if let Some(recorder) = recorder {
+            factory = BoxedFactory::of(recorder.record(factory));
+        }
         if !limit.is_unlimited() {
             factory = factory.within(Limited(limit));
         }
         if let Some(tls) = tls {
             factory = factory.within(Encrypted::new(tls));
         }
-        if is_gated {
+        if access.is_some() || rate.is_some() {
             factory = factory.within(Gate::new(access, rate, restarts));
         }
         if let Some(doors) = doors {
@@ -181,44 +204,49 @@ impl Execution {
         if let Some(lifetime) = lifetime {
             factory = factory.within(Mortal::new(lifetime));
         }
-        self.serve_in_model(server, told, factory, chore)
+
+        let serving = attend(server, told, factory, chore);
+        match self.model {
+            Model::EventLoop => self.serve_in_loops(serving),
+            Model::Sequential => {
+                // A connection keeps the main thread from the loop, which a signal wakes.
+                tell_from_a_thread()?;
+                serving.serve_sequential()
+            }
+            Model::Threaded => serving.serve_threading(),
+            Model::Forking => serving.serve_forking(),
+        }
     }
 
-    fn serve_in_model<F, C>(
-        self,
-        server: Server,
-        (notifier, restarts): (Option<Notifier>, Option<Restarts>),
-        factory: F,
-        chore: C,
-    ) -> io::Result<Statistics>
+    fn serve_in_loops<F>(self, serving: Serving<F>) -> io::Result<Statistics>
     where
         F: Factory + Clone + Send,
-        F::Protocol: Send + 'static,
-        C: Chore,
     {
-        let handle = server.shutdown_handle();
-        let attentive = Attentive {
-            factory,
-            chore,
-            dump: StatisticsDump::new(handle.clone()),
-            restart: RestartHook::new(restarts.clone()),
-        };
-        let factory = Notified::new(notifier, handle, attentive);
-        let ready = move || restarts.iter().for_each(Restarts::ready);
-        let server = server.with(factory.at_ready(ready));
-        // With this model a connection keeps the main thread from the loop, which a signal wakes.
-        if self.model == Model::Sequential {
-            tell_from_a_thread()?;
-        }
-
-        match self.model {
-            Model::EventLoop if self.workers.get() > 1 => server.serve_workers(self.workers.get()),
-            Model::EventLoop => server.serve_forever(),
-            Model::Sequential => server.serve_sequential(),
-            Model::Threaded => server.serve_threading(),
-            Model::Forking => server.serve_forking(),
+        match self.workers.get() {
+            1 => serving.serve_forever(),
+            workers => serving.serve_workers(workers),
         }
     }
+}
+
+/// Has a server make protocols by `factory`, and do everything between connections that the command is
+/// asked for.
+fn attend<F: Factory>(
+    server: Server,
+    (notifier, restarts): (Option<Notifier>, Option<Restarts>),
+    factory: F,
+    chore: Option<Box<dyn Chore>>,
+) -> Serving<Notified<Attentive<F>>> {
+    let handle = server.shutdown_handle();
+    let attentive = Attentive {
+        factory,
+        chore,
+        dump: StatisticsDump::new(handle.clone()),
+        restart: RestartHook::new(restarts.clone()),
+    };
+    let factory = Notified::new(notifier, handle, attentive);
+    let ready = move || restarts.iter().for_each(Restarts::ready);
+    server.with(factory.at_ready(ready))
 }
 
 /// Makes the processes of all connections share one budget of log lines. Without it the server
@@ -231,14 +259,14 @@ fn share_budget() {
 
 /// A factory that also does what signals ask for, and a chore.
 #[derive(Clone)]
-struct Attentive<F, C> {
+struct Attentive<F> {
     factory: F,
-    chore: C,
+    chore: Option<Box<dyn Chore>>,
     dump: StatisticsDump,
     restart: RestartHook,
 }
 
-impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
+impl<F: Factory> Factory for Attentive<F> {
     type Protocol = F::Protocol;
 
     fn build_protocol(&mut self, peer: &Peer) -> Option<F::Protocol> {
@@ -264,15 +292,18 @@ impl<F: Factory, C: Chore> Factory for Attentive<F, C> {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let own = self.factory.poll_timeout();
-        let others = self.chore.due().into_iter().chain(self.restart.due());
+        let due = self.chore.as_ref().and_then(|chore| chore.due());
+        let others = due.into_iter().chain(self.restart.due());
         own.into_iter().chain(others).min()
     }
 
     fn handle_timeout(&mut self, actions: &mut Actions<'_, F::Protocol>) {
         let now = actions.now();
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.chore.due()) {
-            self.chore.run(now);
+        if let Some(chore) = &mut self.chore
+            && is_due(chore.due())
+        {
+            chore.run(now);
         }
         if is_due(self.factory.poll_timeout()) {
             self.factory.handle_timeout(actions);

@@ -277,7 +277,7 @@ fn behind(model: Model, config: Config) -> ModelServer {
     };
     let proxy = Proxy::required(list("127.0.0.0/8"));
     let factory = proxy.factory(|_: &Peer, _: &Option<_>| Some(shout()));
-    ModelServer::new(model, &["tcp://127.0.0.1:0"], config, factory)
+    ModelServer::of_factory(model, &["tcp://127.0.0.1:0"], config, factory)
 }
 
 fn client(server: &ModelServer, address: &str) -> Socket {

@@ -404,7 +404,7 @@ fn connections_are_spread_over_workers() {
         own: Arc::default(),
         all: Arc::clone(&all),
     };
-    let server = ModelServer::new(Model::Workers, &[TCP], timeless(), factory);
+    let server = ModelServer::of_factory(Model::Workers, &[TCP], timeless(), factory);
     // A client that is answered knows that all workers listen.
     echoes(&mut server.client(), b"hello");
     let mut clients: Vec<_> = (0..100).map(|_| server.client()).collect();

@@ -352,7 +352,7 @@ fn a_server_sends_to_a_group_and_to_a_network() {
             (1, to("10.9.0.1")),
             (9, to("10.9.0.1")),
         ];
-        let server = Serving::with(server, Announcing(all));
+        let server = Serving::with_factory(server, Announcing(all));
         for _ in 0..sent {
             let mut buffer = [0; 20];
             let (count, from) = heard.recv_from(&mut buffer).unwrap();

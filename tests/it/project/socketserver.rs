@@ -207,7 +207,7 @@ fn local(stream: &TcpStream) -> Peer {
 #[test]
 fn hooks_hear_of_peers_and_of_errors_and_nobody_else_suffers() {
     let hooks = Hooks::default();
-    let serving = Serving::tcp(Config::default(), hooks.clone());
+    let serving = Serving::tcp_with_factory(Config::default(), hooks.clone());
     let mut good = serving.client();
     echoes(&mut good, b"welcome");
     let mut refused = serving.client();

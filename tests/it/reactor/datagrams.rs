@@ -6,18 +6,18 @@ use std::os::unix::net::UnixDatagram;
 
 use serveloop::framing::{Framed, Lines};
 use serveloop::protocols::Echo;
-use serveloop::{Config, Peer, ProtocolError};
+use serveloop::{Config, Peer, Protocol, ProtocolError};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::model_server::{Model, ModelServer};
 use crate::support::probe::{Log, Probe};
 use crate::support::{PATIENCE, Scratch, Serving, noise, panic_quietly};
 
-fn udp<F>(config: Config, factory: F) -> Serving
-where
-    F: serveloop::Factory + Send + 'static,
-{
-    Serving::at(&["udp://127.0.0.1:0"], config, factory)
+fn udp<P: Protocol + 'static>(
+    config: Config,
+    build: impl FnMut(&Peer) -> Option<P> + Send + 'static,
+) -> Serving {
+    Serving::at(&["udp://127.0.0.1:0"], config, build)
 }
 
 fn sender(serving: &Serving) -> UdpSocket {

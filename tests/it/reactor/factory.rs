@@ -124,7 +124,7 @@ fn a_refused_peer_is_told_of() {
         limit_loopback: true,
         ..timeless()
     };
-    let serving = Serving::tcp(config, diary.clone());
+    let serving = Serving::tcp_with_factory(config, diary.clone());
     let mut kept = [serving.client(), serving.client()];
     kept.iter_mut().for_each(|stream| echoes(stream, b"hello"));
     let mut refused = serving.client();
@@ -143,7 +143,7 @@ fn too_many_connections_are_told_of() {
         max_connections: 1,
         ..timeless()
     };
-    let serving = Serving::tcp(config, diary.clone());
+    let serving = Serving::tcp_with_factory(config, diary.clone());
     let mut kept = serving.client();
     echoes(&mut kept, b"hello");
     let mut refused = serving.client();

@@ -289,7 +289,7 @@ fn panics_and_refusals_of_the_factory_are_contained() {
         builds: 0,
         actions: 0,
     };
-    let serving = Serving::tcp(Config::default(), factory);
+    let serving = Serving::tcp_with_factory(Config::default(), factory);
     assert_eq!(
         read_to_end(&mut serving.client()),
         b"",

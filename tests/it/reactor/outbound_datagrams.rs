@@ -331,7 +331,7 @@ fn two_servers_talk() {
     let (caller, told) = caller();
     let here = serveloop::Server::bind(&["tcp://127.0.0.1:0".parse().unwrap()], Config::default());
     let asking = Asking(Some((there.addresses[0].clone(), caller)));
-    let here = Serving::with(here.unwrap(), asking);
+    let here = Serving::with_factory(here.unwrap(), asking);
     for expected in ["made", "hello"] {
         assert_eq!(told.recv_timeout(PATIENCE).unwrap(), expected);
     }

@@ -152,7 +152,7 @@ fn from_the_factory() {
             }
         }
     }
-    let mut serving = Serving::tcp(Config::default(), Impatient(false));
+    let mut serving = Serving::tcp_with_factory(Config::default(), Impatient(false));
     assert_eq!(read_to_end(&mut serving.client()), b"");
     assert_eq!(serving.join().closed_by_shutdown, 1);
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serveloop::net::DeliveryError;
-use serveloop::{Config, Factory, Listen, Peer, Protocol, Result, Server, Transport};
+use serveloop::{Config, Listen, Peer, Protocol, Result, Server, Transport};
 
 use crate::support::namespace::is_inside;
 use crate::support::outside::require;
@@ -83,10 +83,13 @@ fn serving_told(uri: &str, ends: bool) -> (Serving, Receiver<String>) {
     (serving, told)
 }
 
-fn serving_with<F: Factory + Send + 'static>(uri: &str, factory: F) -> Serving {
+fn serving_with<P: Protocol + 'static>(
+    uri: &str,
+    build: impl FnMut(&Peer) -> Option<P> + Send + 'static,
+) -> Serving {
     let listen: Listen = uri.parse().unwrap();
     let server = Server::bind_with(&[listen], Config::default()).unwrap();
-    Serving::with(server, factory)
+    Serving::with(server, build)
 }
 
 fn client(host: &str, server: &Serving) -> UdpSocket {

@@ -475,7 +475,7 @@ fn outbound_connections_are_in_the_equation() {
     let server = bind(Model::EventLoop, LOOPBACK, timeless());
     let monitor = server.monitor().with_patience(PATIENCE);
     let caller = Caller(other.addresses[0].clone(), 5);
-    let serving = Serving::with(server, caller);
+    let serving = Serving::with_factory(server, caller);
     let snapshot = await_snapshot(&monitor, |it| it.statistics.connected == 5);
     assert_eq!(snapshot.open, 5);
     let outbound = monitor.list(&Query::default()).connections;

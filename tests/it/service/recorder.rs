@@ -410,7 +410,8 @@ fn a_panic_has_the_record_written_in_every_model() {
                 ..RecorderOptions::default()
             });
             let factory = recorder.record(|_: &Peer| Some(Fragile::default()));
-            let server = ModelServer::new(model, &["tcp://127.0.0.1:0"], timeless(), factory);
+            let server =
+                ModelServer::of_factory(model, &["tcp://127.0.0.1:0"], timeless(), factory);
             let mut client = server.client();
             client.write_all(fatal).unwrap();
             finish(&client);
@@ -460,7 +461,7 @@ fn the_record_is_written_when_the_server_has_ended_and_not_before() {
             ..RecorderOptions::default()
         });
         let factory = recorder.record(|_: &Peer| Some(Echo));
-        let server = ModelServer::new(model, &["tcp://127.0.0.1:0"], timeless(), factory);
+        let server = ModelServer::of_factory(model, &["tcp://127.0.0.1:0"], timeless(), factory);
         let mut client = server.client();
         client.write_all(b"hello").unwrap();
         finish(&client);
@@ -571,7 +572,7 @@ fn hooks_of_a_recorded_factory_work_and_outbound_connections_are_recorded() {
     let factory = recorder.record(Hooked {
         to: Some(far.addresses[0].clone()),
     });
-    let mut near = Serving::tcp(timeless(), factory);
+    let mut near = Serving::tcp_with_factory(timeless(), factory);
     let client = near.client();
     near.join();
     drop(client);

@@ -104,7 +104,7 @@ impl Factory for Watched {
 fn every_model_tells_the_same_of_a_connection() {
     for model in Model::ALL {
         let told = Told::default();
-        let server = ModelServer::new(model, &[TCP], timeless(), Watched(told.clone()));
+        let server = ModelServer::of_factory(model, &[TCP], timeless(), Watched(told.clone()));
         let mut client = server.client();
         echoes(&mut client, b"hello");
         client.write_all(b"you!").unwrap();
@@ -134,7 +134,7 @@ fn no_two_connections_have_the_same_id() {
             let (told, own) = (told.clone(), scratch.path(&format!("{model:?}")));
             thread::spawn(move || {
                 let at = [TCP, "udp://127.0.0.1:0"];
-                let server = ModelServer::new(model, &at, timeless(), Watched(told));
+                let server = ModelServer::of_factory(model, &at, timeless(), Watched(told));
                 for _ in 0..25 {
                     echoes(&mut server.client(), b"hello");
                     let mut asking = datagrams(&server.addresses[1], &own);
@@ -403,7 +403,7 @@ fn lines_of_the_log_have_the_id() {
         let scratch = Scratch::new();
         let told = Told::default();
         let at = scratch.uri("unix", "socket");
-        let server = ModelServer::new(model, &[&at], timeless(), Watched(told.clone()));
+        let server = ModelServer::of_factory(model, &[&at], timeless(), Watched(told.clone()));
         let (good, bad) = (
             scratch.path("named-client-a"),
             scratch.path("named-client-b"),

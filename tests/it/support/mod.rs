@@ -1,6 +1,7 @@
 //! What several themes need: servers on a thread, and bytes to send them.
 
 pub(crate) mod again;
+pub(crate) mod boxed;
 pub(crate) mod model_protocols;
 pub(crate) mod model_server;
 #[cfg(target_os = "linux")]
@@ -25,9 +26,11 @@ use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use serveloop::net::NetworkList;
 use serveloop::server::Refusal;
 use serveloop::{
-    Actions, Address, Config, Ended, Factory, Limits, Peer, Server, ShutdownHandle, Statistics,
+    Actions, Address, Config, Ended, Factory, Limits, Peer, Protocol, Server, ShutdownHandle,
+    Statistics,
 };
 
+use crate::support::boxed::Boxing;
 use crate::support::probe::Log;
 
 /// How long anything may take before a test gives up. Nothing waits for this long when all is well.
@@ -107,22 +110,38 @@ struct Board {
 }
 
 impl Serving {
-    pub(crate) fn at<F>(addresses: &[&str], config: Config, factory: F) -> Self
+    /// Serves with a closure. A factory with hooks of its own needs
+    /// [`with_factory`](Self::with_factory).
+    pub(crate) fn at<P: Protocol + 'static>(
+        addresses: &[&str],
+        config: Config,
+        build: impl FnMut(&Peer) -> Option<P> + Send + 'static,
+    ) -> Self {
+        Self::with(bind_all(addresses, config), build)
+    }
+
+    pub(crate) fn tcp<P: Protocol + 'static>(
+        config: Config,
+        build: impl FnMut(&Peer) -> Option<P> + Send + 'static,
+    ) -> Self {
+        Self::at(&["tcp://127.0.0.1:0"], config, build)
+    }
+
+    pub(crate) fn with<P: Protocol + 'static>(
+        server: Server,
+        build: impl FnMut(&Peer) -> Option<P> + Send + 'static,
+    ) -> Self {
+        Self::with_factory(server, Boxing::new(build))
+    }
+
+    pub(crate) fn tcp_with_factory<F>(config: Config, factory: F) -> Self
     where
         F: Factory + Send + 'static,
     {
-        let addresses: Vec<Address> = addresses.iter().map(|at| at.parse().unwrap()).collect();
-        Self::with(Server::bind(&addresses, config).unwrap(), factory)
+        Self::with_factory(bind_all(&["tcp://127.0.0.1:0"], config), factory)
     }
 
-    pub(crate) fn tcp<F>(config: Config, factory: F) -> Self
-    where
-        F: Factory + Send + 'static,
-    {
-        Self::at(&["tcp://127.0.0.1:0"], config, factory)
-    }
-
-    pub(crate) fn with<F>(server: Server, factory: F) -> Self
+    pub(crate) fn with_factory<F>(server: Server, factory: F) -> Self
     where
         F: Factory + Send + 'static,
     {
@@ -186,6 +205,11 @@ impl Drop for Serving {
             let _ = thread.join();
         }
     }
+}
+
+fn bind_all(addresses: &[&str], config: Config) -> Server {
+    let addresses: Vec<Address> = addresses.iter().map(|at| at.parse().unwrap()).collect();
+    Server::bind(&addresses, config).unwrap()
 }
 
 /// A factory that lets the test look at the counters and at the errors.

@@ -12,11 +12,12 @@ use serveloop::layer::{Event, Observe, Observed};
 use serveloop::net::NetworkList;
 use serveloop::server::Refusal;
 use serveloop::{
-    Address, Config, Ended, Factory, Listen, Peer, Server, ShutdownHandle, Statistics,
+    Address, Config, Ended, Factory, Listen, Peer, Protocol, Server, ShutdownHandle, Statistics,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::PATIENCE;
+use crate::support::boxed::BoxingAnywhere;
 
 /// A way of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +71,33 @@ pub(crate) struct ModelServer {
 }
 
 impl ModelServer {
-    pub(crate) fn new<F>(model: Model, at: &[&str], config: Config, factory: F) -> Self
+    /// Serves with a closure. A factory with hooks of its own needs [`of_factory`](Self::of_factory).
+    pub(crate) fn new<P: Protocol + Send + 'static>(
+        model: Model,
+        at: &[&str],
+        config: Config,
+        build: impl FnMut(&Peer) -> Option<P> + Clone + Send + 'static,
+    ) -> Self {
+        Self::with(model, bind(model, at, config), build)
+    }
+
+    pub(crate) fn with<P: Protocol + Send + 'static>(
+        model: Model,
+        server: Server,
+        build: impl FnMut(&Peer) -> Option<P> + Clone + Send + 'static,
+    ) -> Self {
+        Self::with_factory(model, server, BoxingAnywhere::new(build))
+    }
+
+    pub(crate) fn of_factory<F>(model: Model, at: &[&str], config: Config, factory: F) -> Self
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
-        let server = bind(model, at, config);
-        Self::with(model, server, factory)
+        Self::with_factory(model, bind(model, at, config), factory)
     }
 
-    pub(crate) fn with<F>(model: Model, server: Server, factory: F) -> Self
+    pub(crate) fn with_factory<F>(model: Model, server: Server, factory: F) -> Self
     where
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,

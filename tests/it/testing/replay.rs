@@ -90,7 +90,7 @@ fn a_planted_bug_is_replayed_from_the_file_alone_in_every_model() {
         };
         let recorder = Recorder::new(options);
         let factory = recorder.record(|_: &Peer| Some(Planted::default()));
-        let server = ModelServer::new(model, &["tcp://127.0.0.1:0"], timeless(), factory);
+        let server = ModelServer::of_factory(model, &["tcp://127.0.0.1:0"], timeless(), factory);
 
         let mut good = server.client();
         talk(&mut good, &[("abc\n", "3\n"), ("ab\nabcd\n", "2\n4\n")]);
@@ -148,7 +148,7 @@ fn echo_replays_without_a_difference_in_every_model() {
             _ => vec!["tcp://127.0.0.1:0", &uri],
         };
         let factory = recorder.record(|_: &Peer| Some(Echo));
-        let server = ModelServer::new(model, &at, timeless(), factory);
+        let server = ModelServer::of_factory(model, &at, timeless(), factory);
         let addresses = server.addresses.clone();
         for address in &addresses {
             let mut client = crate::support::model_server::connect(address);
@@ -192,7 +192,7 @@ fn times_are_the_same_to_the_nanosecond() {
     let recorder = recorder();
     let server = Server::bind(&["tcp://127.0.0.1:0".parse().unwrap()], timeless()).unwrap();
     let factory = recorder.record(|_: &Peer| Some(Stopwatch::default()));
-    let server = ModelServer::with(Model::EventLoop, server, factory);
+    let server = ModelServer::with_factory(Model::EventLoop, server, factory);
     let mut client = server.client();
     for _ in 0..5 {
         client.write_all(b"ab").unwrap();

@@ -12,5 +12,3 @@ mod logging;
 mod pace;
 pub(crate) mod proxied;
 mod stuck;
-#[cfg(not(feature = "tls"))]
-mod unencrypted;

@@ -147,7 +147,7 @@ fn connect(to: &Address, tls: Tls, text: &[u8], config: Config) -> String {
         ends: sender,
     };
     let layered = Layered::around(tls, client);
-    let loop_of_client = Serving::tcp(config, Connecting(Some((to.clone(), layered))));
+    let loop_of_client = Serving::tcp_with_factory(config, Connecting(Some((to.clone(), layered))));
     let end = ends.recv_timeout(seconds(60)).unwrap();
     loop_of_client.end();
     end
