@@ -200,8 +200,8 @@ fn build(cargo: &OsStr) -> Result<(), String> {
         "--profile=bench",
         "--locked",
         "--quiet",
-        "-p",
-        "serveloop-cli",
+        "--bin",
+        "serveloop",
     ];
     let mut command = process::Command::new(cargo);
     command.args(words);

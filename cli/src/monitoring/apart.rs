@@ -16,6 +16,7 @@ use crate::monitoring::clients::Clients;
 use crate::monitoring::source::Source;
 use crate::signals::ignore_all;
 use crate::sys::Apart;
+use crate::threads::give_way;
 
 /// How often the process looks whether its server is still there.
 const EVERY: Duration = Duration::from_millis(200);
@@ -98,6 +99,7 @@ fn run(
         parent: getppid(),
         handle: server.shutdown_handle(),
     };
+    give_way();
     server.with(attentive).serve_forever()?;
     Ok(())
 }

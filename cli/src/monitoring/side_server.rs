@@ -152,6 +152,7 @@ impl SideServer {
         let factory = Retiring::new(clients, Arc::clone(&self.is_replaced));
         let serve = move || {
             be_aside();
+            threads::give_way();
             let served = server.with(factory).serve_forever();
             if let Err(error) = &served {
                 log::warn!(target: TARGET, "pages and administrators are served no more: {error}");

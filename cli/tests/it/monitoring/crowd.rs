@@ -104,6 +104,36 @@ fn live_pages_leave_places_to_probes() {
     server.end();
 }
 
+/// The thread of the pages has a lower priority than the loop's, which need not wait for it.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_pages_give_way_to_the_loop() {
+    let server = Monitored::echo(&[]);
+    let tasks =
+        std::fs::read_dir(format!("/proc/{}/task", server.served.process_id())).expect("its threads");
+    let mut niceness = std::collections::BTreeMap::new();
+    for task in tasks.flatten() {
+        let stat = std::fs::read_to_string(task.path().join("stat")).expect("a thread's state");
+        // The name, which is in brackets, may have spaces. The 17th word after it is the niceness.
+        let (name, numbers) = stat.rsplit_once(')').expect("a name");
+        let nice: i32 = numbers
+            .split_whitespace()
+            .nth(16)
+            .expect("a niceness")
+            .parse()
+            .expect("a number");
+        let name = name.split_once('(').expect("a name").1.to_owned();
+        niceness.insert(name, nice);
+    }
+    let of_loop = niceness["serveloop"];
+    assert_eq!(
+        niceness["monitoring"],
+        (of_loop + 10).min(19),
+        "{niceness:?}"
+    );
+    server.end();
+}
+
 /// A list of all connections and a scrape each second: how long messages take with and without.
 ///
 /// Run it with `--ignored` on a machine that has nothing else to do, or it says nothing.
@@ -142,7 +172,7 @@ fn looking_costs_ten_thousand_connections_little() {
 /// `ctl` has a core only while no other process wants it: what is measured is the server, not the competition
 /// for two cores of those who measure.
 fn look_each_second(admin: &str, metrics: &str, is_over: &AtomicBool) {
-    let script = format!("exec chrt --idle 0 \"$0\" ctl --admin '{admin}' --json ls");
+    let script = format!("exec chrt --idle 0 \"$0\" ctl --admin '{admin}' --json ls > /dev/null");
     while !is_over.load(Ordering::SeqCst) {
         let listed = Outcome::of(by_script(&script));
         assert_eq!(listed.code, Some(0), "{}", listed.stderr);
