@@ -105,6 +105,13 @@ pub(super) fn largest_first(shares: impl Iterator<Item = (usize, usize)>) -> Vec
     shares
 }
 
+impl Env {
+    /// Returns how many bytes may be held before some connections have to end: 95 % of `max_buffered`.
+    pub(super) fn crowded_at(&self) -> usize {
+        self.config.max_buffered - self.config.max_buffered / 20
+    }
+}
+
 impl Wakers for Env {
     fn waker(&self, id: usize) -> Waker {
         self.mailbox.waker(id)
@@ -145,6 +152,8 @@ pub(crate) struct Effects {
     pub(super) held: usize,
     /// How many bytes the sessions of datagrams hold together.
     pub(super) held_by_sessions: usize,
+    /// Too much is held, and who is to end is decided at the end of the turn.
+    pub(super) is_crowded: bool,
     /// The buffer that sessions write into while they are served.
     pub(super) output: Option<Box<Buffer>>,
 }
@@ -163,6 +172,7 @@ impl Effects {
             outbound: 0,
             held: 0,
             held_by_sessions: 0,
+            is_crowded: false,
             output: Some(Box::default()),
         }
     }
@@ -197,8 +207,13 @@ pub(crate) struct Hub<'a, N> {
 impl Effects {
     /// Returns how many bytes all connections and sessions hold together, with what was posted for them.
     pub(super) fn held_with(&self, env: &Env) -> usize {
-        let held = self.held.saturating_add(self.held_by_sessions);
-        held.saturating_add(env.mailbox.posted())
+        self.held_besides_posts()
+            .saturating_add(env.mailbox.posted())
+    }
+
+    #[inline]
+    pub(super) fn held_besides_posts(&self) -> usize {
+        self.held.saturating_add(self.held_by_sessions)
     }
 }
 
@@ -267,12 +282,17 @@ impl<'a, N> Hub<'a, N> {
 
     /// Returns whether connections hold more than 95 % of `max_buffered`, so that some have to end.
     pub(super) fn is_crowded(&self) -> bool {
-        self.held() > self.env.config.max_buffered - self.env.config.max_buffered / 20
+        self.held() > self.env.crowded_at()
     }
 
     /// Returns whether enough of them have ended: the rest holds less than 90 % of `max_buffered`.
     pub(super) fn is_relieved(&self) -> bool {
         self.held() < self.env.config.max_buffered - self.env.config.max_buffered / 10
+    }
+
+    /// Returns whether `part` is at least half of what is held.
+    pub(super) fn is_mostly(&self, part: usize) -> bool {
+        part >= self.held().saturating_sub(part)
     }
 
     /// Drops a value that holds a user's protocol, whose `Drop` may panic.

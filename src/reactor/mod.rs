@@ -36,6 +36,7 @@ pub(crate) use self::token::NOBODY;
 
 mod phases;
 mod postponed;
+mod relief;
 mod requests;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -127,6 +128,8 @@ pub struct Reactor<F: Factory, N: Net = Mio> {
     model: Option<Box<dyn Model<N, F::Protocol>>>,
     events: Vec<Event>,
     busy_poll: BusyPoll,
+    /// How much was held when the alarm for posts was set.
+    alarmed: usize,
     /// What the factory has asked for: outbound connections, and when to be called again.
     requests: Requests<F::Protocol>,
     /// Outbound connections that the system could not begin yet.
@@ -215,8 +218,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
         let most = config.slow_turn.map_or(LONG, |slow| slow.min(LONG));
         let mailbox = Mailbox::new(net.waker(WAKER)?);
-        mailbox.set_alarm(config.max_buffered - config.max_buffered / 20);
         let env = Env::new(config, net.now(), mailbox, net.sockets());
+        env.mailbox.set_alarm(env.crowded_at());
         // Read after the clock's beginning, so that no moment seems to be later than it is.
         let zero = net.nanos().unwrap_or(0);
 
@@ -224,6 +227,7 @@ impl<F: Factory, N: Net> Reactor<F, N> {
             connections: Connections::new(env.config.max_connections),
             sessions: Sessions::default(),
             busy_poll: BusyPoll::new(env.config.busy_poll),
+            alarmed: 0,
             input: env.input(),
             effects: Effects::new(),
             env,

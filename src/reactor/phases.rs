@@ -160,6 +160,12 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     #[inline]
     pub(super) fn reap(&mut self) {
         self.check_pace();
+        if self.effects.is_crowded {
+            self.relieve();
+        }
+        if self.effects.held_besides_posts() != self.alarmed {
+            self.set_alarm();
+        }
         if let Some(model) = &mut self.model {
             let mut hub = Hub::new(
                 &mut self.net,
@@ -322,9 +328,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
                     self.sessions.note_woken(&woken);
                     self.connections.note_woken(woken);
                 }
-                let (mut admission, _) = self.lend();
-                admission.sessions.relieve(&mut admission.hub);
-                admission.connections.relieve(&mut admission.hub);
+                // It may have been the alarm.
+                self.effects.is_crowded = true;
                 if is_factory {
                     self.act(F::woken);
                 }

@@ -171,14 +171,6 @@ impl<S, P: Protocol> Connections<S, P> {
         }
     }
 
-    /// Ends the connections that hold the most, if all together, with what was posted for them, hold
-    /// too much.
-    pub(super) fn relieve<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
-        if hub.is_crowded() {
-            shed(&mut self.slots, &mut self.ended, hub);
-        }
-    }
-
     /// Queues every connection to be told of the shutdown. One that was asked to finish before has other
     /// deadlines now, such as for the peer's close.
     pub(super) fn note_shutdown(&mut self) {

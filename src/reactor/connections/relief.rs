@@ -39,8 +39,22 @@ impl<S, P: Protocol> Connections<S, P> {
     }
 }
 
-/// Ends the connections that hold the most until all together hold little enough. What was posted for a
-/// connection counts in full, although others may share it, because it waits for the slowest.
+impl<S, P: Protocol> Connections<S, P> {
+    /// Returns how much the connections hold, with what was posted for them.
+    pub(in crate::reactor) fn owed(&self) -> usize {
+        owed(&self.slots)
+    }
+
+    /// Ends the connections that hold the most until all together, with the sessions of datagrams, hold
+    /// little enough.
+    #[cold]
+    pub(in crate::reactor) fn shed<N: Net<Stream = S>>(&mut self, hub: &mut Hub<'_, N>) {
+        shed_largest(&mut self.slots, &mut self.ended, hub);
+    }
+}
+
+/// Ends the connections that hold the most until all together hold little enough, while the loop serves
+/// them. If something else holds more than they do, or that is not enough, the loop decides at the turn's end.
 #[cold]
 pub(super) fn shed<S, P: Protocol, N: Net<Stream = S>>(
     slots: &mut Slots<Connection<S, P>>,
@@ -49,14 +63,35 @@ pub(super) fn shed<S, P: Protocol, N: Net<Stream = S>>(
 ) {
     let sum: usize = slots.iter().map(|(_, connection)| connection.share()).sum();
     debug_assert_eq!(sum, hub.effects.held, "what is held is what each holds");
-    if hub.effects.held_by_sessions > hub.effects.held {
+
+    if !hub.is_mostly(owed(slots)) {
+        hub.effects.is_crowded = true;
         return;
     }
+    shed_largest(slots, ended, hub);
+    hub.effects.is_crowded |= hub.is_crowded();
+}
 
-    let holders = slots.iter().map(|(slot, connection)| {
-        let posted = connection.session().posted();
-        (connection.share().saturating_add(posted), slot)
-    });
+/// What was posted for a connection counts in full, although others may share it, because it waits for the
+/// slowest.
+fn owed<S, P: Protocol>(slots: &Slots<Connection<S, P>>) -> usize {
+    let each = slots.iter().map(|(_, connection)| owed_by(connection));
+    each.fold(0, usize::saturating_add)
+}
+
+fn owed_by<S, P: Protocol>(connection: &Connection<S, P>) -> usize {
+    let posted = connection.session().posted();
+    connection.share().saturating_add(posted)
+}
+
+fn shed_largest<S, P: Protocol, N: Net<Stream = S>>(
+    slots: &mut Slots<Connection<S, P>>,
+    ended: &mut Vec<usize>,
+    hub: &mut Hub<'_, N>,
+) {
+    let holders = slots
+        .iter()
+        .map(|(slot, connection)| (owed_by(connection), slot));
     for (_, slot) in largest_first(holders) {
         if hub.is_relieved() {
             return;

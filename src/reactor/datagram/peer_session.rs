@@ -287,8 +287,11 @@ impl<P: Protocol> PeerSession<P> {
 
     fn count_held<N>(&mut self, held: u32, hub: &mut Hub<'_, N>) {
         let sum = &mut hub.effects.held_by_sessions;
-        *sum = *sum - self.held as usize + held as usize;
-        self.held = held;
+        let others = *sum - self.held as usize;
+        // All bytes of all sessions can be counted, also with pointers of 32 bits.
+        let room = u32::try_from(usize::MAX - others).unwrap_or(u32::MAX);
+        self.held = held.min(room);
+        *sum = others + self.held as usize;
     }
 
     /// Returns what the session holds, with what was posted for it.

@@ -253,12 +253,15 @@ impl<P: Protocol, D> Sessions<P, D> {
         self.running = running;
     }
 
-    /// Ends the sessions that hold the most, if all together hold too much, and more than the
-    /// connections.
-    pub(in crate::reactor) fn relieve<N: Net<Datagram = D>>(&mut self, hub: &mut Hub<'_, N>) {
-        if !hub.is_crowded() || hub.effects.held_by_sessions < hub.effects.held {
-            return;
-        }
+    /// Returns how much the sessions hold, with what was posted for them.
+    pub(in crate::reactor) fn owed(&self) -> usize {
+        let each = self.slots.iter().map(|(_, peer)| peer.share());
+        each.fold(0, usize::saturating_add)
+    }
+
+    /// Ends the sessions that hold the most until all together, with the connections, hold little enough.
+    #[cold]
+    pub(in crate::reactor) fn shed<N: Net<Datagram = D>>(&mut self, hub: &mut Hub<'_, N>) {
         let shares = self.slots.iter().map(|(slot, peer)| (peer.share(), slot));
         for (_, slot) in largest_first(shares) {
             if hub.is_relieved() {
@@ -352,7 +355,11 @@ impl<P: Protocol, D> Sessions<P, D> {
             self.timers.set_earlier(slot, at);
         }
         if hub.is_crowded() {
-            self.relieve(hub);
+            // If something else holds more, the loop decides at the turn's end.
+            if hub.is_mostly(self.owed()) {
+                self.shed(hub);
+            }
+            hub.effects.is_crowded |= hub.is_crowded();
         }
     }
 

@@ -4,14 +4,18 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use serveloop::testing::MemorySession;
-use serveloop::{Address, CloseReason, Config, Factory, Limits, Peer, Reactor};
+use serveloop::testing::{MemoryServer, MemorySession};
+use serveloop::{
+    Actions, Address, CloseReason, Config, Factory, Limits, Peer, Protocol, Reactor, Result,
+    Transport,
+};
 
 use crate::support::model_server::{Model, ModelServer, read_to};
 use crate::support::probe::{Log, Probe};
-use crate::support::{PATIENCE, client, millis, noise, panic_quietly, timeless};
+use crate::support::{PATIENCE, Serving, client, millis, noise, panic_quietly, timeless};
 
 fn listening<F: Factory>(config: Config, factory: F) -> (Reactor<F>, Address) {
     let mut reactor = Reactor::new(factory, config).unwrap();
@@ -274,4 +278,103 @@ fn a_session_in_memory_shows_what_it_keeps_and_is_ended_for_too_much() {
     session.receive(b"960");
     assert!(matches!(session.reason(), Some(CloseReason::Shed)));
     assert_eq!(session.held(), 0);
+}
+
+/// Keeps as many bytes as it is told, in no buffer.
+struct Keeping(usize);
+
+impl Protocol for Keeping {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+        transport.charge(self.0);
+        Ok(())
+    }
+
+    fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+        Ok(data.len())
+    }
+}
+
+/// Has a session of datagrams that keeps a lot, and makes connections that keep some.
+struct Mixed {
+    by_session: usize,
+    by_connection: usize,
+}
+
+impl Factory for Mixed {
+    type Protocol = Keeping;
+
+    fn build_protocol(&mut self, _: &Peer) -> Option<Keeping> {
+        Some(Keeping(self.by_connection))
+    }
+
+    fn started(&mut self, actions: &mut Actions<'_, Keeping>) {
+        let elsewhere = "udp://192.0.2.1:5".parse().unwrap();
+        actions.connect(elsewhere, Keeping(self.by_session));
+    }
+}
+
+/// Connections and sessions of datagrams share one limit: what holds most has to end, and the loop rests.
+#[test]
+fn sessions_of_datagrams_and_connections_make_room_for_each_other() {
+    for (by_session, by_connection, open) in [(940_000, 100_000, 2), (450_000, 300_000, 1)] {
+        let config = Config {
+            max_buffered: 1 << 20,
+            ..timeless()
+        };
+        let mixed = Mixed {
+            by_session,
+            by_connection,
+        };
+        let mut server = MemoryServer::with_config(mixed, config);
+        server.connect();
+        server.connect();
+        server.run();
+        assert_eq!(server.connections(), open, "{by_session}");
+
+        let turns = server.statistics().turns;
+        server.run();
+        assert!(server.statistics().turns < turns + 10, "the loop rests");
+    }
+}
+
+/// Posts behind others wake no session, but too much of them ends the loop's wait, with what connections
+/// hold besides.
+#[test]
+fn posts_and_what_connections_hold_share_a_limit() {
+    let (sender, outboxes) = mpsc::channel();
+    let build = move |_: &Peer| {
+        let sender = sender.clone();
+        Some(Probe::new(&Log::default()).data(move |data, transport| {
+            match data {
+                b"hold" => transport.charge(9 << 20),
+                _ => drop(sender.send(transport.outbox())),
+            }
+            Ok(data.len())
+        }))
+    };
+    let limits = Limits {
+        max_posted: 9 << 20,
+        ..timeless().limits
+    };
+    let config = Config {
+        max_buffered: 10 << 20,
+        send_buffer: Some(4_096),
+        limits,
+        ..timeless()
+    };
+    let serving = Serving::tcp(config, build);
+    let mut holding = serving.client();
+    holding.write_all(b"hold").unwrap();
+    let mut reading = serving.client();
+    reading.write_all(b"outbox").unwrap();
+    let outbox = outboxes.recv_timeout(PATIENCE).unwrap();
+
+    for _ in 0..64 {
+        // It may have ended by then.
+        let _ = outbox.post(vec![b'.'; 128 << 10]);
+    }
+    serving.wait(|statistics| statistics.closed() > 0);
+    let errors = serving.errors.clone();
+    serving.end();
+    assert_eq!(errors.entries(), [CloseReason::Shed.to_string()]);
 }
