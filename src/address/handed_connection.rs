@@ -36,6 +36,10 @@ pub struct HandedConnection {
 pub(crate) struct Talk {
     /// No message has been complete yet.
     pub(crate) is_first: bool,
+    /// So much output waits that no input is shown.
+    pub(crate) is_full: bool,
+    /// The protocol is to be told when there is room for output, although it may not be full.
+    pub(crate) awaits_room: bool,
     pub(crate) unread: Vec<u8>,
     pub(crate) unsent: Vec<u8>,
     /// What the protocol knows.
@@ -63,13 +67,20 @@ impl HandedConnection {
     pub fn into_parts(self) -> (OwnedFd, Vec<u8>) {
         let Talk {
             is_first,
+            is_full,
+            awaits_room,
             unread,
             unsent,
             state,
             posts,
         } = self.talk;
         let mut bytes = self.listener.to_be_bytes().to_vec();
-        bytes.push(u8::from(is_first));
+        let flags = [is_first, is_full, awaits_room];
+        let bits = flags
+            .iter()
+            .rev()
+            .fold(0, |bits, flag| bits << 1 | u8::from(*flag));
+        bytes.push(bits);
         bytes.extend((posts.len() as u64).to_be_bytes());
         let parts = [&unread[..], &unsent, &state].into_iter();
         for part in parts.chain(posts.iter().map(|post| &**post)) {
@@ -99,10 +110,12 @@ impl HandedConnection {
 
 fn parse(bytes: &mut &[u8]) -> Option<(u16, Talk)> {
     let listener = u16::from_be_bytes(*take(bytes)?);
-    let [is_first] = *take(bytes)?;
+    let [flags] = *take(bytes)?;
     let posts = u64::from_be_bytes(*take(bytes)?);
     let mut talk = Talk {
-        is_first: is_first != 0,
+        is_first: flags & 1 != 0,
+        is_full: flags & 2 != 0,
+        awaits_room: flags & 4 != 0,
         unread: part(bytes)?.to_vec(),
         unsent: part(bytes)?.to_vec(),
         state: part(bytes)?.to_vec(),
@@ -138,6 +151,8 @@ mod tests {
         let open = || OwnedFd::from(File::open("/dev/null").unwrap());
         let talk = || Talk {
             is_first: true,
+            is_full: false,
+            awaits_room: true,
             unread: b"unread".to_vec(),
             unsent: Vec::new(),
             state: vec![0; 300],

@@ -56,6 +56,11 @@ impl Cuts {
         self.datagrams.front().map_or(self.ecn, |cut| cut.ecn())
     }
 
+    /// Returns how many bytes the complete datagrams have together.
+    pub(super) fn sum(&self) -> usize {
+        self.sum
+    }
+
     /// Returns the length of the first datagram.
     pub(super) fn first(&self) -> Option<usize> {
         self.datagrams.front().map(|cut| cut.length())

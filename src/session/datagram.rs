@@ -297,8 +297,12 @@ impl<P: Protocol> Session<P> {
         self.state.close();
     }
 
-    /// Returns the datagram that is to be sent next.
+    /// Returns the datagram that is to be sent next. Nothing remains of those that were dropped.
     pub(crate) fn next_datagram(&self) -> Option<&[u8]> {
+        if self.is_aborted() {
+            return None;
+        }
+
         let output = self.buffered();
         let cuts = self
             .state
@@ -354,6 +358,12 @@ impl State {
             let cuts = &mut self.extra().cuts;
             cuts.get_or_insert_with(Box::default).push(buffered);
         }
+    }
+
+    /// Returns how many bytes of output are in complete datagrams.
+    pub(super) fn cut_off(&self) -> usize {
+        let cuts = self.extra.as_ref().and_then(|extra| extra.cuts.as_ref());
+        cuts.map_or(0, |cuts| cuts.sum())
     }
 
     fn set_ecn(&mut self, ecn: Ecn) {

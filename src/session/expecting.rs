@@ -124,7 +124,8 @@ impl Transport<'_> {
         let place = place.start.addr()..place.end.addr();
 
         let expected = self.state.expected_mut();
-        if expected.shown.start <= place.start && place.end <= expected.shown.end {
+        let is_shown = expected.shown.start <= place.start && place.end <= expected.shown.end;
+        if is_shown && !data.is_empty() {
             expected.claimed = place;
             expected.input = None;
         } else {

@@ -59,6 +59,8 @@ impl<P: Protocol> Session<P> {
         let posts = self.state.outbox().map_or_else(Vec::new, Outbox::drain);
         Some(Talk {
             is_first: self.state.flags.any(FIRST),
+            is_full: self.state.flags.any(FULL),
+            awaits_room: self.state.flags.any(WANTED),
             unread: unread.map_or_else(Vec::new, |unread| unread.as_slice().to_vec()),
             unsent: self.state.take_unsent(),
             state,
@@ -75,7 +77,7 @@ impl<P: Protocol> Session<P> {
             self.state.flags.clear(FIRST);
         }
         // It was written before anything that the protocol may write now.
-        self.state.owe(&talk.unsent, context);
+        self.state.owe(talk);
         let (protocol, state) = (&mut self.protocol.0, &mut self.state);
         let transport = &mut Transport::new(state, context);
 
@@ -96,10 +98,8 @@ impl State {
     /// connection, and no limits but those of the listener, which are `usual`.
     fn is_movable(&self, usual: Option<&Arc<Limits>>) -> bool {
         let ends = self.outbox().is_some_and(Outbox::is_closed);
-        // A protocol that waits for room is told of it here. Posts that wait go along.
-        let waits = self.flags.any(WANTED) && self.outbox().is_none();
         let is_made = self.queue().is_some_and(Queue::has_sources);
-        !ends && !waits && !is_made && self.is_plain(usual)
+        !ends && !is_made && self.is_plain(usual)
     }
 
     /// Takes all output that was not sent.
@@ -114,14 +114,15 @@ impl State {
     }
 
     /// Takes over output that another process has not sent. It was within the limits there.
-    fn owe(&mut self, unsent: &[u8], context: &Context<'_>) {
-        if unsent.is_empty() {
+    fn owe(&mut self, talk: &Talk) {
+        if talk.unsent.is_empty() {
             return;
         }
-        self.append(unsent);
-        let high_water = self.limits(context.config).high_water;
-        self.flags
-            .set(WROTE | FULL.when(unsent.len() >= high_water));
+        self.append(&talk.unsent);
+        self.flags.set(WROTE);
+        // A protocol that waited for room there is told of it here.
+        let (full, wanted) = (FULL.when(talk.is_full), WANTED.when(talk.awaits_room));
+        self.flags.set(full | wanted);
     }
 
     /// Posts what waited in the outbox of another process. Returns false if there is no outbox for it.

@@ -95,6 +95,11 @@ impl Queue {
         self.parts.is_empty()
     }
 
+    /// Returns how many parts wait here.
+    pub(super) fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Returns how many bytes wait here.
     pub(super) fn waiting(&self) -> usize {
         self.waiting

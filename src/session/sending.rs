@@ -103,8 +103,10 @@ impl Transport<'_> {
         let source = self.tapped(source);
         self.state.queue_mut().push_source(source);
         if self.peer().is_datagram() {
+            // The datagrams in front of this one are in the buffer too.
+            let most = self.state.cut_off().saturating_add(DATAGRAM_MOST);
             self.state
-                .fill_with(|queue, output| queue.fill(output, DATAGRAM_MOST));
+                .fill_with(|queue, output| queue.fill(output, most));
             self.state.drop_queue();
         } else {
             self.state.refill(self.context.config);

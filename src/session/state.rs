@@ -164,6 +164,8 @@ pub(super) struct Extra {
     pub(super) tap: Option<OwnTap>,
     /// How fast the peer is, where that is limited.
     pub(super) pace: Option<Box<Pace>>,
+    /// The last `write_some` had no room for all of its data.
+    pub(super) owes: bool,
     /// The protocol has closed the connection with output that it had no room for.
     pub(super) is_cut_short: bool,
     /// More than `max_output` bytes waited before the call that goes on.
@@ -290,7 +292,8 @@ impl State {
     pub(super) fn close(&mut self) {
         // Inside a layer, what is queued waits for room too, and is sent.
         let waits = self.flags.any(NESTED) && self.flags.any(QUEUED);
-        if self.flags.any(WANTED) && !waits && !self.flags.any(CLOSING) {
+        let owes = self.extra.as_ref().is_some_and(|extra| extra.owes);
+        if owes && !waits && !self.flags.any(CLOSING) {
             self.note_cut_short();
         }
         let reason = if self.flags.any(EOF_TOLD) {
@@ -355,6 +358,12 @@ impl State {
         self.buffered() + self.queue().map_or(0, Queue::waiting)
     }
 
+    /// Returns how many parts the output has behind the buffer, of which some may be sources, and how many
+    /// bytes wait. Whatever is written makes it larger.
+    pub(super) fn output_behind(&self) -> (usize, usize) {
+        (self.queue().map_or(0, Queue::parts), self.waiting())
+    }
+
     /// Notes, before a call of the protocol, whether too much output waits for any more.
     #[inline]
     pub(super) fn note_over(&mut self, config: &Config) {
@@ -389,6 +398,9 @@ impl State {
     fn drop_waiting(&mut self) {
         let waiting = self.waiting();
         self.output = None;
+        if let Some(extra) = &mut self.extra {
+            extra.cuts = None;
+        }
         self.drop_queue();
         self.note_unsent(waiting);
     }
@@ -460,7 +472,9 @@ impl State {
         let owed = !waits && !self.flags.any(BLOCKED | PENDING | EOF | OPENING);
         let first = owed && self.is_first(config);
         let begun = owed && self.flags.any(INCOMPLETE) && !first;
-        let idle = !waits && !self.flags.any(PAUSED | NESTED);
+        // A pause says nothing any more about a connection that is closing.
+        let paused = self.flags.any(PAUSED) && !self.flags.any(CLOSING);
+        let idle = !waits && !paused && !self.flags.any(NESTED);
         let stalled = self.flags.any(STALLED);
 
         let limits = self.limits(config);
@@ -539,7 +553,7 @@ impl State {
     pub(super) fn end_wait_for_room(&mut self, now: Tick) {
         self.flags.clear(WANTED);
         if let Some(extra) = &mut self.extra {
-            extra.is_over = false;
+            (extra.is_over, extra.owes) = (false, false);
         }
         self.unblock(FULL, now);
     }

@@ -203,6 +203,9 @@ impl Transport<'_> {
         let room = high_water.saturating_sub(self.state.waiting());
         if data.len() > room {
             self.state.flags.set(WANTED);
+            self.state.extra().owes = true;
+        } else if let Some(extra) = &mut self.state.extra {
+            extra.owes = false;
         }
 
         let data = &data[..data.len().min(room)];

@@ -79,9 +79,9 @@ impl<P: Protocol> Caught<P> {
         context: &Context<'_>,
         event: impl FnOnce(&mut P, &mut Transport<'_>),
     ) -> bool {
-        let before = state.waiting();
+        let before = state.output_behind();
         self.tell(state, context, event);
-        state.waiting() > before
+        state.output_behind() > before
     }
 
     /// Works like `call`, for events that cannot fail.

@@ -301,7 +301,7 @@ impl Model {
                 Deadline::Message,
             ),
             (
-                !self.paused,
+                !self.paused || self.closing,
                 self.activity,
                 config.limits.idle_timeout,
                 Deadline::Idle,

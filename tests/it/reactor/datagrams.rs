@@ -271,3 +271,33 @@ fn streams_are_served_beside_datagrams() {
     drop(stream);
     serving.end();
 }
+
+/// A session that panics or aborts after it has written a datagram ends alone, in every model.
+#[test]
+fn a_session_that_fails_after_a_datagram_ends_alone() {
+    for model in Model::ALL {
+        let build = |_: &Peer| {
+            Some(Probe::new(&Log::default()).data(|data, transport| {
+                transport.write_datagram(data);
+                match data {
+                    b"panic" => panic_quietly(),
+                    b"abort" => transport.abort(),
+                    _ => {}
+                }
+                Ok(data.len())
+            }))
+        };
+        let server = ModelServer::new(model, &["udp://127.0.0.1:0"], Config::default(), build);
+        let to = server.addresses[0].socket_addr().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.connect(to).unwrap();
+        for told in ["panic", "abort", "hello"] {
+            client.send(told.as_bytes()).unwrap();
+        }
+        let mut reply = [0; 16];
+        let count = client.recv(&mut reply).unwrap();
+        assert_eq!(&reply[..count], b"hello", "{model:?}");
+        assert_eq!(server.end().panics, 1, "{model:?}");
+    }
+}

@@ -604,3 +604,95 @@ fn only_the_peers_that_are_meant_leave() {
     assert!(left <= 4);
     assert_eq!(reactor.statistics().handed_over, left as u64);
 }
+
+/// Writes until the output is full, and goes on when there is room again.
+struct Pump {
+    left: u32,
+    /// By what a protocol is told that it has to wait.
+    by_part: bool,
+}
+
+impl Pump {
+    fn pump(&mut self, transport: &mut Transport<'_>) {
+        while self.left > 0 {
+            let piece = vec![b'.'; (self.left as usize).min(16_384)];
+            if self.by_part {
+                let taken = transport.write_some(&piece);
+                self.left -= taken as u32;
+                if taken < piece.len() {
+                    return;
+                }
+            } else if transport.is_full() {
+                return;
+            } else {
+                transport.write(&piece);
+                self.left -= piece.len() as u32;
+            }
+        }
+    }
+}
+
+impl Protocol for Pump {
+    fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+        let _ = transport.outbox();
+        self.pump(transport);
+        Ok(data.len())
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) {
+        self.pump(transport);
+    }
+
+    fn hand_over(&mut self, _: &Transport<'_>) -> Option<Vec<u8>> {
+        Some(self.left.to_be_bytes().to_vec())
+    }
+
+    fn take_over(&mut self, state: &[u8], _: &mut Transport<'_>) -> bool {
+        self.left = u32::from_be_bytes(state.try_into().unwrap());
+        true
+    }
+}
+
+/// A producer that waited for room goes on in the new process, whether it was told by a full output or by a
+/// part of its data that was not taken.
+#[test]
+fn a_producer_that_waits_goes_on() {
+    const LENGTH: u32 = 3_000_000;
+    for by_part in [false, true] {
+        let config = || Config {
+            send_buffer: Some(4_096),
+            limits: Limits {
+                low_water: 0,
+                ..Limits::default()
+            },
+            ..Config::default()
+        };
+        let build = move |_: &Peer| {
+            Some(Pump {
+                left: LENGTH,
+                by_part,
+            })
+        };
+        let (mut old, mut new) = (
+            Place::new(LOCAL, config(), build),
+            Place::new(LOCAL, config(), build),
+        );
+        let mut client = old.client();
+        client.write_all(b"?").unwrap();
+        old.turn();
+
+        new.adopt(old.leave());
+        client.set_nonblocking(true).unwrap();
+        let (mut heard, mut room) = (0, vec![0; 64 << 10]);
+        for _ in 0..10_000 {
+            while let Ok(count) = client.read(&mut room) {
+                heard += count;
+            }
+            if heard == LENGTH as usize {
+                break;
+            }
+            new.reactor.turn(Some(Duration::from_millis(2))).unwrap();
+        }
+        assert_eq!(heard, LENGTH as usize, "{by_part}");
+    }
+}

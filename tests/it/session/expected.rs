@@ -414,3 +414,32 @@ fn what_is_there_already_is_not_shown_again_and_again() {
         assert!(session.reason().is_some(), "no deadline: {length}");
     }
 }
+
+/// A message of no bytes is one too, however the bytes came.
+#[test]
+fn an_empty_claim_is_handed_over() {
+    struct Empty(Vec<Option<Vec<u8>>>);
+
+    impl Protocol for Empty {
+        fn data_received(&mut self, data: &[u8], transport: &mut Transport<'_>) -> Result<usize> {
+            if data.len() < 100_004 {
+                transport.expect(100_004)?;
+                return Ok(0);
+            }
+            transport.claim_input(&data[4..4]);
+            Ok(data.len())
+        }
+
+        fn woken(&mut self, transport: &mut Transport<'_>) {
+            self.0.push(transport.take_input());
+        }
+    }
+
+    let data = noise(100_004);
+    for first in [100_004, 4] {
+        let mut session = MemorySession::new(Empty(Vec::new()));
+        session.receive(&data[..first]);
+        session.receive(&data[first..]);
+        assert_eq!(session.protocol().0, [Some(Vec::new())], "{first}");
+    }
+}

@@ -8,6 +8,7 @@ mod expected;
 mod farewells;
 mod half_close;
 mod limits;
+mod owed;
 mod pace;
 mod panics_abort;
 mod pauses;

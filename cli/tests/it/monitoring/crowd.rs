@@ -109,8 +109,8 @@ fn live_pages_leave_places_to_probes() {
 #[cfg(target_os = "linux")]
 fn the_pages_give_way_to_the_loop() {
     let server = Monitored::echo(&[]);
-    let tasks =
-        std::fs::read_dir(format!("/proc/{}/task", server.served.process_id())).expect("its threads");
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.served.process_id()))
+        .expect("its threads");
     let mut niceness = std::collections::BTreeMap::new();
     for task in tasks.flatten() {
         let stat = std::fs::read_to_string(task.path().join("stat")).expect("a thread's state");
