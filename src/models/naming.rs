@@ -2,6 +2,7 @@
 //! connection. The parent has the counts.
 
 use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ const NAME: u8 = 3;
 const YES: u8 = 4;
 const NO: u8 = 5;
 
-/// Asks the parent, and waits for its answer. True if there is none.
+/// Asks the parent, and waits for its answer. True if there is none, and from then on.
 pub(super) fn ask(mut parent: &UnixStream, client: &Address) -> bool {
     let uri = client.to_string();
     let length = u16::try_from(uri.len()).unwrap_or(u16::MAX);
@@ -28,7 +29,11 @@ pub(super) fn ask(mut parent: &UnixStream, client: &Address) -> bool {
 
     let mut answer = [YES];
     if asked.is_ok() && parent.set_read_timeout(Some(PATIENCE)).is_ok() {
-        let _ = parent.read_exact(&mut answer);
+        let answered = parent.read_exact(&mut answer);
+        if answered.is_err() {
+            // An answer that comes too late would be taken for the answer to the next question.
+            let _ = parent.shutdown(Shutdown::Read);
+        }
     }
     answer != [NO]
 }
@@ -55,6 +60,16 @@ pub(super) fn answer(child: &UnixStream, has_room: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_the_next_one() {
+        let (child, parent) = UnixStream::pair().expect("a pair of sockets");
+        let client: Address = "tcp://192.0.2.1:7".parse().expect("an address");
+        assert!(ask(&child, &client), "nobody has answered");
+
+        answer(&parent, false);
+        assert!(ask(&child, &client), "the answer was to the first question");
+    }
 
     #[test]
     fn a_question_is_taken_out_when_it_is_complete() {

@@ -375,7 +375,8 @@ impl<P: Protocol> Model<Mio, P> for Processes<P> {
                 Heard::Interrupted if self.kill_at.is_some_and(|at| at <= hub.now()) => Heard::All,
                 heard => heard,
             };
-            if let Some(client) = naming::take(&mut served.heard) {
+            // A child whose first question was not answered in time may have asked another one.
+            while let Some(client) = naming::take(&mut served.heard) {
                 served.peer.stand_for(client, true);
                 naming::answer(&served.report, hub.reseat(&served.peer));
             }

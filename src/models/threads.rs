@@ -206,7 +206,9 @@ impl Shared {
         let named = mem::take(&mut self.state().named);
         for (key, peer, answer) in named {
             let mut state = self.state();
-            let Some(running) = state.threads.get_mut(key) else {
+            let running = state.threads.get_mut(key);
+            // A thread that waited in vain may have ended since, and left its key to another one.
+            let Some(running) = running.filter(|it| it.peer.id() == peer.id()) else {
                 continue;
             };
             running.peer = peer;

@@ -1,14 +1,19 @@
 //! Listeners with limits of their own, in every model.
 
+use std::cell::RefCell;
 use std::io::Write;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use serveloop::layer::prefaced;
+use serveloop::layer::proxy::{Header, Proxy};
 use serveloop::protocols::Echo;
-use serveloop::{Listen, Peer, Reactor, Server};
+use serveloop::{Address, Config, Listen, Peer, Reactor, Server};
 
 use crate::support::model_protocols::probe;
 use crate::support::model_server::{Model, ModelServer, connect, datagrams, finish, read_to};
-use crate::support::{Scratch, echoes, seconds, timeless};
+use crate::support::{PATIENCE, Scratch, echoes, seconds, timeless};
 
 /// The limits of a listener hold for its connections, and those of the server for the others.
 #[test]
@@ -85,4 +90,64 @@ fn a_listener_limits_the_output_of_its_connections() {
         server.await_error();
         assert_eq!(server.end().closed_overflow, 1, "{model:?}");
     }
+}
+
+/// Tells when its thread has ended, after all that the model does on it.
+struct Farewell(Sender<()>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+thread_local! {
+    static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+}
+
+/// The server is busy with the second connection for so long that the first one's thread, which has asked
+/// for its client, goes on, ends, and leaves its place to the second one's.
+#[test]
+fn an_answer_to_a_thread_that_has_ended_concerns_no_other() {
+    let (sender, ended) = mpsc::channel();
+    let (begun, is_busy) = mpsc::channel();
+    let ended = Arc::new(Mutex::new(ended));
+    let proxy = Proxy::required("127.0.0.0/8".parse().unwrap());
+    let mut built = 0;
+    let read_header = move |peer: &Peer| {
+        built += 1;
+        if built == 2 {
+            begun.send(()).unwrap();
+            let ended = ended.lock().unwrap();
+            ended.recv_timeout(PATIENCE).unwrap();
+        }
+        proxy.reader(peer)
+    };
+    let factory = prefaced(read_header, move |_: &Peer, _: &Option<Header>| {
+        let farewell = Farewell(sender.clone());
+        FAREWELL.with_borrow_mut(|it| *it = Some(farewell));
+        Some(Echo)
+    });
+    let config = Config {
+        limit_loopback: true,
+        ..timeless()
+    };
+    let server = ModelServer::of_factory(Model::Threading, &["tcp://127.0.0.1:0"], config, factory);
+
+    let client: Address = "tcp://192.0.2.1:7".parse().unwrap();
+    let mut header = Vec::new();
+    let proxied = Header::proxied(client, server.addresses[0].clone());
+    proxied.unwrap().encode_v2(&mut header);
+
+    let mut first = server.client();
+    let mut second = server.client();
+    is_busy.recv_timeout(PATIENCE).unwrap();
+    first.write_all(&header).unwrap();
+    finish(&first);
+    assert_eq!(read_to(&mut first).0, b"");
+
+    second.write_all(&header).unwrap();
+    echoes(&mut second, b"hello");
+    drop(second);
+    assert_eq!(server.end().accepted, 2);
 }
