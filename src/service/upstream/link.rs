@@ -85,7 +85,7 @@ impl<A> Link<A> {
     }
 
     /// Answers the request that was taken first, of those that are unanswered. Returns false if there is
-    /// none: the peer has said something that it was not asked for.
+    /// none: the peer has said something that it was not asked for, or has answered too late.
     pub fn answer(&mut self, answer: A) -> bool {
         let mut state = self.shared.state();
         let Some((told, is_news)) = state.answer(self.number, answer) else {

@@ -147,8 +147,8 @@ pub struct UpstreamLimits {
     /// more than 1 the peer gets the next request before it has answered the last one. Default 1.
     pub max_in_flight: usize,
     /// How long a request may take from when it is asked to its answer. Its answer is
-    /// [`UpstreamError::TimedOut`] then; if it was written, its connection is ended. `None` is without
-    /// limit. Default 10 s.
+    /// [`UpstreamError::TimedOut`] then; if it was written, its connection is ended, and what was written
+    /// behind it is [`Lost`](UpstreamError::Lost). `None` is without limit. Default 10 s.
     pub request_timeout: Option<Duration>,
     /// How many connections are kept open, also if there is nothing to ask. 0 connects on demand.
     /// Default 1.

@@ -45,6 +45,8 @@ struct Connection<A> {
     idle_since: Option<Instant>,
     /// We are closing it.
     is_over: bool,
+    /// It is being aborted, because it has not answered in time.
+    is_given_up: bool,
 }
 
 /// How a connection's session is reached.
@@ -93,11 +95,12 @@ impl<A> Connection<A> {
             in_flight: VecDeque::new(),
             idle_since: None,
             is_over: false,
+            is_given_up: false,
         }
     }
 
     fn is_ready(&self) -> bool {
-        self.contact.is_some() && !self.is_over
+        self.contact.is_some() && !self.is_over && !self.is_given_up
     }
 
     fn has_room(&self, most: usize) -> bool {
@@ -110,6 +113,18 @@ impl<A> Connection<A> {
         self.dial = None;
         if let Some(contact) = &self.contact {
             contact.outbox.close();
+        }
+    }
+
+    /// Ends the connection, and answers what is in flight behind a request that has taken too long: what
+    /// still comes could not be told from the answer to another request.
+    fn give_up(&mut self, told: &mut Told<A>) {
+        self.is_given_up = true;
+        if let Some(contact) = &self.contact {
+            contact.outbox.abort();
+        }
+        for request in self.in_flight.drain(..) {
+            told.push(request.asker, Err(UpstreamError::Lost));
         }
     }
 }
@@ -207,6 +222,10 @@ impl<A> State<A> {
             return contact.outbox.close();
         };
         connection.dial = None;
+        if connection.is_given_up {
+            // The abort is on its way to the session already.
+            return;
+        }
         connection.contact = Some(contact);
         if connection.is_over {
             return connection.close();
@@ -330,9 +349,8 @@ impl<A> State<A> {
             for request in connection.in_flight.drain(..late) {
                 told.push(request.asker, Err(UpstreamError::TimedOut));
             }
-            // What comes later could not be told from the answer to the next request.
-            if let Some(contact) = connection.contact.take_if(|_| late > 0) {
-                contact.outbox.abort();
+            if late > 0 {
+                connection.give_up(told);
             }
         }
     }
@@ -431,5 +449,86 @@ impl<A> State<A> {
             .filter_map(|it| it.in_flight.front());
         let first = waiting.into_iter().chain(in_flight);
         first.filter_map(|it| it.deadline(timeout)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::address::Peer;
+    use crate::config::Config;
+    use crate::error::Result;
+    use crate::session::{Clock, Context, Protocol, Session, Transport};
+    use crate::waker::Mailbox;
+    use crate::waker::sync::{Mutex, lock};
+
+    type Outcome = Arc<Mutex<Option<std::result::Result<&'static str, UpstreamError>>>>;
+
+    /// Keeps how its session is reached.
+    struct Kept(Arc<Mutex<Option<Contact>>>);
+
+    impl Protocol for Kept {
+        fn connection_made(&mut self, transport: &mut Transport<'_>) -> Result {
+            *lock(&self.0) = Some(Contact {
+                waker: transport.waker(),
+                outbox: transport.outbox(),
+            });
+            Ok(())
+        }
+
+        fn data_received(&mut self, data: &[u8], _: &mut Transport<'_>) -> Result<usize> {
+            Ok(data.len())
+        }
+    }
+
+    fn contact() -> Contact {
+        let (clock, config) = (Clock::new(Instant::now()), Config::default());
+        let mailbox = Mailbox::new(Box::new(|| ()));
+        let context = Context::new(&clock, &config, &mailbox, 0);
+        let peer = Peer::new("tcp://192.0.2.1:5".parse().unwrap(), None);
+        let kept = Arc::default();
+        let mut session = Session::new(Kept(Arc::clone(&kept)), peer, clock.tick());
+        session.handle_open(&context);
+        let contact = lock(&kept).take();
+        contact.expect("the session has begun")
+    }
+
+    /// Puts a request, has connection 0 write it, and returns where its answer comes.
+    fn asked(state: &mut State<&'static str>, now: Instant) -> Outcome {
+        let (asker, outcome) = Asker::new(|| ());
+        state.put(b"?".to_vec(), Some(asker)).unwrap();
+        assert!(state.take(0).is_some());
+        state.run(now).told.deliver();
+        outcome
+    }
+
+    #[test]
+    fn the_answer_to_a_late_request_is_given_to_no_other() {
+        let mut state = State::new(UpstreamLimits {
+            max_in_flight: 2,
+            seed: Some(1),
+            ..UpstreamLimits::default()
+        });
+        let began = Instant::now();
+        assert_eq!(state.run(began).dials, [0]);
+        state.set_ready(0, contact());
+        let late = asked(&mut state, began);
+        let next = asked(&mut state, began + Duration::from_secs(1));
+
+        state.run(began + Duration::from_secs(10)).told.deliver();
+        assert!(state.answer(0, "an answer to the late request").is_none());
+        assert_eq!(lock(&late).take(), Some(Err(UpstreamError::TimedOut)));
+        assert_eq!(lock(&next).take(), Some(Err(UpstreamError::Lost)));
+
+        // Its protocol may say that it is ready before it hears of the abort.
+        state.set_ready(0, contact());
+        assert_eq!((state.ready(), state.in_flight()), (0, 0));
+        state.put(b"?".to_vec(), None).unwrap();
+        assert!(state.take(0).is_none());
+
+        state.lose(0).deliver();
+        assert_eq!((lock(&late).take(), lock(&next).take()), (None, None));
     }
 }
