@@ -382,9 +382,13 @@ impl<F: Factory, N: Net> Reactor<F, N> {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Returns whether [`run`](Self::run) would return now.
+    /// Returns whether [`run`](Self::run) would return now. A loop that has not begun is not finished: its
+    /// factory may ask for connections when it begins, or have been asked for some.
     #[must_use]
     pub fn is_finished(&self) -> bool {
+        if !self.has_started {
+            return false;
+        }
         let nobody = self.connections.is_empty() && self.sessions.is_empty();
         let nobody = nobody && self.requests.connects.is_empty();
         let nobody = nobody && self.postponed.is_empty();
@@ -415,8 +419,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
     /// Returns how long your own poller may wait for the loop's descriptor before the next turn.
     /// `None` means without limit.
     pub fn timeout(&mut self) -> Option<Duration> {
-        if self.events.len() >= EVENTS_MOST {
-            // More may be left, which a poller of edges has reported already.
+        // More events may be left, which a poller of edges has reported already.
+        if self.events.len() >= EVENTS_MOST || !self.has_started {
             return Some(Duration::ZERO);
         }
 

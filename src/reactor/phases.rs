@@ -21,8 +21,9 @@ use crate::session::{Actions, Factory, REPEAT, Tick, catch, log_end};
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Waits for events, up to `timeout` or the loop's own next deadline.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let begins = !self.has_started;
         if !mem::take(&mut self.follows) {
-            if !self.has_started {
+            if begins {
                 self.start();
             }
             // The caller may have spent time elsewhere since the last turn.
@@ -31,6 +32,8 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
         self.factory_due = self.factory_deadline();
         let timeout = match (self.patience(self.factory_due), timeout) {
+            // Whoever turns the loop until it is finished learns only now that it has nothing to do.
+            _ if begins && self.is_finished() => Some(Duration::ZERO),
             (Some(own), Some(asked)) => Some(own.min(asked)),
             (own, asked) => own.or(asked),
         };

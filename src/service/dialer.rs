@@ -82,8 +82,21 @@ struct State<P> {
     has_news: bool,
     /// The earliest moment at which a chore has work.
     due: Option<Instant>,
+    /// When the loop began. As a moment that has passed it says that there is work now.
+    began: Option<Instant>,
     /// The loop has ended.
     is_over: bool,
+}
+
+impl<P> State<P> {
+    /// Returns when there is work for the loop. Wakes are not enough: they come to nothing before the loop
+    /// has begun, and do not keep a loop going that has nothing else to do.
+    fn deadline(&self) -> Option<Instant> {
+        match self.has_news || !self.asked.is_empty() {
+            true => self.began,
+            false => self.due,
+        }
+    }
 }
 
 /// What is to be done on a loop besides opening connections.
@@ -108,6 +121,7 @@ impl<P> Dialer<P> {
             chores: Vec::new(),
             has_news: false,
             due: None,
+            began: None,
             is_over: false,
         };
         Self {
@@ -359,13 +373,16 @@ impl<M, F: Factory> Factory for Dialing<M, F> {
     }
 
     fn started(&mut self, actions: &mut Actions<'_, F::Protocol>) {
-        self.dialer.state().waker = Some(actions.waker());
+        let mut state = self.dialer.state();
+        state.waker = Some(actions.waker());
+        state.began = Some(actions.now());
+        drop(state);
         self.factory.started(actions);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let due = self.dialer.state().due;
-        self.factory.poll_timeout().into_iter().chain(due).min()
+        let own = self.dialer.state().deadline();
+        self.factory.poll_timeout().into_iter().chain(own).min()
     }
 
     fn handle_timeout(&mut self, actions: &mut Actions<'_, F::Protocol>) {

@@ -8,7 +8,7 @@ use serveloop::net::Target;
 use serveloop::service::{Dial, Dialer, Dialing};
 use serveloop::testing::{MemoryServer, Seen};
 use serveloop::{
-    Actions, Address, Config, Ended, Factory, Peer, Protocol, Result, Server, Transport,
+    Actions, Address, Config, Ended, Factory, Peer, Protocol, Reactor, Result, Server, Transport,
 };
 
 use crate::support::millis;
@@ -342,4 +342,76 @@ fn each_worker_has_a_dialer_of_its_own() {
     }
     handle.shutdown();
     assert_eq!(serving.join().unwrap().unwrap().connected, 16);
+}
+
+/// A peer that accepts connections without a thread, and a protocol that closes at once.
+fn far_end(log: &Log) -> (TcpListener, Address, Boxed) {
+    let far = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Address::Tcp(far.local_addr().unwrap());
+    let probe = Probe::new(log).made(|transport| {
+        transport.abort();
+        Ok(())
+    });
+    (far, to, Box::new(probe))
+}
+
+#[test]
+fn a_loop_without_listeners_opens_what_was_asked_for_before_it_began() {
+    for runs in [true, false] {
+        let log = Log::default();
+        let (_far, to, protocol) = far_end(&log);
+        let dialing = Dialing::new(|_: &Dialer<Boxed>| |_: &Peer| None::<Boxed>);
+        dialing.dialer().connect(to, protocol).detach();
+        let mut reactor = Reactor::new(dialing, Config::default()).unwrap();
+        match runs {
+            true => reactor.run().unwrap(),
+            false => {
+                while !reactor.is_finished() {
+                    reactor.turn(None).unwrap();
+                }
+            }
+        }
+        assert_eq!(reactor.statistics().connected, 1);
+        assert_eq!(log.entries()[0], "made");
+    }
+}
+
+/// Connects when its loop begins.
+struct Starting(Option<(Address, Boxed)>);
+
+impl Factory for Starting {
+    type Protocol = Boxed;
+
+    fn build_protocol(&mut self, _: &Peer) -> Option<Boxed> {
+        None
+    }
+
+    fn started(&mut self, actions: &mut Actions<'_, Boxed>) {
+        let (to, protocol) = self.0.take().unwrap();
+        actions.connect(to, protocol);
+    }
+}
+
+#[test]
+fn a_loop_without_listeners_opens_what_its_factory_asks_for_at_the_start() {
+    let log = Log::default();
+    let (_far, to, protocol) = far_end(&log);
+    let mut reactor = Reactor::new(Starting(Some((to, protocol))), Config::default()).unwrap();
+    reactor.run().unwrap();
+    assert_eq!(log.entries()[0], "made");
+}
+
+#[test]
+fn a_loop_without_anything_to_do_ends_however_it_is_run() {
+    let reactor = || {
+        let dialing = Dialing::new(|_: &Dialer<Boxed>| |_: &Peer| None::<Boxed>);
+        Reactor::new(dialing, Config::default()).unwrap()
+    };
+    reactor().run().unwrap();
+
+    let mut turned = reactor();
+    assert_eq!(turned.timeout(), Some(millis(0)));
+    while !turned.is_finished() {
+        turned.turn(None).unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! An upstream with real sockets, whose peer goes and comes back.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -10,7 +10,7 @@ use std::time::Instant;
 use serveloop::net::Target;
 use serveloop::service::{Dialer, Dialing, Link, Reply, Upstream, UpstreamLimits};
 use serveloop::{
-    Address, Config, Peer, Protocol, Result, Server, ShutdownHandle, Statistics, Transport,
+    Address, Config, Peer, Protocol, Reactor, Result, Server, ShutdownHandle, Statistics, Transport,
 };
 
 use crate::support::{PATIENCE, millis};
@@ -178,4 +178,31 @@ fn requests_wait_for_a_server_that_starts_late() {
     assert_eq!(client.ask("hello\n"), "hello from 7\n");
     late.join().unwrap().end();
     front.end();
+}
+
+/// No listener keeps the loop running between two connections, and no wake announces the second one.
+#[test]
+fn a_loop_that_only_has_an_upstream_connects_again() {
+    let far = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to: Target = Address::Tcp(far.local_addr().unwrap()).into();
+    let mut upstream = None;
+    let dialing = Dialing::new(|dialer: &Dialer<Boxed>| {
+        let make = |link| Box::new(ToBack(link)) as Boxed;
+        let limits = UpstreamLimits::default();
+        upstream = Some(Upstream::new(dialer, to.clone(), limits, make));
+        |_: &Peer| None::<Boxed>
+    });
+    let mut reactor = Reactor::new(dialing, Config::default()).unwrap();
+    let handle = ShutdownHandle::new().unwrap();
+    reactor.obey(handle.clone()).unwrap();
+
+    let accepting = thread::spawn(move || {
+        drop(far.accept().unwrap());
+        let second = far.accept().unwrap();
+        handle.abort();
+        drop(second);
+    });
+    reactor.run().unwrap();
+    assert_eq!(reactor.statistics().connected, 2);
+    accepting.join().unwrap();
 }
