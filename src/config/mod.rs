@@ -46,12 +46,12 @@ pub struct Config {
     /// The most connections that one loop has open at a time, accepted and outbound together. A
     /// connection beyond the limit is accepted, closed at once, and counted. The limit in force is
     /// lower when the process's descriptor limit, less `reserved_descriptors`, is lower. On 32-bit
-    /// systems it is at most 65,535, and lowering it is logged when the server binds.
-    /// Default 10,000.
+    /// systems it and `max_sessions` together are at most 65,535, and lowering it is logged when the
+    /// server binds. Default 10,000.
     pub max_connections: usize,
     /// How many of the `max_connections` places are kept for outbound connections: clients are refused
     /// when the others are taken, so that a server that is full still reaches the servers behind it.
-    /// Must be less than `max_connections`. Default 0.
+    /// Must be less than `max_connections`, and is lowered with it. Default 0.
     pub reserved_outbound: usize,
     /// The most connections that one loop has open at a time from one peer. A peer is an IPv4
     /// address or an IPv6 /64 network, all of which a single machine may control. A connection
@@ -147,7 +147,8 @@ pub struct Config {
     /// The most sessions of datagrams that one loop has at a time. Peers that have sent only one
     /// datagram get at most half of them, because their addresses may be forged. A datagram of a new
     /// peer for whom there is no room is a session of its own, as without `sessions`.
-    /// `max_per_peer` limits the sessions of one peer in the same way. Default 10,000.
+    /// `max_per_peer` limits the sessions of one peer in the same way. On 32-bit systems it is at most
+    /// 32,767. Default 10,000.
     pub max_sessions: usize,
 
     /// How long an outbound connection may take to be established. Default 10 s.
@@ -323,28 +324,34 @@ impl Config {
         self.limits.fit(self.max_buffered)
     }
 
-    /// Lowers `max_connections` and `max_children` to what the system can number, and logs a
-    /// warning for each one that it lowers. Tokens are scarce on 32-bit systems.
-    pub(crate) fn cap(&mut self, connections: usize, children: usize) {
-        let limits = [
-            ("max_connections", &mut self.max_connections, connections),
-            ("max_children", &mut self.max_children, children),
-        ];
+    /// Lowers limits to what the system can number, and logs a warning for each one that it lowers: a
+    /// table of connections or sessions has this many `slots`. Tokens are scarce on 32-bit systems.
+    pub(crate) fn cap(&mut self, slots: usize, children: usize) {
+        // Connections for datagrams have their slots among the sessions, and all may be for datagrams.
+        lower("max_sessions", &mut self.max_sessions, slots / 2);
+        let connections = slots - self.max_sessions;
+        lower("max_connections", &mut self.max_connections, connections);
+        lower("max_children", &mut self.max_children, children);
 
-        for (name, limit, most) in limits {
-            if *limit > most {
-                log::warn!(
-                    target: LOG_TARGET, "{name} is lowered from {limit} to {most}, the most that this system supports"
-                );
-                *limit = most;
-            }
-        }
+        // It was less than `max_connections` before.
+        let reserved = self.max_connections.saturating_sub(1);
+        lower("reserved_outbound", &mut self.reserved_outbound, reserved);
     }
 
     /// Returns how many reads one connection may have per turn, and how many bytes each may return.
     pub(crate) fn reads_per_turn(&self) -> (usize, usize) {
         let reads = self.read_per_turn.div_ceil(READ_AT_ONCE).max(1);
         (reads, self.read_per_turn.div_ceil(reads))
+    }
+}
+
+/// Lowers a limit to `most`, and logs a warning if it was higher.
+fn lower(name: &str, limit: &mut usize, most: usize) {
+    if *limit > most {
+        log::warn!(
+            target: LOG_TARGET, "{name} is lowered from {limit} to {most}, the most that this system supports"
+        );
+        *limit = most;
     }
 }
 
@@ -462,10 +469,47 @@ mod tests {
             max_connections: 100_000,
             ..Config::default()
         };
-        config.cap(100_000, 32_766);
+        config.cap(usize::MAX, 32_766);
         assert_eq!(config.max_connections, 100_000);
-        config.cap(65_535, 30);
-        assert_eq!((config.max_connections, config.max_children), (65_535, 30));
+        config.cap(SLOTS, 30);
+        assert_eq!((config.max_connections, config.max_children), (55_535, 30));
+    }
+
+    /// The slots of a table where a token has 32 bits.
+    const SLOTS: usize = 65_535;
+
+    #[test]
+    fn sessions_and_connections_for_datagrams_have_a_slot_each() {
+        for (connections, sessions) in [
+            (10_000, 10_000),
+            (65_535, 1),
+            (1, 65_535),
+            (65_535, 65_535),
+            (usize::MAX, usize::MAX),
+        ] {
+            let mut config = Config {
+                max_connections: connections,
+                max_sessions: sessions,
+                ..Config::default()
+            };
+            config.cap(SLOTS, 30);
+            let (connected, begun) = (config.max_connections, config.max_sessions);
+            assert!(connected + begun <= SLOTS, "{connected}, {begun}");
+            assert!(connected >= connections.min(SLOTS / 2), "{connected}");
+            assert!(begun >= sessions.min(SLOTS / 2), "{begun}");
+        }
+    }
+
+    #[test]
+    fn a_lowered_limit_leaves_a_place_for_clients() {
+        let mut config = Config {
+            max_connections: 100_000,
+            reserved_outbound: 70_000,
+            ..Config::default()
+        };
+        config.cap(SLOTS, 30);
+        assert!(config.reserved_outbound < config.max_connections);
+        assert_eq!(config.validate(), Ok(()));
     }
 
     #[test]
