@@ -9,7 +9,7 @@ use clap::{Args, Command};
 use crate::failure::Failure;
 use crate::serve::{Parse, Reread};
 use crate::settings::Settings;
-use crate::unblocked::{LAST_WAIT, write_in_full, write_within};
+use crate::unblocked::{LAST_WAIT, print_in_full, write_within};
 
 /// Checks a file for `serve --config`, as far as that is possible without serving.
 ///
@@ -37,7 +37,7 @@ impl Check {
         match reread.check() {
             Ok(()) => {
                 let line = format!("{file}: ok\n");
-                write_in_full(io::stdout(), line.as_bytes()).map_err(|(_, error)| error)?;
+                print_in_full(line.as_bytes())?;
                 Ok(ExitCode::SUCCESS)
             }
             Err(problems) => Ok(tell(&problems)),

@@ -17,6 +17,7 @@ mod monitoring;
 mod outbound;
 mod patient;
 mod protocols;
+mod regular_file;
 mod restart;
 mod serve;
 mod serving;

@@ -139,8 +139,10 @@ impl CommandOptions {
         let problem = if self.programs().next().is_none() {
             "no program is allowed; for example: serveloop serve command --allow ls --allow date"
                 .to_owned()
-        } else if addresses.iter().any(Address::is_datagram) {
-            "command is for streams: the reply to a datagram cannot wait for a program".to_owned()
+        } else if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
+            format!(
+                "{address}: command is for streams: the reply to a datagram cannot wait for a program"
+            )
         } else if execution.is_forking() {
             "command cannot be served with --model forking: a process for each connection cannot end \
              its program's children when it is killed itself"

@@ -55,9 +55,10 @@ pub(crate) struct HttpOptions {
 impl HttpOptions {
     /// Returns an error if the directory cannot be served, or one of the addresses has no streams.
     pub(super) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
-        if addresses.iter().any(Address::is_datagram) {
-            let problem = "http is for streams: requests do not come in datagrams";
-            return Err(Failure::Usage(problem.to_owned()));
+        if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
+            let problem =
+                format!("{address}: http is for streams: requests do not come in datagrams");
+            return Err(Failure::Usage(problem));
         }
         if let Some(root) = &self.root {
             open(root, Offload::inline())?;

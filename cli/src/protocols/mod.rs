@@ -236,9 +236,12 @@ impl Protocol {
 impl HelloOptions {
     fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
         let delay = Duration::from(self.delay);
-        if !delay.is_zero() && addresses.iter().any(Address::is_datagram) {
-            let problem = "hello over datagrams needs --delay 0: their replies cannot be delayed";
-            return Err(Failure::Usage(problem.to_owned()));
+        let datagrams = addresses.iter().find(|it| it.is_datagram());
+        if let Some(address) = datagrams.filter(|_| !delay.is_zero()) {
+            let problem = format!(
+                "{address}: hello over datagrams needs --delay 0: their replies cannot be delayed"
+            );
+            return Err(Failure::Usage(problem));
         }
         Ok(())
     }

@@ -83,9 +83,13 @@ impl WebSocketOptions {
 
     /// Returns an error for what cannot be served.
     pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
-        let problem = if addresses.iter().any(Address::is_datagram) {
-            "websocket is for streams: a datagram cannot become a WebSocket"
-        } else if self.room && execution.is_forking() {
+        if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
+            let problem = format!(
+                "{address}: websocket is for streams: a datagram cannot become a WebSocket"
+            );
+            return Err(Failure::Usage(problem));
+        }
+        let problem = if self.room && execution.is_forking() {
             "websocket --room cannot be served with --model forking: a process for each connection \
              would be a room for each"
         } else {

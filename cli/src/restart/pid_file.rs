@@ -1,6 +1,8 @@
 //! The file that holds the number of the server's process.
 
 use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io, process};
@@ -83,7 +85,11 @@ impl PidFile {
 /// Writes a file where it is. One that is new is there as a whole, or not at all.
 fn overwrite(path: &Path, text: &str) -> io::Result<()> {
     let is_new = !path.exists();
-    let written = fs::write(path, text);
+    // Opening a pipe would wait for a reader.
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let opened = options.custom_flags(libc::O_NONBLOCK).open(path);
+    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
     if written.is_err() && is_new {
         let _ = fs::remove_file(path);
     }

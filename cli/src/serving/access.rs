@@ -1,6 +1,5 @@
 //! Which peers may connect: the lists of `--allow` and `--deny`, and those of a single listener.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,6 +10,7 @@ use serveloop_command::Allowed;
 
 use crate::escaped::on_one_line;
 use crate::logger::TARGET;
+use crate::regular_file;
 
 /// What a file of networks begins with among the values of an option.
 const FILE: char = '@';
@@ -75,7 +75,7 @@ fn read_file(path: &Path) -> io::Result<NetworkList> {
         io::Error::new(error.kind(), problem)
     };
     let mut text = String::new();
-    let file = File::open(path).map_err(about)?;
+    let file = regular_file::open(path).map_err(about)?;
     file.take(FILE_MOST + 1)
         .read_to_string(&mut text)
         .map_err(about)?;

@@ -1,5 +1,6 @@
 //! Execution models: the options `--model` and `--workers`, and where rate limits are put in force.
 
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::time::Instant;
 use std::{io, slice};
@@ -9,7 +10,7 @@ use serveloop::net::NetworkList;
 use serveloop::server::Refusal;
 use serveloop::server::Serving;
 use serveloop::service::notify::{Notified, Notifier};
-use serveloop::{Actions, Config, Ended, Factory, Listen, Peer, Server, Statistics};
+use serveloop::{Actions, Address, Config, Ended, Factory, Listen, Peer, Server, Statistics};
 
 use crate::failure::Failure;
 use crate::logger::{self, LINES_PER_SECOND, TARGET};
@@ -79,8 +80,9 @@ impl Execution {
         // server. The trials all stay bound until the end, so that an address that is given twice
         // is found.
         let mut trials = Vec::new();
+        let shared = shared_ports(places);
         for place in places {
-            drop_taken(place, config, &mut trials)?;
+            drop_taken(place, config, &shared, &mut trials)?;
         }
         config.reuse_port = true;
         Ok(())
@@ -337,11 +339,28 @@ impl<F: Factory> Factory for Attentive<F> {
     }
 }
 
+/// Returns the TCP ports at which several places are to listen.
+fn shared_ports(places: &[Vec<Listen>]) -> Vec<u16> {
+    let port = |listen: &Listen| match listen.address() {
+        Address::Tcp(addr) => Some(addr.port()),
+        _ => None,
+    };
+    let mut of_places = Vec::new();
+    let mut shared = Vec::new();
+    for place in places {
+        let ports: BTreeSet<u16> = place.iter().filter_map(port).collect();
+        shared.extend(ports.iter().filter(|port| of_places.contains(*port)));
+        of_places.extend(ports);
+    }
+    shared
+}
+
 /// Keeps the addresses of a place whose port is free or may be shared, and adds the servers that hold
 /// them to `trials`. Fails if there is none.
 fn drop_taken(
     place: &mut Vec<Listen>,
     config: &Config,
+    shared: &[u16],
     trials: &mut Vec<Server>,
 ) -> io::Result<()> {
     let mut problems = Vec::new();
@@ -350,7 +369,16 @@ fn drop_taken(
         let is_tried = addr.is_some_and(|addr| addr.port() != 0)
             && !listen.options().reuse_port.unwrap_or(config.reuse_port);
 
-        let bind = || Server::bind_only_with(slice::from_ref(listen), config.clone());
+        let bind = || {
+            let server = Server::bind_only_with(slice::from_ref(listen), config.clone())?;
+            // Linux lets several sockets have a TCP port until one of them listens.
+            if let Address::Tcp(addr) = listen.address()
+                && shared.contains(&addr.port())
+            {
+                server.activate()?;
+            }
+            Ok(server)
+        };
         let trial = is_tried.then(bind);
         match trial.transpose() {
             Ok(server) => {

@@ -2,7 +2,7 @@
 //!
 //! The file becomes arguments, which are put behind those that were typed: so its values are parsed by the
 //! same code, and a typed option goes before one of the file. This room knows options only from the
-//! definition of the command line, and imports only `escaped`.
+//! definition of the command line, and imports only `escaped` and `regular_file`.
 
 mod blame;
 mod document;
@@ -13,13 +13,13 @@ mod place;
 mod value;
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
+use crate::regular_file;
 use crate::settings::document::Document;
 use crate::settings::keys::Setting;
 
@@ -182,7 +182,7 @@ impl Typed {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(path)?
+    regular_file::open(path)?
         .take(FILE_MOST + 1)
         .read_to_end(&mut text)?;
     match text.len() as u64 > FILE_MOST {

@@ -431,8 +431,8 @@ const MISTAKES: [(&str, &str, &str); 59] = [
     ("trust = \"10.0.0.0/8\"\n", "1:1", "--trust needs --proxy"),
     (
         "protocol = \"chat\"\nlisten = \"udp://127.0.0.1:0\"\n",
-        "1:12",
-        "chat is for streams",
+        "2:10",
+        "udp://127.0.0.1:0: chat is for streams",
     ),
 ];
 
@@ -856,4 +856,25 @@ fn a_file_may_name_no_protocol() {
     is_hello(&uri);
     let (_served, uri) = settings.serve(&["echo"]);
     assert!(Stream::connect(&uri).echoes());
+}
+
+/// A pipe is refused at once, and is not waited for.
+#[test]
+fn a_pipe_is_no_file_of_options_and_takes_no_number() {
+    let directory = Directory::new();
+    let pipe = directory.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+
+    let outcome = Outcome::new(&["check", pipe]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("is a pipe"), "{}", outcome.stderr);
+
+    let listen = ["--listen", "tcp://127.0.0.1:0"];
+    for (option, part) in [("--config", "is a pipe"), ("--pid-file", pipe)] {
+        let outcome = Outcome::new(&[&["serve", "echo", option, pipe], &listen[..]].concat());
+        assert_ne!(outcome.code, Some(0), "{option}");
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
+    }
 }

@@ -77,9 +77,13 @@ impl From<Laggard> for Lagging {
 impl ChatOptions {
     /// Returns an error for what cannot be served.
     pub(super) fn check(addresses: &[Address], execution: Execution) -> Result<(), Failure> {
-        let problem = if addresses.iter().any(Address::is_datagram) {
-            "chat is for streams: a datagram does not stay to read what others say"
-        } else if execution.is_forking() {
+        if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
+            let problem = format!(
+                "{address}: chat is for streams: a datagram does not stay to read what others say"
+            );
+            return Err(Failure::Usage(problem));
+        }
+        let problem = if execution.is_forking() {
             "chat cannot be served with --model forking: a process for each connection would be a chat \
              for each"
         } else {

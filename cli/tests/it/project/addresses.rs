@@ -486,6 +486,9 @@ fn an_address_given_twice_is_in_use() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("tcp://{}", free.local_addr().unwrap());
     drop(free);
-    let line = run(&["serve", "echo", "--listen", &uri, "--listen", &uri], "").badly();
-    assert!(line.contains("in use"), "{line}");
+    for workers in ["1", "2"] {
+        let listen = ["--listen", &uri, "--listen", &uri, "--workers", workers];
+        let line = run(&[&["serve", "echo"][..], &listen].concat(), "").badly();
+        assert!(line.contains("in use"), "{workers}: {line}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -153,6 +154,15 @@ fn lists_in_files_are_read_again_and_a_bad_one_changes_nothing() {
             line.contains("ERROR") && line.contains("deny:2: "),
             "{line}"
         );
+        assert!(!is_served(served.uri(0)), "{model:?}");
+
+        // A pipe would be empty, or would wait for a writer.
+        fs::remove_file(&path).unwrap();
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        served.signal(Signal::HUP);
+        let line = served.logged("what was read before stays in use");
+        assert!(line.contains("is a pipe"), "{line}");
         assert!(!is_served(served.uri(0)), "{model:?}");
 
         fs::remove_file(&path).unwrap();
