@@ -65,7 +65,7 @@ mod tests {
     fn a_late_answer_is_not_taken_for_the_next_one() {
         let (child, parent) = UnixStream::pair().expect("a pair of sockets");
         let client: Address = "tcp://192.0.2.1:7".parse().expect("an address");
-        assert!(ask(&child, &client), "nobody has answered");
+        assert!(ask(&child, &client), "no answer has come");
 
         answer(&parent, false);
         assert!(ask(&child, &client), "the answer was to the first question");

@@ -152,7 +152,7 @@ pub(crate) struct Effects {
     pub(super) held: usize,
     /// How many bytes the sessions of datagrams hold together.
     pub(super) held_by_sessions: usize,
-    /// Too much is held, and who is to end is decided at the end of the turn.
+    /// Too much may be held. What is to end is decided at the end of the turn.
     pub(super) is_crowded: bool,
     /// The buffer that sessions write into while they are served.
     pub(super) output: Option<Box<Buffer>>,

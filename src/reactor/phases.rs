@@ -20,11 +20,14 @@ use crate::session::{Actions, Factory, REPEAT, Tick, catch, log_end};
 
 impl<F: Factory, N: Net> Reactor<F, N> {
     /// Waits for events, up to `timeout` or the loop's own next deadline.
-    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let begins = !self.has_started;
+    pub(super) fn wait(&mut self, mut timeout: Option<Duration>) -> io::Result<()> {
         if !mem::take(&mut self.follows) {
-            if begins {
+            if !self.has_started {
                 self.start();
+                if self.is_finished() {
+                    // The caller learns only now that there is nothing to wait for.
+                    timeout = Some(Duration::ZERO);
+                }
             }
             // The caller may have spent time elsewhere since the last turn.
             self.ended = self.read_clock();
@@ -32,8 +35,6 @@ impl<F: Factory, N: Net> Reactor<F, N> {
 
         self.factory_due = self.factory_deadline();
         let timeout = match (self.patience(self.factory_due), timeout) {
-            // Whoever turns the loop until it is finished learns only now that it has nothing to do.
-            _ if begins && self.is_finished() => Some(Duration::ZERO),
             (Some(own), Some(asked)) => Some(own.min(asked)),
             (own, asked) => own.or(asked),
         };

@@ -6,7 +6,8 @@ use crate::reactor::Reactor;
 use crate::session::Factory;
 
 impl<F: Factory, N: Net> Reactor<F, N> {
-    /// Has the wait end when as much is posted as still may be. Posts behind others wake no session.
+    /// Lets the wait end when as much is posted as still may be. Posts behind others wake no session.
+    #[cold]
     pub(super) fn set_alarm(&mut self) {
         self.alarmed = self.effects.held_besides_posts();
         let most = self.env.crowded_at().saturating_sub(self.alarmed);

@@ -16,6 +16,7 @@ use serveloop_command::{Allowed, Commands, Settings};
 use crate::failure::Failure;
 use crate::logger::TARGET;
 use crate::monitoring::is_local;
+use crate::protocols::streams::need_streams;
 use crate::serving::{Allow, BoundServer, Execution, Need};
 use crate::units::{Size, Span, Timeout, at_least_one};
 
@@ -136,14 +137,14 @@ pub(crate) struct CommandOptions {
 impl CommandOptions {
     /// Returns an error for what is unsafe or cannot be served.
     pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
-        let problem = if self.programs().next().is_none() {
-            "no program is allowed; for example: serveloop serve command --allow ls --allow date"
-                .to_owned()
-        } else if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
-            format!(
-                "{address}: command is for streams: the reply to a datagram cannot wait for a program"
-            )
-        } else if execution.is_forking() {
+        if self.programs().next().is_none() {
+            let problem = "no program is allowed; for example: serveloop serve command --allow ls --allow date";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        let why = "command is for streams: the reply to a datagram cannot wait for a program";
+        need_streams(addresses, why)?;
+
+        let problem = if execution.is_forking() {
             "command cannot be served with --model forking: a process for each connection cannot end \
              its program's children when it is killed itself"
                 .to_owned()

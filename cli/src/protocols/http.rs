@@ -11,6 +11,7 @@ use serveloop_http::files::Files;
 use serveloop_http::{Http, Receive, Reply, Request, Response};
 
 use crate::failure::Failure;
+use crate::protocols::streams::need_streams;
 use crate::serving::{BoundServer, Execution};
 
 /// How many threads read files for event loops.
@@ -55,11 +56,8 @@ pub(crate) struct HttpOptions {
 impl HttpOptions {
     /// Returns an error if the directory cannot be served, or one of the addresses has no streams.
     pub(super) fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
-        if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
-            let problem =
-                format!("{address}: http is for streams: requests do not come in datagrams");
-            return Err(Failure::Usage(problem));
-        }
+        let why = "http is for streams: requests do not come in datagrams";
+        need_streams(addresses, why)?;
         if let Some(root) = &self.root {
             open(root, Offload::inline())?;
         }

@@ -11,6 +11,7 @@ use serveloop::{Address, Peer, Statistics};
 use serveloop_memcached::{Memcached, Settings, Store};
 
 use crate::failure::Failure;
+use crate::protocols::streams::need_streams;
 use crate::serving::{BoundServer, Execution, Need};
 use crate::units::Size;
 
@@ -68,12 +69,12 @@ pub(crate) struct MemcachedOptions {
 impl MemcachedOptions {
     /// Returns an error for what makes no sense or cannot be served.
     pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
+        let why =
+            "memcached is for streams: its datagrams have a frame header, which is not supported";
+        need_streams(addresses, why)?;
+
         let (memory, item) = (usize::from(self.max_memory), usize::from(self.max_item));
-        let problem = if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
-            format!(
-                "{address}: memcached is for streams: its datagrams have a frame header, which is not supported"
-            )
-        } else if execution.is_forking() {
+        let problem = if execution.is_forking() {
             "memcached cannot be served with --model forking: processes share no memory, so each client \
              would have a store of its own"
                 .to_owned()

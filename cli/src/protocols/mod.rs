@@ -13,6 +13,7 @@ mod http;
 mod memcached;
 mod print;
 mod resp;
+mod streams;
 mod timestamp;
 mod websocket;
 
@@ -34,6 +35,7 @@ use crate::protocols::memcached::MemcachedOptions;
 use crate::protocols::operator::OperatorOptions;
 use crate::protocols::print::PrintOptions;
 use crate::protocols::resp::RespOptions;
+use crate::protocols::streams::need_streams;
 use crate::protocols::timestamp::TimestampOptions;
 use crate::protocols::websocket::WebSocketOptions;
 use crate::serving::{BoundServer, Execution, MessageKind, Need};
@@ -236,14 +238,11 @@ impl Protocol {
 impl HelloOptions {
     fn check(&self, addresses: &[Address]) -> Result<(), Failure> {
         let delay = Duration::from(self.delay);
-        let datagrams = addresses.iter().find(|it| it.is_datagram());
-        if let Some(address) = datagrams.filter(|_| !delay.is_zero()) {
-            let problem = format!(
-                "{address}: hello over datagrams needs --delay 0: their replies cannot be delayed"
-            );
-            return Err(Failure::Usage(problem));
+        if delay.is_zero() {
+            return Ok(());
         }
-        Ok(())
+        let why = "hello over datagrams needs --delay 0: their replies cannot be delayed";
+        need_streams(addresses, why)
     }
 
     fn serve(self, server: BoundServer, execution: Execution) -> io::Result<Statistics> {

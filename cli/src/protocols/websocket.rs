@@ -14,6 +14,7 @@ use serveloop_websocket::{
 };
 
 use crate::failure::Failure;
+use crate::protocols::streams::need_streams;
 use crate::serving::{BoundServer, Execution};
 use crate::units::{Span, Timeout};
 
@@ -83,12 +84,8 @@ impl WebSocketOptions {
 
     /// Returns an error for what cannot be served.
     pub(super) fn check(&self, addresses: &[Address], execution: Execution) -> Result<(), Failure> {
-        if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
-            let problem = format!(
-                "{address}: websocket is for streams: a datagram cannot become a WebSocket"
-            );
-            return Err(Failure::Usage(problem));
-        }
+        let why = "websocket is for streams: a datagram cannot become a WebSocket";
+        need_streams(addresses, why)?;
         let problem = if self.room && execution.is_forking() {
             "websocket --room cannot be served with --model forking: a process for each connection \
              would be a room for each"

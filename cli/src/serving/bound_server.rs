@@ -94,15 +94,6 @@ impl BoundServer {
             .collect()
     }
 
-    /// Returns whether its factory has to be wrapped in something.
-    pub(super) fn has_surroundings(&self) -> bool {
-        let of = &self.of;
-        let at_listeners = of.doors.iter().any(Option::is_some)
-            || of.tls.iter().any(Option::is_some)
-            || of.access.iter().any(Option::is_some);
-        at_listeners || of.rate.is_some() || of.lifetime.is_some() || of.recorder.is_some()
-    }
-
     /// Returns the server, and what its factory has to be wrapped in.
     pub(super) fn into_parts(self) -> (Server, Around) {
         let of = self.of;
@@ -131,6 +122,14 @@ pub(super) struct Around {
     pub(super) notifier: Option<Notifier>,
     pub(super) restarts: Option<Restarts>,
     pub(super) recorder: Option<Recorder>,
+}
+
+impl Around {
+    /// Returns whether the factory has to be wrapped in something.
+    pub(super) fn wraps(&self) -> bool {
+        let at_listeners = self.doors.is_some() || self.tls.is_some() || self.access.is_some();
+        at_listeners || self.rate.is_some() || self.lifetime.is_some() || self.recorder.is_some()
+    }
 }
 
 /// Returns what belongs to the place of each listener.

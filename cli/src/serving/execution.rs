@@ -131,7 +131,7 @@ impl Execution {
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
-        self.serve_boxed(server, BoxedFactory::of(factory), None)
+        self.serve_boxed(server.into_parts(), BoxedFactory::of(factory), None)
     }
 
     /// Serves until the server ends, and does a `chore` in between.
@@ -146,7 +146,7 @@ impl Execution {
         F::Protocol: Send + 'static,
     {
         let chore: Box<dyn Chore> = Box::new(chore);
-        self.serve_boxed(server, BoxedFactory::of(factory), Some(chore))
+        self.serve_boxed(server.into_parts(), BoxedFactory::of(factory), Some(chore))
     }
 
     /// Works like [`serve`](Self::serve), with loops that are compiled for this protocol alone, if nothing
@@ -156,23 +156,22 @@ impl Execution {
         F: Factory + Clone + Send + 'static,
         F::Protocol: Send + 'static,
     {
-        if !self.has_loops() || !self.rate.limit().is_unlimited() || server.has_surroundings() {
-            return self.serve(server, factory);
+        let (server, around) = server.into_parts();
+        if !self.has_loops() || !self.rate.limit().is_unlimited() || around.wraps() {
+            return self.serve_boxed((server, around), BoxedFactory::of(factory), None);
         }
 
-        let (server, around) = server.into_parts();
         let told = (around.notifier, around.restarts);
         self.serve_in_loops(attend(server, told, factory, None))
     }
 
     fn serve_boxed(
         self,
-        server: BoundServer,
+        (server, around): (Server, Around),
         mut factory: BoxedFactory,
         chore: Option<Box<dyn Chore>>,
     ) -> io::Result<Statistics> {
         let limit = self.rate.limit();
-        let (server, around) = server.into_parts();
         let Around {
             doors,
             tls,
@@ -231,8 +230,7 @@ impl Execution {
     }
 }
 
-/// Has a server make protocols by `factory`, and do everything between connections that the command is
-/// asked for.
+/// Gives a server its factory, with everything that the command does between connections around it.
 fn attend<F: Factory>(
     server: Server,
     (notifier, restarts): (Option<Notifier>, Option<Restarts>),

@@ -37,9 +37,7 @@ impl<S, P: Protocol> Connections<S, P> {
             sys::give_memory_back();
         }
     }
-}
 
-impl<S, P: Protocol> Connections<S, P> {
     /// Returns how much the connections hold, with what was posted for them.
     pub(in crate::reactor) fn owed(&self) -> usize {
         owed(&self.slots)

@@ -71,7 +71,7 @@ pub(crate) fn answer_with<P: Protocol>(
 
     session.lend(scratch);
     session.handle_datagram(data, context);
-    if !session.is_aborted() && session.has_replied() {
+    if session.has_replied() && !session.is_aborted() {
         reply(&mut session, data.len(), context, statistics, send);
     }
 

@@ -294,7 +294,7 @@ impl Protocol for Keeping {
     }
 }
 
-/// Has a session of datagrams that keeps a lot, and makes connections that keep some.
+/// Opens a session of datagrams that keeps a lot, and makes connections that keep some.
 struct Mixed {
     by_session: usize,
     by_connection: usize,

@@ -14,6 +14,7 @@ use serveloop::{Address, Peer, Statistics};
 use crate::failure::Failure;
 use crate::protocols::chat::member::Member;
 use crate::protocols::chat::room::Room;
+use crate::protocols::streams::need_streams;
 use crate::serving::{BoundServer, Execution, Messages};
 
 /// A chat: each line that a client sends goes to all others, with the name of its sender.
@@ -77,12 +78,8 @@ impl From<Laggard> for Lagging {
 impl ChatOptions {
     /// Returns an error for what cannot be served.
     pub(super) fn check(addresses: &[Address], execution: Execution) -> Result<(), Failure> {
-        if let Some(address) = addresses.iter().find(|it| it.is_datagram()) {
-            let problem = format!(
-                "{address}: chat is for streams: a datagram does not stay to read what others say"
-            );
-            return Err(Failure::Usage(problem));
-        }
+        let why = "chat is for streams: a datagram does not stay to read what others say";
+        need_streams(addresses, why)?;
         let problem = if execution.is_forking() {
             "chat cannot be served with --model forking: a process for each connection would be a chat \
              for each"
